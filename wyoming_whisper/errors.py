@@ -1,0 +1,75 @@
+"""What can go wrong, as one tree. The message is always one sentence that a user can act on.
+
+WyomingWhisperError
+├── SettingsError          an option is unknown, ill-typed or not possible here
+├── ModelError             the model can't be had
+│   ├── UnknownModelError      the name is nobody's
+│   ├── ModelUnavailableError  it is not here and can't be fetched now: worth trying again later
+│   └── ModelBrokenError       its files are cut off or corrupt
+├── ProtocolError          a peer sent what Wyoming doesn't know (carries a code)
+├── AudioError             audio that can't be understood (carries a code)
+└── TranscribeError        the backend failed on one request
+"""
+
+from __future__ import annotations
+
+
+class WyomingWhisperError(Exception):
+    """Base of all errors that are told to a user rather than shown as a traceback."""
+
+    code = "internal-error"
+    """Machine-readable name, sent in Wyoming's `error` event."""
+
+
+class SettingsError(WyomingWhisperError):
+    """An option is unknown, has the wrong type, or names something not possible here."""
+
+    code = "invalid-settings"
+
+
+class ModelError(WyomingWhisperError):
+    """The model can't be had."""
+
+    code = "model-error"
+
+
+class UnknownModelError(ModelError, ValueError):
+    """Nobody knows a model of this name."""
+
+    code = "unknown-model"
+
+
+class ModelUnavailableError(ModelError):
+    """The model isn't on this machine and can't be fetched now; a later try may succeed."""
+
+    code = "model-unavailable"
+
+
+class ModelBrokenError(ModelError):
+    """The model's files are cut off, corrupt or not a Whisper model."""
+
+    code = "model-broken"
+
+
+class ProtocolError(WyomingWhisperError):
+    """A peer sent something that is not Wyoming, or out of its bounds."""
+
+    code = "protocol-error"
+
+
+class AudioError(WyomingWhisperError):
+    """Audio in a format, size or order that can't be understood."""
+
+    code = "invalid-audio"
+
+
+class TranscribeError(WyomingWhisperError):
+    """The request can't be answered: its options are not possible, or the backend failed."""
+
+    code = "transcribe-failed"
+
+
+class UnknownLanguageError(TranscribeError, ValueError):
+    """A language that Whisper, or this model, does not know."""
+
+    code = "unknown-language"

@@ -1,0 +1,89 @@
+"""The seam between protocol and inference: types only, no runtime, no Wyoming, no asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+"""Hertz of everything behind this seam."""
+
+Samples = npt.NDArray[np.float32]
+"""Mono, SAMPLE_RATE, -1..1, shape = (n_samples,)."""
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """What one request asks for; what the user set for all requests is the backend's."""
+
+    language: str | None = None
+    """Whisper's code, such as "en"; None detects it."""
+
+    names: tuple[str, ...] = ()
+    """Names and terms that are likelier than usual in this utterance."""
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What was said."""
+
+    text: str
+    """Stripped, single spaces; empty when nothing was said."""
+
+    language: str | None = None
+    """Whisper's code of the language spoken; None when nothing was said and none was asked for."""
+
+    language_probability: float = 1.0
+    """1.0 when the language was given, not detected."""
+
+    avg_logprob: float = 0.0
+    """Mean log-probability of the tokens, end token included."""
+
+    no_speech_prob: float = 0.0
+    """Whisper's own estimate that nothing was said, 0..1."""
+
+    seconds: float = 0.0
+    """Length of the audio."""
+
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds per stage: vad, mel, encode, detect, decode."""
+
+    rejected: str | None = None
+    """Why a text was withheld (the quality gate); None when nothing was."""
+
+
+class Transcriber(Protocol):
+    """Turns samples into text. Synchronous; used from one thread."""
+
+    languages: tuple[str, ...]
+    """Whisper's codes that this model understands."""
+
+    description: str
+    """What really runs, for people: model, device, compute type, threads."""
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        """Return what was said in `samples`.
+
+        Raises TranscribeError when the options are not possible or the runtime fails.
+        """
+
+    def close(self) -> None:
+        """Free the memory of the model."""
+
+
+def transcription_to_dict(transcription: Transcription) -> dict[str, Any]:
+    """Return the fields that `transcribe --json` and benchmarks print."""
+    return {
+        "text": transcription.text,
+        "language": transcription.language,
+        "language_probability": round(transcription.language_probability, 4),
+        "avg_logprob": round(transcription.avg_logprob, 4),
+        "no_speech_prob": round(transcription.no_speech_prob, 4),
+        "seconds": round(transcription.seconds, 3),
+        "stages": {name: round(value, 4) for name, value in transcription.stages.items()},
+        "rejected": transcription.rejected,
+    }
