@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from wyoming_whisper import download
+
+from .fakes import FakeSettings, model_files
+from .hub_standin import HubStandin, serve
+
+REPO = "Systran/faster-whisper-tiny"
+MODEL_FILES = model_files(weight_bytes=600_000)
+
+
+@pytest.fixture(autouse=True)
+def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither the machine's token nor its proxies, nor a folder named as a model."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(download, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> FakeSettings:
+    return FakeSettings(data_dir=(tmp_path / "data",))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandin]:
+    with serve({REPO: MODEL_FILES}) as standin:
+        monkeypatch.setenv("HF_ENDPOINT", standin.url)
+        yield standin
+    huggingface_hub.close_session()

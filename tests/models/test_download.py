@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import os
+import shutil
+import socket
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from wyoming_whisper import download
+from wyoming_whisper.download import download_model
+from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
+from wyoming_whisper.models import ensure_model, find_model, verify_hashes
+
+from .conftest import MODEL_FILES, REPO
+from .fakes import FakeSettings, etag, model_files, write_cache
+from .hub_standin import COMMIT, Fault, HubStandin
+
+WEIGHTS = MODEL_FILES["model.bin"]
+BLOB = etag("model.bin", WEIGHTS)
+
+
+def blobs(cache: Path) -> Path:
+    return cache / "models--Systran--faster-whisper-tiny" / "blobs"
+
+
+def assert_whole(snapshot: Path) -> None:
+    verify_hashes(snapshot)
+    for name in ("config.json", "model.bin", "tokenizer.json", "vocabulary.json"):
+        assert (snapshot / name).read_bytes() == MODEL_FILES[name]
+    assert not list(snapshot.parents[1].glob("blobs/*.incomplete"))
+
+
+def test_downloads_what_a_model_needs(hub: HubStandin, tmp_path: Path) -> None:
+    snapshot = download_model(REPO, tmp_path)
+    assert_whole(snapshot)
+    assert not (snapshot / "README.md").exists()
+
+
+def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) -> None:
+    snapshot = download_model(REPO, tmp_path)
+    patterns = list(download.FILE_PATTERNS)
+    found = huggingface_hub.snapshot_download(
+        REPO, cache_dir=tmp_path, local_files_only=True, allow_patterns=patterns
+    )
+    assert Path(found) == snapshot
+
+
+def test_ensure_downloads_once(hub: HubStandin, settings: FakeSettings) -> None:
+    path = ensure_model("tiny", settings)
+    n_requests = len(hub.requests)
+    assert ensure_model("tiny", settings) == path == find_model("tiny", settings)
+    assert len(hub.requests) == n_requests
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(cut_after=250_000),
+        Fault(stall_after=250_000),
+    ],
+    ids=["cut", "stalled"],
+)
+def test_broken_line_is_resumed(
+    hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    hub.faults["model.bin"] = [fault, Fault(cut_after=100_000)]
+    assert_whole(download_model(REPO, tmp_path))
+    assert [r.range for r in hub.gets("model.bin")] == [None, "bytes=250000-", "bytes=350000-"]
+
+
+def test_download_goes_on_where_the_last_process_stopped(hub: HubStandin, tmp_path: Path) -> None:
+    blobs(tmp_path).mkdir(parents=True)
+    (blobs(tmp_path) / f"{BLOB}.incomplete").write_bytes(WEIGHTS[:300_000])
+    assert_whole(download_model(REPO, tmp_path))
+    assert [r.range for r in hub.gets("model.bin")] == ["bytes=300000-"]
+
+
+@pytest.mark.parametrize(
+    "partial", [WEIGHTS[:-1] + b"?", b"?" * 300_000, WEIGHTS + b"more", WEIGHTS]
+)
+def test_any_partial_file_ends_well(hub: HubStandin, tmp_path: Path, partial: bytes) -> None:
+    blobs(tmp_path).mkdir(parents=True)
+    (blobs(tmp_path) / f"{BLOB}.incomplete").write_bytes(partial)
+    assert_whole(download_model(REPO, tmp_path))
+
+
+def test_server_without_ranges(hub: HubStandin, tmp_path: Path) -> None:
+    hub.faults["model.bin"] = [Fault(cut_after=250_000), Fault(ignore_range=True)]
+    assert_whole(download_model(REPO, tmp_path))
+
+
+def test_server_that_always_cuts_is_given_up(hub: HubStandin, tmp_path: Path) -> None:
+    hub.faults["model.bin"] = [Fault(cut_after=1000, ignore_range=True) for _ in range(20)]
+    with pytest.raises(ModelUnavailableError, match=r"can't be downloaded .*--model home-en"):
+        download_model(REPO, tmp_path)
+    assert len(hub.gets("model.bin")) == 1 + len(download.RETRY_DELAYS_S)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_busy_hub_is_tried_again(hub: HubStandin, tmp_path: Path, status: int) -> None:
+    hub.faults = {"info": [Fault(status=status)] * 2, "config.json": [Fault(status=status)]}
+    assert_whole(download_model(REPO, tmp_path))
+
+
+def test_wrong_hash_is_fetched_again(
+    hub: HubStandin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.faults["model.bin"] = [Fault(content=b"?" * len(WEIGHTS))]
+    assert_whole(download_model(REPO, tmp_path))
+    assert "model.bin of Systran/faster-whisper-tiny arrived with a wrong hash" in caplog.text
+
+
+def test_wrong_hash_twice_is_an_error(hub: HubStandin, tmp_path: Path) -> None:
+    hub.faults["model.bin"] = [Fault(content=b"?" * len(WEIGHTS))] * 2
+    with pytest.raises(ModelBrokenError, match=r"model\.bin .* arrived 2 times with a wrong hash"):
+        download_model(REPO, tmp_path)
+    assert not list(blobs(tmp_path).glob(f"{BLOB}*"))
+
+
+def test_unknown_repository(hub: HubStandin, tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError, match=r"no model nobody/nothing on http://127"):
+        download_model("nobody/nothing", tmp_path)
+
+
+def test_repository_of_something_else(hub: HubStandin, tmp_path: Path) -> None:
+    hub.repos["openai/whisper-tiny"] = {"config.json": b"{}", "model.safetensors": b""}
+    with pytest.raises(ModelBrokenError, match=r"no model\.bin: it is not a CTranslate2 model"):
+        download_model("openai/whisper-tiny", tmp_path)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("token", "advice"),
+    [(None, "set hf_token to one that is"), ("bad", "the hf_token given isn't")],
+)
+def test_forbidden_repository(
+    hub: HubStandin, tmp_path: Path, status: int, token: str | None, advice: str
+) -> None:
+    hub.gated[REPO] = status
+    with pytest.raises(ModelUnavailableError, match=rf"HTTP {status}.*{advice}"):
+        download_model(REPO, tmp_path, token=token)
+    assert len(hub.requests) == 1
+
+
+def test_token_is_for_the_hub_alone(hub: HubStandin, settings: FakeSettings) -> None:
+    hub.gated[REPO] = 401
+    hub.storage = True
+    ensure_model("tiny", replace(settings, hf_token="good"))
+    sent = {request.path.split("/")[1]: request.authorization for request in hub.requests}
+    assert sent == {"api": "Bearer good", "Systran": "Bearer good", "storage": None}
+
+
+def test_mirror_that_lists_no_hashes(hub: HubStandin, tmp_path: Path) -> None:
+    hub.without_hashes = True
+    assert_whole(download_model(REPO, tmp_path))
+
+
+def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+        with pytest.raises(
+            ModelUnavailableError, match=r"can't be downloaded from http://127.*\(.*; 4 tries\)"
+        ):
+            download_model(REPO, tmp_path)
+    huggingface_hub.close_session()
+
+
+def test_hub_switched_off(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelUnavailableError, match="HF_HUB_OFFLINE forbids"):
+        download_model(REPO, tmp_path)
+    assert hub.requests == []
+
+
+def test_local_files_only_never_asks(hub: HubStandin, settings: FakeSettings) -> None:
+    with pytest.raises(ModelUnavailableError, match="local files only"):
+        ensure_model("tiny", replace(settings, local_files_only=True))
+    assert hub.requests == []
+
+
+def test_no_room(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=33_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ModelUnavailableError, match=r"1\.1 MB needed, 34 MB to spare, 33 MB free"):
+        download_model(REPO, tmp_path)
+    assert hub.gets("model.bin") == []
+
+
+def test_disk_fills_up(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        blobs(tmp_path).joinpath("x.incomplete").write_bytes(b"?")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(download, "_stream", full)
+    with pytest.raises(ModelUnavailableError, match=r"the disk is full: .* MB free"):
+        download_model(REPO, tmp_path)
+    assert not list(blobs(tmp_path).glob("*.incomplete"))
+
+
+def test_folder_of_somebody_else(
+    hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/models--x")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    with pytest.raises(ModelUnavailableError, match=r"/data/models--x can't be written to"):
+        download_model(REPO, tmp_path)
+
+
+def test_corrupt_model_is_fetched_again(
+    hub: HubStandin, settings: FakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot = write_cache(settings.data_dir[0], REPO, MODEL_FILES)
+    (blobs(settings.data_dir[0]) / BLOB).write_bytes(WEIGHTS[:-1] + b"?")
+    assert ensure_model("tiny", settings) == snapshot  # looks right
+    path = ensure_model("tiny", settings, verify=True)
+    assert_whole(path)
+    assert "model.bin is corrupt" in caplog.text
+    assert len(hub.gets("model.bin")) == 1
+    assert len(hub.gets("config.json")) == 0
+
+
+def test_cut_off_model_is_fetched_again(
+    hub: HubStandin, settings: FakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
+    assert_whole(ensure_model("tiny", settings))
+    assert "model.bin is cut off" in caplog.text
+    assert "fetching tiny again" in caplog.text
+
+
+def test_cut_off_model_without_network(settings: FakeSettings) -> None:
+    write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
+    with pytest.raises(ModelBrokenError, match=r"model\.bin is cut off"):
+        ensure_model("tiny", replace(settings, local_files_only=True))
+
+
+def test_missing_tokenizer_is_made(hub: HubStandin, settings: FakeSettings) -> None:
+    small = dict(model_files(n_tokens=400))
+    del small["tokenizer.json"]
+    hub.repos["rhasspy/faster-whisper-tiny-int8"] = small
+    path = ensure_model("tiny-int8", settings)
+    assert '"<|startoftranscript|>"' in (path / "tokenizer.json").read_text()
+
+
+def test_stop_ends_a_download(hub: HubStandin, tmp_path: Path) -> None:
+    hub.faults["model.bin"] = [Fault(stall_after=100_000)]
+    stop = threading.Event()
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            download_model(REPO, tmp_path, stop=stop)
+        except ModelUnavailableError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not hub.gets("model.bin"):
+        time.sleep(0.001)
+    stop.set()
+    hub.released.set()
+    thread.join(10)
+    assert "was stopped" in str(errors[0])
+    assert_whole(download_model(REPO, tmp_path))
+
+
+def test_two_processes_fetch_each_byte_once(hub: HubStandin, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=download_model, args=(REPO, tmp_path)) for _ in range(2)]
+    for process in others:
+        process.start()
+    for process in others:
+        process.join(30)
+        assert process.exitcode == 0
+    assert_whole(tmp_path / blobs(tmp_path).parent / "snapshots" / COMMIT)
+    assert len(hub.gets("model.bin")) == 1
+
+
+def test_old_leftovers_are_swept(hub: HubStandin, tmp_path: Path) -> None:
+    blobs(tmp_path).mkdir(parents=True)
+    old, new = (blobs(tmp_path) / f"{age}.0badcafe.incomplete" for age in ("old", "new"))
+    for leftover in (old, new):
+        leftover.write_bytes(b"?")
+    os.utime(old, (0, 0))
+    download_model(REPO, tmp_path)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_progress_is_logged_now_and_then(
+    hub: HubStandin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(download, "PROGRESS_S", 0.0)
+    download_model(REPO, tmp_path)
+    assert "Systran/faster-whisper-tiny: 1.1 MB of 1.1 MB (100 %)" in caplog.text
+    names = {record.name for record in caplog.records}
+    assert names == {"wyoming_whisper.download"}
+
+
+def test_progress_is_a_bar_on_a_terminal(
+    hub: HubStandin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    download_model(REPO, tmp_path)
+    assert "Systran/faster-whisper-tiny: 100%" in capsys.readouterr().err

@@ -1,0 +1,463 @@
+"""Fetches a model from the Hugging Face hub into its cache layout, where faster-whisper, the
+official server and `models.find_model` all look.
+
+The hub's library says what there is (names, sizes, hashes, tokens, proxies, HF_ENDPOINT); the bytes
+are received here, because that library, as of 2.4, deletes what it has when a download breaks off
+and starts again from nothing: on a poor line a large model would never arrive.
+A file gets its name only when its hash is right, a model its folder only when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
+from .models import BUNDLED, matches_hash
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
+_LOGGER = logging.getLogger(__name__)
+
+FILE_PATTERNS = (
+    "config.json",
+    "preprocessor_config.json",
+    "model.bin",
+    "tokenizer.json",
+    "vocabulary.*",
+)
+"""Of all files in a repository, those a model needs (faster_whisper.utils.download_model)."""
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+TIMEOUT_S = 15.0
+"""Seconds without a byte (or without a connection) that count as a failure."""
+RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
+"""Waits between tries; a try that brought bytes starts them anew."""
+LOCK_POLL_S = 1.0
+STALE_S = 24 * 3600.0
+"""Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
+PROGRESS_S = 5.0
+"""Between two log lines."""
+FREE_MARGIN_BYTES = 32 * 1024 * 1024
+"""Left on the disk beyond the model itself: a full disk breaks more than us."""
+HASH_TRIES = 2
+"""Downloads of one file; one with a wrong hash twice is not a bad line but a bad source."""
+
+T = TypeVar("T")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_DISK_ERRORS = (*_FULL, errno.EROFS, errno.EIO, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class _RemoteFile:
+    name: str
+    size: int
+    etag: str
+    """Its hash, and the name of its blob in the cache."""
+
+
+@dataclass
+class _Job:
+    """One download: where from, where to, and who may stop it."""
+
+    repo: str
+    cache_dir: Path
+    token: str | None
+    stop: threading.Event
+    endpoint: str = field(
+        default_factory=lambda: os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
+    )
+
+    @property
+    def folder(self) -> Path:
+        return self.cache_dir / f"models--{self.repo.replace('/', '--')}"
+
+    @property
+    def blobs(self) -> Path:
+        return self.folder / "blobs"
+
+    def check_stop(self) -> None:
+        if self.stop.is_set():
+            raise ModelUnavailableError(
+                f"the download of {self.repo} was stopped; the next one goes on from there"
+            )
+
+
+def download_model(
+    repo: str, cache_dir: Path, *, token: str | None = None, stop: threading.Event | None = None
+) -> Path:
+    """Fetch the newest revision of `repo` (owner/name) and return its folder in `cache_dir`.
+
+    What is already there and has the right hash is kept; what was cut off is continued. Safe
+    beside another process (ours or the hub's own) that downloads the same. Blocks; setting `stop`
+    ends it within TIMEOUT_S.
+
+    Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not allowed,
+    no room: worth another try later), ModelBrokenError (the hub sends something else than it says).
+    """
+    _quiet_the_hub()
+    job = _Job(repo, cache_dir, token, stop or threading.Event())
+    with _local_errors(job):
+        commit, files = _retry(job, lambda: _list_files(job))
+        job.blobs.mkdir(parents=True, exist_ok=True)
+        _check_room(job, files)
+        _LOGGER.info("downloading %s (%s) to %s", repo, _mb(sum(f.size for f in files)), cache_dir)
+        with Progress(repo, sum(file.size for file in files)) as progress:
+            for file in files:
+                _fetch(job, commit, file, progress)
+        snapshot = _link(job, commit, files)
+        _sweep(job, older_than_s=STALE_S)
+    _LOGGER.info("downloaded %s", repo)
+    return snapshot
+
+
+class Progress:
+    """Shows bytes done of a total: a bar on a terminal, else a log line every few seconds."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label = label
+        self._total = total
+        self._finished = 0  # bytes of the files before the current one
+        self._started: tuple[float, int] | None = None
+        self._logged = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            bar = importlib.import_module("tqdm").tqdm  # untyped
+            self._bar = bar(total=total, desc=label, unit="B", unit_scale=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, n_bytes: int) -> None:
+        """Say that `n_bytes` of the current file are here."""
+        done, now = self._finished + n_bytes, time.monotonic()
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            return
+        if self._started is None or done < self._started[1]:
+            self._started = (now, done)
+        if now - self._logged >= PROGRESS_S:
+            self._logged = now
+            since, before = self._started
+            speed = (done - before) / max(now - since, 1e-3)
+            percent = 100 * done // max(self._total, 1)
+            _LOGGER.info(
+                "%s: %s of %s (%d %%), %s/s",
+                *(self._label, _mb(done), _mb(self._total), percent, _mb(speed)),
+            )
+
+    def finish_file(self, n_bytes: int) -> None:
+        self.show(n_bytes)
+        self._finished += n_bytes
+
+
+# What there is
+
+
+def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
+    """Return the commit and the files that a model needs. Raises what the hub's library raises."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=job.endpoint, token=job.token)
+    info = api.model_info(job.repo, revision="main", files_metadata=True, timeout=TIMEOUT_S)
+    siblings = [s for s in info.siblings or () if _wanted(s.rfilename)]
+    if "model.bin" not in {sibling.rfilename for sibling in siblings} or not info.sha:
+        raise ModelBrokenError(
+            f"{job.repo} on {job.endpoint} has no model.bin: it is not a CTranslate2 model "
+            "(look for one named faster-whisper)"
+        )
+    files = [_remote_file(job, info.sha, sibling) for sibling in siblings]
+    return info.sha, sorted(files, key=lambda file: file.size)  # what is missing shows early
+
+
+def _wanted(name: str) -> bool:
+    return "/" not in name and any(fnmatchcase(name, pattern) for pattern in FILE_PATTERNS)
+
+
+def _remote_file(job: _Job, commit: str, sibling: RepoSibling) -> _RemoteFile:
+    etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+    size = sibling.lfs.size if sibling.lfs else sibling.size
+    if etag is None or size is None:  # a mirror that doesn't list them
+        from huggingface_hub import get_hf_file_metadata
+
+        url = _url(job, commit, sibling.rfilename)
+        found = get_hf_file_metadata(url, token=job.token, timeout=TIMEOUT_S, endpoint=job.endpoint)
+        etag, size = found.etag, found.size
+    if etag is None or size is None or not etag.isalnum():
+        raise ModelBrokenError(f"{job.endpoint} doesn't say what {sibling.rfilename} should be")
+    return _RemoteFile(sibling.rfilename, size, etag)
+
+
+def _url(job: _Job, commit: str, name: str) -> str:
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(job.repo, name, revision=commit, endpoint=job.endpoint)
+
+
+# Files
+
+
+def _fetch(job: _Job, commit: str, file: _RemoteFile, progress: Progress) -> None:
+    """Put `file` under its hash into the cache, unless it is there already and right."""
+    blob = job.blobs / file.etag
+    partial = job.blobs / f"{file.etag}.incomplete"
+    with _locked(job, file.etag):
+        if blob.exists() and _is_right(blob, file):
+            progress.finish_file(file.size)
+            return
+        if blob.exists():
+            _LOGGER.warning("%s in %s is corrupt: fetching it again", file.name, job.folder)
+            blob.unlink()
+        for _ in range(HASH_TRIES):
+            _receive(job, _url(job, commit, file.name), partial, file.size, progress)
+            if _is_right(partial, file):
+                partial.replace(blob)
+                progress.finish_file(file.size)
+                return
+            _LOGGER.warning("%s of %s arrived with a wrong hash", file.name, job.repo)
+            partial.unlink()
+    raise ModelBrokenError(
+        f"{file.name} of {job.repo} arrived {HASH_TRIES} times with a wrong hash: "
+        f"something between here and {job.endpoint} changes it"
+    )
+
+
+def _is_right(path: Path, file: _RemoteFile) -> bool:
+    return path.stat().st_size == file.size and matches_hash(path, file.etag) is not False
+
+
+def _receive(job: _Job, url: str, partial: Path, size: int, progress: Progress) -> None:
+    """Continue `partial` until it has `size` bytes."""
+
+    def receive_rest() -> None:
+        if (done := _size(partial)) > size:  # of another file, or a server that sends too much
+            partial.unlink()
+            done = 0
+        if done < size or size == 0:
+            _stream(job, url, partial, done, progress)
+        if _size(partial) < size:
+            raise ConnectionError(f"the connection closed after {_size(partial)} of {size} bytes")
+
+    _retry(job, receive_rest, progressed=lambda: _size(partial))
+
+
+def _stream(job: _Job, url: str, partial: Path, done: int, progress: Progress) -> None:
+    """Append what the server still sends to `partial`, of which `done` bytes are here."""
+    hub: Any = importlib.import_module("huggingface_hub.utils")  # typed, but exports nothing
+    headers = hub.build_hf_headers(token=job.token)
+    headers["Accept-Encoding"] = "identity"  # sizes and ranges are those of the file
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    # The session drops the token when it is redirected to another host (the hub's storage).
+    with hub.get_session().stream(
+        "GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True
+    ) as response:
+        if response.status_code == 416:  # nothing after `done`: what is here isn't of this file
+            partial.unlink(missing_ok=True)
+        hub.hf_raise_for_status(response)
+        resumed = response.status_code == 206
+        done = done if resumed else 0
+        with partial.open("ab" if resumed else "wb") as out:
+            for block in response.iter_raw():
+                job.check_stop()
+                out.write(block)
+                done += len(block)
+                progress.show(done)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextlib.contextmanager
+def _locked(job: _Job, etag: str) -> Iterator[None]:
+    """Hold the lock that the hub's library takes for the same file."""
+    import filelock
+
+    path = job.cache_dir / ".locks" / job.folder.name / f"{etag}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    waited = False
+    while True:
+        job.check_stop()
+        try:
+            lock.acquire(timeout=LOCK_POLL_S)
+            break
+        except filelock.Timeout:
+            if not waited:
+                _LOGGER.info("another process is downloading %s: waiting for it", job.repo)
+            waited = True
+        except NotImplementedError:  # a file system without locks: the hash still decides
+            break
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _link(job: _Job, commit: str, files: list[_RemoteFile]) -> Path:
+    """Make the snapshot: links named as the files are, then `refs/main` that names the commit."""
+    snapshot = job.folder / "snapshots" / commit
+    snapshot.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        aside = snapshot / f".{file.name}.{os.getpid()}"
+        try:
+            aside.symlink_to(Path("..", "..", "blobs", file.etag))
+        except OSError:  # a file system without links (exFAT): the hub's library moves files too
+            shutil.move(job.blobs / file.etag, aside)
+        aside.replace(snapshot / file.name)
+    main = job.folder / "refs" / "main"
+    main.parent.mkdir(exist_ok=True)
+    aside = main.with_name(f"main.{os.getpid()}.tmp")
+    aside.write_text(commit, encoding="utf-8")
+    aside.replace(main)
+    return snapshot
+
+
+def _sweep(job: _Job, older_than_s: float) -> None:
+    """Delete what cut-off downloads left."""
+    for partial in job.blobs.glob("*.incomplete"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime >= older_than_s:
+                partial.unlink()
+
+
+# What can go wrong
+
+
+def _retry(job: _Job, action: Callable[[], T], progressed: Callable[[], int] = lambda: 0) -> T:
+    """Return what `action` returns; repeat it after failures of the network.
+
+    Raises ModelError after as many failures in a row without more bytes than ever before.
+    """
+    best, failures = progressed(), 0
+    while True:
+        job.check_stop()
+        try:
+            return action()
+        except _network_errors() as error:
+            if (final := _final(error, job)) is not None:
+                raise final from (None if final is error else error)
+            if (now := progressed()) > best:
+                best, failures = now, 0
+            if failures == len(RETRY_DELAYS_S):
+                raise ModelUnavailableError(_unreachable(job, error)) from error
+            _LOGGER.debug("%s: %s; trying again", job.repo, error)
+            job.stop.wait(RETRY_DELAYS_S[failures])
+            failures += 1
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Return what a request may raise: the base error of whatever HTTP library the hub's uses."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, *HfHubHTTPError.__bases__)
+
+
+def _final(error: Exception, job: _Job) -> Exception | None:
+    """Return what to raise for an error that trying again doesn't help; None for the others."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return ModelUnavailableError(
+            f"{job.repo} is not here and HF_HUB_OFFLINE forbids to download it"
+        )
+    if isinstance(error, OSError) and (error.filename or error.errno in _DISK_ERRORS):
+        return error  # this machine's, not the network's: `_local_errors` says it
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None or status in (408, 416, 429) or status >= 500:
+        return None
+    if status == 404:
+        return UnknownModelError(f"there is no model {job.repo} on {job.endpoint}")
+    if status in (401, 403):
+        token = "the hf_token given isn't" if job.token else "set hf_token to one that is"
+        return ModelUnavailableError(
+            f"{job.endpoint} doesn't give out {job.repo} (HTTP {status}): it doesn't exist, or is "
+            f"private or gated and needs a token that is allowed to read it; {token}"
+        )
+    return ModelUnavailableError(f"{job.endpoint} answered HTTP {status} for {job.repo}")
+
+
+def _unreachable(job: _Job, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return (
+        f"{job.repo} can't be downloaded from {job.endpoint} ({reason}; "
+        f"{len(RETRY_DELAYS_S) + 1} tries): when this machine is online again, start again or run "
+        "`models download`; or copy the model's folder from another machine and set "
+        f"--local-files-only; or try the program without a download: --model {BUNDLED}"
+    )
+
+
+@contextlib.contextmanager
+def _local_errors(job: _Job) -> Iterator[None]:
+    """Turn the errors of disk and folders into sentences."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            _sweep(job, older_than_s=0)  # a full disk breaks more than this download
+            free = _mb(_free_bytes(job.cache_dir))
+            message = f"the disk is full: {job.repo} doesn't fit into {job.cache_dir} ({free} free)"
+        elif error.errno in _FORBIDDEN:
+            where = error.filename or job.cache_dir
+            message = f"{where} can't be written to ({error.strerror}): {job.repo} has to go there"
+        else:
+            message = f"{job.repo} can't be stored in {job.cache_dir}: {error}"
+        raise ModelUnavailableError(message) from error
+
+
+def _check_room(job: _Job, files: list[_RemoteFile]) -> None:
+    needed = 0
+    for file in files:
+        if not (job.blobs / file.etag).exists():
+            needed += max(0, file.size - _size(job.blobs / f"{file.etag}.incomplete"))
+    free = _free_bytes(job.cache_dir)
+    if needed and free < needed + FREE_MARGIN_BYTES:
+        raise ModelUnavailableError(
+            f"not enough room for {job.repo} in {job.cache_dir}: {_mb(needed)} needed, "
+            f"{_mb(FREE_MARGIN_BYTES)} to spare, {_mb(free)} free"
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the free bytes where `folder` is or will be."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _mb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes < 10e6 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _quiet_the_hub() -> None:
+    """Keep other libraries' lines about single requests out of our log, unless asked for."""
+    if not _LOGGER.isEnabledFor(logging.DEBUG):
+        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "filelock"):
+            logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,641 @@
+"""A model's name -> its files: bundled, a local folder, in the Hugging Face cache, or downloaded.
+
+Nothing here touches the network; `ensure_model` calls `download` when the files aren't here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+from .errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
+from .vocabulary import TOKENIZER, read_vocabulary, tokenizer_json, vocabulary_file
+from .whisper.tokenizer import LANGUAGES
+
+_LOGGER = logging.getLogger(__name__)
+
+AUTO = "auto"
+BUNDLED = "home-en"
+BUNDLED_FOLDER = Path(__file__).parent / "bundled" / f".{BUNDLED}"
+EXTRAS = "wyoming_whisper.json"
+"""What a model folder may say about itself: {"languages": ["en"], ...}."""
+
+WEIGHTS = "model.bin"
+MULTILINGUAL_VOCABULARY = 51_865
+"""Smallest vocabulary of a model that is told its language (CTranslate2, models/whisper.cc)."""
+
+
+class ModelSettings(Protocol):
+    """The part of `settings.Settings` that finding a model needs."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def data_dir(self) -> tuple[Path, ...]: ...
+    @property
+    def download_dir(self) -> Path | None: ...
+    @property
+    def local_files_only(self) -> bool: ...
+    @property
+    def hf_token(self) -> str | None: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def language(self) -> str | None: ...
+    @property
+    def cpu_threads(self) -> int: ...
+    @property
+    def compute_type(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A stock model, by the name that faster-whisper or the official add-on gives it."""
+
+    name: str
+    repo: str
+    """owner/name on the hub."""
+    download_bytes: int
+    """About; what is really needed is asked of the hub before a download."""
+    languages: str
+    """What it was trained to understand: "en", "multilingual" or "multilingual+yue"."""
+    n_mels: int = 80
+    alias_of: str | None = None
+    """The name under which it is listed, if not this one."""
+
+
+_MB = 1_000_000
+_TABLE = (
+    KnownModel("tiny.en", "Systran/faster-whisper-tiny.en", 78 * _MB, "en"),
+    KnownModel("tiny", "Systran/faster-whisper-tiny", 78 * _MB, "multilingual"),
+    KnownModel("base.en", "Systran/faster-whisper-base.en", 148 * _MB, "en"),
+    KnownModel("base", "Systran/faster-whisper-base", 148 * _MB, "multilingual"),
+    KnownModel("small.en", "Systran/faster-whisper-small.en", 486 * _MB, "en"),
+    KnownModel("small", "Systran/faster-whisper-small", 486 * _MB, "multilingual"),
+    KnownModel("medium.en", "Systran/faster-whisper-medium.en", 1_531 * _MB, "en"),
+    KnownModel("medium", "Systran/faster-whisper-medium", 1_531 * _MB, "multilingual"),
+    KnownModel("large-v1", "Systran/faster-whisper-large-v1", 3_090 * _MB, "multilingual"),
+    KnownModel("large-v2", "Systran/faster-whisper-large-v2", 3_090 * _MB, "multilingual"),
+    KnownModel("large-v3", "Systran/faster-whisper-large-v3", 3_091 * _MB, "multilingual+yue", 128),
+    KnownModel(
+        "large", "Systran/faster-whisper-large-v3", 3_091 * _MB, "multilingual+yue", 128, "large-v3"
+    ),
+    # Distilled on English alone, whatever their vocabulary says (their model cards).
+    KnownModel("distil-large-v2", "Systran/faster-distil-whisper-large-v2", 1_516 * _MB, "en"),
+    KnownModel("distil-medium.en", "Systran/faster-distil-whisper-medium.en", 792 * _MB, "en"),
+    KnownModel("distil-small.en", "Systran/faster-distil-whisper-small.en", 336 * _MB, "en"),
+    KnownModel("distil-large-v3", "Systran/faster-distil-whisper-large-v3", 1_516 * _MB, "en", 128),
+    KnownModel("distil-large-v3.5", "distil-whisper/distil-large-v3.5-ct2", 1_516 * _MB, "en", 128),
+    KnownModel(
+        "large-v3-turbo",
+        "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+        1_621 * _MB,
+        "multilingual+yue",
+        128,
+        "turbo",
+    ),
+    KnownModel(
+        "turbo",
+        "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+        1_621 * _MB,
+        "multilingual+yue",
+        128,
+    ),
+    KnownModel("tiny-int8", "rhasspy/faster-whisper-tiny-int8", 43 * _MB, "multilingual"),
+    KnownModel("base-int8", "rhasspy/faster-whisper-base-int8", 80 * _MB, "multilingual"),
+    KnownModel("small-int8", "rhasspy/faster-whisper-small-int8", 255 * _MB, "multilingual"),
+    KnownModel("medium-int8", "rhasspy/faster-whisper-medium-int8", 785 * _MB, "multilingual"),
+)
+KNOWN_MODELS: dict[str, KnownModel] = {model.name: model for model in _TABLE}
+
+State = Literal["bundled", "cached", "known", "broken"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of `models list`."""
+
+    name: str
+    repo: str | None
+    state: State
+    """broken: files are here but missing, empty or cut off; known: can be downloaded."""
+    size_bytes: int
+    """On disk; of a download if it isn't here."""
+    languages: str
+    """Such as "en" or "multilingual+yue"."""
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What a name stands for: a folder, or a repository on the hub."""
+
+    name: str
+    repo: str | None = None
+    folder: Path | None = None
+
+
+# An owner or a name on the hub; "--" separates the two in the cache, ".." would leave it.
+_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9._-]*"
+_SIMPLE_NAME = re.compile(_PART)
+_REPO_NAME = re.compile(rf"{_PART}/{_PART}")
+_ENGLISH_NAME = re.compile(r"\.en\b")
+
+
+def find_model(name: str, settings: ModelSettings) -> Path:
+    """Return the folder of the model `name`, checked; never uses the network.
+
+    Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
+    files are missing, empty or cut off: the message names the file).
+    """
+    reference = _resolve(_picked(name, settings), settings)
+    broken: ModelBrokenError | None = None
+    for folder in _candidates(reference, settings):
+        try:
+            check_model(folder)
+        except ModelBrokenError as error:
+            broken = broken or error
+        else:
+            return folder
+    if broken is not None:
+        raise broken
+    raise ModelUnavailableError(_not_here(reference, settings))
+
+
+def ensure_model(
+    name: str,
+    settings: ModelSettings,
+    *,
+    verify: bool = False,
+    stop: threading.Event | None = None,
+) -> Path:
+    """Return the folder of the model `name`, downloading it when it isn't here or is broken.
+
+    `verify` also compares the files with their hashes (seconds per GB), for when a model that
+    looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
+    (daemon, so that it never holds up the end of the program); setting `stop` ends a download
+    within seconds, and the next call goes on from there.
+    With `local_files_only` the network is never used.
+
+    Raises ModelError.
+    """
+    if name == AUTO:
+        from .autopick import ensure_auto
+
+        return ensure_auto(settings, stop=stop)[1]
+    reference = _resolve(name, settings)
+    try:
+        return _found(name, settings, verify)
+    except ModelBrokenError as error:
+        if reference.repo is None or settings.local_files_only:
+            raise
+        _LOGGER.warning("%s; fetching %s again", error, name)
+    except ModelUnavailableError:
+        if reference.repo is None or settings.local_files_only:
+            raise
+    return _download(reference, settings, stop)
+
+
+def _found(name: str, settings: ModelSettings, verify: bool) -> Path:
+    path = find_model(name, settings)
+    if verify:
+        verify_hashes(path)
+    return path
+
+
+def list_models(settings: ModelSettings) -> list[ModelEntry]:
+    """Return the bundled model, the stock models, and whatever else lies in the data folders."""
+    entries = [_bundled_entry()] if BUNDLED_FOLDER.is_dir() else []
+    entries += [_entry(known.name, settings) for known in _TABLE if known.alias_of is None]
+    stock = {known.repo for known in _TABLE}
+    others = {name for name in _names_on_disk(settings) if name not in stock}
+    return entries + [_entry(name, settings) for name in sorted(others)]
+
+
+def remove_model(name: str, settings: ModelSettings) -> int:
+    """Delete the model `name` from the data folders, with what cut-off downloads left.
+
+    Returns the bytes freed. Raises ModelError for the bundled model and for anything outside the
+    data folders, ModelUnavailableError when there is nothing to remove.
+    """
+    if name == BUNDLED:
+        raise ModelError(f"{BUNDLED} is part of this program and can't be removed")
+    if name == AUTO:
+        raise ModelError("auto is a choice, not a model: name the model to remove (models list)")
+    reference = _resolve(name, settings)
+    targets = _removable(reference, settings)
+    if not targets:
+        raise ModelUnavailableError(_not_here(reference, settings))
+    return sum(_delete(target) for target in targets)
+
+
+def model_languages(name: str, path: Path | None) -> tuple[str, ...]:
+    """Return Whisper's codes of the languages that the model was made to understand.
+
+    `path` is the model's folder where it is known: what its files say counts more than its name.
+    Raises ModelBrokenError when those files are damaged.
+    """
+    known = KNOWN_MODELS.get(_canonical(name))
+    if path is not None and (path / EXTRAS).is_file():
+        return tuple(str(code) for code in _read_json(path / EXTRAS).get("languages", ["en"]))
+    if known is not None and known.languages == "en":
+        return ("en",)
+    if _ENGLISH_NAME.search(name.rstrip("/").rpartition("/")[2]):
+        return ("en",)
+    if path is not None:
+        return _languages_of_files(path)
+    has_yue = known.languages.endswith("+yue") if known else re.search(r"v3|turbo", name)
+    return tuple(code for code in LANGUAGES if has_yue or code != "yue")
+
+
+def check_model(path: Path) -> None:
+    """Raise ModelBrokenError, naming the file, unless `path` holds a whole CTranslate2 Whisper.
+
+    Cheap: sizes and headers are looked at, not contents (`verify_hashes` does that).
+    `tokenizer.json` may be absent: `vocabulary.tokenizer_json` makes one.
+    """
+    if not path.is_dir():
+        raise ModelBrokenError(f"{path} is not a folder")
+    weights_shapes(path / WEIGHTS)
+    _read_json(path / "config.json")
+    vocabulary = vocabulary_file(path)
+    if vocabulary is None or vocabulary.stat().st_size == 0:
+        raise ModelBrokenError(f"{vocabulary or path / 'vocabulary.json'} is missing or empty")
+    if vocabulary.suffix == ".json":
+        read_vocabulary(path)
+    if (path / TOKENIZER).exists():
+        _read_json(path / TOKENIZER)
+
+
+def verify_hashes(snapshot: Path) -> None:
+    """Raise ModelBrokenError naming the first file whose content isn't what the hub sent.
+
+    In the hub's cache a file is a link to a blob named by its hash, so this works offline; files
+    that are no such links have no hash to compare with and are passed over.
+    """
+    for file in sorted(snapshot.iterdir()):
+        if not file.is_symlink():
+            continue
+        blob = Path(os.path.normpath(snapshot / file.readlink()))
+        if blob.parent.name == "blobs" and matches_hash(blob, blob.name) is False:
+            raise ModelBrokenError(f"{file} is corrupt: its content has not the hash {blob.name}")
+
+
+def matches_hash(file: Path, etag: str) -> bool | None:
+    """Return whether `file` has the hash `etag`; None if that is no hash known here.
+
+    The hub names large files by SHA-256 and small ones as git does. Raises OSError.
+    """
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+        digest = hashlib.sha256()
+    elif re.fullmatch(r"[0-9a-f]{40}", etag):
+        digest = hashlib.sha1(usedforsecurity=False)
+        digest.update(b"blob %d\0" % file.stat().st_size)
+    else:
+        return None
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest() == etag
+
+
+def weights_shapes(model_bin: Path) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of each weight in a CTranslate2 model, reading only the headers.
+
+    Raises ModelBrokenError when the file is missing, empty, cut off or no Whisper model.
+    Source: CTranslate2, python/ctranslate2/specs/model_spec.py:_serialize.
+    """
+    try:
+        with model_bin.open("rb") as file:
+            return _read_shapes(file, model_bin)
+    except FileNotFoundError as error:
+        raise ModelBrokenError(f"{model_bin} is missing") from error
+    except OSError as error:
+        raise ModelBrokenError(f"{model_bin} can't be read: {error.strerror}") from error
+    except EOFError as error:
+        raise ModelBrokenError(f"{model_bin} is cut off: {error}") from error
+
+
+def _read_shapes(file: BinaryIO, model_bin: Path) -> dict[str, tuple[int, ...]]:
+    if os.fstat(file.fileno()).st_size == 0:
+        raise ModelBrokenError(f"{model_bin} is empty")
+    (version,) = _unpack(file, "<I")
+    # The layout below is that of versions 4 to now; Whisper came with version 6.
+    if not 4 <= version <= 100 or _read_string(file) != "WhisperSpec":
+        raise ModelBrokenError(f"{model_bin} is not a CTranslate2 Whisper model")
+    _revision, n_variables = _unpack(file, "<II")
+    shapes = {}
+    for _ in range(n_variables):
+        name = _read_string(file)
+        (rank,) = _unpack(file, "<B")
+        shapes[name] = _unpack(file, f"<{rank}I")
+        _dtype, n_bytes = _unpack(file, "<BI")
+        file.seek(n_bytes, os.SEEK_CUR)
+    _unpack(file, "<I")  # the number of aliases; not there if the last weight is cut off
+    return shapes
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
+    wanted = struct.calcsize(layout)
+    data = file.read(wanted)
+    if len(data) < wanted:
+        size = os.fstat(file.fileno()).st_size
+        raise EOFError(f"it ends at {size} bytes, before its last weight")
+    return struct.unpack(layout, data)
+
+
+def _read_string(file: BinaryIO) -> str:
+    (length,) = _unpack(file, "<H")
+    return file.read(length).rstrip(b"\0").decode("utf-8", errors="replace")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelBrokenError(f"{file} is missing") from error
+    except (OSError, ValueError) as error:
+        raise ModelBrokenError(f"{file} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelBrokenError(f"{file} is damaged: it is not a JSON object")
+    return value
+
+
+# Names
+
+
+def _canonical(name: str) -> str:
+    """Return the name in our table: the official server also takes `base.int8`."""
+    return re.sub(r"\.int8$", "-int8", name)
+
+
+def _picked(name: str, settings: ModelSettings) -> str:
+    if name != AUTO:
+        return name
+    from .autopick import pick_model
+
+    return pick_model(settings)
+
+
+def _resolve(name: str, settings: ModelSettings) -> _Reference:
+    """Return what `name` stands for. Raises UnknownModelError."""
+    known = KNOWN_MODELS.get(_canonical(name))
+    if known is not None:
+        return _Reference(name, repo=known.repo)
+    if name == BUNDLED:
+        return _Reference(name, folder=BUNDLED_FOLDER)
+    folder = _local_folder(name)
+    if folder is not None:
+        return _Reference(name, folder=folder)
+    if _REPO_NAME.fullmatch(name):
+        return _Reference(name, repo=name)
+    if _SIMPLE_NAME.fullmatch(name):
+        for root in _roots(settings):
+            if (root / name).is_dir():
+                return _Reference(name, folder=root / name)
+    raise UnknownModelError(_unknown(name))
+
+
+def _local_folder(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder if name and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such home, a NUL
+        return None
+
+
+def _unknown(name: str) -> str:
+    if name.startswith(("/", ".", "~")):
+        return f"there is no model folder {name}"
+    names = [*KNOWN_MODELS, BUNDLED, AUTO]
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5) or names[:6]
+    return (
+        f"unknown model {name!r}: did you mean {' or '.join(near)}? "
+        "A hub repository (owner/name) or a local folder is possible too"
+    )
+
+
+def _not_here(reference: _Reference, settings: ModelSettings) -> str:
+    if reference.name == BUNDLED:
+        return f"this installation lacks the bundled model {BUNDLED}"
+    folders = ", ".join(str(root) for root in _roots(settings))
+    if reference.repo is None:
+        return f"there is no model in {reference.folder}"
+    hint = " and local files only are allowed" if settings.local_files_only else ""
+    return (
+        f"model {reference.name} ({reference.repo}) is not in {folders}{hint}: "
+        "`models download` fetches it, or copy its folder there"
+    )
+
+
+# Folders
+
+
+def _roots(settings: ModelSettings) -> list[Path]:
+    """Return the folders that may hold models, the download folder first."""
+    first = (settings.download_dir,) if settings.download_dir else ()
+    return list(dict.fromkeys((*first, *settings.data_dir)))
+
+
+def _caches(settings: ModelSettings) -> Iterator[Path]:
+    """Yield the folders laid out as the hub's cache; `hub` is where HF_HOME=<data dir> puts it."""
+    for root in _roots(settings):
+        yield root
+        yield root / "hub"
+
+
+def _candidates(reference: _Reference, settings: ModelSettings) -> Iterator[Path]:
+    """Yield the folders where the model may be, best first."""
+    if reference.folder is not None:
+        if reference.folder.is_dir():
+            yield reference.folder
+        return
+    yield from _plain_folders(reference, settings)
+    for cache in _caches(settings):
+        yield from _snapshots(_cache_folder(cache, reference.repo or ""))
+
+
+def _plain_folders(reference: _Reference, settings: ModelSettings) -> Iterator[Path]:
+    """Yield folders that were copied into a data folder under the model's or repository's name."""
+    repo = reference.repo or ""
+    names = dict.fromkeys((reference.name, repo, repo.rpartition("/")[2]))
+    for root in _roots(settings):
+        for name in names:
+            if (root / name / WEIGHTS).exists():  # or else it is a folder of something else
+                yield root / name
+
+
+def _cache_folder(cache: Path, repo: str) -> Path:
+    return cache / f"models--{repo.replace('/', '--')}"
+
+
+def _snapshots(cache_folder: Path) -> list[Path]:
+    """Return the revisions in a cache folder: what `main` was last, then the newest."""
+    snapshots = [path for path in cache_folder.glob("snapshots/*") if path.is_dir()]
+    try:
+        main = (cache_folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        main = ""
+    return sorted(snapshots, key=lambda path: (path.name == main, _mtime(path)), reverse=True)
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
+
+
+def _download(reference: _Reference, settings: ModelSettings, stop: threading.Event | None) -> Path:
+    from .download import download_model
+
+    roots = _roots(settings)
+    if not roots:
+        raise ModelUnavailableError(f"no folder to download {reference.name} to: set --data-dir")
+    path = download_model(
+        reference.repo or "", roots[0], token=settings.hf_token or None, stop=stop
+    )
+    check_model(path)
+    tokenizer_json(path)  # made now, where it is missing, rather than at each start
+    return path
+
+
+# Languages
+
+
+def _languages_of_files(path: Path) -> tuple[str, ...]:
+    tokens = read_vocabulary(path)
+    if len(tokens) < MULTILINGUAL_VOCABULARY:
+        return ("en",)
+    ids = _read_json(path / "config.json").get("lang_ids") or range(len(tokens))
+    present = {tokens[i] for i in ids if isinstance(i, int) and 0 <= i < len(tokens)}
+    return tuple(code for code in LANGUAGES if f"<|{code}|>" in present)
+
+
+def _describe_languages(codes: tuple[str, ...]) -> str:
+    if len(codes) < 10:
+        return ",".join(codes)
+    return "multilingual+yue" if "yue" in codes else "multilingual"
+
+
+# Listing
+
+
+def _bundled_entry() -> ModelEntry:
+    state: State = "bundled"
+    try:
+        check_model(BUNDLED_FOLDER)
+    except ModelBrokenError:
+        state = "broken"
+    size = _model_bytes(BUNDLED_FOLDER)
+    return ModelEntry(BUNDLED, None, state, size, "en", BUNDLED_FOLDER)
+
+
+def _entry(name: str, settings: ModelSettings) -> ModelEntry:
+    reference = _resolve(name, settings)
+    repo = reference.repo
+    known = KNOWN_MODELS.get(name)
+    try:
+        path = find_model(name, settings)
+        languages = _describe_languages(model_languages(name, path))
+        return ModelEntry(name, repo, "cached", _model_bytes(path), languages, path)
+    except ModelBrokenError:
+        path = next(_candidates(reference, settings))
+        languages = known.languages if known else "unknown"
+        return ModelEntry(name, repo, "broken", _model_bytes(path), languages, path)
+    except ModelUnavailableError:
+        size, languages = (known.download_bytes, known.languages) if known else (0, "unknown")
+        return ModelEntry(name, repo, "known", size, languages, None)
+
+
+def _names_on_disk(settings: ModelSettings) -> Iterator[str]:
+    """Yield the names of the models in the data folders: repositories and plain folders."""
+    for cache in _caches(settings):
+        for folder in sorted(cache.glob("models--*--*")):
+            repo = folder.name.removeprefix("models--").replace("--", "/", 1)
+            if any((path / WEIGHTS).exists() for path in _snapshots(folder)):
+                yield repo  # other programs cache other things there too
+    stock = {part for known in _TABLE for part in (known.name, known.repo.rpartition("/")[2])}
+    for root in _roots(settings):
+        for weights in sorted(root.glob(f"*/{WEIGHTS}")):
+            name = weights.parent.name
+            if name not in stock and _SIMPLE_NAME.fullmatch(name):
+                yield name
+
+
+def _model_bytes(path: Path) -> int:
+    """Return the size of a model's files, links followed."""
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+# Removing
+
+
+def _removable(reference: _Reference, settings: ModelSettings) -> list[Path]:
+    """Return what to delete. Raises ModelError for a folder outside the data folders."""
+    if reference.folder is not None:
+        return [_inside(reference.folder, settings)]
+    targets = [_inside(path, settings) for path in _plain_folders(reference, settings)]
+    for cache in _caches(settings):
+        folder = _cache_folder(cache, reference.repo or "")
+        targets += [folder, cache / ".locks" / folder.name]
+    return [path for path in dict.fromkeys(targets) if path.is_dir() and not path.is_symlink()]
+
+
+def _inside(folder: Path, settings: ModelSettings) -> Path:
+    """Return what a model folder in a data folder is part of, links resolved."""
+    real = folder.resolve()
+    for root in (path.resolve() for path in _roots(settings)):
+        if real == root or not real.is_relative_to(root):
+            continue
+        # A snapshot alone would leave its blobs, which are the bytes.
+        cached = [part for part in (real, *real.parents) if part.name.startswith("models--")]
+        return cached[0] if cached and cached[0].is_relative_to(root) else real
+    roots = ", ".join(str(root) for root in _roots(settings))
+    raise ModelError(f"{folder} is not in {roots}: delete it yourself if you no longer need it")
+
+
+def _delete(folder: Path) -> int:
+    shared = _unshared_blobs(folder)
+    paths = [*(Path(top, name) for top, _, names in os.walk(folder) for name in names), *shared]
+    freed = sum(path.lstat().st_size for path in paths if not path.is_symlink())
+    try:
+        for path in shared:
+            path.unlink()
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise ModelError(
+            f"{error.filename or folder} can't be deleted: {error.strerror}"
+        ) from error
+    return freed
+
+
+def _unshared_blobs(cache_folder: Path) -> list[Path]:
+    """Return the files in the hub's shared store that only this model's blobs link to.
+
+    Since 2.x the hub may keep contents in <cache>/blobs, linked to by each model's own blobs.
+    """
+    cache = cache_folder.parent
+    store = cache / "blobs"
+    if not (store / ".huggingface-shared-blobs").is_file():
+        return []
+    mine: set[Path] = set()
+    others: set[Path] = set()
+    for blob in cache.glob("models--*/blobs/*"):
+        target = blob.resolve()
+        if blob.is_symlink() and target.is_relative_to(store.resolve()):
+            (mine if blob.is_relative_to(cache_folder) else others).add(target)
+    only_mine = sorted(mine - others)
+    lists = [path.with_name(f"{path.name}.refs") for path in only_mine]
+    return [path for path in (*only_mine, *lists) if path.is_file()]

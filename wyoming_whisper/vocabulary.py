@@ -1,0 +1,125 @@
+"""A model folder's vocabulary: read as it is, and made into the tokenizer that some models lack.
+
+The `rhasspy/faster-whisper-*-int8` models, which the official add-on uses by default, come without
+`tokenizer.json`; faster-whisper then asks the hub for one at every start. All it says is already
+in their vocabulary: Whisper's byte-pair merges were numbered in the order they were learned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelBrokenError
+
+_LOGGER = logging.getLogger(__name__)
+
+TOKENIZER = "tokenizer.json"
+VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
+"""In the order that CTranslate2 looks for them."""
+
+_SPECIAL = re.compile(r"<\|.*\|>")
+
+
+def vocabulary_file(path: Path) -> Path | None:
+    """Return the vocabulary of the model folder `path`, or None."""
+    return next((path / name for name in VOCABULARIES if (path / name).is_file()), None)
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """Return the tokens of the model folder `path`, in the order of their ids.
+
+    Raises ModelBrokenError naming the file that is missing or damaged.
+    """
+    file = vocabulary_file(path)
+    if file is None:
+        raise ModelBrokenError(f"{path} has no vocabulary.json or vocabulary.txt")
+    try:
+        text = file.read_text(encoding="utf-8")
+        # Not splitlines(): it also splits at characters that are tokens.
+        tokens = json.loads(text) if file.suffix == ".json" else text.removesuffix("\n").split("\n")
+    except (OSError, ValueError) as error:
+        raise ModelBrokenError(f"{file} is damaged: {error}") from error
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise ModelBrokenError(f"{file} is damaged: it is not a list of tokens")
+    if len(tokens) < 2:
+        raise ModelBrokenError(f"{file} is empty or cut off")
+    return tokens
+
+
+def tokenizer_json(path: Path) -> str:
+    """Return the text of the model's `tokenizer.json` (for `tokenizers.Tokenizer.from_str`).
+
+    Where the folder has none it is rebuilt from the vocabulary (a second or a few, once) and kept
+    in the folder if that can be written. Raises ModelBrokenError.
+    """
+    file = path / TOKENIZER
+    if file.is_file():
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ModelBrokenError(f"{file} can't be read: {error}") from error
+    text = json.dumps(_rebuild(read_vocabulary(path)), ensure_ascii=False)
+    _LOGGER.info("%s has no %s: rebuilt from its vocabulary", path, TOKENIZER)
+    aside = file.with_name(f".{TOKENIZER}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # a read-only folder: rebuilt again next time
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(file)
+    return text
+
+
+def _rebuild(tokens: Sequence[str]) -> dict[str, Any]:
+    """Return Whisper's `tokenizer.json`: byte-level BPE, nothing normalized, special tokens."""
+    special = {token: i for i, token in enumerate(tokens) if _SPECIAL.fullmatch(token)}
+    vocab = {token: i for i, token in enumerate(tokens) if token not in special}
+    byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_added_token(token, i) for token, i in special.items()],
+        "normalizer": None,
+        "pre_tokenizer": {**byte_level, "add_prefix_space": False},
+        "post_processor": None,
+        "decoder": {**byte_level, "add_prefix_space": True},
+        "model": {"type": "BPE", "vocab": vocab, "merges": _merges(vocab)},
+    }
+
+
+def _added_token(token: str, token_id: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token_id, "content": token, **flags, "special": True}
+
+
+def _merges(ranks: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return the merges in the order they were learned.
+
+    A token's last merge joins the two parts that the merges learned before it leave
+    (openai/tiktoken, and transformers' converter for it, recover them the same way).
+    """
+    merges = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        parts = _split(token, ranks, rank)
+        if len(parts) == 2:
+            merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _split(token: str, ranks: Mapping[str, int], limit: int) -> list[str]:
+    """Return what byte-pair encoding makes of `token` with the merges before rank `limit`."""
+    parts = list(token)
+    while len(parts) > 2:
+        pairs = [ranks.get(left + right, limit) for left, right in pairwise(parts)]
+        best = min(pairs)
+        if best >= limit:
+            break
+        at = pairs.index(best)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
