@@ -1,0 +1,138 @@
+"""A server that really listens, a client that really connects, and a Transcriber that pretends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from wyoming.asr import Transcribe, Transcript
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.client import AsyncClient
+from wyoming.error import Error
+from wyoming.event import Event
+
+from wyoming_whisper.server import Server
+from wyoming_whisper.settings import Settings
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+
+TIMEOUT_SECONDS = 20.0  # far more than anything here takes; only a hang reaches it
+
+
+@dataclass
+class FakeTranscriber:
+    """Answers with the number of samples and the language, when `gate` is open."""
+
+    languages: tuple[str, ...] = ("en", "de")
+    description: str = "a fake"
+    gate: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+    requests: list[tuple[Samples, TranscribeOptions]] = field(default_factory=list)
+    started: threading.Event = field(default_factory=threading.Event)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        self.requests.append((samples, options))
+        self.started.set()
+        assert self.gate.wait(TIMEOUT_SECONDS)
+        if self.error:
+            raise self.error
+        text = f"{len(samples)} samples in {options.language}" if len(samples) else ""
+        return Transcription(text, options.language, seconds=len(samples) / 16000)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@contextlib.asynccontextmanager
+async def run_server(
+    tmp_path: Path,
+    open_transcriber: Callable[[Settings], Transcriber],
+    **settings: object,
+) -> AsyncIterator[Server]:
+    """Serve on a unix socket at `tmp_path / "socket"` until the block ends, then drain."""
+    values: dict[str, object] = {
+        "uri": f"unix://{tmp_path}/socket",
+        "model": "tiny",
+        "data_dir": (tmp_path,),
+    }
+    server = Server(Settings(**(values | settings)), open_transcriber)  # type: ignore[arg-type]
+    running = asyncio.create_task(server.run())
+    try:
+        while not (tmp_path / "socket").exists() and not running.done():
+            await asyncio.sleep(0.005)
+        yield server
+    finally:
+        if not server.stopping:
+            server.stop()
+        await asyncio.wait_for(running, TIMEOUT_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    tmp_path: Path, transcriber: Transcriber
+) -> AsyncIterator[tuple[Client, Server]]:
+    """A server with one client, for tests that stop the server themselves."""
+    async with run_server(tmp_path, lambda _: transcriber) as server, Client(tmp_path) as client:
+        yield client, server
+
+
+class Client:
+    """One connection to a server started by `run_server`."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self._client = AsyncClient.from_uri(f"unix://{tmp_path}/socket")
+
+    async def __aenter__(self) -> Client:
+        await self._client.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.disconnect()
+
+    async def send(self, event: Event) -> None:
+        await self._client.write_event(event)
+
+    async def receive(self) -> Event | None:
+        """Return the next event, None when the server has closed the connection."""
+        return await asyncio.wait_for(self._client.read_event(), TIMEOUT_SECONDS)
+
+    async def ask(self, event: Event) -> Event:
+        await self.send(event)
+        answer = await self.receive()
+        assert answer is not None
+        return answer
+
+    async def speak(
+        self, seconds: float = 1.0, language: str | None = None, samples: Samples | None = None
+    ) -> None:
+        """Send one command as Home Assistant does, 10 ms a chunk."""
+        await self.send(Transcribe(language=language).event())
+        await self.send(AudioStart(16000, 2, 1).event())
+        if samples is None:
+            samples = np.zeros(round(seconds * 16000), np.float32)
+        audio = (samples * 32767).astype("<i2").tobytes()
+        for start in range(0, len(audio), 320):
+            await self.send(AudioChunk(16000, 2, 1, audio[start : start + 320]).event())
+        await self.send(AudioStop().event())
+
+    async def transcript(self) -> Transcript:
+        event = await self.receive()
+        assert event is not None, "the server closed the connection"
+        assert Transcript.is_type(event.type), event
+        return Transcript.from_event(event)
+
+    async def error(self) -> Error:
+        """Return the error, and check that the connection is closed after it."""
+        event = await self.receive()
+        assert event is not None, "the server closed the connection without a word"
+        assert Error.is_type(event.type), event
+        assert await self.receive() is None, "the connection stays open after an error"
+        return Error.from_event(event)

@@ -1,0 +1,389 @@
+"""The protocol, over a real socket, with the wyoming library as the client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wyoming.asr import Transcribe
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.event import Event
+from wyoming.info import Describe, Info, SelectProgram
+from wyoming.ping import Ping
+
+from tests.support import Client, FakeTranscriber, connected, run_server
+from wyoming_whisper.errors import ModelUnavailableError, SettingsError, TranscribeError
+from wyoming_whisper.settings import Settings
+from wyoming_whisper.transcriber import Transcriber
+
+DESCRIBE = Describe().event()
+
+
+async def test_a_command_is_answered_with_text_and_language(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.speak(0.5, language="de-DE")
+        transcript = await client.transcript()
+        assert transcript.text == "8000 samples in de"
+        assert transcript.language == "de"
+
+
+async def test_several_commands_follow_each_other_on_one_connection(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        for seconds in (0.1, 0.2, 0.3):
+            await client.speak(seconds, language="en")
+        texts = [(await client.transcript()).text for _ in range(3)]
+        assert texts == ["1600 samples in en", "3200 samples in en", "4800 samples in en"]
+
+
+async def test_a_second_audio_start_starts_afresh(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(AudioStart(16000, 2, 1).event())
+        await client.send(AudioChunk(16000, 2, 1, bytes(6400)).event())
+        await client.speak(0.1, language="en")
+        assert (await client.transcript()).text == "1600 samples in en"
+
+
+@pytest.mark.parametrize("start", [True, False])
+async def test_audio_stop_without_audio_gives_an_empty_transcript(
+    tmp_path: Path, start: bool
+) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        if start:
+            await client.send(AudioStart(16000, 2, 1).event())
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).text == ""
+
+
+async def test_chunks_need_no_audio_start(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(AudioChunk(16000, 2, 1, bytes(320)).event())
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).text == "160 samples in None"
+
+
+async def test_context_comes_back(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(Transcribe(context={"room": "kitchen"}).event())
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).context == {"room": "kitchen"}
+
+
+async def test_names_and_terms_reach_the_transcriber(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as client:
+        request = Transcribe(transcript_names=["Brimlow"], transcript_terms=["heat pump"])
+        await client.send(request.event())
+        await client.send(AudioStop().event())
+        await client.transcript()
+    assert fake.requests[0][1].names == ("Brimlow", "heat pump")
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked", "heard"),
+    [
+        ("auto", None, "None"),
+        ("auto", "auto", "None"),
+        ("de", None, "de"),
+        ("de", "en", "en"),
+        ("de", "auto", "None"),
+        ("auto", "en_US", "en"),
+        ("auto", "German", "de"),
+    ],
+)
+async def test_the_client_names_the_language_or_the_server_does(
+    tmp_path: Path, configured: str, asked: str | None, heard: str
+) -> None:
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), language=configured),
+        Client(tmp_path) as client,
+    ):
+        await client.speak(0.1, language=asked)
+        assert (await client.transcript()).text == f"1600 samples in {heard}"
+
+
+async def test_the_configured_language_serves_before_any_transcribe(tmp_path: Path) -> None:
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), language="de"),
+        Client(tmp_path) as client,
+    ):
+        await client.send(AudioChunk(16000, 2, 1, bytes(320)).event())
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).text == "160 samples in de"
+
+
+async def test_describe_names_one_program_with_the_users_model(tmp_path: Path) -> None:
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), model="tiny.en"),
+        Client(tmp_path) as client,
+    ):
+        info = Info.from_event(await client.ask(DESCRIBE))
+    (program,) = info.asr
+    (model,) = program.models
+    assert (program.name, model.name) == ("wyoming-whisper", "tiny.en")
+    assert program.installed
+    assert model.installed
+    assert program.requires_external_vad
+    assert program.version
+
+
+async def test_an_english_model_claims_english_before_it_is_loaded(tmp_path: Path) -> None:
+    gate = FakeTranscriber().gate
+    gate.clear()
+
+    def slow(_: Settings) -> Transcriber:
+        gate.wait(5)
+        return FakeTranscriber()
+
+    async with run_server(tmp_path, slow, model="tiny.en"), Client(tmp_path) as client:
+        info = Info.from_event(await client.ask(DESCRIBE))
+        assert info.asr[0].models[0].languages == ["en"]
+        gate.set()
+
+
+async def test_ping_is_answered_with_its_text(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        assert await client.ask(Ping("hello").event()) == Event("pong", {"text": "hello"})
+
+
+async def test_describe_and_ping_are_answered_while_the_model_loads(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    loading = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(_: Settings) -> Transcriber:
+        loop.call_soon_threadsafe(loading.set)
+        fake.gate.wait(10)
+        return fake
+
+    fake.gate.clear()
+    async with run_server(tmp_path, slow), Client(tmp_path) as client:
+        await loading.wait()
+        await client.speak(0.1, language="en")
+        assert (await client.ask(DESCRIBE)).type == "info"
+        assert (await client.ask(Ping().event())).type == "pong"
+        fake.gate.set()
+        assert (await client.transcript()).text == "1600 samples in en"
+
+
+async def test_describe_is_answered_while_transcribing_also_on_the_same_connection(
+    tmp_path: Path,
+) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with (
+        run_server(tmp_path, lambda _: fake),
+        Client(tmp_path) as busy,
+        Client(tmp_path) as other,
+    ):
+        await busy.speak(0.1, language="en")
+        await asyncio.to_thread(fake.started.wait, 10)
+        assert (await busy.ask(DESCRIBE)).type == "info"
+        assert (await other.ask(DESCRIBE)).type == "info"
+        fake.gate.set()
+        assert (await busy.transcript()).text == "1600 samples in en"
+
+
+async def test_unknown_events_are_ignored(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(Event("from-the-future", {"a": 1}, b"payload"))
+        assert (await client.ask(Ping().event())).type == "pong"
+
+
+async def test_the_program_and_the_model_may_be_selected_by_name(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(SelectProgram("wyoming-whisper").event())
+        await client.send(Transcribe(name="tiny", language="en").event())
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).text == ""
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "words"),
+    [
+        (Transcribe(name="large").event(), "unknown-model", ["'large'", "'tiny'"]),
+        (SelectProgram("piper").event(), "unknown-model", ["'piper'", "'wyoming-whisper'"]),
+        (Transcribe(language="tlh").event(), "unknown-language", ["'tlh'", "de, ", "yue"]),
+        (Event("transcribe", {"language": 7}), "protocol-error", ["language"]),
+        (Event("transcribe", {"transcript_names": [1]}), "protocol-error", ["transcript_names"]),
+        (Event("audio-start", {"rate": 16000}), "protocol-error", ["audio-start", "'width'"]),
+        (Event("select-program"), "protocol-error", ["select-program", "'name'"]),
+        (AudioStart(0, 2, 1).event(), "invalid-audio", ["rate 0"]),
+        (AudioStart(10**9, 2, 1).event(), "invalid-audio", ["rate 1000000000"]),
+        (AudioChunk(16000, 5, 1, b"12345").event(), "invalid-audio", ["width 5"]),
+        (AudioChunk(16000, 2, 0, b"12").event(), "invalid-audio", ["channels 0"]),
+        (AudioChunk(16000, 2, 2, b"123456").event(), "invalid-audio", ["6 bytes"]),
+        (Event("audio-chunk", {"rate": "fast", "width": 2, "channels": 1}), "invalid-audio", []),
+    ],
+)
+async def test_a_bad_event_is_an_error_in_one_sentence_and_a_closed_connection(
+    tmp_path: Path, event: Event, code: str, words: list[str]
+) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()):
+        async with Client(tmp_path) as client:
+            await client.send(event)
+            error = await client.error()
+            assert error.code == code
+            assert all(word in error.text for word in words), error.text
+            assert "\n" not in error.text
+        async with Client(tmp_path) as client:
+            assert (await client.ask(Ping().event())).type == "pong"
+
+
+async def test_an_error_arrives_although_the_client_is_still_sending(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(Transcribe(language="tlh").event())
+        for _ in range(50):
+            await client.send(AudioChunk(16000, 2, 1, bytes(3200)).event())
+        assert (await client.error()).code == "unknown-language"
+
+
+async def test_a_request_that_fails_is_an_error_and_the_next_one_works(tmp_path: Path) -> None:
+    fake = FakeTranscriber(error=TranscribeError("no, because of this"))
+    async with run_server(tmp_path, lambda _: fake):
+        async with Client(tmp_path) as client:
+            await client.speak(0.1)
+            assert (await client.error()).text == "no, because of this"
+        fake.error = None
+        async with Client(tmp_path) as client:
+            await client.speak(0.1, language="en")
+            assert (await client.transcript()).text == "1600 samples in en"
+
+
+async def test_what_nobody_foresaw_is_an_error_without_its_secrets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = FakeTranscriber(error=ZeroDivisionError("secret"))
+    async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as client:
+        await client.speak(0.1)
+        error = await client.error()
+    assert error.code == "internal-error"
+    assert "secret" not in error.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_client_that_leaves_takes_its_waiting_work_along(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as first:
+        await first.speak(0.1, language="en")
+        await asyncio.to_thread(fake.started.wait, 10)
+        async with Client(tmp_path) as leaving:
+            await leaving.speak(0.2, language="en")
+            await leaving.ask(Ping().event())  # its audio has been read
+        async with Client(tmp_path) as third:
+            await third.speak(0.3, language="en")
+            await third.ask(Ping().event())
+            await asyncio.sleep(0.1)
+            fake.gate.set()
+            assert (await third.transcript()).text == "4800 samples in en"
+    assert [len(samples) for samples, _ in fake.requests] == [1600, 4800]
+
+
+async def test_a_model_that_cannot_be_had_now_is_an_error_that_says_why_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.scheduler.FIRST_RETRY_SECONDS", 0.3)
+    attempts = []
+
+    def unreachable_once(_: Settings) -> Transcriber:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ModelUnavailableError("the hub can't be reached; connect the machine")
+        return FakeTranscriber()
+
+    async with run_server(tmp_path, unreachable_once) as server:
+        async with Client(tmp_path) as client:
+            assert (await client.ask(DESCRIBE)).type == "info"
+            await client.speak(0.1)
+            error = await client.error()
+            assert (error.code, "connect the machine" in error.text) == ("model-unavailable", True)
+        await asyncio.wait_for(asyncio.wrap_future(server.opened), 10)
+        async with Client(tmp_path) as client:
+            await client.speak(0.1, language="en")
+            assert (await client.transcript()).text == "1600 samples in en"
+    loud = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(loud) == 1
+    assert "connect the machine" in loud[0].getMessage()
+
+
+async def test_a_model_that_can_never_be_opened_ends_the_server(tmp_path: Path) -> None:
+    def impossible(_: Settings) -> Transcriber:
+        raise SettingsError("no such device")
+
+    with pytest.raises(SettingsError, match="no such device"):
+        async with run_server(tmp_path, impossible) as server:
+            await asyncio.wait_for(server.stopped(), 10)
+
+
+async def test_a_connection_without_a_word_leaves_no_trace_at_info(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
+        await asyncio.wait_for(asyncio.wrap_future(server.opened), 10)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            for _ in range(3):
+                async with Client(tmp_path):
+                    pass
+                async with Client(tmp_path) as client:
+                    await client.ask(DESCRIBE)
+            await asyncio.sleep(0.05)
+        assert not caplog.records
+
+
+async def test_nothing_spoken_is_logged_above_debug(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+            await client.speak(0.1, language="en")
+            await client.transcript()
+    assert "s of audio in" in caplog.text
+    assert "samples in en" not in caplog.text
+
+
+async def test_stopping_finishes_what_is_being_transcribed(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with connected(tmp_path, fake) as (client, server):
+        await client.speak(0.1, language="en")
+        await asyncio.to_thread(fake.started.wait, 10)
+        server.stop()
+        await asyncio.sleep(0.05)
+        fake.gate.set()
+        assert (await client.transcript()).text == "1600 samples in en"
+        assert await client.receive() is None
+    assert fake.closed
+
+
+@pytest.mark.parametrize(
+    ("rate", "width", "channels"),
+    [(8000, 1, 1), (44100, 2, 2), (48000, 3, 1), (22050, 4, 2), (16000, 4, 1), (96000, 3, 6)],
+)
+async def test_any_pcm_becomes_16_khz_mono(
+    tmp_path: Path, rate: int, width: int, channels: int
+) -> None:
+    fake = FakeTranscriber()
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    frames = np.repeat(np.round(tone * (2 ** (8 * width - 1) - 1)).astype(int), channels)
+    audio = b"".join(
+        int(value + (128 if width == 1 else 0)).to_bytes(width, "little", signed=width > 1)
+        for value in frames
+    )
+    step = width * channels * rate // 50
+    async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as client:
+        await client.send(AudioStart(rate, width, channels).event())
+        for start in range(0, len(audio), step):
+            await client.send(
+                AudioChunk(rate, width, channels, audio[start : start + step]).event()
+            )
+        await client.send(AudioStop().event())
+        await client.transcript()
+    ((samples, _),) = fake.requests
+    assert abs(len(samples) - 16000) <= 1
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(samples)) / 16000)
+    middle = slice(800, -800)
+    assert np.abs(samples[middle] - expected[middle]).max() < (0.02 if width == 1 else 0.002)

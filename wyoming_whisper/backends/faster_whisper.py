@@ -1,0 +1,209 @@
+"""The faster-whisper backend: CTranslate2 on any CPU, or on an NVIDIA GPU through CUDA."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelBrokenError, SettingsError
+from ..machine import instruction_set, physical_cores
+from ..models import check_model, model_languages
+from ..vad import SpanOptions
+from ..whisper.audio import Array
+from ..whisper.decoding import DecodingOptions, GenerateOptions, Hypothesis
+from ..whisper.tokenizer import Tokenizer
+from .pipeline import SpeechOptions, WhisperTranscriber
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+# Beam search costs a slow core more than it gains on a short command.
+BEAM_SIZE = 5
+BEAM_SIZE_ARM = 1
+
+LENGTH_PENALTY = 1  # scores come back divided by the length to this power
+
+
+class CTranslate2Inference:
+    """A Whisper model in CTranslate2, loaded by faster-whisper's WhisperModel."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model.model
+        self.n_mels: int = self._model.n_mels
+
+    def encode(self, mel: Array) -> Any:
+        """Return the encoder's output, shape = (1, n_frames // 2, n_audio_state)."""
+        import ctranslate2
+
+        return self._model.encode(ctranslate2.StorageView.from_array(mel[None]))
+
+    def detect_language(self, audio_features: Any) -> list[tuple[str, float]]:
+        """Return (code, probability), likeliest first."""
+        return [(token[2:-2], p) for token, p in self._model.detect_language(audio_features)[0]]
+
+    def generate(
+        self, audio_features: Any, prompt: Sequence[int], options: GenerateOptions
+    ) -> Hypothesis:
+        """Return the best hypothesis: beam search, or the best of samples above temperature 0."""
+        search: dict[str, Any] = {"beam_size": options.beam_size}
+        if options.temperature > 0:
+            search = {
+                "beam_size": 1,
+                "num_hypotheses": options.best_of,
+                "sampling_topk": 0,
+                "sampling_temperature": options.temperature,
+            }
+        result = self._model.generate(
+            audio_features,
+            [list(prompt)],
+            # CTranslate2 takes the smaller of half of this and what the prompt leaves of it.
+            max_length=max(len(prompt) + options.max_new_tokens, 2 * options.max_new_tokens),
+            length_penalty=LENGTH_PENALTY,
+            suppress_tokens=list(options.suppressed_tokens),
+            return_scores=True,
+            return_no_speech_prob=True,
+            **search,
+        )[0]
+        tokens: list[int] = result.sequences_ids[0]
+        total_logprob = result.scores[0] * len(tokens) ** LENGTH_PENALTY
+        return Hypothesis(tokens, total_logprob / (len(tokens) + 1), result.no_speech_prob)
+
+
+def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
+    """Load the model in folder `path` and warm it up.
+
+    Raises SettingsError for a device or compute type not possible here, ModelBrokenError for files
+    that can't be read.
+    """
+    device, device_index = choose_device(settings.device)
+    compute_type = choose_compute_type(settings.compute_type, device)
+    threads = settings.cpu_threads or physical_cores()
+    model = _load(path, device, device_index, compute_type, threads)
+    facts = _facts(path)
+    languages = model_languages(settings.model, path)
+    decoding = _decoding_options(settings, facts)
+    described = _description(settings.model, model.model, threads)
+    _LOGGER.info("%s, beam %d", described, decoding.beam_size)
+    transcriber = WhisperTranscriber(
+        CTranslate2Inference(model),
+        Tokenizer(model.hf_tokenizer, multilingual=model.model.is_multilingual),
+        languages,
+        decoding,
+        _speech_options(settings, decoding),
+        described,
+    )
+    transcriber.warm_up()
+    return transcriber
+
+
+def choose_device(wanted: str) -> tuple[str, int]:
+    """Return CTranslate2's device and index for `auto`, `cpu`, `cuda` or `cuda:N`."""
+    if wanted == "auto":
+        return ("cuda" if _cuda_devices() else "cpu"), 0
+    device, _, index = wanted.partition(":")
+    if device == "cuda":
+        found = _cuda_devices()
+        if int(index or 0) >= found:
+            raise SettingsError(
+                f"--device {wanted}: "
+                + (f"this machine has {found} CUDA devices" if found else "no CUDA device is here")
+                + "; use --device cpu, or auto"
+            )
+    return device, int(index or 0)
+
+
+def choose_compute_type(wanted: str, device: str) -> str:
+    """Return the arithmetic to run in: int8 on CPUs by default, float16 on GPUs.
+
+    CTranslate2's own default follows the files, and runs float16 ones as float32 on a CPU.
+    """
+    import ctranslate2
+
+    supported: set[str] = ctranslate2.get_supported_compute_types(device)
+    if wanted == "default":
+        preferred = ("int8_float32", "float32") if device == "cpu" else ("float16", "float32")
+        return next(name for name in preferred if name in supported)
+    if wanted == "auto" or wanted in supported or wanted == "int8":
+        return wanted
+    raise SettingsError(
+        f"--compute-type {wanted} is not possible on this {device}: "
+        f"it can {', '.join(sorted(supported))}"
+    )
+
+
+def choose_beam_size(wanted: int) -> int:
+    """Return the beam: what the user wants, or for 0 what suits the processor."""
+    if wanted:
+        return wanted
+    arm = platform.machine().lower().startswith(("arm", "aarch64"))
+    return BEAM_SIZE_ARM if arm else BEAM_SIZE
+
+
+def _load(path: Path, device: str, device_index: int, compute_type: str, threads: int) -> Any:
+    from faster_whisper import WhisperModel
+
+    check_model(path)
+    try:
+        return WhisperModel(
+            str(path),
+            device=device,
+            device_index=device_index,
+            compute_type=compute_type,
+            cpu_threads=threads,
+            local_files_only=True,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Return what we know of our own models beyond CTranslate2's files."""
+    file = path / "wyoming_whisper.json"
+    facts: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return facts
+
+
+def _decoding_options(settings: Settings, facts: dict[str, Any]) -> DecodingOptions:
+    trained_tight = bool(facts.get("tight_window"))
+    return DecodingOptions(
+        task="translate" if settings.whisper_task == "translate" else "transcribe",
+        initial_prompt=settings.initial_prompt,
+        beam_size=choose_beam_size(settings.beam_size),
+        min_avg_logprob=facts.get("min_avg_logprob"),
+        tight_window=trained_tight and settings.audio_context == "auto",
+    )
+
+
+def _speech_options(settings: Settings, decoding: DecodingOptions) -> SpeechOptions:
+    filtered = SpanOptions(
+        threshold=settings.vad_threshold,
+        min_speech_seconds=settings.vad_min_speech_ms / 1000,
+        min_silence_seconds=settings.vad_min_silence_ms / 1000,
+    )
+    clipped = SpanOptions(
+        threshold=settings.vad_clip_threshold, pad_seconds=settings.vad_clip_pad_ms / 1000
+    )
+    return SpeechOptions(
+        filter=filtered if settings.vad_filter else None,
+        # A window that fits the audio should fit the speech in it.
+        clip=clipped if settings.clips_speech or decoding.tight_window else None,
+    )
+
+
+def _description(name: str, model: Any, threads: int) -> str:
+    where = "CPU" if model.device == "cpu" else f"CUDA device {model.device_index[0]}"
+    if model.device == "cpu":
+        where += f" ({instruction_set()}, {threads} threads)"
+    return f"{name} on {where} in {model.compute_type}"
+
+
+def _cuda_devices() -> int:
+    import ctranslate2
+
+    return int(ctranslate2.get_cuda_device_count())

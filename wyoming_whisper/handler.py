@@ -1,0 +1,256 @@
+"""One Wyoming connection: events in, transcript or error out.
+
+Two tasks: one reads, so that `describe` and `ping` are answered and a leaving client is noticed
+while the other waits for transcriptions and sends them in the order the utterances came.
+A failure is an `error` event and then a closed connection; silence is an empty transcript.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from wyoming.asr import Transcribe, Transcript
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.error import Error
+from wyoming.event import Event, Eventable, async_write_event
+from wyoming.info import Describe, SelectProgram
+from wyoming.ping import Ping, Pong
+
+from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
+from .errors import WyomingWhisperError as OurError
+from .info import PROGRAM_NAME
+from .transcriber import Samples, TranscribeOptions, Transcription
+from .utterance import PcmFormat, Utterance
+from .whisper.tokenizer import LANGUAGES, language_code
+from .wire import read_event
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_WAITING_UTTERANCES = 4  # on one connection, before its reader waits for answers
+LINGER_SECONDS = 1.0  # for a client to notice an error before its connection is closed
+DISCARD_BYTES = 64 * 1024
+
+
+class Service(Protocol):
+    """What a connection needs of its server."""
+
+    @property
+    def model_names(self) -> Sequence[str]:
+        """The names by which a client may ask for the model."""
+
+    @property
+    def language(self) -> str | None:
+        """Whisper's code used when a client names no language; None detects."""
+
+    @property
+    def info_event(self) -> Event:
+        """The answer to `describe`, ready to send."""
+
+    async def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        """Return what was said. Raises WyomingWhisperError."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the last `transcribe` event asked for."""
+
+    options: TranscribeOptions
+    context: dict[str, Any] | None = None
+
+
+class Handler:
+    """Serves one connection, once: `await Handler(...).run()`."""
+
+    def __init__(
+        self,
+        service: Service,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        finish_after_eof: bool = False,
+    ) -> None:
+        self._service = service
+        self._reader = reader
+        self._writer = writer
+        self._finish_after_eof = finish_after_eof  # a pipe ends where its client still listens
+        self._request = Request(TranscribeOptions(language=service.language))
+        self._utterance: Utterance | None = None
+        self._waiting: asyncio.Queue[tuple[Utterance, Request] | None] = asyncio.Queue(
+            MAX_WAITING_UTTERANCES
+        )
+        self._unanswered = 0
+        self._draining = False
+        self._reading: asyncio.Task[None] | None = None
+        self._branches: dict[str, Callable[[Event], Awaitable[None]]] = {
+            "describe": self._on_describe,
+            "ping": self._on_ping,
+            "select-program": self._on_select_program,
+            "transcribe": self._on_transcribe,
+            "audio-start": self._on_audio_start,
+            "audio-chunk": self._on_audio_chunk,
+            "audio-stop": self._on_audio_stop,
+        }
+
+    async def run(self) -> None:
+        """Serve until the client leaves, something fails, or `drain` has nothing to wait for."""
+        self._reading = asyncio.create_task(self._read())
+        answering = asyncio.create_task(self._answer())
+        tasks = {self._reading, answering}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._finish_after_eof and done == {self._reading} and _ended_well(self._reading):
+                await self._waiting.put(None)
+                await asyncio.wait({answering})
+            await self._report(done | {answering})
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._writer.close()
+
+    def drain(self) -> None:
+        """Take no more commands: leave when the one being spoken or transcribed is answered."""
+        self._draining = True
+        self._leave_when_drained()
+
+    async def _read(self) -> None:
+        while (event := await read_event(self._reader)) is not None:
+            branch = self._branches.get(event.type)
+            if branch is None:
+                _LOGGER.debug("ignoring an event of type %r", event.type)
+                continue
+            await branch(event)
+
+    async def _answer(self) -> None:
+        while (item := await self._waiting.get()) is not None:
+            utterance, request = item
+            transcription = await self._service.transcribe(utterance.finish(), request.options)
+            await self._write(
+                Transcript(
+                    transcription.text, context=request.context, language=transcription.language
+                )
+            )
+            self._unanswered -= 1
+            self._leave_when_drained()
+
+    # One short branch an event.
+
+    async def _on_describe(self, event: Event) -> None:
+        _checked(Describe, event)
+        await async_write_event(self._service.info_event, self._writer)
+
+    async def _on_ping(self, event: Event) -> None:
+        await self._write(Pong(_checked(Ping, event).text))
+
+    async def _on_select_program(self, event: Event) -> None:
+        name = _checked(SelectProgram, event).name
+        if name not in (PROGRAM_NAME, *self._service.model_names):
+            raise UnknownModelError(f"no program {name!r} is here, only {PROGRAM_NAME!r}")
+
+    async def _on_transcribe(self, event: Event) -> None:
+        transcribe = _checked(Transcribe, event)
+        if transcribe.name and transcribe.name not in self._service.model_names:
+            known = ", ".join(map(repr, self._service.model_names))
+            raise UnknownModelError(f"no model {transcribe.name!r} is here, only {known}")
+        names = [*(transcribe.transcript_names or ()), *(transcribe.transcript_terms or ())]
+        if not all(isinstance(name, str) for name in names):
+            raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
+        options = TranscribeOptions(self._language(transcribe.language), tuple(names))
+        self._request = Request(options, transcribe.context)
+
+    async def _on_audio_start(self, event: Event) -> None:
+        start = _checked(AudioStart, event)
+        PcmFormat(start.rate, start.width, start.channels)  # an impossible one is told at once
+        self._utterance = Utterance()
+
+    async def _on_audio_chunk(self, event: Event) -> None:
+        chunk = _checked(AudioChunk, event)
+        PcmFormat(chunk.rate, chunk.width, chunk.channels)
+        if self._utterance is None:
+            self._utterance = Utterance()
+        if self._utterance.is_costly(chunk):
+            await asyncio.to_thread(self._utterance.add, chunk)
+        else:
+            self._utterance.add(chunk)
+
+    async def _on_audio_stop(self, event: Event) -> None:
+        _checked(AudioStop, event)
+        utterance, self._utterance = self._utterance or Utterance(), None
+        self._unanswered += 1
+        await self._waiting.put((utterance, self._request))
+
+    def _language(self, wanted: str | None) -> str | None:
+        """Return Whisper's code for what the client named, the server's own if it named none."""
+        if not wanted:
+            return self._service.language
+        if not isinstance(wanted, str):
+            raise ProtocolError("language must be a string")
+        if wanted == "auto":
+            return None
+        code = language_code(wanted)
+        if code is None:
+            raise UnknownLanguageError(
+                f"Whisper does not know the language {wanted[:50]!r}; "
+                f"it knows {', '.join(sorted(LANGUAGES))}"
+            )
+        return code
+
+    def _leave_when_drained(self) -> None:
+        busy = self._unanswered or self._utterance is not None
+        if self._draining and self._reading and not busy:
+            self._reading.cancel()
+
+    async def _write(self, event: Eventable) -> None:
+        await async_write_event(event.event(), self._writer)
+
+    async def _report(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Tell the client and the log about the first failure, each once."""
+        for task in tasks:
+            error = None if not task.done() or task.cancelled() else task.exception()
+            if error is None:
+                continue
+            if isinstance(error, OSError):
+                _LOGGER.debug("the client has gone: %s", error)
+                return
+            if isinstance(error, OurError):
+                _LOGGER.warning("a request failed: %s", error)
+                answer = Error(str(error), error.code)
+            else:
+                _LOGGER.error("a request failed", exc_info=error)
+                answer = Error("internal error; the server's log says more", OurError.code)
+            await self._fail(answer)
+            return
+
+    async def _fail(self, answer: Error) -> None:
+        """Send the error so that it arrives: closing on unread audio would reset the connection."""
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            await self._write(answer)
+            if self._writer.can_write_eof():
+                self._writer.write_eof()
+            await asyncio.wait_for(self._discard(), LINGER_SECONDS)
+
+    async def _discard(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+        while await self._reader.read(DISCARD_BYTES):
+            pass
+
+
+def _ended_well(task: asyncio.Task[None]) -> bool:
+    return not task.cancelled() and task.exception() is None
+
+
+def _checked(kind: Any, event: Event) -> Any:
+    """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
+    try:
+        return kind.from_event(event)
+    except KeyError as error:
+        raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"{event.type} can't be understood: {error}") from error

@@ -1,0 +1,41 @@
+"""What a `describe` is answered with: one asr program with one model, and nothing untrue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wyoming.info import AsrModel, AsrProgram, Attribution, Info
+
+from . import __version__
+
+PROGRAM_NAME = "wyoming-whisper"
+
+_PROJECT = Attribution(name="The wyoming-whisper authors", url="")
+_WHISPER = Attribution(name="OpenAI Whisper", url="https://github.com/openai/whisper")
+
+
+def make_info(model_name: str, languages: Sequence[str], description: str | None = None) -> Info:
+    """Return the Info that Home Assistant reads: it uses the first program and its languages."""
+    model = AsrModel(
+        name=model_name,
+        attribution=_PROJECT if model_name == "home-en" else _WHISPER,
+        installed=True,
+        description=description or model_name,
+        version=None,
+        languages=list(languages),
+    )
+    program = AsrProgram(
+        name=PROGRAM_NAME,
+        attribution=_PROJECT,
+        installed=True,
+        description="Whisper speech-to-text for Home Assistant",
+        version=__version__,
+        models=[model],
+        supports_transcript_streaming=False,
+        # Home Assistant's own VAD ends a command; without it satellites would stream on.
+        requires_external_vad=True,
+        # What satellites do by default; nothing better has been measured.
+        prefers_auto_gain_enabled=True,
+        prefers_noise_reduction_enabled=True,
+    )
+    return Info(asr=[program])

@@ -1,0 +1,67 @@
+"""What this machine is, as far as speed depends on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+_X86_SETS = ("avx512_vnni", "avx512f", "avx2", "avx", "sse4_1")  # best first
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@lru_cache(maxsize=1)
+def cpu_facts() -> list[dict[str, str]]:
+    """Return /proc/cpuinfo, one dict a logical processor; empty where there is none."""
+    try:
+        text = _CPUINFO.read_text()
+    except OSError:
+        return []
+    blocks = [block for block in text.split("\n\n") if block.strip()]
+    return [
+        {
+            key.strip(): value.strip()
+            for key, _, value in (line.partition(":") for line in block.splitlines())
+        }
+        for block in blocks
+    ]
+
+
+def physical_cores() -> int:
+    """Return the cores that this process may use, hyper-threads not counted.
+
+    Two threads of one core share its arithmetic units: more workers than cores only get in each
+    other's way.
+    """
+    usable = os.sched_getaffinity(0)
+    cores = {
+        (facts.get("physical id", "0"), facts["core id"])
+        for facts in cpu_facts()
+        if "core id" in facts and int(facts.get("processor", -1)) in usable
+    }
+    return max(1, min(len(cores) or len(usable), _quota_cores()))
+
+
+def instruction_set() -> str:
+    """Return the widest vector instructions, such as AVX2 or NEON."""
+    if platform.machine().lower().startswith(("aarch64", "arm")):
+        return "NEON"
+    flags = set(cpu_facts()[0].get("flags", "").split()) if cpu_facts() else set()
+    return next((name.upper() for name in _X86_SETS if name in flags), "no AVX")
+
+
+def cpu_name() -> str:
+    """Return the processor's model, for people and as part of a key."""
+    facts = cpu_facts()
+    named = facts[0].get("model name") if facts else None
+    return named or platform.processor() or platform.machine()
+
+
+def _quota_cores() -> int:
+    """Return the cores that a container's CPU quota allows, rounded up."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        return 2**16

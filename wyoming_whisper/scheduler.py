@@ -1,0 +1,150 @@
+"""The one queue before the Transcriber, and the only thread that touches it.
+
+The thread opens the Transcriber first, which may take minutes; requests wait meanwhile. When the
+model can't be had now, requests fail at once with the reason, and the thread keeps trying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from .errors import ModelUnavailableError, TranscribeError, WyomingWhisperError
+from .transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+
+_LOGGER = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 15.0
+MAX_RETRY_SECONDS = 600.0
+
+
+@dataclass
+class _Job:
+    samples: Samples
+    options: TranscribeOptions
+    future: Future[Transcription] = field(default_factory=Future)
+
+
+class Scheduler:
+    """Runs transcriptions one after the other, in the order they came.
+
+    `on_ready` is called in the scheduler's thread whenever a Transcriber has been opened.
+    """
+
+    def __init__(
+        self,
+        open_transcriber: Callable[[], Transcriber],
+        on_ready: Callable[[Transcriber], None] = lambda _: None,
+    ) -> None:
+        self._open = open_transcriber
+        self._on_ready = on_ready
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._lock = threading.Lock()  # between refusing and queueing: no job may slip through
+        self._unavailable: WyomingWhisperError | None = None
+        # A daemon: a download or a native call in it must never keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
+        self.opened: Future[None] = Future()
+        """Done when the model is ready; failed when it never will be."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        """Return what was said; waits for its turn and, at the start, for the model.
+
+        Cancelling drops the request if it has not started. Raises WyomingWhisperError.
+        """
+        job = _Job(samples, options)
+        with self._lock:
+            if self._unavailable:
+                raise self._unavailable
+            self._jobs.put(job)
+        return await asyncio.wrap_future(job.future)
+
+    def close(self, timeout_seconds: float = 1.0) -> None:
+        """Finish what was asked for, within `timeout_seconds`, and free the model."""
+        self._closing.set()
+        self._jobs.put(None)
+        self._thread.join(timeout_seconds)
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        transcriber = self._open_until_there()
+        if transcriber is None:
+            return
+        while (job := self._jobs.get()) is not None:
+            _run_job(job, transcriber)
+        self._refuse(TranscribeError("the server is shutting down"))
+        transcriber.close()
+
+    def _open_until_there(self) -> Transcriber | None:
+        while not self._closing.is_set():
+            try:
+                transcriber = self._open()
+            except ModelUnavailableError as error:
+                self._wait_after(error)
+            except Exception as error:
+                self._give_up(error)
+                return None
+            else:
+                self._unavailable = None
+                self._on_ready(transcriber)
+                self.opened.set_result(None)
+                return transcriber
+        return None
+
+    def _wait_after(self, error: ModelUnavailableError) -> None:
+        """Say it once, loudly; then try again less and less often."""
+        if self._unavailable is None:
+            _LOGGER.error("NOT READY: %s (trying again in the background)", error)
+        else:
+            _LOGGER.debug("still not ready: %s", error)
+        self._refuse(error)
+        self._closing.wait(self._retry_seconds)
+        self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
+
+    def _give_up(self, error: Exception) -> None:
+        if not isinstance(error, WyomingWhisperError):
+            error = TranscribeError(f"the model could not be opened: {error!r}")
+        self._refuse(error)
+        self.opened.set_exception(error)
+
+    def _refuse(self, error: WyomingWhisperError) -> None:
+        """Fail the waiting requests, and every later one at once."""
+        with self._lock:
+            self._unavailable = error
+            while True:
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    return
+                if job and job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(error)
+
+
+def _run_job(job: _Job, transcriber: Transcriber) -> None:
+    if not job.future.set_running_or_notify_cancel():
+        return  # its client has gone
+    start = time.perf_counter()
+    try:
+        transcription = transcriber.transcribe(job.samples, job.options)
+    except Exception as error:  # whatever it is, it goes to the one who asked
+        job.future.set_exception(error)
+        return
+    _LOGGER.info(
+        "%.1f s of audio in %.3f s (%s)",
+        transcription.seconds,
+        time.perf_counter() - start,
+        ", ".join(f"{name} {value:.3f}" for name, value in transcription.stages.items()),
+    )
+    _LOGGER.debug("transcription: %r", transcription)
+    job.future.set_result(transcription)

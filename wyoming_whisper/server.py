@@ -1,0 +1,260 @@
+"""The server's life: listen, load, announce, serve, drain.
+
+It listens before the model is loaded, so that Home Assistant's `describe` never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from wyoming.event import Event
+
+from .discovery import Announcement
+from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
+from .handler import Handler
+from .info import make_info
+from .scheduler import Scheduler
+from .transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from .whisper.tokenizer import LANGUAGES, language_code
+from .wire import MAX_HEADER_BYTES
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 8.0  # the Supervisor kills after 10
+OpenTranscriber = Callable[["Settings"], Transcriber]
+
+
+def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code. Raises WyomingWhisperError."""
+    if open_transcriber is None:
+        from .backends import open_transcriber as open_backend
+
+        open_transcriber = open_backend
+    asyncio.run(Server(settings, open_transcriber).run())
+    return 0
+
+
+class Server:
+    """All connections, and the one Scheduler behind them: the handlers' Service."""
+
+    def __init__(self, settings: Settings, open_transcriber: OpenTranscriber) -> None:
+        self._settings = settings
+        self.model_names = (settings.model,)
+        self.language = configured_language(settings.language)
+        self._info_event = make_info(settings.model, _expected_languages(settings)).event()
+        self._scheduler = Scheduler(partial(open_transcriber, settings), self._on_ready)
+        self._handlers: dict[Handler, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    @property
+    def info_event(self) -> Event:
+        return self._info_event
+
+    @property
+    def opened(self) -> Future[None]:
+        """Done when the model is ready; failed when it never will be."""
+        return self._scheduler.opened
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    async def stopped(self) -> None:
+        """Return when the server begins to drain."""
+        await self._stopping.wait()
+
+    async def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        return await self._scheduler.transcribe(samples, options)
+
+    def stop(self) -> None:
+        """Begin to drain; called again, end at once."""
+        if self._stopping.is_set():
+            os._exit(1)
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until stopped. Raises what keeps the model from ever being opened."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        async with self._listening():
+            self._scheduler.opened.add_done_callback(
+                lambda opened: loop.call_soon_threadsafe(self._on_opened, opened.exception())
+            )
+            self._scheduler.start()
+            await self._stopping.wait()
+            await self._drain()
+        await asyncio.to_thread(self._scheduler.close)
+        if self._failure:
+            raise self._failure
+
+    # Listening.
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        parts = urlsplit(self._settings.uri)
+        if parts.scheme == "stdio":
+            await self._listen_stdio()
+            yield
+            return
+        if parts.scheme == "unix":
+            server = await self._listen_unix(Path(parts.path))
+        else:
+            server = await self._listen_tcp(parts.hostname or "", parts.port or 0)
+        announcement = await self._announce(server) if parts.scheme == "tcp" else None
+        try:
+            yield
+        finally:
+            server.close()
+            if announcement:
+                await announcement.stop()
+            if parts.scheme == "unix":
+                _remove_stale_socket(Path(parts.path))
+
+    async def _listen_tcp(self, host: str, port: int) -> asyncio.Server:
+        try:
+            server = await asyncio.start_server(
+                self._connected, host or None, port, limit=MAX_HEADER_BYTES
+            )
+        except (OSError, OverflowError) as error:
+            raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
+        for listener in server.sockets:
+            _LOGGER.info("listening at %s port %d", *listener.getsockname()[:2])
+        return server
+
+    async def _listen_unix(self, path: Path) -> asyncio.Server:
+        try:
+            _remove_stale_socket(path)
+            server = await asyncio.start_unix_server(self._connected, path, limit=MAX_HEADER_BYTES)
+        except OSError as error:
+            raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
+        _LOGGER.info("listening at %s", path)
+        return server
+
+    async def _listen_stdio(self) -> None:
+        """Serve the one client at the other end of the pipes, then stop."""
+        try:
+            reader, writer = await _stdio_streams()
+        except ValueError as error:
+            raise SettingsError("stdio:// needs pipes as standard input and output") from error
+        handler = Handler(self, reader, writer, finish_after_eof=True)
+        self._track(handler).add_done_callback(lambda _: self._stopping.set())
+
+    async def _announce(self, server: asyncio.Server) -> Announcement | None:
+        if self._settings.zeroconf is None:
+            return None
+        host, port = server.sockets[0].getsockname()[:2]
+        announcement = Announcement(self._settings.zeroconf, host, port, self._settings.model)
+        await announcement.start()
+        return announcement
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        listener = writer.get_extra_info("socket")
+        if listener is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._track(Handler(self, reader, writer))
+
+    def _track(self, handler: Handler) -> asyncio.Task[None]:
+        task = asyncio.create_task(handler.run())
+        self._handlers[handler] = task
+
+        def forget(done: asyncio.Task[None]) -> None:
+            del self._handlers[handler]
+            if not done.cancelled() and (error := done.exception()):
+                _LOGGER.error("a connection ended badly", exc_info=error)
+
+        task.add_done_callback(forget)
+        return task
+
+    async def _drain(self) -> None:
+        """Let what is being spoken or transcribed finish, for a while; then cut."""
+        tasks = list(self._handlers.values())
+        for handler in list(self._handlers):
+            handler.drain()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # The model.
+
+    def _on_ready(self, transcriber: Transcriber) -> None:
+        """Called in the scheduler's thread."""
+        self._info_event = make_info(
+            self._settings.model, transcriber.languages, transcriber.description
+        ).event()
+        _LOGGER.info("ready")
+
+    def _on_opened(self, error: BaseException | None) -> None:
+        if error:
+            self._failure = error
+            self._stopping.set()
+
+
+def configured_language(name: str) -> str | None:
+    """Return Whisper's code for the option `language`; None for `auto`."""
+    if name == "auto":
+        return None
+    code = language_code(name)
+    if code is None:
+        raise SettingsError(
+            f"--language {name} is not a language that Whisper knows; "
+            f"choose auto, {', '.join(sorted(LANGUAGES))}"
+        )
+    return code
+
+
+def _expected_languages(settings: Settings) -> tuple[str, ...]:
+    """Return the model's languages before it is loaded, from its name and files alone.
+
+    Raises UnknownModelError, so that a misspelt name ends the server before it listens.
+    """
+    from .models import find_model, model_languages
+
+    path: Path | None = None
+    if settings.model != "auto":
+        with contextlib.suppress(ModelUnavailableError, ModelBrokenError):
+            path = find_model(settings.model, settings)
+    return model_languages(settings.model, path)
+
+
+def _remove_stale_socket(path: Path) -> None:
+    """Remove what a killed server left behind, but nothing that is in use or no socket."""
+    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+
+
+async def _stdio_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return streams over stdin and stdout; whatever else prints goes to stderr from now on."""
+    loop = asyncio.get_running_loop()
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    reader = asyncio.StreamReader(limit=MAX_HEADER_BYTES)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), out
+    )
+    return reader, asyncio.StreamWriter(transport, protocol, None, loop)

@@ -1,0 +1,355 @@
+"""From a mel spectrogram to text: windows, language, prompt, quality checks, fallback.
+
+Knows neither runtime nor protocol: what a backend does is the `Inference` it gets. The rules are
+those of openai/whisper's transcribe.py and decoding.py (Radford et al., 2022, section 4.5).
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from .audio import (
+    FRAMES_PER_POSITION,
+    FRAMES_PER_SECOND,
+    N_FRAMES,
+    Array,
+    pad_or_trim,
+    silence_level,
+)
+from .tokenizer import Task, Tokenizer
+
+N_TEXT_CTX = 448
+MAX_PREVIOUS_TOKENS = N_TEXT_CTX // 2 - 1
+MAX_NEW_TOKENS = N_TEXT_CTX // 2
+
+# The token budget follows the audio: even scripts that Whisper spells byte by byte stay below it,
+# and a loop ends after a fraction of the whole context.
+TOKENS_PER_SECOND = 40
+SPARE_TOKENS = 32
+
+MIN_TIGHT_FRAMES = 100  # a shorter window is filled up to one second
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """What the user set for every request."""
+
+    # what to write
+    task: Task = "transcribe"
+    initial_prompt: str | None = None
+
+    # how to search
+    beam_size: int = 5
+    best_of: int = 5  # samples when the temperature is above zero
+
+    # when to distrust a result and try the next temperature (the paper's values)
+    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    compression_ratio_threshold: float = 2.4
+    logprob_threshold: float = -1.0
+    no_speech_threshold: float = 0.6
+    fallback_seconds: float = 5.0  # no further temperature is tried after this long
+
+    # the quality gate: below this mean log-probability nothing is said rather than a guess
+    min_avg_logprob: float | None = None
+
+    # how much the encoder sees: the speech alone, or always 30 s
+    tight_window: bool = False
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What one call of `Inference.generate` is told."""
+
+    beam_size: int
+    temperature: float
+    best_of: int
+    max_new_tokens: int
+    suppressed_tokens: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What one call of `Inference.generate` found."""
+
+    tokens: list[int]
+    avg_logprob: float
+    no_speech_prob: float
+
+
+class Inference(Protocol):
+    """A Whisper model on some runtime. `audio_features` are opaque and stay where they are."""
+
+    n_mels: int
+
+    def encode(self, mel: Array) -> Any:
+        """Return audio features of a window, shape = (n_mels, n_frames), even and <= 3000."""
+
+    def detect_language(self, audio_features: Any) -> list[tuple[str, float]]:
+        """Return (code, probability), likeliest first; only asked of multilingual models."""
+
+    def generate(
+        self, audio_features: Any, prompt: Sequence[int], options: GenerateOptions
+    ) -> Hypothesis:
+        """Return the best hypothesis after `prompt`, without its end token."""
+
+
+@dataclass
+class DecodingResult:
+    """Text and evidence; probabilities are of the worst and the mean over windows."""
+
+    text: str
+    language: str | None
+    language_probability: float = 1.0
+    avg_logprob: float = 0.0
+    no_speech_prob: float = 0.0
+    rejected: str | None = None
+
+
+@dataclass
+class Stopwatch:
+    """Seconds per stage, summed over windows."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+class Decoder:
+    """Decodes whole utterances. Holds no state between them."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        tokenizer: Tokenizer,
+        languages: Sequence[str],
+        options: DecodingOptions,
+    ) -> None:
+        self._inference = inference
+        self._tokenizer = tokenizer
+        self._languages = tuple(languages)
+        self._options = options
+
+    def decode(
+        self,
+        mel: Array,
+        language: str | None = None,
+        previous_text: str | None = None,
+        stopwatch: Stopwatch | None = None,
+    ) -> DecodingResult:
+        """Return the text of `mel`, shape = (n_mels, n_frames); `language` None detects it."""
+        if not mel.shape[1]:
+            return DecodingResult("", language)
+        return _Utterance(self, mel, language, previous_text, stopwatch or Stopwatch()).run()
+
+    # What one utterance needs of its decoder.
+
+    def window(self, mel: Array, seek: int, silence: float) -> Array:
+        """Return what the encoder sees from frame `seek` on."""
+        frames = min(mel.shape[1] - seek, N_FRAMES)
+        if self._options.tight_window:
+            size = max(frames + frames % FRAMES_PER_POSITION, MIN_TIGHT_FRAMES)
+        else:
+            size = N_FRAMES
+        return pad_or_trim(mel[:, seek : seek + frames], size, silence)
+
+    def encode(self, window: Array) -> Any:
+        return self._inference.encode(window)
+
+    def detect_language(self, audio_features: Any) -> tuple[str, float]:
+        """Return the likeliest of this model's languages and its share among them."""
+        if not self._tokenizer.multilingual or len(self._languages) == 1:
+            return self._languages[0], 1.0
+        found = [
+            (code, probability)
+            for code, probability in self._inference.detect_language(audio_features)
+            if code in self._languages
+        ]
+        total = sum(probability for _, probability in found)
+        code, probability = max(found, key=lambda item: item[1])
+        return code, probability / total if total else 0.0
+
+    def prompt(self, previous: Sequence[int], language: str, timestamps: bool) -> list[int]:
+        """Return previous text behind `<|startofprev|>`, then the start of this transcript."""
+        tokens: list[int] = []
+        if previous:
+            tokens = [self._tokenizer.sot_prev, *previous[-MAX_PREVIOUS_TOKENS:]]
+        tokens += self._tokenizer.sot_sequence(language, self._options.task)
+        if not timestamps:
+            tokens.append(self._tokenizer.no_timestamps)
+        return tokens
+
+    def encode_text(self, text: str | None) -> list[int]:
+        return self._tokenizer.encode(" " + text.strip()) if text and text.strip() else []
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return " ".join(self._tokenizer.decode(tokens).split())
+
+    def generate(self, features: Any, prompt: Sequence[int], seconds: float) -> _Attempt:
+        """Try temperatures until a result is good enough; else return the likeliest of all."""
+        options = self._options
+        deadline = time.monotonic() + options.fallback_seconds
+        attempts: list[_Attempt] = []
+        for temperature in options.temperatures:
+            attempt = self._attempt(features, prompt, seconds, temperature)
+            attempts.append(attempt)
+            if attempt.good or time.monotonic() > deadline:
+                break
+        if attempts[-1].good:
+            return attempts[-1]
+        varied = [a for a in attempts if not a.repetitive]
+        return max(varied or attempts, key=lambda a: a.hypothesis.avg_logprob)
+
+    def _attempt(
+        self, features: Any, prompt: Sequence[int], seconds: float, temperature: float
+    ) -> _Attempt:
+        options = self._options
+        budget = SPARE_TOKENS + round(seconds * TOKENS_PER_SECOND)
+        hypothesis = self._inference.generate(
+            features,
+            prompt,
+            GenerateOptions(
+                beam_size=options.beam_size if temperature == 0 else 1,
+                temperature=temperature,
+                best_of=options.best_of,
+                max_new_tokens=min(budget, MAX_NEW_TOKENS, N_TEXT_CTX - len(prompt)),
+                suppressed_tokens=self._tokenizer.suppressed_tokens,
+            ),
+        )
+        ratio = compression_ratio(self.text(hypothesis.tokens))
+        unlikely = hypothesis.avg_logprob < options.logprob_threshold
+        return _Attempt(
+            hypothesis,
+            temperature,
+            repetitive=ratio > options.compression_ratio_threshold,
+            unlikely=unlikely,
+            silent=unlikely and hypothesis.no_speech_prob > options.no_speech_threshold,
+        )
+
+    def gate(self, text: str, avg_logprob: float) -> str | None:
+        """Return why `text` is withheld, or None: a guess would switch on the wrong thing."""
+        lowest = self._options.min_avg_logprob
+        if text and lowest is not None and avg_logprob < lowest:
+            return f"avg_logprob {avg_logprob:.2f} is below {lowest:.2f}"
+        return None
+
+    def segments(self, tokens: Sequence[int], n_frames: int) -> tuple[list[int], int]:
+        """Return the finished segments' tokens and how many frames they account for.
+
+        A pair of timestamps closes a segment. What follows the last pair was cut by the window's
+        end and is heard again in the next one, unless the window ends with a single timestamp:
+        then nothing was said after it.
+        """
+        begin = self._tokenizer.timestamp_begin
+        stamps = [token >= begin for token in tokens]
+        pairs = [i for i in range(1, len(tokens)) if stamps[i] and stamps[i - 1]]
+        ends_in_silence = stamps[-2:] == [False, True]
+        if not pairs or ends_in_silence:
+            return list(tokens), n_frames
+        last = pairs[-1]
+        position = tokens[last - 1] - begin
+        return list(tokens[:last]), min(position * FRAMES_PER_POSITION, n_frames)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    hypothesis: Hypothesis
+    temperature: float
+    repetitive: bool
+    unlikely: bool
+    silent: bool
+
+    @property
+    def good(self) -> bool:
+        return self.silent or not (self.repetitive or self.unlikely)
+
+
+class _Utterance:
+    """One call of Decoder.decode: what is carried from window to window."""
+
+    PROMPT_RESET_TEMPERATURE = 0.5  # text found above it would lead the next window astray
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        mel: Array,
+        language: str | None,
+        previous_text: str | None,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self._decoder = decoder
+        self._mel = mel
+        self._silence = silence_level(mel)
+        self._language = language
+        self._language_probability = 1.0
+        self._previous = decoder.encode_text(previous_text)
+        self._stopwatch = stopwatch
+        self._timestamps = mel.shape[1] > N_FRAMES  # only to know where the next window starts
+        self._texts: list[str] = []
+        self._evidence: list[tuple[float, int, float]] = []  # logprob, tokens, no speech
+        self._rejected: str | None = None
+
+    def run(self) -> DecodingResult:
+        seek = 0
+        while seek < self._mel.shape[1]:
+            seek += max(self._window(seek), FRAMES_PER_SECOND)  # always ahead, whatever it says
+        logprobs, weights, no_speech = zip(*self._evidence, strict=True)
+        return DecodingResult(
+            text=" ".join(text for text in self._texts if text),
+            language=self._language,
+            language_probability=self._language_probability,
+            avg_logprob=float(np.average(logprobs, weights=weights)),
+            no_speech_prob=float(np.average(no_speech, weights=weights)),
+            rejected=self._rejected,
+        )
+
+    def _window(self, seek: int) -> int:
+        """Decode the window at frame `seek`; return how many frames are done with."""
+        decoder = self._decoder
+        n_frames = min(self._mel.shape[1] - seek, N_FRAMES)
+        with self._stopwatch("encode"):
+            features = decoder.encode(decoder.window(self._mel, seek, self._silence))
+        if self._language is None:
+            with self._stopwatch("detect"):
+                self._language, self._language_probability = decoder.detect_language(features)
+        prompt = decoder.prompt(self._previous, self._language, self._timestamps)
+        with self._stopwatch("decode"):
+            attempt = decoder.generate(features, prompt, n_frames / FRAMES_PER_SECOND)
+        hypothesis = attempt.hypothesis
+        tokens, done = decoder.segments(hypothesis.tokens, n_frames)
+        self._evidence.append(
+            (hypothesis.avg_logprob, len(hypothesis.tokens) + 1, hypothesis.no_speech_prob)
+        )
+        if attempt.silent:
+            return n_frames
+        self._keep(tokens, hypothesis, attempt.temperature)
+        return done
+
+    def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> None:
+        text = self._decoder.text(tokens)
+        withheld = self._decoder.gate(text, hypothesis.avg_logprob)
+        if withheld:
+            self._rejected = withheld
+            return
+        self._texts.append(text)
+        self._previous = self._previous + tokens
+        if temperature > self.PROMPT_RESET_TEMPERATURE:
+            self._previous = []
+
+
+def compression_ratio(text: str) -> float:
+    """Return how many times smaller zlib makes the text: loops compress well."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))

@@ -1,0 +1,228 @@
+"""Text to tokens and back; Whisper's special tokens; languages by code, tag and name.
+
+A Tokenizer never changes after it is made: one client's language can't leak into another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, Protocol
+
+Task = Literal["transcribe", "translate"]
+
+# Code -> English name, in the order of the language tokens (openai/whisper, tokenizer.py).
+LANGUAGES: dict[str, str] = {
+    "en": "english",
+    "zh": "chinese",
+    "de": "german",
+    "es": "spanish",
+    "ru": "russian",
+    "ko": "korean",
+    "fr": "french",
+    "ja": "japanese",
+    "pt": "portuguese",
+    "tr": "turkish",
+    "pl": "polish",
+    "ca": "catalan",
+    "nl": "dutch",
+    "ar": "arabic",
+    "sv": "swedish",
+    "it": "italian",
+    "id": "indonesian",
+    "hi": "hindi",
+    "fi": "finnish",
+    "vi": "vietnamese",
+    "he": "hebrew",
+    "uk": "ukrainian",
+    "el": "greek",
+    "ms": "malay",
+    "cs": "czech",
+    "ro": "romanian",
+    "da": "danish",
+    "hu": "hungarian",
+    "ta": "tamil",
+    "no": "norwegian",
+    "th": "thai",
+    "ur": "urdu",
+    "hr": "croatian",
+    "bg": "bulgarian",
+    "lt": "lithuanian",
+    "la": "latin",
+    "mi": "maori",
+    "ml": "malayalam",
+    "cy": "welsh",
+    "sk": "slovak",
+    "te": "telugu",
+    "fa": "persian",
+    "lv": "latvian",
+    "bn": "bengali",
+    "sr": "serbian",
+    "az": "azerbaijani",
+    "sl": "slovenian",
+    "kn": "kannada",
+    "et": "estonian",
+    "mk": "macedonian",
+    "br": "breton",
+    "eu": "basque",
+    "is": "icelandic",
+    "hy": "armenian",
+    "ne": "nepali",
+    "mn": "mongolian",
+    "bs": "bosnian",
+    "kk": "kazakh",
+    "sq": "albanian",
+    "sw": "swahili",
+    "gl": "galician",
+    "mr": "marathi",
+    "pa": "punjabi",
+    "si": "sinhala",
+    "km": "khmer",
+    "sn": "shona",
+    "yo": "yoruba",
+    "so": "somali",
+    "af": "afrikaans",
+    "oc": "occitan",
+    "ka": "georgian",
+    "be": "belarusian",
+    "tg": "tajik",
+    "sd": "sindhi",
+    "gu": "gujarati",
+    "am": "amharic",
+    "yi": "yiddish",
+    "lo": "lao",
+    "uz": "uzbek",
+    "fo": "faroese",
+    "ht": "haitian creole",
+    "ps": "pashto",
+    "tk": "turkmen",
+    "nn": "nynorsk",
+    "mt": "maltese",
+    "sa": "sanskrit",
+    "lb": "luxembourgish",
+    "my": "myanmar",
+    "bo": "tibetan",
+    "tl": "tagalog",
+    "mg": "malagasy",
+    "as": "assamese",
+    "tt": "tatar",
+    "haw": "hawaiian",
+    "ln": "lingala",
+    "ha": "hausa",
+    "ba": "bashkir",
+    "jw": "javanese",
+    "su": "sundanese",
+    "yue": "cantonese",
+}
+
+# Tags and names that people and Home Assistant use for what Whisper calls otherwise.
+_ALIASES: dict[str, str] = {
+    "nb": "no",  # Bokmål is what Whisper's Norwegian writes
+    "nb-no": "no",
+    "iw": "he",
+    "in": "id",
+    "ji": "yi",
+    "jv": "jw",
+    "fil": "tl",
+    "cmn": "zh",
+    "zh-hk": "yue",
+    "zh-mo": "yue",
+    "zh-yue": "yue",
+    "mo": "ro",
+    "sh": "sr",
+    "burmese": "my",
+    "valencian": "ca",
+    "flemish": "nl",
+    "haitian": "ht",
+    "letzeburgesch": "lb",
+    "pushto": "ps",
+    "panjabi": "pa",
+    "moldavian": "ro",
+    "moldovan": "ro",
+    "sinhalese": "si",
+    "castilian": "es",
+    "mandarin": "zh",
+}
+_CODES_BY_NAME = {name: code for code, name in LANGUAGES.items()}
+
+
+def language_code(tag: str) -> str | None:
+    """Return Whisper's code for a code, BCP 47 tag or English name; None if it has none.
+
+    >>> language_code("pt-BR"), language_code("zh-HK"), language_code("nb"), language_code("xx")
+    ('pt', 'yue', 'no', None)
+    """
+    tag = tag.strip().lower().replace("_", "-")
+    for candidate in (tag, tag.partition("-")[0]):
+        code = _ALIASES.get(candidate) or _CODES_BY_NAME.get(candidate, candidate)
+        if code in LANGUAGES:
+            return code
+    return None
+
+
+class Encoding(Protocol):
+    """What `tokenizers.Tokenizer.encode` returns."""
+
+    ids: list[int]
+
+
+class TextTokenizer(Protocol):
+    """The part of `tokenizers.Tokenizer` used here."""
+
+    def encode(self, text: str, /, *, add_special_tokens: bool) -> Encoding: ...
+    def decode(self, ids: list[int], /) -> str: ...
+    def token_to_id(self, token: str, /) -> int | None: ...
+
+
+class Tokenizer:
+    """A model's vocabulary; `multilingual` models are told language and task, `.en` ones not."""
+
+    def __init__(self, tokenizer: TextTokenizer, *, multilingual: bool) -> None:
+        self._tokenizer = tokenizer
+        self.multilingual = multilingual
+        self.eot = self._id("<|endoftext|>")
+        self.sot = self._id("<|startoftranscript|>")
+        self.sot_prev = self._id("<|startofprev|>")
+        self.no_timestamps = self._id("<|notimestamps|>")
+        self.timestamp_begin = self.no_timestamps + 1
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`; special and timestamp tokens have none."""
+        return self._tokenizer.decode([token for token in tokens if token < self.eot])
+
+    def sot_sequence(self, language: str | None, task: Task = "transcribe") -> list[int]:
+        """Return the tokens that start a transcript: bare for `.en` models (openai/whisper)."""
+        if not self.multilingual:
+            return [self.sot]
+        return [self.sot, self._id(f"<|{language}|>"), self._id(f"<|{task}|>")]
+
+    @cached_property
+    def suppressed_tokens(self) -> list[int]:
+        """Tokens that are never spoken: symbols, speaker tags, and the special ones."""
+        names = ("translate", "transcribe", "startoftranscript", "startofprev", "startoflm")
+        special = [self._tokenizer.token_to_id(f"<|{name}|>") for name in names]
+        special += [self._tokenizer.token_to_id(t) for t in ("<|nospeech|>", "<|nocaptions|>")]
+        return sorted({token for token in special if token is not None} | self._non_speech())
+
+    def _non_speech(self) -> set[int]:
+        """Symbols that transcribers write but nobody says (openai/whisper: non_speech_tokens)."""
+        notes = "♩♪♫♬♭♮♯"  # may be several tokens: their first one is theirs alone
+        symbols = [*'"#()*+/:;<=>@[\\]^_`{|}~「」『』', "<<", ">>", "<<<", ">>>", "--", "---"]
+        symbols += ["-(", "-[", "('", '("', "((", "))", "(((", ")))", "[[", "]]", "{{", "}}"]
+        symbols += ["♪♪", "♪♪♪", *notes]
+        # Within words, hyphen and apostrophe are speech; starting one, they are not.
+        found = {self.encode(" -")[0], self.encode(" '")[0]}
+        for symbol in symbols:
+            for tokens in (self.encode(symbol), self.encode(" " + symbol)):
+                if len(tokens) == 1 or symbol in notes:
+                    found.add(tokens[0])
+        return found
+
+    def _id(self, token: str) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise ValueError(f"the vocabulary has no token {token}")
+        return token_id
