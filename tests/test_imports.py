@@ -1,0 +1,53 @@
+"""The import diagram of docs/architecture.md, executed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+RUNTIMES = ("ctranslate2", "faster_whisper", "onnxruntime", "onnx", "tensorrt", "torch")
+HUB = ("huggingface_hub", "av", "tqdm")
+
+MUST_NOT_LOAD = {
+    "wyoming_whisper.errors": ("numpy", "wyoming", "asyncio"),
+    "wyoming_whisper.settings": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.__main__": ("numpy", "wyoming.", *RUNTIMES, *HUB),
+    "wyoming_whisper.transcriber": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.handler": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
+    "wyoming_whisper.server": ("wyoming_whisper.backends", "zeroconf", *RUNTIMES, *HUB),
+    "wyoming_whisper.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.vad": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
+    "wyoming_whisper.whisper.audio": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.whisper.tokenizer": ("wyoming.", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.whisper.decoding": (
+        "wyoming.",
+        "wyoming_whisper.backends",
+        "asyncio",
+        *RUNTIMES,
+        *HUB,
+    ),
+    "wyoming_whisper.backends.pipeline": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
+    "wyoming_whisper.backends.faster_whisper": ("wyoming.", "wyoming_whisper.server", *RUNTIMES),
+}
+
+
+@pytest.mark.parametrize(("module", "banned"), MUST_NOT_LOAD.items(), ids=MUST_NOT_LOAD.keys())
+def test_importing_a_module_loads_nothing_from_the_other_side(
+    module: str, banned: tuple[str, ...]
+) -> None:
+    # Each in its own process: what another test has imported must not count.
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert module in loaded
+    wrong = [
+        name
+        for name in loaded
+        for start in banned
+        if name == start.rstrip(".") or name.startswith(start.rstrip(".") + ".")
+    ]
+    assert not wrong

@@ -1,0 +1,311 @@
+"""The decoding policy against a scripted model: no weights, no runtime, milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wyoming_whisper.whisper.audio import Array
+from wyoming_whisper.whisper.decoding import (
+    MAX_PREVIOUS_TOKENS,
+    Decoder,
+    DecodingOptions,
+    GenerateOptions,
+    Hypothesis,
+    compression_ratio,
+)
+from wyoming_whisper.whisper.tokenizer import Tokenizer
+
+TEXT_TOKENS = 256  # one a byte
+SPECIAL = [
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|en|>",
+    "<|de|>",
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+]
+IDS = {name: TEXT_TOKENS + index for index, name in enumerate(SPECIAL)}
+TIMESTAMP_BEGIN = TEXT_TOKENS + len(SPECIAL)
+
+
+@dataclass
+class _Encoding:
+    ids: list[int]
+
+
+class ByteTokenizer:
+    """Every byte is a token."""
+
+    def encode(self, text: str, /, *, add_special_tokens: bool) -> _Encoding:
+        assert not add_special_tokens
+        return _Encoding(list(text.encode()))
+
+    def decode(self, ids: list[int], /) -> str:
+        return bytes(ids).decode(errors="replace")
+
+    def token_to_id(self, token: str, /) -> int | None:
+        return IDS.get(token)
+
+
+def said(text: str, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Hypothesis:
+    return Hypothesis(list(text.encode()), avg_logprob, no_speech_prob)
+
+
+def at(seconds: float) -> int:
+    return TIMESTAMP_BEGIN + round(seconds / 0.02)
+
+
+@dataclass
+class ScriptedInference:
+    """Gives its hypotheses one after the other, the last one for ever; remembers what it saw."""
+
+    script: list[Hypothesis]
+    languages: list[tuple[str, float]] = field(default_factory=list)
+    n_mels: int = 80
+    windows: list[Array] = field(default_factory=list)
+    prompts: list[list[int]] = field(default_factory=list)
+    options: list[GenerateOptions] = field(default_factory=list)
+    detections: int = 0
+
+    def encode(self, mel: Array) -> Any:
+        self.windows.append(mel)
+        return len(self.windows)
+
+    def detect_language(self, audio_features: Any) -> list[tuple[str, float]]:
+        assert audio_features == len(self.windows)
+        self.detections += 1
+        return self.languages
+
+    def generate(
+        self, audio_features: Any, prompt: Sequence[int], options: GenerateOptions
+    ) -> Hypothesis:
+        assert audio_features == len(self.windows)
+        self.prompts.append(list(prompt))
+        self.options.append(options)
+        return self.script[min(len(self.prompts), len(self.script)) - 1]
+
+
+def mel_of(seconds: float) -> Array:
+    frames = round(seconds * 100)
+    return np.linspace(0, 1, 80 * frames, dtype=np.float32).reshape(80, frames)
+
+
+def decoder(
+    inference: ScriptedInference,
+    *,
+    multilingual: bool = True,
+    languages: Sequence[str] = ("en", "de"),
+    **options: Any,
+) -> Decoder:
+    tokenizer = Tokenizer(ByteTokenizer(), multilingual=multilingual)
+    return Decoder(inference, tokenizer, languages, DecodingOptions(**options))
+
+
+def test_text_is_stripped_and_has_single_spaces() -> None:
+    result = decoder(ScriptedInference([said("  turn  on\nthe lamp ")])).decode(mel_of(2), "en")
+    assert result.text == "turn on the lamp"
+    assert result.avg_logprob == pytest.approx(-0.1)
+
+
+def test_no_frames_are_no_text_and_no_work() -> None:
+    inference = ScriptedInference([said("no")])
+    assert decoder(inference).decode(mel_of(0), "en").text == ""
+    assert not inference.windows
+
+
+def test_short_audio_is_decoded_without_timestamps() -> None:
+    inference = ScriptedInference([said("a")])
+    decoder(inference).decode(mel_of(30), "de")
+    names = ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
+    assert inference.prompts == [[IDS[name] for name in names]]
+
+
+def test_the_task_is_part_of_the_prompt() -> None:
+    inference = ScriptedInference([said("a")])
+    decoder(inference, task="translate").decode(mel_of(1), "de")
+    assert inference.prompts[0][2] == IDS["<|translate|>"]
+
+
+def test_english_models_get_neither_language_nor_task() -> None:
+    inference = ScriptedInference([said("a")])
+    result = decoder(inference, multilingual=False, languages=["en"]).decode(mel_of(1))
+    assert inference.prompts == [[IDS["<|startoftranscript|>"], IDS["<|notimestamps|>"]]]
+    assert (result.language, inference.detections) == ("en", 0)
+
+
+def test_previous_text_stands_before_the_start_of_the_transcript() -> None:
+    inference = ScriptedInference([said("a")])
+    decoder(inference).decode(mel_of(1), "en", " Brimlow ")
+    expected = [IDS["<|startofprev|>"], *b" Brimlow", IDS["<|startoftranscript|>"]]
+    assert inference.prompts[0][: len(expected)] == expected
+
+
+def test_of_a_long_previous_text_the_end_is_kept() -> None:
+    inference = ScriptedInference([said("a")])
+    decoder(inference).decode(mel_of(1), "en", "x" * 1000 + "end")
+    start = inference.prompts[0].index(IDS["<|startoftranscript|>"])
+    assert start == MAX_PREVIOUS_TOKENS + 1
+    assert bytes(inference.prompts[0][start - 3 : start]) == b"end"
+
+
+def test_the_language_is_detected_from_the_encoding_that_is_decoded() -> None:
+    inference = ScriptedInference([said("a")], [("fr", 0.6), ("de", 0.3), ("en", 0.1)])
+    result = decoder(inference).decode(mel_of(1))
+    assert result.language == "de"  # French is none of this model's
+    assert result.language_probability == pytest.approx(0.75)
+    assert (len(inference.windows), inference.detections) == (1, 1)
+
+
+def test_a_given_language_is_not_detected() -> None:
+    inference = ScriptedInference([said("a")])
+    assert decoder(inference).decode(mel_of(1), "en").language == "en"
+    assert inference.detections == 0
+
+
+@pytest.mark.parametrize(
+    ("tight", "seconds", "n_frames"),
+    [(False, 2, 3000), (False, 30, 3000), (True, 2.01, 202), (True, 0.3, 100), (True, 30, 3000)],
+)
+def test_the_window_is_30_seconds_or_fits_the_speech(
+    tight: bool, seconds: float, n_frames: int
+) -> None:
+    inference = ScriptedInference([said("a")])
+    mel = mel_of(seconds)
+    decoder(inference, tight_window=tight).decode(mel, "en")
+    (window,) = inference.windows
+    assert window.shape == (80, n_frames)
+    assert np.array_equal(window[:, : mel.shape[1]], mel)
+    assert np.all(window[:, mel.shape[1] :] <= mel.min())
+
+
+def test_an_unlikely_text_is_tried_again_at_higher_temperatures() -> None:
+    inference = ScriptedInference([said("bad", -1.5), said("worse", -2.0), said("good", -0.5)])
+    assert decoder(inference).decode(mel_of(1), "en").text == "good"
+    assert [o.temperature for o in inference.options] == [0.0, 0.2, 0.4]
+    assert [o.beam_size for o in inference.options] == [5, 1, 1]
+    assert len(inference.windows) == 1  # every round decodes the same encoding
+
+
+def test_a_loop_is_tried_again() -> None:
+    inference = ScriptedInference([said("on and " * 30, -0.1), said("on and off", -0.5)])
+    assert decoder(inference).decode(mel_of(1), "en").text == "on and off"
+
+
+def test_when_all_fail_the_likeliest_that_is_no_loop_is_taken() -> None:
+    script = [said("la " * 50, -0.1), said("b", -1.4), said("a", -1.2), said("c", -1.9)]
+    result = decoder(ScriptedInference(script)).decode(mel_of(1), "en")
+    assert result.text == "a"
+
+
+def test_fallback_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    inference = ScriptedInference([said("bad", -1.5)])
+    decoder(inference, fallback_seconds=4.0).decode(mel_of(1), "en")
+    assert len(inference.options) == 2
+
+
+@pytest.mark.parametrize(
+    ("avg_logprob", "no_speech_prob", "text"),
+    [(-1.5, 0.9, ""), (-0.5, 0.9, "thank you"), (-0.5, 0.1, "thank you")],
+)
+def test_nothing_said_needs_no_speech_and_an_unlikely_text(
+    avg_logprob: float, no_speech_prob: float, text: str
+) -> None:
+    script = [said("thank you", avg_logprob, no_speech_prob)]
+    result = decoder(ScriptedInference(script)).decode(mel_of(1), "en")
+    assert result.text == text
+    assert result.no_speech_prob == no_speech_prob
+
+
+def test_the_gate_withholds_a_guess() -> None:
+    gated = decoder(ScriptedInference([said("unlock the door", -0.6)]), min_avg_logprob=-0.5)
+    result = gated.decode(mel_of(1), "en")
+    assert result.text == ""
+    assert result.rejected is not None
+    assert "-0.60" in result.rejected
+
+
+def test_the_gate_lets_a_sure_text_pass() -> None:
+    gated = decoder(ScriptedInference([said("unlock the door", -0.4)]), min_avg_logprob=-0.5)
+    assert gated.decode(mel_of(1), "en").text == "unlock the door"
+
+
+@pytest.mark.parametrize(("seconds", "tokens"), [(1, 72), (2, 112), (30, 224)])
+def test_the_token_budget_follows_the_audio(seconds: float, tokens: int) -> None:
+    inference = ScriptedInference([said("a")])
+    decoder(inference).decode(mel_of(seconds), "en")
+    assert inference.options[0].max_new_tokens == tokens
+
+
+def test_long_audio_goes_on_where_the_last_whole_segment_ended() -> None:
+    first = Hypothesis(
+        [at(0), *b" one", at(9), at(9), *b" two", at(20), at(20), *b" thr"], -0.1, 0.0
+    )
+    second = Hypothesis([at(0), *b" three", at(8), at(8), *b" four", at(15)], -0.3, 0.0)
+    inference = ScriptedInference([first, second])
+    result = decoder(inference).decode(mel_of(40), "en")
+    assert result.text == "one two three four"
+    starts = [round(float(window[0, 0]) * 80 * 4000 / 1) for window in inference.windows]
+    assert starts[0] == 0
+    assert np.array_equal(inference.windows[1][:, :10], mel_of(40)[:, 2000:2010])
+    assert inference.prompts[0][-1] == IDS["<|transcribe|>"]  # with timestamps
+    assert bytes(t for t in inference.prompts[1] if t < TEXT_TOKENS) == b" one two"
+
+
+def test_a_single_timestamp_at_the_end_means_nothing_follows() -> None:
+    first = Hypothesis([at(0), *b" one", at(9), at(9), *b" two", at(20)], -0.1, 0.0)
+    inference = ScriptedInference([first, said(" rest")])
+    assert decoder(inference).decode(mel_of(40), "en").text == "one two rest"
+    assert np.array_equal(inference.windows[1][:, :10], mel_of(40)[:, 3000:3010])
+
+
+def test_a_timestamp_at_zero_cannot_stop_the_clock() -> None:
+    stuck = Hypothesis([at(0), at(0), at(0), *b" x"], -0.1, 0.0)
+    inference = ScriptedInference([stuck])
+    decoder(inference).decode(mel_of(31), "en")
+    assert len(inference.windows) == 31
+
+
+def test_a_silent_window_is_passed_over() -> None:
+    inference = ScriptedInference([said("thanks", -2.0, 0.9), said(" hello", -0.1)])
+    assert decoder(inference).decode(mel_of(40), "en").text == "hello"
+    assert len(inference.windows) == 2
+
+
+def test_text_found_at_a_high_temperature_does_not_lead_the_next_window() -> None:
+    script = [said("bad", -2.0)] * 3 + [said("wild", -0.5), said(" rest", -0.1)]
+    inference = ScriptedInference(script)
+    decoder(inference).decode(mel_of(40), "en")
+    assert IDS["<|startofprev|>"] not in inference.prompts[-1]
+
+
+def test_symbols_and_special_tokens_are_never_spoken() -> None:
+    suppressed = Tokenizer(ByteTokenizer(), multilingual=True).suppressed_tokens
+    assert {ord("("), ord("["), ord("#"), IDS["<|nospeech|>"], IDS["<|translate|>"]} <= set(
+        suppressed
+    )
+    assert not {ord("a"), ord("."), IDS["<|endoftext|>"], TIMESTAMP_BEGIN} & set(suppressed)
+
+
+def test_a_vocabulary_without_whispers_tokens_is_refused() -> None:
+    class Empty(ByteTokenizer):
+        def token_to_id(self, token: str, /) -> int | None:
+            return None
+
+    with pytest.raises(ValueError, match="endoftext"):
+        Tokenizer(Empty(), multilingual=True)
+
+
+@pytest.mark.parametrize(("text", "loop"), [("turn on the lamp", False), ("la la la " * 20, True)])
+def test_loops_compress_well(text: str, loop: bool) -> None:
+    assert (compression_ratio(text) > 2.4) is loop
