@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -55,9 +56,15 @@ class Server:
 
     def __init__(self, settings: Settings, open_transcriber: OpenTranscriber) -> None:
         self._settings = settings
+        languages = _expected_languages(settings)
         self.model_names = (settings.model,)
         self.language = configured_language(settings.language)
-        self._info_event = make_info(settings.model, _expected_languages(settings)).event()
+        if self.language and self.language not in languages:
+            raise SettingsError(
+                f"--language {settings.language}: the model {settings.model} does not understand "
+                f"{LANGUAGES[self.language]}, only {', '.join(languages)}"
+            )
+        self._info_event = make_info(settings.model, languages).event()
         self._scheduler = Scheduler(partial(open_transcriber, settings), self._on_ready)
         self._handlers: dict[Handler, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
@@ -126,7 +133,7 @@ class Server:
             if announcement:
                 await announcement.stop()
             if parts.scheme == "unix":
-                _remove_stale_socket(Path(parts.path))
+                _remove_stale(Path(parts.path))
 
     async def _listen_tcp(self, host: str, port: int) -> asyncio.Server:
         try:
@@ -141,7 +148,8 @@ class Server:
 
     async def _listen_unix(self, path: Path) -> asyncio.Server:
         try:
-            _remove_stale_socket(path)
+            if _is_socket(path) and not _is_stale(path):
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             server = await asyncio.start_unix_server(self._connected, path, limit=MAX_HEADER_BYTES)
         except OSError as error:
             raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
@@ -236,15 +244,23 @@ def _expected_languages(settings: Settings) -> tuple[str, ...]:
     return model_languages(settings.model, path)
 
 
-def _remove_stale_socket(path: Path) -> None:
-    """Remove what a killed server left behind, but nothing that is in use or no socket."""
-    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
-        return
+def _is_socket(path: Path) -> bool:
+    return path.exists() and stat.S_ISSOCK(path.stat().st_mode)
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether nobody listens at this socket any more, as after a kill: asyncio takes it over."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()
+            return True
+    return False
+
+
+def _remove_stale(path: Path) -> None:
+    if _is_socket(path) and _is_stale(path):
+        path.unlink()
 
 
 async def _stdio_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -1,4 +1,9 @@
-"""The faster-whisper backend: CTranslate2 on any CPU, or on an NVIDIA GPU through CUDA."""
+"""The faster-whisper backend: CTranslate2 on any CPU, or on an NVIDIA GPU through CUDA.
+
+It loads faster-whisper's models and decodes by faster-whisper's rules, but calls CTranslate2
+itself rather than through WhisperModel, which imports PyAV (24 MB here), pads every command to
+30 s, encodes twice to detect a language, and asks the hub for a tokenizer that some models lack.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from ..errors import ModelBrokenError, SettingsError
 from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
 from ..vad import SpanOptions
+from ..vocabulary import tokenizer_json
 from ..whisper.audio import Array
 from ..whisper.decoding import DecodingOptions, GenerateOptions, Hypothesis
 from ..whisper.tokenizer import Tokenizer
@@ -31,11 +37,11 @@ LENGTH_PENALTY = 1  # scores come back divided by the length to this power
 
 
 class CTranslate2Inference:
-    """A Whisper model in CTranslate2, loaded by faster-whisper's WhisperModel."""
+    """A `ctranslate2.models.Whisper`."""
 
     def __init__(self, model: Any) -> None:
-        self._model = model.model
-        self.n_mels: int = self._model.n_mels
+        self._model = model
+        self.n_mels: int = model.n_mels
 
     def encode(self, mel: Array) -> Any:
         """Return the encoder's output, shape = (1, n_frames // 2, n_audio_state)."""
@@ -86,13 +92,13 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     threads = settings.cpu_threads or physical_cores()
     model = _load(path, device, device_index, compute_type, threads)
     facts = _facts(path)
-    languages = model_languages(settings.model, path)
+    languages = model_languages(settings.model, path) if model.is_multilingual else ("en",)
     decoding = _decoding_options(settings, facts)
-    described = _description(settings.model, model.model, threads)
+    described = _description(settings.model, model, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
         CTranslate2Inference(model),
-        Tokenizer(model.hf_tokenizer, multilingual=model.model.is_multilingual),
+        _tokenizer(path, multilingual=model.is_multilingual),
         languages,
         decoding,
         _speech_options(settings, decoding),
@@ -146,20 +152,31 @@ def choose_beam_size(wanted: int) -> int:
 
 
 def _load(path: Path, device: str, device_index: int, compute_type: str, threads: int) -> Any:
-    from faster_whisper import WhisperModel
+    import ctranslate2
 
     check_model(path)
     try:
-        return WhisperModel(
+        return ctranslate2.models.Whisper(
             str(path),
             device=device,
             device_index=device_index,
             compute_type=compute_type,
-            cpu_threads=threads,
-            local_files_only=True,
+            intra_threads=threads,
         )
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError) as error:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
+
+
+def _tokenizer(path: Path, *, multilingual: bool) -> Tokenizer:
+    import tokenizers
+
+    try:
+        text_tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(path))
+        return Tokenizer(text_tokenizer, multilingual=multilingual)
+    except ModelBrokenError:
+        raise
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise ModelBrokenError(f"the tokenizer in {path} can't be loaded: {error}") from error
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -318,7 +318,7 @@ class _Utterance:
     def _window(self, seek: int) -> int:
         """Decode the window at frame `seek`; return how many frames are done with."""
         decoder = self._decoder
-        n_frames = min(self._mel.shape[1] - seek, N_FRAMES)
+        n_frames: int = min(self._mel.shape[1] - seek, N_FRAMES)
         with self._stopwatch("encode"):
             features = decoder.encode(decoder.window(self._mel, seek, self._silence))
         if self._language is None:

@@ -1,0 +1,201 @@
+"""The program as a process: listening, stopping, stdio, and what it says when it can't."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+from wyoming.asr import Transcribe, Transcript
+from wyoming.audio import AudioStart, AudioStop
+from wyoming.client import AsyncClient
+from wyoming.event import async_read_event, async_write_event
+from wyoming.info import Describe, Info
+
+from tests.support import TIMEOUT_SECONDS
+from wyoming_whisper.discovery import announced_addresses, service_name
+
+COMMAND = [sys.executable, "-W", "ignore", "-m", "wyoming_whisper", "serve"]
+
+
+async def start(tmp_path: Path, *options: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *COMMAND, "--data-dir", str(tmp_path), *options, stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+
+
+async def stderr_until(process: asyncio.subprocess.Process, words: str) -> str:
+    assert process.stderr
+    while True:
+        line = await asyncio.wait_for(process.stderr.readline(), TIMEOUT_SECONDS)
+        assert line, f"the server ended before it said {words!r}"
+        if words in line.decode():
+            return line.decode()
+
+
+def refused(tmp_path: Path, *options: str) -> str:
+    """Run the server, which must end with exit code 1 and one sentence after its log; return it."""
+    done = subprocess.run(
+        [*COMMAND, "--data-dir", str(tmp_path), *options],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert not done.stdout
+    *log, sentence = done.stderr.strip().splitlines()
+    assert all(line.startswith("INFO:") for line in log), done.stderr
+    assert sentence.startswith("wyoming-whisper: "), done.stderr
+    return sentence
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_server_with_exit_code_0(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process = await start(tmp_path, "--uri", "tcp://127.0.0.1:0", "--model", "home-en")
+    await stderr_until(process, "listening")
+    process.send_signal(number)
+    assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
+
+
+async def test_the_port_is_open_and_described_before_the_model_is_there(tmp_path: Path) -> None:
+    process = await start(
+        tmp_path, "--uri", "tcp://127.0.0.1:0", "--model", "base", "--local-files-only"
+    )
+    port = int((await stderr_until(process, "listening")).split()[-1])
+    async with AsyncClient.from_uri(f"tcp://127.0.0.1:{port}") as client:
+        await client.write_event(Describe().event())
+        event = await asyncio.wait_for(client.read_event(), TIMEOUT_SECONDS)
+        assert event is not None
+        assert Info.from_event(event).asr[0].models[0].name == "base"
+    loud = await stderr_until(process, "NOT READY")
+    assert "base" in loud
+    async with AsyncClient.from_uri(f"tcp://127.0.0.1:{port}") as client:
+        await client.write_event(Transcribe(language="de").event())
+        await client.write_event(AudioStart(16000, 2, 1).event())
+        await client.write_event(AudioStop().event())
+        event = await asyncio.wait_for(client.read_event(), TIMEOUT_SECONDS)
+        assert event is not None
+        assert event.type == "error"
+        assert event.data["code"] == "model-unavailable"
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
+
+
+async def test_stdio_carries_protocol_alone_and_ends_with_its_input(tmp_path: Path) -> None:
+    process = await start(tmp_path, "--uri", "stdio://", "--model", "home-en", "--debug")
+    assert process.stdin
+    assert process.stdout
+    for request in (Describe(), AudioStart(16000, 2, 1), AudioStop()):
+        await async_write_event(request.event(), process.stdin)
+    process.stdin.close()  # before the answer: a pipe's client still listens
+    events = []
+    while event := await asyncio.wait_for(async_read_event(process.stdout), TIMEOUT_SECONDS):
+        events.append(event)
+    assert [event.type for event in events] == ["info", "transcript"]
+    assert Transcript.from_event(events[1]).text == ""
+    assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
+
+
+def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        uri = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        sentence = refused(tmp_path, "--uri", uri, "--model", "home-en")
+    assert uri in sentence
+    assert "in use" in sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--uri", "tcp://192.0.2.1:10300"), ["tcp://192.0.2.1:10300"]),
+        (("--uri", "tcp://no-such-host.invalid:10300"), ["no-such-host.invalid"]),
+        (("--uri", "unix:///no-such-folder/socket"), ["no-such-folder"]),
+        (("--model", "tny"), ["tny", "tiny"]),
+        (("--model", "../secret"), ["../secret"]),
+        (("--model", "home-en", "--language", "klingon"), ["klingon", "en"]),
+        (("--model", "home-en", "--language", "de"), ["german", "en"]),
+        (("--model", "home-en", "--device", "cuda:9"), ["cuda:9", "cpu"]),
+        (("--model", "home-en", "--compute-type", "float16"), ["float16", "int8"]),
+        (("--backend", "tensorrt"), ["tensorrt", "faster-whisper"]),
+    ],
+)
+def test_what_is_not_possible_is_one_sentence_that_names_it(
+    tmp_path: Path, options: tuple[str, ...], words: list[str]
+) -> None:
+    uri = () if "--uri" in options else ("--uri", f"unix://{tmp_path}/socket")
+    sentence = refused(tmp_path, *uri, *options)
+    assert all(word in sentence for word in words), sentence
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    sentence = refused(tmp_path, "--uri", f"unix://{tmp_path}/notes", "--model", "home-en")
+    assert "notes" in sentence
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+async def test_a_socket_left_by_a_killed_server_is_taken_over(tmp_path: Path) -> None:
+    options = ("--uri", f"unix://{tmp_path}/socket", "--model", "home-en")
+    killed = await start(tmp_path, *options)
+    await stderr_until(killed, "listening")
+    killed.kill()
+    await killed.wait()
+    assert (tmp_path / "socket").exists()
+    process = await start(tmp_path, *options)
+    await stderr_until(process, "listening")
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
+    assert not (tmp_path / "socket").exists()
+
+
+async def test_a_socket_in_use_is_not_taken_over(tmp_path: Path) -> None:
+    options = ("--uri", f"unix://{tmp_path}/socket", "--model", "home-en")
+    first = await start(tmp_path, *options)
+    await stderr_until(first, "listening")
+    sentence = await asyncio.to_thread(refused, tmp_path, *options)
+    assert "in use" in sentence
+    first.terminate()
+    assert await asyncio.wait_for(first.wait(), TIMEOUT_SECONDS) == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_an_unspecified_address_is_never_announced(host: str) -> None:
+    addresses = announced_addresses(host)
+    assert "0.0.0.0" not in addresses
+    assert not any(a.startswith(("127.", "169.254.", "::", "fe80")) for a in addresses)
+
+
+def test_loopback_is_not_announced() -> None:
+    assert announced_addresses("127.0.0.1") == []
+
+
+def test_the_announced_name_is_stable_and_one_label() -> None:
+    assert service_name("") == service_name("")
+    assert socket.gethostname().partition(".")[0] in service_name("")
+    assert service_name("Kitchen No. 1") == "Kitchen No- 1"
+    assert len(service_name("ü" * 60).encode()) <= 63
+
+
+def test_listening_needs_no_home_folder(tmp_path: Path) -> None:
+    """As in a container whose user has none."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "none")}
+    done = subprocess.run(
+        [*COMMAND, "--model", "tny"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+        env=environment,
+    )
+    assert "tny" in done.stderr
