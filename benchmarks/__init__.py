@@ -1,0 +1,1 @@
+"""Latency, accuracy and throughput; ours beside others in one run."""
