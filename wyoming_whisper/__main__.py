@@ -1,0 +1,312 @@
+"""The commands: serve (the default), transcribe, models, health.
+
+What a command needs is imported when it runs, so that --help and mistakes are answered at once.
+stdout carries a command's answer, or the protocol with stdio://; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import difflib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import SettingsError, TranscribeError, WyomingWhisperError
+from .settings import OPTIONS, OptionParser, Settings, settings_from
+
+if TYPE_CHECKING:
+    from wyoming.info import Info
+
+    from .models import ModelEntry
+    from .transcriber import Samples, Transcription
+
+PROG = "wyoming-whisper"
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+_COMMON = ("options", "debug", "log_format")
+_MODELS = ("data_dir", "download_dir", "local_files_only", *_COMMON)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status: 0, or 1 with one sentence on stderr."""
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # here, where a closed pipe is still caught
+    except WyomingWhisperError as error:
+        _complain(error)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough
+        # Python flushes again at exit; there it would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _run(argv: Sequence[str]) -> int:
+    name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("serve", argv)
+    if name not in _COMMANDS:
+        nearest = difflib.get_close_matches(name, _COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(_COMMANDS)}"
+        raise SettingsError(f"{name!r} is not a command; {hint}")
+    try:
+        return _COMMANDS[name](rest)
+    except SystemExit as done:  # argparse after --help and --version
+        return int(done.code or 0)
+
+
+def _complain(error: WyomingWhisperError) -> None:
+    print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _start_logging(settings: Settings) -> None:
+    level = logging.DEBUG if settings.debug else logging.INFO
+    logging.basicConfig(level=level, format=settings.log_format, stream=sys.stderr)
+
+
+# -- serve ---------------------------------------------------------------------------------
+
+_ABOUT = """\
+Speech-to-text server for Home Assistant: the Wyoming protocol in front of Whisper.
+
+commands:
+  serve                        answer Home Assistant (what is done when no command is named)
+  transcribe FILE...           write what is said in audio files
+  models list|download|remove|path
+                               see and manage the models on this machine
+  health                       ask a running server whether it works
+
+wyoming-whisper COMMAND --help tells more about each. serve takes the flags below."""
+
+
+def _serve(argv: Sequence[str]) -> int:
+    parser = OptionParser(PROG, _ABOUT, arguments="[COMMAND] [flags]")
+    settings = settings_from(vars(parser.parse(argv)), os.environ)
+    _start_logging(settings)
+    from .server import serve
+
+    return serve(settings)
+
+
+# -- transcribe ----------------------------------------------------------------------------
+
+
+def _transcribe(argv: Sequence[str]) -> int:
+    arguments = _transcribe_parser().parse(argv)
+    settings = settings_from(vars(arguments), os.environ)
+    _start_logging(settings)
+    failed = False
+    with _recogniser(arguments, settings) as recognise:
+        for file in arguments.files:
+            try:
+                line = _transcribe_file(file, recognise, arguments)
+            except WyomingWhisperError as error:  # the other files may do
+                failed = True
+                _complain(error)
+            else:
+                print(line, flush=True)
+    return 1 if failed else 0
+
+
+def _transcribe_parser() -> OptionParser:
+    parser = OptionParser(
+        f"{PROG} transcribe",
+        "Write what is said in audio files, one line each.",
+        [name for name in OPTIONS if name not in ("uri", "zeroconf")],
+        "FILE... [flags]",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio or video; - is stdin")
+    parser.add_argument("--json", action="store_true", help="one JSON object per file")
+    parser.add_argument(
+        "--uri",
+        dest="server",
+        metavar="URI",
+        help="have a running server do it: tcp://HOST:PORT or unix:///PATH; of the flags below, "
+        "only --language is sent to it",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="wait for a server (default: 60)",
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text) if text.replace(".", "", 1).isdecimal() else 0.0
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+@contextlib.contextmanager
+def _recogniser(
+    arguments: argparse.Namespace, settings: Settings
+) -> Iterator[Callable[[Samples], Transcription]]:
+    """Give what turns samples into text: a running server, or a model opened here."""
+    from .server import configured_language
+
+    language = configured_language(settings.language)
+    if arguments.server:
+        from .client import transcribe_remote
+
+        def ask(samples: Samples) -> Transcription:
+            waiting = transcribe_remote(
+                arguments.server, samples, language=language, timeout=arguments.timeout
+            )
+            return asyncio.run(waiting)
+
+        yield ask
+        return
+    from .backends import open_transcriber
+    from .transcriber import TranscribeOptions
+
+    with contextlib.closing(open_transcriber(settings)) as transcriber:
+        options = TranscribeOptions(language=language)
+        yield lambda samples: transcriber.transcribe(samples, options)
+
+
+def _transcribe_file(
+    file: str, recognise: Callable[[Samples], Transcription], arguments: argparse.Namespace
+) -> str:
+    from .client import read_audio
+    from .transcriber import transcription_to_dict
+
+    samples = read_audio(file)
+    try:
+        transcription = recognise(samples)
+    except WyomingWhisperError as error:
+        raise TranscribeError(f"{file}: {error}") from error
+    if arguments.json:
+        told = transcription_to_dict(transcription)
+        if arguments.server:  # a server doesn't tell more
+            told = {key: told[key] for key in ("text", "language", "seconds", "stages")}
+        return json.dumps({"file": file, **told}, ensure_ascii=False)
+    return f"{file}: {transcription.text}" if len(arguments.files) > 1 else transcription.text
+
+
+# -- models --------------------------------------------------------------------------------
+
+_ABOUT_MODELS = """\
+See and manage the models on this machine.
+
+  list             what there is, and what can be downloaded
+  download NAME    fetch a model, where it isn't here already
+  remove NAME      delete a downloaded model
+  path NAME        where a model's files are"""
+
+
+def _models(argv: Sequence[str]) -> int:
+    parser = OptionParser(
+        f"{PROG} models", _ABOUT_MODELS, _MODELS, "list|download|remove|path [NAME] [flags]"
+    )
+    actions = ("list", "download", "remove", "path")
+    parser.add_argument("action", choices=actions, metavar="ACTION", help="see above")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name, as for --model")
+    parser.add_argument("--json", action="store_true", help="list as one JSON array")
+    arguments = parser.parse(argv)
+    if (arguments.action == "list") != (arguments.name is None):
+        wanted = "takes no" if arguments.action == "list" else "needs a"
+        raise SettingsError(f"models {arguments.action} {wanted} model's name")
+    settings = settings_from(vars(arguments), os.environ)
+    _start_logging(settings)
+    print(_models_answer(arguments.action, arguments.name, settings, arguments.json))
+    return 0
+
+
+def _models_answer(action: str, name: str, settings: Settings, as_json: bool) -> str:
+    from . import models
+
+    if action == "list":
+        entries = models.list_models(settings)
+        return _as_json(entries) if as_json else _as_table(entries)
+    if action == "download":
+        return str(models.ensure_model(name, settings))
+    if action == "remove":
+        return f"{name} is removed, {_megabytes(models.remove_model(name, settings))} are free"
+    return str(models.find_model(name, settings))
+
+
+def _as_json(entries: Sequence[ModelEntry]) -> str:
+    return json.dumps([_entry_to_dict(entry) for entry in entries], ensure_ascii=False, indent=2)
+
+
+def _entry_to_dict(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "repo": entry.repo,
+        "state": entry.state,
+        "size_bytes": entry.size_bytes,
+        "languages": entry.languages,
+        "path": None if entry.path is None else str(entry.path),
+    }
+
+
+def _as_table(entries: Sequence[ModelEntry]) -> str:
+    head = ("NAME", "STATE", "SIZE", "LANGUAGES")
+    rows = [head, *((e.name, e.state, _megabytes(e.size_bytes), e.languages) for e in entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"
+
+
+# -- health --------------------------------------------------------------------------------
+
+
+def _health(argv: Sequence[str]) -> int:
+    parser = OptionParser(
+        f"{PROG} health",
+        "Ask a running server whether it works. --uri is the address that it listens on.",
+        ("uri", *_COMMON),
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=15.0,
+        metavar="SECONDS",
+        help="wait for the answer (default: 15)",
+    )
+    arguments = parser.parse(argv)
+    settings = settings_from(vars(arguments), os.environ)
+    from .client import describe
+
+    print(_state(settings.uri, asyncio.run(describe(settings.uri, arguments.timeout))))
+    return 0
+
+
+def _state(uri: str, info: Info) -> str:
+    from .client import ServerUnavailableError
+
+    if not info.asr:
+        raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
+    program = info.asr[0]
+    name = f"{program.name} {program.version}" if program.version else program.name
+    model = program.models[0].name if program.models else "not loaded yet"
+    return f"ok: {name}, model {model}"
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "serve": _serve,
+    "transcribe": _transcribe,
+    "models": _models,
+    "health": _health,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

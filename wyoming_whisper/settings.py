@@ -1,0 +1,730 @@
+"""What the user said: defaults < options file < environment < flags -> one frozen Settings.
+
+An option is written once, as a field of Settings; its flag, its variables and its key in the
+options file follow from the field's name. Nothing is decided here: no model is looked up, no
+device looked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, cast
+from urllib.parse import urlsplit
+
+from . import __version__
+from .errors import SettingsError
+
+_LOGGER = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Raw = str | bool | list[str]
+"""A value as a source gives it, before it is read."""
+
+Reader = Callable[[Raw], T]
+"""Turns a raw value into the field's type; its ValueError says what is allowed: "it must ..."."""
+
+PREFIXES = ("WYO_WHISPER_", "WYOMING_WHISPER_")
+"""Of environment variables; the official server's names work, ours win over them."""
+
+FILE_SUFFIX = "_FILE"
+"""A variable with this ending names a file with the value (docker secrets)."""
+
+# -- how a raw value is read ---------------------------------------------------------------
+
+_ON = ("1", "true", "yes", "y", "on")
+_OFF = ("0", "false", "no", "n", "off", "")
+
+
+def _text(raw: Raw) -> str:
+    if isinstance(raw, str) and raw.strip():
+        return raw.strip()
+    raise ValueError("it must be text")
+
+
+def _optional_text(raw: Raw) -> str | None:
+    # The official add-on passes the text "null" for what the user left unset.
+    return None if raw in ("", "null") else _text(raw)
+
+
+def _one_of(*choices: str) -> Reader[str]:
+    def read(raw: Raw) -> str:
+        if raw in choices:
+            return str(raw)
+        raise ValueError(f"it must be {_listed(choices)}{_did_you_mean(raw, choices)}")
+
+    return read
+
+
+def _whole(raw: Raw) -> int:
+    if isinstance(raw, str) and re.fullmatch(r"\d{1,6}", raw):
+        return int(raw)
+    raise ValueError(f"it must be a whole number from 0 to {10**6 - 1}")
+
+
+def _probability(raw: Raw) -> float:
+    try:
+        number = float(raw) if isinstance(raw, str) else -1.0
+    except ValueError:
+        number = -1.0
+    if 0 <= number <= 1:
+        return number
+    raise ValueError("it must be a number from 0 to 1")
+
+
+def _switch(raw: Raw) -> bool:
+    word = str(raw).strip().lower() if isinstance(raw, str | bool) else None
+    if word in _ON:
+        return True
+    if word in _OFF:
+        return False
+    raise ValueError("it must be on or off (1, true, yes, y, on, 0, false, no, n, off)")
+
+
+def _path(raw: Raw) -> Path:
+    try:
+        return Path(_text(raw)).expanduser()
+    except RuntimeError:  # "~" of a user without a home folder
+        raise ValueError("it must be a path; there is no such home folder") from None
+
+
+def _paths(raw: Raw) -> tuple[Path, ...]:
+    paths = tuple(_path(item) for item in (raw if isinstance(raw, list) else [raw]))
+    if not paths:
+        raise ValueError("it must name at least one folder")
+    return paths
+
+
+def _uri(raw: Raw) -> str:
+    text = _text(raw)
+    try:
+        parts = urlsplit(text)
+        known = (
+            text == "stdio://"
+            or (parts.scheme == "tcp" and bool(parts.hostname) and parts.port is not None)
+            or (parts.scheme == "unix" and not parts.netloc and len(parts.path) > 1)
+        )
+    except ValueError:  # a port that is no number, a bracket left open
+        known = False
+    if known:
+        return text
+    raise ValueError("it must be tcp://HOST:PORT, unix:///PATH or stdio://")
+
+
+def _name_or_default(raw: Raw) -> str | None:
+    """Return the name to announce, "" for the server's own, None for no announcement."""
+    if raw == "":
+        return ""
+    try:
+        return "" if _switch(raw) else None
+    except ValueError:
+        return _text(raw)
+
+
+def _device(raw: Raw) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", raw):
+        return raw
+    raise ValueError("it must be auto, cpu, cuda or cuda:N")
+
+
+def _log_format(raw: Raw) -> str:
+    try:
+        logging.Formatter(_text(raw))
+    except ValueError as error:
+        raise ValueError(f"it must be a format of Python's logging ({error})") from None
+    return _text(raw)
+
+
+_OUR_LIBRARIES = ("auto", "faster-whisper")
+_OTHER_LIBRARIES = ("transformers", "sherpa", "onnx-asr", "funasr", "qwen3-asr")
+
+
+def _stt_library(raw: Raw) -> str:
+    if raw in _OTHER_LIBRARIES:
+        raise ValueError("this server runs Whisper with faster-whisper, not with other libraries")
+    return _one_of(*_OUR_LIBRARIES)(raw)
+
+
+def _clipped_libraries(raw: Raw) -> tuple[str, ...] | None:
+    """Return the libraries to clip for; () means all, None clipping is off."""
+    if isinstance(raw, bool):
+        return () if raw else None
+    text = raw if isinstance(raw, str) else " ".join(raw)
+    words = [word for word in re.split(r"[,\s]+", text) if word]
+    if len(words) == 1 and words[0].lower() in _ON + _OFF:
+        return () if _switch(words[0]) else None
+    read = _one_of(*_OUR_LIBRARIES[1:], *_OTHER_LIBRARIES)
+    return tuple(read(word) for word in words)
+
+
+def _absent(reason: str) -> Reader[None]:
+    """Accept only what leaves an option off, for options of the official server not had here."""
+
+    def read(raw: Raw) -> None:
+        off = (*_OFF, "0.0", "null")
+        if raw is not False and not (isinstance(raw, str) and raw.strip().lower() in off):
+            raise ValueError(reason)
+
+    return read
+
+
+# -- the options ---------------------------------------------------------------------------
+
+Shape = Literal["one", "switch", "maybe", "repeat", "words"]
+"""What a flag takes: one value, none, none or one, one each time it is given, any number."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field of Settings is given by flag, variable or options file."""
+
+    group: str
+    """Heading in --help."""
+
+    help: str
+    read: Reader[object]
+    shape: Shape = "one"
+    metavar: str | None = None
+
+    choices: tuple[str, ...] = ()
+    """All values there are; empty when they can't be listed."""
+
+    flag: bool = True
+    """False where a command line, which other users of the machine see, is no place for it."""
+
+    hidden: bool = False
+    """True keeps it out of --help."""
+
+    secret: bool = False
+    """True keeps its value out of messages."""
+
+
+def _option(
+    default: T,
+    group: str,
+    about: str,
+    read: Reader[object] | None = None,
+    *,
+    choices: tuple[str, ...] = (),
+    shape: Shape = "one",
+    metavar: str | None = None,
+) -> T:
+    """Return a dataclass field that carries its Option."""
+    read = read or (_one_of(*choices) if choices else _text)
+    option = Option(group, about, read, shape, metavar, choices)
+    return field(default=default, metadata={"option": option})
+
+
+def _flag(group: str, about: str) -> bool:
+    """Return a field that is off unless switched on."""
+    return _option(False, group, about, _switch, shape="switch")
+
+
+SERVER = "server"
+MODEL = "model"
+SPEED = "speed"
+TEXT = "text"
+SILENCE = "silence"
+LOGGING = "logging"
+
+COMPUTE_TYPES = (
+    "default",
+    "auto",
+    "int8",
+    "int8_float32",
+    "int8_float16",
+    "int8_bfloat16",
+    "int16",
+    "float16",
+    "bfloat16",
+    "float32",
+)
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """Return the user's folder for models; raises SettingsError where there is no home folder."""
+    base = Path(environ.get("XDG_DATA_HOME", ""))
+    if not base.is_absolute():  # unset, or to be ignored by the XDG specification
+        try:
+            base = Path(environ.get("HOME") or Path.home()) / ".local" / "share"
+        except RuntimeError:
+            raise SettingsError(
+                "There is no home folder for models; name one: --data-dir"
+            ) from None
+    return base / "wyoming-whisper"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user said. Flags are the fields' names with dashes, variables with PREFIXES."""
+
+    uri: str = _option(
+        "tcp://0.0.0.0:10300",
+        SERVER,
+        "address to listen on: tcp://HOST:PORT, unix:///PATH or stdio://",
+        _uri,
+    )
+    zeroconf: str | None = _option(
+        None,
+        SERVER,
+        "announce the server in the local network, under NAME or a name of its own",
+        _name_or_default,
+        shape="maybe",
+        metavar="NAME",
+    )
+    options: Path | None = _option(  # noqa: RUF009  (a field, no call's result)
+        None,
+        SERVER,
+        "read options from this YAML or JSON file; flags and variables win over it",
+        _path,
+        metavar="FILE",
+    )
+
+    model: str = _option(
+        "auto",
+        MODEL,
+        "name (tiny, base-int8, small.en, ...), Hugging Face repository, or folder; "
+        "auto chooses for this machine",
+    )
+    language: str = _option("auto", MODEL, "spoken language where the client names none")
+    data_dir: tuple[Path, ...] = field(
+        default_factory=lambda: (default_data_dir(os.environ),),
+        metadata={
+            "option": Option(
+                MODEL,
+                "folder to look for models in; may be given several times "
+                "(default: ~/.local/share/wyoming-whisper)",
+                _paths,
+                shape="repeat",
+                metavar="DIR",
+            )
+        },
+    )
+    download_dir: Path | None = _option(  # noqa: RUF009
+        None, MODEL, "folder to download models to (default: the first data folder)", _path
+    )
+    local_files_only: bool = _flag(MODEL, "never download a model")
+    hf_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "option": Option(
+                MODEL, "token for private models", _optional_text, flag=False, secret=True
+            )
+        },
+    )
+    stt_library: str = _option(
+        "auto",
+        MODEL,
+        "for command lines of the official server; other libraries are not in this one",
+        _stt_library,
+        choices=_OUR_LIBRARIES,
+    )
+
+    backend: str = _option(
+        "auto",
+        SPEED,
+        "what runs the model; auto is tensorrt where it can run, else faster-whisper",
+        choices=("auto", "faster-whisper", "tensorrt"),
+    )
+    device: str = _option("auto", SPEED, "auto, cpu, cuda or cuda:N", _device)
+    compute_type: str = _option(
+        "default",
+        SPEED,
+        "arithmetic of the model; default is the best for the device",
+        choices=COMPUTE_TYPES,
+        metavar="TYPE",
+    )
+    beam_size: int = _option(
+        0,
+        SPEED,
+        "texts followed at once while decoding: more is slower; 0 chooses for this machine",
+        _whole,
+        metavar="N",
+    )
+    cpu_threads: int = _option(
+        0,
+        SPEED,
+        "CPU threads of one transcription; 0 is all physical cores",
+        _whole,
+        metavar="N",
+    )
+    audio_context: str = _option(
+        "auto",
+        SPEED,
+        "how much audio the encoder sees: auto fits the window to the speech for models trained "
+        "for it, full always encodes windows of 30 s",
+        choices=("auto", "full"),
+    )
+
+    initial_prompt: str | None = _option(
+        None, TEXT, "text that precedes every command, to set style and words", _optional_text
+    )
+    whisper_task: str = _option(
+        "transcribe",
+        TEXT,
+        "write what was said, or translate it to English",
+        choices=("transcribe", "translate"),
+    )
+
+    vad_filter: bool = _flag(SILENCE, "cut out what is not speech before transcribing")
+    vad_threshold: float = _option(
+        0.5, SILENCE, "probability from which --vad-filter hears speech", _probability, metavar="P"
+    )
+    vad_min_speech_ms: int = _option(
+        250, SILENCE, "shortest speech that --vad-filter keeps", _whole, metavar="MS"
+    )
+    vad_min_silence_ms: int = _option(
+        2000, SILENCE, "shortest silence that --vad-filter cuts out", _whole, metavar="MS"
+    )
+    vad_clip: tuple[str, ...] | None = _option(
+        None,
+        SILENCE,
+        "cut silence off both ends before transcribing; the official server's names of libraries "
+        "may follow, of which faster-whisper counts here",
+        _clipped_libraries,
+        shape="words",
+        metavar="LIBRARY",
+    )
+    vad_clip_threshold: float = _option(
+        0.5, SILENCE, "probability from which --vad-clip hears speech", _probability, metavar="P"
+    )
+    vad_clip_pad_ms: int = _option(
+        400, SILENCE, "what --vad-clip leaves around speech", _whole, metavar="MS"
+    )
+
+    debug: bool = _flag(LOGGING, "log more")
+    log_format: str = _option(
+        logging.BASIC_FORMAT, LOGGING, "format of log lines", _log_format, metavar="FORMAT"
+    )
+
+    @property
+    def clips_speech(self) -> bool:
+        """Whether silence is cut off both ends."""
+        return self.vad_clip is not None and (
+            not self.vad_clip or "faster-whisper" in self.vad_clip
+        )
+
+
+OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.fields(Settings)}
+"""Every option there is, by the name of its field."""
+
+
+def _known_but_absent(reason: str, shape: Shape = "one", flag: bool = True) -> Option:
+    return Option("", "", _absent(reason), shape, flag=flag, hidden=True, secret=True)
+
+
+_NO_NAMES = "names from Home Assistant are not in this version yet"
+_NO_SHERPA = "this server runs Whisper with faster-whisper, not with sherpa"
+
+_ABSENT: Mapping[str, Option] = {
+    "vad_endpointing": _known_but_absent("ending commands is not in this version yet"),
+    "sherpa_streaming": _known_but_absent(_NO_SHERPA, "switch"),
+    "hass_token": _known_but_absent(_NO_NAMES),
+    "hass_api": _known_but_absent(_NO_NAMES),
+    "hass_refresh_seconds": _known_but_absent(_NO_NAMES),
+    "hass_prompt_max_tokens": _known_but_absent(_NO_NAMES),
+    "hass_prompt_timeout": _known_but_absent(_NO_NAMES),
+    "bias_names": _known_but_absent(_NO_NAMES, "switch", flag=False),
+}
+"""The official server's options that this one hasn't: known, and an error when used."""
+
+_KNOWN = {**OPTIONS, **_ABSENT}
+
+_ADDON_KEYS = ("debug_logging", "custom_model", "custom_model_type")
+"""Keys of the official add-on that are no option of either server."""
+
+
+# -- sources -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value and where it came from, for messages."""
+
+    raw: Raw
+    origin: str
+
+
+def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Return the settings of `wyoming-whisper [serve] ARGV`.
+
+    Raises SettingsError for what is unknown, ill-typed or unreadable.
+    """
+    return settings_from(vars(OptionParser("wyoming-whisper").parse(argv)), environ)
+
+
+def settings_from(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Return the settings for parsed flags (an OptionParser's), variables and the options file.
+
+    What is no option among `flags` is passed over. An overridden value is not looked at.
+    Raises SettingsError.
+    """
+    given = _from_environment(environ) | _from_flags(flags)
+    if "options" in given:
+        given = _from_file(cast("Path", _read("options", given["options"]))) | given
+    values: dict[str, Any] = {name: _read(name, found) for name, found in given.items()}
+    if "data_dir" not in values:
+        values["data_dir"] = (default_data_dir(environ),)
+    return Settings(**{name: value for name, value in values.items() if name in OPTIONS})
+
+
+def _read(name: str, given: _Given) -> object:
+    option = _KNOWN[name]
+    try:
+        return option.read(given.raw)
+    except ValueError as error:
+        state = "set" if option.secret else _shown(given.raw)
+        raise SettingsError(f"{given.origin} is {state}, but {error}") from None
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
+    return {
+        name: _Given(flags[name], flag_name(name)) for name in _KNOWN if flags.get(name) is not None
+    }
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for prefix in PREFIXES:  # the later one wins
+        for name, option in _KNOWN.items():
+            found = _from_variable(prefix + name.upper(), option, environ)
+            if found is not None:
+                given[name] = found
+    _warn_of_unknown_variables(environ)
+    return given
+
+
+def _from_variable(variable: str, option: Option, environ: Mapping[str, str]) -> _Given | None:
+    text, origin = environ.get(variable), variable
+    file = environ.get(variable + FILE_SUFFIX)
+    if file:
+        origin = f"{variable}{FILE_SUFFIX} ({file})"
+        text = _read_text(Path(file), origin)
+    if text is None or (not text.strip() and option.shape in ("one", "repeat")):
+        return None
+    if option.shape == "repeat":  # paths, where blanks and commas are letters
+        return _Given([item for item in text.split(os.pathsep) if item.strip()], origin)
+    return _Given(text.strip(), origin)
+
+
+def _warn_of_unknown_variables(environ: Mapping[str, str]) -> None:
+    # A misspelled variable would go unnoticed: the default stays.
+    for variable in sorted(environ):
+        for prefix in PREFIXES:
+            name = variable.removeprefix(prefix)
+            if name == variable or name.removesuffix(FILE_SUFFIX).lower() in _KNOWN:
+                continue
+            known = [prefix + option.upper() for option in OPTIONS]
+            hint = _did_you_mean(variable, known)
+            _LOGGER.warning("The variable %s is no option and does nothing%s", variable, hint)
+
+
+def _from_file(path: Path) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    known = {*_KNOWN, *_ADDON_KEYS} - {"options"}
+    for key, raw in _parse_options(path).items():
+        origin = f"{key} in {path}"
+        if key not in known:
+            raise SettingsError(f"{origin} is not an option{_did_you_mean(key, known)}")
+        if raw is None or (raw == "" and key not in ("zeroconf", "vad_clip")):
+            continue
+        if not _is_raw(raw):
+            raise SettingsError(f"{origin} is {_shown(raw)}, but it must be one value or a list")
+        given[key] = _Given(raw, origin)
+    return _without_addon_keys(given)
+
+
+def _parse_options(path: Path) -> Mapping[Any, Any]:
+    """Return the file's keys and values, numbers as text; raises SettingsError."""
+    text = _read_text(path, "The options file")
+    try:
+        content = _from_json(text) if path.suffix == ".json" else _from_yaml(text)
+    except ValueError as error:
+        reason = " ".join(str(error).split())  # YAML's take several lines
+        raise SettingsError(f"The options file {path} can't be understood: {reason}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise SettingsError(f"The options file {path} must hold lines of the form NAME: VALUE")
+    return content
+
+
+def _from_json(text: str) -> object:
+    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+
+
+def _from_yaml(text: str) -> object:
+    """Return the content with every scalar but null as text: `language: no` is Norwegian."""
+    import yaml  # not needed by those who give flags only
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {  # noqa: RUF012  (yaml's own attribute)
+            first: [(tag, regexp) for tag, regexp in resolvers if tag == "tag:yaml.org,2002:null"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    try:
+        return cast("object", yaml.load(text, Loader))  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def _is_raw(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(item, str) for item in value)
+    return isinstance(value, str | bool)
+
+
+def _without_addon_keys(given: dict[str, _Given]) -> dict[str, _Given]:
+    """Return the options with the official add-on's spellings translated to ours."""
+    debug, custom, library = (given.pop(key, None) for key in _ADDON_KEYS)
+    if debug is not None:
+        given.setdefault("debug", debug)
+    model = given.get("model")
+    if model is not None and model.raw == "custom":
+        if custom is None or custom.raw == "null":
+            raise SettingsError(f"{model.origin} is 'custom', but custom_model names no model")
+        given["model"] = custom
+        if library is not None:
+            given["stt_library"] = library
+    return given
+
+
+def _read_text(path: Path, origin: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{origin}: {path} can't be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{origin}: {path} is not UTF-8 text") from None
+
+
+# -- flags ---------------------------------------------------------------------------------
+
+
+def flag_name(name: str) -> str:
+    """Return the flag of a field: "--beam-size" for "beam_size"."""
+    return "--" + name.replace("_", "-")
+
+
+_ARGPARSE: Mapping[Shape, Mapping[str, Any]] = {
+    "one": {},
+    "switch": {"action": argparse.BooleanOptionalAction},
+    "maybe": {"nargs": "?", "const": ""},
+    "repeat": {"action": "append"},
+    "words": {"nargs": "*"},
+}
+
+
+_EPILOG = """\
+Every option is also an environment variable, and a line of the options file. For --beam-size 5:
+  WYOMING_WHISPER_BEAM_SIZE=5, or WYOMING_WHISPER_BEAM_SIZE_FILE=FILE for a file that holds it;
+  beam_size: 5
+A flag wins over a variable, a variable over the options file. The official server's variables
+(WYO_WHISPER_...) and the options of its add-on are understood too."""
+
+
+class OptionParser(argparse.ArgumentParser):
+    """Flags for some options, or all of them; what is wrong on a command line is a SettingsError.
+
+    Values stay raw: settings_from() reads them, so that all sources are read alike.
+    """
+
+    def __init__(
+        self,
+        prog: str,
+        description: str = "",
+        options: Collection[str] = tuple(_KNOWN),
+        arguments: str = "[flags]",
+    ) -> None:
+        super().__init__(
+            prog=prog,
+            usage=f"{prog} {arguments}",
+            description=description,
+            epilog=_EPILOG,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("--version", action="version", version=f"wyoming-whisper {__version__}")
+        groups: dict[str, Any] = {}
+        for name in options:
+            option = _KNOWN[name]
+            if option.flag:
+                if option.group not in groups:
+                    groups[option.group] = self.add_argument_group(option.group)
+                group = groups[option.group]
+                group.add_argument(
+                    flag_name(name), default=None, **_argparse_keywords(name, option)
+                )
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Return the flags, None for those not given; raises SettingsError.
+
+        --help and --version print and raise SystemExit.
+        """
+        arguments, unknown = self.parse_known_intermixed_args(argv)
+        if unknown:
+            raise SettingsError(self._about_unknown(unknown))
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of argparse's usage text and exit."""
+        raise SettingsError(f"{message.removeprefix('argument ')} ({self.prog} --help tells more)")
+
+    def _about_unknown(self, unknown: Sequence[str]) -> str:
+        word = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
+        name = word.removeprefix("--").replace("-", "_")
+        if name in OPTIONS and not OPTIONS[name].flag:
+            return f"{word} is not a flag, as others can see it: set {PREFIXES[-1]}{name.upper()}"
+        if not word.startswith("-"):
+            return f"{word!r} doesn't belong here ({self.prog} --help tells more)"
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        return f"{word} is not an option{_did_you_mean(word, flags) or f' of {self.prog}'}"
+
+
+def _argparse_keywords(name: str, option: Option) -> dict[str, Any]:
+    keywords = dict(_ARGPARSE[option.shape])
+    if option.shape != "switch":
+        names = "|".join(option.choices)
+        keywords["metavar"] = option.metavar or names or name.rpartition("_")[2].upper()
+    keywords["help"] = argparse.SUPPRESS if option.hidden else _help(name, option)
+    return keywords
+
+
+def _help(name: str, option: Option) -> str:
+    default = getattr(Settings, name, None)  # no class attribute where a factory makes it
+    text = option.help
+    if option.metavar == "TYPE":
+        text += f": {', '.join(option.choices)}"
+    if default is not None and default is not False:
+        text += f" (default: {default})"
+    return text.replace("%", "%%")
+
+
+# -- messages ------------------------------------------------------------------------------
+
+_SHOWN_LENGTH = 80
+
+
+def _shown(raw: object) -> str:
+    text = "on" if raw is True else "off" if raw is False else repr(raw)
+    return text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "..."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _did_you_mean(word: object, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(str(word), sorted(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
