@@ -33,7 +33,8 @@ EXTRAS = "wyoming_whisper.json"
 
 WEIGHTS = "model.bin"
 MULTILINGUAL_VOCABULARY = 51_865
-"""Smallest vocabulary of a model that is told its language (CTranslate2, models/whisper.cc)."""
+"""Tokens of a stock model that is told its language; English-only ones have one token less, and no
+empty one, which is how CTranslate2 tells them apart."""
 
 
 class ModelSettings(Protocol):
@@ -147,7 +148,7 @@ class _Reference:
 
 
 # An owner or a name on the hub; "--" separates the two in the cache, ".." would leave it.
-_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9._-]*"
+_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
 _SIMPLE_NAME = re.compile(_PART)
 _REPO_NAME = re.compile(rf"{_PART}/{_PART}")
 _ENGLISH_NAME = re.compile(r"\.en\b")
@@ -193,7 +194,7 @@ def ensure_model(
     if name == AUTO:
         from .autopick import ensure_auto
 
-        return ensure_auto(settings, stop=stop)[1]
+        return ensure_auto(settings, stop=stop)
     reference = _resolve(name, settings)
     try:
         return _found(name, settings, verify)
@@ -211,6 +212,8 @@ def _found(name: str, settings: ModelSettings, verify: bool) -> Path:
     path = find_model(name, settings)
     if verify:
         verify_hashes(path)
+    if not (path / TOKENIZER).is_file():  # faster-whisper would ask the hub for it at each start
+        tokenizer_json(path)
     return path
 
 
@@ -432,11 +435,12 @@ def _not_here(reference: _Reference, settings: ModelSettings) -> str:
     folders = ", ".join(str(root) for root in _roots(settings))
     if reference.repo is None:
         return f"there is no model in {reference.folder}"
-    hint = " and local files only are allowed" if settings.local_files_only else ""
-    return (
-        f"model {reference.name} ({reference.repo}) is not in {folders}{hint}: "
-        "`models download` fetches it, or copy its folder there"
-    )
+    source = "" if reference.name == reference.repo else f" ({reference.repo})"
+    if settings.local_files_only:
+        advice = "only local files are allowed: copy its folder there, or allow the download"
+    else:
+        advice = "`models download` fetches it, or copy its folder there"
+    return f"model {reference.name}{source} is not in {folders or 'any data folder'}: {advice}"
 
 
 # Folders
@@ -507,7 +511,7 @@ def _download(reference: _Reference, settings: ModelSettings, stop: threading.Ev
         reference.repo or "", roots[0], token=settings.hf_token or None, stop=stop
     )
     check_model(path)
-    tokenizer_json(path)  # made now, where it is missing, rather than at each start
+    tokenizer_json(path)  # made now if there is none
     return path
 
 
@@ -516,7 +520,7 @@ def _download(reference: _Reference, settings: ModelSettings, stop: threading.Ev
 
 def _languages_of_files(path: Path) -> tuple[str, ...]:
     tokens = read_vocabulary(path)
-    if len(tokens) < MULTILINGUAL_VOCABULARY:
+    if len(tokens) < MULTILINGUAL_VOCABULARY and "" not in tokens:
         return ("en",)
     ids = _read_json(path / "config.json").get("lang_ids") or range(len(tokens))
     present = {tokens[i] for i in ids if isinstance(i, int) and 0 <= i < len(tokens)}

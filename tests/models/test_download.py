@@ -184,7 +184,7 @@ def test_hub_switched_off(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_local_files_only_never_asks(hub: HubStandin, settings: FakeSettings) -> None:
-    with pytest.raises(ModelUnavailableError, match="local files only"):
+    with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
         ensure_model("tiny", replace(settings, local_files_only=True))
     assert hub.requests == []
 

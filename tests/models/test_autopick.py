@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wyoming_whisper import autopick, models
+from wyoming_whisper.autopick import (
+    SHAPES,
+    Machine,
+    Rates,
+    Work,
+    choose,
+    encoder_work,
+    ensure_auto,
+    pick_model,
+    ram_bytes,
+    solve_rates,
+    work_of,
+)
+from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
+from wyoming_whisper.models import KNOWN_MODELS, find_model
+
+from .conftest import MODEL_FILES, REPO
+from .fakes import FakeSettings, model_files, weights, write_cache, write_folder
+from .hub_standin import HubStandin
+
+GIB = 1024**3
+PI_4 = Rates(20e9, 6e9)
+TWO_XEON_CORES = Rates(347e9, 26e9)  # of the latencies measured with official shapes, below
+DESKTOP = Rates(1_500e9, 150e9)
+SERVER = Rates(6_000e9, 800e9)
+
+
+def machine(free_gib: float = 4.0, n_gpus: int = 0) -> Machine:
+    return Machine("a CPU", 4, "NEON", 8 * GIB, int(free_gib * GIB), n_gpus)
+
+
+@pytest.fixture(autouse=True)
+def fake_machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A machine that answers base in time; returns the list to which measurements are added."""
+    measured: list[str] = []
+
+    def measure(threads: int, compute_type: str) -> Rates:
+        measured.append(compute_type)
+        return TWO_XEON_CORES
+
+    monkeypatch.setattr(autopick, "look_at_machine", lambda settings: machine())
+    monkeypatch.setattr(autopick, "measure_rates", measure)
+    autopick._say_once.cache_clear()
+    return measured
+
+
+# The choice
+
+
+@pytest.mark.parametrize(
+    ("rates", "free_gib", "english", "expected"),
+    [
+        (PI_4, 4, True, "tiny.en"),
+        (PI_4, 4, False, "tiny-int8"),
+        (TWO_XEON_CORES, 4, True, "base.en"),
+        (TWO_XEON_CORES, 4, False, "base-int8"),
+        (DESKTOP, 4, True, "small.en"),
+        (DESKTOP, 4, False, "small-int8"),
+        (SERVER, 4, True, "small.en"),
+        (SERVER, 4, False, "medium-int8"),
+        # Memory is short.
+        (SERVER, 1.0, False, "small-int8"),
+        (SERVER, 1.0, True, "base.en"),
+        (SERVER, 0.6, True, "tiny.en"),
+        (SERVER, 0.1, False, "tiny-int8"),
+    ],
+)
+def test_choice(rates: Rates, free_gib: float, english: bool, expected: str) -> None:
+    assert choose(machine(free_gib), rates, english=english).model == expected
+
+
+def test_gpu_gets_the_large_model() -> None:
+    assert choose(machine(n_gpus=1), PI_4, english=True).model == "turbo"
+
+
+def test_int8_is_not_stored_where_it_is_not_computed() -> None:
+    assert choose(machine(), DESKTOP, english=False, int8=False).model == "small"
+
+
+def test_choice_says_why() -> None:
+    why = choose(machine(3.2), TWO_XEON_CORES, english=True).why
+    assert why == "4 threads, NEON, 3.2 GiB free; about 1.43 s a command"
+    assert "though memory is short" in choose(machine(0.1), SERVER, english=True).why
+    assert "though about 4." in choose(machine(), PI_4, english=True).why
+
+
+# The arithmetic
+
+
+@pytest.mark.parametrize(
+    ("model", "n_positions", "milliseconds"),
+    [("tiny", 1500, 597), ("tiny", 500, 81), ("base", 1500, 1248), ("base", 500, 175)],
+)
+def test_two_rates_tell_the_times_measured(
+    model: str, n_positions: int, milliseconds: float
+) -> None:
+    """Official shapes, random weights, int8, two cores of a Xeon with AVX-512 VNNI."""
+    seconds = TWO_XEON_CORES.seconds(encoder_work(SHAPES[model], n_positions))
+    assert seconds == pytest.approx(milliseconds / 1000, rel=0.05)
+
+
+@pytest.mark.parametrize(("model", "milliseconds"), [("tiny", 72), ("base", 164)])
+def test_decoder_takes_about_the_time_measured(model: str, milliseconds: float) -> None:
+    shape = SHAPES[model]
+    work = work_of(shape, n_tokens=8)
+    decoder = TWO_XEON_CORES.seconds(work) - TWO_XEON_CORES.seconds(encoder_work(shape, 1500))
+    assert decoder == pytest.approx(milliseconds / 1000, rel=0.1)
+
+
+def test_rates_are_solved_from_two_times() -> None:
+    works = encoder_work(SHAPES["tiny"], 1500), encoder_work(SHAPES["tiny"], 250)
+    times = TWO_XEON_CORES.seconds(works[0]), TWO_XEON_CORES.seconds(works[1])
+    solved = solve_rates(works, times)
+    assert solved.matrices == pytest.approx(TWO_XEON_CORES.matrices)
+    assert solved.attention == pytest.approx(TWO_XEON_CORES.attention)
+
+
+def test_noise_gives_one_rate() -> None:
+    assert solve_rates((Work(100, 100), Work(100, 10)), (2.0, 3.0)) == Rates(100, 100)
+
+
+def test_shape_is_read_from_the_weights(tmp_path: Path) -> None:
+    shapes = {
+        "encoder/conv1/weight": (128, 80, 3),
+        "encoder/position_encodings/encodings": (1500, 128),
+        **{f"encoder/layer_{i}/ffn/linear_0/bias": (4,) for i in range(4)},
+        **{f"decoder/layer_{i}/ffn/linear_0/bias": (4,) for i in range(2)},
+    }
+    folder = write_folder(tmp_path / "m", {"model.bin": weights(shapes)})
+    assert autopick._shape_of(folder) == (autopick.Shape(128, 4, 2), 1500)
+
+
+@pytest.mark.skipif(not models.BUNDLED_FOLDER.is_dir(), reason="needs the bundled model")
+def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    rates = autopick.measure_rates(1, "default")
+    assert 1e8 < rates.matrices < 1e14
+    assert 1e8 < rates.attention < 1e14
+
+
+# The memory
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, (8 * GIB, 4 * GIB)),
+        ({"memory.max": "max\n", "memory.current": "5"}, (8 * GIB, 4 * GIB)),
+        ({"memory.max": str(2 * GIB), "memory.current": str(GIB)}, (2 * GIB, GIB)),
+        ({"memory.max": str(6 * GIB), "memory.current": str(GIB)}, (6 * GIB, 4 * GIB)),
+        (
+            {"memory/memory.limit_in_bytes": str(GIB), "memory/memory.usage_in_bytes": "0"},
+            (GIB, GIB),
+        ),
+        ({"memory/memory.limit_in_bytes": str(2**63 - 4096)}, (8 * GIB, 4 * GIB)),
+    ],
+)
+def test_memory_of_machine_and_container(
+    tmp_path: Path, files: dict[str, str], expected: tuple[int, int]
+) -> None:
+    (tmp_path / "meminfo").write_text(
+        f"MemTotal:  {8 * GIB // 1024} kB\nMemAvailable:  {4 * GIB // 1024} kB\nHugePages: 0\n"
+    )
+    (tmp_path / "memory").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert ram_bytes(tmp_path / "meminfo", tmp_path) == expected
+
+
+def test_no_proc_means_no_memory_known(tmp_path: Path) -> None:
+    assert ram_bytes(tmp_path / "meminfo", tmp_path) == (0, 0)
+
+
+# Remembering
+
+
+def test_choice_is_remembered(settings: FakeSettings, fake_machine: list[str]) -> None:
+    assert pick_model(settings) == pick_model(settings) == "base-int8"
+    assert len(fake_machine) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"language": "en-GB"},
+        {"compute_type": "float32"},
+    ],
+)
+def test_other_settings_are_another_choice(
+    settings: FakeSettings, fake_machine: list[str], changed: dict[str, str]
+) -> None:
+    pick_model(settings)
+    pick_model(replace(settings, **changed))  # type: ignore[arg-type]
+    assert len(fake_machine) == 2
+
+
+@pytest.mark.parametrize(
+    "changed", [{"cpu": "another"}, {"threads": 2}, {"ram_bytes": GIB}, {"n_gpus": 1}]
+)
+def test_another_machine_is_another_choice(
+    settings: FakeSettings, monkeypatch: pytest.MonkeyPatch, changed: dict[str, int]
+) -> None:
+    pick_model(settings)
+    before = (settings.data_dir[0] / "auto.json").read_text()
+    other = replace(machine(), **changed)  # type: ignore[arg-type]
+    monkeypatch.setattr(autopick, "look_at_machine", lambda settings: other)
+    pick_model(settings)
+    assert (settings.data_dir[0] / "auto.json").read_text() != before
+
+
+def test_new_version_decides_anew(
+    settings: FakeSettings, fake_machine: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pick_model(settings)
+    monkeypatch.setattr(autopick, "__version__", "999")
+    pick_model(settings)
+    assert len(fake_machine) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"key": 1, "choice": {}}', "other model"],
+)
+def test_damaged_memory_is_written_anew(
+    settings: FakeSettings, fake_machine: list[str], content: bytes | str
+) -> None:
+    pick_model(settings)
+    memory = settings.data_dir[0] / "auto.json"
+    good = memory.read_bytes()
+    if isinstance(content, str):
+        saved = json.loads(good)
+        content = json.dumps({**saved, "choice": {"model": "home-en", "why": ""}}).encode()
+    memory.write_bytes(content)
+    assert pick_model(settings) == "base-int8"
+    assert memory.read_bytes() == good
+    assert len(fake_machine) == 2
+
+
+def test_folder_that_can_not_be_written(settings: FakeSettings, fake_machine: list[str]) -> None:
+    settings.data_dir[0].write_text("a file where the folder should be")
+    assert pick_model(settings) == pick_model(settings) == "base-int8"
+    assert len(fake_machine) == 2
+    assert pick_model(replace(settings, data_dir=())) == "base-int8"
+
+
+def test_guess_is_not_remembered(settings: FakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> Rates:
+        raise ModelBrokenError("the bundled model is missing")
+
+    monkeypatch.setattr(autopick, "measure_rates", broken)
+    assert pick_model(settings) == "tiny-int8"
+    assert not (settings.data_dir[0] / "auto.json").exists()
+
+
+def test_choice_is_logged_once(settings: FakeSettings, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    pick_model(settings)
+    pick_model(settings)
+    expected = "auto: base-int8, because 4 threads, NEON, 4.0 GiB free; about 1.43 s a command"
+    assert caplog.messages == [expected]
+
+
+# Having it
+
+
+@pytest.fixture
+def tiny_hub(hub: HubStandin, monkeypatch: pytest.MonkeyPatch) -> HubStandin:
+    """A hub whose tiny-int8 is what this slow machine gets."""
+    hub.repos["rhasspy/faster-whisper-tiny-int8"] = MODEL_FILES
+    monkeypatch.setattr(autopick, "measure_rates", lambda *args: PI_4)
+    return hub
+
+
+def test_auto_downloads_its_choice(tiny_hub: HubStandin, settings: FakeSettings) -> None:
+    path = ensure_auto(settings)
+    assert path == models.ensure_model("auto", settings) == find_model("auto", settings)
+    assert "faster-whisper-tiny-int8" in str(path)
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"), [("auto", "base"), ("en", "base.en"), ("de", "base")]
+)
+def test_offline_auto_takes_the_best_that_is_here(
+    settings: FakeSettings,
+    caplog: pytest.LogCaptureFixture,
+    language: str,
+    expected: str,
+) -> None:
+    data = settings.data_dir[0]
+    for name in ("tiny", "base", "base.en", "small", "large-v3"):
+        write_cache(data, KNOWN_MODELS[name].repo, model_files(n_tokens=200))
+    settings = replace(settings, local_files_only=True, language=language)
+    autopick._remember(data / "auto.json", {}, autopick.Choice("x", ""))
+    if language == "en":  # its choice is there: nothing to replace
+        assert ensure_auto(settings) == find_model("base.en", settings)
+        return
+    assert ensure_auto(settings) == find_model(expected, settings)
+    assert f"auto: using {expected}, which is here, because model base-int8" in caplog.text
+
+
+def test_offline_auto_never_takes_the_bundled_model(
+    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "BUNDLED_FOLDER", tmp_path / ".home-en")
+    write_folder(tmp_path / ".home-en")
+    write_cache(settings.data_dir[0], KNOWN_MODELS["tiny.en"].repo)  # knows no German
+    settings = replace(settings, local_files_only=True, language="de")
+    with pytest.raises(ModelUnavailableError, match="auto never chooses it"):
+        ensure_auto(settings)
+
+
+def test_stopped_auto_does_not_look_elsewhere(tiny_hub: HubStandin, settings: FakeSettings) -> None:
+    write_cache(settings.data_dir[0], REPO, MODEL_FILES)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(ModelUnavailableError, match="was stopped"):
+        ensure_auto(settings, stop=stop)

@@ -1,0 +1,434 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wyoming_whisper import models
+from wyoming_whisper.errors import (
+    ModelBrokenError,
+    ModelError,
+    ModelUnavailableError,
+    UnknownModelError,
+)
+from wyoming_whisper.models import (
+    KNOWN_MODELS,
+    check_model,
+    ensure_model,
+    find_model,
+    list_models,
+    model_languages,
+    remove_model,
+    verify_hashes,
+    weights_shapes,
+)
+from wyoming_whisper.whisper.tokenizer import LANGUAGES
+
+from .fakes import FakeSettings, etag, model_files, weights, write_cache, write_folder
+
+TINY = "Systran/faster-whisper-tiny"
+SMALL_FILES = model_files(n_tokens=200)
+
+
+@pytest.fixture
+def data(settings: FakeSettings) -> Path:
+    """The first data folder."""
+    settings.data_dir[0].mkdir()
+    return settings.data_dir[0]
+
+
+# The table
+
+
+def test_faster_whisper_knows_the_same_models() -> None:
+    utils = pytest.importorskip("faster_whisper.utils")
+    ours = {name: model.repo for name, model in KNOWN_MODELS.items() if "int8" not in name}
+    assert ours == utils._MODELS
+
+
+def test_table_is_consistent() -> None:
+    for model in KNOWN_MODELS.values():
+        target = KNOWN_MODELS[model.alias_of or model.name]
+        assert (target.repo, target.n_mels) == (model.repo, model.n_mels)
+        assert model.n_mels == (128 if "v3" in model.repo else 80)
+        assert model.languages == "en" or ".en" not in model.name
+
+
+# Finding
+
+
+@pytest.mark.parametrize(
+    ("name", "repo"),
+    [
+        ("tiny", TINY),
+        (TINY, TINY),
+        ("turbo", "mobiuslabsgmbh/faster-whisper-large-v3-turbo"),
+        ("base-int8", "rhasspy/faster-whisper-base-int8"),
+        ("base.int8", "rhasspy/faster-whisper-base-int8"),
+        ("someone/whisper-small-de-ct2", "someone/whisper-small-de-ct2"),
+    ],
+)
+def test_models_of_the_official_server_are_found(
+    settings: FakeSettings, data: Path, name: str, repo: str
+) -> None:
+    snapshot = write_cache(data, repo, SMALL_FILES)
+    assert find_model(name, settings) == snapshot
+
+
+@pytest.mark.parametrize("folder", ["download", "second", "data/hub"])
+def test_every_data_folder_is_looked_at(tmp_path: Path, folder: str) -> None:
+    settings = FakeSettings(
+        data_dir=(tmp_path / "data", tmp_path / "second"), download_dir=tmp_path / "download"
+    )
+    snapshot = write_cache(tmp_path / folder, TINY, SMALL_FILES)
+    assert find_model("tiny", settings) == snapshot
+    assert [e.name for e in list_models(settings) if e.state == "cached"] == ["tiny"]
+
+
+@pytest.mark.parametrize("folder", ["tiny", "faster-whisper-tiny", TINY])
+def test_copied_folder_is_found_by_name(settings: FakeSettings, data: Path, folder: str) -> None:
+    path = write_folder(data / folder, SMALL_FILES)
+    assert find_model("tiny", settings) == path
+
+
+def test_own_folder_in_the_data_folder(settings: FakeSettings, data: Path) -> None:
+    path = write_folder(data / "my-model", SMALL_FILES)
+    assert find_model("my-model", settings) == path
+
+
+def test_local_folder(
+    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_folder(tmp_path / "elsewhere" / "model", SMALL_FILES)
+    monkeypatch.chdir(tmp_path)
+    assert find_model(str(path), settings) == path
+    assert find_model("elsewhere/model", settings) == Path("elsewhere/model")
+
+
+def test_known_name_wins_over_a_folder_here(
+    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelUnavailableError):
+        find_model("tiny", settings)
+
+
+def test_main_is_preferred_then_the_newest_then_what_is_whole(
+    settings: FakeSettings, data: Path
+) -> None:
+    old = write_cache(data, TINY, SMALL_FILES, commit="1" * 40, main=False)
+    new = write_cache(data, TINY, SMALL_FILES, commit="2" * 40, main=False)
+    os.utime(old, (1, 1))
+    assert find_model("tiny", settings) == new
+    main = data / "models--Systran--faster-whisper-tiny" / "refs" / "main"
+    main.write_text("1" * 40)
+    assert find_model("tiny", settings) == old
+    (old / "model.bin").unlink()
+    assert find_model("tiny", settings) == new
+
+
+def test_folder_of_something_else_is_no_model(settings: FakeSettings, data: Path) -> None:
+    (data / "tiny").mkdir()
+    with pytest.raises(ModelUnavailableError):
+        find_model("tiny", settings)
+
+
+def test_model_that_is_nowhere(settings: FakeSettings) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"tiny \(Systran/.*models download"):
+        find_model("tiny", settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tinny", r"unknown model 'tinny': did you mean tiny "),
+        ("Base.EN", r"did you mean base\.en "),
+        ("", "unknown model ''"),
+        ("a/b/c", "unknown model"),
+        ("../data", r"no model folder \.\./data"),
+        ("/no/such/folder", "no model folder /no/such/folder"),
+        ("~nobody-of-this-name/x", "no model folder ~nobody"),
+        ("..--..", "no model folder"),
+        ("a--b/c", "unknown model"),
+        ("x\0y", "unknown model"),
+        ("x" * 5000, "unknown model"),
+    ],
+)
+def test_unknown_name(settings: FakeSettings, name: str, message: str) -> None:
+    with pytest.raises(UnknownModelError, match=message):
+        find_model(name, settings)
+
+
+def test_bundled_model(
+    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "BUNDLED_FOLDER", tmp_path / ".home-en")
+    with pytest.raises(ModelUnavailableError, match="lacks the bundled model"):
+        ensure_model("home-en", settings)
+    write_folder(tmp_path / ".home-en", SMALL_FILES)
+    assert ensure_model("home-en", settings) == tmp_path / ".home-en"
+    first = list_models(settings)[0]
+    assert (first.name, first.state, first.languages) == ("home-en", "bundled", "en")
+
+
+# Whole or not
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.bin", None, r"model\.bin is missing"),
+        ("model.bin", b"", r"model\.bin is empty"),
+        ("model.bin", weights()[:3], r"model\.bin is cut off: it ends at 3 bytes"),
+        ("model.bin", weights()[:40], r"model\.bin is cut off"),
+        ("model.bin", weights()[:-5], r"model\.bin is cut off"),
+        ("model.bin", weights(spec="TransformerSpec"), "not a CTranslate2 Whisper"),
+        ("model.bin", weights(version=9000), "not a CTranslate2 Whisper"),
+        ("model.bin", b"version https://git-lfs.github.com/spec/v1", "not a CTranslate2 Whisper"),
+        ("config.json", None, r"config\.json is missing"),
+        ("config.json", b"{", r"config\.json is damaged"),
+        ("config.json", b"[]", r"config\.json is damaged: it is not a JSON object"),
+        ("config.json", b"\xff", r"config\.json is damaged"),
+        ("tokenizer.json", b"<html>", r"tokenizer\.json is damaged"),
+        ("vocabulary.json", None, r"vocabulary\.json is missing or empty"),
+        ("vocabulary.json", b"", r"vocabulary\.json is missing or empty"),
+        ("vocabulary.json", b'["a", "b', r"vocabulary\.json is damaged"),
+        ("vocabulary.json", b'{"a": 1}', r"vocabulary\.json is damaged"),
+        ("vocabulary.json", b"[]", r"vocabulary\.json is empty"),
+    ],
+)
+def test_broken_file_is_named(
+    settings: FakeSettings, data: Path, name: str, content: bytes | None, message: str
+) -> None:
+    files = {key: value for key, value in SMALL_FILES.items() if key != name}
+    snapshot = write_cache(data, TINY, files if content is None else {**files, name: content})
+    with pytest.raises(ModelBrokenError, match=message):
+        check_model(snapshot)
+    with pytest.raises(ModelBrokenError, match=message):
+        find_model("tiny", settings)
+    entry = next(entry for entry in list_models(settings) if entry.name == "tiny")
+    assert (entry.state, entry.path) == ("broken", snapshot)
+
+
+def test_text_vocabulary_will_do_and_no_tokenizer(tmp_path: Path) -> None:
+    files = {key: SMALL_FILES[key] for key in ("model.bin", "config.json")}
+    check_model(write_folder(tmp_path / "model", {**files, "vocabulary.txt": b"a\nb\n"}))
+
+
+def test_shapes_are_read_without_weights(tmp_path: Path) -> None:
+    shapes = {"encoder/conv1/weight": (384, 80, 3), "scale": ()}
+    (tmp_path / "model.bin").write_bytes(weights(shapes))
+    assert weights_shapes(tmp_path / "model.bin") == shapes
+
+
+@pytest.mark.parametrize("name", ["model.bin", "config.json"])
+def test_corruption_is_found_offline(tmp_path: Path, name: str) -> None:
+    snapshot = write_cache(tmp_path, TINY, SMALL_FILES)
+    (snapshot / "tokenizer.local").write_text("no link: no hash to compare with")
+    verify_hashes(snapshot)
+    blob = snapshot / name
+    blob.write_bytes(SMALL_FILES[name][:-1] + b"?")
+    with pytest.raises(ModelBrokenError, match=rf"{name} is corrupt"):
+        verify_hashes(snapshot)
+
+
+# Listing and removing
+
+
+def test_list_has_stock_and_other_models(settings: FakeSettings, data: Path) -> None:
+    snapshot = write_cache(data, "someone/other", SMALL_FILES)
+    write_cache(data, "openai/whisper-tiny", {"tokenizer.json": b"{}"})  # of another program
+    write_folder(data / "copied", SMALL_FILES)
+    write_folder(data / "base", SMALL_FILES)
+    entries = {e.name: e for e in list_models(settings) if e.state != "bundled"}
+    assert {name for name, e in entries.items() if e.state == "cached"} == {
+        "someone/other",
+        "copied",
+        "base",
+    }
+    other = entries["someone/other"]
+    size = sum(len(content) for content in SMALL_FILES.values())
+    assert (other.path, other.size_bytes, other.languages) == (snapshot, size, "en")
+    assert entries["turbo"].size_bytes == KNOWN_MODELS["turbo"].download_bytes
+    assert len(entries) == 3 - 1 + len([m for m in KNOWN_MODELS.values() if not m.alias_of])
+
+
+def test_list_without_any_folder() -> None:
+    assert all(entry.path is None for entry in list_models(FakeSettings(())) if entry.repo)
+
+
+def test_remove_frees_what_it_says(settings: FakeSettings, data: Path) -> None:
+    folder = write_cache(data, TINY, SMALL_FILES).parents[1]
+    (folder / "blobs" / "abc.incomplete").write_bytes(bytes(1000))
+    locks = data / ".locks" / folder.name
+    locks.mkdir(parents=True)
+    (locks / "abc.lock").touch()
+    kept = write_cache(data, "Systran/faster-whisper-base", SMALL_FILES)
+    expected = sum(len(content) for content in SMALL_FILES.values()) + 1000 + 40
+    assert remove_model("tiny", settings) == expected
+    assert not folder.exists()
+    assert not locks.exists()
+    check_model(kept)
+    with pytest.raises(ModelUnavailableError):
+        remove_model("tiny", settings)
+
+
+def test_remove_a_download_that_never_finished(settings: FakeSettings, data: Path) -> None:
+    blobs = data / "models--Systran--faster-whisper-tiny" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "abc.incomplete").write_bytes(bytes(1000))
+    assert remove_model("tiny", settings) == 1000
+
+
+def test_remove_copied_folder_by_name_or_path(settings: FakeSettings, data: Path) -> None:
+    for name in ("tiny", str(data / "tiny")):
+        path = write_folder(data / "tiny", SMALL_FILES)
+        remove_model(name, settings)
+        assert not path.exists()
+
+
+def test_remove_snapshot_by_path_removes_its_blobs(settings: FakeSettings, data: Path) -> None:
+    snapshot = write_cache(data, TINY, SMALL_FILES)
+    remove_model(str(snapshot), settings)
+    assert not snapshot.parents[1].exists()
+    assert data.exists()
+
+
+@pytest.mark.parametrize("name", ["home-en", "auto"])
+def test_some_names_can_not_be_removed(settings: FakeSettings, name: str) -> None:
+    with pytest.raises(ModelError, match=name):
+        remove_model(name, settings)
+
+
+def test_nothing_outside_the_data_folders_is_removed(
+    settings: FakeSettings, data: Path, tmp_path: Path
+) -> None:
+    outside = write_folder(tmp_path / "outside", SMALL_FILES)
+    (data / "linked").symlink_to(outside)
+    (data / "tiny").symlink_to(outside)
+    sibling = write_folder(tmp_path / "data2", SMALL_FILES)  # shares a prefix, not a folder
+    for name in (str(outside), f"{data}/../outside", "linked", "tiny", str(sibling), str(data)):
+        with pytest.raises(ModelError, match=r"is not in .*delete it yourself"):
+            remove_model(name, settings)
+    cache = tmp_path / "models--Systran--faster-whisper-base"
+    cache.mkdir()
+    (data / cache.name).symlink_to(cache)
+    with pytest.raises(ModelUnavailableError):
+        remove_model("base", settings)
+    check_model(outside)
+    check_model(sibling)
+    assert cache.exists()
+
+
+def test_remove_takes_shared_contents_nobody_else_uses(settings: FakeSettings, data: Path) -> None:
+    """The hub's library 2.x keeps some blobs once for all models of a cache."""
+    store = data / "blobs"
+    (store / "ab").mkdir(parents=True)
+    (store / ".huggingface-shared-blobs").write_text("1\n")
+    for repo, names in {"a/a": ("only-a", "both"), "b/b": ("both",)}.items():
+        snapshot = write_cache(data, repo, SMALL_FILES)
+        for name in names:
+            (store / "ab" / name).write_bytes(bytes(100))
+            (store / "ab" / f"{name}.refs").write_text("a hint")
+            (snapshot.parents[1] / "blobs" / name).symlink_to(Path("..", "..", "blobs", "ab", name))
+    remove_model("a/a", settings)
+    assert {path.name for path in (store / "ab").iterdir()} == {"both", "both.refs"}
+
+
+# Languages
+
+ALL = tuple(LANGUAGES)
+WITHOUT_YUE = tuple(code for code in LANGUAGES if code != "yue")
+
+
+@pytest.mark.parametrize(
+    ("name", "languages"),
+    [
+        ("tiny.en", ("en",)),
+        ("distil-small.en", ("en",)),
+        ("distil-large-v3.5", ("en",)),
+        ("someone/faster-whisper-small.en", ("en",)),
+        ("someone/whisper.en-ct2", ("en",)),
+        ("/models/base.en/", ("en",)),
+        ("someone/whisper.english", WITHOUT_YUE),
+        ("tiny", WITHOUT_YUE),
+        ("base.int8", WITHOUT_YUE),
+        ("large-v2", WITHOUT_YUE),
+        ("large", ALL),
+        ("large-v3-turbo", ALL),
+        ("someone/whisper-large-v3-ct2", ALL),
+        ("auto", WITHOUT_YUE),
+    ],
+)
+def test_languages_by_name(name: str, languages: tuple[str, ...]) -> None:
+    assert model_languages(name, None) == languages
+
+
+def folder_with(tmp_path: Path, **files: object) -> Path:
+    """Write a model folder; `lang_ids` and `extras` stand for what they are kept in."""
+    path = write_folder(tmp_path / "model", model_files())
+    if "tokens" in files:
+        (path / "vocabulary.json").write_text(json.dumps(files["tokens"]))
+    if "lang_ids" in files:
+        (path / "config.json").write_text(json.dumps({"lang_ids": files["lang_ids"]}))
+    if "extras" in files:
+        (path / "wyoming_whisper.json").write_text(json.dumps(files["extras"]))
+    return path
+
+
+def test_languages_by_files(tmp_path: Path) -> None:
+    assert model_languages("x/y", write_folder(tmp_path / "v2", model_files())) == WITHOUT_YUE
+    v3 = write_folder(tmp_path / "v3", model_files(n_tokens=51_866, yue=True))
+    assert model_languages("x/y", v3) == ALL
+    english = write_folder(tmp_path / "en", model_files(n_tokens=51_864))
+    assert model_languages("x/y", english) == ("en",)
+
+
+def test_languages_without_ids_are_all_tokens(tmp_path: Path) -> None:
+    assert model_languages("x/y", folder_with(tmp_path, lang_ids=None)) == WITHOUT_YUE
+
+
+def test_languages_of_a_small_vocabulary(tmp_path: Path) -> None:
+    tokens = ["a", "", "<|de|>", "<|en|>", "<|translate|>", "<|xx|>"]
+    path = folder_with(tmp_path, tokens=tokens, lang_ids=[2, 3, 5, 99, "x"])
+    assert model_languages("x/y", path) == ("en", "de")
+
+
+def test_languages_the_model_says_itself(tmp_path: Path) -> None:
+    path = folder_with(tmp_path, extras={"languages": ["en"], "tight_window": True})
+    assert model_languages("tiny", path) == ("en",)
+
+
+def test_damaged_extras(tmp_path: Path) -> None:
+    path = folder_with(tmp_path, extras=[])
+    with pytest.raises(ModelBrokenError, match=r"wyoming_whisper\.json is damaged"):
+        model_languages("tiny", path)
+
+
+# Without a network
+
+
+def test_local_files_only_says_so(settings: FakeSettings) -> None:
+    with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
+        ensure_model("tiny", replace(settings, local_files_only=True))
+
+
+def test_broken_local_folder_is_not_replaced(settings: FakeSettings, tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "mine", {**SMALL_FILES, "model.bin": b""})
+    with pytest.raises(ModelBrokenError, match=r"mine/model\.bin is empty"):
+        ensure_model(str(path), settings)
+
+
+def test_cached_int8_model_gets_its_tokenizer(settings: FakeSettings, data: Path) -> None:
+    files = {name: content for name, content in SMALL_FILES.items() if name != "tokenizer.json"}
+    snapshot = write_cache(data, "rhasspy/faster-whisper-tiny-int8", files)
+    assert ensure_model("tiny-int8", replace(settings, local_files_only=True)) == snapshot
+    assert (snapshot / "tokenizer.json").is_file()
+
+
+def test_hashes_are_the_hubs() -> None:
+    assert etag("x", b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git's
