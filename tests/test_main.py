@@ -256,6 +256,19 @@ def test_a_file_that_fails_leaves_the_others(
     assert second == f"wyoming-whisper: {long}: the audio is too long"
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_name_that_is_no_text_is_printed_escaped(
+    more: list[str],
+    transcriber: FakeTranscriber,
+    files: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = files[0].replace("one", "\udcff")
+    Path(files[0]).rename(name)
+    assert main(["transcribe", name, files[1], *more]) == 0
+    assert "\\udcff.wav" in capsys.readouterr().out
+
+
 def test_json_is_one_object_per_file(
     transcriber: FakeTranscriber, files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -377,14 +377,15 @@ def test_an_empty_options_file_changes_nothing(tmp_path: Path) -> None:
         ("options: other.yaml", "options in {path} is not an option"),
         ("beam_size: [1]", "beam_size in {path} is ['1'], but it must be a whole number"),
         ("beam_size: true", "whole number"),
-        ("model: {a: b}", "model in {path} is {'a': 'b'}, but it must be one value or a list"),
+        ("model: {a: b}", "model in {path} must be one value or a list"),
         ("model: [[a]]", "one value or a list"),
         ("debug: perhaps", "on or off"),
         ("debug: [true]", "on or off"),
         ("data_dir: []", "at least one folder"),
         ("- model", "NAME: VALUE"),
         ("tiny", "NAME: VALUE"),
-        ("model: 'tiny", "{path} can't be understood"),
+        ("debug: true\nmodel: *tiny", "{path} can't be understood: line 2: "),
+        ("model: 'tiny", "{path} can't be understood: line 1: "),
         ("model: !secret name", "{path} can't be understood"),
         ("? [a]\n: b", "{path} can't be understood"),
         ("model: \x07", "{path} can't be understood"),
@@ -545,6 +546,15 @@ def test_tokens_are_never_shown() -> None:
     assert "hf_abc" not in repr(settings)
     assert "hunter2" not in error(["--hass-token", "hunter2"])
     assert "hunter2" not in error(["--hass-tokn=hunter2"])
+
+
+@pytest.mark.parametrize(
+    "text", ["hf_token: 'hf_abc", "hf_token: [hf_abc]", "hf_token: {hf_abc: }"]
+)
+def test_a_broken_options_file_does_not_show_a_token(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_file(tmp_path / "options.yaml", text)
+    assert "hf_abc" not in str(caught.value)
 
 
 def test_the_hub_token_has_no_flag() -> None:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import difflib
+import io
 import json
 import logging
 import os
@@ -104,6 +105,8 @@ def _transcribe(argv: Sequence[str]) -> int:
     arguments = _transcribe_parser().parse(argv)
     settings = settings_from(vars(arguments), os.environ)
     _start_logging(settings)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     failed = False
     with _recogniser(arguments, settings) as recognise:
         for file in arguments.files:

@@ -336,7 +336,7 @@ class Settings:
         "what runs the model; auto is tensorrt where it can run, else faster-whisper",
         choices=("auto", "faster-whisper", "tensorrt"),
     )
-    device: str = _option("auto", SPEED, "auto, cpu, cuda or cuda:N", _device)
+    device: str = _option("auto", SPEED, "where the model runs: auto, cpu, cuda or cuda:N", _device)
     compute_type: str = _option(
         "default",
         SPEED,
@@ -539,7 +539,7 @@ def _from_file(path: Path) -> dict[str, _Given]:
         if raw is None or (raw == "" and key not in ("zeroconf", "vad_clip")):
             continue
         if not _is_raw(raw):
-            raise SettingsError(f"{origin} is {_shown(raw)}, but it must be one value or a list")
+            raise SettingsError(f"{origin} must be one value or a list")
         given[key] = _Given(raw, origin)
     return _without_addon_keys(given)
 
@@ -550,8 +550,7 @@ def _parse_options(path: Path) -> Mapping[Any, Any]:
     try:
         content = _from_json(text) if path.suffix == ".json" else _from_yaml(text)
     except ValueError as error:
-        reason = " ".join(str(error).split())  # YAML's take several lines
-        raise SettingsError(f"The options file {path} can't be understood: {reason}") from None
+        raise SettingsError(f"The options file {path} can't be understood: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, Mapping):
@@ -575,8 +574,12 @@ def _from_yaml(text: str) -> object:
 
     try:
         return cast("object", yaml.load(text, Loader))  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+    except yaml.MarkedYAMLError as error:
+        # Not str(error), which quotes the line: a token may stand there.
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"line {line}: {error.problem}") from None
+    except yaml.YAMLError:
+        raise ValueError("it has characters that are not text") from None
 
 
 def _is_raw(value: object) -> bool:
