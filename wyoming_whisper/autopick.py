@@ -171,7 +171,7 @@ def ensure_auto(settings: ModelSettings, *, stop: threading.Event | None = None)
     name = pick_model(settings)
     try:
         return ensure_model(name, settings, stop=stop)
-    except ModelUnavailableError as error:
+    except ModelError as error:
         found = _best_cached(name, settings)
         if found is None or (stop is not None and stop.is_set()):
             raise ModelUnavailableError(

@@ -14,6 +14,7 @@ import errno
 import importlib
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
@@ -29,7 +30,7 @@ from .errors import ModelBrokenError, ModelError, ModelUnavailableError, Unknown
 from .models import BUNDLED, matches_hash
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoSibling
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -181,18 +182,38 @@ class Progress:
 
 def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
     """Return the commit and the files that a model needs. Raises what the hub's library raises."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=job.endpoint, token=job.token)
-    info = api.model_info(job.repo, revision="main", files_metadata=True, timeout=TIMEOUT_S)
+    info = _ask(job)
     siblings = [s for s in info.siblings or () if _wanted(s.rfilename)]
-    if "model.bin" not in {sibling.rfilename for sibling in siblings} or not info.sha:
+    if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):  # becomes the name of a folder
+        raise ModelUnavailableError(
+            f"{job.endpoint} doesn't say which revision of {job.repo} it has"
+        )
+    if "model.bin" not in {sibling.rfilename for sibling in siblings}:
         raise ModelBrokenError(
             f"{job.repo} on {job.endpoint} has no model.bin: it is not a CTranslate2 model "
             "(look for one named faster-whisper)"
         )
-    files = [_remote_file(job, info.sha, sibling) for sibling in siblings]
-    return info.sha, sorted(files, key=lambda file: file.size)  # what is missing shows early
+    commit = str(info.sha)
+    files = [_remote_file(job, commit, sibling) for sibling in siblings]
+    return commit, sorted(files, key=lambda file: file.size)  # what is missing shows early
+
+
+def _ask(job: _Job) -> ModelInfo:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    api = HfApi(endpoint=job.endpoint, token=job.token)
+    try:
+        return api.model_info(job.repo, revision="main", files_metadata=True, timeout=TIMEOUT_S)
+    except HFValidationError as error:
+        raise UnknownModelError(f"{job.repo} is no name of a hub repository: {error}") from error
+    except _network_errors():
+        raise
+    except Exception as error:  # whatever a captive portal's page does to the hub's parser
+        raise ModelUnavailableError(
+            f"{job.endpoint} doesn't answer as a model hub does ({error}): is there a login page "
+            "or proxy between, or is HF_ENDPOINT wrong?"
+        ) from error
 
 
 def _wanted(name: str) -> bool:
@@ -259,17 +280,20 @@ def _receive(job: _Job, url: str, partial: Path, size: int, progress: Progress) 
             partial.unlink()
             done = 0
         if done < size or size == 0:
-            _stream(job, url, partial, done, progress)
+            _stream(job, url, partial, (done, size), progress)
         if _size(partial) < size:
             raise ConnectionError(f"the connection closed after {_size(partial)} of {size} bytes")
 
     _retry(job, receive_rest, progressed=lambda: _size(partial))
 
 
-def _stream(job: _Job, url: str, partial: Path, done: int, progress: Progress) -> None:
-    """Append what the server still sends to `partial`, of which `done` bytes are here."""
+def _stream(
+    job: _Job, url: str, partial: Path, extent: tuple[int, int], progress: Progress
+) -> None:
+    """Append what the server still sends to `partial`; `extent`: bytes here, bytes expected."""
     hub: Any = importlib.import_module("huggingface_hub.utils")  # typed, but exports nothing
     headers = hub.build_hf_headers(token=job.token)
+    done, size = extent
     headers["Accept-Encoding"] = "identity"  # sizes and ranges are those of the file
     if done:
         headers["Range"] = f"bytes={done}-"
@@ -287,7 +311,9 @@ def _stream(job: _Job, url: str, partial: Path, done: int, progress: Progress) -
                 job.check_stop()
                 out.write(block)
                 done += len(block)
-                progress.show(done)
+                progress.show(min(done, size))
+                if done > size:  # not what was announced: no reason to fill the disk with it
+                    break
 
 
 def _size(path: Path) -> int:
@@ -405,6 +431,7 @@ def _final(error: Exception, job: _Job) -> Exception | None:
 
 def _unreachable(job: _Job, error: Exception) -> str:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = re.sub(r"\?\S+", "", reason)  # a signed URL's query is as good as a password
     return (
         f"{job.repo} can't be downloaded from {job.endpoint} ({reason}; "
         f"{len(RETRY_DELAYS_S) + 1} tries): when this machine is online again, start again or run "

@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _info(self, repo: str, auth: str | None) -> None:
         if fault := self._fault("info"):
-            self._send(fault.status or 500, b"{}")
+            self._send(fault.status or 500, fault.content or b"{}")
         elif repo not in self.standin.repos:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif repo in self.standin.gated and auth != "Bearer good":

@@ -132,6 +132,32 @@ def test_unknown_repository(hub: HubStandin, tmp_path: Path) -> None:
         download_model("nobody/nothing", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>log in</html>", "login page or proxy between"),
+        (b'{"id": "x"}', "doesn't say which revision"),
+        (b'{"id": "x", "sha": "../../x"}', "doesn't say which revision"),
+        (b"[]", "login page or proxy between"),
+    ],
+)
+def test_something_else_answers(hub: HubStandin, tmp_path: Path, body: bytes, message: str) -> None:
+    hub.faults["info"] = [Fault(status=200, content=body)]
+    with pytest.raises(ModelUnavailableError, match=message):
+        download_model(REPO, tmp_path)
+
+
+def test_name_that_no_repository_can_have(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError, match=r"x/y\.git is no name of a hub repository"):
+        download_model("x/y.git", tmp_path)
+
+
+def test_endless_answer_is_cut(hub: HubStandin, tmp_path: Path) -> None:
+    hub.faults["model.bin"] = [Fault(content=WEIGHTS + bytes(10_000_000))] * 2
+    with pytest.raises(ModelBrokenError, match="wrong hash"):
+        download_model(REPO, tmp_path)
+
+
 def test_repository_of_something_else(hub: HubStandin, tmp_path: Path) -> None:
     hub.repos["openai/whisper-tiny"] = {"config.json": b"{}", "model.safetensors": b""}
     with pytest.raises(ModelBrokenError, match=r"no model\.bin: it is not a CTranslate2 model"):
