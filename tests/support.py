@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -20,7 +22,30 @@ from wyoming_whisper.server import Server
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
+AUDIO = Path(__file__).parent / "audio"
 TIMEOUT_SECONDS = 20.0  # far more than anything here takes; only a hang reaches it
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording in tests/audio and what is said in it."""
+
+    file: str
+    text: str
+    kind: str
+    """clean, noisy, long, silence or noise."""
+    voice: str
+
+
+def clips(*kinds: str) -> list[Clip]:
+    """Return the clips of these kinds, or all."""
+    found = [Clip(**label) for label in json.loads((AUDIO / "labels.json").read_text())]
+    return [clip for clip in found if not kinds or clip.kind in kinds]
+
+
+def words(text: str) -> list[str]:
+    """Return the words as the official server's tests compare them."""
+    return re.sub("[^a-z' ]", "", text.lower()).split()
 
 
 @dataclass
@@ -66,13 +91,17 @@ async def run_server(
     server = Server(Settings(**(values | settings)), open_transcriber)  # type: ignore[arg-type]
     running = asyncio.create_task(server.run())
     try:
-        while not (tmp_path / "socket").exists() and not running.done():
-            await asyncio.sleep(0.005)
+        await _until_listening(tmp_path / "socket", running)
         yield server
     finally:
         if not server.stopping:
             server.stop()
         await asyncio.wait_for(running, TIMEOUT_SECONDS)
+
+
+async def _until_listening(path: Path, running: asyncio.Task[None]) -> None:
+    while not path.exists() and not running.done():  # noqa: ASYNC110, ASYNC240 - a file tells nobody
+        await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

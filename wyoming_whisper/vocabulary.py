@@ -78,7 +78,10 @@ def tokenizer_json(path: Path) -> str:
 def _rebuild(tokens: Sequence[str]) -> dict[str, Any]:
     """Return Whisper's `tokenizer.json`: byte-level BPE, nothing normalized, special tokens."""
     special = {token: i for i, token in enumerate(tokens) if _SPECIAL.fullmatch(token)}
-    vocab = {token: i for i, token in enumerate(tokens) if token not in special}
+    # A nameless token behind the special ones only tells CTranslate2 that a model is multilingual;
+    # as text it would shift their ids, which `tokenizers` counts on from the end of the text.
+    last_text = min(special.values(), default=len(tokens))
+    vocab = {token: i for i, token in enumerate(tokens[:last_text])}
     byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
     return {
         "version": "1.0",

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import ModelBrokenError, SettingsError
 from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
@@ -47,7 +49,8 @@ class CTranslate2Inference:
         """Return the encoder's output, shape = (1, n_frames // 2, n_audio_state)."""
         import ctranslate2
 
-        return self._model.encode(ctranslate2.StorageView.from_array(mel[None]))
+        batch = np.ascontiguousarray(mel[None])
+        return self._model.encode(ctranslate2.StorageView.from_array(batch))
 
     def detect_language(self, audio_features: Any) -> list[tuple[str, float]]:
         """Return (code, probability), likeliest first."""

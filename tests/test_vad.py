@@ -1,0 +1,68 @@
+"""Spans of speech from probabilities; Silero itself on real sound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support import AUDIO, clips
+from wyoming_whisper.client import read_audio
+from wyoming_whisper.vad import FRAME_SAMPLES, SileroVad, Span, SpanOptions, cut, speech_spans
+
+F = FRAME_SAMPLES
+NO_PAD = SpanOptions(pad_seconds=0.0, min_silence_seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "options", "spans"),
+    [
+        ([], NO_PAD, []),
+        ([0.1, 0.4, 0.1], NO_PAD, []),
+        ([0.0, 0.9, 0.9, 0.0], NO_PAD, [(F, 3 * F)]),
+        ([0.9, 0.9], NO_PAD, [(0, 2 * F)]),
+        # once begun, a span goes on until the probability falls clearly below the threshold
+        ([0.6, 0.4, 0.36, 0.3, 0.4], NO_PAD, [(0, 3 * F)]),
+        # a pause of 3 frames (96 ms) is shorter than 0.1 s, one of 4 is longer
+        ([0.9, 0, 0, 0, 0.9], NO_PAD, [(0, 5 * F)]),
+        ([0.9, 0, 0, 0, 0, 0.9], NO_PAD, [(0, F), (5 * F, 6 * F)]),
+        ([0.9, 0, 0, 0, 0, 0.9, 0.9], SpanOptions(0.5, 0.05, 0.1, 0.0), [(5 * F, 7 * F)]),
+    ],
+)
+def test_probabilities_become_spans(
+    probabilities: list[float], options: SpanOptions, spans: list[Span]
+) -> None:
+    found = np.array(probabilities, np.float32)
+    assert speech_spans(found, len(found) * F, options) == spans
+
+
+def test_padding_stays_inside_and_neighbours_share_a_narrow_gap() -> None:
+    options = SpanOptions(pad_seconds=4 * F / 16000, min_silence_seconds=0.1)
+    found = np.zeros(40, np.float32)
+    found[[2, 10, 30]] = 1.0
+    spans = speech_spans(found, 40 * F - 7, options)
+    assert spans == [(0, 7 * F - F // 2), (7 * F - F // 2, 15 * F), (26 * F, 35 * F)]
+    found = np.zeros(12, np.float32)
+    found[[1, 6]] = 1.0
+    spans = speech_spans(found, 12 * F, options)
+    assert spans == [(0, 4 * F), (4 * F, 11 * F)]
+
+
+def test_cut_keeps_only_the_spans() -> None:
+    samples = np.arange(10, dtype=np.float32)
+    assert cut(samples, [(1, 3), (5, 6)]).tolist() == [1, 2, 5]
+    assert cut(samples, [(2, 4)]).tolist() == [2, 3]
+
+
+def test_silero_hears_every_voice_and_no_silence() -> None:
+    vad = SileroVad()
+    for clip in clips():
+        samples = read_audio(str(AUDIO / clip.file))
+        heard = vad.probabilities(samples).max() >= 0.5
+        assert heard == bool(clip.text), clip
+
+
+def test_probabilities_cover_a_last_short_frame() -> None:
+    vad = SileroVad()
+    assert len(vad.probabilities(np.zeros(0, np.float32))) == 0
+    assert len(vad.probabilities(np.zeros(1, np.float32))) == 1
+    assert len(vad.probabilities(np.zeros(513, np.float32))) == 2
