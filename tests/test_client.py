@@ -19,13 +19,18 @@ from wyoming.event import Event, Eventable, async_read_event, async_write_event
 from wyoming.info import AsrProgram, Attribution, Info
 
 from wyoming_whisper.client import (
-    ServerUnavailableError,
     describe,
     dial_address,
     read_audio,
     transcribe_remote,
 )
-from wyoming_whisper.errors import AudioError, ProtocolError, SettingsError, TranscribeError
+from wyoming_whisper.errors import (
+    AudioError,
+    ProtocolError,
+    ServerUnavailableError,
+    SettingsError,
+    TranscribeError,
+)
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -14,8 +14,11 @@ from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from wyoming_whisper import __version__, settings
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.client import ServerUnavailableError
-from wyoming_whisper.errors import ModelUnavailableError, TranscribeError
+from wyoming_whisper.errors import (
+    ModelUnavailableError,
+    ServerUnavailableError,
+    TranscribeError,
+)
 from wyoming_whisper.models import ModelEntry
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription

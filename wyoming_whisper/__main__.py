@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import SettingsError, TranscribeError, WyomingWhisperError
+from .errors import ServerUnavailableError, SettingsError, TranscribeError, WyomingWhisperError
 from .settings import OPTIONS, OptionParser, Settings, settings_from
 
 if TYPE_CHECKING:
@@ -293,8 +293,6 @@ def _health(argv: Sequence[str]) -> int:
 
 
 def _state(uri: str, info: Info) -> str:
-    from .client import ServerUnavailableError
-
     if not info.asr:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]

@@ -26,7 +26,13 @@ from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_read_event, write_event
 from wyoming.info import Describe, Info
 
-from .errors import AudioError, ProtocolError, SettingsError, TranscribeError, WyomingWhisperError
+from .errors import (
+    AudioError,
+    ProtocolError,
+    ServerUnavailableError,
+    SettingsError,
+    TranscribeError,
+)
 from .transcriber import SAMPLE_RATE, Samples, Transcription
 
 T = TypeVar("T")
@@ -35,12 +41,6 @@ SAMPLES_PER_CHUNK = 1024
 """As Home Assistant's satellites send them."""
 
 _LISTENING_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
-
-
-class ServerUnavailableError(WyomingWhisperError):
-    """A server can't be reached, or left without an answer."""
-
-    code = "server-unavailable"
 
 
 # -- audio files ---------------------------------------------------------------------------

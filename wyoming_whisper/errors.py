@@ -8,7 +8,9 @@ WyomingWhisperError
 │   └── ModelBrokenError       its files are cut off or corrupt
 ├── ProtocolError          a peer sent what Wyoming doesn't know (carries a code)
 ├── AudioError             audio that can't be understood (carries a code)
-└── TranscribeError        the backend failed on one request
+├── ServerUnavailableError a server asked by a command can't be reached, or left without an answer
+└── TranscribeError        the request can't be answered, or the backend failed on it
+    └── UnknownLanguageError   Whisper, or this model, does not know it
 """
 
 from __future__ import annotations
@@ -61,6 +63,12 @@ class AudioError(WyomingWhisperError):
     """Audio in a format, size or order that can't be understood."""
 
     code = "invalid-audio"
+
+
+class ServerUnavailableError(WyomingWhisperError):
+    """A server can't be reached, or left without an answer."""
+
+    code = "server-unavailable"
 
 
 class TranscribeError(WyomingWhisperError):

@@ -333,7 +333,7 @@ class Settings:
     backend: str = _option(
         "auto",
         SPEED,
-        "what runs the model; auto is tensorrt where it can run, else faster-whisper",
+        "what runs the model; auto is faster-whisper, tensorrt is not in this version yet",
         choices=("auto", "faster-whisper", "tensorrt"),
     )
     device: str = _option("auto", SPEED, "where the model runs: auto, cpu, cuda or cuda:N", _device)
