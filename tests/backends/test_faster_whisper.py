@@ -285,3 +285,22 @@ def test_settings_are_not_changed_by_opening(tmp_path: Path) -> None:
     before = dataclasses.asdict(settings)
     open_transcriber(settings)
     assert dataclasses.asdict(settings) == before
+
+
+def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = copied(tmp_path)
+    (folder / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    asked: list[bool] = []
+
+    def ensure(name: str, settings: Settings, *, verify: bool = False) -> Path:
+        assert name == "tiny"
+        asked.append(verify)
+        return BUNDLED_FOLDER if verify else folder
+
+    monkeypatch.setattr("wyoming_whisper.models.ensure_model", ensure)
+    transcriber = open_transcriber(Settings(model="tiny", data_dir=(tmp_path,)))
+    assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text == ""
+    assert asked == [False, True]
+    assert str(folder) in caplog.text

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
-from ..errors import SettingsError
+from ..errors import ModelBrokenError, SettingsError
 
 if TYPE_CHECKING:
     from ..settings import Settings
     from ..transcriber import Transcriber
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def open_transcriber(settings: Settings) -> Transcriber:
@@ -21,10 +24,16 @@ def open_transcriber(settings: Settings) -> Transcriber:
             "--backend tensorrt is not in this version yet; use --backend faster-whisper "
             "(with --device cuda on an NVIDIA GPU), or auto"
         )
-    from ..autopick import ensure_auto
-    from ..models import ensure_model
+    from ..models import AUTO, ensure_model
     from .faster_whisper import open_faster_whisper
 
-    if settings.model == "auto":
-        return open_faster_whisper(settings, ensure_auto(settings))
-    return open_faster_whisper(settings, ensure_model(settings.model, settings))
+    path = ensure_model(settings.model, settings)
+    try:
+        return open_faster_whisper(settings, path)
+    except ModelBrokenError as error:
+        # It looked whole, so its content is what is damaged: compare, and fetch it again.
+        _LOGGER.warning("%s; comparing its files with their hashes", error)
+        from ..autopick import pick_model
+
+        name = pick_model(settings) if settings.model == AUTO else settings.model
+        return open_faster_whisper(settings, ensure_model(name, settings, verify=True))
