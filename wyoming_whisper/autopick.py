@@ -55,9 +55,10 @@ Measured with official shapes on two cores: 72 ms (tiny) and 164 ms (base) for 8
 times what the encoder's rates say."""
 
 SHORT_POSITIONS = 250
-MEASURE_RUNS = 4
-MEASURE_S = 2.0
-"""No further runs after this; a Raspberry Pi has better to do at its start."""
+MEASURE_RUNS = 2
+MEASURE_S = 0.5
+"""A window is encoded so often, and so long: many short runs find a quiet moment on a busy machine,
+and a slow one isn't kept for long."""
 GUESSED_FLOPS = {"AVX512_VNNI": 150e9, "AVX512F": 80e9, "AVX2": 60e9, "NEON": 15e9}
 """Per core, of int8 matrices, where nothing could be measured."""
 
@@ -145,7 +146,7 @@ def pick_model(settings: ModelSettings) -> str:
     """Return the name of the stock model that suits this machine and the language set.
 
     Remembered in the first data folder, so that it is the same at the next start; decided anew,
-    within about MEASURE_S, when machine, version or the options that matter change.
+    within seconds, when machine, version or the options that matter change.
     """
     machine = look_at_machine(settings)
     english = language_code(settings.language or "") == "en"
@@ -380,7 +381,7 @@ def _best_time(model: Any, mel: npt.NDArray[np.float32]) -> float:
     features = ctranslate2.StorageView.from_array(mel)
     model.encode(features, to_cpu=True)  # the first run allocates
     times: list[float] = []
-    while len(times) < MEASURE_RUNS and sum(times) < MEASURE_S / 2:
+    while len(times) < MEASURE_RUNS or sum(times) < MEASURE_S:
         start = time.perf_counter()
         model.encode(features, to_cpu=True)
         times.append(time.perf_counter() - start)
