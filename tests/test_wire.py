@@ -50,7 +50,10 @@ GOOD = {
         [Event("x", {"a": 3, "b": 2})],
     ),
     "payload": (b'{"type":"x","payload_length":3}\nabc', [Event("x", {}, b"abc")]),
-    "payload with newlines": (b'{"type":"x","payload_length":3}\n\n\n\n', [Event("x", {}, b"\n\n\n")]),
+    "payload with newlines": (
+        b'{"type":"x","payload_length":3}\n\n\n\n',
+        [Event("x", {}, b"\n\n\n")],
+    ),
     "zero lengths": (b'{"type":"x","data_length":0,"payload_length":0}\n', [Event("x")]),
     "null lengths": (b'{"type":"x","data_length":null,"payload_length":null}\n', [Event("x")]),
     "two": (
@@ -87,7 +90,10 @@ BAD = {
         str(MAX_PAYLOAD_BYTES),
     ),
     "too deep": (b'{"type":"x","data":' + b'{"a":' * 10_000 + b"\n", "not JSON"),
-    "header too long": (b'{"type":"' + b"x" * 2 * MAX_HEADER_BYTES + b'"}\n', str(MAX_HEADER_BYTES)),
+    "header too long": (
+        b'{"type":"' + b"x" * 2 * MAX_HEADER_BYTES + b'"}\n',
+        str(MAX_HEADER_BYTES),
+    ),
 }
 
 

@@ -148,8 +148,7 @@ class Server:
 
     async def _listen_unix(self, path: Path) -> asyncio.Server:
         try:
-            if _is_socket(path) and not _is_stale(path):
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            _refuse_used_socket(path)
             server = await asyncio.start_unix_server(self._connected, path, limit=MAX_HEADER_BYTES)
         except OSError as error:
             raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
@@ -242,6 +241,12 @@ def _expected_languages(settings: Settings) -> tuple[str, ...]:
         with contextlib.suppress(ModelUnavailableError, ModelBrokenError):
             path = find_model(settings.model, settings)
     return model_languages(settings.model, path)
+
+
+def _refuse_used_socket(path: Path) -> None:
+    """Raise what a used port raises; asyncio would silently take the socket away."""
+    if _is_socket(path) and not _is_stale(path):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def _is_socket(path: Path) -> bool:
