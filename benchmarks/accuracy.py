@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from benchmarks import report
@@ -95,8 +95,13 @@ class Score:
         return sum(result.error is not None for result in self.results)
 
     @property
-    def seconds(self) -> float:
+    def mean_seconds(self) -> float:
         return mean(result.seconds for result in self.results)
+
+    @property
+    def median_seconds(self) -> float:
+        """Without the clips that were tried again and again, which weigh heavily in the mean."""
+        return median(result.seconds for result in self.results)
 
 
 Key = tuple[str, str, str]
@@ -150,15 +155,20 @@ def measure(args: argparse.Namespace, clips: Sequence[Clip]) -> list[Result]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with running(_our_programs(args), folder / "ours") as servers:
-            # The first command may wait for the model; afterwards our beam is known.
-            for server in servers:
-                asyncio.run(say(server.uri, with_silence(clips[0].samples)))
+            _warm_up(servers, clips[0])
             others = [] if args.no_official else _official_programs(args, servers[0].beam_size())
             with running(others, folder / "official") as official_servers:
-                for server in official_servers:
-                    asyncio.run(say(server.uri, with_silence(clips[0].samples)))
+                _warm_up(official_servers, clips[0])
                 everyone = [*servers, *official_servers]
                 return transcribe_all(everyone, clips, args.noise, args.chunk_ms)
+
+
+def _warm_up(servers: Sequence[Server], clip: Clip) -> None:
+    """Wait until every model is ready: the first command may have to. Then our beam is known."""
+    for server in servers:
+        heard = asyncio.run(say(server.uri, with_silence(clip.samples)))
+        if heard.error:
+            raise BenchmarkError(f"{server.name}: {heard.error}")
 
 
 def _our_programs(args: argparse.Namespace) -> list[Program]:
@@ -219,19 +229,14 @@ def _cell(score: Score) -> str:
 
 def details(gathered: dict[Key, Score]) -> str:
     """Return a table with one row for each kind, condition and server."""
-    fastest = {
-        (kind, condition): score.seconds
-        for (kind, condition, server), score in gathered.items()
-        if server == _names(gathered)[0]
-    }
+    first = _names(gathered)[0]
     head = ["clips", "condition", "server", "words", "S", "D", "I", "WER", "right", "empty"]
-    head += ["wrong", "failed", "s/clip", "time"]
+    head += ["wrong", "failed", "mean s", "median s", "time"]
     rows = []
     for (kind, condition, server), score in gathered.items():
-        numbers = _numbers(score)
-        rows.append(
-            [kind, condition, server, *numbers, _ratio(score.seconds, fastest[kind, condition])]
-        )
+        of_ours = gathered[kind, condition, first].median_seconds
+        time = report.times(score.median_seconds, of_ours)
+        rows.append([kind, condition, server, *_numbers(score), time])
     return report.table(head, rows)
 
 
@@ -243,12 +248,9 @@ def _numbers(score: Score) -> list[str]:
         report.percent(errors.errors, errors.words),
         report.percent(score.right, len(score.results)),
         *map(str, (score.empty, score.wrong, score.failed)),
-        f"{score.seconds:.3f}",
+        f"{score.mean_seconds:.3f}",
+        f"{score.median_seconds:.3f}",
     ]
-
-
-def _ratio(seconds: float, ours_seconds: float) -> str:
-    return report.times(seconds, ours_seconds)
 
 
 def _names(gathered: dict[Key, Score]) -> list[str]:
@@ -268,7 +270,8 @@ def as_json(gathered: dict[Key, Score]) -> list[dict[str, Any]]:
             "empty": score.empty,
             "wrong": score.wrong,
             "failed": score.failed,
-            "mean_seconds": round(score.seconds, 4),
+            "mean_seconds": round(score.mean_seconds, 4),
+            "median_seconds": round(score.median_seconds, 4),
         }
         for (kind, condition, server), score in gathered.items()
     ]

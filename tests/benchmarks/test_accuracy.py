@@ -209,13 +209,14 @@ def test_score() -> None:
     score = Score(
         [
             result("ours", "Turn on the lamp."),
-            result("ours", "turn off the lamp", seconds=0.3),
+            result("ours", "turn off the lamp", seconds=0.6),
             result("ours", "", error="it broke", seconds=0.2),
         ]
     )
     assert (score.right, score.empty, score.wrong, score.failed) == (1, 1, 1, 1)
     assert score.errors == WordErrors(1, 4, 0, 12)
-    assert score.seconds == pytest.approx(0.2)
+    assert score.mean_seconds == pytest.approx(0.3)
+    assert score.median_seconds == pytest.approx(0.2)
 
 
 def test_silence_is_right_when_nothing_is_written() -> None:
@@ -240,11 +241,25 @@ def test_tables() -> None:
     ]
     lines = details(gathered).splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    head = "server words S D I WER right empty wrong failed s/clip time"
+    head = "server words S D I WER right empty wrong failed mean s median s time"
     assert " ".join(rows[0][2:]) == head
     assert [row[2:] for row in rows[2:4]] == [
-        ["ours", "4", "0", "0", "0", "0.0 %", "100.0 %", "0", "0", "0", "0.100", "1.00x"],
-        ["official", "4", "1", "0", "0", "25.0 %", "0.0 %", "0", "1", "0", "0.300", "3.00x"],
+        ["ours", "4", "0", "0", "0", "0.0 %", "100.0 %", "0", "0", "0", "0.100", "0.100", "1.00x"],
+        [
+            "official",
+            "4",
+            "1",
+            "0",
+            "0",
+            "25.0 %",
+            "0.0 %",
+            "0",
+            "1",
+            "0",
+            "0.300",
+            "0.300",
+            "3.00x",
+        ],
     ]
 
 
@@ -279,7 +294,7 @@ def test_our_server_with_the_bundled_model(
     assert not any(row["written"] for row in written["results"] if not row["said"])
     told = capsys.readouterr().out
     assert "| real " in told
-    assert "s/clip" in told
+    assert "median s" in told
 
 
 def test_no_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
