@@ -21,6 +21,7 @@ from wyoming.event import Event
 from wyoming_whisper.server import Server
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from wyoming_whisper.vad import FRAME_SAMPLES
 
 AUDIO = Path(__file__).parent / "audio"
 TIMEOUT_SECONDS = 20.0  # far more than anything here takes; only a hang reaches it
@@ -46,6 +47,39 @@ def clips(*kinds: str) -> list[Clip]:
 def words(text: str) -> list[str]:
     """Return the words as the official server's tests compare them."""
     return re.sub("[^a-z' ]", "", text.lower()).split()
+
+
+class LoudnessVad:
+    """Takes whatever is loud for speech, so that tests can speak without a voice."""
+
+    def stream(self) -> LoudnessVad:
+        return LoudnessVad()
+
+    def __init__(self) -> None:
+        self._rest = np.zeros(0, np.float32)
+
+    def push(self, samples: Samples) -> Samples:
+        samples = np.concatenate([self._rest, samples])
+        whole = len(samples) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._rest = samples[whole:]
+        loudest = np.abs(samples[:whole].reshape(-1, FRAME_SAMPLES)).max(axis=1)
+        return np.asarray(loudest > 0.1, np.float32)
+
+    def finish(self) -> Samples:
+        missing = -len(self._rest) % FRAME_SAMPLES
+        return self.push(np.zeros(missing, np.float32))
+
+
+LOUD = b"\x00\x40" * 160
+"""10 ms of sound, 16-bit."""
+
+
+def loud(seconds: float) -> Samples:
+    return np.full(round(seconds * 16000), 0.5, np.float32)
+
+
+def quiet(seconds: float) -> Samples:
+    return np.zeros(round(seconds * 16000), np.float32)
 
 
 @dataclass
@@ -146,7 +180,7 @@ class Client:
         await self.send(Transcribe(language=language).event())
         await self.send(AudioStart(16000, 2, 1).event())
         if samples is None:
-            samples = np.zeros(round(seconds * 16000), np.float32)
+            samples = loud(seconds)
         audio = (samples * 32767).astype("<i2").tobytes()
         for start in range(0, len(audio), 320):
             await self.send(AudioChunk(16000, 2, 1, audio[start : start + 320]).event())

@@ -14,12 +14,17 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info, SelectProgram
 from wyoming.ping import Ping
 
-from tests.support import Client, FakeTranscriber, connected, run_server
+from tests.support import LOUD, Client, FakeTranscriber, LoudnessVad, connected, run_server
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError, TranscribeError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Transcriber
 
 DESCRIBE = Describe().event()
+
+
+@pytest.fixture(autouse=True)
+def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
 
 
 async def test_a_command_is_answered_with_text_and_language(tmp_path: Path) -> None:
@@ -41,7 +46,7 @@ async def test_several_commands_follow_each_other_on_one_connection(tmp_path: Pa
 async def test_a_second_audio_start_starts_afresh(tmp_path: Path) -> None:
     async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
         await client.send(AudioStart(16000, 2, 1).event())
-        await client.send(AudioChunk(16000, 2, 1, bytes(6400)).event())
+        await client.send(AudioChunk(16000, 2, 1, 20 * LOUD).event())
         await client.speak(0.1, language="en")
         assert (await client.transcript()).text == "1600 samples in en"
 
@@ -59,7 +64,7 @@ async def test_audio_stop_without_audio_gives_an_empty_transcript(
 
 async def test_chunks_need_no_audio_start(tmp_path: Path) -> None:
     async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
-        await client.send(AudioChunk(16000, 2, 1, bytes(320)).event())
+        await client.send(AudioChunk(16000, 2, 1, LOUD).event())
         await client.send(AudioStop().event())
         assert (await client.transcript()).text == "160 samples in None"
 
@@ -76,6 +81,7 @@ async def test_names_and_terms_reach_the_transcriber(tmp_path: Path) -> None:
     async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as client:
         request = Transcribe(transcript_names=["Brimlow"], transcript_terms=["heat pump"])
         await client.send(request.event())
+        await client.send(AudioChunk(16000, 2, 1, LOUD).event())
         await client.send(AudioStop().event())
         await client.transcript()
     assert fake.requests[0][1].names == ("Brimlow", "heat pump")
@@ -109,7 +115,7 @@ async def test_the_configured_language_serves_before_any_transcribe(tmp_path: Pa
         run_server(tmp_path, lambda _: FakeTranscriber(), language="de"),
         Client(tmp_path) as client,
     ):
-        await client.send(AudioChunk(16000, 2, 1, bytes(320)).event())
+        await client.send(AudioChunk(16000, 2, 1, LOUD).event())
         await client.send(AudioStop().event())
         assert (await client.transcript()).text == "160 samples in de"
 
@@ -236,7 +242,7 @@ async def test_an_error_arrives_although_the_client_is_still_sending(tmp_path: P
     async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
         await client.send(Transcribe(language="tlh").event())
         for _ in range(50):
-            await client.send(AudioChunk(16000, 2, 1, bytes(3200)).event())
+            await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
         assert (await client.error()).code == "unknown-language"
 
 

@@ -31,7 +31,7 @@ def test_every_option_is_in_the_table_with_its_default_and_help(
 def _written(default: object) -> str:
     if default is None:
         return ""
-    return "off" if default is False else f"`{default}`"
+    return {True: "on", False: "off"}[default] if isinstance(default, bool) else f"`{default}`"
 
 
 @pytest.mark.parametrize("command", ["script/run", "script/test", "script/lint", "script/format"])

@@ -1,91 +1,251 @@
-"""Chunks to samples: formats, streaming, bounds."""
+"""Work that begins before the audio ends: when, how often, and that it changes no answer."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wyoming.audio import AudioChunk
+from wyoming.audio import AudioChunk, AudioStop
+from wyoming.ping import Ping
 
+from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from wyoming_whisper import utterance
 from wyoming_whisper.errors import AudioError
-from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
-from wyoming_whisper.utterance import PcmFormat, Utterance
+from wyoming_whisper.scheduler import Job
+from wyoming_whisper.speech import transcribe_speech
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+from wyoming_whisper.utterance import MAX_EAGER_JOBS, Utterance
+from wyoming_whisper.vad import SpanOptions, Vad
+
+SPANS = SpanOptions(pad_before_seconds=0.4, pad_after_seconds=0.3)
 
 
-def tone(hertz: float, rate: int, seconds: float = 1.0) -> Samples:
-    times = np.arange(round(rate * seconds)) / rate
-    return (0.5 * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
+@pytest.fixture(autouse=True)
+def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
 
 
-def pcm16(samples: Samples) -> bytes:
-    return np.round(samples * 32767).astype("<i2").tobytes()
+@asynccontextmanager
+async def speaking(
+    tmp_path: Path, fake: FakeTranscriber, **settings: object
+) -> AsyncIterator[Client]:
+    async with (
+        run_server(tmp_path, lambda _: fake, **settings) as server,
+        Client(tmp_path) as client,
+    ):
+        await asyncio.wrap_future(server.opened)
+        yield client
 
 
-def collect(audio: bytes, rate: int, step: int) -> Samples:
-    gathered = Utterance()
-    for start in range(0, len(audio), step):
-        gathered.add(AudioChunk(rate, 2, 1, audio[start : start + step]))
-    return gathered.finish()
+async def say(client: Client, *parts: Samples) -> None:
+    audio = (np.concatenate(parts) * 32767).astype("<i2").tobytes()
+    for start in range(0, len(audio), 1024):
+        await client.send(AudioChunk(16000, 2, 1, audio[start : start + 1024]).event())
+    await client.ask(Ping().event())  # all of it has been heard
 
 
-@pytest.mark.parametrize(
-    ("width", "audio", "samples"),
-    [
-        (1, bytes([0, 64, 128, 192, 255]), [-1.0, -0.5, 0.0, 0.5, 127 / 128]),
-        (2, b"\x00\x80\x00\x00\xff\x7f", [-1.0, 0.0, 32767 / 32768]),
-        (3, b"\x00\x00\x80\x00\x00\x00\x00\x00\x40", [-1.0, 0.0, 0.5]),
-        (4, b"\x00\x00\x00\x80\x00\x00\x00\xc0\x00\x00\x00\x40", [-1.0, -0.5, 0.5]),
-    ],
-)
-def test_every_width_has_its_full_scale(width: int, audio: bytes, samples: list[float]) -> None:
-    assert PcmFormat(16000, width, 1).to_mono(audio).tolist() == samples
+async def started(fake: FakeTranscriber, n_requests: int) -> None:
+    while len(fake.requests) < n_requests:  # noqa: ASYNC110 - it is another thread's
+        await asyncio.sleep(0.005)
 
 
-def test_channels_are_averaged_not_added_or_dropped() -> None:
-    audio = np.array([[16384, -8192], [8192, 8192]], "<i2").tobytes()
-    assert PcmFormat(16000, 2, 2).to_mono(audio).tolist() == [0.125, 0.25]
+async def test_work_begins_at_a_pause_and_is_there_when_the_audio_ends(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with speaking(tmp_path, fake) as client:
+        await say(client, loud(0.5), quiet(0.4))
+        await asyncio.wait_for(started(fake, 1), 10)
+        await say(client, quiet(0.5))
+        await client.send(AudioStop().event())
+        text = (await client.transcript()).text
+    assert len(fake.requests) == 1
+    assert text == f"{len(fake.requests[0][0])} samples in None"
+    assert 0.5 < len(fake.requests[0][0]) / 16000 < 0.9  # the silence after it is left out
 
 
-@given(step=st.integers(1, 4000).map(lambda frames: 2 * frames))
-def test_resampling_does_not_depend_on_how_the_audio_was_cut(step: int) -> None:
-    audio = pcm16(tone(440, 44100, 0.3))
-    whole = collect(audio, 44100, len(audio))
-    pieces = collect(audio, 44100, step)
-    assert len(whole) == len(pieces) == round(0.3 * SAMPLE_RATE)
-    np.testing.assert_allclose(pieces, whole, atol=1e-5)
+async def test_no_work_begins_before_the_pause_is_long_enough(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with speaking(tmp_path, fake) as client:
+        await say(client, loud(0.5), quiet(0.25))
+        await asyncio.sleep(0.1)
+        assert not fake.requests
 
 
-def test_what_16_khz_cannot_carry_is_filtered_out_not_folded_down() -> None:
-    samples = collect(pcm16(tone(11_000, 44100)), 44100, 2048)  # would alias to 5 kHz
-    assert np.abs(samples[1000:-1000]).max() < 0.001
+async def test_no_work_begins_early_when_the_user_wants_none(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with speaking(tmp_path, fake, eager=False) as client:
+        await say(client, loud(0.5), quiet(1.0))
+        await asyncio.sleep(0.1)
+        assert not fake.requests
+        await client.send(AudioStop().event())
+        await client.transcript()
+    assert len(fake.requests) == 1
 
 
-def test_a_format_may_change_in_the_middle() -> None:
-    gathered = Utterance()
-    gathered.add(AudioChunk(44100, 2, 1, pcm16(tone(440, 44100, 0.5))))
-    gathered.add(AudioChunk(16000, 2, 1, pcm16(tone(440, 16000, 0.5))))
-    gathered.add(AudioChunk(16000, 2, 2, pcm16(np.repeat(tone(440, 16000, 0.5), 2))))
-    gathered.add(AudioChunk(8000, 2, 1, pcm16(tone(440, 8000, 0.5))))
-    assert abs(len(gathered.finish()) - 32000) <= 2
+async def test_when_speech_goes_on_the_whole_is_transcribed(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with speaking(tmp_path, fake) as client:
+        await say(client, loud(0.5), quiet(0.4))
+        await asyncio.wait_for(started(fake, 1), 10)
+        await say(client, loud(0.5), quiet(0.1))
+        await client.send(AudioStop().event())
+        text = (await client.transcript()).text
+    assert [len(samples) for samples, _ in fake.requests][-1] > 1.4 * 16000
+    assert text == f"{len(fake.requests[-1][0])} samples in None"
 
 
-def test_no_audio_is_no_samples() -> None:
-    assert len(Utterance().finish()) == 0
+async def test_waiting_work_is_dropped_when_speech_goes_on(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with speaking(tmp_path, fake) as client, Client(tmp_path) as busy:
+        fake.gate.clear()
+        await busy.speak(0.2)
+        await asyncio.wait_for(started(fake, 1), 10)
+        await say(client, loud(0.5), quiet(0.4))
+        await say(client, loud(0.5))
+        fake.gate.set()
+        await busy.transcript()
+        await client.send(AudioStop().event())
+        await client.transcript()
+    assert len(fake.requests) == 2
 
 
-def test_an_utterance_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waits_goes_before_work_begun_early(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with (
+        speaking(tmp_path, fake) as hesitating,
+        Client(tmp_path) as busy,
+        Client(tmp_path) as waiting,
+    ):
+        fake.gate.clear()
+        await busy.speak(0.2)
+        await asyncio.wait_for(started(fake, 1), 10)
+        await say(hesitating, loud(0.5), quiet(0.4))
+        await waiting.speak(0.3)
+        await waiting.ask(Ping().event())
+        fake.gate.set()
+        await waiting.transcript()
+        await hesitating.send(AudioStop().event())
+        await hesitating.transcript()
+    lengths = [len(samples) for samples, _ in fake.requests]
+    assert lengths[1] == 0.3 * 16000
+    assert len(lengths) == 3
+
+
+async def test_early_work_is_waited_for_like_any_other_once_the_audio_has_ended(
+    tmp_path: Path,
+) -> None:
+    fake = FakeTranscriber()
+    async with (
+        speaking(tmp_path, fake) as first,
+        Client(tmp_path) as busy,
+        Client(tmp_path) as other,
+    ):
+        fake.gate.clear()
+        await busy.speak(0.2)
+        await asyncio.wait_for(started(fake, 1), 10)
+        await say(other, loud(0.7), quiet(0.4))
+        await say(first, loud(0.5), quiet(0.4))
+        await first.send(AudioStop().event())
+        await first.ask(Ping().event())
+        fake.gate.set()
+        await first.transcript()
+    lengths = [len(samples) for samples, _ in fake.requests]
+    assert lengths[1] < 0.9 * 16000  # not the other's, which was begun before
+
+
+async def test_hesitation_cannot_keep_the_processor_busy(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with speaking(tmp_path, fake) as client:
+        for _ in range(MAX_EAGER_JOBS + 3):
+            await say(client, loud(0.2), quiet(0.4))
+        await client.send(AudioStop().event())
+        await client.transcript()
+    assert len(fake.requests) <= MAX_EAGER_JOBS + 1
+
+
+async def test_a_client_that_leaves_takes_its_early_work_along(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with speaking(tmp_path, fake) as busy:
+        fake.gate.clear()
+        await busy.speak(0.2)
+        await asyncio.wait_for(started(fake, 1), 10)
+        async with Client(tmp_path) as leaving:
+            await say(leaving, loud(0.5), quiet(0.4))
+        await asyncio.sleep(0.1)
+        fake.gate.set()
+        await busy.transcript()
+        await busy.speak(0.3)
+        await busy.transcript()
+    assert [len(samples) / 16000 for samples, _ in fake.requests] == [0.2, 0.3]
+
+
+async def test_an_utterance_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utterance, "MAX_UTTERANCE_SECONDS", 1.0)
-    gathered = Utterance()
-    gathered.add(AudioChunk(16000, 2, 1, bytes(32000)))
+    spoken = Utterance(InstantWorkshop(eager=True), TranscribeOptions())
+    spoken.add(AudioChunk(16000, 2, 1, bytes(32000)))
     with pytest.raises(AudioError, match="1 seconds at most"):
-        gathered.add(AudioChunk(16000, 2, 1, bytes(2)))
+        spoken.add(AudioChunk(16000, 2, 1, bytes(2)))
 
 
-@pytest.mark.parametrize(
-    ("rate", "seconds", "costly"), [(16000, 0.1, False), (48000, 0.4, False), (44100, 5, True)]
-)
-def test_only_long_chunks_are_costly(rate: int, seconds: float, costly: bool) -> None:
-    chunk = AudioChunk(rate, 2, 1, bytes(2 * round(rate * seconds)))
-    assert Utterance.is_costly(chunk) is costly
+class InstantWorkshop:
+    """Answers at once, with a text that tells the samples apart."""
+
+    span_options = SPANS
+
+    def __init__(self, *, eager: bool) -> None:
+        self.eager = eager
+        self.vad: Vad | None = LoudnessVad()
+        self.n_jobs = 0
+
+    async def loaded_vad(self) -> Vad:
+        assert self.vad
+        return self.vad
+
+    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+        self.n_jobs += 1
+        job = Job(samples, options, lambda _: None)
+        future: Future[Transcription] = job.future
+        future.set_result(self.transcribe(samples, options))
+        return job
+
+    # It is a Transcriber too.
+    languages: tuple[str, ...] = ("en",)
+    description = "instant"
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        return Transcription(f"{len(samples)} {float(samples.sum()):.4f}")
+
+    def close(self) -> None: ...
+
+
+PARTS = st.lists(st.tuples(st.booleans(), st.integers(1, 16_000)), max_size=12)
+
+
+@given(parts=PARTS, step=st.integers(1, 5000))
+def test_the_answer_is_the_same_with_and_without_early_work(
+    parts: list[tuple[bool, int]], step: int
+) -> None:
+    """Pauses and chunks of any length: equal to the recording transcribed as a whole."""
+    rng = np.random.default_rng(len(parts))
+    pieces = [rng.uniform(0.2, 0.9, n) * is_loud for is_loud, n in parts]
+    pcm = (np.concatenate([np.zeros(0), *pieces]) * 32767).astype("<i2")
+
+    async def answer(workshop: InstantWorkshop) -> Transcription:
+        spoken = Utterance(workshop, TranscribeOptions())
+        for start in range(0, len(pcm), step):
+            spoken.add(AudioChunk(16000, 2, 1, pcm[start : start + step].tobytes()))
+        return await spoken.transcription()
+
+    eager, patient = InstantWorkshop(eager=True), InstantWorkshop(eager=False)
+    expected = transcribe_speech(
+        (pcm / 32768).astype(np.float32), patient, TranscribeOptions(), LoudnessVad(), SPANS
+    )
+    assert asyncio.run(answer(eager)) == asyncio.run(answer(patient)) == expected
+    assert patient.n_jobs <= 1
+    assert eager.n_jobs <= MAX_EAGER_JOBS + 1

@@ -10,7 +10,7 @@ from wyoming_whisper.client import read_audio
 from wyoming_whisper.vad import FRAME_SAMPLES, SileroVad, Span, SpanOptions, cut, speech_spans
 
 F = FRAME_SAMPLES
-NO_PAD = SpanOptions(pad_seconds=0.0, min_silence_seconds=0.1)
+NO_PAD = SpanOptions(0.5, 0.0, 0.1, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ NO_PAD = SpanOptions(pad_seconds=0.0, min_silence_seconds=0.1)
         # a pause of 3 frames (96 ms) is shorter than 0.1 s, one of 4 is longer
         ([0.9, 0, 0, 0, 0.9], NO_PAD, [(0, 5 * F)]),
         ([0.9, 0, 0, 0, 0, 0.9], NO_PAD, [(0, F), (5 * F, 6 * F)]),
-        ([0.9, 0, 0, 0, 0, 0.9, 0.9], SpanOptions(0.5, 0.05, 0.1, 0.0), [(5 * F, 7 * F)]),
+        ([0.9, 0, 0, 0, 0, 0.9, 0.9], SpanOptions(0.5, 0.05, 0.1, 0.0, 0.0), [(5 * F, 7 * F)]),
     ],
 )
 def test_probabilities_become_spans(
@@ -36,15 +36,19 @@ def test_probabilities_become_spans(
 
 
 def test_padding_stays_inside_and_neighbours_share_a_narrow_gap() -> None:
-    options = SpanOptions(pad_seconds=4 * F / 16000, min_silence_seconds=0.1)
+    pad = 4 * F / 16000
+    options = SpanOptions(0.5, 0.0, 0.1, pad, pad)
     found = np.zeros(40, np.float32)
     found[[2, 10, 30]] = 1.0
     spans = speech_spans(found, 40 * F - 7, options)
-    assert spans == [(0, 7 * F - F // 2), (7 * F - F // 2, 15 * F), (26 * F, 35 * F)]
+    assert spans == [(0, 13 * F // 2), (13 * F // 2, 15 * F), (26 * F, 35 * F)]
     found = np.zeros(12, np.float32)
     found[[1, 6]] = 1.0
     spans = speech_spans(found, 12 * F, options)
     assert spans == [(0, 4 * F), (4 * F, 11 * F)]
+    found = np.array([0, 0, 0, 0, 0, 1, 0, 0, 0], np.float32)
+    uneven = SpanOptions(0.5, pad_before_seconds=F / 16000, pad_after_seconds=2 * F / 16000)
+    assert speech_spans(found, 9 * F, uneven) == [(4 * F, 8 * F)]
 
 
 def test_cut_keeps_only_the_spans() -> None:
@@ -59,6 +63,16 @@ def test_silero_hears_every_voice_and_no_silence() -> None:
         samples = read_audio(str(AUDIO / clip.file))
         heard = vad.probabilities(samples).max() >= 0.5
         assert heard == bool(clip.text), clip
+
+
+@pytest.mark.parametrize("step", [160, 512, 1000, 4096])
+def test_a_stream_hears_what_the_whole_hears(step: int) -> None:
+    vad = SileroVad()
+    samples = read_audio(str(AUDIO / clips("noisy")[0].file))
+    stream = vad.stream()
+    parts = [stream.push(samples[i : i + step]) for i in range(0, len(samples), step)]
+    heard = np.concatenate([*parts, stream.finish()])
+    np.testing.assert_allclose(heard, vad.probabilities(samples), atol=1e-5)
 
 
 def test_probabilities_cover_a_last_short_frame() -> None:

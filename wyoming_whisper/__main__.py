@@ -173,11 +173,14 @@ def _recogniser(
         yield ask
         return
     from .backends import open_transcriber
+    from .speech import span_options, transcribe_speech
     from .transcriber import TranscribeOptions
+    from .vad import SileroVad
 
+    vad, spans = SileroVad(), span_options(settings)
     with contextlib.closing(open_transcriber(settings)) as transcriber:
         options = TranscribeOptions(language=language)
-        yield lambda samples: transcriber.transcribe(samples, options)
+        yield lambda samples: transcribe_speech(samples, transcriber, options, vad, spans)
 
 
 def _transcribe_file(

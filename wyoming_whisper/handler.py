@@ -24,8 +24,9 @@ from wyoming.ping import Ping, Pong
 from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
 from .errors import WyomingWhisperError as OurError
 from .info import PROGRAM_NAME
-from .transcriber import Samples, TranscribeOptions, Transcription
-from .utterance import PcmFormat, Utterance
+from .pcm import PcmFormat, PcmStream
+from .transcriber import TranscribeOptions
+from .utterance import Utterance, Workshop
 from .whisper.tokenizer import LANGUAGES, language_code
 from .wire import read_event
 
@@ -36,7 +37,7 @@ LINGER_SECONDS = 1.0  # for a client to notice an error before its connection is
 DISCARD_BYTES = 64 * 1024
 
 
-class Service(Protocol):
+class Service(Workshop, Protocol):
     """What a connection needs of its server."""
 
     @property
@@ -50,9 +51,6 @@ class Service(Protocol):
     @property
     def info_event(self) -> Event:
         """The answer to `describe`, ready to send."""
-
-    async def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        """Return what was said. Raises WyomingWhisperError."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,7 @@ class Handler:
         self._finish_after_eof = finish_after_eof  # a pipe ends where its client still listens
         self._request = Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None
+        self._asked = self._request  # what the utterance was begun with
         self._waiting: asyncio.Queue[tuple[Utterance, Request] | None] = asyncio.Queue(
             MAX_WAITING_UTTERANCES
         )
@@ -111,6 +110,7 @@ class Handler:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._drop_work()
             self._writer.close()
 
     def drain(self) -> None:
@@ -129,7 +129,7 @@ class Handler:
     async def _answer(self) -> None:
         while (item := await self._waiting.get()) is not None:
             utterance, request = item
-            transcription = await self._service.transcribe(utterance.finish(), request.options)
+            transcription = await utterance.transcription()
             await self._write(
                 Transcript(
                     transcription.text, context=request.context, language=transcription.language
@@ -166,23 +166,38 @@ class Handler:
     async def _on_audio_start(self, event: Event) -> None:
         start = _checked(AudioStart, event)
         PcmFormat(start.rate, start.width, start.channels)  # an impossible one is told at once
-        self._utterance = Utterance()
+        self._begin()
 
     async def _on_audio_chunk(self, event: Event) -> None:
         chunk = _checked(AudioChunk, event)
         PcmFormat(chunk.rate, chunk.width, chunk.channels)
-        if self._utterance is None:
-            self._utterance = Utterance()
-        if self._utterance.is_costly(chunk):
-            await asyncio.to_thread(self._utterance.add, chunk)
+        utterance = self._utterance or self._begin()
+        if PcmStream.is_costly(chunk):
+            await asyncio.to_thread(utterance.add, chunk)
         else:
-            self._utterance.add(chunk)
+            utterance.add(chunk)
 
     async def _on_audio_stop(self, event: Event) -> None:
         _checked(AudioStop, event)
-        utterance, self._utterance = self._utterance or Utterance(), None
+        utterance, self._utterance = self._utterance or self._begin(), None
         self._unanswered += 1
-        await self._waiting.put((utterance, self._request))
+        await self._waiting.put((utterance, self._asked))
+
+    def _begin(self) -> Utterance:
+        """Start afresh; what was not stopped is forgotten."""
+        if self._utterance:
+            self._utterance.drop()
+        self._asked = self._request
+        self._utterance = Utterance(self._service, self._asked.options)
+        return self._utterance
+
+    def _drop_work(self) -> None:
+        """Nobody waits for it any more."""
+        if self._utterance:
+            self._utterance.drop()
+        while not self._waiting.empty():
+            if item := self._waiting.get_nowait():
+                item[0].drop()
 
     def _language(self, wanted: str | None) -> str | None:
         """Return Whisper's code for what the client named, the server's own if it named none."""

@@ -1,19 +1,20 @@
 """The one queue before the Transcriber, and the only thread that touches it.
 
+Who waits for an answer goes before work that was begun early, on the chance that speech is over.
+
 The thread opens the Transcriber first, which may take minutes; requests wait meanwhile. When the
 model can't be had now, requests fail at once with the reason, and the thread keeps trying.
 """
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 from .errors import ModelUnavailableError, TranscribeError, WyomingWhisperError
 from .transcriber import Samples, TranscribeOptions, Transcriber, Transcription
@@ -24,11 +25,25 @@ FIRST_RETRY_SECONDS = 15.0
 MAX_RETRY_SECONDS = 600.0
 
 
-@dataclass
-class _Job:
-    samples: Samples
-    options: TranscribeOptions
-    future: Future[Transcription] = field(default_factory=Future)
+# What goes first. A server that closes still answers those who wait for it.
+_FINAL, _CLOSE, _EAGER = range(3)
+
+
+class Job:
+    """One transcription that was asked for; `future` can be cancelled until it has started."""
+
+    def __init__(
+        self, samples: Samples, options: TranscribeOptions, promote: Callable[[Job], None]
+    ) -> None:
+        self.samples = samples
+        self.options = options
+        self.future: Future[Transcription] = Future()
+        self.taken = False  # by the thread; a promoted job is queued twice
+        self._promote = promote
+
+    def promote(self) -> None:
+        """Say that somebody waits for it now."""
+        self._promote(self)
 
 
 class Scheduler:
@@ -45,7 +60,8 @@ class Scheduler:
         self._open = open_transcriber
         self._on_ready = on_ready
         self._retry_seconds = FIRST_RETRY_SECONDS
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
+        self._order = itertools.count()
         self._closing = threading.Event()
         self._lock = threading.Lock()  # between refusing and queueing: no job may slip through
         self._unavailable: WyomingWhisperError | None = None
@@ -57,22 +73,30 @@ class Scheduler:
     def start(self) -> None:
         self._thread.start()
 
-    async def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        """Return what was said; waits for its turn and, at the start, for the model.
+    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool = False) -> Job:
+        """Queue a transcription; at the start it waits for the model too.
 
-        Cancelling drops the request if it has not started. Raises WyomingWhisperError.
+        Early work that can't be done fails when it is collected; otherwise raises
+        WyomingWhisperError.
         """
-        job = _Job(samples, options)
+        job = Job(samples, options, lambda job: self._put(_FINAL, job))
         with self._lock:
-            if self._unavailable:
+            if self._unavailable is None:
+                self._put(_EAGER if eager else _FINAL, job)
+            elif eager:
+                job.taken = True
+                job.future.set_exception(self._unavailable)
+            else:
                 raise self._unavailable
-            self._jobs.put(job)
-        return await asyncio.wrap_future(job.future)
+        return job
+
+    def _put(self, rank: int, job: Job | None) -> None:
+        self._jobs.put((rank, next(self._order), job))
 
     def close(self, timeout_seconds: float = 1.0) -> None:
         """Finish what was asked for, within `timeout_seconds`, and free the model."""
         self._closing.set()
-        self._jobs.put(None)
+        self._put(_CLOSE, None)
         self._thread.join(timeout_seconds)
 
     # What follows runs in the thread.
@@ -81,7 +105,7 @@ class Scheduler:
         transcriber = self._open_until_there()
         if transcriber is None:
             return
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()[2]) is not None:
             _run_job(job, transcriber)
         self._refuse(TranscribeError("the server is shutting down"))
         transcriber.close()
@@ -124,16 +148,24 @@ class Scheduler:
             self._unavailable = error
             while True:
                 try:
-                    job = self._jobs.get_nowait()
+                    job = self._jobs.get_nowait()[2]
                 except queue.Empty:
                     return
-                if job and job.future.set_running_or_notify_cancel():
+                if job and _take(job):
                     job.future.set_exception(error)
 
 
-def _run_job(job: _Job, transcriber: Transcriber) -> None:
-    if not job.future.set_running_or_notify_cancel():
-        return  # its client has gone
+def _take(job: Job) -> bool:
+    """Return whether the job is still to be done: not done already, and its client still there."""
+    if job.taken:
+        return False
+    job.taken = True
+    return job.future.set_running_or_notify_cancel()
+
+
+def _run_job(job: Job, transcriber: Transcriber) -> None:
+    if not _take(job):
+        return
     start = time.perf_counter()
     try:
         transcription = transcriber.transcribe(job.samples, job.options)

@@ -27,8 +27,10 @@ from .discovery import Announcement
 from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
 from .info import make_info
-from .scheduler import Scheduler
-from .transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from .scheduler import Job, Scheduler
+from .speech import span_options
+from .transcriber import Samples, TranscribeOptions, Transcriber
+from .vad import SileroVad, Vad
 from .whisper.tokenizer import LANGUAGES, language_code
 from .wire import MAX_HEADER_BYTES
 
@@ -65,6 +67,10 @@ class Server:
                 f"{LANGUAGES[self.language]}, only {', '.join(languages)}"
             )
         self._info_event = make_info(settings.model, languages).event()
+        self.span_options = span_options(settings)
+        self.eager = settings.eager
+        self.vad: Vad | None = None
+        self._loading_vad: asyncio.Task[Vad] | None = None
         self._scheduler = Scheduler(partial(open_transcriber, settings), self._on_ready)
         self._handlers: dict[Handler, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
@@ -87,8 +93,14 @@ class Server:
         """Return when the server begins to drain."""
         await self._stopping.wait()
 
-    async def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        return await self._scheduler.transcribe(samples, options)
+    async def loaded_vad(self) -> Vad:
+        if self._loading_vad is None:
+            self._loading_vad = asyncio.create_task(asyncio.to_thread(SileroVad))
+        self.vad = await asyncio.shield(self._loading_vad)  # one client's leaving is not the end
+        return self.vad
+
+    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+        return self._scheduler.submit(samples, options, eager=eager)
 
     def stop(self) -> None:
         """Begin to drain; called again, end at once."""
@@ -106,6 +118,7 @@ class Server:
                 lambda opened: loop.call_soon_threadsafe(self._on_opened, opened.exception())
             )
             self._scheduler.start()
+            await self.loaded_vad()
             await self._stopping.wait()
             await self._drain()
         await asyncio.to_thread(self._scheduler.close)

@@ -358,6 +358,14 @@ class Settings:
         _whole,
         metavar="N",
     )
+    eager: bool = _option(
+        True,
+        SPEED,
+        "begin when speech pauses, so that the answer is there when the audio ends; costs more "
+        "processor time where speakers hesitate",
+        _switch,
+        shape="switch",
+    )
     audio_context: str = _option(
         "auto",
         SPEED,
@@ -709,7 +717,7 @@ def _help(name: str, option: Option) -> str:
     text = option.help
     if option.metavar == "TYPE":
         text += f": {', '.join(option.choices)}"
-    if default is not None and default is not False:
+    if default is not None and not isinstance(default, bool):
         text += f" (default: {default})"
     return text.replace("%", "%%")
 

@@ -50,7 +50,7 @@ class Transcription:
     """Length of the audio."""
 
     stages: Mapping[str, float] = field(default_factory=dict)
-    """Seconds per stage: vad, mel, encode, detect, decode."""
+    """Seconds per stage: mel, encode, detect, decode."""
 
     rejected: str | None = None
     """Why a text was withheld (the quality gate); None when nothing was."""
@@ -66,7 +66,7 @@ class Transcriber(Protocol):
     """What really runs, for people: model, device, compute type, threads."""
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        """Return what was said in `samples`.
+        """Return what was said in `samples`: speech, not silence (see speech.py).
 
         Raises TranscribeError when the options are not possible or the runtime fails.
         """

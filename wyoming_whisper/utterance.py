@@ -1,139 +1,146 @@
-"""One voice command as it arrives: any PCM in, 16 kHz mono samples out. Nothing touches a disk."""
+"""One voice command as it arrives, and its transcription, begun before it ends.
+
+Home Assistant keeps listening for about a second after the last word. As soon as speech is
+followed by enough silence for its end to be known, what there is goes to the scheduler. If speech
+resumes, that work is dropped. If not, `audio-stop` finds the answer ready, and it is the same: both
+transcribe the very same samples, which is checked.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+import asyncio
+import dataclasses
+import logging
+from typing import Protocol
 
 from .errors import AudioError
-from .transcriber import SAMPLE_RATE, Samples
+from .pcm import Pcm, PcmStream
+from .scheduler import Job
+from .speech import Speech
+from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
+from .vad import Span, SpanOptions, Vad
 
-if TYPE_CHECKING:
-    import soxr
+_LOGGER = logging.getLogger(__name__)
 
 MAX_UTTERANCE_SECONDS = 300.0  # a command has 8; this bounds what a peer makes us hold: 19 MB
-MIN_RATE, MAX_RATE = 1_000, 384_000
-MAX_CHANNELS = 32
 
-# Above this much audio at once, conversion belongs on a thread: resampling runs at some hundred
-# times real time, so half a second costs a few milliseconds at most.
-COSTLY_SECONDS = 0.5
+# How often one utterance may be transcribed for nothing: a speaker who hesitates again and again
+# must not keep the processor busy.
+MAX_EAGER_JOBS = 3
 
 
-class Pcm(Protocol):
-    """What a chunk says of its bytes (Wyoming's audio-chunk)."""
+class Workshop(Protocol):
+    """What an utterance needs of its server."""
 
-    rate: int
-    width: int
-    channels: int
-    audio: bytes
+    @property
+    def span_options(self) -> SpanOptions: ...
 
+    @property
+    def eager(self) -> bool: ...
 
-@dataclass(frozen=True)
-class PcmFormat:
-    """A checked format: little-endian; 8-bit is unsigned, as in WAV."""
+    @property
+    def vad(self) -> Vad | None:
+        """None while it is loading."""
 
-    rate: int
-    width: int
-    channels: int
+    async def loaded_vad(self) -> Vad: ...
 
-    def __post_init__(self) -> None:
-        for name, lowest, highest in (
-            ("rate", MIN_RATE, MAX_RATE),
-            ("width", 1, 4),
-            ("channels", 1, MAX_CHANNELS),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or not lowest <= value <= highest:
-                raise AudioError(
-                    f"audio with {name} {value!r} is not possible: {lowest} to {highest} is"
-                )
-
-    def to_mono(self, audio: bytes) -> Samples:
-        """Return float32 samples at the format's own rate, channels averaged."""
-        if len(audio) % (self.width * self.channels):
-            raise AudioError(
-                f"{len(audio)} bytes are not whole frames of {self.channels} channels "
-                f"with {self.width} bytes"
-            )
-        samples = _to_float(audio, self.width)
-        if self.channels > 1:
-            samples = samples.reshape(-1, self.channels).mean(axis=1, dtype=np.float32)
-        return samples
-
-
-def _to_float(audio: bytes, width: int) -> Samples:
-    integers: npt.NDArray[Any]
-    if width == 1:
-        return (np.frombuffer(audio, np.uint8).astype(np.float32) - 128.0) / np.float32(128.0)
-    if width == 3:
-        # Three bytes become the upper three of a 32-bit integer, whose sign is then right.
-        wide = np.zeros((len(audio) // 3, 4), np.uint8)
-        wide[:, 1:] = np.frombuffer(audio, np.uint8).reshape(-1, 3)
-        integers, bits = wide.view("<i4").ravel(), 32
-    else:
-        integers, bits = np.frombuffer(audio, f"<i{width}"), 8 * width
-    return integers.astype(np.float32) * np.float32(2.0 ** (1 - bits))
+    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+        """Queue a transcription. Raises WyomingWhisperError when there can be none."""
 
 
 class Utterance:
-    """Grows by chunks, each of which may have its own format; gives one array at the end."""
+    """Between audio-start and audio-stop; then `transcription` is awaited, or `drop` called."""
 
-    def __init__(self) -> None:
-        self._rate = SAMPLE_RATE
-        self._resampler: soxr.ResampleStream | None = None
-        self._parts: list[Samples] = []
+    def __init__(self, workshop: Workshop, options: TranscribeOptions) -> None:
+        self._workshop = workshop
+        self._options = options
+        self._pcm = PcmStream()
+        self._unheard: list[Samples] = []  # what came before the VAD was loaded
+        self._speech: Speech | None = None
         self._n_samples = 0
+        self._early = _EarlyWork(workshop, options)
 
     @property
     def seconds(self) -> float:
-        """Length of what has come out of conversion so far."""
         return self._n_samples / SAMPLE_RATE
 
-    @staticmethod
-    def is_costly(chunk: Pcm) -> bool:
-        """Whether `add` of this chunk takes longer than the event loop should wait."""
-        bytes_per_second = max(1, chunk.rate * chunk.width * chunk.channels)
-        return len(chunk.audio) / bytes_per_second > COSTLY_SECONDS
-
     def add(self, chunk: Pcm) -> None:
-        """Append a chunk. Raises AudioError for a format or an amount that is out of bounds."""
-        chunk_format = PcmFormat(chunk.rate, chunk.width, chunk.channels)
-        samples = chunk_format.to_mono(chunk.audio)
-        if self.seconds + len(samples) / chunk_format.rate > MAX_UTTERANCE_SECONDS:
+        """Take a chunk. Raises AudioError for a format or an amount that is out of bounds."""
+        samples = self._pcm.convert(chunk)
+        self._n_samples += len(samples)
+        if self.seconds > MAX_UTTERANCE_SECONDS:
             raise AudioError(f"an utterance may last {MAX_UTTERANCE_SECONDS:.0f} seconds at most")
-        self._switch_to(chunk_format.rate)
-        self._append(self._resampler.resample_chunk(samples) if self._resampler else samples)
+        self._unheard.append(samples)
+        if self._workshop.vad is not None:
+            speech = self._hear(self._workshop.vad)
+            if self._workshop.eager:
+                self._early.follow(speech)
 
-    def finish(self) -> Samples:
-        """Return all of it, shape = (n_samples,), mono at SAMPLE_RATE, -1..1."""
-        self._flush()
-        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+    async def transcription(self) -> Transcription:
+        """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
+        self._unheard.append(self._pcm.flush())
+        speech = self._hear(await self._workshop.loaded_vad())
+        speech.finish()
+        spans = speech.spans()
+        if not spans:
+            self.drop()
+            return Transcription("", self._options.language, seconds=speech.seconds)
+        job = self._early.collect(spans)
+        if job is None:
+            job = self._workshop.submit(speech.cut(spans), self._options, eager=False)
+        transcription = await asyncio.wrap_future(job.future)
+        return dataclasses.replace(transcription, seconds=speech.seconds)
 
-    def _switch_to(self, rate: int) -> None:
-        if rate != self._rate:
-            self._flush()
-            self._rate, self._resampler = rate, _resampler(rate)
+    def drop(self) -> None:
+        """Forget the work that was begun: nobody waits for it any more."""
+        self._early.drop()
 
-    def _flush(self) -> None:
-        """Take what the filter still holds back."""
-        if self._resampler:
-            self._append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-            self._rate, self._resampler = SAMPLE_RATE, None
-
-    def _append(self, samples: Samples) -> None:
-        if len(samples):
-            self._parts.append(samples)
-            self._n_samples += len(samples)
+    def _hear(self, vad: Vad) -> Speech:
+        if self._speech is None:
+            self._speech = Speech(vad, self._workshop.span_options)
+        for samples in self._unheard:
+            if len(samples):
+                self._speech.add(samples)
+        self._unheard.clear()
+        return self._speech
 
 
-def _resampler(rate: int) -> soxr.ResampleStream | None:
-    """Return an anti-aliasing stream resampler (libsoxr, high quality), None if none is needed."""
-    if rate == SAMPLE_RATE:
-        return None
-    import soxr
+class _EarlyWork:
+    """The transcription that is under way before the utterance has ended."""
 
-    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    def __init__(self, workshop: Workshop, options: TranscribeOptions) -> None:
+        self._workshop = workshop
+        self._options = options
+        self._job: Job | None = None
+        self._spans: list[Span] = []
+        self._voiced = -1  # where speech stood when work was last begun
+        self._n_jobs = 0
+
+    def follow(self, speech: Speech) -> None:
+        """Begin when speech pauses; drop what was begun when it goes on."""
+        if speech.last_voiced != self._voiced:
+            self.drop()
+            if speech.has_paused and self._n_jobs < MAX_EAGER_JOBS:
+                self._begin(speech)
+
+    def collect(self, spans: list[Span]) -> Job | None:
+        """Return the work if it is of these spans, as no early work any more; else drop it."""
+        job = self._job
+        if job is None or spans != self._spans:
+            self.drop()
+            return None
+        job.promote()
+        return job
+
+    def drop(self) -> None:
+        if self._job is not None and not self._job.future.cancel():
+            _LOGGER.debug("transcribed %d times for nothing: speech went on", self._n_jobs)
+        self._job = None
+
+    def _begin(self, speech: Speech) -> None:
+        spans = speech.spans()
+        self._voiced = speech.last_voiced
+        if spans:
+            self._n_jobs += 1
+            self._spans = spans
+            self._job = self._workshop.submit(speech.cut(spans), self._options, eager=True)

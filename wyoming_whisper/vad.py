@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +23,35 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class SpanOptions:
-    """How probabilities become spans; seconds and defaults are Silero's unless said otherwise."""
+    """How probabilities become spans; seconds."""
 
     threshold: float = 0.5
     min_speech_seconds: float = 0.0
-    min_silence_seconds: float = 2.0
+    min_silence_seconds: float = float("inf")
     """A pause shorter than this doesn't split a span."""
-    pad_seconds: float = 0.4
-    """Kept before and after each span."""
+    pad_before_seconds: float = 0.4
+    pad_after_seconds: float = 0.4
+
+
+class VadStream(Protocol):
+    """Follows one utterance. Not for several threads at once."""
+
+    def push(self, samples: Samples) -> Samples:
+        """Return the probability of speech of each frame that `samples` complete."""
+
+    def finish(self) -> Samples:
+        """Return the probability of the last, incomplete frame, if there is one."""
+
+
+class Vad(Protocol):
+    """Tells speech from what is none."""
+
+    def stream(self) -> VadStream:
+        """Return a stream that has heard nothing yet."""
 
 
 class SileroVad:
-    """Speech probability of each 32 ms frame. Not for several threads at once."""
+    """The network, loaded once. Its streams may be used from several threads."""
 
     def __init__(self) -> None:
         import onnxruntime
@@ -47,19 +64,44 @@ class SileroVad:
             str(_silero_path()), options, providers=["CPUExecutionProvider"]
         )
 
+    def stream(self) -> SileroStream:
+        """Return a stream that has heard nothing yet."""
+        return SileroStream(self._session)
+
     def probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Return the probability of speech per frame, shape = (ceil(n_samples / 512),)."""
-        if not len(samples):
+        stream = self.stream()
+        return np.concatenate([stream.push(samples), stream.finish()])
+
+
+class SileroStream:
+    """Silero as a VadStream: its memory, and what is left of a frame."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._h = self._c = np.zeros((1, 1, 128), np.float32)
+        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
+        self._rest = np.zeros(0, np.float32)
+
+    def push(self, samples: Samples) -> Samples:
+        """See VadStream."""
+        samples = np.concatenate([self._rest, samples]) if len(self._rest) else samples
+        n_frames = len(samples) // FRAME_SAMPLES
+        self._rest = samples[n_frames * FRAME_SAMPLES :].copy()
+        if not n_frames:
             return np.zeros(0, np.float32)
-        padded = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES))
-        frames = padded.reshape(-1, FRAME_SAMPLES)
-        contexts = np.zeros((len(frames), CONTEXT_SAMPLES), np.float32)
-        contexts[1:] = frames[:-1, -CONTEXT_SAMPLES:]
-        state = np.zeros((1, 1, 128), np.float32)
-        outputs = self._session.run(
-            None, {"input": np.concatenate([contexts, frames], axis=1), "h": state, "c": state}
-        )
-        return np.asarray(outputs[0], np.float32)
+        frames = samples[: n_frames * FRAME_SAMPLES].reshape(n_frames, FRAME_SAMPLES)
+        contexts = np.vstack([self._context, frames[:-1, -CONTEXT_SAMPLES:]])
+        self._context = frames[-1, -CONTEXT_SAMPLES:].copy()
+        inputs = {"input": np.hstack([contexts, frames]), "h": self._h, "c": self._c}
+        probabilities, self._h, self._c = self._session.run(None, inputs)
+        return np.asarray(probabilities, np.float32)
+
+    def finish(self) -> Samples:
+        """See VadStream; the frame is filled up with silence."""
+        if not len(self._rest):
+            return np.zeros(0, np.float32)
+        return self.push(np.zeros(FRAME_SAMPLES - len(self._rest), np.float32))
 
 
 def speech_spans(
@@ -69,9 +111,7 @@ def speech_spans(
     spans = _merge(_runs(probabilities, options.threshold), options.min_silence_seconds)
     shortest = options.min_speech_seconds * SAMPLE_RATE
     return _pad(
-        [(start, end) for start, end in spans if end - start >= shortest],
-        round(options.pad_seconds * SAMPLE_RATE),
-        n_samples,
+        [(start, end) for start, end in spans if end - start >= shortest], n_samples, options
     )
 
 
@@ -108,16 +148,17 @@ def _merge(runs: list[Span], min_silence_seconds: float) -> list[Span]:
     return merged
 
 
-def _pad(spans: list[Span], pad: int, n_samples: int) -> list[Span]:
+def _pad(spans: list[Span], n_samples: int, options: SpanOptions) -> list[Span]:
     """Widen each span; neighbours share a gap that is too narrow for both."""
-    padded: list[Span] = []
-    for index, (start, end) in enumerate(spans):
-        before = spans[index - 1][1] if index else -start - 2 * pad
-        after = spans[index + 1][0] if index + 1 < len(spans) else end + 2 * pad
-        first = start - min(pad, (start - before) // 2)
-        last = end + min(pad, (after - end) - (after - end) // 2)
-        padded.append((max(0, first), min(n_samples, last)))
-    return padded
+    before = round(options.pad_before_seconds * SAMPLE_RATE)
+    after = round(options.pad_after_seconds * SAMPLE_RATE)
+    padded = [(start - before, end + after) for start, end in spans]
+    for i in range(1, len(spans)):
+        if padded[i][0] < padded[i - 1][1]:
+            middle = (spans[i - 1][1] + spans[i][0]) // 2
+            padded[i - 1] = (padded[i - 1][0], min(padded[i - 1][1], middle))
+            padded[i] = (max(padded[i][0], middle), padded[i][1])
+    return [(max(0, start), min(n_samples, end)) for start, end in padded]
 
 
 def _silero_path() -> Path:

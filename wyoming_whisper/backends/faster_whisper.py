@@ -19,12 +19,11 @@ import numpy as np
 from ..errors import ModelBrokenError, SettingsError
 from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
-from ..vad import SpanOptions
 from ..vocabulary import tokenizer_json
 from ..whisper.audio import Array
 from ..whisper.decoding import DecodingOptions, GenerateOptions, Hypothesis
 from ..whisper.tokenizer import Tokenizer
-from .pipeline import SpeechOptions, WhisperTranscriber
+from .pipeline import WhisperTranscriber
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -104,7 +103,6 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
         _tokenizer(path, multilingual=model.is_multilingual),
         languages,
         decoding,
-        _speech_options(settings, decoding),
         described,
     )
     transcriber.warm_up()
@@ -197,22 +195,6 @@ def _decoding_options(settings: Settings, facts: dict[str, Any]) -> DecodingOpti
         beam_size=choose_beam_size(settings.beam_size),
         min_avg_logprob=facts.get("min_avg_logprob"),
         tight_window=trained_tight and settings.audio_context == "auto",
-    )
-
-
-def _speech_options(settings: Settings, decoding: DecodingOptions) -> SpeechOptions:
-    filtered = SpanOptions(
-        threshold=settings.vad_threshold,
-        min_speech_seconds=settings.vad_min_speech_ms / 1000,
-        min_silence_seconds=settings.vad_min_silence_ms / 1000,
-    )
-    clipped = SpanOptions(
-        threshold=settings.vad_clip_threshold, pad_seconds=settings.vad_clip_pad_ms / 1000
-    )
-    return SpeechOptions(
-        filter=filtered if settings.vad_filter else None,
-        # A window that fits the audio should fit the speech in it.
-        clip=clipped if settings.clips_speech or decoding.tight_window else None,
     )
 
 
