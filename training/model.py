@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.tokens import SPELLING
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -75,11 +77,11 @@ class Block(nn.Module):  # type: ignore[misc]
 
 
 class Whisper(nn.Module):  # type: ignore[misc]
-    """Encoder, decoder, and a CTC head on the encoder that helps training and is not exported."""
+    """Encoder, decoder, and a head that spells what is heard: it helps training, no more."""
 
     position_encodings: Tensor
 
-    def __init__(self, shape: Shape, text_tokens: int, first_timestamp: int) -> None:
+    def __init__(self, shape: Shape, first_timestamp: int) -> None:
         super().__init__()
         self.shape = shape
         width = shape.width
@@ -93,7 +95,7 @@ class Whisper(nn.Module):  # type: ignore[misc]
         self.positions = nn.Parameter(torch.randn(shape.text_positions, width) * 0.01)
         self.decoder = nn.ModuleList(Block(shape, True) for _ in range(shape.decoder_layers))
         self.decoder_norm = nn.LayerNorm(width)
-        self.ctc = nn.Linear(width, text_tokens + 1)
+        self.ctc = nn.Linear(width, len(SPELLING) + 1)
         nn.init.normal_(self.embedding.weight, std=0.02)
         with torch.no_grad():  # a timestamp starts out alike to the audio position of its time
             times = shape.vocabulary - first_timestamp

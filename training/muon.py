@@ -37,20 +37,26 @@ class Muon:
     def step(self, rate: float) -> None:
         """One step of root mean square `rate` in every matrix."""
         with torch.no_grad():
-            for shape, group in self._groups.items():
-                gradients = torch.stack([p.grad for p in group if p.grad is not None])
-                momentum = self.momentum[shape]
-                momentum.lerp_(gradients, 1 - MOMENTUM)
-                update = self._shared(gradients.lerp(momentum, MOMENTUM))
+            for (shape, group), update in zip(self._groups.items(), self._updates(), strict=True):
                 scale = rate * max(shape) ** 0.5
                 for matrix, change in zip(group, update.unbind(), strict=True):
                     matrix.sub_(change, alpha=scale)
 
-    def _shared(self, stack: Tensor) -> Tensor:
-        wide = stack if stack.shape[1] <= stack.shape[2] else stack.mT
-        update = torch.zeros_like(wide, memory_format=torch.contiguous_format)
-        mine = slice(self._rank, None, self._processes)
-        update[mine] = orthogonalised(wide[mine])
+    def _updates(self) -> list[Tensor]:
+        """The direction of each group's step; every process works out its part of the matrices."""
+        sizes = [momentum.numel() for momentum in self.momentum.values()]
+        flat = torch.zeros(sum(sizes))
+        updates = []
+        for (shape, group), part in zip(self._groups.items(), flat.split(sizes), strict=True):
+            gradients = torch.stack([p.grad for p in group if p.grad is not None])
+            momentum = self.momentum[shape]
+            momentum.lerp_(gradients, 1 - MOMENTUM)
+            mine = slice(self._rank, None, self._processes)
+            stack = gradients[mine].lerp(momentum[mine], MOMENTUM)
+            updates.append(part.view_as(momentum))
+            tall = shape[0] > shape[1]
+            direction = orthogonalised(stack.mT.contiguous() if tall else stack)
+            updates[-1][mine] = direction.mT if tall else direction
         if self._processes > 1:
-            dist.all_reduce(update)
-        return update if wide is stack else update.mT
+            dist.all_reduce(flat)
+        return updates

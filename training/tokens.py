@@ -19,6 +19,7 @@ SPECIAL = (
     + [f"<|{i * 0.02:.2f}|>" for i in range(1501)]
 )
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+SPELLING = " '" + LETTERS  # what the CTC helper writes; its blank is len(SPELLING)
 SPACE = "Ġ"  # how byte-level BPE writes a space
 PRIVATE = 0xE000  # first of 26 characters that stand for space + letter while merges are learnt
 
@@ -50,6 +51,11 @@ def train(sentences: Iterable[str], size: int = TEXT_TOKENS) -> Tokenizer:
     if len(ids) != size:
         raise ValueError(f"{len(ids)} text tokens learnt, {size} wanted: too little text?")
     return _assemble(ids, pairs)
+
+
+def spell(text: str) -> list[int]:
+    """The CTC targets of a text: a space, then its letters."""
+    return [SPELLING.index(letter) for letter in " " + text]
 
 
 def _marked(sentence: str) -> str:

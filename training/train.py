@@ -28,24 +28,28 @@ from training.augment import Audio
 from training.model import Shape, Whisper
 from training.muon import Muon
 from training.scoring import word_errors
-from training.tokens import Vocabulary
+from training.tokens import SPELLING, Vocabulary
 from training.windows import IGNORE, Batch, Composer, Placed, Spoken
 
-TIGHT_BATCH = 16
-PEAK_RATE = 2e-3  # AdamW's
-MATRIX_RATE = 2e-3  # Muon's
+TIGHT_BATCH = 10
+PEAK_RATE = 1.5e-3  # AdamW's
+MATRIX_RATE = 1e-3  # Muon's
 WARMUP_STEPS = 200
+HALVES = ("encoder.", "decoder.")  # whose matrices are Muon's
 AVERAGE_DECAY = 0.998
 LABEL_SMOOTHING = 0.03
+SAVE_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class Plan:
     """What share of the time (0 to 1) belongs to what."""
 
-    long_windows_from: float = 0.15
-    degraded_from: float = 0.15
-    degraded_fully: float = 0.45
+    decoder_from: float = 0.30
+    """Before, the encoder learns alone, by its CTC head: that is what takes long, and cheap."""
+    long_windows_from: float = 0.42
+    degraded_from: float = 0.36
+    degraded_fully: float = 0.62
 
     def rate(self, progress: float, step: int) -> float:
         """Share of the peak learning rate: warm-up by steps, then a cosine over the time."""
@@ -61,6 +65,10 @@ class Plan:
         """The helper's weight: all at first, a third in the end."""
         return 1.0 if progress < self.long_windows_from else 0.35
 
+    def decodes(self, progress: float) -> bool:
+        """Whether the decoder learns too."""
+        return progress >= self.decoder_from
+
 
 class Trainer:
     """One process's model, batches and optimiser."""
@@ -69,18 +77,19 @@ class Trainer:
         self.rank, self.processes = rank, processes
         self.vocabulary = Vocabulary.load(work / "tokenizer.json")
         torch.manual_seed(seed)
-        self.model = Whisper(
-            Shape(self.vocabulary.size), self.vocabulary.eot, self.vocabulary.timestamp
-        )
+        self.model = Whisper(Shape(self.vocabulary.size), self.vocabulary.timestamp)
         self.average = [p.detach().clone() for p in self.model.parameters()]
-        matrices = [
-            p
-            for name, p in self.model.named_parameters()
-            if p.ndim == 2 and name.startswith(("encoder.", "decoder."))
-        ]
-        others = [p for p in self.model.parameters() if all(p is not m for m in matrices)]
-        self.muon = Muon(matrices, rank, processes)
-        self.optimiser = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)
+        named = list(self.model.named_parameters())
+        self.muons = {
+            half: Muon(
+                [p for name, p in named if p.ndim == 2 and name.startswith(half + ".")],
+                rank,
+                processes,
+            )
+            for half in ("encoder", "decoder")
+        }
+        others = [p for name, p in named if p.ndim != 2 or not name.startswith(HALVES)]
+        self.optimiser = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.composer = _composer(work, self.vocabulary, seed + 1000 * (rank + 1))
         self.kinds = random.Random(seed)  # the same in all processes: equal work in each step
         self.step, self.passed = 0, 0.0
@@ -95,19 +104,24 @@ class Trainer:
             return self.composer.packed(self.kinds.uniform(18, 29.9), 1)
         return self.composer.single(1)
 
-    def learn(self, batches: list[Batch], ctc_weight: float, rate: float) -> tuple[float, float]:
+    def learn(
+        self, batches: list[Batch], ctc_weight: float, rate: float, decode: bool = True
+    ) -> tuple[float, float]:
         """One step on all batches together, at `rate` (0 to 1); the losses per token."""
         targets = sum(int((b.labels != IGNORE).sum()) for b in batches)
         spoken = max(1, sum(len(b.ctc) for b in batches))
         totals = [0.0, 0.0]
         for batch in batches:
             features = self.model.encode(batch.mel)
-            decoded = self._decoder_loss(batch, features) / targets
             aligned = self._ctc_loss(batch, features) / spoken
-            torch.autograd.backward(decoded + ctc_weight * aligned)
-            totals[0] += decoded.item()
+            loss = ctc_weight * aligned
+            if decode:
+                decoded = self._decoder_loss(batch, features) / targets
+                loss = loss + decoded
+                totals[0] += decoded.item()
+            torch.autograd.backward(loss)
             totals[1] += aligned.item()
-        self._apply(rate)
+        self._apply(rate, decode)
         return totals[0], totals[1]
 
     def _decoder_loss(self, batch: Batch, features: Tensor) -> Tensor:
@@ -124,12 +138,12 @@ class Trainer:
             batch.ctc,
             batch.positions,
             batch.ctc_lengths,
-            blank=self.vocabulary.eot,
+            blank=len(SPELLING),
             reduction="sum",
             zero_infinity=True,
         )
 
-    def _apply(self, rate: float) -> None:
+    def _apply(self, rate: float, decode: bool) -> None:
         parameters = list(self.model.parameters())
         gradients = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
         if self.processes > 1:
@@ -143,7 +157,9 @@ class Trainer:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimiser.param_groups[0]["lr"] = rate * PEAK_RATE
         self.optimiser.step()
-        self.muon.step(rate * MATRIX_RATE)
+        self.muons["encoder"].step(rate * MATRIX_RATE)
+        if decode:
+            self.muons["decoder"].step(rate * MATRIX_RATE)
         self.model.zero_grad(set_to_none=False)
         decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -157,7 +173,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "average": dict(zip(names, self.average, strict=True)),
             "optimiser": self.optimiser.state_dict(),
-            "momentum": list(self.muon.momentum.values()),
+            "momentum": [m for muon in self.muons.values() for m in muon.momentum.values()],
             "step": self.step,
             "passed": self.passed,
         }
@@ -170,7 +186,9 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for mine, saved in zip(self.muon.momentum.values(), state["momentum"], strict=True):
+        self.optimiser.param_groups[0]["fused"] = True
+        momenta = [m for muon in self.muons.values() for m in muon.momentum.values()]
+        for mine, saved in zip(momenta, state["momentum"], strict=True):
             mine.copy_(saved)
         self.average = [state["average"][name] for name, _ in self.model.named_parameters()]
         self.step, self.passed = state["step"], state["passed"]
@@ -195,7 +213,7 @@ def greedy(model: Whisper, mel: Tensor, vocabulary: Vocabulary, timestamps: bool
     done = torch.zeros(len(mel), dtype=torch.bool)
     with torch.inference_mode():
         features = model.encode(mel)
-        for _ in range(48):
+        for _ in range(32):
             following = model.decode(tokens, features)[:, -1].argmax(-1)
             following[done] = vocabulary.eot
             done |= following == vocabulary.eot
@@ -219,10 +237,10 @@ def checks(work: Path, composer: Composer, rank: int, processes: int) -> list[Ch
     """Small held-out sets, this process's part of them."""
     made = []
     for name, source, count, full in (
-        ("dev", "dev", 96, False),
-        ("dev 10 dB", "dev", 96, False),
-        ("natural", "natural", 64, False),
-        ("dev 30 s", "dev", 24, True),
+        ("dev", "dev", 48, False),
+        ("dev 10 dB", "dev", 48, False),
+        ("natural", "natural", 32, False),
+        ("dev 30 s", "dev", 8, True),
     ):
         chosen = _spoken(work / "speech", source)[rank:count:processes]
         g = np.random.default_rng(rank)
@@ -266,9 +284,11 @@ def _put(model: nn.Module, values: list[Tensor]) -> None:
 def _progress(trainer: Trainer, began: float, seconds: float) -> float:
     """The share of the time that has passed, on which all processes agree."""
     passed = torch.tensor([time.monotonic() - began], dtype=torch.float64)
-    if trainer.processes > 1:
+    if trainer.processes > 1 and trainer.step % 10 == 0:
         dist.broadcast(passed, 0)
-    trainer.passed = float(passed)
+        trainer.passed = float(passed)
+    elif trainer.processes == 1:
+        trainer.passed = float(passed)
     return trainer.passed / seconds
 
 
@@ -300,20 +320,25 @@ def _learn_until_done(
     plan, seconds = Plan(), args.minutes * 60.0
     tight = trainer.composer.tight(TIGHT_BATCH, random.Random(args.seed))
     losses: list[tuple[float, float]] = []
-    saved = shown = trainer.passed
+    checked = saved = shown = trainer.passed
     while (progress := _progress(trainer, began, seconds)) < 1:
         trainer.composer.strength = plan.strength(progress)
         batches = _batches(trainer, tight, progress > plan.long_windows_from)
         rate = plan.rate(progress, trainer.step)
-        losses.append(trainer.learn(batches, plan.ctc_weight(progress), rate))
+        weight, decode = plan.ctc_weight(progress), plan.decodes(progress)
+        losses.append(trainer.learn(batches, weight, rate, decode))
         trainer.step += 1
         if trainer.rank == 0 and trainer.passed - shown > 10:
             shown = trainer.passed
             _show(trainer, losses[-50:])
-        if trainer.passed - saved > args.every:
+        if trainer.passed - saved > SAVE_SECONDS:
             saved = trainer.passed
-            _check(trainer, checkpoint, held)
-    _check(trainer, checkpoint, held)
+            _save(trainer, checkpoint)
+        if trainer.passed - checked > args.every:
+            checked = trainer.passed
+            _check(trainer, held, checkpoint.parent)
+    _save(trainer, checkpoint)
+    _check(trainer, held, checkpoint.parent)
 
 
 def _batches(trainer: Trainer, tight: Iterator[Batch], long_windows: bool) -> list[Batch]:
@@ -333,13 +358,17 @@ def _show(trainer: Trainer, losses: list[tuple[float, float]]) -> None:
     )
 
 
-def _check(trainer: Trainer, checkpoint: Path, held_out: list[Check]) -> None:
-    rates = measure(trainer, held_out)
+def _save(trainer: Trainer, checkpoint: Path) -> None:
     if trainer.rank == 0:
         trainer.save(checkpoint)
+
+
+def _check(trainer: Trainer, held_out: list[Check], folder: Path) -> None:
+    rates = measure(trainer, held_out)
+    if trainer.rank == 0:
         line = {"minutes": round(trainer.passed / 60, 1), "step": trainer.step, **rates}
         print(f"  word errors {line}", flush=True)
-        with (checkpoint.parent / "progress.jsonl").open("a", encoding="utf-8") as file:
+        with (folder / "progress.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -350,10 +379,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=95, help="time to finish in")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--every", type=float, default=180, help="seconds between checks")
+    parser.add_argument("--every", type=float, default=480, help="seconds between checks")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
+    # Tensors come and go at each step; without these, their memory goes back to the system too.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 32))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 33))
     with tempfile.TemporaryDirectory() as folder:
         meeting = Path(folder, "meeting").as_posix()
         if args.processes == 1:

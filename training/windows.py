@@ -12,7 +12,7 @@ from torch import Tensor
 from training import augment
 from training.augment import Audio, NoiseBank
 from training.features import HOP, RATE, WINDOW_FRAMES, log_mel_spectrogram
-from training.tokens import Vocabulary
+from training.tokens import Vocabulary, spell
 
 IGNORE = -100  # a label without loss
 MAX_PROMPT = 200  # tokens of previous text
@@ -74,7 +74,7 @@ def label(
     spoken: list[int] = []
     for number, (text, start, end) in enumerate(placed.segments):
         words = vocabulary.encode(text)
-        spoken += words
+        spoken += spell(text)
         if timestamps:
             start = min(start, LATEST_START) if number == 0 else start
             body += [vocabulary.time(start), *words, vocabulary.time(end)]

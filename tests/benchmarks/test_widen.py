@@ -1,0 +1,121 @@
+"""The bundled model widened: the same transcripts from official shapes."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import numpy as np
+import pytest
+from faster_whisper import WhisperModel
+from faster_whisper.audio import decode_audio
+
+from benchmarks import checkpoint, widen
+from benchmarks.checkpoint import CheckpointError
+
+AUDIO = Path(__file__).parent.parent / "audio"
+SMALLEST = 6  # clips enough for a test; all of them are heard by `python -m training.evaluate`
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Any]:
+    labels = json.loads((AUDIO / "labels.json").read_text(encoding="utf-8"))
+    chosen = [row for row in labels if row["kind"] == "clean"][:SMALLEST]
+    return [decode_audio(str(AUDIO / row["file"])) for row in chosen]
+
+
+def heard(folder: Path, clips: list[Any]) -> list[tuple[str, float]]:
+    model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=2)
+    found = []
+    for clip in clips:
+        segments, _ = model.transcribe(clip, beam_size=1, temperature=0, without_timestamps=True)
+        parts = list(segments)
+        found.append((" ".join(s.text.strip() for s in parts), sum(s.avg_logprob for s in parts)))
+    return found
+
+
+@pytest.mark.parametrize("size", ["tiny", "base"])
+def test_transcripts_are_the_bundled_models(size: str, clips: list[Any], tmp_path: Path) -> None:
+    widen.widen(widen.BUNDLED, widen.SIZES[size], tmp_path)
+    narrow, wide = heard(widen.BUNDLED, clips), heard(tmp_path, clips)
+    assert [text for text, _ in wide] == [text for text, _ in narrow]
+    assert all(text for text, _ in narrow)
+    for (_, expected), (_, found) in zip(narrow, wide, strict=True):
+        assert found == pytest.approx(expected, abs=0.15)
+
+
+def test_the_shape_is_official(tmp_path: Path) -> None:
+    widen.widen(widen.BUNDLED, widen.SIZES["tiny"], tmp_path)
+    wide = checkpoint.read(tmp_path / "model.bin")
+    assert wide["decoder/embeddings/weight"].shape == (51865, 384)
+    assert wide["encoder/position_encodings/encodings"].shape == (1500, 384)
+    assert wide["decoder/position_encodings/encodings"].shape == (448, 384)
+    for half in ("encoder", "decoder"):
+        assert wide[f"{half}/layer_3/ffn/linear_0/weight"].shape == (1536, 384)
+        assert f"{half}/layer_4/ffn/linear_0/weight" not in {*wide.variables, *wide.aliases}
+    for name in widen.COPIED:
+        assert (tmp_path / name).read_bytes() == (widen.BUNDLED / name).read_bytes()
+    assert ctranslate2.models.Whisper(str(tmp_path)).is_multilingual
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_every_precision_is_read_back(precision: str, tmp_path: Path) -> None:
+    size = widen.Size(256, 4)
+    widen.widen(widen.BUNDLED, size, tmp_path, precision)
+    narrow = checkpoint.read(widen.BUNDLED / "model.bin").weights("decoder/embeddings/weight")
+    wide = checkpoint.read(tmp_path / "model.bin").weights("decoder/embeddings/weight")
+    np.testing.assert_allclose(wide[: len(narrow), :128], narrow, atol=0.02)
+
+
+def test_only_multiples_of_the_width_can_be_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a multiple"):
+        widen.widen(widen.BUNDLED, widen.Size(200, 4), tmp_path)
+    with pytest.raises(ValueError, match="more than 1"):
+        widen.widen(widen.BUNDLED, widen.Size(256, 1), tmp_path)
+
+
+def _string(text: bytes) -> bytes:
+    return struct.pack("<H", len(text) + 1) + text + b"\0"
+
+
+HEADER = struct.pack("<I", 6) + _string(b"WhisperSpec") + struct.pack("<I", 3)
+VARIABLE = _string(b"w") + struct.pack("<BIIBI", 2, 1, 2, 0, 8) + struct.pack("<ff", 1, 2)
+GOOD = (
+    HEADER + struct.pack("<I", 1) + VARIABLE + struct.pack("<I", 1) + _string(b"v") + _string(b"w")
+)
+
+
+def test_a_checkpoint_is_read(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(GOOD)
+    found = checkpoint.read(tmp_path / "model.bin")
+    assert (found.name, found.revision) == ("WhisperSpec", 3)
+    np.testing.assert_array_equal(found["v"], [[1, 2]])
+
+
+@pytest.mark.parametrize("size", range(len(GOOD)))
+def test_a_checkpoint_cut_anywhere_is_refused(size: int, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(GOOD[:size])
+    with pytest.raises(CheckpointError):
+        checkpoint.read(tmp_path / "model.bin")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (struct.pack("<I", 5), "version 5"),
+        (HEADER + struct.pack("<I", 2**32 - 1), "variables"),
+        (HEADER + struct.pack("<I", 1) + _string(b"\xff"), "not text"),
+        (HEADER + struct.pack("<IH", 1, 2) + b"ww", "no end"),
+        (HEADER + struct.pack("<I", 1) + _string(b"w") + b"\x09", "dimensions"),
+        (HEADER + struct.pack("<I", 1) + _string(b"w") + struct.pack("<BB", 0, 5), "type 5"),
+        (
+            HEADER + struct.pack("<I", 1) + _string(b"w") + struct.pack("<BIBI", 1, 9, 0, 8),
+            "8 bytes",
+        ),
+    ],
+)
+def test_nonsense_is_refused(content: bytes, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(content)
+    with pytest.raises(CheckpointError, match=complaint):
+        checkpoint.read(tmp_path / "model.bin")
