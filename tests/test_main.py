@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
+from tests.support import LOUD, LoudnessVad
 from wyoming_whisper import __version__, settings
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.errors import (
@@ -42,7 +43,7 @@ def files(tmp_path: Path) -> list[str]:
             writer.setnchannels(1)
             writer.setsampwidth(2)
             writer.setframerate(16_000)
-            writer.writeframes(bytes(3200 * tenths))
+            writer.writeframes(10 * tenths * LOUD)
     return [str(path) for path in paths]
 
 
@@ -70,6 +71,7 @@ class FakeTranscriber:
 def transcriber(monkeypatch: pytest.MonkeyPatch) -> FakeTranscriber:
     fake = FakeTranscriber()
     monkeypatch.setattr("wyoming_whisper.backends.open_transcriber", lambda _: fake)
+    monkeypatch.setattr("wyoming_whisper.vad.SileroVad", LoudnessVad)
     return fake
 
 
@@ -250,7 +252,7 @@ def test_a_file_that_fails_leaves_the_others(
     missing, long = str(tmp_path / "missing.wav"), tmp_path / "long.wav"
     with wave.open(str(long), "wb") as writer:
         writer.setparams((1, 2, 16_000, 0, "NONE", ""))
-        writer.writeframes(bytes(2 * 4000))
+        writer.writeframes(25 * LOUD)
     assert main(["transcribe", missing, str(long), files[1]]) == 1
     out, err = capsys.readouterr()
     assert out == f"{files[1]}: 3200 sämples\n"

@@ -29,7 +29,7 @@ def test_every_option_is_in_the_table_with_its_default_and_help(
 
 
 def _written(default: object) -> str:
-    if default is None:
+    if default is None or default == ():
         return ""
     return {True: "on", False: "off"}[default] if isinstance(default, bool) else f"`{default}`"
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from . import __version__
 from .errors import SettingsError
+from .whisper.tokenizer import language_code
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -134,6 +135,23 @@ def _device(raw: Raw) -> str:
     if isinstance(raw, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", raw):
         return raw
     raise ValueError("it must be auto, cpu, cuda or cuda:N")
+
+
+def _languages(raw: Raw) -> tuple[str, ...]:
+    items = raw if isinstance(raw, list) else re.split(r"[,\s]+", str(raw))
+    found = {item: language_code(item) for item in items if item}
+    unknown = [item for item, code in found.items() if code is None]
+    if unknown:
+        raise ValueError(f"Whisper doesn't know {unknown[0]!r}; it must be codes such as en,de")
+    return tuple(dict.fromkeys(code for code in found.values() if code))
+
+
+def _audio_context(raw: Raw) -> str:
+    if raw in ("auto", "full"):
+        return str(raw)
+    if isinstance(raw, str) and re.fullmatch(r"\d{1,2}(\.\d+)?", raw) and 1 <= float(raw) <= 30:
+        return raw
+    raise ValueError("it must be auto, full, or seconds from 1 to 30")
 
 
 def _log_format(raw: Raw) -> str:
@@ -296,6 +314,14 @@ class Settings:
         "auto chooses for this machine",
     )
     language: str = _option("auto", MODEL, "spoken language where the client names none")
+    languages: tuple[str, ...] = _option(
+        (),
+        MODEL,
+        "languages spoken in this home, such as en,de: where one has to be detected, it is one of "
+        "these",
+        _languages,
+        metavar="LIST",
+    )
     data_dir: tuple[Path, ...] = field(
         default_factory=lambda: (default_data_dir(os.environ),),
         metadata={
@@ -369,9 +395,10 @@ class Settings:
     audio_context: str = _option(
         "auto",
         SPEED,
-        "how much audio the encoder sees: auto fits the window to the speech for models trained "
-        "for it, full always encodes windows of 30 s",
-        choices=("auto", "full"),
+        "how much audio the encoder sees: auto fits the window to the speech, with a margin for "
+        "models that were trained on 30 s; full is always 30 s; a number is the least seconds",
+        _audio_context,
+        metavar="auto|full|SECONDS",
     )
 
     initial_prompt: str | None = _option(
@@ -717,7 +744,7 @@ def _help(name: str, option: Option) -> str:
     text = option.help
     if option.metavar == "TYPE":
         text += f": {', '.join(option.choices)}"
-    if default is not None and not isinstance(default, bool):
+    if default is not None and default != () and not isinstance(default, bool):
         text += f" (default: {default})"
     return text.replace("%", "%%")
 

@@ -11,12 +11,17 @@ import pytest
 
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.decoding import (
+    FULL_CONTEXT,
     MAX_PREVIOUS_TOKENS,
+    SAFE_CONTEXT,
+    TRAINED_CONTEXT,
+    AudioContext,
     Decoder,
     DecodingOptions,
     GenerateOptions,
     Hypothesis,
     compression_ratio,
+    loops,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -172,19 +177,60 @@ def test_a_given_language_is_not_detected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tight", "seconds", "n_frames"),
-    [(False, 2, 3000), (False, 30, 3000), (True, 2.01, 202), (True, 0.3, 100), (True, 30, 3000)],
+    ("context", "seconds", "n_frames"),
+    [
+        (FULL_CONTEXT, 2, 3000),
+        (FULL_CONTEXT, 30, 3000),
+        (TRAINED_CONTEXT, 2.01, 202),
+        (TRAINED_CONTEXT, 0.3, 100),
+        (TRAINED_CONTEXT, 30, 3000),
+        (SAFE_CONTEXT, 2, 1024),
+        (SAFE_CONTEXT, 10, 1256),
+        (SAFE_CONTEXT, 28, 3000),
+        (AudioContext(1500, 256), 2, 1500),
+    ],
 )
 def test_the_window_is_30_seconds_or_fits_the_speech(
-    tight: bool, seconds: float, n_frames: int
+    context: AudioContext, seconds: float, n_frames: int
 ) -> None:
     inference = ScriptedInference([said("a")])
     mel = mel_of(seconds)
-    decoder(inference, tight_window=tight).decode(mel, "en")
+    decoder(inference, audio_context=context).decode(mel, "en")
     (window,) = inference.windows
     assert window.shape == (80, n_frames)
     assert np.array_equal(window[:, : mel.shape[1]], mel)
     assert np.all(window[:, mel.shape[1] :] <= mel.min())
+
+
+@pytest.mark.parametrize(
+    "doubtful",
+    [
+        said("guess", -1.5),
+        said("on and " * 30, -0.1),
+        said("la la la la la la", -0.1),
+        said("x" * 200, -0.1),
+    ],
+    ids=["unlikely", "repetitive", "short loop", "no end"],
+)
+def test_a_doubtful_text_is_heard_again_in_the_full_window(doubtful: Hypothesis) -> None:
+    inference = ScriptedInference([doubtful, said("good", -0.5)])
+    assert decoder(inference, audio_context=SAFE_CONTEXT).decode(mel_of(2), "en").text == "good"
+    assert [window.shape[1] for window in inference.windows] == [1024, 3000]
+    assert np.array_equal(inference.windows[1][:, :200], mel_of(2))
+    assert [o.temperature for o in inference.options] == [0.0, 0.0]
+
+
+def test_the_full_window_is_tried_once_and_then_temperatures() -> None:
+    inference = ScriptedInference([said("a", -1.5), said("b", -1.4), said("c", -0.5)])
+    assert decoder(inference, audio_context=SAFE_CONTEXT).decode(mel_of(2), "en").text == "c"
+    assert len(inference.windows) == 2
+    assert [o.temperature for o in inference.options] == [0.0, 0.0, 0.2]
+
+
+def test_weights_trained_for_short_windows_are_not_asked_twice() -> None:
+    inference = ScriptedInference([said("a", -1.5), said("b", -0.5)])
+    assert decoder(inference, audio_context=TRAINED_CONTEXT).decode(mel_of(2), "en").text == "b"
+    assert len(inference.windows) == 1
 
 
 def test_an_unlikely_text_is_tried_again_at_higher_temperatures() -> None:
@@ -304,6 +350,20 @@ def test_a_vocabulary_without_whispers_tokens_is_refused() -> None:
 
     with pytest.raises(ValueError, match="endoftext"):
         Tokenizer(Empty(), multilingual=True)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([1, 2, 3], False),
+        ([7] * 4, False),
+        ([9, *[7] * 5], True),
+        ([1, 2, 3] * 5, True),
+        ([], False),
+    ],
+)
+def test_the_same_tokens_over_and_over_are_a_loop(tokens: list[int], expected: bool) -> None:
+    assert loops(tokens) is expected
 
 
 @pytest.mark.parametrize(("text", "loop"), [("turn on the lamp", False), ("la la la " * 20, True)])

@@ -7,6 +7,7 @@ itself rather than through WhisperModel, which imports PyAV (24 MB here), pads e
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import platform
@@ -20,8 +21,16 @@ from ..errors import ModelBrokenError, SettingsError
 from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
 from ..vocabulary import tokenizer_json
-from ..whisper.audio import Array
-from ..whisper.decoding import DecodingOptions, GenerateOptions, Hypothesis
+from ..whisper.audio import FRAMES_PER_SECOND, Array
+from ..whisper.decoding import (
+    FULL_CONTEXT,
+    SAFE_CONTEXT,
+    TRAINED_CONTEXT,
+    AudioContext,
+    DecodingOptions,
+    GenerateOptions,
+    Hypothesis,
+)
 from ..whisper.tokenizer import Tokenizer
 from .pipeline import WhisperTranscriber
 
@@ -102,6 +111,7 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
         CTranslate2Inference(model),
         _tokenizer(path, multilingual=model.is_multilingual),
         languages,
+        _detectable(settings.languages, languages),
         decoding,
         described,
     )
@@ -152,6 +162,29 @@ def choose_beam_size(wanted: int) -> int:
     return BEAM_SIZE_ARM if arm else BEAM_SIZE
 
 
+def _detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the languages to choose from when one has to be detected."""
+    if not wanted:
+        return languages
+    found = tuple(code for code in languages if code in wanted)
+    if not found:
+        raise SettingsError(
+            f"--languages {','.join(wanted)}: this model understands none of them, "
+            f"only {', '.join(languages)}"
+        )
+    return found
+
+
+def choose_audio_context(wanted: str, *, trained: bool) -> AudioContext:
+    """Return the window for `auto`, `full`, or a number of seconds that it has at least."""
+    if wanted == "full":
+        return FULL_CONTEXT
+    context = TRAINED_CONTEXT if trained else SAFE_CONTEXT
+    if wanted == "auto":
+        return context
+    return dataclasses.replace(context, minimum=round(float(wanted) * FRAMES_PER_SECOND))
+
+
 def _load(path: Path, device: str, device_index: int, compute_type: str, threads: int) -> Any:
     import ctranslate2
 
@@ -188,13 +221,14 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _decoding_options(settings: Settings, facts: dict[str, Any]) -> DecodingOptions:
-    trained_tight = bool(facts.get("tight_window"))
     return DecodingOptions(
         task="translate" if settings.whisper_task == "translate" else "transcribe",
         initial_prompt=settings.initial_prompt,
         beam_size=choose_beam_size(settings.beam_size),
         min_avg_logprob=facts.get("min_avg_logprob"),
-        tight_window=trained_tight and settings.audio_context == "auto",
+        audio_context=choose_audio_context(
+            settings.audio_context, trained=bool(facts.get("tight_window"))
+        ),
     )
 
 

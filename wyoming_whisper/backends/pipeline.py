@@ -23,6 +23,7 @@ class WhisperTranscriber:
         inference: Inference,
         tokenizer: Tokenizer,
         languages: tuple[str, ...],
+        detectable: tuple[str, ...],
         decoding: DecodingOptions,
         description: str,
     ) -> None:
@@ -30,7 +31,7 @@ class WhisperTranscriber:
         self.description = description
         self._inference = inference
         self._decoding = decoding
-        self._decoder = Decoder(inference, tokenizer, languages, decoding)
+        self._decoder = Decoder(inference, tokenizer, detectable, decoding)
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""

@@ -6,6 +6,7 @@ those of openai/whisper's transcribe.py and decoding.py (Radford et al., 2022, s
 
 from __future__ import annotations
 
+import logging
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ from .audio import (
 )
 from .tokenizer import Task, Tokenizer
 
+_LOGGER = logging.getLogger(__name__)
+
 N_TEXT_CTX = 448
 MAX_PREVIOUS_TOKENS = N_TEXT_CTX // 2 - 1
 MAX_NEW_TOKENS = N_TEXT_CTX // 2
@@ -34,7 +37,36 @@ MAX_NEW_TOKENS = N_TEXT_CTX // 2
 TOKENS_PER_SECOND = 40
 SPARE_TOKENS = 32
 
-MIN_TIGHT_FRAMES = 100  # a shorter window is filled up to one second
+# A few tokens over and over: too short for zlib to notice, typical of a window cut too tight.
+MAX_LOOP_TOKENS = 4
+MAX_LOOP_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class AudioContext:
+    """How much the encoder sees of utterances shorter than 30 s, in mel frames.
+
+    Whisper was trained on 30 s windows; the encoder's cost grows faster than the window. Stock
+    weights bear a shorter one with some silence behind the speech: whisper.cpp#1855 measured no
+    more errors at length + 128 positions, whisper.cpp#1117 loops below 0.3 of the window.
+    """
+
+    minimum: int
+    margin: int = 0
+    """Of silence after the audio."""
+    retry: bool = True
+    """Whether a doubtful text is heard again in the full window."""
+
+    def frames(self, audio_frames: int) -> int:
+        """Return the window for this much audio: even, as the encoder halves it."""
+        wanted = max(audio_frames + self.margin, self.minimum)
+        return min(wanted + wanted % FRAMES_PER_POSITION, N_FRAMES)
+
+
+FULL_CONTEXT = AudioContext(minimum=N_FRAMES)
+SAFE_CONTEXT = AudioContext(minimum=512 * FRAMES_PER_POSITION, margin=128 * FRAMES_PER_POSITION)
+TRAINED_CONTEXT = AudioContext(minimum=FRAMES_PER_SECOND, retry=False)
+"""For weights that were trained on windows of any length."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +91,8 @@ class DecodingOptions:
     # the quality gate: below this mean log-probability nothing is said rather than a guess
     min_avg_logprob: float | None = None
 
-    # how much the encoder sees: the speech alone, or always 30 s
-    tight_window: bool = False
+    # how much the encoder sees
+    audio_context: AudioContext = FULL_CONTEXT
 
 
 @dataclass(frozen=True)
@@ -159,14 +191,15 @@ class Decoder:
     def window(self, mel: Array, seek: int, silence: float) -> Array:
         """Return what the encoder sees from frame `seek` on."""
         frames = min(mel.shape[1] - seek, N_FRAMES)
-        if self._options.tight_window:
-            size = max(frames + frames % FRAMES_PER_POSITION, MIN_TIGHT_FRAMES)
-        else:
-            size = N_FRAMES
+        size = self._options.audio_context.frames(frames)
         return pad_or_trim(mel[:, seek : seek + frames], size, silence)
 
     def encode(self, window: Array) -> Any:
         return self._inference.encode(window)
+
+    def may_widen(self, window: Array) -> bool:
+        """Whether a doubtful text should be heard again in the full window."""
+        return self._options.audio_context.retry and window.shape[1] < N_FRAMES
 
     def detect_language(self, audio_features: Any) -> tuple[str, float]:
         """Return the likeliest of this model's languages and its share among them."""
@@ -197,26 +230,34 @@ class Decoder:
     def text(self, tokens: Sequence[int]) -> str:
         return " ".join(self._tokenizer.decode(tokens).split())
 
-    def generate(self, features: Any, prompt: Sequence[int], seconds: float) -> _Attempt:
-        """Try temperatures until a result is good enough; else return the likeliest of all."""
-        options = self._options
-        deadline = time.monotonic() + options.fallback_seconds
-        attempts: list[_Attempt] = []
-        for temperature in options.temperatures:
-            attempt = self._attempt(features, prompt, seconds, temperature)
-            attempts.append(attempt)
-            if attempt.good or time.monotonic() > deadline:
+    def generate(
+        self, features: Any, prompt: Sequence[int], seconds: float, first: _Attempt
+    ) -> _Attempt:
+        """Try higher temperatures until a result is good enough; else return the likeliest.
+
+        `first` is what temperature 0 gave for the same features and prompt.
+        """
+        attempts = [first]
+        deadline = time.monotonic() + self._options.fallback_seconds
+        for temperature in self._options.temperatures[1:]:
+            if attempts[-1].good or time.monotonic() > deadline:
                 break
+            attempts.append(self.attempt(features, prompt, seconds, temperature))
         if attempts[-1].good:
             return attempts[-1]
         varied = [a for a in attempts if not a.repetitive]
         return max(varied or attempts, key=lambda a: a.hypothesis.avg_logprob)
 
-    def _attempt(
-        self, features: Any, prompt: Sequence[int], seconds: float, temperature: float
+    def attempt(
+        self, features: Any, prompt: Sequence[int], seconds: float, temperature: float = 0.0
     ) -> _Attempt:
+        """Decode once and judge the result; `seconds` of audio bound its length."""
         options = self._options
-        budget = SPARE_TOKENS + round(seconds * TOKENS_PER_SECOND)
+        budget = min(
+            SPARE_TOKENS + round(seconds * TOKENS_PER_SECOND),
+            MAX_NEW_TOKENS,
+            N_TEXT_CTX - len(prompt),
+        )
         hypothesis = self._inference.generate(
             features,
             prompt,
@@ -224,7 +265,7 @@ class Decoder:
                 beam_size=options.beam_size if temperature == 0 else 1,
                 temperature=temperature,
                 best_of=options.best_of,
-                max_new_tokens=min(budget, MAX_NEW_TOKENS, N_TEXT_CTX - len(prompt)),
+                max_new_tokens=budget,
                 suppressed_tokens=self._tokenizer.suppressed_tokens,
             ),
         )
@@ -236,6 +277,7 @@ class Decoder:
             repetitive=ratio > options.compression_ratio_threshold,
             unlikely=unlikely,
             silent=unlikely and hypothesis.no_speech_prob > options.no_speech_threshold,
+            endless=len(hypothesis.tokens) >= budget or loops(hypothesis.tokens),
         )
 
     def gate(self, text: str, avg_logprob: float) -> str | None:
@@ -270,6 +312,13 @@ class _Attempt:
     repetitive: bool
     unlikely: bool
     silent: bool
+    endless: bool
+    """No end token came, or the same few tokens came again and again."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it looks like a window cut too tight."""
+        return self.endless or not self.good
 
     @property
     def good(self) -> bool:
@@ -319,14 +368,7 @@ class _Utterance:
         """Decode the window at frame `seek`; return how many frames are done with."""
         decoder = self._decoder
         n_frames: int = min(self._mel.shape[1] - seek, N_FRAMES)
-        with self._stopwatch("encode"):
-            features = decoder.encode(decoder.window(self._mel, seek, self._silence))
-        if self._language is None:
-            with self._stopwatch("detect"):
-                self._language, self._language_probability = decoder.detect_language(features)
-        prompt = decoder.prompt(self._previous, self._language, self._timestamps)
-        with self._stopwatch("decode"):
-            attempt = decoder.generate(features, prompt, n_frames / FRAMES_PER_SECOND)
+        attempt = self._attempt(decoder.window(self._mel, seek, self._silence), n_frames)
         hypothesis = attempt.hypothesis
         tokens, done = decoder.segments(hypothesis.tokens, n_frames)
         self._evidence.append(
@@ -336,6 +378,23 @@ class _Utterance:
             return n_frames
         self._keep(tokens, hypothesis, attempt.temperature)
         return done
+
+    def _attempt(self, window: Array, n_frames: int) -> _Attempt:
+        """Decode a window, again at its full width where the text is doubtful."""
+        decoder, seconds = self._decoder, n_frames / FRAMES_PER_SECOND
+        with self._stopwatch("encode"):
+            features = decoder.encode(window)
+        if self._language is None:
+            with self._stopwatch("detect"):
+                self._language, self._language_probability = decoder.detect_language(features)
+        prompt = decoder.prompt(self._previous, self._language, self._timestamps)
+        with self._stopwatch("decode"):
+            attempt = decoder.attempt(features, prompt, seconds)
+        if attempt.doubtful and decoder.may_widen(window):
+            _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
+            return self._attempt(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
+        with self._stopwatch("decode"):
+            return decoder.generate(features, prompt, seconds, attempt)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> None:
         text = self._decoder.text(tokens)
@@ -347,6 +406,15 @@ class _Utterance:
         self._previous = self._previous + tokens
         if temperature > self.PROMPT_RESET_TEMPERATURE:
             self._previous = []
+
+
+def loops(tokens: Sequence[int]) -> bool:
+    """Return whether the text ends in the same few tokens over and over."""
+    for size in range(1, MAX_LOOP_TOKENS + 1):
+        tail = list(tokens[-size * MAX_LOOP_REPEATS :])
+        if len(tail) == size * MAX_LOOP_REPEATS and tail == tail[:size] * MAX_LOOP_REPEATS:
+            return True
+    return False
 
 
 def compression_ratio(text: str) -> float:
