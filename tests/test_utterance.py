@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wyoming.audio import AudioChunk, AudioStop
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
@@ -185,6 +185,31 @@ async def test_a_client_that_leaves_takes_its_early_work_along(tmp_path: Path) -
     assert [len(samples) / 16000 for samples, _ in fake.requests] == [0.2, 0.3]
 
 
+async def test_an_idle_model_is_unloaded_and_loaded_again_when_somebody_speaks(
+    tmp_path: Path,
+) -> None:
+    opened: list[FakeTranscriber] = []
+
+    def open_transcriber(_: object) -> FakeTranscriber:
+        opened.append(FakeTranscriber())
+        return opened[-1]
+
+    async with (
+        run_server(tmp_path, open_transcriber, idle_unload=0.2),
+        Client(tmp_path) as client,
+    ):
+        await client.speak(0.1)
+        await client.transcript()
+        while not opened[0].closed:  # noqa: ASYNC110 - it is another thread's
+            await asyncio.sleep(0.005)
+        assert len(opened) == 1
+        await client.send(AudioStart(16000, 2, 1).event())
+        while len(opened) < 2:  # noqa: ASYNC110 - before any audio has come
+            await asyncio.sleep(0.005)
+        await client.speak(0.1)
+        assert (await client.transcript()).text == "1600 samples in None"
+
+
 async def test_an_utterance_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utterance, "MAX_UTTERANCE_SECONDS", 1.0)
     spoken = Utterance(InstantWorkshop(eager=True), TranscribeOptions())
@@ -206,6 +231,8 @@ class InstantWorkshop:
     async def loaded_vad(self) -> Vad:
         assert self.vad
         return self.vad
+
+    def wake(self) -> None: ...
 
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
         self.n_jobs += 1

@@ -49,16 +49,20 @@ class Job:
 class Scheduler:
     """Runs transcriptions one after the other, in the order they came.
 
-    `on_ready` is called in the scheduler's thread whenever a Transcriber has been opened.
+    `on_ready` is called in the scheduler's thread whenever a Transcriber has been opened. After
+    `idle_seconds` without work (0: never) it is closed, and opened again when somebody speaks.
     """
 
     def __init__(
         self,
         open_transcriber: Callable[[], Transcriber],
         on_ready: Callable[[Transcriber], None] = lambda _: None,
+        idle_seconds: float = 0,
     ) -> None:
         self._open = open_transcriber
         self._on_ready = on_ready
+        self._idle_seconds = idle_seconds or None
+        self._wanted = threading.Event()
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._jobs: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
         self._order = itertools.count()
@@ -90,8 +94,13 @@ class Scheduler:
                 raise self._unavailable
         return job
 
+    def wake(self) -> None:
+        """Say that there will be work soon, so that an idle model can be loaded meanwhile."""
+        self._wanted.set()
+
     def _put(self, rank: int, job: Job | None) -> None:
         self._jobs.put((rank, next(self._order), job))
+        self._wanted.set()
 
     def close(self, timeout_seconds: float = 1.0) -> None:
         """Finish what was asked for, within `timeout_seconds`, and free the model."""
@@ -102,13 +111,32 @@ class Scheduler:
     # What follows runs in the thread.
 
     def _run(self) -> None:
-        transcriber = self._open_until_there()
-        if transcriber is None:
-            return
-        while (job := self._jobs.get()[2]) is not None:
+        while (transcriber := self._open_until_there()) is not None:
+            closing = self._work_until_idle(transcriber)
+            transcriber.close()
+            if closing:
+                break
+            del transcriber  # the last reference: its memory is free while we wait
+            _LOGGER.info("idle: the model is unloaded until somebody speaks")
+            self._wait_until_wanted()
+        if self._closing.is_set():
+            self._refuse(TranscribeError("the server is shutting down"))
+
+    def _work_until_idle(self, transcriber: Transcriber) -> bool:
+        """Return True when it is time to close, False when there was nothing to do for long."""
+        while True:
+            try:
+                job = self._jobs.get(timeout=self._idle_seconds)[2]
+            except queue.Empty:
+                return False
+            if job is None:
+                return True
             _run_job(job, transcriber)
-        self._refuse(TranscribeError("the server is shutting down"))
-        transcriber.close()
+
+    def _wait_until_wanted(self) -> None:
+        self._wanted.clear()
+        if self._jobs.empty():  # otherwise it was put in between, and its signal is lost
+            self._wanted.wait()
 
     def _open_until_there(self) -> Transcriber | None:
         while not self._closing.is_set():
@@ -122,7 +150,8 @@ class Scheduler:
             else:
                 self._unavailable = None
                 self._on_ready(transcriber)
-                self.opened.set_result(None)
+                if not self.opened.done():
+                    self.opened.set_result(None)
                 return transcriber
         return None
 
@@ -140,7 +169,8 @@ class Scheduler:
         if not isinstance(error, WyomingWhisperError):
             error = TranscribeError(f"the model could not be opened: {error!r}")
         self._refuse(error)
-        self.opened.set_exception(error)
+        if not self.opened.done():
+            self.opened.set_exception(error)
 
     def _refuse(self, error: WyomingWhisperError) -> None:
         """Fail the waiting requests, and every later one at once."""

@@ -71,7 +71,9 @@ class Server:
         self.eager = settings.eager
         self.vad: Vad | None = None
         self._loading_vad: asyncio.Task[Vad] | None = None
-        self._scheduler = Scheduler(partial(open_transcriber, settings), self._on_ready)
+        self._scheduler = Scheduler(
+            partial(open_transcriber, settings), self._on_ready, settings.idle_unload
+        )
         self._handlers: dict[Handler, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
@@ -98,6 +100,9 @@ class Server:
             self._loading_vad = asyncio.create_task(asyncio.to_thread(SileroVad))
         self.vad = await asyncio.shield(self._loading_vad)  # one client's leaving is not the end
         return self.vad
+
+    def wake(self) -> None:
+        self._scheduler.wake()
 
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
         return self._scheduler.submit(samples, options, eager=eager)

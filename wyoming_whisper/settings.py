@@ -392,6 +392,14 @@ class Settings:
         _switch,
         shape="switch",
     )
+    idle_unload: int = _option(
+        0,
+        SPEED,
+        "free the model's memory after so many seconds without work; it is loaded again while the "
+        "next speaker is speaking; 0 is never",
+        _whole,
+        metavar="SECONDS",
+    )
     audio_context: str = _option(
         "auto",
         SPEED,

@@ -44,6 +44,9 @@ class Workshop(Protocol):
 
     async def loaded_vad(self) -> Vad: ...
 
+    def wake(self) -> None:
+        """Somebody speaks: there will be work in a moment."""
+
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
         """Queue a transcription. Raises WyomingWhisperError when there can be none."""
 
@@ -59,6 +62,7 @@ class Utterance:
         self._speech: Speech | None = None
         self._n_samples = 0
         self._early = _EarlyWork(workshop, options)
+        workshop.wake()
 
     @property
     def seconds(self) -> float:
