@@ -347,7 +347,7 @@ async def test_nothing_spoken_is_logged_above_debug(
         async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
             await client.speak(0.1, language="en")
             await client.transcript()
-    assert "s of audio in" in caplog.text
+    assert "s of audio answered" in caplog.text
     assert "samples in en" not in caplog.text
 
 

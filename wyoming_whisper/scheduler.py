@@ -12,7 +12,6 @@ import itertools
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -196,17 +195,10 @@ def _take(job: Job) -> bool:
 def _run_job(job: Job, transcriber: Transcriber) -> None:
     if not _take(job):
         return
-    start = time.perf_counter()
     try:
         transcription = transcriber.transcribe(job.samples, job.options)
     except Exception as error:  # whatever it is, it goes to the one who asked
         job.future.set_exception(error)
         return
-    _LOGGER.info(
-        "%.1f s of audio in %.3f s (%s)",
-        transcription.seconds,
-        time.perf_counter() - start,
-        ", ".join(f"{name} {value:.3f}" for name, value in transcription.stages.items()),
-    )
     _LOGGER.debug("transcription: %r", transcription)
     job.future.set_result(transcription)

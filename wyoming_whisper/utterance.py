@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from typing import Protocol
 
 from .errors import AudioError
@@ -82,6 +83,7 @@ class Utterance:
 
     async def transcription(self) -> Transcription:
         """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
+        ended = time.perf_counter()
         self._unheard.append(self._pcm.flush())
         speech = self._hear(await self._workshop.loaded_vad())
         speech.finish()
@@ -89,10 +91,16 @@ class Utterance:
         if not spans:
             self.drop()
             return Transcription("", self._options.language, seconds=speech.seconds)
-        job = self._early.collect(spans)
-        if job is None:
-            job = self._workshop.submit(speech.cut(spans), self._options, eager=False)
+        early = self._early.collect(spans)
+        job = early or self._workshop.submit(speech.cut(spans), self._options, eager=False)
         transcription = await asyncio.wrap_future(job.future)
+        _LOGGER.info(
+            "%.1f s of audio answered %.3f s after its end (%s%s)",
+            speech.seconds,
+            time.perf_counter() - ended,
+            "begun early: " if early else "",
+            ", ".join(f"{name} {value:.3f}" for name, value in transcription.stages.items()),
+        )
         return dataclasses.replace(transcription, seconds=speech.seconds)
 
     def drop(self) -> None:
