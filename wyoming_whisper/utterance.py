@@ -90,16 +90,18 @@ class Utterance:
         spans = speech.spans()
         if not spans:
             self.drop()
+            _LOGGER.info("%.1f s of audio without speech", speech.seconds)
             return Transcription("", self._options.language, seconds=speech.seconds)
         early = self._early.collect(spans)
         job = early or self._workshop.submit(speech.cut(spans), self._options, eager=False)
         transcription = await asyncio.wrap_future(job.future)
         _LOGGER.info(
-            "%.1f s of audio answered %.3f s after its end (%s%s)",
+            "%.1f s of audio answered %.3f s after its end (%s%s)%s",
             speech.seconds,
             time.perf_counter() - ended,
             "begun early: " if early else "",
             ", ".join(f"{name} {value:.3f}" for name, value in transcription.stages.items()),
+            f", the text withheld: {transcription.rejected}" if transcription.rejected else "",
         )
         return dataclasses.replace(transcription, seconds=speech.seconds)
 
