@@ -15,7 +15,7 @@ import time
 from typing import Protocol
 
 from .errors import AudioError
-from .pcm import Pcm, PcmStream
+from .pcm import COSTLY_SECONDS, Pcm, PcmStream
 from .scheduler import Job
 from .speech import Speech
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
@@ -85,7 +85,10 @@ class Utterance:
         """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
         ended = time.perf_counter()
         self._unheard.append(self._pcm.flush())
-        speech = self._hear(await self._workshop.loaded_vad())
+        vad = await self._workshop.loaded_vad()
+        # All at once only if the audio came before the VAD was there; not on the event loop then.
+        hear_late = self._speech is None and self.seconds > COSTLY_SECONDS
+        speech = await asyncio.to_thread(self._hear, vad) if hear_late else self._hear(vad)
         speech.finish()
         spans = speech.spans()
         if not spans:
