@@ -82,7 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--beam-size", type=int, default=0, help="of each server (default: what each chooses)"
     )
     parser.add_argument(
-        "--compute-type", default="default", help="of each server (default: what each chooses)"
+        "--compute-type",
+        default="int8",
+        help="of each server (default: int8; `default` is what each chooses)",
     )
     parser.add_argument(
         "--chunk-ms", type=int, default=10, choices=(10, 32), help="audio in each event"
