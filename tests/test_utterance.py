@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.ping import Ping
@@ -30,6 +30,12 @@ SPANS = SpanOptions(pad_before_seconds=0.4, pad_after_seconds=0.3)
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
+
+
+@pytest.fixture
+def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
+    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
 
 
 @asynccontextmanager
@@ -77,6 +83,15 @@ async def test_no_work_begins_before_the_pause_is_long_enough(tmp_path: Path) ->
         assert not fake.requests
 
 
+async def test_a_file_sent_at_once_is_transcribed_once(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with speaking(tmp_path, fake) as client:
+        await say(client, loud(1.0), quiet(0.5), loud(1.0), quiet(0.5), loud(1.0), quiet(0.5))
+        await client.send(AudioStop().event())
+        await client.transcript()
+    assert [len(samples) > 3 * 16000 for samples, _ in fake.requests] == [True]
+
+
 async def test_no_work_begins_early_when_the_user_wants_none(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake, eager=False) as client:
@@ -88,6 +103,7 @@ async def test_no_work_begins_early_when_the_user_wants_none(tmp_path: Path) -> 
     assert len(fake.requests) == 1
 
 
+@pytest.mark.usefixtures("_without_a_clock")
 async def test_when_speech_goes_on_the_whole_is_transcribed(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake) as client:
@@ -100,6 +116,7 @@ async def test_when_speech_goes_on_the_whole_is_transcribed(tmp_path: Path) -> N
     assert text == f"{len(fake.requests[-1][0])} samples in None"
 
 
+@pytest.mark.usefixtures("_without_a_clock")
 async def test_waiting_work_is_dropped_when_speech_goes_on(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake) as client, Client(tmp_path) as busy:
@@ -159,6 +176,7 @@ async def test_early_work_is_waited_for_like_any_other_once_the_audio_has_ended(
     assert lengths[1] < 0.9 * 16000  # not the other's, which was begun before
 
 
+@pytest.mark.usefixtures("_without_a_clock")
 async def test_hesitation_cannot_keep_the_processor_busy(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake) as client:
@@ -166,7 +184,7 @@ async def test_hesitation_cannot_keep_the_processor_busy(tmp_path: Path) -> None
             await say(client, loud(0.2), quiet(0.4))
         await client.send(AudioStop().event())
         await client.transcript()
-    assert len(fake.requests) <= MAX_EAGER_JOBS + 1
+    assert 2 <= len(fake.requests) <= MAX_EAGER_JOBS + 1
 
 
 async def test_a_client_that_leaves_takes_its_early_work_along(tmp_path: Path) -> None:
@@ -254,6 +272,8 @@ class InstantWorkshop:
 PARTS = st.lists(st.tuples(st.booleans(), st.integers(1, 16_000)), max_size=12)
 
 
+@pytest.mark.usefixtures("_without_a_clock")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=PARTS, step=st.integers(1, 5000))
 def test_the_answer_is_the_same_with_and_without_early_work(
     parts: list[tuple[bool, int]], step: int

@@ -125,6 +125,8 @@ class Handler:
                 _LOGGER.debug("ignoring an event of type %r", event.type)
                 continue
             await branch(event)
+            # What is buffered comes without waiting: let the other connections have their turn.
+            await asyncio.sleep(0)
 
     async def _answer(self) -> None:
         while (item := await self._waiting.get()) is not None:

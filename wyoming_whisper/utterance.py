@@ -14,16 +14,26 @@ import logging
 import time
 from typing import Protocol
 
+import numpy as np
+
 from .errors import AudioError
 from .pcm import COSTLY_SECONDS, Pcm, PcmStream
 from .scheduler import Job
 from .speech import Speech
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from .vad import Span, SpanOptions, Vad
+from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad
 
 _LOGGER = logging.getLogger(__name__)
 
 MAX_UTTERANCE_SECONDS = 300.0  # a command has 8; this bounds what a peer makes us hold: 19 MB
+
+# Hearing little by little costs twice the processor time of hearing a bit more at once; later than
+# this after speech has paused nobody should know.
+HEAR_SAMPLES = 2 * FRAME_SAMPLES
+
+# Audio that is further ahead of the clock than this is a file, not a speaker who may have finished:
+# the rest of it is there already.
+MAX_AHEAD_SECONDS = 1.0
 
 # How often one utterance may be transcribed for nothing: a speaker who hesitates again and again
 # must not keep the processor busy.
@@ -62,7 +72,9 @@ class Utterance:
         self._unheard: list[Samples] = []  # what came before the VAD was loaded
         self._speech: Speech | None = None
         self._n_samples = 0
+        self._n_unheard = 0
         self._early = _EarlyWork(workshop, options)
+        self._began = time.monotonic()
         workshop.wake()
 
     @property
@@ -76,15 +88,18 @@ class Utterance:
         if self.seconds > MAX_UTTERANCE_SECONDS:
             raise AudioError(f"an utterance may last {MAX_UTTERANCE_SECONDS:.0f} seconds at most")
         self._unheard.append(samples)
-        if self._workshop.vad is not None:
+        self._n_unheard += len(samples)
+        if self._workshop.vad is not None and self._n_unheard >= HEAR_SAMPLES:
             speech = self._hear(self._workshop.vad)
-            if self._workshop.eager:
+            if self._workshop.eager and not self._is_ahead:
                 self._early.follow(speech)
 
     async def transcription(self) -> Transcription:
         """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
         ended = time.perf_counter()
-        self._unheard.append(self._pcm.flush())
+        rest = self._pcm.flush()
+        self._unheard.append(rest)
+        self._n_unheard += len(rest)
         vad = await self._workshop.loaded_vad()
         # All at once only if the audio came before the VAD was there; not on the event loop then.
         hear_late = self._speech is None and self.seconds > COSTLY_SECONDS
@@ -115,11 +130,15 @@ class Utterance:
     def _hear(self, vad: Vad) -> Speech:
         if self._speech is None:
             self._speech = Speech(vad, self._workshop.span_options)
-        for samples in self._unheard:
-            if len(samples):
-                self._speech.add(samples)
+        if self._n_unheard:
+            self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
+        self._n_unheard = 0
         return self._speech
+
+    @property
+    def _is_ahead(self) -> bool:
+        return self.seconds - (time.monotonic() - self._began) > MAX_AHEAD_SECONDS
 
 
 class _EarlyWork:
