@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 from wyoming.asr import Transcribe, Transcript
-from wyoming.audio import AudioStart, AudioStop
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
 from wyoming.event import async_read_event, async_write_event
 from wyoming.info import Describe, Info
 
-from tests.support import TIMEOUT_SECONDS
+from tests.support import AUDIO, TIMEOUT_SECONDS
+from wyoming_whisper.client import read_audio
 from wyoming_whisper.discovery import announced_addresses, service_name
 
 COMMAND = [sys.executable, "-W", "ignore", "-m", "wyoming_whisper", "serve"]
@@ -80,7 +81,8 @@ async def test_the_port_is_open_and_described_before_the_model_is_there(tmp_path
     assert "base" in loud
     async with AsyncClient.from_uri(f"tcp://127.0.0.1:{port}") as client:
         await client.write_event(Transcribe(language="de").event())
-        await client.write_event(AudioStart(16000, 2, 1).event())
+        spoken = (read_audio(AUDIO / "00-clean.flac") * 32767).astype("<i2").tobytes()
+        await client.write_event(AudioChunk(16000, 2, 1, spoken).event())
         await client.write_event(AudioStop().event())
         event = await asyncio.wait_for(client.read_event(), TIMEOUT_SECONDS)
         assert event is not None
