@@ -59,12 +59,14 @@ HOME_EN = "home-en"
 
 CHUNK_MS = 32  # as satellites send
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
+JOINED = " + "
 PAUSE_SECONDS = 0.8  # long enough for early work to begin and to be finished, for nothing
 
 REST_SECONDS = 0.05  # OpenMP's threads spin for a moment after their work: not into another's time
 SETTLE_SECONDS = 0.5  # before the processor time of all is read
 
 LEAST_ROUNDS = 3
+ASKED_AGAIN = 5  # where a text seems to depend on when work began
 SPEAKERS_SAY = 2  # utterances of each, one after the other
 
 BURST_SECONDS = {HOME_EN: 15.0, "tiny": 30.0, "base": 55.0, "small": 150.0}
@@ -113,6 +115,9 @@ class Part:
     takes: list[Take]
     meters: dict[str, Meter]
     speakers: int = 1
+
+    unsteady: frozenset[tuple[str, float]] = frozenset()
+    """Clips and silences to which the same server writes now this, now that."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,8 @@ def followed_by_silence(samples: Samples, seconds: float) -> Samples:
 def joined(first: Clip, second: Clip) -> Clip:
     """Return one utterance of both, with a pause between them."""
     samples = np.concatenate([followed_by_silence(first.samples, PAUSE_SECONDS), second.samples])
-    return Clip(f"{first.file} + {second.file}", f"{first.text} {second.text}", first.kind, samples)
+    file, text = f"{first.file}{JOINED}{second.file}", f"{first.text} {second.text}"
+    return Clip(file, text, first.kind, samples)
 
 
 # -- speaking ------------------------------------------------------------------------------
@@ -373,7 +379,10 @@ def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> list[P
             setting = Setting(servers, clips, model, beam_size)
             for part in parts:
                 _tell(f"{part}, {model}, beam {beam_size}")
-                found.extend(_MEASURES[part](setting, args, budget))
+                found += [
+                    replace(measured, unsteady=unsteady(measured, setting))
+                    for measured in _MEASURES[part](setting, args, budget)
+                ]
     return found
 
 
@@ -452,6 +461,31 @@ async def _crowd(server: Server, clips: Sequence[Clip], speakers: int) -> list[T
 
     each = await asyncio.gather(*(speak(number) for number in range(speakers)))
     return [take for takes in each for take in takes]
+
+
+def unsteady(part: Part, setting: Setting) -> frozenset[tuple[str, float]]:
+    """Return the audio to which ours, never eager, writes something else when it hears it again.
+
+    Whisper's answer to a doubtful text is to draw another one at random. Early work isn't to blame
+    for that, so where it seems to have changed a text, this is looked at.
+    """
+    found = set()
+    for one in agreement([part]).different:
+        server = next(server for server in setting.servers if server.name == NOT_EAGER)
+        clip = _named(setting.clips, one["clip"])
+        again = [
+            asyncio.run(_take(server, clip, one["silence"], BURST)).written
+            for _ in range(ASKED_AGAIN)
+        ]
+        if {*again} != {one[NOT_EAGER]}:
+            found.add((clip.file, one["silence"]))
+    return frozenset(found)
+
+
+def _named(clips: Sequence[Clip], file: str) -> Clip:
+    """Return a clip, or two joined ones, by its name."""
+    one, *other = (next(c for c in clips if c.file == name) for name in file.split(JOINED))
+    return joined(one, other[0]) if other else one
 
 
 def turned(items: Sequence[Any], number: int) -> list[Any]:
@@ -568,26 +602,31 @@ def _ratio(theirs: float, its: float) -> str:
 class Agreement:
     """Whether early work changes a text: it must not."""
 
-    compared: int
+    same: int
     different: list[dict[str, Any]]
+    random: list[dict[str, Any]]
+    """Different too, but they are without early work."""
 
 
 def agreement(parts: Sequence[Part]) -> Agreement:
     """Compare the texts of the same audio, eager and not."""
-    compared, different = 0, []
+    found = Agreement(0, [], [])
     for part in parts:
         texts: dict[tuple[str, float], dict[str, str]] = {}
         for take in part.takes:
-            if take.error is None:
+            if take.error is None and take.server in (EAGER, NOT_EAGER):
                 texts.setdefault((take.clip, take.silence), {})[take.server] = take.written
-        for (clip, silence), by_server in texts.items():
-            if EAGER in by_server and NOT_EAGER in by_server:
-                compared += 1
-                if by_server[EAGER] != by_server[NOT_EAGER]:
-                    where = {"mode": part.mode, "model": part.model, "beam_size": part.beam_size}
-                    both = {name: by_server[name] for name in (EAGER, NOT_EAGER)}
-                    different.append({**where, "clip": clip, "silence": silence, **both})
-    return Agreement(compared, different)
+        for (clip, silence), both in texts.items():
+            if len(both) < 2:
+                continue
+            if both[EAGER] == both[NOT_EAGER]:
+                found = replace(found, same=found.same + 1)
+                continue
+            where = {"mode": part.mode, "model": part.model, "beam_size": part.beam_size}
+            one = {**where, "clip": clip, "silence": silence, **both}
+            drawn = (clip, silence) in part.unsteady
+            (found.random if drawn else found.different).append(one)
+    return found
 
 
 def eager_cost(part: Part) -> float | None:
@@ -608,9 +647,10 @@ def notes(parts: Sequence[Part]) -> list[str]:
                 f"{part.mode}, {part.model}: eager takes {cost:.2f} times the processor time"
             )
     found = agreement(parts)
-    if found.compared:
-        same = found.compared - len(found.different)
-        lines.append(f"The same text, eager or not: {same} of {found.compared}")
+    if compared := found.same + len(found.different) + len(found.random):
+        lines.append(f"The same text, eager or not: {found.same} of {compared}")
+    if found.random:
+        lines.append(f"Not the same, but random even when not eager: {len(found.random)}")
     lines += [f"DIFFERENT: {one}" for one in found.different]
     late = [take.late for part in parts if part.mode != BURST for take in part.takes]
     if late:
