@@ -5,13 +5,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.features import FFT, MELS, RATE, filters, log_mel, power
+from training.features import FFT, RATE, filters, log_mel, power
 
 Audio = npt.NDArray[np.float32]
 Generator = np.random.Generator
 
 NOISE_SECONDS = 30
-WARPS = np.linspace(0.80, 1.25, 19)
+WARPS = np.linspace(0.92, 1.10, 10)
 
 
 def rms(samples: Audio) -> float:
@@ -95,8 +95,8 @@ def faster(samples: Audio, factor: float) -> Audio:
 
 
 def echo(samples: Audio, g: Generator) -> Audio:
-    """The samples as a room of 0.05 to 0.5 s reverberation passes them on."""
-    seconds = g.uniform(0.05, 0.5)
+    """The samples as a room of 0.05 to 0.3 s reverberation passes them on."""
+    seconds = g.uniform(0.05, 0.3)
     n = int(RATE * seconds)
     decay = np.exp(-6.9 * np.arange(n) / n) * g.uniform(0.02, 0.15)
     response = g.standard_normal(n, dtype=np.float32) * decay.astype(np.float32)
@@ -113,37 +113,22 @@ def with_noise(samples: Audio, noise: Audio, decibels: float, speech_rms: float)
 
 
 def degraded(samples: Audio, speech_rms: float, bank: NoiseBank, g: Generator) -> Audio:
-    """A microphone across the room: echo, noise of 3 to 40 dB, any gain."""
-    if g.random() < 0.4:
+    """A microphone across the room: echo, noise of 5 to 40 dB, any gain."""
+    if g.random() < 0.25:
         samples = echo(samples, g)
     if g.random() < 0.85:
         noise = bank.take(len(samples), g)
-        samples = with_noise(samples, noise, g.uniform(3, 40), speech_rms)
+        samples = with_noise(samples, noise, g.uniform(5, 40), speech_rms)
     gain = g.uniform(0.05, 1.0) / max(float(np.abs(samples).max()), 1e-6)
     return np.asarray(samples * np.float32(gain), np.float32)
 
 
 def degraded_mel(samples: Audio, g: Generator) -> Tensor:
-    """Log-mel (80, frames) of another vocal tract and microphone, with bits missing."""
+    """Log-mel (80, frames) of another vocal tract and microphone."""
     spectrum = power(torch.from_numpy(samples))
-    knots = torch.from_numpy(g.standard_normal(6, dtype=np.float32)) * g.uniform(0, 6)
+    knots = torch.from_numpy(g.standard_normal(6, dtype=np.float32)) * g.uniform(0, 3)
     curve = torch.nn.functional.interpolate(
         knots[None, None], FFT // 2 + 1, mode="linear", align_corners=True
     )
     spectrum = spectrum * (10 ** (curve[0, 0] / 10))[:, None]
-    mel = log_mel(spectrum, filters(float(g.choice(WARPS))))
-    return masked(mel, g)
-
-
-def masked(mel: Tensor, g: Generator) -> Tensor:
-    """SpecAugment: two bands, and a moment in each three seconds, replaced by the mean."""
-    fill = float(mel.mean())
-    for _ in range(2):
-        width = int(g.integers(0, 13))
-        low = int(g.integers(0, MELS - width))
-        mel[low : low + width] = fill
-    for _ in range(1 + mel.shape[1] // 300):
-        width = int(g.integers(0, 13))
-        start = int(g.integers(0, max(1, mel.shape[1] - width)))
-        mel[:, start : start + width] = fill
-    return mel
+    return log_mel(spectrum, filters(float(g.choice(WARPS))))

@@ -11,7 +11,8 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from training.scoring import word_error_rate
 
 NOISE_DECIBELS = 10.0
 NO_SPEECH = 0.6  # faster-whisper's threshold
+USUAL = 12  # times a usual word is in the training sentences
 LOST = 0.02  # share of correct transcripts that the confidence threshold may cost
 NAMES = 6  # in a prompt
 
@@ -58,6 +60,12 @@ def noisy(clips: Sequence[Clip], bank: augment.NoiseBank, g: np.random.Generator
     return made
 
 
+def usual_words(work: Path) -> set[str]:
+    """Words that training saw often: the vocabulary of commands, not the dictionary's."""
+    text = (work / "text" / "train.txt").read_text(encoding="utf-8")
+    return {word for word, count in Counter(text.split()).items() if count >= USUAL}
+
+
 def recording(path: Path) -> Audio:
     """A sound file as 16 kHz mono."""
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -80,26 +88,29 @@ class Evaluation:
         self._r = random.Random(seed)
         self.results: dict[str, Any] = {}
 
-    def rate(self, clips: Iterable[Clip], **options: Any) -> float:
-        """Word error rate under the options of Recogniser.hear."""
-        return word_error_rate([(clip.text, self._hear(clip, **options).text) for clip in clips])
-
     def _hear(self, clip: Clip, **options: Any) -> Heard:
         return self._recogniser.hear(tight(clip.audio), **options)
 
-    def windows(self, sets: dict[str, list[Clip]]) -> None:
-        """Word error rates: each set, window and prompt."""
-        print("word error rate         tight   tight+ts       30 s    30 s+ts   tight beam 5")
+    def windows(self, sets: dict[str, list[Clip]], usual: set[str]) -> None:
+        """Word error rates: each set and its sentences of usual words, each window and prompt."""
+        conditions: dict[str, dict[str, Any]] = {
+            "tight": {},
+            "tight_timestamps": {"timestamps": True},
+            "full": {"full": True},
+            "full_timestamps": {"full": True, "timestamps": True},
+            "tight_beam_5": {"beam": 5},
+        }
+        print("word error rate            tight   tight+ts       30 s    30 s+ts   tight beam 5")
         for name, clips in sets.items():
-            cells = [
-                self.rate(clips, full=full, timestamps=timestamps)
-                for full in (False, True)
-                for timestamps in (False, True)
-            ]
-            cells.append(self.rate(clips, beam=5))
-            keys = ("tight", "tight_timestamps", "full", "full_timestamps", "tight_beam_5")
-            self.results[name] = {k: round(v, 4) for k, v in zip(keys, cells, strict=True)}
-            print(f"{name:18} " + "    ".join(percent(cell) for cell in cells), flush=True)
+            rows: dict[str, dict[str, float]] = {name: {}, f"{name}, usual": {}}
+            for condition, options in conditions.items():
+                pairs = [(clip.text, self._hear(clip, **options).text) for clip in clips]
+                of_usual = [pair for pair in pairs if usual.issuperset(pair[0].split())]
+                for row, some in zip(rows.values(), (pairs, of_usual), strict=True):
+                    row[condition] = round(word_error_rate(some), 4)
+            for label, row in rows.items():
+                print(f"{label:21} " + "    ".join(map(percent, row.values())), flush=True)
+            self.results |= rows
 
     def names(self, clips: Sequence[Clip]) -> None:
         """How often a name is lost: alone, with it in the prompt, with only others there."""
@@ -110,7 +121,8 @@ class Evaluation:
         for condition in ("no prompt", "name in prompt", "other names in prompt"):
             lost, written = 0, []
             for clip, span in pairs:
-                others = [n for n in self._r.sample(pool, NAMES + 5) if n not in clip.text][:NAMES]
+                mixed = self._r.sample(pool, len(pool))
+                others = [name for name in mixed if name not in clip.text][:NAMES]
                 if condition == "no prompt":
                     others = []
                 elif condition == "name in prompt":
@@ -244,8 +256,10 @@ def measure(args: argparse.Namespace, model: Path) -> tuple[dict[str, Any], floa
     bank = augment.NoiseBank([(clip.audio * 32767).astype(np.int16) for clip in dev], g)
     dev_noisy = noisy(dev, bank, g)
     evaluation = Evaluation(Recogniser(model, args.compute_type), args.seed)
-    evaluation.windows({"clean": dev, "noise 10 dB": dev_noisy, "natural voices": natural})
-    evaluation.names(dev_noisy)
+    usual = usual_words(args.work)
+    sets = {"clean": dev, "noise 10 dB": dev_noisy, "natural voices": natural}
+    evaluation.windows(sets, usual)
+    evaluation.names(dev)
     sounds = no_speech_sounds(bank, foreign, g)
     outside: dict[str, Sequence[Clip]] = {"natural voices": natural, "foreign": foreign}
     if args.recordings:

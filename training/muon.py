@@ -34,13 +34,16 @@ class Muon:
             shape: torch.zeros(len(group), *shape) for shape, group in self._groups.items()
         }
 
-    def step(self, rate: float) -> None:
-        """One step of root mean square `rate` in every matrix."""
+    def step(self, rate: float, decay: float) -> None:
+        """One step of root mean square `rate` in every matrix, which shrinks by `decay` of itself.
+
+        Without the decay, steps that are noise add up: all are of one size.
+        """
         with torch.no_grad():
             for (shape, group), update in zip(self._groups.items(), self._updates(), strict=True):
                 scale = rate * max(shape) ** 0.5
                 for matrix, change in zip(group, update.unbind(), strict=True):
-                    matrix.sub_(change, alpha=scale)
+                    matrix.mul_(1 - decay).sub_(change, alpha=scale)
 
     def _updates(self) -> list[Tensor]:
         """The direction of each group's step; every process works out its part of the matrices."""

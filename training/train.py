@@ -13,6 +13,7 @@ import os
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +33,16 @@ from training.tokens import SPELLING, Vocabulary
 from training.windows import IGNORE, Batch, Composer, Placed, Spoken
 
 TIGHT_BATCH = 10
-PEAK_RATE = 1.5e-3  # AdamW's
-MATRIX_RATE = 1e-3  # Muon's
+PEAK_RATE = 2e-3  # AdamW's
+MATRIX_RATE = 2e-3  # Muon's, in root mean square
+MATRIX_DECAY = 6e-3  # of themselves, at each step
 WARMUP_STEPS = 200
 HALVES = ("encoder.", "decoder.")  # whose matrices are Muon's
 AVERAGE_DECAY = 0.998
 LABEL_SMOOTHING = 0.03
 SAVE_SECONDS = 120
+USUAL = 12  # times a usual word is in the training set
+RARE_SHARE = 0.4  # of the sentences with rarer words that is trained on
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,10 @@ class Plan:
 
     decoder_from: float = 0.30
     """Before, the encoder learns alone, by its CTC head: that is what takes long, and cheap."""
-    long_windows_from: float = 0.42
-    degraded_from: float = 0.36
-    degraded_fully: float = 0.62
+    long_windows_from: float = 0.60
+    degraded_from: float = 0.64
+    degraded_fully: float = 0.80
+    prompts_from: float = 0.72
 
     def rate(self, progress: float, step: int) -> float:
         """Share of the peak learning rate: warm-up by steps, then a cosine over the time."""
@@ -60,6 +65,10 @@ class Plan:
         """How often windows are degraded."""
         span = self.degraded_fully - self.degraded_from
         return min(max((progress - self.degraded_from) / span, 0.0), 1.0)
+
+    def long_share(self, progress: float) -> float:
+        """How many steps see long windows too."""
+        return 0.0 if progress < self.long_windows_from else 0.5
 
     def ctc_weight(self, progress: float) -> float:
         """The helper's weight: all at first, a third in the end."""
@@ -97,9 +106,9 @@ class Trainer:
     def long_batch(self) -> Batch:
         """Windows up to 30 s; the same kind in every process."""
         kind = self.kinds.random()
-        if kind < 0.55:
+        if kind < 0.6:
             seconds = self.kinds.uniform(3.5, 15)
-            return self.composer.packed(seconds, max(1, round(20 / seconds)))
+            return self.composer.packed(seconds, max(1, round(16 / seconds)))
         if kind < 0.80:
             return self.composer.packed(self.kinds.uniform(18, 29.9), 1)
         return self.composer.single(1)
@@ -157,9 +166,8 @@ class Trainer:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimiser.param_groups[0]["lr"] = rate * PEAK_RATE
         self.optimiser.step()
-        self.muons["encoder"].step(rate * MATRIX_RATE)
-        if decode:
-            self.muons["decoder"].step(rate * MATRIX_RATE)
+        for half in ("encoder", "decoder") if decode else ("encoder",):
+            self.muons[half].step(rate * MATRIX_RATE, rate * MATRIX_DECAY)
         self.model.zero_grad(set_to_none=False)
         decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -203,7 +211,17 @@ def _composer(work: Path, vocabulary: Vocabulary, seed: int) -> Composer:
     r = random.Random(seed)
     names = [text.normalise(writer.name(r)) or "lamp" for _ in range(5000)]
     speech = work / "speech"
-    return Composer(vocabulary, _spoken(speech, "train"), _spoken(speech, "foreign"), names, seed)
+    chosen = _usual(_spoken(speech, "train"), r)
+    return Composer(vocabulary, chosen, _spoken(speech, "foreign"), names, seed)
+
+
+def _usual(spoken: list[Spoken], r: random.Random) -> list[Spoken]:
+    """All sentences of usual words, and a part of those with rare ones."""
+    counts = Counter(word for s in spoken for word in s.text.split())
+    rare = [any(counts[word] < USUAL for word in s.text.split()) for s in spoken]
+    return [
+        s for s, it_is in zip(spoken, rare, strict=True) if not it_is or r.random() < RARE_SHARE
+    ]
 
 
 def greedy(model: Whisper, mel: Tensor, vocabulary: Vocabulary, timestamps: bool) -> list[str]:
@@ -323,7 +341,8 @@ def _learn_until_done(
     checked = saved = shown = trainer.passed
     while (progress := _progress(trainer, began, seconds)) < 1:
         trainer.composer.strength = plan.strength(progress)
-        batches = _batches(trainer, tight, progress > plan.long_windows_from)
+        trainer.composer.prompts = 0.25 if progress > plan.prompts_from else 0.0
+        batches = _batches(trainer, tight, plan.long_share(progress))
         rate = plan.rate(progress, trainer.step)
         weight, decode = plan.ctc_weight(progress), plan.decodes(progress)
         losses.append(trainer.learn(batches, weight, rate, decode))
@@ -341,9 +360,9 @@ def _learn_until_done(
     _check(trainer, held, checkpoint.parent)
 
 
-def _batches(trainer: Trainer, tight: Iterator[Batch], long_windows: bool) -> list[Batch]:
+def _batches(trainer: Trainer, tight: Iterator[Batch], long_share: float) -> list[Batch]:
     batches = [next(tight)]
-    if long_windows:
+    if trainer.kinds.random() < long_share:
         batches.append(trainer.long_batch())
     return batches
 

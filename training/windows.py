@@ -17,6 +17,7 @@ from training.tokens import Vocabulary, spell
 IGNORE = -100  # a label without loss
 MAX_PROMPT = 200  # tokens of previous text
 LATEST_START = 1.0  # s; decoders look for the first timestamp no later
+DEGRADED = 0.3  # share of the windows at full strength
 TIGHTEST = 1.0  # s; the shortest window there is
 
 Speech = npt.NDArray[np.int16]
@@ -91,7 +92,10 @@ def label(
 
 
 class Composer:
-    """Makes examples of all kinds; `strength` (0 to 1) says how often they are degraded."""
+    """Makes examples of all kinds.
+
+    `strength` (0 to 1) says how often they are degraded, `prompts` how often there is text before.
+    """
 
     def __init__(
         self,
@@ -106,6 +110,7 @@ class Composer:
         self.foreign = foreign
         self.names = names
         self.strength = 0.0
+        self.prompts = 0.3
         self.g = np.random.default_rng(seed)
         some = [speech[int(i)].samples for i in self.g.integers(0, len(speech), 200)]
         self.noises = NoiseBank(some, self.g)
@@ -210,8 +215,8 @@ class Composer:
         now = 0
         for spoken, gap in zip(chosen, gaps, strict=True):
             audio: Audio = spoken.samples.astype(np.float32) / np.float32(32768)
-            if self.g.random() < 0.7 * self.strength:
-                audio = augment.faster(audio, self.g.uniform(0.85, 1.18))
+            if self.g.random() < 0.5 * self.strength:
+                audio = augment.faster(audio, self.g.uniform(0.9, 1.12))
             start = now + int(gap * RATE)
             pieces += [np.zeros(start - now, np.float32), audio * np.float32(self._loudness())]
             now = start + len(audio)
@@ -220,7 +225,7 @@ class Composer:
         return Placed(_resized(np.concatenate(pieces), length), segments)
 
     def _loudness(self) -> float:
-        return self.g.uniform(0.5, 1.0) if self.strength else 1.0
+        return float(10 ** self.g.uniform(-0.8, 0.15))
 
     def _negative(self, seconds: float) -> Example:
         """Silence, noise, or speech that nobody shall try to understand."""
@@ -253,7 +258,7 @@ class Composer:
 
     def _mel(self, placed: Placed) -> Tensor:
         audio = placed.audio
-        if self.g.random() < 0.9 * self.strength:
+        if self.g.random() < DEGRADED * self.strength:
             heard = audio[np.abs(audio) > 0.005] if placed.segments else audio
             audio = augment.degraded(audio, augment.rms(heard), self.noises, self.g)
             return augment.degraded_mel(audio, self.g)
@@ -265,10 +270,9 @@ class Composer:
     # prompts
 
     def _previous(self, placed: Placed, timestamps: bool) -> list[int]:
-        kind = self.g.random()
-        if kind < 0.7:
+        if self.g.random() >= self.prompts:
             return []
-        if kind < 0.88:
+        if self.g.random() < 0.6:
             return self.vocabulary.encode(self._names(placed))
         texts = [next(self._order).text for _ in range(int(self.g.integers(1, 4)))]
         if not (timestamps and self.g.random() < 0.5):

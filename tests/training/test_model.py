@@ -105,5 +105,5 @@ def test_muon_follows_the_gradient() -> None:
         losses.append(loss.item())
         matrix.grad = None
         loss.backward()
-        muon.step(0.02)
+        muon.step(0.02, 0.001)
     assert losses[-1] < losses[0] / 4

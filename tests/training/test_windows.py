@@ -94,4 +94,4 @@ def test_timestamps_lie_where_the_sound_is(composer: Composer, vocabulary: Vocab
     placed = composer._place([tone, tone], [0.5, 1.0], 0.3)
     assert [(start, end) for _, start, end in placed.segments] == [(0.5, 1.5), (2.5, 3.5)]
     assert np.abs(placed.audio[: int(0.5 * 16000)]).max() == 0
-    assert placed.audio[int(2.6 * 16000)] > 0.2
+    assert placed.audio[int(2.6 * 16000)] > 0.03
