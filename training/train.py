@@ -79,6 +79,22 @@ class Plan:
         return progress >= self.decoder_from
 
 
+@dataclass(frozen=True)
+class Polish(Plan):
+    """A last lap for weights that have been trained: long windows in every step, ever gentler."""
+
+    start: float = 0.0
+    """Share of the time that had passed before it."""
+
+    def rate(self, progress: float, step: int) -> float:
+        """From a twentieth of the peak down to nothing: more undoes what was learned."""
+        return 0.05 * min(1.0, (1.0 - progress) / (1.0 - self.start)) + 0.001
+
+    def long_share(self, progress: float) -> float:
+        """Long windows in every step."""
+        return 1.0
+
+
 class Trainer:
     """One process's model, batches and optimiser."""
 
@@ -335,7 +351,8 @@ def run(rank: int, args: argparse.Namespace, meeting: str) -> None:
 def _learn_until_done(
     trainer: Trainer, began: float, args: argparse.Namespace, checkpoint: Path, held: list[Check]
 ) -> None:
-    plan, seconds = Plan(), args.minutes * 60.0
+    seconds = args.minutes * 60.0
+    plan = Polish(start=trainer.passed / seconds) if args.polish else Plan()
     tight = trainer.composer.tight(TIGHT_BATCH, random.Random(args.seed))
     losses: list[tuple[float, float]] = []
     checked = saved = shown = trainer.passed
@@ -401,6 +418,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=480, help="seconds between checks")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--polish", action="store_true", help="a last lap on long windows")
     args = parser.parse_args()
     # Tensors come and go at each step; without these, their memory goes back to the system too.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 32))
