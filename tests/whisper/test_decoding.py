@@ -308,6 +308,22 @@ def test_long_audio_goes_on_where_the_last_whole_segment_ended() -> None:
     assert bytes(t for t in inference.prompts[1] if t < TEXT_TOKENS) == b" one two"
 
 
+def test_weights_trained_on_commands_hear_long_audio_piece_by_piece_cut_in_pauses() -> None:
+    mel = np.ones((80, 4000), np.float32)
+    for second in (6, 12, 19, 24, 31, 35):
+        mel[:, 100 * second : 100 * second + 30] = 0.0
+    inference = ScriptedInference([said("one"), said("two", -2.0, 0.9), said("three")])
+    result = decoder(inference, audio_context=TRAINED_CONTEXT).decode(mel, "en")
+    assert result.text.startswith("one three")  # the second was silent
+    lengths = [window.shape[1] for window in inference.windows]
+    assert all(window.shape[1] <= 800 for window in inference.windows)
+    assert sum(lengths) == pytest.approx(4000, abs=2 * len(lengths))
+    starts = np.cumsum([0, *lengths[:-1]])
+    assert all(mel[0, min(start, 3999)] == 0.0 for start in starts[1:])
+    assert all(prompt[-1] == IDS["<|notimestamps|>"] for prompt in inference.prompts)
+    assert all(IDS["<|startofprev|>"] not in prompt for prompt in inference.prompts)
+
+
 def test_a_single_timestamp_at_the_end_means_nothing_follows() -> None:
     first = Hypothesis([at(0), *b" one", at(9), at(9), *b" two", at(20)], -0.1, 0.0)
     inference = ScriptedInference([first, said(" rest")])

@@ -41,6 +41,8 @@ SPARE_TOKENS = 32
 MAX_LOOP_TOKENS = 4
 MAX_LOOP_REPEATS = 5
 
+QUIET_FRAMES = 20  # a pause between sentences lasts this long at least
+
 
 @dataclass(frozen=True)
 class AudioContext:
@@ -56,6 +58,9 @@ class AudioContext:
     """Of silence after the audio."""
     retry: bool = True
     """Whether a doubtful text is heard again in the full window."""
+    longest: int = N_FRAMES
+    """Audio over 30 s is cut at its quietest moments into pieces no longer than this; at N_FRAMES
+    it is cut where the model's timestamps say, as Whisper does."""
 
     def frames(self, audio_frames: int) -> int:
         """Return the window for this much audio: even, as the encoder halves it."""
@@ -65,8 +70,10 @@ class AudioContext:
 
 FULL_CONTEXT = AudioContext(minimum=N_FRAMES)
 SAFE_CONTEXT = AudioContext(minimum=512 * FRAMES_PER_POSITION, margin=128 * FRAMES_PER_POSITION)
-TRAINED_CONTEXT = AudioContext(minimum=FRAMES_PER_SECOND, retry=False)
-"""For weights that were trained on windows of any length."""
+TRAINED_CONTEXT = AudioContext(
+    minimum=FRAMES_PER_SECOND, retry=False, longest=8 * FRAMES_PER_SECOND
+)
+"""For weights that were trained on commands, in windows of any length."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,11 @@ class Decoder:
 
     def encode(self, window: Array) -> Any:
         return self._inference.encode(window)
+
+    def pieces(self, mel: Array) -> list[tuple[int, int]]:
+        """Return where to cut long audio; nothing when timestamps are to say."""
+        longest = self._options.audio_context.longest
+        return quiet_pieces(mel, longest) if longest < N_FRAMES < mel.shape[1] else []
 
     def may_widen(self, window: Array) -> bool:
         """Whether a doubtful text should be heard again in the full window."""
@@ -345,15 +357,21 @@ class _Utterance:
         self._language_probability = 1.0
         self._previous = decoder.encode_text(previous_text)
         self._stopwatch = stopwatch
-        self._timestamps = mel.shape[1] > N_FRAMES  # only to know where the next window starts
+        self._pieces = decoder.pieces(mel)
+        # Only to know where the next window starts.
+        self._timestamps = mel.shape[1] > N_FRAMES and not self._pieces
         self._texts: list[str] = []
         self._evidence: list[tuple[float, int, float]] = []  # logprob, tokens, no speech
         self._rejected: str | None = None
 
     def run(self) -> DecodingResult:
-        seek = 0
+        for start, end in self._pieces:
+            self._window(start, end - start)
+            self._previous = []  # a piece begins anywhere: what was said before leads it astray
+        seek = 0 if not self._pieces else self._mel.shape[1]
         while seek < self._mel.shape[1]:
-            seek += max(self._window(seek), FRAMES_PER_SECOND)  # always ahead, whatever it says
+            n_frames = min(self._mel.shape[1] - seek, N_FRAMES)
+            seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
         logprobs, weights, no_speech = zip(*self._evidence, strict=True)
         return DecodingResult(
             text=" ".join(text for text in self._texts if text),
@@ -364,11 +382,11 @@ class _Utterance:
             rejected=self._rejected,
         )
 
-    def _window(self, seek: int) -> int:
-        """Decode the window at frame `seek`; return how many frames are done with."""
+    def _window(self, seek: int, n_frames: int) -> int:
+        """Decode `n_frames` from frame `seek` on; return how many of them are done with."""
         decoder = self._decoder
-        n_frames: int = min(self._mel.shape[1] - seek, N_FRAMES)
-        attempt = self._attempt(decoder.window(self._mel, seek, self._silence), n_frames)
+        window = decoder.window(self._mel[:, : seek + n_frames], seek, self._silence)
+        attempt = self._attempt(window, n_frames)
         hypothesis = attempt.hypothesis
         tokens, done = decoder.segments(hypothesis.tokens, n_frames)
         self._evidence.append(
@@ -406,6 +424,19 @@ class _Utterance:
         self._previous = self._previous + tokens
         if temperature > self.PROMPT_RESET_TEMPERATURE:
             self._previous = []
+
+
+def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
+    """Return (first, last + 1) frames of pieces that end where it is quietest."""
+    loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
+    pieces, start, n_frames = [], 0, mel.shape[1]
+    while n_frames - start > longest:
+        # Not too early either: a piece of speech is more than a word.
+        first = start + longest // 3
+        end = first + int(np.argmin(loudness[first : start + longest]))
+        pieces.append((start, end))
+        start = end
+    return [*pieces, (start, n_frames)]
 
 
 def loops(tokens: Sequence[int]) -> bool:
