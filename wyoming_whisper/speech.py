@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
-from .vad import FRAME_SAMPLES, HYSTERESIS, Span, SpanOptions, Vad, cut, speech_spans
+from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut, speech_spans
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -92,9 +92,7 @@ class Speech:
             return
         self._probabilities.append(probabilities)
         started = self._last_speech >= 0
-        low = (
-            max(self._options.threshold - HYSTERESIS, 0.01) if started else self._options.threshold
-        )
+        low = self._options.low if started else self._options.threshold
         loud = np.flatnonzero(probabilities >= low)
         voiced = np.flatnonzero(probabilities >= self._options.threshold)
         if len(loud):

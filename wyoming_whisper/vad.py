@@ -32,6 +32,11 @@ class SpanOptions:
     pad_before_seconds: float = 0.4
     pad_after_seconds: float = 0.4
 
+    @property
+    def low(self) -> float:
+        """Below this, speech that had begun has ended."""
+        return max(self.threshold - HYSTERESIS, 0.01)
+
 
 class VadStream(Protocol):
     """Follows one utterance. Not for several threads at once."""
@@ -108,7 +113,7 @@ def speech_spans(
     probabilities: npt.NDArray[np.float32], n_samples: int, options: SpanOptions
 ) -> list[Span]:
     """Return padded spans of speech in samples, in order, without overlap."""
-    spans = _merge(_runs(probabilities, options.threshold), options.min_silence_seconds)
+    spans = _merge(_runs(probabilities, options), options.min_silence_seconds)
     shortest = options.min_speech_seconds * SAMPLE_RATE
     return _pad(
         [(start, end) for start, end in spans if end - start >= shortest], n_samples, options
@@ -122,9 +127,9 @@ def cut(samples: Samples, spans: Sequence[Span]) -> Samples:
     return np.concatenate([samples[start:end] for start, end in spans])
 
 
-def _runs(probabilities: npt.NDArray[np.float32], threshold: float) -> list[Span]:
+def _runs(probabilities: npt.NDArray[np.float32], options: SpanOptions) -> list[Span]:
     """Runs that rise to the threshold and last until they fall clearly below it."""
-    low = max(threshold - HYSTERESIS, 0.01)
+    threshold, low = options.threshold, options.low
     runs: list[Span] = []
     start: int | None = None
     for index, probability in enumerate(probabilities.tolist()):

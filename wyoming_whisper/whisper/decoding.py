@@ -365,13 +365,10 @@ class _Utterance:
         self._rejected: str | None = None
 
     def run(self) -> DecodingResult:
-        for start, end in self._pieces:
-            self._window(start, end - start)
-            self._previous = []  # a piece begins anywhere: what was said before leads it astray
-        seek = 0 if not self._pieces else self._mel.shape[1]
-        while seek < self._mel.shape[1]:
-            n_frames = min(self._mel.shape[1] - seek, N_FRAMES)
-            seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
+        if self._pieces:
+            self._hear_pieces()
+        else:
+            self._hear_windows()
         logprobs, weights, no_speech = zip(*self._evidence, strict=True)
         return DecodingResult(
             text=" ".join(text for text in self._texts if text),
@@ -381,6 +378,18 @@ class _Utterance:
             no_speech_prob=float(np.average(no_speech, weights=weights)),
             rejected=self._rejected,
         )
+
+    def _hear_pieces(self) -> None:
+        given = self._previous
+        for start, end in self._pieces:
+            self._previous = given  # a piece begins anywhere: the one before leads it astray
+            self._window(start, end - start)
+
+    def _hear_windows(self) -> None:
+        seek = 0
+        while seek < self._mel.shape[1]:
+            n_frames = min(self._mel.shape[1] - seek, N_FRAMES)
+            seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
 
     def _window(self, seek: int, n_frames: int) -> int:
         """Decode `n_frames` from frame `seek` on; return how many of them are done with."""
