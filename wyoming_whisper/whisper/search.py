@@ -1,19 +1,30 @@
 """From audio features to tokens: greedy, beam and sampled search over a `Session`.
 
-Numpy only; what a runtime does is the `Session` it gets.
+Numpy only; what a runtime does is the `Session` it gets. The rules are openai/whisper's
+(decoding.py); the beam search's are those of CTranslate2 (src/decoding.cc, BeamSearch), so that
+both backends find the same words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .audio import Array
+from .audio import SECONDS_PER_TIMESTAMP, Array
+from .decoding import N_TEXT_CTX, GenerateOptions, Hypothesis, loops
+from .tokenizer import Tokenizer
 
 Tokens = npt.NDArray[np.int32]
+
+# Positions of the self-attention cache: few, since each set of shapes is compiled and captured.
+SLOTS = (64, 128, 256, N_TEXT_CTX)
+ROOM = 40  # positions free after the prompt at first: nearly every command fits
+
+MAX_INITIAL_TIMESTAMP = round(1.0 / SECONDS_PER_TIMESTAMP)  # openai/whisper, DecodingOptions
 
 
 class StepOutput(Protocol):
@@ -83,3 +94,393 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the memory."""
+
+
+class SessionInference:
+    """decoding.Inference over a `Session`; used from one thread at a time.
+
+    `suppressed_begin` are the tokens that never come first: a blank, and the end
+    (`suppress_ids_begin` of CTranslate2's config.json).
+    """
+
+    def __init__(
+        self, session: Session, tokenizer: Tokenizer, suppressed_begin: Sequence[int]
+    ) -> None:
+        self.n_mels = session.n_mels
+        self._session = session
+        self._tokenizer = tokenizer
+        self._suppressed_begin = tuple(suppressed_begin)
+        self._biases: dict[tuple[int, ...], Any] = {}
+        self._audio: _Audio | None = None
+
+    def encode(self, mel: Array) -> _Audio:
+        """Return what the other methods need of this audio, until the next `encode`."""
+        self._audio = _Audio(self._session.encode(mel))
+        return self._audio
+
+    def detect_language(self, audio_features: _Audio) -> list[tuple[str, float]]:
+        """Return (code, probability), likeliest first."""
+        tokens = self._tokenizer.language_tokens
+        logits = self._logits_at_sot(audio_features, [self._tokenizer.sot])[list(tokens.values())]
+        probabilities = np.exp(log_softmax(logits))
+        found = zip(tokens, probabilities.tolist(), strict=True)
+        return sorted(found, key=lambda item: item[1], reverse=True)
+
+    def generate(
+        self, audio_features: _Audio, prompt: Sequence[int], options: GenerateOptions
+    ) -> Hypothesis:
+        """Return the best hypothesis; see `hypotheses`."""
+        return self.hypotheses(audio_features, prompt, options)[0]
+
+    def hypotheses(
+        self, audio_features: _Audio, prompt: Sequence[int], options: GenerateOptions
+    ) -> list[Hypothesis]:
+        """Return all hypotheses, best first: as many as beams or samples, one for greedy search.
+
+        Raises ValueError for more beams than the session was built with.
+        """
+        if options.beam_size > 1 and options.beam_size * 2 > self._session.n_candidates:
+            raise ValueError(
+                f"beam_size {options.beam_size} is more than the session's "
+                f"{self._session.n_candidates // 2}"
+            )
+        no_speech_prob = self._no_speech_prob(audio_features, list(prompt))
+        if options.temperature > 0:
+            found = self._sample(audio_features, list(prompt), options)
+        elif options.beam_size > 1:
+            found = self._beam_search(audio_features, list(prompt), options)
+        else:
+            found = [self._greedy(audio_features, list(prompt), options)]
+        found.sort(key=lambda text: text.rank, reverse=True)
+        return [
+            Hypothesis(h.tokens, h.total_logprob / (len(h.tokens) + 1), no_speech_prob)
+            for h in found
+        ]
+
+    def close(self) -> None:
+        """Free the session's memory."""
+        self._audio = None
+        self._session.close()
+
+    # The start of the transcript.
+
+    def _no_speech_prob(self, audio: _Audio, prompt: list[int]) -> float:
+        """Return the probability of the no-speech token right after `<|startoftranscript|>`."""
+        past = prompt[: prompt.index(self._tokenizer.sot) + 1]
+        logits = self._logits_at_sot(audio, past)
+        return float(np.exp(log_softmax(logits)[self._tokenizer.no_speech]))
+
+    def _logits_at_sot(self, audio: _Audio, past: list[int]) -> Array:
+        """Return the logits after `past`, shape = (n_vocab,); computed once for an audio."""
+        if audio.sot_past != past:
+            output = self._advance(audio, [past], self._bias(()))
+            audio.sot_past, audio.sot_logits = past, output.logits()[0].copy()
+        return audio.sot_logits
+
+    # Greedy search.
+
+    def _greedy(self, audio: _Audio, prompt: list[int], options: GenerateOptions) -> _Found:
+        found = _Found()
+        stream = self._stepwise if self._wants_timestamps(prompt) else self._stream
+        for token, logprob in stream(audio, prompt, options):
+            if not self._take(found, token, logprob):
+                break
+        return found
+
+    def _stream(
+        self, audio: _Audio, prompt: list[int], options: GenerateOptions
+    ) -> Iterator[tuple[int, float]]:
+        """Yield up to max_new_tokens (token, logprob), chosen where the session runs."""
+        given, left = list(prompt), options.max_new_tokens
+        rest = self._bias(options.suppressed_tokens)
+        bias = self._bias((*options.suppressed_tokens, *self._suppressed_begin))
+        while left > 0:
+            # A cache that is full is replaced by a larger one, which is fed the whole past.
+            tokens, logprobs = self._advance(audio, [given], bias).best()
+            given.append(int(tokens[0]))
+            left -= 1
+            yield given[-1], float(logprobs[0])
+            bias, cache = rest, audio.rows[1].cache
+            for token, logprob in self._session.greedy(
+                cache, given[-1], len(given) - 1, bias, left
+            ):
+                given.append(token)
+                left -= 1
+                yield token, logprob
+
+    def _stepwise(
+        self, audio: _Audio, prompt: list[int], options: GenerateOptions
+    ) -> Iterator[tuple[int, float]]:
+        """The same where rules look at what was said: logits come to the host at each step."""
+        given: list[int] = []
+        for _ in range(options.max_new_tokens):
+            logprobs = self._logprobs(audio, prompt, [given], options)[0]
+            given.append(int(np.argmax(logprobs)))
+            yield given[-1], float(logprobs[given[-1]])
+
+    # Sampling.
+
+    def _sample(self, audio: _Audio, prompt: list[int], options: GenerateOptions) -> list[_Found]:
+        """Draw best_of texts at a temperature; always the same ones for the same audio."""
+        random = np.random.default_rng(round(options.temperature * 1000))
+        n_rows = min(options.best_of, self._session.max_batch)
+        rows = [_Found() for _ in range(n_rows)]
+        given: list[list[int]] = [[] for _ in rows]
+        alive = [True] * n_rows
+        for _ in range(options.max_new_tokens):
+            logprobs = self._logprobs(audio, prompt, given, options)
+            gumbel = random.gumbel(size=logprobs.shape)
+            choices = np.argmax(logprobs / options.temperature + gumbel, axis=-1)
+            for row, token in enumerate(choices.tolist()):
+                given[row].append(token)
+                if alive[row]:
+                    alive[row] = self._take(rows[row], token, float(logprobs[row, token]))
+            if not any(alive):
+                break
+        return rows
+
+    def _take(self, found: _Found, token: int, logprob: float) -> bool:
+        """Add a token; return whether more are to come."""
+        found.total_logprob += logprob
+        if token == self._tokenizer.eot:
+            return False
+        found.tokens.append(token)
+        return not loops(found.tokens)
+
+    # Beam search.
+
+    def _beam_search(
+        self, audio: _Audio, prompt: list[int], options: GenerateOptions
+    ) -> list[_Found]:
+        n_beams = options.beam_size
+        beams = [_Found() for _ in range(n_beams)]
+        parents: list[int] | None = None
+        finished: list[_Found] = []
+        for step in range(1, options.max_new_tokens + 1):
+            tokens, logprobs = self._beam_candidates(audio, prompt, beams, parents, options)
+            if step == 1:  # all beams are the same still
+                tokens, logprobs = tokens[:1], logprobs[:1]
+            ranked = _rank(beams, tokens, logprobs, 2 * n_beams)
+            last = step == options.max_new_tokens or loops(beams[0].tokens)
+            beams, parents = self._divide(beams, ranked, last, finished)
+            if last or len(finished) >= n_beams:
+                break
+        return finished
+
+    def _divide(
+        self, beams: list[_Found], ranked: list[_Candidate], last: bool, finished: list[_Found]
+    ) -> tuple[list[_Found], list[int]]:
+        """Move what ended to `finished`; return the next beams and the beam each continues.
+
+        Of twice as many candidates as beams, those that end among the better half are replaced by
+        the best of the others.
+        """
+        eot = self._tokenizer.eot
+        spare = (c for c in ranked[len(beams) :] if c.token != eot)
+        following, parents = [], []
+        for candidate in ranked[: len(beams)]:
+            chosen = candidate
+            if candidate.token == eot or last:
+                finished.append(candidate.after(beams, eot))
+                chosen = next(spare, candidate)
+            following.append(chosen.after(beams, eot))
+            parents.append(chosen.beam)
+        return following, parents
+
+    def _beam_candidates(
+        self,
+        audio: _Audio,
+        prompt: list[int],
+        beams: list[_Found],
+        parents: list[int] | None,
+        options: GenerateOptions,
+    ) -> tuple[Tokens, Array]:
+        """Return each beam's likeliest (tokens, logprobs), shape = (n_beams, >= 2 n_beams)."""
+        given = [beam.tokens for beam in beams]
+        if self._wants_timestamps(prompt):
+            logprobs = self._logprobs(audio, prompt, given, options, parents)
+            return _top(logprobs, 2 * len(beams))
+        first = () if given[0] else self._suppressed_begin
+        bias = self._bias((*options.suppressed_tokens, *first))
+        pasts = [prompt + tokens for tokens in given]
+        return self._advance(audio, pasts, bias, parents).candidates()
+
+    # One step.
+
+    def _logprobs(
+        self,
+        audio: _Audio,
+        prompt: list[int],
+        given: list[list[int]],
+        options: GenerateOptions,
+        parents: list[int] | None = None,
+    ) -> Array:
+        """Return what may come next, filtered on the host, shape = (len(given), n_vocab)."""
+        pasts = [prompt + tokens for tokens in given]
+        logits = self._advance(audio, pasts, self._bias(()), parents).logits().copy()
+        logits[:, list(options.suppressed_tokens)] = -np.inf
+        if not given[0]:
+            logits[:, list(self._suppressed_begin)] = -np.inf
+        if self._wants_timestamps(prompt):
+            for row, tokens in zip(logits, given, strict=True):
+                apply_timestamp_rules(row, tokens, self._tokenizer)
+        return log_softmax(logits)
+
+    def _advance(
+        self, audio: _Audio, pasts: list[list[int]], bias: Any, parents: list[int] | None = None
+    ) -> StepOutput:
+        """Run the decoder over what the rows' cache lacks of `pasts`, the last token at least.
+
+        `parents` say which row of the step before each row continues.
+        """
+        rows = self._rows(audio, len(pasts), len(pasts[0]))
+        if parents is not None and rows.pasts:
+            rows.pasts = [rows.pasts[parent] for parent in parents]
+        else:
+            parents = None
+        known = min(rows.common(pasts), len(pasts[0]) - 1)
+        rows.pasts = [list(past) for past in pasts]
+        return self._session.step(
+            rows.cache,
+            np.array([past[known:] for past in pasts], np.int32),
+            known,
+            bias,
+            None if parents is None else np.array(parents, np.int32),
+        )
+
+    def _rows(self, audio: _Audio, batch: int, n_positions: int) -> _Rows:
+        """Return the cache of so many rows: an empty one where there is none large enough."""
+        if audio is not self._audio:
+            raise RuntimeError("these audio features were replaced by a later encode")
+        rows = audio.rows.get(batch)
+        if rows is None or n_positions > rows.n_slots:
+            wanted = min(n_positions + ROOM, N_TEXT_CTX)
+            n_slots = next(size for size in SLOTS if size >= wanted)
+            cache = self._session.open_cache(audio.features, batch, n_slots)
+            rows = audio.rows[batch] = _Rows(cache, n_slots)
+        return rows
+
+    def _bias(self, suppressed: Sequence[int]) -> Any:
+        key = tuple(suppressed)
+        if key not in self._biases:
+            self._biases[key] = self._session.bias(key)
+        return self._biases[key]
+
+    def _wants_timestamps(self, prompt: list[int]) -> bool:
+        return prompt[-1] != self._tokenizer.no_timestamps
+
+
+def apply_timestamp_rules(logits: Array, tokens: Sequence[int], tokenizer: Tokenizer) -> None:
+    """Make impossible, in place, what timestamps forbid after `tokens`, shape = (n_vocab,).
+
+    They come in pairs, except right before the end; they never decrease; the first is early; and
+    where all of them together are likelier than any one text token, one of them it is
+    (openai/whisper, decoding.py: ApplyTimestampRules).
+    """
+    begin = tokenizer.timestamp_begin
+    logits[tokenizer.no_timestamps] = -np.inf
+    if not tokens:
+        logits[:begin] = -np.inf
+        logits[begin + MAX_INITIAL_TIMESTAMP + 1 :] = -np.inf
+        return
+    after_one = tokens[-1] >= begin
+    if after_one and (len(tokens) == 1 or tokens[-2] >= begin):
+        logits[begin:] = -np.inf
+        return
+    if after_one:
+        logits[: tokenizer.eot] = -np.inf
+        logits[begin : tokens[-1]] = -np.inf
+    else:
+        latest = next((token for token in reversed(tokens) if token >= begin), begin - 1)
+        logits[begin : latest + 1] = -np.inf
+    logprobs = log_softmax(logits)
+    if np.logaddexp.reduce(logprobs[begin:]) > logprobs[:begin].max():
+        logits[:begin] = -np.inf
+
+
+def log_softmax(logits: Array) -> Array:
+    """Return log-probabilities over the last axis; -inf stays what it is."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
+
+
+@dataclass
+class _Found:
+    """A text that is finished, or on its way."""
+
+    tokens: list[int] = field(default_factory=list)
+    total_logprob: float = 0.0
+
+    @property
+    def rank(self) -> float:
+        """What hypotheses are compared by: nothing said has no mean, and comes last."""
+        return self.total_logprob / len(self.tokens) if self.tokens else -np.inf
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One more token after a beam's text."""
+
+    beam: int
+    token: int
+    total_logprob: float
+
+    def after(self, beams: list[_Found], eot: int) -> _Found:
+        """Return the beam's text with the token, unless that only ends it."""
+        added = [] if self.token == eot else [self.token]
+        return _Found(beams[self.beam].tokens + added, self.total_logprob)
+
+
+@dataclass
+class _Rows:
+    """A cache and what it was fed: `pasts`, of one length, shape = (batch, n_tokens)."""
+
+    cache: Any
+    n_slots: int
+    pasts: list[list[int]] = field(default_factory=list)
+
+    def common(self, pasts: list[list[int]]) -> int:
+        """Return how many positions of `pasts` are in the cache already."""
+        if not self.pasts:
+            return 0
+        lengths = (_common_prefix(had, want) for had, want in zip(self.pasts, pasts, strict=True))
+        return min(lengths)
+
+
+@dataclass
+class _Audio:
+    """Audio features and what was found out about them."""
+
+    features: Any
+    rows: dict[int, _Rows] = field(default_factory=dict)
+    sot_past: list[int] | None = None
+    sot_logits: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+def _common_prefix(left: list[int], right: list[int]) -> int:
+    for position, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return position
+    return min(len(left), len(right))
+
+
+def _rank(beams: list[_Found], tokens: Tokens, logprobs: Array, n_best: int) -> list[_Candidate]:
+    """Return the n_best continuations of all beams, best first."""
+    candidates = [
+        _Candidate(beam, token, beams[beam].total_logprob + logprob)
+        for beam in range(len(tokens))
+        for token, logprob in zip(tokens[beam].tolist(), logprobs[beam].tolist(), strict=True)
+    ]
+    candidates.sort(key=lambda candidate: candidate.total_logprob, reverse=True)
+    return candidates[:n_best]
+
+
+def _top(logprobs: Array, n_best: int) -> tuple[Tokens, Array]:
+    """Return the n_best (tokens, logprobs) of each row, best first."""
+    found = np.argpartition(-logprobs, n_best - 1, axis=-1)[:, :n_best]
+    best = np.take_along_axis(logprobs, found, axis=-1)
+    order = np.argsort(-best, axis=-1, kind="stable")
+    return (
+        np.take_along_axis(found, order, axis=-1).astype(np.int32),
+        np.take_along_axis(best, order, axis=-1),
+    )

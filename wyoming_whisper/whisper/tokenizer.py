@@ -186,6 +186,18 @@ class Tokenizer:
         self.no_timestamps = self._id("<|notimestamps|>")
         self.timestamp_begin = self.no_timestamps + 1
 
+    @cached_property
+    def no_speech(self) -> int:
+        """The token whose probability after `<|startoftranscript|>` says that nobody speaks."""
+        new, old = (self._tokenizer.token_to_id(f"<|{n}|>") for n in ("nospeech", "nocaptions"))
+        return self._id("<|nospeech|>") if old is None or new is not None else old
+
+    @cached_property
+    def language_tokens(self) -> dict[str, int]:
+        """Code -> token, of the languages that this vocabulary has."""
+        tokens = {code: self._tokenizer.token_to_id(f"<|{code}|>") for code in LANGUAGES}
+        return {code: token for code, token in tokens.items() if token is not None}
+
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
