@@ -5,7 +5,8 @@ WyomingWhisperError
 ├── ModelError             the model can't be had
 │   ├── UnknownModelError      the name is nobody's
 │   ├── ModelUnavailableError  it is not here and can't be fetched now: worth trying again later
-│   └── ModelBrokenError       its files are cut off or corrupt
+│   ├── ModelBrokenError       its files are cut off or corrupt
+│   └── EngineBuildError       a TensorRT engine can't be built of it, or kept
 ├── ProtocolError          a peer sent what Wyoming doesn't know (carries a code)
 ├── AudioError             audio that can't be understood (carries a code)
 ├── ServerUnavailableError a server asked by a command can't be reached, or left without an answer
@@ -51,6 +52,12 @@ class ModelBrokenError(ModelError):
     """The model's files are cut off, corrupt or not a Whisper model."""
 
     code = "model-broken"
+
+
+class EngineBuildError(ModelError):
+    """A TensorRT engine can't be built of the model, or can't be kept."""
+
+    code = "engine-build-failed"
 
 
 class ProtocolError(WyomingWhisperError):
