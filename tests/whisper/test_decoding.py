@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.whisper.scripted import IDS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.decoding import (
     FULL_CONTEXT,
@@ -24,41 +25,6 @@ from wyoming_whisper.whisper.decoding import (
     loops,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
-
-TEXT_TOKENS = 256  # one a byte
-SPECIAL = [
-    "<|endoftext|>",
-    "<|startoftranscript|>",
-    "<|en|>",
-    "<|de|>",
-    "<|translate|>",
-    "<|transcribe|>",
-    "<|startoflm|>",
-    "<|startofprev|>",
-    "<|nospeech|>",
-    "<|notimestamps|>",
-]
-IDS = {name: TEXT_TOKENS + index for index, name in enumerate(SPECIAL)}
-TIMESTAMP_BEGIN = TEXT_TOKENS + len(SPECIAL)
-
-
-@dataclass
-class _Encoding:
-    ids: list[int]
-
-
-class ByteTokenizer:
-    """Every byte is a token."""
-
-    def encode(self, text: str, /, *, add_special_tokens: bool) -> _Encoding:
-        assert not add_special_tokens
-        return _Encoding(list(text.encode()))
-
-    def decode(self, ids: list[int], /) -> str:
-        return bytes(ids).decode(errors="replace")
-
-    def token_to_id(self, token: str, /) -> int | None:
-        return IDS.get(token)
 
 
 def said(text: str, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Hypothesis:
@@ -188,6 +154,9 @@ def test_a_given_language_is_not_detected() -> None:
         (SAFE_CONTEXT, 10, 1256),
         (SAFE_CONTEXT, 28, 3000),
         (AudioContext(1500, 256), 2, 1500),
+        (AudioContext(100, multiple=200), 1, 200),
+        (AudioContext(100, multiple=200), 2.01, 400),
+        (AudioContext(100, multiple=200), 29.9, 3000),
     ],
 )
 def test_the_window_is_30_seconds_or_fits_the_speech(

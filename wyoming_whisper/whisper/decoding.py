@@ -61,11 +61,14 @@ class AudioContext:
     longest: int = N_FRAMES
     """Audio over 30 s is cut at its quietest moments into pieces no longer than this; at N_FRAMES
     it is cut where the model's timestamps say, as Whisper does."""
+    multiple: int = FRAMES_PER_POSITION
+    """Windows are rounded up to one, as the encoder halves them; larger where the runtime prefers
+    few different sizes."""
 
     def frames(self, audio_frames: int) -> int:
-        """Return the window for this much audio: even, as the encoder halves it."""
+        """Return the window for this much audio."""
         wanted = max(audio_frames + self.margin, self.minimum)
-        return min(wanted + wanted % FRAMES_PER_POSITION, N_FRAMES)
+        return min(wanted + -wanted % self.multiple, N_FRAMES)
 
 
 FULL_CONTEXT = AudioContext(minimum=N_FRAMES)
