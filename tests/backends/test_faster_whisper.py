@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from wyoming_whisper.speech import span_options, transcribe_speech
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.vad import SileroVad, SpanOptions
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
-from wyoming_whisper.whisper.decoding import GenerateOptions
+from wyoming_whisper.whisper.decoding import GenerateOptions, Hypothesis
 
 ENGLISH = TranscribeOptions(language="en")
 SPANS = span_options(Settings())
@@ -316,3 +316,21 @@ def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_a
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text == ""
     assert asked == [False, True]
     assert str(folder) in caplog.text
+
+
+def test_nothing_said_is_no_number_out_of_order() -> None:
+    """CTranslate2 divides an empty text's score by its length."""
+
+    class Silent:
+        n_mels = 80
+
+        def generate(self, *_: Any, **__: Any) -> list[Any]:
+            class Result:
+                sequences_ids: ClassVar = [[]]
+                scores: ClassVar = [-np.inf]
+                no_speech_prob = 0.3
+
+            return [Result()]
+
+    options = GenerateOptions(1, 0.0, 5, 10, ())
+    assert CTranslate2Inference(Silent()).generate(None, [1], options) == Hypothesis([], 0.0, 0.3)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.whisper.scripted import IDS, TIMESTAMP_BEGIN, ByteTokenizer
+from tests.whisper.scripted import IDS, TEXT_TOKENS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.decoding import (
     FULL_CONTEXT,

@@ -7,8 +7,6 @@ itself rather than through WhisperModel, which imports PyAV (24 MB here), pads e
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import platform
 from collections.abc import Sequence
@@ -20,19 +18,9 @@ import numpy as np
 from ..errors import ModelBrokenError, SettingsError
 from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
-from ..vocabulary import tokenizer_json
-from ..whisper.audio import FRAMES_PER_SECOND, Array
-from ..whisper.decoding import (
-    FULL_CONTEXT,
-    SAFE_CONTEXT,
-    TRAINED_CONTEXT,
-    AudioContext,
-    DecodingOptions,
-    GenerateOptions,
-    Hypothesis,
-)
-from ..whisper.tokenizer import Tokenizer
-from .pipeline import WhisperTranscriber
+from ..whisper.audio import Array
+from ..whisper.decoding import GenerateOptions, Hypothesis
+from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -88,6 +76,8 @@ class CTranslate2Inference:
             **search,
         )[0]
         tokens: list[int] = result.sequences_ids[0]
+        if not tokens:  # its score was divided by a length of 0
+            return Hypothesis([], 0.0, result.no_speech_prob)
         total_logprob = result.scores[0] * len(tokens) ** LENGTH_PENALTY
         return Hypothesis(tokens, total_logprob / (len(tokens) + 1), result.no_speech_prob)
 
@@ -102,16 +92,15 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     compute_type = choose_compute_type(settings.compute_type, device)
     threads = settings.cpu_threads or physical_cores()
     model = _load(path, device, device_index, compute_type, threads)
-    facts = _facts(path)
     languages = model_languages(settings.model, path) if model.is_multilingual else ("en",)
-    decoding = _decoding_options(settings, facts)
+    decoding = decoding_options(settings, path, choose_beam_size(settings.beam_size))
     described = _description(settings.model, model, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
         CTranslate2Inference(model),
-        _tokenizer(path, multilingual=model.is_multilingual),
+        load_tokenizer(path, multilingual=model.is_multilingual),
         languages,
-        _detectable(settings.languages, languages),
+        detectable(settings.languages, languages),
         decoding,
         described,
     )
@@ -162,29 +151,6 @@ def choose_beam_size(wanted: int) -> int:
     return BEAM_SIZE_ARM if arm else BEAM_SIZE
 
 
-def _detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the languages to choose from when one has to be detected."""
-    if not wanted:
-        return languages
-    found = tuple(code for code in languages if code in wanted)
-    if not found:
-        raise SettingsError(
-            f"--languages {','.join(wanted)}: this model understands none of them, "
-            f"only {', '.join(languages)}"
-        )
-    return found
-
-
-def choose_audio_context(wanted: str, *, trained: bool) -> AudioContext:
-    """Return the window for `auto`, `full`, or a number of seconds that it has at least."""
-    if wanted == "full":
-        return FULL_CONTEXT
-    context = TRAINED_CONTEXT if trained else SAFE_CONTEXT
-    if wanted == "auto":
-        return context
-    return dataclasses.replace(context, minimum=round(float(wanted) * FRAMES_PER_SECOND))
-
-
 def _load(path: Path, device: str, device_index: int, compute_type: str, threads: int) -> Any:
     import ctranslate2
 
@@ -199,37 +165,6 @@ def _load(path: Path, device: str, device_index: int, compute_type: str, threads
         )
     except (RuntimeError, ValueError) as error:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
-
-
-def _tokenizer(path: Path, *, multilingual: bool) -> Tokenizer:
-    import tokenizers
-
-    try:
-        text_tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(path))
-        return Tokenizer(text_tokenizer, multilingual=multilingual)
-    except ModelBrokenError:
-        raise
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise ModelBrokenError(f"the tokenizer in {path} can't be loaded: {error}") from error
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """Return what we know of our own models beyond CTranslate2's files."""
-    file = path / "wyoming_whisper.json"
-    facts: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return facts
-
-
-def _decoding_options(settings: Settings, facts: dict[str, Any]) -> DecodingOptions:
-    return DecodingOptions(
-        task="translate" if settings.whisper_task == "translate" else "transcribe",
-        initial_prompt=settings.initial_prompt,
-        beam_size=choose_beam_size(settings.beam_size),
-        min_avg_logprob=facts.get("min_avg_logprob"),
-        audio_context=choose_audio_context(
-            settings.audio_context, trained=bool(facts.get("tight_window"))
-        ),
-    )
 
 
 def _description(name: str, model: Any, threads: int) -> str:

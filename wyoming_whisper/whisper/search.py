@@ -46,12 +46,19 @@ class Session(Protocol):
     What `encode`, `bias` and `open_cache` return is opaque and stays where the session runs.
     """
 
-    n_mels: int
-    n_vocab: int
-    n_candidates: int
-    """Of `StepOutput.candidates`, twice the beam; 0 where only greedy search was built."""
-    max_batch: int
-    """Rows that `open_cache` allows: beams, or samples."""
+    @property
+    def n_mels(self) -> int: ...
+
+    @property
+    def n_vocab(self) -> int: ...
+
+    @property
+    def n_candidates(self) -> int:
+        """Of `StepOutput.candidates`: twice the beam; 0 where only greedy search was built."""
+
+    @property
+    def max_batch(self) -> int:
+        """Rows that `open_cache` allows: beams, or samples."""
 
     def encode(self, mel: Array) -> Any:
         """Return audio features of `mel`, shape = (n_mels, n_frames), even and <= 3000.
@@ -194,7 +201,7 @@ class SessionInference:
         given, left = list(prompt), options.max_new_tokens
         rest = self._bias(options.suppressed_tokens)
         bias = self._bias((*options.suppressed_tokens, *self._suppressed_begin))
-        while left > 0:
+        while left > 0 and len(given) <= N_TEXT_CTX:
             # A cache that is full is replaced by a larger one, which is fed the whole past.
             tokens, logprobs = self._advance(audio, [given], bias).best()
             given.append(int(tokens[0]))
