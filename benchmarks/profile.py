@@ -26,7 +26,8 @@ from benchmarks.clips import read_clips, with_silence
 from benchmarks.responsiveness import BUNDLED_CLIPS
 from benchmarks.servers import BenchmarkError, asked
 from wyoming_whisper.autopick import Rates, Shape, Work, encoder_work, measure_rates
-from wyoming_whisper.backends.faster_whisper import choose_audio_context, open_faster_whisper
+from wyoming_whisper.backends.faster_whisper import open_faster_whisper
+from wyoming_whisper.backends.pipeline import choose_audio_context
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.machine import physical_cores

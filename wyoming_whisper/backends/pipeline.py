@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import TranscribeError, UnknownLanguageError
+from ..errors import ModelBrokenError, SettingsError, TranscribeError, UnknownLanguageError
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from ..whisper.audio import log_mel_spectrogram
-from ..whisper.decoding import Decoder, DecodingOptions, Inference, Stopwatch
+from ..vocabulary import tokenizer_json
+from ..whisper.audio import FRAMES_PER_SECOND, log_mel_spectrogram
+from ..whisper.decoding import (
+    FULL_CONTEXT,
+    SAFE_CONTEXT,
+    TRAINED_CONTEXT,
+    AudioContext,
+    Decoder,
+    DecodingOptions,
+    Inference,
+    Stopwatch,
+)
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
 
 
 class WhisperTranscriber:
-    """A Transcriber over any `Inference`: two backends, one behaviour."""
+    """A Transcriber over any `Inference`: two backends, one behaviour.
+
+    `free` is called by `close`, for a runtime whose memory does not go with the last reference.
+    """
 
     def __init__(
         self,
@@ -26,10 +47,12 @@ class WhisperTranscriber:
         detectable: tuple[str, ...],
         decoding: DecodingOptions,
         description: str,
+        free: Callable[[], None] = lambda: None,
     ) -> None:
         self.languages = languages
         self.description = description
         self._inference = inference
+        self._free = free
         self._decoding = decoding
         self._decoder = Decoder(inference, tokenizer, detectable, decoding)
 
@@ -66,6 +89,7 @@ class WhisperTranscriber:
     def close(self) -> None:
         """Drop the model; its memory goes with the last reference."""
         del self._decoder, self._inference
+        self._free()
 
     def _checked(self, language: str | None) -> str | None:
         if language is None or language in self.languages:
@@ -79,3 +103,60 @@ class WhisperTranscriber:
         """Names, then the user's own prompt: what stands last is kept when it gets too long."""
         parts = [", ".join(names), self._decoding.initial_prompt or ""]
         return " ".join(part for part in parts if part) or None
+
+
+def load_tokenizer(path: Path, *, multilingual: bool) -> Tokenizer:
+    """Return the tokenizer of the model in folder `path`; raises ModelBrokenError."""
+    import tokenizers
+
+    try:
+        text_tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(path))
+        return Tokenizer(text_tokenizer, multilingual=multilingual)
+    except ModelBrokenError:
+        raise
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise ModelBrokenError(f"the tokenizer in {path} can't be loaded: {error}") from error
+
+
+def detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the languages to choose from when one has to be detected."""
+    if not wanted:
+        return languages
+    found = tuple(code for code in languages if code in wanted)
+    if not found:
+        raise SettingsError(
+            f"--languages {','.join(wanted)}: this model understands none of them, "
+            f"only {', '.join(languages)}"
+        )
+    return found
+
+
+def decoding_options(settings: Settings, path: Path, beam_size: int) -> DecodingOptions:
+    """Return what the user set, and what the model in `path` says of itself."""
+    facts = _facts(path)
+    return DecodingOptions(
+        task="translate" if settings.whisper_task == "translate" else "transcribe",
+        initial_prompt=settings.initial_prompt,
+        beam_size=beam_size,
+        min_avg_logprob=facts.get("min_avg_logprob"),
+        audio_context=choose_audio_context(
+            settings.audio_context, trained=bool(facts.get("tight_window"))
+        ),
+    )
+
+
+def choose_audio_context(wanted: str, *, trained: bool) -> AudioContext:
+    """Return the window for `auto`, `full`, or a number of seconds that it has at least."""
+    if wanted == "full":
+        return FULL_CONTEXT
+    context = TRAINED_CONTEXT if trained else SAFE_CONTEXT
+    if wanted == "auto":
+        return context
+    return dataclasses.replace(context, minimum=round(float(wanted) * FRAMES_PER_SECOND))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Return what we know of our own models beyond CTranslate2's files."""
+    file = path / "wyoming_whisper.json"
+    facts: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return facts
