@@ -1,0 +1,337 @@
+"""Built engines on disk: a key -> a folder that holds exactly what was built for it, or nothing.
+
+An entry is filled aside and renamed into place when its bytes are on the disk, so that a process
+killed at any moment leaves a cache that works. Beside the plans lies `entry.json`: the key, and
+each file's size and hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import EngineBuildError
+
+_LOGGER = logging.getLogger(__name__)
+
+SIDECAR = "entry.json"
+MAX_SIDECAR_BYTES = 1 << 20
+
+LOCK_POLL_SECONDS = 0.5
+
+_BUILDING = ".building-"
+_TRASH = ".trash-"
+_LOCKS = ".locks"
+_TIMING = "timing"
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """What an engine was built from and for; nothing that varies from start to start."""
+
+    weights: str
+    """SHA-256 of model.bin."""
+    precision: str
+    beam_size: int
+    max_batch: int
+    profiles: tuple[str, ...]
+    """The shapes that it takes."""
+    graph_schema: int
+    optimization_level: int
+    tactic_sources: tuple[str, ...]
+    """Empty: TensorRT's own choice."""
+    tensorrt: str
+    """Its whole version: plans are for exactly one."""
+    compute_capability: str
+    device: str
+    """The GPU's name: tactics are timed on one."""
+
+    @property
+    def name(self) -> str:
+        """The entry's folder: what people look for, then a hash of everything."""
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())
+        where = f"{_slug(self.device)}-sm{self.compute_capability.replace('.', '')}"
+        return f"{where}-trt{_slug(self.tensorrt)}-{self.precision}-{digest.hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `engine list`."""
+
+    name: str
+    path: Path
+    model: str
+    """The model's name at the time it was built."""
+    precision: str
+    tensorrt: str
+    device: str
+    size_bytes: int
+    used: float
+    """Seconds since the epoch."""
+
+
+class EngineCache:
+    """Entries under `root`, together no more than `max_bytes`, the one in use not counted out."""
+
+    def __init__(self, root: Path, max_bytes: int) -> None:
+        self.root = root
+        self.max_bytes = max_bytes
+
+    def find(self, key: EngineKey) -> Path | None:
+        """Return the folder of what was built for `key`, its files compared with their hashes.
+
+        What is cut, changed or of another key is removed.
+        """
+        folder = self.root / key.name
+        if not folder.is_dir():
+            return None
+        wrong = _what_is_wrong(folder, key)
+        if wrong:
+            _LOGGER.warning("the engine in %s is of no use (%s): removed", folder, wrong)
+            with contextlib.suppress(OSError):
+                self.discard(key.name)
+            return None
+        with contextlib.suppress(OSError):  # a cache that can only be read serves too
+            os.utime(folder / SIDECAR)
+        return folder
+
+    def ensure(
+        self,
+        key: EngineKey,
+        build: Callable[[Path], None],
+        model: str = "",
+        stop: threading.Event | None = None,
+    ) -> Path:
+        """Return the folder for `key`; where there is none, `build` fills one.
+
+        One process builds at a time, others wait for it. `model` is its name, for people. Raises
+        EngineBuildError, and what `build` raises.
+        """
+        with self._disk_errors(), self._locked(key.name, stop or threading.Event()):
+            found = self.find(key)
+            if found is None:
+                found = self._fill(key, build, model)
+        self.tidy(keep=key.name)
+        return found
+
+    def discard(self, name: str) -> int:
+        """Remove an entry at once, so that nobody finds it any more; return the bytes freed."""
+        folder = self.root / name
+        size = _size(folder)
+        aside = self.root / f"{_TRASH}{name}-{os.getpid()}"
+        _delete(aside)
+        folder.rename(aside)
+        _delete(aside)
+        return size
+
+    def entries(self) -> list[Entry]:
+        """Return all entries, the latest used first; those without a readable sidecar too."""
+        found = [_entry(folder) for folder in self._folders()]
+        return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+    def tidy(self, keep: str = "") -> None:
+        """Remove what dead builders left, then the longest unused entries beyond `max_bytes`.
+
+        Entries that this machine's TensorRT and GPU can't use, as `keep` tells them, go first.
+        """
+        with contextlib.suppress(OSError):
+            self._sweep()
+            entries = self.entries()
+            total = sum(entry.size_bytes for entry in entries)
+            kept = next((entry for entry in entries if entry.name == keep), None)
+            for entry in sorted(entries, key=lambda e: (_as_useful(e, kept), e.used)):
+                if total <= self.max_bytes:
+                    break
+                if entry.name != keep:
+                    _LOGGER.info("removed the engine %s: it was not used for longest", entry.name)
+                    total -= self.discard(entry.name)
+
+    def timing_cache(self, tensorrt: str, device: str) -> Path:
+        """Return the file for TensorRT's timings, which are good for one version and device."""
+        return self.root / _TIMING / f"trt{_slug(tensorrt)}-{_slug(device)}.cache"
+
+    def _folders(self) -> list[Path]:
+        if not self.root.is_dir():
+            return []
+        return [
+            path
+            for path in self.root.iterdir()
+            if path.is_dir() and not path.name.startswith(".") and path.name != _TIMING
+        ]
+
+    def _fill(self, key: EngineKey, build: Callable[[Path], None], model: str) -> Path:
+        for left in self.root.glob(f"{_BUILDING}{key.name}-*"):  # its builder is dead: we hold
+            _delete(left)  # its lock
+        aside = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{key.name}-", dir=self.root))
+        try:
+            build(aside)
+            _seal(aside, key, model)
+            folder = self.root / key.name
+            aside.rename(folder)
+            _sync(self.root)
+        except BaseException:
+            _delete(aside)
+            raise
+        return folder
+
+    def _sweep(self) -> None:
+        for left in self.root.glob(f"{_TRASH}*"):
+            _delete(left)
+        for left in self.root.glob(f"{_BUILDING}*"):
+            name = left.name.removeprefix(_BUILDING).rpartition("-")[0]
+            with _lock_now(self._lock_file(name)) as ours:
+                if ours:
+                    _delete(left)
+
+    def _lock_file(self, name: str) -> Path:
+        return self.root / _LOCKS / f"{name}.lock"
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, stop: threading.Event) -> Iterator[None]:
+        """Hold the lock of an entry; a killed process lets go of it."""
+        import filelock
+
+        file = self._lock_file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock, waited = filelock.FileLock(file), False
+        while True:
+            try:
+                lock.acquire(timeout=LOCK_POLL_SECONDS)
+                break
+            except filelock.Timeout:
+                if not waited:
+                    _LOGGER.info("another process builds this engine: waiting for it")
+                waited = True
+            except NotImplementedError:  # a file system without locks: the rename still decides
+                break
+            if stop.is_set():
+                raise EngineBuildError("the wait for another process's engine was stopped")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise EngineBuildError(
+                f"the engine can't be kept in {self.root}: {error.strerror or error}"
+            ) from error
+
+
+def weights_hash(model_bin: Path) -> str:
+    """Return the file's SHA-256; in the hub's cache it is the name of what the link points to."""
+    blob = model_bin.resolve()
+    if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.name
+    return file_hash(model_bin)
+
+
+def file_hash(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unknown"
+
+
+def _seal(folder: Path, key: EngineKey, model: str) -> None:
+    """Describe the files, and have all bytes on the disk before the folder gets its name."""
+    files = {}
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        _sync(file)
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": file_hash(file)}
+    sidecar = folder / SIDECAR
+    content = {"key": dataclasses.asdict(key), "model": model, "files": files}
+    sidecar.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    _sync(sidecar)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _what_is_wrong(folder: Path, key: EngineKey) -> str | None:
+    try:
+        content = _read_sidecar(folder)
+        if content["key"] != json.loads(json.dumps(dataclasses.asdict(key))):
+            return "it was built for something else"
+        for name, facts in content["files"].items():
+            file = folder / Path(name).name
+            if file.stat().st_size != facts["bytes"] or file_hash(file) != facts["sha256"]:
+                return f"{name} is damaged"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{SIDECAR} is damaged: {error!r}"
+    return None
+
+
+def _read_sidecar(folder: Path) -> dict[str, Any]:
+    with (folder / SIDECAR).open("rb") as file:
+        content: dict[str, Any] = json.loads(file.read(MAX_SIDECAR_BYTES))
+    return content
+
+
+def _entry(folder: Path) -> Entry:
+    facts: dict[str, Any] = {}
+    used = 0.0
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        used = (folder / SIDECAR).stat().st_mtime
+        content = _read_sidecar(folder)
+        facts = {"model": content.get("model"), **content.get("key", {})}
+    told = {name: str(facts.get(name) or "?") for name in ("model", "precision", "tensorrt")}
+    device = str(facts.get("device") or "?")
+    return Entry(folder.name, folder, **told, device=device, size_bytes=_size(folder), used=used)
+
+
+def _as_useful(entry: Entry, kept: Entry | None) -> bool:
+    return kept is None or (entry.tensorrt, entry.device) == (kept.tensorrt, kept.device)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock_now(file: Path) -> Iterator[bool]:
+    """Give whether the lock could be had at once; it is held for the block."""
+    import filelock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except (filelock.Timeout, NotImplementedError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
