@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+import wave
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -33,6 +34,7 @@ from .errors import (
     SettingsError,
     TranscribeError,
 )
+from .pcm import PcmStream
 from .transcriber import SAMPLE_RATE, Samples, Transcription
 
 T = TypeVar("T")
@@ -49,10 +51,13 @@ _LISTENING_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 def read_audio(path: str | Path) -> Samples:
     """Return the first audio track of a file, resampled, its channels averaged; "-" is stdin.
 
+    Without PyAV, which the images leave out, only WAV is read.
     Raises AudioError, naming the file, when it can't be read or holds no audio.
     """
-    import av
-
+    try:
+        import av
+    except ImportError:
+        return _read_wav(path)
     # Before PyAV 19, a file with a title that is not UTF-8 is refused unless this is given.
     lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
     try:
@@ -68,6 +73,26 @@ def read_audio(path: str | Path) -> Samples:
     if not parts:
         raise AudioError(f"{path} holds no audio")
     samples: Samples = np.concatenate(parts, axis=1).mean(axis=0)
+    return samples
+
+
+def _read_wav(path: str | Path) -> Samples:
+    try:
+        source = BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else str(path)
+        with wave.open(source) as file:
+            rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
+            chunk = AudioChunk(rate, width, channels, file.readframes(file.getnframes()))
+    except (wave.Error, EOFError) as error:
+        raise AudioError(
+            f"{path} can't be read as audio ({str(error) or 'it ends early'}): there is no PyAV "
+            "here to read more than WAV with; convert it, or `pip install av`"
+        ) from None
+    except OSError as error:
+        raise AudioError(f"{path} can't be read as audio ({error.strerror})") from None
+    stream = PcmStream()
+    samples = np.concatenate([stream.convert(chunk), stream.flush()])
+    if not len(samples):
+        raise AudioError(f"{path} holds no audio")
     return samples
 
 
