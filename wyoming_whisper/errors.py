@@ -11,7 +11,8 @@ WyomingWhisperError
 ├── AudioError             audio that can't be understood (carries a code)
 ├── ServerUnavailableError a server asked by a command can't be reached, or left without an answer
 └── TranscribeError        the request can't be answered, or the backend failed on it
-    └── UnknownLanguageError   Whisper, or this model, does not know it
+    ├── UnknownLanguageError   Whisper, or this model, does not know it
+    └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
 """
 
 from __future__ import annotations
@@ -60,6 +61,12 @@ class EngineBuildError(ModelError):
     code = "engine-build-failed"
 
 
+class EngineBrokenError(ModelError):
+    """An engine is cut off, corrupt, or was compiled for another TensorRT or GPU."""
+
+    code = "engine-broken"
+
+
 class ProtocolError(WyomingWhisperError):
     """A peer sent something that is not Wyoming, or out of its bounds."""
 
@@ -88,3 +95,9 @@ class UnknownLanguageError(TranscribeError, ValueError):
     """A language that Whisper, or this model, does not know."""
 
     code = "unknown-language"
+
+
+class EngineError(TranscribeError):
+    """The GPU, its driver or TensorRT failed; what was asked may be asked of another backend."""
+
+    code = "engine-failed"
