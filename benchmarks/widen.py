@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from ctranslate2.specs import whisper_spec
 
-from benchmarks.checkpoint import Checkpoint, read
+from wyoming_whisper.engine.checkpoint import Checkpoint, read
 
 BUNDLED = Path(__file__).parent.parent / "wyoming_whisper" / "bundled" / ".home-en"
 HEAD = 64  # width of a head in every Whisper

@@ -1,7 +1,6 @@
 """The bundled model widened: the same transcripts from official shapes."""
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 from faster_whisper import WhisperModel
 from faster_whisper.audio import decode_audio
 
-from benchmarks import checkpoint, widen
-from benchmarks.checkpoint import CheckpointError
+from benchmarks import widen
+from wyoming_whisper.engine import checkpoint
 
 AUDIO = Path(__file__).parent.parent / "audio"
 SMALLEST = 6  # clips enough for a test; all of them are heard by `python -m training.evaluate`
@@ -73,49 +72,3 @@ def test_only_multiples_of_the_width_can_be_made(tmp_path: Path) -> None:
         widen.widen(widen.BUNDLED, widen.Size(200, 4), tmp_path)
     with pytest.raises(ValueError, match="more than 1"):
         widen.widen(widen.BUNDLED, widen.Size(256, 1), tmp_path)
-
-
-def _string(text: bytes) -> bytes:
-    return struct.pack("<H", len(text) + 1) + text + b"\0"
-
-
-HEADER = struct.pack("<I", 6) + _string(b"WhisperSpec") + struct.pack("<I", 3)
-VARIABLE = _string(b"w") + struct.pack("<BIIBI", 2, 1, 2, 0, 8) + struct.pack("<ff", 1, 2)
-GOOD = (
-    HEADER + struct.pack("<I", 1) + VARIABLE + struct.pack("<I", 1) + _string(b"v") + _string(b"w")
-)
-
-
-def test_a_checkpoint_is_read(tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(GOOD)
-    found = checkpoint.read(tmp_path / "model.bin")
-    assert (found.name, found.revision) == ("WhisperSpec", 3)
-    np.testing.assert_array_equal(found["v"], [[1, 2]])
-
-
-@pytest.mark.parametrize("size", range(len(GOOD)))
-def test_a_checkpoint_cut_anywhere_is_refused(size: int, tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(GOOD[:size])
-    with pytest.raises(CheckpointError):
-        checkpoint.read(tmp_path / "model.bin")
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (struct.pack("<I", 5), "version 5"),
-        (HEADER + struct.pack("<I", 2**32 - 1), "variables"),
-        (HEADER + struct.pack("<I", 1) + _string(b"\xff"), "not text"),
-        (HEADER + struct.pack("<IH", 1, 2) + b"ww", "no end"),
-        (HEADER + struct.pack("<I", 1) + _string(b"w") + b"\x09", "dimensions"),
-        (HEADER + struct.pack("<I", 1) + _string(b"w") + struct.pack("<BB", 0, 5), "type 5"),
-        (
-            HEADER + struct.pack("<I", 1) + _string(b"w") + struct.pack("<BIBI", 1, 9, 0, 8),
-            "8 bytes",
-        ),
-    ],
-)
-def test_nonsense_is_refused(content: bytes, complaint: str, tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(content)
-    with pytest.raises(CheckpointError, match=complaint):
-        checkpoint.read(tmp_path / "model.bin")

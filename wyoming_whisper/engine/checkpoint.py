@@ -1,0 +1,162 @@
+"""CTranslate2's model.bin: named arrays, read without CTranslate2.
+
+Layout (little endian): binary version, name of the specification, its revision, the variables
+(name, rank, dimensions, type, bytes, data), the aliases (name, variable). Strings are
+length-prefixed and zero-terminated.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ModelBrokenError
+
+VERSION = 6
+TYPES = ("float32", "int8", "int16", "int32", "float16", "uint16")
+"""By CTranslate2's number. The last is bfloat16, which numpy has not: its bits; nothing else in a
+model.bin is unsigned."""
+BFLOAT16 = np.dtype(np.uint16)
+QUANTIZED = (np.dtype(np.int8), np.dtype(np.int16))
+
+MAX_VARIABLES = 100_000  # large-v3 has 1,300
+MAX_RANK = 8
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model.bin holds: views of the file, read from the disk when they are used."""
+
+    name: str
+    revision: int
+    variables: Mapping[str, Array]
+    aliases: Mapping[str, str]
+    path: Path
+
+    def __contains__(self, name: str) -> bool:
+        return self.resolved(name) in self.variables
+
+    def __getitem__(self, name: str) -> Array:
+        """Return a variable as it is stored. Raises ModelBrokenError where there is none."""
+        try:
+            return self.variables[self.resolved(name)]
+        except KeyError:
+            raise ModelBrokenError(f"{self.path} has no {name}: it is no Whisper model") from None
+
+    def resolved(self, name: str) -> str:
+        """Return the variable behind what may be an alias."""
+        return self.aliases.get(name, name)
+
+    def weights(self, name: str) -> npt.NDArray[np.float32]:
+        """Return a variable as float32; integers are divided by their scales.
+
+        Raises ModelBrokenError where it or its scales are missing or don't fit.
+        """
+        stored = self[name]
+        if stored.dtype == BFLOAT16:
+            return (stored.astype(np.uint32) << 16).view(np.float32)
+        values: npt.NDArray[np.float32] = stored.astype(np.float32)
+        if stored.dtype in QUANTIZED:
+            with np.errstate(over="ignore"):  # a damaged scale makes infinite weights, no warning
+                values /= self._scale(name, stored)
+        return values
+
+    def _scale(self, name: str, stored: Array) -> npt.NDArray[np.float32]:
+        """Return one scale for all (int16) or one per row (int8), to divide `stored` by."""
+        name = f"{self.resolved(name)}_scale"
+        scale = self[name]
+        rows = stored.shape[:1] if stored.dtype == np.int8 else ()
+        if scale.shape != rows or scale.dtype != np.float32:
+            raise ModelBrokenError(f"{self.path}: {name} does not fit the weights it scales")
+        values: npt.NDArray[np.float32] = scale.astype(np.float32)
+        if not (np.isfinite(values).all() and values.all()):
+            raise ModelBrokenError(f"{self.path}: {name} has zeros or values that are no numbers")
+        return values.reshape(*rows, *[1] * (stored.ndim - len(rows)))
+
+
+def read(path: Path) -> Checkpoint:
+    """Map a model.bin into memory and find what is in it. Raises ModelBrokenError."""
+    reader = _Reader(path, _mapped(path))
+    version = reader.number("I")
+    if version != VERSION:
+        raise reader.broken(f"has binary version {version}, not {VERSION}")
+    name, revision = reader.string(), reader.number("I")
+    variables: dict[str, Array] = {}
+    for _ in range(reader.count("variables", MAX_VARIABLES)):
+        variable = reader.string()
+        if variable in variables:
+            raise reader.broken(f"has {variable!r} twice")
+        variables[variable] = reader.array()
+    aliases: dict[str, str] = {}
+    for _ in range(reader.count("aliases", MAX_VARIABLES)):
+        alias = reader.string()
+        aliases[alias] = reader.string()
+    return Checkpoint(name, revision, variables, aliases, path)
+
+
+def _mapped(path: Path) -> memoryview:
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, 2):  # an empty file can't be mapped
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise ModelBrokenError(f"{path} can't be read: {error.strerror or error}") from error
+
+
+class _Reader:
+    """Takes from the front; every length is compared with what is left before it is used."""
+
+    def __init__(self, path: Path, data: memoryview) -> None:
+        self._path, self._data, self._at = path, data, 0
+
+    def broken(self, what: str) -> ModelBrokenError:
+        return ModelBrokenError(f"{self._path} {what}: it is no model.bin, or damaged")
+
+    def take(self, size: int) -> memoryview:
+        if size > len(self._data) - self._at:
+            raise self.broken(f"is cut short ({size} bytes wanted at {self._at})")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def number(self, kind: str) -> int:
+        return int(struct.unpack("<" + kind, self.take(struct.calcsize(kind)))[0])
+
+    def string(self) -> str:
+        raw = bytes(self.take(self.number("H")))
+        if not raw.endswith(b"\0"):
+            raise self.broken("has a string without an end")
+        try:
+            return raw[:-1].decode()
+        except UnicodeDecodeError:
+            raise self.broken("has a name that is not text") from None
+
+    def count(self, what: str, limit: int) -> int:
+        found = self.number("I")
+        if found > limit:
+            raise self.broken(f"has {found} {what}, more than {limit}")
+        return found
+
+    def array(self) -> Array:
+        rank = self.number("B")
+        if rank > MAX_RANK:
+            raise self.broken(f"has {rank} dimensions, more than {MAX_RANK}")
+        shape = [self.number("I") for _ in range(rank)]
+        number = self.number("B")
+        if number >= len(TYPES):
+            raise self.broken(f"has the unknown type {number}")
+        kind, size = np.dtype(TYPES[number]).newbyteorder("<"), self.number("I")
+        wanted = kind.itemsize
+        for length in shape:
+            wanted *= length
+        if size != wanted or not size:
+            raise self.broken(f"has {size} bytes where {shape} of {kind} should be")
+        return np.frombuffer(self.take(size), kind).reshape(shape)

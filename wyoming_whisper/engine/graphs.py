@@ -1,0 +1,580 @@
+"""Whisper as two ONNX graphs, written node by node: what onnxruntime and TensorRT run.
+
+`encoder` makes of a mel spectrogram the keys and values that the decoder's cross-attention needs;
+`decoder` reads some tokens, writes their keys and values into the slots of its cache, and says what
+comes next. The same decoder graph takes a prompt and a single token.
+
+Only operators that onnxruntime's CPU provider and TensorRT's parsers from 8.6 on both have, in
+their opset-17 form; int32 inputs and outputs, as TensorRT 8 knows no int64.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from ..errors import ModelBrokenError
+from .checkpoint import Checkpoint
+
+OPSET = 17
+IR_VERSION = 8
+HEAD_WIDTH = 64  # in every Whisper
+SCALE = HEAD_WIDTH**-0.5  # of the queries; a power of two, so folding it into weights is exact
+CONV_WIDTH = 3
+HIDDEN = -1e4  # added to the scores of slots ahead: exp of it is 0, and float16 holds it
+LAYER_NORM_EPSILON = 1e-5
+
+MAX_MODEL_BYTES = 1_500_000_000  # protobuf allows 2 GiB; the nodes and TensorRT's copies need some
+ALIGNMENT = 4096  # of tensors beside the model, so that a runtime can map them
+
+Precision = Literal["float16", "float32"]
+Progress = Callable[[float], None]
+"""Told the share that is done, up to 1.0."""
+
+Array = npt.NDArray[np.generic]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dims:
+    """openai/whisper's ModelDimensions."""
+
+    n_mels: int
+    n_audio_ctx: int
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_vocab: int
+    n_text_ctx: int
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+
+
+def dims_of(checkpoint: Checkpoint) -> Dims:
+    """Return a checkpoint's dimensions; every weight of the graphs has been found to fit them.
+
+    Raises ModelBrokenError for anything but a Whisper.
+    """
+    shapes = {
+        name: checkpoint[name].shape
+        for name in (
+            "encoder/conv1/weight",
+            "encoder/position_encodings/encodings",
+            "decoder/position_encodings/encodings",
+            "decoder/embeddings/weight",
+        )
+    }
+    if [len(shape) for shape in shapes.values()] != [3, 2, 2, 2]:
+        raise ModelBrokenError(
+            f"{checkpoint.path} is no Whisper model: its weights have odd shapes"
+        )
+    (width, n_mels, _), (n_audio_ctx, _), (n_text_ctx, _), (n_vocab, _) = shapes.values()
+    dims = Dims(
+        n_mels=n_mels,
+        n_audio_ctx=n_audio_ctx,
+        n_audio_state=width,
+        n_audio_head=width // HEAD_WIDTH,
+        n_audio_layer=_layers(checkpoint, "encoder"),
+        n_vocab=n_vocab,
+        n_text_ctx=n_text_ctx,
+        n_text_state=width,
+        n_text_head=width // HEAD_WIDTH,
+        n_text_layer=_layers(checkpoint, "decoder"),
+    )
+    for name, shape in (_encoder_shapes(dims) | _decoder_shapes(dims)).items():
+        if checkpoint[name].shape != shape:
+            raise ModelBrokenError(
+                f"{checkpoint.path} is no Whisper model: "
+                f"{name} has the shape {checkpoint[name].shape}, not {shape}"
+            )
+    return dims
+
+
+def _layers(checkpoint: Checkpoint, half: str) -> int:
+    names = (*checkpoint.variables, *checkpoint.aliases)
+    found = (re.match(half + r"/layer_(\d+)/", name) for name in names)
+    return len({match[1] for match in found if match})
+
+
+def _linear_shapes(name: str, outputs: int, inputs: int) -> dict[str, Shape]:
+    return {f"{name}/weight": (outputs, inputs), f"{name}/bias": (outputs,)}
+
+
+def _norm_shapes(name: str, width: int) -> dict[str, Shape]:
+    return {f"{name}/gamma": (width,), f"{name}/beta": (width,)}
+
+
+def _block_shapes(name: str, width: int) -> dict[str, Shape]:
+    return {
+        **_norm_shapes(f"{name}/self_attention/layer_norm", width),
+        **_linear_shapes(f"{name}/self_attention/linear_0", 3 * width, width),
+        **_linear_shapes(f"{name}/self_attention/linear_1", width, width),
+        **_norm_shapes(f"{name}/ffn/layer_norm", width),
+        **_linear_shapes(f"{name}/ffn/linear_0", 4 * width, width),
+        **_linear_shapes(f"{name}/ffn/linear_1", width, 4 * width),
+    }
+
+
+def _encoder_shapes(dims: Dims) -> dict[str, Shape]:
+    width = dims.n_audio_head * HEAD_WIDTH
+    shapes: dict[str, Shape] = {
+        "encoder/conv1/weight": (width, dims.n_mels, CONV_WIDTH),
+        "encoder/conv1/bias": (width,),
+        "encoder/conv2/weight": (width, width, CONV_WIDTH),
+        "encoder/conv2/bias": (width,),
+        "encoder/position_encodings/encodings": (dims.n_audio_ctx, width),
+        **_norm_shapes("encoder/layer_norm", width),
+    }
+    for i in range(dims.n_audio_layer):
+        shapes |= _block_shapes(f"encoder/layer_{i}", width)
+    return shapes
+
+
+def _decoder_shapes(dims: Dims) -> dict[str, Shape]:
+    width = dims.n_text_head * HEAD_WIDTH
+    shapes: dict[str, Shape] = {
+        "decoder/embeddings/weight": (dims.n_vocab, width),
+        "decoder/projection/weight": (dims.n_vocab, width),
+        "decoder/position_encodings/encodings": (dims.n_text_ctx, width),
+        **_norm_shapes("decoder/layer_norm", width),
+    }
+    for i in range(dims.n_text_layer):
+        shapes |= _block_shapes(f"decoder/layer_{i}", width)
+        cross = f"decoder/layer_{i}/attention"
+        shapes |= _norm_shapes(f"{cross}/layer_norm", width)
+        shapes |= _linear_shapes(f"{cross}/linear_0", width, width)
+        shapes |= _linear_shapes(f"{cross}/linear_1", 2 * width, width)
+        shapes |= _linear_shapes(f"{cross}/linear_2", width, width)
+    return shapes
+
+
+def encoder_model(checkpoint: Checkpoint, precision: Precision) -> Any:
+    """Return the encoder as an onnx.ModelProto with its weights inside.
+
+    mel, shape = (batch, n_mels, n_frames), n_frames even and <= 3000 -> for every layer of the
+    decoder cross_k_i, shape = (batch, n_head, 64, n_ctx), and cross_v_i, shape = (batch, n_head,
+    n_ctx, 64), n_ctx = n_frames / 2. Raises ModelBrokenError.
+    """
+    return _encoder(_Graph(checkpoint, precision, _Inside()), dims_of(checkpoint))
+
+
+def decoder_model(checkpoint: Checkpoint, precision: Precision, beam_size: int = 1) -> Any:
+    """Return the decoder as an onnx.ModelProto with its weights inside.
+
+    A `beam_size` over 1 adds the input `parents` and the outputs `candidates` and
+    `candidate_logprobs`. Raises ModelBrokenError.
+    """
+    return _decoder(_Graph(checkpoint, precision, _Inside()), dims_of(checkpoint), beam_size)
+
+
+def write_graphs(
+    checkpoint: Checkpoint,
+    folder: Path,
+    precision: Precision,
+    beam_size: int = 1,
+    progress: Progress | None = None,
+) -> Dims:
+    """Write encoder.onnx and decoder.onnx into `folder`; return the dimensions.
+
+    Weights over MAX_MODEL_BYTES go to one file beside each, one tensor at a time: a model need not
+    fit into memory. Raises ModelBrokenError, and OSError when the disk is full.
+    """
+    dims = dims_of(checkpoint)
+    sizes = {"encoder": _bytes(_encoder_parts(dims), precision)}
+    sizes["decoder"] = _bytes(_decoder_shapes(dims), precision)
+    counter = _Counter(sum(sizes.values()), progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, size in sizes.items():
+        with ExitStack() as stack:
+            storage: _Storage = _Inside()
+            if size > MAX_MODEL_BYTES:
+                file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
+                storage = _Beside(file)
+            graph = _Graph(checkpoint, precision, storage, counter)
+            model = _encoder(graph, dims) if name == "encoder" else _decoder(graph, dims, beam_size)
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+    return dims
+
+
+def _encoder_parts(dims: Dims) -> dict[str, Shape]:
+    """What the encoder graph holds: its half, and the cross-attention's keys and values."""
+    cross = {n: s for n, s in _decoder_shapes(dims).items() if "/attention/linear_1/" in n}
+    return _encoder_shapes(dims) | cross
+
+
+def _bytes(shapes: Mapping[str, Shape], precision: Precision) -> int:
+    return sum(math.prod(shape) for shape in shapes.values()) * np.dtype(precision).itemsize
+
+
+class _Storage(Protocol):
+    """Where the weights of a graph go."""
+
+    def tensor(self, name: str, values: Array) -> Any:
+        """Return an onnx.TensorProto of these values."""
+
+
+class _Inside:
+    """Weights in the model's own file."""
+
+    def tensor(self, name: str, values: Array) -> Any:
+        return onnx.numpy_helper.from_array(values, name)
+
+
+class _Beside:
+    """Weights in a file beside the model's; small constants, which shapes need, stay inside."""
+
+    SMALLEST = 1024  # bytes
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def tensor(self, name: str, values: Array) -> Any:
+        if values.nbytes < self.SMALLEST:
+            return onnx.numpy_helper.from_array(values, name)
+        self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+        found = onnx.TensorProto(
+            name=name,
+            dims=values.shape,
+            data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
+            data_location=onnx.TensorProto.EXTERNAL,
+        )
+        place = {
+            "location": Path(self._file.name).name,
+            "offset": self._file.tell(),
+            "length": values.nbytes,
+        }
+        for key, value in place.items():
+            found.external_data.add(key=key, value=str(value))
+        self._file.write(values.data)
+        return found
+
+
+class _Counter:
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._done, self._progress = total, 0, progress
+
+    def add(self, size: int) -> None:
+        self._done += size
+        if self._progress:
+            self._progress(min(self._done / self._total, 1.0))
+
+
+class _Graph:
+    """Nodes and weights as they are added. Methods return the name of what they compute."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        precision: Precision,
+        storage: _Storage,
+        counter: _Counter | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._storage = storage
+        self._counter = counter
+        self._numpy = np.dtype(precision)
+        self._nodes: list[Any] = []
+        self._initializers: dict[str, Any] = {}
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+        self.float = onnx.helper.np_dtype_to_tensor_dtype(self._numpy)
+
+    # inputs, outputs, constants
+
+    def input(self, name: str, kind: int, *shape: int | str) -> str:
+        self._inputs.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, kind: int, *shape: int | str) -> None:
+        self._outputs.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+
+    def op(self, kind: str, *inputs: str, name: str = "", **attributes: object) -> str:
+        """Add a node with one output, which gets `name` where one is given."""
+        name = name or f"{kind}_{len(self._nodes)}"
+        self._nodes.append(onnx.helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def ops(self, kind: str, inputs: list[str], count: int, **attributes: object) -> list[str]:
+        """Add a node with `count` outputs."""
+        name = f"{kind}_{len(self._nodes)}"
+        outputs = [f"{name}_{i}" for i in range(count)]
+        self._nodes.append(onnx.helper.make_node(kind, inputs, outputs, name=name, **attributes))
+        return outputs
+
+    def split(self, x: str, axis: int, sizes: Sequence[int]) -> list[str]:
+        return self.ops("Split", [x, self.integers(*sizes)], len(sizes), axis=axis)
+
+    def constant(self, name: str, values: Array) -> str:
+        """Add an initializer, once for each name."""
+        if name not in self._initializers:
+            values = np.ascontiguousarray(values).reshape(values.shape)
+            self._initializers[name] = self._storage.tensor(name, values)
+        return name
+
+    def integers(self, *values: int) -> str:
+        """Shapes, axes and sizes: these stay int64, as ONNX wants them; no data is made of them."""
+        return self.constant("int_" + "_".join(map(str, values)), np.array(values, np.int64))
+
+    def number(self, value: float) -> str:
+        return self.constant(f"float_{value}", np.array(value, self._numpy))
+
+    def model(self, name: str) -> Any:
+        graph = onnx.helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, list(self._initializers.values())
+        )
+        opset = onnx.helper.make_opsetid("", OPSET)
+        return onnx.helper.make_model(
+            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="wyoming-whisper"
+        )
+
+    # weights
+
+    def weights(
+        self,
+        name: str,
+        change: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None,
+        kind: npt.DTypeLike | None = None,
+    ) -> str:
+        """Add a variable of the checkpoint, changed in float32 before it is rounded."""
+        name = self._checkpoint.resolved(name)
+        if name not in self._initializers:
+            values = self._checkpoint.weights(name)
+            values = change(values) if change else values
+            self.constant(name, values.astype(kind or self._numpy))
+            if self._counter:
+                self._counter.add(values.size * self._numpy.itemsize)
+        return name
+
+    # layers
+
+    def linear(self, x: str, name: str, scaled: int = 0) -> str:
+        """Multiply `x` by a matrix and add its bias; SCALE goes into the first `scaled` columns."""
+
+        def scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            if scaled:
+                values = values.copy()
+                values[:scaled] *= np.float32(SCALE)
+            return values.T
+
+        weight = self.weights(f"{name}/weight", scale)
+        return self.op("Add", self.op("MatMul", x, weight), self.weights(f"{name}/bias", scale))
+
+    def layer_norm(self, x: str, name: str) -> str:
+        """Normalise in float32, whatever the precision."""
+        gamma = self.weights(f"{name}/gamma", kind=np.float32)
+        beta = self.weights(f"{name}/beta", kind=np.float32)
+        x = self.float32(x)
+        normed = self.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=LAYER_NORM_EPSILON)
+        return self.narrow(normed)
+
+    def float32(self, x: str, name: str = "") -> str:
+        """Return `x` as float32."""
+        if self.float == onnx.TensorProto.FLOAT:
+            return x
+        return self.op("Cast", x, to=onnx.TensorProto.FLOAT, name=name)
+
+    def narrow(self, x: str) -> str:
+        """Return float32 `x` in the graph's precision."""
+        if self.float == onnx.TensorProto.FLOAT:
+            return x
+        return self.op("Cast", x, to=self.float)
+
+    def gelu(self, x: str) -> str:
+        # As PyTorch exports it: runtimes know this very sequence and make one kernel of it.
+        erf = self.op("Erf", self.op("Div", x, self.number(math.sqrt(2.0))))
+        product = self.op("Mul", x, self.op("Add", erf, self.number(1.0)))
+        return self.op("Mul", product, self.number(0.5))
+
+    def convolution(self, x: str, name: str, stride: int) -> str:
+        weight, bias = self.weights(f"{name}/weight"), self.weights(f"{name}/bias")
+        x = self.op(
+            "Conv", x, weight, bias, kernel_shape=[CONV_WIDTH], pads=[1, 1], strides=[stride]
+        )
+        return self.gelu(x)
+
+    def feed_forward(self, x: str, name: str) -> str:
+        y = self.linear(self.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
+        return self.op("Add", x, self.linear(self.gelu(y), f"{name}/linear_1"))
+
+    def heads(self, x: str, n_head: int) -> str:
+        """(batch, n, n_head * 64) -> (batch, n_head, n, 64)"""
+        x = self.op("Reshape", x, self.integers(0, -1, n_head, HEAD_WIDTH))
+        return self.op("Transpose", x, perm=[0, 2, 1, 3])
+
+    def merged(self, x: str, width: int) -> str:
+        """(batch, n_head, n, 64) -> (batch, n, width)"""
+        x = self.op("Transpose", x, perm=[0, 2, 1, 3])
+        return self.op("Reshape", x, self.integers(0, -1, width))
+
+    def attention(self, scores: str, values: str) -> str:
+        return self.op("MatMul", self.op("Softmax", scores, axis=-1), values)
+
+
+def _encoder(g: _Graph, dims: Dims) -> Any:
+    n_head, width = dims.n_audio_head, dims.n_audio_state
+    mel = g.input("mel", onnx.TensorProto.FLOAT, "batch", dims.n_mels, "n_frames")
+    x = g.convolution(g.narrow(mel), "encoder/conv1", 1)
+    x = g.op("Transpose", g.convolution(x, "encoder/conv2", 2), perm=[0, 2, 1])
+    encodings = g.weights("encoder/position_encodings/encodings")
+    n_ctx = g.op("Slice", g.op("Shape", x), g.integers(1), g.integers(2), g.integers(0))
+    zero = g.integers(0)
+    x = g.op("Add", x, g.op("Slice", encodings, zero, n_ctx, zero))
+    for i in range(dims.n_audio_layer):
+        name = f"encoder/layer_{i}/self_attention"
+        y = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0", width)
+        q, k, v = g.split(g.heads(y, 3 * n_head), 1, [n_head] * 3)
+        scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
+        y = g.merged(g.attention(scores, v), width)
+        x = g.op("Add", x, g.linear(y, f"{name}/linear_1"))
+        x = g.feed_forward(x, f"encoder/layer_{i}/ffn")
+    x = g.layer_norm(x, "encoder/layer_norm")
+    for i in range(dims.n_text_layer):
+        y = g.linear(x, f"decoder/layer_{i}/attention/linear_1")
+        k, v = g.split(y, 2, [width] * 2)
+        k = g.op("Reshape", k, g.integers(0, -1, n_head, HEAD_WIDTH))
+        g.op("Transpose", k, perm=[0, 2, 3, 1], name=f"cross_k_{i}")
+        v = g.op("Reshape", v, g.integers(0, -1, n_head, HEAD_WIDTH))
+        g.op("Transpose", v, perm=[0, 2, 1, 3], name=f"cross_v_{i}")
+        g.output(f"cross_k_{i}", g.float, "batch", n_head, HEAD_WIDTH, "n_ctx")
+        g.output(f"cross_v_{i}", g.float, "batch", n_head, "n_ctx", HEAD_WIDTH)
+    return g.model("encoder")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What all layers of the decoder share: names of tensors."""
+
+    written: str
+    """one-hot, shape = (n_slots, n_tokens): which token goes into which slot"""
+    hit: str
+    """bool, shape = (n_slots, 1): the slots that are written"""
+    hidden: str
+    """shape = (n_tokens, n_slots), to be added to the scores: the slots ahead of a token"""
+    shape: str
+    """(batch, n_tokens, width)"""
+    parents: str | None
+
+
+def _decoder(g: _Graph, dims: Dims, beam_size: int) -> Any:
+    width, int32 = dims.n_text_state, onnx.TensorProto.INT32
+    tokens = g.input("tokens", int32, "batch", "n_tokens")
+    positions = g.input("positions", int32, "n_tokens")
+    slots = g.input("slots", int32, "n_slots")
+    bias = g.input("logit_bias", onnx.TensorProto.FLOAT, dims.n_vocab)
+    parents = g.input("parents", int32, "batch") if beam_size > 1 else None
+    shared = _step(g, tokens, positions, slots, width, parents)
+    embeddings = g.weights("decoder/embeddings/weight")
+    x = g.op(
+        "Add",
+        g.op("Gather", embeddings, tokens, axis=0),
+        g.op("Gather", g.weights("decoder/position_encodings/encodings"), positions, axis=0),
+    )
+    for i in range(dims.n_text_layer):
+        x = _self_attention(g, x, i, dims, shared)
+        x = _cross_attention(g, x, i, dims, shared)
+        x = g.feed_forward(x, f"decoder/layer_{i}/ffn")
+    last = (g.integers(-1), g.integers(2**31 - 1))
+    x = g.layer_norm(g.op("Slice", x, *last, g.integers(1)), "decoder/layer_norm")
+    x = g.op("Reshape", x, g.integers(-1, width))
+    # Gemm takes the embeddings as they are: a transposed copy would be the largest weight of all.
+    projection = g.weights("decoder/projection/weight")
+    if g.float == onnx.TensorProto.FLOAT:
+        logits = g.op("Gemm", x, projection, transB=1, name="logits")
+    else:
+        logits = g.float32(g.op("Gemm", x, projection, transB=1), name="logits")
+    g.output("logits", onnx.TensorProto.FLOAT, "batch", dims.n_vocab)
+    _choice(g, g.op("Add", logits, bias), beam_size)
+    one = g.constant("one", np.array([1], np.int32))
+    position = g.op("Slice", positions, *last, g.integers(0))
+    g.op("Add", position, one, name="next_positions")
+    g.output("next_positions", int32, 1)
+    return g.model("decoder")
+
+
+def _step(
+    g: _Graph, tokens: str, positions: str, slots: str, width: int, parents: str | None
+) -> _Step:
+    column = g.op("Unsqueeze", slots, g.integers(1))
+    row = g.op("Unsqueeze", positions, g.integers(0))
+    written = g.op("Cast", g.op("Equal", column, row), to=g.float)
+    count = g.op("ReduceSum", written, g.integers(1), keepdims=1)
+    ahead = g.op(
+        "Greater",
+        g.op("Unsqueeze", slots, g.integers(0)),
+        g.op("Unsqueeze", positions, g.integers(1)),
+    )
+    return _Step(
+        written=written,
+        hit=g.op("Greater", count, g.number(0.5)),
+        hidden=g.op("Where", ahead, g.number(HIDDEN), g.number(0.0)),
+        shape=g.op("Concat", g.op("Shape", tokens), g.integers(width), axis=0),
+        parents=parents,
+    )
+
+
+def _self_attention(g: _Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
+    """Attend to the cache, the keys and values of `x` written into it."""
+    n_head, width = dims.n_text_head, dims.n_text_state
+    name = f"decoder/layer_{i}/self_attention"
+    y = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0", width)
+    q, kv = g.split(g.heads(y, 3 * n_head), 1, [n_head, 2 * n_head])
+    # A scatter that every runtime knows: a product with ones and zeros, exact in any precision.
+    written = g.split(g.op("MatMul", shared.written, kv), 1, [n_head] * 2)
+    cache = []
+    for letter, new in zip("kv", written, strict=True):
+        shape = ("batch", n_head, "n_slots", HEAD_WIDTH)
+        past = g.input(f"self_{letter}_{i}", g.float, *shape)
+        if shared.parents:
+            past = g.op("Gather", past, shared.parents, axis=0)
+        cache.append(g.op("Where", shared.hit, new, past, name=f"new_self_{letter}_{i}"))
+        g.output(f"new_self_{letter}_{i}", g.float, *shape)
+    scores = g.op("MatMul", q, g.op("Transpose", cache[0], perm=[0, 1, 3, 2]))
+    y = g.attention(g.op("Add", scores, shared.hidden), cache[1])
+    return g.op("Add", x, g.linear(g.merged(y, width), f"{name}/linear_1"))
+
+
+def _cross_attention(g: _Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
+    """Attend to the audio: one reading of its keys and values for all tokens of all rows."""
+    n_head, width = dims.n_text_head, dims.n_text_state
+    name = f"decoder/layer_{i}/attention"
+    keys = g.input(f"cross_k_{i}", g.float, 1, n_head, HEAD_WIDTH, "n_ctx")
+    values = g.input(f"cross_v_{i}", g.float, 1, n_head, "n_ctx", HEAD_WIDTH)
+    q = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0", width)
+    q = g.op("Reshape", q, g.integers(1, -1, n_head, HEAD_WIDTH))
+    q = g.op("Transpose", q, perm=[0, 2, 1, 3])
+    y = g.op("Transpose", g.attention(g.op("MatMul", q, keys), values), perm=[0, 2, 1, 3])
+    y = g.op("Reshape", y, shared.shape)
+    return g.op("Add", x, g.linear(y, f"{name}/linear_2"))
+
+
+def _choice(g: _Graph, biased: str, beam_size: int) -> None:
+    """Add what is likeliest by `biased`, shape = (batch, n_vocab), and how likely it is."""
+    n_candidates = 2 * beam_size if beam_size > 1 else 0
+    # ArgMax is a TopK in TensorRT; asked for directly it gives the maximum too.
+    values, indices = g.ops("TopK", [biased, g.integers(n_candidates or 1)], 2, axis=-1)
+    columns = (g.integers(0), g.integers(1), g.integers(1))
+    best = g.op("Slice", values, *columns) if n_candidates else values
+    name = "candidates" if n_candidates else "next_tokens"
+    chosen = g.op("Cast", indices, to=onnx.TensorProto.INT32, name=name)
+    if n_candidates:
+        g.op("Slice", chosen, *columns, name="next_tokens")
+    # The maximum is taken off first: float32 would not hold the sum otherwise.
+    total = g.op("ReduceSum", g.op("Exp", g.op("Sub", biased, best)), g.integers(1), keepdims=1)
+    logarithm = g.op("Log", total)
+    g.op("Neg", logarithm, name="logprobs")
+    g.output("next_tokens", onnx.TensorProto.INT32, "batch", 1)
+    g.output("logprobs", onnx.TensorProto.FLOAT, "batch", 1)
+    if n_candidates:
+        g.op("Sub", g.op("Sub", values, best), logarithm, name="candidate_logprobs")
+        g.output("candidates", onnx.TensorProto.INT32, "batch", n_candidates)
+        g.output("candidate_logprobs", onnx.TensorProto.FLOAT, "batch", n_candidates)

@@ -1,0 +1,203 @@
+"""Whisper's graphs in onnxruntime on the CPU: what proves them, and how an engine is judged.
+
+`OnnxSession` is a `whisper.search.Session`. What that contract calls gone (audio features after the
+next `encode`, an output after the next `step`) is refused here, where keeping it would be easy: on
+a GPU the memory has been written over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ModelBrokenError
+
+MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
+MAX_SAMPLES = 5  # rows without a beam: best_of of Whisper's temperature fallback
+IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
+
+Array = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class OnnxSession:
+    """`encoder.onnx` and `decoder.onnx` of one folder; see `engine.graphs` for what they hold.
+
+    Raises ModelBrokenError when they can't be loaded.
+    """
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        """`threads` 0 leaves their number to onnxruntime."""
+        self._encoder = _load(folder / "encoder.onnx", threads)
+        self._decoder = _load(folder / "decoder.onnx", threads)
+        inputs = {value.name: value for value in self._decoder.get_inputs()}
+        outputs = {value.name: value for value in self._decoder.get_outputs()}
+        self._takes_parents = "parents" in inputs
+        self._output_names = list(outputs)
+        self._caches = [name for name in inputs if name.startswith("self_")]
+        cache = inputs["self_k_0"]
+        self._n_head, self._head_width = cache.shape[1], cache.shape[3]
+        self._precision = np.float16 if cache.type == "tensor(float16)" else np.float32
+        self._features: _Features | None = None
+        self._open: dict[int, OnnxCache] = {}
+        self._output: OnnxOutput | None = None
+        self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
+        self.n_vocab: int = inputs["logit_bias"].shape[0]
+        self.n_candidates: int = outputs["candidates"].shape[1] if self._takes_parents else 0
+        self.max_batch = max(self.n_candidates // 2, MAX_SAMPLES)
+
+    def encode(self, mel: Array) -> _Features:
+        """See Session. Raises ValueError for a spectrogram of another shape."""
+        n_mels, n_frames = mel.shape
+        if n_mels != self.n_mels or not n_frames or n_frames % 2:
+            raise ValueError(f"mel has the shape {mel.shape}, not ({self.n_mels}, even)")
+        names = [value.name for value in self._encoder.get_outputs()]
+        mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
+        found = self._encoder.run(names, {"mel": mel})
+        self._features = _Features(dict(zip(names, found, strict=True)))
+        return self._features
+
+    def bias(self, suppressed: Sequence[int]) -> Array:
+        """See Session."""
+        bias = np.zeros(self.n_vocab, np.float32)
+        bias[list(suppressed)] = IMPOSSIBLE
+        return bias
+
+    def open_cache(self, audio_features: _Features, batch: int, n_slots: int) -> OnnxCache:
+        """See Session. Raises ValueError for more rows than `max_batch`."""
+        if not 0 < batch <= self.max_batch:
+            raise ValueError(f"{batch} rows, and {self.max_batch} are possible")
+        shape = (batch, self._n_head, n_slots, self._head_width)
+        arrays = {name: np.zeros(shape, self._precision) for name in self._caches}
+        cache = OnnxCache(audio_features, batch, np.arange(n_slots, dtype=np.int32), arrays)
+        self._open[batch] = cache
+        return cache
+
+    def step(
+        self,
+        cache: OnnxCache,
+        tokens: Tokens,
+        position: int,
+        bias: Array,
+        parents: Tokens | None = None,
+    ) -> OnnxOutput:
+        """See Session. Raises ValueError for tokens that the cache has no slots for."""
+        self._check(cache, tokens, position)
+        if parents is None:
+            parents = np.arange(cache.batch, dtype=np.int32)
+        elif not self._takes_parents:
+            raise ValueError("these graphs were written for greedy search: they take no parents")
+        for start in range(0, tokens.shape[1], MAX_PREFILL_TOKENS):
+            piece = tokens[:, start : start + MAX_PREFILL_TOKENS]
+            found = self._run(cache, piece, position + start, bias, parents)
+            parents = np.arange(cache.batch, dtype=np.int32)
+        if self._output:
+            self._output.arrays = {}
+        self._output = OnnxOutput(found)
+        return self._output
+
+    def greedy(
+        self, cache: OnnxCache, token: int, position: int, bias: Array, max_new_tokens: int
+    ) -> Iterator[tuple[int, float]]:
+        """See Session."""
+        for at in range(position, min(position + max_new_tokens, len(cache.slots))):
+            tokens = np.full((cache.batch, 1), token, np.int32)
+            best, logprobs = self.step(cache, tokens, at, bias).best()
+            token = int(best[0])
+            yield token, float(logprobs[0])
+
+    def close(self) -> None:
+        """See Session."""
+        self._features, self._output = None, None
+        self._open.clear()
+        del self._encoder, self._decoder
+
+    def _check(self, cache: OnnxCache, tokens: Tokens, position: int) -> None:
+        if cache.features is not self._features:
+            raise RuntimeError("these audio features are gone: others have been encoded since")
+        if self._open.get(cache.batch) is not cache:
+            raise RuntimeError("this cache is gone: another of its size has been opened since")
+        batch, n_tokens = tokens.shape
+        if batch != cache.batch or not n_tokens:
+            raise ValueError(
+                f"tokens have the shape {tokens.shape}, not ({cache.batch}, 1 or more)"
+            )
+        if not 0 <= position <= len(cache.slots) - n_tokens:
+            raise ValueError(
+                f"{n_tokens} tokens at position {position} of a cache of {len(cache.slots)} slots"
+            )
+
+    def _run(
+        self, cache: OnnxCache, tokens: Tokens, position: int, bias: Array, parents: Tokens
+    ) -> Arrays:
+        feed: Arrays = {
+            "tokens": np.ascontiguousarray(tokens, np.int32),
+            "positions": np.arange(position, position + tokens.shape[1], dtype=np.int32),
+            "slots": cache.slots,
+            "logit_bias": bias,
+            **cache.features.arrays,
+            **cache.arrays,
+        }
+        if self._takes_parents:
+            feed["parents"] = np.ascontiguousarray(parents, np.int32)
+        found = self._decoder.run(self._output_names, feed)
+        outputs: Arrays = dict(zip(self._output_names, found, strict=True))
+        cache.arrays = {name: outputs.pop(f"new_{name}") for name in self._caches}
+        return outputs
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    arrays: Arrays
+
+
+@dataclass(eq=False)
+class OnnxCache:
+    """The decoder's self-attention cache, and what it attends to."""
+
+    features: _Features
+    batch: int
+    slots: Tokens
+    arrays: Arrays
+
+
+@dataclass(eq=False)
+class OnnxOutput:
+    """A `whisper.search.StepOutput`; empty after the next step."""
+
+    arrays: Arrays
+
+    def best(self) -> tuple[Tokens, Array]:
+        """See StepOutput."""
+        return self._get("next_tokens")[:, 0], self._get("logprobs")[:, 0]
+
+    def candidates(self) -> tuple[Tokens, Array]:
+        """See StepOutput. Raises RuntimeError where only greedy search was built."""
+        return self._get("candidates"), self._get("candidate_logprobs")
+
+    def logits(self) -> Array:
+        """See StepOutput."""
+        return self._get("logits")
+
+    def _get(self, name: str) -> npt.NDArray[Any]:
+        if name not in self.arrays:
+            raise RuntimeError(f"this step has no {name}, or is not the last one")
+        return self.arrays[name]
+
+
+def _load(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes share no base but this
+        raise ModelBrokenError(f"{path} can't be loaded by onnxruntime: {error}") from error
