@@ -17,6 +17,8 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.transcriber": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.handler": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.server": ("wyoming_whisper.backends", "zeroconf", *RUNTIMES, *HUB),
+    "wyoming_whisper.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
+    "wyoming_whisper.supervisor": ("asyncio", "wyoming.", "numpy"),
     "wyoming_whisper.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.pcm": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),

@@ -20,7 +20,6 @@ from wyoming.info import Describe, Info
 
 from tests.support import AUDIO, TIMEOUT_SECONDS
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.discovery import announced_addresses, service_name
 
 COMMAND = [sys.executable, "-W", "ignore", "-m", "wyoming_whisper", "serve"]
 
@@ -169,24 +168,6 @@ async def test_a_socket_in_use_is_not_taken_over(tmp_path: Path) -> None:
     assert "in use" in sentence
     first.terminate()
     assert await asyncio.wait_for(first.wait(), TIMEOUT_SECONDS) == 0
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
-def test_an_unspecified_address_is_never_announced(host: str) -> None:
-    addresses = announced_addresses(host)
-    assert "0.0.0.0" not in addresses
-    assert not any(a.startswith(("127.", "169.254.", "::", "fe80")) for a in addresses)
-
-
-def test_loopback_is_not_announced() -> None:
-    assert announced_addresses("127.0.0.1") == []
-
-
-def test_the_announced_name_is_stable_and_one_label() -> None:
-    assert service_name("") == service_name("")
-    assert socket.gethostname().partition(".")[0] in service_name("")
-    assert service_name("Kitchen No. 1") == "Kitchen No- 1"
-    assert len(service_name("ü" * 60).encode()) <= 63
 
 
 def test_listening_needs_no_home_folder(tmp_path: Path) -> None:

@@ -23,12 +23,15 @@ from urllib.parse import urlsplit
 
 from wyoming.event import Event
 
+from . import __version__
 from .discovery import Announcement
 from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
 from .info import make_info
 from .scheduler import Job, Scheduler
+from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
+from .supervisor import SupervisorDiscovery
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .vad import SileroVad, Vad
 from .whisper.tokenizer import LANGUAGES, language_code
@@ -143,7 +146,9 @@ class Server:
             server = await self._listen_unix(Path(parts.path))
         else:
             server = await self._listen_tcp(parts.hostname or "", parts.port or 0)
-        announcement = await self._announce(server) if parts.scheme == "tcp" else None
+        announcement = self._announcement(server) if parts.scheme == "tcp" else None
+        if announcement:
+            announcement.start()
         try:
             yield
         finally:
@@ -154,9 +159,10 @@ class Server:
                 _remove_stale(Path(parts.path))
 
     async def _listen_tcp(self, host: str, port: int) -> asyncio.Server:
+        everywhere = host in ("", "::")  # asyncio would take "::" for IPv6 alone
         try:
             server = await asyncio.start_server(
-                self._connected, host or None, port, limit=MAX_HEADER_BYTES
+                self._connected, None if everywhere else host, port, limit=MAX_HEADER_BYTES
             )
         except (OSError, OverflowError) as error:
             raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
@@ -182,13 +188,25 @@ class Server:
         handler = Handler(self, reader, writer, finish_after_eof=True)
         self._track(handler).add_done_callback(lambda _: self._stopping.set())
 
-    async def _announce(self, server: asyncio.Server) -> Announcement | None:
+    def _announcement(self, server: asyncio.Server) -> Announcement | SupervisorDiscovery | None:
+        """Return how Home Assistant is told: in one way only, or it shows the server twice."""
+        bound = [listener.getsockname() for listener in server.sockets]
+        port = int(bound[0][1])
+        if token := os.environ.get(SUPERVISOR_TOKEN):
+            return SupervisorDiscovery(token, port)
         if self._settings.zeroconf is None:
             return None
-        host, port = server.sockets[0].getsockname()[:2]
-        announcement = Announcement(self._settings.zeroconf, host, port, self._settings.model)
-        await announcement.start()
-        return announcement
+        hosts = [str(address[0]) for address in bound]
+        return Announcement(self._settings.zeroconf, hosts, port, self._properties)
+
+    def _properties(self) -> dict[str, str]:
+        """Return what is announced beside the address; of a model's folder only the name."""
+        model = self._settings.model
+        return {
+            "version": __version__,
+            "model": Path(model).name if Path(model).is_absolute() else model,
+            "backend": self._settings.backend,
+        }
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         listener = writer.get_extra_info("socket")

@@ -40,6 +40,15 @@ PREFIXES = ("WYO_WHISPER_", "WYOMING_WHISPER_")
 FILE_SUFFIX = "_FILE"
 """A variable with this ending names a file with the value (docker secrets)."""
 
+SUPERVISOR_TOKEN = "SUPERVISOR_TOKEN"  # noqa: S105  (a variable's name)
+"""The variable that Home Assistant's Supervisor gives to an add-on, and to nobody else."""
+
+ADDON_OPTIONS = Path("/data/options.json")
+"""Where the Supervisor writes what the user has set."""
+
+ADDON_DEFAULTS: Mapping[str, str] = {"data_dir": "/data"}
+"""What an add-on has instead of the defaults; the user is not asked for it."""
+
 # -- how a raw value is read ---------------------------------------------------------------
 
 _ON = ("1", "true", "yes", "y", "on")
@@ -515,6 +524,8 @@ def settings_from(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     given = _from_environment(environ) | _from_flags(flags)
     if "options" in given:
         given = _from_file(cast("Path", _read("options", given["options"]))) | given
+    elif SUPERVISOR_TOKEN in environ:
+        given = _from_addon() | given
     values: dict[str, Any] = {name: _read(name, found) for name, found in given.items()}
     if "data_dir" not in values:
         values["data_dir"] = (default_data_dir(environ),)
@@ -572,11 +583,22 @@ def _warn_of_unknown_variables(environ: Mapping[str, str]) -> None:
             _LOGGER.warning("The variable %s is no option and does nothing%s", variable, hint)
 
 
-def _from_file(path: Path) -> dict[str, _Given]:
+def _from_addon() -> dict[str, _Given]:
+    given = {name: _Given(raw, "the add-on") for name, raw in ADDON_DEFAULTS.items()}
+    if ADDON_OPTIONS.exists():
+        given |= _from_file(ADDON_OPTIONS, of_addon=True)
+    return given
+
+
+def _from_file(path: Path, *, of_addon: bool = False) -> dict[str, _Given]:
     given: dict[str, _Given] = {}
     known = {*_KNOWN, *_ADDON_KEYS} - {"options"}
     for key, raw in _parse_options(path).items():
         origin = f"{key} in {path}"
+        if key not in known and of_addon:
+            # Misspelt it can't be, the Supervisor knows the manifest: it is of another version.
+            _LOGGER.warning("%s is not an option of this version and does nothing", origin)
+            continue
         if key not in known:
             raise SettingsError(f"{origin} is not an option{_did_you_mean(key, known)}")
         if raw is None or (raw == "" and key not in ("zeroconf", "vad_clip")):

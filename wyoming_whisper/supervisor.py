@@ -1,0 +1,111 @@
+"""The add-on's side of the Supervisor: telling Home Assistant, through it, where the server is."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+_LOGGER = logging.getLogger(__name__)
+
+API = "http://supervisor"
+SERVICE = "wyoming"
+
+ANSWER_SECONDS = 10.0
+MAX_ANSWER_BYTES = 64 * 1024
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 300.0
+REFUSED = (400, 401, 403)
+"""Answers that asking again doesn't change: what we send, the token, or the manifest is wrong."""
+
+
+class SupervisorDiscovery:
+    """Posts the server's address until the Supervisor has it, at every start.
+
+    To post the same again changes nothing there. No failure of it is more than a line in the log.
+    It has a daemon thread of its own, so that a Supervisor that hangs holds nobody up.
+    """
+
+    def __init__(
+        self, token: str, port: int, api: str = API, first_delay: float = FIRST_DELAY_SECONDS
+    ) -> None:
+        self._token = token
+        self._uri = f"tcp://{socket.gethostname()}:{port}"
+        self._api = api
+        self._first_delay = first_delay
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Begin to post; the server must be listening already, as Home Assistant comes at once."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Post no more. Nothing is taken back: the Supervisor does that with the add-on."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        for delay in _delays(self._first_delay):
+            try:
+                self._post()
+            except urllib.error.HTTPError as error:
+                with error:
+                    reason = f"{error.code} {_message(error.read(MAX_ANSWER_BYTES))}".strip()
+                if error.code in REFUSED:
+                    _LOGGER.warning(
+                        "The Supervisor refuses to announce this add-on (%s); add the server in "
+                        "Home Assistant by hand: %s",
+                        reason,
+                        self._uri,
+                    )
+                    return
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                reason = str(getattr(error, "reason", None) or error)
+            else:
+                _LOGGER.info("announced to Home Assistant through the Supervisor: %s", self._uri)
+                return
+            level = logging.WARNING if delay == self._first_delay else logging.DEBUG
+            _LOGGER.log(level, "The Supervisor can't be told yet (%s); it is tried again", reason)
+            if self._stopping.wait(delay):
+                return
+
+    def _post(self) -> None:
+        """Post once. Raises OSError, HTTPException or ValueError when that was not accepted."""
+        request = urllib.request.Request(  # noqa: S310  (the address is ours)
+            f"{self._api}/discovery",
+            json.dumps({"service": SERVICE, "config": {"uri": self._uri}}).encode(),
+            {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+        )
+        # The Supervisor is next door: a proxy that is set for downloads has no business here.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=ANSWER_SECONDS) as answer:
+            answer = _parsed(answer.read(MAX_ANSWER_BYTES))
+        if answer.get("result") != "ok":
+            raise ValueError(f"it answered {answer.get('message') or 'something else'}")
+
+
+def _delays(first: float) -> Iterator[float]:
+    delay = first
+    while True:
+        yield delay
+        delay = min(2 * delay, LONGEST_DELAY_SECONDS)
+
+
+def _parsed(body: bytes) -> dict[str, object]:
+    """Return the JSON object; raises ValueError for what is none."""
+    answer = json.loads(body)
+    if not isinstance(answer, dict):
+        raise ValueError("it answered something else")  # noqa: TRY004  (of what a peer sent)
+    return answer
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(_parsed(body).get("message") or "")
+    except ValueError:
+        return ""
