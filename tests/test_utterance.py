@@ -20,6 +20,7 @@ from wyoming_whisper import utterance
 from wyoming_whisper.errors import AudioError
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.speech import transcribe_speech
+from wyoming_whisper.status import Answer
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import MAX_EAGER_JOBS, Utterance
 from wyoming_whisper.vad import SpanOptions, Vad
@@ -245,6 +246,7 @@ class InstantWorkshop:
         self.eager = eager
         self.vad: Vad | None = LoudnessVad()
         self.n_jobs = 0
+        self.answers: list[Answer] = []
 
     async def loaded_vad(self) -> Vad:
         assert self.vad
@@ -259,6 +261,9 @@ class InstantWorkshop:
         future.set_result(self.transcribe(samples, options))
         return job
 
+    def answered(self, answer: Answer) -> None:
+        self.answers.append(answer)
+
     # It is a Transcriber too.
     languages: tuple[str, ...] = ("en",)
     description = "instant"
@@ -267,6 +272,49 @@ class InstantWorkshop:
         return Transcription(f"{len(samples)} {float(samples.sum()):.4f}")
 
     def close(self) -> None: ...
+
+
+async def _answer_to(workshop: InstantWorkshop, *parts: Samples) -> Answer:
+    spoken = Utterance(workshop, TranscribeOptions(language="en"))
+    for part in parts:
+        spoken.add(AudioChunk(16000, 2, 1, (part * 32767).astype("<i2").tobytes()))
+    await spoken.transcription()
+    (answer,) = workshop.answers
+    return answer
+
+
+@pytest.mark.usefixtures("_without_a_clock")
+async def test_what_an_answer_took_is_noted() -> None:
+    early = await _answer_to(InstantWorkshop(eager=True), loud(1.0), quiet(1.0))
+    assert (early.outcome, early.early, early.seconds) == ("text", True, 2.0)
+    assert early.text
+    late = await _answer_to(InstantWorkshop(eager=False), loud(1.0), quiet(1.0))
+    assert (late.outcome, late.early) == ("text", False)
+    nothing = await _answer_to(InstantWorkshop(eager=True), quiet(1.0))
+    assert (nothing.outcome, nothing.early, nothing.text) == ("silence", False, "")
+    assert nothing.confidence is None
+
+
+class FailingWorkshop(InstantWorkshop):
+    """Refuses the work, as a server without its model does."""
+
+    error: Exception = AudioError("no ears")
+
+    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+        raise self.error
+
+
+async def test_a_failure_is_noted_without_what_is_not_for_users() -> None:
+    workshop = FailingWorkshop(eager=False)
+    with pytest.raises(AudioError):
+        await _answer_to(workshop, loud(1.0))
+    workshop.error = RuntimeError("secret")
+    with pytest.raises(RuntimeError):
+        await _answer_to(workshop, loud(1.0))
+    ours, theirs = workshop.answers
+    assert (ours.outcome, ours.error, ours.code) == ("failed", "no ears", "invalid-audio")
+    assert (theirs.outcome, theirs.code) == ("failed", "internal-error")
+    assert "secret" not in theirs.error
 
 
 PARTS = st.lists(st.tuples(st.booleans(), st.integers(1, 16_000)), max_size=12)

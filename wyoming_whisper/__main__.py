@@ -32,6 +32,7 @@ PROG = "wyoming-whisper"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
+_SERVING = ("uri", "zeroconf", "http_port", "http_allow", "http_names", "http_text")
 _COMMON = ("options", "debug", "log_format")
 _MODELS = ("data_dir", "download_dir", "local_files_only", *_COMMON)
 
@@ -124,7 +125,7 @@ def _transcribe_parser() -> OptionParser:
     parser = OptionParser(
         f"{PROG} transcribe",
         "Write what is said in audio files, one line each.",
-        [name for name in OPTIONS if name not in ("uri", "zeroconf")],
+        [name for name in OPTIONS if name not in _SERVING],
         "FILE... [flags]",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio or video; - is stdin")

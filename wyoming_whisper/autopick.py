@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from .download import Report
+
 _LOGGER = logging.getLogger(__name__)
 
 BUDGET_S = 1.5
@@ -162,7 +164,12 @@ def pick_model(settings: ModelSettings) -> str:
     return choice.model
 
 
-def ensure_auto(settings: ModelSettings, *, stop: threading.Event | None = None) -> Path:
+def ensure_auto(
+    settings: ModelSettings,
+    *,
+    stop: threading.Event | None = None,
+    report: Report | None = None,
+) -> Path:
     """Return the folder of the model that `auto` stands for, downloading it if need be.
 
     When it can't be had now, the best stock model that is here and no larger has to do. Blocks as
@@ -171,7 +178,7 @@ def ensure_auto(settings: ModelSettings, *, stop: threading.Event | None = None)
     """
     name = pick_model(settings)
     try:
-        return ensure_model(name, settings, stop=stop)
+        return ensure_model(name, settings, stop=stop, report=report)
     except ModelError as error:
         found = _best_cached(name, settings)
         if found is None or (stop is not None and stop.is_set()):

@@ -52,6 +52,7 @@ LOCK_POLL_S = 1.0
 STALE_S = 24 * 3600.0
 """Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
 PROGRESS_S = 5.0
+REPORT_S = 0.5
 """Between two log lines."""
 FREE_MARGIN_BYTES = 32 * 1024 * 1024
 """Left on the disk beyond the model itself: a full disk breaks more than us."""
@@ -59,6 +60,9 @@ HASH_TRIES = 2
 """Downloads of one file; one with a wrong hash twice is not a bad line but a bad source."""
 
 T = TypeVar("T")
+
+Report = Callable[[str, float], None]
+"""Told what is downloaded, and which fraction of it is here."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -101,13 +105,18 @@ class _Job:
 
 
 def download_model(
-    repo: str, cache_dir: Path, *, token: str | None = None, stop: threading.Event | None = None
+    repo: str,
+    cache_dir: Path,
+    *,
+    token: str | None = None,
+    stop: threading.Event | None = None,
+    report: Report | None = None,
 ) -> Path:
     """Fetch the newest revision of `repo` (owner/name) and return its folder in `cache_dir`.
 
     What is already there and has the right hash is kept; what was cut off is continued. Safe
     beside another process (ours or the hub's own) that downloads the same. Blocks; setting `stop`
-    ends it within TIMEOUT_S.
+    ends it within TIMEOUT_S. `report` is called with how much is here, about twice a second.
 
     Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not allowed,
     no room: worth another try later), ModelBrokenError (the hub sends something else than it says).
@@ -119,7 +128,7 @@ def download_model(
         job.blobs.mkdir(parents=True, exist_ok=True)
         _check_room(job, files)
         _LOGGER.info("downloading %s (%s) to %s", repo, _mb(sum(f.size for f in files)), cache_dir)
-        with Progress(repo, sum(file.size for file in files)) as progress:
+        with Progress(repo, sum(file.size for file in files), report) as progress:
             for file in files:
                 _fetch(job, commit, file, progress)
         snapshot = _link(job, commit, files)
@@ -131,9 +140,11 @@ def download_model(
 class Progress:
     """Shows bytes done of a total: a bar on a terminal, else a log line every few seconds."""
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, report: Report | None = None) -> None:
         self._label = label
         self._total = total
+        self._report = report
+        self._reported = -REPORT_S
         self._finished = 0  # bytes of the files before the current one
         self._started: tuple[float, int] | None = None
         self._logged = time.monotonic()
@@ -157,6 +168,9 @@ class Progress:
     def show(self, n_bytes: int) -> None:
         """Say that `n_bytes` of the current file are here."""
         done, now = self._finished + n_bytes, time.monotonic()
+        if self._report and now - self._reported >= REPORT_S:
+            self._reported = now
+            self._report(self._label, done / max(self._total, 1))
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
             return

@@ -17,11 +17,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 from .errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
 from .vocabulary import TOKENIZER, read_vocabulary, tokenizer_json, vocabulary_file
 from .whisper.tokenizer import LANGUAGES
+
+if TYPE_CHECKING:
+    from .download import Report
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -180,13 +183,14 @@ def ensure_model(
     *,
     verify: bool = False,
     stop: threading.Event | None = None,
+    report: Report | None = None,
 ) -> Path:
     """Return the folder of the model `name`, downloading it when it isn't here or is broken.
 
     `verify` also compares the files with their hashes (seconds per GB), for when a model that
     looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
     (daemon, so that it never holds up the end of the program); setting `stop` ends a download
-    within seconds, and the next call goes on from there.
+    within seconds, and the next call goes on from there. `report` is told how far a download is.
     With `local_files_only` the network is never used.
 
     Raises ModelError.
@@ -194,7 +198,7 @@ def ensure_model(
     if name == AUTO:
         from .autopick import ensure_auto
 
-        return ensure_auto(settings, stop=stop)
+        return ensure_auto(settings, stop=stop, report=report)
     reference = _resolve(name, settings)
     try:
         return _found(name, settings, verify)
@@ -205,7 +209,7 @@ def ensure_model(
     except ModelUnavailableError:
         if reference.repo is None or settings.local_files_only:
             raise
-    return _download(reference, settings, stop)
+    return _download(reference, settings, stop, report)
 
 
 def _found(name: str, settings: ModelSettings, verify: bool) -> Path:
@@ -501,14 +505,23 @@ def _mtime(path: Path) -> float:
         return 0.0
 
 
-def _download(reference: _Reference, settings: ModelSettings, stop: threading.Event | None) -> Path:
+def _download(
+    reference: _Reference,
+    settings: ModelSettings,
+    stop: threading.Event | None,
+    report: Report | None,
+) -> Path:
     from .download import download_model
 
     roots = _roots(settings)
     if not roots:
         raise ModelUnavailableError(f"no folder to download {reference.name} to: set --data-dir")
     path = download_model(
-        reference.repo or "", roots[0], token=settings.hf_token or None, stop=stop
+        reference.repo or "",
+        roots[0],
+        token=settings.hf_token or None,
+        stop=stop,
+        report=report,
     )
     check_model(path)
     tokenizer_json(path)  # made now if there is none

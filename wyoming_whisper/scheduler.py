@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from .errors import ModelUnavailableError, TranscribeError, WyomingWhisperError
+from .status import Status
 from .transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 _LOGGER = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Scheduler:
 
     `on_ready` is called in the scheduler's thread whenever a Transcriber has been opened. After
     `idle_seconds` without work (0: never) it is closed, and opened again when somebody speaks.
+    `status` is told all of this.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Scheduler:
         open_transcriber: Callable[[], Transcriber],
         on_ready: Callable[[Transcriber], None] = lambda _: None,
         idle_seconds: float = 0,
+        status: Status | None = None,
     ) -> None:
         self._open = open_transcriber
+        self._status = status or Status()
         self._on_ready = on_ready
         self._idle_seconds = idle_seconds or None
         self._wanted = threading.Event()
@@ -117,6 +121,7 @@ class Scheduler:
                 break
             del transcriber  # the last reference: its memory is free while we wait
             _LOGGER.info("idle: the model is unloaded until somebody speaks")
+            self._status.update(phase="idle", detail="the model is unloaded until somebody speaks")
             self._wait_until_wanted()
         if self._closing.is_set():
             self._refuse(TranscribeError("the server is shutting down"))
@@ -139,6 +144,8 @@ class Scheduler:
 
     def _open_until_there(self) -> Transcriber | None:
         while not self._closing.is_set():
+            if self._unavailable is None:  # otherwise the reason is worth more
+                self._status.update(phase="loading", detail="loading the model", fraction=None)
             try:
                 transcriber = self._open()
             except ModelUnavailableError as error:
@@ -148,6 +155,13 @@ class Scheduler:
                 return None
             else:
                 self._unavailable = None
+                self._status.update(
+                    phase="ready",
+                    detail="",
+                    fraction=None,
+                    description=transcriber.description,
+                    languages=transcriber.languages,
+                )
                 self._on_ready(transcriber)
                 if not self.opened.done():
                     self.opened.set_result(None)
@@ -173,6 +187,7 @@ class Scheduler:
 
     def _refuse(self, error: WyomingWhisperError) -> None:
         """Fail the waiting requests, and every later one at once."""
+        self._status.update(phase="unavailable", detail=str(error), fraction=None)
         with self._lock:
             self._unavailable = error
             while True:

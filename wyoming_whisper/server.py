@@ -14,8 +14,9 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from .info import make_info
 from .scheduler import Job, Scheduler
 from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
+from .status import Answer, State, Status
 from .supervisor import SupervisorDiscovery
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .vad import SileroVad, Vad
@@ -51,16 +53,22 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
     if open_transcriber is None:
         from .backends import open_transcriber as open_backend
 
-        open_transcriber = open_backend
-    asyncio.run(Server(settings, open_transcriber).run())
+        status = Status()
+        server = Server(settings, partial(open_backend, status=status), status)
+    else:
+        server = Server(settings, open_transcriber)
+    asyncio.run(server.run())
     return 0
 
 
 class Server:
     """All connections, and the one Scheduler behind them: the handlers' Service."""
 
-    def __init__(self, settings: Settings, open_transcriber: OpenTranscriber) -> None:
+    def __init__(
+        self, settings: Settings, open_transcriber: OpenTranscriber, status: Status | None = None
+    ) -> None:
         self._settings = settings
+        self.status = status or Status()
         languages = _expected_languages(settings)
         self.model_names = (settings.model,)
         self.language = configured_language(settings.language)
@@ -70,12 +78,17 @@ class Server:
                 f"{LANGUAGES[self.language]}, only {', '.join(languages)}"
             )
         self._info_event = make_info(settings.model, languages).event()
+        self._described: tuple[Sequence[str], str] = (languages, "")
+        self.status.on_state(self._describe)
         self.span_options = span_options(settings)
         self.eager = settings.eager
         self.vad: Vad | None = None
         self._loading_vad: asyncio.Task[Vad] | None = None
         self._scheduler = Scheduler(
-            partial(open_transcriber, settings), self._on_ready, settings.idle_unload
+            partial(open_transcriber, settings),
+            self._on_ready,
+            settings.idle_unload,
+            self.status,
         )
         self._handlers: dict[Handler, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
@@ -109,6 +122,9 @@ class Server:
 
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
         return self._scheduler.submit(samples, options, eager=eager)
+
+    def answered(self, answer: Answer) -> None:
+        self.status.record(answer if self._settings.http_text else replace(answer, text=None))
 
     def stop(self) -> None:
         """Begin to drain; called again, end at once."""
@@ -205,7 +221,7 @@ class Server:
         return {
             "version": __version__,
             "model": Path(model).name if Path(model).is_absolute() else model,
-            "backend": self._settings.backend,
+            "backend": self.status.state.backend or self._settings.backend,
         }
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -239,12 +255,15 @@ class Server:
 
     # The model.
 
-    def _on_ready(self, transcriber: Transcriber) -> None:
-        """Called in the scheduler's thread."""
-        self._info_event = make_info(
-            self._settings.model, transcriber.languages, transcriber.description
-        ).event()
+    def _on_ready(self, _: Transcriber) -> None:
         _LOGGER.info("ready")
+
+    def _describe(self, state: State) -> None:
+        """Say in `info` what answers now; called in the thread that changed it."""
+        described = (state.languages, state.description)
+        if state.languages and described != self._described:
+            self._described = described
+            self._info_event = make_info(self._settings.model, *described).event()
 
     def _on_opened(self, error: BaseException | None) -> None:
         if error:

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, cast
 from urllib.parse import urlsplit
@@ -46,7 +47,11 @@ SUPERVISOR_TOKEN = "SUPERVISOR_TOKEN"  # noqa: S105  (a variable's name)
 ADDON_OPTIONS = Path("/data/options.json")
 """Where the Supervisor writes what the user has set."""
 
-ADDON_DEFAULTS: Mapping[str, str] = {"data_dir": "/data"}
+ADDON_DEFAULTS: Mapping[str, str] = {
+    "data_dir": "/data",
+    "http_port": "8099",  # ingress_port in the manifest
+    "http_allow": "172.30.32.2",  # the Supervisor, through which the page is shown (ingress)
+}
 """What an add-on has instead of the defaults; the user is not asked for it."""
 
 # -- how a raw value is read ---------------------------------------------------------------
@@ -79,6 +84,34 @@ def _whole(raw: Raw) -> int:
     if isinstance(raw, str) and re.fullmatch(r"\d{1,6}", raw):
         return int(raw)
     raise ValueError(f"it must be a whole number from 0 to {10**6 - 1}")
+
+
+def _port(raw: Raw) -> int:
+    if isinstance(raw, str) and re.fullmatch(r"\d{1,5}", raw) and int(raw) <= 65535:
+        return int(raw)
+    raise ValueError("it must be a port from 1 to 65535, or 0 for none")
+
+
+def _networks(raw: Raw) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_network(item, strict=False)) for item in _items(raw))
+    except ValueError as error:
+        raise ValueError(
+            f"it must be addresses or networks such as 192.168.1.0/24 ({error})"
+        ) from None
+
+
+def _host_names(raw: Raw) -> tuple[str, ...]:
+    names = tuple(item.lower() for item in _items(raw))
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
+            raise ValueError("it must be names such as whisper.example.org")
+    return names
+
+
+def _items(raw: Raw) -> list[str]:
+    items = raw if isinstance(raw, list) else re.split(r"[,\s]+", str(raw))
+    return [item for item in items if item and item != "null"]
 
 
 def _probability(raw: Raw) -> float:
@@ -147,8 +180,7 @@ def _device(raw: Raw) -> str:
 
 
 def _languages(raw: Raw) -> tuple[str, ...]:
-    items = raw if isinstance(raw, list) else re.split(r"[,\s]+", str(raw))
-    found = {item: language_code(item) for item in items if item}
+    found = {item: language_code(item) for item in _items(raw)}
     unknown = [item for item, code in found.items() if code is None]
     if unknown:
         raise ValueError(f"Whisper doesn't know {unknown[0]!r}; it must be codes such as en,de")
@@ -257,6 +289,7 @@ def _flag(group: str, about: str) -> bool:
 
 
 SERVER = "server"
+WEB = "web page"
 MODEL = "model"
 SPEED = "speed"
 TEXT = "text"
@@ -315,6 +348,29 @@ class Settings:
         _path,
         metavar="FILE",
     )
+
+    http_port: int = _option(
+        0,
+        WEB,
+        "show a page with the server's state at this port, and /health and /metrics; 0 is none",
+        _port,
+        metavar="PORT",
+    )
+    http_allow: tuple[str, ...] = _option(
+        (),
+        WEB,
+        "addresses and networks that may see the page, besides this machine; without any, all may",
+        _networks,
+        metavar="LIST",
+    )
+    http_names: tuple[str, ...] = _option(
+        (),
+        WEB,
+        "domain names under which the page may be opened, besides addresses and local names",
+        _host_names,
+        metavar="LIST",
+    )
+    http_text: bool = _flag(WEB, "show on the page what was said last; it stays in memory")
 
     model: str = _option(
         "auto",

@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import time
 from typing import Protocol
 
 import numpy as np
 
-from .errors import AudioError
+from .errors import AudioError, WyomingWhisperError
 from .pcm import COSTLY_SECONDS, Pcm, PcmStream
 from .scheduler import Job
 from .speech import Speech
+from .status import Answer, Outcome
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad
 
@@ -61,6 +63,9 @@ class Workshop(Protocol):
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
         """Queue a transcription. Raises WyomingWhisperError when there can be none."""
 
+    def answered(self, answer: Answer) -> None:
+        """Take note of how an utterance was answered."""
+
 
 class Utterance:
     """Between audio-start and audio-stop; then `transcription` is awaited, or `drop` called."""
@@ -97,6 +102,23 @@ class Utterance:
     async def transcription(self) -> Transcription:
         """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
         ended = time.perf_counter()
+        try:
+            transcription, early = await self._transcribe()
+        except Exception as error:
+            waited = time.perf_counter() - ended
+            self._workshop.answered(_failure(error, self.seconds, waited))
+            raise
+        answer = _answer(transcription, time.perf_counter() - ended, early)
+        _log(answer, transcription)
+        self._workshop.answered(answer)
+        return transcription
+
+    def drop(self) -> None:
+        """Forget the work that was begun: nobody waits for it any more."""
+        self._early.drop()
+
+    async def _transcribe(self) -> tuple[Transcription, bool]:
+        """Return what was said, and whether work that was begun early had it."""
         rest = self._pcm.flush()
         self._unheard.append(rest)
         self._n_unheard += len(rest)
@@ -108,24 +130,11 @@ class Utterance:
         spans = speech.spans()
         if not spans:
             self.drop()
-            _LOGGER.info("%.1f s of audio without speech", speech.seconds)
-            return Transcription("", self._options.language, seconds=speech.seconds)
+            return Transcription("", self._options.language, seconds=speech.seconds), False
         early = self._early.collect(spans)
         job = early or self._workshop.submit(speech.cut(spans), self._options, eager=False)
         transcription = await asyncio.wrap_future(job.future)
-        _LOGGER.info(
-            "%.1f s of audio answered %.3f s after its end (%s%s)%s",
-            speech.seconds,
-            time.perf_counter() - ended,
-            "begun early: " if early else "",
-            ", ".join(f"{name} {value:.3f}" for name, value in transcription.stages.items()),
-            f", the text withheld: {transcription.rejected}" if transcription.rejected else "",
-        )
-        return dataclasses.replace(transcription, seconds=speech.seconds)
-
-    def drop(self) -> None:
-        """Forget the work that was begun: nobody waits for it any more."""
-        self._early.drop()
+        return dataclasses.replace(transcription, seconds=speech.seconds), early is not None
 
     def _hear(self, vad: Vad) -> Speech:
         if self._speech is None:
@@ -180,3 +189,44 @@ class _EarlyWork:
             self._n_jobs += 1
             self._spans = spans
             self._job = self._workshop.submit(speech.cut(spans), self._options, eager=True)
+
+
+def _answer(transcription: Transcription, waited: float, early: bool) -> Answer:
+    outcome: Outcome = "text" if transcription.text else "silence"
+    return Answer(
+        time=time.time(),
+        outcome="withheld" if transcription.rejected else outcome,
+        seconds=transcription.seconds,
+        waited=waited,
+        early=early,
+        language=transcription.language,
+        confidence=math.exp(transcription.avg_logprob) if transcription.text else None,
+        stages=transcription.stages,
+        text=transcription.text,
+    )
+
+
+def _failure(error: Exception, seconds: float, waited: float) -> Answer:
+    known = error if isinstance(error, WyomingWhisperError) else None
+    return Answer(
+        time=time.time(),
+        outcome="failed",
+        seconds=seconds,
+        waited=waited,
+        error=str(known or "internal error; the server's log says more"),
+        code=known.code if known else WyomingWhisperError.code,
+    )
+
+
+def _log(answer: Answer, transcription: Transcription) -> None:
+    if not answer.stages and not transcription.text:
+        _LOGGER.info("%.1f s of audio without speech", answer.seconds)
+        return
+    _LOGGER.info(
+        "%.1f s of audio answered %.3f s after its end (%s%s)%s",
+        answer.seconds,
+        answer.waited,
+        "begun early: " if answer.early else "",
+        ", ".join(f"{name} {value:.3f}" for name, value in answer.stages.items()),
+        f", the text withheld: {transcription.rejected}" if transcription.rejected else "",
+    )

@@ -9,14 +9,16 @@ from ..errors import ModelBrokenError, SettingsError
 
 if TYPE_CHECKING:
     from ..settings import Settings
+    from ..status import Status
     from ..transcriber import Transcriber
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def open_transcriber(settings: Settings) -> Transcriber:
+def open_transcriber(settings: Settings, status: Status | None = None) -> Transcriber:
     """Find or fetch the model, load it and warm it up: takes seconds, or minutes for a download.
 
+    `status` is told how far it is, and what will answer.
     Raises SettingsError, or ModelError: ModelUnavailableError is worth another try later.
     """
     if settings.backend == "tensorrt":
@@ -27,7 +29,12 @@ def open_transcriber(settings: Settings) -> Transcriber:
     from ..models import AUTO, ensure_model
     from .faster_whisper import open_faster_whisper
 
-    path = ensure_model(settings.model, settings)
+    report = status.downloading if status else None
+    path = ensure_model(settings.model, settings, report=report)
+    if status:
+        status.update(
+            phase="loading", detail="loading the model", fraction=None, backend="faster-whisper"
+        )
     try:
         return open_faster_whisper(settings, path)
     except ModelBrokenError as error:
@@ -36,4 +43,6 @@ def open_transcriber(settings: Settings) -> Transcriber:
         from ..autopick import pick_model
 
         name = pick_model(settings) if settings.model == AUTO else settings.model
-        return open_faster_whisper(settings, ensure_model(name, settings, verify=True))
+        return open_faster_whisper(
+            settings, ensure_model(name, settings, verify=True, report=report)
+        )
