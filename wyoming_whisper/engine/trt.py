@@ -1,0 +1,983 @@
+"""Whisper's graphs as TensorRT engines on an NVIDIA GPU.
+
+`TensorRTSession` is a `whisper.search.Session`. A token costs one launch: the decoder's step is two
+CUDA graphs, the first reading one set of tokens, positions and caches and writing the other, the
+second the reverse, and the host is always one step ahead of what it reads.
+
+One code base for TensorRT 8.6 to 11: what differs between them is looked for, not told by version.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import mmap
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import EngineBrokenError, EngineError
+from .cuda import ALIGNMENT, Device, DeviceBuffer, Stream, find_gpus
+from .session import IMPOSSIBLE, MAX_PREFILL_TOKENS
+
+_LOGGER = logging.getLogger(__name__)
+
+ENCODER_PLAN = "encoder.plan"
+DECODER_PLAN = "decoder.plan"
+FACTS = "engine.json"
+MAX_FACTS_BYTES = 1 << 20
+
+HEAD_WIDTH = 64  # in every Whisper
+MIN_TENSORRT = (8, 6)
+MAX_LOOPS = 8  # pairs of CUDA graphs kept; one is for one length of window and of cache
+
+Array = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+Shapes = dict[str, tuple[int, ...]]
+Addresses = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one optimization profile of the decoder takes; both ends are included."""
+
+    name: str
+    batch: tuple[int, int]
+    n_tokens: tuple[int, int]
+
+    def takes(self, batch: int, n_tokens: int) -> bool:
+        """Return whether tokens of this shape are within it."""
+        return (
+            self.batch[0] <= batch <= self.batch[1]
+            and self.n_tokens[0] <= n_tokens <= self.n_tokens[1]
+        )
+
+
+@dataclass(frozen=True)
+class PlanFacts:
+    """What `engine.json` says of the two plans beside it."""
+
+    n_mels: int
+    n_vocab: int
+    n_text_ctx: int
+    """Slots of the longest cache."""
+    n_text_head: int
+    n_text_layer: int
+    beam_size: int
+    """1: greedy search only."""
+    max_batch: int
+    precision: str
+    """Of weights and caches: float16 or float32."""
+    n_frames: tuple[tuple[int, int], ...]
+    """The lengths of mel that each of the encoder's profiles takes; both ends are included."""
+    profiles: tuple[Profile, ...]
+    """The decoder's, in the order in which it was built with them."""
+
+    def to_json(self) -> str:
+        """Return the text of `engine.json`."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> PlanFacts:
+        """Return what `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            facts = json.loads(text)
+            lengths = tuple(_range(length) for length in facts.pop("n_frames"))
+            profiles = tuple(
+                Profile(str(p["name"]), _range(p["batch"]), _range(p["n_tokens"]))
+                for p in facts.pop("profiles")
+            )
+            precision = facts.pop("precision")
+            numbers = {name: _number(value) for name, value in facts.items()}
+            found = cls(precision=precision, n_frames=lengths, profiles=profiles, **numbers)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"it does not say what the plans are ({error!r})") from error
+        if precision not in ("float16", "float32") or not lengths or not profiles:
+            raise ValueError(f"it names no profiles, or an unknown precision: {precision}")
+        return found
+
+    @property
+    def n_audio_ctx(self) -> int:
+        """Positions of the longest window."""
+        return max(last for _, last in self.n_frames) // 2
+
+    @property
+    def n_candidates(self) -> int:
+        """What the decoder offers beam search at each step."""
+        return 2 * self.beam_size if self.beam_size > 1 else 0
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number of a cache."""
+        return np.dtype(self.precision).itemsize
+
+    @property
+    def dtype_name(self) -> str:
+        """TensorRT's name for `precision`."""
+        return "HALF" if self.precision == "float16" else "FLOAT"
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or not 0 < value < 1 << 24:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _range(ends: Sequence[object]) -> tuple[int, int]:
+    first, last = ends
+    return _number(first), _number(last)
+
+
+def read_facts(folder: Path) -> PlanFacts:
+    """Return what an engine's folder says of itself. Raises EngineBrokenError."""
+    path = folder / FACTS
+    try:
+        with path.open(encoding="utf-8") as file:
+            return PlanFacts.from_json(file.read(MAX_FACTS_BYTES))
+    except (OSError, ValueError) as error:
+        raise EngineBrokenError(f"{path} can't be read: {error}") from error
+
+
+def import_tensorrt() -> Any:
+    """Return the tensorrt module: the first moment at which it is safe to import it.
+
+    Without a driver TensorRT 10 and 11 crash the interpreter, so the GPU is looked for before.
+    Raises EngineError where there is no GPU, no TensorRT, or a TensorRT too old.
+    """
+    find_gpus()
+    try:
+        import tensorrt as trt
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            "TensorRT is not installed for this Python: pip install 'wyoming-whisper[tensorrt]', "
+            "or on a Jetson the package python3-libnvinfer"
+        ) from error
+    except Exception as error:  # libraries that miss or don't fit: ImportError, OSError, others
+        raise EngineError(f"TensorRT is installed but can't be loaded: {error}") from error
+    if tensorrt_version(trt) < MIN_TENSORRT:
+        raise EngineError(f"TensorRT {trt.__version__} is too old; 8.6 is the least")
+    return trt
+
+
+def tensorrt_version(trt: Any) -> tuple[int, ...]:
+    """Return (major, minor) of the module."""
+    return tuple(int(part) for part in trt.__version__.split(".")[:2])
+
+
+@functools.lru_cache(maxsize=1)
+def tensorrt_log(trt: Any) -> Any:
+    """Return the one logger of this process, whose `errors` are the last sentences of TensorRT.
+
+    TensorRT keeps a pointer to the first one it was given, so that one must never go away.
+    """
+
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined, unused-ignore]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=8)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if int(severity) <= int(trt.ILogger.Severity.ERROR):
+                self.errors.append(msg)
+            if int(severity) <= int(trt.ILogger.Severity.WARNING):
+                _LOGGER.debug("TensorRT: %s", msg)
+
+    return Log()
+
+
+class TensorRTSession:
+    """Whisper on a GPU, from an engine's folder; used from any thread, but one at a time.
+
+    `cuda_graphs` False queues each kernel of a step by itself: the same results, more slowly.
+    Raises EngineBrokenError where the plans can't be read, EngineError where the GPU fails.
+    """
+
+    def __init__(self, folder: Path, device: int = 0, cuda_graphs: bool = True) -> None:
+        self.facts = facts = read_facts(folder)
+        self.n_mels, self.n_vocab = facts.n_mels, facts.n_vocab
+        self.n_candidates = facts.n_candidates
+        self.max_batch = facts.max_batch
+        self._cuda_graphs = cuda_graphs
+        self._features: _Features | None = None
+        self._rows: dict[int, _Rows] = {}
+        self._caches: dict[int, _Cache] = {}
+        self._contexts: dict[tuple[str, int], _Context] = {}
+        self._loops: OrderedDict[tuple[int, int], _Loop] = OrderedDict()
+        self._copied_bias: _Bias | None = None
+        self._run_number = 0  # of what wrote the outputs last
+        trt = import_tensorrt()
+        # Pushed in the order of need, and so closed in the reverse one.
+        with ExitStack() as stack:
+            self._device = stack.enter_context(Device(device))
+            self._device.use()
+            self._stream = stack.enter_context(self._device.stream())
+            self._passed = [stack.enter_context(self._device.event()) for _ in range(2)]
+            self._memory = stack.enter_context(closing(_Memory(self._device, facts)))
+            self._biases = stack.enter_context(closing(_Biases(self._device, facts.n_vocab)))
+            stack.callback(self._close_rows)
+            self._encoder = stack.enter_context(closing(_Engine(trt, folder / ENCODER_PLAN)))
+            self._decoder = stack.enter_context(closing(_Engine(trt, folder / DECODER_PLAN)))
+            self._encoder.check(_encoder_tensors(facts), len(facts.n_frames))
+            self._decoder.check(_decoder_tensors(facts), len(facts.profiles))
+            n_bytes = max(self._encoder.scratch_bytes, self._decoder.scratch_bytes, ALIGNMENT)
+            self._scratch = stack.enter_context(self._device.allocate(n_bytes))
+            stack.callback(self._close_contexts)
+            self._prepare()
+            self._stack: ExitStack | None = stack.pop_all()
+        self._report(trt)
+
+    def encode(self, mel: Array) -> _Features:
+        """See Session; does not wait for the GPU. Raises ValueError for an impossible shape."""
+        n_mels, n_frames = mel.shape
+        lengths = self.facts.n_frames
+        fits = [i for i, (first, last) in enumerate(lengths) if first <= n_frames <= last]
+        if n_mels != self.n_mels or n_frames % 2 or not fits:
+            raise ValueError(
+                f"mel has the shape {mel.shape}; the engine takes {self.n_mels} mels and an even "
+                f"number of frames, from {lengths[0][0]} to {lengths[-1][1]}"
+            )
+        self._begin()
+        self._features = None
+        memory = self._memory
+        memory.pinned.view("mel", np.float32, (n_mels, n_frames))[...] = mel
+        self._stream.upload(memory.at["mel"], memory.pinned.at["mel"], n_mels * n_frames * 4)
+        context = self._context("encoder", fits[0])
+        context.run({"mel": (1, n_mels, n_frames)}, memory.at)
+        self._features = _Features(n_frames // 2)
+        return self._features
+
+    def bias(self, suppressed: Sequence[int]) -> _Bias:
+        """See Session."""
+        self._begin()
+        pinned = self._memory.pinned
+        values = pinned.view("logits", np.float32, (self.n_vocab,))
+        values[...] = 0
+        values[list(suppressed)] = IMPOSSIBLE
+        bias = self._biases.take()
+        self._stream.upload(bias.address, pinned.at["logits"], values.nbytes)
+        return bias
+
+    def open_cache(self, audio_features: _Features, batch: int, n_slots: int) -> _Cache:
+        """See Session. Raises ValueError for more rows or slots than the engine was built for."""
+        most = self.facts.n_text_ctx
+        if not 0 < batch <= self.max_batch or not 0 < n_slots <= most:
+            raise ValueError(
+                f"{batch} rows of {n_slots} slots; {self.max_batch} of {most} are possible"
+            )
+        self._begin()
+        rows = self._rows_for(batch, n_slots)
+        # What no slot holds yet is masked, but garbage that is no number stays none.
+        self._stream.clear(rows.sets[rows.current].handle, rows.sets[rows.current].n_bytes)
+        self._caches[batch] = _Cache(audio_features, batch, n_slots, rows)
+        return self._caches[batch]
+
+    def step(
+        self,
+        cache: _Cache,
+        tokens: Tokens,
+        position: int,
+        bias: _Bias,
+        parents: Tokens | None = None,
+    ) -> _Output:
+        """See Session; does not wait for the GPU until the output is read.
+
+        Raises ValueError for tokens that the cache has no slots for.
+        """
+        self._check(cache, tokens.shape, position)
+        if parents is not None and not self.n_candidates:
+            raise ValueError("this engine was built for greedy search: it takes no parents")
+        for start in range(0, tokens.shape[1], MAX_PREFILL_TOKENS):
+            piece = tokens[:, start : start + MAX_PREFILL_TOKENS]
+            self._begin()
+            self._upload(piece, position + start, parents if start == 0 else None)
+            self._decode(cache, piece.shape[1], bias)
+        memory = self._memory
+        return _Output(self, cache.batch, self._run_number, memory.heads[STEP], memory.at)
+
+    def greedy(
+        self, cache: _Cache, token: int, position: int, bias: _Bias, max_new_tokens: int
+    ) -> Iterator[tuple[int, float]]:
+        """See Session. Every step but the last is on its way before the one before is read."""
+        n_steps = min(max_new_tokens, cache.n_slots - position)
+        if n_steps <= 0:
+            return
+        self._check(cache, (cache.batch, 1), position)
+        if cache.batch > 1:
+            yield from self._stepwise(cache, token, position, bias, n_steps)
+            return
+        self._begin()
+        number, rows = self._run_number, cache.rows
+        self._feed(rows.current, token, position, bias)
+        loop = self._loop(cache)
+        self._launch(loop, rows)
+        for step in range(n_steps):
+            self._ensure_last(number)
+            self._device.use()
+            written = rows.current
+            if step + 1 < n_steps:
+                self._launch(loop, rows)
+            self._passed[written].synchronize()
+            tokens, logprobs = self._memory.results[written]
+            yield int(tokens[0]), float(logprobs[0])
+
+    def synchronize(self) -> None:
+        """Wait for all that was asked for. Raises EngineError for what failed meanwhile."""
+        self._device.use()
+        self._stream.synchronize()
+
+    def memory_bytes(self) -> int:
+        """Return the GPU memory that is held: weights, scratch, caches and buffers."""
+        return self._device.allocated_bytes + self._encoder.n_bytes + self._decoder.n_bytes
+
+    def close(self) -> None:
+        """Free everything, once; whatever fails at that is gone anyway."""
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return
+        self._run_number += 1
+        try:
+            self.synchronize()
+        except EngineError as error:
+            _LOGGER.debug("the GPU had failed before the engine was closed: %s", error)
+        stack.close()
+
+    # Steps.
+
+    def _begin(self) -> None:
+        """Be ready to write the host's side of the memory: nothing is in flight after this."""
+        if self._stack is None:
+            raise EngineError("the engine is closed")
+        self._run_number += 1
+        self.synchronize()
+
+    def _ensure_last(self, number: int) -> None:
+        if number != self._run_number:
+            raise RuntimeError("these results are gone: the engine has done something else since")
+
+    def _check(self, cache: _Cache, shape: tuple[int, ...], position: int) -> None:
+        if cache.features is not self._features:
+            raise RuntimeError("these audio features are gone: others have been encoded since")
+        if self._caches.get(cache.batch) is not cache:
+            raise RuntimeError("this cache is gone: another of its size has been opened since")
+        batch, n_tokens = shape
+        if batch != cache.batch or not n_tokens:
+            raise ValueError(f"tokens have the shape {shape}, not ({cache.batch}, 1 or more)")
+        if not 0 <= position <= cache.n_slots - n_tokens:
+            raise ValueError(
+                f"{n_tokens} tokens at position {position} of a cache of {cache.n_slots} slots"
+            )
+
+    def _upload(self, tokens: Tokens, position: int, parents: Tokens | None) -> None:
+        memory, (batch, n_tokens) = self._memory, tokens.shape
+        rows = np.arange(batch) if parents is None else parents
+        memory.pinned.view("tokens", np.int32, (batch, n_tokens))[...] = tokens
+        positions = memory.pinned.view("positions", np.int32, (n_tokens,))
+        positions[...] = np.arange(position, position + n_tokens)
+        memory.pinned.view("parents", np.int32, (batch,))[...] = rows
+        self._stream.upload(memory.at["tokens"], memory.pinned.at["tokens"], memory.input_bytes)
+
+    def _decode(self, cache: _Cache, n_tokens: int, bias: _Bias) -> None:
+        memory, rows = self._memory, cache.rows
+        addresses = {
+            **memory.at,
+            **memory.heads[STEP].written,
+            **rows.reads[rows.current],
+            **rows.writes[rows.current ^ 1],
+            "logit_bias": bias.address,
+        }
+        context = self._context("decoder", self._profile(cache.batch, n_tokens))
+        context.run(_decoder_shapes(self.facts, cache, n_tokens), addresses)
+        rows.current ^= 1
+
+    def _stepwise(
+        self, cache: _Cache, token: int, position: int, bias: _Bias, n_steps: int
+    ) -> Iterator[tuple[int, float]]:
+        for at in range(position, position + n_steps):
+            output = self.step(cache, np.full((cache.batch, 1), token, np.int32), at, bias)
+            tokens, logprobs = output.best()
+            token = int(tokens[0])
+            yield token, float(logprobs[0])
+
+    def _profile(self, batch: int, n_tokens: int) -> int:
+        for index, profile in enumerate(self.facts.profiles):
+            if profile.takes(batch, n_tokens):
+                return index
+        raise EngineError(f"the engine was not built for {batch} rows of {n_tokens} tokens")
+
+    # The greedy loop.
+
+    def _feed(self, half: int, token: int, position: int, bias: _Bias) -> None:
+        """Put the first token where step `half` reads it, and the bias where both do."""
+        memory, heads = self._memory, self._memory.heads[half]
+        memory.pinned.view("tokens", np.int32, (1,))[0] = token
+        memory.pinned.view("positions", np.int32, (1,))[0] = position
+        self._stream.upload(heads.tokens, memory.pinned.at["tokens"], 4)
+        self._stream.upload(heads.positions, memory.pinned.at["positions"], 4)
+        if self._copied_bias is not bias:
+            self._copied_bias = None  # until the copy is queued
+            self._stream.copy(memory.at["logit_bias"], bias.address, self.n_vocab * 4)
+            self._copied_bias = bias
+
+    def _launch(self, loop: _Loop, rows: _Rows) -> None:
+        loop.launches[rows.current]()
+        rows.current ^= 1
+        self._stream.record(self._passed[rows.current])
+
+    def _loop(self, cache: _Cache) -> _Loop:
+        """Return what runs a step for this length of window and of cache."""
+        key = (cache.features.n_ctx, cache.n_slots)
+        if key not in self._loops:
+            while len(self._loops) >= MAX_LOOPS:
+                self._loops.popitem(last=False)[1].close()
+            self._loops[key] = self._make_loop(cache)
+        self._loops.move_to_end(key)
+        return self._loops[key]
+
+    def _make_loop(self, cache: _Cache) -> _Loop:
+        if self._cuda_graphs:
+            try:
+                return self._captured_loop(cache)
+            except EngineError as error:
+                _LOGGER.warning("decoding goes on without CUDA graphs: %s", error)
+                self._cuda_graphs = False
+                self.synchronize()
+        context = self._context("decoder", self._profile(1, 1))
+        first, second = (partial(self._queue_step, context, cache, half) for half in (0, 1))
+        return _Loop([first, second])
+
+    def _captured_loop(self, cache: _Cache) -> _Loop:
+        """Capture both halves. A context belongs to its graph: no other shape is set in it."""
+        profile = self._profile(1, 1)
+        with ExitStack() as stack:
+            launches: list[Callable[[], None]] = []
+            for half in (0, 1):
+                context = _Context(self._decoder, profile, self._scratch, self._stream)
+                stack.enter_context(closing(context))
+                # The first run of a shape can't be captured. It reads the set that is alive,
+                # whose token is a real one, and writes the other, where nothing lives.
+                self._queue_step(context, cache, cache.rows.current)
+                self._stream.synchronize()
+                graph = self._stream.capture(partial(self._queue_step, context, cache, half))
+                stack.enter_context(graph)
+                launches.append(partial(graph.launch, self._stream))
+            return _Loop(launches, stack.pop_all())
+
+    def _queue_step(self, context: _Context, cache: _Cache, half: int) -> None:
+        """Queue a step that reads set `half` and writes the other, and the copy of its result."""
+        memory = self._memory
+        addresses = {
+            **memory.at,
+            **memory.heads[half].read,
+            **memory.heads[half ^ 1].written,
+            **cache.rows.reads[half],
+            **cache.rows.writes[half ^ 1],
+            "parents": memory.at["first_row"],
+        }
+        context.run(_decoder_shapes(self.facts, cache, 1), addresses)
+        result = memory.heads[half ^ 1]
+        self._stream.download(memory.pinned.at[f"heads_{half ^ 1}"], result.tokens, result.n_bytes)
+
+    # Memory.
+
+    def _prepare(self) -> None:
+        """Fill what stays the same; make the rows and contexts that every utterance needs."""
+        memory, n_slots = self._memory, self.facts.n_text_ctx
+        self._stream.clear(memory.device.handle, memory.device.n_bytes)
+        memory.pinned.view("logits", np.int32, (n_slots,))[...] = np.arange(n_slots)
+        self._stream.upload(memory.at["slots"], memory.pinned.at["logits"], n_slots * 4)
+        self._rows_for(1, n_slots)
+        for index in range(len(self.facts.n_frames)):
+            self._context("encoder", index)
+        self._context("decoder", self._profile(1, 1))
+        self._stream.synchronize()
+
+    def _rows_for(self, batch: int, n_slots: int) -> _Rows:
+        """Return memory for a cache: it grows as it is needed, a single row's never has to."""
+        rows = self._rows.get(batch)
+        if rows and rows.n_slots >= n_slots:
+            return rows
+        if rows:
+            self._caches.pop(batch, None)
+            self._rows.pop(batch).close()
+        self._rows[batch] = _Rows(self._device, self.facts, batch, n_slots)
+        return self._rows[batch]
+
+    def _context(self, which: str, profile: int) -> _Context:
+        """Return the context that runs one profile with whatever shapes come."""
+        key = (which, profile)
+        if key not in self._contexts:
+            engine = self._encoder if which == "encoder" else self._decoder
+            self._contexts[key] = _Context(engine, profile, self._scratch, self._stream)
+        return self._contexts[key]
+
+    def _close_contexts(self) -> None:
+        for loop in self._loops.values():
+            loop.close()
+        for context in self._contexts.values():
+            context.close()
+        self._loops.clear()
+        self._contexts.clear()
+
+    def _close_rows(self) -> None:
+        for rows in self._rows.values():
+            rows.close()
+        self._rows.clear()
+
+    def _report(self, trt: Any) -> None:
+        weights = self._encoder.n_bytes + self._decoder.n_bytes
+        rest = self._device.allocated_bytes - self._scratch.n_bytes
+        _LOGGER.info(
+            "TensorRT %s is ready with %.0f MB of GPU memory: "
+            "weights %.0f, scratch %.0f, caches and buffers %.0f",
+            trt.__version__,
+            *(n / 1e6 for n in (self.memory_bytes(), weights, self._scratch.n_bytes, rest)),
+        )
+
+    def read(self, number: int, address: int, dtype: npt.DTypeLike, shape: tuple[int, int]) -> Any:
+        """Return a copy of an output of run `number`, which must be the last; for `_Output`."""
+        self._ensure_last(number)
+        self._device.use()
+        pinned = self._memory.pinned
+        values = pinned.view("logits", dtype, shape)
+        self._stream.download(pinned.at["logits"], address, values.nbytes)
+        self._stream.synchronize()
+        return values.copy()
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """The window whose keys and values are in the session's memory."""
+
+    n_ctx: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Cache:
+    """A self-attention cache as its caller knows it."""
+
+    features: _Features
+    batch: int
+    n_slots: int
+    rows: _Rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Output:
+    """A `whisper.search.StepOutput`, on the GPU until it is read."""
+
+    session: TensorRTSession
+    batch: int
+    number: int
+    heads: _Heads
+    at: Addresses
+
+    def best(self) -> tuple[Tokens, Array]:
+        """See StepOutput."""
+        shape = (1, self.heads.n_bytes // 4)
+        found = self.session.read(self.number, self.heads.tokens, np.int32, shape)[0]
+        return self.heads.split(found, self.batch)
+
+    def candidates(self) -> tuple[Tokens, Array]:
+        """See StepOutput. Raises RuntimeError where only greedy search was built."""
+        shape = (self.batch, self.session.n_candidates)
+        if not shape[1]:
+            raise RuntimeError("this engine was built for greedy search: it has no candidates")
+        return (
+            self.session.read(self.number, self.at["candidates"], np.int32, shape),
+            self.session.read(self.number, self.at["candidate_logprobs"], np.float32, shape),
+        )
+
+    def logits(self) -> Array:
+        """See StepOutput."""
+        shape = (self.batch, self.session.n_vocab)
+        found: Array = self.session.read(self.number, self.at["logits"], np.float32, shape)
+        return found
+
+
+class _Loop:
+    """A step of greedy search, twice: what reads the first set, and what reads the second."""
+
+    def __init__(self, launches: list[Callable[[], None]], owned: ExitStack | None = None) -> None:
+        self.launches = launches
+        self._owned = owned or ExitStack()
+
+    def close(self) -> None:
+        self.launches = []
+        self._owned.close()
+
+
+class _Engine:
+    """A plan that TensorRT has read."""
+
+    def __init__(self, trt: Any, path: Path) -> None:
+        self.trt = trt
+        self.path = path
+        self.log = tensorrt_log(trt)
+        self.log.errors.clear()
+        self._engine: Any = None
+        try:
+            with path.open("rb") as file, _mapped(file) as plan:
+                self.n_bytes = len(plan)
+                self._engine = trt.Runtime(self.log).deserialize_cuda_engine(plan)
+        except (OSError, ValueError) as error:
+            raise EngineBrokenError(f"{path} can't be read: {error}") from error
+        except (RuntimeError, TypeError) as error:
+            raise EngineError(f"TensorRT doesn't start: {error}") from error
+        if self._engine is None:
+            raise self._unread()
+        self.names = [
+            self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)
+        ]
+        self.scratch_bytes = _scratch_bytes(self._engine)
+
+    def _unread(self) -> Exception:
+        reason = self.said()
+        if "memory" in reason.lower():  # the plan may well be whole
+            return EngineError(f"TensorRT can't load {self.path.name}: {reason}")
+        return EngineBrokenError(f"{self.path} is no engine for this TensorRT and GPU: {reason}")
+
+    def said(self) -> str:
+        """Return TensorRT's last complaint."""
+        return self.log.errors[-1] if self.log.errors else "it does not say why"
+
+    def check(self, tensors: dict[str, _Tensor], n_profiles: int) -> None:
+        """Raise EngineBrokenError unless the plan has just these tensors and profiles.
+
+        The memory is laid out by what `engine.json` says: what differs from it would be overrun.
+        """
+        engine, trt = self._engine, self.trt
+        wrong = sorted(set(self.names) ^ set(tensors))
+        for name in () if wrong else self.names:
+            tensor = tensors[name]
+            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            dtype = getattr(trt.DataType, tensor.dtype)
+            shape = tuple(engine.get_tensor_shape(name))
+            if (
+                is_input != tensor.is_input
+                or engine.get_tensor_dtype(name) != dtype
+                or not tensor.allows(shape)
+            ):
+                wrong.append(name)
+        if wrong or engine.num_optimization_profiles != n_profiles:
+            what = ", ".join(wrong[:3]) or "its number of profiles"
+            raise EngineBrokenError(f"{self.path} is not what {FACTS} says: {what} differs")
+
+    def context(self) -> Any:
+        """Return a context without memory of its own."""
+        strategies = getattr(self.trt, "ExecutionContextAllocationStrategy", None)
+        self.log.errors.clear()
+        if strategies is None:
+            found = self._engine.create_execution_context_without_device_memory()
+        else:
+            found = self._engine.create_execution_context(strategies.USER_MANAGED)
+        if found is None:
+            raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.said()}")
+        return found
+
+    def close(self) -> None:
+        self._engine = None
+
+
+def _mapped(file: IO[bytes]) -> mmap.mmap:
+    """Return a file's bytes without a copy of them: a plan may be half of a Jetson's memory."""
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _scratch_bytes(engine: Any) -> int:
+    if hasattr(engine, "device_memory_size_v2"):
+        return int(engine.device_memory_size_v2)
+    return int(engine.device_memory_size)
+
+
+class _Context:
+    """One profile of an engine, to be run with shapes and addresses.
+
+    All contexts share the scratch memory, as they run one after another in one stream.
+    """
+
+    def __init__(
+        self, engine: _Engine, profile: int, scratch: DeviceBuffer, stream: Stream
+    ) -> None:
+        self._engine = engine
+        self._stream = stream
+        self._shapes: Shapes = {}
+        self._addresses: Addresses = {}
+        self._context: Any = engine.context()
+        try:
+            self._context.set_optimization_profile_async(profile, stream.handle)
+        except RuntimeError as error:
+            self.close()
+            raise EngineError(f"TensorRT refuses profile {profile}: {engine.said()}") from error
+        if hasattr(self._context, "set_device_memory"):
+            self._context.set_device_memory(scratch.handle, scratch.n_bytes)
+        else:
+            self._context.device_memory = scratch.handle
+
+    def run(self, shapes: Shapes, addresses: Addresses) -> None:
+        """Queue one run; what the engine has no tensor for is passed over. Raises EngineError."""
+        engine, context = self._engine, self._context
+        engine.log.errors.clear()
+        for name in engine.names:
+            shape, address = shapes.get(name), addresses[name]
+            if shape and self._shapes.get(name) != shape:
+                self._shapes[name] = shape
+                self._ensure(context.set_input_shape(name, shape), f"{name} of {shape}")
+            if self._addresses.get(name) != address:
+                self._addresses[name] = address
+                self._ensure(context.set_tensor_address(name, address), f"the place of {name}")
+        self._ensure(context.execute_async_v3(self._stream.handle), "to run")
+
+    def _ensure(self, done: bool, what: str) -> None:
+        if not done:
+            self._shapes.clear()
+            self._addresses.clear()
+            said = self._engine.said()
+            raise EngineError(f"TensorRT refuses {what} ({self._engine.path.name}): {said}")
+
+    def close(self) -> None:
+        self._context = None
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """An input or output as it should be; -1 is a length that varies."""
+
+    is_input: bool
+    dtype: str
+    shape: tuple[int, ...]
+
+    def allows(self, shape: tuple[int, ...]) -> bool:
+        """Return whether an engine's shape fits; it may know less or more of what varies."""
+        return len(shape) == len(self.shape) and all(
+            mine in (-1, its) or its == -1 for mine, its in zip(self.shape, shape, strict=True)
+        )
+
+
+def _encoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
+    return {"mel": _Tensor(True, "FLOAT", (-1, facts.n_mels, -1)), **_cross_tensors(facts, False)}
+
+
+def _cross_tensors(facts: PlanFacts, is_input: bool) -> dict[str, _Tensor]:
+    kind, n_head = facts.dtype_name, facts.n_text_head
+    tensors = {}
+    for i in range(facts.n_text_layer):
+        tensors[f"cross_k_{i}"] = _Tensor(is_input, kind, (-1, n_head, HEAD_WIDTH, -1))
+        tensors[f"cross_v_{i}"] = _Tensor(is_input, kind, (-1, n_head, -1, HEAD_WIDTH))
+    return tensors
+
+
+def _decoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
+    row = (-1, facts.n_text_head, -1, HEAD_WIDTH)
+    selves = [f"self_{part}_{i}" for i in range(facts.n_text_layer) for part in "kv"]
+    tensors = {
+        "tokens": _Tensor(True, "INT32", (-1, -1)),
+        "positions": _Tensor(True, "INT32", (-1,)),
+        "slots": _Tensor(True, "INT32", (-1,)),
+        "logit_bias": _Tensor(True, "FLOAT", (facts.n_vocab,)),
+        **{name: _Tensor(True, facts.dtype_name, row) for name in selves},
+        **_cross_tensors(facts, True),
+        **{f"new_{name}": _Tensor(False, facts.dtype_name, row) for name in selves},
+        "next_tokens": _Tensor(False, "INT32", (-1, 1)),
+        "next_positions": _Tensor(False, "INT32", (1,)),
+        "logprobs": _Tensor(False, "FLOAT", (-1, 1)),
+        "logits": _Tensor(False, "FLOAT", (-1, facts.n_vocab)),
+    }
+    if facts.n_candidates:
+        tensors["parents"] = _Tensor(True, "INT32", (-1,))
+        tensors["candidates"] = _Tensor(False, "INT32", (-1, facts.n_candidates))
+        tensors["candidate_logprobs"] = _Tensor(False, "FLOAT", (-1, facts.n_candidates))
+    return tensors
+
+
+def _decoder_shapes(facts: PlanFacts, cache: _Cache, n_tokens: int) -> Shapes:
+    batch, n_slots, n_ctx = cache.batch, cache.n_slots, cache.features.n_ctx
+    shapes: Shapes = {
+        "tokens": (batch, n_tokens),
+        "positions": (n_tokens,),
+        "slots": (n_slots,),
+        "logit_bias": (facts.n_vocab,),
+        "parents": (batch,),
+    }
+    for i in range(facts.n_text_layer):
+        row = (batch, facts.n_text_head, n_slots, HEAD_WIDTH)
+        shapes[f"self_k_{i}"] = shapes[f"self_v_{i}"] = row
+        shapes[f"cross_k_{i}"] = (1, facts.n_text_head, HEAD_WIDTH, n_ctx)
+        shapes[f"cross_v_{i}"] = (1, facts.n_text_head, n_ctx, HEAD_WIDTH)
+    return shapes
+
+
+STEP = 2  # of the three `_Heads`: what `step` writes; the greedy loop has the first two
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """Where a decoder's few small results lie, and where its next step may read them."""
+
+    tokens: int
+    stride: int
+
+    @property
+    def positions(self) -> int:
+        return self.tokens + self.stride
+
+    @property
+    def n_bytes(self) -> int:
+        return 3 * self.stride
+
+    @property
+    def read(self) -> Addresses:
+        """As inputs."""
+        return {"tokens": self.tokens, "positions": self.positions}
+
+    @property
+    def written(self) -> Addresses:
+        """As outputs."""
+        return {
+            "next_tokens": self.tokens,
+            "next_positions": self.positions,
+            "logprobs": self.tokens + 2 * self.stride,
+        }
+
+    def split(self, values: npt.NDArray[np.int32], batch: int) -> tuple[Tokens, Array]:
+        """Return (tokens, logprobs), shape = (batch,) each, of all three as they were copied."""
+        first = 2 * self.stride // 4
+        return values[:batch], values[first : first + batch].view(np.float32)
+
+
+class _Memory:
+    """What a session needs besides caches, laid out once for the largest shapes."""
+
+    def __init__(self, device: Device, facts: PlanFacts) -> None:
+        stride = _aligned(4 * facts.max_batch)
+        inputs = {
+            "tokens": 4 * facts.max_batch * MAX_PREFILL_TOKENS,
+            "positions": 4 * MAX_PREFILL_TOKENS,
+            "parents": 4 * facts.max_batch,
+        }
+        heads = {f"heads_{i}": 3 * stride for i in range(3)}
+        mel = {"mel": 4 * facts.n_mels * 2 * facts.n_audio_ctx}
+        logits = {"logits": 4 * facts.max_batch * facts.n_vocab}
+        ctx_bytes = facts.n_text_head * facts.n_audio_ctx * HEAD_WIDTH * facts.itemsize
+        layers = range(facts.n_text_layer)
+        rest = {
+            "logit_bias": 4 * facts.n_vocab,
+            "slots": 4 * facts.n_text_ctx,
+            "first_row": 4,
+            "candidates": 4 * facts.max_batch * facts.n_candidates,
+            "candidate_logprobs": 4 * facts.max_batch * facts.n_candidates,
+            **{f"cross_{part}_{i}": ctx_bytes for i in layers for part in "kv"},
+        }
+        offsets, n_bytes = _layout({**inputs, **heads, **mel, **logits, **rest})
+        self.input_bytes = sum(map(_aligned, inputs.values()))
+        with ExitStack() as stack:
+            self.device = stack.enter_context(device.allocate(n_bytes))
+            self.pinned = stack.enter_context(
+                closing(_Pinned(device, {**inputs, **heads, **mel, **logits}))
+            )
+            self._owned = stack.pop_all()
+        self.at: Addresses = {name: self.device.handle + at for name, at in offsets.items()}
+        self.heads = [_Heads(self.at[f"heads_{i}"], stride) for i in range(3)]
+        self.results = [
+            heads.split(
+                self.pinned.view(f"heads_{i}", np.int32, (heads.n_bytes // 4,)), facts.max_batch
+            )
+            for i, heads in enumerate(self.heads)
+        ]
+
+    def close(self) -> None:
+        self._owned.close()
+
+
+class _Pinned:
+    """The host's side of some of that memory, under the same names."""
+
+    def __init__(self, device: Device, sizes: dict[str, int]) -> None:
+        self._offsets, n_bytes = _layout(sizes)
+        self._buffer = device.allocate_host(n_bytes)
+        self.at: Addresses = {name: self._buffer.handle + at for name, at in self._offsets.items()}
+
+    def view(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return the beginning of it as an array."""
+        return self._buffer.view(dtype, shape, self._offsets[name])
+
+    def close(self) -> None:
+        self._buffer.close()
+
+
+class _Rows:
+    """Two sets of self-attention keys and values: a step reads the one and writes the other."""
+
+    def __init__(self, device: Device, facts: PlanFacts, batch: int, n_slots: int) -> None:
+        self.n_slots = n_slots
+        self.current = 0
+        """The set that holds what was said so far."""
+        n_bytes = batch * facts.n_text_head * n_slots * HEAD_WIDTH * facts.itemsize
+        names = [f"self_{part}_{i}" for i in range(facts.n_text_layer) for part in "kv"]
+        offsets, total = _layout(dict.fromkeys(names, n_bytes))
+        with ExitStack() as stack:
+            self.sets = [stack.enter_context(device.allocate(total)) for _ in range(2)]
+            self._owned = stack.pop_all()
+        self.reads: list[Addresses] = [
+            {name: one.handle + at for name, at in offsets.items()} for one in self.sets
+        ]
+        self.writes: list[Addresses] = [
+            {f"new_{name}": address for name, address in one.items()} for one in self.reads
+        ]
+
+    def close(self) -> None:
+        self._owned.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Bias:
+    """A vector that is added to logits."""
+
+    address: int
+
+
+class _Biases:
+    """Memory for biases, used again when nobody has them any more.
+
+    All work is in one stream, so what still reads the old values does so before they change.
+    """
+
+    def __init__(self, device: Device, n_vocab: int) -> None:
+        self._device = device
+        self._n_bytes = 4 * n_vocab
+        self._owned = ExitStack()
+        self._free: list[int] = []
+
+    def take(self) -> _Bias:
+        """Return one with anything in it."""
+        if not self._free:
+            buffer = self._device.allocate(self._n_bytes)
+            self._free.append(self._owned.enter_context(buffer).handle)
+        bias = _Bias(self._free.pop())
+        weakref.finalize(bias, self._free.append, bias.address).atexit = False
+        return bias
+
+    def close(self) -> None:
+        self._free = []
+        self._owned.close()
+
+
+def _layout(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
+    """Return each name's offset, aligned, and the bytes of all together."""
+    offsets, end = {}, 0
+    for name, n_bytes in sizes.items():
+        offsets[name] = end
+        end += _aligned(n_bytes)
+    return offsets, end
+
+
+def _aligned(n_bytes: int) -> int:
+    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
