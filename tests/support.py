@@ -133,7 +133,7 @@ async def run_server(
         await asyncio.wait_for(running, TIMEOUT_SECONDS)
 
 
-async def _until_listening(path: Path, running: asyncio.Task[None]) -> None:
+async def _until_listening(path: Path, running: asyncio.Task[bool]) -> None:
     while not path.exists() and not running.done():  # noqa: ASYNC110, ASYNC240 - a file tells nobody
         await asyncio.sleep(0.005)
 

@@ -105,11 +105,15 @@ class Scheduler:
         self._jobs.put((rank, next(self._order), job))
         self._wanted.set()
 
-    def close(self, timeout_seconds: float = 1.0) -> None:
-        """Finish what was asked for, within `timeout_seconds`, and free the model."""
+    def close(self, timeout_seconds: float = 1.0) -> bool:
+        """Finish what was asked for, and free the model.
+
+        Return False when the thread is busy for longer than `timeout_seconds`, in native code.
+        """
         self._closing.set()
         self._put(_CLOSE, None)
         self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
 
     # What follows runs in the thread.
 

@@ -57,7 +57,10 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
         server = Server(settings, partial(open_backend, status=status), status)
     else:
         server = Server(settings, open_transcriber)
-    asyncio.run(server.run())
+    if not asyncio.run(server.run()):
+        # A library that still loads a model aborts when Python is taken down under it.
+        logging.shutdown()
+        os._exit(0)
     return 0
 
 
@@ -132,8 +135,11 @@ class Server:
             os._exit(1)
         self._stopping.set()
 
-    async def run(self) -> None:
-        """Serve until stopped. Raises what keeps the model from ever being opened."""
+    async def run(self) -> bool:
+        """Serve until stopped; return whether the model's thread has ended, too.
+
+        Raises what keeps the model from ever being opened.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -145,9 +151,10 @@ class Server:
             await self.loaded_vad()
             await self._stopping.wait()
             await self._drain()
-        await asyncio.to_thread(self._scheduler.close)
+        ended = await asyncio.to_thread(self._scheduler.close)
         if self._failure:
             raise self._failure
+        return ended
 
     # Listening.
 
