@@ -128,7 +128,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         (("--model", "home-en", "--language", "de"), ["german", "en"]),
         (("--model", "home-en", "--device", "cuda:9"), ["cuda:9", "cpu"]),
         (("--model", "home-en", "--compute-type", "float16"), ["float16", "int8"]),
-        (("--backend", "tensorrt"), ["tensorrt", "faster-whisper"]),
+        (("--backend", "tensorrt", "--strict-backend"), ["tensorrt", "NVIDIA driver"]),
     ],
 )
 def test_what_is_not_possible_is_one_sentence_that_names_it(

@@ -531,9 +531,21 @@ def _download(
 # Languages
 
 
+def is_multilingual(path: Path) -> bool:
+    """Return whether the model in `path` is told its language, as CTranslate2 decides it.
+
+    Raises ModelBrokenError.
+    """
+    return _tells_language(read_vocabulary(path))
+
+
+def _tells_language(tokens: list[str]) -> bool:
+    return len(tokens) >= MULTILINGUAL_VOCABULARY or "" in tokens
+
+
 def _languages_of_files(path: Path) -> tuple[str, ...]:
     tokens = read_vocabulary(path)
-    if len(tokens) < MULTILINGUAL_VOCABULARY and "" not in tokens:
+    if not _tells_language(tokens):
         return ("en",)
     ids = _read_json(path / "config.json").get("lang_ids") or range(len(tokens))
     present = {tokens[i] for i in ids if isinstance(i, int) and 0 <= i < len(tokens)}

@@ -48,7 +48,7 @@ ADDON_OPTIONS = Path("/data/options.json")
 """Where the Supervisor writes what the user has set."""
 
 ADDON_DEFAULTS: Mapping[str, str] = {
-    "data_dir": "/data",
+    "data_dir": "/data/models",
     "http_port": "8099",  # ingress_port in the manifest
     "http_allow": "172.30.32.2",  # the Supervisor, through which the page is shown (ingress)
 }
@@ -84,6 +84,24 @@ def _whole(raw: Raw) -> int:
     if isinstance(raw, str) and re.fullmatch(r"\d{1,6}", raw):
         return int(raw)
     raise ValueError(f"it must be a whole number from 0 to {10**6 - 1}")
+
+
+_UNITS = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
+
+
+class Size(int):
+    """Bytes, written as people do."""
+
+    def __str__(self) -> str:
+        unit = next(unit for unit, size in _UNITS.items() if self % size == 0)
+        return f"{self // _UNITS[unit]}{unit}"
+
+
+def _size(raw: Raw) -> Size:
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT]?B)", str(raw).upper())
+    if isinstance(raw, str) and found:
+        return Size(float(found[1]) * _UNITS[found[2]])
+    raise ValueError("it must be a size such as 500MB or 8GB")
 
 
 def _port(raw: Raw) -> int:
@@ -424,8 +442,12 @@ class Settings:
     backend: str = _option(
         "auto",
         SPEED,
-        "what runs the model; auto is faster-whisper, tensorrt is not in this version yet",
+        "what runs the model; auto is tensorrt where an NVIDIA GPU and TensorRT are there, else "
+        "faster-whisper",
         choices=("auto", "faster-whisper", "tensorrt"),
+    )
+    strict_backend: bool = _flag(
+        SPEED, "end with an error where --backend tensorrt is not possible, rather than use the CPU"
     )
     device: str = _option("auto", SPEED, "where the model runs: auto, cpu, cuda or cuda:N", _device)
     compute_type: str = _option(
@@ -434,6 +456,13 @@ class Settings:
         "arithmetic of the model; default is the best for the device",
         choices=COMPUTE_TYPES,
         metavar="TYPE",
+    )
+    max_cache_size: Size = _option(  # noqa: RUF009
+        Size(8 * 10**9),
+        SPEED,
+        "room for built TensorRT engines, such as 8GB: those unused for longest are removed",
+        _size,
+        metavar="SIZE",
     )
     beam_size: int = _option(
         0,

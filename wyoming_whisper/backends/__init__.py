@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ..errors import ModelBrokenError, SettingsError
+from ..errors import EngineError, ModelBrokenError, SettingsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..settings import Settings
     from ..status import Status
     from ..transcriber import Transcriber
+    from .tensorrt import Runtime
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -18,31 +21,60 @@ _LOGGER = logging.getLogger(__name__)
 def open_transcriber(settings: Settings, status: Status | None = None) -> Transcriber:
     """Find or fetch the model, load it and warm it up: takes seconds, or minutes for a download.
 
-    `status` is told how far it is, and what will answer.
+    `status` is told how far it is, and what answers and why; only with it a TensorRT engine that is
+    not there is built, in the background.
     Raises SettingsError, or ModelError: ModelUnavailableError is worth another try later.
     """
-    if settings.backend == "tensorrt":
-        raise SettingsError(
-            "--backend tensorrt is not in this version yet; use --backend faster-whisper "
-            "(with --device cuda on an NVIDIA GPU), or auto"
-        )
     from ..models import AUTO, ensure_model
-    from .faster_whisper import open_faster_whisper
 
+    runtime, why = choose_backend(settings)
+    _LOGGER.info("backend: %s, %s", "tensorrt" if runtime else "faster-whisper", why)
+    if status and not runtime:
+        status.update(backend="faster-whisper", why=why)
     report = status.downloading if status else None
     path = ensure_model(settings.model, settings, report=report)
     if status:
-        status.update(
-            phase="loading", detail="loading the model", fraction=None, backend="faster-whisper"
-        )
+        status.update(phase="loading", detail="loading the model", fraction=None)
     try:
-        return open_faster_whisper(settings, path)
+        return _open(settings, path, runtime, status)
     except ModelBrokenError as error:
         # It looked whole, so its content is what is damaged: compare, and fetch it again.
         _LOGGER.warning("%s; comparing its files with their hashes", error)
         from ..autopick import pick_model
 
         name = pick_model(settings) if settings.model == AUTO else settings.model
-        return open_faster_whisper(
-            settings, ensure_model(name, settings, verify=True, report=report)
-        )
+        path = ensure_model(name, settings, verify=True, report=report)
+        return _open(settings, path, runtime, status)
+
+
+def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
+    """Return what TensorRT is to run on, None for faster-whisper, and why.
+
+    Raises SettingsError where `strict_backend` leaves no choice.
+    """
+    if settings.backend == "faster-whisper":
+        return None, "as it was asked for"
+    from .tensorrt import find_runtime
+
+    try:
+        runtime = find_runtime(settings.device)
+    except EngineError as error:
+        if settings.backend == "auto":
+            return None, f"because {error}"
+        if settings.strict_backend:
+            raise SettingsError(f"--backend tensorrt is not possible here: {error}") from error
+        _LOGGER.warning("--backend tensorrt is not possible here, the CPU answers: %s", error)
+        return None, f"because {error}"
+    return runtime, f"because a {runtime.gpu.name} and TensorRT {runtime.tensorrt} are here"
+
+
+def _open(
+    settings: Settings, path: Path, runtime: Runtime | None, status: Status | None
+) -> Transcriber:
+    if runtime:
+        from .tensorrt import open_tensorrt
+
+        return open_tensorrt(settings, path, runtime, status)
+    from .faster_whisper import open_faster_whisper
+
+    return open_faster_whisper(settings, path)
