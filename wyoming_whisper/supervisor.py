@@ -32,11 +32,15 @@ class SupervisorDiscovery:
     """
 
     def __init__(
-        self, token: str, port: int, api: str = API, first_delay: float = FIRST_DELAY_SECONDS
+        self,
+        token: str,
+        port: int,
+        api: str | None = None,
+        first_delay: float = FIRST_DELAY_SECONDS,
     ) -> None:
         self._token = token
         self._uri = f"tcp://{socket.gethostname()}:{port}"
-        self._api = api
+        self._api = api or API
         self._first_delay = first_delay
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
