@@ -25,6 +25,8 @@ import onnx
 from ..errors import ModelBrokenError
 from .checkpoint import Checkpoint
 
+SPECIFICATION = "WhisperSpec"  # what CTranslate2 calls it
+
 OPSET = 17
 IR_VERSION = 8
 HEAD_WIDTH = 64  # in every Whisper
@@ -32,6 +34,7 @@ SCALE = HEAD_WIDTH**-0.5  # of the queries; a power of two, so folding it into w
 CONV_WIDTH = 3
 HIDDEN = -1e4  # added to the scores of slots ahead: exp of it is 0, and float16 holds it
 LAYER_NORM_EPSILON = 1e-5
+CROSS_KEY_VALUE = "/attention/linear_1/"
 
 MAX_MODEL_BYTES = 1_500_000_000  # protobuf allows 2 GiB; the nodes and TensorRT's copies need some
 ALIGNMENT = 4096  # of tensors beside the model, so that a runtime can map them
@@ -65,6 +68,10 @@ def dims_of(checkpoint: Checkpoint) -> Dims:
 
     Raises ModelBrokenError for anything but a Whisper.
     """
+    if checkpoint.name != SPECIFICATION:
+        raise ModelBrokenError(
+            f"{checkpoint.path} is no Whisper model: it calls itself {checkpoint.name!r}"
+        )
     shapes = {
         name: checkpoint[name].shape
         for name in (
@@ -91,13 +98,25 @@ def dims_of(checkpoint: Checkpoint) -> Dims:
         n_text_head=width // HEAD_WIDTH,
         n_text_layer=_layers(checkpoint, "decoder"),
     )
+    _check(checkpoint, dims)
+    return dims
+
+
+def _check(checkpoint: Checkpoint, dims: Dims) -> None:
     for name, shape in (_encoder_shapes(dims) | _decoder_shapes(dims)).items():
         if checkpoint[name].shape != shape:
             raise ModelBrokenError(
                 f"{checkpoint.path} is no Whisper model: "
                 f"{name} has the shape {checkpoint[name].shape}, not {shape}"
             )
-    return dims
+    for name, n_head in (("encoder", dims.n_audio_head), ("decoder", dims.n_text_head)):
+        if f"{name}/num_heads" in checkpoint:
+            stored = checkpoint[f"{name}/num_heads"]
+            if stored.ndim or bool(stored != n_head):
+                raise ModelBrokenError(
+                    f"{checkpoint.path}: the heads of the {name} are not {HEAD_WIDTH} wide, "
+                    "as every Whisper's are"
+                )
 
 
 def _layers(checkpoint: Checkpoint, half: str) -> int:
@@ -186,12 +205,12 @@ def write_graphs(
 ) -> Dims:
     """Write encoder.onnx and decoder.onnx into `folder`; return the dimensions.
 
-    Weights over MAX_MODEL_BYTES go to one file beside each, one tensor at a time: a model need not
-    fit into memory. Raises ModelBrokenError, and OSError when the disk is full.
+    Where weights are over MAX_MODEL_BYTES they go to one file beside the graph, one at a time: they
+    need not fit into memory. Raises ModelBrokenError, and OSError when the disk is full; the files
+    are then of no use.
     """
     dims = dims_of(checkpoint)
-    sizes = {"encoder": _bytes(_encoder_parts(dims), precision)}
-    sizes["decoder"] = _bytes(_decoder_shapes(dims), precision)
+    sizes = {n: _bytes(checkpoint, shapes, precision) for n, shapes in _parts(dims).items()}
     counter = _Counter(sum(sizes.values()), progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in sizes.items():
@@ -206,14 +225,16 @@ def write_graphs(
     return dims
 
 
-def _encoder_parts(dims: Dims) -> dict[str, Shape]:
-    """What the encoder graph holds: its half, and the cross-attention's keys and values."""
-    cross = {n: s for n, s in _decoder_shapes(dims).items() if "/attention/linear_1/" in n}
-    return _encoder_shapes(dims) | cross
+def _parts(dims: Dims) -> dict[str, dict[str, Shape]]:
+    """What each graph holds: its half; the keys and values of the audio are the encoder's."""
+    decoder = _decoder_shapes(dims)
+    cross = {name: decoder.pop(name) for name in list(decoder) if CROSS_KEY_VALUE in name}
+    return {"encoder": _encoder_shapes(dims) | cross, "decoder": decoder}
 
 
-def _bytes(shapes: Mapping[str, Shape], precision: Precision) -> int:
-    return sum(math.prod(shape) for shape in shapes.values()) * np.dtype(precision).itemsize
+def _bytes(checkpoint: Checkpoint, shapes: Mapping[str, Shape], precision: Precision) -> int:
+    unique = {checkpoint.resolved(name): shape for name, shape in shapes.items()}
+    return sum(math.prod(shape) for shape in unique.values()) * np.dtype(precision).itemsize
 
 
 class _Storage(Protocol):

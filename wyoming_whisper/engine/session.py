@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..errors import ModelBrokenError
 
+N_FRAMES = 3000  # of mel in 30 s
 MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
 MAX_SAMPLES = 5  # rows without a beam: best_of of Whisper's temperature fallback
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
@@ -55,8 +56,10 @@ class OnnxSession:
     def encode(self, mel: Array) -> _Features:
         """See Session. Raises ValueError for a spectrogram of another shape."""
         n_mels, n_frames = mel.shape
-        if n_mels != self.n_mels or not n_frames or n_frames % 2:
-            raise ValueError(f"mel has the shape {mel.shape}, not ({self.n_mels}, even)")
+        if n_mels != self.n_mels or not 0 < n_frames <= N_FRAMES or n_frames % 2:
+            raise ValueError(
+                f"mel has the shape {mel.shape}, not ({self.n_mels}, an even number to {N_FRAMES})"
+            )
         names = [value.name for value in self._encoder.get_outputs()]
         mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
         found = self._encoder.run(names, {"mel": mel})
