@@ -121,7 +121,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--beem-size", "5"], "--beem-size is not an option; did you mean --beam-size?"),
         (["transcrib", "a.wav"], "'transcrib' is not a command; did you mean transcribe?"),
-        (["xyzzy"], "'xyzzy' is not a command; there are serve, transcribe, models, health"),
+        (["xyzzy"], "'xyzzy' is not a command; there are serve, transcribe, models, engine, health"),
         (["transcribe"], "the following arguments are required: FILE"),
         (["transcribe", "a.wav", "--timeout", "0"], "--timeout: '0' is not a number of seconds"),
         (["transcribe", "a.wav", "--timeout", "soon"], "not a number of seconds"),

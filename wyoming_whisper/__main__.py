@@ -1,4 +1,4 @@
-"""The commands: serve (the default), transcribe, models, health.
+"""The commands: serve (the default), transcribe, models, engine, health.
 
 What a command needs is imported when it runs, so that --help and mistakes are answered at once.
 stdout carries a command's answer, or the protocol with stdio://; everything else goes to stderr.
@@ -85,6 +85,8 @@ commands:
   transcribe FILE...           write what is said in audio files
   models list|download|remove|path
                                see and manage the models on this machine
+  engine build|list|remove|export|selftest
+                               TensorRT engines, for NVIDIA GPUs
   health                       ask a running server whether it works
 
 wyoming-whisper COMMAND --help tells more about each. serve takes the flags below."""
@@ -288,27 +290,57 @@ def _health(argv: Sequence[str]) -> int:
         metavar="SECONDS",
         help="wait for the answer (default: 15)",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object: what runs, on which backend, and why"
+    )
     arguments = parser.parse(argv)
     settings = settings_from(vars(arguments), os.environ)
     from .client import describe
 
-    print(_state(settings.uri, asyncio.run(describe(settings.uri, arguments.timeout))))
+    told = _state(settings.uri, asyncio.run(describe(settings.uri, arguments.timeout)))
+    if arguments.json:
+        print(json.dumps(told, ensure_ascii=False))
+    else:
+        name = " ".join(told[key] for key in ("program", "version") if told[key])
+        print(f"ok: {name}, model {told['model'] or 'not loaded yet'}")
     return 0
 
 
-def _state(uri: str, info: Info) -> str:
+def _state(uri: str, info: Info) -> dict[str, Any]:
+    from .info import backend_of
+
     if not info.asr:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]
-    name = f"{program.name} {program.version}" if program.version else program.name
-    model = program.models[0].name if program.models else "not loaded yet"
-    return f"ok: {name}, model {model}"
+    model = program.models[0] if program.models else None
+    description = (model.description if model else None) or ""
+    backend, why = backend_of(description)
+    return {
+        "uri": uri,
+        "program": program.name,
+        "version": program.version,
+        "model": model.name if model else None,
+        "languages": model.languages if model else [],
+        "description": description.partition("; ")[0],
+        "backend": backend,
+        "why": why,
+    }
+
+
+# -- engine --------------------------------------------------------------------------------
+
+
+def _engine(argv: Sequence[str]) -> int:
+    from .engine.commands import run
+
+    return run(argv, _start_logging)
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": _serve,
     "transcribe": _transcribe,
     "models": _models,
+    "engine": _engine,
     "health": _health,
 }
 

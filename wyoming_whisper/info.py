@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
@@ -12,6 +13,20 @@ PROGRAM_NAME = "wyoming-whisper"
 
 _PROJECT = Attribution(name="The wyoming-whisper authors", url="")
 _WHISPER = Attribution(name="OpenAI Whisper", url="https://github.com/openai/whisper")
+
+
+_BACKEND = re.compile(r"; ([a-z-]+), because (.*)$")
+
+
+def what_runs(description: str, backend: str | None, why: str) -> str:
+    """Return what stands in `info` of the model: what runs, by which backend, and why that one."""
+    return f"{description}; {backend}, because {why}" if backend else description
+
+
+def backend_of(what: str) -> tuple[str | None, str | None]:
+    """Return the backend in what `what_runs` gave, and why; None where it doesn't say."""
+    found = _BACKEND.search(what)
+    return (found[1], found[2]) if found else (None, None)
 
 
 def make_info(model_name: str, languages: Sequence[str], description: str | None = None) -> Info:

@@ -136,6 +136,8 @@ class Scheduler:
             try:
                 job = self._jobs.get(timeout=self._idle_seconds)[2]
             except queue.Empty:
+                if self._status.state.building:  # that would be lost, and begun again and again
+                    continue
                 return False
             if job is None:
                 return True

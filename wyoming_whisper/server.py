@@ -28,7 +28,7 @@ from . import __version__
 from .discovery import Announcement
 from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
-from .info import make_info
+from .info import make_info, what_runs
 from .scheduler import Job, Scheduler
 from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
@@ -36,6 +36,7 @@ from .status import Answer, State, Status
 from .supervisor import SupervisorDiscovery
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .vad import SileroVad, Vad
+from .web import web_page
 from .whisper.tokenizer import LANGUAGES, language_code
 from .wire import MAX_HEADER_BYTES
 
@@ -143,7 +144,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        async with self._listening():
+        async with self._listening(), web_page(self, self._settings):
             self._scheduler.opened.add_done_callback(
                 lambda opened: loop.call_soon_threadsafe(self._on_opened, opened.exception())
             )
@@ -267,7 +268,8 @@ class Server:
 
     def _describe(self, state: State) -> None:
         """Say in `info` what answers now; called in the thread that changed it."""
-        described = (state.languages, state.description)
+        what = what_runs(state.description, state.backend, state.why)
+        described = (state.languages, what)
         if state.languages and described != self._described:
             self._described = described
             self._info_event = make_info(self._settings.model, *described).event()

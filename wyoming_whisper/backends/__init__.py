@@ -28,7 +28,6 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
     from ..models import AUTO, ensure_model
 
     runtime, why = choose_backend(settings)
-    _LOGGER.info("backend: %s, %s", "tensorrt" if runtime else "faster-whisper", why)
     if status and not runtime:
         status.update(backend="faster-whisper", why=why)
     report = status.downloading if status else None
@@ -48,24 +47,29 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
 
 
 def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
-    """Return what TensorRT is to run on, None for faster-whisper, and why.
+    """Return what TensorRT is to run on, None for faster-whisper, and why; log that in one line.
 
     Raises SettingsError where `strict_backend` leaves no choice.
     """
     if settings.backend == "faster-whisper":
-        return None, "as it was asked for"
+        return None, "it was asked for"
     from .tensorrt import find_runtime
 
     try:
         runtime = find_runtime(settings.device)
     except EngineError as error:
         if settings.backend == "auto":
-            return None, f"because {error}"
-        if settings.strict_backend:
+            _LOGGER.info("auto: faster-whisper, because %s", error)
+        elif settings.strict_backend:
             raise SettingsError(f"--backend tensorrt is not possible here: {error}") from error
-        _LOGGER.warning("--backend tensorrt is not possible here, the CPU answers: %s", error)
-        return None, f"because {error}"
-    return runtime, f"because a {runtime.gpu.name} and TensorRT {runtime.tensorrt} are here"
+        else:
+            _LOGGER.warning(
+                "--backend tensorrt is not possible here, so the CPU answers: %s", error
+            )
+        return None, str(error)
+    why = f"a {runtime.gpu.name} and TensorRT {runtime.tensorrt} are here"
+    _LOGGER.info("%s: tensorrt, because %s", settings.backend, why)
+    return runtime, why
 
 
 def _open(

@@ -389,7 +389,7 @@ class TensorRTTranscriber:
 
         def show(progress: BuildProgress) -> None:
             nonlocal display
-            display = display or BuildDisplay(self._engines.label)
+            display = display or BuildDisplay(f"the engine of {self._engines.label}")
             display.show(progress)
             self._building(f"building the engine: {progress.phase}", progress.fraction)
 

@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..errors import EngineBuildError, WyomingWhisperError
 from .cache import EngineKey, weights_hash
+from .checkpoint import read
 from .cuda import Device, Gpu
 from .session import MAX_PREFILL_TOKENS
 from .trt import (
@@ -210,7 +211,7 @@ class BuildDisplay:
         if progress.phase != phase or progress.seconds - seconds >= LOG_SECONDS:
             self._shown = progress.phase, progress.seconds
             _LOGGER.info(
-                "building the engine of %s: %s, %d %%, %d s",
+                "%s: %s, %d %%, %d s",
                 *(self._label, progress.phase, percent, progress.seconds),
             )
 
@@ -413,32 +414,45 @@ def build(request: BuildRequest, report: _Report) -> None:
 
     Raises ModelBrokenError, EngineError and EngineBuildError.
     """
-    from .checkpoint import read
-    from .graphs import write_graphs
-
-    folder = Path(request.folder)
+    graphs = import_graphs()
     trt = import_tensorrt()
-    with tempfile.TemporaryDirectory(prefix="graphs-", dir=folder) as graphs:
+    with tempfile.TemporaryDirectory(prefix="graphs-", dir=request.folder) as aside:
         report.phase(READING)
         checkpoint = read(Path(request.model_bin))
         report.phase(GRAPHS)
         precision = cast("Precision", request.precision)
-        dims = write_graphs(checkpoint, Path(graphs), precision, request.beam_size, report.fraction)
+        dims = graphs.write_graphs(
+            checkpoint, Path(aside), precision, request.beam_size, report.fraction
+        )
         del checkpoint
         facts = plan_facts(dims, request.precision, request.beam_size, request.max_batch)
         with Device(request.device) as device:
             device.use()
-            compiler = _Compiler(trt, request, report, workspace_bytes(device.memory_info()[0]))
-            for phase, plan, shapes in (
-                (ENCODER, ENCODER_PLAN, encoder_shapes(facts)),
-                (DECODER, DECODER_PLAN, decoder_shapes(facts)),
-            ):
-                report.phase(phase)
-                graph = Path(graphs, plan).with_suffix(".onnx")
-                compiler.compile(graph, shapes, folder / plan)
-                for written in Path(graphs).glob(f"{graph.name}*"):
-                    written.unlink()  # a disk may be small, and what follows is large
-    (folder / FACTS).write_text(facts.to_json(), encoding="utf-8")
+            workspace = workspace_bytes(device.memory_info()[0])
+            _compile(_Compiler(trt, request, report, workspace), facts, Path(aside))
+    Path(request.folder, FACTS).write_text(facts.to_json(), encoding="utf-8")
+
+
+def _compile(compiler: _Compiler, facts: PlanFacts, graphs: Path) -> None:
+    for phase, plan, shapes in (
+        (ENCODER, ENCODER_PLAN, encoder_shapes(facts)),
+        (DECODER, DECODER_PLAN, decoder_shapes(facts)),
+    ):
+        graph = Path(graphs, plan).with_suffix(".onnx")
+        compiler.compile(phase, graph, shapes, plan)
+        for written in graphs.glob(f"{graph.name}*"):
+            written.unlink()  # a disk may be small, and what follows is large
+
+
+def import_graphs() -> Any:
+    """Return the module `graphs`. Raises EngineBuildError where onnx is missing."""
+    try:
+        from . import graphs
+    except ModuleNotFoundError as error:
+        raise EngineBuildError(
+            f"the package {error.name} is not installed: pip install 'wyoming-whisper[tensorrt]'"
+        ) from error
+    return graphs
 
 
 def plan_facts(dims: Dims, precision: str, beam_size: int, max_batch: int) -> PlanFacts:
@@ -536,8 +550,11 @@ class _Compiler:
         self._log = tensorrt_log(trt)
         self._builder = trt.Builder(self._log)
 
-    def compile(self, graph: Path, profiles: Sequence[dict[str, Range]], plan: Path) -> None:
+    def compile(
+        self, phase: str, graph: Path, profiles: Sequence[dict[str, Range]], plan: str
+    ) -> None:
         """Write the plan of an ONNX file. Raises EngineBuildError with TensorRT's reason."""
+        self._report.phase(phase)
         network = self._parsed(graph)
         config = self._config()
         for shapes in profiles:
@@ -547,8 +564,8 @@ class _Compiler:
         timings = self._read_timings(config)
         built = self._builder.build_serialized_network(network, config)
         if built is None:
-            raise EngineBuildError(f"TensorRT compiles no {plan.stem}: {self._reason()}")
-        with plan.open("wb") as file:
+            raise EngineBuildError(f"TensorRT made no {phase}: {self._reason()}")
+        with Path(self._request.folder, plan).open("wb") as file:
             file.write(built)
         self._write_timings(timings)
 

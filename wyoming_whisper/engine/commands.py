@@ -1,0 +1,262 @@
+"""`wyoming-whisper engine ...`: build engines, see and remove them, export graphs, test itself."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ..errors import EngineBrokenError, SettingsError
+from ..settings import OptionParser, Settings, settings_from
+
+if TYPE_CHECKING:
+    from .cache import EngineCache, Entry
+    from .graphs import Precision
+
+_ABOUT = """\
+TensorRT engines for NVIDIA GPUs. The server builds what it needs by itself; these are for looking
+and for preparing.
+
+  build      build the engine of a model now, or say where it is
+  list       the engines that are built
+  remove     delete engines: names from the list, or all
+  export     write a model's graphs as encoder.onnx and decoder.onnx
+  selftest   compare an engine with CTranslate2 on this machine
+
+wyoming-whisper engine ACTION --help tells more about each."""
+
+_COMMON = ("options", "debug", "log_format")
+_PLACES = ("data_dir", "download_dir", "local_files_only", *_COMMON)
+_MODEL = ("model", "language", *_PLACES)
+
+Arguments = argparse.Namespace
+
+
+def run(argv: Sequence[str], start_logging: Callable[[Settings], None]) -> int:
+    """Run an action; return the exit status. Raises WyomingWhisperError."""
+    prog = "wyoming-whisper engine"
+    action, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if action.startswith("-"):
+        OptionParser(prog, _ABOUT, (), f"{'|'.join(_ACTIONS)} [flags]").parse(argv or ["--help"])
+    if action not in _ACTIONS:
+        nearest = difflib.get_close_matches(action, _ACTIONS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(_ACTIONS)}"
+        raise SettingsError(f"{action!r} is nothing that engine does; {hint}")
+    make_parser, do = _ACTIONS[action]
+    arguments = make_parser(f"{prog} {action}").parse(rest)
+    settings = settings_from(vars(arguments), os.environ)
+    start_logging(settings)
+    return do(arguments, settings)
+
+
+# -- build ---------------------------------------------------------------------------------
+
+
+def _build_parser(prog: str) -> OptionParser:
+    return OptionParser(
+        prog,
+        "Build the engine of a model, or find it built, and try it out. Takes minutes.",
+        (*_MODEL, "device", "compute_type", "beam_size", "audio_context", "max_cache_size"),
+    )
+
+
+def _build(_: Arguments, settings: Settings) -> int:
+    from ..backends.tensorrt import Engines, engine_cache, engine_spec, find_runtime, open_engine
+    from ..models import ensure_model
+    from .build import BuildDisplay
+
+    runtime = find_runtime(settings.device)
+    path = ensure_model(settings.model, settings)
+    spec = engine_spec(settings, settings.model, path, runtime)
+    engines = Engines(
+        spec, engine_cache(settings), lambda spec, folder: open_engine(settings, path, spec, folder)
+    )
+    display = BuildDisplay(f"the engine of {engines.label}")
+    try:
+        folder = engines.build(display.show)
+    finally:
+        display.close()
+    try:
+        engines.open(folder).close()
+    except EngineBrokenError:
+        engines.discard()
+        raise
+    print(folder)
+    return 0
+
+
+# -- list, remove --------------------------------------------------------------------------
+
+
+def _list_parser(prog: str) -> OptionParser:
+    parser = OptionParser(prog, "The engines that are built, the last used first.", _PLACES)
+    parser.add_argument("--json", action="store_true", help="one JSON array")
+    return parser
+
+
+def _list(arguments: Arguments, settings: Settings) -> int:
+    entries = _cache(settings).entries()
+    print(_as_json(entries) if arguments.json else _as_table(entries))
+    return 0
+
+
+def _remove_parser(prog: str) -> OptionParser:
+    parser = OptionParser(prog, "Delete engines.", _PLACES, "NAME... | all [flags]")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="from the list; all is all of it")
+    return parser
+
+
+def _remove(arguments: Arguments, settings: Settings) -> int:
+    cache = _cache(settings)
+    there = [entry.name for entry in cache.entries()]
+    wanted = there if arguments.names == ["all"] else list(dict.fromkeys(arguments.names))
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], there, n=1, cutoff=0.3)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ": engine list shows them"
+        raise SettingsError(f"there is no engine {unknown[0]}{hint}")
+    freed = 0
+    for name in wanted:
+        try:
+            freed += cache.discard(name)
+        except OSError as error:
+            raise SettingsError(
+                f"{cache.root / name} can't be removed: {error.strerror}"
+            ) from error
+    print(f"{len(wanted)} engines are removed, {_megabytes(freed)} are free")
+    return 0
+
+
+def _cache(settings: Settings) -> EngineCache:
+    from ..backends.tensorrt import engine_cache
+
+    return engine_cache(settings)
+
+
+def _as_json(entries: Sequence[Entry]) -> str:
+    told = [
+        {
+            "name": entry.name,
+            "model": entry.model,
+            "precision": entry.precision,
+            "tensorrt": entry.tensorrt,
+            "device": entry.device,
+            "size_bytes": entry.size_bytes,
+            "used": _when(entry.used),
+            "path": str(entry.path),
+        }
+        for entry in entries
+    ]
+    return json.dumps(told, ensure_ascii=False, indent=2)
+
+
+def _as_table(entries: Sequence[Entry]) -> str:
+    if not entries:
+        return "no engine is built yet"
+    head = ("MODEL", "GPU", "TENSORRT", "PRECISION", "SIZE", "LAST USED", "NAME")
+    rows = [head, *map(_row, entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    about = (entry.model, entry.device, entry.tensorrt, entry.precision)
+    return (*about, _megabytes(entry.size_bytes), _when(entry.used), entry.name)
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "?"
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"
+
+
+# -- export --------------------------------------------------------------------------------
+
+
+def _export_parser(prog: str) -> OptionParser:
+    parser = OptionParser(
+        prog,
+        "Write a model's graphs, which onnxruntime and TensorRT run: encoder.onnx, decoder.onnx, "
+        "and .data beside one that is large. Needs no GPU.",
+        (*_MODEL, "beam_size"),
+        "--output DIR [flags]",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for both")
+    parser.add_argument(
+        "--precision",
+        choices=("float16", "float32"),
+        default="float16",
+        help="of weights and activations (default: float16)",
+    )
+    return parser
+
+
+def _export(arguments: Arguments, settings: Settings) -> int:
+    from ..models import WEIGHTS, ensure_model
+    from .build import GRAPHS, BuildDisplay, BuildProgress, import_graphs
+    from .checkpoint import read
+
+    graphs = import_graphs()
+    checkpoint = read(ensure_model(settings.model, settings) / WEIGHTS)
+    output, started = arguments.output, time.monotonic()
+    display = BuildDisplay(f"exporting {settings.model}")
+
+    def show(fraction: float) -> None:
+        display.show(BuildProgress(GRAPHS, fraction, time.monotonic() - started))
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        # Aside first: what is there already is not lost to a failure.
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
+            precision = cast("Precision", arguments.precision)
+            graphs.write_graphs(checkpoint, Path(aside), precision, settings.beam_size or 1, show)
+            written = sorted(Path(aside).iterdir())
+            for file in written:
+                file.replace(output / file.name)
+    except OSError as error:
+        raise SettingsError(f"--output {output}: {error.strerror or error}") from error
+    finally:
+        display.close()
+    for file in written:
+        print(output / file.name)
+    return 0
+
+
+# -- selftest ------------------------------------------------------------------------------
+
+
+def _selftest_parser(prog: str) -> OptionParser:
+    from . import selftest
+
+    parser = OptionParser(
+        prog,
+        "Compare an engine with CTranslate2 on this machine: texts, log-probabilities, times, "
+        "memory. The report is made to be pasted into an issue.",
+        (*_MODEL, "device", "beam_size", "cpu_threads", "max_cache_size"),
+    )
+    selftest.add_arguments(parser)
+    return parser
+
+
+def _selftest(arguments: Arguments, settings: Settings) -> int:
+    from . import selftest
+
+    return selftest.run(arguments, settings)
+
+
+_ACTIONS: dict[str, tuple[Callable[[str], OptionParser], Callable[[Arguments, Settings], int]]] = {
+    "build": (_build_parser, _build),
+    "list": (_list_parser, _list),
+    "remove": (_remove_parser, _remove),
+    "export": (_export_parser, _export),
+    "selftest": (_selftest_parser, _selftest),
+}
