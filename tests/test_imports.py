@@ -9,6 +9,7 @@ import pytest
 
 RUNTIMES = ("ctranslate2", "faster_whisper", "onnxruntime", "onnx", "tensorrt", "torch")
 HUB = ("huggingface_hub", "av", "tqdm")
+WEB = ("aiohttp", "prometheus_client")
 
 MUST_NOT_LOAD = {
     "wyoming_whisper.errors": ("numpy", "wyoming", "asyncio"),
@@ -16,7 +17,8 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.__main__": ("numpy", "wyoming.", *RUNTIMES, *HUB),
     "wyoming_whisper.transcriber": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.handler": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
-    "wyoming_whisper.server": ("wyoming_whisper.backends", "zeroconf", *RUNTIMES, *HUB),
+    "wyoming_whisper.server": ("wyoming_whisper.backends", "zeroconf", *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.web.app": ("wyoming_whisper.backends", "wyoming_whisper.server", *RUNTIMES),
     "wyoming_whisper.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
     "wyoming_whisper.supervisor": ("asyncio", "wyoming.", "numpy"),
     "wyoming_whisper.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),

@@ -162,7 +162,8 @@ class Handler:
         names = [*(transcribe.transcript_names or ()), *(transcribe.transcript_terms or ())]
         if not all(isinstance(name, str) for name in names):
             raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
-        options = TranscribeOptions(self._language(transcribe.language), tuple(names))
+        language = requested_language(transcribe.language, self._service.language)
+        options = TranscribeOptions(language, tuple(names))
         self._request = Request(options, transcribe.context)
 
     async def _on_audio_start(self, event: Event) -> None:
@@ -200,22 +201,6 @@ class Handler:
         while not self._waiting.empty():
             if item := self._waiting.get_nowait():
                 item[0].drop()
-
-    def _language(self, wanted: str | None) -> str | None:
-        """Return Whisper's code for what the client named, the server's own if it named none."""
-        if not wanted:
-            return self._service.language
-        if not isinstance(wanted, str):
-            raise ProtocolError("language must be a string")
-        if wanted == "auto":
-            return None
-        code = language_code(wanted)
-        if code is None:
-            raise UnknownLanguageError(
-                f"Whisper does not know the language {wanted[:50]!r}; "
-                f"it knows {', '.join(sorted(LANGUAGES))}"
-            )
-        return code
 
     def _leave_when_drained(self) -> None:
         busy = self._unanswered or self._utterance is not None
@@ -257,6 +242,26 @@ class Handler:
             await asyncio.wait({self._reading})
         while await self._reader.read(DISCARD_BYTES):
             pass
+
+
+def requested_language(wanted: str | None, default: str | None) -> str | None:
+    """Return Whisper's code for what a client named, `default` if it named none.
+
+    Raises ProtocolError, UnknownLanguageError.
+    """
+    if not wanted:
+        return default
+    if not isinstance(wanted, str):
+        raise ProtocolError("language must be a string")
+    if wanted == "auto":
+        return None
+    code = language_code(wanted)
+    if code is None:
+        raise UnknownLanguageError(
+            f"Whisper does not know the language {wanted[:50]!r}; "
+            f"it knows {', '.join(sorted(LANGUAGES))}"
+        )
+    return code
 
 
 def _ended_well(task: asyncio.Task[None]) -> bool:

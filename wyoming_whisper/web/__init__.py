@@ -1,0 +1,110 @@
+"""The web page: what the server does, its last answers, a place to try it; health and metrics.
+
+A guest in the server's event loop: it starts after the Wyoming port listens, what it needs is
+imported on a thread, and no later failure of it is one of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..errors import SettingsError
+
+if TYPE_CHECKING:
+    from aiohttp.web import AppRunner
+
+    from ..settings import Settings
+    from .app import Host
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 64
+"""At once; a browser keeps six. Those beyond are closed unheard."""
+
+CLOSE_SECONDS = 1.0
+"""For requests under way when the server stops, which has had its own time for that."""
+
+
+@contextlib.asynccontextmanager
+async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
+    """Serve the page at settings.http_port while the block runs; do nothing if that is 0.
+
+    Raises SettingsError when the port can't be had.
+    """
+    if not settings.http_port:
+        yield
+        return
+    page = _Page(host, settings)
+    server = await page.bind()
+    opening = asyncio.create_task(page.open(server))
+    try:
+        yield
+    finally:
+        server.close()
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        await page.close()
+
+
+class _Page:
+    """The port, and the application behind it once that is imported."""
+
+    def __init__(self, host: Host, settings: Settings) -> None:
+        self._host = host
+        self._settings = settings
+        self._runner: AppRunner | None = None
+
+    async def bind(self) -> asyncio.Server:
+        """Take the port, but don't listen yet: there is nobody to answer."""
+        parts = urlsplit(self._settings.uri)
+        address = parts.hostname if parts.scheme == "tcp" else "127.0.0.1"
+        port = self._settings.http_port
+        everywhere = address in ("", "::")  # asyncio would take "::" for IPv6 alone
+        try:
+            return await asyncio.get_running_loop().create_server(
+                self._connection, None if everywhere else address, port, start_serving=False
+            )
+        except OSError as error:
+            raise SettingsError(
+                f"--http-port {port} can't be used for the page: {error}"
+            ) from error
+
+    async def open(self, server: asyncio.Server) -> None:
+        """Import what is needed, then listen."""
+        try:
+            app = await asyncio.to_thread(importlib.import_module, f"{__name__}.app")
+            self._runner = await app.start(self._host, self._settings, CLOSE_SECONDS)
+            await server.start_serving()
+        except Exception:
+            _LOGGER.exception("there is no web page; everything else works")
+            server.close()
+            return
+        for listener in server.sockets:
+            _LOGGER.info("the web page is at http://%s/", _shown(listener.getsockname()))
+
+    async def close(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+
+    def _connection(self) -> asyncio.Protocol:
+        server = self._runner.server if self._runner else None
+        if server is None or len(server.connections) >= MAX_CONNECTIONS:
+            return _Closed()
+        return server()
+
+
+class _Closed(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()
+
+
+def _shown(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,302 @@
+"""The pages behind the port, and who may have them.
+
+Everything is answered from memory, but for a clip to try, which goes the way of any command. A
+browser is a deputy easily confused, so: only known names of this machine are answered to (a page
+elsewhere may have pointed its own at us), and only our own page can send a clip, since others may
+not set its header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiohttp import ETag, web
+from wyoming.audio import AudioChunk
+
+from .. import __version__
+from ..errors import AudioError, SettingsError, WyomingWhisperError
+from ..handler import requested_language
+from ..status import ANSWERING, Answer, Status
+from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
+from ..utterance import Utterance, Workshop
+from .metrics import Metrics
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+MAX_CLIP_SECONDS = 60
+MAX_CLIP_BYTES = 2 * SAMPLE_RATE * MAX_CLIP_SECONDS
+MAX_CLIPS = 2
+"""Being heard at once."""
+UPLOAD_SECONDS = 30.0
+"""For a clip to arrive."""
+
+INGRESS = ipaddress.ip_address("172.30.32.2")
+"""Home Assistant's Supervisor: it shows the page under its own names, to whom it let in."""
+
+LOCAL_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
+"""Of names that nobody can own on the internet."""
+
+CLIP_HEADER = "X-Wyoming-Whisper"
+"""A browser lets no other site send it."""
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+    "Server": "wyoming-whisper",
+}
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Host(Workshop, Protocol):
+    """What the page needs of its server."""
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+    @property
+    def language(self) -> str | None:
+        """Whisper's code used where none is named; None detects."""
+
+
+async def start(host: Host, settings: Settings, close_seconds: float) -> web.AppRunner:
+    """Return the application, ready for connections."""
+    site = await asyncio.to_thread(_Site, host, settings)  # it reads the page's files
+    runner = web.AppRunner(
+        site.application(),
+        access_log=None,
+        handler_cancellation=True,  # a clip whose sender has gone is dropped
+        shutdown_timeout=close_seconds,
+    )
+    await runner.setup()
+    return runner
+
+
+@dataclass(frozen=True)
+class _File:
+    body: bytes
+    content_type: str
+
+
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+
+
+def _read_files() -> dict[str, _File]:
+    folder = Path(__file__).parent / "page"
+    return {file.name: _File(file.read_bytes(), _TYPES[file.suffix]) for file in folder.iterdir()}
+
+
+class _Site:
+    def __init__(self, host: Host, settings: Settings) -> None:
+        self._host = host
+        self._settings = settings
+        self._allowed = [ipaddress.ip_network(network) for network in settings.http_allow]
+        self._names = {"localhost", socket.gethostname().lower(), *settings.http_names}
+        self._files = _read_files()
+        self._etag = secrets.token_hex(8)  # with the revision: other than before a restart
+        self._n_clips = 0
+        self._model = _shown_model(settings.model)
+        self._metrics = Metrics(host.status, self._model)
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard], client_max_size=MAX_CLIP_BYTES)
+        app.on_response_prepare.append(_add_headers)
+        app.router.add_get("/", self._file("index.html"))
+        for name in self._files:
+            app.router.add_get(f"/{name}", self._file(name))
+        app.router.add_get("/state", self._state)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._scrape)
+        app.router.add_post("/transcribe", self._transcribe)
+        return app
+
+    # Who may have anything.
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        peer = _address(request.remote)
+        if not self._may_see(peer):
+            raise web.HTTPForbidden(text=f"{request.remote} is not among those in --http-allow")
+        name = request.headers.get("Host", "")
+        if peer != INGRESS and not self._is_our_name(name):
+            raise web.HTTPForbidden(
+                text=f"{name[:80]!r} is no known name of this server: open the page by its "
+                "address, or give the name to --http-names"
+            )
+        return await handler(request)
+
+    def _may_see(self, peer: _Address | None) -> bool:
+        if not self._allowed or peer is None:
+            return not self._allowed
+        return peer.is_loopback or any(peer in network for network in self._allowed)
+
+    def _is_our_name(self, host: str) -> bool:
+        name = _without_port(host)
+        is_local = "." not in name or name.endswith(LOCAL_SUFFIXES)
+        return is_local or name in self._names or _address(name) is not None
+
+    # What there is.
+
+    def _file(self, name: str) -> _Handler:
+        file = self._files[name]
+
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(body=file.body, content_type=file.content_type, charset="utf-8")
+
+        return answer
+
+    async def _state(self, request: web.Request) -> web.Response:
+        """Everything that the page shows; nothing when it hasn't changed."""
+        etag = f"{self._etag}-{self._host.status.revision}"
+        if ETag(etag) in (request.if_none_match or ()):
+            response = web.Response(status=304)
+        else:
+            response = _json(self._shown_state())
+        response.etag = etag
+        return response
+
+    def _shown_state(self) -> dict[str, Any]:
+        status = self._host.status
+        return {
+            "version": __version__,
+            "model": self._model,
+            "language": self._host.language,
+            "answering": status.state.phase in ANSWERING,
+            "text_shown": self._settings.http_text,
+            "max_clip_seconds": MAX_CLIP_SECONDS,
+            **asdict(status.state),
+            "answers": [_shown_answer(answer) for answer in reversed(status.answers)],
+        }
+
+    async def _health(self, _: web.Request) -> web.Response:
+        """200 when a command is answered now, else 503 and why it isn't."""
+        state = self._host.status.state
+        is_well = state.phase in ANSWERING and not self._host.stopping
+        told = {
+            "ok": is_well,
+            "phase": "stopping" if self._host.stopping else state.phase,
+            "reason": "" if is_well else state.detail or state.phase,
+            "version": __version__,
+            "model": self._model,
+            "backend": state.backend,
+            "why": state.why,
+            "description": state.description,
+        }
+        return _json(told, status=200 if is_well else 503)
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.expose(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    # A clip to try.
+
+    async def _transcribe(self, request: web.Request) -> web.Response:
+        """Hear a clip: the body is 16-bit little-endian PCM, mono, SAMPLE_RATE."""
+        if CLIP_HEADER not in request.headers:
+            raise web.HTTPForbidden(text=f"a clip must come with the header {CLIP_HEADER}: 1")
+        if self._host.stopping:
+            return _failed("the server is shutting down", "stopping", 503)
+        if self._n_clips >= MAX_CLIPS:
+            return _failed("other clips are being heard; try again in a moment", "busy", 503)
+        self._n_clips += 1
+        try:
+            return await self._hear(request)
+        except WyomingWhisperError as error:
+            return _failed(str(error), error.code, 400 if isinstance(error, _FAULTS) else 503)
+        finally:
+            self._n_clips -= 1
+
+    async def _hear(self, request: web.Request) -> web.Response:
+        language = requested_language(request.query.get("language"), self._host.language)
+        clip = AudioChunk(SAMPLE_RATE, 2, 1, await _body(request))
+        utterance = Utterance(self._host, TranscribeOptions(language))
+        try:
+            await asyncio.to_thread(utterance.add, clip)
+            transcription = await utterance.transcription()
+        finally:
+            utterance.drop()
+        return _json(transcription_to_dict(transcription))
+
+
+_FAULTS = (AudioError, SettingsError, ValueError)
+"""Of the one who asks; UnknownLanguageError is a ValueError."""
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await asyncio.wait_for(request.read(), UPLOAD_SECONDS)
+    except web.HTTPRequestEntityTooLarge:
+        raise AudioError(f"a clip may last {MAX_CLIP_SECONDS} seconds at most") from None
+    except asyncio.TimeoutError:
+        raise AudioError(f"the clip did not arrive within {UPLOAD_SECONDS:.0f} seconds") from None
+
+
+# -- small things --------------------------------------------------------------------------
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _address(text: str | None) -> _Address | None:
+    """Return an address, None for what is none; ::ffff:192.0.2.1 is 192.0.2.1."""
+    try:
+        address = ipaddress.ip_address((text or "").partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].rstrip(".").lower()
+
+
+def _shown_model(model: str) -> str:
+    """Return the name; of a folder only the last part, which is nobody's business to know more."""
+    return Path(model).name if Path(model).is_absolute() else model
+
+
+def _shown_answer(answer: Answer) -> dict[str, Any]:
+    told = asdict(answer)
+    told["stages"] = {name: round(seconds, 4) for name, seconds in answer.stages.items()}
+    for name in ("seconds", "waited", "confidence"):
+        if told[name] is not None:
+            told[name] = round(told[name], 4)
+    return told
+
+
+def _json(told: Mapping[str, Any], status: int = 200) -> web.Response:
+    text = json.dumps(told, ensure_ascii=False)
+    return web.Response(text=text, content_type="application/json", status=status)
+
+
+def _failed(error: str, code: str, status: int) -> web.Response:
+    return _json({"error": error, "code": code}, status)
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)

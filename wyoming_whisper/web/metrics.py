@@ -1,0 +1,78 @@
+"""What Prometheus asks for."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from .. import __version__
+from ..status import ANSWERING, Answer, State, Status
+
+PREFIX = "wyoming_whisper"
+
+AFTER_SPEECH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
+STAGE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Seconds."""
+
+
+class Metrics:
+    """Counts answers from now on; nothing of what was said."""
+
+    def __init__(self, status: Status, model: str) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._model = model
+        self._answers = self._counter("answers", "Utterances answered, by outcome", ("outcome",))
+        self._errors = self._counter("errors", "Utterances that failed, by code", ("code",))
+        self._early = self._counter("early_answers", "Answers begun before the audio ended")
+        self._audio = self._counter("audio_seconds", "Seconds of audio received")
+        self._waited = self._histogram(
+            "after_speech_seconds", "From the end of the audio to the answer", AFTER_SPEECH_BUCKETS
+        )
+        self._stages = self._histogram(
+            "stage_seconds", "Time of a transcription by stage", STAGE_BUCKETS, ("stage",)
+        )
+        self._ready = self._gauge("ready", "Whether commands are answered now")
+        self._done = self._gauge("build_fraction", "How much of an engine is built, 0 to 1")
+        self._info = self._gauge(
+            "info", "What runs, as labels", ("version", "model", "backend", "description")
+        )
+        self._take_state(status.state)
+        status.on_state(self._take_state)
+        status.on_answer(self._take_answer)
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their content type, in a format that `accept` names."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def _counter(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"{PREFIX}_{name}", about, labels, registry=self._registry)
+
+    def _gauge(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", about, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, about: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histogram:
+        return Histogram(
+            f"{PREFIX}_{name}", about, labels, buckets=buckets, registry=self._registry
+        )
+
+    def _take_state(self, state: State) -> None:
+        self._ready.set(state.phase in ANSWERING)
+        self._done.set(state.building_fraction or 0)
+        self._info.clear()  # what ran before is gone
+        self._info.labels(__version__, self._model, state.backend or "", state.description).set(1)
+
+    def _take_answer(self, answer: Answer) -> None:
+        self._answers.labels(answer.outcome).inc()
+        self._audio.inc(answer.seconds)
+        if answer.outcome == "failed":
+            self._errors.labels(answer.code).inc()
+            return
+        self._waited.observe(answer.waited)
+        if answer.early:
+            self._early.inc()
+        for stage, seconds in answer.stages.items():
+            self._stages.labels(stage).observe(seconds)
