@@ -592,6 +592,10 @@ class _Compiler:
         if request.precision == "float32":
             config.clear_flag(trt.BuilderFlag.TF32)
         config.set_tactic_sources(self._tactic_sources(config))
+        features = trt.PreviewFeature
+        if hasattr(features, "PROFILE_SHARING_0806"):
+            # Each CUDA graph has a context, all of one profile. TensorRT 10 has this on by itself.
+            config.set_preview_feature(features.PROFILE_SHARING_0806, True)
         if hasattr(trt, "IProgressMonitor"):
             config.progress_monitor = _progress_monitor(trt, self._report.fraction)
         return config
