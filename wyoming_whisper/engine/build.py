@@ -629,6 +629,8 @@ class _Compiler:
         if self._request.precision == "float16":
             config.set_flag(trt.BuilderFlag.FP16)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        # Two contexts of one profile, which the CUDA graphs need; later ones always can.
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
         exact = [getattr(trt.LayerType, name) for name in EXACT if hasattr(trt.LayerType, name)]
         for i in range(network.num_layers):
             layer = network.get_layer(i)
@@ -650,13 +652,16 @@ class _Compiler:
 
     def _write_timings(self, timings: Any) -> None:
         file = Path(self._request.timing_cache)
-        file.parent.mkdir(parents=True, exist_ok=True)
         aside = file.with_name(f".{file.name}.{os.getpid()}")
-        with aside.open("wb") as stream:
-            stream.write(timings.serialize())
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as stream:
+                stream.write(timings.serialize())
+                stream.flush()
+                os.fsync(stream.fileno())
+            aside.replace(file)
+        except OSError as error:  # the next build takes longer, nothing else
+            self._report.say(log=f"the timings are lost: {error}")
 
     def _reason(self) -> str:
         return self._log.errors[-1] if self._log.errors else "it gives no reason"

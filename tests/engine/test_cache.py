@@ -1,0 +1,373 @@
+"""The cache of engines: what is found, what is not, and what a kill or a full disk leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wyoming_whisper.engine.cache import SIDECAR, EngineCache, EngineKey, weights_hash
+from wyoming_whisper.errors import EngineBuildError
+
+KEY = EngineKey(
+    weights="a" * 64,
+    precision="float16",
+    beam_size=1,
+    max_batch=5,
+    profiles=("200-1000", "1000-3000"),
+    graph_schema=1,
+    optimization_level=3,
+    tactic_sources=(),
+    tensorrt="10.3.0",
+    compute_capability="8.7",
+    device="Orin",
+)
+OTHER = {
+    "weights": "b" * 64,
+    "precision": "float32",
+    "beam_size": 5,
+    "max_batch": 6,
+    "profiles": ("200-3000",),
+    "graph_schema": 2,
+    "optimization_level": 5,
+    "tactic_sources": ("CUDNN",),
+    "tensorrt": "10.3.1",
+    "compute_capability": "8.6",
+    "device": "Orin Nano",
+}
+PLAN = b"plan" * 1000
+TIMEOUT_SECONDS = 30.0
+
+
+def fill(folder: Path) -> None:
+    (folder / "encoder.plan").write_bytes(PLAN)
+    (folder / "decoder.plan").write_bytes(PLAN[::-1])
+    (folder / "engine.json").write_text("{}")
+
+
+def never(_: Path) -> None:
+    raise AssertionError("it was built again")
+
+
+def cache_at(tmp_path: Path, max_bytes: int = 10**9) -> EngineCache:
+    return EngineCache(tmp_path / "engines", max_bytes)
+
+
+def left_over(cache: EngineCache) -> list[str]:
+    """Return what lies beside the entries."""
+    return [path.name for path in cache.root.iterdir() if path.name.startswith((".b", ".t"))]
+
+
+def test_what_was_built_is_found_and_not_built_again(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    assert cache.find(KEY) is None
+    folder = cache.ensure(KEY, fill, "base")
+    assert (folder / "encoder.plan").read_bytes() == PLAN
+    assert cache.find(KEY) == folder
+    assert cache_at(tmp_path).ensure(KEY, never) == folder
+    assert left_over(cache) == []
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(EngineKey)])
+def test_an_engine_for_anything_else_is_another(tmp_path: Path, field: str) -> None:
+    cache = cache_at(tmp_path)
+    cache.ensure(KEY, fill)
+    other = dataclasses.replace(KEY, **{field: OTHER[field]})  # type: ignore[arg-type]
+    assert other.name != KEY.name
+    assert cache.find(other) is None
+
+
+def test_names_say_what_an_engine_is_for() -> None:
+    key = dataclasses.replace(KEY, device="NVIDIA GeForce RTX 3060 / Ti", compute_capability="8.6")
+    assert key.name.startswith("nvidia-geforce-rtx-3060-ti-sm86-trt10.3.0-float16-")
+    assert dataclasses.replace(KEY, device="..").name.startswith("unknown-")
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def foreign(file: Path) -> None:
+    """The right files, of another key: a folder that was copied or renamed by hand."""
+    sidecar = file.parent / SIDECAR
+    content = json.loads(sidecar.read_text())
+    content["key"]["tensorrt"] = "8.6.1"
+    sidecar.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (cut, "encoder.plan"),
+        (flip, "decoder.plan"),
+        (flip, "engine.json"),
+        (Path.unlink, "decoder.plan"),
+        (Path.unlink, SIDECAR),
+        (cut, SIDECAR),
+        (lambda file: file.write_text("[]"), SIDECAR),
+        (lambda file: file.write_text('{"key": 3, "files": 4}'), SIDECAR),
+        (lambda file: file.write_bytes(b"\xff" * 3_000_000), SIDECAR),
+        (foreign, "encoder.plan"),
+    ],
+)
+def test_a_damaged_or_foreign_entry_is_moved_away_and_built_once_more(
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cache = cache_at(tmp_path)
+    folder = cache.ensure(KEY, fill)
+    damage(folder / name)
+    builds: list[Path] = []
+
+    def rebuild(aside: Path) -> None:
+        builds.append(aside)
+        fill(aside)
+
+    assert cache.ensure(KEY, rebuild) == folder
+    assert len(builds) == 1
+    assert (folder / "encoder.plan").read_bytes() == PLAN
+    assert "of no use" in caplog.text
+    assert cache.ensure(KEY, never) == folder
+    assert left_over(cache) == []
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+
+    def fail(folder: Path) -> None:
+        fill(folder)
+        raise EngineBuildError("no")
+
+    with pytest.raises(EngineBuildError, match="no"):
+        cache.ensure(KEY, fail)
+    assert cache.find(KEY) is None
+    assert left_over(cache) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "engines").write_text("a file")
+    with pytest.raises(EngineBuildError, match=f"{tmp_path}/engines"):
+        cache_at(tmp_path).ensure(KEY, fill)
+
+
+def test_a_disk_that_is_full_is_one_sentence(tmp_path: Path) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(EngineBuildError, match="No space left on device"):
+        cache_at(tmp_path).ensure(KEY, full)
+
+
+# -- several processes ---------------------------------------------------------------------
+
+BUILDER = """
+    import sys, time
+    from pathlib import Path
+    from tests.engine.test_cache import KEY, cache_at, fill
+
+    root, marks = Path(sys.argv[1]), Path(sys.argv[2])
+
+    def build(folder):
+        (marks / str(time.monotonic_ns())).touch()
+        (folder / "encoder.plan").write_bytes(b"half")
+        print("building", flush=True)
+        while not (marks / "go").exists():
+            time.sleep(0.01)
+        fill(folder)
+
+    print("found", cache_at(root).ensure(KEY, build), flush=True)
+"""
+
+
+def builder(root: Path, marks: Path) -> subprocess.Popen[str]:
+    marks.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(BUILDER), str(root), str(marks)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0
+    return out
+
+
+def test_of_two_builders_one_builds_and_the_other_waits(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    first = builder(tmp_path, marks)
+    assert line_of(first) == "building"
+    second = builder(tmp_path, marks)
+    (marks / "go").touch()
+    assert ended(first).split()[-1] == ended(second).split()[-1]
+    assert len(list(marks.iterdir())) == 2  # "go", and one build
+    assert left_over(cache_at(tmp_path)) == []
+
+
+def test_a_builder_killed_in_the_middle_leaves_a_cache_that_works(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    killed = builder(tmp_path, marks)
+    assert line_of(killed) == "building"
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=TIMEOUT_SECONDS)
+    cache = cache_at(tmp_path)
+    assert left_over(cache) != []
+    assert cache.find(KEY) is None
+    assert cache.entries() == []
+    folder = cache.ensure(KEY, fill)
+    assert (folder / "encoder.plan").read_bytes() == PLAN
+    assert left_over(cache) == []
+
+
+def test_what_a_killed_builder_of_another_engine_left_is_swept(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    killed = builder(tmp_path, marks)
+    assert line_of(killed) == "building"
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=TIMEOUT_SECONDS)
+    cache = cache_at(tmp_path)
+    cache.ensure(dataclasses.replace(KEY, precision="float32"), fill)
+    assert left_over(cache) == []
+
+
+def test_a_living_builders_folder_is_not_swept(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    living = builder(tmp_path, marks)
+    assert line_of(living) == "building"
+    cache = cache_at(tmp_path)
+    cache.ensure(dataclasses.replace(KEY, precision="float32"), fill)
+    (marks / "go").touch()
+    ended(living)
+    assert cache.find(KEY) is not None
+
+
+def test_the_wait_for_another_builder_can_be_ended(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    other = builder(tmp_path, marks)
+    assert line_of(other) == "building"
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(EngineBuildError, match="stopped"):
+        cache_at(tmp_path).ensure(KEY, never, stop=stop)
+    (marks / "go").touch()
+    ended(other)
+
+
+# -- room ----------------------------------------------------------------------------------
+
+
+def built(cache: EngineCache, used: float, **changes: object) -> EngineKey:
+    """Put an entry into the cache that was last used so many seconds after the epoch."""
+    key = dataclasses.replace(KEY, **changes)  # type: ignore[arg-type]
+    folder = EngineCache(cache.root, 10**9).ensure(key, fill)
+    os.utime(folder / SIDECAR, (used, used))
+    return key
+
+
+def size_of_one(tmp_path: Path) -> int:
+    cache = EngineCache(tmp_path / "one", 10**9)
+    cache.ensure(KEY, fill)
+    return cache.entries()[0].size_bytes
+
+
+def test_the_longest_unused_go_first_but_never_the_one_in_use(tmp_path: Path) -> None:
+    one = size_of_one(tmp_path)
+    cache = cache_at(tmp_path, max_bytes=2 * one + 100)
+    old = built(cache, 1000, weights="1" * 64)
+    new = built(cache, 3000, weights="3" * 64)
+    middle = built(cache, 2000, weights="2" * 64)
+    cache.tidy(keep=old.name)
+    assert [cache.find(key) is not None for key in (old, middle, new)] == [True, False, True]
+    tight = cache_at(tmp_path, max_bytes=0)
+    tight.tidy(keep=old.name)
+    assert [entry.name for entry in tight.entries()] == [old.name]
+
+
+def test_engines_of_another_tensorrt_or_gpu_go_before_all_others(tmp_path: Path) -> None:
+    one = size_of_one(tmp_path)
+    cache = cache_at(tmp_path, max_bytes=2 * one + 100)
+    in_use = built(cache, 100)
+    ours = built(cache, 200, weights="1" * 64)
+    before_the_update = built(cache, 9000, tensorrt="8.6.1")
+    cache.tidy(keep=in_use.name)
+    assert cache.find(ours) is not None
+    assert cache.find(before_the_update) is None
+
+
+def test_what_fits_is_kept_whatever_it_is(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    keys = [built(cache, 100 * i, weights=str(i) * 64) for i in range(3)]
+    cache.tidy(keep=keys[0].name)
+    assert all(cache.find(key) for key in keys)
+
+
+def test_use_makes_an_engine_young(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    key = built(cache, 1000)
+    before = time.time() - 5
+    assert cache.find(key)
+    assert cache.entries()[0].used > before
+
+
+def test_entries_tell_what_they_are(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    cache.ensure(KEY, fill, "base")
+    (entry,) = cache.entries()
+    assert (entry.model, entry.precision, entry.tensorrt, entry.device) == (
+        *("base", "float16", "10.3.0"),
+        "Orin",
+    )
+    assert entry.size_bytes >= 2 * len(PLAN)
+    (cache.root / "junk").mkdir()
+    junk = next(entry for entry in cache.entries() if entry.name == "junk")
+    assert (junk.model, junk.device) == ("?", "?")
+    assert cache.discard("junk") == 0
+    assert [entry.name for entry in cache.entries()] == [KEY.name]
+
+
+def test_timings_are_of_one_tensorrt_and_one_gpu(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    files = {cache.timing_cache(*what) for what in [("10.3", "a"), ("10.4", "a"), ("10.3", "b")]}
+    assert len(files) == 3
+    assert cache.entries() == []
+
+
+# -- hashes --------------------------------------------------------------------------------
+
+
+def test_the_hash_of_weights_is_their_sha256(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert weights_hash(tmp_path / "model.bin") == expected
+
+
+def test_in_the_hubs_cache_the_hash_is_the_blobs_name(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / ("c" * 64)).write_bytes(b"three gigabytes")
+    (tmp_path / "model.bin").symlink_to(tmp_path / "blobs" / ("c" * 64))
+    assert weights_hash(tmp_path / "model.bin") == "c" * 64
