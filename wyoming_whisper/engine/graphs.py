@@ -36,7 +36,9 @@ HIDDEN = -1e4  # added to the scores of slots ahead: exp of it is 0, and float16
 LAYER_NORM_EPSILON = 1e-5
 CROSS_KEY_VALUE = "/attention/linear_1/"
 
-MAX_MODEL_BYTES = 1_500_000_000  # protobuf allows 2 GiB; the nodes and TensorRT's copies need some
+MAX_MODEL_BYTES = 500_000_000
+"""Of weights in the graph's own file. Python and the runtime's parser hold that several times over,
+which an 8 GB Jetson feels with medium; above 2 GiB protobuf refuses it."""
 ALIGNMENT = 4096  # of tensors beside the model, so that a runtime can map them
 
 Precision = Literal["float16", "float32"]
