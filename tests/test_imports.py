@@ -11,6 +11,8 @@ RUNTIMES = ("ctranslate2", "faster_whisper", "onnxruntime", "onnx", "tensorrt", 
 HUB = ("huggingface_hub", "av", "tqdm")
 WEB = ("aiohttp", "prometheus_client")
 
+OTHER_HALVES = ("wyoming_whisper.whisper", "wyoming_whisper.backends", "wyoming_whisper.server")
+
 MUST_NOT_LOAD = {
     "wyoming_whisper.errors": ("numpy", "wyoming", "asyncio"),
     "wyoming_whisper.settings": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
@@ -35,6 +37,15 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
+    "wyoming_whisper.engine.checkpoint": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.graphs": (
+        "wyoming.",
+        "asyncio",
+        *OTHER_HALVES,
+        *HUB,
+        *(runtime for runtime in RUNTIMES if runtime != "onnx"),
+    ),
+    "wyoming_whisper.engine.session": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.backends.pipeline": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
     "wyoming_whisper.backends.faster_whisper": ("wyoming.", "wyoming_whisper.server", *RUNTIMES),
 }
