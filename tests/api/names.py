@@ -2,13 +2,17 @@
 
 The source is walked as it would run on that version: a branch behind a `hasattr` that is false
 there is left out, whatever stands between (names for it, `not`, `and`, `or`, a small function that
-returns it, `if not hasattr(...): return`). What is reached is looked up three ways:
+returns it, `if not hasattr(...): return`, `getattr(..., None)` compared with None). What is reached
+is looked up three ways:
 
 - `trt.A.B`, also through a local name for it: must exist;
 - members of what the signatures say it is (`runtime.deserialize_cuda_engine(...)` is an
   ICudaEngine): must exist in that class, and a call must fit one of its signatures;
 - members of anything else, such as a parameter: if any version's TensorRT has the name, this
-  version must have it in some class; if none has it, our own code, Python's or numpy's must.
+  version must have it in some class; and what is neither there nor in our own code, Python's or
+  numpy's must not look like one of TensorRT's.
+
+Private functions that only unreached code of their module calls are not reached either.
 """
 
 from __future__ import annotations
@@ -16,17 +20,19 @@ from __future__ import annotations
 import ast
 import builtins
 import ctypes
+import difflib
 import importlib
 import json
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-MODULE_NAMES = ("trt", "_trt", "tensorrt")
+MODULE_NAMES = ("trt", "tensorrt")
+MODULE_ATTRIBUTES = ("trt", "_trt")
+ALIKE = 0.85  # of difflib's ratio: a name so near to one of TensorRT's is a slip
 
 Members = Mapping[str, Sequence[str]]
 
@@ -54,7 +60,7 @@ class Value:
     """What an expression is, as far as that is known."""
 
     kind: str
-    """module, class, instance, method or answer (of a probe)."""
+    """module, class, instance, method, answer (of a probe) or none (of a getattr)."""
     name: str = ""
     member: str = ""
     answer: bool = False
@@ -124,6 +130,8 @@ class Walker(ast.NodeVisitor):
         self._scopes: list[dict[str, Value]] = [{}]
         self._attributes: dict[str, Value] = {}
         self._functions: dict[str, ast.expr] = {}
+        self._uncalled: set[str] = set()
+        """Private functions that the module calls, but not in what was reached so far."""
 
     def walk(self, source: str) -> Found:
         tree = ast.parse(source)
@@ -132,8 +140,11 @@ class Walker(ast.NodeVisitor):
                 body = [n for n in node.body if not _is_docstring(n)]
                 if len(body) == 1 and isinstance(body[0], ast.Return) and body[0].value:
                     self._functions[node.name] = body[0].value
-        # Twice: what a method stores in self is known to the methods above it, too.
-        for _ in range(2):
+        self._uncalled = _referenced(tree) & _private_functions(tree)
+        # Again and again: what a method stores in self is known to the methods above it, too, and
+        # what is called is walked the next time.
+        before: object = None
+        while before != (before := (set(self._uncalled), dict(self._attributes))):
             self.found = Found()
             self._block(tree.body)
         return self.found
@@ -165,7 +176,12 @@ class Walker(ast.NodeVisitor):
                     if isinstance(child, ast.AST):
                         self.visit(child)
 
+    def visit_Name(self, node: ast.Name) -> None:
+        self._uncalled.discard(node.id)
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        if node.name in self._uncalled:
+            return
         scope: dict[str, Value] = {}
         given = node.args
         for argument in [*given.posonlyargs, *given.args, *given.kwonlyargs]:
@@ -222,6 +238,7 @@ class Walker(ast.NodeVisitor):
     # -- names --
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
+        self._uncalled.discard(node.attr)
         self.visit(node.value)
         owner = self._value(node.value)
         name = node.attr
@@ -237,7 +254,9 @@ class Walker(ast.NodeVisitor):
         elif name in self._vocabulary:
             self._check(node, f"?.{name}", name in self._surface.members)
         else:
-            self.found.missing.add(f"line {node.lineno}: nobody knows .{name}")
+            for alike in difflib.get_close_matches(name, self._vocabulary, 1, ALIKE):
+                wrong = f"line {node.lineno}: nobody knows .{name}; TensorRT has {alike}"
+                self.found.missing.add(wrong)
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
@@ -269,7 +288,7 @@ class Walker(ast.NodeVisitor):
         return None if answer is None else Value("answer", answer=answer)
 
     def _member(self, node: ast.Attribute) -> Value | None:
-        if node.attr in MODULE_NAMES:
+        if node.attr in MODULE_ATTRIBUTES:
             return Value("module")
         if isinstance(node.value, ast.Name) and node.value.id == "self":
             return self._attributes.get(node.attr)
@@ -284,6 +303,8 @@ class Walker(ast.NodeVisitor):
         answer = self._answer(node)
         if answer is not None:
             return Value("answer", answer=answer)
+        if isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            return self._got(node.args)
         called = self._value(node.func)
         if called and called.kind == "class":
             return Value("instance", called.name)
@@ -303,6 +324,16 @@ class Walker(ast.NodeVisitor):
         known = value is not None and value.kind == "class"
         return Value("instance", value.name) if value and known else Value("unknown")
 
+    def _got(self, arguments: Sequence[ast.expr]) -> Value | None:
+        """`getattr(owner, "name", None)`: a class of the module, or None where it has none."""
+        owner, name = self._value(arguments[0]), arguments[1]
+        wanted = name.value if isinstance(name, ast.Constant) else None
+        if not owner or owner.kind != "module" or not isinstance(wanted, str):
+            return None
+        if self._surface.is_class(wanted):
+            return Value("class", wanted)
+        return Value("none") if wanted not in self._surface.names else None
+
     # -- probes --
 
     def _answer(self, node: ast.expr) -> bool | None:
@@ -310,6 +341,8 @@ class Walker(ast.NodeVisitor):
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             answer = self._answer(node.operand)
             return None if answer is None else not answer
+        if isinstance(node, ast.Compare):
+            return self._compared_with_none(node)
         if isinstance(node, ast.BoolOp):
             answers = [self._answer(value) for value in node.values]
             decisive = isinstance(node.op, ast.Or)
@@ -326,6 +359,15 @@ class Walker(ast.NodeVisitor):
             value = self._value(node)
             return value.answer if value and value.kind == "answer" else None
         return None
+
+    def _compared_with_none(self, node: ast.Compare) -> bool | None:
+        value, (right, operator) = self._value(node.left), (node.comparators[0], node.ops[0])
+        is_none = isinstance(right, ast.Constant) and right.value is None
+        if not is_none or value is None or value.kind not in ("none", "class"):
+            return None
+        if isinstance(operator, ast.Is):
+            return value.kind == "none"
+        return value.kind == "class" if isinstance(operator, ast.IsNot) else None
 
     def _has(self, owner: ast.expr, name: ast.expr) -> bool | None:
         if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
@@ -346,12 +388,17 @@ def _fits(call: ast.Call, signature: str) -> bool:
         return True
     inside = signature[1 : signature.rindex(") -> ")]
     wanted = [a for a in inside.split(", ") if a]
+    names = _argument_names(signature)
     if any(a.startswith("*") for a in wanted):
         return True
-    names = [a.rstrip("=") for a in wanted]
     given = set(names[: len(call.args)]) | {str(k.arg) for k in call.keywords}
     needed = {a for a in wanted if not a.endswith("=")}
     return len(call.args) <= len(names) and given <= set(names) and needed <= given
+
+
+def _argument_names(signature: str) -> list[str]:
+    inside = signature[1 : signature.rindex(") -> ")]
+    return [a.rstrip("=") for a in inside.split(", ") if a]
 
 
 def uses_tensorrt(source: str) -> bool:
@@ -359,11 +406,22 @@ def uses_tensorrt(source: str) -> bool:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             named = {alias.name.partition(".")[0] for alias in node.names}
-            if "tensorrt" in named or getattr(node, "module", None) == "tensorrt":
+            where = [node.module, node.level] if isinstance(node, ast.ImportFrom) else []
+            if where == ["tensorrt", 0] or (not where and "tensorrt" in named):
                 return True
         if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in MODULE_NAMES:
             return True
     return False
+
+
+def _private_functions(tree: ast.AST) -> set[str]:
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def _referenced(tree: ast.AST) -> set[str]:
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return names | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
 def _is_docstring(node: ast.stmt) -> bool:
@@ -378,18 +436,18 @@ def check(
     return Walker(surface, vocabulary, ordinary).walk(source)
 
 
-def fake_beyond(fake: Any, surface: Surface) -> set[str]:
-    """Return public names of a stand-in for the package that the real one does not have."""
-    extra = set()
-    for name, value in vars(fake).items():
-        if name.startswith("_") or isinstance(value, types.ModuleType):
-            continue
-        if getattr(value, "__module__", fake.__name__) != fake.__name__:
-            continue  # imported for its own use
-        if name not in surface.names:
-            extra.add(name)
-        elif isinstance(value, type) and surface.names[name] is not None:
-            members = surface.names[name] or {}
-            public = {m for m in dir(value) if not m.startswith("_")} - set(dir(int))
-            extra |= {f"{name}.{m}" for m in public if m not in members}
-    return extra
+def unlike(fake: type, surface: Surface, real: str) -> set[str]:
+    """Return methods of a stand-in that take other arguments than the real class's do.
+
+    What the real class does not have at all is the stand-in's own.
+    """
+    members = surface.names.get(real) or {}
+    wrong = set()
+    for name, method in vars(fake).items():
+        known = members.get(name)
+        if known and name != "__init__" and isinstance(method, types.FunctionType):
+            code = method.__code__
+            taken = list(code.co_varnames[1 : code.co_argcount])
+            if not any(taken == _argument_names(signature) for signature in known):
+                wrong.add(f"{real}.{name}({', '.join(taken)}), not {' or '.join(known)}")
+    return wrong

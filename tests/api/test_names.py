@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import wyoming_whisper
+from tests.engine.fakes import tensorrt
 
-from .names import Surface, check, ordinary_names, uses_tensorrt
+from .names import Surface, check, ordinary_names, unlike, uses_tensorrt
 from .surface import arguments, signatures
 
 SURFACES = {
@@ -130,6 +131,13 @@ PROBED = {
         "def f():\n    if not hasattr(trt.BuilderFlag, 'FP16'):\n        return\n"
         "    trt.BuilderFlag.FP16"
     ),
+    "a function that nothing else calls": (
+        "def _f(): trt.BuilderFlag.FP16\ndef g():\n    if hasattr(trt.BuilderFlag, 'FP16'): _f()"
+    ),
+    "a getattr": (
+        "kind = getattr(trt, 'IRuntimeConfig', None)\n"
+        "if kind is None:\n    pass\nelse:\n    trt.IRuntimeConfig"
+    ),
     "getattr": "getattr(trt.BuilderFlag, 'FP16', None)",
 }
 
@@ -140,10 +148,53 @@ def test_what_was_asked_for_first_is_no_fault(source: str, version: str) -> None
     assert not used_by(f"import tensorrt as trt\n{source}", version)[1]
 
 
+def test_a_function_that_other_code_calls_too_is_not_excused() -> None:
+    source = (
+        "import tensorrt as trt\ndef _f(): trt.BuilderFlag.FP16\n"
+        "def g():\n    if hasattr(trt.BuilderFlag, 'FP16'): _f()\ndef h(): _f()"
+    )
+    assert used_by(source, "11.4")[1]
+
+
 def test_the_other_branch_of_a_probe_is_not_excused() -> None:
     source = "if hasattr(trt.BuilderFlag, 'FP16'): pass\nelse: trt.BuilderFlag.FP16"
     assert used_by(source, "11.4")[1]
     assert not used_by(source, "8.6")[1]
+
+
+# -- the stand-in that other tests run on --
+
+STAND_INS = {
+    "Builder": "Builder",
+    "BuilderConfig": "IBuilderConfig",
+    "Context": "IExecutionContext",
+    "Engine": "ICudaEngine",
+    "ILogger": "ILogger",
+    "Layer": "ILayer",
+    "Network": "INetworkDefinition",
+    "OnnxParser": "OnnxParser",
+    "OptimizationProfile": "IOptimizationProfile",
+    "ParserError": "ParserError",
+    "Runtime": "Runtime",
+    "TimingCache": "ITimingCache",
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("fake", "real"), STAND_INS.items(), ids=STAND_INS.keys())
+def test_the_stand_in_takes_what_the_real_one_takes(fake: str, real: str, version: str) -> None:
+    wrong = unlike(getattr(tensorrt, fake), SURFACES[version], real)
+    # The fake hides by version what this method takes from 10 on.
+    assert {w for w in wrong if (version, "strategy" in w) != ("8.6", True)} == set()
+
+
+def test_a_stand_in_that_takes_something_else_is_found() -> None:
+    class Config:
+        def set_flag(self, option: object) -> None: ...
+        def own(self) -> None: ...
+
+    wrong = unlike(Config, SURFACES["10.3"], "IBuilderConfig")
+    assert wrong == {"IBuilderConfig.set_flag(option), not (flag) -> None"}
 
 
 # -- reading signatures --

@@ -1,0 +1,666 @@
+"""Whether an engine writes what CTranslate2 writes, on this very machine: `engine selftest`.
+
+Three spoken clips and one of noise are heard by CTranslate2 in float32, then by the engine: in the
+window that the server would give them, in the full one, and after a long prompt. The report is made
+to be pasted into an issue: it names the machine, and holds no word that a user said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import gc
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import numpy as np
+
+from ..errors import EngineError, ModelBrokenError, SettingsError
+from ..machine import cpu_name, instruction_set, physical_cores
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+    from ..whisper.audio import Array
+    from ..whisper.decoding import AudioContext, Hypothesis, Inference
+    from ..whisper.search import Session
+    from ..whisper.tokenizer import Tokenizer
+    from .graphs import Precision
+
+CLIPS = Path(__file__).parent.parent / "bundled" / "clips"
+LANGUAGE = "en"
+RUNTIMES = ("auto", "onnxruntime", "tensorrt")
+PRECISIONS = ("float16", "float32")
+
+FRAMES_MULTIPLE = 200
+"""Of TensorRT's windows; onnxruntime gets the same ones."""
+
+LONG_PROMPT_TOKENS = 100
+"""More than one call of the decoder takes."""
+
+MAX_NEW_TOKENS = 64
+RUNS = 3
+TIMED_STEPS = 32
+NOISE_SECONDS = 2.0
+
+# How far results may be apart. float16 rounds logits of about 20 to steps of about 0.01.
+LOGPROB_TOLERANCE = {"float32": 1e-3, "float16": 0.05}
+NO_SPEECH_TOLERANCE = {"float32": 1e-3, "float16": 0.05}
+TIE = {"float32": 1e-3, "float16": 0.1}
+"""Two tokens whose logits are no further apart are equally likely, and either may be chosen."""
+
+OTHER_TOKENS = "other tokens"
+
+_RELEASE = Path("/etc/nv_tegra_release")
+_BOARD = Path("/proc/device-tree/model")
+_POWER = Path("/var/lib/nvpmodel/status")
+_STATUS = Path("/proc/self/status")
+_MEMORY = Path("/proc/meminfo")
+
+_PACKAGES = (
+    "wyoming-whisper",
+    "numpy",
+    "ctranslate2",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to be heard."""
+
+    name: str
+    mel: Array = field(repr=False)
+    """Padded to its window, shape = (n_mels, n_frames)."""
+    prompt: tuple[int, ...]
+    beam_size: int = 1
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one runtime made of a case; times are medians, in seconds."""
+
+    tokens: tuple[int, ...]
+    avg_logprob: float
+    no_speech_prob: float
+    encode: float
+    decode: float
+    """Of all tokens, the prompt included."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A case, heard by both."""
+
+    name: str
+    window_seconds: float
+    beam_size: int
+    text: str
+    reference: Heard
+    engine: Heard
+    verdict: str
+    """same, tie (two tokens were equally likely), or what differs."""
+
+    @property
+    def good(self) -> bool:
+        return self.verdict in ("same", "tie")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Seconds, medians: of the first clip in the window that it would get."""
+
+    encode: float
+    prefill: float
+    step: float
+    """One token after another, each chosen by the engine."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is told."""
+
+    machine: dict[str, str]
+    model: str
+    runtime: str
+    precision: str
+    prepare_seconds: float
+    """To write the graphs or build the engine; about 0 where it was there."""
+    open_seconds: float
+    memory_mb: dict[str, float]
+    stages: Stages
+    comparisons: list[Comparison]
+
+    @property
+    def failures(self) -> list[str]:
+        found = [f"{c.name}: {c.verdict}" for c in self.comparisons if not c.good]
+        if not any(c.verdict == "same" and c.reference.tokens for c in self.comparisons):
+            found.append("no clip with words in it came out the same: that proves nothing")
+        return found
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+@dataclass
+class _Engine:
+    """What is tested."""
+
+    session: Session
+    runtime: str
+    precision: str
+    prepare_seconds: float
+    open_seconds: float
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+# -- the command ---------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own flags."""
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default="auto",
+        help="what runs the engine (default: tensorrt where there is a GPU, else onnxruntime)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="arithmetic of the engine (default: float16 on tensorrt, float32 on onnxruntime)",
+    )
+    parser.add_argument("--json", action="store_true", help="write the report as JSON")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Test, print the report; return 0 if it passed, else 1. Raises WyomingWhisperError."""
+    from ..models import AUTO, BUNDLED, ensure_model
+
+    name = BUNDLED if settings.model == AUTO else settings.model
+    settings = dataclasses.replace(settings, model=name)
+    path = ensure_model(name, settings)
+    runtime = choose_runtime(args.runtime, settings.device)
+    report = selftest(settings, path, runtime, args.precision)
+    print(json.dumps(as_json(report), indent=1) if args.json else as_text(report))
+    return 0 if report.passed else 1
+
+
+def selftest(settings: Settings, path: Path, runtime: str, precision: str | None = None) -> Report:
+    """Compare the model in folder `path` on `runtime` with CTranslate2.
+
+    CTranslate2 is gone before the engine comes: a Jetson has memory for one of them.
+    """
+    from ..backends.pipeline import decoding_options
+
+    context = decoding_options(settings, path, beam_size=1).audio_context
+    _say("CTranslate2 hears the clips in float32")
+    with _reference(path) as reference:
+        tokenizer = reference.tokenizer
+        n_mels = reference.inference.n_mels
+        cases = make_cases(n_mels, tokenizer, context, settings.beam_size or 1)
+        references = [hear(reference.inference, case, tokenizer) for case in cases]
+        del reference
+    before = resident_bytes()
+    with _opened(settings, path, runtime, precision) as engine:
+        _say(f"{engine.runtime} hears them in {engine.precision}")
+        comparisons = _compare(engine, cases, references, tokenizer, path)
+        stages = time_stages(engine.session, cases[0], tokenizer)
+        memory = _memory_mb(engine.session, before)
+    return Report(
+        machine=machine() | engine.facts,
+        model=settings.model,
+        runtime=engine.runtime,
+        precision=engine.precision,
+        prepare_seconds=engine.prepare_seconds,
+        open_seconds=engine.open_seconds,
+        memory_mb=memory,
+        stages=stages,
+        comparisons=comparisons,
+    )
+
+
+def _say(text: str) -> None:
+    print(f"selftest: {text} ...", file=sys.stderr, flush=True)
+
+
+def choose_runtime(wanted: str, device: str) -> str:
+    """Return what `auto` means here, and say why. Raises EngineError for a tensorrt that can't be.
+
+    Before anything else is done: nobody should wait for that sentence.
+    """
+    from ..backends.tensorrt import find_runtime
+
+    if wanted == "onnxruntime":
+        return wanted
+    try:
+        find_runtime(device)
+    except EngineError as error:
+        if wanted == "tensorrt":
+            raise
+        _say(f"onnxruntime, as TensorRT can't be used here ({error})")
+        return "onnxruntime"
+    return "tensorrt"
+
+
+# -- what is heard -------------------------------------------------------------------------
+
+
+def make_cases(
+    n_mels: int,
+    tokenizer: Tokenizer,
+    context: AudioContext,
+    beam_size: int = 1,
+) -> list[Case]:
+    """Return the clips in their own windows, one in the full one, one after a long prompt."""
+    from ..client import read_audio
+    from ..whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
+
+    sot = (*tokenizer.sot_sequence(LANGUAGE), tokenizer.no_timestamps)
+    fitted = dataclasses.replace(context, multiple=FRAMES_MULTIPLE)
+    mels = {
+        file.stem.replace("-", " "): log_mel_spectrogram(read_audio(file), n_mels)
+        for file in sorted(CLIPS.glob("*.wav"))
+    }
+    if not mels:
+        raise SettingsError(f"{CLIPS} holds no clips: this installation is not whole")
+    spoken = list(mels)
+    mels["noise"] = log_mel_spectrogram(_noise(), n_mels)
+
+    def window(mel: Array, n_frames: int) -> Array:
+        return pad_or_trim(mel, n_frames, silence_level(mel))
+
+    cases = [
+        Case(name, window(mel, fitted.frames(mel.shape[1])), sot) for name, mel in mels.items()
+    ]
+    first = cases[0]
+    past = (tokenizer.encode(" " + ", ".join(spoken)) * LONG_PROMPT_TOKENS)[:LONG_PROMPT_TOKENS]
+    prompt = (tokenizer.sot_prev, *past, *sot)
+    cases.append(Case(f"{spoken[0]}, long prompt", first.mel, prompt))
+    cases.append(Case(f"{spoken[0]}, full window", window(mels[spoken[0]], N_FRAMES), sot))
+    if beam_size > 1:
+        cases += [dataclasses.replace(c, beam_size=beam_size) for c in cases[: len(spoken)]]
+    return cases
+
+
+def _noise() -> Array:
+    from ..whisper.audio import SAMPLE_RATE
+
+    n_samples = round(NOISE_SECONDS * SAMPLE_RATE)
+    return np.random.default_rng(0).normal(0.0, 0.02, n_samples).astype(np.float32)
+
+
+def hear(inference: Inference, case: Case, tokenizer: Tokenizer) -> Heard:
+    """Hear a case RUNS times, and once more before that, which isn't timed."""
+    from ..whisper.decoding import GenerateOptions
+
+    options = GenerateOptions(
+        beam_size=case.beam_size,
+        temperature=0.0,
+        best_of=1,
+        max_new_tokens=MAX_NEW_TOKENS,
+        suppressed_tokens=tokenizer.suppressed_tokens,
+    )
+    encode: list[float] = []
+    decode: list[float] = []
+    for _ in range(RUNS + 1):
+        start = time.perf_counter()
+        features = inference.encode(case.mel)
+        middle = time.perf_counter()
+        found: Hypothesis = inference.generate(features, case.prompt, options)
+        encode.append(middle - start)
+        decode.append(time.perf_counter() - middle)
+    return Heard(
+        tuple(found.tokens),
+        found.avg_logprob,
+        found.no_speech_prob,
+        median(encode[1:]),
+        median(decode[1:]),
+    )
+
+
+def time_stages(session: Session, case: Case, tokenizer: Tokenizer) -> Stages:
+    """Time what a session does, each part until it is done."""
+    from ..whisper.search import SLOTS
+
+    wait: Callable[[], None] = getattr(session, "synchronize", lambda: None)
+    bias = session.bias([tokenizer.eot])  # a text that goes on
+    prompt = np.array([case.prompt], np.int32)
+    position = prompt.shape[1]
+    slots = next(n for n in SLOTS if n >= position + TIMED_STEPS)
+    measured: list[tuple[float, float, float]] = []
+    for _ in range(RUNS + 1):
+        wait()
+        times = [time.perf_counter()]
+        features = session.encode(case.mel)
+        wait()
+        times.append(time.perf_counter())
+        cache = session.open_cache(features, 1, slots)
+        token = int(session.step(cache, prompt, 0, bias).best()[0][0])
+        times.append(time.perf_counter())
+        steps = sum(1 for _ in session.greedy(cache, token, position, bias, TIMED_STEPS))
+        times.append(time.perf_counter())
+        encode, prefill, decode = np.diff(times).tolist()
+        measured.append((encode, prefill, decode / steps))
+    return Stages(*(median(column) for column in zip(*measured[1:], strict=True)))
+
+
+# -- comparing -----------------------------------------------------------------------------
+
+
+def _compare(
+    engine: _Engine,
+    cases: Sequence[Case],
+    references: Sequence[Heard],
+    tokenizer: Tokenizer,
+    path: Path,
+) -> list[Comparison]:
+    from ..whisper.audio import FRAMES_PER_SECOND
+    from ..whisper.search import SessionInference
+
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    inference = SessionInference(engine.session, tokenizer, config["suppress_ids_begin"])
+    comparisons = []
+    for case, reference in zip(cases, references, strict=True):
+        heard = hear(inference, case, tokenizer)
+        verdict = judge(reference, heard, engine.precision)
+        if verdict.startswith(OTHER_TOKENS) and case.beam_size == 1:
+            gap = _gap(engine.session, case, reference, heard, tokenizer.eot)
+            verdict = "tie" if gap <= TIE[engine.precision] else verdict
+        comparisons.append(
+            Comparison(
+                name=case.name,
+                window_seconds=case.mel.shape[1] / FRAMES_PER_SECOND,
+                beam_size=case.beam_size,
+                text=tokenizer.decode(heard.tokens).strip(),
+                reference=reference,
+                engine=heard,
+                verdict=verdict,
+            )
+        )
+    return comparisons
+
+
+def judge(reference: Heard, heard: Heard, precision: str) -> str:
+    """Return "same", or in a few words what differs.
+
+    Our search ends a text that goes round in circles, CTranslate2's goes on: then what there is of
+    it counts, and not its mean log-probability.
+    """
+    from ..whisper.decoding import loops
+
+    common = _common_prefix(heard.tokens, reference.tokens)
+    ended = common == len(heard.tokens) and loops(heard.tokens)
+    if heard.tokens != reference.tokens and not ended:
+        return f"{OTHER_TOKENS} from number {common + 1} on"
+    # Written so that what is no number is no success.
+    apart = 0.0 if ended else abs(heard.avg_logprob - reference.avg_logprob)
+    if not apart <= LOGPROB_TOLERANCE[precision]:
+        return f"avg_logprob {heard.avg_logprob:.4f}, not {reference.avg_logprob:.4f}"
+    if not abs(heard.no_speech_prob - reference.no_speech_prob) <= NO_SPEECH_TOLERANCE[precision]:
+        return f"no_speech_prob {heard.no_speech_prob:.4f}, not {reference.no_speech_prob:.4f}"
+    return "same"
+
+
+def _gap(session: Session, case: Case, reference: Heard, heard: Heard, eot: int) -> float:
+    """Return how far apart the engine's logits of the first two tokens that differ are."""
+    from ..whisper.search import SLOTS
+
+    common = _common_prefix(heard.tokens, reference.tokens)
+    past = np.array([[*case.prompt, *heard.tokens[:common]]], np.int32)
+    ours, theirs = ((*h.tokens, eot)[common] for h in (heard, reference))
+    slots = next(n for n in SLOTS if n >= past.shape[1])
+    cache = session.open_cache(session.encode(case.mel), 1, slots)
+    logits = session.step(cache, past, 0, session.bias([])).logits()[0]
+    return float(abs(logits[ours] - logits[theirs]))
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
+
+
+# -- runtimes ------------------------------------------------------------------------------
+
+
+@dataclass
+class _Reference:
+    """CTranslate2 with a model, in float32 on the CPU."""
+
+    inference: Inference
+    tokenizer: Tokenizer
+
+
+@contextlib.contextmanager
+def _reference(path: Path) -> Iterator[_Reference]:
+    import ctranslate2
+
+    from ..backends.faster_whisper import CTranslate2Inference
+    from ..backends.pipeline import load_tokenizer
+    from ..models import check_model
+
+    check_model(path)
+    try:
+        model = ctranslate2.models.Whisper(
+            str(path), compute_type="float32", intra_threads=physical_cores()
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
+    tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
+    try:
+        yield _Reference(CTranslate2Inference(model), tokenizer)
+    finally:
+        model.unload_model()
+        gc.collect()
+
+
+@contextlib.contextmanager
+def _opened(
+    settings: Settings, path: Path, runtime: str, precision: str | None
+) -> Iterator[_Engine]:
+    opened = _on_tensorrt if runtime == "tensorrt" else _on_onnxruntime
+    with opened(settings, path, precision) as engine:
+        try:
+            yield engine
+        finally:
+            engine.session.close()
+
+
+@contextlib.contextmanager
+def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
+    from .checkpoint import read
+    from .graphs import write_graphs
+    from .session import OnnxSession
+
+    chosen = cast("Precision", precision or "float32")
+    with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
+        _say("the graphs are being written")
+        start = time.perf_counter()
+        write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
+        written = time.perf_counter()
+        session = OnnxSession(Path(folder), physical_cores())
+        opened = time.perf_counter()
+        yield _Engine(session, "onnxruntime", chosen, written - start, opened - written)
+
+
+@contextlib.contextmanager
+def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
+    """The engine that the server would use, built unless it is there."""
+    from ..backends.tensorrt import Engines, engine_cache, engine_spec, find_runtime
+    from .build import BuildDisplay
+    from .trt import TensorRTSession
+
+    runtime = find_runtime(settings.device)
+    if precision is not None:
+        settings = dataclasses.replace(settings, compute_type=precision)
+    spec = engine_spec(settings, settings.model, path, runtime)
+    engines = Engines(spec, engine_cache(settings), _not_opened)
+    start = time.perf_counter()
+    display = BuildDisplay(engines.label)
+    try:
+        folder = engines.build(display.show)
+    finally:
+        display.close()
+    built = time.perf_counter()
+    session = TensorRTSession(folder, runtime.gpu.index)
+    opened = time.perf_counter()
+    facts = {"TensorRT": runtime.tensorrt}
+    yield _Engine(session, "tensorrt", spec.precision, built - start, opened - built, facts)
+
+
+def _not_opened(_spec: object, _folder: object) -> NoReturn:
+    raise AssertionError("the selftest opens the session itself")
+
+
+# -- the machine ---------------------------------------------------------------------------
+
+
+def machine() -> dict[str, str]:
+    """Return what an issue should say of the machine, the GPU left out."""
+    facts = {
+        "system": platform.platform(),
+        "board": _text(_BOARD),
+        "L4T": _text(_RELEASE).partition("\n")[0].lstrip("# "),
+        "power mode": _text(_POWER),
+        "CPU": f"{cpu_name()}, {physical_cores()} cores ({instruction_set()})",
+        "memory": _line(_MEMORY, "MemTotal"),
+        "Python": platform.python_version(),
+        "packages": ", ".join(f"{name} {found}" for name, found in _versions().items()),
+        "GPU": _gpus(),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _gpus() -> str:
+    from .cuda import NoGpuError, find_gpus
+
+    try:
+        gpus = find_gpus()
+    except NoGpuError as error:
+        return f"none ({error})"
+    return "; ".join(
+        f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}, "
+        f"{gpu.total_bytes / 2**30:.1f} GiB{' shared' if gpu.integrated else ''}, "
+        f"driver for CUDA {'.'.join(map(str, gpu.cuda_version))}"
+        for gpu in gpus
+    )
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process has in RAM; 0 where the system does not say."""
+    text = _line(_STATUS, "VmRSS")
+    return int(text.split()[0]) * 1024 if text else 0
+
+
+def _memory_mb(session: Session, before: int) -> dict[str, float]:
+    on_gpu: Callable[[], int] | None = getattr(session, "memory_bytes", None)
+    found = {
+        "process": resident_bytes() / 1e6,
+        "of it since CTranslate2 was closed": (resident_bytes() - before) / 1e6,
+    }
+    return found | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
+
+
+def _line(path: Path, name: str) -> str:
+    rows = (row.partition(":") for row in _text(path).splitlines())
+    return next((" ".join(value.split()) for key, _, value in rows if key == name), "")
+
+
+# -- the report ----------------------------------------------------------------------------
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return the report for machines."""
+    verdict = {"passed": report.passed, "failures": report.failures}
+    return verdict | dataclasses.asdict(report)
+
+
+def as_text(report: Report) -> str:
+    """Return the report for an issue: Markdown."""
+    stages = report.stages
+    facts = {
+        **report.machine,
+        "model": report.model,
+        "engine": f"{report.runtime} in {report.precision}",
+        "prepared, opened": f"{report.prepare_seconds:.1f} s, {report.open_seconds:.1f} s",
+        "stages": f"encode {_ms(stages.encode)}, prefill {_ms(stages.prefill)}, "
+        f"step {_ms(stages.step)}",
+        "memory": ", ".join(f"{name} {size:.0f} MB" for name, size in report.memory_mb.items()),
+    }
+    verdict = "PASSED" if report.passed else "FAILED: " + "; ".join(report.failures)
+    lines = [f"- {name}: {value}" for name, value in facts.items()]
+    return "\n".join([*lines, "", _table(report.comparisons), "", f"selftest {verdict}"])
+
+
+_HEAD = (
+    "clip",
+    "window",
+    "beam",
+    "tokens",
+    "verdict",
+    "avg_logprob",
+    "apart",
+    "CTranslate2",
+    "encode",
+    "decode",
+    "text",
+)
+
+
+def _table(comparisons: Sequence[Comparison]) -> str:
+    rows = [_HEAD, ["---"] * len(_HEAD), *map(_row, comparisons)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    )
+
+
+def _row(found: Comparison) -> list[str]:
+    reference, engine = found.reference, found.engine
+    return [
+        found.name,
+        f"{found.window_seconds:.0f} s",
+        str(found.beam_size),
+        str(len(engine.tokens)),
+        found.verdict,
+        f"{engine.avg_logprob:.3f}",
+        f"{abs(engine.avg_logprob - reference.avg_logprob):.1e}",
+        _ms(reference.encode + reference.decode),
+        _ms(engine.encode),
+        _ms(engine.decode),
+        found.text,
+    ]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
