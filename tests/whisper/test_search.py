@@ -12,10 +12,11 @@ import pytest
 
 from tests.whisper.scripted import IDS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.whisper.audio import Array
-from wyoming_whisper.whisper.decoding import N_TEXT_CTX, GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.decoding import N_TEXT_CTX, GenerateOptions, Hypothesis, loops
 from wyoming_whisper.whisper.search import (
     MAX_INITIAL_TIMESTAMP,
     SLOTS,
+    STOP_REPEATS,
     SessionInference,
     Tokens,
     apply_timestamp_rules,
@@ -285,16 +286,25 @@ def test_what_may_not_come_first_may_come_later() -> None:
     assert found.tokens == usual
 
 
-def test_a_loop_is_left_early() -> None:
-    session = ScriptedSession(LoopingModel())
-    (found,) = search(session, PROMPT, max_new_tokens=200)
-    assert 5 <= len(found.tokens) <= 10
-    beams = ScriptedSession(LoopingModel(), beam_size=3)
-    assert len(search(beams, PROMPT, max_new_tokens=200, beam_size=3)[0].tokens) <= 15
-    assert all(
-        len(h.tokens) <= 10
-        for h in search(ScriptedSession(LoopingModel()), PROMPT, temperature=0.2, best_of=2)
-    )
+@pytest.mark.parametrize("changes", [{}, {"beam_size": 3}, {"temperature": 0.2, "best_of": 2}])
+def test_a_loop_is_left_early(changes: dict[str, Any]) -> None:
+    session = ScriptedSession(LoopingModel(), beam_size=3)
+    found = search(session, PROMPT, max_new_tokens=200, **changes)
+    assert loops(found[0].tokens, STOP_REPEATS - 1)
+    assert max(len(h.tokens) for h in found) <= 2 * STOP_REPEATS + 1
+
+
+def test_who_says_no_five_times_is_heard_to_the_end() -> None:
+    text = [*b"no" * 8, *b"stop"]
+
+    class Insisting(Model):
+        def logits(self, past: Sequence[int]) -> Array:
+            said = len(past) - len(PROMPT)
+            found = np.full(N_VOCAB, -50.0, np.float32)
+            found[[*text, EOT][said] if said >= 0 else 0] = 10
+            return found
+
+    assert search(ScriptedSession(Insisting()), PROMPT)[0].tokens == text
 
 
 def test_no_speech_is_judged_after_the_start_of_the_transcript() -> None:

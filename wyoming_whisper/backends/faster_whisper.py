@@ -67,8 +67,9 @@ class CTranslate2Inference:
         result = self._model.generate(
             audio_features,
             [list(prompt)],
-            # CTranslate2 takes the smaller of half of this and what the prompt leaves of it.
-            max_length=max(len(prompt) + options.max_new_tokens, 2 * options.max_new_tokens),
+            # CTranslate2 takes the smaller of half of this and what the prompt leaves of it; the
+            # prompt's last token counts as new.
+            max_length=max(options.max_new_tokens + len(prompt) - 1, 2 * options.max_new_tokens),
             length_penalty=LENGTH_PENALTY,
             suppress_tokens=list(options.suppressed_tokens),
             return_scores=True,

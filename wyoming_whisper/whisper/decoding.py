@@ -451,11 +451,11 @@ def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
     return [*pieces, (start, n_frames)]
 
 
-def loops(tokens: Sequence[int]) -> bool:
+def loops(tokens: Sequence[int], repeats: int = MAX_LOOP_REPEATS) -> bool:
     """Return whether the text ends in the same few tokens over and over."""
     for size in range(1, MAX_LOOP_TOKENS + 1):
-        tail = list(tokens[-size * MAX_LOOP_REPEATS :])
-        if len(tail) == size * MAX_LOOP_REPEATS and tail == tail[:size] * MAX_LOOP_REPEATS:
+        tail = list(tokens[-size * repeats :])
+        if len(tail) == size * repeats and tail == tail[:size] * repeats:
             return True
     return False
 

@@ -24,6 +24,10 @@ Tokens = npt.NDArray[np.int32]
 SLOTS = (64, 128, 256, N_TEXT_CTX)
 ROOM = 40  # positions free after the prompt at first: nearly every command fits
 
+# A loop this long is left: nobody says "no" so often in one breath, but five times somebody does,
+# and goes on. Shorter ones are judged when the text has ended.
+STOP_REPEATS = 20
+
 MAX_INITIAL_TIMESTAMP = round(1.0 / SECONDS_PER_TIMESTAMP)  # openai/whisper, DecodingOptions
 
 
@@ -252,7 +256,7 @@ class SessionInference:
         if token == self._tokenizer.eot:
             return False
         found.tokens.append(token)
-        return not loops(found.tokens)
+        return not loops(found.tokens, STOP_REPEATS)
 
     # Beam search.
 
@@ -268,7 +272,7 @@ class SessionInference:
             if step == 1:  # all beams are the same still
                 tokens, logprobs = tokens[:1], logprobs[:1]
             ranked = _rank(beams, tokens, logprobs, 2 * n_beams)
-            last = step == options.max_new_tokens or loops(beams[0].tokens)
+            last = step == options.max_new_tokens or loops(beams[0].tokens, STOP_REPEATS)
             beams, parents = self._divide(beams, ranked, last, finished)
             if last or len(finished) >= n_beams:
                 break

@@ -1,0 +1,219 @@
+"""Our graphs and our search beside CTranslate2: the same tokens, over hundreds of clips.
+
+Both read the same weights in float32. Two ways of adding up give numbers that differ in the sixth
+digit, so a different token would need a tie; none was seen. What differs by design: CTranslate2
+repeats a long loop until the budget is spent, our search leaves it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.widen import SIZES, widen
+from tests.support import AUDIO, clips
+from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
+from wyoming_whisper.backends.pipeline import load_tokenizer
+from wyoming_whisper.client import read_audio
+from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.graphs import Precision, write_graphs
+from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS, OnnxSession
+from wyoming_whisper.models import BUNDLED_FOLDER
+from wyoming_whisper.transcriber import Samples
+from wyoming_whisper.whisper.audio import (
+    N_FRAMES,
+    Array,
+    log_mel_spectrogram,
+    pad_or_trim,
+    silence_level,
+)
+from wyoming_whisper.whisper.decoding import (
+    FULL_CONTEXT,
+    Decoder,
+    DecodingOptions,
+    GenerateOptions,
+    Hypothesis,
+    loops,
+)
+from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
+from wyoming_whisper.whisper.tokenizer import Tokenizer
+
+BUDGET = 80
+BEAM = 5
+N_CLIPS = 210
+MANY_NAMES = (
+    "kitchen lamp, bedroom blinds, garage door, garden lights, hallway heater, office fan, "
+    "bathroom mirror, living room speaker, cellar pump, attic window, porch camera, Brimlow"
+)
+N_THREADS = 1
+CLOSE = 1e-4
+"""Of log-probabilities in float32; the worst seen was 7e-6."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One model on both runtimes."""
+
+    theirs: Any
+    ours: SessionInference
+    tokenizer: Tokenizer
+
+    def prompt(self, previous: str = "", *, timestamps: bool = False) -> list[int]:
+        tokens = self.tokenizer.encode(f" {previous}") if previous else []
+        before = [self.tokenizer.sot_prev, *tokens] if tokens else []
+        after = [] if timestamps else [self.tokenizer.no_timestamps]
+        return [*before, *self.tokenizer.sot_sequence("en"), *after]
+
+    def expected(self, mel: Array, prompt: Sequence[int], beam_size: int) -> list[Hypothesis]:
+        """Return CTranslate2's hypotheses, best first."""
+        import ctranslate2
+
+        features = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None]))
+        found = self.theirs.generate(
+            features,
+            [list(prompt)],
+            beam_size=beam_size,
+            num_hypotheses=beam_size,
+            max_length=max(2 * BUDGET, BUDGET + len(prompt) - 1),  # see the backend
+            suppress_tokens=self.tokenizer.suppressed_tokens,
+            return_scores=True,
+            return_no_speech_prob=True,
+        )[0]
+        return [
+            Hypothesis(tokens, score * len(tokens) / (len(tokens) + 1), found.no_speech_prob)
+            for tokens, score in zip(found.sequences_ids, found.scores, strict=True)
+        ]
+
+    def found(self, mel: Array, prompt: Sequence[int], beam_size: int) -> list[Hypothesis]:
+        suppressed = self.tokenizer.suppressed_tokens
+        options = GenerateOptions(beam_size, 0.0, 1, BUDGET, suppressed)
+        found = self.ours.hypotheses(self.ours.encode(mel), prompt, options)
+        # More than asked for can end in the same step.
+        return found[:beam_size]
+
+
+def open_pair(folder: Path, graphs: Path, precision: Precision = "float32") -> Pair:
+    import ctranslate2
+
+    write_graphs(read(folder / "model.bin"), graphs, precision, BEAM)
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = load_tokenizer(folder, multilingual=True)
+    session = OnnxSession(graphs, N_THREADS)
+    theirs = ctranslate2.models.Whisper(
+        str(folder), compute_type="float32", intra_threads=N_THREADS
+    )
+    ours = SessionInference(session, tokenizer, config["suppress_ids_begin"])
+    return Pair(theirs, ours, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return open_pair(BUNDLED_FOLDER, tmp_path_factory.mktemp("graphs"))
+
+
+def spoken(n_clips: int, n_mels: int = 80) -> Iterator[Array]:
+    """Yield spectrograms: parts of the clips, with noise, in windows tight, wide and full."""
+    random = np.random.default_rng(4)
+    sources = [read_audio(str(AUDIO / clip.file)) for clip in clips("clean", "noisy")]
+    for samples, window in zip(
+        itertools.islice(itertools.cycle(sources), n_clips),
+        itertools.cycle((100, 400, 600, 1000, 100, 800, 200, 1200, N_FRAMES)),
+        strict=False,
+    ):
+        mel = log_mel_spectrogram(_part(samples, random), n_mels)
+        n_frames = max(mel.shape[1] + mel.shape[1] % 2, window)
+        yield pad_or_trim(mel, n_frames, silence_level(mel))
+
+
+def _part(samples: Samples, random: np.random.Generator) -> Samples:
+    third = len(samples) // 3
+    start, end = int(random.integers(0, third)), len(samples) - int(random.integers(0, third))
+    noise = random.normal(0, 10 ** random.uniform(-4, -2), len(samples))
+    return np.asarray(samples + noise, np.float32)[start:end]
+
+
+def check_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
+    assert [h.tokens for h in found] == [h.tokens for h in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        if theirs.tokens:  # CTranslate2's score of an empty text is minus infinity
+            assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=CLOSE)
+        assert ours.no_speech_prob == pytest.approx(theirs.no_speech_prob, abs=CLOSE)
+
+
+def never_ended(hypotheses: list[Hypothesis]) -> bool:
+    return any(
+        loops(h.tokens[:end], STOP_REPEATS) for h in hypotheses for end in range(len(h.tokens) + 1)
+    )
+
+
+@pytest.mark.parametrize("beam_size", [1, BEAM])
+def test_hundreds_of_clips_give_the_same_tokens(bundled: Pair, beam_size: int) -> None:
+    """All hypotheses, not only the best; prompts with names, with timestamps, with neither."""
+    prompts = [
+        bundled.prompt(),
+        bundled.prompt(timestamps=True),
+        bundled.prompt("Kitchen lamp, Brimlow, the bedroom blinds"),
+        bundled.prompt(MANY_NAMES),
+    ]
+    assert len(prompts[-1]) > MAX_PREFILL_TOKENS
+    n_endless = 0
+    texts = set()
+    for mel, prompt in zip(spoken(N_CLIPS), itertools.cycle(prompts), strict=False):
+        expected = bundled.expected(mel, prompt, beam_size)
+        found = bundled.found(mel, prompt, beam_size)
+        if never_ended(expected):
+            n_endless += 1
+            assert never_ended(found)
+            continue
+        check_same(found, expected)
+        texts.add(tuple(found[0].tokens))
+    assert n_endless <= N_CLIPS * 0.03
+    assert len(texts) > N_CLIPS / 2  # they are not all the same, or all empty
+
+
+@pytest.mark.parametrize("beam_size", [1, BEAM])
+def test_a_model_of_real_size_gives_the_same_tokens(tmp_path: Path, beam_size: int) -> None:
+    widen(BUNDLED_FOLDER, SIZES["tiny"], tmp_path / "tiny")
+    pair = open_pair(tmp_path / "tiny", tmp_path / "graphs")
+    longest = 0
+    for mel in itertools.islice(spoken(12), 1, 12, 2):
+        expected = pair.expected(mel, pair.prompt(), beam_size)
+        check_same(pair.found(mel, pair.prompt(), beam_size), expected)
+        longest = max(longest, len(expected[0].tokens))
+    assert longest > 5
+
+
+def test_half_precision_changes_next_to_nothing(tmp_path: Path, bundled: Pair) -> None:
+    """What engines run: float16 between float32 norms and logits. Its rounding may turn a tie."""
+    half = open_pair(BUNDLED_FOLDER, tmp_path, "float16")
+    n_clips, turned = 25, 0
+    for mel in spoken(n_clips):
+        prompt = bundled.prompt()
+        exact, rounded = (pair.found(mel, prompt, 1)[0] for pair in (bundled, half))
+        assert rounded.avg_logprob == pytest.approx(exact.avg_logprob, abs=0.02)
+        turned += exact.tokens != rounded.tokens
+    assert turned <= n_clips * 0.05
+
+
+@pytest.mark.parametrize("beam_size", [1, BEAM])
+def test_long_audio_is_followed_by_its_timestamps_alike(bundled: Pair, beam_size: int) -> None:
+    """Several windows of 30 s: where the next begins, and the text before it, come from tokens."""
+    (clip,) = clips("long")
+    samples = read_audio(str(AUDIO / clip.file))
+    mel = log_mel_spectrogram(np.concatenate([samples, samples]), bundled.ours.n_mels)
+    assert mel.shape[1] > 2 * N_FRAMES
+    options = DecodingOptions(beam_size=beam_size, temperatures=(0.0,), audio_context=FULL_CONTEXT)
+    ours, theirs = (
+        Decoder(inference, bundled.tokenizer, ("en",), options).decode(mel, "en")
+        for inference in (bundled.ours, CTranslate2Inference(bundled.theirs))
+    )
+    assert ours.text == theirs.text
+    assert len(ours.text.split()) > 20
+    assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=CLOSE)
