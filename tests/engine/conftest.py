@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ SIZES = {
 }
 
 
-def random_spec(size: Size, seed: int = 0) -> whisper_spec.WhisperSpec:
+def random_spec(size: Size) -> whisper_spec.WhisperSpec:
     """Return a CTranslate2 specification full of random numbers, large enough to matter."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     width = size.n_head * 64
 
     def weights(*shape: int, gain: float = 1.0) -> Any:
@@ -119,9 +120,16 @@ def random_spec(size: Size, seed: int = 0) -> whisper_spec.WhisperSpec:
     return spec
 
 
-def save_random(size: Size, folder: Path, quantization: str | None = None, seed: int = 0) -> Path:
+def save_random(
+    size: Size,
+    folder: Path,
+    quantization: str | None = None,
+    change: Callable[[whisper_spec.WhisperSpec], None] | None = None,
+) -> Path:
     """Write the folder of a random model; CTranslate2 loads it."""
-    spec = random_spec(size, seed)
+    spec = random_spec(size)
+    if change:
+        change(spec)
     words = [f"w{i}" for i in range(size.n_words)]
     times = [f"<|{i * 0.02:.2f}|>" for i in range(size.n_times)]
     spec.register_vocabulary([*words, *SPECIAL, *times])

@@ -20,7 +20,7 @@ from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.search import Session, StepOutput
 
-from .conftest import SIZES, Models, Size
+from .conftest import SIZES, Models, Size, save_random
 
 Array = npt.NDArray[np.float32]
 NEW_TOKENS = 30
@@ -149,6 +149,37 @@ def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     wanted = oracle(model, mel, prompt, [], 448).sequences_ids[0]
     assert len(wanted) > 3
     assert transcribe(session, mel, prompt, [], len(wanted) + 1)[0] == [*wanted, 640]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_weights_that_are_the_same_may_be_stored_once(
+    precision: graphs.Precision, tmp_path: Path
+) -> None:
+    """CTranslate2 stores a bias of zeros and a norm's shift of zeros as one variable."""
+    size = SIZES["tied"]
+
+    def plain(spec: Any) -> None:
+        for part in (spec.encoder.layer[0], spec.decoder.layer[0]):
+            part.self_attention.layer_norm.beta[:] = 0
+            part.self_attention.linear[0].bias[:] = 0
+            part.self_attention.linear[1].bias[:] = 0
+        spec.decoder.layer[0].attention.linear[0].bias[:] = 0
+        spec.decoder.layer[0].attention.linear[2].weight[:] = np.eye(size.n_head * 64)
+        spec.decoder.layer[0].self_attention.linear[1].weight[:] = np.eye(size.n_head * 64)
+
+    save_random(size, tmp_path / "model", change=plain)
+    weights = checkpoint.read(tmp_path / "model" / "model.bin")
+    assert len(weights.aliases) >= 6
+    graphs.write_graphs(weights, tmp_path / "graphs", precision)
+    session = OnnxSession(tmp_path / "graphs", threads=1)
+    model = ctranslate2.models.Whisper(str(tmp_path / "model"), compute_type="float32")
+    mel = noise(size.n_mels, 200)
+    if precision == "float32":
+        compare(session, model, size, mel, size.prompt)
+    else:
+        expected = oracle(model, mel, size.prompt, [], 8).logits[0][0]
+        found = transcribe(session, mel, size.prompt, [], 1)[2]
+        np.testing.assert_allclose(found, np.array(expected), atol=HALF_TOLERANCE)
 
 
 @pytest.mark.parametrize("name", [*SIZES, "home-en"])

@@ -34,6 +34,8 @@ SCALE = HEAD_WIDTH**-0.5  # of the queries; a power of two, so folding it into w
 CONV_WIDTH = 3
 HIDDEN = -1e4  # added to the scores of slots ahead: exp of it is 0, and float16 holds it
 LAYER_NORM_EPSILON = 1e-5
+EMBEDDINGS = "decoder/embeddings/weight"
+PROJECTION = "decoder/projection/weight"
 CROSS_KEY_VALUE = "/attention/linear_1/"
 
 MAX_MODEL_BYTES = 500_000_000
@@ -80,7 +82,7 @@ def dims_of(checkpoint: Checkpoint) -> Dims:
             "encoder/conv1/weight",
             "encoder/position_encodings/encodings",
             "decoder/position_encodings/encodings",
-            "decoder/embeddings/weight",
+            EMBEDDINGS,
         )
     }
     if [len(shape) for shape in shapes.values()] != [3, 2, 2, 2]:
@@ -164,8 +166,8 @@ def _encoder_shapes(dims: Dims) -> dict[str, Shape]:
 def _decoder_shapes(dims: Dims) -> dict[str, Shape]:
     width = dims.n_text_head * HEAD_WIDTH
     shapes: dict[str, Shape] = {
-        "decoder/embeddings/weight": (dims.n_vocab, width),
-        "decoder/projection/weight": (dims.n_vocab, width),
+        EMBEDDINGS: (dims.n_vocab, width),
+        PROJECTION: (dims.n_vocab, width),
         "decoder/position_encodings/encodings": (dims.n_text_ctx, width),
         **_norm_shapes("decoder/layer_norm", width),
     }
@@ -212,7 +214,8 @@ def write_graphs(
     are then of no use.
     """
     dims = dims_of(checkpoint)
-    sizes = {n: _bytes(checkpoint, shapes, precision) for n, shapes in _parts(dims).items()}
+    parts = _parts(dims, tied=_is_tied(checkpoint))
+    sizes = {name: _bytes(shapes, precision) for name, shapes in parts.items()}
     counter = _Counter(sum(sizes.values()), progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in sizes.items():
@@ -227,16 +230,22 @@ def write_graphs(
     return dims
 
 
-def _parts(dims: Dims) -> dict[str, dict[str, Shape]]:
+def _parts(dims: Dims, tied: bool) -> dict[str, dict[str, Shape]]:
     """What each graph holds: its half; the keys and values of the audio are the encoder's."""
     decoder = _decoder_shapes(dims)
+    if tied:
+        del decoder[PROJECTION]
     cross = {name: decoder.pop(name) for name in list(decoder) if CROSS_KEY_VALUE in name}
     return {"encoder": _encoder_shapes(dims) | cross, "decoder": decoder}
 
 
-def _bytes(checkpoint: Checkpoint, shapes: Mapping[str, Shape], precision: Precision) -> int:
-    unique = {checkpoint.resolved(name): shape for name, shape in shapes.items()}
-    return sum(math.prod(shape) for shape in unique.values()) * np.dtype(precision).itemsize
+def _is_tied(checkpoint: Checkpoint) -> bool:
+    """Whether the embeddings are the output's weights too, as in every Whisper."""
+    return checkpoint.resolved(PROJECTION) == checkpoint.resolved(EMBEDDINGS)
+
+
+def _bytes(shapes: Mapping[str, Shape], precision: Precision) -> int:
+    return sum(math.prod(shape) for shape in shapes.values()) * np.dtype(precision).itemsize
 
 
 class _Storage(Protocol):
@@ -311,6 +320,7 @@ class _Graph:
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self.float = onnx.helper.np_dtype_to_tensor_dtype(self._numpy)
+        self.tied = _is_tied(checkpoint)
 
     # inputs, outputs, constants
 
@@ -368,8 +378,11 @@ class _Graph:
         change: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None,
         kind: npt.DTypeLike | None = None,
     ) -> str:
-        """Add a variable of the checkpoint, changed in float32 before it is rounded."""
-        name = self._checkpoint.resolved(name)
+        """Add a variable of the checkpoint, changed in float32 before it is rounded.
+
+        Each name by itself: CTranslate2 makes aliases of all that is equal, a bias and the shift
+        of a norm, say, which are of different precision here.
+        """
         if name not in self._initializers:
             values = self._checkpoint.weights(name)
             values = change(values) if change else values
@@ -496,7 +509,7 @@ def _decoder(g: _Graph, dims: Dims, beam_size: int) -> Any:
     bias = g.input("logit_bias", onnx.TensorProto.FLOAT, dims.n_vocab)
     parents = g.input("parents", int32, "batch") if beam_size > 1 else None
     shared = _step(g, tokens, positions, slots, width, parents)
-    embeddings = g.weights("decoder/embeddings/weight")
+    embeddings = g.weights(EMBEDDINGS)
     x = g.op(
         "Add",
         g.op("Gather", embeddings, tokens, axis=0),
@@ -510,7 +523,7 @@ def _decoder(g: _Graph, dims: Dims, beam_size: int) -> Any:
     x = g.layer_norm(g.op("Slice", x, *last, g.integers(1)), "decoder/layer_norm")
     x = g.op("Reshape", x, g.integers(-1, width))
     # Gemm takes the embeddings as they are: a transposed copy would be the largest weight of all.
-    projection = g.weights("decoder/projection/weight")
+    projection = embeddings if g.tied else g.weights(PROJECTION)
     if g.float == onnx.TensorProto.FLOAT:
         logits = g.op("Gemm", x, projection, transB=1, name="logits")
     else:
