@@ -41,7 +41,13 @@ def test_the_commands_named_exist(command: str) -> None:
 
 
 def test_the_documents_linked_exist() -> None:
-    for link in ("docs/architecture.md", "docs/protocol.md", "docs/benchmarks.md"):
+    for link in (
+        "docs/architecture.md",
+        "docs/protocol.md",
+        "docs/benchmarks.md",
+        "docs/troubleshooting.md",
+        "addon/DOCS.md",
+    ):
         assert f"({link})" in README
         assert (ROOT / link).is_file()
 

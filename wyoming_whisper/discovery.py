@@ -116,7 +116,7 @@ class Announcement:
         await (await registering)
         self._name = info.name.removesuffix(f".{SERVICE_TYPE}")  # another may have had it
         self._last_words = ""
-        _LOGGER.info("announced as %r at %s:%d", info.name, ", ".join(addresses), self._port)
+        _LOGGER.info("announced as %r at %s port %d", info.name, ", ".join(addresses), self._port)
         if is_behind_bridge(addresses):
             self._warn(
                 "%s looks like a container's own network, which announcements do not leave: give "
