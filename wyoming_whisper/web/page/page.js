@@ -6,6 +6,7 @@ const SAMPLE_RATE = 16000;
 const BUSY_POLL_MS = 1000;
 const CALM_POLL_MS = 2500;
 const MAX_FILE_BYTES = 200e6; // decoded here, in the browser's memory
+const FEW = 8; // answers in the table at first
 const STAGES = ["mel", "encode", "detect", "decode"];
 const PHASES = {
   starting: "Starting",
@@ -25,6 +26,7 @@ const OUTCOMES = {
 
 const $ = (id) => document.getElementById(id);
 let state = null;
+let allShown = false;
 let drawn = ""; // the ETag of what is on the screen
 
 // -- building elements; text is only ever text ------------------------------------------------
@@ -43,12 +45,12 @@ function draw(name, attributes = {}, text = "") {
 }
 
 function duration(seconds) {
-  if (seconds < 0.01) return `${(1000 * seconds).toFixed(1)} ms`;
-  return seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(2)} s`;
+  if (seconds < 0.01) return `${(1000 * seconds).toFixed(1)}\u00a0ms`;
+  return seconds < 1 ? `${Math.round(1000 * seconds)}\u00a0ms` : `${seconds.toFixed(2)}\u00a0s`;
 }
 
 function percent(fraction) {
-  return `${Math.round(100 * fraction)} %`;
+  return `${Math.round(100 * fraction)}\u00a0%`;
 }
 
 const languageNames = new Intl.DisplayNames(["en"], { type: "language" });
@@ -124,11 +126,11 @@ function stageColor(name) {
   return `stage-${STAGES.includes(name) ? name : "other"}`;
 }
 
-function stageBar(stages) {
+function stageBar(stages, longest) {
   const bar = make("div", { className: "stages", ariaHidden: "true" });
   for (const [name, seconds] of stages) {
     const part = make("i", { className: stageColor(name) });
-    part.style.flexGrow = String(seconds);
+    part.style.width = `${(100 * seconds) / longest}%`;
     bar.append(part);
   }
   return bar;
@@ -143,32 +145,48 @@ function stageList(stages) {
   return parts;
 }
 
-function stagesOf(stages) {
+function total(stages) {
+  return Object.values(stages).reduce((sum, seconds) => sum + seconds, 0);
+}
+
+function stagesOf(stages, longest = total(stages)) {
   const shown = Object.entries(stages).filter(([, seconds]) => seconds > 0);
-  return shown.length ? [stageBar(shown), stageList(shown)] : [];
+  return shown.length ? [stageBar(shown, longest), stageList(shown)] : [];
 }
 
 // -- the last commands -------------------------------------------------------------------------
 
+function cell(className, ...children) {
+  return make("td", { className, role: "cell" }, ...children); // roles: on phones it is no table
+}
+
+function answerRow(answer, longest) {
+  const when = new Date(1000 * answer.time);
+  const time = make("time", { dateTime: when.toISOString(), textContent: when.toLocaleTimeString() });
+  const early = answer.early ? [make("div", { className: "badge", textContent: "begun early" })] : [];
+  const result = answer.error || answer.text || OUTCOMES[answer.outcome];
+  return make(
+    "tr",
+    { role: "row" },
+    cell("when", time),
+    cell("audio number", `${answer.seconds.toFixed(1)}\u00a0s`),
+    cell("waited number", duration(answer.waited), ...early),
+    cell("parts-of", ...stagesOf(answer.stages, longest)),
+    cell("spoken", answer.language ? languageName(answer.language) : ""),
+    cell(`result ${answer.outcome}`, result),
+  );
+}
+
 function showAnswers() {
-  const rows = state.answers.map((answer) => {
-    const when = new Date(1000 * answer.time);
-    const early = make("div", { className: "badge", textContent: "begun while you spoke" });
-    const result =
-      answer.outcome === "failed" ? answer.error : answer.text || OUTCOMES[answer.outcome];
-    return make(
-      "tr",
-      {},
-      make("td", {}, make("time", { dateTime: when.toISOString(), textContent: when.toLocaleTimeString() })),
-      make("td", { className: "number", textContent: `${answer.seconds.toFixed(1)} s` }),
-      make("td", { className: "number" }, duration(answer.waited), ...(answer.early ? [early] : [])),
-      make("td", {}, ...stagesOf(answer.stages)),
-      make("td", { textContent: answer.language ? languageName(answer.language) : "" }),
-      make("td", { className: answer.outcome, textContent: result }),
-    );
-  });
-  const none = make("td", { className: "empty", colSpan: 6, textContent: "Nothing yet. Say something." });
-  $("answers").replaceChildren(...(rows.length ? rows : [make("tr", {}, none)]));
+  const longest = Math.max(...state.answers.map((answer) => total(answer.stages)));
+  const shown = allShown ? state.answers : state.answers.slice(0, FEW);
+  const rows = shown.map((answer) => answerRow(answer, longest));
+  $("answers").replaceChildren(...rows);
+  $("none").hidden = rows.length > 0;
+  $("table").hidden = !rows.length;
+  $("more").hidden = state.answers.length <= FEW;
+  $("more").textContent = allShown ? "Show fewer" : `Show all ${state.answers.length}`;
+  $("more").setAttribute("aria-expanded", String(allShown));
   $("privacy").textContent = state.text_shown
     ? "What was said is shown because --http-text is on. It is kept in memory only."
     : "What was said is not shown, nor kept. The option http_text shows it here.";
@@ -190,7 +208,7 @@ function showNumbers(heard) {
     ? [
         ["median", duration(medianOf(waits))],
         ["slowest", duration(Math.max(...waits))],
-        ["begun while you spoke", percent(early / heard.length)],
+        ["begun when you paused", percent(early / heard.length)],
         ["commands", String(heard.length)],
       ]
     : [["commands", "0"]];
@@ -432,6 +450,10 @@ function start() {
       "A clip works here as well.";
   answerWith(make("p", { className: "quiet", textContent: "What is said in it appears here." }));
   $("record").addEventListener("click", toggleRecording);
+  $("more").addEventListener("click", () => {
+    allShown = !allShown;
+    showAnswers();
+  });
   $("clip").addEventListener("change", (event) => {
     const [file] = event.target.files;
     if (file) tryClip(file);
