@@ -15,7 +15,7 @@ import logging
 import mmap
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -38,7 +38,7 @@ MAX_FACTS_BYTES = 1 << 20
 
 HEAD_WIDTH = 64  # in every Whisper
 MIN_TENSORRT = (8, 6)
-MAX_LOOPS = 8  # pairs of CUDA graphs kept; one is for one length of window and of cache
+MAX_LOOPS = 16  # pairs of CUDA graphs kept; one is for one length of window and of cache
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -329,6 +329,16 @@ class TensorRTSession:
             tokens, logprobs = self._memory.results[written]
             yield int(tokens[0]), float(logprobs[0])
 
+    def warm_up(self, n_frames: Iterable[int], n_slots: int) -> None:
+        """Make ready for windows of these lengths: the first of each takes longer otherwise."""
+        bias = self.bias(())
+        for length in n_frames:
+            self._features = _Features(length // 2)
+            cache = self.open_cache(self._features, 1, n_slots)
+            for _ in self.greedy(cache, 0, 0, bias, 1):
+                pass
+        self._features = None
+
     def synchronize(self) -> None:
         """Wait for all that was asked for. Raises EngineError for what failed meanwhile."""
         self._device.use()
@@ -344,10 +354,7 @@ class TensorRTSession:
         if stack is None:
             return
         self._run_number += 1
-        try:
-            self.synchronize()
-        except EngineError as error:
-            _LOGGER.debug("the GPU had failed before the engine was closed: %s", error)
+        self._settle()
         stack.close()
 
     # Steps.
@@ -358,6 +365,13 @@ class TensorRTSession:
             raise EngineError("the engine is closed")
         self._run_number += 1
         self.synchronize()
+
+    def _settle(self) -> None:
+        """Let the GPU come to an end; what fails now was to be thrown away."""
+        try:
+            self.synchronize()
+        except EngineError as error:
+            _LOGGER.debug("the GPU failed before its work was thrown away: %s", error)
 
     def _ensure_last(self, number: int) -> None:
         if number != self._run_number:
@@ -462,6 +476,7 @@ class TensorRTSession:
             for half in (0, 1):
                 context = _Context(self._decoder, profile, self._scratch, self._stream)
                 stack.enter_context(closing(context))
+                stack.callback(self._settle)  # a context at work must not be destroyed
                 # The first run of a shape can't be captured. It reads the set that is alive,
                 # whose token is a real one, and writes the other, where nothing lives.
                 self._queue_step(context, cache, cache.rows.current)
@@ -654,22 +669,22 @@ class _Engine:
 
         The memory is laid out by what `engine.json` says: what differs from it would be overrun.
         """
-        engine, trt = self._engine, self.trt
         wrong = sorted(set(self.names) ^ set(tensors))
-        for name in () if wrong else self.names:
-            tensor = tensors[name]
-            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            dtype = getattr(trt.DataType, tensor.dtype)
-            shape = tuple(engine.get_tensor_shape(name))
-            if (
-                is_input != tensor.is_input
-                or engine.get_tensor_dtype(name) != dtype
-                or not tensor.allows(shape)
-            ):
-                wrong.append(name)
-        if wrong or engine.num_optimization_profiles != n_profiles:
+        if not wrong:
+            wrong = [name for name in self.names if not self._is(name, tensors[name])]
+        if wrong or self._engine.num_optimization_profiles != n_profiles:
             what = ", ".join(wrong[:3]) or "its number of profiles"
             raise EngineBrokenError(f"{self.path} is not what {FACTS} says: {what} differs")
+
+    # No local names for TensorRT's objects: an error's traceback would keep them, and their memory.
+
+    def _is(self, name: str, tensor: _Tensor) -> bool:
+        is_input = self._engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT
+        return (
+            is_input == tensor.is_input
+            and self._engine.get_tensor_dtype(name) == getattr(self.trt.DataType, tensor.dtype)
+            and tensor.allows(tuple(self._engine.get_tensor_shape(name)))
+        )
 
     def context(self) -> Any:
         """Return a context without memory of its own."""
@@ -712,29 +727,34 @@ class _Context:
         self._shapes: Shapes = {}
         self._addresses: Addresses = {}
         self._context: Any = engine.context()
-        try:
-            self._context.set_optimization_profile_async(profile, stream.handle)
-        except RuntimeError as error:
+        if not self._take(profile):
             self.close()
-            raise EngineError(f"TensorRT refuses profile {profile}: {engine.said()}") from error
+            raise EngineError(f"TensorRT refuses profile {profile}: {engine.said()}")
         if hasattr(self._context, "set_device_memory"):
             self._context.set_device_memory(scratch.handle, scratch.n_bytes)
         else:
             self._context.device_memory = scratch.handle
 
+    def _take(self, profile: int) -> bool:
+        try:
+            return bool(self._context.set_optimization_profile_async(profile, self._stream.handle))
+        except RuntimeError:  # which the bindings make of False
+            return False
+
     def run(self, shapes: Shapes, addresses: Addresses) -> None:
         """Queue one run; what the engine has no tensor for is passed over. Raises EngineError."""
-        engine, context = self._engine, self._context
-        engine.log.errors.clear()
-        for name in engine.names:
+        self._engine.log.errors.clear()
+        for name in self._engine.names:
             shape, address = shapes.get(name), addresses[name]
             if shape and self._shapes.get(name) != shape:
                 self._shapes[name] = shape
-                self._ensure(context.set_input_shape(name, shape), f"{name} of {shape}")
+                self._ensure(self._context.set_input_shape(name, shape), f"{name} of {shape}")
             if self._addresses.get(name) != address:
                 self._addresses[name] = address
-                self._ensure(context.set_tensor_address(name, address), f"the place of {name}")
-        self._ensure(context.execute_async_v3(self._stream.handle), "to run")
+                self._ensure(
+                    self._context.set_tensor_address(name, address), f"the place of {name}"
+                )
+        self._ensure(self._context.execute_async_v3(self._stream.handle), "to run")
 
     def _ensure(self, done: bool, what: str) -> None:
         if not done:

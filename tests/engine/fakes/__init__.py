@@ -33,8 +33,8 @@ class FakeGpu:
 
     def assert_nothing_left(self) -> None:
         """Fail for misuse of any kind, and for what was not given back."""
-        assert self.driver.problems == []
-        assert self.driver.leaks() == []
+        assert not self.driver.problems, "\n".join(self.driver.problems)
+        assert not self.driver.leaks(), "\n".join(self.driver.leaks())
 
 
 def install(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", **options: Any) -> FakeGpu:

@@ -46,7 +46,9 @@ NAMES = {
     UNKNOWN: b"CUDA_ERROR_UNKNOWN",
 }
 
-GIVES_BACK = {
+DOES_ITS_WORK = {
+    "cuStreamSynchronize",
+    "cuEventSynchronize",
     "cuMemFree_v2",
     "cuMemFreeHost",
     "cuStreamDestroy_v2",
@@ -56,7 +58,7 @@ GIVES_BACK = {
     "cuDevicePrimaryCtxRelease_v2",
     "cuStreamEndCapture",
 }
-"""What does its work even where it reports an error of earlier work."""
+"""Whatever error it reports: that is of earlier work."""
 
 NO_CONTEXT_NEEDED = {
     "cuInit",
@@ -281,7 +283,7 @@ class FakeDriver:
         self.n_calls += 1
         status = max((failure(name) for failure in list(self._failures)), default=SUCCESS)
         status = status or self._broken
-        if status and name not in GIVES_BACK:
+        if status and name not in DOES_ITS_WORK:
             return status
         if name != "cuInit" and not self._initialised:
             return NOT_INITIALIZED
@@ -312,6 +314,9 @@ class FakeDriver:
 
     def _drain(self, stream: _Stream, mark: object = None) -> None:
         while stream.queue:
+            if self._broken:
+                stream.queue.clear()  # nothing runs any more
+                raise CudaStatus(self._broken)
             operation = stream.queue.popleft()
             operation()
             if mark is not None and operation is mark:
