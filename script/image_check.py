@@ -34,7 +34,7 @@ MAX_DESCRIBE_S = 2.0
 MAX_STOP_S = 10.0  # then the Supervisor and Docker kill
 START_S = 60.0  # before it is given up
 WHISPER_UID = 10300
-CLIENTS = 8  # so that there is work left when it is told to stop
+CLIENTS = 3  # so that there is work left when it is told to stop
 
 
 class CheckError(Exception):
