@@ -43,6 +43,26 @@ def physical_cores() -> int:
     return max(1, min(len(cores) or len(usable), _quota_cores()))
 
 
+def usable_threads() -> int:
+    """Return the logical processors that this process may use."""
+    return max(1, min(len(os.sched_getaffinity(0)), _quota_cores()))
+
+
+def fast_cores(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Return how many of the cores are the fast ones, where slow ones stand beside them.
+
+    Linux tells their capacity on Arm only (Documentation/scheduler/sched-capacity.rst); elsewhere
+    it is the number of physical cores.
+    """
+    capacities: list[int] = []
+    for number in os.sched_getaffinity(0):
+        try:
+            capacities.append(int((cpus / f"cpu{number}" / "cpu_capacity").read_text()))
+        except (OSError, ValueError):
+            return physical_cores()
+    return min(capacities.count(max(capacities)), _quota_cores())
+
+
 def instruction_set() -> str:
     """Return the widest vector instructions, such as AVX2 or NEON."""
     if platform.machine().lower().startswith(("aarch64", "arm")):

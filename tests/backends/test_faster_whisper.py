@@ -326,8 +326,8 @@ def test_nothing_said_is_no_number_out_of_order() -> None:
 
         def generate(self, *_: Any, **__: Any) -> list[Any]:
             class Result:
-                sequences_ids: ClassVar = [[]]
-                scores: ClassVar = [-np.inf]
+                sequences_ids: ClassVar[list[list[int]]] = [[]]
+                scores: ClassVar[list[float]] = [-np.inf]
                 no_speech_prob = 0.3
 
             return [Result()]

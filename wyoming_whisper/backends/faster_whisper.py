@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ import numpy as np
 from ..errors import ModelBrokenError, SettingsError
 from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
+from ..threads import REMEMBERED, fastest_threads, thread_counts
 from ..whisper.audio import Array
-from ..whisper.decoding import GenerateOptions, Hypothesis
+from ..whisper.decoding import GenerateOptions, Hypothesis, Inference
+from ..whisper.tokenizer import Tokenizer
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
@@ -30,6 +33,11 @@ _LOGGER = logging.getLogger(__name__)
 # Beam search costs a slow core more than it gains on a short command.
 BEAM_SIZE = 5
 BEAM_SIZE_ARM = 1
+
+# What the number of threads is measured with.
+COMMAND_FRAMES = 500
+COMMAND_TOKENS = 10
+COMMAND_RUNS = 4
 
 LENGTH_PENALTY = 1  # scores come back divided by the length to this power
 
@@ -91,10 +99,12 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     """
     device, device_index = choose_device(settings.device)
     compute_type = choose_compute_type(settings.compute_type, device)
+    decoding = decoding_options(settings, path, choose_beam_size(settings.beam_size))
     threads = settings.cpu_threads or physical_cores()
+    if device == "cpu" and not settings.cpu_threads:
+        threads = _measured_threads(settings, path, compute_type, decoding.beam_size)
     model = _load(path, device, device_index, compute_type, threads)
     languages = model_languages(settings.model, path) if model.is_multilingual else ("en",)
-    decoding = decoding_options(settings, path, choose_beam_size(settings.beam_size))
     described = _description(settings.model, model, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
@@ -107,6 +117,36 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     )
     transcriber.warm_up()
     return transcriber
+
+
+def _measured_threads(settings: Settings, path: Path, compute_type: str, beam_size: int) -> int:
+    """Return how many threads suit this model; measured at its first start where that is open."""
+    counts = thread_counts()
+    if len(counts) == 1:
+        return counts[0]
+    _LOGGER.info("measuring how many threads suit this model: %s", ", ".join(map(str, counts)))
+
+    def seconds(threads: int) -> float:
+        model = _load(path, "cpu", 0, compute_type, threads)
+        tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
+        return command_seconds(CTranslate2Inference(model), tokenizer, beam_size)
+
+    memory = settings.data_dir[0] / REMEMBERED
+    name = f"{settings.model} in {compute_type}, beam {beam_size}"
+    return fastest_threads(counts, seconds, memory, name)
+
+
+def command_seconds(inference: Inference, tokenizer: Tokenizer, beam_size: int) -> float:
+    """Return the time that a command of usual length takes, the best of a few runs."""
+    noise = np.random.default_rng(0).normal(0, 0.5, (inference.n_mels, COMMAND_FRAMES))
+    prompt = [*tokenizer.sot_sequence("en"), tokenizer.no_timestamps]
+    endless = GenerateOptions(beam_size, 0.0, 1, COMMAND_TOKENS, (tokenizer.eot,))
+    times = []
+    for _ in range(COMMAND_RUNS):
+        start = time.perf_counter()
+        inference.generate(inference.encode(noise.astype(np.float32)), prompt, endless)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])  # the first one allocates
 
 
 def choose_device(wanted: str) -> tuple[str, int]:
