@@ -264,12 +264,13 @@ class TensorRTTranscriber:
         self._thread: threading.Thread | None = None
         self._failed_at: float | None = None
         self._why = "its engine is not built yet"
+        self.description = ""
         self._cpu: Transcriber | None = None
+        self._gpu: Transcriber | None = None
         with self._turn:
             self._gpu = self._open_what_is_there()
             current = self._gpu or self._reopen_cpu()
             self.languages = current.languages
-            self.description = current.description
             if self._gpu is None and status is not None and self._thread is None:
                 self._bring_engine()
             self._tell()
