@@ -83,7 +83,7 @@ def test_a_folder_that_is_read_only_is_no_reason_to_stop(tmp_path: Path) -> None
 def test_fast_cores_are_told_from_slow_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(machine, "_quota_cores", lambda: 99)
     for number in range(8):
         (tmp_path / f"cpu{number}").mkdir()

@@ -474,7 +474,7 @@ class Settings:
     cpu_threads: int = _option(
         0,
         SPEED,
-        "CPU threads of one transcription; 0 is all physical cores",
+        "CPU threads of one transcription; 0 is what was measured to be fastest",
         _whole,
         metavar="N",
     )
