@@ -35,7 +35,7 @@ from wyoming_whisper.engine.build import (
     workspace_bytes,
 )
 from wyoming_whisper.engine.cuda import Gpu
-from wyoming_whisper.engine.trt import read_facts
+from wyoming_whisper.engine.plan import read_facts
 from wyoming_whisper.errors import EngineBuildError
 from wyoming_whisper.models import BUNDLED_FOLDER, WEIGHTS
 

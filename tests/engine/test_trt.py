@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from faster_whisper.audio import decode_audio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import AUDIO, clips
 from wyoming_whisper.backends.pipeline import load_tokenizer
-from wyoming_whisper.engine import trt
+from wyoming_whisper.engine import plan, trt
 from wyoming_whisper.engine.cuda import NoGpuError
-from wyoming_whisper.engine.trt import PlanFacts, Profile, TensorRTSession, import_tensorrt
+from wyoming_whisper.engine.plan import PlanFacts, Profile
+from wyoming_whisper.engine.trt import TensorRTSession, import_tensorrt
 from wyoming_whisper.errors import EngineBrokenError, EngineError, WyomingWhisperError
 from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
@@ -305,6 +306,22 @@ def test_a_bias_nobody_has_any_more_gives_its_memory_to_the_next(
     assert len(used) <= 3  # one in use, one that the loop copied, and the loop's own contexts
 
 
+def test_outputs_last_until_the_next_step(tiny: TensorRTSession, oracle: Session) -> None:
+    told = []
+    for session in (tiny, oracle):
+        features = session.encode(noise(300))
+        cache, bias = session.open_cache(features, 1, 64), session.bias([3])
+        output = session.step(cache, np.array([TINY.prompt], np.int32), 0, bias)
+        session.bias([7])
+        session.open_cache(features, 2, 64)
+        said = [(int(tokens[0]), float(logprobs[0])) for tokens, logprobs in [output.best()]]
+        for found in session.greedy(cache, 9, 4, bias, 5):
+            said.append(found)
+            session.bias([8])
+        told.append(said)
+    assert_same(*told)
+
+
 # What is not possible.
 
 
@@ -317,9 +334,13 @@ def test_what_is_gone_is_refused(tiny: TensorRTSession) -> None:
     next(loop)
     with pytest.raises(RuntimeError, match="done something else"):
         output.best()
-    tiny.open_cache(features, 1, 64)
+    again = tiny.greedy(cache, 1, 1, bias, 9)
+    next(again)
     with pytest.raises(RuntimeError, match="done something else"):
         next(loop)
+    tiny.open_cache(features, 1, 64)
+    with pytest.raises(RuntimeError, match="this cache is gone"):
+        next(again)
     with pytest.raises(RuntimeError, match="this cache is gone"):
         tiny.step(cache, np.array([[1]], np.int32), 0, bias)
     tiny.encode(noise(200))
@@ -503,16 +524,16 @@ def test_an_error_between_two_tokens_ends_the_loop_with_it(
 
 
 def cut(folder: Path, gpu: FakeGpu) -> None:
-    plan = folder / trt.DECODER_PLAN
-    plan.write_bytes(plan.read_bytes()[:-1])
+    path = folder / plan.DECODER_PLAN
+    path.write_bytes(path.read_bytes()[:-1])
 
 
 def empty(folder: Path, gpu: FakeGpu) -> None:
-    (folder / trt.ENCODER_PLAN).write_bytes(b"")
+    (folder / plan.ENCODER_PLAN).write_bytes(b"")
 
 
 def missing(folder: Path, gpu: FakeGpu) -> None:
-    (folder / trt.ENCODER_PLAN).unlink()
+    (folder / plan.ENCODER_PLAN).unlink()
 
 
 def foreign_gpu(folder: Path, gpu: FakeGpu) -> None:
@@ -524,25 +545,25 @@ def foreign_version(folder: Path, gpu: FakeGpu) -> None:
 
 
 def no_facts(folder: Path, gpu: FakeGpu) -> None:
-    (folder / trt.FACTS).unlink()
+    (folder / plan.FACTS).unlink()
 
 
 def facts_no_json(folder: Path, gpu: FakeGpu) -> None:
-    (folder / trt.FACTS).write_bytes(b"\xff{")
+    (folder / plan.FACTS).write_bytes(b"\xff{")
 
 
 def swapped(folder: Path, gpu: FakeGpu) -> None:
-    plans = [folder / trt.ENCODER_PLAN, folder / trt.DECODER_PLAN]
-    first, second = (plan.read_bytes() for plan in plans)
+    plans = [folder / plan.ENCODER_PLAN, folder / plan.DECODER_PLAN]
+    first, second = (path.read_bytes() for path in plans)
     plans[0].write_bytes(second)
     plans[1].write_bytes(first)
 
 
 def with_facts(**changes: object) -> Callable[[Path, FakeGpu], None]:
     def change(folder: Path, gpu: FakeGpu) -> None:
-        facts = trt.read_facts(folder)
+        facts = plan.read_facts(folder)
         text = dataclasses.replace(facts, **changes).to_json()  # type: ignore[arg-type]
-        (folder / trt.FACTS).write_text(text)
+        (folder / plan.FACTS).write_text(text)
 
     return change
 
@@ -601,6 +622,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.sampled_from([*json.loads(FACTS.to_json()), "more"]), JSON)
 def test_facts_are_what_they_are_or_refused(name: str, value: Any) -> None:
     facts = json.loads(FACTS.to_json())
@@ -612,6 +634,7 @@ def test_facts_are_what_they_are_or_refused(name: str, value: Any) -> None:
     assert json.loads(found.to_json()) == facts
 
 
+@settings(max_examples=50)
 @given(JSON)
 def test_facts_that_are_anything_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="does not say"):

@@ -32,17 +32,9 @@ from ..errors import EngineBuildError, WyomingWhisperError
 from .cache import EngineKey, weights_hash
 from .checkpoint import read
 from .cuda import Device, Gpu
+from .plan import DECODER_PLAN, ENCODER_PLAN, FACTS, HEAD_WIDTH, PlanFacts, Profile
 from .session import MAX_PREFILL_TOKENS
-from .trt import (
-    DECODER_PLAN,
-    ENCODER_PLAN,
-    FACTS,
-    HEAD_WIDTH,
-    PlanFacts,
-    Profile,
-    import_tensorrt,
-    tensorrt_log,
-)
+from .trt import import_tensorrt, tensorrt_log
 
 if TYPE_CHECKING:
     from .graphs import Dims, Precision

@@ -10,14 +10,12 @@ One code base for TensorRT 8.6 to 11: what differs between them is looked for, n
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import mmap
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -27,124 +25,20 @@ import numpy.typing as npt
 
 from ..errors import EngineBrokenError, EngineError
 from .cuda import ALIGNMENT, Device, DeviceBuffer, Stream, find_gpus
+from .memory import STEP, Addresses, Bias, Biases, Heads, Memory, Rows
+from .plan import DECODER_PLAN, ENCODER_PLAN, FACTS, HEAD_WIDTH, PlanFacts, read_facts
 from .session import IMPOSSIBLE, MAX_PREFILL_TOKENS
 
 _LOGGER = logging.getLogger(__name__)
 
-ENCODER_PLAN = "encoder.plan"
-DECODER_PLAN = "decoder.plan"
-FACTS = "engine.json"
-MAX_FACTS_BYTES = 1 << 20
-
-HEAD_WIDTH = 64  # in every Whisper
 MIN_TENSORRT = (8, 6)
 MAX_LOOPS = 16  # pairs of CUDA graphs kept; one is for one length of window and of cache
+
+WARM_UP_TOKENS = 4  # as many as a usual prompt has
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Shapes = dict[str, tuple[int, ...]]
-Addresses = dict[str, int]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What one optimization profile of the decoder takes; both ends are included."""
-
-    name: str
-    batch: tuple[int, int]
-    n_tokens: tuple[int, int]
-
-    def takes(self, batch: int, n_tokens: int) -> bool:
-        """Return whether tokens of this shape are within it."""
-        return (
-            self.batch[0] <= batch <= self.batch[1]
-            and self.n_tokens[0] <= n_tokens <= self.n_tokens[1]
-        )
-
-
-@dataclass(frozen=True)
-class PlanFacts:
-    """What `engine.json` says of the two plans beside it."""
-
-    n_mels: int
-    n_vocab: int
-    n_text_ctx: int
-    """Slots of the longest cache."""
-    n_text_head: int
-    n_text_layer: int
-    beam_size: int
-    """1: greedy search only."""
-    max_batch: int
-    precision: str
-    """Of weights and caches: float16 or float32."""
-    n_frames: tuple[tuple[int, int], ...]
-    """The lengths of mel that each of the encoder's profiles takes; both ends are included."""
-    profiles: tuple[Profile, ...]
-    """The decoder's, in the order in which it was built with them."""
-
-    def to_json(self) -> str:
-        """Return the text of `engine.json`."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> PlanFacts:
-        """Return what `to_json` wrote. Raises ValueError for anything else."""
-        try:
-            facts = json.loads(text)
-            lengths = tuple(_range(length) for length in facts.pop("n_frames"))
-            profiles = tuple(
-                Profile(str(p["name"]), _range(p["batch"]), _range(p["n_tokens"]))
-                for p in facts.pop("profiles")
-            )
-            precision = facts.pop("precision")
-            numbers = {name: _number(value) for name, value in facts.items()}
-            found = cls(precision=precision, n_frames=lengths, profiles=profiles, **numbers)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"it does not say what the plans are ({error!r})") from error
-        if precision not in ("float16", "float32") or not lengths or not profiles:
-            raise ValueError(f"it names no profiles, or an unknown precision: {precision}")
-        return found
-
-    @property
-    def n_audio_ctx(self) -> int:
-        """Positions of the longest window."""
-        return max(last for _, last in self.n_frames) // 2
-
-    @property
-    def n_candidates(self) -> int:
-        """What the decoder offers beam search at each step."""
-        return 2 * self.beam_size if self.beam_size > 1 else 0
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one number of a cache."""
-        return np.dtype(self.precision).itemsize
-
-    @property
-    def dtype_name(self) -> str:
-        """TensorRT's name for `precision`."""
-        return "HALF" if self.precision == "float16" else "FLOAT"
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int) or not 0 < value < 1 << 24:
-        raise ValueError(f"{value!r} is no count")
-    return value
-
-
-def _range(ends: Sequence[object]) -> tuple[int, int]:
-    first, last = ends
-    return _number(first), _number(last)
-
-
-def read_facts(folder: Path) -> PlanFacts:
-    """Return what an engine's folder says of itself. Raises EngineBrokenError."""
-    path = folder / FACTS
-    try:
-        with path.open(encoding="utf-8") as file:
-            return PlanFacts.from_json(file.read(MAX_FACTS_BYTES))
-    except (OSError, ValueError) as error:
-        raise EngineBrokenError(f"{path} can't be read: {error}") from error
 
 
 def import_tensorrt() -> Any:
@@ -208,11 +102,11 @@ class TensorRTSession:
         self.max_batch = facts.max_batch
         self._cuda_graphs = cuda_graphs
         self._features: _Features | None = None
-        self._rows: dict[int, _Rows] = {}
+        self._rows: dict[int, Rows] = {}
         self._caches: dict[int, _Cache] = {}
         self._contexts: dict[tuple[str, int], _Context] = {}
         self._loops: OrderedDict[tuple[int, int], _Loop] = OrderedDict()
-        self._copied_bias: _Bias | None = None
+        self._copied_bias: Bias | None = None
         self._run_number = 0  # of what wrote the outputs last
         trt = import_tensorrt()
         # Pushed in the order of need, and so closed in the reverse one.
@@ -221,8 +115,8 @@ class TensorRTSession:
             self._device.use()
             self._stream = stack.enter_context(self._device.stream())
             self._passed = [stack.enter_context(self._device.event()) for _ in range(2)]
-            self._memory = stack.enter_context(closing(_Memory(self._device, facts)))
-            self._biases = stack.enter_context(closing(_Biases(self._device, facts.n_vocab)))
+            self._memory = stack.enter_context(closing(Memory(self._device, facts)))
+            self._biases = stack.enter_context(closing(Biases(self._device, facts.n_vocab)))
             stack.callback(self._close_rows)
             self._encoder = stack.enter_context(closing(_Engine(trt, folder / ENCODER_PLAN)))
             self._decoder = stack.enter_context(closing(_Engine(trt, folder / DECODER_PLAN)))
@@ -245,7 +139,7 @@ class TensorRTSession:
                 f"mel has the shape {mel.shape}; the engine takes {self.n_mels} mels and an even "
                 f"number of frames, from {lengths[0][0]} to {lengths[-1][1]}"
             )
-        self._begin()
+        self._settled()
         self._features = None
         memory = self._memory
         memory.pinned.view("mel", np.float32, (n_mels, n_frames))[...] = mel
@@ -255,9 +149,9 @@ class TensorRTSession:
         self._features = _Features(n_frames // 2)
         return self._features
 
-    def bias(self, suppressed: Sequence[int]) -> _Bias:
+    def bias(self, suppressed: Sequence[int]) -> Bias:
         """See Session."""
-        self._begin()
+        self._settled()
         pinned = self._memory.pinned
         values = pinned.view("logits", np.float32, (self.n_vocab,))
         values[...] = 0
@@ -273,7 +167,7 @@ class TensorRTSession:
             raise ValueError(
                 f"{batch} rows of {n_slots} slots; {self.max_batch} of {most} are possible"
             )
-        self._begin()
+        self._settled()
         rows = self._rows_for(batch, n_slots)
         # What no slot holds yet is masked, but garbage that is no number stays none.
         self._stream.clear(rows.sets[rows.current].handle, rows.sets[rows.current].n_bytes)
@@ -285,7 +179,7 @@ class TensorRTSession:
         cache: _Cache,
         tokens: Tokens,
         position: int,
-        bias: _Bias,
+        bias: Bias,
         parents: Tokens | None = None,
     ) -> _Output:
         """See Session; does not wait for the GPU until the output is read.
@@ -297,14 +191,14 @@ class TensorRTSession:
             raise ValueError("this engine was built for greedy search: it takes no parents")
         for start in range(0, tokens.shape[1], MAX_PREFILL_TOKENS):
             piece = tokens[:, start : start + MAX_PREFILL_TOKENS]
-            self._begin()
+            self._new_run()
             self._upload(piece, position + start, parents if start == 0 else None)
             self._decode(cache, piece.shape[1], bias)
         memory = self._memory
         return _Output(self, cache.batch, self._run_number, memory.heads[STEP], memory.at)
 
     def greedy(
-        self, cache: _Cache, token: int, position: int, bias: _Bias, max_new_tokens: int
+        self, cache: _Cache, token: int, position: int, bias: Bias, max_new_tokens: int
     ) -> Iterator[tuple[int, float]]:
         """See Session. Every step but the last is on its way before the one before is read."""
         n_steps = min(max_new_tokens, cache.n_slots - position)
@@ -314,13 +208,14 @@ class TensorRTSession:
         if cache.batch > 1:
             yield from self._stepwise(cache, token, position, bias, n_steps)
             return
-        self._begin()
+        self._new_run()
         number, rows = self._run_number, cache.rows
         self._feed(rows.current, token, position, bias)
         loop = self._loop(cache)
         self._launch(loop, rows)
         for step in range(n_steps):
             self._ensure_last(number)
+            self._ensure_alive(cache)
             self._device.use()
             written = rows.current
             if step + 1 < n_steps:
@@ -330,14 +225,14 @@ class TensorRTSession:
             yield int(tokens[0]), float(logprobs[0])
 
     def warm_up(self, n_frames: Iterable[int], n_slots: int) -> None:
-        """Make ready for windows of these lengths: the first of each takes longer otherwise."""
+        """Go through a short silence of each length: the first of a length takes longer."""
         bias = self.bias(())
         for length in n_frames:
-            self._features = _Features(length // 2)
-            cache = self.open_cache(self._features, 1, n_slots)
-            for _ in self.greedy(cache, 0, 0, bias, 1):
+            features = self.encode(np.zeros((self.n_mels, length), np.float32))
+            cache = self.open_cache(features, 1, n_slots)
+            self.step(cache, np.zeros((1, WARM_UP_TOKENS), np.int32), 0, bias).best()
+            for _ in self.greedy(cache, 0, WARM_UP_TOKENS, bias, 2):
                 pass
-        self._features = None
 
     def synchronize(self) -> None:
         """Wait for all that was asked for. Raises EngineError for what failed meanwhile."""
@@ -354,19 +249,23 @@ class TensorRTSession:
         if stack is None:
             return
         self._run_number += 1
-        self._settle()
+        self._abandon()
         stack.close()
 
     # Steps.
 
-    def _begin(self) -> None:
-        """Be ready to write the host's side of the memory: nothing is in flight after this."""
+    def _settled(self) -> None:
+        """Have nothing in flight, so that the host's side of the memory may be written."""
         if self._stack is None:
             raise EngineError("the engine is closed")
-        self._run_number += 1
         self.synchronize()
 
-    def _settle(self) -> None:
+    def _new_run(self) -> None:
+        """Be about to write over the outputs."""
+        self._settled()
+        self._run_number += 1
+
+    def _abandon(self) -> None:
         """Let the GPU come to an end; what fails now was to be thrown away."""
         try:
             self.synchronize()
@@ -377,11 +276,14 @@ class TensorRTSession:
         if number != self._run_number:
             raise RuntimeError("these results are gone: the engine has done something else since")
 
-    def _check(self, cache: _Cache, shape: tuple[int, ...], position: int) -> None:
+    def _ensure_alive(self, cache: _Cache) -> None:
         if cache.features is not self._features:
             raise RuntimeError("these audio features are gone: others have been encoded since")
         if self._caches.get(cache.batch) is not cache:
             raise RuntimeError("this cache is gone: another of its size has been opened since")
+
+    def _check(self, cache: _Cache, shape: tuple[int, ...], position: int) -> None:
+        self._ensure_alive(cache)
         batch, n_tokens = shape
         if batch != cache.batch or not n_tokens:
             raise ValueError(f"tokens have the shape {shape}, not ({cache.batch}, 1 or more)")
@@ -399,7 +301,7 @@ class TensorRTSession:
         memory.pinned.view("parents", np.int32, (batch,))[...] = rows
         self._stream.upload(memory.at["tokens"], memory.pinned.at["tokens"], memory.input_bytes)
 
-    def _decode(self, cache: _Cache, n_tokens: int, bias: _Bias) -> None:
+    def _decode(self, cache: _Cache, n_tokens: int, bias: Bias) -> None:
         memory, rows = self._memory, cache.rows
         addresses = {
             **memory.at,
@@ -413,7 +315,7 @@ class TensorRTSession:
         rows.current ^= 1
 
     def _stepwise(
-        self, cache: _Cache, token: int, position: int, bias: _Bias, n_steps: int
+        self, cache: _Cache, token: int, position: int, bias: Bias, n_steps: int
     ) -> Iterator[tuple[int, float]]:
         for at in range(position, position + n_steps):
             output = self.step(cache, np.full((cache.batch, 1), token, np.int32), at, bias)
@@ -429,7 +331,7 @@ class TensorRTSession:
 
     # The greedy loop.
 
-    def _feed(self, half: int, token: int, position: int, bias: _Bias) -> None:
+    def _feed(self, half: int, token: int, position: int, bias: Bias) -> None:
         """Put the first token where step `half` reads it, and the bias where both do."""
         memory, heads = self._memory, self._memory.heads[half]
         memory.pinned.view("tokens", np.int32, (1,))[0] = token
@@ -441,7 +343,7 @@ class TensorRTSession:
             self._stream.copy(memory.at["logit_bias"], bias.address, self.n_vocab * 4)
             self._copied_bias = bias
 
-    def _launch(self, loop: _Loop, rows: _Rows) -> None:
+    def _launch(self, loop: _Loop, rows: Rows) -> None:
         loop.launches[rows.current]()
         rows.current ^= 1
         self._stream.record(self._passed[rows.current])
@@ -476,7 +378,7 @@ class TensorRTSession:
             for half in (0, 1):
                 context = _Context(self._decoder, profile, self._scratch, self._stream)
                 stack.enter_context(closing(context))
-                stack.callback(self._settle)  # a context at work must not be destroyed
+                stack.callback(self._abandon)  # a context at work must not be destroyed
                 # The first run of a shape can't be captured. It reads the set that is alive,
                 # whose token is a real one, and writes the other, where nothing lives.
                 self._queue_step(context, cache, cache.rows.current)
@@ -515,7 +417,7 @@ class TensorRTSession:
         self._context("decoder", self._profile(1, 1))
         self._stream.synchronize()
 
-    def _rows_for(self, batch: int, n_slots: int) -> _Rows:
+    def _rows_for(self, batch: int, n_slots: int) -> Rows:
         """Return memory for a cache: it grows as it is needed, a single row's never has to."""
         rows = self._rows.get(batch)
         if rows and rows.n_slots >= n_slots:
@@ -523,7 +425,7 @@ class TensorRTSession:
         if rows:
             self._caches.pop(batch, None)
             self._rows.pop(batch).close()
-        self._rows[batch] = _Rows(self._device, self.facts, batch, n_slots)
+        self._rows[batch] = Rows(self._device, self.facts, batch, n_slots)
         return self._rows[batch]
 
     def _context(self, which: str, profile: int) -> _Context:
@@ -582,7 +484,7 @@ class _Cache:
     features: _Features
     batch: int
     n_slots: int
-    rows: _Rows
+    rows: Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -592,7 +494,7 @@ class _Output:
     session: TensorRTSession
     batch: int
     number: int
-    heads: _Heads
+    heads: Heads
     at: Addresses
 
     def best(self) -> tuple[Tokens, Array]:
@@ -833,171 +735,3 @@ def _decoder_shapes(facts: PlanFacts, cache: _Cache, n_tokens: int) -> Shapes:
         shapes[f"cross_k_{i}"] = (1, facts.n_text_head, HEAD_WIDTH, n_ctx)
         shapes[f"cross_v_{i}"] = (1, facts.n_text_head, n_ctx, HEAD_WIDTH)
     return shapes
-
-
-STEP = 2  # of the three `_Heads`: what `step` writes; the greedy loop has the first two
-
-
-@dataclass(frozen=True)
-class _Heads:
-    """Where a decoder's few small results lie, and where its next step may read them."""
-
-    tokens: int
-    stride: int
-
-    @property
-    def positions(self) -> int:
-        return self.tokens + self.stride
-
-    @property
-    def n_bytes(self) -> int:
-        return 3 * self.stride
-
-    @property
-    def read(self) -> Addresses:
-        """As inputs."""
-        return {"tokens": self.tokens, "positions": self.positions}
-
-    @property
-    def written(self) -> Addresses:
-        """As outputs."""
-        return {
-            "next_tokens": self.tokens,
-            "next_positions": self.positions,
-            "logprobs": self.tokens + 2 * self.stride,
-        }
-
-    def split(self, values: npt.NDArray[np.int32], batch: int) -> tuple[Tokens, Array]:
-        """Return (tokens, logprobs), shape = (batch,) each, of all three as they were copied."""
-        first = 2 * self.stride // 4
-        return values[:batch], values[first : first + batch].view(np.float32)
-
-
-class _Memory:
-    """What a session needs besides caches, laid out once for the largest shapes."""
-
-    def __init__(self, device: Device, facts: PlanFacts) -> None:
-        stride = _aligned(4 * facts.max_batch)
-        inputs = {
-            "tokens": 4 * facts.max_batch * MAX_PREFILL_TOKENS,
-            "positions": 4 * MAX_PREFILL_TOKENS,
-            "parents": 4 * facts.max_batch,
-        }
-        heads = {f"heads_{i}": 3 * stride for i in range(3)}
-        mel = {"mel": 4 * facts.n_mels * 2 * facts.n_audio_ctx}
-        logits = {"logits": 4 * facts.max_batch * facts.n_vocab}
-        ctx_bytes = facts.n_text_head * facts.n_audio_ctx * HEAD_WIDTH * facts.itemsize
-        layers = range(facts.n_text_layer)
-        rest = {
-            "logit_bias": 4 * facts.n_vocab,
-            "slots": 4 * facts.n_text_ctx,
-            "first_row": 4,
-            "candidates": 4 * facts.max_batch * facts.n_candidates,
-            "candidate_logprobs": 4 * facts.max_batch * facts.n_candidates,
-            **{f"cross_{part}_{i}": ctx_bytes for i in layers for part in "kv"},
-        }
-        offsets, n_bytes = _layout({**inputs, **heads, **mel, **logits, **rest})
-        self.input_bytes = sum(map(_aligned, inputs.values()))
-        with ExitStack() as stack:
-            self.device = stack.enter_context(device.allocate(n_bytes))
-            self.pinned = stack.enter_context(
-                closing(_Pinned(device, {**inputs, **heads, **mel, **logits}))
-            )
-            self._owned = stack.pop_all()
-        self.at: Addresses = {name: self.device.handle + at for name, at in offsets.items()}
-        self.heads = [_Heads(self.at[f"heads_{i}"], stride) for i in range(3)]
-        self.results = [
-            heads.split(
-                self.pinned.view(f"heads_{i}", np.int32, (heads.n_bytes // 4,)), facts.max_batch
-            )
-            for i, heads in enumerate(self.heads)
-        ]
-
-    def close(self) -> None:
-        self._owned.close()
-
-
-class _Pinned:
-    """The host's side of some of that memory, under the same names."""
-
-    def __init__(self, device: Device, sizes: dict[str, int]) -> None:
-        self._offsets, n_bytes = _layout(sizes)
-        self._buffer = device.allocate_host(n_bytes)
-        self.at: Addresses = {name: self._buffer.handle + at for name, at in self._offsets.items()}
-
-    def view(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Return the beginning of it as an array."""
-        return self._buffer.view(dtype, shape, self._offsets[name])
-
-    def close(self) -> None:
-        self._buffer.close()
-
-
-class _Rows:
-    """Two sets of self-attention keys and values: a step reads the one and writes the other."""
-
-    def __init__(self, device: Device, facts: PlanFacts, batch: int, n_slots: int) -> None:
-        self.n_slots = n_slots
-        self.current = 0
-        """The set that holds what was said so far."""
-        n_bytes = batch * facts.n_text_head * n_slots * HEAD_WIDTH * facts.itemsize
-        names = [f"self_{part}_{i}" for i in range(facts.n_text_layer) for part in "kv"]
-        offsets, total = _layout(dict.fromkeys(names, n_bytes))
-        with ExitStack() as stack:
-            self.sets = [stack.enter_context(device.allocate(total)) for _ in range(2)]
-            self._owned = stack.pop_all()
-        self.reads: list[Addresses] = [
-            {name: one.handle + at for name, at in offsets.items()} for one in self.sets
-        ]
-        self.writes: list[Addresses] = [
-            {f"new_{name}": address for name, address in one.items()} for one in self.reads
-        ]
-
-    def close(self) -> None:
-        self._owned.close()
-
-
-@dataclass(frozen=True, eq=False)
-class _Bias:
-    """A vector that is added to logits."""
-
-    address: int
-
-
-class _Biases:
-    """Memory for biases, used again when nobody has them any more.
-
-    All work is in one stream, so what still reads the old values does so before they change.
-    """
-
-    def __init__(self, device: Device, n_vocab: int) -> None:
-        self._device = device
-        self._n_bytes = 4 * n_vocab
-        self._owned = ExitStack()
-        self._free: list[int] = []
-
-    def take(self) -> _Bias:
-        """Return one with anything in it."""
-        if not self._free:
-            buffer = self._device.allocate(self._n_bytes)
-            self._free.append(self._owned.enter_context(buffer).handle)
-        bias = _Bias(self._free.pop())
-        weakref.finalize(bias, self._free.append, bias.address).atexit = False
-        return bias
-
-    def close(self) -> None:
-        self._free = []
-        self._owned.close()
-
-
-def _layout(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
-    """Return each name's offset, aligned, and the bytes of all together."""
-    offsets, end = {}, 0
-    for name, n_bytes in sizes.items():
-        offsets[name] = end
-        end += _aligned(n_bytes)
-    return offsets, end
-
-
-def _aligned(n_bytes: int) -> int:
-    return -(-n_bytes // ALIGNMENT) * ALIGNMENT

@@ -8,15 +8,9 @@ from typing import Any
 import onnx
 
 from wyoming_whisper.engine.build import FRAMES, decoder_shapes, encoder_shapes
+from wyoming_whisper.engine.plan import DECODER_PLAN, ENCODER_PLAN, FACTS, PlanFacts, Profile
 from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS
-from wyoming_whisper.engine.trt import (
-    DECODER_PLAN,
-    ENCODER_PLAN,
-    FACTS,
-    PlanFacts,
-    Profile,
-    tensorrt_log,
-)
+from wyoming_whisper.engine.trt import tensorrt_log
 
 from . import FakeGpu
 

@@ -1,0 +1,187 @@
+"""A session's memory on the GPU and the host's side of it, laid out before it is used."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .cuda import ALIGNMENT, Device
+from .plan import HEAD_WIDTH, PlanFacts
+from .session import MAX_PREFILL_TOKENS
+
+Array = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+Addresses = dict[str, int]
+"""A tensor's name -> where it lies on the GPU."""
+
+STEP = 2  # of the three `Heads`: what `step` writes; the greedy loop has the first two
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where a decoder's few small results lie, and where its next step may read them."""
+
+    tokens: int
+    stride: int
+
+    @property
+    def positions(self) -> int:
+        return self.tokens + self.stride
+
+    @property
+    def n_bytes(self) -> int:
+        return 3 * self.stride
+
+    @property
+    def read(self) -> Addresses:
+        """As inputs."""
+        return {"tokens": self.tokens, "positions": self.positions}
+
+    @property
+    def written(self) -> Addresses:
+        """As outputs."""
+        return {
+            "next_tokens": self.tokens,
+            "next_positions": self.positions,
+            "logprobs": self.tokens + 2 * self.stride,
+        }
+
+    def split(self, values: npt.NDArray[np.int32], batch: int) -> tuple[Tokens, Array]:
+        """Return (tokens, logprobs), shape = (batch,) each, of all three as they were copied."""
+        first = 2 * self.stride // 4
+        return values[:batch], values[first : first + batch].view(np.float32)
+
+
+class Memory:
+    """What a session needs besides caches, laid out once for the largest shapes."""
+
+    def __init__(self, device: Device, facts: PlanFacts) -> None:
+        stride = _aligned(4 * facts.max_batch)
+        inputs = {
+            "tokens": 4 * facts.max_batch * MAX_PREFILL_TOKENS,
+            "positions": 4 * MAX_PREFILL_TOKENS,
+            "parents": 4 * facts.max_batch,
+        }
+        heads = {f"heads_{i}": 3 * stride for i in range(3)}
+        mel = {"mel": 4 * facts.n_mels * 2 * facts.n_audio_ctx}
+        logits = {"logits": 4 * facts.max_batch * facts.n_vocab}
+        ctx_bytes = facts.n_text_head * facts.n_audio_ctx * HEAD_WIDTH * facts.itemsize
+        layers = range(facts.n_text_layer)
+        rest = {
+            "logit_bias": 4 * facts.n_vocab,
+            "slots": 4 * facts.n_text_ctx,
+            "first_row": 4,
+            "candidates": 4 * facts.max_batch * facts.n_candidates,
+            "candidate_logprobs": 4 * facts.max_batch * facts.n_candidates,
+            **{f"cross_{part}_{i}": ctx_bytes for i in layers for part in "kv"},
+        }
+        offsets, n_bytes = _layout({**inputs, **heads, **mel, **logits, **rest})
+        self.input_bytes = sum(map(_aligned, inputs.values()))
+        with ExitStack() as stack:
+            self.device = stack.enter_context(device.allocate(n_bytes))
+            self.pinned = stack.enter_context(
+                closing(Pinned(device, {**inputs, **heads, **mel, **logits}))
+            )
+            self._owned = stack.pop_all()
+        self.at: Addresses = {name: self.device.handle + at for name, at in offsets.items()}
+        self.heads = [Heads(self.at[f"heads_{i}"], stride) for i in range(3)]
+        self.results = [
+            heads.split(
+                self.pinned.view(f"heads_{i}", np.int32, (heads.n_bytes // 4,)), facts.max_batch
+            )
+            for i, heads in enumerate(self.heads)
+        ]
+
+    def close(self) -> None:
+        self._owned.close()
+
+
+class Pinned:
+    """The host's side of some of that memory, under the same names."""
+
+    def __init__(self, device: Device, sizes: dict[str, int]) -> None:
+        self._offsets, n_bytes = _layout(sizes)
+        self._buffer = device.allocate_host(n_bytes)
+        self.at: Addresses = {name: self._buffer.handle + at for name, at in self._offsets.items()}
+
+    def view(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return the beginning of it as an array."""
+        return self._buffer.view(dtype, shape, self._offsets[name])
+
+    def close(self) -> None:
+        self._buffer.close()
+
+
+class Rows:
+    """Two sets of self-attention keys and values: a step reads the one and writes the other."""
+
+    def __init__(self, device: Device, facts: PlanFacts, batch: int, n_slots: int) -> None:
+        self.n_slots = n_slots
+        self.current = 0
+        """The set that holds what was said so far."""
+        n_bytes = batch * facts.n_text_head * n_slots * HEAD_WIDTH * facts.itemsize
+        names = [f"self_{part}_{i}" for i in range(facts.n_text_layer) for part in "kv"]
+        offsets, total = _layout(dict.fromkeys(names, n_bytes))
+        with ExitStack() as stack:
+            self.sets = [stack.enter_context(device.allocate(total)) for _ in range(2)]
+            self._owned = stack.pop_all()
+        self.reads: list[Addresses] = [
+            {name: one.handle + at for name, at in offsets.items()} for one in self.sets
+        ]
+        self.writes: list[Addresses] = [
+            {f"new_{name}": address for name, address in one.items()} for one in self.reads
+        ]
+
+    def close(self) -> None:
+        self._owned.close()
+
+
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """A vector that is added to logits."""
+
+    address: int
+
+
+class Biases:
+    """Memory for biases, used again when nobody has them any more.
+
+    All work is in one stream, so what still reads the old values does so before they change.
+    """
+
+    def __init__(self, device: Device, n_vocab: int) -> None:
+        self._device = device
+        self._n_bytes = 4 * n_vocab
+        self._owned = ExitStack()
+        self._free: list[int] = []
+
+    def take(self) -> Bias:
+        """Return one with anything in it."""
+        if not self._free:
+            buffer = self._device.allocate(self._n_bytes)
+            self._free.append(self._owned.enter_context(buffer).handle)
+        bias = Bias(self._free.pop())
+        weakref.finalize(bias, self._free.append, bias.address).atexit = False
+        return bias
+
+    def close(self) -> None:
+        self._free = []
+        self._owned.close()
+
+
+def _layout(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
+    """Return each name's offset, aligned, and the bytes of all together."""
+    offsets, end = {}, 0
+    for name, n_bytes in sizes.items():
+        offsets[name] = end
+        end += _aligned(n_bytes)
+    return offsets, end
+
+
+def _aligned(n_bytes: int) -> int:
+    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
