@@ -29,7 +29,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/whe
 FROM ${DEBIAN}
 ARG SOURCE_DATE_EPOCH
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates python3 \
+    && apt-get install --yes --no-install-recommends ca-certificates libstdc++6 python3 \
     && groupadd --gid 10300 whisper \
     && useradd --uid 10300 --gid whisper --home-dir /data --no-create-home \
         --shell /usr/sbin/nologin whisper \
