@@ -48,6 +48,8 @@ MUST_NOT_LOAD = {
         *(runtime for runtime in RUNTIMES if runtime != "onnx"),
     ),
     "wyoming_whisper.engine.session": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.cuda": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.trt": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.backends.pipeline": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
     "wyoming_whisper.backends.faster_whisper": ("wyoming.", "wyoming_whisper.server", *RUNTIMES),
 }
