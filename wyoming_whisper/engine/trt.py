@@ -52,8 +52,8 @@ def import_tensorrt() -> Any:
         import tensorrt as trt
     except ModuleNotFoundError as error:
         raise EngineError(
-            "TensorRT is not installed for this Python: pip install 'wyoming-whisper[tensorrt]', "
-            "or on a Jetson the package python3-libnvinfer"
+            "TensorRT is not installed for this Python: pip install tensorrt, "
+            "or on a Jetson the system's package python3-libnvinfer"
         ) from error
     except Exception as error:  # libraries that miss or don't fit: ImportError, OSError, others
         raise EngineError(f"TensorRT is installed but can't be loaded: {error}") from error
