@@ -130,7 +130,8 @@ def save_random(
     spec = random_spec(size)
     if change:
         change(spec)
-    words = [f"w{i}" for i in range(size.n_words)]
+    # By its empty word CTranslate2 knows a multilingual vocabulary.
+    words = ["", *(f"w{i}" for i in range(1, size.n_words))]
     times = [f"<|{i * 0.02:.2f}|>" for i in range(size.n_times)]
     spec.register_vocabulary([*words, *SPECIAL, *times])
     spec.config.suppress_ids, spec.config.suppress_ids_begin = [], []

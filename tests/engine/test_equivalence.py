@@ -12,12 +12,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from benchmarks.widen import SIZES, widen
+from tests.engine.conftest import SIZES as RANDOM_SIZES
+from tests.engine.conftest import save_random
 from tests.support import AUDIO, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import load_tokenizer
@@ -45,6 +47,7 @@ from wyoming_whisper.whisper.decoding import (
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
+VOCABULARY = "vocabulary.json"
 BUDGET = 80
 BEAM = 5
 N_CLIPS = 210
@@ -217,3 +220,64 @@ def test_long_audio_is_followed_by_its_timestamps_alike(bundled: Pair, beam_size
     assert ours.text == theirs.text
     assert len(ours.text.split()) > 20
     assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=CLOSE)
+
+
+class NamesOnly:
+    """A vocabulary whose words are never read: a TextTokenizer for special tokens."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ids = {
+            token: i for i, token in enumerate(json.loads((folder / VOCABULARY).read_text()))
+        }
+
+    def encode(self, text: str, /, *, add_special_tokens: bool) -> Any:
+        raise AssertionError("no text is asked for")
+
+    def decode(self, ids: list[int], /) -> str:
+        return " ".join(map(str, ids))
+
+    def token_to_id(self, token: str, /) -> int | None:
+        return self._ids.get(token)
+
+
+@pytest.fixture(scope="module")
+def two_languages(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Random weights and the tokens of English and German."""
+    import ctranslate2
+
+    folder, graphs = (tmp_path_factory.mktemp(name) for name in ("model", "graphs"))
+    save_random(RANDOM_SIZES["tiny"], folder)
+    write_graphs(read(folder / "model.bin"), graphs, "float32", BEAM)
+    tokenizer = Tokenizer(NamesOnly(folder), multilingual=True)
+    theirs = ctranslate2.models.Whisper(
+        str(folder), compute_type="float32", intra_threads=N_THREADS
+    )
+    return Pair(theirs, SessionInference(OnnxSession(graphs, N_THREADS), tokenizer, ()), tokenizer)
+
+
+def test_languages_are_as_likely_as_ctranslate2_says(two_languages: Pair) -> None:
+    theirs = CTranslate2Inference(two_languages.theirs)
+    found = set()
+    for mel in spoken(12):
+        expected = theirs.detect_language(theirs.encode(mel))
+        ours = two_languages.ours.detect_language(two_languages.ours.encode(mel))
+        assert [code for code, _ in ours] == [code for code, _ in expected]
+        assert [p for _, p in ours] == pytest.approx([p for _, p in expected], abs=CLOSE)
+        found.add(round(ours[0][1], 4))
+    assert len(found) > 6  # not one answer for all
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("task", ["transcribe", "translate"])
+def test_language_and_task_are_told_alike(
+    two_languages: Pair, language: str, task: Literal["transcribe", "translate"]
+) -> None:
+    """Random weights ramble: every token until the budget is spent is a choice among all."""
+    tokenizer, theirs = two_languages.tokenizer, CTranslate2Inference(two_languages.theirs)
+    prompt = [*tokenizer.sot_sequence(language, task), tokenizer.no_timestamps]
+    options = GenerateOptions(1, 0.0, 1, 40, list(range(tokenizer.sot, tokenizer.no_timestamps)))
+    for mel in spoken(4):
+        expected = theirs.generate(theirs.encode(mel), prompt, options)
+        found = two_languages.ours.generate(two_languages.ours.encode(mel), prompt, options)
+        check_same([found], [expected])
+        assert len(found.tokens) > 5
