@@ -31,6 +31,7 @@ from wyoming_whisper.backends.tensorrt import (
 )
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine.build import BuildProgress
+from wyoming_whisper.engine.trt import TensorRTSession
 from wyoming_whisper.errors import (
     EngineBrokenError,
     EngineBuildError,
@@ -43,6 +44,7 @@ from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
 from wyoming_whisper.whisper.decoding import Hypothesis
+from wyoming_whisper.whisper.search import SessionInference
 
 ENGLISH = TranscribeOptions(language="en")
 OUT_OF_MEMORY = 2
@@ -323,6 +325,54 @@ def test_a_build_that_fails_leaves_the_cpu(
     assert [r.levelname for r in caplog.records if r.name.endswith("tensorrt")] == ["WARNING"]
 
 
+def test_a_gpu_that_tensorrt_makes_nothing_of_is_left_to_faster_whisper(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engines, status, cpu = Engines(), Status(), FakeTranscriber(description="the CPU")
+    engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
+    cuda = FakeTranscriber(description="CUDA")
+    transcriber = TensorRTTranscriber(engines, lambda: cpu, status, lambda: cuda)
+    assert status.state.description == "the CPU"
+    engines.may_build.set()
+    with caplog.at_level(logging.INFO):
+        until(lambda: cpu.closed)
+    assert (status.state.backend, status.state.description) == ("faster-whisper", "CUDA")
+    assert "too old" in status.state.why
+    assert transcriber.transcribe(loud(0.1), ENGLISH).text
+    assert len(cuda.requests) == 1
+    transcriber.close()
+    assert cuda.closed
+
+
+def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> Transcriber:
+        raise SettingsError("--compute-type float16 is not possible on this cuda")
+
+    engines, status, cpu = Engines(), Status(), FakeTranscriber()
+    engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
+    transcriber = TensorRTTranscriber(engines, lambda: cpu, status, fail)
+    engines.may_build.set()
+    until(lambda: "either" in caplog.text)
+    assert transcriber.transcribe(loud(0.1), ENGLISH).text
+    assert not cpu.closed
+    transcriber.close()
+
+
+def test_a_failing_gpu_is_left_to_nobody() -> None:
+    engines, status = Engines(built=True), Status()
+    engines.outcomes = [EngineError("the GPU failed")] * 2
+
+    def refuse() -> Transcriber:
+        raise AssertionError("the GPU was used again")
+
+    transcriber = TensorRTTranscriber(engines, FakeTranscriber, status, refuse)
+    until(lambda: "until the next start" in status.state.why)
+    assert transcriber.transcribe(loud(0.1), ENGLISH).text
+    transcriber.close()
+
+
 def test_closing_ends_a_build(scene: MakeScene, caplog: pytest.LogCaptureFixture) -> None:
     s = scene(Engines())
     assert s.engines.building.wait(TIMEOUT_SECONDS)
@@ -547,13 +597,13 @@ def test_windows_have_few_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     gpu_with(monkeypatch)
     transcriber, _ = open_with_engine(tmp_path)
     lengths: list[int] = []
-    real = tensorrt.TensorRTSession.encode
+    real = TensorRTSession.encode
 
     def spy(self: Any, mel: Any) -> Any:
         lengths.append(mel.shape[1])
         return real(self, mel)
 
-    monkeypatch.setattr(tensorrt.TensorRTSession, "encode", spy)
+    monkeypatch.setattr(TensorRTSession, "encode", spy)
     for seconds in (0.5, 1.9, 2.0, 2.1, 7.7):
         transcriber.transcribe(np.zeros(round(seconds * 16000), np.float32) + 0.01, ENGLISH)
     transcriber.close()
@@ -647,7 +697,7 @@ def test_an_engine_that_computes_nonsense_is_not_used(
 ) -> None:
     gpu_with(monkeypatch)
     monkeypatch.setattr(
-        tensorrt.SessionInference,
+        SessionInference,
         "generate",
         lambda *_: Hypothesis([1], float("nan"), 0.0),
     )
@@ -734,8 +784,8 @@ async def test_the_server_answers_from_the_start_and_loses_no_utterance(tmp_path
     process.terminate()
     assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
     await reading
-    assert "faster-whisper" in backends_seen, "the engine was there before anybody spoke"
-    assert backends_seen == sorted(backends_seen, key=["faster-whisper", "tensorrt"].index)
+    assert list(dict.fromkeys(backends_seen)) == ["faster-whisper", "tensorrt"]
+    assert backends_seen == sorted(map(str, backends_seen))  # once changed, never back
     told = "".join(log)
     assert told.count("from now on the engine answers") == 1
     assert "WARNING" not in told

@@ -29,7 +29,7 @@ from ..models import WEIGHTS, is_multilingual, model_languages
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ..whisper.decoding import DecodingOptions
 from ..whisper.search import SessionInference
-from .faster_whisper import choose_compute_type, open_faster_whisper
+from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ def open_tensorrt(
     spec = engine_spec(settings, settings.model, path, runtime)
     engines = Engines(spec, engine_cache(settings), functools.partial(open_engine, settings, path))
     transcriber = TensorRTTranscriber(
-        engines, functools.partial(open_faster_whisper, on_cpu(settings), path), status
+        engines,
+        functools.partial(open_faster_whisper, on_cpu(settings), path),
+        status,
+        functools.partial(open_faster_whisper, settings, path) if _runs_on_cuda(settings) else None,
     )
     if status is None and settings.strict_backend and not transcriber.on_gpu:
         transcriber.close()
@@ -117,6 +120,14 @@ def open_tensorrt(
             f"wyoming-whisper engine build --model {settings.model} makes it"
         )
     return transcriber
+
+
+def _runs_on_cuda(settings: Settings) -> bool:
+    """Return whether CTranslate2 can use the GPU too: its wheels for Arm can't."""
+    try:
+        return choose_device(settings.device)[0] == "cuda"
+    except SettingsError:
+        return False
 
 
 def on_cpu(settings: Settings) -> Settings:
@@ -244,20 +255,23 @@ class Engines:
 
 
 class TensorRTTranscriber:
-    """A Transcriber: the engine's where there is one, else the CPU's.
+    """A Transcriber: the engine's where there is one, else its stand-in's, on the CPU.
 
     With a `status`, which is told who answers and why, an engine that is not there is built in the
-    background; `close` ends that.
+    background; `close` ends that. Where it can't be built, `open_instead` gives what is better than
+    the stand-in, if anything is.
     """
 
     def __init__(
         self,
         engines: EngineSource,
-        open_cpu: Callable[[], Transcriber],
+        open_stand_in: Callable[[], Transcriber],
         status: Status | None = None,
+        open_instead: Callable[[], Transcriber] | None = None,
     ) -> None:
         self._engines = engines
-        self._open_cpu = open_cpu
+        self._open_stand_in = open_stand_in
+        self._open_instead = open_instead
         self._status = status
         self._turn = threading.RLock()  # of who transcribes, and of who changes places
         self._stop = threading.Event()
@@ -265,11 +279,11 @@ class TensorRTTranscriber:
         self._failed_at: float | None = None
         self._why = "its engine is not built yet"
         self.description = ""
-        self._cpu: Transcriber | None = None
+        self._stand_in: Transcriber | None = None
         self._gpu: Transcriber | None = None
         with self._turn:
             self._gpu = self._open_what_is_there()
-            current = self._gpu or self._reopen_cpu()
+            current = self._gpu or self._reopen_stand_in()
             self.languages = current.languages
             if self._gpu is None and status is not None and self._thread is None:
                 self._bring_engine()
@@ -289,10 +303,10 @@ class TensorRTTranscriber:
                     raise
                 except Exception as error:  # whatever it is, the speaker gets an answer
                     self._lose_engine(self._gpu, error)
-            if self._cpu is None:
-                self._reopen_cpu()
+            if self._stand_in is None:
+                self._reopen_stand_in()
                 self._tell()
-            return cast("Transcriber", self._cpu).transcribe(samples, options)
+            return cast("Transcriber", self._stand_in).transcribe(samples, options)
 
     def close(self) -> None:
         """Free everything, and end what is being built."""
@@ -301,10 +315,10 @@ class TensorRTTranscriber:
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
         with self._turn:
-            for transcriber in (self._gpu, self._cpu):
+            for transcriber in (self._gpu, self._stand_in):
                 if transcriber is not None:
                     transcriber.close()
-            self._gpu = self._cpu = None
+            self._gpu = self._stand_in = None
 
     def _open_what_is_there(self) -> Transcriber | None:
         try:
@@ -316,9 +330,9 @@ class TensorRTTranscriber:
             self._failed(error)
         return None
 
-    def _reopen_cpu(self) -> Transcriber:
-        self._cpu = self._open_cpu()
-        return self._cpu
+    def _reopen_stand_in(self) -> Transcriber:
+        self._stand_in = self._open_stand_in()
+        return self._stand_in
 
     def _lose_engine(self, gpu: Transcriber, error: Exception) -> None:
         self._gpu = None
@@ -347,7 +361,7 @@ class TensorRTTranscriber:
             self._tell()
 
     def _tell(self) -> None:
-        current = self._gpu or self._cpu
+        current = self._gpu or self._stand_in
         if current is not None:
             self.description = current.description
         if self._status is not None:
@@ -362,11 +376,11 @@ class TensorRTTranscriber:
 
     def _bring_engine(self, delay: float = 0.0) -> None:
         self._thread = threading.Thread(
-            target=self._replace_cpu, args=(delay,), name="engine", daemon=True
+            target=self._replace_stand_in, args=(delay,), name="engine", daemon=True
         )
         self._thread.start()
 
-    def _replace_cpu(self, delay: float) -> None:
+    def _replace_stand_in(self, delay: float) -> None:
         if self._stop.wait(delay):
             return
         try:
@@ -377,6 +391,7 @@ class TensorRTTranscriber:
         except Exception as error:
             if not self._stop.is_set():
                 self._stay(error)
+                self._do_without()
 
     def _built_and_opened(self) -> Transcriber:
         try:
@@ -411,9 +426,28 @@ class TensorRTTranscriber:
             if self._stop.is_set():
                 gpu.close()
                 return
-            cpu, self._cpu = self._cpu, None
+            left, self._stand_in = self._stand_in, None
             self._gpu, self._why = gpu, f"{self._engines.label} has its engine"
             self._tell()
-        if cpu is not None:
-            cpu.close()
+        if left is not None:
+            left.close()
         _LOGGER.info("from now on the engine answers: %s", gpu.description)
+
+    def _do_without(self) -> None:
+        """Let CTranslate2 have the GPU that TensorRT makes nothing of."""
+        if self._open_instead is None:
+            return
+        try:
+            other = self._open_instead()
+        except Exception as error:
+            _LOGGER.warning("faster-whisper can't use the GPU either: %s", error)
+            return
+        with self._turn:
+            if self._stop.is_set():
+                other.close()
+                return
+            left, self._stand_in = self._stand_in, other
+            self._tell()
+        if left is not None:
+            left.close()
+        _LOGGER.info("from now on faster-whisper answers on the GPU: %s", other.description)

@@ -129,7 +129,7 @@ def _remove(arguments: Arguments, settings: Settings) -> int:
             raise SettingsError(
                 f"{cache.root / name} can't be removed: {error.strerror}"
             ) from error
-    print(f"{len(wanted)} engines are removed, {_megabytes(freed)} are free")
+    print(f"{', '.join(wanted) or 'nothing'} removed, {_megabytes(freed)} are free")
     return 0
 
 
