@@ -1,6 +1,6 @@
 """Draw icon.png and logo.png: a house, and in it a voice.
 
-pip install "pillow>=10.1" && python addon/draw.py
+pip install ".[draw]" && python addon/draw.py
 """
 
 from __future__ import annotations

@@ -104,12 +104,13 @@ class Announcement:
             if addresses:
                 await self._register(addresses, properties)
             else:
-                self._warn("not announced yet: this machine has no address in a network")
+                self._warn("not announced until this machine has an address in a network")
         self._told = (addresses, properties)
 
     async def _register(self, addresses: Sequence[str], properties: Mapping[str, str]) -> None:
         from zeroconf.asyncio import AsyncZeroconf
 
+        logging.getLogger("zeroconf").addFilter(_without_traceback)
         self._zeroconf = AsyncZeroconf(interfaces=list(addresses))
         info = self._info(addresses, properties)
         registering = self._zeroconf.async_register_service(info, allow_name_change=True)
@@ -151,6 +152,12 @@ class Announcement:
         if sentence != self._last_words:
             self._last_words = sentence
             _LOGGER.warning("%s", sentence)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Keep the sentence alone of what zeroconf logs when an interface goes away."""
+    record.exc_info = None
+    return True
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
