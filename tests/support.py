@@ -20,6 +20,7 @@ from wyoming.event import Event
 
 from wyoming_whisper.server import Server
 from wyoming_whisper.settings import Settings
+from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.vad import FRAME_SAMPLES
 
@@ -114,6 +115,8 @@ class FakeTranscriber:
 async def run_server(
     tmp_path: Path,
     open_transcriber: Callable[[Settings], Transcriber],
+    status: Status | None = None,
+    /,
     **settings: object,
 ) -> AsyncIterator[Server]:
     """Serve on a unix socket at `tmp_path / "socket"` until the block ends, then drain."""
@@ -122,7 +125,7 @@ async def run_server(
         "model": "tiny",
         "data_dir": (tmp_path,),
     }
-    server = Server(Settings(**(values | settings)), open_transcriber)  # type: ignore[arg-type]
+    server = Server(Settings(**(values | settings)), open_transcriber, status)  # type: ignore[arg-type]
     running = asyncio.create_task(server.run())
     try:
         await _until_listening(tmp_path / "socket", running)
