@@ -50,8 +50,19 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.engine.session": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.cuda": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.trt": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.cache": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.build": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.commands": (
+        "wyoming.",
+        "wyoming_whisper.backends",
+        "wyoming_whisper.server",
+        "numpy",
+        *RUNTIMES,
+        *HUB,
+    ),
     "wyoming_whisper.backends.pipeline": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
     "wyoming_whisper.backends.faster_whisper": ("wyoming.", "wyoming_whisper.server", *RUNTIMES),
+    "wyoming_whisper.backends.tensorrt": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from wyoming_whisper.errors import (
     ServerUnavailableError,
     TranscribeError,
 )
+from wyoming_whisper.info import what_runs
 from wyoming_whisper.models import ModelEntry
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
@@ -121,7 +123,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--beem-size", "5"], "--beem-size is not an option; did you mean --beam-size?"),
         (["transcrib", "a.wav"], "'transcrib' is not a command; did you mean transcribe?"),
-        (["xyzzy"], "'xyzzy' is not a command; there are serve, transcribe, models, engine, health"),
+        (
+            ["xyzzy"],
+            "'xyzzy' is not a command; there are serve, transcribe, models, engine, health",
+        ),
         (["transcribe"], "the following arguments are required: FILE"),
         (["transcribe", "a.wav", "--timeout", "0"], "--timeout: '0' is not a number of seconds"),
         (["transcribe", "a.wav", "--timeout", "soon"], "not a number of seconds"),
@@ -418,6 +423,36 @@ def test_health_is_what_the_server_answers(
     told = capsys.readouterr()
     assert told.out == out
     assert told.err.count("\n") == status
+
+
+@pytest.mark.parametrize(
+    ("description", "backend", "why"),
+    [
+        (
+            what_runs("tiny on CPU", "faster-whisper", "a; b, because c"),
+            "faster-whisper",
+            "a; b, because c",
+        ),
+        ("tiny", None, None),
+        (None, None, None),
+    ],
+)
+def test_health_tells_the_backend_and_why(
+    description: str | None,
+    backend: str | None,
+    why: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def describe(uri: str, timeout: float) -> Info:
+        return info([dataclasses.replace(MODEL, description=description)])
+
+    monkeypatch.setattr("wyoming_whisper.client.describe", describe)
+    assert main(["health", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["backend"], told["why"]) == (backend, why)
+    assert (told["model"], told["languages"]) == ("tiny", ["en"])
+    assert told["description"] == (description or "").partition(";")[0]
 
 
 def test_health_asks_where_the_server_was_told_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,8 @@ VALUES: list[tuple[str, str, object]] = [
     ("language", "de", "de"),
     ("language", "no", "no"),  # a language, although YAML reads `no` as false
     ("compute_type", "int8_float32", "int8_float32"),
+    ("max_cache_size", "500MB", 500_000_000),
+    ("max_cache_size", "1.5 gb", 1_500_000_000),
     ("beam_size", "3", 3),
     ("cpu_threads", "2", 2),
     ("initial_prompt", "Turn on the lights.", "Turn on the lights."),

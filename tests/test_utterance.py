@@ -229,6 +229,22 @@ async def test_an_idle_model_is_unloaded_and_loaded_again_when_somebody_speaks(
         assert (await client.transcript()).text == "1600 samples in None"
 
 
+async def test_an_idle_model_stays_while_something_is_built_for_it(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with (
+        run_server(tmp_path, lambda _: fake, idle_unload=0.05) as server,
+        Client(tmp_path) as client,
+    ):
+        server.status.update(building="building the engine")
+        await client.speak(0.1)
+        await client.transcript()
+        await asyncio.sleep(0.3)
+        assert not fake.closed
+        server.status.update(building="")
+        while not fake.closed:  # noqa: ASYNC110 - it is another thread's
+            await asyncio.sleep(0.005)
+
+
 async def test_an_utterance_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utterance, "MAX_UTTERANCE_SECONDS", 1.0)
     spoken = Utterance(InstantWorkshop(eager=True), TranscribeOptions())
