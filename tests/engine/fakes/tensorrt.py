@@ -268,22 +268,21 @@ class Engine:
 
     def __getattr__(self, name: str) -> Any:
         """What not every version has."""
-        major, missing = self.fake.major, AttributeError(f"ICudaEngine has no {name}")
-        if name == "device_memory_size":
-            if major > 10:
-                raise missing
-            if major == 10:
-                warnings.warn("Deprecated in TensorRT 10.1.", DeprecationWarning, stacklevel=2)
-            return SCRATCH_BYTES
+        major = self.fake.major
         if name == "device_memory_size_v2" and major >= 10:
             return SCRATCH_BYTES
-        if name == "create_execution_context_without_device_memory":
-            if major > 10:
-                raise missing
-            if major == 10:
-                warnings.warn("Deprecated in TensorRT 10.0.", DeprecationWarning, stacklevel=2)
+        if name == "device_memory_size" and major <= 10:
+            self._deprecated(name)
+            return SCRATCH_BYTES
+        if name == "create_execution_context_without_device_memory" and major <= 10:
+            self._deprecated(name)
             return lambda: self._context(user_managed=True)
-        raise missing
+        # Under no name: its traceback would hold this frame, which would hold it.
+        raise AttributeError(f"ICudaEngine has no {name}")
+
+    def _deprecated(self, name: str) -> None:
+        if self.fake.major == 10:
+            warnings.warn(f"{name} is deprecated", DeprecationWarning, stacklevel=3)
 
     @property
     def num_io_tensors(self) -> int:
