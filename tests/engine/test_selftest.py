@@ -19,6 +19,7 @@ from wyoming_whisper.engine.session import OnnxSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.settings import Settings
+from wyoming_whisper.whisper.search import STOP_REPEATS
 
 
 @pytest.fixture(autouse=True)
@@ -122,9 +123,10 @@ def test_what_differs_is_named(engine: Heard, precision: str, verdict: str) -> N
 
 def test_a_text_that_ours_ended_for_its_repetitions_is_the_same_as_far_as_it_goes() -> None:
     endless = heard(*[7] * 60)
-    assert judge(endless, heard(*[7] * 5, avg_logprob=-0.9), "float32") == "same"
-    assert judge(endless, heard(*[7] * 4), "float32") == "other tokens from number 5 on"
-    assert judge(endless, heard(*[8] * 5), "float32") == "other tokens from number 1 on"
+    n = STOP_REPEATS
+    assert judge(endless, heard(*[7] * n, avg_logprob=-0.9), "float32") == "same"
+    assert judge(endless, heard(*[7] * (n - 1)), "float32") == f"other tokens from number {n} on"
+    assert judge(endless, heard(*[8] * n), "float32") == "other tokens from number 1 on"
 
 
 def report(*comparisons: Comparison) -> Report:
@@ -184,7 +186,7 @@ def test_a_long_prompt_takes_more_than_one_call() -> None:
     from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS
     from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT
 
-    with selftest._reference(BUNDLED_FOLDER) as reference:
+    with selftest.open_reference(BUNDLED_FOLDER) as reference:
         cases = selftest.make_cases(80, reference.tokenizer, TRAINED_CONTEXT)
     assert max(len(case.prompt) for case in cases) > MAX_PREFILL_TOKENS
     assert {case.mel.shape[1] % selftest.FRAMES_MULTIPLE for case in cases} == {0}

@@ -209,7 +209,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
 
     context = decoding_options(settings, path, beam_size=1).audio_context
     _say("CTranslate2 hears the clips in float32")
-    with _reference(path) as reference:
+    with open_reference(path) as reference:
         tokenizer = reference.tokenizer
         n_mels = reference.inference.n_mels
         cases = make_cases(n_mels, tokenizer, context, settings.beam_size or 1)
@@ -218,7 +218,10 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
     before = resident_bytes()
     with _opened(settings, path, runtime, precision) as engine:
         _say(f"{engine.runtime} hears them in {engine.precision}")
-        comparisons = _compare(engine, cases, references, tokenizer, path)
+        comparisons = compare(
+            *(engine.session, engine.precision, cases, references, tokenizer),
+            suppressed_begin(path),
+        )
         stages = time_stages(engine.session, cases[0], tokenizer)
         memory = _memory_mb(engine.session, before)
     return Report(
@@ -362,25 +365,26 @@ def time_stages(session: Session, case: Case, tokenizer: Tokenizer) -> Stages:
 # -- comparing -----------------------------------------------------------------------------
 
 
-def _compare(
-    engine: _Engine,
+def compare(
+    session: Session,
+    precision: str,
     cases: Sequence[Case],
     references: Sequence[Heard],
     tokenizer: Tokenizer,
-    path: Path,
+    suppressed_begin: Sequence[int],
 ) -> list[Comparison]:
+    """Have a session hear the cases, and judge it by what the reference heard."""
     from ..whisper.audio import FRAMES_PER_SECOND
     from ..whisper.search import SessionInference
 
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    inference = SessionInference(engine.session, tokenizer, config["suppress_ids_begin"])
+    inference = SessionInference(session, tokenizer, suppressed_begin)
     comparisons = []
     for case, reference in zip(cases, references, strict=True):
         heard = hear(inference, case, tokenizer)
-        verdict = judge(reference, heard, engine.precision)
+        verdict = judge(reference, heard, precision)
         if verdict.startswith(OTHER_TOKENS) and case.beam_size == 1:
-            gap = _gap(engine.session, case, reference, heard, tokenizer.eot)
-            verdict = "tie" if gap <= TIE[engine.precision] else verdict
+            gap = _gap(session, case, reference, heard, tokenizer.eot)
+            verdict = "tie" if gap <= TIE[precision] else verdict
         comparisons.append(
             Comparison(
                 name=case.name,
@@ -395,6 +399,11 @@ def _compare(
     return comparisons
 
 
+def suppressed_begin(path: Path) -> list[int]:
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return [int(token) for token in config.get("suppress_ids_begin", ())]
+
+
 def judge(reference: Heard, heard: Heard, precision: str) -> str:
     """Return "same", or in a few words what differs.
 
@@ -402,9 +411,10 @@ def judge(reference: Heard, heard: Heard, precision: str) -> str:
     it counts, and not its mean log-probability.
     """
     from ..whisper.decoding import loops
+    from ..whisper.search import STOP_REPEATS
 
     common = _common_prefix(heard.tokens, reference.tokens)
-    ended = common == len(heard.tokens) and loops(heard.tokens)
+    ended = common == len(heard.tokens) and loops(heard.tokens, STOP_REPEATS)
     if heard.tokens != reference.tokens and not ended:
         return f"{OTHER_TOKENS} from number {common + 1} on"
     # Written so that what is no number is no success.
@@ -438,7 +448,7 @@ def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 @dataclass
-class _Reference:
+class Reference:
     """CTranslate2 with a model, in float32 on the CPU."""
 
     inference: Inference
@@ -446,7 +456,7 @@ class _Reference:
 
 
 @contextlib.contextmanager
-def _reference(path: Path) -> Iterator[_Reference]:
+def open_reference(path: Path) -> Iterator[Reference]:
     import ctranslate2
 
     from ..backends.faster_whisper import CTranslate2Inference
@@ -462,7 +472,7 @@ def _reference(path: Path) -> Iterator[_Reference]:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
     tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
     try:
-        yield _Reference(CTranslate2Inference(model), tokenizer)
+        yield Reference(CTranslate2Inference(model), tokenizer)
     finally:
         model.unload_model()
         gc.collect()
@@ -539,13 +549,13 @@ def machine() -> dict[str, str]:
         "CPU": f"{cpu_name()}, {physical_cores()} cores ({instruction_set()})",
         "memory": _line(_MEMORY, "MemTotal"),
         "Python": platform.python_version(),
-        "packages": ", ".join(f"{name} {found}" for name, found in _versions().items()),
+        "packages": ", ".join(f"{name} {found}" for name, found in versions().items()),
         "GPU": _gpus(),
     }
     return {name: value for name, value in facts.items() if value}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
