@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +16,17 @@ Samples = npt.NDArray[np.float32]
 """Mono, SAMPLE_RATE, -1..1, shape = (n_samples,)."""
 
 
+class Abandoned(BaseException):  # noqa: N818
+    """Raised by a checkpoint: nobody waits for this work any more.
+
+    Not an Exception, as nothing has failed: who catches those must not take it for one.
+    """
+
+
+def go_on() -> None:
+    """The checkpoint of work that is never broken off."""
+
+
 @dataclass(frozen=True)
 class TranscribeOptions:
     """What one request asks for; what the user set for all requests is the backend's."""
@@ -25,6 +36,9 @@ class TranscribeOptions:
 
     names: tuple[str, ...] = ()
     """Names and terms that are likelier than usual in this utterance."""
+
+    checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
+    """Called wherever the work can be broken off; what it raises ends it."""
 
 
 @dataclass(frozen=True)

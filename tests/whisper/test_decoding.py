@@ -361,3 +361,23 @@ def test_the_same_tokens_over_and_over_are_a_loop(tokens: list[int], expected: b
 @pytest.mark.parametrize(("text", "loop"), [("turn on the lamp", False), ("la la la " * 20, True)])
 def test_loops_compress_well(text: str, loop: bool) -> None:
     assert (compression_ratio(text) > 2.4) is loop
+
+
+class Left(BaseException):
+    """Nobody waits any more."""
+
+
+@pytest.mark.parametrize("allowed", range(5))
+def test_work_is_broken_off_before_a_window_and_between_attempts(allowed: int) -> None:
+    """One window that takes four attempts."""
+    calls = []
+
+    def checkpoint() -> None:
+        calls.append(1)
+        if len(calls) > allowed:
+            raise Left
+
+    inference = ScriptedInference([said("a", -2.0), said("b", -2.0), said("c", -2.0), said("d")])
+    with pytest.raises(Left):
+        decoder(inference).decode(mel_of(1), "en", checkpoint=checkpoint)
+    assert len(inference.windows) + len(inference.options) == allowed

@@ -493,3 +493,24 @@ def test_timestamps_of_a_transcript_are_in_order(changes: dict[str, Any]) -> Non
         assert len(stamps) >= 2
         assert stamps == sorted(stamps)
         assert found.tokens[0] >= TIMESTAMP_BEGIN
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:-1]])
+@pytest.mark.parametrize("changes", [{}, {"beam_size": 3}, {"temperature": 0.5}])
+def test_work_is_broken_off_between_tokens(prompt: list[int], changes: dict[str, Any]) -> None:
+    class Left(BaseException):
+        pass
+
+    n_tokens = 0
+
+    def checkpoint() -> None:
+        nonlocal n_tokens
+        n_tokens += 1
+        if n_tokens == 5:
+            raise Left
+
+    session = ScriptedSession(Model(), n_candidates=6)
+    with pytest.raises(Left):
+        search(session, prompt, max_new_tokens=100, checkpoint=checkpoint, **changes)
+    assert n_tokens == 5
+    assert search(session, PROMPT) == search(ScriptedSession(Model()), PROMPT)

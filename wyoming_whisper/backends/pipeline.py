@@ -64,7 +64,11 @@ class WhisperTranscriber:
             mel = log_mel_spectrogram(samples, self._inference.n_mels)
         try:
             result = self._decoder.decode(
-                mel, language, self._previous_text(options.names), stopwatch
+                mel,
+                language,
+                self._previous_text(options.names),
+                stopwatch,
+                options.checkpoint,
             )
         except RuntimeError as error:
             raise TranscribeError(f"the model failed on this audio: {error}") from error

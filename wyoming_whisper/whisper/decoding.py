@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -105,6 +105,10 @@ class DecodingOptions:
     audio_context: AudioContext = FULL_CONTEXT
 
 
+def go_on() -> None:
+    """The checkpoint of work that is never broken off."""
+
+
 @dataclass(frozen=True)
 class GenerateOptions:
     """What one call of `Inference.generate` is told."""
@@ -114,6 +118,8 @@ class GenerateOptions:
     best_of: int
     max_new_tokens: int
     suppressed_tokens: Sequence[int]
+    checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
+    """Called between tokens where the runtime allows; what it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -190,11 +196,17 @@ class Decoder:
         language: str | None = None,
         previous_text: str | None = None,
         stopwatch: Stopwatch | None = None,
+        checkpoint: Callable[[], None] = go_on,
     ) -> DecodingResult:
-        """Return the text of `mel`, shape = (n_mels, n_frames); `language` None detects it."""
+        """Return the text of `mel`, shape = (n_mels, n_frames); `language` None detects it.
+
+        `checkpoint` is called before every window and every attempt, and by runtimes that can
+        between tokens; what it raises ends the work.
+        """
         if not mel.shape[1]:
             return DecodingResult("", language)
-        return _Utterance(self, mel, language, previous_text, stopwatch or Stopwatch()).run()
+        stopwatch = stopwatch or Stopwatch()
+        return _Utterance(self, mel, language, previous_text, stopwatch, checkpoint).run()
 
     # What one utterance needs of its decoder.
 
@@ -246,7 +258,12 @@ class Decoder:
         return " ".join(self._tokenizer.decode(tokens).split())
 
     def generate(
-        self, features: Any, prompt: Sequence[int], seconds: float, first: _Attempt
+        self,
+        features: Any,
+        prompt: Sequence[int],
+        seconds: float,
+        first: _Attempt,
+        checkpoint: Callable[[], None],
     ) -> _Attempt:
         """Try higher temperatures until a result is good enough; else return the likeliest.
 
@@ -257,16 +274,22 @@ class Decoder:
         for temperature in self._options.temperatures[1:]:
             if attempts[-1].good or time.monotonic() > deadline:
                 break
-            attempts.append(self.attempt(features, prompt, seconds, temperature))
+            attempts.append(self.attempt(features, prompt, seconds, checkpoint, temperature))
         if attempts[-1].good:
             return attempts[-1]
         varied = [a for a in attempts if not a.repetitive]
         return max(varied or attempts, key=lambda a: a.hypothesis.avg_logprob)
 
     def attempt(
-        self, features: Any, prompt: Sequence[int], seconds: float, temperature: float = 0.0
+        self,
+        features: Any,
+        prompt: Sequence[int],
+        seconds: float,
+        checkpoint: Callable[[], None],
+        temperature: float = 0.0,
     ) -> _Attempt:
         """Decode once and judge the result; `seconds` of audio bound its length."""
+        checkpoint()
         options = self._options
         budget = min(
             SPARE_TOKENS + round(seconds * TOKENS_PER_SECOND),
@@ -282,6 +305,7 @@ class Decoder:
                 best_of=options.best_of,
                 max_new_tokens=budget,
                 suppressed_tokens=self._tokenizer.suppressed_tokens,
+                checkpoint=checkpoint,
             ),
         )
         ratio = compression_ratio(self.text(hypothesis.tokens))
@@ -352,6 +376,7 @@ class _Utterance:
         language: str | None,
         previous_text: str | None,
         stopwatch: Stopwatch,
+        checkpoint: Callable[[], None],
     ) -> None:
         self._decoder = decoder
         self._mel = mel
@@ -360,6 +385,7 @@ class _Utterance:
         self._language_probability = 1.0
         self._previous = decoder.encode_text(previous_text)
         self._stopwatch = stopwatch
+        self._checkpoint = checkpoint
         self._pieces = decoder.pieces(mel)
         # Only to know where the next window starts.
         self._timestamps = mel.shape[1] > N_FRAMES and not self._pieces
@@ -412,6 +438,7 @@ class _Utterance:
     def _attempt(self, window: Array, n_frames: int) -> _Attempt:
         """Decode a window, again at its full width where the text is doubtful."""
         decoder, seconds = self._decoder, n_frames / FRAMES_PER_SECOND
+        self._checkpoint()
         with self._stopwatch("encode"):
             features = decoder.encode(window)
         if self._language is None:
@@ -419,12 +446,12 @@ class _Utterance:
                 self._language, self._language_probability = decoder.detect_language(features)
         prompt = decoder.prompt(self._previous, self._language, self._timestamps)
         with self._stopwatch("decode"):
-            attempt = decoder.attempt(features, prompt, seconds)
+            attempt = decoder.attempt(features, prompt, seconds, self._checkpoint)
         if attempt.doubtful and decoder.may_widen(window):
             _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
             return self._attempt(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
         with self._stopwatch("decode"):
-            return decoder.generate(features, prompt, seconds, attempt)
+            return decoder.generate(features, prompt, seconds, attempt, self._checkpoint)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> None:
         text = self._decoder.text(tokens)

@@ -194,6 +194,7 @@ class SessionInference:
         found = _Found()
         stream = self._stepwise if self._wants_timestamps(prompt) else self._stream
         for token, logprob in stream(audio, prompt, options):
+            options.checkpoint()
             if not self._take(found, token, logprob):
                 break
         return found
@@ -239,6 +240,7 @@ class SessionInference:
         given: list[list[int]] = [[] for _ in rows]
         alive = [True] * n_rows
         for _ in range(options.max_new_tokens):
+            options.checkpoint()
             logprobs = self._logprobs(audio, prompt, given, options)
             gumbel = random.gumbel(size=logprobs.shape)
             choices = np.argmax(logprobs / options.temperature + gumbel, axis=-1)
@@ -268,6 +270,7 @@ class SessionInference:
         parents: list[int] | None = None
         finished: list[_Found] = []
         for step in range(1, options.max_new_tokens + 1):
+            options.checkpoint()
             tokens, logprobs = self._beam_candidates(audio, prompt, beams, parents, options)
             if step == 1:  # all beams are the same still
                 tokens, logprobs = tokens[:1], logprobs[:1]
