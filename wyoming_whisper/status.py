@@ -5,11 +5,16 @@ Written by whichever thread does the work, read by any other.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
+
+_LOGGER = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Phase = Literal["starting", "downloading", "loading", "building", "ready", "idle", "unavailable"]
 
@@ -101,8 +106,7 @@ class Status:
         with self._lock:
             self._state = state = replace(self._state, **changes)  # type: ignore[arg-type]
             self._revision += 1
-        for listener in self._on_state:
-            listener(state)
+        _tell(self._on_state, state)
 
     def downloading(self, what: str, fraction: float) -> None:
         """Say how much of a download is here."""
@@ -113,8 +117,7 @@ class Status:
         with self._lock:
             self._answers.append(answer)
             self._revision += 1
-        for listener in self._on_answer:
-            listener(answer)
+        _tell(self._on_answer, answer)
 
     def on_state(self, listener: Callable[[State], None]) -> None:
         """Call `listener` with every new State, in the thread that changed it."""
@@ -123,3 +126,12 @@ class Status:
     def on_answer(self, listener: Callable[[Answer], None]) -> None:
         """Call `listener` with every new Answer, in the thread that gave it."""
         self._on_answer.append(listener)
+
+
+def _tell(listeners: list[Callable[[T], None]], news: T) -> None:
+    """Whoever works must not fail because somebody who looks on does."""
+    for listener in listeners:
+        try:
+            listener(news)
+        except Exception:
+            _LOGGER.exception("a change of the status was not taken in")

@@ -45,6 +45,21 @@ def test_downloads_what_a_model_needs(hub: HubStandin, tmp_path: Path) -> None:
     assert not (snapshot / "README.md").exists()
 
 
+def test_a_download_reports_how_far_it_is(
+    hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "REPORT_S", 0)
+    reports: list[tuple[str, float]] = []
+    download_model(REPO, tmp_path, report=lambda what, done: reports.append((what, done)))
+    assert {what for what, _ in reports} == {REPO}
+    done = [fraction for _, fraction in reports]
+    assert done == sorted(done)
+    assert 0 < done[0] < done[-1] == 1
+    reports.clear()
+    download_model(REPO, tmp_path, report=lambda what, done: reports.append((what, done)))
+    assert reports[-1] == (REPO, 1)  # what was here counts, too
+
+
 def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) -> None:
     snapshot = download_model(REPO, tmp_path)
     patterns = list(download.FILE_PATTERNS)

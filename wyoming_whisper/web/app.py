@@ -115,7 +115,7 @@ class _Site:
         self._host = host
         self._settings = settings
         self._allowed = [ipaddress.ip_network(network) for network in settings.http_allow]
-        self._names = {"localhost", socket.gethostname().lower(), *settings.http_names}
+        self._names = {socket.gethostname().lower(), *settings.http_names}
         self._files = _read_files()
         self._etag = secrets.token_hex(8)  # with the revision: other than before a restart
         self._n_clips = 0
