@@ -16,7 +16,7 @@ Samples = npt.NDArray[np.float32]
 """Mono, SAMPLE_RATE, -1..1, shape = (n_samples,)."""
 
 
-class Abandoned(BaseException):  # noqa: N818
+class Abandoned(BaseException):
     """Raised by a checkpoint: nobody waits for this work any more.
 
     Not an Exception, as nothing has failed: who catches those must not take it for one.

@@ -509,7 +509,7 @@ def test_work_is_broken_off_between_tokens(prompt: list[int], changes: dict[str,
         if n_tokens == 5:
             raise Left
 
-    session = ScriptedSession(Model(), n_candidates=6)
+    session = ScriptedSession(Model(), beam_size=3)
     with pytest.raises(Left):
         search(session, prompt, max_new_tokens=100, checkpoint=checkpoint, **changes)
     assert n_tokens == 5
