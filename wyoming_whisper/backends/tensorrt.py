@@ -27,8 +27,9 @@ from ..engine.trt import TensorRTSession, import_tensorrt
 from ..errors import EngineBrokenError, EngineError, SettingsError, UnknownLanguageError
 from ..models import WEIGHTS, is_multilingual, model_languages
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
+from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.decoding import DecodingOptions
-from ..whisper.search import SessionInference
+from ..whisper.search import SLOTS, SessionInference
 from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
@@ -43,6 +44,9 @@ MIN_COMPUTE_CAPABILITY = (6, 0)
 
 FRAMES_MULTIPLE = 200
 """Windows have so many different lengths that each can have its own CUDA graphs."""
+
+COMMAND_SECONDS = range(1, 9)
+"""Of speech: the windows that these get are ready before anybody speaks."""
 
 BEAM_SIZE = 1  # the quickest, and close to a beam's texts on commands
 
@@ -166,6 +170,8 @@ def open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) 
             session.close,
         )
         _try_out(transcriber, folder)
+        lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in COMMAND_SECONDS}
+        session.warm_up(sorted(lengths), SLOTS[0])
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, spec.beam_size)
     return transcriber
