@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.engine import fakes
 from wyoming_whisper.engine import selftest
 from wyoming_whisper.engine.cuda import NoGpuError
 from wyoming_whisper.engine.selftest import Comparison, Heard, Report, judge
@@ -58,6 +59,27 @@ def test_float16_and_a_beam_pass_and_json_holds_it_all(capsys: pytest.CaptureFix
     assert {row["window_seconds"] for row in told["comparisons"]} >= {2.0, 30.0}
     assert all(value > 0 for value in told["stages"].values())
     assert told["machine"]["Python"]
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.16.1.11"])
+def test_tensorrt_passes_on_a_fake_gpu_with_the_servers_own_engine(
+    version: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gpu = fakes.install(monkeypatch, version)
+    for name, value in fakes.child_environment(version).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(data_dir=(tmp_path,))
+    status = selftest.run(arguments("--json"), settings)
+    told = json.loads(capsys.readouterr().out)
+    assert (status, told["failures"]) == (0, [])
+    assert (told["runtime"], told["precision"]) == ("tensorrt", "float16")
+    assert told["machine"]["TensorRT"] == version
+    assert told["memory_mb"]["GPU, held by the engine"] > 0
+    assert len(list(tmp_path.glob("engines/*/encoder.plan"))) == 1
+    gpu.assert_nothing_left()
 
 
 class _Wrong(OnnxSession):

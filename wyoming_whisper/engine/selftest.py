@@ -517,7 +517,7 @@ def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Itera
     runtime = find_runtime(settings.device)
     if precision is not None:
         settings = dataclasses.replace(settings, compute_type=precision)
-    spec = engine_spec(settings, settings.model, path, runtime)
+    spec = engine_spec(settings, path, runtime)
     engines = Engines(spec, engine_cache(settings), _not_opened)
     start = time.perf_counter()
     display = BuildDisplay(engines.label)
