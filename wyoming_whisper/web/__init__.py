@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -85,8 +86,8 @@ class _Page:
             _LOGGER.exception("there is no web page; everything else works")
             server.close()
             return
-        for listener in server.sockets:
-            _LOGGER.info("the web page is at http://%s/", _shown(listener.getsockname()))
+        for url in {_url(listener.getsockname()) for listener in server.sockets}:
+            _LOGGER.info("the web page is at %s", url)
 
     async def close(self) -> None:
         if self._runner:
@@ -105,6 +106,9 @@ class _Closed(asyncio.Protocol):
             transport.abort()
 
 
-def _shown(address: tuple[str, int]) -> str:
+def _url(address: tuple[str, int]) -> str:
+    """Return where a browser finds a listener: one that listens everywhere by the host's name."""
     host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (recognised, not bound)
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
