@@ -41,6 +41,13 @@ FIELDS = {"debug_logging": "debug", "custom_model": "model"}
 NOT_ASKED = {
     "uri": "the port in the container is fixed, the user maps it",
     "zeroconf": "the Supervisor announces",
+    "allow": "all of Home Assistant comes from the Supervisor's network",
+    "socket_mode": "there is no unix socket",
+    "max_connections": "no household has as many",
+    "max_utterance_seconds": "Home Assistant ends a command after 15 s",
+    "max_queue": "no household says so much at once",
+    "deadline": "nobody waits longer for a lamp",
+    "drain_seconds": "the Supervisor kills after 10",
     "options": "it is this very file",
     "data_dir": "/data is what an add-on keeps",
     "download_dir": "the same",

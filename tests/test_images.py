@@ -18,8 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from wyoming_whisper import __version__
-from wyoming_whisper.server import DRAIN_SECONDS
-from wyoming_whisper.settings import load_settings
+from wyoming_whisper.settings import Settings, load_settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -285,7 +284,7 @@ def service_dockerfile(name: str) -> str:
 @every_service
 def test_a_service_has_time_to_answer_what_is_being_spoken(name: str) -> None:
     assert SERVICES[name]["init"] is True
-    assert int(SERVICES[name]["stop_grace_period"].rstrip("s")) > DRAIN_SECONDS
+    assert int(SERVICES[name]["stop_grace_period"].rstrip("s")) > Settings.drain_seconds
 
 
 @every_service

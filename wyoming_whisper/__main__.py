@@ -32,7 +32,21 @@ PROG = "wyoming-whisper"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
-_SERVING = ("uri", "zeroconf", "http_port", "http_allow", "http_names", "http_text")
+_SERVING = (
+    "uri",
+    "zeroconf",
+    "allow",
+    "socket_mode",
+    "max_connections",
+    "max_utterance_seconds",
+    "max_queue",
+    "deadline",
+    "drain_seconds",
+    "http_port",
+    "http_allow",
+    "http_names",
+    "http_text",
+)
 _COMMON = ("options", "debug", "log_format")
 _MODELS = ("data_dir", "download_dir", "local_files_only", *_COMMON)
 

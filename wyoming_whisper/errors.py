@@ -7,10 +7,13 @@ WyomingWhisperError
 │   ├── ModelUnavailableError  it is not here and can't be fetched now: worth trying again later
 │   ├── ModelBrokenError       its files are cut off or corrupt
 │   └── EngineBuildError       a TensorRT engine can't be built of it, or kept
+├── AccessError            a peer's address is not among those allowed
 ├── ProtocolError          a peer sent what Wyoming doesn't know (carries a code)
 ├── AudioError             audio that can't be understood (carries a code)
 ├── ServerUnavailableError a server asked by a command can't be reached, or left without an answer
 └── TranscribeError        the request can't be answered, or the backend failed on it
+    ├── BusyError              there is more to do than the server may take on
+    ├── DeadlineError          the answer took too long
     ├── UnknownLanguageError   Whisper, or this model, does not know it
     └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
 """
@@ -73,6 +76,12 @@ class ProtocolError(WyomingWhisperError):
     code = "protocol-error"
 
 
+class AccessError(WyomingWhisperError):
+    """A peer whose address is not among those allowed."""
+
+    code = "access-denied"
+
+
 class AudioError(WyomingWhisperError):
     """Audio in a format, size or order that can't be understood."""
 
@@ -89,6 +98,18 @@ class TranscribeError(WyomingWhisperError):
     """The request can't be answered: its options are not possible, or the backend failed."""
 
     code = "transcribe-failed"
+
+
+class BusyError(TranscribeError):
+    """There is more to do than the server may take on; a later try may succeed."""
+
+    code = "busy"
+
+
+class DeadlineError(TranscribeError):
+    """The answer took longer than anybody should wait."""
+
+    code = "deadline-exceeded"
 
 
 class UnknownLanguageError(TranscribeError, ValueError):

@@ -86,6 +86,22 @@ def _whole(raw: Raw) -> int:
     raise ValueError(f"it must be a whole number from 0 to {10**6 - 1}")
 
 
+def _from_to(lowest: int, highest: int) -> Reader[int]:
+    def read(raw: Raw) -> int:
+        if isinstance(raw, str) and re.fullmatch(r"\d{1,6}", raw) and lowest <= int(raw) <= highest:
+            return int(raw)
+        raise ValueError(f"it must be a whole number from {lowest} to {highest}")
+
+    return read
+
+
+def _socket_mode(raw: Raw) -> str | None:
+    text = _optional_text(raw)
+    if text is None or re.fullmatch(r"0?[0-7]{3}", text):
+        return text
+    raise ValueError("it must be a mode as chmod has it, such as 660")
+
+
 _UNITS = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
 
 
@@ -358,6 +374,52 @@ class Settings:
         _name_or_default,
         shape="maybe",
         metavar="NAME",
+    )
+    allow: tuple[str, ...] = _option(
+        (),
+        SERVER,
+        "addresses and networks that may connect, besides this machine; without any, all may",
+        _networks,
+        metavar="LIST",
+    )
+    socket_mode: str | None = _option(
+        None, SERVER, "who may use the unix socket, as chmod has it, such as 660", _socket_mode
+    )
+    max_connections: int = _option(
+        64,
+        SERVER,
+        "connections at once; beyond them the one that was silent for longest is closed",
+        _from_to(1, 10_000),
+        metavar="N",
+    )
+    max_utterance_seconds: int = _option(
+        60,
+        SERVER,
+        "longest utterance: what was said until then is transcribed, the rest is not heard",
+        _from_to(1, 3600),
+        metavar="SECONDS",
+    )
+    max_queue: int = _option(
+        32,
+        SERVER,
+        "transcriptions that may wait for their turn; further ones are refused",
+        _from_to(1, 10_000),
+        metavar="N",
+    )
+    deadline: int = _option(
+        120,
+        SERVER,
+        "an answer that is not there so long after the end of the audio is an error, and a model "
+        "that takes twice as long hangs: the server starts again; 0 is never",
+        _whole,
+        metavar="SECONDS",
+    )
+    drain_seconds: int = _option(
+        8,
+        SERVER,
+        "time to finish what is being said and transcribed when the server is stopped",
+        _whole,
+        metavar="SECONDS",
     )
     options: Path | None = _option(  # noqa: RUF009  (a field, no call's result)
         None,
