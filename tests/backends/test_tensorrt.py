@@ -25,12 +25,15 @@ from wyoming_whisper.backends import choose_backend, open_transcriber, tensorrt
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
 from wyoming_whisper.backends.tensorrt import (
     FRAMES_MULTIPLE,
+    Runtime,
     TensorRTTranscriber,
     engine_cache,
+    engine_spec,
     on_cpu,
 )
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine.build import BuildProgress
+from wyoming_whisper.engine.cuda import Gpu
 from wyoming_whisper.engine.trt import TensorRTSession
 from wyoming_whisper.errors import (
     EngineBrokenError,
@@ -440,7 +443,7 @@ def test_tensorrt_is_preferred_where_it_can_run(
     assert runtime
     assert (runtime.gpu.name, runtime.tensorrt) == ("Fake Orin", version)
     assert why == f"a Fake Orin and TensorRT {version} are here"
-    assert caplog.messages == [f"auto: tensorrt, because {why}"]
+    assert caplog.messages == [f"backend: tensorrt, because {why}"]
 
 
 MISSING = [
@@ -466,7 +469,7 @@ def test_what_is_missing_is_said_in_one_line(
         runtime, why = choose_backend(settings(tmp_path, **chosen))
         assert runtime is None
         assert words in why
-        assert caplog.messages == [f"auto: faster-whisper, because {why}"]
+        assert caplog.messages == [f"backend: faster-whisper, because {why}"]
         caplog.clear()
         assert choose_backend(settings(tmp_path, backend="tensorrt", **chosen)) == (None, why)
         (record,) = caplog.records
@@ -494,6 +497,21 @@ def test_who_asks_for_faster_whisper_gets_it_and_no_gpu_is_looked_for(
 
     monkeypatch.setattr(tensorrt, "find_runtime", refuse)
     assert choose_backend(settings(tmp_path, backend="faster-whisper"))[0] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "folder", "name"),
+    [
+        ("base", "anywhere", "base"),
+        ("auto", "models--Systran--faster-whisper-tiny/snapshots/abc", "faster-whisper-tiny"),
+        ("auto", "data/tiny", "auto"),
+    ],
+)
+def test_the_engine_of_auto_has_the_name_of_what_was_chosen(
+    model: str, folder: str, name: str
+) -> None:
+    runtime = Runtime(Gpu(0, "Orin", (8, 7), 8 << 30, True, (12, 6)), "10.3.0")
+    assert engine_spec(Settings(model=model), Path(folder), runtime).model == name
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ import pytest
 from tests.engine import fakes
 from tests.engine.fakes import tensorrt as fake_tensorrt
 from wyoming_whisper.engine import build as engine_build
+from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.build import (
     DECODER,
     ENCODER,
@@ -447,6 +449,26 @@ def test_nested_phases_of_tensorrt_make_one_fraction(monkeypatch: pytest.MonkeyP
     assert monitor.step_complete("Building", 3)
     monitor.phase_finish("Building")
     assert told == [0.25, 0.375, 1.0]
+
+
+GRAPHS_OF_SCHEMA = {1: "00ede9891979f505"}
+"""The digest of both graphs: where it changes, engines that are cached would be of the old ones."""
+
+
+def test_other_graphs_have_another_schema() -> None:
+    """Where this fails, raise GRAPH_SCHEMA and write the new digest here."""
+    weights = checkpoint.read(Path(MODEL))
+    digest = hashlib.sha256()
+    for model in (
+        graphs.encoder_model(weights, "float16"),
+        graphs.decoder_model(weights, "float16", 2),
+    ):
+        for node in model.graph.node:
+            attributes = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
+            digest.update(repr((node.op_type, *node.input, *node.output, *attributes)).encode())
+        for value in (*model.graph.input, *model.graph.output):
+            digest.update(value.SerializeToString(deterministic=True))
+    assert {engine_build.GRAPH_SCHEMA: digest.hexdigest()[:16]} == GRAPHS_OF_SCHEMA
 
 
 # -- requests, keys, display ---------------------------------------------------------------

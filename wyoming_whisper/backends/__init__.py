@@ -59,7 +59,7 @@ def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
         runtime = find_runtime(settings.device)
     except EngineError as error:
         if settings.backend == "auto":
-            _LOGGER.info("auto: faster-whisper, because %s", error)
+            _LOGGER.info("backend: faster-whisper, because %s", error)
         elif settings.strict_backend:
             raise SettingsError(f"--backend tensorrt is not possible here: {error}") from error
         else:
@@ -68,7 +68,7 @@ def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
             )
         return None, str(error)
     why = f"a {runtime.gpu.name} and TensorRT {runtime.tensorrt} are here"
-    _LOGGER.info("%s: tensorrt, because %s", settings.backend, why)
+    _LOGGER.info("backend: tensorrt, because %s", why)
     return runtime, why
 
 

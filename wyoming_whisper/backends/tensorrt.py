@@ -25,7 +25,7 @@ from ..engine.cache import EngineCache, EngineKey
 from ..engine.cuda import Gpu, NoGpuError, find_gpus
 from ..engine.trt import TensorRTSession, import_tensorrt
 from ..errors import EngineBrokenError, EngineError, SettingsError, UnknownLanguageError
-from ..models import WEIGHTS, is_multilingual, model_languages
+from ..models import AUTO, WEIGHTS, is_multilingual, model_languages
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.decoding import DecodingOptions
@@ -48,7 +48,7 @@ FRAMES_MULTIPLE = 200
 COMMAND_SECONDS = range(1, 9)
 """Of speech: the windows that these get are ready before anybody speaks."""
 
-BEAM_SIZE = 1  # the quickest, and close to a beam's texts on commands
+BEAM_SIZE = 1  # greedy search is the one that runs as CUDA graphs
 
 REOPEN_SECONDS = 10.0
 """From an engine's failure to its second chance: others may have given memory back by then."""
@@ -82,11 +82,11 @@ def find_runtime(device: str) -> Runtime:
     return Runtime(gpu, import_tensorrt().__version__)
 
 
-def engine_spec(settings: Settings, model: str, path: Path, runtime: Runtime) -> EngineSpec:
+def engine_spec(settings: Settings, path: Path, runtime: Runtime) -> EngineSpec:
     """Return the engine that these settings want of the model in folder `path`."""
     beam_size = settings.beam_size or BEAM_SIZE
     return EngineSpec(
-        model=model,
+        model=settings.model if settings.model != AUTO else _chosen(path),
         model_bin=path / WEIGHTS,
         gpu=runtime.gpu,
         tensorrt=runtime.tensorrt,
@@ -94,6 +94,12 @@ def engine_spec(settings: Settings, model: str, path: Path, runtime: Runtime) ->
         beam_size=beam_size,
         max_batch=max(beam_size, DecodingOptions.best_of),
     )
+
+
+def _chosen(path: Path) -> str:
+    """Return the model that `auto` stands for: in the hub's cache the folders name it."""
+    repo = path.parent.parent.name
+    return repo.rpartition("--")[2] if repo.startswith("models--") else AUTO
 
 
 def engine_cache(settings: Settings) -> EngineCache:
@@ -109,7 +115,7 @@ def open_tensorrt(
     ModelBrokenError as open_faster_whisper does, SettingsError with `strict_backend` where an
     engine is not there and will not be built.
     """
-    spec = engine_spec(settings, settings.model, path, runtime)
+    spec = engine_spec(settings, path, runtime)
     engines = Engines(spec, engine_cache(settings), functools.partial(open_engine, settings, path))
     transcriber = TensorRTTranscriber(
         engines,

@@ -65,11 +65,12 @@ MAX_WORKSPACE_BYTES = 4 << 30
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
-FRAMES = ((200, 1000), (1000, 3000))
-"""Of mel, for each profile of the encoder: commands, and what is longer."""
+FRAMES = ((200, 1200), (1200, 3000))
+"""Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast for
+its longest window: the first for the one that most commands get with stock weights."""
 
 # What the decoder is made fast for; the rest is possible.
-COMMON_CONTEXT = 400
+COMMON_CONTEXT = 600
 COMMON_SLOTS = 64
 COMMON_TOKENS = 4
 
@@ -146,7 +147,10 @@ class EngineSpec:
             precision=self.precision,
             beam_size=self.beam_size,
             max_batch=self.max_batch,
-            profiles=tuple(f"{first}-{last}" for first, last in FRAMES),
+            profiles=(
+                *(f"{first}-{last}" for first, last in FRAMES),
+                f"{COMMON_CONTEXT}/{COMMON_SLOTS}/{COMMON_TOKENS}",
+            ),
             graph_schema=GRAPH_SCHEMA,
             optimization_level=OPTIMIZATION_LEVEL,
             tactic_sources=self.tactic_sources,
@@ -476,20 +480,17 @@ Range = tuple[Shape, Shape, Shape]
 
 def encoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
     """Return the encoder's optimization profiles."""
-    return [
-        {
-            "mel": cast(
-                "Range", tuple((1, facts.n_mels, n) for n in (first, (first + last) // 2, last))
-            )
-        }
-        for first, last in facts.n_frames
-    ]
+    found: list[dict[str, Range]] = []
+    for first, last in facts.n_frames:
+        least, most = (1, facts.n_mels, first), (1, facts.n_mels, last)
+        found.append({"mel": (least, most, most)})
+    return found
 
 
 def decoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
     """Return the decoder's optimization profiles."""
     contexts = (facts.n_frames[0][0] // 2, COMMON_CONTEXT, facts.n_audio_ctx)
-    slots = (1, COMMON_SLOTS, facts.n_text_ctx)
+    slots = (1, min(COMMON_SLOTS, facts.n_text_ctx), facts.n_text_ctx)
     found = []
     for profile in facts.profiles:
         batches = (profile.batch[0], profile.batch[1], profile.batch[1])
@@ -627,11 +628,10 @@ class _Compiler:
         for i in range(network.num_layers):
             layer = network.get_layer(i)
             outputs = range(layer.num_outputs)
-            if layer.type in exact and all(
-                layer.get_output(n).dtype == trt.DataType.FLOAT for n in outputs
-            ):
+            floats = [n for n in outputs if layer.get_output(n).dtype == trt.DataType.FLOAT]
+            if layer.type in exact and floats:
                 layer.precision = trt.DataType.FLOAT
-                for n in outputs:
+                for n in floats:  # a TOPK has indices too
                     layer.set_output_type(n, trt.DataType.FLOAT)
 
     def _read_timings(self, config: Any) -> Any:

@@ -73,7 +73,7 @@ def _build(_: Arguments, settings: Settings) -> int:
 
     runtime = find_runtime(settings.device)
     path = ensure_model(settings.model, settings)
-    spec = engine_spec(settings, settings.model, path, runtime)
+    spec = engine_spec(settings, path, runtime)
     engines = Engines(
         spec, engine_cache(settings), lambda spec, folder: open_engine(settings, path, spec, folder)
     )
