@@ -16,7 +16,16 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from tests.browser import browsing, opened
-from tests.support import AUDIO, Client, FakeTranscriber, LoudnessVad, clips, run_server, words
+from tests.support import (
+    AUDIO,
+    Client,
+    FakeTranscriber,
+    LoudnessVad,
+    clips,
+    loud,
+    run_server,
+    words,
+)
 from tests.test_web import free_port, until_open
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
@@ -156,6 +165,27 @@ async def test_the_page_follows_the_server_without_being_loaded_again(
             await expect(page.locator("#answers")).to_contain_text("understood")
             await expect(page.locator("#privacy")).to_contain_text("not shown, nor kept")
             assert text not in await page.content()
+
+
+async def test_a_language_can_be_chosen_where_the_model_knows_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
+    fake, port = FakeTranscriber(), free_port()
+    clip = write_wav(tmp_path / "loud.wav", loud(1.0))
+    async with run_server(tmp_path, lambda _: fake, http_port=port, language="en") as server:
+        await until_open(port)
+        async with browsing() as browser, opened(browser, url_of(server)) as page:
+            select, choose = page.get_by_label("Language"), page.get_by_label("Choose a clip")
+            await expect(select.get_by_role("option")).to_have_text(
+                ["as set (English)", "detect", "English", "German"]
+            )
+            chosen = {"as set (English)": "in en", "German": "in de", "detect": "in None"}
+            for language, text in chosen.items():
+                await select.select_option(language)
+                await choose.set_input_files(clip)
+                await expect(page.locator("#answer .said")).to_contain_text(text)
+    assert [options.language for _, options in fake.requests] == ["en", "de", None]
 
 
 async def test_the_page_says_when_the_server_has_gone(tmp_path: Path) -> None:

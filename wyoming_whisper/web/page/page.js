@@ -369,7 +369,7 @@ async function send(pcm) {
 function showTranscription(told) {
   const facts = [`${told.seconds.toFixed(1)} s of audio`];
   if (told.text) {
-    facts.unshift(languageName(told.language));
+    if (told.language) facts.unshift(languageName(told.language));
     facts.push(`confidence ${percent(Math.exp(told.avg_logprob))}`);
   }
   const silent = told.rejected
