@@ -1,0 +1,62 @@
+"""The soak, shortened: its figures are real, and what it promises to notice is noticed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import soak
+from benchmarks.soak import Found, Moment
+from benchmarks.watched import Counts
+
+MB = 10**6
+
+
+def moments(*megabytes: int, **last: int) -> list[Moment]:
+    """Return one moment for each size of memory; `last` is what the last one holds."""
+    held = {"descriptors": 7, "threads": 7, "tasks": 1}
+    found = [
+        Moment(n, 100 * n, Counts(resident=size * MB, **held)) for n, size in enumerate(megabytes)
+    ]
+    counts = Counts(resident=megabytes[-1] * MB, **(held | last))
+    return [*found[:-1], Moment(len(megabytes), 100 * len(megabytes), counts)]
+
+
+def test_what_grows_at_first_is_no_growth() -> None:
+    assert Found(moments=moments(100, *[150] * 19)).growth_bytes == 0
+
+
+def test_what_grows_later_is() -> None:
+    steady = Found(moments=moments(*range(100, 200)))
+    assert steady.growth_bytes == pytest.approx(81 * MB, abs=2 * MB)
+    assert any("memory grew" in said for said in steady.failures)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Found(lost=["a.flac: no connection"], moments=moments(100, 100)), "1 lost"),
+        (Found(wrong=["a.flac: 'on', not 'off'"], moments=moments(100, 100)), "1 wrong"),
+        (Found(trouble=["Traceback"], moments=moments(100, 100)), "Traceback"),
+        (Found(moments=moments(100, 100, descriptors=8)), "descriptors at rest grew from 7 to 8"),
+        (Found(moments=moments(100, 100, tasks=2)), "tasks at rest grew from 1 to 2"),
+        (Found(exit_status=1, moments=moments(100, 100)), "exit status 1"),
+    ],
+)
+def test_a_broken_promise_is_a_failure(found: Found, said: str) -> None:
+    (failure,) = found.failures
+    assert said in failure
+
+
+def test_a_short_run_with_the_bundled_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "soak.json"
+    assert soak.main(["--utterances", "8", "--speakers", "2", "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert len(written["seconds"]) == 8
+    assert min(written["seconds"]) > 0
+    assert written["moments"][0]["utterances"] == 0
+    assert written["moments"][-1]["utterances"] == 8
+    assert written["moments"][-1]["counts"]["resident"] > 50 * MB
+    assert "file descriptors" in capsys.readouterr().out
