@@ -654,7 +654,7 @@ def _compared(results: Results) -> str:
             f"{found.window_seconds:.0f} s",
             str(len(found.engine.tokens)),
             found.verdict,
-            f"{abs(found.engine.avg_logprob - found.reference.avg_logprob):.1e}",
+            found.apart,
             found.text,
         ]
         for model in results.models

@@ -52,6 +52,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.engine.trt": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.cache": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.engine.build": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.selftest": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.commands": (
         "wyoming.",
         "wyoming_whisper.backends",

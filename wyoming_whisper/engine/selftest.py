@@ -118,6 +118,13 @@ class Comparison:
     def good(self) -> bool:
         return self.verdict in ("same", "tie")
 
+    @property
+    def apart(self) -> str:
+        """How far the mean log-probabilities are apart; of other texts they say nothing."""
+        if self.engine.tokens != self.reference.tokens:
+            return "-"
+        return f"{abs(self.engine.avg_logprob - self.reference.avg_logprob):.1e}"
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -664,7 +671,7 @@ def _row(found: Comparison) -> list[str]:
         str(len(engine.tokens)),
         found.verdict,
         f"{engine.avg_logprob:.3f}",
-        f"{abs(engine.avg_logprob - reference.avg_logprob):.1e}",
+        found.apart,
         _ms(reference.encode + reference.decode),
         _ms(engine.encode),
         _ms(engine.decode),
