@@ -12,6 +12,7 @@ from wyoming_whisper.errors import ProtocolError
 from wyoming_whisper.wire import (
     MAX_DATA_BYTES,
     MAX_HEADER_BYTES,
+    MAX_NESTING,
     MAX_PAYLOAD_BYTES,
     read_event,
 )
@@ -35,6 +36,8 @@ async def read_all(data: bytes, step: int) -> list[Event]:
         await feeding
     return events
 
+
+_LISTS = Event("x", {"a": [*([] for _ in range(999)), 1]})
 
 GOOD = {
     "bare": (b'{"type":"describe"}\n', [Event("describe")]),
@@ -60,6 +63,15 @@ GOOD = {
         b'{"type":"x","data_length":2,"payload_length":1}\n{}a{"type":"y"}\n',
         [Event("x", {}, b"a"), Event("y")],
     ),
+    "as deep as may be": (
+        b'{"type":"x","data":' + b'{"a":' * (MAX_NESTING - 1) + b"1" + b"}" * MAX_NESTING + b"\n",
+        [Event("x", json.loads(b'{"a":' * (MAX_NESTING - 1) + b"1" + b"}" * (MAX_NESTING - 1)))],
+    ),
+    "many brackets": (
+        b'{"type":"x","data":{"a":"' + b"[" * 1000 + b'"}}\n',
+        [Event("x", {"a": "[" * 1000})],
+    ),
+    "many lists": (b'{"type":"x","data":{"a":[' + 999 * b"[]," + b"1]}}\n", [_LISTS]),
     "nothing": (b"", []),
     "closed in the header": (b'{"type":"describe"}\n{"typ', [Event("describe")]),
     "closed in the data": (b'{"type":"x","data_length":9}\n{"a"', []),
@@ -89,7 +101,17 @@ BAD = {
         json.dumps({"type": "x", "payload_length": MAX_PAYLOAD_BYTES + 1}).encode() + b"\n",
         str(MAX_PAYLOAD_BYTES),
     ),
-    "too deep": (b'{"type":"x","data":' + b'{"a":' * 10_000 + b"\n", "not JSON"),
+    "too deep": (
+        b'{"type":"x","data":' + b'{"a":' * MAX_NESTING + b"1" + b"}" * MAX_NESTING + b"}\n",
+        str(MAX_NESTING),
+    ),
+    "too deep in lists": (
+        b'{"type":"x","data":{"a":' + b"[" * 40 + b"]" * 40 + b"}}\n",
+        str(MAX_NESTING),
+    ),
+    "an empty line": (b"\n", "not JSON"),
+    "a number too long for Python": (b'{"type":"x","data":{"a":' + b"9" * 5000 + b"}}\n", ""),
+    "deeper than Python goes": (b'{"type":"x","data":' + b'{"a":' * 10_000 + b"\n", "not JSON"),
     "header too long": (
         b'{"type":"' + b"x" * 2 * MAX_HEADER_BYTES + b'"}\n',
         str(MAX_HEADER_BYTES),
@@ -111,3 +133,31 @@ async def test_bad_events_are_refused_in_one_sentence(data: bytes, words: str, s
         await read_all(data, step)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wyoming_whisper.wire.MAX_EVENT_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("_short_patience")
+@pytest.mark.parametrize("sent", [b"{", b'{"type":"x","data_length":9}\n{', b'{"type":"x",'])
+async def test_an_event_that_was_begun_must_end(sent: bytes) -> None:
+    reader = asyncio.StreamReader(limit=MAX_HEADER_BYTES)
+    reader.feed_data(b'{"type":"y"}\n' + sent)
+    assert await read_event(reader) == Event("y")
+    with pytest.raises(ProtocolError, match="within"):
+        await asyncio.wait_for(read_event(reader), 10)
+
+
+@pytest.mark.usefixtures("_short_patience")
+async def test_silence_between_events_may_last() -> None:
+    reader = asyncio.StreamReader(limit=MAX_HEADER_BYTES)
+    reading = asyncio.create_task(read_event(reader))
+    await asyncio.sleep(0.3)
+    assert not reading.done()
+    reader.feed_data(b'{"type":"x"}\n')
+    assert await reading == Event("x")
+    await asyncio.sleep(0.3)  # nothing is left behind that would end what is whole
+    reader.feed_data(b'{"type":"y"}\n')
+    assert await read_event(reader) == Event("y")

@@ -1,4 +1,4 @@
-"""Reading Wyoming events from a peer: every length it names is bounded.
+"""Reading Wyoming events from a peer: every length it names is bounded, and the time it takes.
 
 The format is the wyoming library's (README, "Format"): a JSON header line, then `data_length`
 bytes of more JSON data, then `payload_length` bytes of payload.
@@ -14,45 +14,85 @@ from wyoming.event import Event
 
 from .errors import ProtocolError
 
-MAX_HEADER_BYTES = 64 * 1024  # names and terms for a large house fit several times
-MAX_DATA_BYTES = 1024 * 1024
-MAX_PAYLOAD_BYTES = 16 * 1024 * 1024  # a minute of 44.1 kHz stereo in one chunk
+MAX_HEADER_BYTES = 64 * 1024
+MAX_DATA_BYTES = 128 * 1024  # names and terms for a large house
+MAX_PAYLOAD_BYTES = 2 * 1024 * 1024  # a minute of 16 kHz in one chunk
+MAX_NESTING = 32  # of lists and objects, which is more than Wyoming's own five
+MAX_EVENT_SECONDS = 30.0  # from the first byte of an event to its last, over the worst Wi-Fi
 
 
 async def read_event(reader: asyncio.StreamReader) -> Event | None:
     """Return the next event, None when the peer has closed (also in the middle of an event).
 
+    A peer may be silent between events for as long as it likes.
     Raises ProtocolError for what is not Wyoming or out of bounds; the stream is of no use then.
     """
+    first = await reader.read(1)
+    # Not wait_for, which makes a task of every event; the reader raises what it is given.
+    late = asyncio.get_running_loop().call_later(
+        MAX_EVENT_SECONDS,
+        reader.set_exception,
+        ProtocolError(f"an event must arrive whole within {MAX_EVENT_SECONDS:g} seconds"),
+    )
     try:
-        line = await reader.readline()
-        if not line.endswith(b"\n"):
-            return None
-        header = _json_object(line, "the header")
-        event_type = header.get("type")
-        if not isinstance(event_type, str):
-            raise ProtocolError('an event\'s header needs a "type" that is a string')
-        data = _data(header)
-        length = _length(header, "data_length", MAX_DATA_BYTES)
-        if length:
-            data |= _json_object(await reader.readexactly(length), "the data")
-        length = _length(header, "payload_length", MAX_PAYLOAD_BYTES)
-        payload = await reader.readexactly(length) if length else None
+        return await _read_event(first, reader)
     except asyncio.IncompleteReadError:
         return None
-    except ValueError as error:  # what readline raises for a line over the reader's limit
-        raise ProtocolError(f"a header may have {MAX_HEADER_BYTES} bytes at most") from error
+    finally:
+        late.cancel()
+
+
+async def _read_event(first: bytes, reader: asyncio.StreamReader) -> Event | None:
+    line = first if first in (b"", b"\n") else first + await _read_line(reader)
+    if not line.endswith(b"\n"):
+        return None
+    header = _json_object(line, "the header")
+    event_type = header.get("type")
+    if not isinstance(event_type, str):
+        raise ProtocolError('an event\'s header needs a "type" that is a string')
+    data = _data(header)
+    length = _length(header, "data_length", MAX_DATA_BYTES)
+    if length:
+        data |= _json_object(await reader.readexactly(length), "the data")
+    length = _length(header, "payload_length", MAX_PAYLOAD_BYTES)
+    payload = await reader.readexactly(length) if length else None
     return Event(event_type, data, payload)
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError as error:  # what it raises for a line over the reader's limit
+        raise ProtocolError(f"a header may have {MAX_HEADER_BYTES} bytes at most") from error
 
 
 def _json_object(text: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
+        if rb"\u" in text:  # half a surrogate pair is no text, and could not be sent back
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{what} of an event is not JSON") from error
     if not isinstance(value, dict):
         raise ProtocolError(f"{what} of an event must be a JSON object")
+    # What is nested deeply could be read, but not be sent back.
+    if text.count(b"[") + text.count(b"{") > MAX_NESTING and _is_deep(value):
+        raise ProtocolError(f"{what} of an event may be nested {MAX_NESTING} deep at most")
     return value
+
+
+def _is_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            item
+            for inner in level
+            for item in (inner.values() if isinstance(inner, dict) else inner)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _data(header: dict[str, Any]) -> dict[str, Any]:
