@@ -214,6 +214,7 @@ async def test_the_program_and_the_model_may_be_selected_by_name(tmp_path: Path)
         (Transcribe(language="tlh").event(), "unknown-language", ["'tlh'", "de, ", "yue"]),
         (Event("transcribe", {"language": 7}), "protocol-error", ["language"]),
         (Event("transcribe", {"transcript_names": [1]}), "protocol-error", ["transcript_names"]),
+        (Event("transcribe", {"transcript_names": 7}), "protocol-error", ["transcript_names"]),
         (Event("audio-start", {"rate": 16000}), "protocol-error", ["audio-start", "'width'"]),
         (Event("select-program"), "protocol-error", ["select-program", "'name'"]),
         (AudioStart(0, 2, 1).event(), "invalid-audio", ["rate 0"]),

@@ -159,11 +159,9 @@ class Handler:
         if transcribe.name and transcribe.name not in self._service.model_names:
             known = ", ".join(map(repr, self._service.model_names))
             raise UnknownModelError(f"no model {transcribe.name!r} is here, only {known}")
-        names = [*(transcribe.transcript_names or ()), *(transcribe.transcript_terms or ())]
-        if not all(isinstance(name, str) for name in names):
-            raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
+        names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
         language = requested_language(transcribe.language, self._service.language)
-        options = TranscribeOptions(language, tuple(names))
+        options = TranscribeOptions(language, names)
         self._request = Request(options, transcribe.context)
 
     async def _on_audio_start(self, event: Event) -> None:
@@ -262,6 +260,15 @@ def requested_language(wanted: str | None, default: str | None) -> str | None:
             f"it knows {', '.join(sorted(LANGUAGES))}"
         )
     return code
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    """Return names or terms, which the wyoming library doesn't check. Raises ProtocolError."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
+    return tuple(value)
 
 
 def _ended_well(task: asyncio.Task[None]) -> bool:
