@@ -39,6 +39,7 @@ from wyoming_whisper.errors import (
     EngineBrokenError,
     EngineBuildError,
     EngineError,
+    ModelBrokenError,
     SettingsError,
     UnknownLanguageError,
 )
@@ -351,7 +352,7 @@ def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail() -> Transcriber:
-        raise SettingsError("--compute-type float16 is not possible on this cuda")
+        raise ModelBrokenError("the model can't be loaded: CUDA out of memory")
 
     engines, status, cpu = Engines(), Status(), FakeTranscriber()
     engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
@@ -361,6 +362,18 @@ def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
     assert not cpu.closed
     transcriber.close()
+
+
+@pytest.mark.parametrize(("devices", "opened"), [(0, None), (1, "CUDA")])
+def test_faster_whisper_gets_the_gpu_where_ctranslate2_has_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: int, opened: str | None
+) -> None:
+    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: devices)
+    cuda = FakeTranscriber(description="CUDA")
+    monkeypatch.setattr(tensorrt, "open_faster_whisper", lambda *_: cuda)
+    found = tensorrt._open_on_cuda(settings(tmp_path), tmp_path)
+    assert (found and found.description) == opened
+    assert tensorrt._open_on_cuda(settings(tmp_path, device="cuda:5"), tmp_path) is None
 
 
 def test_a_failing_gpu_is_left_to_nobody() -> None:
@@ -585,7 +598,8 @@ def test_at_the_next_start_the_engine_is_there_at_once(
     def refuse(*_: object) -> Transcriber:
         raise AssertionError("the CPU's model was loaded")
 
-    monkeypatch.setattr(tensorrt, "open_faster_whisper", refuse)
+    for name in ("open_faster_whisper", "choose_compute_type", "choose_device"):
+        monkeypatch.setattr(tensorrt, name, refuse)
     transcriber = open_transcriber(settings(tmp_path, **FULL))
     assert texts(transcriber) == expected
     transcriber.close()
@@ -780,31 +794,43 @@ async def test_the_server_answers_from_the_start_and_loses_no_utterance(tmp_path
         env=environment,
     )
     log: list[str] = []
+    listening = asyncio.Event()
 
     async def read_log() -> None:
         assert process.stderr
-        log.extend([line.decode() async for line in process.stderr])
+        async for line in process.stderr:
+            log.append(line.decode())
+            if "listening" in log[-1]:
+                listening.set()
 
     reading = asyncio.create_task(read_log())
-    while not (tmp_path / "socket").exists():  # noqa: ASYNC110  # a file tells nobody
-        await asyncio.sleep(0.01)
-    backends_seen: list[str | None] = []
-    clip = clips("clean")[1]
-    for after in range(200):
-        async with Client(tmp_path) as client:
-            await client.speak(language="en", samples=read_audio(str(AUDIO / clip.file)))
-            assert words((await client.transcript()).text) == words(clip.text)
-            info = Info.from_event(await client.ask(Describe().event())).asr[0].models[0]
-        backends_seen.append(backend_of(info.description or "")[0])
-        if backends_seen.count("tensorrt") >= 3:
-            break
-        assert after < 199, log
-    process.terminate()
-    assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
-    await reading
-    assert list(dict.fromkeys(backends_seen)) == ["faster-whisper", "tensorrt"]
-    assert backends_seen == sorted(map(str, backends_seen))  # once changed, never back
+    try:
+        await asyncio.wait_for(listening.wait(), TIMEOUT_SECONDS)
+        seen = await _backends_while_speaking(tmp_path)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await reading
+        print(*log, sep="")  # told where the test fails
+    assert list(dict.fromkeys(seen)) == ["faster-whisper", "tensorrt"]
+    assert seen == sorted(seen)  # once changed, never back
     told = "".join(log)
     assert told.count("from now on the engine answers") == 1
     assert "WARNING" not in told
     assert "ERROR" not in told
+
+
+async def _backends_while_speaking(tmp_path: Path) -> list[str]:
+    """Speak until the engine has answered three times; return who answered, as `info` says."""
+    clip = clips("clean")[1]
+    seen: list[str] = []
+    while seen.count("tensorrt") < 3:
+        assert len(seen) < 200
+        async with Client(tmp_path) as client:
+            await client.speak(language="en", samples=read_audio(str(AUDIO / clip.file)))
+            assert words((await client.transcript()).text) == words(clip.text)
+            info = Info.from_event(await client.ask(Describe().event())).asr[0].models[0]
+        seen.append(str(backend_of(info.description or "")[0]))
+    return seen

@@ -119,9 +119,9 @@ def open_tensorrt(
     engines = Engines(spec, engine_cache(settings), functools.partial(open_engine, settings, path))
     transcriber = TensorRTTranscriber(
         engines,
-        functools.partial(open_faster_whisper, on_cpu(settings), path),
+        lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
         status,
-        functools.partial(open_faster_whisper, settings, path) if _runs_on_cuda(settings) else None,
+        functools.partial(_open_on_cuda, settings, path),
     )
     if status is None and settings.strict_backend and not transcriber.on_gpu:
         transcriber.close()
@@ -132,12 +132,13 @@ def open_tensorrt(
     return transcriber
 
 
-def _runs_on_cuda(settings: Settings) -> bool:
-    """Return whether CTranslate2 can use the GPU too: its wheels for Arm can't."""
+def _open_on_cuda(settings: Settings, path: Path) -> Transcriber | None:
+    """Return faster-whisper on the GPU; None where CTranslate2 has no CUDA, as its Arm wheels."""
     try:
-        return choose_device(settings.device)[0] == "cuda"
+        device, _ = choose_device(settings.device)
     except SettingsError:
-        return False
+        return None
+    return open_faster_whisper(settings, path) if device == "cuda" else None
 
 
 def on_cpu(settings: Settings) -> Settings:
@@ -279,7 +280,7 @@ class TensorRTTranscriber:
         engines: EngineSource,
         open_stand_in: Callable[[], Transcriber],
         status: Status | None = None,
-        open_instead: Callable[[], Transcriber] | None = None,
+        open_instead: Callable[[], Transcriber | None] = lambda: None,
     ) -> None:
         self._engines = engines
         self._open_stand_in = open_stand_in
@@ -447,12 +448,12 @@ class TensorRTTranscriber:
 
     def _do_without(self) -> None:
         """Let CTranslate2 have the GPU that TensorRT makes nothing of."""
-        if self._open_instead is None:
-            return
         try:
             other = self._open_instead()
         except Exception as error:
             _LOGGER.warning("faster-whisper can't use the GPU either: %s", error)
+            return
+        if other is None:
             return
         with self._turn:
             if self._stop.is_set():
