@@ -34,7 +34,9 @@ def _written(default: object) -> str:
     return {True: "on", False: "off"}[default] if isinstance(default, bool) else f"`{default}`"
 
 
-@pytest.mark.parametrize("command", ["script/run", "script/test", "script/lint", "script/format"])
+@pytest.mark.parametrize(
+    "command", ["script/run", "script/test", "script/lint", "script/format", "script/api-test"]
+)
 def test_the_commands_named_exist(command: str) -> None:
     assert command in README
     assert (ROOT / command).stat().st_mode & 0o100
@@ -45,6 +47,7 @@ def test_the_documents_linked_exist() -> None:
         "docs/architecture.md",
         "docs/protocol.md",
         "docs/benchmarks.md",
+        "docs/engines.md",
         "docs/troubleshooting.md",
         "addon/DOCS.md",
     ):

@@ -102,7 +102,11 @@ def _defined(node: ast.AST) -> Iterable[str]:
     elif isinstance(node, ast.AnnAssign):
         target = node.target
         yield getattr(target, "attr", "") or getattr(target, "id", "")
-    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+    elif (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and getattr(node.value, "id", "") == "self"  # and not one of TensorRT's objects
+    ):
         yield node.attr
 
 

@@ -24,6 +24,7 @@ SOURCES = {
     str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8")
     for path in sorted(PACKAGE.rglob("*.py"))
 }
+ENGINE = [name for name in SOURCES if name.startswith("engine/")]
 USERS = [name for name, source in SOURCES.items() if uses_tensorrt(source)]
 
 ORDINARY = ordinary_names(s for name, s in SOURCES.items() if name.startswith("engine/"))
@@ -44,11 +45,11 @@ def test_every_version_has_its_list() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("module", USERS)
+@pytest.mark.parametrize("module", sorted({*ENGINE, *USERS}))
 def test_the_version_has_every_name_we_use(module: str, version: str) -> None:
     used, missing = used_by(SOURCES[module], version)
     assert not missing
-    assert used
+    assert used or module not in USERS
 
 
 def test_the_modules_that_touch_tensorrt_were_found() -> None:
@@ -75,6 +76,7 @@ MADE_UP = {
         """,
         "ICudaEngine.num_io_tensor",
     ),
+    "what is set": ("def f(context): context.device_memori = 1", "nobody knows .device_memori"),
     "an annotated parameter": (
         "def f(context: 'trt.IExecutionContext'): context.execute_async_v4(0)",
         "IExecutionContext.execute_async_v4",
