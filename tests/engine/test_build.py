@@ -203,6 +203,13 @@ def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         import_graphs()
 
 
+def test_where_no_process_can_be_started_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    assert "no process can be started" in error_of(EngineBuild(request(tmp_path)))
+
+
 def test_a_child_that_does_not_even_start_is_told_by_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ LOG_SECONDS = 15.0
 PROGRESS_SECONDS = 0.5  # at least between two lines of one phase
 STDERR_LINES = 20
 MAX_LINE_BYTES = 1 << 16
+MAX_ERROR_LENGTH = 500  # TensorRT's sentences may be long, and of several lines
 
 MIN_WORKSPACE_BYTES = 256 << 20
 MAX_WORKSPACE_BYTES = 4 << 30
@@ -233,13 +234,7 @@ class EngineBuild:
 
     def run(self) -> None:
         """Build. Raises EngineBuildError with what the child said, or how it ended."""
-        child = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us, and we tell it
-        )
+        child = _start()
         readers = [
             threading.Thread(target=read, args=(stream,), daemon=True)
             for read, stream in (
@@ -308,7 +303,7 @@ class EngineBuild:
                     self._moved = time.monotonic()
                 self._on_progress(progress)
             elif "error" in told:
-                self._error = str(told["error"])
+                self._error = " ".join(str(told["error"]).split())[:MAX_ERROR_LENGTH]
             elif "log" in told:
                 _LOGGER.debug("TensorRT: %s", told["log"])
         except (ValueError, TypeError):
@@ -323,6 +318,21 @@ class EngineBuild:
             if -code == signal.SIGKILL:
                 ended += " (for want of memory, most likely)"
         return f"{ended}: {self._stderr[-1]}" if self._stderr else ended
+
+
+def _start() -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us, and we tell it
+        )
+    except OSError as error:  # no memory, no processes left
+        raise EngineBuildError(
+            f"no process can be started to build the engine: {error.strerror}"
+        ) from error
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -622,8 +632,6 @@ class _Compiler:
         if self._request.precision == "float16":
             config.set_flag(trt.BuilderFlag.FP16)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-        # Two contexts of one profile, which the CUDA graphs need; later ones always can.
-        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
         exact = [getattr(trt.LayerType, name) for name in EXACT if hasattr(trt.LayerType, name)]
         for i in range(network.num_layers):
             layer = network.get_layer(i)
