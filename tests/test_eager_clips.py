@@ -19,7 +19,7 @@ from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import span_options
 from wyoming_whisper.status import Answer
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import MAX_EAGER_JOBS, Utterance
+from wyoming_whisper.utterance import MAX_EAGER_JOBS, Limits, Utterance
 from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
 
 VARIATIONS = 12
@@ -78,6 +78,7 @@ class Workshop:
     eager: bool
     vad: Vad | None
     span_options: SpanOptions
+    limits: Limits = field(default_factory=Limits)
     n_jobs: int = 0
     heard: dict[int, Samples] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ class Workshop:
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
         self.n_jobs += 1
         self.heard[self.n_jobs] = samples
-        job = Job(samples, options, lambda _: None)
+        job = Job(samples, options, eager=eager)
         future: Future[Transcription] = job.future
         future.set_result(Transcription(str(self.n_jobs)))
         return job

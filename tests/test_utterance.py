@@ -17,12 +17,12 @@ from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from wyoming_whisper import utterance
-from wyoming_whisper.errors import AudioError
+from wyoming_whisper.errors import AudioError, BusyError
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.speech import transcribe_speech
 from wyoming_whisper.status import Answer
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import MAX_EAGER_JOBS, Utterance
+from wyoming_whisper.utterance import MAX_EAGER_JOBS, Limits, Utterance
 from wyoming_whisper.vad import SpanOptions, Vad
 
 SPANS = SpanOptions(pad_before_seconds=0.4, pad_after_seconds=0.3)
@@ -245,12 +245,41 @@ async def test_an_idle_model_stays_while_something_is_built_for_it(tmp_path: Pat
             await asyncio.sleep(0.005)
 
 
-async def test_an_utterance_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(utterance, "MAX_UTTERANCE_SECONDS", 1.0)
-    spoken = Utterance(InstantWorkshop(eager=True), TranscribeOptions())
-    spoken.add(AudioChunk(16000, 2, 1, bytes(32000)))
-    with pytest.raises(AudioError, match="1 seconds at most"):
-        spoken.add(AudioChunk(16000, 2, 1, bytes(2)))
+@pytest.mark.parametrize("rate", [1000, 16000, 44100])
+@pytest.mark.parametrize("step", [10, 999, 2 * 1024 * 1024])
+async def test_an_utterance_is_bounded(rate: int, step: int) -> None:
+    """However it comes: of one chunk at 1 kHz that names 17 minutes only the beginning counts."""
+    workshop = InstantWorkshop(eager=True, limits=Limits(utterance_seconds=1.0))
+    spoken = Utterance(workshop, TranscribeOptions())
+    n_chunks = 0
+    while not spoken.is_full:
+        spoken.add(AudioChunk(rate, 1, 1, b"\xc0" * step))
+        n_chunks += 1
+    assert spoken.seconds <= 1.0
+    assert n_chunks <= 2 * rate / step + 1  # the filter holds some back
+    before, held = workshop.limits.free_samples, spoken.seconds
+    await spoken.transcription()
+    (answer,) = workshop.answers
+    assert 1.0 <= answer.seconds < 2.0
+    assert workshop.limits.free_samples == before + round(16000 * held)
+
+
+async def test_all_utterances_together_are_bounded() -> None:
+    workshop = InstantWorkshop(eager=True, limits=Limits(1.0, held_seconds=2.5))
+    second = AudioChunk(16000, 2, 1, bytes(32000))
+    speakers = [Utterance(workshop, TranscribeOptions()) for _ in range(3)]
+    speakers[0].add(second)
+    speakers[1].add(second)
+    with pytest.raises(BusyError):
+        speakers[2].add(second)
+    await speakers[0].transcription()
+    speakers[2].add(second)
+    for speaker in speakers:
+        speaker.drop()
+        speaker.drop()
+    assert workshop.limits.free_samples == 2.5 * 16000
+    speakers[2].add(second)  # as a thread may, after its client has gone
+    assert workshop.limits.free_samples == 2.5 * 16000
 
 
 class InstantWorkshop:
@@ -258,8 +287,9 @@ class InstantWorkshop:
 
     span_options = SPANS
 
-    def __init__(self, *, eager: bool) -> None:
+    def __init__(self, *, eager: bool, limits: Limits | None = None) -> None:
         self.eager = eager
+        self.limits = limits or Limits()
         self.vad: Vad | None = LoudnessVad()
         self.n_jobs = 0
         self.answers: list[Answer] = []
@@ -272,7 +302,7 @@ class InstantWorkshop:
 
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
         self.n_jobs += 1
-        job = Job(samples, options, lambda _: None)
+        job = Job(samples, options, eager=eager)
         future: Future[Transcription] = job.future
         future.set_result(self.transcribe(samples, options))
         return job

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
-from wyoming.event import Event, Eventable, async_write_event
+from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping, Pong
 
@@ -25,6 +26,7 @@ from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
 from .errors import WyomingWhisperError as OurError
 from .info import PROGRAM_NAME
 from .pcm import PcmFormat, PcmStream
+from .peers import PeerLog
 from .transcriber import TranscribeOptions
 from .utterance import Utterance, Workshop
 from .whisper.tokenizer import LANGUAGES, language_code
@@ -34,6 +36,8 @@ _LOGGER = logging.getLogger(__name__)
 
 MAX_WAITING_UTTERANCES = 4  # on one connection, before its reader waits for answers
 LINGER_SECONDS = 1.0  # for a client to notice an error before its connection is closed
+WRITE_SECONDS = 10.0  # for a client to take what it asked for
+SHOWN_LENGTH = 50  # of a peer's words in an error
 DISCARD_BYTES = 64 * 1024
 
 
@@ -52,6 +56,10 @@ class Service(Workshop, Protocol):
     def info_event(self) -> Event:
         """The answer to `describe`, ready to send."""
 
+    @property
+    def peer_log(self) -> PeerLog:
+        """Where it is told what peers do wrong."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -62,22 +70,29 @@ class Request:
 
 
 class Handler:
-    """Serves one connection, once: `await Handler(...).run()`."""
+    """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log."""
 
     def __init__(
         self,
         service: Service,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        peer: str,
         *,
         finish_after_eof: bool = False,
     ) -> None:
         self._service = service
         self._reader = reader
         self._writer = writer
+        self._writing = asyncio.Lock()
+        self._peer = peer
+        self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._finish_after_eof = finish_after_eof  # a pipe ends where its client still listens
         self._request = Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None
+        self._overlong = False  # what comes until the next utterance is the rest of the last one
+        self.last_event = time.monotonic()
+        """When the client last sent a whole event, or connected."""
         self._asked = self._request  # what the utterance was begun with
         self._waiting: asyncio.Queue[tuple[Utterance, Request] | None] = asyncio.Queue(
             MAX_WAITING_UTTERANCES
@@ -101,7 +116,8 @@ class Handler:
         answering = asyncio.create_task(self._answer())
         tasks = {self._reading, answering}
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            waited_for = {*tasks, self._refused}
+            done, _ = await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
             if self._finish_after_eof and done == {self._reading} and _ended_well(self._reading):
                 await self._waiting.put(None)
                 await asyncio.wait({answering})
@@ -109,9 +125,30 @@ class Handler:
         finally:
             for task in tasks:
                 task.cancel()
+            if not self._refused.cancel():
+                self._refused.exception()  # or asyncio says that nobody looked at it
             await asyncio.gather(*tasks, return_exceptions=True)
             self._drop_work()
-            self._writer.close()
+            await self._hang_up()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an utterance is under way."""
+        return self._unanswered > 0 or self._utterance is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the client has asked for what it hasn't got yet."""
+        return self._unanswered > 0
+
+    @property
+    def is_refused(self) -> bool:
+        return self._refused.done()
+
+    def refuse(self, error: OurError) -> None:
+        """Tell the client why it can't be served, and close."""
+        if not self._refused.done():
+            self._refused.set_exception(error)
 
     def drain(self) -> None:
         """Take no more commands: leave when the one being spoken or transcribed is answered."""
@@ -120,9 +157,10 @@ class Handler:
 
     async def _read(self) -> None:
         while (event := await read_event(self._reader)) is not None:
+            self.last_event = time.monotonic()
             branch = self._branches.get(event.type)
             if branch is None:
-                _LOGGER.debug("ignoring an event of type %r", event.type)
+                _LOGGER.debug("ignoring an event of type %s", _shown(event.type))
                 continue
             await branch(event)
             # What is buffered comes without waiting: let the other connections have their turn.
@@ -135,7 +173,7 @@ class Handler:
             await self._write(
                 Transcript(
                     transcription.text, context=request.context, language=transcription.language
-                )
+                ).event()
             )
             self._unanswered -= 1
             self._leave_when_drained()
@@ -144,21 +182,21 @@ class Handler:
 
     async def _on_describe(self, event: Event) -> None:
         _checked(Describe, event)
-        await async_write_event(self._service.info_event, self._writer)
+        await self._write(self._service.info_event)
 
     async def _on_ping(self, event: Event) -> None:
-        await self._write(Pong(_checked(Ping, event).text))
+        await self._write(Pong(_checked(Ping, event).text).event())
 
     async def _on_select_program(self, event: Event) -> None:
         name = _checked(SelectProgram, event).name
         if name not in (PROGRAM_NAME, *self._service.model_names):
-            raise UnknownModelError(f"no program {name!r} is here, only {PROGRAM_NAME!r}")
+            raise UnknownModelError(f"no program {_shown(name)} is here, only {PROGRAM_NAME!r}")
 
     async def _on_transcribe(self, event: Event) -> None:
         transcribe = _checked(Transcribe, event)
         if transcribe.name and transcribe.name not in self._service.model_names:
             known = ", ".join(map(repr, self._service.model_names))
-            raise UnknownModelError(f"no model {transcribe.name!r} is here, only {known}")
+            raise UnknownModelError(f"no model {_shown(transcribe.name)} is here, only {known}")
         names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
         language = requested_language(transcribe.language, self._service.language)
         options = TranscribeOptions(language, names)
@@ -167,22 +205,40 @@ class Handler:
     async def _on_audio_start(self, event: Event) -> None:
         start = _checked(AudioStart, event)
         PcmFormat(start.rate, start.width, start.channels)  # an impossible one is told at once
+        self._overlong = False
         self._begin()
 
     async def _on_audio_chunk(self, event: Event) -> None:
         chunk = _checked(AudioChunk, event)
         PcmFormat(chunk.rate, chunk.width, chunk.channels)
+        if self._overlong:
+            return
         utterance = self._utterance or self._begin()
         if PcmStream.is_costly(chunk):
             await asyncio.to_thread(utterance.add, chunk)
         else:
             utterance.add(chunk)
+        if utterance.is_full:
+            self._overlong = True
+            message = "an utterance reached --max-utterance-seconds: the rest of it is not heard"
+            self._service.peer_log.warn(self._peer, message)
+            await self._end(utterance)
 
     async def _on_audio_stop(self, event: Event) -> None:
         _checked(AudioStop, event)
-        utterance, self._utterance = self._utterance or self._begin(), None
+        if self._overlong:  # it has been answered
+            self._overlong = False
+            return
+        await self._end(self._utterance or self._begin())
+
+    async def _end(self, utterance: Utterance) -> None:
+        self._utterance = None
         self._unanswered += 1
-        await self._waiting.put((utterance, self._asked))
+        try:
+            await self._waiting.put((utterance, self._asked))
+        except asyncio.CancelledError:  # it is in no list of what to drop
+            utterance.drop()
+            raise
 
     def _begin(self) -> Utterance:
         """Start afresh; what was not stopped is forgotten."""
@@ -201,14 +257,18 @@ class Handler:
                 item[0].drop()
 
     def _leave_when_drained(self) -> None:
-        busy = self._unanswered or self._utterance is not None
-        if self._draining and self._reading and not busy:
+        if self._draining and self._reading and not self.is_busy:
             self._reading.cancel()
 
-    async def _write(self, event: Eventable) -> None:
-        await async_write_event(event.event(), self._writer)
+    async def _write(self, event: Event) -> None:
+        """Send; raises OSError where the client is gone, or takes nothing for long."""
+        try:
+            async with self._writing:
+                await asyncio.wait_for(async_write_event(event, self._writer), WRITE_SECONDS)
+        except asyncio.TimeoutError:
+            raise ConnectionAbortedError("the client does not read") from None
 
-    async def _report(self, tasks: set[asyncio.Task[None]]) -> None:
+    async def _report(self, tasks: set[asyncio.Future[None]]) -> None:
         """Tell the client and the log about the first failure, each once."""
         for task in tasks:
             error = None if not task.done() or task.cancelled() else task.exception()
@@ -218,8 +278,11 @@ class Handler:
                 _LOGGER.debug("the client has gone: %s", error)
                 return
             if isinstance(error, OurError):
-                _LOGGER.warning("a request failed: %s", error)
+                self._service.peer_log.warn(self._peer, f"a request failed: {error}")
                 answer = Error(str(error), error.code)
+            elif isinstance(error, MemoryError):
+                _LOGGER.error("a request failed: there is not enough memory")
+                answer = Error("there is not enough memory for this", OurError.code)
             else:
                 _LOGGER.error("a request failed", exc_info=error)
                 answer = Error("internal error; the server's log says more", OurError.code)
@@ -228,8 +291,8 @@ class Handler:
 
     async def _fail(self, answer: Error) -> None:
         """Send the error so that it arrives: closing on unread audio would reset the connection."""
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            await self._write(answer)
+        with contextlib.suppress(OSError, asyncio.TimeoutError, ProtocolError):
+            await self._write(answer.event())
             if self._writer.can_write_eof():
                 self._writer.write_eof()
             await asyncio.wait_for(self._discard(), LINGER_SECONDS)
@@ -239,6 +302,16 @@ class Handler:
             self._reading.cancel()
             await asyncio.wait({self._reading})
         while await self._reader.read(DISCARD_BYTES):
+            pass
+
+    async def _hang_up(self) -> None:
+        """Close. Who doesn't read what is left for it must not keep its connection."""
+        self._writer.close()
+        try:
+            await asyncio.wait_for(self._writer.wait_closed(), LINGER_SECONDS)
+        except asyncio.TimeoutError:
+            self._writer.transport.abort()
+        except OSError:
             pass
 
 
@@ -256,7 +329,7 @@ def requested_language(wanted: str | None, default: str | None) -> str | None:
     code = language_code(wanted)
     if code is None:
         raise UnknownLanguageError(
-            f"Whisper does not know the language {wanted[:50]!r}; "
+            f"Whisper does not know the language {_shown(wanted)}; "
             f"it knows {', '.join(sorted(LANGUAGES))}"
         )
     return code
@@ -269,6 +342,12 @@ def _strings(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
     return tuple(value)
+
+
+def _shown(words: object) -> str:
+    """Return a peer's words, which may be many, for people."""
+    text = repr(words)
+    return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
 
 
 def _ended_well(task: asyncio.Task[None]) -> bool:

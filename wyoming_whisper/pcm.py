@@ -48,7 +48,8 @@ class PcmFormat:
             value = getattr(self, name)
             if type(value) is not int or not lowest <= value <= highest:
                 raise AudioError(
-                    f"audio with {name} {value!r} is not possible: {lowest} to {highest} is"
+                    f"audio with {name} {repr(value)[:50]} is not possible: "
+                    f"{lowest} to {highest} is"
                 )
 
     def to_mono(self, audio: bytes) -> Samples:

@@ -8,16 +8,16 @@ model can't be had now, requests fail at once with the reason, and the thread ke
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import logging
-import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from .errors import ModelUnavailableError, TranscribeError, WyomingWhisperError
+from .errors import BusyError, ModelUnavailableError, TranscribeError, WyomingWhisperError
 from .status import Status
-from .transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from .transcriber import Abandoned, Samples, TranscribeOptions, Transcriber, Transcription
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -25,25 +25,34 @@ FIRST_RETRY_SECONDS = 15.0
 MAX_RETRY_SECONDS = 600.0
 
 
-# What goes first. A server that closes still answers those who wait for it.
-_FINAL, _CLOSE, _EAGER = range(3)
+MAX_QUEUE = 32
 
 
 class Job:
-    """One transcription that was asked for; `future` can be cancelled until it has started."""
+    """One transcription that was asked for: `eager` as long as nobody waits for it."""
 
-    def __init__(
-        self, samples: Samples, options: TranscribeOptions, promote: Callable[[Job], None]
-    ) -> None:
+    def __init__(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> None:
         self.samples = samples
-        self.options = options
+        self.options = dataclasses.replace(options, checkpoint=self._checkpoint)
+        self.eager = eager
         self.future: Future[Transcription] = Future()
-        self.taken = False  # by the thread; a promoted job is queued twice
-        self._promote = promote
+        self._abandoned = False
 
     def promote(self) -> None:
         """Say that somebody waits for it now."""
-        self._promote(self)
+        self.eager = False
+
+    def cancel(self) -> bool:
+        """Say that nobody wants it any more; return whether that was in time to save all work.
+
+        What is being transcribed ends at its next checkpoint.
+        """
+        self._abandoned = True
+        return self.future.cancel()
+
+    def _checkpoint(self) -> None:
+        if self._abandoned:
+            raise Abandoned
 
 
 class Scheduler:
@@ -51,7 +60,7 @@ class Scheduler:
 
     `on_ready` is called in the scheduler's thread whenever a Transcriber has been opened. After
     `idle_seconds` without work (0: never) it is closed, and opened again when somebody speaks.
-    `status` is told all of this.
+    `status` is told all of this. `max_queue` jobs that somebody waits for may wait for their turn.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class Scheduler:
         on_ready: Callable[[Transcriber], None] = lambda _: None,
         idle_seconds: float = 0,
         status: Status | None = None,
+        max_queue: int = MAX_QUEUE,
     ) -> None:
         self._open = open_transcriber
         self._status = status or Status()
@@ -67,10 +77,11 @@ class Scheduler:
         self._idle_seconds = idle_seconds or None
         self._wanted = threading.Event()
         self._retry_seconds = FIRST_RETRY_SECONDS
-        self._jobs: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
-        self._order = itertools.count()
+        self._jobs: list[Job] = []
+        self._max_queue = max_queue
+        self._changed = threading.Condition()  # of _jobs and _closing
         self._closing = threading.Event()
-        self._lock = threading.Lock()  # between refusing and queueing: no job may slip through
+        self._running_since: float | None = None
         self._unavailable: WyomingWhisperError | None = None
         # A daemon: a download or a native call in it must never keep the process alive.
         self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
@@ -83,45 +94,67 @@ class Scheduler:
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool = False) -> Job:
         """Queue a transcription; at the start it waits for the model too.
 
-        Early work that can't be done fails when it is collected; otherwise raises
-        WyomingWhisperError.
+        Raises WyomingWhisperError: BusyError when too many wait already, else why there can be
+        none.
         """
-        job = Job(samples, options, lambda job: self._put(_FINAL, job))
-        with self._lock:
-            if self._unavailable is None:
-                self._put(_EAGER if eager else _FINAL, job)
-            elif eager:
-                job.taken = True
-                job.future.set_exception(self._unavailable)
-            else:
+        job = Job(samples, options, eager=eager)
+        with self._changed:
+            if self._unavailable is not None:
                 raise self._unavailable
+            n_waiting = sum(eager or not waiting.eager for waiting in self._jobs)
+            if n_waiting >= self._max_queue:
+                raise BusyError(
+                    f"{n_waiting} requests wait already, which is all that --max-queue allows; "
+                    "try again in a moment"
+                )
+            self._jobs.append(job)
+            self._changed.notify()
+        job.future.add_done_callback(lambda _: self._forget(job))
+        self._wanted.set()
         return job
+
+    @property
+    def running_seconds(self) -> float:
+        """How long the model has been at what it does now; 0 when it does nothing."""
+        since = self._running_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def wake(self) -> None:
         """Say that there will be work soon, so that an idle model can be loaded meanwhile."""
         self._wanted.set()
 
-    def _put(self, rank: int, job: Job | None) -> None:
-        self._jobs.put((rank, next(self._order), job))
-        self._wanted.set()
+    def _forget(self, job: Job) -> None:
+        """Make room where a job waited: it was cancelled."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
 
     def close(self, timeout_seconds: float = 1.0) -> bool:
         """Finish what was asked for, and free the model.
 
         Return False when the thread is busy for longer than `timeout_seconds`, in native code.
         """
-        self._closing.set()
-        self._put(_CLOSE, None)
+        with self._changed:
+            self._closing.set()
+            self._changed.notify()
+        self._wanted.set()
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     # What follows runs in the thread.
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # nobody else would answer those who wait
+            _LOGGER.exception("the model's thread has failed")
+            self._give_up(error)
+
+    def _serve(self) -> None:
         while (transcriber := self._open_until_there()) is not None:
-            closing = self._work_until_idle(transcriber)
+            self._work_until_idle(transcriber)
             transcriber.close()
-            if closing:
+            if self._closing.is_set():
                 break
             del transcriber  # the last reference: its memory is free while we wait
             _LOGGER.info("idle: the model is unloaded until somebody speaks")
@@ -130,22 +163,34 @@ class Scheduler:
         if self._closing.is_set():
             self._refuse(TranscribeError("the server is shutting down"))
 
-    def _work_until_idle(self, transcriber: Transcriber) -> bool:
-        """Return True when it is time to close, False when there was nothing to do for long."""
+    def _work_until_idle(self, transcriber: Transcriber) -> None:
+        """Return when it is time to close, or there was nothing to do for long."""
         while True:
-            try:
-                job = self._jobs.get(timeout=self._idle_seconds)[2]
-            except queue.Empty:
-                if self._status.state.building:  # that would be lost, and begun again and again
-                    continue
-                return False
-            if job is None:
-                return True
-            _run_job(job, transcriber)
+            job = self._next()
+            if job is not None:
+                self._running_since = time.monotonic()
+                _run_job(job, transcriber)
+                self._running_since = None
+            # While something is built it stays: that would be lost, and begun again and again.
+            elif self._closing.is_set() or not self._status.state.building:
+                return
+
+    def _next(self) -> Job | None:
+        """Return what is to be done now; None when it is time to close, or nothing came for long.
+
+        A server that closes still answers those who wait for it.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closing.is_set(), self._idle_seconds)
+            job = min(self._jobs, key=lambda job: job.eager, default=None)  # the first of equals
+            if job is None or (job.eager and self._closing.is_set()):
+                return None
+            self._jobs.remove(job)
+            return job
 
     def _wait_until_wanted(self) -> None:
         self._wanted.clear()
-        if self._jobs.empty():  # otherwise it was put in between, and its signal is lost
+        if not self._jobs:  # otherwise it was put in between, and its signal is lost
             self._wanted.wait()
 
     def _open_until_there(self) -> Transcriber | None:
@@ -194,30 +239,28 @@ class Scheduler:
     def _refuse(self, error: WyomingWhisperError) -> None:
         """Fail the waiting requests, and every later one at once."""
         self._status.update(phase="unavailable", detail=str(error), fraction=None)
-        with self._lock:
+        with self._changed:
             self._unavailable = error
-            while True:
-                try:
-                    job = self._jobs.get_nowait()[2]
-                except queue.Empty:
-                    return
-                if job and _take(job):
-                    job.future.set_exception(error)
-
-
-def _take(job: Job) -> bool:
-    """Return whether the job is still to be done: not done already, and its client still there."""
-    if job.taken:
-        return False
-    job.taken = True
-    return job.future.set_running_or_notify_cancel()
+            refused, self._jobs = self._jobs, []
+        for job in refused:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(error)
 
 
 def _run_job(job: Job, transcriber: Transcriber) -> None:
-    if not _take(job):
+    if not job.future.set_running_or_notify_cancel():
         return
     try:
         transcription = transcriber.transcribe(job.samples, job.options)
+    except Abandoned:
+        _LOGGER.debug("a transcription was broken off: nobody waited for it any more")
+        job.future.set_exception(TranscribeError("nobody waited for it any more"))
+        return
+    except MemoryError:
+        job.future.set_exception(
+            TranscribeError("there is not enough memory to transcribe this; use a smaller model")
+        )
+        return
     except Exception as error:  # whatever it is, it goes to the one who asked
         job.future.set_exception(error)
         return

@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -26,15 +27,17 @@ from wyoming.event import Event
 
 from . import __version__
 from .discovery import Announcement
-from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
+from .errors import AccessError, BusyError, ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
 from .info import make_info, what_runs
+from .peers import Allowed, PeerLog
 from .scheduler import Job, Scheduler
 from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
 from .status import Answer, State, Status
 from .supervisor import SupervisorDiscovery
 from .transcriber import Samples, TranscribeOptions, Transcriber
+from .utterance import Limits
 from .vad import SileroVad, Vad
 from .web import web_page
 from .whisper.tokenizer import LANGUAGES, language_code
@@ -45,7 +48,14 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 8.0  # the Supervisor kills after 10
+# Those beyond --max-connections are judged after this: who has something to say has begun by then.
+SETTLE_SECONDS = 0.1
+MAX_UNSETTLED = 512  # more than that are not even heard
+SPEAKER_SECONDS = 5.0  # silent for so long, who began to speak is as idle as others
+
+WATCH_SECONDS = 1.0  # how often the model is looked after
+KEEPALIVE_SECONDS = 60  # of silence; then who has lost its power is found out
+
 OpenTranscriber = Callable[["Settings"], Transcriber]
 
 
@@ -58,11 +68,22 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
         server = Server(settings, partial(open_backend, status=status), status)
     else:
         server = Server(settings, open_transcriber)
-    if not asyncio.run(server.run()):
+    ended = asyncio.run(server.run())
+    if server.hangs:
+        _start_again(settings)
+    if not ended:
         # A library that still loads a model aborts when Python is taken down under it.
         logging.shutdown()
         os._exit(0)
     return 0
+
+
+def _start_again(settings: Settings) -> None:
+    """Replace this process, whose native code hangs: nothing less ends a thread that is in it."""
+    logging.shutdown()
+    if settings.uri == "stdio://":  # its client can't follow
+        os._exit(1)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (as it was)
 
 
 class Server:
@@ -86,6 +107,11 @@ class Server:
         self.status.on_state(self._describe)
         self.span_options = span_options(settings)
         self.eager = settings.eager
+        self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
+        self.peer_log = PeerLog(_LOGGER)
+        self.hangs = False
+        """Whether the model was given up: only a new process can be better."""
+        self._allowed = Allowed(settings.allow)
         self.vad: Vad | None = None
         self._loading_vad: asyncio.Task[Vad] | None = None
         self._scheduler = Scheduler(
@@ -93,6 +119,7 @@ class Server:
             self._on_ready,
             settings.idle_unload,
             self.status,
+            settings.max_queue,
         )
         self._handlers: dict[Handler, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
@@ -150,7 +177,9 @@ class Server:
             )
             self._scheduler.start()
             await self.loaded_vad()
+            watching = asyncio.create_task(self._watch())
             await self._stopping.wait()
+            watching.cancel()
             await self._drain()
         ended = await asyncio.to_thread(self._scheduler.close)
         if self._failure:
@@ -188,6 +217,10 @@ class Server:
             server = await asyncio.start_server(
                 self._connected, None if everywhere else host, port, limit=MAX_HEADER_BYTES
             )
+        except PermissionError as error:
+            raise SettingsError(
+                f"can't listen at {self._settings.uri}: {error} (ports below 1024 are for root)"
+            ) from error
         except (OSError, OverflowError) as error:
             raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
         for listener in server.sockets:
@@ -196,8 +229,10 @@ class Server:
 
     async def _listen_unix(self, path: Path) -> asyncio.Server:
         try:
-            _refuse_used_socket(path)
-            server = await asyncio.start_unix_server(self._connected, path, limit=MAX_HEADER_BYTES)
+            bound = _bound_socket(path, self._settings.socket_mode)
+            server = await asyncio.start_unix_server(
+                self._connected, sock=bound, limit=MAX_HEADER_BYTES
+            )
         except OSError as error:
             raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
         _LOGGER.info("listening at %s", path)
@@ -209,7 +244,7 @@ class Server:
             reader, writer = await _stdio_streams()
         except ValueError as error:
             raise SettingsError("stdio:// needs pipes as standard input and output") from error
-        handler = Handler(self, reader, writer, finish_after_eof=True)
+        handler = Handler(self, reader, writer, "stdin", finish_after_eof=True)
         self._track(handler).add_done_callback(lambda _: self._stopping.set())
 
     def _announcement(self, server: asyncio.Server) -> Announcement | SupervisorDiscovery | None:
@@ -233,10 +268,36 @@ class Server:
         }
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        listener = writer.get_extra_info("socket")
-        if listener is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._track(Handler(self, reader, writer))
+        if len(self._handlers) >= self._settings.max_connections + MAX_UNSETTLED:
+            self.peer_log.warn("everybody", "far too many connections: the newest are cut")
+            writer.transport.abort()
+            return
+        address = _tune(writer.get_extra_info("socket"), writer.get_extra_info("peername"))
+        handler = Handler(self, reader, writer, address or "a unix socket")
+        self._track(handler)
+        if address not in self._allowed:
+            handler.refuse(AccessError(f"{address} is not among those in --allow"))
+        elif len(self._handlers) > self._settings.max_connections:
+            await asyncio.sleep(SETTLE_SECONDS)
+            self._make_room(handler)
+
+    def _make_room(self, newest: Handler) -> None:
+        """Where there are too many, close who was silent for longest; if nobody, the newest."""
+        there = [handler for handler in self._handlers if not handler.is_refused]
+        if len(there) <= self._settings.max_connections:
+            return
+        too_long_ago = time.monotonic() - SPEAKER_SECONDS
+        idle = [
+            handler
+            for handler in there
+            if not handler.is_busy or (not handler.is_waiting and handler.last_event < too_long_ago)
+        ]
+        min(idle, key=lambda handler: handler.last_event, default=newest).refuse(
+            BusyError(
+                f"there are more than {self._settings.max_connections} connections, which is all "
+                "that --max-connections allows"
+            )
+        )
 
     def _track(self, handler: Handler) -> asyncio.Task[None]:
         task = asyncio.create_task(handler.run())
@@ -256,12 +317,24 @@ class Server:
         for handler in list(self._handlers):
             handler.drain()
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+            _, late = await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     # The model.
+
+    async def _watch(self) -> None:
+        """End the server when the model hangs: it can't be stopped, nor used any more."""
+        limit = 2 * self._settings.deadline
+        while limit and self._scheduler.running_seconds < limit:  # noqa: ASYNC110 - a thread's
+            await asyncio.sleep(WATCH_SECONDS)
+        if limit:
+            detail = f"the model has been at one request for {limit} s: it hangs"
+            _LOGGER.critical("%s; starting again", detail)
+            self.status.update(phase="unavailable", detail=detail)
+            self.hangs = True
+            self._stopping.set()
 
     def _on_ready(self, _: Transcriber) -> None:
         _LOGGER.info("ready")
@@ -307,10 +380,35 @@ def _expected_languages(settings: Settings) -> tuple[str, ...]:
     return model_languages(settings.model, path)
 
 
-def _refuse_used_socket(path: Path) -> None:
-    """Raise what a used port raises; asyncio would silently take the socket away."""
-    if _is_socket(path) and not _is_stale(path):
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+def _tune(connection: socket.socket | None, peer: object) -> str | None:
+    """Set up a TCP connection and return the address of its peer; None for a unix socket."""
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+    return str(peer[0]) if isinstance(peer, tuple) else None
+
+
+def _bound_socket(path: Path, mode: str | None) -> socket.socket:
+    """Return a unix socket with its mode set before anybody can connect to it.
+
+    Raises OSError, also for a socket in use, which asyncio would silently take away.
+    """
+    if _is_socket(path):
+        if not _is_stale(path):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        path.unlink()
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind(str(path))
+        if mode is not None:
+            path.chmod(int(mode, 8))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def _is_socket(path: Path) -> bool:

@@ -9,16 +9,18 @@ transcribe the very same samples, which is checked.
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import logging
 import math
+import threading
 import time
 from typing import Protocol
 
 import numpy as np
 
-from .errors import AudioError, WyomingWhisperError
-from .pcm import COSTLY_SECONDS, Pcm, PcmStream
+from .errors import BusyError, DeadlineError, WyomingWhisperError
+from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
 from .scheduler import Job
 from .speech import Speech
 from .status import Answer, Outcome
@@ -27,7 +29,8 @@ from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad
 
 _LOGGER = logging.getLogger(__name__)
 
-MAX_UTTERANCE_SECONDS = 300.0  # a command has 8; this bounds what a peer makes us hold: 19 MB
+# Audio held for all speakers together, in seconds: 115 MB. Each of 64 may speak for half a minute.
+MAX_HELD_SECONDS = 1800.0
 
 # Hearing little by little costs twice the processor time of hearing a bit more at once; later than
 # this after speech has paused nobody should know.
@@ -42,8 +45,52 @@ MAX_AHEAD_SECONDS = 1.0
 MAX_EAGER_JOBS = 3
 
 
+class Limits:
+    """What is taken on: of one utterance, and of all together."""
+
+    def __init__(
+        self,
+        utterance_seconds: float = 60.0,
+        deadline_seconds: float = 0.0,
+        held_seconds: float = MAX_HELD_SECONDS,
+    ) -> None:
+        self.utterance_samples = round(utterance_seconds * SAMPLE_RATE)
+        self.deadline_seconds = deadline_seconds
+        """From the end of the audio to the answer; 0 is any time."""
+        self.free_samples = max(round(held_seconds * SAMPLE_RATE), self.utterance_samples)
+        self.lock = threading.Lock()  # of free_samples: long chunks come on threads
+
+
+class _Held:
+    """What one utterance holds of the audio that all together may."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._n_samples = 0
+        self._released = False
+
+    def add(self, n_samples: int) -> None:
+        """Raises BusyError when all speakers hold too much."""
+        with self._limits.lock:
+            if self._released:
+                return
+            if n_samples > self._limits.free_samples:
+                raise BusyError("too much audio of others waits here; try again in a moment")
+            self._limits.free_samples -= n_samples
+            self._n_samples += n_samples
+
+    def release(self) -> None:
+        """Give everything back; what a thread still adds does not count any more."""
+        with self._limits.lock:
+            self._limits.free_samples += self._n_samples
+            self._n_samples, self._released = 0, True
+
+
 class Workshop(Protocol):
     """What an utterance needs of its server."""
+
+    @property
+    def limits(self) -> Limits: ...
 
     @property
     def span_options(self) -> SpanOptions: ...
@@ -76,8 +123,11 @@ class Utterance:
         self._pcm = PcmStream()
         self._unheard: list[Samples] = []  # what came before the VAD was loaded
         self._speech: Speech | None = None
+        self.is_full = False
+        """Whether it is as long as one may be: more of it is not to be added."""
         self._n_samples = 0
         self._n_unheard = 0
+        self._held = _Held(workshop.limits)
         self._early = _EarlyWork(workshop, options)
         self._began = time.monotonic()
         workshop.wake()
@@ -87,11 +137,16 @@ class Utterance:
         return self._n_samples / SAMPLE_RATE
 
     def add(self, chunk: Pcm) -> None:
-        """Take a chunk. Raises AudioError for a format or an amount that is out of bounds."""
-        samples = self._pcm.convert(chunk)
+        """Take of a chunk what fits.
+
+        Raises AudioError for a format that is out of bounds, BusyError when there is no room.
+        """
+        n_left = self._workshop.limits.utterance_samples - self._n_samples
+        fitting = _beginning(chunk, n_left / SAMPLE_RATE)
+        samples = self._pcm.convert(fitting)[:n_left]
+        self._held.add(len(samples))
         self._n_samples += len(samples)
-        if self.seconds > MAX_UTTERANCE_SECONDS:
-            raise AudioError(f"an utterance may last {MAX_UTTERANCE_SECONDS:.0f} seconds at most")
+        self.is_full = fitting is not chunk or len(samples) == n_left
         self._unheard.append(samples)
         self._n_unheard += len(samples)
         if self._workshop.vad is not None and self._n_unheard >= HEAR_SAMPLES:
@@ -108,14 +163,17 @@ class Utterance:
             waited = time.perf_counter() - ended
             self._workshop.answered(_failure(error, self.seconds, waited))
             raise
+        finally:
+            self.drop()
         answer = _answer(transcription, time.perf_counter() - ended, early)
         _log(answer, transcription)
         self._workshop.answered(answer)
         return transcription
 
     def drop(self) -> None:
-        """Forget the work that was begun: nobody waits for it any more."""
+        """Forget it, and the work that was begun: nobody waits for it any more."""
         self._early.drop()
+        self._held.release()
 
     async def _transcribe(self) -> tuple[Transcription, bool]:
         """Return what was said, and whether work that was begun early had it."""
@@ -129,12 +187,26 @@ class Utterance:
         speech.finish()
         spans = speech.spans()
         if not spans:
-            self.drop()
             return Transcription("", self._options.language, seconds=speech.seconds), False
         early = self._early.collect(spans)
         job = early or self._workshop.submit(speech.cut(spans), self._options, eager=False)
-        transcription = await asyncio.wrap_future(job.future)
+        transcription = await self._result(job)
         return dataclasses.replace(transcription, seconds=speech.seconds), early is not None
+
+    async def _result(self, job: Job) -> Transcription:
+        """Wait for it until the deadline; who stops waiting cancels it. Raises DeadlineError."""
+        seconds = self._workshop.limits.deadline_seconds
+        future = asyncio.wrap_future(job.future)
+        try:
+            done, _ = await asyncio.wait({future}, timeout=seconds or None)
+            if done:
+                return future.result()
+            why = "the model was still at it" if job.future.running() else "its turn did not come"
+            raise DeadlineError(f"there was no answer within {seconds:g} s (--deadline): {why}")
+        finally:
+            if not future.done():
+                job.cancel()
+                future.cancel()
 
     def _hear(self, vad: Vad) -> Speech:
         if self._speech is None:
@@ -174,21 +246,37 @@ class _EarlyWork:
         if job is None or spans != self._spans:
             self.drop()
             return None
+        self._job = None
         job.promote()
         return job
 
     def drop(self) -> None:
-        if self._job is not None and not self._job.future.cancel():
+        if self._job is not None and not self._job.cancel():
             _LOGGER.debug("transcribed %d times for nothing: speech went on", self._n_jobs)
         self._job = None
 
     def _begin(self, speech: Speech) -> None:
         spans = speech.spans()
         self._voiced = speech.last_voiced
-        if spans:
-            self._n_jobs += 1
-            self._spans = spans
+        if not spans:
+            return
+        try:
             self._job = self._workshop.submit(speech.cut(spans), self._options, eager=True)
+        except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
+            _LOGGER.debug("no work is begun early: %s", error)
+            return
+        self._n_jobs += 1
+        self._spans = spans
+
+
+def _beginning(chunk: Pcm, seconds: float) -> Pcm:
+    """Return the chunk, cut off after `seconds`: converting a long one costs time and memory."""
+    pcm = PcmFormat(chunk.rate, chunk.width, chunk.channels)
+    n_bytes = math.ceil(seconds * pcm.rate) * pcm.width * pcm.channels
+    if len(chunk.audio) > n_bytes:
+        chunk = copy.copy(chunk)
+        chunk.audio = chunk.audio[:n_bytes]
+    return chunk
 
 
 def _answer(transcription: Transcription, waited: float, early: bool) -> Answer:

@@ -1,0 +1,51 @@
+"""Who is at the other end: whether they may connect, and how often the log speaks of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections.abc import Sequence
+
+MAX_REMEMBERED = 256
+"""Peers whose last line in the log is remembered."""
+
+QUIET_SECONDS = 60.0
+"""After a line about a peer, further ones of it are only counted."""
+
+
+class Allowed:
+    """The addresses that may connect: all where none are named, this machine always."""
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = [ipaddress.ip_network(network) for network in networks]
+
+    def __contains__(self, address: str | None) -> bool:
+        """Whether an IP address may; None is a unix socket or a pipe, which the system guards."""
+        if not self._networks or address is None:
+            return True
+        found = ipaddress.ip_address(address.partition("%")[0])
+        found = getattr(found, "ipv4_mapped", None) or found
+        return found.is_loopback or any(found in network for network in self._networks)
+
+
+class PeerLog:
+    """Warnings about peers: one line a minute each, so that nobody can fill a disk."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._told: dict[str, tuple[float, int]] = {}  # when last, and how many since
+
+    def warn(self, peer: str, message: str) -> None:
+        """Log a warning about `peer`, or only count it."""
+        now = time.monotonic()
+        last, n_untold = self._told.pop(peer, (-QUIET_SECONDS, 0))
+        if now - last < QUIET_SECONDS:
+            self._told[peer] = last, n_untold + 1
+            self._logger.debug("%s: %s", peer, message)
+            return
+        more = f" (and {n_untold} more since its last line here)" if n_untold else ""
+        self._logger.warning("%s: %s%s", peer, message, more)
+        self._told[peer] = now, 0
+        if len(self._told) > MAX_REMEMBERED:
+            del self._told[next(iter(self._told))]
