@@ -27,6 +27,7 @@ from wyoming_whisper.whisper.search import STOP_REPEATS
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
     monkeypatch.setattr(selftest, "RUNS", 1)
+    monkeypatch.setattr(selftest, "physical_cores", lambda: 1)  # threads wait for each other
     monkeypatch.setattr(selftest, "TIMED_STEPS", 4)
 
 

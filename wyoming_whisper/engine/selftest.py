@@ -314,8 +314,8 @@ def _noise() -> Array:
     return np.random.default_rng(0).normal(0.0, 0.02, n_samples).astype(np.float32)
 
 
-def hear(inference: Inference, case: Case, tokenizer: Tokenizer) -> Heard:
-    """Hear a case RUNS times, and once more before that, which isn't timed."""
+def hear(inference: Inference, case: Case, tokenizer: Tokenizer, runs: int = 0) -> Heard:
+    """Hear a case so often, and once before that, which is timed only if it is all."""
     from ..whisper.decoding import GenerateOptions
 
     options = GenerateOptions(
@@ -327,7 +327,7 @@ def hear(inference: Inference, case: Case, tokenizer: Tokenizer) -> Heard:
     )
     encode: list[float] = []
     decode: list[float] = []
-    for _ in range(RUNS + 1):
+    for _ in range(runs + 1):
         start = time.perf_counter()
         features = inference.encode(case.mel)
         middle = time.perf_counter()
@@ -338,8 +338,8 @@ def hear(inference: Inference, case: Case, tokenizer: Tokenizer) -> Heard:
         tuple(found.tokens),
         found.avg_logprob,
         found.no_speech_prob,
-        median(encode[1:]),
-        median(decode[1:]),
+        median(encode[bool(runs) :]),
+        median(decode[bool(runs) :]),
     )
 
 
@@ -387,7 +387,7 @@ def compare(
     inference = SessionInference(session, tokenizer, suppressed_begin)
     comparisons = []
     for case, reference in zip(cases, references, strict=True):
-        heard = hear(inference, case, tokenizer)
+        heard = hear(inference, case, tokenizer, RUNS)
         verdict = judge(reference, heard, precision)
         if verdict.startswith(OTHER_TOKENS) and case.beam_size == 1:
             gap = _gap(session, case, reference, heard, tokenizer.eot)
