@@ -1,0 +1,177 @@
+"""The queue: its bound, who leaves it, and what breaks off the work that is being done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
+from wyoming_whisper.errors import BusyError, TranscribeError
+from wyoming_whisper.scheduler import Job, Scheduler
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+
+OPTIONS = TranscribeOptions(language="en")
+
+
+@contextmanager
+def scheduler(transcriber: Transcriber, max_queue: int = 32) -> Iterator[Scheduler]:
+    working = Scheduler(lambda: transcriber, max_queue=max_queue)
+    working.start()
+    working.opened.result(TIMEOUT_SECONDS)
+    yield working
+    assert working.close(TIMEOUT_SECONDS)
+
+
+def busy(working: Scheduler, fake: FakeTranscriber) -> Job:
+    """Return a job that is being done until the gate opens."""
+    fake.gate.clear()
+    job = working.submit(loud(0.1), OPTIONS)
+    assert fake.started.wait(TIMEOUT_SECONDS)
+    return job
+
+
+def text(job: Job) -> str:
+    return job.future.result(TIMEOUT_SECONDS).text
+
+
+def test_more_than_may_wait_is_refused_and_room_is_made_by_who_leaves() -> None:
+    fake = FakeTranscriber()
+    with scheduler(fake, max_queue=2) as working:
+        running = busy(working, fake)
+        leaving = working.submit(loud(0.2), OPTIONS)
+        working.submit(loud(0.3), OPTIONS)
+        with pytest.raises(BusyError, match="--max-queue"):
+            working.submit(loud(0.4), OPTIONS)
+        assert leaving.cancel()
+        last = working.submit(loud(0.5), OPTIONS)
+        fake.gate.set()
+        assert (text(running), text(last)) == ("1600 samples in en", "8000 samples in en")
+    assert [len(samples) for samples, _ in fake.requests] == [1600, 4800, 8000]
+
+
+def test_early_work_takes_no_place_of_who_waits() -> None:
+    fake = FakeTranscriber()
+    with scheduler(fake, max_queue=2) as working:
+        busy(working, fake)
+        early = [working.submit(loud(0.2), OPTIONS, eager=True) for _ in range(2)]
+        with pytest.raises(BusyError):
+            working.submit(loud(0.3), OPTIONS, eager=True)
+        waiting = [working.submit(loud(0.4), OPTIONS) for _ in range(2)]
+        early[1].promote()
+        fake.gate.set()
+        assert [text(job) for job in waiting] == 2 * ["6400 samples in en"]
+        assert [text(job) for job in early] == 2 * ["3200 samples in en"]
+    assert [len(samples) for samples, _ in fake.requests] == [1600, 3200, 6400, 6400, 3200]
+
+
+def test_what_was_cancelled_is_not_kept() -> None:
+    """While a model loads, or hangs, clients may come and leave for ever."""
+    fake = FakeTranscriber()
+    with scheduler(fake, max_queue=2) as working:
+        running = busy(working, fake)
+        for _ in range(100):
+            working.submit(loud(0.2), OPTIONS).cancel()
+            working.submit(loud(0.2), OPTIONS, eager=True).cancel()
+        assert working._jobs == []
+        fake.gate.set()
+        text(running)
+    assert len(fake.requests) == 1
+
+
+@dataclass
+class SteppingTranscriber(FakeTranscriber):
+    """Comes to its checkpoint again and again, for as long as nobody stops it."""
+
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        self.started.set()
+        try:
+            while not self.ended.wait(0.001):
+                options.checkpoint()
+        finally:
+            self.ended.set()
+        raise AssertionError("it was to be broken off")
+
+
+def test_what_nobody_waits_for_is_broken_off() -> None:
+    stepping = SteppingTranscriber()
+    with scheduler(stepping) as working:
+        job = working.submit(loud(0.1), OPTIONS)
+        assert stepping.started.wait(TIMEOUT_SECONDS)
+        assert not job.cancel()
+        assert stepping.ended.wait(TIMEOUT_SECONDS)
+        with pytest.raises(TranscribeError):
+            text(job)
+
+
+def test_a_cancelled_job_that_waits_is_never_begun() -> None:
+    fake = FakeTranscriber()
+    with scheduler(fake) as working:
+        running = busy(working, fake)
+        job = working.submit(loud(0.2), OPTIONS)
+        job.cancel()
+        fake.gate.set()
+        text(running)
+        with pytest.raises(CancelledError):
+            text(job)
+    assert len(fake.requests) == 1
+
+
+def test_memory_that_is_not_enough_is_one_sentence_and_the_next_request_works() -> None:
+    fake = FakeTranscriber(error=MemoryError())
+    with scheduler(fake) as working:
+        with pytest.raises(TranscribeError, match="not enough memory"):
+            text(working.submit(loud(0.1), OPTIONS))
+        fake.error = None
+        assert text(working.submit(loud(0.1), OPTIONS)) == "1600 samples in en"
+
+
+def test_closing_answers_who_waits_and_refuses_the_rest() -> None:
+    fake = FakeTranscriber()
+    with scheduler(fake) as working:
+        running = busy(working, fake)
+        early = working.submit(loud(0.2), OPTIONS, eager=True)
+        waiting = working.submit(loud(0.3), OPTIONS)
+        assert not working.close(0.01)
+        fake.gate.set()
+        assert (text(running), text(waiting)) == ("1600 samples in en", "4800 samples in en")
+        with pytest.raises(TranscribeError, match="shutting down"):
+            text(early)
+
+
+def test_how_long_the_model_is_at_it_is_known() -> None:
+    fake = FakeTranscriber()
+    with scheduler(fake) as working:
+        assert working.running_seconds == 0
+        running = busy(working, fake)
+        first = working.running_seconds
+        assert working.running_seconds > first > 0
+        fake.gate.set()
+        text(running)
+
+
+@pytest.mark.parametrize("wrong", ["close", "on_ready"])
+def test_a_thread_that_fails_leaves_nobody_waiting(
+    wrong: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(FakeTranscriber):
+        def close(self) -> None:
+            raise ZeroDivisionError
+
+    def fail(_: Transcriber) -> None:
+        raise ZeroDivisionError
+
+    on_ready: Callable[[Transcriber], None] = fail if wrong == "on_ready" else lambda _: None
+    working = Scheduler(Failing, on_ready, idle_seconds=0.01)
+    working.start()
+    working._thread.join(TIMEOUT_SECONDS)
+    assert "the model's thread has failed" in caplog.text
+    with pytest.raises(TranscribeError):
+        working.submit(loud(0.1), OPTIONS)
+    assert working.close()
