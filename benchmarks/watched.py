@@ -110,6 +110,10 @@ class Watched:
         return _TROUBLE.findall(self.log)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
