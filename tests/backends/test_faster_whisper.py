@@ -306,7 +306,9 @@ def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_a
     (folder / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     asked: list[bool] = []
 
-    def ensure(name: str, settings: Settings, *, verify: bool = False) -> Path:
+    def ensure(
+        name: str, settings: Settings, *, verify: bool = False, report: object = None
+    ) -> Path:
         assert name == "tiny"
         asked.append(verify)
         return BUNDLED_FOLDER if verify else folder
