@@ -163,6 +163,9 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._client.disconnect()
 
+    async def leave(self) -> None:
+        await self._client.disconnect()
+
     async def send(self, event: Event) -> None:
         await self._client.write_event(event)
 

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
-from wyoming.event import Event
+from wyoming.event import Event, async_read_event
 from wyoming.info import Describe, Info, SelectProgram
 from wyoming.ping import Ping
 
-from tests.support import LOUD, Client, FakeTranscriber, LoudnessVad, connected, run_server
+from tests.support import (
+    LOUD,
+    TIMEOUT_SECONDS,
+    Client,
+    FakeTranscriber,
+    LoudnessVad,
+    connected,
+    run_server,
+)
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError, TranscribeError
 from wyoming_whisper.settings import Settings
-from wyoming_whisper.transcriber import Transcriber
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 DESCRIBE = Describe().event()
 
@@ -394,3 +405,315 @@ async def test_any_pcm_becomes_16_khz_mono(
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(samples)) / 16000)
     middle = slice(800, -800)
     assert np.abs(samples[middle] - expected[middle]).max() < (0.02 if width == 1 else 0.002)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what nobody tells."""
+    late = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
+    while not is_so():
+        assert asyncio.get_running_loop().time() < late
+        await asyncio.sleep(0.01)
+
+
+# -- bounds --------------------------------------------------------------------------------
+
+
+async def speak_on(client: Client, seconds: float) -> None:
+    """Send sound without an end."""
+    for _ in range(round(seconds * 10)):
+        await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
+
+
+async def test_an_utterance_too_long_is_answered_at_its_limit_and_the_rest_is_not_heard(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before its end, which Home Assistant takes either way; no second answer at the end."""
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), max_utterance_seconds=1),
+        Client(tmp_path) as client,
+    ):
+        await client.send(Transcribe(language="en").event())
+        await client.send(AudioStart(16000, 2, 1).event())
+        await speak_on(client, 3.05)
+        assert (await client.transcript()).text == "16000 samples in en"
+        await client.send(AudioStop().event())
+        await client.speak(0.1, language="en")
+        assert (await client.transcript()).text == "1600 samples in en"
+        await speak_on(client, 1.5)
+        assert (await client.transcript()).text == "16000 samples in en"
+        await client.send(AudioStart(16000, 2, 1).event())  # the end of the last one is missing
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).text == ""
+    assert caplog.text.count("--max-utterance-seconds") == 1
+
+
+async def test_a_chunk_that_names_hours_costs_what_its_beginning_costs(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with (
+        run_server(tmp_path, lambda _: fake, max_utterance_seconds=2) as server,
+        Client(tmp_path) as client,
+    ):
+        free = server.limits.free_samples
+        await client.send(AudioChunk(1000, 1, 1, b"\xff" * 2_000_000).event())
+        await client.transcript()
+        assert server.limits.free_samples == free
+    ((samples, _),) = fake.requests
+    assert len(samples) <= 2.5 * 16000
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event("ping", None),  # type: ignore[arg-type]
+        Event("audio-stop", {"timestamp": "soon"}),
+        Event("transcribe", {"language": None, "name": None, "context": None}),
+        Event("audio-chunk", {"rate": 16000, "width": 2, "channels": 1}),
+        Event("audio-chunk", {"rate": 16000, "width": 2, "channels": 1}, b""),
+        Event("audio-start", {"rate": 16000, "width": 2, "channels": 1, "timestamp": None}, b"12"),
+        Event("", {}),
+        Event("transcript", {"text": "mine"}),
+        Event("info", {}),
+    ],
+)
+async def test_what_is_odd_but_harmless_is_taken(tmp_path: Path, event: Event) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(event)
+        await client.send(AudioStart(16000, 2, 1).event())
+        await client.send(Ping("still here").event())
+        while (answer := await client.receive()) != Event("pong", {"text": "still here"}):
+            assert answer is not None
+            assert answer.type in ("pong", "transcript")
+
+
+@pytest.mark.parametrize("place", ["name", "program", "language", "rate"])
+async def test_a_peers_words_come_back_short(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    long = 100_000 * "x"
+    event = {
+        "name": Event("transcribe", {"name": long}),
+        "program": Event("select-program", {"name": long}),
+        "language": Event("transcribe", {"language": long}),
+        "rate": Event("audio-start", {"rate": long, "width": 2, "channels": 1}),
+    }[place]
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(event)
+        assert len((await client.error()).text) < 1000
+    assert len(caplog.text) < 3000
+
+
+async def test_a_half_sent_event_is_an_error_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.wire.MAX_EVENT_SECONDS", 0.2)
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as silent:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "socket")
+        writer.write(b'{"type":"audio-chunk","payload_length":100}\nhalf')
+        event = await asyncio.wait_for(async_read_event(reader), TIMEOUT_SECONDS)
+        assert event is not None
+        assert (event.type, event.data["code"]) == ("error", "protocol-error")
+        assert await asyncio.wait_for(reader.read(), TIMEOUT_SECONDS) == b""
+        writer.close()
+        assert (await silent.ask(Ping().event())).type == "pong"
+
+
+async def test_a_peer_is_warned_of_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def misbehave(times: int) -> None:
+        for _ in range(times):
+            async with Client(tmp_path) as client:
+                await client.send(AudioStart(0, 2, 1).event())
+                await client.error()
+
+    def warnings() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+    async with run_server(tmp_path, lambda _: FakeTranscriber()):
+        await misbehave(5)
+        (first,) = warnings()
+        assert "a unix socket" in first
+        assert "rate 0" in first
+        monkeypatch.setattr("wyoming_whisper.peers.QUIET_SECONDS", 0.0)
+        await misbehave(1)
+        assert "4 more" in warnings()[1]
+
+
+async def test_a_client_that_reads_nothing_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.handler.WRITE_SECONDS", 0.2)
+    monkeypatch.setattr("wyoming_whisper.handler.LINGER_SECONDS", 0.2)
+    async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "socket", limit=1)
+        writer.write(b'{"type":"describe"}\n' * 20_000)
+        await until(lambda: bool(server._handlers))
+        await until(lambda: not server._handlers)
+        writer.close()
+        del reader
+
+
+# -- too much work -------------------------------------------------------------------------
+
+
+async def test_more_than_may_wait_is_refused(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with (
+        run_server(tmp_path, lambda _: fake, max_queue=1),
+        Client(tmp_path) as first,
+        Client(tmp_path) as second,
+        Client(tmp_path) as third,
+    ):
+        await first.speak(0.1, language="en")
+        await asyncio.to_thread(fake.started.wait, 10)
+        await second.speak(0.2, language="en")
+        await second.ask(Ping().event())
+        await third.speak(0.3, language="en")
+        error = await third.error()
+        assert (error.code, "--max-queue" in error.text) == ("busy", True)
+        fake.gate.set()
+        assert (await first.transcript()).text == "1600 samples in en"
+        assert (await second.transcript()).text == "3200 samples in en"
+
+
+async def test_an_answer_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with run_server(tmp_path, lambda _: fake, deadline=1):
+        async with Client(tmp_path) as at_work, Client(tmp_path) as waiting:
+            await at_work.speak(0.1)
+            await asyncio.to_thread(fake.started.wait, 10)
+            await waiting.speak(0.1)
+            error = await at_work.error()
+            assert error.code == "deadline-exceeded"
+            assert "still at it" in error.text
+            assert "its turn" in (await waiting.error()).text
+        fake.gate.set()
+        async with Client(tmp_path) as client:
+            await client.speak(0.2, language="en")
+            assert (await client.transcript()).text == "3200 samples in en"
+    assert len(fake.requests) == 2  # whose turn had not come was forgotten
+
+
+async def test_a_connection_too_many_goes_at_the_cost_of_the_one_longest_silent(
+    tmp_path: Path,
+) -> None:
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), max_connections=2),
+        Client(tmp_path) as speaking,
+        Client(tmp_path) as silent,
+    ):
+        await silent.ask(Ping().event())
+        await speaking.send(AudioStart(16000, 2, 1).event())
+        async with Client(tmp_path) as third:
+            error = await silent.error()
+            assert (error.code, "--max-connections" in error.text) == ("busy", True)
+            await third.speak(0.1, language="en")
+            assert (await third.transcript()).text == "1600 samples in en"
+        await speaking.speak(0.2, language="en")
+        assert (await speaking.transcript()).text == "3200 samples in en"
+
+
+async def test_where_all_speak_the_connection_too_many_is_refused(tmp_path: Path) -> None:
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), max_connections=1),
+        Client(tmp_path) as speaking,
+    ):
+        await speaking.send(AudioStart(16000, 2, 1).event())
+        async with Client(tmp_path) as second:
+            await second.send(AudioStart(16000, 2, 1).event())
+            assert (await second.error()).code == "busy"
+        await speaking.speak(0.2, language="en")
+        assert (await speaking.transcript()).text == "3200 samples in en"
+
+
+async def test_hundreds_of_silent_connections_leave_room_to_speak(tmp_path: Path) -> None:
+    async with run_server(tmp_path, lambda _: FakeTranscriber(), max_connections=8) as server:
+        silent = [await asyncio.open_unix_connection(tmp_path / "socket") for _ in range(200)]
+        async with Client(tmp_path) as client:
+            await client.speak(0.1, language="en")
+            assert (await client.transcript()).text == "1600 samples in en"
+        for _, writer in silent:
+            writer.close()
+        await until(lambda: not server._handlers)
+
+
+async def test_far_too_many_connections_are_cut_unheard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.MAX_UNSETTLED", 0)
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), max_connections=1),
+        Client(tmp_path) as first,
+    ):
+        await first.ask(Ping().event())
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "socket")
+        assert await asyncio.wait_for(reader.read(), TIMEOUT_SECONDS) == b""
+        writer.close()
+
+
+# -- who leaves ----------------------------------------------------------------------------
+
+
+@dataclass
+class SteppingTranscriber(FakeTranscriber):
+    """Works for ever, but comes to its checkpoint."""
+
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        self.started.set()
+        try:
+            while not self.ended.wait(0.001):
+                options.checkpoint()
+        finally:
+            self.ended.set()
+        raise AssertionError("it was to be broken off")
+
+
+@pytest.mark.parametrize("deadline", [0, 1])
+async def test_the_transcription_ends_when_nobody_waits_for_it(
+    tmp_path: Path, deadline: int
+) -> None:
+    stepping = SteppingTranscriber()
+    async with (
+        run_server(tmp_path, lambda _: stepping, deadline=deadline),
+        Client(tmp_path) as client,
+    ):
+        await client.speak(0.1)
+        await asyncio.to_thread(stepping.started.wait, 10)
+        if deadline:
+            assert (await client.error()).code == "deadline-exceeded"
+        else:
+            await client.leave()
+        assert await asyncio.to_thread(stepping.ended.wait, 10)
+
+
+async def test_connections_leave_no_task_behind(tmp_path: Path) -> None:
+    """At whatever moment the client leaves, and whatever it got."""
+    fake = FakeTranscriber()
+    async with run_server(tmp_path, lambda _: fake) as server:
+        await asyncio.wrap_future(server.opened)
+        await asyncio.sleep(0.05)
+        before = asyncio.all_tasks()
+        free = server.limits.free_samples
+        for events in (
+            [],
+            [Ping().event()],
+            [AudioStart(16000, 2, 1).event()],
+            [AudioChunk(16000, 2, 1, 50 * LOUD).event()],
+            [AudioChunk(16000, 2, 1, 100 * LOUD).event()],
+            [AudioChunk(16000, 2, 1, 100 * LOUD).event(), AudioStop().event()],
+            10 * [AudioChunk(16000, 2, 1, LOUD).event(), AudioStop().event()],
+            [AudioStart(0, 2, 1).event()],
+            [Transcribe(language="tlh").event(), AudioStop().event()],
+        ):
+            for pause in (0, 0.02):
+                async with Client(tmp_path) as client:
+                    for event in events:
+                        await client.send(event)
+                    await asyncio.sleep(pause)
+        await until(lambda: not (asyncio.all_tasks() - before or server._handlers))
+        assert server.limits.free_samples == free
+        assert server._scheduler._jobs == []
