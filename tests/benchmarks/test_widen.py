@@ -8,9 +8,9 @@ import ctranslate2
 import numpy as np
 import pytest
 from faster_whisper import WhisperModel
-from faster_whisper.audio import decode_audio
 
 from benchmarks import widen
+from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import checkpoint
 
 AUDIO = Path(__file__).parent.parent / "audio"
@@ -21,7 +21,7 @@ SMALLEST = 6  # clips enough for a test; all of them are heard by `python -m tra
 def clips() -> list[Any]:
     labels = json.loads((AUDIO / "labels.json").read_text(encoding="utf-8"))
     chosen = [row for row in labels if row["kind"] == "clean"][:SMALLEST]
-    return [decode_audio(str(AUDIO / row["file"])) for row in chosen]
+    return [read_audio(str(AUDIO / row["file"])) for row in chosen]
 
 
 def heard(folder: Path, clips: list[Any]) -> list[tuple[str, float]]:

@@ -9,10 +9,10 @@ import ctranslate2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from faster_whisper.audio import decode_audio
 
 from benchmarks import widen
 from tests.support import AUDIO, Clip, clips
+from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.session import IMPOSSIBLE, MAX_PREFILL_TOKENS, OnnxSession
 from wyoming_whisper.errors import ModelBrokenError
@@ -33,7 +33,7 @@ def noise(n_mels: int, n_frames: int, seed: int = 0) -> Array:
 
 
 def speech(clip: Clip) -> Array:
-    mel = log_mel_spectrogram(decode_audio(str(AUDIO / clip.file)))
+    mel = log_mel_spectrogram(read_audio(str(AUDIO / clip.file)))
     return pad_or_trim(mel, mel.shape[1] + mel.shape[1] % 2, silence_level(mel))
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from faster_whisper.audio import decode_audio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import AUDIO, clips
 from wyoming_whisper.backends.pipeline import load_tokenizer
+from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import plan, trt
 from wyoming_whisper.engine.cuda import NoGpuError
 from wyoming_whisper.engine.plan import PlanFacts, Profile
@@ -123,7 +123,7 @@ def test_home_en_says_on_the_gpu_what_it_says_on_the_cpu(
     ]
     tokenizer = load_tokenizer(BUNDLED_FOLDER, multilingual=False)
     for clip in clips()[:4]:
-        mel = log_mel_spectrogram(decode_audio(str(AUDIO / clip.file)))
+        mel = log_mel_spectrogram(read_audio(str(AUDIO / clip.file)))
         mel = pad_or_trim(mel, -(-mel.shape[1] // 200) * 200, silence_level(mel))
         for beam_size, temperature in ((1, 0.0), (3, 0.0), (1, 0.6)):
             options = GenerateOptions(beam_size, temperature, 3, 40, tokenizer.suppressed_tokens)
