@@ -226,6 +226,13 @@ def test_a_jetson_says_which_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert facts["board"] == "NVIDIA Jetson Orin Nano Developer Kit"
 
 
+def test_a_report_names_no_folder_of_the_user(tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    assert selftest._public(str(folder)) == "my-model"
+    assert selftest._public("owner/model") == "owner/model"
+
+
 def test_a_broken_model_is_one_sentence(tmp_path: Path) -> None:
     for file in BUNDLED_FOLDER.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

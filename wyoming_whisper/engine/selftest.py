@@ -198,10 +198,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Test, print the report; return 0 if it passed, else 1. Raises WyomingWhisperError."""
     from ..models import AUTO, BUNDLED, ensure_model
 
+    runtime = choose_runtime(args.runtime, settings.device)
     name = BUNDLED if settings.model == AUTO else settings.model
     settings = dataclasses.replace(settings, model=name)
     path = ensure_model(name, settings)
-    runtime = choose_runtime(args.runtime, settings.device)
     report = selftest(settings, path, runtime, args.precision)
     print(json.dumps(as_json(report), indent=1) if args.json else as_text(report))
     return 0 if report.passed else 1
@@ -216,7 +216,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
 
     context = decoding_options(settings, path, beam_size=1).audio_context
     _say("CTranslate2 hears the clips in float32")
-    with open_reference(path) as reference:
+    with open_reference(path, settings.cpu_threads) as reference:
         tokenizer = reference.tokenizer
         n_mels = reference.inference.n_mels
         cases = make_cases(n_mels, tokenizer, context, settings.beam_size or 1)
@@ -233,7 +233,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
         memory = _memory_mb(engine.session, before)
     return Report(
         machine=machine() | engine.facts,
-        model=settings.model,
+        model=_public(settings.model),
         runtime=engine.runtime,
         precision=engine.precision,
         prepare_seconds=engine.prepare_seconds,
@@ -242,6 +242,11 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
         stages=stages,
         comparisons=comparisons,
     )
+
+
+def _public(model: str) -> str:
+    """Return a model's name for an issue: of a folder, what is nobody's home."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def _say(text: str) -> None:
@@ -463,7 +468,8 @@ class Reference:
 
 
 @contextlib.contextmanager
-def open_reference(path: Path) -> Iterator[Reference]:
+def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
+    """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
     import ctranslate2
 
     from ..backends.faster_whisper import CTranslate2Inference
@@ -473,7 +479,7 @@ def open_reference(path: Path) -> Iterator[Reference]:
     check_model(path)
     try:
         model = ctranslate2.models.Whisper(
-            str(path), compute_type="float32", intra_threads=physical_cores()
+            str(path), compute_type="float32", intra_threads=threads or physical_cores()
         )
     except (RuntimeError, ValueError) as error:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
@@ -509,7 +515,7 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
         start = time.perf_counter()
         write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
         written = time.perf_counter()
-        session = OnnxSession(Path(folder), physical_cores())
+        session = OnnxSession(Path(folder), settings.cpu_threads or physical_cores())
         opened = time.perf_counter()
         yield _Engine(session, "onnxruntime", chosen, written - start, opened - written)
 
