@@ -18,6 +18,7 @@ from wyoming_whisper.scheduler import Job
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import span_options
 from wyoming_whisper.status import Answer
+from wyoming_whisper.text import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import MAX_EAGER_JOBS, Limits, Utterance
 from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
@@ -78,6 +79,7 @@ class Workshop:
     eager: bool
     vad: Vad | None
     span_options: SpanOptions
+    text_style: TextStyle = field(default_factory=TextStyle)
     limits: Limits = field(default_factory=Limits)
     n_jobs: int = 0
     heard: dict[int, Samples] = field(default_factory=dict)

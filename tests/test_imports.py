@@ -28,6 +28,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.whisper.search": ("wyoming.", "asyncio", "tokenizers", *RUNTIMES, *HUB),
+    "wyoming_whisper.text": ("wyoming.", "asyncio", "wyoming_whisper.settings", *RUNTIMES, *HUB),
     "wyoming_whisper.speech": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.vad": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
     "wyoming_whisper.whisper.audio": ("wyoming.", "asyncio", *RUNTIMES, *HUB),

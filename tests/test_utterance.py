@@ -21,6 +21,7 @@ from wyoming_whisper.errors import AudioError, BusyError
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.speech import transcribe_speech
 from wyoming_whisper.status import Answer
+from wyoming_whisper.text import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import MAX_EAGER_JOBS, Limits, Utterance
 from wyoming_whisper.vad import SpanOptions, Vad
@@ -286,6 +287,7 @@ class InstantWorkshop:
     """Answers at once, with a text that tells the samples apart."""
 
     span_options = SPANS
+    text_style = TextStyle()
 
     def __init__(self, *, eager: bool, limits: Limits | None = None) -> None:
         self.eager = eager

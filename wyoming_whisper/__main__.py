@@ -191,13 +191,14 @@ def _recogniser(
         return
     from .backends import open_transcriber
     from .speech import span_options, transcribe_speech
+    from .text import text_style
     from .transcriber import TranscribeOptions
     from .vad import SileroVad
 
-    vad, spans = SileroVad(), span_options(settings)
+    vad, spans, style = SileroVad(), span_options(settings), text_style(settings)
     with contextlib.closing(open_transcriber(settings)) as transcriber:
         options = TranscribeOptions(language=language)
-        yield lambda samples: transcribe_speech(samples, transcriber, options, vad, spans)
+        yield lambda samples: transcribe_speech(samples, transcriber, options, vad, spans, style)
 
 
 def _transcribe_file(

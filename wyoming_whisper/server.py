@@ -36,6 +36,7 @@ from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
 from .status import Answer, State, Status
 from .supervisor import SupervisorDiscovery
+from .text import text_style
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .utterance import Limits
 from .vad import SileroVad, Vad
@@ -106,6 +107,7 @@ class Server:
         self._described: tuple[Sequence[str], str] = (languages, "")
         self.status.on_state(self._describe)
         self.span_options = span_options(settings)
+        self.text_style = text_style(settings)
         self.eager = settings.eager
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
         self.peer_log = PeerLog(_LOGGER)

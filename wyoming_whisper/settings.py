@@ -575,6 +575,16 @@ class Settings:
         choices=("transcribe", "translate"),
     )
 
+    strip_punctuation: bool = _option(
+        True,
+        TEXT,
+        "leave out quotation marks, and punctuation at the ends of the text: Home Assistant's "
+        "sentences have none",
+        _switch,
+        shape="switch",
+    )
+    lowercase: bool = _flag(TEXT, "write everything in small letters")
+
     vad_filter: bool = _flag(SILENCE, "cut out what is not speech before transcribing")
     vad_threshold: float = _option(
         0.5, SILENCE, "probability from which --vad-filter hears speech", _probability, metavar="P"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .text import TextStyle, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut, speech_spans
 
@@ -50,6 +51,7 @@ class Speech:
         self._probabilities = [np.zeros(0, np.float32)]
         self._n_samples = 0
         self._n_frames = 0
+        self._n_voiced = 0  # frames
         self._last_speech = -1  # the last frame that was not clearly silent, once speech began
         self.last_voiced = -1
         """The last frame that was clearly speech; -1 as long as there is none."""
@@ -68,6 +70,11 @@ class Speech:
     def seconds(self) -> float:
         """Length of what was heard."""
         return self._n_samples / SAMPLE_RATE
+
+    @property
+    def voiced_seconds(self) -> float:
+        """How much of it was clearly speech."""
+        return self._n_voiced * FRAME_SAMPLES / SAMPLE_RATE
 
     @property
     def has_paused(self) -> bool:
@@ -100,6 +107,7 @@ class Speech:
         if len(voiced):
             self.last_voiced = self._n_frames + int(voiced[-1])
         self._n_frames += len(probabilities)
+        self._n_voiced += len(voiced)
 
 
 def transcribe_speech(
@@ -108,6 +116,7 @@ def transcribe_speech(
     options: TranscribeOptions,
     vad: Vad,
     spans: SpanOptions,
+    style: TextStyle | None = None,
 ) -> Transcription:
     """Return what is said in a whole recording; the model is not asked when nobody speaks.
 
@@ -120,4 +129,5 @@ def transcribe_speech(
     if not found:
         return Transcription("", options.language, seconds=speech.seconds)
     transcription = transcriber.transcribe(speech.cut(found), options)
-    return replace(transcription, seconds=speech.seconds)
+    answer = finished(transcription, speech.voiced_seconds, style or TextStyle())
+    return replace(answer, seconds=speech.seconds)

@@ -24,6 +24,7 @@ from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
 from .scheduler import Job
 from .speech import Speech
 from .status import Answer, Outcome
+from .text import TextStyle, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad
 
@@ -94,6 +95,9 @@ class Workshop(Protocol):
 
     @property
     def span_options(self) -> SpanOptions: ...
+
+    @property
+    def text_style(self) -> TextStyle: ...
 
     @property
     def eager(self) -> bool: ...
@@ -191,7 +195,8 @@ class Utterance:
         early = self._early.collect(spans)
         job = early or self._workshop.submit(speech.cut(spans), self._options, eager=False)
         transcription = await self._result(job)
-        return dataclasses.replace(transcription, seconds=speech.seconds), early is not None
+        answer = finished(transcription, speech.voiced_seconds, self._workshop.text_style)
+        return dataclasses.replace(answer, seconds=speech.seconds), early is not None
 
     async def _result(self, job: Job) -> Transcription:
         """Wait for it until the deadline; who stops waiting cancels it. Raises DeadlineError."""
