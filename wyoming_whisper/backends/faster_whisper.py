@@ -20,7 +20,7 @@ from ..errors import ModelBrokenError, SettingsError
 from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
 from ..threads import REMEMBERED, fastest_threads, thread_counts
-from ..whisper.audio import Array
+from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.decoding import GenerateOptions, Hypothesis, Inference
 from ..whisper.tokenizer import Tokenizer
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
@@ -38,6 +38,8 @@ BEAM_SIZE_ARM = 1
 COMMAND_FRAMES = 500
 COMMAND_TOKENS = 10
 COMMAND_RUNS = 4
+
+TINY = 1e-30  # probabilities are held above it, for their logarithms
 
 LENGTH_PENALTY = 1  # scores come back divided by the length to this power
 
@@ -64,7 +66,10 @@ class CTranslate2Inference:
         self, audio_features: Any, prompt: Sequence[int], options: GenerateOptions
     ) -> Hypothesis:
         """Return the best hypothesis: beam search, or the best of samples above temperature 0."""
-        search: dict[str, Any] = {"beam_size": options.beam_size}
+        search: dict[str, Any] = {
+            "beam_size": options.beam_size,
+            "num_hypotheses": options.beam_size,  # all that were followed: it costs nothing
+        }
         if options.temperature > 0:
             search = {
                 "beam_size": 1,
@@ -88,7 +93,23 @@ class CTranslate2Inference:
         if not tokens:  # its score was divided by a length of 0
             return Hypothesis([], 0.0, result.no_speech_prob)
         total_logprob = result.scores[0] * len(tokens) ** LENGTH_PENALTY
-        return Hypothesis(tokens, total_logprob / (len(tokens) + 1), result.no_speech_prob)
+        others = tuple(result.sequences_ids[1:])
+        return Hypothesis(tokens, total_logprob / (len(tokens) + 1), result.no_speech_prob, others)
+
+    def score(
+        self, audio_features: Any, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+    ) -> list[Array]:
+        """Return the log-probabilities of each text's tokens after `prompt`, shape = (n_tokens,).
+
+        `prompt` ends with the token of no timestamps.
+        """
+        n_frames = FRAMES_PER_POSITION * audio_features.shape[1]
+        found = (
+            # The aligner adds the last token itself.
+            self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
+            for text in texts
+        )
+        return [np.log(np.maximum(one.text_token_probs, TINY)) for one in found]
 
 
 def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:

@@ -6,6 +6,7 @@ those of openai/whisper's transcribe.py and decoding.py (Radford et al., 2022, s
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 import zlib
@@ -129,6 +130,12 @@ class Hypothesis:
     tokens: list[int]
     avg_logprob: float
     no_speech_prob: float
+    others: tuple[list[int], ...] = field(default=(), compare=False)
+    """What else the search has found, likeliest first."""
+
+
+Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
+"""Given audio features, prompt, language and what was written after it, returns what was meant."""
 
 
 class Inference(Protocol):
@@ -197,16 +204,18 @@ class Decoder:
         previous_text: str | None = None,
         stopwatch: Stopwatch | None = None,
         checkpoint: Callable[[], None] = go_on,
+        correct: Correct | None = None,
     ) -> DecodingResult:
         """Return the text of `mel`, shape = (n_mels, n_frames); `language` None detects it.
 
         `checkpoint` is called before every window and every attempt, and by runtimes that can
-        between tokens; what it raises ends the work.
+        between tokens; what it raises ends the work. `correct` has the last word on each window,
+        before the quality gate; it is not asked where timestamps are needed.
         """
         if not mel.shape[1]:
             return DecodingResult("", language)
         stopwatch = stopwatch or Stopwatch()
-        return _Utterance(self, mel, language, previous_text, stopwatch, checkpoint).run()
+        return _Utterance(self, mel, language, previous_text, stopwatch, checkpoint, correct).run()
 
     # What one utterance needs of its decoder.
 
@@ -377,6 +386,7 @@ class _Utterance:
         previous_text: str | None,
         stopwatch: Stopwatch,
         checkpoint: Callable[[], None],
+        correct: Correct | None,
     ) -> None:
         self._decoder = decoder
         self._mel = mel
@@ -386,6 +396,7 @@ class _Utterance:
         self._previous = decoder.encode_text(previous_text)
         self._stopwatch = stopwatch
         self._checkpoint = checkpoint
+        self._correct = correct
         self._pieces = decoder.pieces(mel)
         # Only to know where the next window starts.
         self._timestamps = mel.shape[1] > N_FRAMES and not self._pieces
@@ -451,7 +462,12 @@ class _Utterance:
             _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
             return self._attempt(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
         with self._stopwatch("decode"):
-            return decoder.generate(features, prompt, seconds, attempt, self._checkpoint)
+            attempt = decoder.generate(features, prompt, seconds, attempt, self._checkpoint)
+        if self._correct is None or self._timestamps or attempt.silent:
+            return attempt
+        with self._stopwatch("names"):
+            corrected = self._correct(features, prompt, self._language, attempt.hypothesis)
+        return dataclasses.replace(attempt, hypothesis=corrected)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> None:
         text = self._decoder.text(tokens)

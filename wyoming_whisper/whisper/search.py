@@ -7,6 +7,7 @@ both backends find the same words.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -140,8 +141,27 @@ class SessionInference:
     def generate(
         self, audio_features: _Audio, prompt: Sequence[int], options: GenerateOptions
     ) -> Hypothesis:
-        """Return the best hypothesis; see `hypotheses`."""
-        return self.hypotheses(audio_features, prompt, options)[0]
+        """Return the best hypothesis, the others with it; see `hypotheses`."""
+        best, *others = self.hypotheses(audio_features, prompt, options)
+        return dataclasses.replace(best, others=tuple(other.tokens for other in others))
+
+    def score(
+        self, audio_features: _Audio, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+    ) -> list[Array]:
+        """Return the log-probabilities of each text's tokens after `prompt`, shape = (n_tokens,).
+
+        They are among text tokens, the special ones left out.
+        """
+        bias = self._bias(())
+        scores = []
+        for text in texts:
+            past, found = list(prompt), []
+            for token in text:
+                logits = self._advance(audio_features, [past], bias).logits()[0]
+                found.append(log_softmax(logits[: self._tokenizer.eot])[token])
+                past.append(token)
+            scores.append(np.array(found, np.float32))
+        return scores
 
     def hypotheses(
         self, audio_features: _Audio, prompt: Sequence[int], options: GenerateOptions

@@ -1,0 +1,390 @@
+"""Names of the home in a text that was misheard: which could be meant, and which it is.
+
+Three things decide together: how alike a name is to what was written in its place, by letters; by
+sound (metaphone, which is English and a fair guess elsewhere); and what the model itself says of
+the text with the name in it, having heard the audio. Knows neither runtime nor protocol.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .whisper.decoding import Hypothesis
+    from .whisper.tokenizer import Tokenizer
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_NAMES = 10_000
+MAX_NAME_CHARS = 80
+MIN_NAME_LETTERS = 4  # "TV" is like too many things
+
+MAX_WORDS = 40  # of a text; names are for commands
+MAX_SPAN_WORDS = 6  # in a row, that may be one name misheard
+MAX_EXTRA_WORDS = 2  # more than the name has
+MAX_CANDIDATES = 8  # each costs one pass of the decoder over the text
+
+# How alike, by letters and sound, a name must be at least to be looked at.
+MIN_SIMILARITY = 0.5
+
+# Of the words a name would replace, the one that the model was least sure of: below this.
+SURE_LOGPROB = -0.1
+
+# Fitted by `benchmarks.names --fit` on other names, voices and sentences than it measures with.
+BIAS = -6.07
+PER_SIMILARITY = 2.28
+PER_CONTEXT = 5.22
+PER_NAT = -0.053
+PER_REST = 5.16
+PER_DOUBT = -2.18
+MIN_EVIDENCE = 0.4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text with a name in the place of what was written there."""
+
+    text: str
+    name: str
+    start: int
+    """The name's place in `text`, in words."""
+    replaced: tuple[int, int]
+    """The words of the first text that are not in this one."""
+    similarity: float
+    """Of the name and what one of the texts has in its place, 0..1."""
+    context: float
+    """Of the name and what the first text has there, 0..1."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the model says of a candidate, in nats."""
+
+    gap: float
+    """How much less likely it is than what was written."""
+    rest: float
+    """Mean log-probability of what is not the name, end included."""
+    doubt: float
+    """Log-probability of the least likely token that the name replaces."""
+
+    def weigh(self, candidate: Candidate) -> float:
+        """Return how much speaks for the candidate: the log-odds of its being meant."""
+        return (
+            BIAS
+            + PER_SIMILARITY * candidate.similarity
+            + PER_CONTEXT * candidate.context
+            + PER_NAT * max(self.gap, -2.0)
+            + PER_REST * self.rest
+            + PER_DOUBT * max(self.doubt, -1.5)
+        )
+
+
+class NameIndex:
+    """Names, ready to be compared with what was heard. Made once, as it takes its time."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        kept: dict[str, str] = {}
+        for name in names:
+            folded = _without_article(fold(name))
+            letters = folded.replace(" ", "")
+            if len(letters) >= MIN_NAME_LETTERS and len(name) <= MAX_NAME_CHARS:
+                kept.setdefault(folded, _without_article(" ".join(name.split())))
+            if len(kept) == MAX_NAMES:
+                break
+        self.names = tuple(kept.values())
+        self._folded = tuple(kept)
+        self._known = set(kept)
+        self._letters = [name.replace(" ", "") for name in kept]
+        self._sounds = [sound(name) for name in kept]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def candidates(self, texts: Sequence[str], language: str | None = None) -> list[Candidate]:
+        """Return what may have been meant by the first text, best first, MAX_CANDIDATES at most.
+
+        The other texts are what else the model could have written.
+        """
+        if not self.names or not texts or len(texts[0].split()) > MAX_WORDS:
+            return []
+        best = _Text(texts[0])
+        common = COMMON_WORDS.get(language or "", frozenset())
+        spans: dict[str, list[tuple[_Text, int, int]]] = {}
+        for text in dict.fromkeys(texts):
+            other = _Text(text)
+            for start, end in other.spans():
+                span = " ".join(other.folded[start:end])
+                if not self._is_protected(span, common):
+                    spans.setdefault(span, []).append((other, start, end))
+        found: dict[str, Candidate] = {}
+        for similarity, span, number in self._alike(list(spans)):
+            for other, start, end in spans[span]:
+                candidate = self._candidate(best, other, start, end, number, similarity)
+                if candidate is not None:
+                    found.setdefault(fold(candidate.text), candidate)
+            if len(found) >= MAX_CANDIDATES:
+                break
+        return list(found.values())[:MAX_CANDIDATES]
+
+    def _is_protected(self, span: str, common: frozenset[str]) -> bool:
+        """Whether these words say what they say: common ones, or a name that is known."""
+        words = span.split()
+        return not words or all(word in common or word.isdigit() for word in words)
+
+    def _alike(self, spans: list[str]) -> Iterator[tuple[float, str, int]]:
+        """Yield (similarity, span, number of the name), most alike first."""
+        if not spans:
+            return
+        import numpy as np
+        from rapidfuzz.distance import Levenshtein
+        from rapidfuzz.process import cdist
+
+        scorer = Levenshtein.normalized_similarity
+        letters = [span.replace(" ", "") for span in spans]
+        sounds = [sound(span) for span in spans]
+        by_letter = cdist(letters, self._letters, scorer=scorer, dtype=np.float32)
+        by_sound = cdist(sounds, self._sounds, scorer=scorer, dtype=np.float32)
+        similar = (by_letter + by_sound) / 2
+        rows, columns = np.nonzero(similar >= MIN_SIMILARITY)
+        for place in np.argsort(-similar[rows, columns], kind="stable").tolist():
+            row, column = int(rows[place]), int(columns[place])
+            yield float(similar[row, column]), spans[row], column
+
+    def _candidate(
+        self, best: _Text, other: _Text, start: int, end: int, number: int, similarity: float
+    ) -> Candidate | None:
+        """Return `other` with a name in place of a span; None where that is no candidate."""
+        folded = self._folded[number]
+        words = folded.split()
+        if end - start > len(words) + MAX_EXTRA_WORDS or best.has(folded):
+            return None
+        first, last = best.replaced_by([*other.folded[:start], *words, *other.folded[end:]])
+        # What is not the name has to be what the model wrote: its second thoughts are of no use.
+        if last - first > max(len(words), end - start) + MAX_EXTRA_WORDS:
+            return None
+        heard = " ".join(best.folded[first:last])
+        if not heard or any(f" {known} " in f" {heard} " for known in self._spoken(best)):
+            return None
+        return Candidate(
+            text=other.with_name(self.names[number], start, end),
+            name=self.names[number],
+            start=start,
+            replaced=(first, last),
+            similarity=similarity,
+            context=similarity_of(heard, folded),
+        )
+
+    def _spoken(self, text: _Text) -> list[str]:
+        """Return the names that are in the text as they are: they were heard well."""
+        spans = (" ".join(text.folded[start:end]) for start, end in text.spans())
+        return [span for span in spans if span in self._known]
+
+
+class Scorer(Protocol):
+    """A model that can say how likely it finds a text, having heard the audio."""
+
+    def score(
+        self, audio_features: Any, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the log-probabilities of each text's tokens after `prompt`."""
+
+
+class Snapper:
+    """Puts names into what was misheard, for one utterance; a `Correct` of whisper.decoding."""
+
+    def __init__(self, scorer: Scorer, tokenizer: Tokenizer, indexes: Sequence[NameIndex]) -> None:
+        self._scorer = scorer
+        self._tokenizer = tokenizer
+        self._indexes = indexes
+
+    def __call__(
+        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+    ) -> Hypothesis:
+        """Return `heard`, or the likeliest candidate where enough speaks for it."""
+        weighed = self.weighed(audio_features, prompt, language, heard)
+        if not weighed:
+            return heard
+        weight, candidate, evidence = max(weighed, key=lambda item: item[0])
+        if weight < MIN_EVIDENCE:
+            return heard
+        _LOGGER.debug("%r is taken for %r: %r", candidate.name, candidate.text, evidence)
+        # A name is never likely; that the rest was heard well is what the quality gate asks.
+        return dataclasses.replace(
+            heard, tokens=self._encode(candidate.text), avg_logprob=evidence.rest
+        )
+
+    def weighed(
+        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+    ) -> list[tuple[float, Candidate, Evidence]]:
+        """Return all candidates with what speaks for them."""
+        texts = [self._text(tokens) for tokens in (heard.tokens, *heard.others)]
+        candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
+        if not candidates:
+            return []
+        wanted = [self._encode(text) for text in (texts[0], *(c.text for c in candidates))]
+        mine, *theirs = self._scorer.score(audio_features, prompt, wanted)
+        found = []
+        for candidate, scores in zip(candidates, theirs, strict=True):
+            evidence = self._evidence(texts[0], mine, candidate, scores)
+            if evidence.doubt < SURE_LOGPROB:
+                found.append((evidence.weigh(candidate), candidate, evidence))
+        return found
+
+    def _evidence(
+        self,
+        text: str,
+        mine: npt.NDArray[np.float32],
+        candidate: Candidate,
+        theirs: npt.NDArray[np.float32],
+    ) -> Evidence:
+        first, last = (self._n_tokens(text, n) for n in candidate.replaced)
+        n_words = len(candidate.name.split())
+        start = self._n_tokens(candidate.text, candidate.start)
+        end = self._n_tokens(candidate.text, candidate.start + n_words)
+        n_rest = len(theirs) - (end - start) + 1
+        return Evidence(
+            gap=float(mine.sum() - theirs.sum()),
+            rest=float(theirs[:start].sum() + theirs[end:].sum()) / n_rest,
+            doubt=float(mine[first:last].min(initial=0.0)),
+        )
+
+    def _n_tokens(self, text: str, n_words: int) -> int:
+        """Return how many tokens the first words have; a token never spans two."""
+        return len(self._encode(" ".join(text.split()[:n_words]))) if n_words else 0
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(" " + text)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return " ".join(self._tokenizer.decode(tokens).split())
+
+
+class _Text:
+    """A text by words, as it is and as it is compared."""
+
+    def __init__(self, text: str) -> None:
+        self.words = text.split()
+        self.folded = [fold(word) for word in self.words]
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        for start in range(len(self.words)):
+            for end in range(start + 1, min(start + MAX_SPAN_WORDS, len(self.words)) + 1):
+                yield start, end
+
+    def has(self, folded: str) -> bool:
+        return f" {folded} " in f" {' '.join(self.folded)} "
+
+    def replaced_by(self, changed: list[str]) -> tuple[int, int]:
+        """Return which words of this text are not in the other one: first, last + 1."""
+        mine = self.folded
+        shortest = min(len(mine), len(changed))
+        start = next((n for n in range(shortest) if mine[n] != changed[n]), shortest)
+        rest = shortest - start
+        end = next((n for n in range(rest) if mine[-1 - n] != changed[-1 - n]), rest)
+        return start, len(mine) - end
+
+    def with_name(self, name: str, start: int, end: int) -> str:
+        """Return the text with a name there, written as the text is: case and punctuation."""
+        last = self.words[end - 1]
+        tail = last[len(last.rstrip(_PUNCTUATION)) :]
+        small = not any(word[0].isupper() for word in self.words)
+        written = name.casefold() if small else name
+        return " ".join([*self.words[:start], written + tail, *self.words[end:]])
+
+
+_PUNCTUATION = ".,;:!?…\"'”’»)"  # noqa: RUF001
+
+
+def fold(text: str) -> str:
+    """Return a text as it is compared: small letters and digits without accents, single spaces."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    letters = (
+        letter if letter.isalnum() else "" if _is_mark(letter) else " " for letter in decomposed
+    )
+    return " ".join("".join(letters).split())
+
+
+def _is_mark(letter: str) -> bool:
+    return letter in "'’" or unicodedata.combining(letter) > 0  # noqa: RUF001
+
+
+def sound(folded: str) -> str:
+    """Return what a folded text sounds like, roughly; itself where it isn't written in Latin."""
+    import jellyfish
+
+    if not folded.isascii():
+        return folded.replace(" ", "")
+    return jellyfish.metaphone(folded).replace(" ", "") or folded.replace(" ", "")
+
+
+def similarity_of(folded: str, other: str) -> float:
+    """Return how alike two folded texts are, by letters and by sound, 0..1."""
+    from rapidfuzz.distance import Levenshtein
+
+    by_letter = Levenshtein.normalized_similarity(folded.replace(" ", ""), other.replace(" ", ""))
+    return (by_letter + Levenshtein.normalized_similarity(sound(folded), sound(other))) / 2
+
+
+def _without_article(name: str) -> str:
+    article, _, rest = name.partition(" ")
+    return rest if rest and article.casefold() in ("the", "der", "die", "das") else name
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(fold(word) for word in text.split())
+
+
+COMMON_WORDS = {
+    "en": _words(
+        "the a an of to on off in at up down is are it my your please turn switch set open close "
+        "start stop make what what's status state lock unlock dim percent and for from with by "
+        "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty "
+        "sixty seventy eighty ninety hundred zero how many much do does i you me we he she they "
+        "this that there all now can could would play pause next minutes seconds degrees"
+    ),
+    "de": _words(
+        "der die das den dem ein eine einen im in ist sind an aus auf zu ab mach mache machen "
+        "schalte schalten stell stelle öffne schließe starte stoppe bitte prozent grad und für "
+        "von mit wie was wo viel eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf "
+        "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig hundert null minuten"
+    ),
+    "fr": _words(
+        "le la les l un une des du de d à au aux en est sont dans sur et pour avec par allume "
+        "éteins ouvre ferme mets règle démarre arrête pour cent degrés quel quelle combien deux "
+        "trois quatre cinq six sept huit neuf dix vingt trente quarante cinquante soixante zéro"
+    ),
+    "es": _words(
+        "el la los las un una de del al a en es está son y por para con enciende apaga abre "
+        "cierra pon sube baja inicia para por ciento grados qué cuál cuánto uno dos tres cuatro "
+        "cinco seis siete ocho nueve diez veinte treinta cuarenta cincuenta sesenta setenta cien"
+    ),
+    "it": _words(
+        "il lo la i gli le un una di del della al alla a in è sono e per con accendi spegni apri "
+        "chiudi imposta metti avvia ferma per cento gradi che quale quanto uno due tre quattro "
+        "cinque sei sette otto nove dieci venti trenta quaranta cinquanta sessanta settanta cento"
+    ),
+    "nl": _words(
+        "de het een van op aan uit in is zijn en voor met bij naar zet doe schakel open sluit "
+        "start stop maak procent graden wat welke hoeveel een twee drie vier vijf zes zeven acht "
+        "negen tien twintig dertig veertig vijftig zestig zeventig tachtig negentig honderd nul"
+    ),
+    "pl": _words(
+        "w we na do z ze i o od za po jest są czy włącz wyłącz otwórz zamknij ustaw zapal zgaś "
+        "uruchom zatrzymaj proszę procent stopni co jaki jaka ile jeden dwa trzy cztery pięć "
+        "sześć siedem osiem dziewięć dziesięć dwadzieścia trzydzieści pięćdziesiąt sto zero"
+    ),
+    "pt": _words(
+        "o a os as um uma de do da no na ao em é está são e por para com liga desliga acende "
+        "apaga abre fecha põe coloca inicia para por cento graus que qual quanto dois três "
+        "quatro cinco seis sete oito nove dez vinte trinta quarenta cinquenta sessenta cem zero"
+    ),
+}
+"""Words of which commands are made, by language: alone they are never a name misheard."""
