@@ -112,12 +112,25 @@ class Handler:
 
     async def run(self) -> None:
         """Serve until the client leaves, something fails, or `drain` has nothing to wait for."""
+        try:
+            if self._refused.done():  # before a word was read
+                await self._report({self._refused})
+            else:
+                await self._converse()
+        finally:
+            if not self._refused.cancel():
+                self._refused.exception()  # or asyncio says that nobody looked at it
+            self._drop_work()
+            await self._hang_up()
+
+    async def _converse(self) -> None:
         self._reading = asyncio.create_task(self._read())
         answering = asyncio.create_task(self._answer())
         tasks = {self._reading, answering}
         try:
-            waited_for = {*tasks, self._refused}
-            done, _ = await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                {*tasks, self._refused}, return_when=asyncio.FIRST_COMPLETED
+            )
             if self._finish_after_eof and done == {self._reading} and _ended_well(self._reading):
                 await self._waiting.put(None)
                 await asyncio.wait({answering})
@@ -125,11 +138,7 @@ class Handler:
         finally:
             for task in tasks:
                 task.cancel()
-            if not self._refused.cancel():
-                self._refused.exception()  # or asyncio says that nobody looked at it
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._drop_work()
-            await self._hang_up()
 
     @property
     def is_busy(self) -> bool:
@@ -261,12 +270,18 @@ class Handler:
             self._reading.cancel()
 
     async def _write(self, event: Event) -> None:
-        """Send; raises OSError where the client is gone, or takes nothing for long."""
-        try:
-            async with self._writing:
-                await asyncio.wait_for(async_write_event(event, self._writer), WRITE_SECONDS)
-        except asyncio.TimeoutError:
-            raise ConnectionAbortedError("the client does not read") from None
+        """Send; a client that is gone, or takes nothing for long, is an OSError or cut off."""
+        async with self._writing:
+            # Not wait_for: before Python 3.12 it may swallow a cancellation, and we never end.
+            late = asyncio.get_running_loop().call_later(WRITE_SECONDS, self._cut_off)
+            try:
+                await async_write_event(event, self._writer)
+            finally:
+                late.cancel()
+
+    def _cut_off(self) -> None:
+        _LOGGER.debug("the client does not read")
+        self._writer.transport.abort()
 
     async def _report(self, tasks: set[asyncio.Future[None]]) -> None:
         """Tell the client and the log about the first failure, each once."""
