@@ -75,9 +75,9 @@ async def test_audio_stop_without_audio_gives_an_empty_transcript(
 
 async def test_chunks_need_no_audio_start(tmp_path: Path) -> None:
     async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
-        await client.send(AudioChunk(16000, 2, 1, LOUD).event())
+        await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
         await client.send(AudioStop().event())
-        assert (await client.transcript()).text == "160 samples in None"
+        assert (await client.transcript()).text == "1600 samples in None"
 
 
 async def test_context_comes_back(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_names_and_terms_reach_the_transcriber(tmp_path: Path) -> None:
     async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as client:
         request = Transcribe(transcript_names=["Brimlow"], transcript_terms=["heat pump"])
         await client.send(request.event())
-        await client.send(AudioChunk(16000, 2, 1, LOUD).event())
+        await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
         await client.send(AudioStop().event())
         await client.transcript()
     assert fake.requests[0][1].names == ("Brimlow", "heat pump")
@@ -126,9 +126,9 @@ async def test_the_configured_language_serves_before_any_transcribe(tmp_path: Pa
         run_server(tmp_path, lambda _: FakeTranscriber(), language="de"),
         Client(tmp_path) as client,
     ):
-        await client.send(AudioChunk(16000, 2, 1, LOUD).event())
+        await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
         await client.send(AudioStop().event())
-        assert (await client.transcript()).text == "160 samples in de"
+        assert (await client.transcript()).text == "1600 samples in de"
 
 
 async def test_describe_names_one_program_with_the_users_model(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from wyoming_whisper.client import read_audio
 from wyoming_whisper.vad import FRAME_SAMPLES, SileroVad, Span, SpanOptions, cut, speech_spans
 
 F = FRAME_SAMPLES
-NO_PAD = SpanOptions(0.5, 0.0, 0.1, 0.0, 0.0)
+NO_PAD = SpanOptions(0.5, 0.0, 0.1, 0.0, 0.0, min_sure_frames=1)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ NO_PAD = SpanOptions(0.5, 0.0, 0.1, 0.0, 0.0)
         # a pause of 3 frames (96 ms) is shorter than 0.1 s, one of 4 is longer
         ([0.9, 0, 0, 0, 0.9], NO_PAD, [(0, 5 * F)]),
         ([0.9, 0, 0, 0, 0, 0.9], NO_PAD, [(0, F), (5 * F, 6 * F)]),
-        ([0.9, 0, 0, 0, 0, 0.9, 0.9], SpanOptions(0.5, 0.05, 0.1, 0.0, 0.0), [(5 * F, 7 * F)]),
+        ([0.9, 0, 0, 0, 0, 0.9, 0.9], SpanOptions(0.5, 0.05, 0.1, 0.0, 0.0, 1), [(5 * F, 7 * F)]),
     ],
 )
 def test_probabilities_become_spans(
@@ -35,9 +35,20 @@ def test_probabilities_become_spans(
     assert speech_spans(found, len(found) * F, options) == spans
 
 
+def test_a_moment_above_the_threshold_is_no_speech() -> None:
+    options = SpanOptions(0.5)
+    assert options.sure == pytest.approx(0.6)
+    for probabilities in ([0.99, 0.99, 0.5], [0.55] * 20, [0.7, 0, 0.7]):
+        found = np.array(probabilities, np.float32)
+        assert speech_spans(found, len(found) * F, options) == []
+    found = np.array([0.7, 0.1, 0.7, 0.7], np.float32)
+    assert speech_spans(found, 4 * F, options) != []
+    assert 0.95 < SpanOptions(0.95).sure < 1.0
+
+
 def test_padding_stays_inside_and_neighbours_share_a_narrow_gap() -> None:
     pad = 4 * F / 16000
-    options = SpanOptions(0.5, 0.0, 0.1, pad, pad)
+    options = SpanOptions(0.5, 0.0, 0.1, pad, pad, min_sure_frames=1)
     found = np.zeros(40, np.float32)
     found[[2, 10, 30]] = 1.0
     spans = speech_spans(found, 40 * F - 7, options)
@@ -47,7 +58,8 @@ def test_padding_stays_inside_and_neighbours_share_a_narrow_gap() -> None:
     spans = speech_spans(found, 12 * F, options)
     assert spans == [(0, 4 * F), (4 * F, 11 * F)]
     found = np.array([0, 0, 0, 0, 0, 1, 0, 0, 0], np.float32)
-    uneven = SpanOptions(0.5, pad_before_seconds=F / 16000, pad_after_seconds=2 * F / 16000)
+    before, after = F / 16000, 2 * F / 16000
+    uneven = SpanOptions(pad_before_seconds=before, pad_after_seconds=after, min_sure_frames=1)
     assert speech_spans(found, 9 * F, uneven) == [(4 * F, 8 * F)]
 
 

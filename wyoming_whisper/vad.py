@@ -17,6 +17,11 @@ FRAME_SAMPLES = 512  # Silero's only frame length at 16 kHz: 32 ms
 CONTEXT_SAMPLES = 64  # of the frame before, seen again
 HYSTERESIS = 0.15  # a started span ends this much below the threshold (Silero's own default)
 
+# Coughs and clatter rise to the threshold for a moment; the shortest words stay above it for twice
+# as long as this, and more certainly (docs/benchmarks.md, Noise).
+SURE_FRAMES = 3
+SURER = 0.2  # of what the threshold lacks to certainty
+
 Span = tuple[int, int]
 """First sample, and the one after the last."""
 
@@ -31,11 +36,18 @@ class SpanOptions:
     """A pause shorter than this doesn't split a span."""
     pad_before_seconds: float = 0.4
     pad_after_seconds: float = 0.4
+    min_sure_frames: int = SURE_FRAMES
+    """With fewer frames that are evidence, nobody speaks at all."""
 
     @property
     def low(self) -> float:
         """Below this, speech that had begun has ended."""
         return max(self.threshold - HYSTERESIS, 0.01)
+
+    @property
+    def sure(self) -> float:
+        """From here on a frame is evidence that somebody speaks."""
+        return self.threshold + SURER * (1 - self.threshold)
 
 
 class VadStream(Protocol):
@@ -113,6 +125,8 @@ def speech_spans(
     probabilities: npt.NDArray[np.float32], n_samples: int, options: SpanOptions
 ) -> list[Span]:
     """Return padded spans of speech in samples, in order, without overlap."""
+    if np.count_nonzero(probabilities >= options.sure) < options.min_sure_frames:
+        return []
     spans = _merge(_runs(probabilities, options), options.min_silence_seconds)
     shortest = options.min_speech_seconds * SAMPLE_RATE
     return _pad(
