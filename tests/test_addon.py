@@ -59,6 +59,8 @@ NOT_ASKED = {
     "strict_backend": "the same",
     "max_cache_size": "the same: it is of engines",
     "log_format": "the Supervisor's log has its own",
+    "hass_api": "the Supervisor leads there",
+    "hass_token": "the Supervisor has given one",
 }
 """Settings that an add-on's user has no use for, and why."""
 

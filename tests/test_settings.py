@@ -13,6 +13,7 @@ from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings import (
     COMPUTE_TYPES,
     OPTIONS,
+    PREFIXES,
     OptionParser,
     Settings,
     flag_name,
@@ -437,7 +438,8 @@ def load_addon(tmp_path: Path, **changes: object) -> Settings:
 
 def test_a_fresh_options_file_of_the_official_addon_works(tmp_path: Path) -> None:
     path = tmp_path / "options.json"
-    assert load_addon(tmp_path) == dataclasses.replace(load(), options=path, language="en")
+    official = dataclasses.replace(load(), options=path, language="en", bias_names=False)
+    assert load_addon(tmp_path) == official
 
 
 @pytest.mark.parametrize(
@@ -479,7 +481,6 @@ def test_options_of_the_official_addon_are_translated(
         ),
         ({"stt_library": "onnx-asr"}, "stt_library in {path} is 'onnx-asr', but this server"),
         ({"sherpa_streaming": True}, "sherpa_streaming in {path} is set, but this server"),
-        ({"bias_names": True}, "not in this version yet"),
         ({"vad_endpointing": 0.5}, "not in this version yet"),
     ],
 )
@@ -513,11 +514,6 @@ def test_a_command_line_of_the_official_server_works() -> None:
     [
         ["--vad-endpointing", "0.5"],
         ["--sherpa-streaming"],
-        ["--hass-token", "secret"],
-        ["--hass-api", "http://homeassistant.local:8123/api"],
-        ["--hass-refresh-seconds", "5"],
-        ["--hass-prompt-max-tokens", "200"],
-        ["--hass-prompt-timeout", "1"],
         ["--stt-library", "sherpa"],
         ["--stt-library", "transformers"],
         ["--stt-library", "onnx-asr"],
@@ -539,6 +535,36 @@ def test_official_flags_not_had_here_may_be_off() -> None:
     assert load(["--no-sherpa-streaming"], environ) == load()
 
 
+def test_names_are_lists_however_they_are_given(tmp_path: Path) -> None:
+    assert load(["--names", "Zorbo, Big Bertha,,Zorbo"]).names == ("Zorbo", "Big Bertha")
+    file = tmp_path / "options.json"
+    assert load_file(file, '{"names": ["Lamp, the second", "Fritz"]}').names == (
+        "Lamp, the second",
+        "Fritz",
+    )
+    assert load(environ={"WYOMING_WHISPER_NAMES": "Rosie\nFritz"}).names == ("Rosie", "Fritz")
+
+
+def test_a_home_assistant_is_an_address() -> None:
+    url = "https://home.example.org:8123/api"
+    assert load(["--hass-api", url]).hass_api == url
+    for wrong in ("homeassistant.local", "ftp://home", "http://", "http://home:port"):
+        assert "an address such as http://" in error(["--hass-api", wrong])
+
+
+def test_the_official_servers_ways_of_asking_home_assistant_change_nothing() -> None:
+    flags = ["--hass-refresh-seconds", "5", "--hass-prompt-max-tokens", "200"]
+    assert load([*flags, "--hass-prompt-timeout", "0.5"]) == load()
+    assert "it must be a number" in error(["--hass-prompt-timeout", "soon"])
+
+
+def test_a_token_for_home_assistant_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hunter2\n")
+    for prefix in PREFIXES:
+        assert load(environ={f"{prefix}HASS_TOKEN_FILE": str(file)}).hass_token == "hunter2"
+
+
 # -- secrets and help ----------------------------------------------------------------------
 
 
@@ -546,7 +572,9 @@ def test_tokens_are_never_shown() -> None:
     settings = load(environ={"WYOMING_WHISPER_HF_TOKEN": "hf_abc"})
     assert settings.hf_token == "hf_abc"
     assert "hf_abc" not in repr(settings)
-    assert "hunter2" not in error(["--hass-token", "hunter2"])
+    settings = load(["--hass-token", "hunter2"])
+    assert settings.hass_token == "hunter2"
+    assert "hunter2" not in repr(settings)
     assert "hunter2" not in error(["--hass-tokn=hunter2"])
 
 
@@ -571,7 +599,8 @@ def test_help_names_every_option_but_those_not_had_here(
     text = capsys.readouterr().out
     for name, option in OPTIONS.items():
         assert (f"  {flag_name(name)}" in text) == option.flag
-    assert "--hass-token" not in text
+    assert "--sherpa-streaming" not in text
+    assert "--hass-refresh-seconds" not in text
     assert "(default: tcp://0.0.0.0:10300)" in text
     assert all(compute_type in text for compute_type in COMPUTE_TYPES)
 

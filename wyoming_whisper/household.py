@@ -11,12 +11,16 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .names import NameIndex
+
 if TYPE_CHECKING:
     import aiohttp
+
+    from .settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ ANSWER_SECONDS = 30.0
 HEARTBEAT_SECONDS = 55.0
 FIRST_DELAY_SECONDS = 5.0
 LONGEST_DELAY_SECONDS = 300.0
+PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
 
 # One change in Home Assistant is often many events.
 SETTLE_SECONDS = 2.0
@@ -48,6 +53,44 @@ MAX_SETTLE_SECONDS = 30.0
 
 # Entities without an entry in the registry change their name, or are exposed, without an event.
 REFRESH_SECONDS = 3600.0
+
+
+class HomeNames:
+    """The names that texts are compared with: the user's own, and Home Assistant's."""
+
+    def __init__(self, settings: Settings, supervisor_token: str | None) -> None:
+        self._settings = settings
+        self._supervisor_token = supervisor_token
+        self.index: NameIndex | None = None
+        """None where nothing is to be compared."""
+
+    @contextlib.asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Keep `index` up to date while the block runs."""
+        if not self._settings.bias_names:
+            yield
+            return
+        self.index = NameIndex(())
+        following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        await self._known(())
+        if self._settings.hass_token:
+            url, token = socket_url(self._settings.hass_api), self._settings.hass_token
+        elif self._supervisor_token:
+            url, token = SUPERVISOR_SOCKET, self._supervisor_token
+        else:
+            return
+        await Household(url, token, self._known).run()
+
+    async def _known(self, names: tuple[str, ...]) -> None:
+        if self._settings.names or names:
+            self.index = await asyncio.to_thread(NameIndex, [*self._settings.names, *names])
 
 
 class RefusedError(Exception):
@@ -76,7 +119,7 @@ class Household:
         self,
         url: str,
         token: str,
-        on_names: Callable[[tuple[str, ...]], None],
+        on_names: Callable[[tuple[str, ...]], Awaitable[None]],
         first_delay: float = FIRST_DELAY_SECONDS,
         settle: float = SETTLE_SECONDS,
     ) -> None:
@@ -86,6 +129,7 @@ class Household:
         self._first_delay = first_delay
         self._settle = settle
         self._delay = first_delay
+        self._n_failures = 0
         self._known: tuple[str, ...] | None = None
 
     async def run(self) -> None:
@@ -98,9 +142,9 @@ class Household:
                 _LOGGER.warning("No names come from Home Assistant: %s", error)
                 return
             except Exception as error:  # whatever it is, transcribing goes on without names
-                level = logging.WARNING if self._delay == self._first_delay else logging.DEBUG
+                self._n_failures += 1
                 _LOGGER.log(
-                    level,
+                    logging.WARNING if self._n_failures == PATIENCE else logging.DEBUG,
                     "Home Assistant's names can't be had now (%s); it is tried again",
                     str(error) or type(error).__name__,
                 )
@@ -115,15 +159,16 @@ class Household:
             for event in EVENTS:
                 await connection.subscribe(event)
             while True:
-                self._take(await _fetch(connection))
+                await self._take(await _fetch(connection))
                 self._delay = self._first_delay
+                self._n_failures = 0
                 await connection.changed(self._settle)
 
-    def _take(self, names: tuple[str, ...]) -> None:
+    async def _take(self, names: tuple[str, ...]) -> None:
         if names != self._known:
             self._known = names
             _LOGGER.info("%d names of the home are known from Home Assistant", len(names))
-            self._on_names(names)
+            await self._on_names(names)
 
 
 @contextlib.asynccontextmanager

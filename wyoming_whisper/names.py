@@ -12,13 +12,13 @@ import logging
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from .whisper.decoding import Hypothesis
+    from .whisper.decoding import Hypothesis, ScoringInference
     from .whisper.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
@@ -188,19 +188,12 @@ class NameIndex:
         return [span for span in spans if span in self._known]
 
 
-class Scorer(Protocol):
-    """A model that can say how likely it finds a text, having heard the audio."""
-
-    def score(
-        self, audio_features: Any, prompt: Sequence[int], texts: Sequence[Sequence[int]]
-    ) -> list[npt.NDArray[np.float32]]:
-        """Return the log-probabilities of each text's tokens after `prompt`."""
-
-
 class Snapper:
     """Puts names into what was misheard, for one utterance; a `Correct` of whisper.decoding."""
 
-    def __init__(self, scorer: Scorer, tokenizer: Tokenizer, indexes: Sequence[NameIndex]) -> None:
+    def __init__(
+        self, scorer: ScoringInference, tokenizer: Tokenizer, indexes: Sequence[NameIndex]
+    ) -> None:
         self._scorer = scorer
         self._tokenizer = tokenizer
         self._indexes = indexes
@@ -209,7 +202,11 @@ class Snapper:
         self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
     ) -> Hypothesis:
         """Return `heard`, or the likeliest candidate where enough speaks for it."""
-        weighed = self.weighed(audio_features, prompt, language, heard)
+        try:
+            weighed = self.weighed(audio_features, prompt, language, heard)
+        except RuntimeError as error:  # of the model's runtime: what was heard is there still
+            _LOGGER.warning("names can't be compared: %s", error)
+            return heard
         if not weighed:
             return heard
         weight, candidate, evidence = max(weighed, key=lambda item: item[0])

@@ -29,6 +29,7 @@ from . import __version__
 from .discovery import Announcement
 from .errors import AccessError, BusyError, ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
+from .household import HomeNames
 from .info import make_info, what_runs
 from .peers import Allowed, PeerLog
 from .scheduler import Job, Scheduler
@@ -109,6 +110,7 @@ class Server:
         self.span_options = span_options(settings)
         self.text_style = text_style(settings)
         self.eager = settings.eager
+        self._names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
         self.peer_log = PeerLog(_LOGGER)
         self.hangs = False
@@ -154,6 +156,7 @@ class Server:
         self._scheduler.wake()
 
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+        options = replace(options, home=self._names.index)
         return self._scheduler.submit(samples, options, eager=eager)
 
     def answered(self, answer: Answer) -> None:
@@ -173,7 +176,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        async with self._listening(), web_page(self, self._settings):
+        async with self._listening(), web_page(self, self._settings), self._names.followed():
             self._scheduler.opened.add_done_callback(
                 lambda opened: loop.call_soon_threadsafe(self._on_opened, opened.exception())
             )

@@ -213,6 +213,31 @@ def _device(raw: Raw) -> str:
     raise ValueError("it must be auto, cpu, cuda or cuda:N")
 
 
+def _names(raw: Raw) -> tuple[str, ...]:
+    items = raw if isinstance(raw, list) else re.split(r"[,\n]", str(raw))
+    return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+def _home_assistant(raw: Raw) -> str:
+    text = _text(raw)
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname)
+        known = known and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, a bracket left open
+        known = False
+    if known:
+        return text
+    raise ValueError("it must be an address such as http://homeassistant.local:8123")
+
+
+def _number(raw: Raw) -> float:
+    try:
+        return float(raw) if isinstance(raw, str) else float("nan")
+    except ValueError:
+        raise ValueError("it must be a number") from None
+
+
 def _languages(raw: Raw) -> tuple[str, ...]:
     found = {item: language_code(item) for item in _items(raw)}
     unknown = [item for item, code in found.items() if code is None]
@@ -327,6 +352,7 @@ WEB = "web page"
 MODEL = "model"
 SPEED = "speed"
 TEXT = "text"
+NAMES = "names"
 SILENCE = "silence"
 LOGGING = "logging"
 
@@ -585,6 +611,45 @@ class Settings:
     )
     lowercase: bool = _flag(TEXT, "write everything in small letters")
 
+    bias_names: bool = _option(
+        True,
+        NAMES,
+        "compare what was heard with the names of the home, and write the name where it was "
+        "misheard",
+        _switch,
+        shape="switch",
+    )
+    names: tuple[str, ...] = _option(
+        (),
+        NAMES,
+        "names that are spoken of in this home, separated by commas; those that Home Assistant "
+        "knows need not be among them",
+        _names,
+        metavar="LIST",
+    )
+    hass_api: str = _option(
+        "http://homeassistant.local:8123/api",
+        NAMES,
+        "Home Assistant, which is asked for names where there is a --hass-token; an add-on needs "
+        "neither",
+        _home_assistant,
+        metavar="URL",
+    )
+    hass_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "option": Option(
+                NAMES,
+                "long-lived access token of an administrator of Home Assistant; better in the "
+                "variable WYOMING_WHISPER_HASS_TOKEN or a file, since others can see a command "
+                "line",
+                _optional_text,
+                secret=True,
+            )
+        },
+    )
+
     vad_filter: bool = _flag(SILENCE, "cut out what is not speech before transcribing")
     vad_threshold: float = _option(
         0.5, SILENCE, "probability from which --vad-filter hears speech", _probability, metavar="P"
@@ -632,20 +697,18 @@ def _known_but_absent(reason: str, shape: Shape = "one", flag: bool = True) -> O
     return Option("", "", _absent(reason), shape, flag=flag, hidden=True, secret=True)
 
 
-_NO_NAMES = "names from Home Assistant are not in this version yet"
 _NO_SHERPA = "this server runs Whisper with faster-whisper, not with sherpa"
 
 _ABSENT: Mapping[str, Option] = {
     "vad_endpointing": _known_but_absent("ending commands is not in this version yet"),
     "sherpa_streaming": _known_but_absent(_NO_SHERPA, "switch"),
-    "hass_token": _known_but_absent(_NO_NAMES),
-    "hass_api": _known_but_absent(_NO_NAMES),
-    "hass_refresh_seconds": _known_but_absent(_NO_NAMES),
-    "hass_prompt_max_tokens": _known_but_absent(_NO_NAMES),
-    "hass_prompt_timeout": _known_but_absent(_NO_NAMES),
-    "bias_names": _known_but_absent(_NO_NAMES, "switch", flag=False),
+    # Home Assistant tells of changes here, nothing waits for it, and names are not put into the
+    # prompt: these need no choice.
+    "hass_refresh_seconds": Option("", "", _number, hidden=True),
+    "hass_prompt_max_tokens": Option("", "", _number, hidden=True),
+    "hass_prompt_timeout": Option("", "", _number, hidden=True),
 }
-"""The official server's options that this one hasn't: known, and an error when used."""
+"""The official server's options that this one hasn't: without effect, or an error when used."""
 
 _KNOWN = {**OPTIONS, **_ABSENT}
 

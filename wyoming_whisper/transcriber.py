@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .names import NameIndex
 
 SAMPLE_RATE = 16_000
 """Hertz of everything behind this seam."""
@@ -36,6 +39,9 @@ class TranscribeOptions:
 
     names: tuple[str, ...] = ()
     """Names and terms that are likelier than usual in this utterance."""
+
+    home: NameIndex | None = field(default=None, repr=False, compare=False)
+    """Names that a misheard text is compared with, `names` too; None compares with none."""
 
     checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
     """Called wherever the work can be broken off; what it raises ends it."""

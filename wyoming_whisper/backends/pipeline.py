@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelBrokenError, SettingsError, TranscribeError, UnknownLanguageError
+from ..names import NameIndex, Snapper
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from ..vocabulary import tokenizer_json
 from ..whisper.audio import FRAMES_PER_SECOND, log_mel_spectrogram
@@ -20,9 +21,10 @@ from ..whisper.decoding import (
     SAFE_CONTEXT,
     TRAINED_CONTEXT,
     AudioContext,
+    Correct,
     Decoder,
     DecodingOptions,
-    Inference,
+    ScoringInference,
     Stopwatch,
 )
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
+
+MAX_REQUEST_NAMES = 500  # their index is made while somebody waits: some milliseconds
 
 
 class WhisperTranscriber:
@@ -41,7 +45,7 @@ class WhisperTranscriber:
 
     def __init__(
         self,
-        inference: Inference,
+        inference: ScoringInference,
         tokenizer: Tokenizer,
         languages: tuple[str, ...],
         detectable: tuple[str, ...],
@@ -52,6 +56,7 @@ class WhisperTranscriber:
         self.languages = languages
         self.description = description
         self._inference = inference
+        self._tokenizer = tokenizer
         self._free = free
         self._decoding = decoding
         self._decoder = Decoder(inference, tokenizer, detectable, decoding)
@@ -69,6 +74,7 @@ class WhisperTranscriber:
                 self._previous_text(options.names),
                 stopwatch,
                 options.checkpoint,
+                self._correct(options),
             )
         except RuntimeError as error:
             raise TranscribeError(f"the model failed on this audio: {error}") from error
@@ -102,6 +108,14 @@ class WhisperTranscriber:
             f"this model does not understand {LANGUAGES.get(language, language)!r}; "
             f"it understands {', '.join(self.languages)}"
         )
+
+    def _correct(self, options: TranscribeOptions) -> Correct | None:
+        """Return what compares texts with the names that are known, if there are any."""
+        if options.home is None or self._decoding.task == "translate":
+            return None
+        indexes = [NameIndex(options.names[:MAX_REQUEST_NAMES]), options.home]
+        known = [index for index in indexes if len(index)]
+        return Snapper(self._inference, self._tokenizer, known) if known else None
 
     def _previous_text(self, names: tuple[str, ...]) -> str | None:
         """Names, then the user's own prompt: what stands last is kept when it gets too long."""

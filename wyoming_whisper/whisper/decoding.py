@@ -155,6 +155,18 @@ class Inference(Protocol):
         """Return the best hypothesis after `prompt`, without its end token."""
 
 
+class ScoringInference(Inference, Protocol):
+    """One that can also say how likely it finds a text."""
+
+    def score(
+        self, audio_features: Any, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+    ) -> list[Array]:
+        """Return the log-probabilities of each text's tokens after `prompt`, shape = (n_tokens,).
+
+        They are among text tokens; `prompt` ends with the token of no timestamps.
+        """
+
+
 @dataclass
 class DecodingResult:
     """Text and evidence; probabilities are of the worst and the mean over windows."""
