@@ -57,6 +57,10 @@ _MARKS = ".,;:!?…‥;·。．、，！？；：｡､؟،؛۔।॥։።፣፤
 _OPENING = "¿¡"
 _QUOTES = "“”„‟«»‹›「」『』〝〞〟"  # letters of no word
 
+# Scripts without blanks: a comma between words keeps a sentence from matching, a blank doesn't.
+_CJK = r"\u3040-\u30ff\u3400-\u9fff"
+_COMMA = re.compile(rf"(?<!\d)[，、､]|[，、､](?!\d)|(?<=[{_CJK}]),(?=[{_CJK}])")
+
 _INITIALS = re.compile(r"(?:(?<!\w)[^\W\d_]\.){2,}\Z")  # "8 p.m.", "A.C."
 _QUOTED = re.compile(r'(?<!\w)"([^"]*)"(?!\w)')
 _SINGLE_QUOTED = re.compile(r"(?<!\w)[‘‚]([^‘’‚]+)[’‘](?!\w)")
@@ -76,8 +80,10 @@ def tidy(text: str, style: TextStyle, language: str | None = None) -> str:
 def without_punctuation(text: str) -> str:
     """Return the text without marks at its ends, quotation marks, and inverted ¿ and ¡.
 
-    Marks within stay: they part numbers ("3.5"), words ("Dr. No") and sentences.
+    Marks within stay: they part numbers ("3.5"), words ("Dr. No") and sentences. Only where words
+    are written without blanks, commas become some.
     """
+    text = _COMMA.sub(" ", text)
     text = _SINGLE_QUOTED.sub(r"\1", _QUOTED.sub(r"\1", text))
     text = text.translate(dict.fromkeys(map(ord, _QUOTES + _OPENING)))
     before = ""
