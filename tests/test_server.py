@@ -15,12 +15,16 @@ import pytest
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
-from wyoming.event import async_read_event, async_write_event
+from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import Describe, Info
 
-from tests.support import AUDIO, TIMEOUT_SECONDS
+from tests.support import AUDIO, TIMEOUT_SECONDS, FakeTranscriber
 from wyoming_whisper.client import read_audio
+from wyoming_whisper.errors import SettingsError
+from wyoming_whisper.server import Server
+from wyoming_whisper.settings import Settings
 
+ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-W", "ignore", "-m", "wyoming_whisper", "serve"]
 
 
@@ -64,6 +68,75 @@ async def test_a_signal_ends_the_server_with_exit_code_0(
     await stderr_until(process, "listening")
     process.send_signal(number)
     assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
+
+
+HANGING = """
+import sys, threading
+from pathlib import Path
+from tests.support import FakeTranscriber
+from wyoming_whisper.server import serve
+from wyoming_whisper.settings import Settings
+
+import logging
+logging.basicConfig(level=logging.INFO)
+first_start = Path(sys.argv[1]) / "first start"
+fake = FakeTranscriber()
+if not first_start.exists():
+    first_start.touch()
+    fake.transcribe = lambda *_: threading.Event().wait()
+settings = Settings(
+    uri=f"unix://{sys.argv[1]}/socket", model="tiny", data_dir=(Path(sys.argv[1]),),
+    deadline=1, drain_seconds=int(sys.argv[2]),
+)
+sys.exit(serve(settings, lambda _: fake))
+"""
+"""A server whose model hangs at its first request, after the first start alone."""
+
+
+async def start_hanging(tmp_path: Path, drain_seconds: int) -> asyncio.subprocess.Process:
+    arguments = ("-W", "ignore", "-c", HANGING, str(tmp_path), str(drain_seconds))
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=ROOT
+    )
+
+
+async def say_and_hear(tmp_path: Path) -> Event | None:
+    async with AsyncClient.from_uri(f"unix://{tmp_path}/socket") as client:
+        spoken = (read_audio(AUDIO / "07-clean.flac") * 32767).astype("<i2").tobytes()
+        await client.write_event(AudioChunk(16000, 2, 1, spoken).event())
+        await client.write_event(AudioStop().event())
+        return await asyncio.wait_for(client.read_event(), TIMEOUT_SECONDS)
+
+
+async def test_a_model_that_hangs_is_an_error_and_then_a_new_process(tmp_path: Path) -> None:
+    process = await start_hanging(tmp_path, 1)
+    await stderr_until(process, "ready")
+    event = await say_and_hear(tmp_path)
+    assert event is not None
+    assert event.data["code"] == "deadline-exceeded"
+    assert "hangs" in await stderr_until(process, "CRITICAL")
+    await stderr_until(process, "ready")
+    event = await say_and_hear(tmp_path)
+    assert event is not None
+    assert event.type == "transcript"
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
+
+
+async def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
+    process = await start_hanging(tmp_path, 600)
+    await stderr_until(process, "ready")
+    hearing = asyncio.create_task(say_and_hear(tmp_path))
+    async with AsyncClient.from_uri(f"unix://{tmp_path}/socket") as client:
+        await client.write_event(AudioStart(16000, 2, 1).event())
+        await client.write_event(Describe().event())
+        assert await asyncio.wait_for(client.read_event(), TIMEOUT_SECONDS)
+        process.terminate()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(process.wait(), 0.5)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 1
+    await asyncio.gather(hearing, return_exceptions=True)
 
 
 async def test_the_port_is_open_and_described_before_the_model_is_there(tmp_path: Path) -> None:
@@ -116,9 +189,27 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     assert "in use" in sentence
 
 
+async def test_a_port_for_root_alone_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests run as root too, to whom no port is refused: the system is played here."""
+
+    async def start_server(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(asyncio, "start_server", start_server)
+    settings = Settings(uri="tcp://0.0.0.0:80", model="tiny", data_dir=(tmp_path,))
+    with pytest.raises(SettingsError, match=r"tcp://0.0.0.0:80.*Permission denied.*1024"):
+        await Server(settings, lambda _: FakeTranscriber()).run()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--max-connections", "0"), ["--max-connections", "from 1"]),
+        (("--max-utterance-seconds", "9999"), ["--max-utterance-seconds", "3600"]),
+        (("--socket-mode", "rw"), ["--socket-mode", "660"]),
+        (("--allow", "192.168.1"), ["--allow", "192.168.1.0/24"]),
         (("--uri", "tcp://192.0.2.1:10300"), ["tcp://192.0.2.1:10300"]),
         (("--uri", "tcp://no-such-host.invalid:10300"), ["no-such-host.invalid"]),
         (("--uri", "unix:///no-such-folder/socket"), ["no-such-folder"]),
