@@ -145,15 +145,16 @@ def test_closing_answers_who_waits_and_refuses_the_rest() -> None:
             text(early)
 
 
-def test_how_long_the_model_is_at_it_is_known() -> None:
+def test_what_the_model_is_at_is_known() -> None:
     fake = FakeTranscriber()
     with scheduler(fake) as working:
-        assert working.running_seconds == 0
+        assert working.running is None
         running = busy(working, fake)
-        first = working.running_seconds
-        assert working.running_seconds > first > 0
+        waiting = working.submit(loud(0.2), OPTIONS)
+        assert working.running is running
         fake.gate.set()
-        text(running)
+        text(waiting)
+    assert working.running is None
 
 
 @pytest.mark.parametrize("wrong", ["close", "on_ready"])

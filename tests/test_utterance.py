@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -131,6 +132,34 @@ async def test_waiting_work_is_dropped_when_speech_goes_on(tmp_path: Path) -> No
         await busy.transcript()
         await client.send(AudioStop().event())
         await client.transcript()
+    assert len(fake.requests) == 2
+
+
+@pytest.mark.usefixtures("_without_a_clock")
+async def test_work_that_speech_has_overtaken_is_broken_off(tmp_path: Path) -> None:
+    class Stepping(FakeTranscriber):
+        """Goes on with the first request until it is stopped."""
+
+        broken_off = threading.Event()
+
+        def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+            found = super().transcribe(samples, options)
+            try:
+                while len(self.requests) == 1:
+                    options.checkpoint()
+            except BaseException:
+                self.broken_off.set()
+                raise
+            return found
+
+    fake = Stepping()
+    async with speaking(tmp_path, fake) as client:
+        await say(client, loud(0.5), quiet(0.4))
+        await asyncio.wait_for(started(fake, 1), 10)
+        await say(client, loud(0.5))
+        assert await asyncio.to_thread(fake.broken_off.wait, 10)
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).text
     assert len(fake.requests) == 2
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -81,7 +80,7 @@ class Scheduler:
         self._max_queue = max_queue
         self._changed = threading.Condition()  # of _jobs and _closing
         self._closing = threading.Event()
-        self._running_since: float | None = None
+        self._running: Job | None = None
         self._unavailable: WyomingWhisperError | None = None
         # A daemon: a download or a native call in it must never keep the process alive.
         self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
@@ -114,10 +113,9 @@ class Scheduler:
         return job
 
     @property
-    def running_seconds(self) -> float:
-        """How long the model has been at what it does now; 0 when it does nothing."""
-        since = self._running_since
-        return 0.0 if since is None else time.monotonic() - since
+    def running(self) -> Job | None:
+        """What the model is at now."""
+        return self._running
 
     def wake(self) -> None:
         """Say that there will be work soon, so that an idle model can be loaded meanwhile."""
@@ -168,9 +166,9 @@ class Scheduler:
         while True:
             job = self._next()
             if job is not None:
-                self._running_since = time.monotonic()
+                self._running = job
                 _run_job(job, transcriber)
-                self._running_since = None
+                self._running = None
             # While something is built it stays: that would be lost, and begun again and again.
             elif self._closing.is_set() or not self._status.state.building:
                 return

@@ -332,8 +332,13 @@ class Server:
     async def _watch(self) -> None:
         """End the server when the model hangs: it can't be stopped, nor used any more."""
         limit = 2 * self._settings.deadline
-        while limit and self._scheduler.running_seconds < limit:  # noqa: ASYNC110 - a thread's
+        seconds, at = 0.0, None
+        while limit and seconds < limit:
             await asyncio.sleep(WATCH_SECONDS)
+            # Counted, not timed: a process that was stopped for an hour has not been at it so long.
+            running = self._scheduler.running
+            seconds = seconds + WATCH_SECONDS if running is not None and running is at else 0.0
+            at = running
         if limit:
             detail = f"the model has been at one request for {limit} s: it hangs"
             _LOGGER.critical("%s; starting again", detail)
