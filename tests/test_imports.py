@@ -24,6 +24,8 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
     "wyoming_whisper.supervisor": ("asyncio", "wyoming.", "numpy"),
     "wyoming_whisper.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.peers": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.scheduler": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.pcm": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),

@@ -282,6 +282,23 @@ async def test_what_nobody_foresaw_is_an_error_without_its_secrets(
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_memory_that_is_not_enough_for_the_audio_is_an_error_and_the_server_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    async with run_server(tmp_path, lambda _: FakeTranscriber()):
+        with monkeypatch.context() as patch:
+            patch.setattr("wyoming_whisper.utterance.Utterance.add", no_memory)
+            async with Client(tmp_path) as client:
+                await client.send(AudioChunk(16000, 2, 1, LOUD).event())
+                assert "not enough memory" in (await client.error()).text
+        async with Client(tmp_path) as client:
+            await client.speak(0.1, language="en")
+            assert (await client.transcript()).text == "1600 samples in en"
+
+
 async def test_a_client_that_leaves_takes_its_waiting_work_along(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     fake.gate.clear()
