@@ -3,6 +3,9 @@
 `python -m benchmarks.noise [--noise FILE]...` sends what is no speech as commands, as a satellite
 does after its wake word was heard by mistake: sounds made here, and recordings. Columns: ours, the
 official server as it comes, and that with `--vad-filter`. A false transcript is any text at all.
+
+`python -m benchmarks.noise --words` is the other side of it: whether the shortest commands there
+are, spoken by espeak-ng, are taken for speech, in quiet and in noise.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import numpy.typing as npt
 
 from benchmarks import report
 from benchmarks.client import say
+from benchmarks.clips import noisy
 from benchmarks.servers import (
     BenchmarkError,
     Program,
@@ -35,12 +39,13 @@ from benchmarks.servers import (
     ours,
     running,
 )
+from training import speak
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import Speech, span_options
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
-from wyoming_whisper.vad import SileroVad, Vad
+from wyoming_whisper.vad import SileroVad, Vad, speech_spans
 
 PROGRESS_EVERY = 25
 LEVELS = (-50.0, -35.0, -20.0)
@@ -290,6 +295,57 @@ def _programs(args: argparse.Namespace) -> list[Program]:
     return programs
 
 
+# -- the shortest commands -----------------------------------------------------------------
+
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "en-us": ("yes", "no", "on", "off", "stop", "pause"),
+    "de": ("ja", "nein", "aus", "stopp"),
+    "fr": ("oui", "non"),
+    "it": ("sì", "no"),
+    "pl": ("tak", "nie"),
+}
+VOICES = ("", "+f4", "+Mike")
+WORD_NOISE: tuple[float | None, ...] = (None, 20.0, 10.0, 5.0)  # decibels below the word
+CANDIDATES = (1, 3, 5)
+"""How many frames may be asked for as evidence of speech."""
+
+
+def words() -> list[tuple[str, Samples]]:
+    """Return words of one syllable, spoken, with silence around them. Raises BenchmarkError."""
+    jobs = [
+        speak.Job(word, "espeak", language + voice)
+        for language, spoken in WORDS.items()
+        for word in spoken
+        for voice in VOICES
+    ]
+    try:
+        said = [(job.label + " " + job.text, speak.say_espeak(job)) for job in jobs]
+    except OSError as error:
+        raise BenchmarkError(f"--words needs espeak-ng: {error}") from error
+    loud = [(name, (s / np.abs(s).max() / 4).astype(np.float32)) for name, s in said]
+    return [(name, np.pad(samples, SAMPLE_RATE)) for name, samples in loud]
+
+
+def words_table(spoken: Sequence[tuple[str, Samples]], vad: SileroVad) -> str:
+    """Return how many words are heard, by noise and by the evidence asked for."""
+    usual = span_options(Settings(data_dir=()))
+    rows = []
+    for decibels in WORD_NOISE:
+        name = "quiet" if decibels is None else f"noise {decibels:g} dB"
+        heard = Counter[int]()
+        for word, samples in spoken:
+            sound = samples if decibels is None else noisy(samples, decibels, word)
+            probabilities = vad.probabilities(sound)
+            for frames in CANDIDATES:
+                options = dataclasses.replace(usual, min_sure_frames=frames)
+                heard[frames] += bool(speech_spans(probabilities, len(sound), options))
+        rows.append([name, str(len(spoken)), *(str(heard[frames]) for frames in CANDIDATES)])
+    columns = [
+        f"{n} frame{'s' * (n > 1)}{' (ours)' * (n == usual.min_sure_frames)}" for n in CANDIDATES
+    ]
+    return report.table(["spoken in", "words", *columns], rows)
+
+
 # -- report --------------------------------------------------------------------------------
 
 
@@ -339,6 +395,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=3.0, help="of each sound made here (default: 3)"
     )
+    parser.add_argument("--words", action="store_true", help="short commands instead of noise")
     return parser.parse_args(argv)
 
 
@@ -347,6 +404,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     facts = report.machine()
     try:
+        if args.words:
+            print(words_table(words(), SileroVad()))
+            return 0
         noises = [*made(args.seconds, args.minutes)]
         noises += [noise for path in args.noise for noise in recorded(path, args.seconds)]
         runtime: dict[str, Any] = {} if args.no_official else install_official()

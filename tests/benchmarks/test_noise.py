@@ -74,3 +74,11 @@ def test_the_official_server_hears_it_with_and_without_its_vad(tmp_path: Path) -
     assert [program.name for program in programs] == ["ours", "official", "official, VAD"]
     assert ["--vad-filter" in program.command for program in programs] == [False, False, True]
     assert len(noise._programs(parser.parse_args(["--no-official"]))) == 1
+
+
+def test_the_table_of_words_counts_those_that_are_heard() -> None:
+    clip = next(recorded(AUDIO / clips("long")[0].file, 2.0)).samples
+    lines = noise.words_table([("a voice", clip), ("nobody", np.zeros_like(clip))], SileroVad())
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()]
+    assert rows[0] == ["spoken in", "words", "1 frame", "3 frames (ours)", "5 frames"]
+    assert rows[2] == ["quiet", "2", "1", "1", "1"]
