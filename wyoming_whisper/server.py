@@ -394,10 +394,11 @@ def _tune(connection: socket.socket | None, peer: object) -> str | None:
     """Set up a TCP connection and return the address of its peer; None for a unix socket."""
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return None
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+    with contextlib.suppress(OSError):  # the peer has gone already
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
     return str(peer[0]) if isinstance(peer, tuple) else None
 
 

@@ -206,7 +206,9 @@ class Utterance:
             done, _ = await asyncio.wait({future}, timeout=seconds or None)
             if done:
                 return future.result()
-            why = "the model was still at it" if job.future.running() else "its turn did not come"
+            why = "its turn did not come: the model was not there, or had other work"
+            if job.future.running():
+                why = "the model was still at it"
             raise DeadlineError(f"there was no answer within {seconds:g} s (--deadline): {why}")
         finally:
             if not future.done():
