@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 # ruff: noqa: RUF001  (letters and marks of all scripts)
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import AUDIO, Client, FakeTranscriber, clips, run_server
+from wyoming_whisper.client import read_audio
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.text import (
     CREDITS,
@@ -19,7 +23,7 @@ from wyoming_whisper.text import (
     tidy,
     without_punctuation,
 )
-from wyoming_whisper.transcriber import Transcription
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
 # -- punctuation and case ------------------------------------------------------------------
 
@@ -195,3 +199,37 @@ def test_a_dropped_text_is_empty_and_its_reason_does_not_quote_it() -> None:
 def test_a_text_that_was_withheld_stays_so() -> None:
     withheld = Transcription("", "en", rejected="avg_logprob -0.50 is below -0.32")
     assert finished(withheld, 0.0, TextStyle()) == withheld
+
+
+# -- both, in the server -------------------------------------------------------------------
+
+
+class Writer(FakeTranscriber):
+    """Writes the same text every time, without being sure of it."""
+
+    text = ""
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        return Transcription(self.text, "en", avg_logprob=-0.9, no_speech_prob=0.9)
+
+
+@pytest.mark.parametrize(
+    ("written", "strip", "answered"),
+    [
+        ("“Turn on the light.”", True, "Turn on the light"),
+        ("“Turn on the light.”", False, "“Turn on the light.”"),
+        ("Thanks for watching!", False, ""),
+    ],
+)
+async def test_the_client_gets_the_finished_text(
+    written: str, strip: bool, answered: str, tmp_path: Path
+) -> None:
+    writer = Writer()
+    writer.text = written
+    samples = read_audio(str(AUDIO / clips("clean")[0].file))
+    async with (
+        run_server(tmp_path, lambda _: writer, strip_punctuation=strip),
+        Client(tmp_path) as client,
+    ):
+        await client.speak(samples=samples, language="en")
+        assert (await client.transcript()).text == answered
