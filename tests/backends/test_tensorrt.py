@@ -46,7 +46,13 @@ from wyoming_whisper.errors import (
 from wyoming_whisper.info import backend_of
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import State, Status
-from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
+from wyoming_whisper.transcriber import (
+    Abandoned,
+    Samples,
+    TranscribeOptions,
+    Transcriber,
+    Transcription,
+)
 from wyoming_whisper.whisper.decoding import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
@@ -270,6 +276,18 @@ def test_a_language_that_the_model_lacks_is_no_failure_of_the_engine(scene: Make
     s = scene(Engines(built=True))
     s.engine.error = UnknownLanguageError("this model does not understand german")
     with pytest.raises(UnknownLanguageError):
+        s.speak()
+    assert s.transcriber.on_gpu
+    assert s.cpus == []
+
+
+def test_a_client_that_leaves_is_no_failure_of_the_engine(scene: MakeScene) -> None:
+    def leave(*_: object) -> Transcription:
+        raise Abandoned
+
+    s = scene(Engines(built=True))
+    s.engine.transcribe = leave  # type: ignore[method-assign]
+    with pytest.raises(Abandoned):
         s.speak()
     assert s.transcriber.on_gpu
     assert s.cpus == []
