@@ -193,6 +193,21 @@ def test_a_model_of_real_size_gives_the_same_tokens(tmp_path: Path, beam_size: i
     assert longest > 5
 
 
+def test_any_text_is_as_likely_on_both(bundled: Pair) -> None:
+    """What decides whether a name was misheard; CTranslate2's is its aligner's."""
+    texts = ["turn off the conservatory fountain", "turn off the mountain", "zorbo", "a"]
+    tokens = [bundled.tokenizer.encode(f" {text}") for text in texts]
+    theirs = CTranslate2Inference(bundled.theirs)
+    for mel, names in zip(spoken(8), itertools.cycle(("", MANY_NAMES)), strict=False):
+        prompt = bundled.prompt(names)
+        expected = theirs.score(theirs.encode(mel), prompt, tokens)
+        found = bundled.ours.score(bundled.ours.encode(mel), prompt, tokens)
+        for mine, other in zip(found, expected, strict=True):
+            # As probabilities: CTranslate2's are rounded where they are next to nothing.
+            np.testing.assert_allclose(np.exp(mine), np.exp(other), atol=CLOSE)
+            assert mine.sum() == pytest.approx(other.sum(), abs=0.01)
+
+
 def test_half_precision_changes_next_to_nothing(tmp_path: Path, bundled: Pair) -> None:
     """What engines run: float16 between float32 norms and logits. Its rounding may turn a tie."""
     half = open_pair(BUNDLED_FOLDER, tmp_path, "float16")

@@ -1,0 +1,362 @@
+"""Names of the home: how many that were misheard are put right, and how often wrongly.
+
+`python -m benchmarks.names` has voices that `home-en` was never trained on speak commands with the
+names of an invented household, and sentences that name nothing in it, into --clips DIR (once), and
+transcribes all of them without and with the household's names. It needs what training needs, see
+training/README.md. `--fit` finds the weights in names.py anew, from other names, sentences and
+voices than it measures with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import report
+from benchmarks.clips import Clip, read_clips
+from benchmarks.heldout import Spoken, write
+from benchmarks.words import word_errors
+from training import speak, text
+from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, choose_beam_size
+from wyoming_whisper.backends.pipeline import decoding_options, load_tokenizer
+from wyoming_whisper.models import BUNDLED, BUNDLED_FOLDER
+from wyoming_whisper.names import Candidate, Evidence, NameIndex, Snapper, fold
+from wyoming_whisper.settings import Settings
+from wyoming_whisper.whisper.audio import log_mel_spectrogram
+from wyoming_whisper.whisper.decoding import Decoder, DecodingResult, Hypothesis
+
+
+def _list(text: str) -> list[str]:
+    return text.split(",")
+
+
+INVENTED = _list(
+    "zorbo,nimbus,hedwig,dobby,matilda's lamp,roborock,foyer,lanai,gandalf,pikachu light,monstera,"
+    "scullery,ingrid's room,aurora,narnia,gazebo,sherlock,big bertha,yoda lamp,fritz,pergola,"
+    "veranda fan,rosie,mudroom,quasimodo,blinky,shelly plug,winnie,cabana,goliath"
+)
+INVENTED_TO_FIT = _list(
+    "gizmo,tobias,lumina,orion lamp,sir spotsalot,bubba,mango tree,bat cave,zephyr,marlene's lamp,"
+    "nautilus,hermione,wookie,pixel,kiki's room,moon lamp,hogwarts,captain sparkle,jupiter,"
+    "donatello,freya,dojo,ottoman light,mister coffee,nanuk,wendigo,salty dog,tangerine lamp,"
+    "rapunzel,orangery"
+)
+ORDINARY = _list(
+    "kitchen,living room,bedroom,bathroom,hallway,garage,office,garden,dining room,guest room,"
+    "ceiling light,desk lamp,floor lamp,television,coffee machine,vacuum,dishwasher,"
+    "washing machine,thermostat,bedside lamp,front door,garage door,blinds,curtains,speaker,"
+    "christmas tree,towel rail,string lights,terrace,nursery"
+)
+"""Names that homes have anyway, and that the model was trained on."""
+
+COMMANDS = _list(
+    "turn on {},turn off {},switch on {},set {} to fifty percent,open {},is {} on,"
+    "dim {} to twenty percent,close {},start {},make {} blue,what is the status of {},turn {} on,"
+    "turn up {},stop {} please,lock {}"
+)
+
+VOICES = ("Mike", "paul")
+VOICES_TO_FIT = ("Andrea", "f4", "m6")
+"""Of espeak-ng's variants that the model was never trained on."""
+
+FALSE_SHARE_TO_FIT = 0.0025  # of sentences without names; half of what is allowed when measuring
+
+Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One clip, transcribed without and with names."""
+
+    clip: Clip
+    without: str
+    withheld: bool
+    """Whether the quality gate kept back what was written without names."""
+    named: str
+    seconds: float
+    """That comparing took."""
+
+
+# -- clips ---------------------------------------------------------------------------------
+
+
+def make_clips(folder: Path, count: int, n_plain: int, processes: int) -> None:
+    """Have everything spoken and write it."""
+    sets = [
+        ("name", _commands(INVENTED, count, 2), VOICES),
+        ("ordinary", _commands(ORDINARY, count, 3), VOICES),
+        ("plain", text.sentences(n_plain, 32, dev=True), VOICES),
+        ("fit-name", _commands(INVENTED_TO_FIT, 2 * count, 1), VOICES_TO_FIT),
+        ("fit-plain", text.sentences(n_plain, 31, dev=True), VOICES_TO_FIT),
+    ]
+    spoken: list[tuple[str, Spoken]] = []
+    with ThreadPoolExecutor(processes) as pool:
+        for kind, sentences, voices in sets:
+            r = random.Random(kind)
+            jobs = [
+                replace(speak.espeak_job(one, True, r), voice=_voice(voices, r))
+                for one in sentences
+            ]
+            for said in pool.map(speak.say, [[job] for job in jobs]):
+                spoken += [(kind, Spoken(job.text, job.label, samples)) for job, samples in said]
+            print(f"{kind}: {len(spoken)} clips so far", flush=True)
+    write(folder, spoken)
+
+
+def _voice(variants: Sequence[str], r: random.Random) -> str:
+    return f"{r.choice(speak.ACCENTS)}+{r.choice(variants)}"
+
+
+def _commands(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """Return commands, each name as often as the others, half of them with an article."""
+    r = random.Random(seed)
+    chosen = [names[number % len(names)] for number in range(count)]
+    return [r.choice(COMMANDS).format(r.choice(["", "the "]) + name) for name in chosen]
+
+
+# -- transcribing --------------------------------------------------------------------------
+
+
+class Model:
+    """A model in this process, asked as the server asks it."""
+
+    def __init__(self, path: Path, beam_size: int, threads: int) -> None:
+        import ctranslate2
+
+        model = ctranslate2.models.Whisper(
+            str(path), device="cpu", compute_type="int8_float32", intra_threads=threads
+        )
+        settings = Settings(data_dir=(), model=str(path))
+        self.options = decoding_options(settings, path, choose_beam_size(beam_size))
+        self.inference = CTranslate2Inference(model)
+        self.tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
+        self._decoder = Decoder(self.inference, self.tokenizer, ("en",), self.options)
+
+    def transcribe(self, clip: Clip, correct: Correct | None = None) -> DecodingResult:
+        """Return what was said, as `correct` has it."""
+        mel = log_mel_spectrogram(clip.samples, self.inference.n_mels)
+        return self._decoder.decode(mel, "en", correct=correct)
+
+    def hear(self, clip: Clip, snapper: Snapper) -> Heard:
+        """Transcribe a clip without and with names."""
+        seconds = 0.0
+
+        def timed(
+            features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+        ) -> Hypothesis:
+            nonlocal seconds
+            began = time.perf_counter()
+            corrected = snapper(features, prompt, language, heard)
+            seconds = time.perf_counter() - began
+            return corrected
+
+        without = self.transcribe(clip)
+        named = self.transcribe(clip, timed)
+        return Heard(clip, without.text, bool(without.rejected), named.text, seconds)
+
+
+# -- fitting -------------------------------------------------------------------------------
+
+
+def fit(model: Model, clips: Sequence[Clip]) -> str:
+    """Return the constants of names.py that tell best what was meant from what was not."""
+    snapper = Snapper(model.inference, model.tokenizer, [NameIndex([*INVENTED_TO_FIT, *ORDINARY])])
+    rows: list[list[float]] = []
+    meant: list[bool] = []
+    places: list[int] = []  # of the clip
+    for place, clip in enumerate(clips):
+        for candidate, evidence, heard in _candidates(model, snapper, clip):
+            rows.append(features(candidate, evidence))
+            better = (
+                word_errors(clip.text, candidate.text).errors < word_errors(clip.text, heard).errors
+            )
+            meant.append(better and fold(candidate.name) in fold(clip.text))
+            places.append(place)
+        if place % 100 == 99:
+            print(f"{place + 1} of {len(clips)} clips", flush=True)
+    x, y = np.array(rows), np.array(meant, np.float64)
+    weights = logistic(x, y)
+    odds = x @ weights
+    # The likeliest candidate of each clip is what would be written.
+    best = {place: number for number, place in sorted(enumerate(places), key=lambda i: odds[i[0]])}
+    wrong = sorted((odds[n] for n in best.values() if not meant[n]), reverse=True)
+    allowed = int(FALSE_SHARE_TO_FIT * sum(clip.kind == "fit-plain" for clip in clips))
+    plain = sorted(
+        (odds[n] for place, n in best.items() if clips[place].kind == "fit-plain" and not meant[n]),
+        reverse=True,
+    )
+    least = plain[allowed] if len(plain) > allowed else 0.0
+    names = ("BIAS", "PER_SIMILARITY", "PER_CONTEXT", "PER_NAT", "PER_REST", "PER_DOUBT")
+    lines = [f"{name} = {weight:.3g}" for name, weight in zip(names, weights, strict=True)]
+    n_right = sum(meant[n] and odds[n] > least for n in best.values())
+    n_wrong = sum(odd > least for odd in wrong)
+    lines.append(f"MIN_EVIDENCE = {least:.2g}")
+    return "\n".join([*lines, f"there: {n_right} meant, {n_wrong} not, of {len(rows)} candidates"])
+
+
+def _candidates(
+    model: Model, snapper: Snapper, clip: Clip
+) -> list[tuple[Candidate, Evidence, str]]:
+    found: list[tuple[Candidate, Evidence, str]] = []
+
+    def note(audio: Any, prompt: Sequence[int], language: str, heard: Hypothesis) -> Hypothesis:
+        written = model.tokenizer.decode(heard.tokens)
+        weighed = snapper.weighed(audio, prompt, language, heard)
+        found.extend((candidate, evidence, written) for _, candidate, evidence in weighed)
+        return heard
+
+    model.transcribe(clip, note)
+    return found
+
+
+def features(candidate: Candidate, evidence: Evidence) -> list[float]:
+    """Return what Evidence.weigh weighs, in its order."""
+    return [
+        1.0,
+        candidate.similarity,
+        candidate.context,
+        max(evidence.gap, -2.0),
+        evidence.rest,
+        max(evidence.doubt, -1.5),
+    ]
+
+
+def logistic(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], rounds: int = 50, ridge: float = 0.1
+) -> npt.NDArray[np.float64]:
+    """Return the weights of a logistic regression by Newton's method, shape = (x.shape[1],)."""
+    weights = np.zeros(x.shape[1])
+    for _ in range(rounds):
+        p = 1 / (1 + np.exp(-x @ weights))
+        slope = x.T @ (y - p) - ridge * weights
+        bend = (x * (p * (1 - p))[:, None]).T @ x + ridge * np.eye(x.shape[1])
+        weights = weights + np.linalg.solve(bend, slope)
+    return weights
+
+
+# -- measuring -----------------------------------------------------------------------------
+
+
+def has_name(said: str, written: str, names: Sequence[str]) -> bool:
+    """Return whether the longest name that was said stands in what was written."""
+    said_names = [fold(name) for name in names if f" {fold(name)} " in f" {fold(said)} "]
+    return f" {max(said_names, key=len)} " in f" {fold(written)} "
+
+
+def is_false(heard: Heard, names: Sequence[str]) -> bool:
+    """Return whether a name was written that nobody said, in what would have been otherwise."""
+    if heard.named in ("", heard.without):
+        return False
+    padded = f" {fold(heard.named)} "
+    new = [n for n in map(fold, names) if f" {n} " in padded and n not in fold(heard.without)]
+    return not any(f" {name} " in f" {fold(heard.clip.text)} " for name in new)
+
+
+def summary(results: Sequence[Heard], names: Sequence[str]) -> str:
+    """Return the tables: sentences with names, sentences without, and times."""
+    rows = []
+    for kind in ("name", "ordinary"):
+        heard = [one for one in results if one.clip.kind == kind]
+        for what, texts in (
+            ("without names", [one.without for one in heard]),
+            ("with names", [one.named for one in heard]),
+        ):
+            said = [one.clip.text for one in heard]
+            right = sum(not word_errors(s, t).errors for s, t in zip(said, texts, strict=True))
+            named = sum(has_name(s, t, names) for s, t in zip(said, texts, strict=True))
+            cells = [
+                report.percent(right, len(heard)),
+                report.percent(len(heard) - named, len(heard)),
+            ]
+            empty = report.percent(sum(not written for written in texts), len(heard))
+            rows.append([kind, what, str(len(heard)), *cells, empty])
+    tables = [
+        report.table(["names", "transcribed", "number", "right", "name wrong", "empty"], rows)
+    ]
+    plain = [one for one in results if one.clip.kind == "plain"]
+    n_false = sum(is_false(one, names) for one in plain)
+    tables.append(
+        f"Sentences that name nothing of this home: {len(plain)}; a name was written in {n_false} "
+        f"({100 * n_false / max(len(plain), 1):.2f} %)"
+    )
+    times = [one.seconds for one in results]
+    tables.append(
+        f"Comparing took {report.milliseconds(median(times))} (median), "
+        f"{report.milliseconds(report.percentile(times, 95))} (95 %)"
+    )
+    return "\n\n".join(tables)
+
+
+def scale(n_names: int = 5000) -> str:
+    """Return how long a large home takes: making the index, and finding candidates in it."""
+    r = random.Random(5)
+    parts = [*INVENTED, *INVENTED_TO_FIT, *ORDINARY]
+    names = [f"{r.choice(parts)} {r.choice(parts)} {number}" for number in range(n_names)]
+    began = time.perf_counter()
+    index = NameIndex(names)
+    made = time.perf_counter() - began
+    texts = [f"turn on the {r.choice(parts)} in the {r.choice(parts)} please" for _ in range(5)]
+    began = time.perf_counter()
+    index.candidates(texts, "en")
+    found = time.perf_counter() - began
+    return (
+        f"{len(index)} names: index {report.milliseconds(made)} (once, beside the event loop), "
+        f"candidates for five texts {report.milliseconds(found)}"
+    )
+
+
+def main() -> None:
+    """Make the clips where there are none, then fit or measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--model", type=Path, default=BUNDLED_FOLDER, metavar="DIR")
+    parser.add_argument("--count", type=int, default=240, help="commands of a kind (240)")
+    parser.add_argument("--plain", type=int, default=800, help="sentences without names (800)")
+    parser.add_argument("--beam-size", type=int, default=0, metavar="N")
+    parser.add_argument("--threads", type=int, default=1, metavar="N")
+    parser.add_argument("--processes", type=int, default=2, metavar="N")
+    parser.add_argument("--fit", action="store_true", help="find the weights anew")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
+    args = parser.parse_args()
+    if not args.clips.exists():
+        make_clips(args.clips, args.count, args.plain, args.processes)
+    clips = [clip for clip in read_clips(args.clips) if clip.kind.startswith("fit-") == args.fit]
+    model = Model(args.model, args.beam_size, args.threads)
+    if args.fit:
+        print(fit(model, clips))
+        return
+    facts = report.machine()
+    names = [*INVENTED, *ORDINARY]
+    snapper = Snapper(model.inference, model.tokenizer, [NameIndex(names)])
+    results = []
+    for number, clip in enumerate(clips, 1):
+        results.append(model.hear(clip, snapper))
+        if number % 100 == 0:
+            print(f"{number} of {len(clips)} clips", flush=True)
+    print(report.machine_line(facts))
+    name = BUNDLED if args.model == BUNDLED_FOLDER else args.model.name
+    print(f"{name}, beam {model.options.beam_size}\n")
+    print(summary(results, names))
+    print(scale())
+    shown = [
+        asdict(replace(one, clip=replace(one.clip, samples=one.clip.samples[:0])))
+        | {"clip": one.clip.file, "said": one.clip.text, "kind": one.clip.kind}
+        for one in results
+    ]
+    report.write_json(args.json, {"machine": facts, "clips": shown})
+
+
+if __name__ == "__main__":
+    main()
