@@ -90,7 +90,7 @@ class FakeTranscriber:
     languages: tuple[str, ...] = ("en", "de")
     description: str = "a fake"
     gate: threading.Event = field(default_factory=threading.Event)
-    error: Exception | None = None
+    error: BaseException | None = None
     requests: list[tuple[Samples, TranscribeOptions]] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
     closed: bool = False

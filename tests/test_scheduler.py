@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,19 +157,36 @@ def test_what_the_model_is_at_is_known() -> None:
     assert working.running is None
 
 
-@pytest.mark.parametrize("wrong", ["close", "on_ready"])
-def test_a_thread_that_fails_leaves_nobody_waiting(
-    wrong: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_that_cannot_be_closed_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    opened: list[FakeTranscriber] = []
+
+    closed = threading.Event()
+
     class Failing(FakeTranscriber):
         def close(self) -> None:
+            closed.set()
             raise ZeroDivisionError
 
+    def open_transcriber() -> Transcriber:
+        opened.append(Failing())
+        return opened[-1]
+
+    working = Scheduler(open_transcriber, idle_seconds=0.01)
+    working.start()
+    for _ in range(2):
+        assert text(working.submit(loud(0.1), OPTIONS)) == "1600 samples in en"
+        assert closed.wait(TIMEOUT_SECONDS)
+        closed.clear()
+    assert len(opened) >= 2
+    assert "could not be closed" in caplog.text
+    assert working.close(TIMEOUT_SECONDS)
+
+
+def test_a_thread_that_fails_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: Transcriber) -> None:
         raise ZeroDivisionError
 
-    on_ready: Callable[[Transcriber], None] = fail if wrong == "on_ready" else lambda _: None
-    working = Scheduler(Failing, on_ready, idle_seconds=0.01)
+    working = Scheduler(FakeTranscriber, fail)
     working.start()
     working._thread.join(TIMEOUT_SECONDS)
     assert "the model's thread has failed" in caplog.text

@@ -144,14 +144,14 @@ class Scheduler:
     def _run(self) -> None:
         try:
             self._serve()
-        except Exception as error:  # nobody else would answer those who wait
+        except BaseException as error:  # nobody else would answer those who wait
             _LOGGER.exception("the model's thread has failed")
-            self._give_up(error)
+            self._give_up(_as_exception(error))
 
     def _serve(self) -> None:
         while (transcriber := self._open_until_there()) is not None:
             self._work_until_idle(transcriber)
-            transcriber.close()
+            _close(transcriber)
             if self._closing.is_set():
                 break
             del transcriber  # the last reference: its memory is free while we wait
@@ -199,8 +199,8 @@ class Scheduler:
                 transcriber = self._open()
             except ModelUnavailableError as error:
                 self._wait_after(error)
-            except Exception as error:
-                self._give_up(error)
+            except BaseException as error:
+                self._give_up(_as_exception(error))
                 return None
             else:
                 self._unavailable = None
@@ -245,6 +245,13 @@ class Scheduler:
                 job.future.set_exception(error)
 
 
+def _close(transcriber: Transcriber) -> None:
+    try:
+        transcriber.close()
+    except Exception:  # the next one may do
+        _LOGGER.exception("the model could not be closed")
+
+
 def _run_job(job: Job, transcriber: Transcriber) -> None:
     if not job.future.set_running_or_notify_cancel():
         return
@@ -259,8 +266,16 @@ def _run_job(job: Job, transcriber: Transcriber) -> None:
             TranscribeError("there is not enough memory to transcribe this; use a smaller model")
         )
         return
-    except Exception as error:  # whatever it is, it goes to the one who asked
-        job.future.set_exception(error)
+    except BaseException as error:  # whatever it is, it goes to the one who asked
+        job.future.set_exception(_as_exception(error))
         return
     _LOGGER.debug("transcription: %r", transcription)
     job.future.set_result(transcription)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """Return what asyncio can carry: a panic of a library written in Rust is no Exception."""
+    if isinstance(error, Exception):
+        return error
+    _LOGGER.error("the model's library failed", exc_info=error)
+    return TranscribeError(f"the model's library failed with {type(error).__name__}")

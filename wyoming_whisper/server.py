@@ -149,7 +149,12 @@ class Server:
     async def loaded_vad(self) -> Vad:
         if self._loading_vad is None:
             self._loading_vad = asyncio.create_task(asyncio.to_thread(SileroVad))
-        self.vad = await asyncio.shield(self._loading_vad)  # one client's leaving is not the end
+        try:  # one client's leaving is not the end
+            self.vad = await asyncio.shield(self._loading_vad)
+        except Exception as error:
+            raise ModelBrokenError(
+                f"the model that finds speech can't be loaded: {error}"
+            ) from error
         return self.vad
 
     def wake(self) -> None:
@@ -399,7 +404,7 @@ def _tune(connection: socket.socket | None, peer: object) -> str | None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
-    return str(peer[0]) if isinstance(peer, tuple) else None
+    return str(peer[0]) if isinstance(peer, tuple) else "0.0.0.0"  # noqa: S104  (gone: nobody)
 
 
 def _bound_socket(path: Path, mode: str | None) -> socket.socket:

@@ -51,7 +51,6 @@ from wyoming_whisper.transcriber import (
     Samples,
     TranscribeOptions,
     Transcriber,
-    Transcription,
 )
 from wyoming_whisper.whisper.decoding import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
@@ -282,11 +281,8 @@ def test_a_language_that_the_model_lacks_is_no_failure_of_the_engine(scene: Make
 
 
 def test_a_client_that_leaves_is_no_failure_of_the_engine(scene: MakeScene) -> None:
-    def leave(*_: object) -> Transcription:
-        raise Abandoned
-
     s = scene(Engines(built=True))
-    s.engine.transcribe = leave  # type: ignore[method-assign]
+    s.engine.error = Abandoned()
     with pytest.raises(Abandoned):
         s.speak()
     assert s.transcriber.on_gpu
