@@ -30,7 +30,7 @@ from training import speak, text
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, choose_beam_size
 from wyoming_whisper.backends.pipeline import decoding_options, load_tokenizer
 from wyoming_whisper.models import BUNDLED, BUNDLED_FOLDER
-from wyoming_whisper.names import Candidate, Evidence, NameIndex, Snapper, fold
+from wyoming_whisper.names import LEAST_DOUBT, Candidate, Evidence, NameIndex, Snapper, fold
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
 from wyoming_whisper.whisper.decoding import Decoder, DecodingResult, Hypothesis
@@ -196,7 +196,7 @@ def fit(model: Model, clips: Sequence[Clip]) -> str:
         reverse=True,
     )
     least = plain[allowed] if len(plain) > allowed else 0.0
-    names = ("BIAS", "PER_SIMILARITY", "PER_CONTEXT", "PER_NAT", "PER_REST", "PER_DOUBT")
+    names = ("BIAS", "PER_SIMILARITY", "PER_CONTEXT", "PER_REST", "PER_DOUBT")
     lines = [f"{name} = {weight:.3g}" for name, weight in zip(names, weights, strict=True)]
     n_right = sum(meant[n] and odds[n] > least for n in best.values())
     n_wrong = sum(odd > least for odd in wrong)
@@ -225,9 +225,8 @@ def features(candidate: Candidate, evidence: Evidence) -> list[float]:
         1.0,
         candidate.similarity,
         candidate.context,
-        max(evidence.gap, -2.0),
         evidence.rest,
-        max(evidence.doubt, -1.5),
+        max(evidence.doubt, LEAST_DOUBT),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -104,6 +105,11 @@ def test_words_that_commands_are_made_of_are_protected_in_their_language() -> No
     assert "schaltwerk auf" in texts(index, "schaltwerg auf", language="de")
 
 
+def test_a_name_alone_is_no_command() -> None:
+    assert texts(NameIndex(["speaker"]), "sucker") == []
+    assert texts(NameIndex(["speaker"]), "start sucker") == ["start speaker"]
+
+
 def test_long_texts_and_no_names_cost_nothing() -> None:
     assert texts(NameIndex(HOME), "zorba lamp " * 30) == []
     assert texts(NameIndex(()), "zorba lamp") == []
@@ -144,24 +150,26 @@ def test_folding_and_sounds() -> None:
 # -- which it is ---------------------------------------------------------------------------
 
 
-def weight(**changes: float) -> float:
-    """Return the evidence for a plausible candidate, but for what is changed."""
-    facts = {"similarity": 0.9, "context": 0.9, "gap": 3.0, "rest": -0.03, "doubt": -1.0}
-    facts |= changes
-    candidate = Candidate("x", "x", 0, (0, 1), facts["similarity"], facts["context"])
-    return Evidence(facts["gap"], facts["rest"], facts["doubt"]).weigh(candidate)
+def candidate(similarity: float = 0.9, context: float = 0.9) -> Candidate:
+    return Candidate("x y", "x", 0, (0, 1), similarity, context)
+
+
+PLAUSIBLE = Evidence(gap=3.0, rest=-0.03, doubt=-0.9)
 
 
 def test_each_kind_of_evidence_counts() -> None:
-    assert weight() > MIN_EVIDENCE
-    for worse in (
-        {"similarity": 0.5},
-        {"context": 0.3},
-        {"gap": 30.0},
-        {"rest": -0.6},
-        {"doubt": 0.0},
-    ):
-        assert weight(**worse) < weight(), worse
+    weight = PLAUSIBLE.weigh(candidate())
+    assert weight > MIN_EVIDENCE
+    assert PLAUSIBLE.weigh(candidate(similarity=0.5)) < weight
+    assert PLAUSIBLE.weigh(candidate(context=0.3)) < weight
+    assert dataclasses.replace(PLAUSIBLE, rest=-0.3).weigh(candidate()) < weight
+    assert dataclasses.replace(PLAUSIBLE, doubt=-0.2).weigh(candidate()) < weight
+
+
+@pytest.mark.parametrize("changes", [{"gap": 30.0}, {"rest": -0.4}, {"doubt": -0.05}])
+def test_some_evidence_is_against_it_whatever_else_there_is(changes: dict[str, float]) -> None:
+    assert PLAUSIBLE.is_possible
+    assert not dataclasses.replace(PLAUSIBLE, **changes).is_possible
 
 
 @dataclass

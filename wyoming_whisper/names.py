@@ -35,17 +35,20 @@ MAX_CANDIDATES = 8  # each costs one pass of the decoder over the text
 # How alike, by letters and sound, a name must be at least to be looked at.
 MIN_SIMILARITY = 0.5
 
-# Of the words a name would replace, the one that the model was least sure of: below this.
+# What a candidate needs in any case, in nats: the model is not sure of all it wrote instead, it is
+# of the rest, and the name is not out of the question.
 SURE_LOGPROB = -0.1
+MIN_REST_LOGPROB = -0.35
+MAX_GAP = 25.0
 
 # Fitted by `benchmarks.names --fit` on other names, voices and sentences than it measures with.
-BIAS = -6.07
-PER_SIMILARITY = 2.28
-PER_CONTEXT = 5.22
-PER_NAT = -0.053
-PER_REST = 5.16
-PER_DOUBT = -2.18
-MIN_EVIDENCE = 0.4
+BIAS = -6.65
+PER_SIMILARITY = 4.15
+PER_CONTEXT = 4.18
+PER_REST = 5.83
+PER_DOUBT = -2.17
+LEAST_DOUBT = -1.0  # what is less likely says no more
+MIN_EVIDENCE = 0.56
 
 
 @dataclass(frozen=True)
@@ -75,15 +78,18 @@ class Evidence:
     doubt: float
     """Log-probability of the least likely token that the name replaces."""
 
+    @property
+    def is_possible(self) -> bool:
+        return self.doubt < SURE_LOGPROB and self.rest > MIN_REST_LOGPROB and self.gap < MAX_GAP
+
     def weigh(self, candidate: Candidate) -> float:
         """Return how much speaks for the candidate: the log-odds of its being meant."""
         return (
             BIAS
             + PER_SIMILARITY * candidate.similarity
             + PER_CONTEXT * candidate.context
-            + PER_NAT * max(self.gap, -2.0)
             + PER_REST * self.rest
-            + PER_DOUBT * max(self.doubt, -1.5)
+            + PER_DOUBT * max(self.doubt, LEAST_DOUBT)
         )
 
 
@@ -166,6 +172,8 @@ class NameIndex:
         words = folded.split()
         if end - start > len(words) + MAX_EXTRA_WORDS or best.has(folded):
             return None
+        if end - start == len(other.words):  # a name alone is no command: it fits any noise
+            return None
         first, last = best.replaced_by([*other.folded[:start], *words, *other.folded[end:]])
         # What is not the name has to be what the model wrote: its second thoughts are of no use.
         if last - first > max(len(words), end - start) + MAX_EXTRA_WORDS:
@@ -221,7 +229,7 @@ class Snapper:
     def weighed(
         self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
     ) -> list[tuple[float, Candidate, Evidence]]:
-        """Return all candidates with what speaks for them."""
+        """Return the candidates that are possible, with what speaks for them."""
         texts = [self._text(tokens) for tokens in (heard.tokens, *heard.others)]
         candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
         if not candidates:
@@ -231,7 +239,7 @@ class Snapper:
         found = []
         for candidate, scores in zip(candidates, theirs, strict=True):
             evidence = self._evidence(texts[0], mine, candidate, scores)
-            if evidence.doubt < SURE_LOGPROB:
+            if evidence.is_possible:
                 found.append((evidence.weigh(candidate), candidate, evidence))
         return found
 
