@@ -41,18 +41,17 @@ def finished(
     transcription: Transcription, voiced_seconds: float, style: TextStyle
 ) -> Transcription:
     """Return the answer for the client; `voiced_seconds` is how much of the audio was speech."""
-    text = transcription.text
     why = made_up(transcription, voiced_seconds)
     if why:
         return replace(transcription, text="", rejected=why)
-    return replace(transcription, text=tidy(text, style, style.language or transcription.language))
+    language = style.language or transcription.language
+    return replace(transcription, text=tidy(transcription.text, style, language))
 
 
 # -- style ---------------------------------------------------------------------------------
 
-# Ends of sentences and of their parts in the scripts that Whisper writes (Unicode's property
-# Terminal_Punctuation), ellipses, and dashes, which it writes where somebody broke off. Not the
-# hyphen and the apostrophe, which are letters of words.
+# What ends sentences and their parts in the scripts that Whisper writes, and dashes, which stand
+# where somebody broke off. Not the hyphen and the apostrophe, which are letters of words.
 _MARKS = ".,;:!?…‥;·。．、，！？；：｡､؟،؛۔।॥։።፣፤፥፧၊။។៕—–―"
 _OPENING = "¿¡"
 _QUOTES = "“”„‟«»‹›「」『』〝〞〟"  # letters of no word
