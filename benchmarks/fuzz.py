@@ -51,7 +51,7 @@ HANG_SECONDS = 30.0  # far more than an answer takes; only a hang reaches it
 SETTLE_SECONDS = 3.0  # for the last connections to be gone
 MAX_GROWTH_BYTES = 20_000_000
 
-LENGTHS = re.compile(rb'"((?:data|payload)_length)": (\d+)')
+LENGTHS = re.compile(rb'"((?:data|payload)_length)": (\d{1,9})\b')
 LIES = (
     *(b"0", b"1", b"-1", b"65536", b"16777216", b"16777217", b"2147483648", b"4294967296"),
     *(b"9223372036854775808", b"1e3", b"1.5", b"true", b"null", b'"7"', b"[7]", b"{}", b"NaN"),
