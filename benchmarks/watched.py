@@ -71,6 +71,7 @@ class Watched:
         folder.mkdir(parents=True, exist_ok=True)
         self.uri = uri or f"unix://{folder}/socket"
         self._log = folder / "server.log"
+        self._others = self._log.stat().st_size if self._log.exists() else 0  # before this process
         command = [*before, sys.executable, "-m", "benchmarks.watched"]
         command += ["--open", opens] if opens else []
         command += ["--uri", self.uri, "--log-format", "%(levelname)s %(message)s", *flags]
@@ -101,8 +102,8 @@ class Watched:
 
     @property
     def log(self) -> str:
-        """All that was written so far."""
-        return self._log.read_text(errors="replace")
+        """All that this process has written so far."""
+        return self._log.read_bytes()[self._others :].decode(errors="replace")
 
     @property
     def trouble(self) -> list[str]:
