@@ -218,7 +218,7 @@ def snapped(model: Scripted, hypothesis: Hypothesis, *names: str) -> str:
     return TOKENIZER.decode(snapper(None, [1], "en", hypothesis).tokens).strip()
 
 
-LIKELY = {"zorba": -0.3, "lamb": -0.3, "zorbo": -0.4, "lamp": -0.4}
+LIKELY = {"zorba": -1.0, "lamb": -1.0, "zorbo": -1.1, "lamp": -1.1}
 """What was written is in doubt, and the name is hardly less likely."""
 
 

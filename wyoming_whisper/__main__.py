@@ -46,6 +46,8 @@ _SERVING = (
     "http_allow",
     "http_names",
     "http_text",
+    "hass_api",
+    "hass_token",
 )
 _COMMON = ("options", "debug", "log_format")
 _MODELS = ("data_dir", "download_dir", "local_files_only", *_COMMON)
@@ -190,6 +192,7 @@ def _recogniser(
         yield ask
         return
     from .backends import open_transcriber
+    from .names import NameIndex
     from .speech import span_options, transcribe_speech
     from .text import text_style
     from .transcriber import TranscribeOptions
@@ -197,7 +200,8 @@ def _recogniser(
 
     vad, spans, style = SileroVad(), span_options(settings), text_style(settings)
     with contextlib.closing(open_transcriber(settings)) as transcriber:
-        options = TranscribeOptions(language=language)
+        home = NameIndex(settings.names) if settings.bias_names else None
+        options = TranscribeOptions(language=language, home=home)
         yield lambda samples: transcribe_speech(samples, transcriber, options, vad, spans, style)
 
 

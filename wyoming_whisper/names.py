@@ -42,13 +42,13 @@ MIN_REST_LOGPROB = -0.35
 MAX_GAP = 25.0
 
 # Fitted by `benchmarks.names --fit` on other names, voices and sentences than it measures with.
-BIAS = -6.65
-PER_SIMILARITY = 4.15
-PER_CONTEXT = 4.18
-PER_REST = 5.83
-PER_DOUBT = -2.17
+BIAS = -6.64
+PER_SIMILARITY = 4.14
+PER_CONTEXT = 4.2
+PER_REST = 5.8
+PER_DOUBT = -2.15
 LEAST_DOUBT = -1.0  # what is less likely says no more
-MIN_EVIDENCE = 0.56
+MIN_EVIDENCE = 0.98
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ class NameIndex:
         self._known = set(kept)
         self._letters = [name.replace(" ", "") for name in kept]
         self._sounds = [sound(name) for name in kept]
+        if kept:
+            list(self._alike(["now"]))  # imports what comparing needs, before somebody waits
 
     def __len__(self) -> int:
         return len(self.names)
@@ -122,6 +124,7 @@ class NameIndex:
         if not self.names or not texts or len(texts[0].split()) > MAX_WORDS:
             return []
         best = _Text(texts[0])
+        spoken = self._spoken(best)
         common = COMMON_WORDS.get(language or "", frozenset())
         spans: dict[str, list[tuple[_Text, int, int]]] = {}
         for text in dict.fromkeys(texts):
@@ -134,7 +137,7 @@ class NameIndex:
         for similarity, span, number in self._alike(list(spans)):
             for other, start, end in spans[span]:
                 candidate = self._candidate(best, other, start, end, number, similarity)
-                if candidate is not None:
+                if candidate is not None and not _loses(best, candidate, spoken):
                     found.setdefault(fold(candidate.text), candidate)
             if len(found) >= MAX_CANDIDATES:
                 break
@@ -179,7 +182,7 @@ class NameIndex:
         if last - first > max(len(words), end - start) + MAX_EXTRA_WORDS:
             return None
         heard = " ".join(best.folded[first:last])
-        if not heard or any(f" {known} " in f" {heard} " for known in self._spoken(best)):
+        if not heard:
             return None
         return Candidate(
             text=other.with_name(self.names[number], start, end),
@@ -194,6 +197,12 @@ class NameIndex:
         """Return the names that are in the text as they are: they were heard well."""
         spans = (" ".join(text.folded[start:end]) for start, end in text.spans())
         return [span for span in spans if span in self._known]
+
+
+def _loses(best: _Text, candidate: Candidate, spoken: Iterable[str]) -> bool:
+    """Whether a name that was heard well would be replaced."""
+    heard = f" {' '.join(best.folded[slice(*candidate.replaced)])} "
+    return any(f" {name} " in heard for name in spoken)
 
 
 class Snapper:
@@ -353,7 +362,9 @@ COMMON_WORDS = {
         "start stop make what what's status state lock unlock dim percent and for from with by "
         "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty "
         "sixty seventy eighty ninety hundred zero how many much do does i you me we he she they "
-        "this that there all now can could would play pause next minutes seconds degrees"
+        "this that there all now can could would play pause resume skip next previous add remove "
+        "cancel show tell increase decrease raise lower volume brightness temperature color colour "
+        "timer minutes seconds hours degrees"
     ),
     "de": _words(
         "der die das den dem ein eine einen im in ist sind an aus auf zu ab mach mache machen "
