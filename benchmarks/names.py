@@ -278,7 +278,7 @@ def summary(results: Sequence[Heard], names: Sequence[str]) -> str:
                 report.percent(len(heard) - named, len(heard)),
             ]
             empty = report.percent(sum(not written for written in texts), len(heard))
-            rows.append([kind, what, str(len(heard)), *cells, empty])
+            rows.append([kind.replace("name", "invented"), what, str(len(heard)), *cells, empty])
     tables = [
         report.table(["names", "transcribed", "number", "right", "name wrong", "empty"], rows)
     ]
