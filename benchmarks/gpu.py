@@ -140,6 +140,8 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
+    from wyoming_whisper.models import suppressed_begin
+
     with selftest.open_reference(path) as reference:
         tokenizer = reference.tokenizer
         cases = selftest.make_cases(reference.inference.n_mels, tokenizer, context)
@@ -156,7 +158,7 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
         "name": name,
         "ctranslate2": f"{selftest.versions()['ctranslate2']} on {cpu_name()}",
         "tokens": asdict(tokens),
-        "suppressed_begin": selftest.suppressed_begin(path),
+        "suppressed_begin": suppressed_begin(path),
         "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],
         "heard": [asdict(h) for h in heard],
     }

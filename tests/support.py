@@ -111,6 +111,22 @@ class FakeTranscriber:
         self.closed = True
 
 
+@dataclass
+class SteppingTranscriber(FakeTranscriber):
+    """Comes to its checkpoint again and again, for as long as nobody stops it."""
+
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        self.started.set()
+        try:
+            while not self.ended.wait(0.001):
+                options.checkpoint()
+        finally:
+            self.ended.set()
+        raise AssertionError("it was to be broken off")
+
+
 @contextlib.asynccontextmanager
 async def run_server(
     tmp_path: Path,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +21,13 @@ from tests.support import (
     Client,
     FakeTranscriber,
     LoudnessVad,
+    SteppingTranscriber,
     connected,
     run_server,
 )
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError, TranscribeError
 from wyoming_whisper.settings import Settings
-from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from wyoming_whisper.transcriber import Transcriber
 
 DESCRIBE = Describe().event()
 
@@ -671,22 +670,6 @@ async def test_far_too_many_connections_are_cut_unheard(
 
 
 # -- who leaves ----------------------------------------------------------------------------
-
-
-@dataclass
-class SteppingTranscriber(FakeTranscriber):
-    """Works for ever, but comes to its checkpoint."""
-
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        self.started.set()
-        try:
-            while not self.ended.wait(0.001):
-                options.checkpoint()
-        finally:
-            self.ended.set()
-        raise AssertionError("it was to be broken off")
 
 
 @pytest.mark.parametrize("deadline", [0, 1])

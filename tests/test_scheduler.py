@@ -6,14 +6,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
 from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.scheduler import Job, Scheduler
-from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from wyoming_whisper.transcriber import TranscribeOptions, Transcriber
 
 OPTIONS = TranscribeOptions(language="en")
 
@@ -81,22 +80,6 @@ def test_what_was_cancelled_is_not_kept() -> None:
         fake.gate.set()
         text(running)
     assert len(fake.requests) == 1
-
-
-@dataclass
-class SteppingTranscriber(FakeTranscriber):
-    """Comes to its checkpoint again and again, for as long as nobody stops it."""
-
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        self.started.set()
-        try:
-            while not self.ended.wait(0.001):
-                options.checkpoint()
-        finally:
-            self.ended.set()
-        raise AssertionError("it was to be broken off")
 
 
 def test_what_nobody_waits_for_is_broken_off() -> None:

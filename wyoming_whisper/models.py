@@ -539,6 +539,12 @@ def is_multilingual(path: Path) -> bool:
     return _tells_language(read_vocabulary(path))
 
 
+def suppressed_begin(path: Path) -> list[int]:
+    """Return the tokens that never come first in what the model in `path` writes."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return [int(token) for token in config.get("suppress_ids_begin", ())]
+
+
 def _tells_language(tokens: list[str]) -> bool:
     return len(tokens) >= MULTILINGUAL_VOCABULARY or "" in tokens
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import math
 import threading
@@ -25,7 +24,7 @@ from ..engine.cache import EngineCache, EngineKey
 from ..engine.cuda import Gpu, NoGpuError, find_gpus
 from ..engine.trt import TensorRTSession, import_tensorrt
 from ..errors import EngineBrokenError, EngineError, SettingsError, UnknownLanguageError
-from ..models import AUTO, WEIGHTS, is_multilingual, model_languages
+from ..models import AUTO, WEIGHTS, is_multilingual, model_languages, suppressed_begin
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.decoding import DecodingOptions
@@ -168,7 +167,7 @@ def open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) 
         decoding = decoding_options(settings, path, spec.beam_size)
         windows = dataclasses.replace(decoding.audio_context, multiple=FRAMES_MULTIPLE)
         transcriber = WhisperTranscriber(
-            SessionInference(session, tokenizer, _suppressed_begin(path)),
+            SessionInference(session, tokenizer, suppressed_begin(path)),
             tokenizer,
             languages,
             detectable(settings.languages, languages),
@@ -182,11 +181,6 @@ def open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) 
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, spec.beam_size)
     return transcriber
-
-
-def _suppressed_begin(path: Path) -> list[int]:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return [int(token) for token in config.get("suppress_ids_begin", ())]
 
 
 def _try_out(transcriber: Transcriber, folder: Path) -> None:

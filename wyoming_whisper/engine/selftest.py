@@ -213,6 +213,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
     CTranslate2 is gone before the engine comes: a Jetson has memory for one of them.
     """
     from ..backends.pipeline import decoding_options
+    from ..models import suppressed_begin
 
     context = decoding_options(settings, path, beam_size=1).audio_context
     _say("CTranslate2 hears the clips in float32")
@@ -409,11 +410,6 @@ def compare(
             )
         )
     return comparisons
-
-
-def suppressed_begin(path: Path) -> list[int]:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return [int(token) for token in config.get("suppress_ids_begin", ())]
 
 
 def judge(reference: Heard, heard: Heard, precision: str) -> str:
