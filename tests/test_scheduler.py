@@ -6,13 +6,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import pytest
 
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
 from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.scheduler import Job, Scheduler
-from wyoming_whisper.transcriber import TranscribeOptions, Transcriber
+from wyoming_whisper.status import Status
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 OPTIONS = TranscribeOptions(language="en")
 
@@ -176,3 +178,52 @@ def test_a_thread_that_fails_leaves_nobody_waiting(caplog: pytest.LogCaptureFixt
     with pytest.raises(TranscribeError):
         working.submit(loud(0.1), OPTIONS)
     assert working.close()
+
+
+@dataclass
+class SeveralAtOnce(FakeTranscriber):
+    """Takes as many requests at once as it says."""
+
+    at_once: int = 3
+    together: threading.Barrier = field(default_factory=lambda: threading.Barrier(3))
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        if not self.together.broken:
+            self.together.wait(TIMEOUT_SECONDS)  # passes when three are in here
+        return super().transcribe(samples, options)
+
+
+def test_a_transcriber_may_take_several_requests_at_once_and_none_is_left_behind() -> None:
+    several = SeveralAtOnce()
+    with scheduler(several) as working:
+        jobs = [working.submit(loud(0.1 * n), OPTIONS) for n in range(1, 7)]
+        assert [text(job) for job in jobs] == [f"{1600 * n} samples in en" for n in range(1, 7)]
+        assert working.running is None or working.running in jobs
+        several.together.abort()
+        several.gate.clear()
+        several.started.clear()
+        last = [working.submit(loud(0.7), OPTIONS) for _ in range(2)]
+        assert several.started.wait(TIMEOUT_SECONDS)
+        assert working.running in last  # what is looked after is the oldest
+        several.gate.set()
+        assert {text(job) for job in last} == {"11200 samples in en"}
+    assert several.closed
+
+
+def test_an_idle_transcriber_stays_while_one_of_its_threads_works() -> None:
+    several = SeveralAtOnce(at_once=2)
+    several.together.abort()
+    several.gate.clear()
+    status, unloaded = Status(), threading.Event()
+    status.on_state(lambda state: unloaded.set() if "unloaded" in state.detail else None)
+    working = Scheduler(lambda: several, idle_seconds=0.02, status=status)
+    working.start()
+    job = working.submit(loud(0.1), OPTIONS)
+    assert several.started.wait(TIMEOUT_SECONDS)
+    assert not unloaded.wait(0.2)  # ten times as long as idle ones may stay
+    assert not several.closed
+    several.gate.set()
+    assert text(job) == "1600 samples in en"
+    assert unloaded.wait(TIMEOUT_SECONDS)
+    assert several.closed
+    assert working.close(TIMEOUT_SECONDS)

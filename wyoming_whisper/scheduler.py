@@ -1,4 +1,5 @@
-"""The one queue before the Transcriber, and the only thread that touches it.
+"""The one queue before the Transcriber, and the only thread that touches it; for one that takes
+more requests at once, as many threads (transcriber.at_once).
 
 Who waits for an answer goes before work that was begun early, on the chance that speech is over.
 
@@ -8,15 +9,23 @@ model can't be had now, requests fail at once with the reason, and the thread ke
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from .errors import BusyError, ModelUnavailableError, TranscribeError, WyomingWhisperError
 from .status import Status
-from .transcriber import Abandoned, Samples, TranscribeOptions, Transcriber, Transcription
+from .transcriber import (
+    Abandoned,
+    Samples,
+    TranscribeOptions,
+    Transcriber,
+    Transcription,
+    at_once,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,7 +64,7 @@ class Job:
 
 
 class Scheduler:
-    """Runs transcriptions one after the other, in the order they came.
+    """Runs transcriptions in the order they came, as many at once as the Transcriber takes.
 
     `on_ready` is called in the scheduler's thread whenever a Transcriber has been opened. After
     `idle_seconds` without work (0: never) it is closed, and opened again when somebody speaks.
@@ -80,7 +89,7 @@ class Scheduler:
         self._max_queue = max_queue
         self._changed = threading.Condition()  # of _jobs and _closing
         self._closing = threading.Event()
-        self._running: Job | None = None
+        self._running: list[Job] = []  # the longest first
         self._unavailable: WyomingWhisperError | None = None
         # A daemon: a download or a native call in it must never keep the process alive.
         self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
@@ -114,8 +123,9 @@ class Scheduler:
 
     @property
     def running(self) -> Job | None:
-        """What the model is at now."""
-        return self._running
+        """What the model is at now; of several the one that it has been at for longest."""
+        running = self._running[:1]
+        return running[0] if running else None
 
     def wake(self) -> None:
         """Say that there will be work soon, so that an idle model can be loaded meanwhile."""
@@ -134,7 +144,7 @@ class Scheduler:
         """
         with self._changed:
             self._closing.set()
-            self._changed.notify()
+            self._changed.notify_all()
         self._wanted.set()
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
@@ -163,27 +173,63 @@ class Scheduler:
 
     def _work_until_idle(self, transcriber: Transcriber) -> None:
         """Return when it is time to close, or there was nothing to do for long."""
-        while True:
-            job = self._next()
-            if job is not None:
-                self._running = job
-                _run_job(job, transcriber)
-                self._running = None
-            # While something is built it stays: that would be lost, and begun again and again.
-            elif self._closing.is_set() or not self._status.state.building:
-                return
+        with self._helped(transcriber):
+            while True:
+                if self._work(transcriber):
+                    continue
+                # While something is built it stays: that would be lost, and begun again and again.
+                idle = not self._running and not self._status.state.building
+                if idle or self._closing.is_set():
+                    return
 
-    def _next(self) -> Job | None:
+    @contextlib.contextmanager
+    def _helped(self, transcriber: Transcriber) -> Iterator[None]:
+        """Have more threads work beside this one; at the end, wait for what they are at."""
+        done = threading.Event()
+
+        def help_out() -> None:
+            while self._work(transcriber, done) or not (done.is_set() or self._closing.is_set()):
+                pass
+
+        helpers = [
+            threading.Thread(target=help_out, name=f"transcriber-{number}", daemon=True)
+            for number in range(1, at_once(transcriber))
+        ]
+        for helper in helpers:
+            helper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            with self._changed:
+                self._changed.notify_all()
+            for helper in helpers:
+                helper.join()
+
+    def _work(self, transcriber: Transcriber, done: threading.Event | None = None) -> bool:
+        """Do what is to be done now; return whether there was anything."""
+        job = self._next(done or self._closing)
+        if job is None:
+            return False
+        _run_job(job, transcriber)
+        with self._changed:
+            self._running.remove(job)
+        return True
+
+    def _next(self, done: threading.Event) -> Job | None:
         """Return what is to be done now; None when it is time to close, or nothing came for long.
 
         A server that closes still answers those who wait for it.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closing.is_set(), self._idle_seconds)
+            self._changed.wait_for(
+                lambda: self._jobs or done.is_set() or self._closing.is_set(), self._idle_seconds
+            )
             job = min(self._jobs, key=lambda job: job.eager, default=None)  # the first of equals
             if job is None or (job.eager and self._closing.is_set()):
                 return None
             self._jobs.remove(job)
+            self._running.append(job)
             return job
 
     def _wait_until_wanted(self) -> None:

@@ -77,7 +77,7 @@ class Transcription:
 
 
 class Transcriber(Protocol):
-    """Turns samples into text. Synchronous; used from one thread."""
+    """Turns samples into text. Synchronous; used from one thread, or as many as at_once says."""
 
     languages: tuple[str, ...]
     """Whisper's codes that this model understands."""
@@ -93,6 +93,14 @@ class Transcriber(Protocol):
 
     def close(self) -> None:
         """Free the memory of the model."""
+
+
+def at_once(transcriber: Transcriber) -> int:
+    """Return how many requests it takes at once, each from a thread of its own.
+
+    One, unless it has an attribute `at_once` that says more.
+    """
+    return int(getattr(transcriber, "at_once", 1))
 
 
 def transcription_to_dict(transcription: Transcription) -> dict[str, Any]:
