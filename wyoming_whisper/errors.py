@@ -15,6 +15,7 @@ WyomingWhisperError
     ├── BusyError              there is more to do than the server may take on
     ├── DeadlineError          the answer took too long
     ├── UnknownLanguageError   Whisper, or this model, does not know it
+    ├── UpstreamError          another server that was asked has no answer
     └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
 """
 
@@ -116,6 +117,12 @@ class UnknownLanguageError(TranscribeError, ValueError):
     """A language that Whisper, or this model, does not know."""
 
     code = "unknown-language"
+
+
+class UpstreamError(TranscribeError):
+    """Another server can't be reached, fails, or answers with what is no transcript."""
+
+    code = "upstream-failed"
 
 
 class EngineError(TranscribeError):

@@ -1,0 +1,159 @@
+"""What an upstream gets of an utterance, and what of its answer is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import unicodedata
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UpstreamError
+from ..transcriber import SAMPLE_RATE, Samples, Transcription
+from ..whisper.tokenizer import language_code
+
+SAMPLE_BYTES = 2
+MIN_CHUNK_BYTES = 32 * SAMPLE_RATE // 1000 * SAMPLE_BYTES  # 32 ms, as satellites send
+MAX_CHUNK_BYTES = SAMPLE_RATE * SAMPLE_BYTES  # a second; others may bound what they read, as we do
+
+# The fastest speakers of any script stay far below; a text that is longer was not said.
+MAX_LETTERS = 200
+MAX_LETTERS_PER_SECOND = 40
+
+SHOWN_LENGTH = 80  # of a server's own words in an error
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every upstream alike."""
+
+    language: str | None
+    """Whisper's code; None detects."""
+
+    names: tuple[str, ...] = ()
+    """What the client named. The home's own names stay here."""
+
+    hops: int = 1
+    """How many servers this request will have passed, ours included."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an upstream says, unchecked."""
+
+    text: object
+    language: object = None
+
+
+class RefusedError(UpstreamError):
+    """It can't answer this request, which is no failure of it; others it can."""
+
+
+class OverloadedError(UpstreamError):
+    """It is to be asked again only after so many seconds."""
+
+    def __init__(self, message: str, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class Recording:
+    """One utterance's audio as it arrives, which each upstream reads from the beginning.
+
+    To be made in the event loop; only `add` may be called by another thread.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._chunks: list[bytes] = []  # 16-bit little-endian
+        self._n_samples = 0
+        self._news = asyncio.Event()
+        self.ended: float | None = None
+        """When the audio ended, on the loop's clock."""
+        self.speech: Samples = np.zeros(0, np.float32)
+        """What of it is speech; nothing before it has ended."""
+        self.speech_end = 0
+        """Samples up to the end of the last speech; 0 before it has ended."""
+
+    @property
+    def seconds(self) -> float:
+        return self._n_samples / SAMPLE_RATE
+
+    def add(self, samples: Samples) -> None:
+        """Take more of it, float32 mono at SAMPLE_RATE."""
+        self._chunks.append(to_pcm(samples))
+        self._n_samples += len(samples)
+        self._loop.call_soon_threadsafe(self._tell)
+
+    def finish(self, speech: Samples, speech_end: int) -> None:
+        """Say that this was all, and what of it was speech."""
+        self.speech, self.speech_end = speech, speech_end
+        self.ended = self._loop.time()
+        self._tell()
+
+    async def end(self) -> None:
+        """Return when it has ended."""
+        while self.ended is None:
+            await self._news.wait()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield all of it, as it arrives, in pieces of a length that is good to send."""
+        n_taken = 0
+        waiting = b""
+        while True:
+            news, has_ended = self._news, self.ended is not None
+            fresh = self._chunks[n_taken:]
+            n_taken += len(fresh)
+            waiting += b"".join(fresh)
+            if len(waiting) >= MIN_CHUNK_BYTES or has_ended:
+                for start in range(0, len(waiting), MAX_CHUNK_BYTES):
+                    yield waiting[start : start + MAX_CHUNK_BYTES]
+                waiting = b""
+            if has_ended:
+                return
+            if len(self._chunks) == n_taken:
+                await news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        if self.ended is None:
+            self._news = asyncio.Event()
+
+
+def to_pcm(samples: Samples) -> bytes:
+    """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
+    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+def shown(words: object) -> str:
+    """Return a server's words, which may be many and strange, for people."""
+    text = "".join(letter for letter in str(words)[:SHOWN_LENGTH] if letter.isprintable())
+    return text or "nothing"
+
+
+# -- what is believed ----------------------------------------------------------------------
+
+# "ERROR: out of memory" is what some servers send as a transcript, as if it had been said.
+_ERRORS = re.compile(r"\W*(?:\w*(?:error|exception|failure)\s*[:：]|traceback \()", re.IGNORECASE)  # noqa: RUF001
+_MARKUP = ("<", "{")
+_NO_LETTERS = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
+
+
+def believed(reply: Reply, asked: str | None, seconds: float) -> Transcription:
+    """Return the reply if it can be a transcript of `seconds` of audio. Raises UpstreamError.
+
+    No message holds its text, which may be what was said.
+    """
+    if not isinstance(reply.text, str):
+        raise UpstreamError("its transcript is no text")
+    if len(reply.text) > MAX_LETTERS + MAX_LETTERS_PER_SECOND * seconds:
+        raise UpstreamError(f"its transcript has {len(reply.text)} letters of {seconds:.1f} s")
+    text = " ".join(reply.text.split())
+    if any(unicodedata.category(letter) in _NO_LETTERS for letter in text):
+        raise UpstreamError("its transcript has characters that are no text")
+    if _ERRORS.match(text) or text.startswith(_MARKUP):
+        raise UpstreamError("its transcript is an error message, or no text at all")
+    known = language_code(reply.language) if isinstance(reply.language, str) else None
+    return Transcription(text, known or asked, seconds=seconds)

@@ -1,0 +1,87 @@
+"""Whether an upstream may be asked now: a circuit that opens when it fails.
+
+closed     it is asked
+open       it is not asked: it can't be reached, or it has failed a moment ago
+half-open  one utterance at a time is tried on it, while the next in line is asked as well
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+State = Literal["closed", "open", "half-open"]
+
+FIRST_BACKOFF_SECONDS = 2.0
+LONGEST_BACKOFF_SECONDS = 300.0
+MAX_DOUBLINGS = 10
+
+MAX_LATE = 3
+"""How often in a row another may answer first, before it counts as a failure."""
+
+
+class Circuit:
+    """What is known of one upstream. Not for several threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._reachable: bool | None = None
+        self._n_failures = 0  # of requests, in a row
+        self._n_late = 0
+        self._open_until = 0.0
+        self._trying = False
+        self.why = "it has not been asked yet"
+        """Why it is not closed; one sentence without a capital."""
+
+    @property
+    def state(self) -> State:
+        if not self._reachable:
+            return "open"
+        if not self._n_failures:
+            return "closed"
+        return "open" if self._clock() < self._open_until else "half-open"
+
+    def take_trial(self) -> bool:
+        """Return whether an utterance may be tried on it; then `succeeded`, `failed` or `untried`
+        has to be called.
+        """
+        if self.state != "half-open" or self._trying:
+            return False
+        self._trying = True
+        return True
+
+    def untried(self) -> None:
+        """A trial was broken off, which says nothing."""
+        self._trying = False
+
+    def reached(self) -> None:
+        """It has answered a question after its health."""
+        self._reachable = True
+
+    def unreachable(self, why: str) -> None:
+        """It has not."""
+        self._reachable = False
+        self.why = why
+
+    def succeeded(self) -> None:
+        """It has answered an utterance, and well."""
+        self._reachable = True
+        self._trying = False
+        self._n_failures = self._n_late = 0
+
+    def failed(self, why: str, at_least_seconds: float = 0.0) -> None:
+        """It has not answered an utterance, or with what is no answer."""
+        self._trying = False
+        self._n_late = 0
+        self.why = why
+        backoff = FIRST_BACKOFF_SECONDS * 2 ** min(self._n_failures, MAX_DOUBLINGS)
+        self._n_failures += 1
+        seconds = min(max(backoff, at_least_seconds), LONGEST_BACKOFF_SECONDS)
+        self._open_until = self._clock() + seconds
+
+    def late(self) -> None:
+        """Another has answered first."""
+        self._n_late += 1
+        if self._n_late >= MAX_LATE:
+            self.failed(f"it was too late {MAX_LATE} times in a row")

@@ -1,0 +1,184 @@
+"""An upstream that is like OpenAI's API: POST /audio/transcriptions, when the speech has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import wave
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UpstreamError
+from ..transcriber import SAMPLE_RATE, Samples
+from .config import Upstream
+from .exchange import (
+    SAMPLE_BYTES,
+    OverloadedError,
+    Recording,
+    RefusedError,
+    Reply,
+    Request,
+    to_pcm,
+)
+
+if TYPE_CHECKING:
+    import aiohttp
+
+CONNECT_SECONDS = 2.0
+KEEP_SECONDS = (
+    75.0  # longer than it is between two looks after its health: no TLS when it is hurried
+)
+MAX_BODY_BYTES = 256 * 1024
+MAX_PROMPT_LETTERS = 600  # 224 tokens are all that Whisper takes
+DEFAULT_MODEL = "whisper-1"  # OpenAI's name, which most others take for their own
+HOPS_HEADER = "X-Wyoming-Whisper-Hops"
+"""How many of our servers a request has passed."""
+
+NOT_FOUND = (404, 405, 501)  # many have no list of models
+
+
+class OpenAIUpstream:
+    """One endpoint. The key leaves in one header, and is in nothing that is shown."""
+
+    def __init__(self, upstream: Upstream, task: str) -> None:
+        self._url = upstream.url
+        self._model = upstream.model
+        self._path = "translations" if task == "translate" else "transcriptions"
+        self._headers = {"Authorization": f"Bearer {upstream.key}"} if upstream.key else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def check(self) -> tuple[str, frozenset[str]]:
+        """Return what it is; it doesn't tell its languages. Raises UpstreamError."""
+        status, headers, body = await self._ask("GET", "/models")
+        described = self._model or DEFAULT_MODEL
+        if status in NOT_FOUND:
+            return described, frozenset()
+        _raise_for(status, headers)
+        models = _json(body).get("data")
+        names = (
+            [m.get("id") for m in models if isinstance(m, dict)] if isinstance(models, list) else []
+        )
+        if self._model and names and self._model not in names:
+            raise UpstreamError(f"it has no model {self._model!r}")
+        return described, frozenset()
+
+    async def transcribe(self, recording: Recording, request: Request) -> Reply:
+        """Send it the speech, when there is no more. Raises UpstreamError."""
+        await recording.end()
+        form = self._form(await asyncio.to_thread(wav, recording.speech), request)
+        status, headers, body = await self._ask(
+            "POST",
+            f"/audio/{self._path}",
+            data=form,
+            headers={HOPS_HEADER: str(request.hops)},
+        )
+        _raise_for(status, headers)
+        answer = _json(body)
+        return Reply(answer.get("text"), answer.get("language"))
+
+    async def close(self) -> None:
+        """Close what connections are kept."""
+        if self._session:
+            await self._session.close()
+
+    def _form(self, audio: bytes, request: Request) -> aiohttp.FormData:
+        import aiohttp
+
+        form = aiohttp.FormData()
+        form.add_field("file", audio, filename="speech.wav", content_type="audio/wav")
+        form.add_field("model", self._model or DEFAULT_MODEL)
+        form.add_field("response_format", "json")
+        if request.language and self._path == "transcriptions":
+            form.add_field("language", request.language)
+        if request.names:
+            form.add_field("prompt", ", ".join(request.names)[:MAX_PROMPT_LETTERS])
+        return form
+
+    async def _ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, **how: Any
+    ) -> tuple[int, Any, bytes]:
+        """Return status, headers and body. Raises UpstreamError."""
+        import aiohttp
+
+        try:
+            async with self._opened().request(
+                method,
+                self._url + path,
+                headers={**self._headers, **(headers or {})},
+                allow_redirects=False,  # a key is for the one who was named
+                **how,
+            ) as response:
+                return response.status, response.headers, await _body(response)
+        except aiohttp.ClientConnectorError as error:
+            reason = error.os_error.strerror or "no connection"
+            raise UpstreamError(f"it can't be reached ({reason})") from None
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
+            # Not the error's own words: they may quote headers.
+            raise UpstreamError(f"it can't be talked to ({type(error).__name__})") from None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+            connector = aiohttp.TCPConnector(keepalive_timeout=KEEP_SECONDS)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+
+def wav(samples: Samples) -> bytes:
+    """Return a WAV file of 16-bit samples."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(SAMPLE_BYTES)
+        out.setframerate(SAMPLE_RATE)
+        out.writeframes(to_pcm(samples))
+    return file.getvalue()
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Return a body that is no longer than an answer can be. Raises UpstreamError."""
+    body = bytearray()
+    async for part in response.content.iter_chunked(16 * 1024):
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise UpstreamError(f"its answer is longer than {MAX_BODY_BYTES // 1024} KiB")
+    return bytes(body)
+
+
+def _raise_for(status: int, headers: Any) -> None:
+    if status == 200:
+        return
+    if status in (401, 403):
+        raise UpstreamError(f"it does not accept the key (HTTP {status})")
+    if status in (429, 503):
+        raise OverloadedError(
+            f"it has too much to do, or the key's quota is used up (HTTP {status})",
+            _seconds(headers.get("Retry-After")),
+        )
+    if status in (413, 415, 422):
+        raise RefusedError(f"it does not take this request (HTTP {status})")
+    raise UpstreamError(f"it answered with HTTP {status}")
+
+
+def _seconds(text: object) -> float:
+    """Return what Retry-After says in seconds; a date is passed over."""
+    try:
+        seconds = float(str(text))
+    except ValueError:
+        return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise UpstreamError("its answer is not JSON") from None
+    if not isinstance(answer, dict):
+        raise UpstreamError("its answer is no JSON object")
+    return answer

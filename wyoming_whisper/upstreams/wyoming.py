@@ -1,0 +1,181 @@
+"""An upstream that speaks Wyoming: it hears the audio while it is spoken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from wyoming.asr import Transcribe, Transcript
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.error import Error
+from wyoming.event import Event, async_write_event
+from wyoming.info import Describe, Info
+
+from ..errors import ProtocolError, UpstreamError
+from ..transcriber import SAMPLE_RATE
+from ..whisper.tokenizer import language_code
+from ..wire import MAX_HEADER_BYTES, read_event
+from .config import Upstream
+from .exchange import (
+    SAMPLE_BYTES,
+    OverloadedError,
+    Recording,
+    RefusedError,
+    Reply,
+    Request,
+    shown,
+)
+
+_LOGGER = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 2.0
+MAX_EVENTS = 512
+"""Before the one that is waited for: partial transcripts, or a server that never stops talking."""
+
+HOPS = "wyoming-whisper-hops"
+"""Key in a request's context: how many of our servers it has passed."""
+
+
+class WyomingUpstream:
+    """One server; every question has a connection of its own, as Home Assistant's have."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._parts = urlsplit(upstream.url)
+
+    async def check(self) -> tuple[str, frozenset[str]]:
+        """Return what it is, and its languages. Raises UpstreamError."""
+        async with self._connected() as (reader, writer):
+            await _send(writer, Describe().event())
+            event = await _receive(reader, "info")
+        try:
+            return _described(Info.from_event(event))
+        except (AttributeError, KeyError, TypeError, ValueError):  # what wyoming raises
+            raise UpstreamError("its answer to describe can't be understood") from None
+
+    async def transcribe(self, recording: Recording, request: Request) -> Reply:
+        """Have it hear the recording as it grows. Raises UpstreamError."""
+        sent = _Sent()
+        async with self._connected() as (reader, writer):
+            sending = asyncio.create_task(self._speak(writer, recording, request, sent))
+            try:
+                event = await _receive(reader, "transcript")
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+        try:
+            transcript = Transcript.from_event(event)
+        except KeyError:
+            raise UpstreamError("its transcript has no text") from None
+        heard = sent.n_bytes // SAMPLE_BYTES
+        await recording.end()
+        if heard < recording.speech_end:
+            raise UpstreamError("it answered before everything was said")
+        return Reply(transcript.text, transcript.language)
+
+    async def close(self) -> None:
+        """Nothing is kept between questions."""
+
+    async def _speak(
+        self, writer: asyncio.StreamWriter, recording: Recording, request: Request, sent: _Sent
+    ) -> None:
+        with contextlib.suppress(OSError):  # who reads is told
+            names = list(request.names) or None
+            context = {HOPS: request.hops}
+            await _send(
+                writer,
+                Transcribe(
+                    self._upstream.model, request.language, context, transcript_names=names
+                ).event(),
+            )
+            await _send(writer, AudioStart(SAMPLE_RATE, SAMPLE_BYTES, 1).event())
+            async for audio in recording.chunks():
+                await _send(writer, AudioChunk(SAMPLE_RATE, SAMPLE_BYTES, 1, audio).event())
+                sent.n_bytes += len(audio)
+            await _send(writer, AudioStop().event())
+
+    @contextlib.asynccontextmanager
+    async def _connected(
+        self,
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        connecting = asyncio.ensure_future(self._connect())
+        try:
+            # Not wait_for: before Python 3.12 it may swallow a cancellation.
+            await asyncio.wait({connecting}, timeout=CONNECT_SECONDS)
+            if not connecting.done():
+                raise UpstreamError(f"it took no connection within {CONNECT_SECONDS:g} s")
+            yield connecting.result()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UpstreamError(f"it can't be reached ({reason})") from None
+        finally:
+            connecting.cancel()
+            if connecting.done() and not connecting.cancelled() and not connecting.exception():
+                _hang_up(connecting.result()[1])
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._parts.scheme == "unix":
+            return await asyncio.open_unix_connection(self._parts.path, limit=MAX_HEADER_BYTES)
+        return await asyncio.open_connection(
+            self._parts.hostname, self._parts.port, limit=MAX_HEADER_BYTES
+        )
+
+
+@dataclass
+class _Sent:
+    n_bytes: int = 0
+
+
+def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close; what it has not read by now it need not read any more."""
+    if writer.transport.get_write_buffer_size():
+        writer.transport.abort()
+    else:
+        writer.close()
+
+
+async def _send(writer: asyncio.StreamWriter, event: Event) -> None:
+    await async_write_event(event, writer)
+
+
+async def _receive(reader: asyncio.StreamReader, wanted: str) -> Event:
+    """Return the next event of the type `wanted`; others are passed over. Raises UpstreamError."""
+    try:
+        for _ in range(MAX_EVENTS):
+            event = await read_event(reader)
+            if event is None:
+                raise UpstreamError("it closed the connection without an answer")
+            if event.type == wanted:
+                return event
+            if Error.is_type(event.type):
+                raise _failure(event)
+    except ProtocolError as error:
+        raise UpstreamError(f"it sent what is not Wyoming: {error}") from None
+    raise UpstreamError(f"it sent {MAX_EVENTS} events, and none was an answer")
+
+
+def _failure(event: Event) -> UpstreamError:
+    code = event.data.get("code")
+    _LOGGER.debug(
+        "an upstream's error: %s", shown(event.data.get("text"))
+    )  # may hold what was said
+    if code == "unknown-language":
+        return RefusedError("it does not know the language")
+    if code == "busy":
+        return OverloadedError("it has too much to do")
+    return UpstreamError(f"it answered with an error ({shown(code)})")
+
+
+def _described(info: Info) -> tuple[str, frozenset[str]]:
+    """Return what it is and its languages, none when it doesn't say. Raises UpstreamError."""
+    models: list[Any] = [m for p in info.asr if p.installed for m in p.models if m.installed]
+    if not models:
+        raise UpstreamError("it has no model for speech-to-text")
+    tags = [tag for model in models for tag in model.languages]
+    codes = frozenset(code for code in map(language_code, tags) if code)
+    return shown(models[0].description or models[0].name), codes
