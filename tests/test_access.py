@@ -60,7 +60,7 @@ async def test_a_peer_that_is_not_allowed_is_told_so(
         return event.type, event.data.get("code", "")
 
     assert await answer() == ("pong", "")  # this machine
-    monkeypatch.setattr("wyoming_whisper.server._tune", lambda *_: "198.51.100.7")
+    monkeypatch.setattr("wyoming_whisper.connections._tune", lambda *_: "198.51.100.7")
     assert await answer() == ("error", "access-denied")
     assert await answer() == ("error", "access-denied")
     assert caplog.text.count("198.51.100.7 is not among those in --allow") == 1

@@ -67,7 +67,7 @@ async def answered(tmp_path: Path) -> None:
 
 async def alone(server: Server) -> None:
     """Wait until no connection is left, and check that their tasks are gone with them."""
-    while server._handlers:  # noqa: ASYNC110 - nobody tells
+    while server.connections:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.01)
     names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
     assert not [name for name in names if name.startswith("Handler")], names

@@ -18,6 +18,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.settings": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.__main__": ("numpy", "wyoming.", *RUNTIMES, *HUB),
     "wyoming_whisper.transcriber": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.connections": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.handler": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.server": ("wyoming_whisper.backends", "zeroconf", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.web.app": ("wyoming_whisper.backends", "wyoming_whisper.server", *RUNTIMES),

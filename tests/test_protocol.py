@@ -563,8 +563,8 @@ async def test_a_client_that_reads_nothing_is_let_go(
     async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "socket", limit=1)
         writer.write(b'{"type":"describe"}\n' * 20_000)
-        await until(lambda: bool(server._handlers))
-        await until(lambda: not server._handlers)
+        await until(lambda: bool(server.connections))
+        await until(lambda: not server.connections)
         writer.close()
         del reader
 
@@ -652,13 +652,13 @@ async def test_hundreds_of_silent_connections_leave_room_to_speak(tmp_path: Path
             assert (await client.transcript()).text == "1600 samples in en"
         for _, writer in silent:
             writer.close()
-        await until(lambda: not server._handlers)
+        await until(lambda: not server.connections)
 
 
 async def test_far_too_many_connections_are_cut_unheard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.server.MAX_UNSETTLED", 0)
+    monkeypatch.setattr("wyoming_whisper.connections.MAX_UNSETTLED", 0)
     async with (
         run_server(tmp_path, lambda _: FakeTranscriber(), max_connections=1),
         Client(tmp_path) as first,
@@ -714,6 +714,6 @@ async def test_connections_leave_no_task_behind(tmp_path: Path) -> None:
                     for event in events:
                         await client.send(event)
                     await asyncio.sleep(pause)
-        await until(lambda: not (asyncio.all_tasks() - before or server._handlers))
+        await until(lambda: not (asyncio.all_tasks() - before or server.connections))
         assert server.limits.free_samples == free
         assert server._scheduler._jobs == []

@@ -39,6 +39,8 @@ LINGER_SECONDS = 1.0  # for a client to notice an error before its connection is
 WRITE_SECONDS = 10.0  # for a client to take what it asked for
 SHOWN_LENGTH = 50  # of a peer's words in an error
 DISCARD_BYTES = 64 * 1024
+EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
+EVENTS_AT_ONCE = 100  # for those who have asked for nothing yet
 
 
 class Service(Workshop, Protocol):
@@ -91,8 +93,9 @@ class Handler:
         self._request = Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None
         self._overlong = False  # what comes until the next utterance is the rest of the last one
-        self.last_event = time.monotonic()
-        """When the client last sent a whole event, or connected."""
+        self.since = self.last_event = time.monotonic()
+        """When the client connected; when it last sent a whole event, or connected."""
+        self._pace = 0.0  # when as many events have come as may
         self._asked = self._request  # what the utterance was begun with
         self._waiting: asyncio.Queue[tuple[Utterance, Request] | None] = asyncio.Queue(
             MAX_WAITING_UTTERANCES
@@ -170,10 +173,16 @@ class Handler:
             branch = self._branches.get(event.type)
             if branch is None:
                 _LOGGER.debug("ignoring an event of type %s", _shown(event.type))
-                continue
-            await branch(event)
+            else:
+                await branch(event)
             # What is buffered comes without waiting: let the other connections have their turn.
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if AudioChunk.is_type(event.type) else self._too_soon())
+
+    def _too_soon(self) -> float:
+        """Return for how many seconds nothing more is read of who sends more than anybody needs."""
+        now = time.monotonic()
+        self._pace = max(self._pace, now) + 1 / EVENTS_A_SECOND
+        return max(0.0, self._pace - now - EVENTS_AT_ONCE / EVENTS_A_SECOND)
 
     async def _answer(self) -> None:
         while (item := await self._waiting.get()) is not None:

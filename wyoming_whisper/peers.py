@@ -13,6 +13,8 @@ MAX_REMEMBERED = 256
 QUIET_SECONDS = 60.0
 """After a line about a peer, further ones of it are only counted."""
 
+IPV6_NETWORK_BITS = 64
+
 
 class Allowed:
     """The addresses that may connect: all where none are named, this machine always."""
@@ -24,9 +26,21 @@ class Allowed:
         """Whether an IP address may; None is a unix socket or a pipe, which the system guards."""
         if not self._networks or address is None:
             return True
-        found = ipaddress.ip_address(address.partition("%")[0])
-        found = getattr(found, "ipv4_mapped", None) or found
+        found = _parsed(address)
         return found.is_loopback or any(found in network for network in self._networks)
+
+
+def neighbourhood(address: str) -> str:
+    """Return what all addresses of one IPv6 network share; its machines give themselves many."""
+    found = _parsed(address)
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(ipaddress.ip_network((found, IPV6_NETWORK_BITS), strict=False))
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 class PeerLog:

@@ -14,7 +14,6 @@ import signal
 import socket
 import stat
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -26,8 +25,9 @@ from urllib.parse import urlsplit
 from wyoming.event import Event
 
 from . import __version__
+from .connections import TAKEN_A_TURN, Connections, listen_for_many
 from .discovery import Announcement
-from .errors import AccessError, BusyError, ModelBrokenError, ModelUnavailableError, SettingsError
+from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
 from .household import HomeNames
 from .info import make_info, what_runs
@@ -50,13 +50,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# Those beyond --max-connections are judged after this: who has something to say has begun by then.
-SETTLE_SECONDS = 0.1
-MAX_UNSETTLED = 512  # more than that are not even heard
-SPEAKER_SECONDS = 5.0  # silent for so long, who began to speak is as idle as others
-
 WATCH_SECONDS = 1.0  # how often the model is looked after
-KEEPALIVE_SECONDS = 60  # of silence; then who has lost its power is found out
 
 OpenTranscriber = Callable[["Settings"], Transcriber]
 
@@ -115,7 +109,6 @@ class Server:
         self.peer_log = PeerLog(_LOGGER)
         self.hangs = False
         """Whether the model was given up: only a new process can be better."""
-        self._allowed = Allowed(settings.allow)
         self.vad: Vad | None = None
         self._loading_vad: asyncio.Task[Vad] | None = None
         self._scheduler = Scheduler(
@@ -125,7 +118,7 @@ class Server:
             self.status,
             settings.max_queue,
         )
-        self._handlers: dict[Handler, asyncio.Task[None]] = {}
+        self.connections = Connections(self, Allowed(settings.allow), settings.max_connections)
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -190,7 +183,7 @@ class Server:
             watching = asyncio.create_task(self._watch())
             await self._stopping.wait()
             watching.cancel()
-            await self._drain()
+            await self.connections.drain(self._settings.drain_seconds)
         ended = await asyncio.to_thread(self._scheduler.close)
         if self._failure:
             raise self._failure
@@ -225,7 +218,11 @@ class Server:
         everywhere = host in ("", "::")  # asyncio would take "::" for IPv6 alone
         try:
             server = await asyncio.start_server(
-                self._connected, None if everywhere else host, port, limit=MAX_HEADER_BYTES
+                self.connections.take,
+                None if everywhere else host,
+                port,
+                limit=MAX_HEADER_BYTES,
+                backlog=TAKEN_A_TURN,
             )
         except PermissionError as error:
             raise SettingsError(
@@ -233,6 +230,7 @@ class Server:
             ) from error
         except (OSError, OverflowError) as error:
             raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
+        listen_for_many(server)
         for listener in server.sockets:
             _LOGGER.info("listening at %s port %d", *listener.getsockname()[:2])
         return server
@@ -241,10 +239,11 @@ class Server:
         try:
             bound = _bound_socket(path, self._settings.socket_mode)
             server = await asyncio.start_unix_server(
-                self._connected, sock=bound, limit=MAX_HEADER_BYTES
+                self.connections.take, sock=bound, limit=MAX_HEADER_BYTES, backlog=TAKEN_A_TURN
             )
         except OSError as error:
             raise SettingsError(f"can't listen at {self._settings.uri}: {error}") from error
+        listen_for_many(server)
         _LOGGER.info("listening at %s", path)
         return server
 
@@ -255,7 +254,7 @@ class Server:
         except ValueError as error:
             raise SettingsError("stdio:// needs pipes as standard input and output") from error
         handler = Handler(self, reader, writer, "stdin", finish_after_eof=True)
-        self._track(handler).add_done_callback(lambda _: self._stopping.set())
+        self.connections.track(handler).add_done_callback(lambda _: self._stopping.set())
 
     def _announcement(self, server: asyncio.Server) -> Announcement | SupervisorDiscovery | None:
         """Return how Home Assistant is told: in one way only, or it shows the server twice."""
@@ -276,61 +275,6 @@ class Server:
             "model": Path(model).name if Path(model).is_absolute() else model,
             "backend": self.status.state.backend or self._settings.backend,
         }
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._handlers) >= self._settings.max_connections + MAX_UNSETTLED:
-            self.peer_log.warn("everybody", "far too many connections: the newest are cut")
-            writer.transport.abort()
-            return
-        address = _tune(writer.get_extra_info("socket"), writer.get_extra_info("peername"))
-        handler = Handler(self, reader, writer, address or "a unix socket")
-        self._track(handler)
-        if address not in self._allowed:
-            handler.refuse(AccessError(f"{address} is not among those in --allow"))
-        elif len(self._handlers) > self._settings.max_connections:
-            await asyncio.sleep(SETTLE_SECONDS)
-            self._make_room(handler)
-
-    def _make_room(self, newest: Handler) -> None:
-        """Where there are too many, close who was silent for longest; if nobody, the newest."""
-        there = [handler for handler in self._handlers if not handler.is_refused]
-        if len(there) <= self._settings.max_connections:
-            return
-        too_long_ago = time.monotonic() - SPEAKER_SECONDS
-        idle = [
-            handler
-            for handler in there
-            if not handler.is_busy or (not handler.is_waiting and handler.last_event < too_long_ago)
-        ]
-        min(idle, key=lambda handler: handler.last_event, default=newest).refuse(
-            BusyError(
-                f"there are more than {self._settings.max_connections} connections, which is all "
-                "that --max-connections allows"
-            )
-        )
-
-    def _track(self, handler: Handler) -> asyncio.Task[None]:
-        task = asyncio.create_task(handler.run())
-        self._handlers[handler] = task
-
-        def forget(done: asyncio.Task[None]) -> None:
-            del self._handlers[handler]
-            if not done.cancelled() and (error := done.exception()):
-                _LOGGER.error("a connection ended badly", exc_info=error)
-
-        task.add_done_callback(forget)
-        return task
-
-    async def _drain(self) -> None:
-        """Let what is being spoken or transcribed finish, for a while; then cut."""
-        tasks = list(self._handlers.values())
-        for handler in list(self._handlers):
-            handler.drain()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     # The model.
 
@@ -393,18 +337,6 @@ def _expected_languages(settings: Settings) -> tuple[str, ...]:
         with contextlib.suppress(ModelUnavailableError, ModelBrokenError):
             path = find_model(settings.model, settings)
     return model_languages(settings.model, path)
-
-
-def _tune(connection: socket.socket | None, peer: object) -> str | None:
-    """Set up a TCP connection and return the address of its peer; None for a unix socket."""
-    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    with contextlib.suppress(OSError):  # the peer has gone already
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
-    return str(peer[0]) if isinstance(peer, tuple) else "0.0.0.0"  # noqa: S104  (gone: nobody)
 
 
 def _bound_socket(path: Path, mode: str | None) -> socket.socket:

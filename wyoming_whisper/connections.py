@@ -1,0 +1,154 @@
+"""All connections that are there: taken a few at a time, judged where there are too many.
+
+Nobody can make the event loop's turn long: neither by opening hundreds of connections at once, nor
+by having hundreds refused. No address is banned, nor slowed down: Home Assistant, its satellites
+and what misbehaves may well share one (Docker's bridge, a proxy), and a ban would be the attack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from .errors import AccessError, BusyError
+from .handler import Handler, Service
+from .peers import Allowed, neighbourhood
+
+_LOGGER = logging.getLogger(__name__)
+
+# Taking a connection and refusing one each cost half a millisecond. Who speaks meanwhile waits for
+# a turn of the event loop or two.
+TAKEN_A_TURN = 4
+REFUSED_A_TURN = 4
+MAX_UNTAKEN = 512  # wait in the kernel for their turn
+
+# Those beyond --max-connections are judged after this: who has something to say has begun by then.
+SETTLE_SECONDS = 0.1
+MAX_UNSETTLED = 512  # more than that are not even heard
+SPEAKER_SECONDS = 5.0  # silent for so long, who began to speak is as idle as others
+
+KEEPALIVE_SECONDS = 60  # of silence; then who has lost its power is found out
+
+
+class Connections:
+    """Every connection has a Handler, whose task is watched until it ends."""
+
+    def __init__(self, service: Service, allowed: Allowed, max_connections: int) -> None:
+        self._service = service
+        self._allowed = allowed
+        self._max = max_connections
+        self._tasks: dict[Handler, asyncio.Task[None]] = {}
+        self._origins: dict[Handler, str] = {}
+        self._judging: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve who has connected, or tell why not."""
+        if len(self._tasks) >= self._max + MAX_UNSETTLED:
+            self._service.peer_log.warn("everybody", "far too many connections: the newest are cut")
+            writer.transport.abort()
+            return
+        address = _tune(writer.get_extra_info("socket"), writer.get_extra_info("peername"))
+        handler = Handler(self._service, reader, writer, address or "a unix socket")
+        self.track(handler, neighbourhood(address) if address else "")
+        if address not in self._allowed:
+            handler.refuse(AccessError(f"{address} is not among those in --allow"))
+        elif len(self._tasks) > self._max and self._judging is None:
+            self._judging = asyncio.create_task(self._judge())
+
+    def track(self, handler: Handler, origin: str = "") -> asyncio.Task[None]:
+        """Run a Handler; what it fails of is logged."""
+        task = asyncio.create_task(handler.run())
+        self._tasks[handler] = task
+        self._origins[handler] = origin
+
+        def forget(done: asyncio.Task[None]) -> None:
+            del self._tasks[handler]
+            del self._origins[handler]
+            if not done.cancelled() and (error := done.exception()):
+                _LOGGER.error("a connection ended badly", exc_info=error)
+
+        task.add_done_callback(forget)
+        return task
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is being spoken or transcribed finish, for a while; then cut."""
+        tasks = list(self._tasks.values())
+        for handler in list(self._tasks):
+            handler.drain()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._judging:
+            self._judging.cancel()
+
+    async def _judge(self) -> None:
+        """As long as there are too many, refuse some in every turn of the event loop."""
+        try:
+            await asyncio.sleep(SETTLE_SECONDS)
+            while (n_too_many := sum(1 for _ in self._there()) - self._max) > 0:
+                refused = self._least_missed(min(n_too_many, REFUSED_A_TURN))
+                for handler in refused:
+                    handler.refuse(
+                        BusyError(
+                            f"there are more than {self._max} connections, which is all that "
+                            "--max-connections allows"
+                        )
+                    )
+                await asyncio.sleep(0 if refused else SETTLE_SECONDS / 4)
+        finally:
+            self._judging = None
+
+    def _there(self) -> Iterator[Handler]:
+        return (handler for handler in self._tasks if not handler.is_refused)
+
+    def _least_missed(self, count: int) -> list[Handler]:
+        """Return the settled who were silent for longest; where all speak, the newest.
+
+        Of those, first who comes from where most come from.
+        """
+        now = time.monotonic()
+        settled = [handler for handler in self._there() if handler.since <= now - SETTLE_SECONDS]
+        idle = [
+            handler
+            for handler in settled
+            if not handler.is_busy
+            or (not handler.is_waiting and handler.last_event < now - SPEAKER_SECONDS)
+        ]
+        n_from = Counter(self._origins[one] for one in self._there())
+        if idle:
+            return heapq.nsmallest(
+                count, idle, key=lambda one: (-n_from[self._origins[one]], one.last_event)
+            )
+        return heapq.nlargest(
+            count, settled, key=lambda one: (n_from[self._origins[one]], one.since)
+        )
+
+
+def listen_for_many(server: asyncio.Server) -> None:
+    """Let many wait in the kernel. asyncio uses one number for that and for TAKEN_A_TURN."""
+    for listener in server.sockets:
+        with listener.dup() as same:
+            same.listen(MAX_UNTAKEN)
+
+
+def _tune(connection: socket.socket | None, peer: object) -> str | None:
+    """Set up a TCP connection and return the address of its peer; None for a unix socket."""
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    with contextlib.suppress(OSError):  # the peer has gone already
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+    return str(peer[0]) if isinstance(peer, tuple) else "0.0.0.0"  # noqa: S104  (gone: nobody)
