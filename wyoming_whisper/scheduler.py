@@ -90,6 +90,7 @@ class Scheduler:
         self._changed = threading.Condition()  # of _jobs and _closing
         self._closing = threading.Event()
         self._running: list[Job] = []  # the longest first
+        self._spare: Job | None = None
         self._unavailable: WyomingWhisperError | None = None
         # A daemon: a download or a native call in it must never keep the process alive.
         self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
@@ -109,12 +110,30 @@ class Scheduler:
         with self._changed:
             if self._unavailable is not None:
                 raise self._unavailable
+            if self._spare is not None:
+                self._spare.cancel()
             n_waiting = sum(eager or not waiting.eager for waiting in self._jobs)
             if n_waiting >= self._max_queue:
                 raise BusyError(
                     f"{n_waiting} requests wait already, which is all that --max-queue allows; "
                     "try again in a moment"
                 )
+            self._jobs.append(job)
+            self._changed.notify()
+        job.future.add_done_callback(lambda _: self._forget(job))
+        self._wanted.set()
+        return job
+
+    def spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
+        """Begin work that can be done without; None where any other waits or is under way.
+
+        Whatever is submitted meanwhile ends it, at its next checkpoint.
+        """
+        job = Job(samples, options, eager=True)
+        with self._changed:
+            if self._unavailable is not None or self._jobs or self._running:
+                return None
+            self._spare = job
             self._jobs.append(job)
             self._changed.notify()
         job.future.add_done_callback(lambda _: self._forget(job))
@@ -134,6 +153,8 @@ class Scheduler:
     def _forget(self, job: Job) -> None:
         """Make room where a job waited: it was cancelled."""
         with self._changed:
+            if job is self._spare:
+                self._spare = None
             if job in self._jobs:
                 self._jobs.remove(job)
 

@@ -52,9 +52,9 @@ def finished(
 
 # What ends sentences and their parts in the scripts that Whisper writes, and dashes, which stand
 # where somebody broke off. Not the hyphen and the apostrophe, which are letters of words.
-_MARKS = ".,;:!?…‥;·。．、，！？；：｡､؟،؛۔।॥։።፣፤፥፧၊။។៕—–―"
+MARKS = ".,;:!?…‥;·。．、，！？；：｡､؟،؛۔।॥։።፣፤፥፧၊။។៕—–―"
 _OPENING = "¿¡"
-_QUOTES = "“”„‟«»‹›「」『』〝〞〟"  # letters of no word
+QUOTES = "“”„‟«»‹›「」『』〝〞〟"  # letters of no word
 
 # Scripts without blanks: a comma between words keeps a sentence from matching, a blank doesn't.
 _CJK = r"\u3040-\u30ff\u3400-\u9fff"
@@ -64,7 +64,7 @@ _INITIALS = re.compile(r"(?:(?<!\w)[^\W\d_]\.){2,}\Z")  # "8 p.m.", "A.C."
 _QUOTED = re.compile(r'(?<!\w)"([^"]*)"(?!\w)')
 _SINGLE_QUOTED = re.compile(r"(?<!\w)[‘‚]([^‘’‚]+)[’‘](?!\w)")
 _SINGLE_QUOTES = re.compile(r"\A(?:'(.*)'|‘(.*)’)\Z")
-_START = re.compile(rf'\A(?:[{re.escape(_OPENING)}"]|[{re.escape(_MARKS)}](?!\d)|[->]+\s)+\s*')
+_START = re.compile(rf'\A(?:[{re.escape(_OPENING)}"]|[{re.escape(MARKS)}](?!\d)|[->]+\s)+\s*')
 
 
 def tidy(text: str, style: TextStyle, language: str | None = None) -> str:
@@ -84,7 +84,7 @@ def without_punctuation(text: str) -> str:
     """
     text = _COMMA.sub(" ", text)
     text = _SINGLE_QUOTED.sub(r"\1", _QUOTED.sub(r"\1", text))
-    text = text.translate(dict.fromkeys(map(ord, _QUOTES + _OPENING)))
+    text = text.translate(dict.fromkeys(map(ord, QUOTES + _OPENING)))
     before = ""
     while text != before:  # marks may stand inside quotes, or around them
         before = text
@@ -100,7 +100,7 @@ def _without_end(text: str) -> str:
     text = text.rstrip()
     if text.endswith('"') and not text[:-1][-1:].isdigit():  # 55" are inches
         return text[:-1]
-    if text[-1:] in tuple(_MARKS) and not _INITIALS.search(text):
+    if text[-1:] in tuple(MARKS) and not _INITIALS.search(text):
         return text[:-1]
     return text
 
