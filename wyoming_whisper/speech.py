@@ -52,6 +52,7 @@ class Speech:
         self._n_samples = 0
         self._n_frames = 0
         self._n_voiced = 0  # frames
+        self._n_sure = 0
         self._last_speech = -1  # the last frame that was not clearly silent, once speech began
         self.last_voiced = -1
         """The last frame that was clearly speech; -1 as long as there is none."""
@@ -81,8 +82,17 @@ class Speech:
         """Whether speech has been followed by enough silence for its end to be known."""
         if self._last_speech < 0:
             return False
-        silence = self._n_samples - (self._last_speech + 1) * FRAME_SAMPLES
-        return silence >= self._options.pad_after_seconds * SAMPLE_RATE
+        return self._n_silent >= self._options.pad_after_seconds * SAMPLE_RATE
+
+    @property
+    def silence_seconds(self) -> float:
+        """How much silence came after the last speech."""
+        return self._n_silent / SAMPLE_RATE
+
+    @property
+    def is_spoken(self) -> bool:
+        """Whether there is evidence that anybody speaks: without it `spans` finds nothing."""
+        return self._n_sure >= self._options.min_sure_frames
 
     def spans(self) -> list[Span]:
         """Return where speech is in what was heard so far; nowhere is an empty list."""
@@ -93,6 +103,10 @@ class Speech:
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return cut(self._parts[0], spans)
+
+    @property
+    def _n_silent(self) -> int:
+        return self._n_samples - (self._last_speech + 1) * FRAME_SAMPLES
 
     def _hear(self, probabilities: Samples) -> None:
         if not len(probabilities):
@@ -108,6 +122,7 @@ class Speech:
             self.last_voiced = self._n_frames + int(voiced[-1])
         self._n_frames += len(probabilities)
         self._n_voiced += len(voiced)
+        self._n_sure += int(np.count_nonzero(probabilities >= self._options.sure))
 
 
 def transcribe_speech(

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .endpointing import Endpointer
 from .errors import BusyError, DeadlineError, WyomingWhisperError
 from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
 from .scheduler import Job
@@ -119,16 +120,28 @@ class Workshop(Protocol):
 
 
 class Utterance:
-    """Between audio-start and audio-stop; then `transcription` is awaited, or `drop` called."""
+    """Between audio-start and audio-stop; then `transcription` is awaited, or `drop` called.
 
-    def __init__(self, workshop: Workshop, options: TranscribeOptions) -> None:
+    With an `endpointer` it may end before, which `is_over` says.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        options: TranscribeOptions,
+        endpointer: Endpointer | None = None,
+    ) -> None:
         self._workshop = workshop
         self._options = options
+        self._endpointer = endpointer
+        self._hear_samples = FRAME_SAMPLES if endpointer else HEAR_SAMPLES
         self._pcm = PcmStream()
         self._unheard: list[Samples] = []  # what came before the VAD was loaded
         self._speech: Speech | None = None
         self.is_full = False
         """Whether it is as long as one may be: more of it is not to be added."""
+        self.is_over = False
+        """Whether its speaker has finished, says the endpointer."""
         self._n_samples = 0
         self._n_unheard = 0
         self._held = _Held(workshop.limits)
@@ -153,10 +166,10 @@ class Utterance:
         self.is_full = fitting is not chunk or len(samples) == n_left
         self._unheard.append(samples)
         self._n_unheard += len(samples)
-        if self._workshop.vad is not None and self._n_unheard >= HEAR_SAMPLES:
+        if self._workshop.vad is not None and self._n_unheard >= self._hear_samples:
             speech = self._hear(self._workshop.vad)
-            if self._workshop.eager and not self._is_ahead:
-                self._early.follow(speech)
+            if not self._is_ahead:
+                self._follow(speech)
 
     async def transcription(self) -> Transcription:
         """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
@@ -224,6 +237,14 @@ class Utterance:
         self._n_unheard = 0
         return self._speech
 
+    def _follow(self, speech: Speech) -> None:
+        """Do what can be done before the audio has ended."""
+        if self._workshop.eager:
+            self._early.follow(speech)
+        if self._endpointer and (end := self._endpointer.hear(speech, self._early.draft)):
+            _LOGGER.debug("the command ends after %.2f s: %s", self.seconds, end)
+            self.is_over = True
+
     @property
     def _is_ahead(self) -> bool:
         return self.seconds - (time.monotonic() - self._began) > MAX_AHEAD_SECONDS
@@ -239,6 +260,14 @@ class _EarlyWork:
         self._spans: list[Span] = []
         self._voiced = -1  # where speech stood when work was last begun
         self._n_jobs = 0
+
+    @property
+    def draft(self) -> Transcription | None:
+        """What was said up to the pause that there is now, once that is known."""
+        job = self._job
+        if job is None or not job.future.done() or job.future.cancelled():
+            return None
+        return None if job.future.exception() else job.future.result()
 
     def follow(self, speech: Speech) -> None:
         """Begin when speech pauses; drop what was begun when it goes on."""

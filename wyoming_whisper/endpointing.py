@@ -1,0 +1,325 @@
+"""When a spoken command has ended, if this server is to decide it. The policy alone.
+
+Its clock is the audio: the same audio and the same drafts give the same end, however fast they
+come. A draft is what early work made of the speech so far (`utterance.py`); `auto` reads from it
+whether the command sounds finished, and waits for as long as that makes worth while.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from .transcriber import Transcription
+
+End = Literal["pause", "no speech", "too long"]
+"""Why a command is over: its speaker has paused, nobody has spoken, it has to end some time."""
+
+Ending = Literal["complete", "unsure", "dangling"]
+"""How a text ends: as a command does, so that nobody knows, where no sentence ends."""
+
+# How long `auto` waits in silence, in seconds. Of 120 orders spoken to a coffee machine one has a
+# pause inside that is longer than the first of these, none has one of the second; after the third
+# people who look for a word have mostly found it (docs/benchmarks.md, End of speech).
+COMPLETE_SECONDS = 0.4
+UNSURE_SECONDS = 0.7
+DANGLING_SECONDS = 1.5
+
+# Less speech than this is hardly a command: the end of the wake word, a cough, a short "no". It
+# ends, but never sooner than a hesitation does.
+MIN_SPEECH_SECONDS = 0.3
+
+# Who paused once and went on will pause again for about as long.
+HESITATION_FACTOR = 1.5
+MIN_PAUSE_SECONDS = 0.2  # shorter ones are within words
+
+# A draft this likely, per token, was heard well. home-en withholds what is below -0.32.
+CONFIDENT_AVG_LOGPROB = -0.3
+
+# What a request's vad_sensitivity makes of all waits. The ratios are those of Home Assistant's own
+# settings (0.25, 0.7, 1.25 s), and so is the shortest of them all.
+SENSITIVITIES: Mapping[str, float] = {
+    "aggressive": 0.25 / 0.7,
+    "default": 1.0,
+    "relaxed": 1.25 / 0.7,
+}
+MIN_WAIT_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """What the user wants of the end of speech."""
+
+    seconds: float | None = None
+    """The wait in silence; None is `auto`."""
+
+    no_speech_seconds: float = 8.0
+    """Without speech until then, there is none."""
+
+    max_command_seconds: float = 15.0
+    """From the first word; a television does not pause."""
+
+
+class Hearing(Protocol):
+    """What has been heard so far (`speech.Speech`); seconds."""
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def voiced_seconds(self) -> float: ...
+
+    @property
+    def silence_seconds(self) -> float:
+        """What came after the last speech."""
+
+    @property
+    def is_spoken(self) -> bool:
+        """Whether anybody has spoken, beyond doubt."""
+
+
+class Endpointer:
+    """Follows one command, and tells its end once."""
+
+    def __init__(self, options: EndpointOptions, sensitivity: str = "default") -> None:
+        self._options = options
+        self._factor = SENSITIVITIES[sensitivity]
+        self._began: float | None = None  # where speech began
+        self._silence = 0.0  # as it was when it was last looked at
+        self._longest_pause = 0.0  # after which speech went on
+        self._draft: Transcription | None = None
+        self._previous = ""  # the draft of before the last pause
+
+    def hear(self, hearing: Hearing, draft: Transcription | None) -> End | None:
+        """Return why the command has ended, None as long as it has not.
+
+        To be called whenever more was heard; `draft` is of all the speech there is, or None.
+        """
+        if not hearing.is_spoken:
+            late = hearing.seconds >= self._options.no_speech_seconds
+            return "no speech" if late else None
+        if self._began is None:
+            self._began = hearing.seconds - hearing.voiced_seconds
+        if hearing.silence_seconds < self._silence:
+            self._go_on()
+        self._silence, self._draft = hearing.silence_seconds, draft
+        if self._silence >= self.wait_seconds(hearing.voiced_seconds):
+            return "pause"
+        if hearing.seconds - self._began >= self._options.max_command_seconds:
+            return "too long"
+        return None
+
+    def wait_seconds(self, voiced_seconds: float) -> float:
+        """Return how much silence ends the command, by what is known now."""
+        seconds = self._options.seconds
+        if seconds is None:
+            seconds = max(self._auto_seconds(), self._hesitation_seconds())
+        if voiced_seconds < MIN_SPEECH_SECONDS:
+            seconds = max(seconds, DANGLING_SECONDS)
+        return max(seconds * self._factor, min(seconds, MIN_WAIT_SECONDS))
+
+    def _auto_seconds(self) -> float:
+        if self._draft is None:
+            return UNSURE_SECONDS
+        return _WAITS[ending(self._draft, self._previous)]
+
+    def _hesitation_seconds(self) -> float:
+        return min(HESITATION_FACTOR * self._longest_pause, DANGLING_SECONDS)
+
+    def _go_on(self) -> None:
+        """Speech has resumed."""
+        if self._silence >= MIN_PAUSE_SECONDS:
+            self._longest_pause = max(self._longest_pause, self._silence)
+        if self._draft is not None:
+            self._previous = self._draft.text
+
+
+_WAITS: Mapping[Ending, float] = {
+    "complete": COMPLETE_SECONDS,
+    "unsure": UNSURE_SECONDS,
+    "dangling": DANGLING_SECONDS,
+}
+
+# -- how a text ends -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What tells a finished command from a beginning of one, in one language; casefolded words."""
+
+    dangling: frozenset[str]
+    """No command ends with these: articles, prepositions, what people say while they think."""
+
+    open_ended: frozenset[str] = frozenset()
+    """After these often comes one more word, as a unit does after a number."""
+
+    verbs: Mapping[str, frozenset[str]] | None = None
+    """Verbs that begin commands but are none, each with the words of which one has to follow; with
+    an empty set anything may."""
+
+
+def ending(draft: Transcription, previous: str = "") -> Ending:
+    """Return how the draft of a command ends; `previous` is its draft before it went on.
+
+    In a language without a Grammar nothing is complete: nobody here could say so.
+    """
+    words = _words(draft.text)
+    if not words:  # something was said that the model won't write, or nothing at all
+        return "unsure" if draft.rejected else "dangling"
+    grammar = GRAMMARS.get(draft.language or "")
+    if _TRAILS_OFF.search(draft.text) or (grammar and _dangles(words, grammar)):
+        return "dangling"
+    if (
+        grammar is None
+        or draft.rejected
+        or draft.avg_logprob < CONFIDENT_AVG_LOGPROB
+        or not _agree(_words(previous), words)
+        or not _is_whole(words, grammar)
+    ):
+        return "unsure"
+    return "complete"
+
+
+_TRAILS_OFF = re.compile(r"(?:…|\.\.|[,、،‐–—-])\s*\Z")  # noqa: RUF001  (dashes)
+_WORD = re.compile(r"\w+(?:['’]\w+)*")  # noqa: RUF001  (both apostrophes)
+
+
+def _words(text: str) -> list[str]:
+    return [word.replace("’", "'") for word in _WORD.findall(text.casefold())]  # noqa: RUF001
+
+
+def _dangles(words: list[str], grammar: Grammar) -> bool:
+    """Whether more has to come: after these words, or after a verb and its particle alone."""
+    if words[-1] in grammar.dangling:
+        return True
+    needed = (grammar.verbs or {}).get(words[0])
+    return needed is not None and len(words) <= 2 and (len(words) == 1 or words[1] in needed)
+
+
+def _is_whole(words: list[str], grammar: Grammar) -> bool:
+    """Whether nothing seems to be missing."""
+    if len(words) < 2 or words[-1] in grammar.open_ended or words[-1].isdigit():
+        return False
+    needed = (grammar.verbs or {}).get(words[0])
+    return not needed or not needed.isdisjoint(words[1:])
+
+
+def _agree(before: list[str], now: list[str]) -> bool:
+    """Whether a draft goes on as the one before it began; its last word may have been cut."""
+    return now[: max(0, len(before) - 1)] == before[:-1]
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Particles that close a command ("turn it on", "mach das Licht aus") are missing on purpose, and so
+# is whatever may end one now and then.
+
+_EN_VALUE = _set("to at for as minute minutes hour hours second seconds")
+_DE_PARTICLES = _set(
+    "an aus ein auf zu ab um heller dunkler wärmer kälter lauter leiser höher niedriger runter "
+    "hoch rauf"
+)
+_NL_PARTICLES = _set("aan uit op open dicht harder zachter lager hoger in")
+
+GRAMMARS: Mapping[str, Grammar] = {
+    "de": Grammar(
+        _set(
+            "der die den dem des eine einen einem einer eines mein meine meinen meinem meiner dein "
+            "deine unser unsere unseren unserem unserer im in ins am für von vom mit bei beim zum "
+            "zur über unter neben zwischen und oder aber wenn dass ob ist sind war wird werden wie "
+            "wo äh ähm öh hm"
+        ),
+        _set("null eins zwei drei vier fünf sechs sieben acht neun zehn zwanzig dreißig hundert"),
+        {
+            **dict.fromkeys(("schalte", "schalt", "mach", "mache", "dreh", "drehe"), _DE_PARTICLES),
+            **dict.fromkeys(("stelle", "stell", "setze"), _DE_PARTICLES | _set("für in")),
+        },
+    ),
+    "en": Grammar(
+        _set(
+            "a an the my your our his her their in at to for from of with by into onto and or but "
+            "than then if when while until because is are was were will can could would should "
+            "what's where's who's how's uh um er erm hmm"
+        ),
+        _set(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+            "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
+            "eighty ninety hundred half"
+        ),
+        {
+            **dict.fromkeys(("set", "change"), _EN_VALUE),
+            **dict.fromkeys(("turn", "switch"), _set("on off up down to")),
+            **dict.fromkeys(("add", "put"), _set("to on in")),
+            **dict.fromkeys(("remove", "delete"), _set("from off on")),
+        },
+    ),
+    "es": Grammar(
+        _set(
+            "el la los las un una unos unas mi mis tu tus su sus nuestro nuestra de del a al en "
+            "con por para sin y o u e pero que cuando eh em"
+        ),
+        _set("uno dos tres cuatro cinco seis siete ocho nueve diez veinte treinta cien"),
+        {
+            **dict.fromkeys(("pon", "ajusta", "cambia", "sube", "baja"), _set("a al en por")),
+            **dict.fromkeys(("enciende", "apaga", "abre", "cierra"), frozenset()),
+        },
+    ),
+    "fr": Grammar(
+        _set(
+            "le la les l un une des du de d au aux à dans sur sous pour par avec sans et ou mais "
+            "mon ma mes ton ta tes notre nos votre vos son sa ses que quand est quel quelle euh"
+        ),
+        _set("deux trois quatre cinq six sept huit neuf dix vingt trente cent"),
+        {
+            **dict.fromkeys(("mets", "règle", "baisse", "monte"), _set("à au en de sur")),
+            **dict.fromkeys(("allume", "éteins", "ouvre", "ferme"), frozenset()),
+        },
+    ),
+    "it": Grammar(
+        _set(
+            "il lo gli un uno una di del dello della dei degli delle da dal dalla in nel nella nei "
+            "nelle con per a al allo alla ai agli alle sul sulla e ed o ma mio mia miei mie "
+            "che quando è ehm"
+        ),
+        _set("due tre quattro cinque sei sette otto nove dieci venti trenta cento"),
+        {
+            **dict.fromkeys(("imposta", "metti", "regola"), _set("a al su per in")),
+            **dict.fromkeys(("accendi", "spegni", "apri", "chiudi"), frozenset()),
+        },
+    ),
+    "nl": Grammar(
+        _set(
+            "de het een mijn jouw ons onze van met voor bij naar om en of maar als dat is zijn "
+            "wordt eh uhm"
+        ),
+        _set("twee drie vier vijf zes zeven acht negen tien twintig dertig honderd"),
+        dict.fromkeys(("zet", "doe", "schakel", "maak"), _NL_PARTICLES),
+    ),
+    "pl": Grammar(
+        _set(
+            "w we na do z ze od dla po przy pod nad i oraz lub albo ale mój moja moje czy jest "
+            "że żeby eee yyy"
+        ),
+        _set("dwa trzy cztery pięć sześć siedem osiem dziewięć dziesięć dwadzieścia sto"),
+        {
+            "ustaw": _set("na w do"),
+            **dict.fromkeys(("włącz", "wyłącz", "otwórz", "zamknij"), frozenset()),
+        },
+    ),
+    "pt": Grammar(
+        _set(
+            "o a os as um uma uns umas de do da dos das em no na nos nas com por para ao à e ou "
+            "mas meu minha meus minhas seu sua que quando é hã"
+        ),
+        _set("dois duas três quatro cinco seis sete oito nove dez vinte trinta cem"),
+        {
+            **dict.fromkeys(("defina", "ajuste", "coloca", "coloque"), _set("para em a no na")),
+            **dict.fromkeys(("acende", "acenda", "apaga", "apague"), frozenset()),
+        },
+    ),
+}
+"""By Whisper's codes: the languages in which the end of a command can be told."""
