@@ -57,6 +57,7 @@ NOT_ASKED = {
     "stt_library": "there is one",
     "device": "there is no GPU in an add-on",
     "strict_backend": "the same",
+    "ray_address": "a cluster is not one house's",
     "max_cache_size": "the same: it is of engines",
     "log_format": "the Supervisor's log has its own",
     "hass_api": "the Supervisor leads there",

@@ -55,6 +55,7 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.engine.checkpoint": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.dims": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.graphs": (
         "wyoming.",
         "asyncio",
@@ -78,6 +79,30 @@ MUST_NOT_LOAD = {
     ),
     "wyoming_whisper.backends.pipeline": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
     "wyoming_whisper.backends.faster_whisper": ("wyoming.", "wyoming_whisper.server", *RUNTIMES),
+    "wyoming_whisper.backends.ray": (
+        "wyoming.",
+        "asyncio",
+        "wyoming_whisper.server",
+        "ray",
+        *RUNTIMES,
+        *HUB,
+    ),
+    "wyoming_whisper.cluster.replica": (
+        "wyoming.",
+        "wyoming_whisper.server",
+        "ray",
+        *RUNTIMES,
+        *HUB,
+    ),
+    "wyoming_whisper.cluster.commands": (
+        "wyoming.",
+        "asyncio",
+        "numpy",
+        "wyoming_whisper.server",
+        "ray",
+        *RUNTIMES,
+        *HUB,
+    ),
     "wyoming_whisper.backends.tensorrt": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
 }
 

@@ -125,7 +125,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["transcrib", "a.wav"], "'transcrib' is not a command; did you mean transcribe?"),
         (
             ["xyzzy"],
-            "'xyzzy' is not a command; there are serve, transcribe, models, engine, health",
+            "'xyzzy' is not a command; there are serve, transcribe, models, engine, ray, health",
         ),
         (["transcribe"], "the following arguments are required: FILE"),
         (["transcribe", "a.wav", "--timeout", "0"], "--timeout: '0' is not a number of seconds"),

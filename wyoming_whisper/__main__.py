@@ -1,4 +1,4 @@
-"""The commands: serve (the default), transcribe, models, engine, health.
+"""The commands: serve (the default), transcribe, models, engine, ray, health.
 
 What a command needs is imported when it runs, so that --help and mistakes are answered at once.
 stdout carries a command's answer, or the protocol with stdio://; everything else goes to stderr.
@@ -103,6 +103,7 @@ commands:
                                see and manage the models on this machine
   engine build|list|remove|export|selftest
                                TensorRT engines, for NVIDIA GPUs
+  ray deploy|status|remove     replicas on many machines
   health                       ask a running server whether it works
 
 wyoming-whisper COMMAND --help tells more about each. serve takes the flags below."""
@@ -355,11 +356,21 @@ def _engine(argv: Sequence[str]) -> int:
     return run(argv, _start_logging)
 
 
+# -- ray -----------------------------------------------------------------------------------
+
+
+def _ray(argv: Sequence[str]) -> int:
+    from .cluster.commands import run
+
+    return run(argv, _start_logging)
+
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": _serve,
     "transcribe": _transcribe,
     "models": _models,
     "engine": _engine,
+    "ray": _ray,
     "health": _health,
 }
 

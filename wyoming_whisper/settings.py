@@ -532,8 +532,15 @@ class Settings:
         "auto",
         SPEED,
         "what runs the model; auto is tensorrt where an NVIDIA GPU and TensorRT are there, else "
-        "faster-whisper",
-        choices=("auto", "faster-whisper", "tensorrt"),
+        "faster-whisper; ray is replicas on other machines (docs/scaling.md)",
+        choices=("auto", "faster-whisper", "tensorrt", "ray"),
+    )
+    ray_address: str = _option(
+        "auto",
+        SPEED,
+        "the Ray cluster of --backend ray: HOST:PORT of its first machine; auto is the one that "
+        "this machine is in",
+        metavar="ADDRESS",
     )
     strict_backend: bool = _flag(
         SPEED, "end with an error where --backend tensorrt is not possible, rather than use the CPU"

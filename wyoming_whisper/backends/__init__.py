@@ -25,6 +25,12 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
     not there is built, in the background.
     Raises SettingsError, or ModelError: ModelUnavailableError is worth another try later.
     """
+    if settings.backend == "ray":
+        from .ray import open_ray
+
+        if status:
+            status.update(backend="ray", why="it was asked for")
+        return open_ray(settings)
     from ..models import AUTO, ensure_model
 
     runtime, why = choose_backend(settings)

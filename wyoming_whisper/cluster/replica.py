@@ -1,0 +1,148 @@
+"""One replica: a Transcriber and its queue, as Ray Serve runs it. Knows nothing of Wyoming."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__
+from ..backends.ray import About
+from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
+from ..scheduler import Job, Scheduler
+from ..settings import Settings, settings_from
+from ..status import Status
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+
+if TYPE_CHECKING:
+    from ..names import NameIndex
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_QUEUE = 256
+"""Requests that wait in a replica; each front end has at most AT_ONCE in flight."""
+
+HOME_SECONDS = 1.0
+"""How long a request waits for the names of its home; then it goes on without them."""
+
+MAX_HOMES = 8
+"""Name indexes kept: one per front end, and those that have just changed."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the Scheduler has opened."""
+
+    languages: tuple[str, ...]
+    description: str
+
+
+class Replica:
+    """The deployment's class; Ray Serve makes one per replica, each in a process of its own.
+
+    Raises ModelError or SettingsError when the model can't be had; Ray tries again a few times.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings = on_this_node(settings)
+        self._opened: Opened | None = None
+        self._homes: OrderedDict[str, NameIndex] = OrderedDict()
+        self._watched: tuple[Job | None, float] = (None, 0.0)
+        status = Status()
+        self._scheduler = Scheduler(
+            partial(_open, settings, status),
+            self._on_ready,
+            settings.idle_unload,
+            status,
+            MAX_QUEUE,
+        )
+        self._scheduler.start()
+        self._scheduler.opened.result()
+
+    def about(self) -> About:
+        """Return what runs here."""
+        opened = self._opened
+        assert opened is not None  # noqa: S101 - the constructor has waited for it
+        return About(__version__, opened.languages, opened.description)
+
+    async def transcribe(
+        self, options: TranscribeOptions, home: Sequence[Any], *chunks: Samples
+    ) -> Transcription | WyomingWhisperError:
+        """Return what was said in the chunks, or what a user is to be told instead.
+
+        `home` holds a reference to the names of the home, or nothing. Cancelled, the work ends.
+        """
+        if home:
+            options = replace(options, home=await self._names(home[0]))
+        try:
+            job = self._scheduler.submit(np.concatenate(chunks), options)
+        except WyomingWhisperError as error:
+            return error
+        try:
+            return await asyncio.wrap_future(job.future)
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+        except WyomingWhisperError as error:
+            return error
+        except Exception as error:
+            _LOGGER.exception("a request failed")
+            return TranscribeError(f"the model failed: {error!r}")
+
+    def check_health(self) -> None:
+        """Raise where the model hangs. Ray Serve asks regularly, and replaces who raises."""
+        running = self._scheduler.running
+        if running is None or running is not self._watched[0]:
+            self._watched = (running, time.monotonic())
+        limit = 2 * self._settings.deadline
+        if limit and time.monotonic() - self._watched[1] > limit:
+            raise RuntimeError(f"the model has been at one request for {limit} s: it hangs")
+
+    def _on_ready(self, transcriber: Transcriber) -> None:
+        self._opened = Opened(transcriber.languages, transcriber.description)
+
+    async def _names(self, reference: Any) -> NameIndex | None:
+        """Return the names behind the reference; None where they can't be had in time."""
+        key = reference.hex()
+        if key not in self._homes:
+            try:
+                self._homes[key] = await asyncio.wait_for(_value(reference), HOME_SECONDS)
+            except Exception as error:
+                _LOGGER.warning("transcribing without the names of the home: %r", error)
+                return None
+        self._homes.move_to_end(key)
+        while len(self._homes) > MAX_HOMES:
+            self._homes.popitem(last=False)
+        return self._homes.get(key)
+
+
+async def _value(reference: Any) -> NameIndex:
+    names: NameIndex = await reference
+    return names
+
+
+def _open(settings: Settings, status: Status) -> Transcriber:
+    from ..backends import open_transcriber
+
+    try:
+        return open_transcriber(settings, status)
+    except ModelUnavailableError as error:  # the Scheduler would try again, and nobody know why
+        raise ModelError(str(error)) from error
+
+
+def on_this_node(settings: Settings) -> Settings:
+    """Return settings that came from elsewhere with what this machine's environment says.
+
+    Models and engines are in this node's folders, where none was named; tokens never travel.
+    """
+    here = settings_from({}, os.environ)
+    folders = settings.data_dir or here.data_dir
+    return replace(settings, data_dir=folders, hf_token=here.hf_token)
