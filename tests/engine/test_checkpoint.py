@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wyoming_whisper.engine import checkpoint, graphs
+from wyoming_whisper.engine import checkpoint
+from wyoming_whisper.engine.dims import dims_of
 from wyoming_whisper.errors import ModelBrokenError
 
 from .conftest import Size, random_spec, save_random
@@ -180,7 +181,7 @@ def read_all(path: Path) -> int:
         except ModelBrokenError as error:
             assert str(path) in str(error)  # noqa: PT017 - some are refused, others are not
             refused += 1
-    graphs.dims_of(found)
+    dims_of(found)
     return refused
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
-from wyoming_whisper.engine.graphs import Dims
+from wyoming_whisper.engine.dims import Dims, decoder_shapes, dims_of, encoder_shapes
 from wyoming_whisper.engine.session import OnnxSession
 from wyoming_whisper.errors import ModelBrokenError
 
@@ -44,7 +44,7 @@ OFFICIAL = {
 
 def empty(dims: Dims) -> Checkpoint:
     """A checkpoint of these dimensions that takes no memory: all weights are the same zero."""
-    shapes = graphs._encoder_shapes(dims) | graphs._decoder_shapes(dims)
+    shapes = encoder_shapes(dims) | decoder_shapes(dims)
     variables = {name: np.broadcast_to(np.float16(0), shape) for name, shape in shapes.items()}
     del variables["decoder/projection/weight"]
     aliases = {"decoder/projection/weight": "decoder/embeddings/weight"}
@@ -69,7 +69,7 @@ def shapes(values: Any) -> dict[str, tuple[int, tuple[int | str, ...]]]:
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_dimensions_are_openais(name: str) -> None:
-    assert graphs.dims_of(empty(OFFICIAL[name])) == OFFICIAL[name]
+    assert dims_of(empty(OFFICIAL[name])) == OFFICIAL[name]
 
 
 def test_in_float16_weights_lie_beside_the_graphs_from_medium_on() -> None:
@@ -220,7 +220,7 @@ def test_integer_weights_are_multiplied_out(models: Models, tmp_path: Path) -> N
     mel = noise(80, 200)
     found = transcribe(OnnxSession(tmp_path / "graphs", 1), mel, [1, 2, 3], [], 1)[2]
     expected = transcribe(models.session("tied"), mel, [1, 2, 3], [], 1)[2]
-    assert graphs.dims_of(int8) == graphs.dims_of(exact)
+    assert dims_of(int8) == dims_of(exact)
     difference = np.abs(found - expected).max()
     assert 0 < difference < expected.std()
 
@@ -248,14 +248,14 @@ def test_other_weights_are_refused(
     else:
         variables[name] = np.broadcast_to(np.float16(0), change)
     with pytest.raises(ModelBrokenError) as caught:
-        graphs.dims_of(dataclasses.replace(model, variables=variables))
+        dims_of(dataclasses.replace(model, variables=variables))
     assert complaint in str(caught.value)
 
 
 def test_other_models_are_refused() -> None:
     model = empty(OFFICIAL["tiny"])
     with pytest.raises(ModelBrokenError, match="'TransformerSpec'"):
-        graphs.dims_of(dataclasses.replace(model, name="TransformerSpec"))
+        dims_of(dataclasses.replace(model, name="TransformerSpec"))
     heads = {**model.variables, "decoder/num_heads": np.array(12, np.int16)}
     with pytest.raises(ModelBrokenError, match="heads of the decoder are not 64 wide"):
-        graphs.dims_of(dataclasses.replace(model, variables=heads))
+        dims_of(dataclasses.replace(model, variables=heads))

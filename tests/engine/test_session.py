@@ -14,6 +14,7 @@ from benchmarks import widen
 from tests.support import AUDIO, Clip, clips
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import checkpoint, graphs
+from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.session import IMPOSSIBLE, MAX_PREFILL_TOKENS, OnnxSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.models import BUNDLED_FOLDER
@@ -142,7 +143,7 @@ def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     widen.widen(BUNDLED_FOLDER, widen.SIZES["tiny"], tmp_path / "tiny", "float16")
     weights = checkpoint.read(tmp_path / "tiny" / "model.bin")
     dims = graphs.write_graphs(weights, tmp_path / "graphs", "float32")
-    assert dims == graphs.Dims(80, 1500, 384, 6, 4, 51865, 448, 384, 6, 4)
+    assert dims == Dims(80, 1500, 384, 6, 4, 51865, 448, 384, 6, 4)
     session = OnnxSession(tmp_path / "graphs", threads=1)
     model = ctranslate2.models.Whisper(str(tmp_path / "tiny"), compute_type="float32")
     mel, prompt = speech(clips("clean")[0]), [641, 642, 644, 648]

@@ -37,7 +37,8 @@ from .session import MAX_PREFILL_TOKENS
 from .trt import import_tensorrt, tensorrt_log
 
 if TYPE_CHECKING:
-    from .graphs import Dims, Precision
+    from .dims import Dims
+    from .graphs import Precision
 
 _LOGGER = logging.getLogger(__name__)
 

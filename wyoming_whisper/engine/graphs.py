@@ -11,7 +11,6 @@ their opset-17 form; int32 inputs and outputs, as TensorRT 8 knows no int64.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,20 +21,24 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ..errors import ModelBrokenError
 from .checkpoint import Checkpoint
-
-SPECIFICATION = "WhisperSpec"  # what CTranslate2 calls it
+from .dims import (
+    CONV_WIDTH,
+    EMBEDDINGS,
+    HEAD_WIDTH,
+    PROJECTION,
+    Dims,
+    Shape,
+    decoder_shapes,
+    dims_of,
+    encoder_shapes,
+)
 
 OPSET = 17
 IR_VERSION = 8
-HEAD_WIDTH = 64  # in every Whisper
 SCALE = HEAD_WIDTH**-0.5  # of the queries; a power of two, so folding it into weights is exact
-CONV_WIDTH = 3
 HIDDEN = -1e4  # added to the scores of slots ahead: exp of it is 0, and float16 holds it
 LAYER_NORM_EPSILON = 1e-5
-EMBEDDINGS = "decoder/embeddings/weight"
-PROJECTION = "decoder/projection/weight"
 CROSS_KEY_VALUE = "/attention/linear_1/"
 
 MAX_MODEL_BYTES = 500_000_000
@@ -48,137 +51,6 @@ Progress = Callable[[float], None]
 """Told the share that is done, up to 1.0."""
 
 Array = npt.NDArray[np.generic]
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Dims:
-    """openai/whisper's ModelDimensions."""
-
-    n_mels: int
-    n_audio_ctx: int
-    n_audio_state: int
-    n_audio_head: int
-    n_audio_layer: int
-    n_vocab: int
-    n_text_ctx: int
-    n_text_state: int
-    n_text_head: int
-    n_text_layer: int
-
-
-def dims_of(checkpoint: Checkpoint) -> Dims:
-    """Return a checkpoint's dimensions; every weight of the graphs has been found to fit them.
-
-    Raises ModelBrokenError for anything but a Whisper.
-    """
-    if checkpoint.name != SPECIFICATION:
-        raise ModelBrokenError(
-            f"{checkpoint.path} is no Whisper model: it calls itself {checkpoint.name!r}"
-        )
-    shapes = {
-        name: checkpoint[name].shape
-        for name in (
-            "encoder/conv1/weight",
-            "encoder/position_encodings/encodings",
-            "decoder/position_encodings/encodings",
-            EMBEDDINGS,
-        )
-    }
-    if [len(shape) for shape in shapes.values()] != [3, 2, 2, 2]:
-        raise ModelBrokenError(
-            f"{checkpoint.path} is no Whisper model: its weights have odd shapes"
-        )
-    (width, n_mels, _), (n_audio_ctx, _), (n_text_ctx, _), (n_vocab, _) = shapes.values()
-    dims = Dims(
-        n_mels=n_mels,
-        n_audio_ctx=n_audio_ctx,
-        n_audio_state=width,
-        n_audio_head=width // HEAD_WIDTH,
-        n_audio_layer=_layers(checkpoint, "encoder"),
-        n_vocab=n_vocab,
-        n_text_ctx=n_text_ctx,
-        n_text_state=width,
-        n_text_head=width // HEAD_WIDTH,
-        n_text_layer=_layers(checkpoint, "decoder"),
-    )
-    _check(checkpoint, dims)
-    return dims
-
-
-def _check(checkpoint: Checkpoint, dims: Dims) -> None:
-    for name, shape in (_encoder_shapes(dims) | _decoder_shapes(dims)).items():
-        if checkpoint[name].shape != shape:
-            raise ModelBrokenError(
-                f"{checkpoint.path} is no Whisper model: "
-                f"{name} has the shape {checkpoint[name].shape}, not {shape}"
-            )
-    for name, n_head in (("encoder", dims.n_audio_head), ("decoder", dims.n_text_head)):
-        if f"{name}/num_heads" in checkpoint:
-            stored = checkpoint[f"{name}/num_heads"]
-            if stored.ndim or bool(stored != n_head):
-                raise ModelBrokenError(
-                    f"{checkpoint.path}: the heads of the {name} are not {HEAD_WIDTH} wide, "
-                    "as every Whisper's are"
-                )
-
-
-def _layers(checkpoint: Checkpoint, half: str) -> int:
-    names = (*checkpoint.variables, *checkpoint.aliases)
-    found = (re.match(half + r"/layer_(\d+)/", name) for name in names)
-    return len({match[1] for match in found if match})
-
-
-def _linear_shapes(name: str, outputs: int, inputs: int) -> dict[str, Shape]:
-    return {f"{name}/weight": (outputs, inputs), f"{name}/bias": (outputs,)}
-
-
-def _norm_shapes(name: str, width: int) -> dict[str, Shape]:
-    return {f"{name}/gamma": (width,), f"{name}/beta": (width,)}
-
-
-def _block_shapes(name: str, width: int) -> dict[str, Shape]:
-    return {
-        **_norm_shapes(f"{name}/self_attention/layer_norm", width),
-        **_linear_shapes(f"{name}/self_attention/linear_0", 3 * width, width),
-        **_linear_shapes(f"{name}/self_attention/linear_1", width, width),
-        **_norm_shapes(f"{name}/ffn/layer_norm", width),
-        **_linear_shapes(f"{name}/ffn/linear_0", 4 * width, width),
-        **_linear_shapes(f"{name}/ffn/linear_1", width, 4 * width),
-    }
-
-
-def _encoder_shapes(dims: Dims) -> dict[str, Shape]:
-    width = dims.n_audio_head * HEAD_WIDTH
-    shapes: dict[str, Shape] = {
-        "encoder/conv1/weight": (width, dims.n_mels, CONV_WIDTH),
-        "encoder/conv1/bias": (width,),
-        "encoder/conv2/weight": (width, width, CONV_WIDTH),
-        "encoder/conv2/bias": (width,),
-        "encoder/position_encodings/encodings": (dims.n_audio_ctx, width),
-        **_norm_shapes("encoder/layer_norm", width),
-    }
-    for i in range(dims.n_audio_layer):
-        shapes |= _block_shapes(f"encoder/layer_{i}", width)
-    return shapes
-
-
-def _decoder_shapes(dims: Dims) -> dict[str, Shape]:
-    width = dims.n_text_head * HEAD_WIDTH
-    shapes: dict[str, Shape] = {
-        EMBEDDINGS: (dims.n_vocab, width),
-        PROJECTION: (dims.n_vocab, width),
-        "decoder/position_encodings/encodings": (dims.n_text_ctx, width),
-        **_norm_shapes("decoder/layer_norm", width),
-    }
-    for i in range(dims.n_text_layer):
-        shapes |= _block_shapes(f"decoder/layer_{i}", width)
-        cross = f"decoder/layer_{i}/attention"
-        shapes |= _norm_shapes(f"{cross}/layer_norm", width)
-        shapes |= _linear_shapes(f"{cross}/linear_0", width, width)
-        shapes |= _linear_shapes(f"{cross}/linear_1", 2 * width, width)
-        shapes |= _linear_shapes(f"{cross}/linear_2", width, width)
-    return shapes
 
 
 def encoder_model(checkpoint: Checkpoint, precision: Precision) -> Any:
@@ -232,11 +104,11 @@ def write_graphs(
 
 def _parts(dims: Dims, tied: bool) -> dict[str, dict[str, Shape]]:
     """What each graph holds: its half; the keys and values of the audio are the encoder's."""
-    decoder = _decoder_shapes(dims)
+    decoder = decoder_shapes(dims)
     if tied:
         del decoder[PROJECTION]
     cross = {name: decoder.pop(name) for name in list(decoder) if CROSS_KEY_VALUE in name}
-    return {"encoder": _encoder_shapes(dims) | cross, "decoder": decoder}
+    return {"encoder": encoder_shapes(dims) | cross, "decoder": decoder}
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:
