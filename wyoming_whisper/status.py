@@ -26,6 +26,26 @@ MAX_ANSWERS = 50
 
 
 @dataclass(frozen=True)
+class UpstreamState:
+    """Another server that is asked before the model here."""
+
+    name: str
+    """Its address, without any key."""
+    kind: str
+    """`wyoming` or `openai`."""
+    circuit: Literal["closed", "open", "half-open"]
+    """`closed` is asked, `open` is not for now, `half-open` is on trial."""
+    detail: str = ""
+    """Why it is not asked, one sentence."""
+    description: str = ""
+    """What it says it is."""
+    latency: float | None = None
+    """Seconds from the end of the audio to its answer: the median of the last ones."""
+    answers: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True)
 class State:
     """One moment. `fraction` of the current phase is done, where that is known."""
 
@@ -44,6 +64,8 @@ class State:
     building: str = ""
     """What is built in the background while requests are answered; empty when nothing is."""
     building_fraction: float | None = None
+    upstreams: tuple[UpstreamState, ...] = ()
+    """In the order in which they are asked."""
 
 
 Outcome = Literal["text", "silence", "withheld", "failed"]
@@ -69,6 +91,8 @@ class Answer:
     stages: Mapping[str, float] = field(default_factory=dict)
     """Seconds per stage, as in Transcription; none where the model was not asked."""
     text: str | None = None
+    upstream: str | None = None
+    """The address of who transcribed it; None is this machine."""
     error: str = ""
     """One sentence, where it failed."""
     code: str = ""

@@ -50,6 +50,10 @@ class Reply:
 class RefusedError(UpstreamError):
     """It can't answer this request, which is no failure of it; others it can."""
 
+    def __init__(self, message: str, *, is_of_language: bool = False) -> None:
+        super().__init__(message)
+        self.is_of_language = is_of_language
+
 
 class OverloadedError(UpstreamError):
     """It is to be asked again only after so many seconds."""

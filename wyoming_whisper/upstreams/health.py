@@ -17,8 +17,11 @@ FIRST_BACKOFF_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 300.0
 MAX_DOUBLINGS = 10
 
-MAX_LATE = 3
-"""How often in a row another may answer first, before it counts as a failure."""
+MAX_DOUBTS = 3
+"""How often in a row another's answer may be taken before that counts as a failure."""
+
+
+UNASKED = "it has not been asked yet"
 
 
 class Circuit:
@@ -28,10 +31,10 @@ class Circuit:
         self._clock = clock
         self._reachable: bool | None = None
         self._n_failures = 0  # of requests, in a row
-        self._n_late = 0
+        self._n_doubts = 0
         self._open_until = 0.0
         self._trying = False
-        self.why = "it has not been asked yet"
+        self.why = UNASKED
         """Why it is not closed; one sentence without a capital."""
 
     @property
@@ -68,20 +71,20 @@ class Circuit:
         """It has answered an utterance, and well."""
         self._reachable = True
         self._trying = False
-        self._n_failures = self._n_late = 0
+        self._n_failures = self._n_doubts = 0
 
     def failed(self, why: str, at_least_seconds: float = 0.0) -> None:
         """It has not answered an utterance, or with what is no answer."""
         self._trying = False
-        self._n_late = 0
+        self._n_doubts = 0
         self.why = why
         backoff = FIRST_BACKOFF_SECONDS * 2 ** min(self._n_failures, MAX_DOUBLINGS)
         self._n_failures += 1
         seconds = min(max(backoff, at_least_seconds), LONGEST_BACKOFF_SECONDS)
         self._open_until = self._clock() + seconds
 
-    def late(self) -> None:
-        """Another has answered first."""
-        self._n_late += 1
-        if self._n_late >= MAX_LATE:
-            self.failed(f"it was too late {MAX_LATE} times in a row")
+    def doubted(self, why: str) -> None:
+        """Another's answer was taken, though it had had its time."""
+        self._n_doubts += 1
+        if self._n_doubts >= MAX_DOUBTS:
+            self.failed(f"{why}, {MAX_DOUBTS} times in a row")

@@ -165,7 +165,7 @@ def _failure(event: Event) -> UpstreamError:
         "an upstream's error: %s", shown(event.data.get("text"))
     )  # may hold what was said
     if code == "unknown-language":
-        return RefusedError("it does not know the language")
+        return RefusedError("it does not know the language", is_of_language=True)
     if code == "busy":
         return OverloadedError("it has too much to do")
     return UpstreamError(f"it answered with an error ({shown(code)})")
