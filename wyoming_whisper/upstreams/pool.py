@@ -1,0 +1,267 @@
+"""All upstreams: looked after in the background, and asked in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import statistics
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import SettingsError, UpstreamError
+from ..status import Status, UpstreamState
+from ..transcriber import TranscribeOptions
+from .config import MAX_UPSTREAMS, Upstream, read_upstream, with_keys
+from .exchange import Recording, Reply, Request
+from .health import UNASKED, Circuit
+from .openai import OpenAIUpstream
+from .relay import Relay
+from .wake import Waker
+from .wyoming import WyomingUpstream
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_HOPS = 2
+"""How many of our servers an utterance passes at most: beyond, who has it answers itself. Two that
+are each other's upstreams pass it back and forth once."""
+
+MAX_AT_ONCE = 16  # utterances that one upstream has
+CHECK_SECONDS = 5.0  # to answer a question after its health
+CHECK_EVERY_SECONDS = 30.0
+FIRST_CHECK_AGAIN_SECONDS = 2.0
+LAST_CHECK_AGAIN_SECONDS = 60.0
+SOONEST_CHECK_SECONDS = 2.0  # however often somebody speaks
+KEPT_LATENCIES = 20
+
+
+class Client(Protocol):
+    """Speaks with one upstream."""
+
+    async def check(self) -> tuple[str, frozenset[str]]: ...
+
+    async def transcribe(self, recording: Recording, request: Request) -> Reply: ...
+
+    async def close(self) -> None: ...
+
+
+class Member:
+    """One upstream, and what is known of it."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        client: Client,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.upstream = upstream
+        self.client = client
+        self.circuit = Circuit(clock)
+        self.latencies: deque[float] = deque(maxlen=KEPT_LATENCIES)
+        """Seconds from the end of the audio to its answer, of the last ones."""
+        self.n_answers = 0
+        self.n_failures = 0
+        self.n_running = 0
+        self.unknown_languages: set[str] = set()
+        self._languages: frozenset[str] = frozenset()
+        self._description = ""
+        self._hurried = asyncio.Event()
+        self._waker = Waker(upstream.mac, upstream.broadcast, clock) if upstream.mac else None
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Whisper's codes; none where it doesn't tell."""
+        return self._languages
+
+    def takes(self, request: Request) -> bool:
+        """Whether it could answer such a request, if it is well."""
+        language = request.language
+        known = not language or not self._languages or language in self._languages
+        return known and language not in self.unknown_languages and self.n_running < MAX_AT_ONCE
+
+    def answered(self, seconds: float) -> None:
+        """It answered so long after the end of the audio."""
+        self.n_answers += 1
+        self.latencies.append(seconds)
+
+    def failed(self, why: str, at_least_seconds: float = 0.0) -> None:
+        """It did not; it is left alone for at least so long."""
+        self.n_failures += 1
+        self.circuit.failed(why, at_least_seconds)
+        self._hurried.set()
+
+    def somebody_speaks(self) -> None:
+        """Look whether it is there again, if it wasn't; wake it."""
+        if self.circuit.state == "open":
+            self._hurried.set()
+            if self._waker and self._waker.wake():
+                _LOGGER.info("waking %s (%s)", self.upstream.url, self.upstream.mac)
+
+    async def look_after(self, on_change: Callable[[], None]) -> None:
+        """Ask after its health again and again, less often where it isn't there."""
+        delay = FIRST_CHECK_AGAIN_SECONDS
+        while True:
+            self._hurried.clear()
+            is_there = await self._check()
+            on_change()
+            delay = FIRST_CHECK_AGAIN_SECONDS if is_there else delay
+            await self._rest(CHECK_EVERY_SECONDS if is_there else delay)
+            delay = min(2 * delay, LAST_CHECK_AGAIN_SECONDS)
+
+    async def _check(self) -> bool:
+        asking = asyncio.ensure_future(self.client.check())
+        try:
+            await asyncio.wait({asking}, timeout=CHECK_SECONDS)
+            if not asking.done():
+                self.circuit.unreachable(f"it said nothing within {CHECK_SECONDS:g} s")
+                return False
+            self._description, self._languages = asking.result()
+        except UpstreamError as error:
+            self.circuit.unreachable(str(error))
+            return False
+        except Exception as error:  # whatever it is, the next look may do
+            _LOGGER.exception("%s can't be looked after", self.upstream.url)
+            self.circuit.unreachable(f"asking it failed ({type(error).__name__})")
+            return False
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        self.circuit.reached()
+        return True
+
+    async def _rest(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, SOONEST_CHECK_SECONDS))
+        waiting = asyncio.ensure_future(self._hurried.wait())
+        try:
+            await asyncio.wait({waiting}, timeout=max(seconds - SOONEST_CHECK_SECONDS, 0))
+        finally:
+            waiting.cancel()
+
+    def state(self) -> UpstreamState:
+        """Return what people are told."""
+        state = self.circuit.state
+        return UpstreamState(
+            name=self.upstream.url,
+            kind=self.upstream.kind,
+            circuit=state,
+            detail="" if state == "closed" else self.circuit.why,
+            description=self._description,
+            latency=statistics.median(self.latencies) if self.latencies else None,
+            answers=self.n_answers,
+            failures=self.n_failures,
+        )
+
+
+class Pool:
+    """The upstreams in their order."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        hedge_seconds: float,
+        has_local: bool = True,
+        status: Status | None = None,
+    ) -> None:
+        self.members = members
+        self.hedge_seconds = hedge_seconds
+        """After the end of the audio; then the next one is asked as well."""
+        self.has_local = has_local
+        """Whether there is a model here that can answer when nobody else does."""
+        self._status = status or Status()
+        self._told: dict[str, str] = {}  # what the log has of each
+        self._tasks: set[asyncio.Future[object]] = set()
+
+    def relay(self, options: TranscribeOptions) -> Relay | None:
+        """Return what an utterance that begins now is passed on by; None where it must not be."""
+        if options.hops >= MAX_HOPS:
+            return None
+        for member in self.members:
+            member.somebody_speaks()
+        return Relay(self, Request(options.language, options.names, options.hops + 1))
+
+    def keep(self, task: asyncio.Future[object]) -> None:
+        """Hold on to a task until it has ended."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @contextlib.asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Look after all of them while the block runs."""
+        await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
+        self.publish()
+        for member in self.members:
+            self.keep(asyncio.ensure_future(member.look_after(self.publish)))
+        try:
+            yield
+        finally:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(m.client.close() for m in self.members), return_exceptions=True)
+
+    def publish(self) -> None:
+        """Tell the status, and the log of what has changed."""
+        states = [member.state() for member in self.members]
+        for state in states:
+            self._log(state)
+        changes: dict[str, object] = {"upstreams": tuple(states)}
+        if not self.has_local:
+            changes |= _phase(states)
+        self._status.update(**changes)
+
+    def _log(self, state: UpstreamState) -> None:
+        """Say when one comes or goes, each once."""
+        what = state.detail if state.circuit == "open" else state.circuit
+        if what == self._told.get(state.name, UNASKED) or state.circuit == "half-open":
+            return
+        self._told[state.name] = what
+        if state.circuit == "closed":
+            _LOGGER.info("%s is asked from now on (%s)", state.name, state.description)
+        else:
+            _LOGGER.warning("%s is not asked for now: %s", state.name, state.detail)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """All that one of them understands; none where nobody tells."""
+        return tuple(sorted({code for member in self.members for code in member.languages}))
+
+
+def _phase(states: Sequence[UpstreamState]) -> dict[str, object]:
+    if any(state.circuit != "open" for state in states):
+        return {"phase": "ready", "detail": ""}
+    why = "; ".join(f"{state.name}: {state.detail}" for state in states)
+    return {"phase": "unavailable", "detail": f"no upstream can be asked ({why})"}
+
+
+def open_pool(settings: Settings, status: Status) -> Pool | None:
+    """Return the pool of settings.upstreams; None where there are none. Raises SettingsError."""
+    has_local = settings.backend != "none"
+    if not settings.upstreams:
+        if not has_local:
+            raise SettingsError("--backend none has nobody to ask: name --upstreams")
+        if settings.upstream_key:
+            raise SettingsError("there is an upstream_key, but --upstreams names nobody for it")
+        return None
+    if len(settings.upstreams) > MAX_UPSTREAMS:
+        raise SettingsError(f"--upstreams may name {MAX_UPSTREAMS} at most")
+    upstreams = with_keys(
+        [read_upstream(text) for text in settings.upstreams], os.environ, settings.upstream_key
+    )
+    if len({upstream.url for upstream in upstreams}) < len(upstreams):
+        raise SettingsError("--upstreams names an address twice")
+    members = [Member(upstream, _client(upstream, settings)) for upstream in upstreams]
+    return Pool(members, hedge_seconds=settings.upstream_hedge, has_local=has_local, status=status)
+
+
+def _client(upstream: Upstream, settings: Settings) -> Client:
+    if upstream.kind == "wyoming":
+        return WyomingUpstream(upstream)
+    return OpenAIUpstream(upstream, settings.whisper_task)

@@ -1,0 +1,277 @@
+"""One utterance on its way: who is asked, when the next one is asked too, and whose answer wins.
+
+The first upstream that is well hears it from the first word on; one that is on trial hears it, too.
+When the audio has ended, the first has a while to answer; then the next one gets everything, and at
+last the model of this machine. The first good answer wins, and the others are broken off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..errors import DeadlineError, UpstreamError
+from ..transcriber import Samples, Transcription
+from .exchange import OverloadedError, Recording, RefusedError, Request, believed
+
+if TYPE_CHECKING:
+    from .pool import Member, Pool
+
+_LOGGER = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 30.0
+"""From the end of the audio, or from when it was asked; then it has failed."""
+
+Local = Callable[[], Awaitable[Transcription]]
+"""Transcribes on this machine."""
+
+
+@dataclass
+class _Attempt:
+    """Somebody who has been asked; `member` is None for the model of this machine."""
+
+    task: asyncio.Task[Transcription]
+    member: Member | None
+    trial: bool
+    began: float
+    lost: bool = field(default=False)
+    """Whether another's answer was taken."""
+
+    @property
+    def transcription(self) -> Transcription | None:
+        """What it answered; None where it hasn't, or has failed."""
+        task = self.task
+        return None if not task.done() or task.cancelled() or task.exception() else task.result()
+
+    @property
+    def error(self) -> BaseException | None:
+        return self.task.exception() if self.task.done() and not self.task.cancelled() else None
+
+
+class Relay:
+    """Made when an utterance begins; then `answer` is awaited, or `drop` called."""
+
+    def __init__(self, pool: Pool, request: Request) -> None:
+        self._pool = pool
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._recording = Recording()
+        self._unasked = list(pool.members)
+        self._attempts: list[_Attempt] = []
+        self._begin_first()
+
+    def add(self, samples: Samples) -> None:
+        """Pass on more audio. Any thread may."""
+        self._recording.add(samples)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether one that is well is hearing it: work here can wait."""
+        return any(
+            attempt.member and not attempt.trial and (not attempt.task.done() or not attempt.error)
+            for attempt in self._attempts
+        )
+
+    async def answer(
+        self,
+        speech: Samples,
+        speech_end: int,
+        local: Local,
+        *,
+        local_has_begun: bool = False,
+        deadline_seconds: float = 0.0,
+    ) -> tuple[Transcription, str | None]:
+        """Return what was said, and the upstream that said so; None is this machine.
+
+        `speech` is what is worth hearing, `speech_end` where it ends in all of the audio. Raises
+        what `local` raises when nobody has an answer; DeadlineError.
+        """
+        self._recording.finish(speech, speech_end)
+        try:
+            winner = await self._race(local, local_has_begun, deadline_seconds)
+            self._settle(winner)
+        finally:
+            self.drop()
+        transcription = winner.transcription
+        assert transcription is not None, "a winner has answered"  # noqa: S101
+        return transcription, winner.member.upstream.url if winner.member else None
+
+    def drop(self) -> None:
+        """Break off what nobody waits for; a trial whose audio is complete goes on."""
+        self._unasked = []
+        for attempt in self._attempts:
+            if not (attempt.trial and attempt.lost):
+                attempt.task.cancel()
+
+    # Asking.
+
+    def _begin_first(self) -> None:
+        """Ask one that is well, and any that are on trial and stand before it."""
+        while (attempt := self._begin_member()) and attempt.trial:
+            pass
+
+    def _begin_member(self) -> _Attempt | None:
+        for member in self._unasked:
+            if not member.takes(self._request):
+                continue
+            is_well = member.circuit.state == "closed"
+            if is_well or member.circuit.take_trial():
+                return self._ask(member, trial=not is_well)
+        # With nobody else to turn to, also those that did not look well.
+        if self._recording.ended is not None and not self._pool.has_local:
+            for member in self._unasked:
+                return self._ask(member, trial=False)
+        return None
+
+    def _ask(self, member: Member, *, trial: bool) -> _Attempt:
+        self._unasked.remove(member)
+        member.n_running += 1
+        attempt = self._started(self._transcribe(member), member, trial=trial)
+        attempt.task.add_done_callback(lambda _: self._judge(attempt, member))
+        return attempt
+
+    def _started(
+        self, work: Awaitable[Transcription], member: Member | None, *, trial: bool = False
+    ) -> _Attempt:
+        task = asyncio.ensure_future(work)
+        assert isinstance(task, asyncio.Task)  # noqa: S101
+        self._pool.keep(task)
+        attempt = _Attempt(task, member, trial, self._loop.time())
+        self._attempts.append(attempt)
+        return attempt
+
+    async def _transcribe(self, member: Member) -> Transcription:
+        """Have it answered, and only in what can be an answer. Raises UpstreamError."""
+        recording = self._recording
+        asking = asyncio.ensure_future(member.client.transcribe(recording, self._request))
+        ending = asyncio.ensure_future(recording.end())
+        try:
+            await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({asking}, timeout=ANSWER_SECONDS)
+            if not asking.done():
+                raise UpstreamError(f"it had no answer within {ANSWER_SECONDS:g} s")
+            return believed(asking.result(), self._request.language, recording.seconds)
+        finally:
+            asking.cancel()
+            ending.cancel()
+            await asyncio.gather(asking, ending, return_exceptions=True)
+
+    # What comes of it.
+
+    async def _race(self, local: Local, has_begun: bool, deadline_seconds: float) -> _Attempt:
+        """Return who was first with a text; where nobody has one, who at least heard nothing."""
+        now = self._recording.ended or self._loop.time()
+        deadline = now + (deadline_seconds or float("inf"))
+        patience = now + self._pool.hedge_seconds  # until then, who was asked is waited for alone
+        here: Local | None = local
+        if has_begun:
+            self._ask_here(local)
+            here = None
+        is_last = False
+        while (winner := self._winner()) is None:
+            pending = [attempt for attempt in self._attempts if not attempt.task.done()]
+            if now >= deadline:
+                raise DeadlineError(
+                    f"there was no answer within {deadline_seconds:g} s (--deadline), neither from "
+                    "an upstream nor from the model here"
+                )
+            if not is_last and (now >= patience or all(attempt.trial for attempt in pending)):
+                attempt = self._begin_member()
+                if attempt is None and here:
+                    attempt, here = self._ask_here(here), None
+                if attempt:
+                    patience = now if attempt.trial else now + self._pool.hedge_seconds
+                is_last = attempt is None
+                continue
+            if not pending or (is_last and self._silent and now >= patience):
+                return self._last_word()
+            until = patience if self._silent or not is_last else deadline
+            await asyncio.wait(
+                {attempt.task for attempt in pending},
+                timeout=None if until == float("inf") else max(until - now, 0),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            now = self._loop.time()
+        return winner
+
+    def _ask_here(self, local: Local) -> _Attempt:
+        async def work() -> Transcription:
+            return await local()
+
+        return self._started(work(), None)
+
+    def _winner(self) -> _Attempt | None:
+        """Return the first with a text."""
+        found = (a for a in self._attempts if a.transcription and a.transcription.text)
+        return next(found, None)
+
+    @property
+    def _silent(self) -> _Attempt | None:
+        """Who has heard nothing. Where this server heard speech, others are asked as well."""
+        return next((a for a in self._attempts if a.transcription), None)
+
+    def _last_word(self) -> _Attempt:
+        """Return who heard nothing; raise what went wrong when everything did."""
+        if silent := self._silent:
+            return silent
+        errors = [(a.member is None, a.error) for a in self._attempts if a.error]
+        if not errors:
+            raise UpstreamError("nobody could be asked")
+        raise max(errors, key=lambda error: error[0])[1] from None
+
+    def _settle(self, winner: _Attempt) -> None:
+        """Note how the others did."""
+        text = winner.transcription and winner.transcription.text
+        now = self._loop.time()
+        for attempt in self._attempts:
+            if attempt is winner or attempt.member is None:
+                continue
+            circuit = attempt.member.circuit
+            if attempt.transcription and not attempt.transcription.text:
+                if text:
+                    circuit.doubted("it hears nothing where others hear speech")
+            elif not attempt.task.done():
+                attempt.lost = True
+                if self._has_had_time(attempt, now) and not attempt.trial:
+                    circuit.doubted("it is too late")
+        self._pool.publish()
+
+    def _has_had_time(self, attempt: _Attempt, now: float) -> bool:
+        since = max(attempt.began, self._recording.ended or now)
+        return now - since >= self._pool.hedge_seconds
+
+    def _judge(self, attempt: _Attempt, member: Member) -> None:
+        """Draw conclusions for those who speak next."""
+        member.n_running -= 1
+        circuit, now = member.circuit, self._loop.time()
+        if transcription := attempt.transcription:
+            if not transcription.text:
+                circuit.untried()
+            elif attempt.trial and attempt.lost and self._has_had_time(attempt, now):
+                circuit.failed("it is too late")
+            else:
+                circuit.succeeded()
+                member.answered(now - (self._recording.ended or now))
+        elif error := attempt.error:
+            self._blame(member, error)
+            if self._recording.ended is None:
+                self._begin_first()  # the next one can still hear it while it is spoken
+        else:
+            circuit.untried()
+        self._pool.publish()
+
+    def _blame(self, member: Member, error: BaseException) -> None:
+        if isinstance(error, RefusedError):
+            member.circuit.untried()
+            if error.is_of_language and self._request.language:
+                member.unknown_languages.add(self._request.language)
+            _LOGGER.debug("%s can't take a request: %s", member.upstream.url, error)
+            return
+        if not isinstance(error, UpstreamError):
+            _LOGGER.error("asking %s failed", member.upstream.url, exc_info=error)
+        why = str(error) if isinstance(error, UpstreamError) else type(error).__name__
+        seconds = error.seconds if isinstance(error, OverloadedError) else 0.0
+        member.failed(why, seconds)
