@@ -37,6 +37,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.household": ("wyoming.", "numpy", "rapidfuzz", *OTHER_HALVES, *RUNTIMES, *WEB),
     "wyoming_whisper.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.peers": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.endpointing": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.scheduler": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.pcm": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),

@@ -461,7 +461,10 @@ def test_a_fresh_options_file_of_the_official_addon_works(tmp_path: Path) -> Non
         ({"initial_prompt": ""}, "initial_prompt", None),
         ({"initial_prompt": "Hi."}, "initial_prompt", "Hi."),
         ({"hf_token": "secret"}, "hf_token", "secret"),
-        ({"vad_endpointing": None}, "vad_endpointing", None),
+        ({"vad_endpointing": None}, "endpointing", "off"),
+        ({"vad_endpointing": 0}, "requires_external_vad", True),
+        ({"vad_endpointing": 0.5}, "endpointing", "0.5"),
+        ({"vad_endpointing": 0.5}, "requires_external_vad", False),
     ],
 )
 def test_options_of_the_official_addon_are_translated(
@@ -481,7 +484,7 @@ def test_options_of_the_official_addon_are_translated(
         ),
         ({"stt_library": "onnx-asr"}, "stt_library in {path} is 'onnx-asr', but this server"),
         ({"sherpa_streaming": True}, "sherpa_streaming in {path} is set, but this server"),
-        ({"vad_endpointing": 0.5}, "not in this version yet"),
+        ({"vad_endpointing": 60}, "vad_endpointing in {path} is '60', but it must be off, auto, or"),
     ],
 )
 def test_options_that_need_what_is_not_here_are_one_sentence(
@@ -490,6 +493,31 @@ def test_options_that_need_what_is_not_here_are_one_sentence(
     with pytest.raises(SettingsError) as caught:
         load_addon(tmp_path, **changes)
     assert message.replace("{path}", str(tmp_path / "options.json")) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "endpointing", "external_vad"),
+    [
+        ([], "off", True),
+        (["--endpointing", "auto"], "auto", True),
+        (["--endpointing", "off"], "off", True),
+        (["--endpointing", "0"], "off", True),
+        (["--endpointing", "0.70"], "0.7", True),
+        (["--endpointing", "1.25", "--no-requires-external-vad"], "1.25", False),
+        (["--vad-endpointing", "0.7"], "0.7", False),
+        (["--vad-endpointing", "0.7", "--endpointing", "auto"], "auto", False),
+        (["--vad-endpointing", "0.7", "--requires-external-vad"], "0.7", True),
+    ],
+)
+def test_the_end_of_speech(argv: list[str], endpointing: str, external_vad: bool) -> None:
+    settings = load(argv)
+    assert (settings.endpointing, settings.requires_external_vad) == (endpointing, external_vad)
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "0.05", "11", ".", "1e1", "on", "nan", "inf", "0,7"])
+def test_an_end_of_speech_that_is_none_is_one_sentence(value: str) -> None:
+    with pytest.raises(SettingsError, match="it must be off, auto, or seconds of silence from 0.1"):
+        load([f"--endpointing={value}"])
 
 
 OFFICIAL_COMMAND_LINE = """
@@ -512,7 +540,6 @@ def test_a_command_line_of_the_official_server_works() -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        ["--vad-endpointing", "0.5"],
         ["--sherpa-streaming"],
         ["--stt-library", "sherpa"],
         ["--stt-library", "transformers"],
@@ -522,7 +549,7 @@ def test_a_command_line_of_the_official_server_works() -> None:
     ],
 )
 def test_official_flags_not_had_here_say_so_from_any_source(argv: list[str]) -> None:
-    wanted = r"not in this version yet|this server runs Whisper with faster-whisper"
+    wanted = r"this server runs Whisper with faster-whisper"
     with pytest.raises(SettingsError, match=f"^{argv[0]} is .*({wanted})"):
         load(argv)
     variable = argv[0].removeprefix("--").replace("-", "_").upper()

@@ -10,9 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from .errors import SettingsError
 from .transcriber import Transcription
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 End = Literal["pause", "no speech", "too long"]
 """Why a command is over: its speaker has paused, nobody has spoken, it has to end some time."""
@@ -60,6 +64,21 @@ class EndpointOptions:
 
     max_command_seconds: float = 15.0
     """From the first word; a television does not pause."""
+
+
+def endpoint_options(settings: Settings) -> EndpointOptions | None:
+    """Return what the user wants; None leaves it to the client. Raises SettingsError."""
+    if settings.endpointing == "off":
+        if not settings.requires_external_vad:
+            raise SettingsError(
+                "--no-requires-external-vad needs --endpointing: nobody would end a command"
+            )
+        return None
+    return EndpointOptions(
+        None if settings.endpointing == "auto" else float(settings.endpointing),
+        settings.no_speech_timeout,
+        settings.max_command_seconds,
+    )
 
 
 class Hearing(Protocol):

@@ -22,6 +22,7 @@ from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping, Pong
 
+from .endpointing import SENSITIVITIES, Endpointer, EndpointOptions
 from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
 from .errors import WyomingWhisperError as OurError
 from .info import PROGRAM_NAME
@@ -55,6 +56,10 @@ class Service(Workshop, Protocol):
         """Whisper's code used when a client names no language; None detects."""
 
     @property
+    def endpointing(self) -> EndpointOptions | None:
+        """How the server ends commands; None leaves it to the client."""
+
+    @property
     def info_event(self) -> Event:
         """The answer to `describe`, ready to send."""
 
@@ -69,6 +74,7 @@ class Request:
 
     options: TranscribeOptions
     context: dict[str, Any] | None = None
+    vad_sensitivity: str = "default"
 
 
 class Handler:
@@ -92,7 +98,7 @@ class Handler:
         self._finish_after_eof = finish_after_eof  # a pipe ends where its client still listens
         self._request = Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None
-        self._overlong = False  # what comes until the next utterance is the rest of the last one
+        self._ended = False  # what comes until the next utterance is the rest of the last one
         self.since = self.last_event = time.monotonic()
         """When the client connected; when it last sent a whole event, or connected."""
         self._pace = 0.0  # when as many events have come as may
@@ -218,18 +224,19 @@ class Handler:
         names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
         language = requested_language(transcribe.language, self._service.language)
         options = TranscribeOptions(language, names)
-        self._request = Request(options, transcribe.context)
+        sensitivity = _sensitivity(transcribe.vad_sensitivity)
+        self._request = Request(options, transcribe.context, sensitivity)
 
     async def _on_audio_start(self, event: Event) -> None:
         start = _checked(AudioStart, event)
         PcmFormat(start.rate, start.width, start.channels)  # an impossible one is told at once
-        self._overlong = False
+        self._ended = False
         self._begin()
 
     async def _on_audio_chunk(self, event: Event) -> None:
         chunk = _checked(AudioChunk, event)
         PcmFormat(chunk.rate, chunk.width, chunk.channels)
-        if self._overlong:
+        if self._ended:
             return
         utterance = self._utterance or self._begin()
         if PcmStream.is_costly(chunk):
@@ -237,15 +244,16 @@ class Handler:
         else:
             utterance.add(chunk)
         if utterance.is_full:
-            self._overlong = True
             message = "an utterance reached --max-utterance-seconds: the rest of it is not heard"
             self._service.peer_log.warn(self._peer, message)
+        if utterance.is_full or utterance.is_over:
+            self._ended = True
             await self._end(utterance)
 
     async def _on_audio_stop(self, event: Event) -> None:
         _checked(AudioStop, event)
-        if self._overlong:  # it has been answered
-            self._overlong = False
+        if self._ended:  # it has been answered
+            self._ended = False
             return
         await self._end(self._utterance or self._begin())
 
@@ -263,7 +271,9 @@ class Handler:
         if self._utterance:
             self._utterance.drop()
         self._asked = self._request
-        self._utterance = Utterance(self._service, self._asked.options)
+        ending = self._service.endpointing
+        endpointer = Endpointer(ending, self._asked.vad_sensitivity) if ending else None
+        self._utterance = Utterance(self._service, self._asked.options, endpointer)
         return self._utterance
 
     def _drop_work(self) -> None:
@@ -357,6 +367,17 @@ def requested_language(wanted: str | None, default: str | None) -> str | None:
             f"it knows {', '.join(sorted(LANGUAGES))}"
         )
     return code
+
+
+def _sensitivity(wanted: object) -> str:
+    """Return how soon commands are to end. Raises ProtocolError."""
+    if wanted is None:
+        return "default"
+    if isinstance(wanted, str) and wanted in SENSITIVITIES:
+        return str(getattr(wanted, "value", wanted))  # the wyoming library's is an Enum
+    raise ProtocolError(
+        f"vad_sensitivity must be {', '.join(SENSITIVITIES)}, not {_shown(wanted)}"
+    )
 
 
 def _strings(value: object) -> tuple[str, ...]:

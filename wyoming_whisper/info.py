@@ -29,7 +29,13 @@ def backend_of(what: str) -> tuple[str | None, str | None]:
     return (found[1], found[2]) if found else (None, None)
 
 
-def make_info(model_name: str, languages: Sequence[str], description: str | None = None) -> Info:
+def make_info(
+    model_name: str,
+    languages: Sequence[str],
+    description: str | None = None,
+    *,
+    requires_external_vad: bool = True,
+) -> Info:
     """Return the Info that Home Assistant reads: it uses the first program and its languages."""
     model = AsrModel(
         name=model_name,
@@ -47,8 +53,8 @@ def make_info(model_name: str, languages: Sequence[str], description: str | None
         version=__version__,
         models=[model],
         supports_transcript_streaming=False,
-        # Home Assistant's own VAD ends a command; without it satellites would stream on.
-        requires_external_vad=True,
+        # Home Assistant's own VAD ends a command; without it satellites stream on.
+        requires_external_vad=requires_external_vad,
         # What satellites do by default; nothing better has been measured.
         prefers_auto_gain_enabled=True,
         prefers_noise_reduction_enabled=True,

@@ -27,6 +27,7 @@ from wyoming.event import Event
 from . import __version__
 from .connections import TAKEN_A_TURN, Connections, listen_for_many
 from .discovery import Announcement
+from .endpointing import endpoint_options
 from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
 from .household import HomeNames
@@ -98,12 +99,13 @@ class Server:
                 f"--language {settings.language}: the model {settings.model} does not understand "
                 f"{LANGUAGES[self.language]}, only {', '.join(languages)}"
             )
-        self._info_event = make_info(settings.model, languages).event()
+        self._info_event = self._info(languages)
         self._described: tuple[Sequence[str], str] = (languages, "")
         self.status.on_state(self._describe)
         self.span_options = span_options(settings)
         self.text_style = text_style(settings)
         self.eager = settings.eager
+        self.endpointing = endpoint_options(settings)
         self._names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
         self.peer_log = PeerLog(_LOGGER)
@@ -304,7 +306,12 @@ class Server:
         described = (state.languages, what)
         if state.languages and described != self._described:
             self._described = described
-            self._info_event = make_info(self._settings.model, *described).event()
+            self._info_event = self._info(*described)
+
+    def _info(self, languages: Sequence[str], description: str | None = None) -> Event:
+        external = self._settings.requires_external_vad
+        name = self._settings.model
+        return make_info(name, languages, description, requires_external_vad=external).event()
 
     def _on_opened(self, error: BaseException | None) -> None:
         if error:

@@ -255,6 +255,30 @@ def _audio_context(raw: Raw) -> str:
     raise ValueError("it must be auto, full, or seconds from 1 to 30")
 
 
+SHORTEST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds of silence after which a command may end
+
+
+def _endpointing(raw: Raw) -> str:
+    if raw == "auto":
+        return "auto"
+    seconds = _wait(raw)
+    return "off" if seconds is None else f"{seconds:g}"
+
+
+def _wait(raw: Raw) -> float | None:
+    """Return seconds, None for what is off: the values of the official server's --vad-endpointing."""
+    off = (*_OFF, "0.0", "null")
+    if raw is False or (isinstance(raw, str) and raw.strip().lower() in off):
+        return None
+    if isinstance(raw, str) and re.fullmatch(r"\d{1,2}(\.\d{1,6})?", raw):
+        seconds = float(raw)
+        if SHORTEST_WAIT <= seconds <= LONGEST_WAIT:
+            return seconds
+    raise ValueError(
+        f"it must be off, auto, or seconds of silence from {SHORTEST_WAIT:g} to {LONGEST_WAIT:g}"
+    )
+
+
 def _log_format(raw: Raw) -> str:
     try:
         logging.Formatter(_text(raw))
@@ -355,6 +379,7 @@ SPEED = "speed"
 TEXT = "text"
 NAMES = "names"
 SILENCE = "silence"
+ENDING = "end of speech"
 LOGGING = "logging"
 
 COMPUTE_TYPES = (
@@ -684,6 +709,37 @@ class Settings:
         400, SILENCE, "what --vad-clip leaves around speech", _whole, metavar="MS"
     )
 
+    endpointing: str = _option(
+        "off",
+        ENDING,
+        "end a command after so much silence, and answer before the client says that it has ended; "
+        "auto waits for less silence where the text sounds finished, for more where it doesn't",
+        _endpointing,
+        metavar="off|SECONDS|auto",
+    )
+    no_speech_timeout: int = _option(
+        8,
+        ENDING,
+        "--endpointing: if nobody has spoken until then, nobody will",
+        _from_to(1, 3600),
+        metavar="SECONDS",
+    )
+    max_command_seconds: int = _option(
+        15,
+        ENDING,
+        "--endpointing: longest command, from its first word",
+        _from_to(1, 3600),
+        metavar="SECONDS",
+    )
+    requires_external_vad: bool = _option(
+        True,
+        ENDING,
+        "have Home Assistant end commands too; off leaves it to --endpointing alone, and "
+        "satellites then go on listening until the answer is there (docs/protocol.md)",
+        _switch,
+        shape="switch",
+    )
+
     debug: bool = _flag(LOGGING, "log more")
     log_format: str = _option(
         logging.BASIC_FORMAT, LOGGING, "format of log lines", _log_format, metavar="FORMAT"
@@ -708,7 +764,6 @@ def _known_but_absent(reason: str, shape: Shape = "one", flag: bool = True) -> O
 _NO_SHERPA = "this server runs Whisper with faster-whisper, not with sherpa"
 
 _ABSENT: Mapping[str, Option] = {
-    "vad_endpointing": _known_but_absent("ending commands is not in this version yet"),
     "sherpa_streaming": _known_but_absent(_NO_SHERPA, "switch"),
     # Home Assistant tells of changes here, nothing waits for it, and names are not put into the
     # prompt: these need no choice.
@@ -718,7 +773,10 @@ _ABSENT: Mapping[str, Option] = {
 }
 """The official server's options that this one hasn't: without effect, or an error when used."""
 
-_KNOWN = {**OPTIONS, **_ABSENT}
+_ALIASES: Mapping[str, Option] = {"vad_endpointing": Option("", "", _wait, hidden=True)}
+"""The official server's options that are others here."""
+
+_KNOWN = {**OPTIONS, **_ABSENT, **_ALIASES}
 
 _ADDON_KEYS = ("debug_logging", "custom_model", "custom_model_type")
 """Keys of the official add-on that are no option of either server."""
@@ -755,6 +813,9 @@ def settings_from(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     elif SUPERVISOR_TOKEN in environ:
         given = _from_addon() | given
     values: dict[str, Any] = {name: _read(name, found) for name, found in given.items()}
+    if seconds := values.pop("vad_endpointing", None):
+        # The official server then tells Home Assistant not to end commands itself.
+        values = {"endpointing": f"{seconds:g}", "requires_external_vad": False} | values
     if "data_dir" not in values:
         values["data_dir"] = (default_data_dir(environ),)
     return Settings(**{name: value for name, value in values.items() if name in OPTIONS})
