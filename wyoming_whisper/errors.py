@@ -15,6 +15,7 @@ WyomingWhisperError
     ├── BusyError              there is more to do than the server may take on
     ├── DeadlineError          the answer took too long
     ├── UnknownLanguageError   Whisper, or this model, does not know it
+    ├── UnknownTaskError       this model was not made for it
     ├── UpstreamError          another server that was asked has no answer
     └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
 """
@@ -123,6 +124,12 @@ class UpstreamError(TranscribeError):
     """Another server can't be reached, fails, or answers with what is no transcript."""
 
     code = "upstream-failed"
+
+
+class UnknownTaskError(TranscribeError, ValueError):
+    """A task that this model was not made for."""
+
+    code = "unknown-task"
 
 
 class EngineError(TranscribeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,40 @@ class TranscribeOptions:
     names: tuple[str, ...] = ()
     """Names and terms that are likelier than usual in this utterance."""
 
+    task: Literal["transcribe", "translate"] | None = None
+    """None is what the user set."""
+
+    prompt: str | None = field(default=None, repr=False)
+    """Text that precedes this audio, instead of the one that the user set."""
+
+    temperature: float = 0.0
+    """Above zero, samples are drawn at it; zero searches, and falls back to higher ones."""
+
+    timestamps: bool = False
+    """Whether the answer has segments."""
+
     home: NameIndex | None = field(default=None, repr=False, compare=False)
     """Names that a misheard text is compared with, `names` too; None compares with none."""
 
     checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
     """Called wherever the work can be broken off; what it raises ends it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Part of what was said, and when; the evidence is of the window it was heard in."""
+
+    start: float
+    """Seconds from the beginning of the audio."""
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    """Of the text and its two timestamps."""
+    avg_logprob: float
+    compression_ratio: float
+    """How many times smaller zlib makes the window's text: loops compress well."""
+    no_speech_prob: float
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -74,6 +103,9 @@ class Transcription:
 
     rejected: str | None = None
     """Why a text was withheld (the quality gate); None when nothing was."""
+
+    segments: tuple[Segment, ...] = ()
+    """Of the text, in order, where they were asked for."""
 
 
 class Transcriber(Protocol):

@@ -19,6 +19,7 @@ from wyoming_whisper.whisper.decoding import (
     AudioContext,
     Decoder,
     DecodingOptions,
+    DecodingResult,
     GenerateOptions,
     Hypothesis,
     compression_ratio,
@@ -149,7 +150,7 @@ def test_a_given_language_is_not_detected() -> None:
         (FULL_CONTEXT, 30, 3000),
         (TRAINED_CONTEXT, 2.01, 202),
         (TRAINED_CONTEXT, 0.3, 100),
-        (TRAINED_CONTEXT, 30, 3000),
+        (TRAINED_CONTEXT, 8, 800),
         (SAFE_CONTEXT, 2, 1024),
         (SAFE_CONTEXT, 10, 1256),
         (SAFE_CONTEXT, 28, 3000),
@@ -312,6 +313,75 @@ def test_a_timestamp_at_zero_cannot_stop_the_clock() -> None:
     inference = ScriptedInference([stuck])
     decoder(inference).decode(mel_of(31), "en")
     assert len(inference.windows) == 31
+
+
+def heard(result: DecodingResult) -> list[tuple[float, float, str]]:
+    return [
+        (round(segment.start, 2), round(segment.end, 2), segment.text)
+        for segment in result.segments
+    ]
+
+
+def test_segments_are_when_and_what_was_said_with_the_evidence_of_their_window() -> None:
+    tokens = [at(0.5), *b" one", at(1.5), at(2.0), *b" two", at(2.8)]
+    inference = ScriptedInference([Hypothesis(tokens, -0.2, 0.1)])
+    result = decoder(inference, timestamps=True).decode(mel_of(3), "en")
+    assert (result.text, heard(result)) == ("one two", [(0.5, 1.5, "one"), (2.0, 2.8, "two")])
+    first = result.segments[0]
+    assert first.tokens == (at(0.5), *b" one", at(1.5))
+    assert (first.avg_logprob, first.no_speech_prob, first.temperature) == (-0.2, 0.1, 0.0)
+    assert first.compression_ratio == pytest.approx(compression_ratio("one two"))
+    assert inference.prompts[0][-1] == IDS["<|transcribe|>"]
+
+
+def test_without_being_asked_for_there_are_no_segments() -> None:
+    inference = ScriptedInference([Hypothesis([at(0), *b" one", at(9)], -0.1, 0.0)])
+    assert decoder(inference).decode(mel_of(40), "en").segments == ()
+
+
+def test_segments_of_later_windows_and_pieces_are_counted_from_the_beginning() -> None:
+    first = Hypothesis([at(0), *b" one", at(20), at(20), *b" tw"], -0.1, 0.0)
+    second = Hypothesis([at(1), *b" two", at(8)], -0.1, 0.0)
+    inference = ScriptedInference([first, second])
+    result = decoder(inference, timestamps=True).decode(mel_of(40), "en")
+    assert heard(result) == [(0, 20, "one"), (21, 28, "two")]
+
+    mel = np.ones((80, 1500), np.float32)
+    mel[:, 700:730] = 0.0
+    inference = ScriptedInference([Hypothesis([at(0.3), *b" one", at(2)], -0.1, 0.0)])
+    options = {"timestamps": True, "audio_context": TRAINED_CONTEXT}
+    result = decoder(inference, **options).decode(mel, "en")
+    starts = np.cumsum([0, *(window.shape[1] for window in inference.windows)])[:-1]
+    assert len(starts) > 1
+    assert [start for start, *_ in heard(result)] == pytest.approx(starts / 100 + 0.3, abs=0.011)
+
+
+def test_a_segment_ends_no_later_than_its_audio_even_when_it_is_broken_off() -> None:
+    for tokens in ([at(0), *b" one", at(9)], [at(0), *b" one"]):
+        inference = ScriptedInference([Hypothesis(tokens, -0.1, 0.0)])
+        result = decoder(inference, timestamps=True).decode(mel_of(2), "en")
+        assert heard(result) == [(0, 2, "one")]
+
+
+def test_the_silence_after_the_last_segment_is_not_heard_again() -> None:
+    tokens = [at(0), *b" one", at(1.7), at(1.7)]
+    inference = ScriptedInference([Hypothesis(tokens, -0.1, 0.0), said("made up")])
+    assert decoder(inference, timestamps=True).decode(mel_of(2), "en").text == "one"
+
+
+def test_what_the_gate_withholds_has_no_segments() -> None:
+    inference = ScriptedInference([Hypothesis([at(0), *b" one", at(1)], -0.6, 0.0)])
+    gated = decoder(inference, timestamps=True, min_avg_logprob=-0.5)
+    result = gated.decode(mel_of(2), "en")
+    assert (result.text, result.segments) == ("", ())
+    assert result.rejected
+
+
+def test_the_first_temperature_is_the_one_asked_for() -> None:
+    inference = ScriptedInference([said("bad", -1.5), said("good")])
+    result = decoder(inference, temperatures=(0.7,)).decode(mel_of(1), "en")
+    assert result.text == "bad"  # there is no other
+    assert [(o.temperature, o.beam_size) for o in inference.options] == [(0.7, 1)]
 
 
 def test_a_silent_window_is_passed_over() -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ModelBrokenError, SettingsError, TranscribeError, UnknownLanguageError
+from ..errors import (
+    ModelBrokenError,
+    SettingsError,
+    TranscribeError,
+    UnknownLanguageError,
+    UnknownTaskError,
+)
 from ..names import NameIndex, Snapper
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from ..vocabulary import tokenizer_json
@@ -24,6 +30,7 @@ from ..whisper.decoding import (
     Correct,
     Decoder,
     DecodingOptions,
+    Hypothesis,
     ScoringInference,
     Stopwatch,
 )
@@ -58,23 +65,28 @@ class WhisperTranscriber:
         self._inference = inference
         self._tokenizer = tokenizer
         self._free = free
+        self._detectable = detectable
         self._decoding = decoding
         self._decoder = Decoder(inference, tokenizer, detectable, decoding)
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         language = self._checked(options.language)
+        decoding = self._decoding_for(options)
+        decoder = self._decoder
+        if decoding != self._decoding:
+            decoder = Decoder(self._inference, self._tokenizer, self._detectable, decoding)
         stopwatch = Stopwatch()
         with stopwatch("mel"):
             mel = log_mel_spectrogram(samples, self._inference.n_mels)
         try:
-            result = self._decoder.decode(
+            result = decoder.decode(
                 mel,
                 language,
-                self._previous_text(options.names),
+                _previous_text(options.names, decoding.initial_prompt),
                 stopwatch,
                 options.checkpoint,
-                self._correct(options),
+                self._as_without_timestamps if decoding.timestamps else self._correct(options),
             )
         except RuntimeError as error:
             raise TranscribeError(f"the model failed on this audio: {error}") from error
@@ -89,6 +101,7 @@ class WhisperTranscriber:
             seconds=len(samples) / SAMPLE_RATE,
             stages=stopwatch.seconds,
             rejected=result.rejected,
+            segments=result.segments,
         )
 
     def warm_up(self) -> None:
@@ -109,18 +122,46 @@ class WhisperTranscriber:
             f"it understands {', '.join(self.languages)}"
         )
 
+    def _decoding_for(self, options: TranscribeOptions) -> DecodingOptions:
+        """Return what the user set, and this request sets otherwise. Raises UnknownTaskError."""
+        decoding = self._decoding
+        if options.task == "translate" and self.languages == ("en",):
+            raise UnknownTaskError("this model knows English alone: it has nothing to translate")
+        return dataclasses.replace(
+            decoding,
+            task=options.task or decoding.task,
+            initial_prompt=decoding.initial_prompt if options.prompt is None else options.prompt,
+            temperatures=(options.temperature,) if options.temperature else decoding.temperatures,
+            timestamps=options.timestamps,
+        )
+
+    def _as_without_timestamps(
+        self, audio_features: Any, prompt: Sequence[int], _: str, hypothesis: Hypothesis
+    ) -> Hypothesis:
+        """Return the hypothesis with the avg_logprob of its text alone (a Correct).
+
+        Where a word begins is never certain: with timestamps the mean is much lower, and the
+        quality gate was measured without them.
+        """
+        tokens = [token for token in hypothesis.tokens if token < self._tokenizer.eot]
+        if not tokens:
+            return hypothesis
+        without = [*prompt, self._tokenizer.no_timestamps]
+        logprobs = self._inference.score(audio_features, without, [tokens])[0]
+        return dataclasses.replace(hypothesis, avg_logprob=float(np.mean(logprobs)))
+
     def _correct(self, options: TranscribeOptions) -> Correct | None:
         """Return what compares texts with the names that are known, if there are any."""
-        if options.home is None or self._decoding.task == "translate":
+        if options.home is None or (options.task or self._decoding.task) == "translate":
             return None
         indexes = [NameIndex(options.names[:MAX_REQUEST_NAMES]), options.home]
         known = [index for index in indexes if len(index)]
         return Snapper(self._inference, self._tokenizer, known) if known else None
 
-    def _previous_text(self, names: tuple[str, ...]) -> str | None:
-        """Names, then the user's own prompt: what stands last is kept when it gets too long."""
-        parts = [", ".join(names), self._decoding.initial_prompt or ""]
-        return " ".join(part for part in parts if part) or None
+
+def _previous_text(names: tuple[str, ...], prompt: str | None) -> str | None:
+    """Names, then the prompt: what stands last is kept when it gets too long."""
+    return " ".join(part for part in (", ".join(names), prompt or "") if part) or None
 
 
 def load_tokenizer(path: Path, *, multilingual: bool) -> Tokenizer:

@@ -17,10 +17,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..transcriber import Segment
 from .audio import (
     FRAMES_PER_POSITION,
     FRAMES_PER_SECOND,
     N_FRAMES,
+    SECONDS_PER_TIMESTAMP,
     Array,
     pad_or_trim,
     silence_level,
@@ -42,6 +44,10 @@ SPARE_TOKENS = 32
 MAX_LOOP_TOKENS = 4
 MAX_LOOP_REPEATS = 5
 
+# What is left after the last segment and shorter than this is the silence that was kept around
+# speech: hearing it again would only make something up.
+REST_FRAMES = FRAMES_PER_SECOND // 2
+
 QUIET_FRAMES = 20  # a pause between sentences lasts this long at least
 
 
@@ -60,8 +66,8 @@ class AudioContext:
     retry: bool = True
     """Whether a doubtful text is heard again in the full window."""
     longest: int = N_FRAMES
-    """Audio over 30 s is cut at its quietest moments into pieces no longer than this; at N_FRAMES
-    it is cut where the model's timestamps say, as Whisper does."""
+    """Longer audio is cut at its quietest moments into pieces no longer than this; at N_FRAMES it
+    is cut where the model's timestamps say, as Whisper does."""
     multiple: int = FRAMES_PER_POSITION
     """Windows are rounded up to one, as the encoder halves them; larger where the runtime prefers
     few different sizes."""
@@ -87,6 +93,7 @@ class DecodingOptions:
     # what to write
     task: Task = "transcribe"
     initial_prompt: str | None = None
+    timestamps: bool = False  # whether the result has segments
 
     # how to search
     beam_size: int = 5
@@ -177,6 +184,8 @@ class DecodingResult:
     avg_logprob: float = 0.0
     no_speech_prob: float = 0.0
     rejected: str | None = None
+    segments: tuple[Segment, ...] = ()
+    """Where DecodingOptions.timestamps asks for them."""
 
 
 @dataclass
@@ -222,7 +231,7 @@ class Decoder:
 
         `checkpoint` is called before every window and every attempt, and by runtimes that can
         between tokens; what it raises ends the work. `correct` has the last word on each window,
-        before the quality gate; it is not asked where timestamps are needed.
+        before the quality gate; it is not asked where timestamps only cut long audio.
         """
         if not mel.shape[1]:
             return DecodingResult("", language)
@@ -243,7 +252,7 @@ class Decoder:
     def pieces(self, mel: Array) -> list[tuple[int, int]]:
         """Return where to cut long audio; nothing when timestamps are to say."""
         longest = self._options.audio_context.longest
-        return quiet_pieces(mel, longest) if longest < N_FRAMES < mel.shape[1] else []
+        return quiet_pieces(mel, longest) if longest < min(N_FRAMES, mel.shape[1]) else []
 
     def may_widen(self, window: Array) -> bool:
         """Whether a doubtful text should be heard again in the full window."""
@@ -288,7 +297,7 @@ class Decoder:
     ) -> _Attempt:
         """Try higher temperatures until a result is good enough; else return the likeliest.
 
-        `first` is what temperature 0 gave for the same features and prompt.
+        `first` is what the first temperature gave for the same features and prompt.
         """
         attempts = [first]
         deadline = time.monotonic() + self._options.fallback_seconds
@@ -307,11 +316,15 @@ class Decoder:
         prompt: Sequence[int],
         seconds: float,
         checkpoint: Callable[[], None],
-        temperature: float = 0.0,
+        temperature: float | None = None,
     ) -> _Attempt:
-        """Decode once and judge the result; `seconds` of audio bound its length."""
+        """Decode once, at the first temperature unless one is given, and judge the result.
+
+        `seconds` of audio bound its length.
+        """
         checkpoint()
         options = self._options
+        temperature = options.temperatures[0] if temperature is None else temperature
         budget = min(
             SPARE_TOKENS + round(seconds * TOKENS_PER_SECOND),
             MAX_NEW_TOKENS,
@@ -334,6 +347,7 @@ class Decoder:
         return _Attempt(
             hypothesis,
             temperature,
+            ratio,
             repetitive=ratio > options.compression_ratio_threshold,
             unlikely=unlikely,
             silent=unlikely and hypothesis.no_speech_prob > options.no_speech_threshold,
@@ -364,11 +378,34 @@ class Decoder:
         position = tokens[last - 1] - begin
         return list(tokens[:last]), min(position * FRAMES_PER_POSITION, n_frames)
 
+    @property
+    def wants_segments(self) -> bool:
+        return self._options.timestamps
+
+    def timed(self, tokens: Sequence[int], seconds: float) -> Iterator[tuple[float, float, slice]]:
+        """Yield (start, end, where its tokens are) of each segment, within `seconds` of audio.
+
+        A segment without a closing timestamp, which only a broken-off text has, ends with the
+        audio.
+        """
+        begin = self._tokenizer.timestamp_begin
+        first, at = 0, 0.0
+        for i, token in enumerate(tokens):
+            if token < begin:
+                continue
+            now = min((token - begin) * SECONDS_PER_TIMESTAMP, seconds)
+            if self.text(tokens[first:i]):
+                yield at, max(at, now), slice(first, i + 1)
+            first, at = i, now
+        if self.text(tokens[first:]):
+            yield at, seconds, slice(first, len(tokens))
+
 
 @dataclass(frozen=True)
 class _Attempt:
     hypothesis: Hypothesis
     temperature: float
+    compression_ratio: float
     repetitive: bool
     unlikely: bool
     silent: bool
@@ -410,9 +447,10 @@ class _Utterance:
         self._checkpoint = checkpoint
         self._correct = correct
         self._pieces = decoder.pieces(mel)
-        # Only to know where the next window starts.
-        self._timestamps = mel.shape[1] > N_FRAMES and not self._pieces
+        # Without segments to make, only to know where the next window starts.
+        self._timestamps = decoder.wants_segments or (mel.shape[1] > N_FRAMES and not self._pieces)
         self._texts: list[str] = []
+        self._segments: list[Segment] = []
         self._evidence: list[tuple[float, int, float]] = []  # logprob, tokens, no speech
         self._rejected: str | None = None
 
@@ -420,7 +458,7 @@ class _Utterance:
         if self._pieces:
             self._hear_pieces()
         else:
-            self._hear_windows()
+            self._hear_windows(0, self._mel.shape[1])
         logprobs, weights, no_speech = zip(*self._evidence, strict=True)
         return DecodingResult(
             text=" ".join(text for text in self._texts if text),
@@ -429,18 +467,18 @@ class _Utterance:
             avg_logprob=float(np.average(logprobs, weights=weights)),
             no_speech_prob=float(np.average(no_speech, weights=weights)),
             rejected=self._rejected,
+            segments=tuple(self._segments),
         )
 
     def _hear_pieces(self) -> None:
         given = self._previous
         for start, end in self._pieces:
             self._previous = given  # a piece begins anywhere: the one before leads it astray
-            self._window(start, end - start)
+            self._hear_windows(start, end)
 
-    def _hear_windows(self) -> None:
-        seek = 0
-        while seek < self._mel.shape[1]:
-            n_frames = min(self._mel.shape[1] - seek, N_FRAMES)
+    def _hear_windows(self, seek: int, end: int) -> None:
+        while seek < end:
+            n_frames = min(end - seek, N_FRAMES)
             seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
 
     def _window(self, seek: int, n_frames: int) -> int:
@@ -455,8 +493,12 @@ class _Utterance:
         )
         if attempt.silent:
             return n_frames
-        self._keep(tokens, hypothesis, attempt.temperature)
-        return done
+        kept = self._keep(tokens, hypothesis, attempt.temperature)
+        if not decoder.wants_segments:
+            return done
+        if kept:
+            self._keep_segments(tokens, attempt, seek, n_frames)
+        return done if n_frames - done > REST_FRAMES else n_frames
 
     def _attempt(self, window: Array, n_frames: int) -> _Attempt:
         """Decode a window, again at its full width where the text is doubtful."""
@@ -475,22 +517,43 @@ class _Utterance:
             return self._attempt(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
         with self._stopwatch("decode"):
             attempt = decoder.generate(features, prompt, seconds, attempt, self._checkpoint)
-        if self._correct is None or self._timestamps or attempt.silent:
+        only_cuts = self._timestamps and not decoder.wants_segments
+        if self._correct is None or only_cuts or attempt.silent:
             return attempt
         with self._stopwatch("names"):
             corrected = self._correct(features, prompt, self._language, attempt.hypothesis)
         return dataclasses.replace(attempt, hypothesis=corrected)
 
-    def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> None:
+    def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
+        """Take the text unless the quality gate withholds it; return whether it doesn't."""
         text = self._decoder.text(tokens)
         withheld = self._decoder.gate(text, hypothesis.avg_logprob)
         if withheld:
             self._rejected = withheld
-            return
+            return False
         self._texts.append(text)
         self._previous = self._previous + tokens
         if temperature > self.PROMPT_RESET_TEMPERATURE:
             self._previous = []
+        return True
+
+    def _keep_segments(
+        self, tokens: list[int], attempt: _Attempt, seek: int, n_frames: int
+    ) -> None:
+        offset = seek / FRAMES_PER_SECOND
+        for start, end, where in self._decoder.timed(tokens, n_frames / FRAMES_PER_SECOND):
+            self._segments.append(
+                Segment(
+                    start=offset + start,
+                    end=offset + end,
+                    text=self._decoder.text(tokens[where]),
+                    tokens=tuple(tokens[where]),
+                    avg_logprob=attempt.hypothesis.avg_logprob,
+                    compression_ratio=attempt.compression_ratio,
+                    no_speech_prob=attempt.hypothesis.no_speech_prob,
+                    temperature=attempt.temperature,
+                )
+            )
 
 
 def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
