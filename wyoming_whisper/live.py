@@ -97,8 +97,9 @@ def agreed(texts: Sequence[Sequence[str]]) -> list[str]:
 def overlap(sent: Sequence[str], words: Sequence[str]) -> int:
     """Return how many of `words` are those that were sent, rightly or not.
 
-    That is the beginning with the least edit distance to what was sent, of equals the longest: a
-    word that was misheard is followed by what follows the right one.
+    That is the beginning with the least edit distance to what was sent; of equals one that ends
+    with the same word, then the one nearest in length: a word that was misheard is followed by what
+    follows the right one.
     """
     was, now = [folded(unit) for unit in sent], [folded(unit) for unit in words]
     same = 0
@@ -107,9 +108,12 @@ def overlap(sent: Sequence[str], words: Sequence[str]) -> int:
     was, now = was[same:], now[same : len(was) + MAX_ALIGNED]
     if not was or len(was) > MAX_ALIGNED:
         return min(same + len(was), len(words))
-    distances = edit_distances(was, now)
-    nearest = min(distances)
-    return same + max(at for at, distance in enumerate(distances) if distance == nearest)
+    n_letters, distances = len("".join(was)), edit_distances(was, now)
+
+    def unlikeness(n: int) -> tuple[int, bool, int]:
+        return distances[n], now[n - 1 : n] != was[-1:], abs(n_letters - len("".join(now[:n])))
+
+    return same + min(range(len(now) + 1), key=unlikeness)
 
 
 def edit_distances(source: Sequence[str], target: Sequence[str]) -> list[int]:

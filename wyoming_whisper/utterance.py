@@ -21,6 +21,7 @@ import numpy as np
 
 from .endpointing import Endpointer
 from .errors import BusyError, DeadlineError, WyomingWhisperError
+from .live import LiveText
 from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
 from .scheduler import Job
 from .speech import Speech
@@ -122,7 +123,7 @@ class Workshop(Protocol):
 class Utterance:
     """Between audio-start and audio-stop; then `transcription` is awaited, or `drop` called.
 
-    With an `endpointer` it may end before, which `is_over` says.
+    With an `endpointer` it may end before, which `is_over` says. `live` changes no answer.
     """
 
     def __init__(
@@ -130,9 +131,12 @@ class Utterance:
         workshop: Workshop,
         options: TranscribeOptions,
         endpointer: Endpointer | None = None,
+        live: LiveText | None = None,
     ) -> None:
         self._workshop = workshop
         self._options = options
+        self.live = live
+        """What of it can be shown by now; None where nobody wants that."""
         self._endpointer = endpointer
         self._hear_samples = FRAME_SAMPLES if endpointer else HEAR_SAMPLES
         self._pcm = PcmStream()
@@ -174,6 +178,8 @@ class Utterance:
     async def transcription(self) -> Transcription:
         """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
         ended = time.perf_counter()
+        if self.live:
+            self.live.drop()
         try:
             transcription, early = await self._transcribe()
         except Exception as error:
@@ -189,6 +195,8 @@ class Utterance:
 
     def drop(self) -> None:
         """Forget it, and the work that was begun: nobody waits for it any more."""
+        if self.live:
+            self.live.drop()
         self._early.drop()
         self._held.release()
 
@@ -241,6 +249,8 @@ class Utterance:
         """Do what can be done before the audio has ended."""
         if self._workshop.eager:
             self._early.follow(speech)
+        if self.live:
+            self.live.follow(speech, self._early.job)
         if self._endpointer and (end := self._endpointer.hear(speech, self._early.draft)):
             _LOGGER.debug("the command ends after %.2f s: %s", self.seconds, end)
             self.is_over = True
@@ -260,6 +270,11 @@ class _EarlyWork:
         self._spans: list[Span] = []
         self._voiced = -1  # where speech stood when work was last begun
         self._n_jobs = 0
+
+    @property
+    def job(self) -> Job | None:
+        """What is under way or done, of the pause that there is now."""
+        return self._job
 
     @property
     def draft(self) -> Transcription | None:
