@@ -375,9 +375,8 @@ def _sensitivity(wanted: object) -> str:
         return "default"
     if isinstance(wanted, str) and wanted in SENSITIVITIES:
         return str(getattr(wanted, "value", wanted))  # the wyoming library's is an Enum
-    raise ProtocolError(
-        f"vad_sensitivity must be {', '.join(SENSITIVITIES)}, not {_shown(wanted)}"
-    )
+    known = ", ".join(SENSITIVITIES)
+    raise ProtocolError(f"vad_sensitivity must be one of {known}, not {_shown(wanted)}")
 
 
 def _strings(value: object) -> tuple[str, ...]:

@@ -266,7 +266,7 @@ def _endpointing(raw: Raw) -> str:
 
 
 def _wait(raw: Raw) -> float | None:
-    """Return seconds, None for what is off: the values of the official server's --vad-endpointing."""
+    """Return seconds, None for what is off, as for the official server's --vad-endpointing."""
     off = (*_OFF, "0.0", "null")
     if raw is False or (isinstance(raw, str) and raw.strip().lower() in off):
         return None
