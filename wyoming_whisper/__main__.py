@@ -48,6 +48,9 @@ _SERVING = (
     "http_text",
     "hass_api",
     "hass_token",
+    "upstreams",
+    "upstream_key",
+    "upstream_hedge",
 )
 _COMMON = ("options", "debug", "log_format")
 _MODELS = ("data_dir", "download_dir", "local_files_only", *_COMMON)

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from . import __version__
 from .errors import SettingsError
+from .upstreams.config import read_upstream
 from .whisper.tokenizer import language_code
 
 _LOGGER = logging.getLogger(__name__)
@@ -232,6 +233,19 @@ def _home_assistant(raw: Raw) -> str:
     raise ValueError("it must be an address such as http://homeassistant.local:8123")
 
 
+def _upstreams(raw: Raw) -> tuple[str, ...]:
+    items = tuple(dict.fromkeys(_items(raw)))
+    for item in items:
+        read_upstream(item)
+    return items
+
+
+def _seconds(raw: Raw) -> float:
+    if isinstance(raw, str) and re.fullmatch(r"\d{1,2}(\.\d{1,3})?", raw) and float(raw) <= 60:
+        return float(raw)
+    raise ValueError("it must be seconds from 0 to 60")
+
+
 def _number(raw: Raw) -> float:
     try:
         return float(raw) if isinstance(raw, str) else float("nan")
@@ -375,6 +389,7 @@ def _flag(group: str, about: str) -> bool:
 SERVER = "server"
 WEB = "web page"
 MODEL = "model"
+UPSTREAMS = "upstreams"
 SPEED = "speed"
 TEXT = "text"
 NAMES = "names"
@@ -553,12 +568,43 @@ class Settings:
         choices=_OUR_LIBRARIES,
     )
 
+    upstreams: tuple[str, ...] = _option(
+        (),
+        UPSTREAMS,
+        "servers that are asked first, in this order: tcp://HOST:PORT (Wyoming) or https://HOST/v1 "
+        "(like OpenAI's); the model here answers when they don't",
+        _upstreams,
+        metavar="LIST",
+    )
+    upstream_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "option": Option(
+                UPSTREAMS,
+                "key of the one upstream that names none by ?key_file=FILE or ?key_variable=NAME",
+                _optional_text,
+                flag=False,
+                secret=True,
+            )
+        },
+    )
+    upstream_hedge: float = _option(
+        1.0,
+        UPSTREAMS,
+        "an upstream that has not answered so long after the end of the audio is not waited for "
+        "alone: the next one is asked as well",
+        _seconds,
+        metavar="SECONDS",
+    )
+
     backend: str = _option(
         "auto",
         SPEED,
         "what runs the model; auto is tensorrt where an NVIDIA GPU and TensorRT are there, else "
-        "faster-whisper; ray is replicas on other machines (docs/scaling.md)",
-        choices=("auto", "faster-whisper", "tensorrt", "ray"),
+        "faster-whisper; ray is replicas on other machines (docs/scaling.md); none is no model "
+        "here, only --upstreams",
+        choices=("auto", "faster-whisper", "tensorrt", "ray", "none"),
     )
     ray_address: str = _option(
         "auto",

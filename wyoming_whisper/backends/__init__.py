@@ -25,6 +25,10 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
     not there is built, in the background.
     Raises SettingsError, or ModelError: ModelUnavailableError is worth another try later.
     """
+    if settings.backend == "none":
+        from .none import NoModel
+
+        return NoModel()
     if settings.backend == "ray":
         from .ray import open_ray
 
