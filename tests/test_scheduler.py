@@ -227,3 +227,18 @@ def test_an_idle_transcriber_stays_while_one_of_its_threads_works() -> None:
     assert unloaded.wait(TIMEOUT_SECONDS)
     assert several.closed
     assert working.close(TIMEOUT_SECONDS)
+
+
+def test_a_recording_waits_for_commands_and_for_early_work_and_takes_no_place_of_theirs() -> None:
+    fake = FakeTranscriber()
+    with scheduler(fake, max_queue=1) as working:
+        busy(working, fake)
+        recording = working.submit(loud(0.2), OPTIONS, patient=True)
+        early = working.submit(loud(0.3), OPTIONS, eager=True)
+        command = working.submit(loud(0.4), OPTIONS)
+        with pytest.raises(BusyError):
+            working.submit(loud(0.5), OPTIONS, patient=True)
+        fake.gate.set()
+        for job in (recording, early, command):
+            job.future.result(TIMEOUT_SECONDS)
+    assert [len(samples) for samples, _ in fake.requests] == [1600, 6400, 4800, 3200]

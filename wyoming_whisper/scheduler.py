@@ -1,7 +1,8 @@
 """The one queue before the Transcriber, and the only thread that touches it; for one that takes
 more requests at once, as many threads (transcriber.at_once).
 
-Who waits for an answer goes before work that was begun early, on the chance that speech is over.
+Who waits for an answer goes before work that was begun early, on the chance that speech is over;
+recordings come last.
 
 The thread opens the Transcriber first, which may take minutes; requests wait meanwhile. When the
 model can't be had now, requests fail at once with the reason, and the thread keeps trying.
@@ -37,12 +38,23 @@ MAX_QUEUE = 32
 
 
 class Job:
-    """One transcription that was asked for: `eager` as long as nobody waits for it."""
+    """One transcription that was asked for: `eager` as long as nobody waits for it.
 
-    def __init__(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> None:
+    A `patient` one has time, though somebody waits: it is no command.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        options: TranscribeOptions,
+        *,
+        eager: bool = False,
+        patient: bool = False,
+    ) -> None:
         self.samples = samples
         self.options = dataclasses.replace(options, checkpoint=self._checkpoint)
         self.eager = eager
+        self.patient = patient
         self.future: Future[Transcription] = Future()
         self._abandoned = False
 
@@ -100,19 +112,26 @@ class Scheduler:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool = False) -> Job:
+    def submit(
+        self,
+        samples: Samples,
+        options: TranscribeOptions,
+        *,
+        eager: bool = False,
+        patient: bool = False,
+    ) -> Job:
         """Queue a transcription; at the start it waits for the model too.
 
         Raises WyomingWhisperError: BusyError when too many wait already, else why there can be
         none.
         """
-        job = Job(samples, options, eager=eager)
+        job = Job(samples, options, eager=eager, patient=patient)
         with self._changed:
             if self._unavailable is not None:
                 raise self._unavailable
             if self._spare is not None:
                 self._spare.cancel()
-            n_waiting = sum(eager or not waiting.eager for waiting in self._jobs)
+            n_waiting = sum(_urgency(waiting) <= _urgency(job) for waiting in self._jobs)
             if n_waiting >= self._max_queue:
                 raise BusyError(
                     f"{n_waiting} requests wait already, which is all that --max-queue allows; "
@@ -246,7 +265,7 @@ class Scheduler:
             self._changed.wait_for(
                 lambda: self._jobs or done.is_set() or self._closing.is_set(), self._idle_seconds
             )
-            job = min(self._jobs, key=lambda job: job.eager, default=None)  # the first of equals
+            job = min(self._jobs, key=_urgency, default=None)  # the first of equals
             if job is None or (job.eager and self._closing.is_set()):
                 return None
             self._jobs.remove(job)
@@ -310,6 +329,11 @@ class Scheduler:
         for job in refused:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(error)
+
+
+def _urgency(job: Job) -> tuple[bool, bool]:
+    """Return what jobs are ordered by: commands first, then those that may become one."""
+    return job.patient, job.eager
 
 
 def _close(transcriber: Transcriber) -> None:
