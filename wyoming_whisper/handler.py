@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from wyoming.asr import Transcribe, Transcript
+from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, async_write_event
@@ -26,6 +26,7 @@ from .endpointing import SENSITIVITIES, Endpointer, EndpointOptions
 from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
 from .errors import WyomingWhisperError as OurError
 from .info import PROGRAM_NAME
+from .live import LiveText
 from .pcm import PcmFormat, PcmStream
 from .peers import PeerLog
 from .transcriber import TranscribeOptions
@@ -58,6 +59,9 @@ class Service(Workshop, Protocol):
     @property
     def endpointing(self) -> EndpointOptions | None:
         """How the server ends commands; None leaves it to the client."""
+
+    def live_text(self, options: TranscribeOptions) -> LiveText | None:
+        """Return what follows a new utterance while it is spoken; None where that is off."""
 
     @property
     def info_event(self) -> Event:
@@ -194,11 +198,11 @@ class Handler:
         while (item := await self._waiting.get()) is not None:
             utterance, request = item
             transcription = await utterance.transcription()
-            await self._write(
-                Transcript(
-                    transcription.text, context=request.context, language=transcription.language
-                ).event()
+            transcript = Transcript(
+                transcription.text, context=request.context, language=transcription.language
             )
+            for event in _ending(transcript, utterance.live):
+                await self._write(event)
             self._unanswered -= 1
             self._leave_when_drained()
 
@@ -243,12 +247,21 @@ class Handler:
             await asyncio.to_thread(utterance.add, chunk)
         else:
             utterance.add(chunk)
+        if utterance.live and not self._unanswered:  # those before it are answered first
+            await self._show(utterance.live)
         if utterance.is_full:
             message = "an utterance reached --max-utterance-seconds: the rest of it is not heard"
             self._service.peer_log.warn(self._peer, message)
         if utterance.is_full or utterance.is_over:
             self._ended = True
             await self._end(utterance)
+
+    async def _show(self, live: LiveText) -> None:
+        """Send what has become certain of the utterance that is being spoken."""
+        if text := live.take():
+            language, context = self._asked.options.language, self._asked.context
+            for event in [*_beginning(live, language, context), TranscriptChunk(text).event()]:
+                await self._write(event)
 
     async def _on_audio_stop(self, event: Event) -> None:
         _checked(AudioStop, event)
@@ -273,7 +286,8 @@ class Handler:
         self._asked = self._request
         ending = self._service.endpointing
         endpointer = Endpointer(ending, self._asked.vad_sensitivity) if ending else None
-        self._utterance = Utterance(self._service, self._asked.options, endpointer)
+        live = self._service.live_text(self._asked.options)
+        self._utterance = Utterance(self._service, self._asked.options, endpointer, live)
         return self._utterance
 
     def _drop_work(self) -> None:
@@ -347,6 +361,24 @@ class Handler:
             self._writer.transport.abort()
         except OSError:
             pass
+
+
+def _beginning(live: LiveText, language: str | None, context: dict[str, Any] | None) -> list[Event]:
+    """Return what comes before the first of a text, and only there."""
+    if live.started:
+        return []
+    live.started = True
+    return [TranscriptStart(context=context, language=language).event()]
+
+
+def _ending(transcript: Transcript, live: LiveText | None) -> list[Event]:
+    """Return an answer; where it was to be live, also the rest of its text, and its end."""
+    if live is None:
+        return [transcript.event()]
+    events = _beginning(live, transcript.language, transcript.context)
+    if rest := live.rest(transcript.text):
+        events.append(TranscriptChunk(rest).event())
+    return [*events, transcript.event(), TranscriptStop().event()]
 
 
 def requested_language(wanted: str | None, default: str | None) -> str | None:

@@ -35,6 +35,7 @@ def make_info(
     description: str | None = None,
     *,
     requires_external_vad: bool = True,
+    live_text: bool = False,
 ) -> Info:
     """Return the Info that Home Assistant reads: it uses the first program and its languages."""
     model = AsrModel(
@@ -52,7 +53,7 @@ def make_info(
         description="Whisper speech-to-text for Home Assistant",
         version=__version__,
         models=[model],
-        supports_transcript_streaming=False,
+        supports_transcript_streaming=live_text,
         # Home Assistant's own VAD ends a command; without it satellites stream on.
         requires_external_vad=requires_external_vad,
         # What satellites do by default; nothing better has been measured.

@@ -32,6 +32,7 @@ from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
 from .household import HomeNames
 from .info import make_info, what_runs
+from .live import LiveText
 from .peers import Allowed, PeerLog
 from .scheduler import Job, Scheduler
 from .settings import SUPERVISOR_TOKEN
@@ -158,6 +159,14 @@ class Server:
     def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
         options = replace(options, home=self._names.index)
         return self._scheduler.submit(samples, options, eager=eager)
+
+    def live_text(self, options: TranscribeOptions) -> LiveText | None:
+        if not self._settings.live_text:
+            return None
+        return LiveText(self._spare, options, self.text_style)
+
+    def _spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
+        return self._scheduler.spare(samples, replace(options, home=self._names.index))
 
     def answered(self, answer: Answer) -> None:
         self.status.record(answer if self._settings.http_text else replace(answer, text=None))
@@ -309,9 +318,13 @@ class Server:
             self._info_event = self._info(*described)
 
     def _info(self, languages: Sequence[str], description: str | None = None) -> Event:
-        external = self._settings.requires_external_vad
-        name = self._settings.model
-        return make_info(name, languages, description, requires_external_vad=external).event()
+        return make_info(
+            self._settings.model,
+            languages,
+            description,
+            requires_external_vad=self._settings.requires_external_vad,
+            live_text=self._settings.live_text,
+        ).event()
 
     def _on_opened(self, error: BaseException | None) -> None:
         if error:
