@@ -37,6 +37,9 @@ class TranscribeOptions:
     language: str | None = None
     """Whisper's code, such as "en"; None detects it."""
 
+    language_prior: Mapping[str, float] = field(default_factory=dict)
+    """Where one is detected: how many times likelier than others some are, whatever is heard."""
+
     names: tuple[str, ...] = ()
     """Names and terms that are likelier than usual in this utterance."""
 
@@ -51,6 +54,9 @@ class TranscribeOptions:
 
     timestamps: bool = False
     """Whether the answer has segments."""
+
+    hops: int = 0
+    """How many of our servers have passed this on already (upstreams/)."""
 
     home: NameIndex | None = field(default=None, repr=False, compare=False)
     """Names that a misheard text is compared with, `names` too; None compares with none."""

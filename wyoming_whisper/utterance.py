@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from .status import Answer, Outcome
 from .text import TextStyle, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad
+
+if TYPE_CHECKING:
+    from .upstreams.relay import Relay
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -123,7 +126,8 @@ class Workshop(Protocol):
 class Utterance:
     """Between audio-start and audio-stop; then `transcription` is awaited, or `drop` called.
 
-    With an `endpointer` it may end before, which `is_over` says. `live` changes no answer.
+    With an `endpointer` it may end before, which `is_over` says. `live` changes no answer. With a
+    `relay` other servers hear it too, and the first good answer is taken.
     """
 
     def __init__(
@@ -132,9 +136,11 @@ class Utterance:
         options: TranscribeOptions,
         endpointer: Endpointer | None = None,
         live: LiveText | None = None,
+        relay: Relay | None = None,
     ) -> None:
         self._workshop = workshop
         self._options = options
+        self._relay = relay
         self.live = live
         """What of it can be shown by now; None where nobody wants that."""
         self._endpointer = endpointer
@@ -151,7 +157,8 @@ class Utterance:
         self._held = _Held(workshop.limits)
         self._early = _EarlyWork(workshop, options)
         self._began = time.monotonic()
-        workshop.wake()
+        if not self._is_heard_elsewhere:
+            workshop.wake()
 
     @property
     def seconds(self) -> float:
@@ -168,6 +175,8 @@ class Utterance:
         self._held.add(len(samples))
         self._n_samples += len(samples)
         self.is_full = fitting is not chunk or len(samples) == n_left
+        if self._relay:
+            self._relay.add(samples)
         self._unheard.append(samples)
         self._n_unheard += len(samples)
         if self._workshop.vad is not None and self._n_unheard >= self._hear_samples:
@@ -181,14 +190,14 @@ class Utterance:
         if self.live:
             self.live.drop()
         try:
-            transcription, early = await self._transcribe()
+            transcription, early, upstream = await self._transcribe()
         except Exception as error:
             waited = time.perf_counter() - ended
             self._workshop.answered(_failure(error, self.seconds, waited))
             raise
         finally:
             self.drop()
-        answer = _answer(transcription, time.perf_counter() - ended, early)
+        answer = _answer(transcription, time.perf_counter() - ended, early, upstream)
         _log(answer, transcription)
         self._workshop.answered(answer)
         return transcription
@@ -197,12 +206,18 @@ class Utterance:
         """Forget it, and the work that was begun: nobody waits for it any more."""
         if self.live:
             self.live.drop()
+        if self._relay:
+            self._relay.drop()
         self._early.drop()
         self._held.release()
 
-    async def _transcribe(self) -> tuple[Transcription, bool]:
-        """Return what was said, and whether work that was begun early had it."""
+    async def _transcribe(self) -> tuple[Transcription, bool, str | None]:
+        """Return what was said, whether work that was begun early had it, and the upstream that
+        did; None is this machine.
+        """
         rest = self._pcm.flush()
+        if self._relay:
+            self._relay.add(rest)
         self._unheard.append(rest)
         self._n_unheard += len(rest)
         vad = await self._workshop.loaded_vad()
@@ -212,12 +227,36 @@ class Utterance:
         speech.finish()
         spans = speech.spans()
         if not spans:
-            return Transcription("", self._options.language, seconds=speech.seconds), False
+            nothing = Transcription("", self._options.language, seconds=speech.seconds)
+            return nothing, False, None
         early = self._early.collect(spans)
-        job = early or self._workshop.submit(speech.cut(spans), self._options, eager=False)
-        transcription = await self._result(job)
+        upstream: str | None = None
+        if self._relay:
+            transcription, upstream = await self._relayed(self._relay, speech, spans, early)
+        else:
+            transcription = await self._here(speech, spans, early)
         answer = finished(transcription, speech.voiced_seconds, self._workshop.text_style)
-        return dataclasses.replace(answer, seconds=speech.seconds), early is not None
+        answer = dataclasses.replace(answer, seconds=speech.seconds)
+        return answer, early is not None and upstream is None, upstream
+
+    async def _here(self, speech: Speech, spans: list[Span], early: Job | None) -> Transcription:
+        job = early or self._workshop.submit(speech.cut(spans), self._options, eager=False)
+        return await self._result(job)
+
+    async def _relayed(
+        self, relay: Relay, speech: Speech, spans: list[Span], early: Job | None
+    ) -> tuple[Transcription, str | None]:
+        try:
+            return await relay.answer(
+                speech.cut(spans),
+                (speech.last_voiced + 1) * FRAME_SAMPLES,
+                lambda: self._here(speech, spans, early),
+                local_has_begun=early is not None,
+                deadline_seconds=self._workshop.limits.deadline_seconds,
+            )
+        finally:
+            if early and not early.future.done():
+                early.cancel()
 
     async def _result(self, job: Job) -> Transcription:
         """Wait for it until the deadline; who stops waiting cancels it. Raises DeadlineError."""
@@ -247,13 +286,20 @@ class Utterance:
 
     def _follow(self, speech: Speech) -> None:
         """Do what can be done before the audio has ended."""
-        if self._workshop.eager:
+        # Drafts are for those two as well; otherwise one server at work is enough.
+        drafts = self.live or self._endpointer
+        if self._workshop.eager and (drafts or not self._is_heard_elsewhere):
             self._early.follow(speech)
         if self.live:
             self.live.follow(speech, self._early.job)
         if self._endpointer and (end := self._endpointer.hear(speech, self._early.draft)):
             _LOGGER.debug("the command ends after %.2f s: %s", self.seconds, end)
             self.is_over = True
+
+    @property
+    def _is_heard_elsewhere(self) -> bool:
+        """Whether an upstream that is well hears it, so that work here can wait."""
+        return self._relay is not None and self._relay.is_enough
 
     @property
     def _is_ahead(self) -> bool:
@@ -330,7 +376,10 @@ def _beginning(chunk: Pcm, seconds: float) -> Pcm:
     return chunk
 
 
-def _answer(transcription: Transcription, waited: float, early: bool) -> Answer:
+def _answer(
+    transcription: Transcription, waited: float, early: bool, upstream: str | None
+) -> Answer:
+    sure = transcription.text and not upstream  # others don't tell how sure they are
     outcome: Outcome = "text" if transcription.text else "silence"
     return Answer(
         time=time.time(),
@@ -339,9 +388,10 @@ def _answer(transcription: Transcription, waited: float, early: bool) -> Answer:
         waited=waited,
         early=early,
         language=transcription.language,
-        confidence=math.exp(transcription.avg_logprob) if transcription.text else None,
+        confidence=math.exp(transcription.avg_logprob) if sure else None,
         stages=transcription.stages,
         text=transcription.text,
+        upstream=upstream,
     )
 
 
@@ -362,9 +412,10 @@ def _log(answer: Answer, transcription: Transcription) -> None:
         _LOGGER.info("%.1f s of audio without speech", answer.seconds)
         return
     _LOGGER.info(
-        "%.1f s of audio answered %.3f s after its end (%s%s)%s",
+        "%.1f s of audio answered %.3f s after its end%s (%s%s)%s",
         answer.seconds,
         answer.waited,
+        f" by {answer.upstream}" if answer.upstream else "",
         "begun early: " if answer.early else "",
         ", ".join(f"{name} {value:.3f}" for name, value in answer.stages.items()),
         f", the text withheld: {transcription.rejected}" if transcription.rejected else "",

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError, UpstreamError
 from ..status import Status, UpstreamState
@@ -176,17 +176,17 @@ class Pool:
         """Whether there is a model here that can answer when nobody else does."""
         self._status = status or Status()
         self._told: dict[str, str] = {}  # what the log has of each
-        self._tasks: set[asyncio.Future[object]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def relay(self, options: TranscribeOptions) -> Relay | None:
         """Return what an utterance that begins now is passed on by; None where it must not be."""
-        if options.hops >= MAX_HOPS:
+        if options.hops >= MAX_HOPS or not _is_plain(options):
             return None
         for member in self.members:
             member.somebody_speaks()
         return Relay(self, Request(options.language, options.names, options.hops + 1))
 
-    def keep(self, task: asyncio.Future[object]) -> None:
+    def keep(self, task: asyncio.Task[Any]) -> None:
         """Hold on to a task until it has ended."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -197,7 +197,7 @@ class Pool:
         await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
         self.publish()
         for member in self.members:
-            self.keep(asyncio.ensure_future(member.look_after(self.publish)))
+            self.keep(asyncio.create_task(member.look_after(self.publish)))
         try:
             yield
         finally:
@@ -232,6 +232,12 @@ class Pool:
     def languages(self) -> tuple[str, ...]:
         """All that one of them understands; none where nobody tells."""
         return tuple(sorted({code for member in self.members for code in member.languages}))
+
+
+def _is_plain(options: TranscribeOptions) -> bool:
+    """Whether all that is asked for can be asked of others, too."""
+    special = options.task or options.prompt or options.temperature or options.timestamps
+    return not special
 
 
 def _phase(states: Sequence[UpstreamState]) -> dict[str, object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import DeadlineError, UpstreamError
@@ -37,7 +37,7 @@ class _Attempt:
     member: Member | None
     trial: bool
     began: float
-    lost: bool = field(default=False)
+    lost: bool = False
     """Whether another's answer was taken."""
 
     @property
@@ -95,9 +95,11 @@ class Relay:
             self._settle(winner)
         finally:
             self.drop()
-        transcription = winner.transcription
-        assert transcription is not None, "a winner has answered"  # noqa: S101
-        return transcription, winner.member.upstream.url if winner.member else None
+        transcription = winner.task.result()
+        if winner.member is None:
+            return transcription, None
+        stages = {"upstream": self._loop.time() - (self._recording.ended or 0.0)}
+        return replace(transcription, stages=stages), winner.member.upstream.url
 
     def drop(self) -> None:
         """Break off what nobody waits for; a trial whose audio is complete goes on."""
