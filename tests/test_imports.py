@@ -35,6 +35,7 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.household": ("wyoming.", "numpy", "rapidfuzz", *OTHER_HALVES, *RUNTIMES, *WEB),
+    "wyoming_whisper.languages": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.peers": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.endpointing": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),

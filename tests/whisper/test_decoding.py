@@ -137,6 +137,17 @@ def test_the_language_is_detected_from_the_encoding_that_is_decoded() -> None:
     assert (len(inference.windows), inference.detections) == (1, 1)
 
 
+def test_a_prior_decides_where_the_model_is_unsure() -> None:
+    def detected(**prior: float) -> tuple[str | None, float]:
+        inference = ScriptedInference([said("a")], [("fr", 0.6), ("de", 0.22), ("en", 0.18)])
+        result = decoder(inference).decode(mel_of(1), language_prior=prior)
+        return result.language, round(result.language_probability, 6)
+
+    assert detected() == ("de", 0.55)
+    assert detected(en=1.2) == ("de", 0.55)
+    assert detected(en=2.0, fr=9.0) == ("en", 0.45)  # the model's own share
+
+
 def test_a_given_language_is_not_detected() -> None:
     inference = ScriptedInference([said("a")])
     assert decoder(inference).decode(mel_of(1), "en").language == "en"

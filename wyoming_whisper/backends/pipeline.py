@@ -87,6 +87,7 @@ class WhisperTranscriber:
                 stopwatch,
                 options.checkpoint,
                 self._as_without_timestamps if decoding.timestamps else self._correct(options),
+                options.language_prior,
             )
         except RuntimeError as error:
             raise TranscribeError(f"the model failed on this audio: {error}") from error

@@ -10,9 +10,10 @@ import dataclasses
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -111,6 +112,9 @@ class DecodingOptions:
 
     # how much the encoder sees
     audio_context: AudioContext = FULL_CONTEXT
+
+
+NO_PRIOR: Mapping[str, float] = MappingProxyType({})
 
 
 def go_on() -> None:
@@ -226,9 +230,11 @@ class Decoder:
         stopwatch: Stopwatch | None = None,
         checkpoint: Callable[[], None] = go_on,
         correct: Correct | None = None,
+        language_prior: Mapping[str, float] = NO_PRIOR,
     ) -> DecodingResult:
         """Return the text of `mel`, shape = (n_mels, n_frames); `language` None detects it.
 
+        `language_prior` says how many times likelier than others some languages are.
         `checkpoint` is called before every window and every attempt, and by runtimes that can
         between tokens; what it raises ends the work. `correct` has the last word on each window,
         before the quality gate; it is not asked where timestamps only cut long audio.
@@ -236,7 +242,9 @@ class Decoder:
         if not mel.shape[1]:
             return DecodingResult("", language)
         stopwatch = stopwatch or Stopwatch()
-        return _Utterance(self, mel, language, previous_text, stopwatch, checkpoint, correct).run()
+        return _Utterance(
+            self, mel, language, language_prior, previous_text, stopwatch, checkpoint, correct
+        ).run()
 
     # What one utterance needs of its decoder.
 
@@ -258,8 +266,8 @@ class Decoder:
         """Whether a doubtful text should be heard again in the full window."""
         return self._options.audio_context.retry and window.shape[1] < N_FRAMES
 
-    def detect_language(self, audio_features: Any) -> tuple[str, float]:
-        """Return the likeliest of this model's languages and its share among them."""
+    def detect_language(self, audio_features: Any, prior: Mapping[str, float]) -> tuple[str, float]:
+        """Return the likeliest of this model's languages and its share among them, prior apart."""
         if not self._tokenizer.multilingual or len(self._languages) == 1:
             return self._languages[0], 1.0
         found = [
@@ -268,7 +276,7 @@ class Decoder:
             if code in self._languages
         ]
         total = sum(probability for _, probability in found)
-        code, probability = max(found, key=lambda item: item[1])
+        code, probability = likeliest_language(found, prior)
         return code, probability / total if total else 0.0
 
     def prompt(self, previous: Sequence[int], language: str, timestamps: bool) -> list[int]:
@@ -432,6 +440,7 @@ class _Utterance:
         decoder: Decoder,
         mel: Array,
         language: str | None,
+        language_prior: Mapping[str, float],
         previous_text: str | None,
         stopwatch: Stopwatch,
         checkpoint: Callable[[], None],
@@ -441,6 +450,7 @@ class _Utterance:
         self._mel = mel
         self._silence = silence_level(mel)
         self._language = language
+        self._language_prior = language_prior
         self._language_probability = 1.0
         self._previous = decoder.encode_text(previous_text)
         self._stopwatch = stopwatch
@@ -508,7 +518,9 @@ class _Utterance:
             features = decoder.encode(window)
         if self._language is None:
             with self._stopwatch("detect"):
-                self._language, self._language_probability = decoder.detect_language(features)
+                self._language, self._language_probability = decoder.detect_language(
+                    features, self._language_prior
+                )
         prompt = decoder.prompt(self._previous, self._language, self._timestamps)
         with self._stopwatch("decode"):
             attempt = decoder.attempt(features, prompt, seconds, self._checkpoint)
@@ -554,6 +566,13 @@ class _Utterance:
                     temperature=attempt.temperature,
                 )
             )
+
+
+def likeliest_language(
+    found: Sequence[tuple[str, float]], prior: Mapping[str, float]
+) -> tuple[str, float]:
+    """Return (code, probability) of what is likeliest with the prior; the probability without."""
+    return max(found, key=lambda item: item[1] * prior.get(item[0], 1.0))
 
 
 def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:

@@ -1,0 +1,61 @@
+"""Which languages this household has lately been heard to speak, for when detection is unsure.
+
+Counts of sure detections that fade, kept in memory alone: no texts, no speakers, nothing on disk.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from .transcriber import Transcription
+
+SURE_PROBABILITY = 0.9
+"""Of a detection that is remembered. Unsure ones are not: they would confirm themselves."""
+
+MAX_ODDS = 9.0
+"""How many times likelier a language gets at most: one whose share is above 0.9 always wins."""
+
+# The last ten detections or so count, of the last half day or so.
+FADE = 0.9
+HALF_LIFE_SECONDS = 6 * 3600.0
+
+
+class SpokenLanguages:
+    """What was spoken lately; safe to use from any thread.
+
+    An utterance takes `prior` when it begins and keeps it, so that its transcription is the same
+    whenever it is made; only what the client is given as the answer is noted.
+    """
+
+    def __init__(self, enabled: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        self._enabled = enabled
+        self._clock = clock
+        self._counts: dict[str, float] = {}
+        self._faded = clock()
+        self._lock = threading.Lock()
+
+    def prior(self) -> Mapping[str, float]:
+        """Return how many times likelier than others languages are, 1..MAX_ODDS."""
+        with self._lock:
+            self._fade()
+            return {code: min(1 + count, MAX_ODDS) for code, count in self._counts.items()}
+
+    def note(self, answer: Transcription) -> None:
+        """Remember the language of an answer whose language was detected, if that was sure."""
+        if not self._enabled or answer.language is None or not answer.text:
+            return
+        if answer.language_probability < SURE_PROBABILITY:
+            return
+        with self._lock:
+            self._fade()
+            counts = {code: FADE * count for code, count in self._counts.items()}
+            counts[answer.language] = counts.get(answer.language, 0.0) + 1
+            self._counts = {code: count for code, count in counts.items() if count > 0.01}
+
+    def _fade(self) -> None:
+        now = self._clock()
+        share = 0.5 ** ((now - self._faded) / HALF_LIFE_SECONDS)
+        self._counts = {code: share * count for code, count in self._counts.items()}
+        self._faded = now
