@@ -160,8 +160,9 @@ async def attack(uri: str) -> None:
     running = asyncio.create_task(siege.run())
     print("begun", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    while not running.done():  # wait_for may swallow a cancellation (Python before 3.12)
+        running.cancel()
+        await asyncio.wait({running}, timeout=0.1)
     print(json.dumps(siege.counts))
 
 

@@ -14,7 +14,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .errors import AccessError, BusyError
 from .handler import Handler, Service
@@ -95,35 +95,37 @@ class Connections:
     async def _judge(self) -> None:
         """As long as there are too many, refuse some in every turn of the event loop."""
         try:
-            await asyncio.sleep(SETTLE_SECONDS)
-            while (n_too_many := sum(1 for _ in self._there()) - self._max) > 0:
-                refused = self._least_missed(min(n_too_many, REFUSED_A_TURN))
-                for handler in refused:
+            while self._n_there() > self._max:
+                long_ago = time.monotonic() - SETTLE_SECONDS
+                settled = [one for one in self._there() if one.since <= long_ago]
+                n_too_many = len(settled) - self._max
+                for handler in self._least_missed(settled, min(n_too_many, REFUSED_A_TURN)):
                     handler.refuse(
                         BusyError(
                             f"there are more than {self._max} connections, which is all that "
                             "--max-connections allows"
                         )
                     )
-                await asyncio.sleep(0 if refused else SETTLE_SECONDS / 4)
+                await asyncio.sleep(0 if n_too_many > 0 else SETTLE_SECONDS / 4)
         finally:
             self._judging = None
 
     def _there(self) -> Iterator[Handler]:
         return (handler for handler in self._tasks if not handler.is_refused)
 
-    def _least_missed(self, count: int) -> list[Handler]:
-        """Return the settled who were silent for longest; where all speak, the newest.
+    def _n_there(self) -> int:
+        return sum(1 for _ in self._there())
 
-        Of those, first who comes from where most come from.
+    def _least_missed(self, settled: Sequence[Handler], count: int) -> list[Handler]:
+        """Return those who were silent for longest; where all speak, the newest.
+
+        Of these, first who comes from where most come from.
         """
-        now = time.monotonic()
-        settled = [handler for handler in self._there() if handler.since <= now - SETTLE_SECONDS]
+        too_long_ago = time.monotonic() - SPEAKER_SECONDS
         idle = [
-            handler
-            for handler in settled
-            if not handler.is_busy
-            or (not handler.is_waiting and handler.last_event < now - SPEAKER_SECONDS)
+            one
+            for one in settled
+            if not one.is_busy or (not one.is_waiting and one.last_event < too_long_ago)
         ]
         n_from = Counter(self._origins[one] for one in self._there())
         if idle:

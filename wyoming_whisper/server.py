@@ -34,6 +34,7 @@ from .household import HomeNames
 from .info import make_info, what_runs
 from .live import LiveText
 from .peers import Allowed, PeerLog
+from .process import settle
 from .scheduler import Job, Scheduler
 from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
@@ -307,6 +308,7 @@ class Server:
             self._stopping.set()
 
     def _on_ready(self, _: Transcriber) -> None:
+        settle()
         _LOGGER.info("ready")
 
     def _describe(self, state: State) -> None:
