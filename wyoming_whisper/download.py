@@ -27,21 +27,45 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
-from .models import BUNDLED, matches_hash
+from .models import (
+    BUNDLED,
+    HUGGING_FACE_FILES,
+    HUGGING_FACE_WEIGHTS,
+    WEIGHTS_OF,
+    Layout,
+    matches_hash,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _LOGGER = logging.getLogger(__name__)
 
-FILE_PATTERNS = (
-    "config.json",
-    "preprocessor_config.json",
-    "model.bin",
-    "tokenizer.json",
-    "vocabulary.*",
-)
-"""Of all files in a repository, those a model needs (faster_whisper.utils.download_model)."""
+FILE_PATTERNS: dict[Layout, tuple[str, ...]] = {
+    # faster_whisper.utils.download_model
+    "ctranslate2": (
+        "config.json",
+        "preprocessor_config.json",
+        "model.bin",
+        "tokenizer.json",
+        "vocabulary.*",
+    ),
+    # what transformers.AutoProcessor and TensorRT-LLM read; not the same weights in other types
+    "huggingface": (
+        *HUGGING_FACE_FILES,
+        HUGGING_FACE_WEIGHTS,
+        "added_tokens.json",
+        "merges.txt",
+        "normalizer.json",
+        "special_tokens_map.json",
+        "vocab.json",
+    ),
+}
+"""Of all files in a repository, those a model needs."""
+_NOT_THERE: dict[Layout, str] = {
+    "ctranslate2": "it is not a CTranslate2 model (look for one named faster-whisper)",
+    "huggingface": "its weights are not there in Hugging Face's layout, in one file",
+}
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 TIMEOUT_S = 15.0
@@ -85,6 +109,7 @@ class _Job:
     cache_dir: Path
     token: str | None
     stop: threading.Event
+    layout: Layout = "ctranslate2"
     endpoint: str = field(
         default_factory=lambda: os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
     )
@@ -111,6 +136,7 @@ def download_model(
     token: str | None = None,
     stop: threading.Event | None = None,
     report: Report | None = None,
+    layout: Layout = "ctranslate2",
 ) -> Path:
     """Fetch the newest revision of `repo` (owner/name) and return its folder in `cache_dir`.
 
@@ -122,7 +148,7 @@ def download_model(
     no room: worth another try later), ModelBrokenError (the hub sends something else than it says).
     """
     _quiet_the_hub()
-    job = _Job(repo, cache_dir, token, stop or threading.Event())
+    job = _Job(repo, cache_dir, token, stop or threading.Event(), layout)
     with _local_errors(job):
         commit, files = _retry(job, lambda: _list_files(job))
         job.blobs.mkdir(parents=True, exist_ok=True)
@@ -197,15 +223,15 @@ class Progress:
 def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
     """Return the commit and the files that a model needs. Raises what the hub's library raises."""
     info = _ask(job)
-    siblings = [s for s in info.siblings or () if _wanted(s.rfilename)]
+    siblings = [s for s in info.siblings or () if _wanted(s.rfilename, job.layout)]
     if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):  # becomes the name of a folder
         raise ModelUnavailableError(
             f"{job.endpoint} doesn't say which revision of {job.repo} it has"
         )
-    if "model.bin" not in {sibling.rfilename for sibling in siblings}:
+    weights = WEIGHTS_OF[job.layout]
+    if weights not in {sibling.rfilename for sibling in siblings}:
         raise ModelBrokenError(
-            f"{job.repo} on {job.endpoint} has no model.bin: it is not a CTranslate2 model "
-            "(look for one named faster-whisper)"
+            f"{job.repo} on {job.endpoint} has no {weights}: {_NOT_THERE[job.layout]}"
         )
     commit = str(info.sha)
     files = [_remote_file(job, commit, sibling) for sibling in siblings]
@@ -230,8 +256,8 @@ def _ask(job: _Job) -> ModelInfo:
         ) from error
 
 
-def _wanted(name: str) -> bool:
-    return "/" not in name and any(fnmatchcase(name, pattern) for pattern in FILE_PATTERNS)
+def _wanted(name: str, layout: Layout) -> bool:
+    return "/" not in name and any(fnmatchcase(name, p) for p in FILE_PATTERNS[layout])
 
 
 def _remote_file(job: _Job, commit: str, sibling: RepoSibling) -> _RemoteFile:

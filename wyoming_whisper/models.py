@@ -34,7 +34,24 @@ BUNDLED_FOLDER = Path(__file__).parent / "bundled" / f".{BUNDLED}"
 EXTRAS = "wyoming_whisper.json"
 """What a model folder may say about itself: {"languages": ["en"], ...}."""
 
+Layout = Literal["ctranslate2", "huggingface"]
+"""How a model's files are laid out: for faster-whisper and our engines, or as transformers has
+them, for TensorRT-LLM. A name stands for another repository in each."""
+
 WEIGHTS = "model.bin"
+HUGGING_FACE_WEIGHTS = "model.safetensors"
+WEIGHTS_OF: dict[Layout, str] = {"ctranslate2": WEIGHTS, "huggingface": HUGGING_FACE_WEIGHTS}
+GENERATION_CONFIG = "generation_config.json"
+HUGGING_FACE_FILES = (
+    "config.json",
+    GENERATION_CONFIG,
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    TOKENIZER,
+)
+"""What must lie beside model.safetensors."""
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: what its library allows
+
 MULTILINGUAL_VOCABULARY = 51_865
 """Tokens of a stock model that is told its language; English-only ones have one token less, and no
 empty one, which is how CTranslate2 tells them apart."""
@@ -77,6 +94,18 @@ class KnownModel:
     n_mels: int = 80
     alias_of: str | None = None
     """The name under which it is listed, if not this one."""
+
+    def repo_in(self, layout: Layout) -> str:
+        """Return owner/name of its weights in this layout."""
+        if layout == "ctranslate2":
+            return self.repo
+        name = (self.alias_of or self.name).removesuffix("-int8")
+        if name.startswith("distil-"):
+            return f"distil-whisper/{name}"
+        return f"openai/whisper-{_OPENAI_NAMES.get(name, name)}"
+
+
+_OPENAI_NAMES = {"large-v1": "large", "turbo": "large-v3-turbo"}
 
 
 _MB = 1_000_000
@@ -148,6 +177,15 @@ class _Reference:
     name: str
     repo: str | None = None
     folder: Path | None = None
+    layout: Layout = "ctranslate2"
+
+    @property
+    def to_convert(self) -> Path | None:
+        """The folder with CTranslate2's weights that have to be written in the other layout."""
+        if self.folder is None or self.layout == "ctranslate2":
+            return None
+        there = [name for name in WEIGHTS_OF.values() if (self.folder / name).exists()]
+        return self.folder if there == [WEIGHTS] else None
 
 
 # An owner or a name on the hub; "--" separates the two in the cache, ".." would leave it.
@@ -157,17 +195,17 @@ _REPO_NAME = re.compile(rf"{_PART}/{_PART}")
 _ENGLISH_NAME = re.compile(r"\.en\b")
 
 
-def find_model(name: str, settings: ModelSettings) -> Path:
+def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> Path:
     """Return the folder of the model `name`, checked; never uses the network.
 
     Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
     files are missing, empty or cut off: the message names the file).
     """
-    reference = _resolve(_picked(name, settings), settings)
+    reference = _resolve(_picked(name, settings, layout), settings, layout)
     broken: ModelBrokenError | None = None
     for folder in _candidates(reference, settings):
         try:
-            check_model(folder)
+            check_model(folder, layout)
         except ModelBrokenError as error:
             broken = broken or error
         else:
@@ -184,6 +222,7 @@ def ensure_model(
     verify: bool = False,
     stop: threading.Event | None = None,
     report: Report | None = None,
+    layout: Layout = "ctranslate2",
 ) -> Path:
     """Return the folder of the model `name`, downloading it when it isn't here or is broken.
 
@@ -191,17 +230,22 @@ def ensure_model(
     looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
     (daemon, so that it never holds up the end of the program); setting `stop` ends a download
     within seconds, and the next call goes on from there. `report` is told how far a download is.
-    With `local_files_only` the network is never used.
+    With `local_files_only` the network is never used. What is here in CTranslate2's layout alone,
+    as the bundled model, is written in the other one where that is asked for.
 
     Raises ModelError.
     """
-    if name == AUTO:
+    if name == AUTO and layout == "ctranslate2":
         from .autopick import ensure_auto
 
         return ensure_auto(settings, stop=stop, report=report)
-    reference = _resolve(name, settings)
+    if name == AUTO:
+        name = _picked(name, settings, layout)
+    reference = _resolve(name, settings, layout)
+    if reference.to_convert:
+        return _convert(reference.to_convert, settings)
     try:
-        return _found(name, settings, verify)
+        return _found(name, settings, verify, layout)
     except ModelBrokenError as error:
         if reference.repo is None or settings.local_files_only:
             raise
@@ -212,11 +256,13 @@ def ensure_model(
     return _download(reference, settings, stop, report)
 
 
-def _found(name: str, settings: ModelSettings, verify: bool) -> Path:
-    path = find_model(name, settings)
+def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
+    path = find_model(name, settings, layout)
     if verify:
         verify_hashes(path)
-    if not (path / TOKENIZER).is_file():  # faster-whisper would ask the hub for it at each start
+    if (
+        layout == "ctranslate2" and not (path / TOKENIZER).is_file()
+    ):  # faster-whisper would ask the hub for it at each start
         tokenizer_json(path)
     return path
 
@@ -227,10 +273,13 @@ def list_models(settings: ModelSettings) -> list[ModelEntry]:
     entries += [_entry(known.name, settings) for known in _TABLE if known.alias_of is None]
     stock = {known.repo for known in _TABLE}
     others = {name for name in _names_on_disk(settings) if name not in stock}
-    return entries + [_entry(name, settings) for name in sorted(others)]
+    entries += [_entry(name, settings) for name in sorted(others)]
+    for name in sorted(set(_huggingface_on_disk(settings)) - others - stock):
+        entries.append(_entry(name, settings, "huggingface"))
+    return entries
 
 
-def remove_model(name: str, settings: ModelSettings) -> int:
+def remove_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> int:
     """Delete the model `name` from the data folders, with what cut-off downloads left.
 
     Returns the bytes freed. Raises ModelError for the bundled model and for anything outside the
@@ -240,7 +289,7 @@ def remove_model(name: str, settings: ModelSettings) -> int:
         raise ModelError(f"{BUNDLED} is part of this program and can't be removed")
     if name == AUTO:
         raise ModelError("auto is a choice, not a model: name the model to remove (models list)")
-    reference = _resolve(name, settings)
+    reference = _resolve(name, settings, layout)
     targets = _removable(reference, settings)
     if not targets:
         raise ModelUnavailableError(_not_here(reference, settings))
@@ -255,7 +304,7 @@ def model_languages(name: str, path: Path | None) -> tuple[str, ...]:
     """
     known = KNOWN_MODELS.get(_canonical(name))
     if path is not None and (path / EXTRAS).is_file():
-        return tuple(str(code) for code in _read_json(path / EXTRAS).get("languages", ["en"]))
+        return tuple(str(code) for code in read_json(path / EXTRAS).get("languages", ["en"]))
     if known is not None and known.languages == "en":
         return ("en",)
     if _ENGLISH_NAME.search(name.rstrip("/").rpartition("/")[2]):
@@ -266,23 +315,34 @@ def model_languages(name: str, path: Path | None) -> tuple[str, ...]:
     return tuple(code for code in LANGUAGES if has_yue or code != "yue")
 
 
-def check_model(path: Path) -> None:
-    """Raise ModelBrokenError, naming the file, unless `path` holds a whole CTranslate2 Whisper.
+def check_model(path: Path, layout: Layout = "ctranslate2") -> None:
+    """Raise ModelBrokenError, naming the file, unless `path` holds a whole Whisper in this layout.
 
     Cheap: sizes and headers are looked at, not contents (`verify_hashes` does that).
     `tokenizer.json` may be absent: `vocabulary.tokenizer_json` makes one.
     """
     if not path.is_dir():
         raise ModelBrokenError(f"{path} is not a folder")
+    if layout == "huggingface":
+        _check_huggingface(path)
+        return
     weights_shapes(path / WEIGHTS)
-    _read_json(path / "config.json")
+    read_json(path / "config.json")
     vocabulary = vocabulary_file(path)
     if vocabulary is None or vocabulary.stat().st_size == 0:
         raise ModelBrokenError(f"{vocabulary or path / 'vocabulary.json'} is missing or empty")
     if vocabulary.suffix == ".json":
         read_vocabulary(path)
     if (path / TOKENIZER).exists():
-        _read_json(path / TOKENIZER)
+        read_json(path / TOKENIZER)
+
+
+def _check_huggingface(path: Path) -> None:
+    safetensors_shapes(path / HUGGING_FACE_WEIGHTS)
+    for name in HUGGING_FACE_FILES:
+        read_json(path / name)
+    if (kind := read_json(path / "config.json").get("model_type")) != "whisper":
+        raise ModelBrokenError(f"{path / 'config.json'} is of a model of type {kind}, not whisper")
 
 
 def verify_hashes(snapshot: Path) -> None:
@@ -334,6 +394,38 @@ def weights_shapes(model_bin: Path) -> dict[str, tuple[int, ...]]:
         raise ModelBrokenError(f"{model_bin} is cut off: {error}") from error
 
 
+def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of each tensor in a safetensors file, reading only its header.
+
+    Raises ModelBrokenError when the file is missing, cut off or nothing of the kind.
+    Source: huggingface/safetensors, README.md, "Format".
+    """
+    try:
+        with file.open("rb") as stream:
+            header = _safetensors_header(stream)
+            start, size = stream.tell(), os.fstat(stream.fileno()).st_size
+            end = start + max(int(entry["data_offsets"][1]) for entry in header.values())
+            shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
+    except FileNotFoundError as error:
+        raise ModelBrokenError(f"{file} is missing") from error
+    except OSError as error:
+        raise ModelBrokenError(f"{file} can't be read: {error.strerror}") from error
+    except (EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ModelBrokenError(f"{file} is no safetensors file, or damaged: {error}") from error
+    if size != end:
+        raise ModelBrokenError(f"{file} has {size} bytes, not the {end} that it says")
+    return shapes
+
+
+def _safetensors_header(stream: BinaryIO) -> dict[str, Any]:
+    (length,) = _unpack(stream, "<Q")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header is to have {length} bytes")
+    header: dict[str, Any] = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return header
+
+
 def _read_shapes(file: BinaryIO, model_bin: Path) -> dict[str, tuple[int, ...]]:
     if os.fstat(file.fileno()).st_size == 0:
         raise ModelBrokenError(f"{model_bin} is empty")
@@ -367,7 +459,7 @@ def _read_string(file: BinaryIO) -> str:
     return file.read(length).rstrip(b"\0").decode("utf-8", errors="replace")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -387,30 +479,30 @@ def _canonical(name: str) -> str:
     return re.sub(r"\.int8$", "-int8", name)
 
 
-def _picked(name: str, settings: ModelSettings) -> str:
+def _picked(name: str, settings: ModelSettings, layout: Layout) -> str:
     if name != AUTO:
         return name
-    from .autopick import pick_model
+    from .autopick import GPU_MODEL, pick_model
 
-    return pick_model(settings)
+    return GPU_MODEL if layout == "huggingface" else pick_model(settings)
 
 
-def _resolve(name: str, settings: ModelSettings) -> _Reference:
+def _resolve(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> _Reference:
     """Return what `name` stands for. Raises UnknownModelError."""
     known = KNOWN_MODELS.get(_canonical(name))
     if known is not None:
-        return _Reference(name, repo=known.repo)
+        return _Reference(name, repo=known.repo_in(layout), layout=layout)
     if name == BUNDLED:
-        return _Reference(name, folder=BUNDLED_FOLDER)
+        return _Reference(name, folder=BUNDLED_FOLDER, layout=layout)
     folder = _local_folder(name)
     if folder is not None:
-        return _Reference(name, folder=folder)
+        return _Reference(name, folder=folder, layout=layout)
     if _REPO_NAME.fullmatch(name):
-        return _Reference(name, repo=name)
+        return _Reference(name, repo=name, layout=layout)
     if _SIMPLE_NAME.fullmatch(name):
         for root in _roots(settings):
             if (root / name).is_dir():
-                return _Reference(name, folder=root / name)
+                return _Reference(name, folder=root / name, layout=layout)
     raise UnknownModelError(_unknown(name))
 
 
@@ -465,6 +557,11 @@ def _caches(settings: ModelSettings) -> Iterator[Path]:
 
 def _candidates(reference: _Reference, settings: ModelSettings) -> Iterator[Path]:
     """Yield the folders where the model may be, best first."""
+    if reference.to_convert:
+        converted = _converted_folder(reference.to_convert, settings)
+        if converted.is_dir():
+            yield converted
+        return
     if reference.folder is not None:
         if reference.folder.is_dir():
             yield reference.folder
@@ -480,7 +577,9 @@ def _plain_folders(reference: _Reference, settings: ModelSettings) -> Iterator[P
     names = dict.fromkeys((reference.name, repo, repo.rpartition("/")[2]))
     for root in _roots(settings):
         for name in names:
-            if (root / name / WEIGHTS).exists():  # or else it is a folder of something else
+            if (
+                root / name / WEIGHTS_OF[reference.layout]
+            ).exists():  # or else it is a folder of something else
                 yield root / name
 
 
@@ -513,19 +612,50 @@ def _download(
 ) -> Path:
     from .download import download_model
 
-    roots = _roots(settings)
-    if not roots:
-        raise ModelUnavailableError(f"no folder to download {reference.name} to: set --data-dir")
     path = download_model(
         reference.repo or "",
-        roots[0],
+        _first_root(reference.name, settings),
         token=settings.hf_token or None,
         stop=stop,
         report=report,
+        layout=reference.layout,
     )
-    check_model(path)
-    tokenizer_json(path)  # made now if there is none
+    check_model(path, reference.layout)
+    if reference.layout == "ctranslate2":
+        tokenizer_json(path)  # made now if there is none
     return path
+
+
+def _converted_folder(source: Path, settings: ModelSettings) -> Path:
+    """Return where the model in folder `source` is kept in Hugging Face's layout."""
+    from .engine.cache import weights_hash
+
+    name = f"{source.name.strip('.')}-{weights_hash(source / WEIGHTS)[:16]}"
+    return _first_root(source.name, settings) / "huggingface" / name
+
+
+def _convert(source: Path, settings: ModelSettings) -> Path:
+    folder = _converted_folder(source, settings)
+    try:
+        check_model(folder, "huggingface")
+    except ModelBrokenError:
+        from .huggingface import write_folder
+
+        _LOGGER.info("writing %s in Hugging Face's layout to %s", source, folder)
+        try:
+            write_folder(source, folder)
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"{folder} can't be written: {error.strerror or error}"
+            ) from error
+    return folder
+
+
+def _first_root(name: str, settings: ModelSettings) -> Path:
+    roots = _roots(settings)
+    if not roots:
+        raise ModelUnavailableError(f"no folder to download {name} to: set --data-dir")
+    return roots[0]
 
 
 # Languages
@@ -536,7 +666,14 @@ def is_multilingual(path: Path) -> bool:
 
     Raises ModelBrokenError.
     """
+    if _is_huggingface(path):
+        known = read_json(path / GENERATION_CONFIG)
+        return bool(known.get("is_multilingual", known.get("lang_to_id")))
     return _tells_language(read_vocabulary(path))
+
+
+def _is_huggingface(path: Path) -> bool:
+    return not (path / WEIGHTS).exists() and (path / GENERATION_CONFIG).is_file()
 
 
 def suppressed_begin(path: Path) -> list[int]:
@@ -550,10 +687,14 @@ def _tells_language(tokens: list[str]) -> bool:
 
 
 def _languages_of_files(path: Path) -> tuple[str, ...]:
+    if _is_huggingface(path):
+        known = read_json(path / GENERATION_CONFIG).get("lang_to_id") or {}
+        found = tuple(code for code in LANGUAGES if f"<|{code}|>" in known)
+        return found if found and is_multilingual(path) else ("en",)
     tokens = read_vocabulary(path)
     if not _tells_language(tokens):
         return ("en",)
-    ids = _read_json(path / "config.json").get("lang_ids") or range(len(tokens))
+    ids = read_json(path / "config.json").get("lang_ids") or range(len(tokens))
     present = {tokens[i] for i in ids if isinstance(i, int) and 0 <= i < len(tokens)}
     return tuple(code for code in LANGUAGES if f"<|{code}|>" in present)
 
@@ -577,12 +718,12 @@ def _bundled_entry() -> ModelEntry:
     return ModelEntry(BUNDLED, None, state, size, "en", BUNDLED_FOLDER)
 
 
-def _entry(name: str, settings: ModelSettings) -> ModelEntry:
-    reference = _resolve(name, settings)
+def _entry(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> ModelEntry:
+    reference = _resolve(name, settings, layout)
     repo = reference.repo
     known = KNOWN_MODELS.get(name)
     try:
-        path = find_model(name, settings)
+        path = find_model(name, settings, layout)
         languages = _describe_languages(model_languages(name, path))
         return ModelEntry(name, repo, "cached", _model_bytes(path), languages, path)
     except ModelBrokenError:
@@ -607,6 +748,25 @@ def _names_on_disk(settings: ModelSettings) -> Iterator[str]:
             name = weights.parent.name
             if name not in stock and _SIMPLE_NAME.fullmatch(name):
                 yield name
+
+
+def _huggingface_on_disk(settings: ModelSettings) -> Iterator[str]:
+    """Yield the repositories in the caches that hold a Whisper in Hugging Face's layout."""
+    for cache in _caches(settings):
+        for folder in sorted(cache.glob("models--*--*")):
+            whole = any(_is_whisper(path) for path in _snapshots(folder))
+            if whole:
+                yield folder.name.removeprefix("models--").replace("--", "/", 1)
+
+
+def _is_whisper(snapshot: Path) -> bool:
+    """Return whether it holds one in Hugging Face's layout: other programs cache other things."""
+    if not (snapshot / HUGGING_FACE_WEIGHTS).exists():
+        return False
+    try:
+        return read_json(snapshot / "config.json").get("model_type") == "whisper"
+    except ModelBrokenError:
+        return False
 
 
 def _model_bytes(path: Path) -> int:

@@ -75,6 +75,35 @@ def model_files(*, n_tokens: int = 51_865, yue: bool = False, weight_bytes: int 
     }
 
 
+def huggingface_files(
+    *, languages: tuple[str, ...] = ("en", "de"), weight_bytes: int = 64
+) -> Files:
+    """Return the files of a model in Hugging Face's layout, and others that lie beside them."""
+    header = {
+        "__metadata__": {"format": "pt"},
+        "padding": {"dtype": "U8", "shape": [weight_bytes], "data_offsets": [0, weight_bytes]},
+    }
+    raw = json.dumps(header).encode()
+    generation = {
+        "is_multilingual": bool(languages),
+        "lang_to_id": {f"<|{code}|>": 300 + i for i, code in enumerate(languages)},
+    }
+    return {
+        "README.md": b"not needed",
+        "config.json": b'{"model_type": "whisper"}',
+        "flax_model.msgpack": b"the same weights again",
+        "generation_config.json": json.dumps(generation).encode(),
+        "merges.txt": b"#version: 0.2",
+        "model.fp32-00001-of-00002.safetensors": b"the same in another type",
+        "model.safetensors": struct.pack("<Q", len(raw)) + raw + bytes(weight_bytes),
+        "preprocessor_config.json": b'{"feature_size": 80}',
+        "pytorch_model.bin": b"and again",
+        "tokenizer.json": b'{"version": "1.0"}',
+        "tokenizer_config.json": b"{}",
+        "vocab.json": b"{}",
+    }
+
+
 def write_folder(folder: Path, files: Files | None = None) -> Path:
     """Write a plain model folder."""
     folder.mkdir(parents=True)
@@ -85,7 +114,7 @@ def write_folder(folder: Path, files: Files | None = None) -> Path:
 
 def etag(name: str, content: bytes) -> str:
     """Return the hub's hash: SHA-256 of what is in LFS, git's of the rest."""
-    if name == "model.bin":
+    if name in ("model.bin", "model.safetensors"):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 

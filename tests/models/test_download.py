@@ -21,7 +21,7 @@ from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, Unkn
 from wyoming_whisper.models import ensure_model, find_model, verify_hashes
 
 from .conftest import MODEL_FILES, REPO
-from .fakes import FakeSettings, etag, model_files, write_cache
+from .fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
 from .hub_standin import COMMIT, Fault, HubStandin
 
 WEIGHTS = MODEL_FILES["model.bin"]
@@ -62,7 +62,7 @@ def test_a_download_reports_how_far_it_is(
 
 def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) -> None:
     snapshot = download_model(REPO, tmp_path)
-    patterns = list(download.FILE_PATTERNS)
+    patterns = list(download.FILE_PATTERNS["ctranslate2"])
     found = huggingface_hub.snapshot_download(
         REPO, cache_dir=tmp_path, local_files_only=True, allow_patterns=patterns
     )
@@ -364,3 +364,42 @@ def test_progress_is_a_bar_on_a_terminal(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     download_model(REPO, tmp_path)
     assert "Systran/faster-whisper-tiny: 100%" in capsys.readouterr().err
+
+
+# Hugging Face's layout
+
+
+def test_only_what_transformers_needs_is_fetched(
+    hub: HubStandin, settings: FakeSettings, tmp_path: Path
+) -> None:
+    hub.repos["openai/whisper-tiny"] = huggingface_files(weight_bytes=600_000)
+    path = ensure_model("tiny", settings, layout="huggingface")
+    found = {file.name for file in path.iterdir()}
+    assert {"model.safetensors", "generation_config.json", "merges.txt"} <= found
+    assert not {"README.md", "pytorch_model.bin", "flax_model.msgpack"} & found
+    assert not any("fp32" in name for name in found)
+    n_requests = len(hub.requests)
+    assert ensure_model("tiny", settings, layout="huggingface") == path
+    assert len(hub.requests) == n_requests
+
+
+def test_hashes_are_compared_in_the_other_layout_too(
+    hub: HubStandin, settings: FakeSettings
+) -> None:
+    hub.repos["openai/whisper-tiny"] = huggingface_files(weight_bytes=600_000)
+    path = ensure_model("tiny", settings, layout="huggingface")
+    weights = path / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.resolve().write_bytes(raw)
+    assert ensure_model("tiny", settings, layout="huggingface") == path  # it looks whole
+    ensure_model("tiny", settings, layout="huggingface", verify=True)
+    assert weights.read_bytes()[-1] == 0
+
+
+def test_weights_in_several_files_are_not_ours(hub: HubStandin, settings: FakeSettings) -> None:
+    files = dict(huggingface_files())
+    files["model-00001-of-00002.safetensors"] = files.pop("model.safetensors")
+    hub.repos["someone/large"] = files
+    with pytest.raises(ModelBrokenError, match=r"no model\.safetensors.*in one file"):
+        ensure_model("someone/large", settings, layout="huggingface")

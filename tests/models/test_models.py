@@ -27,7 +27,15 @@ from wyoming_whisper.models import (
 )
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
-from .fakes import FakeSettings, etag, model_files, weights, write_cache, write_folder
+from .fakes import (
+    FakeSettings,
+    etag,
+    huggingface_files,
+    model_files,
+    weights,
+    write_cache,
+    write_folder,
+)
 
 TINY = "Systran/faster-whisper-tiny"
 SMALL_FILES = model_files(n_tokens=200)
@@ -432,3 +440,90 @@ def test_cached_int8_model_gets_its_tokenizer(settings: FakeSettings, data: Path
 
 def test_hashes_are_the_hubs() -> None:
     assert etag("x", b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git's
+
+
+# Hugging Face's layout
+
+
+@pytest.mark.parametrize(
+    ("name", "repo"),
+    [
+        ("tiny", "openai/whisper-tiny"),
+        ("base.en", "openai/whisper-base.en"),
+        ("small-int8", "openai/whisper-small"),
+        ("large-v1", "openai/whisper-large"),
+        ("large", "openai/whisper-large-v3"),
+        ("turbo", "openai/whisper-large-v3-turbo"),
+        ("large-v3-turbo", "openai/whisper-large-v3-turbo"),
+        ("distil-small.en", "distil-whisper/distil-small.en"),
+        ("distil-large-v3.5", "distil-whisper/distil-large-v3.5"),
+        ("auto", "openai/whisper-large-v3-turbo"),
+        ("someone/whisper-small-de", "someone/whisper-small-de"),
+    ],
+)
+def test_a_name_stands_for_another_repository(
+    settings: FakeSettings, data: Path, name: str, repo: str
+) -> None:
+    snapshot = write_cache(data, repo, huggingface_files())
+    assert find_model(name, settings, "huggingface") == snapshot
+    other = write_folder(data / "plain" / "ct2", SMALL_FILES)
+    assert find_model(str(other), settings) == other
+
+
+def test_both_layouts_of_a_model_live_side_by_side(settings: FakeSettings, data: Path) -> None:
+    one = write_cache(data, TINY, SMALL_FILES)
+    other = write_cache(data, "openai/whisper-tiny", huggingface_files())
+    assert find_model("tiny", settings) == one
+    assert find_model("tiny", settings, "huggingface") == other
+    names = {entry.name: entry for entry in list_models(settings) if entry.state == "cached"}
+    assert set(names) == {"tiny", "openai/whisper-tiny"}
+    assert remove_model("tiny", settings, "huggingface") > 0
+    assert find_model("tiny", settings) == one
+    with pytest.raises(ModelUnavailableError, match="openai/whisper-tiny"):
+        find_model("tiny", settings, "huggingface")
+
+
+def test_what_others_cache_is_no_model_of_ours(settings: FakeSettings, data: Path) -> None:
+    files = {**huggingface_files(), "config.json": b'{"model_type": "bert"}'}
+    write_cache(data, "google/bert", files)
+    assert "google/bert" not in {entry.name for entry in list_models(settings)}
+
+
+def test_the_bundled_model_is_written_in_the_other_layout_once(settings: FakeSettings) -> None:
+    with pytest.raises(ModelUnavailableError):
+        find_model("home-en", settings, "huggingface")
+    path = ensure_model("home-en", settings, layout="huggingface")
+    assert path.is_relative_to(settings.data_dir[0] / "huggingface")
+    assert model_languages("home-en", path) == ("en",)
+    before = (path / "model.safetensors").stat().st_mtime_ns
+    assert ensure_model("home-en", settings, layout="huggingface") == path
+    assert find_model("home-en", settings, "huggingface") == path
+    assert (path / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_cut_off_conversion_is_made_again(settings: FakeSettings) -> None:
+    path = ensure_model("home-en", settings, layout="huggingface")
+    (path / "tokenizer_config.json").unlink()
+    (path / "model.safetensors").write_bytes(b"cut")
+    assert ensure_model("home-en", settings, layout="huggingface") == path
+    check_model(path, "huggingface")
+
+
+def test_a_full_disk_is_one_sentence(
+    settings: FakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wyoming_whisper.huggingface.write_weights", full)
+    with pytest.raises(ModelUnavailableError, match="can't be written: No space left on device"):
+        ensure_model("home-en", settings, layout="huggingface")
+
+
+def test_languages_are_those_of_the_files(data: Path) -> None:
+    multilingual = write_folder(data / "multi", huggingface_files())
+    english = write_folder(data / "english", huggingface_files(languages=()))
+    assert set(model_languages("x", multilingual)) == {"en", "de"}
+    assert models.is_multilingual(multilingual)
+    assert model_languages("x", english) == ("en",)
+    assert not models.is_multilingual(english)
