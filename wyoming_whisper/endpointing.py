@@ -231,7 +231,7 @@ def _agree(before: list[str], now: list[str]) -> bool:
 
 
 def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
+    return frozenset(words.casefold().split())
 
 
 # Particles that close a command ("turn it on", "mach das Licht aus") are missing on purpose, and so

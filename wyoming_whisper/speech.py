@@ -82,12 +82,13 @@ class Speech:
         """Whether speech has been followed by enough silence for its end to be known."""
         if self._last_speech < 0:
             return False
-        return self._n_silent >= self._options.pad_after_seconds * SAMPLE_RATE
+        silence = self._n_samples - (self._last_speech + 1) * FRAME_SAMPLES
+        return silence >= self._options.pad_after_seconds * SAMPLE_RATE
 
     @property
     def silence_seconds(self) -> float:
-        """How much silence came after the last speech."""
-        return self._n_silent / SAMPLE_RATE
+        """How much silence came after the last speech, for certain: in whole frames."""
+        return (self._n_frames - self._last_speech - 1) * FRAME_SAMPLES / SAMPLE_RATE
 
     @property
     def is_spoken(self) -> bool:
@@ -103,10 +104,6 @@ class Speech:
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return cut(self._parts[0], spans)
-
-    @property
-    def _n_silent(self) -> int:
-        return self._n_samples - (self._last_speech + 1) * FRAME_SAMPLES
 
     def _hear(self, probabilities: Samples) -> None:
         if not len(probabilities):
