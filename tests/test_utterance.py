@@ -19,15 +19,16 @@ from wyoming.ping import Ping
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from wyoming_whisper import utterance
 from wyoming_whisper.errors import AudioError, BusyError
+from wyoming_whisper.languages import SpokenLanguages
 from wyoming_whisper.scheduler import Job
-from wyoming_whisper.speech import transcribe_speech
+from wyoming_whisper.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS, transcribe_speech
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import MAX_EAGER_JOBS, Limits, Utterance
 from wyoming_whisper.vad import SpanOptions, Vad
 
-SPANS = SpanOptions(pad_before_seconds=0.4, pad_after_seconds=0.3)
+SPANS = SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ async def test_work_begins_at_a_pause_and_is_there_when_the_audio_ends(tmp_path:
 async def test_no_work_begins_before_the_pause_is_long_enough(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake) as client:
-        await say(client, loud(0.5), quiet(0.25))
+        await say(client, loud(0.5), quiet(PAD_AFTER_SECONDS - 0.03))
         await asyncio.sleep(0.1)
         assert not fake.requests
 
@@ -317,6 +318,7 @@ class InstantWorkshop:
 
     span_options = SPANS
     text_style = TextStyle()
+    spoken = SpokenLanguages()
 
     def __init__(self, *, eager: bool, limits: Limits | None = None) -> None:
         self.eager = eager

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 # Kept around speech. Before: soft onsets come late to the network. After: what a window that fits
-# needs to be sure of the end; the sooner this much silence has passed, the sooner work can begin.
+# needs to be sure of the end. The sooner this much silence has passed, the sooner work can begin:
+# six of the network's frames. Five cost as few words, but work begins in vain more often
+# (docs/benchmarks.md, When to begin).
 PAD_BEFORE_SECONDS = 0.4
-PAD_AFTER_SECONDS = 0.3
+PAD_AFTER_SECONDS = 0.19
 
 
 def span_options(settings: Settings) -> SpanOptions:
