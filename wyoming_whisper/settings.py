@@ -199,6 +199,20 @@ def _uri(raw: Raw) -> str:
     raise ValueError("it must be tcp://HOST:PORT, unix:///PATH or stdio://")
 
 
+def _ray_address(raw: Raw) -> str:
+    text = _text(raw)
+    if text == "auto":
+        return text
+    try:
+        parts = urlsplit(f"//{text}")
+        known = bool(parts.hostname and parts.port) and parts.netloc == text and "@" not in text
+    except ValueError:  # a port that is no number, a bracket left open
+        known = False
+    if known:
+        return text
+    raise ValueError("it must be auto, or HOST:PORT such as 192.168.1.20:6379")
+
+
 def _name_or_default(raw: Raw) -> str | None:
     """Return the name to announce, "" for the server's own, None for no announcement."""
     if raw == "":
@@ -534,6 +548,19 @@ class Settings:
         _languages,
         metavar="LIST",
     )
+    ignore_client_language: bool = _flag(
+        MODEL,
+        "use --language, or detect one, whatever language a client asks for; Home Assistant always "
+        "asks for its assistant's",
+    )
+    prefer_recent_languages: bool = _option(
+        True,
+        MODEL,
+        "where a language has to be detected and that is uncertain, prefer those that were surely "
+        "heard lately",
+        _switch,
+        shape="switch",
+    )
     data_dir: tuple[Path, ...] = field(
         default_factory=lambda: (default_data_dir(os.environ),),
         metadata={
@@ -611,6 +638,7 @@ class Settings:
         SPEED,
         "the Ray cluster of --backend ray: HOST:PORT of its first machine; auto is the one that "
         "this machine is in",
+        _ray_address,
         metavar="ADDRESS",
     )
     strict_backend: bool = _flag(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +62,9 @@ replicas are merely busy, asking twice would make it worse."""
 CHUNK_SAMPLES = 16_384
 """64 KiB. Ray sends arguments below 100 KB with the call itself; larger ones would go through
 its object store, which takes a detour and may write them to a disk."""
+
+CONNECT_SECONDS = 5.0
+"""How long the cluster's first machine may take to accept a connection."""
 
 ABOUT_SECONDS = 20.0
 """How long replicas may take to say what they run."""
@@ -271,8 +275,9 @@ def joined(address: str) -> Iterator[Any]:
     """Be a driver in the cluster and give the module ray; leave it again when the block fails."""
     ray = import_ray()
     try:
+        _reach(address)
         ray.init(address=address, namespace=APP, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, TimeoutError) as error:
+    except (ConnectionError, OSError) as error:
         raise ModelUnavailableError(
             f"no Ray cluster is at {address}: join this machine to one with ray start, or make it "
             f"the first with ray start --head ({_line(error)})"
@@ -284,6 +289,13 @@ def joined(address: str) -> Iterator[Any]:
     except BaseException:
         ray.shutdown()
         raise
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def import_ray() -> Any:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import ModelError, SettingsError
+from ..errors import ModelError, SettingsError, WyomingWhisperError
 from ..settings import OptionParser, Settings, default_data_dir, settings_from
 
 _LOGGER = logging.getLogger(__name__)
@@ -191,8 +191,12 @@ def _deploy(arguments: Arguments, settings: Settings) -> int:
     with joined(settings.ray_address) as ray:
         from ray import serve
 
-        from .replica import Replica
+        from .replica import Replica, find_model
 
+        # What fails later has ended the replicas that were there: Ray Serve replaces as it starts.
+        found = ray.get(ray.remote(num_cpus=0)(find_model).remote(wanted))
+        if isinstance(found, WyomingWhisperError):
+            raise found
         # Nobody needs Ray Serve's own port: front ends reach replicas by Ray itself.
         serve.start(proxy_location="Disabled")
         target = serve.RunTarget(

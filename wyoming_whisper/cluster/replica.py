@@ -138,6 +138,17 @@ def _open(settings: Settings, status: Status) -> Transcriber:
         raise ModelError(str(error)) from error
 
 
+def find_model(settings: Settings) -> str | WyomingWhisperError:
+    """Return the model's folder on this node, fetching it where it isn't there, or why not."""
+    from ..models import ensure_model
+
+    settings = on_this_node(settings)
+    try:
+        return str(ensure_model(settings.model, settings))
+    except WyomingWhisperError as error:
+        return error
+
+
 def on_this_node(settings: Settings) -> Settings:
     """Return settings that came from elsewhere with what this machine's environment says.
 
