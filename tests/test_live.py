@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wyoming.audio import AudioChunk
+from wyoming.asr import Transcribe, Transcript, TranscriptChunk
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.error import Error
+from wyoming.event import Event
+from wyoming.info import Describe, Info
+from wyoming.ping import Ping, Pong
 
-from tests.support import FakeTranscriber, LoudnessVad, SteppingTranscriber, loud, quiet
+from tests.support import (
+    TIMEOUT_SECONDS,
+    Client,
+    FakeTranscriber,
+    LoudnessVad,
+    SteppingTranscriber,
+    loud,
+    quiet,
+    run_server,
+)
 from tests.test_eager_clips import Spoken, Workshop, utterances
 from tests.test_utterance import PARTS, SPANS, InstantWorkshop
 from wyoming_whisper import utterance
+from wyoming_whisper.errors import TranscribeError
 from wyoming_whisper.live import (
     GROWTH,
     MAX_ALIGNED,
@@ -463,3 +482,305 @@ def test_the_same_samples_are_transcribed_with_and_without_live_text(
                 np.testing.assert_array_equal(one, other)
                 n_live += spare.n_jobs > 1
     assert n_live >= 25
+
+
+# -- what a client sees --------------------------------------------------------------------
+
+SENTENCE = "Turn on the kitchen light in five minutes, please, and close the door."
+
+
+class Telling(FakeTranscriber):
+    """Hears two words a second; `last` is what it takes the whole for, once speech has ended."""
+
+    def __init__(self, last: str | None = None, error: Exception | None = None) -> None:
+        super().__init__()
+        self.last = last
+        self.failure = error
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        super().transcribe(samples, options)
+        silence = len(samples) - np.flatnonzero(np.abs(samples) > 0.1)[-1]
+        if silence > 1600:  # that of speech which has ended
+            if self.failure:
+                raise self.failure
+            if self.last is not None:
+                return Transcription(self.last, "en")
+        words = SENTENCE.split()[: max(1, 2 * len(samples) // 16000)]
+        return Transcription(" ".join(words), "en")
+
+
+class Viewer(Client):
+    """A client that keeps whatever comes, in its order."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        super().__init__(tmp_path)
+        self.events: list[Event] = []
+
+    async def __aenter__(self) -> Viewer:
+        await super().__aenter__()
+        return self
+
+    async def say(self, samples: Samples) -> None:
+        audio = (samples * 32767).astype("<i2").tobytes()
+        for start in range(0, len(audio), 2048):
+            await self.send(AudioChunk(16000, 2, 1, audio[start : start + 2048]).event())
+        await self.send(Ping().event())
+        while not Pong.is_type((event := await self.heard()).type):
+            self.events.append(event)
+
+    async def say_until(self, n_events: int) -> None:
+        """Speak, half a second at once, until so much has come."""
+        while len(self.events) < n_events:
+            await self.say(loud(0.5))
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """End the utterance, and wait for all that is to come of it."""
+        await self.send(AudioStop().event())
+        await self.read_until("transcript-stop")
+
+    async def read_until(self, kind: str) -> None:
+        """Read on, up to the next event of this kind."""
+        while (event := await self.heard()).type != kind:
+            self.events.append(event)
+        self.events.append(event)
+
+    async def heard(self) -> Event:
+        event = await self.receive()
+        assert event is not None
+        return event
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    @property
+    def chunks(self) -> str:
+        found = [event for event in self.events if TranscriptChunk.is_type(event.type)]
+        return "".join(TranscriptChunk.from_event(event).text for event in found)
+
+    @property
+    def transcripts(self) -> list[str]:
+        found = [event for event in self.events if Transcript.is_type(event.type)]
+        return [Transcript.from_event(event).text for event in found]
+
+
+@asynccontextmanager
+async def viewing(
+    tmp_path: Path, fake: FakeTranscriber, **settings: object
+) -> AsyncIterator[Viewer]:
+    options: dict[str, object] = {"live_text": True, "strip_punctuation": False, **settings}
+    async with (
+        run_server(tmp_path, lambda _: fake, **options) as server,
+        Viewer(tmp_path) as viewer,
+    ):
+        await asyncio.wrap_future(server.opened)
+        await server.loaded_vad()
+        yield viewer
+
+
+@pytest.fixture
+def _hear_loudness(monkeypatch: pytest.MonkeyPatch, _without_a_clock: None) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_info_says_whether_there_is_live_text(tmp_path: Path, wanted: bool) -> None:
+    async with viewing(tmp_path, FakeTranscriber(), live_text=wanted) as viewer:
+        info = Info.from_event(await viewer.ask(Describe().event()))
+    assert info.asr[0].supports_transcript_streaming is wanted
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_words_are_sent_while_they_are_spoken_and_the_whole_at_the_end(
+    tmp_path: Path,
+) -> None:
+    async with viewing(tmp_path, Telling()) as viewer:
+        await viewer.send(Transcribe(language="en", context={"a": 1}).event())
+        await viewer.send(AudioStart(16000, 2, 1).event())
+        await viewer.say_until(3)
+        shown = viewer.chunks
+        assert SENTENCE.startswith(shown)
+        await viewer.stop()
+    *streamed, transcript, _ = viewer.events
+    assert viewer.types[0] == "transcript-start"
+    assert viewer.events[0].data == {"language": "en", "context": {"a": 1}}
+    assert {event.type for event in streamed[1:]} == {"transcript-chunk"}
+    assert transcript.data == {"text": viewer.chunks, "language": "en", "context": {"a": 1}}
+    assert viewer.chunks.startswith(shown)
+    assert viewer.chunks != shown
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_without_live_text_a_transcript_is_all_that_comes(tmp_path: Path) -> None:
+    fake = Telling()
+    async with viewing(tmp_path, fake, live_text=False) as viewer:
+        await viewer.say(loud(4.0))
+        assert not fake.requests
+        await viewer.send(AudioStop().event())
+        await viewer.read_until("transcript")
+        assert Pong.is_type((await viewer.ask(Ping().event())).type)
+    assert viewer.types == ["transcript"]
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_where_the_final_text_contradicts_what_was_sent_both_stay(tmp_path: Path) -> None:
+    final = "Turn off the chicken light in five minutes, please, and so on."
+    async with viewing(tmp_path, Telling(final)) as viewer:
+        await viewer.say_until(3)
+        await viewer.say(quiet(0.2))
+        shown = viewer.chunks
+        await viewer.stop()
+    assert viewer.transcripts == [final]
+    assert viewer.chunks.startswith(shown)
+    assert viewer.chunks == shown + final[len(final) - len(viewer.chunks) + len(shown) :]
+    assert viewer.chunks.endswith("so on.")
+    assert len(viewer.chunks.split()) == len(final.split())
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_a_text_that_is_withheld_at_last_takes_nothing_back(tmp_path: Path) -> None:
+    async with viewing(tmp_path, Telling("")) as viewer:
+        await viewer.say_until(2)
+        await viewer.say(quiet(0.2))
+        shown = viewer.chunks
+        await viewer.stop()
+    assert shown
+    assert viewer.chunks == shown
+    assert viewer.transcripts == [""]
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_silence_has_a_beginning_and_an_end_too(tmp_path: Path) -> None:
+    async with viewing(tmp_path, Telling()) as viewer:
+        await viewer.say(quiet(1.0))
+        await viewer.stop()
+        await viewer.send(AudioStart(16000, 2, 1).event())
+        await viewer.stop()
+    assert viewer.types == 2 * ["transcript-start", "transcript", "transcript-stop"]
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_a_short_word_comes_in_one_chunk(tmp_path: Path) -> None:
+    async with viewing(tmp_path, Telling()) as viewer:
+        await viewer.say(loud(0.2))
+        await viewer.stop()
+    assert viewer.types == ["transcript-start", "transcript-chunk", "transcript", "transcript-stop"]
+    assert viewer.chunks == viewer.transcripts[0] == "Turn"
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_what_was_said_up_to_a_pause_is_a_transcription_like_others(tmp_path: Path) -> None:
+    fake = Telling()
+    async with viewing(tmp_path, fake, eager=True) as viewer:
+        await viewer.say(loud(0.4))  # not enough for two of its own
+        while not fake.requests:  # noqa: ASYNC110 - it is another thread's
+            await asyncio.sleep(0.005)
+        while not viewer.events:
+            await viewer.say(quiet(0.3))
+            await asyncio.sleep(0.01)
+        assert viewer.chunks == "Turn"
+        assert len(fake.requests) == 2
+        await viewer.stop()
+    assert viewer.chunks == viewer.transcripts[0]
+    assert len(fake.requests) == 2  # the early one was of use twice
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_utterances_do_not_mix(tmp_path: Path) -> None:
+    """Of the next one nothing is sent before the last one is answered."""
+    fake = Telling()
+    async with viewing(tmp_path, fake, eager=False) as viewer:
+        await viewer.say_until(2)
+        fake.gate.clear()
+        await viewer.send(AudioStop().event())
+        await viewer.send(AudioStart(16000, 2, 1).event())
+        await viewer.say(loud(2.0))
+        before = viewer.types
+        fake.gate.set()
+        await viewer.say_until(len(before) + 5)
+        await viewer.send(AudioStop().event())
+        await viewer.read_until("transcript-stop")
+    assert "transcript" not in before
+    assert viewer.types.count("transcript-stop") == 2
+    end = viewer.types.index("transcript-stop")
+    assert viewer.types[:end].count("transcript-start") == 1
+    assert viewer.types[end + 1] == "transcript-start"
+    assert viewer.chunks == "".join(viewer.transcripts)
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_a_failure_is_an_error_also_after_words_were_sent(tmp_path: Path) -> None:
+    failing = Telling(error=TranscribeError("no more"))
+    async with viewing(tmp_path, failing) as viewer:
+        await viewer.say_until(2)
+        await viewer.say(quiet(0.2))
+        await viewer.send(AudioStop().event())
+        await viewer.read_until("error")
+        assert Error.from_event(viewer.events[-1]).text == "no more"
+        assert await viewer.receive() is None
+    assert not viewer.transcripts
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_live_text_waits_while_somebody_waits_for_an_answer(tmp_path: Path) -> None:
+    fake = Telling()
+    async with viewing(tmp_path, fake) as viewer, Viewer(tmp_path) as busy:
+        fake.gate.clear()
+        await busy.speak(1.0)
+        assert await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        await viewer.say(loud(3.0))
+        assert len(fake.requests) == 1
+        fake.gate.set()
+        await busy.read_until("transcript-stop")
+        await viewer.say_until(2)
+        await viewer.stop()
+    assert viewer.chunks == viewer.transcripts[0]
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_who_waits_for_an_answer_does_not_wait_for_live_text(tmp_path: Path) -> None:
+    class Slow(Telling):
+        """Never ends with its first request by itself."""
+
+        broken_off = threading.Event()
+
+        def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+            found = super().transcribe(samples, options)
+            try:
+                while len(self.requests) == 1:
+                    options.checkpoint()
+            except BaseException:
+                self.broken_off.set()
+                raise
+            return found
+
+    fake = Slow()
+    async with viewing(tmp_path, fake) as viewer, Viewer(tmp_path) as waiting:
+        await viewer.say(loud(0.5))
+        assert await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        await waiting.speak(1.0)
+        await waiting.read_until("transcript-stop")
+        assert fake.broken_off.is_set()
+        await viewer.stop()
+    assert viewer.transcripts == ["Turn"]
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_who_leaves_with_the_transcript_is_no_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Home Assistant does, which waits for no transcript-stop."""
+    caplog.set_level(logging.INFO)
+    fake = Telling()
+    async with viewing(tmp_path, fake) as viewer:
+        for _ in range(5):
+            async with Viewer(tmp_path) as leaving:
+                await leaving.say(loud(0.5))
+                await leaving.send(AudioStop().event())
+                await leaving.read_until("transcript")
+        await viewer.say(loud(0.5))
+        await viewer.stop()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert not [record for record in caplog.records if "Turn" in record.getMessage()]
