@@ -48,6 +48,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.peers": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.endpointing": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.scheduler": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.recording": ("wyoming.", "asyncio", "soundfile", "soxr", *RUNTIMES, *HUB),
     "wyoming_whisper.pcm": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),

@@ -34,7 +34,7 @@ from .errors import (
     SettingsError,
     TranscribeError,
 )
-from .pcm import PcmStream
+from .recording import wav_blocks
 from .transcriber import SAMPLE_RATE, Samples, Transcription
 
 T = TypeVar("T")
@@ -79,9 +79,7 @@ def read_audio(path: str | Path) -> Samples:
 def _read_wav(path: str | Path) -> Samples:
     try:
         source = BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else str(path)
-        with wave.open(source) as file:
-            rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
-            chunk = AudioChunk(rate, width, channels, file.readframes(file.getnframes()))
+        samples = np.concatenate([np.zeros(0, np.float32), *wav_blocks(source)])
     except (wave.Error, EOFError) as error:
         raise AudioError(
             f"{path} can't be read as audio ({str(error) or 'it ends early'}): there is no PyAV "
@@ -89,8 +87,6 @@ def _read_wav(path: str | Path) -> Samples:
         ) from None
     except OSError as error:
         raise AudioError(f"{path} can't be read as audio ({error.strerror})") from None
-    stream = PcmStream()
-    samples = np.concatenate([stream.convert(chunk), stream.flush()])
     if not len(samples):
         raise AudioError(f"{path} holds no audio")
     return samples

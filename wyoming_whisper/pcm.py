@@ -98,11 +98,14 @@ class PcmStream:
         Raises AudioError for a format that is out of bounds.
         """
         chunk_format = PcmFormat(chunk.rate, chunk.width, chunk.channels)
-        samples = chunk_format.to_mono(chunk.audio)
+        return self.resample(chunk_format.to_mono(chunk.audio), chunk_format.rate)
+
+    def resample(self, samples: Samples, rate: int) -> Samples:
+        """Return what mono `samples` at `rate` add; a filter may hold some back."""
         held_back = np.zeros(0, np.float32)
-        if chunk_format.rate != self._rate:
+        if rate != self._rate:
             held_back = self.flush()
-            self._rate, self._resampler = chunk_format.rate, _resampler(chunk_format.rate)
+            self._rate, self._resampler = rate, _resampler(rate)
         if self._resampler:
             samples = self._resampler.resample_chunk(samples)
         return np.concatenate([held_back, samples]) if len(held_back) else samples
