@@ -14,6 +14,7 @@ from wyoming.audio import AudioChunk
 from tests.support import AUDIO, clips
 from wyoming_whisper import utterance
 from wyoming_whisper.client import read_audio
+from wyoming_whisper.languages import SpokenLanguages
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import span_options
@@ -80,6 +81,7 @@ class Workshop:
     vad: Vad | None
     span_options: SpanOptions
     text_style: TextStyle = field(default_factory=TextStyle)
+    spoken: SpokenLanguages = field(default_factory=SpokenLanguages)
     limits: Limits = field(default_factory=Limits)
     n_jobs: int = 0
     heard: dict[int, Samples] = field(default_factory=dict)

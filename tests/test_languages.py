@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wyoming.audio import AudioStop
 
 from benchmarks.languages import HOMES, Detector, Home, after_a_change, wrong_answers
+from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet
+from tests.test_utterance import say, speaking, started
 from wyoming_whisper.languages import (
     HALF_LIFE_SECONDS,
     MAX_ODDS,
     SURE_PROBABILITY,
     SpokenLanguages,
 )
-from wyoming_whisper.transcriber import Transcription
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.whisper.decoding import likeliest_language
 
 SURE = Transcription("schalte das Licht ein", "de", 0.97)
@@ -100,6 +104,69 @@ def test_a_clear_detection_always_wins(weights: list[float], spoken: list[str]) 
     assert (chosen, its_share) in found
     if share > MAX_ODDS / (1 + MAX_ODDS) + 1e-9:
         assert chosen == best
+
+
+# -- in the server -------------------------------------------------------------------------
+
+
+class Detecting(FakeTranscriber):
+    """Hears German, surely, wherever it has to detect a language."""
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        heard = super().transcribe(samples, options)
+        if options.language is not None:
+            return heard
+        return dataclasses.replace(heard, language="de", language_probability=0.97)
+
+
+@pytest.fixture
+def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.MAX_AHEAD_SECONDS", 1000.0)
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_an_utterance_keeps_what_was_known_when_it_began(tmp_path: Path) -> None:
+    fake = Detecting()
+    async with speaking(tmp_path, fake) as client, Client(tmp_path) as other:
+        await say(client, loud(0.5), quiet(1.0))  # transcribed early
+        await started(fake, 1)
+        await other.speak(0.3)
+        assert (await other.transcript()).language == "de"
+        await say(client, loud(0.5), quiet(1.0))  # that was for nothing: again, and longer
+        await client.send(AudioStop().event())
+        await client.transcript()
+        await client.speak(0.2)
+        await client.transcript()
+    priors = [options.language_prior for _, options in fake.requests]
+    assert len(priors) == 4
+    # What was given up has taught nothing; both answers have.
+    assert [dict(prior) for prior in priors[:3]] == [{}, {}, {}]
+    assert priors[3]["de"] == pytest.approx(2.9, abs=0.01)
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_a_language_that_was_asked_for_is_not_remembered(tmp_path: Path) -> None:
+    fake = Detecting()
+    async with speaking(tmp_path, fake) as client:
+        for language in ("en", None):
+            await client.speak(0.2, language=language)
+            await client.transcript()
+    assert [dict(options.language_prior) for _, options in fake.requests] == [{}, {}]
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.parametrize(("configured", "used"), [("auto", None), ("en", "en")])
+async def test_the_clients_language_can_be_ignored(
+    tmp_path: Path, configured: str, used: str | None
+) -> None:
+    fake = Detecting()
+    options = {"language": configured, "ignore_client_language": True}
+    async with speaking(tmp_path, fake, **options) as client:
+        for asked in ("de-DE", "tlh"):
+            await client.speak(0.2, language=asked)
+            await client.transcript()
+    assert [options.language for _, options in fake.requests] == [used, used]
 
 
 # -- the simulation ------------------------------------------------------------------------

@@ -5,11 +5,12 @@ Counts of sure detections that fade, kept in memory alone: no texts, no speakers
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
 
-from .transcriber import Transcription
+from .transcriber import TranscribeOptions, Transcription
 
 SURE_PROBABILITY = 0.9
 """Of a detection that is remembered. Unsure ones are not: they would confirm themselves."""
@@ -25,8 +26,8 @@ HALF_LIFE_SECONDS = 6 * 3600.0
 class SpokenLanguages:
     """What was spoken lately; safe to use from any thread.
 
-    An utterance takes `prior` when it begins and keeps it, so that its transcription is the same
-    whenever it is made; only what the client is given as the answer is noted.
+    An utterance takes what is known when it begins and keeps it, so that its transcription is the
+    same whenever it is made; only what the client is given as the answer is noted.
     """
 
     def __init__(self, enabled: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,6 +42,12 @@ class SpokenLanguages:
         with self._lock:
             self._fade()
             return {code: min(1 + count, MAX_ODDS) for code, count in self._counts.items()}
+
+    def remembered(self, options: TranscribeOptions) -> TranscribeOptions:
+        """Return what an utterance is begun with: with the prior, where its language is asked."""
+        if options.language is not None:
+            return options
+        return dataclasses.replace(options, language_prior=self.prior())
 
     def note(self, answer: Transcription) -> None:
         """Remember the language of an answer whose language was detected, if that was sure."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from .endpointing import Endpointer
 from .errors import BusyError, DeadlineError, WyomingWhisperError
+from .languages import SpokenLanguages
 from .live import LiveText
 from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
 from .scheduler import Job
@@ -103,6 +104,9 @@ class Workshop(Protocol):
 
     @property
     def text_style(self) -> TextStyle: ...
+
+    @property
+    def spoken(self) -> SpokenLanguages: ...
 
     @property
     def eager(self) -> bool: ...
@@ -197,6 +201,8 @@ class Utterance:
             raise
         finally:
             self.drop()
+        if self._options.language is None and upstream is None:
+            self._workshop.spoken.note(transcription)
         answer = _answer(transcription, time.perf_counter() - ended, early, upstream)
         _log(answer, transcription)
         self._workshop.answered(answer)
