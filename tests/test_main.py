@@ -138,6 +138,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["models", "download"], "models download needs a model's name"),
         (["models", "list", "tiny"], "models list takes no model's name"),
         (["models", "list", "--beam-size", "1"], "--beam-size is not an option"),
+        (["models", "path", "tiny", "--layout", "onnx"], "invalid choice: 'onnx'"),
         (["health", "--timeout", "-1"], "not a number of seconds"),
     ],
 )
@@ -327,9 +328,9 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
     def fake(function: str, result: object) -> None:
-        def call(*arguments: Any) -> object:
-            *names, given = arguments
-            calls.append((function, *names, given.data_dir))
+        def call(*arguments: Any, **flags: Any) -> object:
+            shown = (getattr(argument, "data_dir", argument) for argument in arguments)
+            calls.append((function, *shown, *flags.values()))
             return result
 
         monkeypatch.setattr(f"wyoming_whisper.models.{function}", call)
@@ -357,8 +358,11 @@ def test_models_are_managed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["models", *argv, "--data-dir", "/data"]) == 0
-    assert models == [(call, "tiny", (Path("/data"),))]
+    assert models == [(call, "tiny", (Path("/data"),), "ctranslate2")]
     assert capsys.readouterr().out == out
+    models.clear()
+    assert main(["models", *argv, "--data-dir", "/data", "--layout", "huggingface"]) == 0
+    assert models == [(call, "tiny", (Path("/data"),), "huggingface")]
 
 
 def test_models_are_listed_in_columns(

@@ -24,7 +24,7 @@ from .settings import OPTIONS, OptionParser, Settings, settings_from
 if TYPE_CHECKING:
     from wyoming.info import Info
 
-    from .models import ModelEntry
+    from .models import Layout, ModelEntry
     from .transcriber import Samples, Transcription
 
 PROG = "wyoming-whisper"
@@ -247,27 +247,41 @@ def _models(argv: Sequence[str]) -> int:
     parser.add_argument("action", choices=actions, metavar="ACTION", help="see above")
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name, as for --model")
     parser.add_argument("--json", action="store_true", help="list as one JSON array")
+    parser.add_argument(
+        "--layout",
+        choices=("ctranslate2", "huggingface"),
+        default="ctranslate2",
+        help="the model's files for TensorRT-LLM are huggingface (default: ctranslate2)",
+    )
     arguments = parser.parse(argv)
     if (arguments.action == "list") != (arguments.name is None):
         wanted = "takes no" if arguments.action == "list" else "needs a"
         raise SettingsError(f"models {arguments.action} {wanted} model's name")
     settings = settings_from(vars(arguments), os.environ)
     _start_logging(settings)
-    print(_models_answer(arguments.action, arguments.name, settings, arguments.json))
+    if arguments.action == "list":
+        print(_models_list(settings, as_json=arguments.json))
+    else:
+        print(_models_answer(arguments.action, arguments.name, settings, arguments.layout))
     return 0
 
 
-def _models_answer(action: str, name: str, settings: Settings, as_json: bool) -> str:
+def _models_list(settings: Settings, *, as_json: bool) -> str:
+    from .models import list_models
+
+    entries = list_models(settings)
+    return _as_json(entries) if as_json else _as_table(entries)
+
+
+def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
     from . import models
 
-    if action == "list":
-        entries = models.list_models(settings)
-        return _as_json(entries) if as_json else _as_table(entries)
     if action == "download":
-        return str(models.ensure_model(name, settings))
+        return str(models.ensure_model(name, settings, layout=layout))
     if action == "remove":
-        return f"{name} is removed, {_megabytes(models.remove_model(name, settings))} are free"
-    return str(models.find_model(name, settings))
+        freed = models.remove_model(name, settings, layout)
+        return f"{name} is removed, {_megabytes(freed)} are free"
+    return str(models.find_model(name, settings, layout))
 
 
 def _as_json(entries: Sequence[ModelEntry]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.engine.test_cache import KEY, fill
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.engine.cache import EngineCache
 from wyoming_whisper.engine.session import OnnxSession
+from wyoming_whisper.models import check_model, safetensors_shapes
 
 
 def run(tmp_path: Path, action: str, *words: str) -> int:
@@ -150,6 +152,18 @@ def test_graphs_are_exported_that_onnxruntime_runs(
     session.close()
 
 
+def test_a_model_is_exported_for_transformers_and_tensorrt_llm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)  # it is not needed for this
+    output = tmp_path / "out"
+    flags = ("--layout", "huggingface", "--precision", "float32", "--output", str(output))
+    assert run(tmp_path, "export", "--model", "home-en", *flags) == 0
+    assert {Path(file).name for file in told(capsys).split()} == {f.name for f in output.iterdir()}
+    check_model(output, "huggingface")
+    assert safetensors_shapes(output / "model.safetensors")
+
+
 def test_what_cannot_be_exported_leaves_what_was_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +183,7 @@ def test_what_cannot_be_exported_leaves_what_was_there(
         (["xyzzy"], "there are build, list, remove, export, selftest"),
         (["export", "--model", "home-en"], "--output"),
         (["export", "--output", "x", "--precision", "int8"], "float16"),
+        (["export", "--output", "x", "--layout", "ggml"], "huggingface"),
         (["export", "--output", "x", "--model", "tny"], "did you mean tiny"),
         (["remove"], "NAME"),
         (["list", "--max-cache-size", "8"], "--max-cache-size is not an option"),

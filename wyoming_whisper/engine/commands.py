@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..errors import EngineBrokenError, SettingsError
 from ..settings import OptionParser, Settings, settings_from
@@ -26,7 +26,8 @@ and for preparing.
   build      build the engine of a model now, or say where it is
   list       the engines that are built
   remove     delete engines: names from the list, or all
-  export     write a model's graphs as encoder.onnx and decoder.onnx
+  export     write a model's graphs as encoder.onnx and decoder.onnx, or its weights as
+             transformers and TensorRT-LLM read them
   selftest   compare an engine with CTranslate2 on this machine
 
 wyoming-whisper engine ACTION --help tells more about each."""
@@ -182,15 +183,22 @@ def _megabytes(size_bytes: int) -> str:
 # -- export --------------------------------------------------------------------------------
 
 
+LAYOUTS = ("onnx", "huggingface")
+
+
 def _export_parser(prog: str) -> OptionParser:
     parser = OptionParser(
         prog,
-        "Write a model's graphs, which onnxruntime and TensorRT run: encoder.onnx, decoder.onnx, "
-        "and .data beside one that is large. Needs no GPU.",
+        "Write a model for other programs; needs no GPU. As onnx: the graphs that onnxruntime and "
+        "TensorRT run (encoder.onnx, decoder.onnx, and .data beside one that is large). As "
+        "huggingface: the folder that transformers and TensorRT-LLM load.",
         (*_MODEL, "beam_size"),
         "--output DIR [flags]",
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for both")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for it")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default="onnx", help="what to write (default: onnx)"
+    )
     parser.add_argument(
         "--precision",
         choices=("float16", "float32"),
@@ -201,34 +209,55 @@ def _export_parser(prog: str) -> OptionParser:
 
 
 def _export(arguments: Arguments, settings: Settings) -> int:
-    from ..models import WEIGHTS, ensure_model
+    from ..models import ensure_model
     from .build import GRAPHS, BuildDisplay, BuildProgress, import_graphs
-    from .checkpoint import read
 
-    graphs = import_graphs()
-    checkpoint = read(ensure_model(settings.model, settings) / WEIGHTS)
+    if arguments.layout == "onnx":
+        import_graphs()  # what is missing for it is told before anything is fetched
+    source = ensure_model(settings.model, settings)
     output, started = arguments.output, time.monotonic()
     display = BuildDisplay(f"exporting {settings.model}")
+    phase = GRAPHS if arguments.layout == "onnx" else "weights"
 
     def show(fraction: float) -> None:
-        display.show(BuildProgress(GRAPHS, fraction, time.monotonic() - started))
+        display.show(BuildProgress(phase, fraction, time.monotonic() - started))
 
+    write = _write_graphs if arguments.layout == "onnx" else _write_huggingface
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        # Aside first: what is there already is not lost to a failure.
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
-            precision = cast("Precision", arguments.precision)
-            graphs.write_graphs(checkpoint, Path(aside), precision, settings.beam_size or 1, show)
-            written = sorted(Path(aside).iterdir())
-            for file in written:
-                file.replace(output / file.name)
+        written = write(source, output, arguments.precision, settings.beam_size or 1, show)
     except OSError as error:
         raise SettingsError(f"--output {output}: {error.strerror or error}") from error
     finally:
         display.close()
     for file in written:
-        print(output / file.name)
+        print(file)
     return 0
+
+
+def _write_graphs(
+    source: Path, output: Path, precision: Precision, beam_size: int, show: Callable[[float], None]
+) -> list[Path]:
+    from ..models import WEIGHTS
+    from .build import import_graphs
+    from .checkpoint import read
+
+    checkpoint = read(source / WEIGHTS)
+    output.mkdir(parents=True, exist_ok=True)
+    # Aside first: what is there already is not lost to a failure.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
+        import_graphs().write_graphs(checkpoint, Path(aside), precision, beam_size, show)
+        written = sorted(Path(aside).iterdir())
+        for file in written:
+            file.replace(output / file.name)
+    return [output / file.name for file in written]
+
+
+def _write_huggingface(
+    source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
+) -> list[Path]:
+    from ..huggingface import write_folder
+
+    return write_folder(source, output, precision, show)
 
 
 # -- selftest ------------------------------------------------------------------------------
