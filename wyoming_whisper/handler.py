@@ -30,6 +30,8 @@ from .live import LiveText
 from .pcm import PcmFormat, PcmStream
 from .peers import PeerLog
 from .transcriber import TranscribeOptions
+from .upstreams.exchange import hops_in
+from .upstreams.relay import Relay
 from .utterance import Utterance, Workshop
 from .whisper.tokenizer import LANGUAGES, language_code
 from .wire import read_event
@@ -57,11 +59,18 @@ class Service(Workshop, Protocol):
         """Whisper's code used when a client names no language; None detects."""
 
     @property
+    def ignore_client_language(self) -> bool:
+        """Whether `language` is used whatever a client names."""
+
+    @property
     def endpointing(self) -> EndpointOptions | None:
         """How the server ends commands; None leaves it to the client."""
 
     def live_text(self, options: TranscribeOptions) -> LiveText | None:
         """Return what follows a new utterance while it is spoken; None where that is off."""
+
+    def relay(self, options: TranscribeOptions) -> Relay | None:
+        """Return what passes a new utterance on; None where nobody else is to hear it."""
 
     @property
     def info_event(self) -> Event:
@@ -226,8 +235,9 @@ class Handler:
             known = ", ".join(map(repr, self._service.model_names))
             raise UnknownModelError(f"no model {_shown(transcribe.name)} is here, only {known}")
         names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
-        language = requested_language(transcribe.language, self._service.language)
-        options = TranscribeOptions(language, names)
+        asked = None if self._service.ignore_client_language else transcribe.language
+        language = requested_language(asked, self._service.language)
+        options = TranscribeOptions(language, names=names, hops=hops_in(transcribe.context))
         sensitivity = _sensitivity(transcribe.vad_sensitivity)
         self._request = Request(options, transcribe.context, sensitivity)
 
@@ -286,8 +296,10 @@ class Handler:
         self._asked = self._request
         ending = self._service.endpointing
         endpointer = Endpointer(ending, self._asked.vad_sensitivity) if ending else None
-        live = self._service.live_text(self._asked.options)
-        self._utterance = Utterance(self._service, self._asked.options, endpointer, live)
+        options = self._service.spoken.remembered(self._asked.options)
+        live = self._service.live_text(options)
+        relay = self._service.relay(options)
+        self._utterance = Utterance(self._service, options, endpointer, live, relay)
         return self._utterance
 
     def _drop_work(self) -> None:

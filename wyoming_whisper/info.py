@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from . import __version__
+from .status import UpstreamState
 
 PROGRAM_NAME = "wyoming-whisper"
 
@@ -21,6 +22,12 @@ _BACKEND = re.compile(r"; ([a-z-]+), because (.*)$")
 def what_runs(description: str, backend: str | None, why: str) -> str:
     """Return what stands in `info` of the model: what runs, by which backend, and why that one."""
     return f"{description}; {backend}, because {why}" if backend else description
+
+
+def what_serves(upstreams: Sequence[UpstreamState], what: str) -> str:
+    """Return `what` runs here, behind those that are asked before it; which of them are now."""
+    asked = [u.name if u.circuit == "closed" else f"{u.name} (not now)" for u in upstreams]
+    return ", then ".join([*asked, what] if what else asked)
 
 
 def backend_of(what: str) -> tuple[str | None, str | None]:

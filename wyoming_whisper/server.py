@@ -31,7 +31,8 @@ from .endpointing import endpoint_options
 from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
 from .household import HomeNames
-from .info import make_info, what_runs
+from .info import make_info, what_runs, what_serves
+from .languages import SpokenLanguages
 from .live import LiveText
 from .peers import Allowed, PeerLog
 from .process import settle
@@ -42,6 +43,8 @@ from .status import Answer, State, Status
 from .supervisor import SupervisorDiscovery
 from .text import text_style
 from .transcriber import Samples, TranscribeOptions, Transcriber
+from .upstreams.pool import followed, open_pool
+from .upstreams.relay import Relay
 from .utterance import Limits
 from .vad import SileroVad, Vad
 from .web import web_page
@@ -106,8 +109,11 @@ class Server:
         self.status.on_state(self._describe)
         self.span_options = span_options(settings)
         self.text_style = text_style(settings)
+        self.spoken = SpokenLanguages(settings.prefer_recent_languages)
+        self.ignore_client_language = settings.ignore_client_language
         self.eager = settings.eager
         self.endpointing = endpoint_options(settings)
+        self._upstreams = open_pool(settings, self.status)
         self._names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
         self.peer_log = PeerLog(_LOGGER)
@@ -161,6 +167,10 @@ class Server:
         options = replace(options, home=self._names.index)
         return self._scheduler.submit(samples, options, eager=eager)
 
+    def submit_recording(self, samples: Samples, options: TranscribeOptions) -> Job:
+        options = replace(options, home=self._names.index)
+        return self._scheduler.submit(samples, options, patient=True)
+
     def live_text(self, options: TranscribeOptions) -> LiveText | None:
         if not self._settings.live_text:
             return None
@@ -168,6 +178,9 @@ class Server:
 
     def _spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
         return self._scheduler.spare(samples, replace(options, home=self._names.index))
+
+    def relay(self, options: TranscribeOptions) -> Relay | None:
+        return self._upstreams.relay(options) if self._upstreams else None
 
     def answered(self, answer: Answer) -> None:
         self.status.record(answer if self._settings.http_text else replace(answer, text=None))
@@ -186,7 +199,12 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        async with self._listening(), web_page(self, self._settings), self._names.followed():
+        async with (
+            self._listening(),
+            web_page(self, self._settings),
+            self._names.followed(),
+            followed(self._upstreams),
+        ):
             self._scheduler.opened.add_done_callback(
                 lambda opened: loop.call_soon_threadsafe(self._on_opened, opened.exception())
             )
@@ -314,8 +332,11 @@ class Server:
     def _describe(self, state: State) -> None:
         """Say in `info` what answers now; called in the thread that changed it."""
         what = what_runs(state.description, state.backend, state.why)
-        described = (state.languages, what)
-        if state.languages and described != self._described:
+        languages = state.languages
+        if self._upstreams and not self._upstreams.has_local:
+            languages = self._upstreams.languages or languages
+        described = (languages, what_serves(state.upstreams, what))
+        if languages and described != self._described:
             self._described = described
             self._info_event = self._info(*described)
 
@@ -332,6 +353,8 @@ class Server:
         if error:
             self._failure = error
             self._stopping.set()
+        elif self._upstreams:
+            self._upstreams.publish()  # whether it is ready without a model is theirs to say
 
 
 def configured_language(name: str) -> str | None:

@@ -22,6 +22,10 @@ MAX_CHUNK_BYTES = SAMPLE_RATE * SAMPLE_BYTES  # a second; others may bound what 
 MAX_LETTERS = 200
 MAX_LETTERS_PER_SECOND = 40
 
+HOPS = "wyoming-whisper-hops"
+"""Key in a request's context: how many of our servers it has passed."""
+MANY_HOPS = 99  # what strange values are taken for
+
 SHOWN_LENGTH = 80  # of a server's own words in an error
 
 
@@ -129,6 +133,13 @@ class Recording:
 def to_pcm(samples: Samples) -> bytes:
     """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
     return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+def hops_in(context: object) -> int:
+    """Return how many of our servers a request with this context has passed."""
+    hops = context.get(HOPS, 0) if isinstance(context, dict) else 0
+    is_number = isinstance(hops, int) and not isinstance(hops, bool)
+    return min(hops, MANY_HOPS) if is_number and hops >= 0 else MANY_HOPS
 
 
 def shown(words: object) -> str:

@@ -194,7 +194,8 @@ class Pool:
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Look after all of them while the block runs."""
-        await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
+        if any(member.upstream.kind == "openai" for member in self.members):
+            await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
         self.publish()
         for member in self.members:
             self.keep(asyncio.create_task(member.look_after(self.publish)))
@@ -232,6 +233,13 @@ class Pool:
     def languages(self) -> tuple[str, ...]:
         """All that one of them understands; none where nobody tells."""
         return tuple(sorted({code for member in self.members for code in member.languages}))
+
+
+@contextlib.asynccontextmanager
+async def followed(pool: Pool | None) -> AsyncIterator[None]:
+    """Look after the upstreams, if there are any, while the block runs."""
+    async with pool.followed() if pool else contextlib.nullcontext():
+        yield
 
 
 def _is_plain(options: TranscribeOptions) -> bool:

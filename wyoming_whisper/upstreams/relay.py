@@ -218,7 +218,8 @@ class Relay:
     def _last_word(self) -> _Attempt:
         """Return who heard nothing; raise what went wrong when everything did."""
         if silent := self._silent:
-            return silent
+            here = (a for a in self._attempts if a.member is None and a.transcription)
+            return next(here, silent)  # it tells why
         errors = [(a.member is None, a.error) for a in self._attempts if a.error]
         if not errors:
             raise UpstreamError("nobody could be asked")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
 from .config import Upstream
 from .exchange import (
+    HOPS,
     SAMPLE_BYTES,
     OverloadedError,
     Recording,
@@ -36,9 +38,6 @@ _LOGGER = logging.getLogger(__name__)
 CONNECT_SECONDS = 2.0
 MAX_EVENTS = 512
 """Before the one that is waited for: partial transcripts, or a server that never stops talking."""
-
-HOPS = "wyoming-whisper-hops"
-"""Key in a request's context: how many of our servers it has passed."""
 
 
 class WyomingUpstream:
@@ -111,8 +110,10 @@ class WyomingUpstream:
                 raise UpstreamError(f"it took no connection within {CONNECT_SECONDS:g} s")
             yield connecting.result()
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise UpstreamError(f"it can't be reached ({reason})") from None
+            # Not strerror: asyncio's own repeats the address.
+            known = error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno or 0) if known else error.strerror
+            raise UpstreamError(f"it can't be reached ({reason or 'the line was cut'})") from None
         finally:
             connecting.cancel()
             if connecting.done() and not connecting.cancelled() and not connecting.exception():

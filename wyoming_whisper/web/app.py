@@ -27,10 +27,12 @@ from ..handler import requested_language
 from ..status import ANSWERING, Answer, Status
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
 from ..utterance import Utterance, Workshop
+from . import transcriptions
 from .metrics import Metrics
 
 if TYPE_CHECKING:
     from ..settings import Settings
+    from ..upstreams.relay import Relay
 
 MAX_CLIP_SECONDS = 60
 MAX_CLIP_BYTES = 2 * SAMPLE_RATE * MAX_CLIP_SECONDS
@@ -41,6 +43,9 @@ UPLOAD_SECONDS = 30.0
 
 INGRESS = ipaddress.ip_address("172.30.32.2")
 """Home Assistant's Supervisor: it shows the page under its own names, to whom it let in."""
+
+IDLE_SECONDS = 75.0
+"""For a request's first line and headers to arrive, and between requests."""
 
 LOCAL_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
 """Of names that nobody can own on the internet."""
@@ -64,18 +69,11 @@ HEADERS = {
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Host(Workshop, Protocol):
+class Host(transcriptions.Host, Protocol):
     """What the page needs of its server."""
 
-    @property
-    def status(self) -> Status: ...
-
-    @property
-    def stopping(self) -> bool: ...
-
-    @property
-    def language(self) -> str | None:
-        """Whisper's code used where none is named; None detects."""
+    def relay(self, options: TranscribeOptions) -> Relay | None:
+        """Return what passes a new utterance on; None where nobody else is to hear it."""
 
 
 async def start(host: Host, settings: Settings, close_seconds: float) -> web.AppRunner:
@@ -85,6 +83,7 @@ async def start(host: Host, settings: Settings, close_seconds: float) -> web.App
         site.application(),
         access_log=None,
         handler_cancellation=True,  # a clip whose sender has gone is dropped
+        keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=close_seconds,
     )
     await runner.setup()
@@ -121,6 +120,10 @@ class _Site:
         self._n_clips = 0
         self._model = _shown_model(settings.model)
         self._metrics = Metrics(host.status, self._model)
+        self._api: transcriptions.Api | None = None
+        if settings.openai_api:
+            count = self._metrics.take_request
+            self._api = transcriptions.Api(host, settings, self._model, count)
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_CLIP_BYTES)
@@ -132,6 +135,8 @@ class _Site:
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._scrape)
         app.router.add_post("/transcribe", self._transcribe)
+        if self._api:
+            self._api.add_routes(app.router)
         return app
 
     # Who may have anything.
@@ -139,6 +144,9 @@ class _Site:
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         peer = _address(request.remote)
+        if self._api and request.path.startswith(transcriptions.PREFIX):
+            is_our_name = peer == INGRESS or self._is_our_name(request.headers.get("Host", ""))
+            return await self._api.guarded(request, handler, is_our_name=is_our_name)
         if not self._may_see(peer):
             raise web.HTTPForbidden(text=f"{request.remote} is not among those in --http-allow")
         name = request.headers.get("Host", "")
@@ -233,7 +241,8 @@ class _Site:
     async def _hear(self, request: web.Request) -> web.Response:
         language = requested_language(request.query.get("language"), self._host.language)
         clip = AudioChunk(SAMPLE_RATE, 2, 1, await _body(request))
-        utterance = Utterance(self._host, TranscribeOptions(language))
+        options = TranscribeOptions(language)
+        utterance = Utterance(self._host, options, relay=self._host.relay(options))
         try:
             await asyncio.to_thread(utterance.add, clip)
             transcription = await utterance.transcription()
