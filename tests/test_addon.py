@@ -58,6 +58,7 @@ NOT_ASKED = {
     "device": "there is no GPU in an add-on",
     "strict_backend": "the same",
     "ray_address": "a cluster is not one house's",
+    "decoder": "auto measures it",
     "max_cache_size": "the same: it is of engines",
     "log_format": "the Supervisor's log has its own",
     "hass_api": "the Supervisor leads there",
@@ -209,7 +210,7 @@ def test_the_version_is_the_packages() -> None:
 
 def test_the_ports_agree() -> None:
     port = urlsplit(Settings(data_dir=()).uri).port
-    assert list(MANIFEST["ports"]) == [f"{port}/tcp"]
+    assert list(MANIFEST["ports"]) == [f"{port}/tcp", f"{MANIFEST['ingress_port']}/tcp"]
     assert MANIFEST["watchdog"] == f"tcp://[HOST]:[PORT:{port}]"
     assert ADDON_DEFAULTS["http_port"] == str(MANIFEST["ingress_port"])
 

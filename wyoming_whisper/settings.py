@@ -532,6 +532,24 @@ class Settings:
         metavar="LIST",
     )
     http_text: bool = _flag(WEB, "show on the page what was said last; it stays in memory")
+    openai_api: bool = _flag(
+        WEB,
+        "answer at --http-port as OpenAI's API does (/v1/audio/transcriptions), for other programs; "
+        "--allow says whose",
+    )
+    openai_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "option": Option(
+                WEB,
+                "key that programs must send to use --openai-api; without one they need none",
+                _optional_text,
+                flag=False,
+                secret=True,
+            )
+        },
+    )
 
     model: str = _option(
         "auto",
