@@ -79,6 +79,15 @@ class Connections:
         task.add_done_callback(forget)
         return task
 
+    @property
+    def is_spoken_to(self) -> bool:
+        """Whether somebody is speaking, or waits for an answer."""
+        too_long_ago = time.monotonic() - SPEAKER_SECONDS
+        return any(
+            one.is_waiting or (one.is_busy and one.last_event > too_long_ago)
+            for one in self._there()
+        )
+
     async def drain(self, seconds: float) -> None:
         """Let what is being spoken or transcribed finish, for a while; then cut."""
         tasks = list(self._tasks.values())

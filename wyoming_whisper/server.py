@@ -167,6 +167,10 @@ class Server:
         options = replace(options, home=self._names.index)
         return self._scheduler.submit(samples, options, eager=eager)
 
+    @property
+    def is_spoken_to(self) -> bool:
+        return self.connections.is_spoken_to
+
     def submit_recording(self, samples: Samples, options: TranscribeOptions) -> Job:
         options = replace(options, home=self._names.index)
         return self._scheduler.submit(samples, options, patient=True)

@@ -36,9 +36,11 @@ CLOSE_SECONDS = 1.0
 async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
     """Serve the page at settings.http_port while the block runs; do nothing if that is 0.
 
-    Raises SettingsError when the port can't be had.
+    Raises SettingsError when the port can't be had, or is needed and not named.
     """
     if not settings.http_port:
+        if settings.openai_api:
+            raise SettingsError("--openai-api is answered at --http-port: name one, such as 8099")
         yield
         return
     page = _Page(host, settings)

@@ -24,9 +24,9 @@ from wyoming.audio import AudioChunk
 from .. import __version__
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..handler import requested_language
-from ..status import ANSWERING, Answer, Status
+from ..status import ANSWERING, Answer
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
-from ..utterance import Utterance, Workshop
+from ..utterance import Utterance
 from . import transcriptions
 from .metrics import Metrics
 
@@ -241,7 +241,7 @@ class _Site:
     async def _hear(self, request: web.Request) -> web.Response:
         language = requested_language(request.query.get("language"), self._host.language)
         clip = AudioChunk(SAMPLE_RATE, 2, 1, await _body(request))
-        options = TranscribeOptions(language)
+        options = self._host.spoken.remembered(TranscribeOptions(language))
         utterance = Utterance(self._host, options, relay=self._host.relay(options))
         try:
             await asyncio.to_thread(utterance.add, clip)

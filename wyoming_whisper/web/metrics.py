@@ -37,6 +37,12 @@ class Metrics:
         self._info = self._gauge(
             "info", "What runs, as labels", ("version", "model", "backend", "description")
         )
+        self._requests = self._counter(
+            "api_requests", "Requests to the OpenAI-compatible endpoint, by status", ("status",)
+        )
+        self._recorded = self._counter(
+            "api_audio_seconds", "Seconds of audio transcribed for the OpenAI-compatible endpoint"
+        )
         self._take_state(status.state)
         status.on_state(self._take_state)
         status.on_answer(self._take_answer)
@@ -45,6 +51,11 @@ class Metrics:
         """Return the metrics and their content type, in a format that `accept` names."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
+
+    def take_request(self, status: int, seconds: float) -> None:
+        """Count a request to the OpenAI-compatible endpoint, and the audio in it."""
+        self._requests.labels(status).inc()
+        self._recorded.inc(seconds)
 
     def _counter(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(f"{PREFIX}_{name}", about, labels, registry=self._registry)

@@ -1,0 +1,232 @@
+"""A request to the OpenAI-compatible endpoint as it arrives, and answers that refuse it.
+
+Every length is bounded; nothing touches a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from ..errors import (
+    AudioError,
+    BusyError,
+    DeadlineError,
+    ModelError,
+    UnknownLanguageError,
+    WyomingWhisperError,
+)
+
+MAX_FILE_BYTES = 25 * 1024 * 1024
+"""Of an upload, as at OpenAI."""
+MAX_UPLOADED_BYTES = 64 * 1024 * 1024
+"""Of all that are here."""
+MAX_FIELDS = 128
+MAX_FIELD_BYTES = 16 * 1024
+UPLOAD_SECONDS = 120.0
+"""For a whole request to arrive."""
+
+CHUNK_BYTES = 64 * 1024
+SHOWN_LENGTH = 80  # of a client's words in an error
+
+IMPOSSIBLE = ("include", "known_speaker_names", "known_speaker_references")
+"""Parameters of other models at OpenAI."""
+
+
+class Refused(Exception):  # noqa: N818  (an answer, not a failure)
+    """An answer in OpenAI's shape that is none to the question."""
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+
+    def told(self) -> dict[str, Any]:
+        """Return OpenAI's error object."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.status == web.HTTPTooManyRequests.status_code:
+            kind = "requests"
+        told = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": told}
+
+    def response(self) -> web.Response:
+        """Return it as an answer."""
+        headers = {"Retry-After": "1"} if self.status in (429, 503) else {}
+        if self.status == web.HTTPUnauthorized.status_code:
+            headers["WWW-Authenticate"] = "Bearer"
+        return web.json_response(self.told(), status=self.status, headers=headers)
+
+
+def as_refused(error: Exception) -> Refused:
+    """Return how a failure is told."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, BusyError):
+        return Refused(429, str(error), code="rate_limit_exceeded")
+    if isinstance(error, AudioError):
+        return Refused(400, str(error), "file", error.code)
+    if isinstance(error, UnknownLanguageError):
+        return Refused(400, str(error), "language", error.code)
+    if isinstance(error, WyomingWhisperError):
+        status = 400 if isinstance(error, ValueError) else 500
+        if isinstance(error, ModelError | DeadlineError):
+            status = 503
+        return Refused(status, str(error), code=error.code)
+    if isinstance(error, MemoryError):
+        return Refused(500, "there is not enough memory for this", code="internal-error")
+    return Refused(500, "internal error; the server's log says more", code="internal-error")
+
+
+class Room:
+    """What all uploads together may take of the memory."""
+
+    def __init__(self) -> None:
+        self._n_free = MAX_UPLOADED_BYTES
+
+    def take(self, n_bytes: int) -> None:
+        """Raises BusyError where there isn't as much."""
+        if n_bytes > self._n_free:
+            raise BusyError("too much audio of others is here; try again in a moment")
+        self._n_free -= n_bytes
+
+    def give_back(self, n_bytes: int) -> None:
+        self._n_free += n_bytes
+
+
+class Fields:
+    """The parameters of a request, each with its values."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[str]] = {}
+
+    def add(self, name: str, value: str) -> None:
+        # Lists are sent as name[], objects as name[key].
+        self.values.setdefault(name.partition("[")[0], []).append(value)
+
+    def check_names(self, known: Sequence[str]) -> None:
+        for name in self.values:
+            if name in IMPOSSIBLE:
+                raise Refused(400, f"{name} is not possible with this model", name)
+            if name not in known:
+                raise Refused(400, f"Unknown parameter: {shown(name)}.", name, "unknown_parameter")
+
+    def one(self, name: str) -> str | None:
+        values = self.values.get(name, [])
+        if len(values) > 1:
+            raise Refused(400, f"{name} is given {len(values)} times", name)
+        return values[0] if values else None
+
+    def choice(self, name: str, choices: Sequence[str]) -> str | None:
+        value = self.one(name) or None
+        if value is not None and value not in choices:
+            message = f"{name} is {shown(value)}, but it must be {either(choices)}"
+            raise Refused(400, message, name, "invalid_value")
+        return value
+
+    def switch(self, name: str) -> bool:
+        value = (self.one(name) or "false").lower()
+        if value not in ("true", "false", "1", "0"):
+            raise Refused(400, f"{name} must be true or false", name, "invalid_value")
+        return value in ("true", "1")
+
+    def temperature(self) -> float:
+        value = self.one("temperature") or "0"
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 1:
+            message = f"temperature is {shown(value)}, but it must be a number from 0 to 1"
+            raise Refused(400, message, "temperature", "invalid_value")
+        return number
+
+    def check_granularities(self, response_format: str) -> None:
+        name = "timestamp_granularities"
+        wanted = self.values.get(name, [])
+        if wanted and response_format != "verbose_json":
+            raise Refused(400, f"{name} needs the response_format verbose_json", name)
+        for granularity in wanted:
+            if granularity == "word":
+                message = f"{name}: times of words are not possible here, only of segments"
+                raise Refused(400, message, name)
+            if granularity != "segment":
+                raise Refused(400, f"{name} must be segment", name, "invalid_value")
+
+
+class Upload:
+    """A request's body on its way, and the room that it takes."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._n_bytes = 0
+
+    async def read(self, request: web.Request) -> tuple[Fields, bytes | None]:
+        """Return the form's fields and its file. Raises Refused, BusyError."""
+        if request.content_type != "multipart/form-data":
+            raise Refused(400, "the request must be a form: multipart/form-data")
+        if (request.content_length or 0) > MAX_FILE_BYTES + MAX_FIELDS * MAX_FIELD_BYTES:
+            _too_large()
+        try:
+            return await asyncio.wait_for(self._parts(request), UPLOAD_SECONDS)
+        except asyncio.TimeoutError:
+            message = f"the request did not arrive within {UPLOAD_SECONDS:.0f} seconds"
+            raise Refused(408, message) from None
+        except (ValueError, AssertionError, HttpProcessingError) as error:
+            raise Refused(400, f"the form can't be understood: {shown(error)}") from None
+
+    def release(self) -> None:
+        self._room.give_back(self._n_bytes)
+        self._n_bytes = 0
+
+    async def _parts(self, request: web.Request) -> tuple[Fields, bytes | None]:
+        fields, file, n_parts = Fields(), None, 0
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            n_parts += 1
+            if not isinstance(part, BodyPartReader) or not part.name or n_parts > MAX_FIELDS:
+                raise Refused(400, f"the form must have {MAX_FIELDS} fields at most, with names")
+            if part.name == "file":
+                if file is not None:
+                    raise Refused(400, "there can be one file", "file")
+                file = bytes(await self._body(part, MAX_FILE_BYTES))
+                continue
+            fields.add(part.name, (await self._body(part, MAX_FIELD_BYTES)).decode())
+        return fields, file
+
+    async def _body(self, part: BodyPartReader, limit: int) -> bytearray:
+        body = bytearray()
+        while chunk := await part.read_chunk(CHUNK_BYTES):
+            self._room.take(len(chunk))
+            self._n_bytes += len(chunk)
+            body += chunk
+            if len(body) > limit and limit == MAX_FILE_BYTES:
+                _too_large()
+            if len(body) > limit:
+                raise Refused(400, f"{part.name} is longer than {limit} bytes", part.name)
+        return body
+
+
+def _too_large() -> NoReturn:
+    raise Refused(413, f"Maximum content size limit ({MAX_FILE_BYTES}) exceeded", "file")
+
+
+def missing(name: str) -> NoReturn:
+    message = f"you must provide a {name} parameter"
+    raise Refused(400, message, name, "missing_required_parameter")
+
+
+def shown(words: object) -> str:
+    """Return a client's words, which may be many, for people."""
+    text = repr(words) if isinstance(words, str) else str(words)
+    return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
+
+
+def either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -1,0 +1,499 @@
+"""An OpenAI-compatible endpoint: how other programs, and other servers of ours, use the model.
+
+Parameters, answers and errors are those of OpenAI's API reference (Audio, Models). It is answered
+by this server's own model alone, never by its upstreams: two servers that name each other as such
+make no loop. Recordings go piece by piece through the scheduler, after every command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hmac
+import html
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from ..errors import BusyError, DeadlineError, WyomingWhisperError
+from ..handler import requested_language
+from ..peers import Allowed, PeerLog
+from ..recording import MAX_PIECE_SECONDS, Piece, Recording
+from ..scheduler import Job
+from ..status import Status
+from ..text import TextStyle, finished
+from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
+from ..utterance import Workshop
+from ..whisper.tokenizer import LANGUAGES
+from .form import Fields, Refused, Room, Upload, as_refused, either, missing, shown
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+PREFIX = "/v1/"
+
+ALIAS = "whisper-1"
+"""OpenAI's name for Whisper, which some programs always ask for."""
+
+MAX_RECORDING_SECONDS = 3600
+MAX_REQUESTS = 8
+"""At once."""
+WRITE_SECONDS = 10.0
+"""For a client to take what it is sent while more of it is made."""
+
+COURTESY_SECONDS = 0.1
+MAX_COURTESY_SECONDS = 30.0
+"""While somebody speaks, no further piece of a long recording is begun: the model would be at it
+when the command ends. For no longer than this, as a microphone may be left open."""
+
+Task = Literal["transcribe", "translate"]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+STREAMED = ("json", "text")
+TIMED = ("srt", "verbose_json", "vtt")
+
+PARAMETERS: Mapping[Task, Sequence[str]] = {
+    "transcribe": (
+        "file",
+        "model",
+        "language",
+        "languages",
+        "prompt",
+        "keywords",
+        "response_format",
+        "temperature",
+        "timestamp_granularities",
+        "stream",
+        "chunking_strategy",
+    ),
+    "translate": ("file", "model", "prompt", "response_format", "temperature"),
+}
+
+
+class Host(Workshop, Protocol):
+    """What the endpoint needs of its server."""
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+    @property
+    def language(self) -> str | None:
+        """Whisper's code used where none is named; None detects."""
+
+    @property
+    def peer_log(self) -> PeerLog: ...
+
+    @property
+    def is_spoken_to(self) -> bool:
+        """Whether somebody is speaking, or waits for an answer."""
+
+    def submit_recording(self, samples: Samples, options: TranscribeOptions) -> Job:
+        """Queue a transcription behind all commands. Raises WyomingWhisperError."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One request, understood."""
+
+    task: Task
+    file: bytes = field(repr=False)
+    options: TranscribeOptions
+    response_format: str = "json"
+    stream: bool = False
+
+
+class Api:
+    """The endpoint: who may use it, and what it answers."""
+
+    def __init__(
+        self, host: Host, settings: Settings, model: str, count: Callable[[int, float], None]
+    ) -> None:
+        """`model` is the name to show; `count` is told the status and seconds of each request."""
+        self._host = host
+        self._settings = settings
+        self._names = (model, ALIAS)
+        self._count = count
+        self._allowed = Allowed(settings.allow)
+        self._key = (settings.openai_key or "").encode()
+        self._created = int(time.time())
+        self._n_requests = 0
+        self._room = Room()
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/v1/models", self._models)
+        router.add_get("/v1/models/{model:.+}", self._model)
+        router.add_post("/v1/audio/transcriptions", self._transcriptions)
+        router.add_post("/v1/audio/translations", self._translations)
+
+    # Who may use it, and how failures are told.
+
+    async def guarded(
+        self, request: web.Request, handler: Handler, *, is_our_name: bool
+    ) -> web.StreamResponse:
+        """Answer, or say why not; `is_our_name` is whether the request names this machine."""
+        try:
+            self._admit(request, is_our_name)
+            return await handler(request)
+        except web.HTTPNotFound:
+            refused = Refused(404, f"Unknown request URL: {request.method} {request.path[:99]}")
+        except web.HTTPMethodNotAllowed:
+            refused = Refused(405, f"Not allowed: {request.method} {request.path[:99]}")
+        except Exception as error:
+            refused = as_refused(error)
+            self._log(request, error, refused)
+        self._count(refused.status, 0.0)
+        return refused.response()
+
+    def _admit(self, request: web.Request, is_our_name: bool) -> None:
+        if request.remote not in self._allowed:
+            raise Refused(403, f"{request.remote} is not among those in --allow")
+        # A page elsewhere may have pointed its own name at us; but it knows no key.
+        host = request.headers.get("Host", "")
+        if not (self._key or is_our_name):
+            raise Refused(
+                403,
+                f"{shown(host)} is no known name of this server: use its address, "
+                "or give the name to --http-names",
+            )
+        # Other sites can send forms, even where they can't read the answer.
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise Refused(403, "pages of other sites may not use this server")
+        if self._key and not hmac.compare_digest(_given_key(request), self._key):
+            raise Refused(
+                401,
+                "Incorrect API key provided: it must be the server's --openai-key, sent as "
+                "'Authorization: Bearer KEY'",
+                code="invalid_api_key",
+            )
+
+    def _log(self, request: web.Request, error: Exception, refused: Refused) -> None:
+        if isinstance(error, Refused | WyomingWhisperError):
+            self._host.peer_log.warn(str(request.remote), f"a request failed: {refused}")
+        elif isinstance(error, ConnectionError):
+            _LOGGER.debug("the client has gone: %s", error)
+        else:
+            _LOGGER.error("a request failed", exc_info=error)
+
+    # What there is.
+
+    async def _models(self, _: web.Request) -> web.Response:
+        self._check_model_is_there()
+        return web.json_response(
+            {"object": "list", "data": [self._described(name) for name in self._names]}
+        )
+
+    async def _model(self, request: web.Request) -> web.Response:
+        self._check_model_is_there()
+        name = request.match_info["model"]
+        self._check_name(name)
+        return web.json_response(self._described(name))
+
+    def _check_model_is_there(self) -> None:
+        state = self._host.status.state
+        if self._host.stopping:
+            raise Refused(503, "the server is shutting down", code="stopping")
+        if state.phase == "unavailable":
+            raise Refused(503, state.detail, code="model-unavailable")
+
+    def _check_name(self, name: str) -> None:
+        if name not in (*self._names, self._settings.model):
+            raise Refused(
+                404,
+                f"The model {shown(name)} does not exist; {self._names[0]!r} does",
+                "model",
+                "model_not_found",
+            )
+
+    def _described(self, name: str) -> dict[str, Any]:
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "wyoming-whisper",
+        }
+
+    # Audio.
+
+    async def _transcriptions(self, request: web.Request) -> web.StreamResponse:
+        return await self._audio(request, "transcribe")
+
+    async def _translations(self, request: web.Request) -> web.StreamResponse:
+        return await self._audio(request, "translate")
+
+    async def _audio(self, request: web.Request, task: Task) -> web.StreamResponse:
+        if self._host.stopping:
+            raise Refused(503, "the server is shutting down", code="stopping")
+        if self._n_requests >= MAX_REQUESTS:
+            raise BusyError(f"{MAX_REQUESTS} requests are here already; try again in a moment")
+        self._n_requests += 1
+        upload = Upload(self._room)
+        try:
+            fields, file = await upload.read(request)
+            wanted = self._understood(task, fields, file)
+            return await self._answer(request, wanted)
+        finally:
+            upload.release()
+            self._n_requests -= 1
+
+    def _understood(self, task: Task, fields: Fields, file: bytes | None) -> Wanted:
+        """Return what is asked for. Raises Refused, WyomingWhisperError."""
+        fields.check_names(PARAMETERS[task])
+        self._check_name(fields.one("model") or missing("model"))
+        if file is None:
+            missing("file")
+        if task == "translate":
+            self._check_can_translate()
+        response_format = fields.choice("response_format", FORMATS) or "json"
+        stream = fields.switch("stream")
+        if stream and response_format not in STREAMED:
+            raise Refused(400, f"stream gives {either(STREAMED)}, not {response_format}", "stream")
+        fields.check_granularities(response_format)
+        fields.choice("chunking_strategy", ("auto",))
+        options = TranscribeOptions(
+            language=None if task == "translate" else self._language(fields),
+            names=tuple(fields.values.get("keywords", ())),
+            task=task,
+            prompt=fields.one("prompt") or None,
+            temperature=fields.temperature(),
+            timestamps=response_format in TIMED,
+        )
+        return Wanted(task, file, options, response_format, stream)
+
+    def _language(self, fields: Fields) -> str | None:
+        several = fields.values.get("languages", [])
+        if len(several) > 1:
+            raise Refused(400, "name one language, or none to detect it", "languages")
+        wanted = fields.one("language") or next(iter(several), None)
+        return requested_language(wanted, self._host.language)
+
+    def _check_can_translate(self) -> None:
+        """Refuse what the model says of itself, or its makers of it, that it can't."""
+        name = self._names[0]
+        if "turbo" in name or "distil" in name:
+            raise Refused(
+                400,
+                f"the model {name} was not trained to translate; use /v1/audio/transcriptions, or "
+                "a server with another model",
+                "model",
+            )
+
+    async def _answer(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
+        start = time.monotonic()
+        spoken = Spoken(self._host, wanted)
+        self._host.wake()
+        if wanted.stream:
+            response = await self._streamed(request, spoken)
+        else:
+            async with aclosing(spoken.pieces()) as pieces:
+                async for _ in pieces:
+                    pass
+            response = _RENDERED[wanted.response_format](spoken)
+        waited = time.monotonic() - start
+        _LOGGER.info("a recording of %.1f s answered in %.2f s", spoken.seconds, waited)
+        self._count(response.status, spoken.seconds)
+        return response
+
+    async def _streamed(self, request: web.Request, spoken: Spoken) -> web.StreamResponse:
+        """Send each piece's text as soon as it is there (server-sent events)."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        try:
+            async with aclosing(spoken.pieces()) as pieces:
+                async for text in pieces:
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await _send(response, {"type": "transcript.text.delta", "delta": text})
+            if not response.prepared:
+                await response.prepare(request)
+            await _send(response, {"type": "transcript.text.done", "text": spoken.text})
+        except Exception as error:
+            if not response.prepared:
+                raise
+            refused = as_refused(error)
+            self._log(request, error, refused)
+            await _send(response, refused.told())
+        await _write(response, b"data: [DONE]\n\n")
+        return response
+
+
+def _given_key(request: web.Request) -> bytes:
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key.strip().encode(errors="surrogateescape") if scheme.lower() == "bearer" else b""
+
+
+# -- what is said --------------------------------------------------------------------------
+
+
+class Spoken:
+    """A recording on its way through the model, and what was heard of it by now."""
+
+    def __init__(self, host: Host, wanted: Wanted) -> None:
+        self._host = host
+        self._options = wanted.options
+        self._file = wanted.file
+        self.wanted = wanted
+        self.seconds = 0.0
+        self.segments: list[tuple[float, Segment]] = []
+        """With where the piece of each begins."""
+        self._texts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    @property
+    def language(self) -> str:
+        """OpenAI's name of the text's language."""
+        code = "en" if self.wanted.task == "translate" else self._options.language
+        return LANGUAGES.get(code or "", "unknown")
+
+    async def pieces(self) -> AsyncGenerator[str, None]:
+        """Yield the text as it is found; together it is `text`. Raises WyomingWhisperError."""
+        vad = await self._host.loaded_vad()
+        recording = Recording(self._file, vad, self._host.span_options, MAX_RECORDING_SECONDS)
+        while not recording.is_over:
+            found = await asyncio.to_thread(recording.step)
+            for piece in found:
+                if recording.seconds > MAX_PIECE_SECONDS:
+                    await self._courtesy()
+                transcription = await self._heard(piece)
+                if transcription.text:
+                    self._texts.append(" " * bool(self._texts) + transcription.text)
+                    yield self._texts[-1]
+        self.seconds = recording.seconds
+
+    async def _heard(self, piece: Piece) -> Transcription:
+        """Return what is said in a piece; its segments are kept."""
+        job = self._host.submit_recording(piece.samples, self._options)
+        heard = await _result(job, self._host.limits.deadline_seconds)
+        heard = finished(heard, piece.voiced_seconds, TextStyle(strip_punctuation=False))
+        if heard.text:
+            self.segments += [(piece.start, segment) for segment in heard.segments]
+        if heard.text and self._options.language is None:  # the rest is in the same
+            self._options = dataclasses.replace(self._options, language=heard.language)
+        return heard
+
+    async def _courtesy(self) -> None:
+        """Let those who speak go first."""
+        until = time.monotonic() + MAX_COURTESY_SECONDS
+        while self._host.is_spoken_to and time.monotonic() < until:  # noqa: ASYNC110 - of others
+            await asyncio.sleep(COURTESY_SECONDS)
+
+
+async def _result(job: Job, seconds: float) -> Transcription:
+    """Wait for a job, with a limit that isn't 0; who stops waiting cancels it."""
+    future = asyncio.wrap_future(job.future)
+    try:
+        done, _ = await asyncio.wait({future}, timeout=seconds or None)
+        if done:
+            return future.result()
+        raise DeadlineError(f"there was no answer within {seconds:g} s (--deadline)")
+    finally:
+        if not future.done():
+            job.cancel()
+            future.cancel()
+
+
+# -- answers -------------------------------------------------------------------------------
+
+
+def _json(spoken: Spoken) -> web.Response:
+    return web.json_response({"text": spoken.text, "usage": _usage(spoken)})
+
+
+def _verbose_json(spoken: Spoken) -> web.Response:
+    return web.json_response(
+        {
+            "task": spoken.wanted.task,
+            "language": spoken.language,
+            "duration": round(spoken.seconds, 3),
+            "text": spoken.text,
+            "segments": [
+                _told_segment(number, start, segment)
+                for number, (start, segment) in enumerate(spoken.segments)
+            ],
+            "usage": _usage(spoken),
+        }
+    )
+
+
+def _told_segment(number: int, start: float, segment: Segment) -> dict[str, Any]:
+    return {
+        "id": number,
+        "seek": round(100 * start),  # hundredths of a second, as Whisper counts
+        "start": round(start + segment.start, 2),
+        "end": round(start + segment.end, 2),
+        "text": segment.text,
+        "tokens": segment.tokens,
+        "temperature": segment.temperature,
+        "avg_logprob": round(segment.avg_logprob, 4),
+        "compression_ratio": round(segment.compression_ratio, 4),
+        "no_speech_prob": round(segment.no_speech_prob, 4),
+    }
+
+
+def _usage(spoken: Spoken) -> dict[str, Any]:
+    return {"type": "duration", "seconds": round(spoken.seconds, 3)}
+
+
+def _text(spoken: Spoken) -> web.Response:
+    return web.Response(text=spoken.text + "\n")
+
+
+def _srt(spoken: Spoken) -> web.Response:
+    cues = (
+        f"{number}\n{_clock(start + segment.start, ',')} --> {_clock(start + segment.end, ',')}\n"
+        f"{segment.text.replace('-->', '->')}\n\n"
+        for number, (start, segment) in enumerate(spoken.segments, 1)
+    )
+    return web.Response(text="".join(cues))
+
+
+def _vtt(spoken: Spoken) -> web.Response:
+    cues = (
+        f"{_clock(start + segment.start, '.')} --> {_clock(start + segment.end, '.')}\n"
+        f"{html.escape(segment.text, quote=False)}\n\n"
+        for start, segment in spoken.segments
+    )
+    return web.Response(text="WEBVTT\n\n" + "".join(cues))
+
+
+def _clock(seconds: float, point: str) -> str:
+    """Return a subtitle's time, such as 00:01:02.345."""
+    whole, thousandths = divmod(round(1000 * seconds), 1000)
+    minutes, second = divmod(whole, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}{point}{thousandths:03}"
+
+
+_RENDERED: Mapping[str, Callable[[Spoken], web.Response]] = {
+    "json": _json,
+    "text": _text,
+    "srt": _srt,
+    "verbose_json": _verbose_json,
+    "vtt": _vtt,
+}
+
+
+async def _send(response: web.StreamResponse, told: Mapping[str, Any]) -> None:
+    await _write(response, b"data: " + json.dumps(told).encode() + b"\n\n")
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """Send; who takes nothing for long has its connection closed (as of an OSError)."""
+    try:
+        await asyncio.wait_for(response.write(data), WRITE_SECONDS)
+    except asyncio.TimeoutError:
+        raise ConnectionResetError("the client does not read") from None
