@@ -73,9 +73,7 @@ class WhisperTranscriber:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         language = self._checked(options.language)
         decoding = self._decoding_for(options)
-        decoder = self._decoder
-        if decoding != self._decoding:
-            decoder = Decoder(self._inference, self._tokenizer, self._detectable, decoding)
+        decoder = self._decoder_for(samples, decoding)
         stopwatch = Stopwatch()
         with stopwatch("mel"):
             mel = log_mel_spectrogram(samples, self._inference.n_mels)
@@ -122,6 +120,12 @@ class WhisperTranscriber:
             f"this model does not understand {LANGUAGES.get(language, language)!r}; "
             f"it understands {', '.join(self.languages)}"
         )
+
+    def _decoder_for(self, _: Samples, decoding: DecodingOptions) -> Decoder:
+        """Return what decodes these samples, whose spectrogram it will get."""
+        if decoding == self._decoding:
+            return self._decoder
+        return Decoder(self._inference, self._tokenizer, self._detectable, decoding)
 
     def _decoding_for(self, options: TranscribeOptions) -> DecodingOptions:
         """Return what the user set, and this request sets otherwise. Raises UnknownTaskError."""
