@@ -24,15 +24,11 @@ KEY = "sk-very-secret"
         ("http://pc:8000/v1/", Upstream("http://pc:8000/v1", "openai")),
         (
             "https://api.example.org/v1?model=a/b&key_file=/run/k",
-            Upstream(
-                "https://api.example.org/v1", "openai", model="a/b", key_file=Path("/run/k")
-            ),
+            Upstream("https://api.example.org/v1", "openai", model="a/b", key_file=Path("/run/k")),
         ),
         (
             "tcp://pc:1?mac=AA-BB-CC-00-11-22&broadcast=192.168.1.255",
-            Upstream(
-                "tcp://pc:1", "wyoming", mac="aa:bb:cc:00:11:22", broadcast="192.168.1.255"
-            ),
+            Upstream("tcp://pc:1", "wyoming", mac="aa:bb:cc:00:11:22", broadcast="192.168.1.255"),
         ),
     ],
 )

@@ -16,6 +16,10 @@ from wyoming_whisper.upstreams.health import (
 from wyoming_whisper.upstreams.wake import EVERY_SECONDS, Waker, magic_packet
 
 
+def state_of(circuit: Circuit) -> str:
+    return circuit.state  # which mypy takes for unchangeable
+
+
 class Clock:
     now = 1000.0
 
@@ -30,13 +34,13 @@ def clock() -> Clock:
 
 def test_nobody_is_asked_who_has_not_been_reached(clock: Clock) -> None:
     circuit = Circuit(clock)
-    assert circuit.state == "open"
+    assert state_of(circuit) == "open"
     circuit.reached()
-    assert circuit.state == "closed"
+    assert state_of(circuit) == "closed"
     circuit.unreachable("it is off")
-    assert (circuit.state, circuit.why) == ("open", "it is off")
+    assert (state_of(circuit), circuit.why) == ("open", "it is off")
     circuit.reached()
-    assert circuit.state == "closed"
+    assert state_of(circuit) == "closed"
 
 
 def test_a_failure_opens_it_and_one_trial_closes_it_again(clock: Clock) -> None:
@@ -44,15 +48,15 @@ def test_a_failure_opens_it_and_one_trial_closes_it_again(clock: Clock) -> None:
     circuit.reached()
     circuit.failed("it lied")
     assert not circuit.take_trial()
-    assert (circuit.state, circuit.why) == ("open", "it lied")
+    assert (state_of(circuit), circuit.why) == ("open", "it lied")
     circuit.reached()  # being there is not enough
-    assert circuit.state == "open"
+    assert state_of(circuit) == "open"
     clock.now += FIRST_BACKOFF_SECONDS
-    assert circuit.state == "half-open"
+    assert state_of(circuit) == "half-open"
     assert circuit.take_trial()
     assert not circuit.take_trial()  # one at a time
     circuit.succeeded()
-    assert circuit.state == "closed"
+    assert state_of(circuit) == "closed"
 
 
 def test_each_failed_trial_doubles_the_wait(clock: Clock) -> None:
@@ -62,7 +66,7 @@ def test_each_failed_trial_doubles_the_wait(clock: Clock) -> None:
     for _ in range(20):
         circuit.failed("again")
         start = clock.now
-        while circuit.state == "open":
+        while state_of(circuit) == "open":
             clock.now += 1
         waits.append(clock.now - start)
         assert circuit.take_trial()
@@ -71,7 +75,7 @@ def test_each_failed_trial_doubles_the_wait(clock: Clock) -> None:
     circuit.succeeded()
     circuit.failed("once")
     clock.now += FIRST_BACKOFF_SECONDS
-    assert circuit.state == "half-open"
+    assert state_of(circuit) == "half-open"
 
 
 def test_a_trial_that_was_broken_off_says_nothing(clock: Clock) -> None:
@@ -90,9 +94,9 @@ def test_who_is_off_is_not_tried(clock: Clock) -> None:
     circuit.failed("refused")
     circuit.unreachable("refused")
     clock.now += LONGEST_BACKOFF_SECONDS
-    assert circuit.state == "open"
+    assert state_of(circuit) == "open"
     circuit.reached()
-    assert circuit.state == "half-open"
+    assert state_of(circuit) == "half-open"
 
 
 def test_what_it_asks_for_is_waited_within_bounds(clock: Clock) -> None:
@@ -100,12 +104,12 @@ def test_what_it_asks_for_is_waited_within_bounds(clock: Clock) -> None:
     circuit.reached()
     circuit.failed("busy", 100)
     clock.now += 99
-    assert circuit.state == "open"
+    assert state_of(circuit) == "open"
     clock.now += 1
-    assert circuit.state == "half-open"
+    assert state_of(circuit) == "half-open"
     circuit.failed("busy", 1e9)
     clock.now += LONGEST_BACKOFF_SECONDS
-    assert circuit.state == "half-open"
+    assert state_of(circuit) == "half-open"
 
 
 def test_doubts_in_a_row_open_it(clock: Clock) -> None:
@@ -115,10 +119,10 @@ def test_doubts_in_a_row_open_it(clock: Clock) -> None:
         for _ in range(MAX_DOUBTS - 1):
             circuit.doubted("it is late")
         circuit.succeeded()
-    assert circuit.state == "closed"
+    assert state_of(circuit) == "closed"
     for _ in range(MAX_DOUBTS):
         circuit.doubted("it is late")
-    assert circuit.state == "open"
+    assert state_of(circuit) == "open"
     assert "late" in circuit.why
 
 

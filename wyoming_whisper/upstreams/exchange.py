@@ -97,7 +97,8 @@ class Recording:
 
     def finish(self, speech: Samples, speech_end: int) -> None:
         """Say that this was all, and what of it was speech."""
-        self.speech, self.speech_end = speech, speech_end
+        self.speech = speech
+        self.speech_end = min(speech_end, self._n_samples)  # the last frame may be cut off
         self.ended = self._loop.time()
         self._tell()
 
@@ -151,7 +152,10 @@ def shown(words: object) -> str:
 # -- what is believed ----------------------------------------------------------------------
 
 # "ERROR: out of memory" is what some servers send as a transcript, as if it had been said.
-_ERRORS = re.compile(r"\W*(?:\w*(?:error|exception|failure)\s*[:：]|traceback \()", re.IGNORECASE)  # noqa: RUF001
+_ERRORS = re.compile(
+    r"\W*(?:(?:\w+ ){0,3}\w*(?:error|exception|failure) ?[:：]|traceback \()",  # noqa: RUF001
+    re.IGNORECASE,
+)
 _MARKUP = ("<", "{")
 _NO_LETTERS = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
 

@@ -190,7 +190,7 @@ class Relay:
                 continue
             if not pending or (is_last and self._silent and now >= patience):
                 return self._last_word()
-            until = patience if self._silent or not is_last else deadline
+            until = min(patience, deadline) if self._silent or not is_last else deadline
             await asyncio.wait(
                 {attempt.task for attempt in pending},
                 timeout=None if until == float("inf") else max(until - now, 0),
