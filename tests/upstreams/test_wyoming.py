@@ -86,7 +86,7 @@ async def test_it_gets_the_model_that_was_written_behind_its_address() -> None:
 
 def test_samples_that_came_from_16_bits_are_the_very_same() -> None:
     numbers = np.arange(-32768, 32768, dtype="<i2")
-    assert to_pcm(numbers.astype(np.float32) / 32768) == numbers.tobytes()
+    assert to_pcm(numbers.astype(np.float32) / np.float32(32768)) == numbers.tobytes()
     assert to_pcm(np.array([2.0, -2.0], np.float32)) == b"\xff\x7f\x00\x80"
 
 
