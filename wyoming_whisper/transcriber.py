@@ -37,11 +37,11 @@ class TranscribeOptions:
     language: str | None = None
     """Whisper's code, such as "en"; None detects it."""
 
-    language_prior: Mapping[str, float] = field(default_factory=dict)
-    """Where one is detected: how many times likelier than others some are, whatever is heard."""
-
     names: tuple[str, ...] = ()
     """Names and terms that are likelier than usual in this utterance."""
+
+    language_prior: Mapping[str, float] = field(default_factory=dict)
+    """Where one is detected: how many times likelier than others some are, whatever is heard."""
 
     task: Literal["transcribe", "translate"] | None = None
     """None is what the user set."""
