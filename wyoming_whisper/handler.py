@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -122,15 +122,6 @@ class Handler:
         self._unanswered = 0
         self._draining = False
         self._reading: asyncio.Task[None] | None = None
-        self._branches: dict[str, Callable[[Event], Awaitable[None]]] = {
-            "describe": self._on_describe,
-            "ping": self._on_ping,
-            "select-program": self._on_select_program,
-            "transcribe": self._on_transcribe,
-            "audio-start": self._on_audio_start,
-            "audio-chunk": self._on_audio_chunk,
-            "audio-stop": self._on_audio_stop,
-        }
 
     async def run(self) -> None:
         """Serve until the client leaves, something fails, or `drain` has nothing to wait for."""
@@ -144,6 +135,7 @@ class Handler:
                 self._refused.exception()  # or asyncio says that nobody looked at it
             self._drop_work()
             await self._hang_up()
+            self._reading = None  # what it failed of knows this Handler: not each the other
 
     async def _converse(self) -> None:
         self._reading = asyncio.create_task(self._read())
@@ -189,11 +181,11 @@ class Handler:
     async def _read(self) -> None:
         while (event := await read_event(self._reader)) is not None:
             self.last_event = time.monotonic()
-            branch = self._branches.get(event.type)
+            branch = _BRANCHES.get(event.type)
             if branch is None:
                 _LOGGER.debug("ignoring an event of type %s", _shown(event.type))
             else:
-                await branch(event)
+                await branch(self, event)
             # What is buffered comes without waiting: let the other connections have their turn.
             await asyncio.sleep(0 if AudioChunk.is_type(event.type) else self._too_soon())
 
@@ -391,6 +383,18 @@ def _ending(transcript: Transcript, live: LiveText | None) -> list[Event]:
     if rest := live.rest(transcript.text):
         events.append(TranscriptChunk(rest).event())
     return [*events, transcript.event(), TranscriptStop().event()]
+
+
+# Not of each Handler, which would be garbage that only a search finds, and its buffers with it.
+_BRANCHES: Mapping[str, Callable[[Handler, Event], Awaitable[None]]] = {
+    "describe": Handler._on_describe,  # noqa: SLF001
+    "ping": Handler._on_ping,  # noqa: SLF001
+    "select-program": Handler._on_select_program,  # noqa: SLF001
+    "transcribe": Handler._on_transcribe,  # noqa: SLF001
+    "audio-start": Handler._on_audio_start,  # noqa: SLF001
+    "audio-chunk": Handler._on_audio_chunk,  # noqa: SLF001
+    "audio-stop": Handler._on_audio_stop,  # noqa: SLF001
+}
 
 
 def requested_language(wanted: str | None, default: str | None) -> str | None:

@@ -70,6 +70,7 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
         server = Server(settings, partial(open_backend, status=status), status)
     else:
         server = Server(settings, open_transcriber)
+    server.on_ready = settle
     ended = asyncio.run(server.run())
     if server.hangs:
         _start_again(settings)
@@ -117,6 +118,8 @@ class Server:
         self._names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
         self.peer_log = PeerLog(_LOGGER)
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called in the model's thread whenever it has been loaded."""
         self.hangs = False
         """Whether the model was given up: only a new process can be better."""
         self.vad: Vad | None = None
@@ -330,7 +333,7 @@ class Server:
             self._stopping.set()
 
     def _on_ready(self, _: Transcriber) -> None:
-        settle()
+        self.on_ready()
         _LOGGER.info("ready")
 
     def _describe(self, state: State) -> None:
