@@ -296,7 +296,7 @@ def _status(arguments: Arguments, settings: Settings) -> int:
     else:
         counts = ", ".join(f"{n} {name.lower()}" for name, n in sorted(now.replicas.items()))
         print(": ".join(filter(None, (told["status"].lower(), counts, told["runs"]))))
-    return 0 if now.status == "RUNNING" else 1
+    return 0 if now.replicas.get("RUNNING") else 1
 
 
 def _remove_parser(prog: str) -> OptionParser:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ..names import NameIndex
 
 _LOGGER = logging.getLogger(__name__)
+
+Open = Callable[[Settings, Status], Transcriber]
 
 MAX_QUEUE = 256
 """Requests that wait in a replica; each front end has at most AT_ONCE in flight."""
@@ -48,17 +50,18 @@ class Opened:
 class Replica:
     """The deployment's class; Ray Serve makes one per replica, each in a process of its own.
 
-    Raises ModelError or SettingsError when the model can't be had; Ray tries again a few times.
+    `open_transcriber` is backends.open_transcriber, or another like it. Raises ModelError or
+    SettingsError when the model can't be had; Ray tries again a few times.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, open_transcriber: Open | None = None) -> None:
         self._settings = settings = on_this_node(settings)
         self._opened: Opened | None = None
         self._homes: OrderedDict[str, NameIndex] = OrderedDict()
         self._watched: tuple[Job | None, float] = (None, 0.0)
         status = Status()
         self._scheduler = Scheduler(
-            partial(_open, settings, status),
+            partial(_open, open_transcriber, settings, status),
             self._on_ready,
             settings.idle_unload,
             status,
@@ -129,11 +132,11 @@ async def _value(reference: Any) -> NameIndex:
     return names
 
 
-def _open(settings: Settings, status: Status) -> Transcriber:
+def _open(chosen: Open | None, settings: Settings, status: Status) -> Transcriber:
     from ..backends import open_transcriber
 
     try:
-        return open_transcriber(settings, status)
+        return (chosen or open_transcriber)(settings, status)
     except ModelUnavailableError as error:  # the Scheduler would try again, and nobody know why
         raise ModelError(str(error)) from error
 
