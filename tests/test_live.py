@@ -321,6 +321,15 @@ def test_what_fails_or_is_doubtful_does_not_count() -> None:
     assert following.shown == "turn on the"
 
 
+def test_a_text_of_which_a_part_is_doubtful_counts() -> None:
+    following = Following()
+    for text in ("turn on the", "turn on the light"):
+        following.hear(loud(0.6))
+        following.desk.finish(text, rejected="avg_logprob -0.40 is below -0.32")
+    following.hear(loud(0.1))
+    assert following.shown == "turn on the"
+
+
 def test_work_begun_early_counts_and_that_which_it_overtook_does_not() -> None:
     following = Following()
     following.hear(loud(0.6))
@@ -473,7 +482,7 @@ def test_the_same_samples_are_transcribed_with_and_without_live_text(
         return workshop.heard[int(text)] if text else None
 
     for number, spoken in enumerate(utterances()):
-        if number % 8 == 0:
+        if number % 11 == 0:
             spare = Spare()
             live = LiveText(spare.begin, OPTIONS, TextStyle())
             one, other = asyncio.run(hear(spoken, live)), asyncio.run(hear(spoken, None))
@@ -481,7 +490,7 @@ def test_the_same_samples_are_transcribed_with_and_without_live_text(
             if one is not None and other is not None:
                 np.testing.assert_array_equal(one, other)
                 n_live += spare.n_jobs > 1
-    assert n_live >= 25
+    assert n_live >= 15
 
 
 # -- what a client sees --------------------------------------------------------------------

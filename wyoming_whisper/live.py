@@ -265,13 +265,13 @@ class LiveText:
             self._add(self._early)
 
     def _add(self, work: _Work) -> None:
-        """Take in a transcription, unless it failed, is doubtful, or of no more audio."""
+        """Take in a transcription, unless it failed, was withheld, or is of no more audio."""
         future = work.job.future
         if work.end <= self._end or future.cancelled() or future.exception() is not None:
             return
         self._end = work.end
         found = finished(future.result(), work.voiced_seconds, self._style)
-        if found.rejected is None:
+        if found.text or not found.rejected:
             self._agreement.add(found.text)
 
 
