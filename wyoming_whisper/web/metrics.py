@@ -43,6 +43,17 @@ class Metrics:
         self._recorded = self._counter(
             "api_audio_seconds", "Seconds of audio transcribed for the OpenAI-compatible endpoint"
         )
+        self._up = self._gauge("upstream_up", "Whether the upstream is asked now", ("upstream",))
+        self._upstream_waited = self._histogram(
+            "upstream_seconds",
+            "From the end of the audio to the upstream's answer, where that was taken",
+            AFTER_SPEECH_BUCKETS,
+            ("upstream",),
+        )
+        self._upstream_failures = self._counter(
+            "upstream_failures", "Utterances that the upstream failed on", ("upstream",)
+        )
+        self._failures_counted: dict[str, int] = {}
         self._take_state(status.state)
         status.on_state(self._take_state)
         status.on_answer(self._take_answer)
@@ -75,6 +86,11 @@ class Metrics:
         self._done.set(state.building_fraction or 0)
         self._info.clear()  # what ran before is gone
         self._info.labels(__version__, self._model, state.backend or "", state.description).set(1)
+        for upstream in state.upstreams:
+            self._up.labels(upstream.name).set(upstream.circuit == "closed")
+            new = upstream.failures - self._failures_counted.get(upstream.name, 0)
+            self._failures_counted[upstream.name] = upstream.failures
+            self._upstream_failures.labels(upstream.name).inc(new)
 
     def _take_answer(self, answer: Answer) -> None:
         self._answers.labels(answer.outcome).inc()
@@ -85,5 +101,8 @@ class Metrics:
         self._waited.observe(answer.waited)
         if answer.early:
             self._early.inc()
+        if answer.upstream:
+            self._upstream_waited.labels(answer.upstream).observe(answer.waited)
+            return
         for stage, seconds in answer.stages.items():
             self._stages.labels(stage).observe(seconds)

@@ -102,6 +102,28 @@ function showFacts() {
   );
 }
 
+const CIRCUITS = { closed: "asked", "half-open": "on trial", open: "not asked now" };
+
+function showUpstreams() {
+  const upstreams = state.upstreams;
+  $("upstreams").hidden = !upstreams.length;
+  $("upstream-list").replaceChildren(
+    ...upstreams.map((upstream) => {
+      const facts = [`${upstream.answers} answered`, `${upstream.failures} failed`];
+      if (upstream.latency !== null) facts.unshift(`${duration(upstream.latency)} after speech`);
+      if (upstream.description) facts.unshift(upstream.description);
+      return make(
+        "li",
+        {},
+        make("span", { className: `circuit ${upstream.circuit}`, textContent: CIRCUITS[upstream.circuit] }),
+        make("span", { textContent: upstream.name }),
+        make("span", { className: "quiet", textContent: facts.join(" · ") }),
+        ...(upstream.detail ? [make("span", { className: "quiet", textContent: upstream.detail })] : []),
+      );
+    }),
+  );
+}
+
 function showLanguages() {
   const select = $("language");
   const known = [state.language, ...state.languages].join();
@@ -164,6 +186,9 @@ function answerRow(answer, longest) {
   const when = new Date(1000 * answer.time);
   const time = make("time", { dateTime: when.toISOString(), textContent: when.toLocaleTimeString() });
   const early = answer.early ? [make("div", { className: "badge", textContent: "begun early" })] : [];
+  if (answer.upstream) {
+    early.push(make("div", { className: "badge by", textContent: `by ${answer.upstream}` }));
+  }
   const result = answer.error || answer.text || OUTCOMES[answer.outcome];
   return make(
     "tr",
@@ -282,6 +307,7 @@ function show() {
   showPhase(state.phase);
   showWork();
   showFacts();
+  showUpstreams();
   showLanguages();
   showAnswers();
   showPlot();
