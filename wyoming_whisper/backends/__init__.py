@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
@@ -35,11 +36,17 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
         if status:
             status.update(backend="ray", why="it was asked for")
         return open_ray(settings)
+    why = ""
+    if settings.backend == "tensorrt-llm":
+        opened, why = _try_tensorrt_llm(settings, status)
+        if opened:
+            return opened
+        settings = dataclasses.replace(settings, backend="faster-whisper")
     from ..models import AUTO, ensure_model
 
-    runtime, why = choose_backend(settings)
+    runtime, chosen = choose_backend(settings)
     if status and not runtime:
-        status.update(backend="faster-whisper", why=why)
+        status.update(backend="faster-whisper", why=why or chosen)
     report = status.downloading if status else None
     path = ensure_model(settings.model, settings, report=report)
     if status:
@@ -54,6 +61,24 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
         name = pick_model(settings) if settings.model == AUTO else settings.model
         path = ensure_model(name, settings, verify=True, report=report)
         return _open(settings, path, runtime, status)
+
+
+def _try_tensorrt_llm(settings: Settings, status: Status | None) -> tuple[Transcriber | None, str]:
+    """Return what answers; None where it is not possible here, and why.
+
+    Raises SettingsError where `strict_backend` leaves no choice, and what `open_tensorrt_llm` does.
+    """
+    from .tensorrt_llm import open_tensorrt_llm
+
+    try:
+        return open_tensorrt_llm(settings, status), ""
+    except EngineError as error:
+        if settings.strict_backend:
+            raise SettingsError(f"--backend tensorrt-llm is not possible here: {error}") from error
+        _LOGGER.warning(
+            "--backend tensorrt-llm is not possible here, so faster-whisper answers: %s", error
+        )
+        return None, str(error)
 
 
 def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
