@@ -647,9 +647,9 @@ class Settings:
         "auto",
         SPEED,
         "what runs the model; auto is tensorrt where an NVIDIA GPU and TensorRT are there, else "
-        "faster-whisper; ray is replicas on other machines (docs/scaling.md); none is no model "
-        "here, only --upstreams",
-        choices=("auto", "faster-whisper", "tensorrt", "ray", "none"),
+        "faster-whisper; tensorrt-llm is for large GPUs that many share (docs/engines.md); ray is "
+        "replicas on other machines (docs/scaling.md); none is no model here, only --upstreams",
+        choices=("auto", "faster-whisper", "tensorrt", "tensorrt-llm", "ray", "none"),
     )
     ray_address: str = _option(
         "auto",
@@ -660,7 +660,9 @@ class Settings:
         metavar="ADDRESS",
     )
     strict_backend: bool = _flag(
-        SPEED, "end with an error where --backend tensorrt is not possible, rather than use the CPU"
+        SPEED,
+        "end with an error where --backend tensorrt or tensorrt-llm is not possible, rather than "
+        "use the CPU",
     )
     device: str = _option("auto", SPEED, "where the model runs: auto, cpu, cuda or cuda:N", _device)
     compute_type: str = _option(
