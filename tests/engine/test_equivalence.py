@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +23,13 @@ from tests.engine.conftest import SIZES as RANDOM_SIZES
 from tests.engine.conftest import save_random
 from tests.support import AUDIO, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.pipeline import load_tokenizer
+from wyoming_whisper.backends.pipeline import load_tokenizer, noise_mel
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
 from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS, OnnxSession
 from wyoming_whisper.models import BUNDLED_FOLDER
+from wyoming_whisper.names import NameIndex, Snapper
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import (
     N_FRAMES,
@@ -38,6 +40,7 @@ from wyoming_whisper.whisper.audio import (
 )
 from wyoming_whisper.whisper.decoding import (
     FULL_CONTEXT,
+    TRAINED_CONTEXT,
     Decoder,
     DecodingOptions,
     GenerateOptions,
@@ -237,6 +240,30 @@ def test_long_audio_is_followed_by_its_timestamps_alike(bundled: Pair, beam_size
     assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=CLOSE)
 
 
+def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is encoded between what was heard and what is expected: ours keeps one audio alone."""
+    monkeypatch.setattr("wyoming_whisper.names.MIN_REST_LOGPROB", -100.0)  # nobody said it
+    monkeypatch.setattr("wyoming_whisper.names.MAX_GAP", 1000.0)
+    theirs = CTranslate2Inference(bundled.theirs)
+    index, noise = (
+        NameIndex(MANY_NAMES.split(", ")),
+        noise_mel(80, DecodingOptions(audio_context=TRAINED_CONTEXT)),
+    )
+    weights = []
+    for mel in spoken(3):
+        found = []
+        heard = Hypothesis(bundled.tokenizer.encode(" turn on the garden fountain lap"), -0.5, 0.0)
+        for inference in (theirs, bundled.ours):
+            encoded = partial(inference.encode, noise)
+            snapper = Snapper(inference, bundled.tokenizer, [index], encoded)
+            found.append(snapper.weighed(inference.encode(mel), bundled.prompt(), "en", heard))
+        expected, ours = found
+        assert [c for _, c, _ in ours] == [c for _, c, _ in expected]
+        assert [w for w, _, _ in ours] == pytest.approx([w for w, _, _ in expected], abs=0.01)
+        weights += [weight for weight, _, _ in ours]
+    assert len({round(weight, 2) for weight in weights}) > 3
+
+
 class NamesOnly:
     """A vocabulary whose words are never read: a TextTokenizer for special tokens."""
 
@@ -280,6 +307,24 @@ def test_languages_are_as_likely_as_ctranslate2_says(two_languages: Pair) -> Non
         assert [p for _, p in ours] == pytest.approx([p for _, p in expected], abs=CLOSE)
         found.add(round(ours[0][1], 4))
     assert len(found) > 6  # not one answer for all
+
+
+def test_a_prior_decides_alike(two_languages: Pair) -> None:
+    """Random weights are surer than they should be, so this takes more than a household's."""
+    both = (CTranslate2Inference(two_languages.theirs), two_languages.ours)
+    decoders = [Decoder(i, two_languages.tokenizer, ("de", "en"), DecodingOptions()) for i in both]
+    for mel in spoken(4):
+        features = [inference.encode(mel) for inference in both]
+        shares = []
+        for code in ("de", "en"):
+            found = [
+                decoder.detect_language(audio, {code: 1e12})
+                for decoder, audio in zip(decoders, features, strict=True)
+            ]
+            assert [language for language, _ in found] == [code, code]
+            assert found[0][1] == pytest.approx(found[1][1], abs=CLOSE)
+            shares.append(found[0][1])
+        assert sum(shares) == pytest.approx(1.0)  # the model's own, whatever the prior
 
 
 @pytest.mark.parametrize("language", ["en", "de"])

@@ -21,7 +21,13 @@ from ..errors import (
 from ..names import NameIndex, Snapper
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from ..vocabulary import tokenizer_json
-from ..whisper.audio import FRAMES_PER_SECOND, log_mel_spectrogram
+from ..whisper.audio import (
+    FRAMES_PER_SECOND,
+    Array,
+    log_mel_spectrogram,
+    pad_or_trim,
+    silence_level,
+)
 from ..whisper.decoding import (
     FULL_CONTEXT,
     SAFE_CONTEXT,
@@ -48,6 +54,7 @@ class WhisperTranscriber:
     """A Transcriber over any `Inference`: two backends, one behaviour.
 
     `free` is called by `close`, for a runtime whose memory does not go with the last reference.
+    `keeps_features` says that audio features stay good when others are encoded.
     """
 
     def __init__(
@@ -59,12 +66,16 @@ class WhisperTranscriber:
         decoding: DecodingOptions,
         description: str,
         free: Callable[[], None] = lambda: None,
+        *,
+        keeps_features: bool = False,
     ) -> None:
         self.languages = languages
         self.description = description
         self._inference = inference
         self._tokenizer = tokenizer
         self._free = free
+        self._keeps_features = keeps_features
+        self._noise_features: Any = None
         self._detectable = detectable
         self._decoding = decoding
         self._decoder = Decoder(inference, tokenizer, detectable, decoding)
@@ -110,7 +121,7 @@ class WhisperTranscriber:
 
     def close(self) -> None:
         """Drop the model; its memory goes with the last reference."""
-        del self._decoder, self._inference
+        del self._decoder, self._inference, self._noise_features
         self._free()
 
     def _checked(self, language: str | None) -> str | None:
@@ -161,7 +172,21 @@ class WhisperTranscriber:
             return None
         indexes = [NameIndex(options.names[:MAX_REQUEST_NAMES]), options.home]
         known = [index for index in indexes if len(index)]
-        return Snapper(self._inference, self._tokenizer, known) if known else None
+        return Snapper(self._inference, self._tokenizer, known, self._noise) if known else None
+
+    def _noise(self) -> Any:
+        """Return audio features that say nothing, for how likely a name is anyway."""
+        if self._noise_features is None or not self._keeps_features:
+            n_mels = self._inference.n_mels
+            self._noise_features = self._inference.encode(noise_mel(n_mels, self._decoding))
+        return self._noise_features
+
+
+def noise_mel(n_mels: int, decoding: DecodingOptions) -> Array:
+    """Return a window of white noise, shape = (n_mels, n_frames); always the same."""
+    noise = np.random.default_rng(0).normal(0.0, 0.05, 2 * SAMPLE_RATE).astype(np.float32)
+    mel = log_mel_spectrogram(noise, n_mels)
+    return pad_or_trim(mel, decoding.audio_context.frames(mel.shape[1]), silence_level(mel))
 
 
 def _previous_text(names: tuple[str, ...], prompt: str | None) -> str | None:
