@@ -241,7 +241,8 @@ class Virtual:
         workshop = VirtualWorkshop(self._vad, self._transcriber, self._settings, draft_seconds)
         spoken = Utterance(workshop, TranscribeOptions(language="en"), Endpointer(options))
         n_chunks = 0
-        for n_chunks, chunk in enumerate(audio_chunks(audio, self._samples), 1):
+        for chunk in audio_chunks(audio, self._samples):
+            n_chunks += 1
             spoken.add(chunk)
             workshop.pass_time(self._samples / SAMPLE_RATE)
             if spoken.is_over:
