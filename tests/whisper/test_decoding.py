@@ -360,8 +360,7 @@ def test_segments_of_later_windows_and_pieces_are_counted_from_the_beginning() -
     mel = np.ones((80, 1500), np.float32)
     mel[:, 700:730] = 0.0
     inference = ScriptedInference([Hypothesis([at(0.3), *b" one", at(2)], -0.1, 0.0)])
-    options = {"timestamps": True, "audio_context": TRAINED_CONTEXT}
-    result = decoder(inference, **options).decode(mel, "en")
+    result = decoder(inference, timestamps=True, audio_context=TRAINED_CONTEXT).decode(mel, "en")
     starts = np.cumsum([0, *(window.shape[1] for window in inference.windows)])[:-1]
     assert len(starts) > 1
     assert [start for start, *_ in heard(result)] == pytest.approx(starts / 100 + 0.3, abs=0.011)

@@ -1,0 +1,797 @@
+"""The OpenAI-compatible endpoint: the official client's texts, every bound, and who may use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import wave
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+import soundfile
+from aiohttp import ClientSession, FormData
+
+from tests.support import (
+    AUDIO,
+    TIMEOUT_SECONDS,
+    Client,
+    FakeTranscriber,
+    LoudnessVad,
+    clips,
+    loud,
+    quiet,
+    run_server,
+    words,
+)
+from tests.test_server import refused
+from tests.test_web import free_port, ready, scrape, speak, until_open, web_server
+from wyoming_whisper.backends import open_transcriber
+from wyoming_whisper.client import read_audio
+from wyoming_whisper.errors import BusyError, DeadlineError, ModelUnavailableError, TranscribeError
+from wyoming_whisper.settings import Settings
+from wyoming_whisper.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS
+from wyoming_whisper.transcriber import (
+    SAMPLE_RATE,
+    Samples,
+    Segment,
+    TranscribeOptions,
+    Transcriber,
+    Transcription,
+)
+from wyoming_whisper.vad import SileroVad
+from wyoming_whisper.web import form, transcriptions
+from wyoming_whisper.web.app import HEADERS
+from wyoming_whisper.web.form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES
+from wyoming_whisper.web.transcriptions import ALIAS, FORMATS, MAX_REQUESTS
+
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+TRANSLATIONS = "/v1/audio/translations"
+
+
+@pytest.fixture(autouse=True)
+def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
+
+
+@dataclass
+class Timed(FakeTranscriber):
+    """Says where it was in each piece, when asked."""
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        super().transcribe(samples, options)
+        n = len(self.requests)
+        text = f"piece {n} <i> --> ü"
+        end = len(samples) / SAMPLE_RATE
+        segments = (Segment(0.25, end, text, (1, 2), -0.1, 0.9, 0.01, 0.0),)
+        return Transcription(
+            text, options.language or "de", segments=segments if options.timestamps else ()
+        )
+
+
+def wav(*parts: Samples) -> bytes:
+    file = BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        out.writeframes((np.concatenate(parts) * 32767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+CLIP = wav(quiet(1.0), loud(2.0), quiet(1.0))
+LONG = wav(loud(20.0), quiet(5.0), loud(20.0), quiet(5.0), loud(10.0))  # three pieces
+
+
+def asked(file: bytes | None = CLIP, /, **fields: Any) -> FormData:
+    """Return a form with a model, unless it is named otherwise."""
+    data = FormData(default_to_multipart=True)
+    for name, values in {"model": "tiny", **fields}.items():
+        for value in [values] if isinstance(values, str) else values:
+            data.add_field(name, value)
+    if file is not None:
+        data.add_field("file", BytesIO(file), filename="clip.bin")
+    return data
+
+
+async def post(
+    session: ClientSession,
+    data: Any,
+    path: str = TRANSCRIPTIONS,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, Any]:
+    async with session.post(path, data=data, headers=headers) as response:
+        if response.content_type == "application/json":
+            return response.status, await response.json()
+        return response.status, await response.text()
+
+
+async def refusal(session: ClientSession, data: Any, path: str = TRANSCRIPTIONS) -> tuple[Any, ...]:
+    """Return (status, message, param, code), and check that the shape is OpenAI's."""
+    status, told = await post(session, data, path)
+    assert set(told) == {"error"}
+    error = told["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    expected = "requests" if status == 429 else "invalid_request_error"
+    assert error["type"] == (expected if status < 500 else "server_error")
+    return status, error["message"], error["param"], error["code"]
+
+
+def serving(tmp_path: Path, fake: FakeTranscriber, **settings: object) -> Any:
+    return ready(tmp_path, fake, openai_api=True, **settings)
+
+
+# -- the official client and the bundled model ---------------------------------------------
+
+SPOKEN = [clip for clip in clips("clean") if clip.file[:2] in ("02", "07", "13")]
+
+
+def encoded(samples: Samples, kind: str) -> bytes:
+    """Return the samples as a file of this kind, at a rate that people use."""
+    file = BytesIO()
+    loudest = samples.repeat(3)  # 48 kHz
+    options: dict[str, Any] = {"format": kind.upper()}
+    if kind == "opus":
+        options = {"format": "OGG", "subtype": "OPUS"}
+    soundfile.write(file, loudest, 48000, **options)
+    return file.getvalue()
+
+
+@contextlib.asynccontextmanager
+async def real_server(tmp_path: Path, **settings: object) -> AsyncIterator[str]:
+    port = free_port()
+    options = {"model": "home-en", "http_port": port, "openai_api": True, **settings}
+    async with run_server(tmp_path, open_transcriber, **options):
+        await until_open(port)
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+def ask_synchronously(url: str, file: bytes) -> dict[str, Any]:
+    """Return the answer in every format."""
+    with openai.OpenAI(base_url=url, api_key="a-key", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["home-en", ALIAS]
+        assert client.models.retrieve("home-en").owned_by == "wyoming-whisper"
+        return {
+            name: client.audio.transcriptions.create(
+                model="home-en",
+                file=("clip.flac", file),
+                language="en",
+                response_format=name,  # type: ignore[call-overload]
+            )
+            for name in FORMATS
+        }
+
+
+async def test_the_official_client_gets_the_right_text_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", SileroVad)
+    first = SPOKEN[0]
+    flac = (AUDIO / first.file).read_bytes()
+    async with real_server(tmp_path, openai_key="a-key") as url:
+        told = await asyncio.to_thread(ask_synchronously, url, flac)
+        async with openai.AsyncOpenAI(base_url=url, api_key="a-key", max_retries=0) as client:
+            for clip in SPOKEN:
+                data = (AUDIO / clip.file).read_bytes()
+                answer = await client.audio.transcriptions.create(
+                    model=ALIAS, file=("clip.flac", data)
+                )
+                assert words(answer.text) == words(clip.text)
+            for kind in ("wav", "ogg", "opus", "mp3"):
+                data = encoded(read_audio(AUDIO / first.file), kind)
+                answer = await client.audio.transcriptions.create(
+                    model=ALIAS, file=(f"clip.{kind}", data), temperature=0, prompt="Yard."
+                )
+                assert words(answer.text) == words(first.text), kind
+            stream = await client.audio.transcriptions.create(
+                model=ALIAS, file=("clip.flac", flac), stream=True
+            )
+            events: list[Any] = [event async for event in stream]
+        async with openai.AsyncOpenAI(base_url=url, api_key="no", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError, match="Incorrect API key"):
+                await client.models.list()
+    text = told["json"].text
+    assert words(text) == words(first.text)
+    assert told["text"] == text + "\n"
+    verbose = told["verbose_json"]
+    assert (verbose.text, verbose.language) == (text, "english")
+    assert verbose.duration == pytest.approx(4.012, abs=0.001)
+    assert told["json"].usage.seconds == verbose.duration
+    (segment,) = verbose.segments
+    assert (segment.id, segment.text) == (0, text)
+    assert 0.1 < segment.start < segment.end < 4.012
+    assert segment.avg_logprob < 0 <= segment.no_speech_prob < segment.compression_ratio
+    assert told["srt"].splitlines()[0] == "1"
+    assert told["srt"].splitlines()[1].startswith("00:00:00,")
+    assert told["srt"].splitlines()[2:] == [text, "", ""][: len(told["srt"].splitlines()) - 2]
+    assert told["vtt"].splitlines()[:2] == ["WEBVTT", ""]
+    assert told["vtt"].splitlines()[3] == text
+    assert [event.type for event in events] == ["transcript.text.delta", "transcript.text.done"]
+    assert (events[0].delta, events[1].text) == (text, text)
+
+
+async def test_the_long_clip_is_heard_in_pieces_and_its_times_are_those_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", SileroVad)
+    (clip,) = clips("long")
+    samples = read_audio(AUDIO / clip.file)
+    spoken_at = SileroVad().probabilities(samples) > 0.5
+    async with (
+        real_server(tmp_path) as url,
+        openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client,
+    ):
+        told = await client.audio.transcriptions.create(
+            model="home-en",
+            file=("clip.flac", (AUDIO / clip.file).read_bytes()),
+            response_format="verbose_json",
+            timestamp_granularities=["segment"],
+        )
+        stream = await client.audio.transcriptions.create(
+            model="home-en", file=("clip.flac", (AUDIO / clip.file).read_bytes()), stream=True
+        )
+        events: list[Any] = [event async for event in stream]
+    assert told.duration == pytest.approx(len(samples) / SAMPLE_RATE, abs=0.01)
+    # Half of these sentences are beyond this model, but what it hears it hears where it is.
+    right = words(clip.text)
+    heard = [word for word in words(told.text) if word in right]
+    assert len(heard) > 0.4 * len(right)
+    assert told.segments
+    assert told.segments[-1].end > 35
+    for segment in told.segments:
+        frames = spoken_at[int(segment.start * 31.25) : int(segment.end * 31.25) + 1]
+        assert frames.mean() > 0.6, segment
+    *deltas, done = events
+    assert len(deltas) > 1
+    assert "".join(event.delta for event in deltas) == done.text
+
+
+# -- what is asked for ---------------------------------------------------------------------
+
+
+async def test_parameters_reach_the_model(tmp_path: Path) -> None:
+    fake = Timed()
+    async with serving(tmp_path, fake) as (_, session):
+        status, told = await post(
+            session,
+            asked(
+                language="en-GB",
+                prompt="Brimlow.",
+                temperature="0.4",
+                **{"keywords[]": ["Ada", "Grace"], "timestamp_granularities[]": "segment"},
+                response_format="verbose_json",
+                chunking_strategy="auto",
+                stream="false",
+            ),
+        )
+    assert status == 200, told
+    ((samples, options),) = fake.requests
+    assert (options.language, options.prompt, options.temperature) == ("en", "Brimlow.", 0.4)
+    assert (options.names, options.timestamps, options.task) == (
+        ("Ada", "Grace"),
+        True,
+        "transcribe",
+    )
+    assert len(samples) / SAMPLE_RATE == pytest.approx(
+        2.0 + PAD_BEFORE_SECONDS + PAD_AFTER_SECONDS, abs=0.05
+    )
+    (segment,) = told["segments"]
+    # In the file, not in the piece.
+    assert segment["start"] == pytest.approx(1.0 - PAD_BEFORE_SECONDS + 0.25, abs=0.04)
+    assert told["duration"] == 4.0
+
+
+async def test_what_a_command_would_be_stripped_of_is_left_to_other_programs(
+    tmp_path: Path,
+) -> None:
+    class Punctuated(FakeTranscriber):
+        def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+            return Transcription('"Hello, there!" she said.', "en")
+
+    async with serving(tmp_path, Punctuated()) as (_, session):
+        assert (await post(session, asked()))[1]["text"] == '"Hello, there!" she said.'
+
+
+async def test_a_long_recording_is_one_text_with_times_of_the_whole(tmp_path: Path) -> None:
+    fake = Timed()
+    async with serving(tmp_path, fake) as (_, session):
+        _, told = await post(session, asked(LONG, response_format="verbose_json"))
+        _, subtitles = await post(session, asked(LONG, response_format="srt"))
+        _, cues = await post(session, asked(LONG, response_format="vtt"))
+    first, *rest = fake.requests
+    assert [options.language for _, options in [first, *rest][:3]] == [None, "de", "de"]
+    assert [segment["id"] for segment in told["segments"]] == [0, 1, 2]
+    starts = [segment["start"] for segment in told["segments"]]
+    begun = [0.0, 25.0 - PAD_BEFORE_SECONDS, 50.0 - PAD_BEFORE_SECONDS]
+    assert starts == pytest.approx([start + 0.25 for start in begun], abs=0.05)
+    assert told["segments"][-1]["end"] == pytest.approx(60.0, abs=0.05)
+    assert told["text"] == " ".join(segment["text"] for segment in told["segments"])
+    assert told["language"] == "german"
+    lines = subtitles.splitlines()
+    assert lines[0] == "1"
+    assert re.fullmatch(r"00:00:00,250 --> 00:00:20,\d{3}", lines[1])
+    assert lines[2] == "piece 4 <i> -> ü"
+    assert lines[9].endswith("--> 00:01:00,000")
+    assert "piece 9 &lt;i&gt; --&gt; ü" in cues
+
+
+async def test_translations_are_of_the_task_and_in_english(tmp_path: Path) -> None:
+    fake = Timed()
+    async with serving(tmp_path, fake) as (_, session):
+        status, told = await post(session, asked(response_format="verbose_json"), TRANSLATIONS)
+    assert (status, told["task"], told["language"]) == (200, "translate", "english")
+    assert (fake.requests[0][1].task, fake.requests[0][1].language) == ("translate", None)
+
+
+async def test_a_model_that_was_not_trained_to_translate_is_not_asked_to(tmp_path: Path) -> None:
+    async with serving(tmp_path, Timed(), model="turbo") as (_, session):
+        data = asked(model="turbo")
+        status, message, *_ = await refusal(session, data, TRANSLATIONS)
+    assert status == 400
+    assert "not trained to translate" in message
+
+
+@pytest.mark.parametrize("response_format", FORMATS)
+async def test_silence_is_an_empty_text_in_every_format(
+    tmp_path: Path, response_format: str
+) -> None:
+    fake = FakeTranscriber()
+    async with serving(tmp_path, fake) as (_, session):
+        data = asked(wav(quiet(2.0)), response_format=response_format)
+        status, told = await post(session, data)
+    assert (status, fake.requests) == (200, [])
+    empty = {"text": "\n", "srt": "", "vtt": "WEBVTT\n\n"}
+    assert told == empty[response_format] if response_format in empty else told["text"] == ""
+
+
+async def test_each_piece_is_sent_when_it_is_there(tmp_path: Path) -> None:
+    fake = Timed()
+    async with (
+        serving(tmp_path, fake) as (_, session),
+        session.post(TRANSCRIPTIONS, data=asked(LONG, stream="true")) as response,
+    ):
+        assert response.content_type == "text/event-stream"
+        assert HEADERS.items() <= dict(response.headers).items()
+        first = await response.content.readuntil(b"\n\n")
+        assert b"piece 1" in first
+        rest = await response.text()
+    assert rest.count("transcript.text.delta") == 2
+    assert "piece 1 <i> --> \\u00fc piece 2 <i> --> \\u00fc piece 3" in rest
+    assert rest.endswith("data: [DONE]\n\n")
+
+
+async def test_a_failure_in_the_middle_of_a_stream_is_told_in_it(tmp_path: Path) -> None:
+    class Failing(Timed):
+        def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+            if self.requests:
+                raise TranscribeError("out of memory")
+            return super().transcribe(samples, options)
+
+    async with real_client(tmp_path, Failing()) as client:
+        stream = await client.audio.transcriptions.create(
+            model=ALIAS, file=("a.wav", LONG), stream=True
+        )
+        assert (await anext(stream)).type == "transcript.text.delta"
+        with pytest.raises(openai.APIError, match="out of memory"):
+            await anext(stream)
+
+
+@contextlib.asynccontextmanager
+async def real_client(
+    tmp_path: Path, fake: FakeTranscriber, **settings: object
+) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with serving(tmp_path, fake, **settings) as (_, session):
+        url = f"{str(session._base_url).rstrip('/')}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            yield client
+
+
+# -- what is refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "param"),
+    [
+        (asked(model="gpt-5"), "'gpt-5' does not exist", "model"),
+        (asked(model=""), "you must provide a model", "model"),
+        (asked(None), "you must provide a file", "file"),
+        (asked(b"not audio"), "no audio that is known here", "file"),
+        (asked(b"RIFF____WAVEfmt "), "can't be decoded", "file"),
+        (asked(wav(np.zeros(0, np.float32))), "holds no audio", "file"),
+        (asked(language="klingon"), "klingon", "language"),
+        (asked(**{"languages[]": ["en", "de"]}), "one language", "languages"),
+        (asked(temperature="2"), "from 0 to 1", "temperature"),
+        (asked(temperature="nan"), "from 0 to 1", "temperature"),
+        (asked(response_format="xml"), "json, text, srt, verbose_json or vtt", "response_format"),
+        (asked(response_format="diarized_json"), "must be json", "response_format"),
+        (asked(stream="maybe"), "true or false", "stream"),
+        (asked(stream="true", response_format="srt"), "json or text", "stream"),
+        (asked(**{"include[]": "logprobs"}), "not possible", "include"),
+        (asked(**{"timestamp_granularities[]": "word"}), "verbose_json", "timestamp_granularities"),
+        (
+            asked(response_format="verbose_json", **{"timestamp_granularities[]": "word"}),
+            "times of words are not possible",
+            "timestamp_granularities",
+        ),
+        (asked(**{"chunking_strategy[type]": "server_vad"}), "must be auto", "chunking_strategy"),
+        (asked(colour="blue"), "Unknown parameter: 'colour'", "colour"),
+        (asked(prompt=["a", "b"]), "2 times", "prompt"),
+        (asked(prompt="x" * (MAX_FIELD_BYTES + 1)), f"{MAX_FIELD_BYTES} bytes", "prompt"),
+        (asked(**{"keywords[]": ["x"] * (MAX_FIELDS + 1)}), f"{MAX_FIELDS} fields", None),
+        ({"model": "tiny"}, "multipart/form-data", None),
+        (b"{}", "multipart/form-data", None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_what_is_not_possible_is_one_sentence_that_names_the_parameter(
+    tmp_path: Path, data: Any, expected: str, param: str | None
+) -> None:
+    fake = FakeTranscriber()
+    async with serving(tmp_path, fake) as (_, session):
+        status, message, named, _ = await refusal(session, data)
+        assert (await session.get("/health")).status == 200
+    assert status == (404 if "does not exist" in expected else 400)
+    assert expected in message
+    assert named == param
+    assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"--x\r\n",
+        b"--y\r\n\r\nno\r\n--y--",
+        b"--x\r\nContent-Disposition: form-data\r\n\r\nno name\r\n--x--\r\n",
+        b"--x\r\nContent-Type: multipart/mixed; boundary=z\r\n\r\n--z\r\n\r\n--z--\r\n--x--\r\n",
+        b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n\xff\xfe\r\n--x--\r\n',
+        b"--x\r\n" + b"A: b\r\n" * 1000 + b"\r\n\r\n--x--\r\n",
+    ],
+)
+async def test_a_form_that_is_none_is_a_sentence(tmp_path: Path, body: bytes) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        status, told = await post(session, body, headers=headers)
+        assert (await session.get("/health")).status == 200
+    assert (status, told["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def test_other_paths_and_methods_are_told_in_the_same_shape(tmp_path: Path) -> None:
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        for method, path, expected in (
+            ("GET", "/v1/chat/completions", 404),
+            ("GET", TRANSCRIPTIONS, 405),
+            ("OPTIONS", TRANSCRIPTIONS, 405),
+            ("GET", "/v1/models/other", 404),
+        ):
+            async with session.request(method, path) as response:
+                assert (response.status, path) == (expected, path)
+                assert (await response.json())["error"]["message"]
+                assert "Access-Control-Allow-Origin" not in response.headers
+        async with session.get("/nowhere") as response:  # the page's own are as they were
+            assert response.content_type == "text/plain"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (BusyError("later"), 429, "rate_limit_exceeded"),
+        (DeadlineError("late"), 503, "deadline-exceeded"),
+        (TranscribeError("no memory"), 500, "transcribe-failed"),
+        (MemoryError(), 500, "transcribe-failed"),
+        (RuntimeError("secret"), 500, "internal-error"),
+    ],
+)
+async def test_a_failure_of_the_model_has_its_status(
+    tmp_path: Path, error: Exception, status: int, code: str
+) -> None:
+    async with serving(tmp_path, FakeTranscriber(error=error)) as (_, session):
+        found = await refusal(session, asked())
+        assert (found[0], found[3]) == (status, code)
+        assert "secret" not in found[1]
+        counted = await scrape(session)
+    assert counted[f"wyoming_whisper_api_requests_total {status}"] == 1
+
+
+async def test_a_model_that_cannot_be_had_is_unavailable_and_not_listed(tmp_path: Path) -> None:
+    def fail(_: Settings) -> Transcriber:
+        raise ModelUnavailableError("no way to the hub")
+
+    async with web_server(tmp_path, fail, openai_api=True) as (server, session):
+        while server.status.state.phase != "unavailable":  # noqa: ASYNC110 - another thread's
+            await asyncio.sleep(0.005)
+        assert (await refusal(session, asked()))[:2] == (503, "no way to the hub")
+        async with session.get("/v1/models") as response:
+            assert response.status == 503
+            assert response.headers["Retry-After"] == "1"
+
+
+# -- bounds --------------------------------------------------------------------------------
+
+
+async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form, "MAX_FILE_BYTES", 100_000)
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(40):
+            yield bytes(65536)
+            await asyncio.sleep(0)  # the server must have its turn: it is in the same loop
+
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        assert (await refusal(session, asked(bytes(100_001))))[0] == 413
+        length = {"Content-Length": str(10**9), "Content-Type": "multipart/form-data; boundary=x"}
+        reader, writer = await asyncio.open_connection("127.0.0.1", session._base_url.port)
+        lines = [f"POST {TRANSCRIPTIONS} HTTP/1.1", "Host: localhost"]
+        lines += [f"{name}: {value}" for name, value in length.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        assert b" 413 " in await asyncio.wait_for(reader.readline(), TIMEOUT_SECONDS)
+        writer.close()
+        with contextlib.suppress(ConnectionError, OSError):
+            headers = {"Content-Type": "multipart/form-data; boundary=x"}
+            assert (await post(session, endless(), headers=headers))[0] == 413
+        assert (await session.get("/health")).status == 200
+    assert MAX_FILE_BYTES == 25 * 1024 * 1024
+
+
+async def test_all_uploads_together_are_bounded_and_their_room_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form, "MAX_UPLOADED_BYTES", 150_000)
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with serving(tmp_path, fake) as (_, session):
+        first = asyncio.create_task(post(session, asked()))  # 128 KB
+        await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        assert (await refusal(session, asked()))[0] == 429
+        fake.gate.set()
+        assert (await first)[0] == 200
+        assert (await post(session, asked()))[0] == 200
+
+
+async def test_so_many_requests_are_taken_at_once(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with serving(tmp_path, fake) as (_, session):
+        posts = [asyncio.create_task(post(session, asked())) for _ in range(MAX_REQUESTS + 1)]
+        done, _ = await asyncio.wait(
+            posts, timeout=TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        assert [task.result()[0] for task in done] == [429]
+        fake.gate.set()
+        answers = await asyncio.gather(*posts)
+        assert sorted(status for status, _ in answers) == [200] * MAX_REQUESTS + [429]
+        assert (await post(session, asked()))[0] == 200
+
+
+async def test_a_recording_that_lasts_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcriptions, "MAX_RECORDING_SECONDS", 30)
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        status, message, param, _ = await refusal(session, asked(LONG))
+    assert (status, param) == (400, "file")
+    assert "30 seconds at most" in message
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form, "UPLOAD_SECONDS", 0.05)
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"--x\r\n"
+        await asyncio.sleep(TIMEOUT_SECONDS)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        assert (await post(session, stalling(), headers=headers))[0] == 408
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.web.app.IDLE_SECONDS", 0.05)
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        for beginning in (b"", b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: lo"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", session._base_url.port)
+            writer.write(beginning)
+            assert await asyncio.wait_for(reader.read(), TIMEOUT_SECONDS) == b""
+            writer.close()
+
+
+async def test_what_nobody_waits_for_any_more_is_dropped(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with serving(tmp_path, fake) as (_, session):
+        sender = asyncio.create_task(post(session, asked(LONG)))
+        await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
+        fake.gate.set()
+        assert (await post(session, asked()))[0] == 200
+    lengths = [len(samples) / SAMPLE_RATE for samples, _ in fake.requests]
+    assert len(lengths) == 2  # the piece that ran when its sender left, and the clip after it
+
+
+async def test_a_model_that_takes_too_long_for_a_piece_is_given_up(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with serving(tmp_path, fake, deadline=1) as (server, session):
+        server.limits.deadline_seconds = 0.05
+        status, message, _, code = await refusal(session, asked())
+        assert (status, code) == (503, "deadline-exceeded")
+        assert "--deadline" in message
+        fake.gate.set()
+
+
+# -- beside those who speak ----------------------------------------------------------------
+
+
+async def test_a_command_goes_before_every_recording_that_waits(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    fake.gate.clear()
+    async with serving(tmp_path, fake) as (_, session):
+        posts = [asyncio.create_task(post(session, asked())) for _ in range(3)]
+        await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        async with Client(tmp_path) as client:
+            await client.speak(seconds=0.5)
+            while len(fake.requests) < 1:  # noqa: ASYNC110 - a thread's
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)  # until it waits, too
+            fake.gate.set()
+            await client.transcript()
+        assert [status for status, _ in await asyncio.gather(*posts)] == [200] * 3
+    lengths = [len(samples) for samples, _ in fake.requests]
+    assert lengths.index(min(lengths)) == 1  # right after what the model was at
+
+
+async def test_no_piece_of_a_long_recording_is_begun_while_somebody_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTranscriber()
+    async with serving(tmp_path, fake) as (server, session), Client(tmp_path) as client:
+        from wyoming.audio import AudioStart, AudioStop
+
+        await client.send(AudioStart(16000, 2, 1).event())
+        while not server.is_spoken_to:  # noqa: ASYNC110 - until it has come
+            await asyncio.sleep(0.005)
+        sender = asyncio.create_task(post(session, asked(LONG)))
+        assert (await post(session, asked()))[0] == 200  # a short one is no burden
+        await asyncio.sleep(2 * transcriptions.COURTESY_SECONDS)
+        assert len(fake.requests) == 1
+        await client.send(AudioStop().event())
+        await client.transcript()
+        assert (await sender)[0] == 200
+        assert not server.is_spoken_to
+        monkeypatch.setattr(transcriptions, "MAX_COURTESY_SECONDS", 0.0)
+        await client.send(AudioStart(16000, 2, 1).event())
+        assert (await post(session, asked(LONG)))[0] == 200  # a microphone that is left open
+
+
+async def test_a_server_that_stops_takes_nothing_new(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with serving(tmp_path, fake) as (server, session):
+        fake.gate.clear()
+        speaking = asyncio.create_task(speak(tmp_path))
+        await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        server.stop()
+        assert (await refusal(session, asked()))[0] == 503
+        fake.gate.set()
+        assert await speaking
+
+
+# -- who may use it ------------------------------------------------------------------------
+
+
+async def test_it_is_there_only_where_it_was_switched_on(tmp_path: Path) -> None:
+    async with ready(tmp_path, FakeTranscriber()) as (_, session):
+        for path in ("/v1/models", TRANSCRIPTIONS):
+            async with session.get(path) as response:
+                assert response.status == 404
+                assert response.content_type == "text/plain"
+
+
+def test_switched_on_without_a_port_is_one_sentence(tmp_path: Path) -> None:
+    uri = f"unix://{tmp_path}/socket"
+    sentence = refused(tmp_path, "--model", "home-en", "--uri", uri, "--openai-api")
+    assert "--http-port" in sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (None, 401),
+        ("Bearer other", 401),
+        ("Bearer ", 401),
+        ("Basic secret", 401),
+        ("Bearer secr", 401),
+        ("Bearer sécret", 401),
+        ("Bearer secret", 200),
+        ("bearer secret", 200),
+    ],
+)
+async def test_a_key_is_needed_where_one_is_set(
+    tmp_path: Path, given: str | None, status: int
+) -> None:
+    headers = {} if given is None else {"Authorization": given}
+    async with serving(tmp_path, FakeTranscriber(), openai_key="secret") as (_, session):
+        async with session.get("/v1/models", headers=headers) as response:
+            assert response.status == status
+            assert ("WWW-Authenticate" in response.headers) == (status == 401)
+            assert (await response.json()).get("error", {}).get("code") == (
+                "invalid_api_key" if status == 401 else None
+            )
+        async with session.get("/health") as response:  # the page has its own rules
+            assert response.status == 200
+
+
+def test_the_key_comes_from_a_variable_or_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    from wyoming_whisper.settings import load_settings
+
+    file = tmp_path / "key"
+    file.write_text("secret\n")
+    environ = {"HOME": str(tmp_path), "WYOMING_WHISPER_OPENAI_KEY_FILE": str(file)}
+    loaded = load_settings([], environ)
+    assert loaded.openai_key == "secret"
+    assert "secret" not in repr(loaded)
+
+
+async def test_pages_of_other_sites_can_neither_post_nor_point_their_name_here(
+    tmp_path: Path,
+) -> None:
+    fake = FakeTranscriber()
+    evil, foreign = {"Host": "evil.test"}, {"Origin": "http://evil.test"}
+    async with serving(tmp_path, fake) as (_, session):
+        for headers in (evil, foreign, {"Origin": "null"}):
+            status, told = await post(session, asked(), headers=headers)
+            assert (status, told["error"]["type"]) == (403, "invalid_request_error"), headers
+        own = {"Origin": f"http://127.0.0.1:{session._base_url.port}"}
+        assert (await post(session, asked(), headers=own))[0] == 200
+    async with serving(tmp_path, fake, openai_key="k") as (_, session):
+        key = {"Authorization": "Bearer k"}
+        assert (await post(session, asked(), headers=foreign | key))[0] == 403
+        assert (await post(session, asked(), headers=evil | key))[0] == 200  # it knows the key
+    assert len(fake.requests) == 2
+
+
+async def test_whom_allow_leaves_out_may_not_but_the_pages_own_list_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path, FakeTranscriber(), http_allow=("172.30.32.2/32",)) as (_, session):
+        monkeypatch.setattr("aiohttp.web.Request.remote", "192.168.1.7")
+        assert (await session.get("/health")).status == 403
+        assert (await session.get("/v1/models")).status == 200
+    async with (
+        serving(tmp_path, FakeTranscriber(), allow=("10.0.0.0/8",)) as (_, session),
+        session.get("/v1/models") as response,
+    ):
+        assert response.status == 403
+        assert "--allow" in (await response.json())["error"]["message"]
+
+
+# -- what is kept --------------------------------------------------------------------------
+
+
+async def test_nothing_spoken_is_logged_and_the_requests_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(tmp_path, Timed(), http_text=True) as (server, session):
+        await post(session, asked(prompt="a private name"))
+        await post(session, asked(prompt="a private name", colour="a private colour"))
+        counted = await scrape(session)
+        assert server.status.answers == ()  # it is no command: the page's list is of those
+    assert "piece 1" not in caplog.text
+    assert "private name" not in caplog.text
+    assert "a recording of 4.0 s answered" in caplog.text
+    assert counted["wyoming_whisper_api_requests_total 200"] == 1
+    assert counted["wyoming_whisper_api_requests_total 400"] == 1
+    assert counted["wyoming_whisper_api_audio_seconds_total"] == pytest.approx(4.0)
