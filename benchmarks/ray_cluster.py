@@ -148,6 +148,9 @@ def cluster(folder: Path, cpus: list[int]) -> Iterator[list[Node]]:
             node.start(n, nodes[0])
         _until(lambda: _n_alive(nodes[0]) == len(nodes), "the nodes do not join")
         yield nodes
+    except BenchmarkError as error:
+        logs = [(node.folder / "ray.log").read_text()[-1000:] for node in nodes]
+        raise BenchmarkError("\n".join([str(error), *logs])) from error
     finally:
         for node in nodes:
             node.remove()

@@ -1,0 +1,183 @@
+"""A replica without Ray: its queue, the names of homes, what is cancelled, and its health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
+from wyoming_whisper import __version__
+from wyoming_whisper.backends.ray import About
+from wyoming_whisper.cluster import replica as module
+from wyoming_whisper.cluster.replica import Replica, find_model, on_this_node
+from wyoming_whisper.errors import ModelError, ModelUnavailableError, TranscribeError
+from wyoming_whisper.names import NameIndex
+from wyoming_whisper.settings import Settings
+from wyoming_whisper.status import Status
+from wyoming_whisper.transcriber import TranscribeOptions, Transcriber
+
+OPTIONS = TranscribeOptions("en")
+
+
+def opened(transcriber: Transcriber, _settings: Settings, _status: Status) -> Transcriber:
+    return transcriber
+
+
+@contextlib.contextmanager
+def replica_of(transcriber: Transcriber, **settings: Any) -> Iterator[Replica]:
+    one = Replica(Settings(data_dir=(Path("/nowhere"),), **settings), partial(opened, transcriber))
+    yield one
+    assert one._scheduler.close(TIMEOUT_SECONDS)
+
+
+@dataclass
+class Reference:
+    """Stands for Ray's reference to an object that a front end keeps."""
+
+    value: NameIndex
+    key: str = "1"
+    fetched: int = 0
+
+    def hex(self) -> str:
+        return self.key
+
+    def __await__(self) -> Any:
+        self.fetched += 1
+        return self._get().__await__()
+
+    async def _get(self) -> NameIndex:
+        return self.value
+
+
+async def test_it_answers_in_its_turn_and_says_what_it_is() -> None:
+    fake = FakeTranscriber()
+    with replica_of(fake) as one:
+        assert one.about() == About(__version__, ("en", "de"), "a fake")
+        chunks = np.array_split(loud(0.5), 3)
+        answers = await asyncio.gather(*(one.transcribe(OPTIONS, [], *chunks) for _ in range(3)))
+        assert [answer.text for answer in answers if not isinstance(answer, Exception)] == [
+            "8000 samples in en"
+        ] * 3
+
+
+async def test_an_error_of_ours_is_an_answer() -> None:
+    fake = FakeTranscriber(error=TranscribeError("no such language"))
+    with replica_of(fake) as one:
+        answer = await one.transcribe(OPTIONS, [], loud(0.1))
+        assert isinstance(answer, TranscribeError)
+        assert str(pickle.loads(pickle.dumps(answer))) == "no such language"
+
+
+async def test_a_bug_is_an_answer_too_or_it_would_be_asked_of_every_replica() -> None:
+    with replica_of(FakeTranscriber(error=ZeroDivisionError("oops"))) as one:
+        answer = await one.transcribe(OPTIONS, [], loud(0.1))
+        assert isinstance(answer, TranscribeError)
+        assert "oops" in str(answer)
+
+
+async def test_cancelling_a_request_ends_its_work() -> None:
+    stepping = SteppingTranscriber()
+    with replica_of(stepping) as one:
+        asked = asyncio.create_task(one.transcribe(OPTIONS, [], loud(0.1)))
+        assert await asyncio.to_thread(stepping.started.wait, TIMEOUT_SECONDS)
+        assert not stepping.ended.is_set()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert await asyncio.to_thread(stepping.ended.wait, TIMEOUT_SECONDS)
+
+
+async def test_names_are_fetched_once_for_each_home() -> None:
+    fake = FakeTranscriber()
+    home, other = Reference(NameIndex(["kitchen"])), Reference(NameIndex(["hallway"]), "2")
+    with replica_of(fake) as one:
+        for reference in (home, home, other, home):
+            await one.transcribe(OPTIONS, [reference], loud(0.1))
+        assert [options.home for _, options in fake.requests] == [
+            home.value,
+            home.value,
+            other.value,
+            home.value,
+        ]
+        assert (home.fetched, other.fetched) == (1, 1)
+        for number in range(module.MAX_HOMES):
+            await one.transcribe(OPTIONS, [Reference(home.value, f"x{number}")], loud(0.1))
+        assert len(one._homes) == module.MAX_HOMES
+        assert "2" not in one._homes
+
+
+async def test_names_that_do_not_come_are_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "HOME_SECONDS", 0.01)
+
+    class Lost(Reference):
+        async def _get(self) -> NameIndex:
+            await asyncio.Event().wait()
+            raise AssertionError("it never comes")
+
+    fake = FakeTranscriber()
+    with replica_of(fake) as one:
+        await one.transcribe(OPTIONS, [Lost(NameIndex([]))], loud(0.1))
+        assert fake.requests[0][1].home is None
+    assert "without the names of the home" in caplog.text
+
+
+async def test_a_model_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    fake = FakeTranscriber()
+    with replica_of(fake, deadline=10) as one:
+        one.check_health()
+        fake.gate.clear()
+        asked = asyncio.create_task(one.transcribe(OPTIONS, [], loud(0.1)))
+        assert await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        now[0] = 100.0
+        one.check_health()  # it has seen this request for the first time
+        now[0] = 119.0
+        one.check_health()
+        now[0] = 121.0
+        with pytest.raises(RuntimeError, match="for 20 s: it hangs"):
+            one.check_health()
+        fake.gate.set()
+        await asked
+        one.check_health()
+
+
+@pytest.mark.parametrize("error", [ModelUnavailableError("no network"), ModelError("broken")])
+def test_a_model_that_can_not_be_had_ends_the_replica_with_the_reason(error: ModelError) -> None:
+    def fail(_settings: Settings, _status: Status) -> Transcriber:
+        raise error
+
+    with pytest.raises(ModelError, match=str(error)):
+        Replica(Settings(data_dir=(Path("/nowhere"),)), fail)
+
+
+def test_folders_and_tokens_are_the_machines_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WYOMING_WHISPER_HF_TOKEN", "secret")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    here = on_this_node(Settings(data_dir=(), beam_size=3))
+    assert (here.data_dir, here.hf_token) == ((tmp_path / "wyoming-whisper",), "secret")
+    assert here.beam_size == 3
+    named = on_this_node(Settings(data_dir=(Path("/models"),)))
+    assert named.data_dir == (Path("/models"),)
+
+
+def test_a_model_is_looked_for_before_anything_is_replaced(tmp_path: Path) -> None:
+    there = find_model(Settings(model="home-en", data_dir=(tmp_path,)))
+    assert isinstance(there, str)
+    assert (Path(there) / "model.bin").is_file()
+    missing = find_model(Settings(model=f"{tmp_path}/none", data_dir=(tmp_path,)))
+    assert isinstance(missing, ModelError)
