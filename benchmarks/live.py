@@ -4,6 +4,10 @@
 listens on, to ours with `--live-text`, to ours without, and to the official server; one after the
 other, so that none is in another's way. A server without live text shows all words at its end.
 
+With `--agreeing 1,2,3` nothing is spoken: clips are followed on virtual time, on which a
+transcription takes the processor time that it took. That shows, on a busy machine too, what comes
+of so many transcriptions that have to agree.
+
 When a word was spoken is not known: a clip's words are laid over its speech in proportion to their
 letters, and a word is spoken at the end of its share. In a clip with pauses that is off by as much.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import difflib
+import hashlib
 import re
 import sys
 import tempfile
@@ -43,8 +48,21 @@ from benchmarks.servers import (
     official,
     ours,
 )
-from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
-from wyoming_whisper.vad import SileroVad
+from wyoming_whisper.backends import open_transcriber
+from wyoming_whisper.live import LiveText
+from wyoming_whisper.scheduler import Job
+from wyoming_whisper.settings import Settings
+from wyoming_whisper.speech import Speech, span_options
+from wyoming_whisper.text import finished, text_style
+from wyoming_whisper.transcriber import (
+    SAMPLE_RATE,
+    Samples,
+    TranscribeOptions,
+    Transcriber,
+    Transcription,
+)
+from wyoming_whisper.utterance import HEAR_SAMPLES
+from wyoming_whisper.vad import SileroVad, Vad
 
 LIVE, PLAIN, OFFICIAL = "live text", "without", "official"
 SILENCE = 1.29  # the median that Home Assistant listens on by default
@@ -171,6 +189,100 @@ def _take(server: MeteredServer, clip: Clip, chunk_ms: int) -> Take:
     return Take(server.name, clip.file, clip.text, ended, *heard, spent)
 
 
+# -- on virtual time -----------------------------------------------------------------------
+
+
+class VirtualMachine:
+    """A model with one thread, on a clock that goes on when it is told to."""
+
+    def __init__(self, transcriber: Transcriber) -> None:
+        self.now = 0.0
+        self.spent = 0.0
+        self._transcriber = transcriber
+        self._known: dict[bytes, tuple[Transcription, float]] = {}
+        self._job: Job | None = None
+        self._done = 0.0
+        self._result = Transcription("")
+
+    def spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
+        """Begin what gives way to other work; see Scheduler.spare."""
+        return None if self._job else self.submit(samples, options)
+
+    def submit(self, samples: Samples, options: TranscribeOptions) -> Job:
+        """Begin at once; what was under way is broken off."""
+        self._result, cost = self.transcribe(samples, options)
+        self.spent += cost
+        self._done = self.now + cost
+        self._job = Job(samples, options, eager=True)
+        return self._job
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        if self._job and self.now >= self._done:
+            self._job.future.set_result(self._result)
+            self._job = None
+
+    def rest(self) -> None:
+        """Be done with an utterance."""
+        self.now, self.spent, self._job = 0.0, 0.0, None
+
+    def transcribe(
+        self, samples: Samples, options: TranscribeOptions
+    ) -> tuple[Transcription, float]:
+        """Return what is said, and the processor time that took when it was first asked."""
+        key = hashlib.sha256(samples.tobytes()).digest()
+        if key not in self._known:
+            before = time.process_time()
+            found = self._transcriber.transcribe(samples, options)
+            self._known[key] = found, time.process_time() - before
+        return self._known[key]
+
+
+def follow(machine: VirtualMachine, clip: Clip, vad: Vad, settings: Settings, n: int) -> Take:
+    """Return how live text with `n` transcriptions that agree follows a clip."""
+    machine.rest()
+    options, style = TranscribeOptions(settings.language), text_style(settings)
+    live = LiveText(machine.spare, options, style, lambda: machine.now, n)
+    speech = Speech(vad, span_options(settings))
+    samples = followed_by_silence(clip.samples, SILENCE)
+    chunks: list[tuple[float, str]] = []
+    early: Job | None = None
+    paused = -1
+    for start in range(0, len(samples), HEAR_SAMPLES):
+        part = samples[start : start + HEAR_SAMPLES]
+        machine.advance(len(part) / SAMPLE_RATE)
+        speech.add(part)
+        if speech.last_voiced != paused:
+            early, paused = None, speech.last_voiced
+        if early is None and speech.has_paused and (spans := speech.spans()):
+            early = machine.submit(speech.cut(spans), options)
+        live.follow(speech, early)
+        if text := live.take():
+            chunks.append((machine.now, text))
+    speech.finish()
+    final, _ = machine.transcribe(speech.cut(speech.spans()), options)
+    written = finished(final, speech.voiced_seconds, style).text
+    ended, stopped = len(clip.samples) / SAMPLE_RATE, machine.now
+    name = f"{n} agree"
+    return Take(name, clip.file, clip.text, ended, stopped, chunks, written, stopped, machine.spent)
+
+
+def measure_virtually(args: argparse.Namespace, clips: Sequence[Clip]) -> list[Take]:
+    """Return the takes of every clip, by how many transcriptions have to agree."""
+    settings = Settings(
+        model=str(args.model.resolve()),
+        language="en",
+        cpu_threads=args.threads,
+        beam_size=args.beam_size,
+        compute_type=args.compute_type,
+    )
+    machine, vad, takes = VirtualMachine(open_transcriber(settings)), SileroVad(), list[Take]()
+    for number, clip in enumerate(clips):
+        takes += [follow(machine, clip, vad, settings, n) for n in args.agreeing]
+        print(f"{number + 1} of {len(clips)}  {clip.file}", file=sys.stderr, flush=True)
+    return takes
+
+
 # -- what became of the words --------------------------------------------------------------
 
 
@@ -258,21 +370,25 @@ def rows_of(takes: Sequence[Take], streams: Mapping[str, bool]) -> list[Row]:
     ]
 
 
-def show(rows: Sequence[Row]) -> str:
+def show(rows: Sequence[Row], *, spoken: bool = True) -> str:
+    """Return a table; what only servers have is left out where clips were not spoken to any."""
     names = [found.server for found in rows]
     cells: dict[str, list[str]] = {
         "utterances": [str(r.utterances) for r in rows],
-        "its info says that it sends live text": ["yes" if r.streams else "no" for r in rows],
         "words in the transcripts": [str(r.words) for r in rows],
         "shown before the speech was over": [report.percent(r.before_end, r.words) for r in rows],
         "shown before the audio was over": [report.percent(r.live, r.words) for r in rows],
         "shown, but not in the transcript": [report.percent(r.wrong, r.sent) for r in rows],
         "from a word's end to its appearance, median": [_seconds(r.median_delay) for r in rows],
         "from a word's end to its appearance, 90 %": [_seconds(r.p90_delay) for r in rows],
-        "audio-stop to transcript, median": [report.milliseconds(r.median_wait) for r in rows],
-        "audio-stop to transcript, 95 %": [report.milliseconds(r.p95_wait) for r in rows],
         "processor time of an utterance": [report.milliseconds(r.cpu_seconds) for r in rows],
     }
+    if spoken:
+        cells |= {
+            "its info says that it sends live text": ["yes" if r.streams else "no" for r in rows],
+            "audio-stop to transcript, median": [report.milliseconds(r.median_wait) for r in rows],
+            "audio-stop to transcript, 95 %": [report.milliseconds(r.p95_wait) for r in rows],
+        }
     return report.table(["", *names], [[name, *values] for name, values in cells.items()])
 
 
@@ -307,8 +423,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--clips", type=Path, default=BUNDLED_CLIPS, metavar="DIR", help="default: tests/audio"
     )
+    parser.add_argument(
+        "--agreeing", type=_numbers, metavar="LIST", help="on virtual time, such as 1,2,3"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="clips of each kind, at most")
     return parser.parse_args(argv)
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(item) for item in text.split(",")]
+    if min(numbers) < 1:
+        raise ValueError
+    return numbers
 
 
 def _clips(args: argparse.Namespace) -> list[Clip]:
@@ -319,19 +445,29 @@ def _clips(args: argparse.Namespace) -> list[Clip]:
     return [trimmed(clip, vad) for clip in clips]
 
 
+def _measured(
+    args: argparse.Namespace, clips: Sequence[Clip]
+) -> tuple[list[Take], dict[str, bool]]:
+    """Return all takes, and of each server whether it says that it sends live text."""
+    if args.agreeing:
+        takes = measure_virtually(args, clips)
+        return takes, {take.server: True for take in takes}
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        metered(programs(args), Path(temporary)) as servers,
+    ):
+        takes = measure(servers, clips, args.chunk_ms)
+        return takes, {server.name: asyncio.run(says_it_streams(server.uri)) for server in servers}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write; 1 when that fails, or a transcript depends on live text."""
     args = _arguments(argv)
     facts = report.machine()
     try:
         clips = _clips(args)
-        runtime = {} if args.no_official else install_official()
-        with (
-            tempfile.TemporaryDirectory() as temporary,
-            metered(programs(args), Path(temporary)) as servers,
-        ):
-            takes = measure(servers, clips, args.chunk_ms)
-            streams = {server.name: asyncio.run(says_it_streams(server.uri)) for server in servers}
+        runtime = {} if args.no_official or args.agreeing else install_official()
+        takes, streams = _measured(args, clips)
     except (BenchmarkError, ClipError) as error:
         print(f"benchmarks.live: {error}", file=sys.stderr)
         return 1
@@ -340,11 +476,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Longer": [take for take in takes if not take.is_command],
     }
     rows = {name: rows_of(part, streams) for name, part in parts.items() if part}
+    tables = [f"{name}\n\n{show(found, spoken=not args.agreeing)}" for name, found in rows.items()]
+    print(report.machine_line(facts), *tables, sep="\n\n")
     wrong = different(takes)
-    same = f"The same transcript with live text and without: {len(clips) - len(wrong)}"
-    lines = [f"{same} of {len(clips)}", *(f"DIFFERENT: {one}" for one in wrong)]
-    tables = [f"{name}\n\n{show(found)}" for name, found in rows.items()]
-    print(report.machine_line(facts), *tables, "\n".join(lines), sep="\n\n")
+    if not args.agreeing:
+        same = f"The same transcript with live text and without: {len(clips) - len(wrong)}"
+        print(f"\n{same} of {len(clips)}", *(f"DIFFERENT: {one}" for one in wrong), sep="\n")
     written = {
         "machine": facts,
         "official": runtime,

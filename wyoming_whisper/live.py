@@ -29,11 +29,11 @@ from .vad import FRAME_SAMPLES
 _LOGGER = logging.getLogger(__name__)
 
 # How many transcriptions have to agree. With 3 nearly nothing that is sent is wrong, but a third
-# fewer words come before the end of speech, and half a second later.
+# fewer words come before the end of speech, half a second later (docs/benchmarks.md, Live text).
 N_AGREEING = 2
 
-# So much new speech is worth another transcription: about a word. Twice as often, the same error at
-# the end of what was heard is agreed on four times as often.
+# So much new speech is worth another transcription: about a word. Twice as often costs a third
+# more, and errors at the end of what was heard are agreed on twice as often.
 STEP_SECONDS = 0.25
 
 # And so much of all that was heard: then all transcriptions of an utterance together are of at most
@@ -207,12 +207,13 @@ class LiveText:
         options: TranscribeOptions,
         style: TextStyle,
         clock: Callable[[], float] = time.monotonic,
+        n: int = N_AGREEING,
     ) -> None:
         self._begin = begin
         self._options = options
         self._style = style
         self._clock = clock
-        self._agreement = Agreement()
+        self._agreement = Agreement(n)
         self._pace = Pace()
         self._own: _Work | None = None
         self._early: _Work | None = None

@@ -91,6 +91,24 @@ def test_a_clip_is_spoken_to_real_servers(
     assert (with_live["words"], without["sent"]) == (3, 0)
 
 
+@needs_model
+def test_clips_are_followed_on_virtual_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "live.json"
+    arguments = ["--agreeing", "1,2", "--limit", "1", "--threads", "1", "--json", str(report)]
+    labels = [{"file": "04-clean.flac", "text": "my top blue", "kind": "clean"}]
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "04-clean.flac").write_bytes((AUDIO / "04-clean.flac").read_bytes())
+    (clips / "labels.json").write_text(json.dumps(labels))
+    assert live.main([*arguments, "--clips", str(clips)]) == 0
+    one, two = json.loads(report.read_text())["utterances"]
+    assert one["written"] == two["written"] == "my top blue"
+    assert one["chunks"][0][0] < two["chunks"][0][0] < one["stopped"]
+    assert "processor time" in capsys.readouterr().out
+
+
 def test_a_folder_without_speech_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
