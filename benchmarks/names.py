@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,6 +35,7 @@ from wyoming_whisper.names import (
     LEAST_DOUBT,
     LEAST_EXPECTED,
     LEAST_HEARD,
+    MIN_EVIDENCE,
     Candidate,
     Evidence,
     NameIndex,
@@ -68,6 +70,29 @@ ORDINARY = _list(
 )
 """Names that homes have anyway, and that the model was trained on."""
 
+ROOMS = _list(
+    "kitchen,living room,bedroom,bathroom,hallway,garage,office,attic,cellar,dining room,"
+    "guest room,laundry,landing,porch,conservatory,playroom,study,utility room,loft,workshop"
+)
+THINGS = _list(
+    "ceiling light,lamp,blinds,speaker,radiator,fan,sensor,socket,camera,window,heater,spotlights"
+)
+REAL = _list(
+    "hue play left,hue go,tradfri bulb,sonos arc,sonos one,chromecast ultra,samsung tv,lg tv,"
+    "apple tv,playstation,roomba,robot mower,nest hub,shelly plug,wled strip,dyson fan,printer,"
+    "anna's bedside lamp,tom's desk,kids bathroom,mum's room,baby monitor,grandpa's chair,utility,"
+    "downstairs toilet,upstairs landing,hot tub,pool pump,ev charger,solar inverter,heat pump,"
+    "water heater,fish tank,aquarium,rice cooker,kettle,espresso machine,bread maker,wine cooler,"
+    "freezer,sauna,greenhouse,chicken coop,mailbox,doorbell,sprinkler,awning,skylight,fireplace"
+)
+"""As people call their things in forums: brands, persons, appliances."""
+
+HOMES = {
+    "small": [*INVENTED, *ORDINARY],
+    "large": [*INVENTED, *ORDINARY, *(f"{room} {thing}" for room in ROOMS for thing in THINGS)],
+    "real": REAL,
+}
+
 COMMANDS = _list(
     "turn on {},turn off {},switch on {},set {} to fifty percent,open {},is {} on,"
     "dim {} to twenty percent,close {},start {},make {} blue,what is the status of {},turn {} on,"
@@ -88,12 +113,14 @@ class Heard:
     """One clip, transcribed without and with names."""
 
     clip: Clip
+    home: str
+    """Of HOMES."""
     without: str
-    withheld: bool
-    """Whether the quality gate kept back what was written without names."""
     named: str
     seconds: float
-    """That comparing took."""
+    """Of processor time that comparing took."""
+    lost: str
+    """Why the name that was said is not there."""
 
 
 # -- clips ---------------------------------------------------------------------------------
@@ -162,22 +189,41 @@ class Model:
         mel = log_mel_spectrogram(clip.samples, self.inference.n_mels)
         return self._decoder.decode(mel, "en", correct=correct)
 
-    def hear(self, clip: Clip, snapper: Snapper) -> Heard:
-        """Transcribe a clip without and with names."""
-        seconds = 0.0
+    def hear(self, clip: Clip, snappers: Mapping[str, Snapper]) -> list[Heard]:
+        """Transcribe a clip without names, and with those of each home."""
+        found: dict[str, tuple[str, float, str]] = {}
 
-        def timed(
+        def compare(
             features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
         ) -> Hypothesis:
-            nonlocal seconds
-            began = time.perf_counter()
-            corrected = snapper(features, prompt, language, heard)
-            seconds = time.perf_counter() - began
-            return corrected
+            for home, snapper in snappers.items():
+                began = time.process_time()
+                corrected = snapper(features, prompt, language, heard)
+                seconds = time.process_time() - began
+                text, lost = self._text(corrected), ""
+                if clip.kind != "plain" and not has_name(clip.text, text, HOMES[home]):
+                    lost = _lost(clip, home, snapper.weighed(features, prompt, language, heard))
+                found[home] = text, seconds, lost
+            return heard
 
-        without = self.transcribe(clip)
-        named = self.transcribe(clip, timed)
-        return Heard(clip, without.text, bool(without.rejected), named.text, seconds)
+        without = self.transcribe(clip, compare).text
+        nothing = (without, 0.0, "")  # silence is compared with nothing
+        return [Heard(clip, home, without, *found.get(home, nothing)) for home in snappers]
+
+    def _text(self, heard: Hypothesis) -> str:
+        """Return what the server would write."""
+        text = self._decoder.text(heard.tokens)
+        return "" if self._decoder.gate(text, heard.avg_logprob) else text
+
+
+def _lost(clip: Clip, home: str, weighed: Sequence[tuple[float, Candidate, Evidence]]) -> str:
+    """Return what kept a name from being written."""
+    meant = [w for w, c, _ in weighed if has_name(clip.text, c.text, HOMES[home])]
+    if not meant:
+        return "no text with it is possible"
+    if max(meant) < max(weight for weight, _, _ in weighed):
+        return "another name has more evidence"
+    return "too little evidence" if max(meant) < MIN_EVIDENCE else "the rest is a guess: withheld"
 
 
 # -- fitting -------------------------------------------------------------------------------
@@ -269,48 +315,80 @@ def has_name(said: str, written: str, names: Sequence[str]) -> bool:
     return f" {max(said_names, key=len)} " in f" {fold(written)} "
 
 
-def is_false(heard: Heard, names: Sequence[str]) -> bool:
+def is_false(heard: Heard) -> bool:
     """Return whether a name was written that nobody said, in what would have been otherwise."""
     if heard.named in ("", heard.without):
         return False
-    padded = f" {fold(heard.named)} "
-    new = [n for n in map(fold, names) if f" {n} " in padded and n not in fold(heard.without)]
+    padded, without = f" {fold(heard.named)} ", fold(heard.without)
+    new = [n for n in map(fold, HOMES[heard.home]) if f" {n} " in padded and n not in without]
     return not any(f" {name} " in f" {fold(heard.clip.text)} " for name in new)
 
 
-def summary(results: Sequence[Heard], names: Sequence[str]) -> str:
-    """Return the tables: sentences with names, sentences without, and times."""
+def is_spoiled(heard: Heard) -> bool:
+    """Return whether a text that was right is so no more."""
+    before, after = (word_errors(heard.clip.text, t).errors for t in (heard.without, heard.named))
+    return not before and bool(after)
+
+
+def summary(results: Sequence[Heard]) -> str:
+    """Return the tables: sentences with names, those without, what is lost, and times."""
     rows = []
-    for kind in ("name", "ordinary"):
-        heard = [one for one in results if one.clip.kind == kind]
-        for what, texts in (
-            ("without names", [one.without for one in heard]),
-            ("with names", [one.named for one in heard]),
-        ):
-            said = [one.clip.text for one in heard]
-            right = sum(not word_errors(s, t).errors for s, t in zip(said, texts, strict=True))
-            named = sum(has_name(s, t, names) for s, t in zip(said, texts, strict=True))
-            cells = [
-                report.percent(right, len(heard)),
-                report.percent(len(heard) - named, len(heard)),
-            ]
-            empty = report.percent(sum(not written for written in texts), len(heard))
-            rows.append([kind.replace("name", "invented"), what, str(len(heard)), *cells, empty])
-    tables = [
-        report.table(["names", "transcribed", "number", "right", "name wrong", "empty"], rows)
-    ]
-    plain = [one for one in results if one.clip.kind == "plain"]
-    n_false = sum(is_false(one, names) for one in plain)
-    tables.append(
-        f"Sentences that name nothing of this home: {len(plain)}; a name was written in {n_false} "
-        f"({100 * n_false / max(len(plain), 1):.2f} %)"
+    for home in HOMES:
+        for kind in ("name", "ordinary"):
+            heard = [one for one in results if one.clip.kind == kind and one.home == home]
+            if heard:
+                what = kind.replace("name", "invented")
+                if home == "small":
+                    rows.append([what, "none", *_cells(heard, [one.without for one in heard])])
+                number = str(len(NameIndex(HOMES[home])))
+                rows.append([what, number, *_cells(heard, [one.named for one in heard])])
+    headings = ["names said", "names known", "number", "right", "name wrong", "empty"]
+    tables = [report.table(headings, rows), _false_table(results)]
+    reasons = Counter(
+        one.lost for one in results if one.lost and (one.clip.kind, one.home) == ("name", "small")
     )
-    times = [one.seconds for one in results]
-    tables.append(
-        f"Comparing took {report.milliseconds(median(times))} (median), "
-        f"{report.milliseconds(report.percentile(times, 95))} (95 %)"
-    )
+    lost = [[reason, str(number)] for reason, number in reasons.most_common()]
+    tables.append(report.table(["invented names not written, of the small home", "number"], lost))
+    for home in HOMES:
+        times = [one.seconds for one in results if one.home == home]
+        tables.append(
+            f"Comparing with {len(NameIndex(HOMES[home]))} names took "
+            f"{report.milliseconds(median(times))} of processor time (median), "
+            f"{report.milliseconds(report.percentile(times, 95))} (95 %)"
+        )
     return "\n\n".join(tables)
+
+
+def _cells(heard: Sequence[Heard], texts: Sequence[str]) -> list[str]:
+    said = [one.clip.text for one in heard]
+    right = sum(not word_errors(s, t).errors for s, t in zip(said, texts, strict=True))
+    named = sum(
+        has_name(one.clip.text, text, HOMES[one.home])
+        for one, text in zip(heard, texts, strict=True)
+    )
+    count = len(heard)
+    return [
+        str(count),
+        report.percent(right, count),
+        report.percent(count - named, count),
+        report.percent(sum(not text for text in texts), count),
+    ]
+
+
+def _false_table(results: Sequence[Heard]) -> str:
+    rows = []
+    for home, names in HOMES.items():
+        plain = [one for one in results if one.home == home and one.clip.kind == "plain"]
+        false = sum(map(is_false, plain))
+        rows.append(
+            [
+                f"{home}: {len(NameIndex(names))}",
+                str(len(plain)),
+                f"{false} ({100 * false / max(len(plain), 1):.2f} %)",
+                str(sum(map(is_spoiled, plain))),
+            ]
+        )
+    return report.table(["home, names", "sentences without", "false names", "spoiled"], rows)
 
 
 def scale(n_names: int = 5000) -> str:
@@ -354,21 +432,29 @@ def main() -> None:
         print(fit(model, clips))
         return
     facts = report.machine()
-    names = [*INVENTED, *ORDINARY]
-    snapper = model.snapper(names)
-    results = []
+    results: list[Heard] = []
+    snappers = {home: model.snapper(names) for home, names in HOMES.items()}
+    invented = {home: one for home, one in snappers.items() if home != "real"}
     for number, clip in enumerate(clips, 1):
-        results.append(model.hear(clip, snapper))
+        results += model.hear(clip, snappers if clip.kind == "plain" else invented)
         if number % 100 == 0:
             print(f"{number} of {len(clips)} clips", flush=True)
     print(report.machine_line(facts))
     name = BUNDLED if args.model == BUNDLED_FOLDER else args.model.name
     print(f"{name}, beam {model.options.beam_size}\n")
-    print(summary(results, names))
+    print(summary(results))
     print(scale())
     shown = [
-        asdict(replace(one, clip=replace(one.clip, samples=one.clip.samples[:0])))
-        | {"clip": one.clip.file, "said": one.clip.text, "kind": one.clip.kind}
+        {
+            "clip": one.clip.file,
+            "said": one.clip.text,
+            "kind": one.clip.kind,
+            "home": one.home,
+            "without": one.without,
+            "named": one.named,
+            "seconds": one.seconds,
+            "lost": one.lost,
+        }
         for one in results
     ]
     report.write_json(args.json, {"machine": facts, "clips": shown})

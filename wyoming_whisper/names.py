@@ -278,12 +278,14 @@ class Snapper:
     def _possible(
         self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
     ) -> list[tuple[Candidate, Evidence]]:
-        """Return the candidates that the audio allows; most often there are none."""
+        """Return the candidates that the audio allows; none at once where the model is sure."""
         texts = [self._text(tokens) for tokens in (heard.tokens, *heard.others)]
-        candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
-        if not candidates:
+        if not 0 < len(texts[0].split()) <= MAX_WORDS:
             return []
         (mine,) = self._scorer.score(audio_features, prompt, [self._encode(texts[0])])
+        if mine.min() >= SURE_LOGPROB:
+            return []
+        candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
         doubtful = [c for c in candidates if self._doubt(texts[0], mine, c) < SURE_LOGPROB]
         wanted = [self._encode(candidate.text) for candidate in doubtful]
         theirs = self._scorer.score(audio_features, prompt, wanted) if wanted else []
