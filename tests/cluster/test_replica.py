@@ -151,7 +151,8 @@ async def test_a_model_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) 
             one.check_health()
         fake.gate.set()
         await asked
-        one.check_health()
+        await one.transcribe(OPTIONS, [], loud(0.1))
+        one.check_health()  # that was long ago
 
 
 @pytest.mark.parametrize("error", [ModelUnavailableError("no network"), ModelError("broken")])
