@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import platform
+import re
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +16,11 @@ from wyoming.ping import Ping
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
 from wyoming_whisper import connections, handler
+from wyoming_whisper import server as server_module
 from wyoming_whisper.connections import Connections
 from wyoming_whisper.handler import Handler
 from wyoming_whisper.peers import neighbourhood
-from wyoming_whisper.process import THRESHOLDS, settle
+from wyoming_whisper.process import THRESHOLDS, give_back, settle
 from wyoming_whisper.server import Server
 
 LIE = b'{"type": "audio-chunk", "payload_length": 4294967296}\n' + b"x" * 200_000
@@ -140,3 +143,45 @@ def test_what_is_there_when_the_model_is_ready_is_searched_no_more() -> None:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+async def test_memory_is_given_back_when_there_was_work_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = asyncio.Semaphore(0)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(server_module, "TIDY_SECONDS", 0.01)
+    monkeypatch.setattr(
+        server_module, "give_back", lambda: loop.call_soon_threadsafe(given.release)
+    )
+    async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
+        await asyncio.wrap_future(server.opened)
+        await asyncio.sleep(0.1)
+        while not given.locked():  # of the start
+            await given.acquire()
+        await asyncio.sleep(0.1)
+        assert given.locked()  # nothing was done since
+        await leave(tmp_path)
+        await asyncio.wait_for(given.acquire(), TIMEOUT_SECONDS)
+
+
+def test_a_system_that_keeps_nothing_has_nothing_to_give_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace())  # as musl
+    give_back()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed")
+def test_what_was_kept_is_given_back() -> None:
+    small = [b"x" * 100_000 for _ in range(300)]  # below the size that is given back at once
+    del small[:-1]  # the last one holds the rest in place
+    before = resident()
+    give_back()
+    assert before - resident() > 20_000_000
+
+
+def resident() -> int:
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return 1024 * int(found[1])

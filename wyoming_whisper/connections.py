@@ -46,6 +46,8 @@ class Connections:
         self._tasks: dict[Handler, asyncio.Task[None]] = {}
         self._origins: dict[Handler, str] = {}
         self._judging: asyncio.Task[None] | None = None
+        self.n_taken = 0
+        """How many there have been."""
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -67,6 +69,7 @@ class Connections:
     def track(self, handler: Handler, origin: str = "") -> asyncio.Task[None]:
         """Run a Handler; what it fails of is logged."""
         task = asyncio.create_task(handler.run())
+        self.n_taken += 1
         self._tasks[handler] = task
         self._origins[handler] = origin
 

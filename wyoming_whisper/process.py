@@ -1,7 +1,9 @@
-"""What this process asks of Python, for as long as it serves."""
+"""What this process asks of Python and of the C library, for as long as it serves."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 
 # Allocations before a search of the youngest; searches of these before one of the older; searches
@@ -18,3 +20,13 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+def give_back() -> None:
+    """Return to the system the memory that work has left free. Some milliseconds, without the GIL.
+
+    glibc keeps it, in pieces in every thread's arena, and takes more when none of them fits: of
+    185 MB after two minutes of commands 47 MB were free.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no such thing
+        ctypes.CDLL(None).malloc_trim(0)

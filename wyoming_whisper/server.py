@@ -35,7 +35,7 @@ from .info import make_info, what_runs, what_serves
 from .languages import SpokenLanguages
 from .live import LiveText
 from .peers import Allowed, PeerLog
-from .process import settle
+from .process import give_back, settle
 from .scheduler import Job, Scheduler
 from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0  # how often the model is looked after
+TIDY_SECONDS = 20.0  # how often free memory is given back, when there was work
 
 OpenTranscriber = Callable[["Settings"], Transcriber]
 
@@ -217,9 +218,10 @@ class Server:
             )
             self._scheduler.start()
             await self.loaded_vad()
-            watching = asyncio.create_task(self._watch())
+            beside = [asyncio.create_task(self._watch()), asyncio.create_task(self._tidy())]
             await self._stopping.wait()
-            watching.cancel()
+            for task in beside:
+                task.cancel()
             await self.connections.drain(self._settings.drain_seconds)
         ended = await asyncio.to_thread(self._scheduler.close)
         if self._failure:
@@ -331,6 +333,16 @@ class Server:
             self.status.update(phase="unavailable", detail=detail)
             self.hangs = True
             self._stopping.set()
+
+    async def _tidy(self) -> None:
+        """Give free memory back: a long day must not end with more than it began with."""
+        tidied = None
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            done = self.connections.n_taken, self.status.revision
+            if done != tidied:
+                tidied = done
+                await asyncio.to_thread(give_back)
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
