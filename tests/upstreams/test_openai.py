@@ -17,6 +17,7 @@ from wyoming_whisper.errors import UpstreamError
 from wyoming_whisper.transcriber import Transcription
 from wyoming_whisper.upstreams.config import read_upstream, with_keys
 from wyoming_whisper.upstreams.exchange import (
+    GoneError,
     OverloadedError,
     Recording,
     RefusedError,
@@ -151,7 +152,7 @@ async def test_how_long_a_busy_one_wants_to_be_left_alone_is_read() -> None:
 async def test_nobody_there_is_an_error() -> None:
     async with FakeHttp().running() as fake:
         pass
-    with pytest.raises(UpstreamError, match="can't be reached"):
+    with pytest.raises(GoneError, match="can't be reached"):
         await ask(fake)
 
 

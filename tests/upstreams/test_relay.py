@@ -19,6 +19,7 @@ from wyoming_whisper.upstreams import pool as pool_module
 from wyoming_whisper.upstreams import relay as relay_module
 from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.exchange import (
+    GoneError,
     OverloadedError,
     Recording,
     RefusedError,
@@ -330,6 +331,22 @@ async def test_with_nobody_left_work_begins_here() -> None:
         assert relay.is_enough
         await until(lambda: not relay.is_enough)
         assert await home.answer(relay) == ("from here", None)
+
+
+async def test_who_is_gone_is_asked_again_as_soon_as_it_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool_module, "SOONEST_CHECK_SECONDS", 0.005)
+    first = Scripted(error=GoneError("refused"))
+    async with house([first]) as home:
+        first.is_there = False
+        assert await home.say() == ("from here", None)
+        assert home.circuits() == ["open"]
+        first.is_there, first.error = True, None
+        while home.circuits() != ["closed"]:  # the clock of its circuit stands still
+            home.relay().drop()
+            await asyncio.sleep(0.002)
+        assert await home.say() == ("from upstream", "tcp://a:1")
 
 
 async def test_a_request_that_is_refused_is_no_failure() -> None:

@@ -51,6 +51,10 @@ class Reply:
     language: object = None
 
 
+class GoneError(UpstreamError):
+    """Nobody takes a connection there. It is well again when somebody does."""
+
+
 class RefusedError(UpstreamError):
     """It can't answer this request, which is no failure of it; others it can."""
 

@@ -3,6 +3,9 @@
 closed     it is asked
 open       it is not asked: it can't be reached, or it has failed a moment ago
 half-open  one utterance at a time is tried on it, while the next in line is asked as well
+
+Being reached again closes a circuit that not being reached has opened. What failed otherwise has to
+answer an utterance first: who lies may well be there.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from ..transcriber import SAMPLE_RATE, Samples
 from .config import Upstream
 from .exchange import (
     SAMPLE_BYTES,
+    GoneError,
     OverloadedError,
     Recording,
     RefusedError,
@@ -112,7 +113,7 @@ class OpenAIUpstream:
                 return response.status, response.headers, await _body(response)
         except aiohttp.ClientConnectorError as error:
             reason = error.os_error.strerror or "no connection"
-            raise UpstreamError(f"it can't be reached ({reason})") from None
+            raise GoneError(f"it can't be reached ({reason})") from None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
             # Not the error's own words: they may quote headers.
             raise UpstreamError(f"it can't be talked to ({type(error).__name__})") from None

@@ -96,6 +96,12 @@ class Member:
         self.circuit.failed(why, at_least_seconds)
         self._hurried.set()
 
+    def gone(self, why: str) -> None:
+        """Nobody is there; it is asked again as soon as somebody is."""
+        self.n_failures += 1
+        self.circuit.unreachable(why)
+        self._hurried.set()
+
     def somebody_speaks(self) -> None:
         """Look whether it is there again, if it wasn't; wake it."""
         if self.circuit.state == "open":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DeadlineError, UpstreamError
 from ..transcriber import Samples, Transcription
-from .exchange import OverloadedError, Recording, RefusedError, Request, believed
+from .exchange import GoneError, OverloadedError, Recording, RefusedError, Request, believed
 
 if TYPE_CHECKING:
     from .pool import Member, Pool
@@ -272,6 +272,10 @@ class Relay:
             if error.is_of_language and self._request.language:
                 member.unknown_languages.add(self._request.language)
             _LOGGER.debug("%s can't take a request: %s", member.upstream.url, error)
+            return
+        if isinstance(error, GoneError):
+            member.circuit.untried()
+            member.gone(str(error))
             return
         if not isinstance(error, UpstreamError):
             _LOGGER.error("asking %s failed", member.upstream.url, exc_info=error)

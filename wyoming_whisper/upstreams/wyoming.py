@@ -25,6 +25,7 @@ from .config import Upstream
 from .exchange import (
     HOPS,
     SAMPLE_BYTES,
+    GoneError,
     OverloadedError,
     Recording,
     RefusedError,
@@ -107,13 +108,12 @@ class WyomingUpstream:
             # Not wait_for: before Python 3.12 it may swallow a cancellation.
             await asyncio.wait({connecting}, timeout=CONNECT_SECONDS)
             if not connecting.done():
-                raise UpstreamError(f"it took no connection within {CONNECT_SECONDS:g} s")
+                raise GoneError(f"it took no connection within {CONNECT_SECONDS:g} s")
+            if error := connecting.exception():
+                raise GoneError(f"it can't be reached ({_reason(error)})") from None
             yield connecting.result()
         except OSError as error:
-            # Not strerror: asyncio's own repeats the address.
-            known = error.errno is not None and error.errno > 0
-            reason = os.strerror(error.errno or 0) if known else error.strerror
-            raise UpstreamError(f"it can't be reached ({reason or 'the line was cut'})") from None
+            raise UpstreamError(f"the connection was lost ({_reason(error)})") from None
         finally:
             connecting.cancel()
             if connecting.done() and not connecting.cancelled() and not connecting.exception():
@@ -130,6 +130,13 @@ class WyomingUpstream:
 @dataclass
 class _Sent:
     n_bytes: int = 0
+
+
+def _reason(error: BaseException) -> str:
+    number = getattr(error, "errno", None)
+    if number is not None and number > 0:  # asyncio's own text repeats the address
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _hang_up(writer: asyncio.StreamWriter) -> None:
