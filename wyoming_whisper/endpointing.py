@@ -27,7 +27,7 @@ Ending = Literal["complete", "unsure", "dangling"]
 # How long `auto` waits in silence, in seconds. Of 120 orders spoken to a coffee machine one has a
 # pause inside that is longer than the first of these, none has one of the second; after the third
 # people who look for a word have mostly found it (docs/benchmarks.md, End of speech).
-COMPLETE_SECONDS = 0.4
+COMPLETE_SECONDS = 0.35
 UNSURE_SECONDS = 0.7
 DANGLING_SECONDS = 1.5
 
