@@ -140,7 +140,7 @@ def test_who_hesitated_is_given_the_time_to_do_so_again() -> None:
 
 
 def test_drafts_that_contradict_each_other_are_not_trusted() -> None:
-    said = (loud(1.0), quiet(0.35), loud(1.0), quiet(3.0))
+    said = (loud(1.0), quiet(0.3), loud(1.0), quiet(3.0))
     other = draft("Close all the blinds.")
     agreed = listen(AUTO, *said, drafts=[draft("Turn on the kit."), COMPLETE])
     contradicted = listen(AUTO, *said, drafts=[other, COMPLETE])
@@ -485,12 +485,12 @@ async def test_auto_reads_what_early_work_wrote(tmp_path: Path) -> None:
     fake = Writing(text="Turn on the")
     async with speaking(tmp_path, fake, endpointing="auto") as client:
         await begin(client)
-        await say(client, loud(0.5), quiet(0.38))
+        await say(client, loud(0.5), quiet(0.3))
         await asyncio.wait_for(started(fake, 1), 10)
         await asyncio.sleep(0.05)
         await say(client, quiet(0.9))  # more than an unsure text is given
         fake.text = "Turn on the kitchen light"
-        await say(client, loud(0.5), quiet(0.38))
+        await say(client, loud(0.5), quiet(0.3))
         await asyncio.wait_for(started(fake, 2), 10)
         await asyncio.sleep(0.05)
         await send(client, quiet(1.6))  # who hesitated once is given more time
@@ -498,7 +498,7 @@ async def test_auto_reads_what_early_work_wrote(tmp_path: Path) -> None:
         await client.send(AudioStop().event())
 
         await begin(client)
-        await say(client, loud(0.5), quiet(0.38))
+        await say(client, loud(0.5), quiet(0.3))
         await asyncio.wait_for(started(fake, 3), 10)
         await asyncio.sleep(0.05)
         await send(client, quiet(0.1))
