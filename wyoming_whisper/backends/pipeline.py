@@ -95,7 +95,7 @@ class WhisperTranscriber:
                 _previous_text(options.names, decoding.initial_prompt),
                 stopwatch,
                 options.checkpoint,
-                self._as_without_timestamps if decoding.timestamps else self._correct(options),
+                self._correct(options),
                 options.language_prior,
             )
         except RuntimeError as error:
@@ -160,7 +160,7 @@ class WhisperTranscriber:
         quality gate was measured without them.
         """
         tokens = [token for token in hypothesis.tokens if token < self._tokenizer.eot]
-        if not tokens:
+        if not tokens or self._decoding.min_avg_logprob is None:
             return hypothesis
         without = [*prompt, self._tokenizer.no_timestamps]
         logprobs = self._inference.score(audio_features, without, [tokens])[0]
@@ -168,6 +168,8 @@ class WhisperTranscriber:
 
     def _correct(self, options: TranscribeOptions) -> Correct | None:
         """Return what compares texts with the names that are known, if there are any."""
+        if options.timestamps:
+            return self._as_without_timestamps
         if options.home is None or (options.task or self._decoding.task) == "translate":
             return None
         indexes = [NameIndex(options.names[:MAX_REQUEST_NAMES]), options.home]
