@@ -72,7 +72,7 @@ def listen(
     steps: Sequence[int] = (FRAME_SAMPLES,),
 ) -> Ended:
     """Return when the policy ends these samples; the n-th pause has the n-th draft, at once."""
-    speech = Speech(LoudnessVad(), SpanOptions(pad_after_seconds=0.3))
+    speech = Speech(LoudnessVad(), SpanOptions(pad_after_seconds=0.19))
     endpointer = Endpointer(options, sensitivity)
     known = [*drafts, *itertools.repeat(drafts[-1], 1000)]
     n_pauses, voiced = -1, -1
