@@ -13,6 +13,8 @@ WEB = ("aiohttp", "prometheus_client")
 
 OTHER_HALVES = ("wyoming_whisper.whisper", "wyoming_whisper.backends", "wyoming_whisper.server")
 
+OTHER_SIDES = ("wyoming_whisper.backends", "wyoming_whisper.server", "wyoming_whisper.handler")
+
 MUST_NOT_LOAD = {
     "wyoming_whisper.errors": ("numpy", "wyoming", "asyncio"),
     "wyoming_whisper.settings": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
@@ -22,6 +24,10 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.handler": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.server": ("wyoming_whisper.backends", "zeroconf", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.web.app": ("wyoming_whisper.backends", "wyoming_whisper.server", *RUNTIMES),
+    "wyoming_whisper.upstreams.config": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.upstreams.health": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.upstreams.relay": ("wyoming.", *OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.upstreams.pool": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
     "wyoming_whisper.supervisor": ("asyncio", "wyoming.", "numpy"),
     "wyoming_whisper.names": (
@@ -50,6 +56,14 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.scheduler": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.recording": ("wyoming.", "asyncio", "soundfile", "soxr", *RUNTIMES, *HUB),
     "wyoming_whisper.pcm": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.live": (
+        "wyoming.",
+        "asyncio",
+        "wyoming_whisper.utterance",
+        *OTHER_HALVES,
+        *RUNTIMES,
+        *HUB,
+    ),
     "wyoming_whisper.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.whisper.search": ("wyoming.", "asyncio", "tokenizers", *RUNTIMES, *HUB),
