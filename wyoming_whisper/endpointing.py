@@ -25,8 +25,8 @@ Ending = Literal["complete", "unsure", "dangling"]
 """How a text ends: as a command does, so that nobody knows, where no sentence ends."""
 
 # How long `auto` waits in silence, in seconds. Of 120 orders spoken to a coffee machine one has a
-# pause inside that is longer than the first of these, none has one of the second (docs/benchmarks.md,
-# End of speech). The third is what it may cost to let people look for a word.
+# pause inside that is longer than the first of these, none has one of the second; the third is what
+# it may cost to let people look for a word (docs/benchmarks.md, End of speech).
 COMPLETE_SECONDS = 0.35
 UNSURE_SECONDS = 0.7
 DANGLING_SECONDS = 1.5
