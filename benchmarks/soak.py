@@ -3,7 +3,8 @@
 `python -m benchmarks.soak` has speakers say the clips of tests/audio to our server with `home-en`,
 all at once rather than at the pace of speech (real time would take hours, and adds nothing but
 waiting). The first answer to a clip, with nobody else there, is what every later one must be. All
-the while it is read what the process holds: memory, file descriptors, threads, tasks.
+the while it is read what the process holds: memory, file descriptors, threads, tasks. At rest is
+when the server has given back what was free; every clip has been said by then: the warm-up.
 """
 
 from __future__ import annotations
@@ -20,20 +21,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import report
 from benchmarks.client import Heard, say
 from benchmarks.clips import Clip, ClipError, read_clips, with_silence
 from benchmarks.responsiveness import BUNDLED_CLIPS
 from benchmarks.servers import BenchmarkError
 from benchmarks.watched import Counts, Watched
+from wyoming_whisper.server import TIDY_SECONDS
 
 UTTERANCES = 5000
 SPEAKERS = 4
 SAMPLES = 200  # of what the process holds
-WARM_UP_SHARE = 0.5  # in which allocators find their size; what is held afterwards must stay
-SETTLE_SECONDS = 3.0
-MAX_GROWTH_BYTES = 10_000_000
-"""Of the memory, from the first tenth after the warm-up to the last, by medians."""
+REST_SECONDS = TIDY_SECONDS + 3  # until the server has given back what is free
+MAX_GROWTH_BYTES = 5_000_000
+"""Of the memory, from rest before to rest after."""
+MAX_SLOPE_BYTES = 1_000_000
+"""Of the memory held under load, per 1,000 utterances; what chance may do to it is granted."""
+MIN_FITTED = 8  # moments that a line is fitted to
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,20 @@ class Found:
     """Exceptions and errors in the server's log."""
 
     @property
-    def growth_bytes(self) -> float:
-        """How much more memory is held at the end than after the warm-up, by medians."""
-        warm = self.moments[round(WARM_UP_SHARE * len(self.moments)) :]
-        part = max(1, len(warm) // 10)
-        first, last = warm[:part], warm[-part:]
-        return _median_resident(last) - _median_resident(first)
+    def growth_bytes(self) -> int:
+        """How much more memory is held at rest after than before."""
+        return self.moments[-1].counts.resident - self.moments[0].counts.resident
+
+    @property
+    def slope_bytes(self) -> tuple[float, float]:
+        """The growth under load per 1,000 utterances, and its standard error, of a line fitted."""
+        loaded = self.moments[1:-1]
+        if len(loaded) < MIN_FITTED:
+            return 0.0, float("inf")
+        at = np.array([moment.utterances / 1000 for moment in loaded])
+        held = np.array([float(moment.counts.resident) for moment in loaded])
+        (slope, _), covariance = np.polyfit(at, held, 1, cov=True)
+        return float(slope), float(covariance[0, 0] ** 0.5)
 
     @property
     def failures(self) -> list[str]:
@@ -81,7 +95,10 @@ class Found:
             if what
         ]
         if self.growth_bytes >= MAX_GROWTH_BYTES:
-            said.append(f"memory grew by {report.megabytes(self.growth_bytes)}")
+            said.append(f"memory at rest grew by {report.megabytes(self.growth_bytes)}")
+        slope, error = self.slope_bytes
+        if slope - 2 * error >= MAX_SLOPE_BYTES:
+            said.append(f"memory under load grew by {_slope(slope, error)}")
         first, last = self.moments[0].counts, self.moments[-1].counts
         said += [
             f"{name} at rest grew from {getattr(first, name)} to {getattr(last, name)}"
@@ -93,8 +110,8 @@ class Found:
         return said
 
 
-def _median_resident(moments: Sequence[Moment]) -> float:
-    return report.percentile([float(moment.counts.resident) for moment in moments], 50)
+def _slope(slope: float, error: float) -> str:
+    return f"{slope / 1e6:.1f} ± {error / 1e6:.1f} MB per 1,000 utterances"
 
 
 class Soak:
@@ -115,7 +132,7 @@ class Soak:
             raise BenchmarkError("the server transcribes none of the clips")
         # All at once, so that every thread there can be is there before they are counted.
         await asyncio.gather(*(self._say(clip) for clip in self._clips[:speakers]))
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(REST_SECONDS)
         start = time.perf_counter()
         await self._look(start)
         clips = itertools.islice(itertools.cycle(self._clips), self._total)
@@ -129,7 +146,7 @@ class Soak:
                 await self._look(start)
         await asyncio.gather(*speaking)
         progress.close()
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(REST_SECONDS)
         await self._look(start)
 
     async def _speak(self, clips: Iterator[Clip], progress: Any) -> None:
@@ -193,7 +210,8 @@ def show(found: Found, speakers: int) -> str:
                 ("95 %", report.percentile(found.seconds, 95)),
             )
         ),
-        ["growth of memory in the second half", report.megabytes(found.growth_bytes)],
+        ["growth of memory at rest", report.megabytes(found.growth_bytes)],
+        ["growth of memory under load", _slope(*found.slope_bytes)],
         ["exceptions and errors in the log", str(len(found.trouble))],
         ["exit status after SIGTERM", str(found.exit_status)],
     ]
