@@ -129,8 +129,8 @@ class WyomingGate:
         self._tasks.add(task)
         try:
             await self._converse(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, ValueError):
-            pass
+        except (OSError, asyncio.CancelledError, asyncio.IncompleteReadError, ValueError):
+            pass  # what a fault does to it
         finally:
             self._tasks.discard(task)
             if self.fault in ("reset", "refused", "black hole"):

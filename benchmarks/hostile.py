@@ -5,6 +5,9 @@ of tests/audio at the pace of speech, in turns of quiet and siege. In a siege an
 slowly, doesn't read, opens 500 connections, names lengths of 4 GB, and leaves at every stage of a
 command. Every honest command must be answered with the text it had in quiet, and 95 % of them in
 at most twice the time.
+
+What attackers do on other machines costs this one nothing; here it does: they run at the lowest
+priority, and the processor time that they and the server took is shown.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ LEAVES_A_SECOND = 5
 LIES_A_SECOND = 20
 BYTE_SECONDS = 0.2  # between the bytes of a slow writer
 QUESTIONS = b'{"type": "describe"}\n' * 200
+PROCESSOR = "seconds of processor time, the attackers"
 
 
 # -- the hostile ---------------------------------------------------------------------------
@@ -163,6 +167,7 @@ async def attack(uri: str) -> None:
     while not running.done():  # wait_for may swallow a cancellation (Python before 3.12)
         running.cancel()
         await asyncio.wait({running}, timeout=0.1)
+    siege.counts[PROCESSOR] = round(time.process_time())
     print(json.dumps(siege.counts))
 
 
@@ -216,6 +221,8 @@ class Turn:
     seconds: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """Commands with another text than in quiet, or none."""
+    processor: float = 0.0
+    """Seconds of processor time that the server took."""
 
 
 class Speakers:
@@ -318,9 +325,9 @@ def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Found:
         time.sleep(SETTLE_SECONDS)
         before = server.counts()
         for _ in range(rounds):
-            _add(found.quiet, asyncio.run(honest.speak(speakers, seconds)))
+            _add(found.quiet, _watched_turn(server, honest, speakers, seconds))
             with besieged(uri) as counts:
-                _add(found.siege, asyncio.run(honest.speak(speakers, seconds)))
+                _add(found.siege, _watched_turn(server, honest, speakers, seconds))
             attacks += counts
             time.sleep(SETTLE_SECONDS)
         server.answering()
@@ -335,7 +342,15 @@ def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Found:
     return found
 
 
+def _watched_turn(server: Watched, honest: Speakers, speakers: int, seconds: float) -> Turn:
+    before = server.processor_seconds()
+    turn = asyncio.run(honest.speak(speakers, seconds))
+    turn.processor = server.processor_seconds() - before
+    return turn
+
+
 def _add(sum_of: Turn, turn: Turn) -> None:
+    sum_of.processor += turn.processor
     sum_of.seconds += turn.seconds
     sum_of.wrong += turn.wrong
 
@@ -347,6 +362,7 @@ def show(found: Found) -> str:
         ["without the right text", *(str(len(turn.wrong)) for turn in turns)],
         ["audio-stop to transcript, median", *(_shown(turn, median) for turn in turns)],
         ["audio-stop to transcript, 95 %", *(_shown(turn, _most) for turn in turns)],
+        ["seconds of processor time, the server", *(f"{turn.processor:.0f}" for turn in turns)],
         *([name, "", str(count)] for name, count in sorted(found.attacks.items())),
         ["exceptions and errors in the log", "", str(len(found.trouble))],
         ["growth of memory (VmRSS)", "", report.megabytes(found.growth_bytes)],

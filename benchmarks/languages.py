@@ -121,7 +121,7 @@ def homes_table(count: int, seed: int) -> str:
                 for remembers in (False, True)
             )
             kind = "honest" if detector.claims == 1 else f"claims x {detector.claims:g}"
-            saved = f"{100 * (1 - remembering / without):+.0f} %" if without else ""
+            saved = f"{100 * (1 - remembering / without):.0f} %" if without else ""
             rows.append(
                 [
                     kind,

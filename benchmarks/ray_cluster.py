@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.servers import ROOT, BenchmarkError
@@ -23,7 +24,7 @@ NETWORK = "10.213.0"
 RAY_PORT = 6379
 STORE_BYTES = 100_000_000
 
-START_SECONDS = 120.0
+START_SECONDS = 180.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.2
 
@@ -142,11 +143,10 @@ def cluster(folder: Path, cpus: list[int]) -> Iterator[list[Node]]:
     nodes: list[Node] = []
     try:
         nodes.extend(Node(number, folder) for number in range(1, len(cpus) + 1))
-        nodes[0].start(cpus[0])
-        _until(lambda: _n_alive(nodes[0]) == 1, "the first node does not start")
-        for node, n in zip(nodes[1:], cpus[1:], strict=True):
-            node.start(n, nodes[0])
-        _until(lambda: _n_alive(nodes[0]) == len(nodes), "the nodes do not join")
+        for number, (node, n) in enumerate(zip(nodes, cpus, strict=True)):
+            # One after the other: Ray gives up starting where the machine is too busy.
+            node.start(n, nodes[0] if number else None)
+            _until(partial(_has_joined, nodes[0], number + 1), f"node {number + 1} does not start")
         yield nodes
     except BenchmarkError as error:
         logs = [(node.folder / "ray.log").read_text()[-1000:] for node in nodes]
@@ -185,9 +185,13 @@ def _n_alive(node: Node) -> int:
         return 0
 
 
-def _until(reached: object, problem: str) -> None:
+def _has_joined(first: Node, number: int) -> bool:
+    return _n_alive(first) == number
+
+
+def _until(reached: Callable[[], bool], problem: str) -> None:
     end = time.monotonic() + START_SECONDS
-    while not (callable(reached) and reached()):
+    while not reached():
         if time.monotonic() > end:
             raise BenchmarkError(problem)
         time.sleep(POLL_SECONDS)

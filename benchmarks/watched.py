@@ -153,6 +153,11 @@ class Watched:
             tasks=self._tasks(),
         )
 
+    def processor_seconds(self) -> float:
+        """Return the processor time it took so far, of all its threads."""
+        fields = (Path("/proc") / str(self.pid) / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user, system
+
     def ended(self, seconds: float = END_SECONDS) -> int:
         """Wait for the end; return the exit status. Raises BenchmarkError if there is none."""
         try:

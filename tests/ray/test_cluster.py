@@ -1,0 +1,110 @@
+"""Ray for real: three nodes in network namespaces, the commands of docs/scaling.md, lost nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ray_cluster
+from benchmarks.client import say
+from benchmarks.ray_cluster import Node
+from benchmarks.scaling import under_load, wait_for_front_end
+from benchmarks.servers import BenchmarkError
+from tests.support import AUDIO, clips
+from wyoming_whisper.client import read_audio
+
+pytestmark = pytest.mark.ray
+
+WYOMING_WHISPER = str(Path(sys.executable).parent / "wyoming-whisper")
+SPEAKERS = 4
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    with ray_cluster.cluster(tmp_path_factory.mktemp("ray"), [1, 1, 1]) as started:
+        said = ray_cluster.deploy(started[0], "--replicas", "3")
+        assert said.startswith("home-en on CPU")
+        assert said.strip().endswith("3 replicas on Ray")
+        yield started
+
+
+@pytest.fixture(scope="module")
+def front_end(nodes: list[Node]) -> Iterator[str]:
+    server = ray_cluster.front_end(nodes[0])
+    where = ray_cluster.uri(nodes[0])
+    asyncio.run(wait_for_front_end(where))
+    yield where
+    server.terminate()
+    assert server.wait(30) == 0
+
+
+def status(node: Node) -> dict[str, object]:
+    told: dict[str, object] = json.loads(node.run(WYOMING_WHISPER, "ray", "status", "--json"))
+    return told
+
+
+def test_every_node_has_a_replica(nodes: list[Node]) -> None:
+    assert status(nodes[0])["replicas"] == {"RUNNING": 3}
+    assert [len(node.pids("ServeReplica")) for node in nodes] == [1, 1, 1]
+
+
+def test_texts_are_those_of_one_machine(front_end: str) -> None:
+    files = [str(AUDIO / clip.file) for clip in clips("clean", "noisy")[:8]]
+    command = [WYOMING_WHISPER, "transcribe", "--model", "home-en", "--json", *files]
+    local = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    expected = [json.loads(line)["text"] for line in local.splitlines()]
+    heard = [asyncio.run(say(front_end, read_audio(file))) for file in files]
+    assert [one.text for one in heard] == expected
+    assert any(expected)
+
+
+def test_names_reach_the_replicas(nodes: list[Node]) -> None:
+    """Without an error or a warning of theirs; what they are good for is tested without Ray."""
+    clip = AUDIO / clips("clean")[1].file
+    command = (WYOMING_WHISPER, "transcribe", "--backend", "ray", "--names", "kitchen lamp,Ada")
+    assert nodes[1].run(*command, str(clip)).strip()
+    logs = nodes[0].folder.parent.glob("*/ray/session_*/logs/serve/*")
+    assert not [log for log in logs if "without the names" in log.read_text(errors="replace")]
+
+
+def test_a_wrong_model_ends_nobody(nodes: list[Node], front_end: str) -> None:
+    with pytest.raises(BenchmarkError, match="there is no model folder /no/such"):
+        nodes[1].run(WYOMING_WHISPER, "ray", "deploy", "--model", "/no/such")
+    assert status(nodes[0])["replicas"] == {"RUNNING": 3}
+
+
+def test_nothing_listens_but_ray_itself(nodes: list[Node]) -> None:
+    sockets = nodes[1].run("ss", "-Hltn").split()
+    assert not any(socket.endswith(":8000") for socket in sockets)  # Ray Serve's HTTP
+
+
+@pytest.mark.parametrize("fault", ["replica", "node", "cable"])
+def test_every_command_is_answered_whatever_is_lost(
+    fault: str, nodes: list[Node], front_end: str
+) -> None:
+    lost = nodes[1] if fault == "node" else nodes[2]
+
+    def end_replica() -> None:
+        (pid,) = lost.pids("ServeReplica")
+        os.kill(pid, signal.SIGKILL)
+
+    faults = {"replica": end_replica, "node": lost.kill, "cable": lost.cut_off}
+    before, after = asyncio.run(under_load(front_end, SPEAKERS, 45.0, faults[fault]))
+    assert before.wrong == []
+    assert len(before.answers) >= SPEAKERS
+    assert after.wrong == []
+    assert len(after.answers) >= SPEAKERS
+
+
+def test_the_replicas_can_be_taken_away(nodes: list[Node], front_end: str) -> None:
+    assert "ended" in nodes[0].run(WYOMING_WHISPER, "ray", "remove")
+    with pytest.raises(BenchmarkError, match="nothing is deployed"):
+        nodes[0].run(WYOMING_WHISPER, "ray", "remove")
