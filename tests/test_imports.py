@@ -28,6 +28,13 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.upstreams.health": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.relay": ("wyoming.", *OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.pool": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.web.transcriptions": (
+        "wyoming_whisper.backends",
+        "wyoming_whisper.server",
+        "soundfile",
+        *RUNTIMES,
+        *HUB,
+    ),
     "wyoming_whisper.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
     "wyoming_whisper.supervisor": ("asyncio", "wyoming.", "numpy"),
     "wyoming_whisper.names": (

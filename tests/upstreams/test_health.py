@@ -78,6 +78,15 @@ def test_each_failed_trial_doubles_the_wait(clock: Clock) -> None:
     assert state_of(circuit) == "half-open"
 
 
+def test_many_that_fail_at_once_are_one_failure(clock: Clock) -> None:
+    circuit = Circuit(clock)
+    circuit.reached()
+    for _ in range(10):
+        circuit.failed("reset")
+    clock.now += FIRST_BACKOFF_SECONDS
+    assert state_of(circuit) == "half-open"
+
+
 def test_a_trial_that_was_broken_off_says_nothing(clock: Clock) -> None:
     circuit = Circuit(clock)
     circuit.reached()
@@ -107,6 +116,7 @@ def test_what_it_asks_for_is_waited_within_bounds(clock: Clock) -> None:
     assert state_of(circuit) == "open"
     clock.now += 1
     assert state_of(circuit) == "half-open"
+    circuit.take_trial()
     circuit.failed("busy", 1e9)
     clock.now += LONGEST_BACKOFF_SECONDS
     assert state_of(circuit) == "half-open"

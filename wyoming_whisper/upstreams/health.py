@@ -81,6 +81,8 @@ class Circuit:
         self._trying = False
         self._n_doubts = 0
         self.why = why
+        if self._n_failures and self._clock() < self._open_until:
+            return  # an utterance that was under way already: the same failure
         backoff = FIRST_BACKOFF_SECONDS * 2 ** min(self._n_failures, MAX_DOUBLINGS)
         self._n_failures += 1
         seconds = min(max(backoff, at_least_seconds), LONGEST_BACKOFF_SECONDS)
