@@ -48,4 +48,6 @@ def test_a_short_siege_of_a_real_server(
     assert written["siege"]["seconds"]
     assert written["attacks"]["connections"] > 20
     assert written["attacks"]["lengths lied about"] > 0
+    assert written["siege"]["processor"] > 0
+    assert hostile.PROCESSOR in written["attacks"]
     assert "in a siege" in capsys.readouterr().out
