@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-RUNTIMES = ("ctranslate2", "faster_whisper", "onnxruntime", "onnx", "tensorrt", "torch")
+RUNTIMES = (
+    *("ctranslate2", "faster_whisper", "onnxruntime", "onnx"),
+    *("tensorrt", "tensorrt_llm", "torch", "transformers"),
+)
 HUB = ("huggingface_hub", "av", "tqdm")
 WEB = ("aiohttp", "prometheus_client")
 
@@ -136,6 +139,13 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.backends.tensorrt": ("wyoming.", "wyoming_whisper.server", *RUNTIMES, *HUB),
+    "wyoming_whisper.backends.tensorrt_llm": (
+        "wyoming.",
+        "asyncio",
+        "wyoming_whisper.server",
+        *RUNTIMES,
+        *HUB,
+    ),
 }
 
 

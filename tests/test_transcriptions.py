@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import shlex
 import wave
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ from wyoming_whisper.web.app import HEADERS
 from wyoming_whisper.web.form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES
 from wyoming_whisper.web.transcriptions import ALIAS, FORMATS, MAX_REQUESTS
 
+ROOT = AUDIO.parent.parent
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 TRANSLATIONS = "/v1/audio/translations"
 
@@ -249,6 +251,52 @@ async def test_the_long_clip_is_heard_in_pieces_and_its_times_are_those_of_the_f
     *deltas, done = events
     assert len(deltas) > 1
     assert "".join(event.delta for event in deltas) == done.text
+
+
+def examples() -> tuple[str, str]:
+    """Return README's command and its program."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition("### For other programs")[2].partition("\n### ")[0]
+    command = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
+    program = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert command
+    assert program
+    return command[1], program[1]
+
+
+def as_curl_does(command: str) -> tuple[str, FormData]:
+    """Return the address and the form: -F adds a field, @ reads a file."""
+    curl, address, *options = shlex.split(command)
+    assert curl == "curl"
+    data = FormData(default_to_multipart=True)
+    for flag, option in zip(options[::2], options[1::2], strict=True):
+        name, _, value = option.partition("=")
+        assert flag == "-F"
+        if value.startswith("@"):
+            data.add_field(name, BytesIO((ROOT / value[1:]).read_bytes()), filename="clip")
+        else:
+            data.add_field(name, value)
+    return address, data
+
+
+async def test_the_examples_in_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", SileroVad)
+    monkeypatch.chdir(ROOT)
+    command, program = examples()
+    here = "http://127.0.0.1:8099/v1"
+    async with real_server(tmp_path) as url:
+        names: dict[str, Any] = {}
+        await asyncio.to_thread(exec, program.replace(here, url), names)
+        names["client"].close()
+        assert words(capsys.readouterr().out) == words(SPOKEN[0].text)
+        address, data = as_curl_does(command.replace(here, url))
+        async with ClientSession() as session, session.post(address, data=data) as response:
+            assert response.status == 200
+            lines = (await response.text()).splitlines()
+    assert lines[0] == "1"
+    assert words(lines[2]) == words(SPOKEN[0].text)
 
 
 # -- what is asked for ---------------------------------------------------------------------
