@@ -25,7 +25,7 @@ from wyoming_whisper.upstreams.exchange import (
     believed,
     to_pcm,
 )
-from wyoming_whisper.upstreams.openai import HOPS_HEADER, MAX_BODY_BYTES, OpenAIUpstream
+from wyoming_whisper.upstreams.openai import MAX_BODY_BYTES, OpenAIUpstream
 
 KEY = "sk-very-secret"
 SECOND = loud(1.0)
@@ -75,7 +75,6 @@ async def test_it_gets_the_speech_as_a_file_and_what_was_asked_for() -> None:
     ((line, headers, body),) = fake.requests
     assert line == "POST /v1/audio/transcriptions HTTP/1.1"
     assert headers["authorization"] == f"Bearer {KEY}"
-    assert headers[HOPS_HEADER.lower()] == "2"
     parts = parts_of(headers, body)
     with wave.open(io.BytesIO(parts.pop("file"))) as file:
         assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (16000, 2, 1)

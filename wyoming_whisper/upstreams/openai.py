@@ -33,8 +33,6 @@ KEEP_SECONDS = (
 MAX_BODY_BYTES = 256 * 1024
 MAX_PROMPT_LETTERS = 600  # 224 tokens are all that Whisper takes
 DEFAULT_MODEL = "whisper-1"  # OpenAI's name, which most others take for their own
-HOPS_HEADER = "X-Wyoming-Whisper-Hops"
-"""How many of our servers a request has passed."""
 
 NOT_FOUND = (404, 405, 501)  # many have no list of models
 
@@ -68,12 +66,7 @@ class OpenAIUpstream:
         """Send it the speech, when there is no more. Raises UpstreamError."""
         await recording.end()
         form = self._form(await asyncio.to_thread(wav, recording.speech), request)
-        status, headers, body = await self._ask(
-            "POST",
-            f"/audio/{self._path}",
-            data=form,
-            headers={HOPS_HEADER: str(request.hops)},
-        )
+        status, headers, body = await self._ask("POST", f"/audio/{self._path}", data=form)
         _raise_for(status, headers)
         answer = _json(body)
         return Reply(answer.get("text"), answer.get("language"))
@@ -96,9 +89,7 @@ class OpenAIUpstream:
             form.add_field("prompt", ", ".join(request.names)[:MAX_PROMPT_LETTERS])
         return form
 
-    async def _ask(
-        self, method: str, path: str, headers: dict[str, str] | None = None, **how: Any
-    ) -> tuple[int, Any, bytes]:
+    async def _ask(self, method: str, path: str, **how: Any) -> tuple[int, Any, bytes]:
         """Return status, headers and body. Raises UpstreamError."""
         import aiohttp
 
@@ -106,7 +97,7 @@ class OpenAIUpstream:
             async with self._opened().request(
                 method,
                 self._url + path,
-                headers={**self._headers, **(headers or {})},
+                headers=self._headers,
                 allow_redirects=False,  # a key is for the one who was named
                 **how,
             ) as response:
