@@ -94,6 +94,9 @@ GENERATE_SECONDS = 60.0
 
 NOISE_SECONDS = 1.0
 
+_NOT_YET = (queue.Empty, TimeoutError, concurrent.futures.TimeoutError)
+"""What waiting with a timeout ends in: which of them, TensorRT-LLM does not say."""
+
 NO_USAGE_STATS = ("TRTLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
 """It reports its use to NVIDIA unless one of these is set (tensorrt_llm/usage/usage_lib.py)."""
 
@@ -216,7 +219,6 @@ def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -
             choosable,
             decoding,
             f"{name} on {gpu} in {dtype} (TensorRT-LLM {api.version})",
-            inference.close,
         )
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, beam_size)
@@ -281,6 +283,13 @@ class LLMInference:
         self._submitting = threading.Lock()  # that LLM may be called from many threads is not said
         self.sees_prompt = False
         """Whether it gives the logits of the prompt's tokens; `try_out` finds out."""
+        self.takes_tokens = hasattr(llm, "preprocess")
+        """Whether a prompt may be other than the start of a transcript."""
+
+    @property
+    def scores(self) -> bool:
+        """Whether `score` is possible."""
+        return self.sees_prompt and self.takes_tokens
 
     def encode(self, mel: Array) -> Samples:
         """Return the samples of a window that `frames` made."""
@@ -290,7 +299,8 @@ class LLMInference:
         """Return (code, probability), likeliest first: of the first token after the start."""
         tokens = self._tokenizer.language_tokens
         params = self._params(max_tokens=1, logprobs=len(tokens))
-        result = self._result(self._submit(audio_features, [self._tokenizer.sot], params), go_on)
+        future = self._submit(audio_features, [self._tokenizer.sot], params)
+        result = self._results([future], go_on)[0]
         logprobs: dict[int, float] = {}
         for output in result.outputs:  # beams are different tokens here
             logprobs |= _alternatives(output)
@@ -303,6 +313,8 @@ class LLMInference:
     ) -> Hypothesis:
         """Return the best hypothesis. Which tokens are never written, the model's files say."""
         sampled = options.temperature > 0
+        if not self.takes_tokens:
+            prompt = prompt[prompt.index(self._tokenizer.sot) :]
         futures = [
             self._submit(
                 audio_features,
@@ -317,7 +329,7 @@ class LLMInference:
             )
             for seed in range(options.best_of if sampled else 1)
         ]
-        results = [self._result(future, options.checkpoint) for future in futures]
+        results = self._results(futures, options.checkpoint)
         found = [self._hypothesis(output) for result in results for output in result.outputs]
         found.sort(key=lambda hypothesis: hypothesis.avg_logprob, reverse=True)
         best, *others = found
@@ -334,7 +346,7 @@ class LLMInference:
 
         They are among text tokens. Raises RuntimeError where the logits of a prompt are not given.
         """
-        if not self.sees_prompt:
+        if not self.scores:
             raise RuntimeError("this TensorRT-LLM gives no logits of a prompt")
         params = (self._params(max_tokens=1, return_context_logits=True) for _ in texts)
         futures = [
@@ -342,8 +354,8 @@ class LLMInference:
             for text, given in zip(texts, params, strict=True)
         ]
         scores = []
-        for future, text in zip(futures, texts, strict=True):
-            logits = self._context_logits(self._result(future, go_on))
+        for result, text in zip(self._results(futures, go_on), texts, strict=True):
+            logits = self._context_logits(result)
             after = logits[len(prompt) - 1 : len(prompt) - 1 + len(text), : self._tokenizer.eot]
             scores.append(log_softmax(after)[np.arange(len(text)), list(text)])
         return scores
@@ -357,15 +369,17 @@ class LLMInference:
         prompt = [*self._tokenizer.sot_sequence(language), self._tokenizer.no_timestamps]
         try:
             params = self._params(max_tokens=1, return_context_logits=True)
-            result = self._result(self._submit(samples, prompt, params), go_on)
+            result = self._results([self._submit(samples, prompt, params)], go_on)[0]
             self.sees_prompt = len(self._context_logits(result)) == len(prompt)
         except EngineError as error:
             _LOGGER.debug("no logits of the prompt: %s", error)
         if not self.sees_prompt:
-            _LOGGER.info(
+            _LOGGER.warning(
                 "this TensorRT-LLM gives no logits of the prompt: whether nobody spoke is not "
                 "known, and names are not compared"
             )
+        if not self.takes_tokens:
+            _LOGGER.warning("this TensorRT-LLM takes no prompts, so they are left out")
         found = self.generate(samples, prompt, GenerateOptions(self._beam_size, 0.0, 1, 8, ()))
         if not math.isfinite(found.avg_logprob):
             raise EngineError("TensorRT-LLM computes nonsense with this model")
@@ -409,21 +423,24 @@ class LLMInference:
             prepared.prompt_token_ids = list(prompt)
             return self._llm.generate_async(prepared, sampling_params=params)
 
-    def _result(self, future: Any, checkpoint: Callable[[], None]) -> Any:
-        """Wait for a result; give it up when nobody wants it any more, or it takes too long."""
-        deadline = time.monotonic() + GENERATE_SECONDS
+    def _results(self, futures: Sequence[Any], checkpoint: Callable[[], None]) -> list[Any]:
+        """Wait for all; give all up when nobody wants them any more, or one fails."""
         try:
-            while time.monotonic() < deadline:
-                with (
-                    contextlib.suppress(queue.Empty, TimeoutError, concurrent.futures.TimeoutError),
-                    self._failing(),
-                ):
-                    return future.result(timeout=POLL_SECONDS)
-                checkpoint()
+            return [self._result(future, checkpoint) for future in futures]
         except BaseException:
-            _abort(future)
+            for future in futures:
+                with contextlib.suppress(Exception):
+                    future.abort()
             raise
-        _abort(future)
+
+    def _result(self, future: Any, checkpoint: Callable[[], None]) -> Any:
+        deadline = time.monotonic() + GENERATE_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(*_NOT_YET), self._failing():
+                return future.result(timeout=POLL_SECONDS)
+            checkpoint()
+            if self._llm is None:
+                raise EngineError("TensorRT-LLM was closed")
         raise EngineError(f"TensorRT-LLM gave no answer in {GENERATE_SECONDS:.0f} s")
 
     @contextlib.contextmanager
@@ -431,7 +448,7 @@ class LLMInference:
         """Tell what it raises in one sentence; that a wait has ended is no failure."""
         try:
             yield
-        except (queue.Empty, TimeoutError, concurrent.futures.TimeoutError):
+        except _NOT_YET:
             raise
         except Exception as error:
             raise EngineError(f"TensorRT-LLM failed: {_first_line(error)}") from error
@@ -501,6 +518,10 @@ class LLMTranscriber(WhisperTranscriber):
     at_once = AT_ONCE
     _inference: LLMInference
 
+    def close(self) -> None:
+        """Free the GPU; who still waits for an answer is told that there will be none."""
+        self._inference.close()
+
     def _decoder_for(self, samples: Samples, decoding: DecodingOptions) -> Decoder:
         return SampleDecoder(
             samples, (self._inference, self._tokenizer, self._detectable, decoding)
@@ -509,12 +530,12 @@ class LLMTranscriber(WhisperTranscriber):
     def _as_without_timestamps(
         self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
     ) -> Hypothesis:
-        if not self._inference.sees_prompt:
+        if not self._inference.scores:
             return hypothesis
         return super()._as_without_timestamps(audio_features, prompt, language, hypothesis)
 
     def _correct(self, options: TranscribeOptions) -> Correct | None:
-        return super()._correct(options) if self._inference.sees_prompt else None
+        return super()._correct(options) if self._inference.scores else None
 
     def _noise(self) -> Samples:
         return noise()
@@ -542,8 +563,10 @@ class WithStandIn:
         """Return what was said; where TensorRT-LLM fails, what faster-whisper hears."""
         gpu = self._gpu
         if gpu is not None:
-            with contextlib.suppress(EngineError):
+            try:
                 return gpu.transcribe(samples, options)
+            except EngineError as error:
+                _LOGGER.warning("%s; it is asked again", error)
             try:
                 return gpu.transcribe(samples, options)
             except EngineError as error:
@@ -616,11 +639,6 @@ def _total_logprob(output: Any) -> float:
     if output.cumulative_logprob is None:
         raise EngineError("TensorRT-LLM gave no log-probabilities")
     return float(output.cumulative_logprob)
-
-
-def _abort(future: Any) -> None:
-    with contextlib.suppress(Exception):
-        future.abort()
 
 
 def _first_line(error: BaseException) -> str:
