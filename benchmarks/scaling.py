@@ -31,6 +31,7 @@ import numpy as np
 from benchmarks import ray_cluster
 from benchmarks.client import command_events, connected, say
 from benchmarks.report import machine, machine_line, milliseconds, percentile, table, write_json
+from wyoming_whisper.cluster.commands import MAX_ONGOING
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import (
@@ -49,11 +50,14 @@ MAX_WAIT_SECONDS = 0.3
 COMMANDS_PER_HOUR = (10, 60)
 """Of one speaker: a lively household's room, a room where people do nothing else."""
 
-CLOSED_LOOP_SECONDS = 15.0
+CLOSED_LOOP_SECONDS = 10.0
 ARRIVALS = 400
 UTILISATIONS = (0.5, 0.8)
 SLEEP_PER_SECOND = 0.05
-"""Of audio: what a replica takes that does its work elsewhere, as on a GPU."""
+"""Of audio: what a stand-in takes for a model that does its work elsewhere, as on a GPU."""
+
+SLOW_PER_SECOND = 0.3
+"""What it takes where nodes are lost: so long that each fault meets requests under way."""
 
 ANSWER_SECONDS = 60.0
 
@@ -188,23 +192,26 @@ class SleepingTranscriber:
     """Takes its time without using this machine's: as a replica with a GPU of its own would."""
 
     languages: tuple[str, ...] = ("en",)
-    description = f"a stand-in that sleeps {SLEEP_PER_SECOND:g} s per second of audio"
+
+    def __init__(self, per_second: float) -> None:
+        self.description = f"a stand-in that sleeps {per_second:g} s per second of audio"
+        self._per_second = per_second
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        """Return nothing, after a while."""
+        """Return how many samples there are, after a while."""
         seconds = len(samples) / SAMPLE_RATE
         start = time.perf_counter()
-        time.sleep(seconds * SLEEP_PER_SECOND)
+        time.sleep(seconds * self._per_second)
         stages = {"sleep": time.perf_counter() - start}
-        return Transcription("slept", options.language, seconds=seconds, stages=stages)
+        return Transcription(f"{len(samples)}", options.language, seconds=seconds, stages=stages)
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def open_sleeping(_settings: Settings, _status: Status) -> Transcriber:
+def open_sleeping(per_second: float, _settings: Settings, _status: Status) -> Transcriber:
     """Stand for backends.open_transcriber in replicas."""
-    return SleepingTranscriber()
+    return SleepingTranscriber(per_second)
 
 
 @dataclass(frozen=True)
@@ -215,13 +222,16 @@ class Asked:
     service: float
 
 
-def drive(replicas: int, max_ongoing: int, *, sleeping: bool, arrivals: int) -> dict[str, Any]:
+def drive(args: argparse.Namespace) -> dict[str, Any]:
     """Deploy, and measure from one front end in this process; run on a node of the cluster."""
+    replicas: int = args.replicas
     from wyoming_whisper.backends.ray import open_ray
     from wyoming_whisper.settings import load_settings
 
     settings = load_settings(["--backend", "ray", "--model", "home-en"], {"HOME": str(Path.home())})
-    _deploy(settings, replicas, max_ongoing, sleeping=sleeping)
+    _deploy(settings, args)
+    if not args.arrivals:
+        return {}
     transcriber = open_ray(settings)
     clips = _clips(20)
 
@@ -247,7 +257,7 @@ def drive(replicas: int, max_ongoing: int, *, sleeping: bool, arrivals: int) -> 
                 "per_second": rho * replicas / service,
                 "waits": [
                     one.seconds - one.service - overhead
-                    for one in _open_loop(ask, rho * replicas / service, arrivals)
+                    for one in _open_loop(ask, rho * replicas / service, args.arrivals)
                 ],
             }
             for rho in UTILISATIONS
@@ -257,7 +267,7 @@ def drive(replicas: int, max_ongoing: int, *, sleeping: bool, arrivals: int) -> 
     return found
 
 
-def _deploy(settings: Settings, replicas: int, max_ongoing: int, *, sleeping: bool) -> None:
+def _deploy(settings: Settings, args: argparse.Namespace) -> None:
     from wyoming_whisper.backends.ray import APP, joined
     from wyoming_whisper.cluster.commands import deployment_options
     from wyoming_whisper.cluster.replica import Replica
@@ -266,12 +276,11 @@ def _deploy(settings: Settings, replicas: int, max_ongoing: int, *, sleeping: bo
         from ray import serve
 
         wanted = dataclasses.replace(settings, backend="auto", data_dir=(), cpu_threads=1)
-        options = deployment_options((replicas, replicas), 1, 0)
-        options["max_ongoing_requests"] = max_ongoing
+        options = deployment_options((args.replicas, args.replicas), 1, 0)
+        options["max_ongoing_requests"] = args.max_ongoing
         serve.start(proxy_location="Disabled")
-        application = serve.deployment(**options)(Replica).bind(
-            wanted, open_sleeping if sleeping else None
-        )
+        opener = partial(open_sleeping, args.sleep) if args.sleep else None
+        application = serve.deployment(**options)(Replica).bind(wanted, opener)
         serve.run(application, name=APP, route_prefix=None)
         ray.shutdown()
 
@@ -325,17 +334,25 @@ def replicas(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
             for number in args.replicas:
                 for ongoing in args.max_ongoing if sleeping else args.max_ongoing[-1:]:
                     print(f"{number} replicas, {ongoing} at most ...", file=sys.stderr)
-                    out = nodes[0].run(
-                        *(sys.executable, "-m", "benchmarks.scaling", "drive"),
-                        *("--replicas", str(number), "--max-ongoing", str(ongoing)),
-                        *("--arrivals", str(args.arrivals)),
-                        *(["--sleeping"] if sleeping else []),
-                        seconds=600,
-                    )
-                    measured = json.loads(out.splitlines()[-1])
+                    sleep = SLEEP_PER_SECOND if sleeping else 0
+                    measured = _on(nodes[0], number, ongoing, sleep, args.arrivals)
                     run = {"replicas": number, "max_ongoing": ongoing, "sleeping": sleeping}
                     found.append({**run, **measured})
     return found
+
+
+def _on(
+    node: ray_cluster.Node, replicas: int, ongoing: int, sleep: float, arrivals: int
+) -> dict[str, Any]:
+    """Have `drive` run on a node; return what it has measured."""
+    out = node.run(
+        *(sys.executable, "-m", "benchmarks.scaling", "drive"),
+        *("--replicas", str(replicas), "--max-ongoing", str(ongoing)),
+        *("--arrivals", str(arrivals), "--sleep", str(sleep)),
+        seconds=900,
+    )
+    measured: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return measured
 
 
 def show_replicas(found: Sequence[dict[str, Any]]) -> str:
@@ -460,7 +477,7 @@ def failover(folder: Path, n_speakers: int, seconds: float) -> list[tuple[str, S
     found = []
     with ray_cluster.cluster(folder, [1, 1, 1]) as nodes:
         head, second, third = nodes
-        print(ray_cluster.deploy(head, "--replicas", "3"), end="", file=sys.stderr)
+        _on(head, 3, MAX_ONGOING, SLOW_PER_SECOND, arrivals=0)
         server = ray_cluster.front_end(head)
         try:
             where = ray_cluster.uri(head)
@@ -525,7 +542,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--replicas", type=int, required=True)
     one.add_argument("--max-ongoing", type=int, required=True)
     one.add_argument("--arrivals", type=int, default=ARRIVALS)
-    one.add_argument("--sleeping", action="store_true")
+    one.add_argument("--sleep", type=float, default=0.0, help="seconds per second of audio")
     return parser
 
 
@@ -533,10 +550,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what is asked for; return the exit status: 1 where a command was lost."""
     args = _parser().parse_args(argv)
     if args.action == "drive":
-        found = drive(
-            args.replicas, args.max_ongoing, sleeping=args.sleeping, arrivals=args.arrivals
-        )
-        print(json.dumps(found))
+        print(json.dumps(drive(args)))
         return 0
     print(machine_line(machine()))
     if args.action == "batching":
