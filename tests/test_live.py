@@ -793,3 +793,28 @@ async def test_who_leaves_with_the_transcript_is_no_failure(
         await viewer.stop()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert not [record for record in caplog.records if "Turn" in record.getMessage()]
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_a_command_that_the_server_ends_is_live_too(tmp_path: Path) -> None:
+    async with viewing(tmp_path, Telling(), endpointing="0.5") as viewer:
+        await viewer.say_until(2)
+        await viewer.say(quiet(0.8))
+        if viewer.types[-1] != "transcript-stop":  # it may have come before the answer to the ping
+            await viewer.read_until("transcript-stop")
+        before = viewer.types
+        await viewer.say(loud(1.0))
+        await viewer.send(AudioStop().event())
+        await viewer.say(quiet(0.1))
+    assert viewer.types == before
+    assert viewer.chunks == viewer.transcripts[0]
+
+
+@pytest.mark.usefixtures("_hear_loudness")
+async def test_a_language_that_is_not_known_yet_is_not_told(tmp_path: Path) -> None:
+    async with viewing(tmp_path, Telling()) as viewer:
+        await viewer.say_until(2)
+        await viewer.stop()
+    assert viewer.types[0] == "transcript-start"
+    assert not viewer.events[0].data
+    assert viewer.events[-2].data["language"] == "en"

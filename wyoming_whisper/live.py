@@ -13,7 +13,6 @@ nothing: it is made of the whole utterance, as without live text.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections import deque
@@ -25,8 +24,6 @@ from .speech import Speech
 from .text import MARKS, QUOTES, TextStyle, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions
 from .vad import FRAME_SAMPLES
-
-_LOGGER = logging.getLogger(__name__)
 
 # How many transcriptions have to agree. With 3 nearly nothing that is sent is wrong, but a third
 # fewer words come before the end of speech, half a second later (docs/benchmarks.md, Live text).
