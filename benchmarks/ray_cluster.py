@@ -123,6 +123,7 @@ class Node:
 
     def remove(self) -> None:
         self.kill()
+        _ip("link", "del", self._link)  # otherwise it goes with the namespace, which takes a moment
         _ip("netns", "del", self.name)
 
     def _environ(self) -> dict[str, str]:
@@ -208,7 +209,9 @@ def _clear() -> None:
             for pid in _ip("netns", "pids", name).split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-            _ip("netns", "del", name)  # and with it the link into it
+            _ip("netns", "del", name)
+    for link in Path("/sys/class/net").glob("wyw-v*"):
+        _ip("link", "del", link.name)
     if Path(f"/sys/class/net/{BRIDGE}").exists():
         _ip("link", "del", BRIDGE)
 
