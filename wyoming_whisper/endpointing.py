@@ -106,7 +106,8 @@ class Endpointer:
         self._options = options
         self._factor = SENSITIVITIES[sensitivity]
         self._began: float | None = None  # where speech began
-        self._silence = 0.0  # as it was when it was last looked at
+        self._voiced = 0.0  # seconds, when it was last looked at
+        self._pause = 0.0  # the longest silence since then
         self._longest_pause = 0.0  # after which speech went on
         self._draft: Transcription | None = None
         self._previous = ""  # the draft of before the last pause
@@ -121,21 +122,22 @@ class Endpointer:
             return "no speech" if late else None
         if self._began is None:
             self._began = hearing.seconds - hearing.voiced_seconds
-        if hearing.silence_seconds < self._silence:
+        if hearing.voiced_seconds > self._voiced:  # not for mere noise
             self._go_on()
-        self._silence, self._draft = hearing.silence_seconds, draft
-        if self._silence >= self.wait_seconds(hearing.voiced_seconds):
+        self._voiced, self._draft = hearing.voiced_seconds, draft
+        self._pause = max(self._pause, hearing.silence_seconds)
+        if hearing.silence_seconds >= self._wait_seconds():
             return "pause"
         if hearing.seconds - self._began >= self._options.max_command_seconds:
             return "too long"
         return None
 
-    def wait_seconds(self, voiced_seconds: float) -> float:
+    def _wait_seconds(self) -> float:
         """Return how much silence ends the command, by what is known now."""
         seconds = self._options.seconds
         if seconds is None:
             seconds = max(self._auto_seconds(), self._hesitation_seconds())
-        if voiced_seconds < MIN_SPEECH_SECONDS:
+        if self._voiced < MIN_SPEECH_SECONDS:
             seconds = max(seconds, DANGLING_SECONDS)
         return max(seconds * self._factor, min(seconds, MIN_WAIT_SECONDS))
 
@@ -149,8 +151,9 @@ class Endpointer:
 
     def _go_on(self) -> None:
         """Speech has resumed."""
-        if self._silence >= MIN_PAUSE_SECONDS:
-            self._longest_pause = max(self._longest_pause, self._silence)
+        if self._pause >= MIN_PAUSE_SECONDS:
+            self._longest_pause = max(self._longest_pause, self._pause)
+        self._pause = 0.0
         if self._draft is not None:
             self._previous = self._draft.text
 
