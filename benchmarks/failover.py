@@ -396,10 +396,11 @@ class Rehearsal:
 
     async def run(self, fault: Fault, commands: int) -> Found:
         """Have all speakers say so many commands, in the middle of which the fault begins."""
-        found, before = Found(fault.name), self._house.n_by()
+        found = Found(fault.name)
         if fault.wyoming == "refused" and fault.http:  # the second is asked first
             await self._house.wyoming.set("refused")
             await self._until(lambda circuits: circuits == ["open", "closed"])
+        before = self._house.n_by()
         speaking = [
             asyncio.create_task(self._speak(found, number, commands)) for number in range(SPEAKERS)
         ]
