@@ -3,6 +3,10 @@
 `python -m benchmarks.faults [NAME...]` needs root for some (file systems that are full or
 read-only, a network that loses packets) and libfaketime for one; what is not possible here is said
 to be not run. A stand-in for the hub serves `home-en`'s files under the name of `tiny`.
+
+Packets are lost in a network namespace: by the kernel's `netem` with a delay where it has that,
+else by iptables alone. Delays, jitter, stalls and cuts come from `benchmarks.network`, a proxy in
+user space, where a loss is what TCP makes of it: a delay.
 """
 
 from __future__ import annotations
@@ -22,14 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread, Timer
 from typing import Any
+from urllib.parse import urlsplit
 
 from benchmarks import report
 from benchmarks.client import say
 from benchmarks.clips import Clip, ClipError, with_silence
 from benchmarks.hostile import speak
+from benchmarks.network import Weather, bad_network
 from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
 from benchmarks.servers import ROOT, BenchmarkError
-from benchmarks.watched import Standin, Watched, free_port
+from benchmarks.watched import END_SECONDS, Counts, Standin, Watched, free_port
 from tests.models.hub_standin import Fault, HubStandin, serve
 from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
@@ -40,7 +46,12 @@ SPOKEN = "01-clean.flac"
 REPO = "Systran/faster-whisper-tiny"
 KILLS = 10
 LOSS = 0.05
+RESETS = 30
+SPOKEN_TIMES = 12  # through a bad network
 STALL_SECONDS = 3.0
+BAD_WIFI = Weather(
+    delay_seconds=0.1, jitter_seconds=0.05, loss=LOSS, resend_seconds=0.2, bytes_per_second=64_000
+)
 WAIT_SECONDS = 90.0
 FAKETIME = "*/faketime/libfaketime.so.1"
 
@@ -176,6 +187,36 @@ def hangs_once(*_: Any, **__: Any) -> HangsOnce:
     return HangsOnce()
 
 
+def crashing_model(folder: Path) -> str:
+    """A segmentation fault in the model's library, and a start as a restart policy does it"""
+    flags = ("--model", "tiny", "--language", "en")
+    for opens, crashes in (("crashes", True), ("standin", False)):
+        module = "benchmarks.faults" if crashes else "benchmarks.watched"
+        with Watched(folder, *flags, opens=f"{module}:{opens}") as server:
+            server.answering()
+            server.ready()
+            if crashes:
+                heard = asyncio.run(say(server.uri, with_silence(clip().samples)))
+                expect(heard.error, "a command that crashed the server was answered")
+                expect(server.ended() == -signal.SIGSEGV, "it outlived a segmentation fault")
+            else:
+                text_of(server, clip().samples)
+    return "the connection ends, and so does the process, at once; started again, it answers"
+
+
+class Crashes(Standin):
+    """Ends as a library does that reads where nothing is."""
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return super().transcribe(samples, options)
+
+
+def crashes(*_: Any, **__: Any) -> Crashes:
+    """Stand in for `backends.open_transcriber`."""
+    return Crashes()
+
+
 def killed_at_first_start(folder: Path) -> str:
     """Kill -9 at random moments of the first start, with its download"""
     choose = random.Random(1)
@@ -257,16 +298,67 @@ def clock_jumps(folder: Path) -> str:
     return "every command is answered with its text"
 
 
+def late_network(folder: Path) -> str:
+    """A network that is 100 to 150 ms late, sends 5 % again, and carries 64 kB a second"""
+    uri = f"tcp://127.0.0.1:{free_port()}"
+    with home_en(folder, uri=uri) as server:
+        expected = text_of(server, clip().samples)
+        texts = asyncio.run(_through(uri, BAD_WIFI, SPOKEN_TIMES))
+        expect(texts == [expected] * SPOKEN_TIMES, f"{texts}, not {expected!r}")
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return f"{SPOKEN_TIMES} of {SPOKEN_TIMES} commands answered with their text"
+
+
+def stalled_network(folder: Path) -> str:
+    """A network that stands still for three seconds in the middle of a command"""
+    uri = f"tcp://127.0.0.1:{free_port()}"
+    weather = Weather(stall_after_bytes=30_000, stall_seconds=STALL_SECONDS)
+    with home_en(folder, uri=uri) as server:
+        expected = text_of(server, clip().samples)
+        texts = asyncio.run(_through(uri, weather, 1))
+        expect(texts == [expected], f"{texts}, not {expected!r}")
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return "the command is answered with its text"
+
+
+def cut_network(folder: Path) -> str:
+    """Connections that are reset at random moments of a command"""
+    uri, choose = f"tcp://127.0.0.1:{free_port()}", random.Random(0)
+    with home_en(folder, uri=uri) as server:
+        expected = text_of(server, clip().samples)
+        before = server.counts()
+        for _ in range(RESETS):
+            with contextlib.suppress(OSError):
+                weather = Weather(cut_after_bytes=choose.randint(0, 2 * len(clip().samples)))
+                asyncio.run(_through(uri, weather, 1))
+        expect(text_of(server, clip().samples) == expected, "another text after the resets")
+        until(lambda: _leaked(server, before) == 0, "connections were left behind", END_SECONDS)
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return f"after {RESETS} resets it answers with the same text, nothing is left of them"
+
+
+def _leaked(server: Watched, before: Counts) -> int:
+    now = server.counts()
+    return max(0, now.descriptors - before.descriptors) + max(0, now.tasks - before.tasks)
+
+
+async def _through(uri: str, weather: Weather, commands: int) -> list[str]:
+    """Say a command through bad weather, again and again; return the texts. Raises OSError."""
+    async with bad_network(urlsplit(uri).port or 0, weather) as port:
+        return [(await speak(f"tcp://127.0.0.1:{port}", clip())).text for _ in range(commands)]
+
+
 def lossy_network(folder: Path) -> str:
     """A network that loses 5 % of all packets, both ways"""
-    folder.mkdir(parents=True, exist_ok=True)
-    inside = [sys.executable, "-m", "benchmarks.faults", "--lossy", str(folder)]
-    rule = f"iptables -A INPUT -m statistic --mode random --probability {LOSS} -j DROP"
-    command = f'ip link set lo up && {rule} && exec "$@"'
     if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
         raise NotRunError("network namespaces are for root")
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = [sys.executable, "-m", "benchmarks.faults", "--lossy", str(folder)]
+    netem = f"tc qdisc add dev lo root netem loss {LOSS:%} delay 50ms 2>/dev/null"
+    iptables = f"iptables -A INPUT -m statistic --mode random --probability {LOSS} -j DROP"
+    how = f"({netem} && echo netem, 50 ms late) || ({iptables} && echo iptables)"
     done = subprocess.run(
-        ["unshare", "--net", "sh", "-c", command, "sh", *inside],
+        ["unshare", "--net", "sh", "-c", f'ip link set lo up && {how} && exec "$@"', "sh", *inside],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -274,10 +366,11 @@ def lossy_network(folder: Path) -> str:
         check=False,
     )
     expect(done.returncode == 0, done.stderr[-300:])
-    return done.stdout.strip()
+    how_lost, _, told = done.stdout.strip().partition("\n")
+    return f"{told} (lost by {how_lost})"
 
 
-def speak_through_losses(folder: Path, commands: int = 12) -> str:
+def speak_through_losses(folder: Path, commands: int = SPOKEN_TIMES) -> str:
     """Run inside the namespace: server and speakers share its lossy loopback interface."""
     uri = f"tcp://127.0.0.1:{free_port()}"
     with home_en(folder / "server", uri=uri) as server:
@@ -293,12 +386,16 @@ FAULTS: Mapping[str, Callable[[Path], str]] = {
     "stopped": stopped_process,
     "killed": killed_while_serving,
     "hanging": hanging_model,
+    "crashing": crashing_model,
     "first-start": killed_at_first_start,
     "hub": hub_faults,
     "full-disk": full_disk,
     "read-only": read_only_disk,
     "clock": clock_jumps,
     "network": lossy_network,
+    "late-network": late_network,
+    "stalled-network": stalled_network,
+    "cut-network": cut_network,
 }
 
 
