@@ -411,6 +411,7 @@ SILENCE = "silence"
 ENDING = "end of speech"
 LOGGING = "logging"
 
+DECODERS = ("auto", "ctranslate2", "onnxruntime")
 COMPUTE_TYPES = (
     "default",
     "auto",
@@ -685,6 +686,14 @@ class Settings:
         "texts followed at once while decoding: more is slower; 0 chooses for this machine",
         _whole,
         metavar="N",
+    )
+    decoder: str = _option(
+        "auto",
+        SPEED,
+        "what runs the decoder on a CPU; auto measures once which is faster with this model, and "
+        "takes onnxruntime, which needs more memory, only where that pays",
+        choices=DECODERS,
+        metavar="NAME",
     )
     cpu_threads: int = _option(
         0,
