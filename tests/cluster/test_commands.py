@@ -101,7 +101,7 @@ def test_replicas_that_come_are_waited_for_and_those_that_never_will_are_not(
         [
             State("", "", {}),
             State("DEPLOYING", "", {"STARTING": 2}),
-            State("DEPLOYING", "", {"STARTING": 1, "RUNNING": 1}),
+            State("DEPLOYING", "more\nno machine is free", {"STARTING": 1, "RUNNING": 1}),
             State("RUNNING", "", {"RUNNING": 2}),
         ]
     )
@@ -109,7 +109,7 @@ def test_replicas_that_come_are_waited_for_and_those_that_never_will_are_not(
     assert [record.getMessage() for record in caplog.records] == [
         "replicas: waiting for Ray Serve",
         "replicas: 2 starting",
-        "replicas: 1 running, 1 starting",
+        "replicas: 1 running, 1 starting (no machine is free)",
     ]
     with pytest.raises(ModelError, match="no replica could be started: the model in"):
         commands._wait_until_running(lambda: State("DEPLOY_FAILED", RAY_SAYS, {}))

@@ -253,10 +253,17 @@ def _wait_until_running(state: Callable[[], State]) -> None:
     while (now := state()).status != "RUNNING":
         if now.status == "DEPLOY_FAILED":
             raise ModelError(f"no replica could be started: {reason(now.message)}")
-        counts = ", ".join(f"{n} {name.lower()}" for name, n in sorted(now.replicas.items()))
-        if (line := counts or "waiting for Ray Serve") != said:
-            _LOGGER.info("replicas: %s", said := line)
+        counts = _counts(now.replicas) or "waiting for Ray Serve"
+        # Such as: no machine has as many free cores.
+        line = f"{counts} ({reason(now.message)})" if now.message else counts
+        if line != said:
+            said = line
+            _LOGGER.info("replicas: %s", line)
         time.sleep(POLL_SECONDS)
+
+
+def _counts(replicas: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name.lower()}" for name, n in sorted(replicas.items()))
 
 
 def reason(message: str) -> str:
@@ -294,8 +301,9 @@ def _status(arguments: Arguments, settings: Settings) -> int:
     if arguments.json:
         print(json.dumps(told, ensure_ascii=False))
     else:
-        counts = ", ".join(f"{n} {name.lower()}" for name, n in sorted(now.replicas.items()))
-        print(": ".join(filter(None, (told["status"].lower(), counts, told["runs"]))))
+        print(
+            ": ".join(filter(None, (told["status"].lower(), _counts(now.replicas), told["runs"])))
+        )
     return 0 if now.replicas.get("RUNNING") else 1
 
 
