@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import openai
@@ -32,11 +33,16 @@ from tests.support import (
     run_server,
     words,
 )
-from tests.test_server import refused
 from tests.test_web import free_port, ready, scrape, speak, until_open, web_server
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.errors import BusyError, DeadlineError, ModelUnavailableError, TranscribeError
+from wyoming_whisper.errors import (
+    BusyError,
+    DeadlineError,
+    ModelUnavailableError,
+    SettingsError,
+    TranscribeError,
+)
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS
 from wyoming_whisper.transcriber import (
@@ -48,7 +54,7 @@ from wyoming_whisper.transcriber import (
     Transcription,
 )
 from wyoming_whisper.vad import SileroVad
-from wyoming_whisper.web import form, transcriptions
+from wyoming_whisper.web import form, transcriptions, web_page
 from wyoming_whisper.web.app import HEADERS
 from wyoming_whisper.web.form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES
 from wyoming_whisper.web.transcriptions import ALIAS, FORMATS, MAX_REQUESTS
@@ -471,6 +477,7 @@ async def real_client(
         (asked(prompt=["a", "b"]), "2 times", "prompt"),
         (asked(prompt="x" * (MAX_FIELD_BYTES + 1)), f"{MAX_FIELD_BYTES} bytes", "prompt"),
         (asked(**{"keywords[]": ["x"] * (MAX_FIELDS + 1)}), f"{MAX_FIELDS} fields", None),
+        (asked(**{"keywords[]": ["x" * 101]}), "100 letters", "keywords"),
         ({"model": "tiny"}, "multipart/form-data", None),
         (b"{}", "multipart/form-data", None),
     ],
@@ -507,6 +514,30 @@ async def test_a_form_that_is_none_is_a_sentence(tmp_path: Path, body: bytes) ->
         status, told = await post(session, body, headers=headers)
         assert (await session.get("/health")).status == 200
     assert (status, told["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def test_a_body_that_breaks_off_or_is_packed_wrongly_is_no_error_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    head = f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: localhost\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n"
+    length = b"Content-Length: 100\r\n"
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        for rest in (
+            length + b"\r\n--x\r\nCont",
+            length + b"Content-Encoding: gzip\r\n\r\n" + bytes(100),
+            length + b"Expect: a miracle\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\nno number\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\n--x\r\nno number\r\n",
+        ):
+            _, writer = await asyncio.open_connection("127.0.0.1", session._base_url.port)
+            writer.write(head.encode() + rest)
+            await writer.drain()
+            await asyncio.sleep(0.02)  # until the server is at it
+            writer.close()
+        assert (await post(session, asked()))[0] == 200
+    assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
 
 
 async def test_other_paths_and_methods_are_told_in_the_same_shape(tmp_path: Path) -> None:
@@ -747,10 +778,19 @@ async def test_it_is_there_only_where_it_was_switched_on(tmp_path: Path) -> None
                 assert response.content_type == "text/plain"
 
 
-def test_switched_on_without_a_port_is_one_sentence(tmp_path: Path) -> None:
-    uri = f"unix://{tmp_path}/socket"
-    sentence = refused(tmp_path, "--model", "home-en", "--uri", uri, "--openai-api")
-    assert "--http-port" in sentence
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"http_port": 0}, "name one, such as 8099"),
+        ({"http_port": 8099, "backend": "none"}, "--backend none leaves out"),
+    ],
+)
+async def test_switched_on_where_it_cant_be_answered_is_one_sentence(
+    settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        async with web_page(Mock(), Settings(openai_api=True, **settings)):
+            pass
 
 
 @pytest.mark.parametrize(
@@ -798,7 +838,7 @@ async def test_pages_of_other_sites_can_neither_post_nor_point_their_name_here(
     fake = FakeTranscriber()
     evil, foreign = {"Host": "evil.test"}, {"Origin": "http://evil.test"}
     async with serving(tmp_path, fake) as (_, session):
-        for headers in (evil, foreign, {"Origin": "null"}):
+        for headers in (evil, foreign, {"Origin": "null"}, {"Origin": "http://[::"}):
             status, told = await post(session, asked(), headers=headers)
             assert (status, told["error"]["type"]) == (403, "invalid_request_error"), headers
         own = {"Origin": f"http://127.0.0.1:{session._base_url.port}"}

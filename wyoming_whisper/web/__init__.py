@@ -36,11 +36,15 @@ CLOSE_SECONDS = 1.0
 async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
     """Serve the page at settings.http_port while the block runs; do nothing if that is 0.
 
-    Raises SettingsError when the port can't be had, or is needed and not named.
+    Raises SettingsError when the port can't be had, or what is to be answered there.
     """
+    if settings.openai_api and not settings.http_port:
+        raise SettingsError("--openai-api is answered at --http-port: name one, such as 8099")
+    if settings.openai_api and settings.backend == "none":
+        raise SettingsError(
+            "--openai-api is answered by this server's own model, which --backend none leaves out"
+        )
     if not settings.http_port:
-        if settings.openai_api:
-            raise SettingsError("--openai-api is answered at --http-port: name one, such as 8099")
         yield
         return
     page = _Page(host, settings)

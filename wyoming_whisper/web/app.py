@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import ETag, web
+from aiohttp.http_exceptions import HttpProcessingError
 from wyoming.audio import AudioChunk
 
 from .. import __version__
@@ -66,6 +68,9 @@ HEADERS = {
     "Server": "wyoming-whisper",
 }
 
+_HTTP_LOGGER = logging.getLogger(f"{__name__}.http")
+_HTTP_LOGGER.addFilter(lambda record: _is_our_fault(record))
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -84,6 +89,8 @@ async def start(host: Host, settings: Settings, close_seconds: float) -> web.App
         access_log=None,
         handler_cancellation=True,  # a clip whose sender has gone is dropped
         keepalive_timeout=IDLE_SECONDS,
+        auto_decompress=False,  # nobody needs it, and little may unpack to much
+        logger=_HTTP_LOGGER,
         shutdown_timeout=close_seconds,
     )
     await runner.setup()
@@ -262,6 +269,12 @@ async def _body(request: web.Request) -> bytes:
         raise AudioError(f"a clip may last {MAX_CLIP_SECONDS} seconds at most") from None
     except asyncio.TimeoutError:
         raise AudioError(f"the clip did not arrive within {UPLOAD_SECONDS:.0f} seconds") from None
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Whether a line of the HTTP library is worth its place: anybody can send what is no HTTP."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, web.RequestPayloadError | HttpProcessingError)
 
 
 # -- small things --------------------------------------------------------------------------

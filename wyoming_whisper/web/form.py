@@ -27,6 +27,8 @@ MAX_UPLOADED_BYTES = 64 * 1024 * 1024
 """Of all that are here."""
 MAX_FIELDS = 128
 MAX_FIELD_BYTES = 16 * 1024
+MAX_KEYWORD_LENGTH = 100
+"""They are compared with all that is heard."""
 UPLOAD_SECONDS = 120.0
 """For a whole request to arrive."""
 
@@ -147,6 +149,13 @@ class Fields:
             raise Refused(400, message, "temperature", "invalid_value")
         return number
 
+    def keywords(self) -> tuple[str, ...]:
+        words = self.values.get("keywords", [])
+        if any(len(word) > MAX_KEYWORD_LENGTH for word in words):
+            message = f"keywords may have {MAX_KEYWORD_LENGTH} letters at most, each"
+            raise Refused(400, message, "keywords", "invalid_value")
+        return tuple(words)
+
     def check_granularities(self, response_format: str) -> None:
         name = "timestamp_granularities"
         wanted = self.values.get(name, [])
@@ -178,7 +187,7 @@ class Upload:
         except asyncio.TimeoutError:
             message = f"the request did not arrive within {UPLOAD_SECONDS:.0f} seconds"
             raise Refused(408, message) from None
-        except (ValueError, AssertionError, HttpProcessingError) as error:
+        except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError) as error:
             raise Refused(400, f"the form can't be understood: {shown(error)}") from None
 
     def release(self) -> None:

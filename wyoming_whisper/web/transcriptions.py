@@ -18,7 +18,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -147,10 +146,8 @@ class Api:
         try:
             self._admit(request, is_our_name)
             return await handler(request)
-        except web.HTTPNotFound:
-            refused = Refused(404, f"Unknown request URL: {request.method} {request.path[:99]}")
-        except web.HTTPMethodNotAllowed:
-            refused = Refused(405, f"Not allowed: {request.method} {request.path[:99]}")
+        except web.HTTPException as error:
+            refused = Refused(error.status, f"{error.reason}: {shown(request.path)}")
         except Exception as error:
             refused = as_refused(error)
             self._log(request, error, refused)
@@ -170,12 +167,12 @@ class Api:
             )
         # Other sites can send forms, even where they can't read the answer.
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Refused(403, "pages of other sites may not use this server")
         if self._key and not hmac.compare_digest(_given_key(request), self._key):
             raise Refused(
                 401,
-                "Incorrect API key provided: it must be the server's --openai-key, sent as "
+                "Incorrect API key provided: it must be the server's openai_key, sent as "
                 "'Authorization: Bearer KEY'",
                 code="invalid_api_key",
             )
@@ -265,7 +262,7 @@ class Api:
         fields.choice("chunking_strategy", ("auto",))
         options = TranscribeOptions(
             language=None if task == "translate" else self._language(fields),
-            names=tuple(fields.values.get("keywords", ())),
+            names=fields.keywords(),
             task=task,
             prompt=fields.one("prompt") or None,
             temperature=fields.temperature(),
