@@ -17,6 +17,7 @@ import numpy as np
 from .. import __version__
 from ..backends.ray import About
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
+from ..process import settle
 from ..scheduler import Job, Scheduler
 from ..settings import Settings, settings_from
 from ..status import Status
@@ -111,6 +112,7 @@ class Replica:
 
     def _on_ready(self, transcriber: Transcriber) -> None:
         self._opened = Opened(transcriber.languages, transcriber.description)
+        settle()
 
     async def _names(self, reference: Any) -> NameIndex | None:
         """Return the names behind the reference; None where they can't be had in time."""
