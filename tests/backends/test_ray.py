@@ -121,6 +121,17 @@ def test_the_names_of_the_home_are_put_once_and_again_when_they_change() -> None
     assert all(sent.home is None for sent, _, _ in replicas.asked)
 
 
+def test_names_that_can_not_be_put_are_done_without() -> None:
+    def put(_: object) -> None:
+        raise LostError("the store is full")
+
+    replicas = FakeReplicas()
+    front = RayTranscriber(replicas.ask, ABOUT, 0, put)
+    home = NameIndex(["kitchen lamp"])
+    assert front.transcribe(loud(0.1), TranscribeOptions("de", home=home)) == SAID
+    assert replicas.asked[0][1] == []
+
+
 def test_a_request_that_is_lost_is_asked_again() -> None:
     replicas = FakeReplicas([LostError("the node died"), LostError("the next one too"), SAID])
     assert replicas.transcriber().transcribe(loud(0.1), OPTIONS) == SAID

@@ -119,7 +119,7 @@ class RayTranscriber:
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         asked = replace(options, home=None, checkpoint=go_on)
-        home = [self._shared(options.home)] if options.home else []
+        home = self._shared(options.home) if options.home else []
         n_chunks = max(1, -(-len(samples) // CHUNK_SAMPLES))
         # Copies: a slice would be sent with all that it is a slice of.
         chunks = [chunk.copy() for chunk in np.array_split(samples, n_chunks)]
@@ -134,12 +134,16 @@ class RayTranscriber:
         """Leave the cluster."""
         self._disconnect()
 
-    def _shared(self, home: NameIndex) -> Any:
+    def _shared(self, home: NameIndex) -> list[Any]:
         """Return the home's names as replicas are told of them: they get each index once."""
         with self._lock:
             if self._home is None or self._home[0] is not home:
-                self._home = (home, self._put(home))
-            return self._home[1]
+                try:
+                    self._home = (home, self._put(home))
+                except Exception as problem:  # Ray's; the request itself may do
+                    _LOGGER.warning("going without the names of the home: %s", _line(problem))
+                    return []
+            return [self._home[1]]
 
     def _answer(self, ask: Callable[[], Call], checkpoint: Callable[[], None]) -> Any:
         """Return what the first replica says that says anything."""
