@@ -74,6 +74,7 @@ AUTO, OFFICIAL, NOBODY = "ours, auto", "official", "ours, off"
 
 SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 TAIL_SECONDS = 4.0  # of silence, or noise, after the command: who has not ended by then never does
+SLOW_SECONDS = 15.0  # no transcription of a command takes longer
 FRAME = SAMPLE_RATE // 50
 LOUD_FRAMES = 3
 QUIETER = 10 ** (-24 / 20)  # than the loudest frame is no speech any more
@@ -388,7 +389,7 @@ def measure_real_time(
 async def hear_in_time(uri: str, audio: Samples, chunk_ms: int) -> tuple[float | None, str]:
     """Speak until a transcript comes; return when, on the clock of the audio, and what it says.
 
-    None where it came only after audio-stop.
+    None where it needed an audio-stop.
     """
     events = list(command_events(audio, chunk_ms=chunk_ms))
     async with connected(uri) as client:
@@ -401,6 +402,10 @@ async def hear_in_time(uri: str, audio: Samples, chunk_ms: int) -> tuple[float |
                 text, at = answer.result()
                 return at - begin, text
             await client.write_event(event)
+        done, _ = await asyncio.wait({answer}, timeout=SLOW_SECONDS)
+        if done:  # it had ended, but its transcription took long
+            text, at = answer.result()
+            return at - begin, text
         await client.write_event(AudioStop().event())
         text, _ = await asyncio.wait_for(answer, ANSWER_SECONDS)
         return None, text
