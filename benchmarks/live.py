@@ -165,7 +165,9 @@ async def says_it_streams(uri: str) -> bool:
     raise BenchmarkError("the server does not say what it is")
 
 
-def measure(servers: Sequence[MeteredServer], clips: Sequence[Clip], chunk_ms: int) -> list[Take]:
+def measure(
+    servers: Sequence[MeteredServer], clips: Sequence[Clip], chunk_ms: int, silence: float
+) -> list[Take]:
     """Have every server hear every clip; who hears it first takes turns."""
     for server in servers:  # nobody pays for being first
         asyncio.run(speak(server.uri, followed_by_silence(clips[0].samples, SILENCE), chunk_ms))
@@ -173,13 +175,13 @@ def measure(servers: Sequence[MeteredServer], clips: Sequence[Clip], chunk_ms: i
     for number, clip in enumerate(clips):
         for place in range(len(servers)):
             server = servers[(number + place) % len(servers)]
-            takes.append(_take(server, clip, chunk_ms))
+            takes.append(_take(server, clip, chunk_ms, silence))
         print(f"{number + 1} of {len(clips)}  {clip.file}", file=sys.stderr, flush=True)
     return takes
 
 
-def _take(server: MeteredServer, clip: Clip, chunk_ms: int) -> Take:
-    samples = followed_by_silence(clip.samples, SILENCE)
+def _take(server: MeteredServer, clip: Clip, chunk_ms: int, silence: float) -> Take:
+    samples = followed_by_silence(clip.samples, silence)
     ended = len(clip.samples) / SAMPLE_RATE
     time.sleep(SETTLE_SECONDS)
     before = server.cpu_seconds()
@@ -238,13 +240,15 @@ class VirtualMachine:
         return self._known[key]
 
 
-def follow(machine: VirtualMachine, clip: Clip, vad: Vad, settings: Settings, n: int) -> Take:
+def follow(
+    machine: VirtualMachine, clip: Clip, vad: Vad, settings: Settings, n: int, silence: float
+) -> Take:
     """Return how live text with `n` transcriptions that agree follows a clip."""
     machine.rest()
     options, style = TranscribeOptions(settings.language), text_style(settings)
     live = LiveText(machine.spare, options, style, lambda: machine.now, n)
     speech = Speech(vad, span_options(settings))
-    samples = followed_by_silence(clip.samples, SILENCE)
+    samples = followed_by_silence(clip.samples, silence)
     chunks: list[tuple[float, str]] = []
     early: Job | None = None
     paused = -1
@@ -278,7 +282,7 @@ def measure_virtually(args: argparse.Namespace, clips: Sequence[Clip]) -> list[T
     )
     machine, vad, takes = VirtualMachine(open_transcriber(settings)), SileroVad(), list[Take]()
     for number, clip in enumerate(clips):
-        takes += [follow(machine, clip, vad, settings, n) for n in args.agreeing]
+        takes += [follow(machine, clip, vad, settings, n, args.silence) for n in args.agreeing]
         print(f"{number + 1} of {len(clips)}  {clip.file}", file=sys.stderr, flush=True)
     return takes
 
@@ -426,6 +430,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--agreeing", type=_numbers, metavar="LIST", help="on virtual time, such as 1,2,3"
     )
+    parser.add_argument(
+        "--silence",
+        type=float,
+        default=SILENCE,
+        metavar="SECONDS",
+        help=f"before audio-stop (default: {SILENCE})",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="clips of each kind, at most")
     return parser.parse_args(argv)
 
@@ -456,7 +467,7 @@ def _measured(
         tempfile.TemporaryDirectory() as temporary,
         metered(programs(args), Path(temporary)) as servers,
     ):
-        takes = measure(servers, clips, args.chunk_ms)
+        takes = measure(servers, clips, args.chunk_ms, args.silence)
         return takes, {server.name: asyncio.run(says_it_streams(server.uri)) for server in servers}
 
 

@@ -74,9 +74,8 @@ def test_a_transcript_that_depends_on_live_text_is_told() -> None:
 
 @needs_model
 def test_a_clip_is_spoken_to_real_servers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(live, "SILENCE", 0.4)
     clips = tmp_path / "clips"
     clips.mkdir()
     (clips / "a.flac").write_bytes((AUDIO / "04-clean.flac").read_bytes())
@@ -84,7 +83,7 @@ def test_a_clip_is_spoken_to_real_servers(
     (clips / "labels.json").write_text(json.dumps([label]))
     report = tmp_path / "live.json"
     arguments = ["--clips", str(clips), "--no-official", "--threads", "1", "--json", str(report)]
-    assert live.main(arguments) == 0
+    assert live.main([*arguments, "--silence", "0.4"]) == 0
     assert "The same transcript with live text and without: 1 of 1" in capsys.readouterr().out
     with_live, without = json.loads(report.read_text())["rows"]["Commands"]
     assert (with_live["streams"], without["streams"]) == (True, False)
