@@ -48,6 +48,11 @@ class Circuit:
             return "closed"
         return "open" if self._clock() < self._open_until else "half-open"
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether it was there when it was last looked after."""
+        return bool(self._reachable)
+
     def take_trial(self) -> bool:
         """Return whether an utterance may be tried on it; then `succeeded`, `failed` or `untried`
         has to be called.

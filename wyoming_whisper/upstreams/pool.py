@@ -104,7 +104,7 @@ class Member:
 
     def somebody_speaks(self) -> None:
         """Look whether it is there again, if it wasn't; wake it."""
-        if self.circuit.state == "open":
+        if not self.circuit.is_reachable:
             self._hurried.set()
             if self._waker and self._waker.wake():
                 _LOGGER.info("waking %s (%s)", self.upstream.url, self.upstream.mac)
@@ -127,7 +127,7 @@ class Member:
             if not asking.done():
                 self.circuit.unreachable(f"it said nothing within {CHECK_SECONDS:g} s")
                 return False
-            self._description, self._languages = asking.result()
+            told = asking.result()
         except UpstreamError as error:
             self.circuit.unreachable(str(error))
             return False
@@ -138,6 +138,9 @@ class Member:
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+        if told != (self._description, self._languages):  # another model may know other languages
+            self.unknown_languages.clear()
+            self._description, self._languages = told
         self.circuit.reached()
         return True
 

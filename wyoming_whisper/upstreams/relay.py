@@ -141,6 +141,7 @@ class Relay:
         task = asyncio.ensure_future(work)
         assert isinstance(task, asyncio.Task)  # noqa: S101
         self._pool.keep(task)
+        task.add_done_callback(_looked_at)
         attempt = _Attempt(task, member, trial, self._loop.time())
         self._attempts.append(attempt)
         return attempt
@@ -252,29 +253,33 @@ class Relay:
         circuit, now = member.circuit, self._loop.time()
         if transcription := attempt.transcription:
             if not transcription.text:
-                circuit.untried()
+                self._release(attempt, member)
             elif attempt.trial and attempt.lost and self._has_had_time(attempt, now):
                 circuit.failed("it is too late")
             else:
                 circuit.succeeded()
                 member.answered(now - (self._recording.ended or now))
         elif error := attempt.error:
+            self._release(attempt, member)
             self._blame(member, error)
             if self._recording.ended is None:
                 self._begin_first()  # the next one can still hear it while it is spoken
         else:
-            circuit.untried()
+            self._release(attempt, member)
         self._pool.publish()
+
+    def _release(self, attempt: _Attempt, member: Member) -> None:
+        """End a trial without a verdict."""
+        if attempt.trial:
+            member.circuit.untried()
 
     def _blame(self, member: Member, error: BaseException) -> None:
         if isinstance(error, RefusedError):
-            member.circuit.untried()
             if error.is_of_language and self._request.language:
                 member.unknown_languages.add(self._request.language)
             _LOGGER.debug("%s can't take a request: %s", member.upstream.url, error)
             return
         if isinstance(error, GoneError):
-            member.circuit.untried()
             member.gone(str(error))
             return
         if not isinstance(error, UpstreamError):
@@ -282,3 +287,9 @@ class Relay:
         why = str(error) if isinstance(error, UpstreamError) else type(error).__name__
         seconds = error.seconds if isinstance(error, OverloadedError) else 0.0
         member.failed(why, seconds)
+
+
+def _looked_at(task: asyncio.Task[Transcription]) -> None:
+    """Nobody may want to know how it ended: asyncio need not say so."""
+    if not task.cancelled():
+        task.exception()
