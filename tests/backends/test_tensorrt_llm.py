@@ -5,7 +5,9 @@ What is tested is what we ask of its documented API, and what we make of what th
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
 import logging
 import math
 import sys
@@ -32,6 +34,7 @@ from wyoming_whisper.backends.tensorrt_llm import (
     options_for,
 )
 from wyoming_whisper.client import read_audio
+from wyoming_whisper.engine import selftest
 from wyoming_whisper.engine.selftest import CLIPS
 from wyoming_whisper.errors import (
     EngineError,
@@ -581,3 +584,76 @@ def test_a_wish_that_cannot_be_is_no_failure(standin: Standin, data: Path) -> No
         transcriber.transcribe(clip(), TranscribeOptions(language="de"))
     assert standin.llms[0]._thread is not None
     transcriber.close()
+
+
+# The selftest
+
+
+def selftest_arguments(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    selftest.add_arguments(parser)
+    return parser.parse_args(["--runtime", "tensorrt-llm", *argv])
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times are not what is tested."""
+    monkeypatch.setattr(selftest, "RUNS", 1)
+    monkeypatch.setattr(selftest, "physical_cores", lambda: 1)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_the_selftest_compares_it_with_ctranslate2(
+    standin: Standin, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = selftest.run(selftest_arguments(), settings_of(data))
+    out = capsys.readouterr().out
+    assert (status, out.splitlines()[-1]) == (0, "selftest PASSED")
+    assert "engine: tensorrt-llm 1.3.0rc25 in float16" in out
+    assert "logits of the prompt: yes" in out
+    assert f"at once: {AT_ONCE} commands in" in out
+    assert "long prompt" in out
+    assert standin.llms[0]._thread is None
+
+
+@pytest.mark.usefixtures("quickly")
+def test_the_selftest_fails_where_other_words_come_out(
+    standin: Standin, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    standin.gives_context_logits = False
+    real = standin.whisper
+
+    class Deaf:
+        """Writes something else after the second token."""
+
+        def encode(self, samples: Samples) -> Any:
+            return real.encode(samples)
+
+        def logits(self, audio_features: Any, tokens: Sequence[int]) -> Any:
+            return real.logits(audio_features, tokens)
+
+        def last(self, audio_features: Any, tokens: Sequence[int]) -> Any:
+            logits = real.last(audio_features, tokens).copy()
+            if len(tokens) == 6:
+                logits[300] = logits.max() + 9
+            return logits
+
+    standin.whisper = Deaf()
+    status = selftest.run(selftest_arguments("--json"), settings_of(data))
+    told = json.loads(capsys.readouterr().out)
+    assert (status, told["passed"]) == (1, False)
+    assert any("turn off the pump: other tokens from number 3 on" in f for f in told["failures"])
+    assert told["comparisons"][0]["engine"]["no_speech_prob"] is None
+    assert told["machine"]["logits of the prompt"].startswith("no")
+
+
+def test_the_selftest_says_at_once_what_is_missing(data: Path) -> None:
+    with pytest.raises(EngineError):
+        selftest.run(selftest_arguments(), settings_of(data, device="cpu"))
+
+
+def test_bfloat16_is_its_own() -> None:
+    arguments = selftest_arguments("--precision", "bfloat16")
+    arguments.runtime = "onnxruntime"
+    with pytest.raises(SettingsError, match="onnxruntime has float16 and float32"):
+        selftest.run(arguments, Settings())

@@ -518,6 +518,10 @@ class LLMTranscriber(WhisperTranscriber):
     at_once = AT_ONCE
     _inference: LLMInference
 
+    @property
+    def inference(self) -> LLMInference:
+        return self._inference
+
     def close(self) -> None:
         """Free the GPU; who still waits for an answer is told that there will be none."""
         self._inference.close()

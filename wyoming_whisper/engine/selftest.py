@@ -12,11 +12,13 @@ import contextlib
 import dataclasses
 import gc
 import json
+import math
 import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +31,7 @@ from ..errors import EngineError, ModelBrokenError, SettingsError
 from ..machine import cpu_name, instruction_set, physical_cores
 
 if TYPE_CHECKING:
+    from ..backends.tensorrt_llm import LLMInference
     from ..settings import Settings
     from ..whisper.audio import Array
     from ..whisper.decoding import AudioContext, Hypothesis, Inference
@@ -38,8 +41,8 @@ if TYPE_CHECKING:
 
 CLIPS = Path(__file__).parent.parent / "bundled" / "clips"
 LANGUAGE = "en"
-RUNTIMES = ("auto", "onnxruntime", "tensorrt")
-PRECISIONS = ("float16", "float32")
+RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-llm")
+PRECISIONS = ("float16", "bfloat16", "float32")
 
 FRAMES_MULTIPLE = 200
 """Of TensorRT's windows; onnxruntime gets the same ones."""
@@ -53,12 +56,15 @@ TIMED_STEPS = 32
 NOISE_SECONDS = 2.0
 
 # How far results may be apart. float16 rounds logits of about 20 to steps of about 0.01.
-LOGPROB_TOLERANCE = {"float32": 1e-3, "float16": 0.05}
-NO_SPEECH_TOLERANCE = {"float32": 1e-3, "float16": 0.05}
-TIE = {"float32": 1e-3, "float16": 0.1}
+# and bfloat16 to steps of 0.125.
+LOGPROB_TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}
+NO_SPEECH_TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.1}
+TIE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
 """Two tokens whose logits are no further apart are equally likely, and either may be chosen."""
 
 OTHER_TOKENS = "other tokens"
+NOISE = "noise"
+FULL_WINDOW = "full window"
 
 _RELEASE = Path("/etc/nv_tegra_release")
 _BOARD = Path("/proc/device-tree/model")
@@ -75,6 +81,8 @@ _PACKAGES = (
     "tensorrt",
     "tensorrt-cu12",
     "tensorrt-cu13",
+    "tensorrt-llm",
+    "torch",
 )
 
 
@@ -87,6 +95,8 @@ class Case:
     """Padded to its window, shape = (n_mels, n_frames)."""
     prompt: tuple[int, ...]
     beam_size: int = 1
+    sound: str = ""
+    """Which of `sounds` it is."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,8 @@ class Heard:
 
     tokens: tuple[int, ...]
     avg_logprob: float
-    no_speech_prob: float
+    no_speech_prob: float | None
+    """None where the runtime does not tell it."""
     encode: float
     decode: float
     """Of all tokens, the prompt included."""
@@ -148,7 +159,8 @@ class Report:
     """To write the graphs or build the engine; about 0 where it was there."""
     open_seconds: float
     memory_mb: dict[str, float]
-    stages: Stages
+    stages: Stages | None
+    """None of a runtime that does all in one."""
     comparisons: list[Comparison]
 
     @property
@@ -184,12 +196,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=RUNTIMES,
         default="auto",
-        help="what runs the engine (default: tensorrt where there is a GPU, else onnxruntime)",
+        help="what runs the engine (default: tensorrt where there is a GPU, else onnxruntime); "
+        "tensorrt-llm is only tested where it is named",
     )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="arithmetic of the engine (default: float16 on tensorrt, float32 on onnxruntime)",
+        help="arithmetic of the engine (default: float16 on GPUs, float32 on onnxruntime); "
+        "bfloat16 is for tensorrt-llm alone",
     )
     parser.add_argument("--json", action="store_true", help="write the report as JSON")
 
@@ -201,8 +215,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     runtime = choose_runtime(args.runtime, settings.device)
     name = BUNDLED if settings.model == AUTO else settings.model
     settings = dataclasses.replace(settings, model=name)
+    if args.precision == "bfloat16" and runtime != "tensorrt-llm":
+        raise SettingsError(f"--precision bfloat16: {runtime} has float16 and float32")
     path = ensure_model(name, settings)
-    report = selftest(settings, path, runtime, args.precision)
+    test = selftest_llm if runtime == "tensorrt-llm" else selftest
+    report = test(settings, path, runtime, args.precision)
     print(json.dumps(as_json(report), indent=1) if args.json else as_text(report))
     return 0 if report.passed else 1
 
@@ -257,11 +274,16 @@ def _say(text: str) -> None:
 def choose_runtime(wanted: str, device: str) -> str:
     """Return what `auto` means here, and say why. Raises EngineError for a tensorrt that can't be.
 
-    Before anything else is done: nobody should wait for that sentence.
+    The same for tensorrt-llm. Before anything else is done: nobody should wait for that sentence.
     """
     from ..backends.tensorrt import find_runtime
 
     if wanted == "onnxruntime":
+        return wanted
+    if wanted == "tensorrt-llm":
+        from ..backends.tensorrt_llm import find_api
+
+        find_api(device)
         return wanted
     try:
         find_runtime(device)
@@ -283,34 +305,39 @@ def make_cases(
     beam_size: int = 1,
 ) -> list[Case]:
     """Return the clips in their own windows, one in the full one, one after a long prompt."""
-    from ..client import read_audio
     from ..whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
 
     sot = (*tokenizer.sot_sequence(LANGUAGE), tokenizer.no_timestamps)
     fitted = dataclasses.replace(context, multiple=FRAMES_MULTIPLE)
-    mels = {
-        file.stem.replace("-", " "): log_mel_spectrogram(read_audio(file), n_mels)
-        for file in sorted(CLIPS.glob("*.wav"))
-    }
-    if not mels:
-        raise SettingsError(f"{CLIPS} holds no clips: this installation is not whole")
-    spoken = list(mels)
-    mels["noise"] = log_mel_spectrogram(_noise(), n_mels)
+    mels = {name: log_mel_spectrogram(samples, n_mels) for name, samples in sounds().items()}
+    spoken = [name for name in mels if name != NOISE]
 
     def window(mel: Array, n_frames: int) -> Array:
         return pad_or_trim(mel, n_frames, silence_level(mel))
 
     cases = [
-        Case(name, window(mel, fitted.frames(mel.shape[1])), sot) for name, mel in mels.items()
+        Case(name, window(mel, fitted.frames(mel.shape[1])), sot, sound=name)
+        for name, mel in mels.items()
     ]
     first = cases[0]
     past = (tokenizer.encode(" " + ", ".join(spoken)) * LONG_PROMPT_TOKENS)[:LONG_PROMPT_TOKENS]
     prompt = (tokenizer.sot_prev, *past, *sot)
-    cases.append(Case(f"{spoken[0]}, long prompt", first.mel, prompt))
-    cases.append(Case(f"{spoken[0]}, full window", window(mels[spoken[0]], N_FRAMES), sot))
+    cases.append(Case(f"{spoken[0]}, long prompt", first.mel, prompt, sound=spoken[0]))
+    full = window(mels[spoken[0]], N_FRAMES)
+    cases.append(Case(f"{spoken[0]}, {FULL_WINDOW}", full, sot, sound=spoken[0]))
     if beam_size > 1:
         cases += [dataclasses.replace(c, beam_size=beam_size) for c in cases[: len(spoken)]]
     return cases
+
+
+def sounds() -> dict[str, Array]:
+    """Return what is heard: the clips by what is said in them, and noise."""
+    from ..client import read_audio
+
+    found = {file.stem.replace("-", " "): read_audio(file) for file in sorted(CLIPS.glob("*.wav"))}
+    if not found:
+        raise SettingsError(f"{CLIPS} holds no clips: this installation is not whole")
+    return found | {NOISE: _noise()}
 
 
 def _noise() -> Array:
@@ -387,7 +414,6 @@ def compare(
     suppressed_begin: Sequence[int],
 ) -> list[Comparison]:
     """Have a session hear the cases, and judge it by what the reference heard."""
-    from ..whisper.audio import FRAMES_PER_SECOND
     from ..whisper.search import SessionInference
 
     inference = SessionInference(session, tokenizer, suppressed_begin)
@@ -398,18 +424,24 @@ def compare(
         if verdict.startswith(OTHER_TOKENS) and case.beam_size == 1:
             gap = _gap(session, case, reference, heard, tokenizer.eot)
             verdict = "tie" if gap <= TIE[precision] else verdict
-        comparisons.append(
-            Comparison(
-                name=case.name,
-                window_seconds=case.mel.shape[1] / FRAMES_PER_SECOND,
-                beam_size=case.beam_size,
-                text=tokenizer.decode(heard.tokens).strip(),
-                reference=reference,
-                engine=heard,
-                verdict=verdict,
-            )
-        )
+        comparisons.append(_comparison(case, reference, heard, verdict, tokenizer))
     return comparisons
+
+
+def _comparison(
+    case: Case, reference: Heard, heard: Heard, verdict: str, tokenizer: Tokenizer
+) -> Comparison:
+    from ..whisper.audio import FRAMES_PER_SECOND
+
+    return Comparison(
+        name=case.name,
+        window_seconds=case.mel.shape[1] / FRAMES_PER_SECOND,
+        beam_size=case.beam_size,
+        text=tokenizer.decode(heard.tokens).strip(),
+        reference=reference,
+        engine=heard,
+        verdict=verdict,
+    )
 
 
 def judge(reference: Heard, heard: Heard, precision: str) -> str:
@@ -429,6 +461,8 @@ def judge(reference: Heard, heard: Heard, precision: str) -> str:
     apart = 0.0 if ended else abs(heard.avg_logprob - reference.avg_logprob)
     if not apart <= LOGPROB_TOLERANCE[precision]:
         return f"avg_logprob {heard.avg_logprob:.4f}, not {reference.avg_logprob:.4f}"
+    if heard.no_speech_prob is None or reference.no_speech_prob is None:
+        return "same"
     if not abs(heard.no_speech_prob - reference.no_speech_prob) <= NO_SPEECH_TOLERANCE[precision]:
         return f"no_speech_prob {heard.no_speech_prob:.4f}, not {reference.no_speech_prob:.4f}"
     return "same"
@@ -545,6 +579,117 @@ def _not_opened(_spec: object, _folder: object) -> NoReturn:
     raise AssertionError("the selftest opens the session itself")
 
 
+# -- TensorRT-LLM --------------------------------------------------------------------------
+
+
+def selftest_llm(
+    settings: Settings, path: Path, runtime: str, precision: str | None = None
+) -> Report:
+    """Compare TensorRT-LLM with CTranslate2, both in full windows: it has no others.
+
+    It searches with `settings.beam_size` beams, whatever is asked, so CTranslate2 does too.
+    """
+    from ..backends.tensorrt_llm import choose_dtype, find_api, frames, open_model
+    from ..models import ensure_model
+    from ..whisper.decoding import FULL_CONTEXT
+
+    settings = dataclasses.replace(settings, compute_type=precision or "default")
+    dtype = choose_dtype(settings)
+    beam_size = settings.beam_size or 1
+    _say("CTranslate2 hears the clips in float32")
+    with open_reference(path, settings.cpu_threads) as reference:
+        tokenizer = reference.tokenizer
+        cases = [
+            dataclasses.replace(case, beam_size=beam_size)
+            for case in make_cases(reference.inference.n_mels, tokenizer, FULL_CONTEXT)
+            if FULL_WINDOW not in case.name
+        ]
+        references = [hear(reference.inference, case, tokenizer) for case in cases]
+        del reference
+    before, start = resident_bytes(), time.perf_counter()
+    folder = ensure_model(settings.model, settings, layout="huggingface")
+    written = time.perf_counter()
+    api, gpu = find_api(settings.device)
+    transcriber = open_model(settings, folder, api, dtype, gpu)
+    opened, inference = time.perf_counter(), transcriber.inference
+    _say(f"{runtime} hears them in {dtype}")
+    try:
+        heard = {name: frames(samples) for name, samples in sounds().items()}
+        comparisons = [
+            _compare_llm(inference, case, heard[case.sound], found, dtype, tokenizer)
+            for case, found in zip(cases, references, strict=True)
+        ]
+        at_once = _time_at_once(inference, heard[cases[0].sound], cases[0], tokenizer)
+        memory = {
+            "process": resident_bytes() / 1e6,
+            "of it since CTranslate2 was closed": (resident_bytes() - before) / 1e6,
+        }
+    finally:
+        transcriber.close()
+    told = "yes" if inference.sees_prompt else "no: no_speech_prob is not compared"
+    facts = {"logits of the prompt": told, "at once": at_once}
+    return Report(
+        machine=machine() | facts,
+        model=_public(settings.model),
+        runtime=f"{runtime} {api.version}",
+        precision=dtype,
+        prepare_seconds=written - start,
+        open_seconds=opened - written,
+        memory_mb=memory,
+        stages=None,
+        comparisons=comparisons,
+    )
+
+
+def _compare_llm(
+    inference: LLMInference,
+    case: Case,
+    heard: Array,
+    reference: Heard,
+    precision: str,
+    tokenizer: Tokenizer,
+) -> Comparison:
+    found = hear(inference, dataclasses.replace(case, mel=heard), tokenizer, RUNS)
+    if not inference.sees_prompt:
+        found = dataclasses.replace(found, no_speech_prob=None)
+    verdict = judge(reference, found, precision)
+    if verdict.startswith(OTHER_TOKENS) and case.beam_size == 1 and inference.scores:
+        gap = _scored_gap(inference, case, heard, (reference.tokens, found.tokens), tokenizer)
+        verdict = "tie" if gap <= TIE[precision] else verdict
+    return _comparison(case, reference, found, verdict, tokenizer)
+
+
+def _scored_gap(
+    inference: LLMInference,
+    case: Case,
+    heard: Array,
+    texts: tuple[Sequence[int], Sequence[int]],
+    tokenizer: Tokenizer,
+) -> float:
+    """Return how far apart the first two tokens that differ are; infinite where one is the end."""
+    common = _common_prefix(*texts)
+    if any(len(text) <= common or text[common] >= tokenizer.eot for text in texts):
+        return math.inf
+    scored = inference.score(
+        inference.encode(heard), case.prompt, [text[: common + 1] for text in texts]
+    )
+    return float(abs(scored[0][-1] - scored[1][-1]))
+
+
+def _time_at_once(inference: LLMInference, heard: Array, case: Case, tokenizer: Tokenizer) -> str:
+    """Return how long as many commands take as it takes at once, from as many threads."""
+    from ..backends.tensorrt_llm import AT_ONCE
+
+    def one(_: int) -> None:
+        hear(inference, dataclasses.replace(case, mel=heard), tokenizer)
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        start = time.perf_counter()
+        list(threads.map(one, range(AT_ONCE)))
+        seconds = time.perf_counter() - start
+    return f"{AT_ONCE} commands in {_ms(seconds)}"
+
+
 # -- the machine ---------------------------------------------------------------------------
 
 
@@ -631,13 +776,17 @@ def as_text(report: Report) -> str:
         "model": report.model,
         "engine": f"{report.runtime} in {report.precision}",
         "prepared, opened": f"{report.prepare_seconds:.1f} s, {report.open_seconds:.1f} s",
-        "stages": f"encode {_ms(stages.encode)}, prefill {_ms(stages.prefill)}, "
-        f"step {_ms(stages.step)}",
+        **({"stages": _stages(stages)} if stages else {}),
         "memory": ", ".join(f"{name} {size:.0f} MB" for name, size in report.memory_mb.items()),
     }
     verdict = "PASSED" if report.passed else "FAILED: " + "; ".join(report.failures)
     lines = [f"- {name}: {value}" for name, value in facts.items()]
     return "\n".join([*lines, "", _table(report.comparisons), "", f"selftest {verdict}"])
+
+
+def _stages(stages: Stages) -> str:
+    times = (stages.encode, stages.prefill, stages.step)
+    return "encode {}, prefill {}, step {}".format(*map(_ms, times))
 
 
 _HEAD = (
