@@ -6,6 +6,7 @@ enough. Every answer must be whole Wyoming events and end; between them honest c
 answered as ever. A stream is known by its number: `--first N --streams 1` sends it again.
 
 The server is the real one on a unix socket, with a stand-in for the model, which answers at once.
+Flags of the server may follow: `python -m benchmarks.fuzz -- --endpointing 0.3 --live-text`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from benchmarks.clips import ClipError, with_silence
 from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
 from benchmarks.servers import BenchmarkError
 from benchmarks.watched import Watched
+from wyoming_whisper.server import TIDY_SECONDS
 from wyoming_whisper.transcriber import Samples
 
 STREAMS = 200_000
@@ -48,7 +50,8 @@ WORKERS = 16
 HONEST_EVERY = 500
 LATER_SECONDS = 0.05  # in which the stand-in answers
 HANG_SECONDS = 30.0  # far more than an answer takes; only a hang reaches it
-SETTLE_SECONDS = 3.0  # for the last connections to be gone
+SETTLE_SECONDS = TIDY_SECONDS + 3  # until all are gone, and their memory has been given back
+LIVE = ("transcript-start", "transcript-chunk")  # before a transcript, with --live-text
 MAX_GROWTH_BYTES = 20_000_000
 
 LENGTHS = re.compile(rb'"((?:data|payload)_length)": (\d{1,9})\b')
@@ -258,6 +261,8 @@ async def command(path: str, data: bytes) -> str:
     try:
         writer.write(data)
         event = await asyncio.wait_for(async_read_event(reader), HANG_SECONDS)
+        while event is not None and event.type in LIVE:
+            event = await asyncio.wait_for(async_read_event(reader), HANG_SECONDS)
         if event is None or not Transcript.is_type(event.type):
             raise ConnectionError(f"an honest command is answered with {event}")
         return Transcript.from_event(event).text
@@ -372,12 +377,14 @@ class Outcome:
         return said
 
 
-def fuzz(folder: Path, first: int, count: int, workers: int) -> Outcome:
+def fuzz(
+    folder: Path, first: int, count: int, workers: int, server_flags: Sequence[str] = ()
+) -> Outcome:
     """Send `count` streams to a server of its own. Raises BenchmarkError."""
     speech = short_clips(BUNDLED_CLIPS)[0].samples
     seeds, honest = conversations(speech), honest_command(with_silence(speech))
     numbered = zip(itertools.count(first), streams(seeds, honest, first, count), strict=False)
-    flags = ("--model", "tiny", "--language", "en")
+    flags = ("--model", "tiny", "--language", "en", *server_flags)
     with Watched(folder, *flags, opens="benchmarks.watched:standin") as server:
         server.answering()
         server.ready()
@@ -439,12 +446,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=STREAMS, help=f"default: {STREAMS}")
     parser.add_argument("--first", type=int, default=0, help="number of the first (default: 0)")
     parser.add_argument("--workers", type=int, default=WORKERS, help="connections at once")
+    parser.add_argument("flags", nargs="*", help="of the server, after --")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     args = parser.parse_args(argv)
     facts = report.machine()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            outcome = fuzz(Path(folder), args.first, args.streams, args.workers)
+            outcome = fuzz(Path(folder), args.first, args.streams, args.workers, args.flags)
     except (BenchmarkError, ClipError) as error:
         print(f"benchmarks.fuzz: {error}", file=sys.stderr)
         return 1

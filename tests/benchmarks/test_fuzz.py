@@ -102,11 +102,16 @@ def test_a_broken_promise_is_a_failure(changes: dict[str, object], said: str) ->
     assert said in failure
 
 
+@pytest.mark.parametrize("flags", [[], ["--", "--endpointing", "0.3", "--live-text"]])
 def test_a_short_run_against_a_real_server(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
 ) -> None:
+    monkeypatch.setattr(fuzz, "SETTLE_SECONDS", 0.5)  # what is free need not be given back here
     file = tmp_path / "fuzz.json"
-    argv = ["--streams", "60", "--first", "1900", "--workers", "4", "--json", str(file)]
+    argv = ["--streams", "60", "--first", "1900", "--workers", "4", "--json", str(file), *flags]
     assert fuzz.main(argv) == 0, capsys.readouterr().err
     written = json.loads(file.read_text())
     assert sum(written["found"]["answers"].values()) == written["streams"] == 60
