@@ -504,18 +504,29 @@ class Row:
     @property
     def late(self) -> list[float]:
         """Of those not cut off, seconds."""
-        found = [take.late for take in self.takes if take.late is not None]
-        return [late for late in found if late >= -TOO_SOON]
+        return _late(self.takes)
+
+    @property
+    def written(self) -> list[float]:
+        """Of those, where there is a text: the others were withheld, or nobody transcribed them."""
+        return _late([take for take in self.takes if take.text])
 
     def cells(self) -> list[str]:
         """Return what was counted and timed, for a table."""
         late = self.late
-        times = ["-", "-"]
+        times = [report.NOTHING, report.NOTHING]
         if late:
             times = [f"{median(late):.2f} s", f"{report.percentile(late, 90):.2f} s"]
+        found = self.written
+        times.append(f"{median(found):.2f} s ({len(found)})" if found else report.NOTHING)
         number = len(self.takes)
         cut = f"{self.cut_off} ({report.percent(self.cut_off, number)})"
         return [str(number), cut, str(self.never), *times]
+
+
+def _late(takes: Sequence[Take]) -> list[float]:
+    found = [take.late for take in takes if take.late is not None]
+    return [late for late in found if late >= -TOO_SOON]
 
 
 def rows(takes: Sequence[Take]) -> dict[tuple[str, str, str, str], Row]:
@@ -530,7 +541,7 @@ def rows(takes: Sequence[Take]) -> dict[tuple[str, str, str, str], Row]:
 def table(takes: Sequence[Take]) -> str:
     """Return all rows as Markdown."""
     head = ["part", "audio", "noise or pause", "who ends", "commands", "cut off", "never"]
-    head += ["after the last word", "p90"]
+    head += ["after the last word", "p90", "with a text (number)"]
     return report.table(head, [[*key, *row.cells()] for key, row in rows(takes).items()])
 
 
@@ -605,6 +616,8 @@ def main() -> int:
             "cut_off": row.cut_off,
             "never": row.never,
             "median_seconds": median(row.late) if row.late else None,
+            "with_text": len(row.written),
+            "median_seconds_with_text": median(row.written) if row.written else None,
         }
         for key, row in rows(takes).items()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,10 @@ def test_noise_is_as_far_below_speech_as_was_asked() -> None:
 def test_what_is_counted() -> None:
     row = Row([take(1.5), take(1.99), take(2.5), take(2.7), take(None)])
     assert (row.cut_off, row.never, len(row.late)) == (1, 1, 3)
-    assert row.cells() == ["5", "1 (20.0 %)", "1", "0.50 s", "0.70 s"]
-    assert Row([take(None)]).cells()[-2:] == ["-", "-"]
+    assert row.cells() == ["5", "1 (20.0 %)", "1", "0.50 s", "0.70 s", "-"]
+    written = replace(take(2.6), text="stop")
+    assert Row([*row.takes, written]).cells()[-1] == "0.60 s (1)"
+    assert Row([take(None)]).cells()[-3:] == ["-", "-", "-"]
     both = [take(2.5), take(2.5, "official"), take(2.6)]
     assert [len(row.takes) for row in rows(both).values()] == [2, 1]
     assert "| official " in table(both)
