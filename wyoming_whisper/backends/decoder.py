@@ -127,7 +127,10 @@ def choose_decoder(
         return inference if best == CTRANSLATE2 else opened.get()
     except (ImportError, MemoryError, ModelBrokenError) as error:
         if wanted == ONNXRUNTIME:
-            raise SettingsError(f"--decoder onnxruntime is not possible here: {error}") from error
+            hint = "; install wyoming-whisper[onnx]" if isinstance(error, ImportError) else ""
+            raise SettingsError(
+                f"--decoder onnxruntime is not possible here: {error}{hint}"
+            ) from error
         _LOGGER.warning("the decoder stays with CTranslate2: %s", error)
         return inference
 
