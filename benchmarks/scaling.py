@@ -56,7 +56,7 @@ UTILISATIONS = (0.5, 0.8)
 SLEEP_PER_SECOND = 0.05
 """Of audio: what a stand-in takes for a model that does its work elsewhere, as on a GPU."""
 
-SLOW_PER_SECOND = 0.3
+SLOW_PER_SECOND = 0.15
 """What it takes where nodes are lost: so long that each fault meets requests under way."""
 
 ANSWER_SECONDS = 60.0

@@ -140,9 +140,9 @@ def test_a_request_that_is_lost_is_asked_again() -> None:
 
 def test_a_request_that_ends_every_replica_is_given_up() -> None:
     replicas = FakeReplicas([LostError("died\nThe worker crashed.")])
-    with pytest.raises(TranscribeError, match=r"lost 5 times, .*: LostError: The worker crashed\."):
+    with pytest.raises(TranscribeError, match=r"lost 6 times, .*: LostError: The worker crashed\."):
         replicas.transcriber().transcribe(loud(0.1), OPTIONS)
-    assert len(replicas.calls) == backend.MAX_TRIES
+    assert len(replicas.calls) == backend.MAX_LOST
 
 
 def test_asking_may_fail_itself() -> None:
@@ -192,27 +192,27 @@ def test_silence_has_an_end() -> None:
     assert replicas.calls[0].cancelled
 
 
-def test_a_second_replica_is_asked_where_the_first_is_silent(
+def test_other_replicas_are_asked_where_the_first_are_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backend, "HEDGE_SECONDS", 0.0)
-    replicas = FakeReplicas([None, SAID])
+    replicas = FakeReplicas([None, None, SAID])
     assert replicas.transcriber().transcribe(loud(0.1), OPTIONS) == SAID
-    assert [call.cancelled for call in replicas.calls] == [True, False]
+    assert [call.cancelled for call in replicas.calls] == [True, True, False]
 
 
-def test_second_replicas_are_asked_seldom_where_all_are_slow(
+def test_others_are_asked_seldom_where_all_are_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backend, "HEDGE_SECONDS", 0.0)
-    monkeypatch.setattr(backend, "MAX_HEDGES", 2.0)
+    monkeypatch.setattr(backend, "MAX_HEDGES", 3.0)
     front = FakeReplicas([None]).transcriber()
-    for expected in (2, 2, 1, 1):
+    for expected in (3, 2, 1, 1):
         replicas = FakeReplicas([None])
         front._ask = replicas.ask
         options = stop_when(
             lambda replicas=replicas: bool(  # type: ignore[misc]
-                replicas.calls and replicas.calls[0].waits == 4
+                replicas.calls and replicas.calls[0].waits == 8
             )
         )
         with pytest.raises(Abandoned):

@@ -41,7 +41,7 @@ APP = "wyoming-whisper"
 AT_ONCE = 32
 """Requests in flight from one front end; each waits in a thread of its own."""
 
-MAX_TRIES = 5
+MAX_LOST = 6
 """A request is lost with its replica so often, then it is taken for the reason."""
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -51,12 +51,15 @@ POLL_SECONDS = 0.05
 """How often one who waits looks whether anybody still waits for him."""
 
 HEDGE_SECONDS = 3.0
-"""Without an answer for so long, a second replica is asked too: the first may be cut off, which
-Ray notices after 15 s. The first answer counts."""
+"""Without an answer for so long, another replica is asked too: the first may be cut off, which Ray
+notices after 15 s. The first answer counts."""
+
+MAX_ASKED = 3
+"""Replicas that are asked the same at once: the second may be on the lost machine as well."""
 
 MAX_HEDGES = 20.0
 HEDGES_PER_REQUEST = 0.1
-"""How often a second replica may be asked: what is saved up, and what each answer earns. Where all
+"""How often another replica may be asked: what is saved up, and what each answer earns. Where all
 replicas are merely busy, asking twice would make it worse."""
 
 CHUNK_SAMPLES = 16_384
@@ -165,7 +168,7 @@ class RayTranscriber:
             if self._hedges < 1:
                 return False
             self._hedges -= 1
-        _LOGGER.info("no answer for %g s: a second replica is asked", HEDGE_SECONDS)
+        _LOGGER.info("no answer for %g s: another replica is asked", HEDGE_SECONDS)
         return True
 
     def _earn_hedge(self) -> None:
@@ -178,7 +181,7 @@ class _Calls:
 
     def __init__(self, ask: Callable[[], Call]) -> None:
         self._ask = ask
-        self._tries = 0
+        self._n_lost = 0
         self._running: list[Call] = []
         self._problem: Exception | None = None
         self._next = 0.0  # when to ask where nobody is asked
@@ -194,13 +197,11 @@ class _Calls:
 
     @property
     def is_late(self) -> bool:
-        """Whether the one replica that was asked is silent for long, and another may be asked."""
-        waits = len(self._running) == 1 and self._tries < MAX_TRIES
-        return waits and time.monotonic() > self._late
+        """Whether those that were asked are silent for long, and another may be asked."""
+        return 0 < len(self._running) < MAX_ASKED and time.monotonic() > self._late
 
     def add(self) -> None:
         """Ask a replica."""
-        self._tries += 1
         self._late = time.monotonic() + HEDGE_SECONDS
         try:
             self._running.append(self._ask())
@@ -228,9 +229,9 @@ class _Calls:
         return None
 
     def _ask_again(self) -> None:
-        if self._tries == MAX_TRIES:
+        if self._n_lost >= MAX_LOST:
             raise TranscribeError(
-                f"the request was lost {self._tries} times, at last with: {_line(self._problem)}"
+                f"the request was lost {self._n_lost} times, at last with: {_line(self._problem)}"
             ) from self._problem
         time.sleep(min(POLL_SECONDS, max(0.0, self._next - time.monotonic())))
         if time.monotonic() >= self._next:
@@ -238,7 +239,8 @@ class _Calls:
 
     def _lost(self, problem: Exception) -> None:
         self._problem = problem
-        self._next = time.monotonic() + FIRST_PAUSE_SECONDS * 2 ** (self._tries - 1)
+        self._next = time.monotonic() + FIRST_PAUSE_SECONDS * 2**self._n_lost
+        self._n_lost += 1
         _LOGGER.warning("a request was lost and is asked again: %s", _line(problem))
 
 
