@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from wyoming_whisper.upstreams.exchange import (
 from wyoming_whisper.upstreams.health import FIRST_BACKOFF_SECONDS, MAX_DOUBTS
 from wyoming_whisper.upstreams.pool import MAX_AT_ONCE, MAX_HOPS, Member, Pool
 from wyoming_whisper.upstreams.relay import Relay
+from wyoming_whisper.upstreams.wake import Waker
 
 SECOND = loud(1.0)
 NEVER = 3600.0
@@ -389,6 +391,21 @@ async def test_nothing_heard_here_does_not_wait_for_a_black_hole() -> None:
         assert await home.say() == ("", None)
 
 
+async def test_a_failure_that_nobody_looks_at_is_not_told_by_asyncio(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = Scripted(at_once=False)
+    async with house([first], hedge=0.005) as home:
+        home.local.gate, home.local.error = asyncio.Event(), TranscribeError("no model")
+        answering = asyncio.ensure_future(home.say())
+        await until(lambda: home.local.n_asked)
+        first.gate.set()
+        home.local.gate.set()
+        assert await answering == ("from upstream", "tcp://a:1")
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 async def test_when_everything_fails_this_machines_reason_is_told() -> None:
     async with house([Scripted(error=UpstreamError("no"))]) as home:
         home.local.error = TranscribeError("no model")
@@ -460,6 +477,26 @@ async def test_who_is_off_is_looked_for_and_asked_when_it_is_there(
         assert await home.say() == ("from upstream", "tcp://a:1")
     assert "tcp://a:1 is not asked for now: it is off" in caplog.text
     assert "tcp://a:1 is asked from now on (scripted)" in caplog.text
+
+
+async def test_who_is_away_is_woken_when_somebody_speaks_and_only_then() -> None:
+    class CountingWaker(Waker):
+        n_woken = 0
+
+        def wake(self) -> bool:
+            self.n_woken += 1
+            return True
+
+    away, there = Scripted(is_there=False), Scripted()
+    async with house([away, there]) as home:
+        wakers = [CountingWaker("00:11:22:33:44:55", "127.0.0.1") for _ in range(2)]
+        for member, waker in zip(home.pool.members, wakers, strict=True):
+            member._waker = waker
+        assert await home.say() == ("from upstream", "tcp://b:1")
+        there.error = UpstreamError("no")
+        await home.say()
+        await home.say()  # b is left alone, but it is awake
+        assert [waker.n_woken for waker in wakers] == [3, 0]
 
 
 async def test_without_a_model_here_the_ill_are_asked_at_last() -> None:
