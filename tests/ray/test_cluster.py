@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -84,6 +85,34 @@ def test_a_wrong_model_ends_nobody(nodes: list[Node], front_end: str) -> None:
 def test_nothing_listens_but_ray_itself(nodes: list[Node]) -> None:
     sockets = nodes[1].run("ss", "-Hltn").split()
     assert not any(socket.endswith(":8000") for socket in sockets)  # Ray Serve's HTTP
+
+
+def test_replicas_grow_with_the_work(nodes: list[Node], front_end: str) -> None:
+    clip = read_audio(str(AUDIO / clips("long")[0].file))
+    ray_cluster.deploy(nodes[0], "--replicas", "1-3")
+    assert status(nodes[0])["replicas"] == {"RUNNING": 1}
+
+    async def keep_asking(until: asyncio.Event) -> None:
+        while not until.is_set():
+            assert (await say(front_end, clip, chunk_ms=100)).error is None
+
+    async def grow() -> int:
+        enough = asyncio.Event()
+        asking = [asyncio.create_task(keep_asking(enough)) for _ in range(8)]
+        running = 1
+        for _ in range(60):
+            told = await asyncio.to_thread(status, nodes[0])
+            running = cast("dict[str, int]", told["replicas"]).get("RUNNING", 0)
+            if running > 1:
+                break
+            await asyncio.sleep(1)
+        enough.set()
+        await asyncio.gather(*asking)
+        return running
+
+    assert asyncio.run(grow()) > 1
+    ray_cluster.deploy(nodes[0], "--replicas", "3")
+    assert status(nodes[0])["replicas"] == {"RUNNING": 3}
 
 
 @pytest.mark.parametrize("fault", ["replica", "node", "cable"])
