@@ -331,9 +331,12 @@ def is_false(heard: Heard) -> bool:
     """Return whether a name was written that nobody said, in what would have been otherwise."""
     if heard.named in ("", heard.without):
         return False
-    padded, without = f" {fold(heard.named)} ", fold(heard.without)
-    new = [n for n in map(fold, HOMES[heard.home]) if f" {n} " in padded and n not in without]
-    return not any(f" {name} " in f" {fold(heard.clip.text)} " for name in new)
+    said, without, named = (
+        f" {fold(text)} " for text in (heard.clip.text, heard.without, heard.named)
+    )
+    spaced = [f" {fold(name)} " for name in HOMES[heard.home]]
+    new = [name for name in spaced if name in named and name not in without]
+    return bool(new) and not any(name in said for name in new)
 
 
 def is_spoiled(heard: Heard) -> bool:
