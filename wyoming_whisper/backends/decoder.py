@@ -32,7 +32,7 @@ _LOGGER = logging.getLogger(__name__)
 CTRANSLATE2, ONNXRUNTIME = "ctranslate2", "onnxruntime"
 WORTH = 0.8  # of CTranslate2's time, encoder and all: less gain is not worth the memory
 SMALL = 8_000_000  # bytes: the time that such a decoder takes is not in its weights
-ROOM = 4  # times the decoder's weights must be free: they are there three times for a moment
+ROOM = 6  # times the decoder's weights must be free: for a moment they are there as often
 
 
 @dataclass(frozen=True)

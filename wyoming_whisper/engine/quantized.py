@@ -18,6 +18,7 @@ from .checkpoint import Checkpoint
 from .dims import EMBEDDINGS, PROJECTION, Dims, dims_of
 from .graphs import SCALE, Graph, Inside, cross_keys_values, decoder
 
+ROWS = 4096  # of a matrix at once: the embeddings in float32 take more than all the rest
 CONTRIBUTED = "com.microsoft"  # onnxruntime's own operators
 LARGEST = 63
 """Seven bits: AVX2 adds two products of eight bits in sixteen, and is silent when they don't fit.
@@ -93,10 +94,15 @@ class _Quantized(Graph):
 
     def _integers(self, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """Return a matrix as int8, and what each of its rows is to be multiplied by."""
-        values = self._checkpoint.weights(name)
-        scales = np.abs(values).max(axis=1) / LARGEST
-        scales[scales == 0] = 1
-        return np.rint(values / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+        shape = self._checkpoint[name].shape
+        matrix, scales = np.empty(shape, np.int8), np.empty(shape[0], np.float32)
+        for start in range(0, shape[0], ROWS):
+            rows = slice(start, start + ROWS)
+            values = self._checkpoint.weights(name, rows)
+            scale = np.abs(values).max(axis=1) / np.float32(LARGEST)
+            scale[scale == 0] = 1
+            scales[rows], matrix[rows] = scale, np.rint(values / scale[:, None])
+        return matrix, scales
 
     def model(self, name: str) -> onnx.ModelProto:
         model: onnx.ModelProto = super().model(name)

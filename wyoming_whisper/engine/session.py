@@ -225,11 +225,13 @@ def _load(model: Path | bytes, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),
             options,
             providers=["CPUExecutionProvider"],
         )
+        session._model_bytes = None  # kept for a change of providers: as large as the weights
+        return session
     except Exception as error:  # onnxruntime's own classes share no base but this
         name = model if isinstance(model, Path) else "a decoder made in memory"
         raise ModelBrokenError(f"{name} can't be loaded by onnxruntime: {error}") from error
