@@ -24,8 +24,8 @@ from .vad import FRAME_SAMPLES, SpanOptions, Vad, speech_spans
 BLOCK_SECONDS = 10
 """Decoded and heard at a time: some 30 ms of work."""
 
-MAX_BLOCK_VALUES = 4_000_000
-"""16 MB: fewer seconds at once where there are many channels."""
+MAX_BLOCK_VALUES = 1_000_000
+"""4 MB: fewer seconds at once where there are many channels."""
 
 MAX_PIECE_SECONDS = 30
 """What Whisper hears at once."""

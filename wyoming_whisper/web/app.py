@@ -272,9 +272,12 @@ async def _body(request: web.Request) -> bytes:
 
 
 def _is_our_fault(record: logging.LogRecord) -> bool:
-    """Whether a line of the HTTP library is worth its place: anybody can send what is no HTTP."""
+    """Whether a line of the HTTP library is worth its place.
+
+    Anybody can send what is no HTTP, and go in the middle of it.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, web.RequestPayloadError | HttpProcessingError)
+    return not isinstance(error, web.RequestPayloadError | HttpProcessingError | ConnectionError)
 
 
 # -- small things --------------------------------------------------------------------------

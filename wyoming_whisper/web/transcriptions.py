@@ -51,8 +51,9 @@ WRITE_SECONDS = 10.0
 
 COURTESY_SECONDS = 0.1
 MAX_COURTESY_SECONDS = 30.0
-"""While somebody speaks, no further piece of a long recording is begun: the model would be at it
-when the command ends. For no longer than this, as a microphone may be left open."""
+"""While somebody speaks, no more of a long recording is decoded, and no further piece of it begun:
+the model would be at it when the command ends. A piece waits no longer than this, as a microphone
+may be left open."""
 
 Task = Literal["transcribe", "translate"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -130,6 +131,7 @@ class Api:
         self._created = int(time.time())
         self._n_requests = 0
         self._room = Room()
+        self._decoding = asyncio.Semaphore(1)  # some files cost more to unpack than to transcribe
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/v1/models", self._models)
@@ -290,7 +292,7 @@ class Api:
 
     async def _answer(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
         start = time.monotonic()
-        spoken = Spoken(self._host, wanted)
+        spoken = Spoken(self._host, wanted, self._decoding)
         self._host.wake()
         if wanted.stream:
             response = await self._streamed(request, spoken)
@@ -337,8 +339,10 @@ def _given_key(request: web.Request) -> bytes:
 class Spoken:
     """A recording on its way through the model, and what was heard of it by now."""
 
-    def __init__(self, host: Host, wanted: Wanted) -> None:
+    def __init__(self, host: Host, wanted: Wanted, decoding: asyncio.Semaphore) -> None:
         self._host = host
+        self._decoding = decoding
+        self._patience = MAX_COURTESY_SECONDS
         self._options = wanted.options
         self._file = wanted.file
         self.wanted = wanted
@@ -362,10 +366,11 @@ class Spoken:
         vad = await self._host.loaded_vad()
         recording = Recording(self._file, vad, self._host.span_options, MAX_RECORDING_SECONDS)
         while not recording.is_over:
-            found = await asyncio.to_thread(recording.step)
+            await self._courtesy(recording)
+            async with self._decoding:
+                found = await asyncio.to_thread(recording.step)
             for piece in found:
-                if recording.seconds > MAX_PIECE_SECONDS:
-                    await self._courtesy()
+                await self._courtesy(recording)
                 transcription = await self._heard(piece)
                 if transcription.text:
                     self._texts.append(" " * bool(self._texts) + transcription.text)
@@ -376,6 +381,7 @@ class Spoken:
         """Return what is said in a piece; its segments are kept."""
         job = self._host.submit_recording(piece.samples, self._options)
         heard = await _result(job, self._host.limits.deadline_seconds)
+        self._patience = MAX_COURTESY_SECONDS
         heard = finished(heard, piece.voiced_seconds, TextStyle(strip_punctuation=False))
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
@@ -383,10 +389,12 @@ class Spoken:
             self._options = dataclasses.replace(self._options, language=heard.language)
         return heard
 
-    async def _courtesy(self) -> None:
-        """Let those who speak go first."""
-        until = time.monotonic() + MAX_COURTESY_SECONDS
-        while self._host.is_spoken_to and time.monotonic() < until:  # noqa: ASYNC110 - of others
+    async def _courtesy(self, recording: Recording) -> None:
+        """Let those who speak go first, where there is much to hear."""
+        if recording.seconds <= MAX_PIECE_SECONDS:
+            return
+        while self._host.is_spoken_to and self._patience > 0:
+            self._patience -= COURTESY_SECONDS
             await asyncio.sleep(COURTESY_SECONDS)
 
 
