@@ -339,6 +339,24 @@ def test_names_that_are_nearly_what_was_said_do_not_replace_it(home_en: WhisperT
         assert transcribe(home_en, clip.file, *names) == transcribe(home_en, clip.file)
 
 
+@pytest.mark.parametrize(
+    ("file", "written", "said"),
+    [
+        ("name-roborock.flac", "switch on robot rock", "switch on roborock"),
+        ("name-sherlock.flac", "start the shirlock", "start the sherlock"),
+        ("name-monstera.flac", "turn the monitor on", "turn the monstera on"),
+    ],
+)
+def test_a_name_that_the_model_never_saw_is_put_right(
+    home_en: WhisperTranscriber, file: str, written: str, said: str
+) -> None:
+    """Three clips of benchmarks.names, by espeak-ng's variant "paul" or "Mike"."""
+    home = (*HOME, "Roborock", "Sherlock", "Monstera", "Ceiling Light", "Living Room", "Hedwig")
+    assert transcribe(home_en, file) == written
+    assert transcribe(home_en, file, *home) == said
+    assert transcribe(home_en, file, *HOME) == written
+
+
 def test_comparing_is_one_of_the_stages(home_en: WhisperTranscriber) -> None:
     samples = read_audio(AUDIO / clips("clean")[0].file)
     plain = home_en.transcribe(samples, TranscribeOptions("en"))
