@@ -372,6 +372,15 @@ def test_what_hangs_is_given_up(
 # What a version may lack
 
 
+def test_of_long_prompts_no_logits_are_asked_for(standin: Standin, data: Path) -> None:
+    """Of each token they are as many as the vocabulary is large."""
+    transcriber = opened(data, initial_prompt="kitchen " * 70)
+    standin.requests.clear()
+    assert transcriber.transcribe(clip(), ENGLISH).no_speech_prob == 0
+    assert not any(params.return_context_logits for _, params in standin.requests)
+    transcriber.close()
+
+
 def test_without_the_logits_of_the_prompt(
     standin: Standin, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -87,6 +87,9 @@ LONGEST_FRAMES = 28 * FRAMES_PER_SECOND
 """Of pieces of long audio, which are cut where it is quiet: the rules that make timestamps
 dependable, which openai/whisper cuts by, are not applied by this runtime."""
 
+MAX_SEEN_PROMPT = 64
+"""Tokens of a prompt whose logits are asked for: of each it is the whole vocabulary, 200 KB."""
+
 POLL_SECONDS = 0.05
 """How often one who waits for a text looks whether it is still wanted."""
 GENERATE_SECONDS = 60.0
@@ -323,7 +326,7 @@ class LLMInference:
                     max_tokens=options.max_new_tokens,
                     logprobs=1,
                     temperature=options.temperature,
-                    return_context_logits=self.sees_prompt,
+                    return_context_logits=self.sees(prompt),
                     **({"seed": seed} if sampled else {}),
                 ),
             )
@@ -459,9 +462,13 @@ class LLMInference:
             tokens = tokens[: tokens.index(self._tokenizer.eot)]
         return Hypothesis(tokens, _total_logprob(output) / (len(tokens) + 1), 0.0)
 
+    def sees(self, prompt: Sequence[int]) -> bool:
+        """Whether a hypothesis after `prompt` comes with a no_speech_prob that is known."""
+        return self.sees_prompt and len(prompt) <= MAX_SEEN_PROMPT
+
     def _no_speech_prob(self, result: Any, prompt: Sequence[int]) -> float:
         """Return the probability of the no-speech token right after the start; 0 if not known."""
-        if not self.sees_prompt:
+        if not self.sees(prompt):
             return 0.0
         logits = self._context_logits(result)[prompt.index(self._tokenizer.sot)]
         return float(np.exp(log_softmax(logits)[self._tokenizer.no_speech]))

@@ -650,7 +650,7 @@ def _compare_llm(
     tokenizer: Tokenizer,
 ) -> Comparison:
     found = hear(inference, dataclasses.replace(case, mel=heard), tokenizer, RUNS)
-    if not inference.sees_prompt:
+    if not inference.sees(case.prompt):
         found = dataclasses.replace(found, no_speech_prob=None)
     verdict = judge(reference, found, precision)
     if verdict.startswith(OTHER_TOKENS) and case.beam_size == 1 and inference.scores:
