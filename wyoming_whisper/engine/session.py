@@ -230,8 +230,8 @@ def _load(model: Path | bytes, threads: int) -> Any:
             options,
             providers=["CPUExecutionProvider"],
         )
-        session._model_bytes = None  # kept for a change of providers: as large as the weights
-        return session
     except Exception as error:  # onnxruntime's own classes share no base but this
         name = model if isinstance(model, Path) else "a decoder made in memory"
         raise ModelBrokenError(f"{name} can't be loaded by onnxruntime: {error}") from error
+    session._model_bytes = None  # noqa: SLF001 - kept to change providers: as large as the weights
+    return session
