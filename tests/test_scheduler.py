@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -242,3 +244,26 @@ def test_a_recording_waits_for_commands_and_for_early_work_and_takes_no_place_of
         for job in (recording, early, command):
             job.future.result(TIMEOUT_SECONDS)
     assert [len(samples) for samples, _ in fake.requests] == [1600, 6400, 4800, 3200]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_was_transcribed_needs_no_search_for_garbage(cancelled: bool) -> None:
+    """A job holds its samples, a quarter of a megabyte, for as long as it is known itself."""
+    transcriber = FakeTranscriber()
+    scheduler = Scheduler(lambda: transcriber)
+    gc.collect()
+    gc.disable()
+    try:
+        job = scheduler.submit(loud(0.1), TranscribeOptions("en"))
+        other = scheduler.submit(loud(0.1), TranscribeOptions("en"))
+        if cancelled:
+            job.cancel()
+        scheduler.start()
+        other.future.result(TIMEOUT_SECONDS)
+        scheduler.close(TIMEOUT_SECONDS)
+        transcriber.requests.clear()
+        gone = weakref.ref(job)
+        del job
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
@@ -37,6 +38,21 @@ MAX_RETRY_SECONDS = 600.0
 MAX_QUEUE = 32
 
 
+class _Checkpoint:
+    """Breaks a transcription off when nobody wants it any more.
+
+    Not a method of its Job: each would know the other, and the samples would be garbage that only
+    a search finds.
+    """
+
+    def __init__(self) -> None:
+        self.is_abandoned = False
+
+    def __call__(self) -> None:
+        if self.is_abandoned:
+            raise Abandoned
+
+
 class Job:
     """One transcription that was asked for: `eager` as long as nobody waits for it.
 
@@ -52,11 +68,11 @@ class Job:
         patient: bool = False,
     ) -> None:
         self.samples = samples
+        self._checkpoint = _Checkpoint()
         self.options = dataclasses.replace(options, checkpoint=self._checkpoint)
         self.eager = eager
         self.patient = patient
         self.future: Future[Transcription] = Future()
-        self._abandoned = False
 
     def promote(self) -> None:
         """Say that somebody waits for it now."""
@@ -67,12 +83,8 @@ class Job:
 
         What is being transcribed ends at its next checkpoint.
         """
-        self._abandoned = True
+        self._checkpoint.is_abandoned = True
         return self.future.cancel()
-
-    def _checkpoint(self) -> None:
-        if self._abandoned:
-            raise Abandoned
 
 
 class Scheduler:
@@ -139,7 +151,7 @@ class Scheduler:
                 )
             self._jobs.append(job)
             self._changed.notify()
-        job.future.add_done_callback(lambda _: self._forget(job))
+        self._forget_when_done(job)
         self._wanted.set()
         return job
 
@@ -155,7 +167,7 @@ class Scheduler:
             self._spare = job
             self._jobs.append(job)
             self._changed.notify()
-        job.future.add_done_callback(lambda _: self._forget(job))
+        self._forget_when_done(job)
         self._wanted.set()
         return job
 
@@ -168,6 +180,15 @@ class Scheduler:
     def wake(self) -> None:
         """Say that there will be work soon, so that an idle model can be loaded meanwhile."""
         self._wanted.set()
+
+    def _forget_when_done(self, job: Job) -> None:
+        known = weakref.ref(job)  # its future keeps what is called when it is done, for ever
+
+        def forget(_: Future[Transcription]) -> None:
+            if done := known():
+                self._forget(done)
+
+        job.future.add_done_callback(forget)
 
     def _forget(self, job: Job) -> None:
         """Make room where a job waited: it was cancelled."""
