@@ -8,14 +8,17 @@ import logging
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
+from aiohttp import ClientSession, FormData
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStop
 from wyoming.event import Event
 from wyoming.info import SelectProgram
 
 from tests.support import AUDIO, TIMEOUT_SECONDS, Client, clips, run_server, words
+from tests.test_web import free_port, until_open
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.transcriber import Samples
@@ -89,6 +92,16 @@ def test_what_is_spoken_is_neither_written_nor_logged_nor_sent(tmp_path: Path) -
     assert not said & set(words(log.replace("\n", " ")))
 
 
+def test_what_is_sent_to_the_openai_compatible_endpoint_is_neither_written_nor_logged(
+    tmp_path: Path,
+) -> None:
+    seen, log = watched(tmp_path, "posted")
+    assert [event for event in seen if event[0].startswith(("open", "os.", "tempfile."))] == []
+    assert log.count("a recording of") == 2 * len(SPOKEN)
+    said = {word for clip in SPOKEN for word in words(clip.text) if len(word) > 3}
+    assert not said & set(words(log.replace("\n", " ")))
+
+
 def test_no_name_from_the_wire_reaches_the_disk_or_the_hub(tmp_path: Path) -> None:
     seen, log = watched(tmp_path, "asked")
     assert seen == []
@@ -109,11 +122,22 @@ async def _serve(tmp_path: Path, what: str) -> None:
     sys.addaudithook(hook)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     recordings = [(read_audio(AUDIO / clip.file), words(clip.text)) for clip in SPOKEN]
-    async with run_server(tmp_path, open_transcriber, model="home-en") as server:
+    files = [(AUDIO / clip.file).read_bytes() for clip in SPOKEN]
+    port = free_port() if what == "posted" else 0
+    settings = {"model": "home-en", "http_port": port, "openai_api": what == "posted"}
+    async with run_server(tmp_path, open_transcriber, **settings) as server:
         await asyncio.wrap_future(server.opened)
-        await _speak(tmp_path, recordings)  # what is imported late is imported now
+        if port:
+            await until_open(port)
+        # What is imported late is imported now.
+        await (_post(port, files) if what == "posted" else _speak(tmp_path, recordings))
         watching = True
-        await (_speak(tmp_path, recordings) if what == "spoken" else _ask(tmp_path))
+        if what == "spoken":
+            await _speak(tmp_path, recordings)
+        elif what == "posted":
+            await _post(port, files)
+        else:
+            await _ask(tmp_path)
         with open(os.devnull, "w"):  # noqa: ASYNC230, PTH123 - the watch is awake
             watching = False
     assert seen.pop()[:2] == ["open", os.devnull]
@@ -125,6 +149,16 @@ async def _speak(tmp_path: Path, recordings: list[tuple[Samples, list[str]]]) ->
         async with Client(tmp_path) as client:
             await client.speak(language="en", samples=samples)
             assert words((await client.transcript()).text) == text
+
+
+async def _post(port: int, files: list[bytes]) -> None:
+    url = f"http://127.0.0.1:{port}/v1/audio/transcriptions"
+    async with ClientSession() as session:
+        for file, clip in zip(files, SPOKEN, strict=True):
+            data = FormData({"model": "whisper-1"})
+            data.add_field("file", BytesIO(file), filename="clip.flac")
+            async with session.post(url, data=data) as response:
+                assert words((await response.json())["text"]) == words(clip.text)
 
 
 async def _ask(tmp_path: Path) -> None:
