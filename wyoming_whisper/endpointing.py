@@ -181,6 +181,12 @@ class Grammar:
     """Verbs that begin commands but are none, each with the words of which one has to follow; with
     an empty set anything may."""
 
+    lead_ins: frozenset[str] = frozenset()
+    """What may come before the verb."""
+
+    suffix: str | None = None
+    """No command ends with a word that ends with this."""
+
 
 def ending(draft: Transcription, previous: str = "") -> Ending:
     """Return how the draft of a command ends; `previous` is its draft before it went on.
@@ -214,18 +220,27 @@ def _words(text: str) -> list[str]:
 
 def _dangles(words: list[str], grammar: Grammar) -> bool:
     """Whether more has to come: after these words, or after a verb and its particle alone."""
-    if words[-1] in grammar.dangling:
+    if words[-1] in grammar.dangling or (grammar.suffix and words[-1].endswith(grammar.suffix)):
         return True
-    needed = (grammar.verbs or {}).get(words[0])
-    return needed is not None and len(words) <= 2 and (len(words) == 1 or words[1] in needed)
+    verb, needed = _verb(words, grammar)
+    rest = words[verb + 1 :]
+    return needed is not None and (not rest or (len(rest) == 1 and rest[0] in needed))
 
 
 def _is_whole(words: list[str], grammar: Grammar) -> bool:
     """Whether nothing seems to be missing."""
     if len(words) < 2 or words[-1] in grammar.open_ended or words[-1].isdigit():
         return False
-    needed = (grammar.verbs or {}).get(words[0])
-    return not needed or not needed.isdisjoint(words[1:])
+    verb, needed = _verb(words, grammar)
+    return not needed or not needed.isdisjoint(words[verb + 1 :])
+
+
+def _verb(words: list[str], grammar: Grammar) -> tuple[int, frozenset[str] | None]:
+    """Return where the verb is that begins the command, and what it needs; None if not known."""
+    place = 0
+    while place < len(words) - 1 and words[place] in grammar.lead_ins:
+        place += 1
+    return place, (grammar.verbs or {}).get(words[place])
 
 
 def _agree(before: list[str], now: list[str]) -> bool:
@@ -240,7 +255,12 @@ def _set(words: str) -> frozenset[str]:
 # Particles that close a command ("turn it on", "mach das Licht aus") are missing on purpose, and so
 # is whatever may end one now and then.
 
+_ANYTHING = frozenset({""})  # words without an end: only the speaker knows when there are enough
 _EN_VALUE = _set("to at for as minute minutes hour hours second seconds")
+_EN_LOOKS = _set(
+    "brighter dimmer darker lighter warmer cooler colder louder quieter white red green blue yellow "
+    "orange purple pink"
+)
 _DE_PARTICLES = _set(
     "an aus ein auf zu ab um heller dunkler wärmer kälter lauter leiser höher niedriger runter "
     "hoch rauf"
@@ -259,7 +279,10 @@ GRAMMARS: Mapping[str, Grammar] = {
         {
             **dict.fromkeys(("schalte", "schalt", "mach", "mache", "dreh", "drehe"), _DE_PARTICLES),
             **dict.fromkeys(("stelle", "stell", "setze"), _DE_PARTICLES | _set("für in")),
+            # The verb of these comes last, and may be any.
+            **dict.fromkeys(("kannst", "könntest", "würdest", "sag", "sage"), _ANYTHING),
         },
+        _set("bitte und dann hey"),
     ),
     "en": Grammar(
         _set(
@@ -270,14 +293,18 @@ GRAMMARS: Mapping[str, Grammar] = {
         _set(
             "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
             "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
-            "eighty ninety hundred half"
+            "eighty ninety hundred half minute hour second next previous"
         ),
         {
             **dict.fromkeys(("set", "change"), _EN_VALUE),
             **dict.fromkeys(("turn", "switch"), _set("on off up down to")),
             **dict.fromkeys(("add", "put"), _set("to on in")),
             **dict.fromkeys(("remove", "delete"), _set("from off on")),
+            **dict.fromkeys(("announce", "broadcast", "say", "tell", "remind"), _ANYTHING),
+            "make": _EN_LOOKS,
         },
+        _set("please can could would will you and then hey"),
+        "'s",
     ),
     "es": Grammar(
         _set(
