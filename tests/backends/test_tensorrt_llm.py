@@ -6,6 +6,8 @@ What is tested is what we ask of its documented API, and what we make of what th
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -13,7 +15,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import pytest
 
 from tests.engine import fakes
 from tests.engine.conftest import Models
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
+from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
 from wyoming_whisper.backends import open_transcriber, tensorrt_llm
 from wyoming_whisper.backends.tensorrt_llm import (
     AT_ONCE,
@@ -308,6 +310,24 @@ def test_the_language_is_the_first_token(
     transcriber.close()
 
 
+def test_a_version_that_gives_few_alternatives(
+    standin: Standin, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcriber = opened(data)
+    inference = transcriber.inference
+    languages = {"en": 642, "de": 600, "fr": 601}
+    monkeypatch.setitem(vars(transcriber._tokenizer), "language_tokens", languages)
+    standin.whisper = Trilingual()
+    standin.fails = lambda p: RequestError("logprobs > 1") if (p.logprobs or 0) > 1 else None
+    inference.try_detection(loud(0.5))
+    shares = dict(inference.detect_language(loud(0.5)))
+    assert 0 < shares.pop("de") < 1
+    assert set(shares.values()) == {0.0}
+    standin.fails = lambda _: RequestError("none")
+    with pytest.raises(EngineError, match="none"):
+        inference.try_detection(loud(0.5))
+
+
 def test_a_language_that_is_not_known_is_refused(standin: Standin, data: Path) -> None:
     with pytest.raises(UnknownLanguageError, match="german"):
         opened(data).transcribe(clip(), TranscribeOptions(language="de"))
@@ -338,6 +358,34 @@ def test_requests_are_in_flight_together(standin: Standin, data: Path) -> None:
     assert len(texts) == 4
     assert set(texts) == {TEXT}
     transcriber.close()
+
+
+async def test_a_server_has_many_speakers_in_flight(
+    standin: Standin, data: Path, tmp_path: Path
+) -> None:
+    """Over Wyoming, each on a connection of its own; none waits for another."""
+    values = {"model": "home-en", "backend": "tensorrt-llm", "data_dir": (data,), "eager": False}
+    async with (
+        run_server(tmp_path, open_transcriber, **values),
+        contextlib.AsyncExitStack() as all_,
+    ):
+        first, *speakers = [await all_.enter_async_context(Client(tmp_path)) for _ in range(6)]
+        await first.speak(samples=clip(), language="en")
+        assert (await first.transcript()).text == TEXT
+        standin.gate.clear()
+        for speaker in speakers:
+            await speaker.speak(samples=clip(), language="en")
+        await until(lambda: standin.in_flight == len(speakers))
+        standin.gate.set()
+        texts = [(await speaker.transcript()).text for speaker in speakers]
+    assert texts == [TEXT] * len(speakers)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
 
 
 def test_who_leaves_takes_his_request_along(standin: Standin, data: Path) -> None:

@@ -80,6 +80,10 @@ GPU_MEMORY_FRACTION = 0.3
 """Of what is free on the GPU once the weights are there, for keys and values. Its own default is
 0.9, on a GPU that others may use; for AT_ONCE requests large-v3 needs 5 GB, turbo less than 1."""
 
+ALTERNATIVES = (100, 20, 5, 1)
+"""How many log-probabilities are asked for where a language is to be detected: one per language, or
+as many as a version gives. A language that is not among them counts as impossible."""
+
 BEAM_SIZE = 1
 LENGTH_PENALTY = 1.0  # beams compared by their mean, as CTranslate2 compares them
 
@@ -163,7 +167,7 @@ def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
         status.update(phase="loading", detail="loading the model", fraction=None)
     try:
         opened = open_model(settings, path, api, dtype, gpu)
-    except EngineError as error:
+    except (EngineError, ModelBrokenError) as error:
         path = _whole_again(settings, path, error)
         opened = open_model(settings, path, api, dtype, gpu)
     why = f"it was asked for, and a {gpu} and TensorRT-LLM {api.version} are here"
@@ -192,7 +196,7 @@ def choose_dtype(settings: Settings) -> str:
         ) from None
 
 
-def _whole_again(settings: Settings, path: Path, error: EngineError) -> Path:
+def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
     """Return the model fetched again, if its files are not what they were; else raise `error`."""
     try:
         verify_hashes(path)
@@ -283,6 +287,7 @@ class LLMInference:
         self._llm: Any = llm
         self._tokenizer = tokenizer
         self._beam_size = beam_size
+        self._alternatives = ALTERNATIVES[0]
         self._submitting = threading.Lock()  # that LLM may be called from many threads is not said
         self.sees_prompt = False
         """Whether it gives the logits of the prompt's tokens; `try_out` finds out."""
@@ -301,12 +306,12 @@ class LLMInference:
     def detect_language(self, audio_features: Samples) -> list[tuple[str, float]]:
         """Return (code, probability), likeliest first: of the first token after the start."""
         tokens = self._tokenizer.language_tokens
-        params = self._params(max_tokens=1, logprobs=len(tokens))
+        params = self._params(max_tokens=1, logprobs=min(len(tokens), self._alternatives))
         future = self._submit(audio_features, [self._tokenizer.sot], params)
         result = self._results([future], go_on)[0]
         logprobs: dict[int, float] = {}
         for output in result.outputs:  # beams are different tokens here
-            logprobs |= _alternatives(output)
+            logprobs |= _first_tokens(output)
         found = {code: logprobs.get(token, -math.inf) for code, token in tokens.items()}
         shares = {code: math.exp(logprob) for code, logprob in found.items()}
         return sorted(shares.items(), key=lambda item: item[1], reverse=True)
@@ -383,9 +388,22 @@ class LLMInference:
             )
         if not self.takes_tokens:
             _LOGGER.warning("this TensorRT-LLM takes no prompts, so they are left out")
+        self.try_detection(samples)
         found = self.generate(samples, prompt, GenerateOptions(self._beam_size, 0.0, 1, 8, ()))
         if not math.isfinite(found.avg_logprob):
             raise EngineError("TensorRT-LLM computes nonsense with this model")
+
+    def try_detection(self, samples: Samples) -> None:
+        """Find out how many log-probabilities may be asked for. Raises EngineError for none."""
+        for wanted in ALTERNATIVES if self._tokenizer.multilingual else ():
+            self._alternatives = wanted
+            try:
+                self.detect_language(samples)
+            except EngineError:
+                if wanted == ALTERNATIVES[-1]:
+                    raise
+            else:
+                return
 
     def close(self) -> None:
         """Free the GPU."""
@@ -626,7 +644,7 @@ def _open_stand_in(settings: Settings) -> Transcriber:
     return open_faster_whisper(settings, ensure_model(settings.model, settings))
 
 
-def _alternatives(output: Any) -> dict[int, float]:
+def _first_tokens(output: Any) -> dict[int, float]:
     """Return token -> log-probability of what could have come first, as far as it is told."""
     first = output.logprobs[0] if output.logprobs else {}
     if isinstance(first, dict):
