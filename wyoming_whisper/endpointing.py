@@ -258,8 +258,8 @@ def _set(words: str) -> frozenset[str]:
 _ANYTHING = frozenset({""})  # words without an end: only the speaker knows when there are enough
 _EN_VALUE = _set("to at for as minute minutes hour hours second seconds")
 _EN_LOOKS = _set(
-    "brighter dimmer darker lighter warmer cooler colder louder quieter white red green blue yellow "
-    "orange purple pink"
+    "brighter dimmer darker lighter warmer cooler colder louder quieter white red green blue "
+    "yellow orange purple pink"
 )
 _DE_PARTICLES = _set(
     "an aus ein auf zu ab um heller dunkler wärmer kälter lauter leiser höher niedriger runter "
@@ -288,7 +288,7 @@ GRAMMARS: Mapping[str, Grammar] = {
         _set(
             "a an the my your our his her their in at to for from of with by into onto and or but "
             "than then if when while until because is are was were will can could would should "
-            "what's where's who's how's uh um er erm hmm"
+            "uh um er erm hmm"
         ),
         _set(
             "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
