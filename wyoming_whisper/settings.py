@@ -535,8 +535,8 @@ class Settings:
     http_text: bool = _flag(WEB, "show on the page what was said last; it stays in memory")
     openai_api: bool = _flag(
         WEB,
-        "answer at --http-port as OpenAI's API does (/v1/audio/transcriptions), for other programs; "
-        "--allow says whose",
+        "answer at --http-port as OpenAI's API does (/v1/audio/transcriptions), for other "
+        "programs; --allow says whose",
     )
     openai_key: str | None = field(
         default=None,
