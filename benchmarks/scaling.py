@@ -246,18 +246,19 @@ def drive(args: argparse.Namespace) -> dict[str, Any]:
     alone = [ask(number) for number in range(2 * len(clips))]
     service = float(np.mean([one.service for one in alone]))
     overhead = float(np.median([one.seconds - one.service for one in alone]))
+    most = _closed_loop(ask, 4 * replicas)
     found = {
         "service": service,
         "variation": float(np.var([one.service for one in alone])) / service**2,
         "overhead": overhead,
-        "per_second": _closed_loop(ask, 4 * replicas),
+        "per_second": most,
         "open": [
             {
                 "utilisation": rho,
-                "per_second": rho * replicas / service,
+                "per_second": rho * most,  # of what they can do, with all that Ray costs
                 "waits": [
                     one.seconds - one.service - overhead
-                    for one in _open_loop(ask, rho * replicas / service, args.arrivals)
+                    for one in _open_loop(ask, rho * most, args.arrivals)
                 ],
             }
             for rho in UTILISATIONS
@@ -359,8 +360,9 @@ def show_replicas(found: Sequence[dict[str, Any]]) -> str:
     """Return what was measured, beside what the model says."""
     rows = []
     for run in found:
+        occupied = run["replicas"] / run["per_second"]  # how long each is, by one command
         for at in run["open"]:
-            load = Load(run["replicas"], at["per_second"], run["service"], run["variation"])
+            load = Load(run["replicas"], at["per_second"], occupied, run["variation"])
             rows.append(
                 [
                     "sleeping" if run["sleeping"] else "home-en",

@@ -76,11 +76,11 @@ def test_the_capacity_is_where_waits_reach_the_limit() -> None:
 def test_replicas_are_shown_beside_the_model() -> None:
     at = {"utilisation": 0.5, "per_second": 2.5, "waits": [0.0, 0.1, 0.2]}
     run: dict[str, Any] = {"replicas": 1, "max_ongoing": 128, "sleeping": False, "service": 0.2}
-    run |= {"variation": 0.0, "overhead": 0.01, "per_second": 4.7, "open": [at]}
+    run |= {"variation": 0.0, "overhead": 0.01, "per_second": 5.0, "open": [at]}
     cells = [cell.strip() for cell in show_replicas([run]).splitlines()[-1].split("|")]
     assert cells[1:4] == ["home-en", "1", "128"]
     assert cells[4:-1] == [
-        *("200 ms", "10.0 ms", "4.7", "0.5"),
+        *("200 ms", "10.0 ms", "5.0", "0.5"),
         *("100 ms",) * 2,
         "200 ms",
         "461 ms",
