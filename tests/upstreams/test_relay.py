@@ -152,6 +152,7 @@ async def house(
         yield House(pool, clock, status, Local())
     assert all(client.closed for client in clients)
     assert not pool._tasks
+    assert not any(member.n_running for member in members)
 
 
 def states(status: Status) -> Sequence[UpstreamState]:
