@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..connections import TAKEN_A_TURN, listen_for_many
 from ..errors import SettingsError
 
 if TYPE_CHECKING:
@@ -75,7 +76,11 @@ class _Page:
         everywhere = address in ("", "::")  # asyncio would take "::" for IPv6 alone
         try:
             return await asyncio.get_running_loop().create_server(
-                self._connection, None if everywhere else address, port, start_serving=False
+                self._connection,
+                None if everywhere else address,
+                port,
+                backlog=TAKEN_A_TURN,
+                start_serving=False,
             )
         except OSError as error:
             raise SettingsError(
@@ -88,6 +93,7 @@ class _Page:
             app = await asyncio.to_thread(importlib.import_module, f"{__name__}.app")
             self._runner = await app.start(self._host, self._settings, CLOSE_SECONDS)
             await server.start_serving()
+            listen_for_many(server)
         except Exception:
             _LOGGER.exception("there is no web page; everything else works")
             server.close()
