@@ -155,3 +155,11 @@ def test_without_upstreams_there_is_no_pool() -> None:
 def test_what_does_not_go_together_is_said(values: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         pool_of(**values)
+
+
+def test_a_key_that_is_sent_in_the_open_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert pool_of(upstreams=("https://a/v1",), upstream_key=KEY)
+    assert not caplog.text
+    assert pool_of(upstreams=("http://a/v1",), upstream_key=KEY)
+    assert "http://a/v1 can be read on its way" in caplog.text
+    assert KEY not in caplog.text

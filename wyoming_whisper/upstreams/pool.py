@@ -280,6 +280,9 @@ def open_pool(settings: Settings, status: Status) -> Pool | None:
     )
     if len({upstream.url for upstream in upstreams}) < len(upstreams):
         raise SettingsError("--upstreams names an address twice")
+    for upstream in upstreams:
+        if upstream.key and upstream.url.startswith("http://"):
+            _LOGGER.warning("the key of %s can be read on its way: use https://", upstream.url)
     members = [Member(upstream, _client(upstream, settings)) for upstream in upstreams]
     return Pool(members, hedge_seconds=settings.upstream_hedge, has_local=has_local, status=status)
 
