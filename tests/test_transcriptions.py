@@ -717,14 +717,18 @@ async def test_a_model_that_takes_too_long_for_a_piece_is_given_up(tmp_path: Pat
 async def test_a_command_goes_before_every_recording_that_waits(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     fake.gate.clear()
-    async with serving(tmp_path, fake) as (_, session):
+    async with serving(tmp_path, fake) as (server, session):
+
+        def waiting() -> list[bool]:
+            return sorted(job.patient for job in server._scheduler._jobs)
+
         posts = [asyncio.create_task(post(session, asked())) for _ in range(3)]
-        await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
         async with Client(tmp_path) as client:
-            await client.speak(seconds=0.5)
-            while len(fake.requests) < 1:  # noqa: ASYNC110 - a thread's
+            while waiting() != [True, True]:  # noqa: ASYNC110 - beside the one that runs
                 await asyncio.sleep(0.005)
-            await asyncio.sleep(0.05)  # until it waits, too
+            await client.speak(seconds=0.5)
+            while waiting() != [False, True, True]:  # noqa: ASYNC110 - another task's
+                await asyncio.sleep(0.005)
             fake.gate.set()
             await client.transcript()
         assert [status for status, _ in await asyncio.gather(*posts)] == [200] * 3
