@@ -33,7 +33,7 @@ from wyoming_whisper.names import (
     sound,
 )
 from wyoming_whisper.settings import Settings
-from wyoming_whisper.transcriber import TranscribeOptions
+from wyoming_whisper.transcriber import Abandoned, TranscribeOptions
 from wyoming_whisper.whisper.decoding import (
     Decoder,
     DecodingOptions,
@@ -260,8 +260,24 @@ def test_each_candidate_costs_two_passes_at_most() -> None:
     model = Scripted(LIKELY)
     names = [f"zorbo {letter}amp" for letter in "abcdefghijklmnopqrstuvwxyz"]
     snapped(model, heard(WRITTEN), *names)
-    assert len(model.asked) == 3
-    assert sum(count for _, count in model.asked) <= 1 + 2 * MAX_CANDIDATES
+    assert 3 <= sum(count for _, count in model.asked) <= 1 + 2 * MAX_CANDIDATES
+
+
+def test_comparing_ends_when_nobody_waits_for_it() -> None:
+    model = Scripted(LIKELY)
+    calls = 0
+
+    def checkpoint() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise Abandoned
+
+    index = NameIndex([f"zorbo {letter}amp" for letter in "abcdefgh"])
+    comparing = Snapper(model, TOKENIZER, [index], lambda: NOISE, checkpoint)
+    with pytest.raises(Abandoned):
+        comparing(None, [1], "en", heard(WRITTEN))
+    assert len(model.asked) == 2
 
 
 def test_the_confidence_of_a_corrected_text_is_that_of_what_is_not_the_name() -> None:

@@ -226,6 +226,7 @@ class Snapper:
     """Puts names into what was misheard, for one utterance; a `Correct` of whisper.decoding.
 
     `noise` returns audio features of noise. It may encode them, whereupon others are gone.
+    `checkpoint` is called between passes; what it raises ends the work.
     """
 
     def __init__(
@@ -234,8 +235,10 @@ class Snapper:
         tokenizer: Tokenizer,
         indexes: Sequence[NameIndex],
         noise: Callable[[], Any],
+        checkpoint: Callable[[], None] = lambda: None,
     ) -> None:
         self._scorer = scorer
+        self._checkpoint = checkpoint
         self._tokenizer = tokenizer
         self._indexes = indexes
         self._noise = noise
@@ -269,7 +272,7 @@ class Snapper:
             return []
         texts = [self._encode(candidate.text) for candidate, _ in possible]
         found = []
-        expected = self._scorer.score(self._noise(), prompt, texts)
+        expected = self._scores(self._noise(), prompt, texts)
         for (candidate, evidence), scores in zip(possible, expected, strict=True):
             whole = dataclasses.replace(evidence, expected=self._of_name(candidate, scores))
             found.append((whole.weigh(candidate), candidate, whole))
@@ -282,18 +285,27 @@ class Snapper:
         texts = [self._text(tokens) for tokens in (heard.tokens, *heard.others)]
         if not 0 < len(texts[0].split()) <= MAX_WORDS:
             return []
-        (mine,) = self._scorer.score(audio_features, prompt, [self._encode(texts[0])])
+        (mine,) = self._scores(audio_features, prompt, [self._encode(texts[0])])
         if mine.min() >= SURE_LOGPROB:
             return []
         candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
         doubtful = [c for c in candidates if self._doubt(texts[0], mine, c) < SURE_LOGPROB]
         wanted = [self._encode(candidate.text) for candidate in doubtful]
-        theirs = self._scorer.score(audio_features, prompt, wanted) if wanted else []
+        theirs = self._scores(audio_features, prompt, wanted)
         found = (
             (candidate, self._evidence(texts[0], mine, candidate, scores))
             for candidate, scores in zip(doubtful, theirs, strict=True)
         )
         return [(candidate, evidence) for candidate, evidence in found if evidence.is_possible]
+
+    def _scores(
+        self, audio_features: Any, prompt: Sequence[int], texts: Sequence[list[int]]
+    ) -> list[Scores]:
+        found: list[Scores] = []
+        for text in texts:
+            self._checkpoint()
+            found += self._scorer.score(audio_features, prompt, [text])
+        return found
 
     def _evidence(self, text: str, mine: Scores, candidate: Candidate, theirs: Scores) -> Evidence:
         start, end = self._place(candidate)

@@ -174,7 +174,9 @@ class WhisperTranscriber:
             return None
         indexes = [NameIndex(options.names[:MAX_REQUEST_NAMES]), options.home]
         known = [index for index in indexes if len(index)]
-        return Snapper(self._inference, self._tokenizer, known, self._noise) if known else None
+        if not known:
+            return None
+        return Snapper(self._inference, self._tokenizer, known, self._noise, options.checkpoint)
 
     def _noise(self) -> Any:
         """Return audio features that say nothing, for how likely a name is anyway."""
