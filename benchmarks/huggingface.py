@@ -2,7 +2,8 @@
 
 `python -m benchmarks.huggingface FOLDER --model NAME`, FOLDER being what `wyoming-whisper engine
 export --layout huggingface` wrote: transformers loads it, in float32, and hears the clips of the
-selftest. Its logits are compared with those of our ONNX graphs, its tokens with CTranslate2's.
+selftest. Its logits are compared with those of our ONNX graphs, its tokens with CTranslate2's;
+then it transcribes by itself, with its own spectrogram and search, as the folder's files say.
 
 It needs torch and transformers, which are no dependency of anything here: install them into an
 environment of their own, with this package.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import sys
 import tempfile
@@ -30,7 +32,7 @@ from wyoming_whisper.engine.selftest import Case, Heard
 from wyoming_whisper.engine.session import OnnxSession
 from wyoming_whisper.models import WEIGHTS, ensure_model, suppressed_begin
 from wyoming_whisper.settings import Settings
-from wyoming_whisper.whisper.audio import N_FRAMES, Array
+from wyoming_whisper.whisper.audio import N_FRAMES, SAMPLE_RATE, Array
 from wyoming_whisper.whisper.search import SLOTS
 
 MAX_LOGITS_APART = 1e-3
@@ -62,6 +64,8 @@ class Transformers:
             folder, dtype=torch.float32, local_files_only=True
         )
         self.model = model.eval()
+        arguments = inspect.signature(self.model.model.encoder.layers[0].forward).parameters
+        self._masks = sum(name.endswith("_mask") for name in arguments)  # two before 5.0
         self.processor: Any = transformers.AutoProcessor.from_pretrained(folder)
         self.versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
 
@@ -85,7 +89,7 @@ class Transformers:
         if mel.shape[-1] == N_FRAMES:
             return encoder(mel).last_hidden_state
         for layer in encoder.layers:
-            out = layer(x, None)
+            out = layer(x, *[None] * self._masks)
             x = out[0] if isinstance(out, tuple) else out
         return encoder.layer_norm(x)
 
@@ -104,10 +108,20 @@ class Transformers:
                 break
         return tokens[len(prompt) :]
 
+    def transcribe(self, samples: Array) -> str:
+        """Return what transformers writes when it is left alone."""
+        mel = self.processor.feature_extractor(
+            samples, sampling_rate=SAMPLE_RATE, return_tensors="pt"
+        ).input_features
+        language = {"language": "en", "task": "transcribe"}
+        multilingual = self.model.generation_config.is_multilingual
+        found = self.model.generate(mel, **(language if multilingual else {}))
+        text: str = self.processor.tokenizer.decode(found[0], skip_special_tokens=True)
+        return " ".join(text.split())
 
-def compare(folder: Path, source: Path, settings: Settings) -> tuple[list[Row], str]:
-    """Hear the clips with all three; return what each gave, and versions."""
-    theirs = Transformers(folder)
+
+def compare(theirs: Transformers, source: Path, settings: Settings) -> list[Row]:
+    """Hear the clips with all three; return what each gave."""
     context = decoding_options(settings, source, beam_size=1).audio_context
     with selftest.open_reference(source) as reference:
         tokenizer = reference.tokenizer
@@ -121,7 +135,7 @@ def compare(folder: Path, source: Path, settings: Settings) -> tuple[list[Row], 
             for case, found in zip(cases, heard, strict=True)
         ]
         session.close()
-    return rows, theirs.versions
+    return rows
 
 
 def _row(
@@ -149,16 +163,22 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     settings = Settings(model=arguments.model)
-    rows, versions = compare(arguments.folder, ensure_model(arguments.model, settings), settings)
+    theirs = Transformers(arguments.folder)
+    rows = compare(theirs, ensure_model(arguments.model, settings), settings)
+    clips = {name: samples for name, samples in selftest.sounds().items() if name != selftest.NOISE}
+    texts = {said: theirs.transcribe(samples) for said, samples in clips.items()}
     if arguments.json:
-        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+        told = {"rows": [dataclasses.asdict(row) for row in rows], "texts": texts}
+        print(json.dumps(told, indent=1))
     else:
-        print(f"{versions}\n\n| clip | window | tokens | same as CTranslate2's | logits apart |")
+        print(f"{theirs.versions}\n")
+        print("| clip | window | tokens | same as CTranslate2's | logits apart |")
         print("| --- | --- | --- | --- | --- |")
         for row in rows:
             same = "yes" if row.same_tokens else "NO"
             window, apart = f"{row.window_seconds:.0f} s", f"{row.logits_apart:.1e}"
             print(f"| {row.clip} | {window} | {row.tokens} | {same} | {apart} |")
+        print("\nby itself:", *(f"{text!r}" for text in texts.values()))
     good = all(row.same_tokens and row.logits_apart < MAX_LOGITS_APART for row in rows)
     return 0 if good and any(row.tokens for row in rows) else 1
 
