@@ -1,9 +1,9 @@
 """Following Home Assistant, against a real websocket server that speaks as Home Assistant does.
 
 What it sends was compared with Home Assistant 2026.11's sources: components/websocket_api,
-components/config/*_registry.py and components/homeassistant/exposed_entities.py. The client was also
-run against the real 2026.11.0 (5,000 exposed entities) and 2025.4.4: names, an area renamed, a floor
-and an alias added, a user who is no administrator, a wrong token, and one that is revoked meanwhile.
+components/config/*_registry.py and components/homeassistant/exposed_entities.py. The client was
+also run against the real 2026.11.0 (5,000 exposed entities) and 2025.4.4: names, an area renamed, a
+floor and an alias added, a user who is no administrator, a wrong token, one revoked meanwhile.
 """
 
 from __future__ import annotations
