@@ -712,9 +712,9 @@ class Settings:
     )
     live_text: bool = _flag(
         SPEED,
-        "send words while they are spoken, once two transcriptions in a row agree on them; takes up "
-        "to half of the model's time while somebody speaks, and Home Assistant does not show them "
-        "yet",
+        "send words while they are spoken, once two transcriptions in a row agree on them; takes "
+        "up to half of the model's time while somebody speaks, and Home Assistant does not show "
+        "them yet",
     )
     idle_unload: int = _option(
         0,
