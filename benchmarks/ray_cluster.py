@@ -51,6 +51,8 @@ class Node:
         _ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
         for device in ("eth0", "lo"):
             _ip("-n", self.name, "link", "set", device, "up")
+        # By it Ray finds out which of a machine's addresses is its own.
+        _ip("-n", self.name, "route", "add", "default", "via", f"{NETWORK}.254")
 
     def start(self, cpus: int, first: Node | None = None) -> None:
         """Run Ray here: as the first node, or joining it."""

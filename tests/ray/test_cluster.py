@@ -89,6 +89,7 @@ def test_nothing_listens_but_ray_itself(nodes: list[Node]) -> None:
 
 def test_replicas_grow_with_the_work(nodes: list[Node], front_end: str) -> None:
     clip = read_audio(str(AUDIO / clips("long")[0].file))
+    nodes[0].run(WYOMING_WHISPER, "ray", "remove")  # three would stay for five minutes
     ray_cluster.deploy(nodes[0], "--replicas", "1-3")
     assert status(nodes[0])["replicas"] == {"RUNNING": 1}
 
