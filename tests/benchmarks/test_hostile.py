@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import hostile
 from benchmarks.hostile import Found, Turn
+from benchmarks.responsiveness import short_clips
 
 
 def found(**changes: object) -> Found:
@@ -40,6 +41,8 @@ def test_a_short_siege_of_a_real_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hostile, "MAX_SLOWDOWN", float("inf"))  # tests assert no times
+    monkeypatch.setattr(hostile, "SETTLE_SECONDS", 2.5)  # attackers' connections linger for two
+    monkeypatch.setattr(hostile, "short_clips", lambda folder: short_clips(folder)[:4])
     file = tmp_path / "hostile.json"
     argv = ["--seconds", "3", "--rounds", "1", "--speakers", "2", "--json", str(file)]
     assert hostile.main(argv) == 0, capsys.readouterr().err

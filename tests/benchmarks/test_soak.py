@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import soak
+from benchmarks.clips import read_clips
 from benchmarks.soak import Found, Moment
 from benchmarks.watched import Counts
 
@@ -61,6 +62,7 @@ def test_a_short_run_with_the_bundled_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(soak, "MAX_GROWTH_BYTES", float("inf"))
+    monkeypatch.setattr(soak, "read_clips", lambda folder: read_clips(folder, limit=1))
     monkeypatch.setattr(soak, "REST_SECONDS", 0.5)  # what is free need not be given back here
     file = tmp_path / "soak.json"
     assert soak.main(["--utterances", "8", "--speakers", "2", "--json", str(file)]) == 0
