@@ -1,7 +1,7 @@
 """A Ray cluster on one machine, whose nodes are network namespaces: killed and cut off for real.
 
-Each node has its own address, its own /tmp/ray and home folder; memory, disk and processors they
-share. Needs Linux and root, and Ray beside this Python (script/ray-test installs it).
+Each node has its own address, processes, /tmp/ray and home folder; memory, disk and processors
+they share. Needs Linux and root, and Ray beside this Python (script/ray-test installs it).
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ class Node:
         _ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
         for device in ("eth0", "lo"):
             _ip("-n", self.name, "link", "set", device, "up")
-        # By it Ray finds out which of a machine's addresses is its own.
         _ip("-n", self.name, "route", "add", "default", "via", f"{NETWORK}.254")
 
     def start(self, cpus: int, first: Node | None = None) -> None:
@@ -65,14 +64,20 @@ class Node:
             f"--object-store-memory={STORE_BYTES}",
         ]
         script = WITHIN.format(folder=shlex.quote(str(self.folder)), command=shlex.join(command))
-        entered = ["ip", "netns", "exec", self.name, "unshare", "--mount", "sh", "-c", script]
+        # Of its own processes too: Ray looks among all for the node that it is on.
+        apart = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script)
+        entered = ["ip", "netns", "exec", self.name, *apart]
         with (self.folder / "ray.log").open("wb") as log:
             self._raylet = subprocess.Popen(entered, env=self._environ(), stdout=log, stderr=log)
 
     def command(self, *command: str) -> list[str]:
         """Return a command as it is run on this node."""
         assert self._raylet is not None  # noqa: S101 - it was started
-        return ["nsenter", f"--target={self._raylet.pid}", "--mount", "--net", *command]
+        pid = self._raylet.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if not children:
+            raise BenchmarkError(f"{self.name} does not run")
+        return ["nsenter", f"--target={children[0]}", "--mount", "--net", "--pid", *command]
 
     def popen(self, *command: str, log: str) -> subprocess.Popen[bytes]:
         """Run something of ours on this node, with what it writes in a file of the node's folder.
