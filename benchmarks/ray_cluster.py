@@ -25,7 +25,7 @@ RAY_PORT = 6379
 STORE_BYTES = 100_000_000
 
 START_SECONDS = 180.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 30.0
 POLL_SECONDS = 0.2
 
 WITHIN = (
@@ -73,11 +73,9 @@ class Node:
     def command(self, *command: str) -> list[str]:
         """Return a command as it is run on this node."""
         assert self._raylet is not None  # noqa: S101 - it was started
-        pid = self._raylet.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if not children:
+        if not (inside := _children(self._raylet.pid)):
             raise BenchmarkError(f"{self.name} does not run")
-        return ["nsenter", f"--target={children[0]}", "--mount", "--net", "--pid", *command]
+        return ["nsenter", f"--target={inside[0]}", "--mount", "--net", "--pid", *command]
 
     def popen(self, *command: str, log: str) -> subprocess.Popen[bytes]:
         """Run something of ours on this node, with what it writes in a file of the node's folder.
@@ -171,6 +169,13 @@ def front_end(node: Node, *flags: str, log: str = "front_end.log") -> subprocess
     return node.popen(_beside("wyoming-whisper"), "serve", *flags, log=log)
 
 
+def stop(server: subprocess.Popen[bytes]) -> int:
+    """Stop what `Node.popen` has started, as a service manager does; return its status."""
+    for pid in _children(server.pid):  # the process itself is nsenter's, which passes nothing on
+        os.kill(pid, signal.SIGTERM)
+    return server.wait(STOP_SECONDS)
+
+
 def deploy(node: Node, *flags: str) -> str:
     """Deploy the bundled model, from this node; return what the command says."""
     return node.run(_beside("wyoming-whisper"), "ray", "deploy", "--model", "home-en", *flags)
@@ -203,6 +208,10 @@ def _until(reached: Callable[[], bool], problem: str) -> None:
         if time.monotonic() > end:
             raise BenchmarkError(problem)
         time.sleep(POLL_SECONDS)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _beside(program: str) -> str:

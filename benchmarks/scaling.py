@@ -489,8 +489,7 @@ def failover(folder: Path, n_speakers: int, seconds: float) -> list[tuple[str, S
                 before, after = asyncio.run(under_load(where, n_speakers, seconds, fault))
                 found.append((name, before, after))
         finally:
-            server.terminate()
-            server.wait(ray_cluster.STOP_SECONDS)
+            ray_cluster.stop(server)
     return found
 
 

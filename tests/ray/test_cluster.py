@@ -43,8 +43,7 @@ def front_end(nodes: list[Node]) -> Iterator[str]:
     where = ray_cluster.uri(nodes[0])
     asyncio.run(wait_for_front_end(where))
     yield where
-    server.terminate()
-    assert server.wait(30) == 0
+    assert ray_cluster.stop(server) == 0
 
 
 def status(node: Node) -> dict[str, object]:
