@@ -22,10 +22,10 @@ from .peers import Allowed, neighbourhood
 
 _LOGGER = logging.getLogger(__name__)
 
-# Taking a connection and refusing one each cost half a millisecond. Who speaks meanwhile waits for
-# a turn of the event loop or two.
-TAKEN_A_TURN = 4
-REFUSED_A_TURN = 4
+# Taking a connection and refusing one each cost half a millisecond; an answer takes the event loop
+# some turns, each of which is longer by so much. Ranking hundreds costs more: one for many.
+TAKEN_A_TURN = 1
+REFUSED_AT_ONCE = 32  # one in every turn, before they are ranked again
 MAX_UNTAKEN = 512  # wait in the kernel for their turn
 
 # Those beyond --max-connections are judged after this: who has something to say has begun by then.
@@ -105,19 +105,24 @@ class Connections:
             self._judging.cancel()
 
     async def _judge(self) -> None:
-        """As long as there are too many, refuse some in every turn of the event loop."""
+        """As long as there are too many, refuse one in every turn of the event loop."""
         try:
             while self._n_there() > self._max:
                 long_ago = time.monotonic() - SETTLE_SECONDS
                 settled = [one for one in self._there() if one.since <= long_ago]
                 n_too_many = len(settled) - self._max
-                for handler in self._least_missed(settled, min(n_too_many, REFUSED_A_TURN)):
-                    handler.refuse(
-                        BusyError(
-                            f"there are more than {self._max} connections, which is all that "
-                            "--max-connections allows"
+                ranked = self._least_missed(settled, min(n_too_many, REFUSED_AT_ONCE))
+                heard = [one.last_event for one in ranked]
+                for handler, then in zip(ranked, heard, strict=True):
+                    # Who has gone, or said something since, is another case.
+                    if handler in self._tasks and handler.last_event == then:
+                        handler.refuse(
+                            BusyError(
+                                f"there are more than {self._max} connections, which is all that "
+                                "--max-connections allows"
+                            )
                         )
-                    )
+                        await asyncio.sleep(0)
                 await asyncio.sleep(0 if n_too_many > 0 else SETTLE_SECONDS / 4)
         finally:
             self._judging = None
