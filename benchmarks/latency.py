@@ -293,9 +293,9 @@ def programs(args: argparse.Namespace, model: Path, beam_size: int) -> list[Prog
         model=model, threads=args.threads, beam_size=beam_size, compute_type=args.compute_type
     )
     found = [
-        ours(same, EAGER, "--eager", "--decoder", args.decoder),
-        ours(same, NOT_EAGER, "--no-eager", "--decoder", args.decoder),
-        ours(same, WIDE, "--no-eager", "--decoder", args.decoder, "--audio-context", "full"),
+        ours(same, EAGER, "--eager"),
+        ours(same, NOT_EAGER, "--no-eager"),
+        ours(same, WIDE, "--no-eager", "--audio-context", "full"),
     ]
     return found if args.no_official else [*found, official(same)]
 
@@ -808,9 +808,6 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads", type=int, default=physical_cores(), help="of each server (default: all cores)"
-    )
-    parser.add_argument(
-        "--decoder", default="ctranslate2", help="of ours (default: %(default)s)", metavar="NAME"
     )
     parser.add_argument(
         "--compute-type",

@@ -58,7 +58,6 @@ NOT_ASKED = {
     "device": "there is no GPU in an add-on",
     "strict_backend": "the same",
     "ray_address": "a cluster is not one house's",
-    "decoder": "the image has no onnx: it costs more memory than it is worth there",
     "max_cache_size": "the same: it is of engines",
     "log_format": "the Supervisor's log has its own",
     "hass_api": "the Supervisor leads there",

@@ -17,7 +17,7 @@ from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.machine import fast_cores
 from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.settings import Settings
-from wyoming_whisper.threads import fastest, thread_counts
+from wyoming_whisper.threads import fastest_threads, thread_counts
 from wyoming_whisper.whisper.decoding import GenerateOptions, Hypothesis
 
 
@@ -39,7 +39,7 @@ def timed(times: dict[int, float], asked: list[int]) -> Callable[[int], float]:
     ],
 )
 def test_another_number_must_pay(times: dict[int, float], expected: int, tmp_path: Path) -> None:
-    assert fastest(list(times), timed(times, []), tmp_path / "t.json", "m") == expected
+    assert fastest_threads(list(times), timed(times, []), tmp_path / "t.json", "m") == expected
 
 
 def test_it_is_measured_once_for_a_model_and_a_machine(
@@ -48,12 +48,12 @@ def test_it_is_measured_once_for_a_model_and_a_machine(
     asked: list[int] = []
     measure = timed({4: 0.2, 8: 0.1}, asked)
     memory = tmp_path / "data" / "threads.json"
-    assert fastest([4, 8], measure, memory, "base") == 8
-    assert fastest([4, 8], measure, memory, "base") == 8
+    assert fastest_threads([4, 8], measure, memory, "base") == 8
+    assert fastest_threads([4, 8], measure, memory, "base") == 8
     assert asked == [4, 8]
-    fastest([4, 8], measure, memory, "small")
+    fastest_threads([4, 8], measure, memory, "small")
     monkeypatch.setattr(threads, "cpu_name", lambda: "another")
-    fastest([4, 8], measure, memory, "base")
+    fastest_threads([4, 8], measure, memory, "base")
     assert len(asked) == 6
     assert len(json.loads(memory.read_text())) == 3
 
@@ -62,22 +62,22 @@ def test_it_is_measured_once_for_a_model_and_a_machine(
 def test_a_memory_that_is_damaged_is_written_anew(content: str, tmp_path: Path) -> None:
     memory = tmp_path / "threads.json"
     memory.write_bytes(content.encode("latin-1"))
-    assert fastest([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
+    assert fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
     assert 8 in json.loads(memory.read_text()).values()
 
 
 def test_a_number_remembered_from_another_container_is_not_used(tmp_path: Path) -> None:
     memory = tmp_path / "threads.json"
-    fastest([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base")
+    fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base")
     asked: list[int] = []
-    assert fastest([2, 4], timed({2: 0.2, 4: 0.2}, asked), memory, "base") == 2
+    assert fastest_threads([2, 4], timed({2: 0.2, 4: 0.2}, asked), memory, "base") == 2
     assert asked == [2, 4]
 
 
 def test_a_folder_that_is_read_only_is_no_reason_to_stop(tmp_path: Path) -> None:
     memory = tmp_path / "file" / "threads.json"
     (tmp_path / "file").touch()
-    assert fastest([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
+    assert fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
 
 
 def test_fast_cores_are_told_from_slow_ones(

@@ -411,7 +411,6 @@ SILENCE = "silence"
 ENDING = "end of speech"
 LOGGING = "logging"
 
-DECODERS = ("ctranslate2", "auto", "onnxruntime")
 COMPUTE_TYPES = (
     "default",
     "auto",
@@ -686,14 +685,6 @@ class Settings:
         "texts followed at once while decoding: more is slower; 0 chooses for this machine",
         _whole,
         metavar="N",
-    )
-    decoder: str = _option(
-        "ctranslate2",
-        SPEED,
-        "what runs the decoder on a CPU; auto measures once whether onnxruntime, which needs more "
-        "memory, is faster by a fifth with this model",
-        choices=DECODERS,
-        metavar="NAME",
     )
     cpu_threads: int = _option(
         0,

@@ -1,4 +1,4 @@
-"""What a model runs fastest with on this machine: measured once, then remembered.
+"""How many threads a model runs fastest with on this machine: measured once, then remembered.
 
 As many as there are cores is right for most machines. Where two threads share a core, or slow cores
 stand beside fast ones, nobody knows before it was tried: every layer waits for its slowest thread.
@@ -11,16 +11,14 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from .machine import cpu_name, fast_cores, physical_cores, usable_threads
 
 _LOGGER = logging.getLogger(__name__)
 
 REMEMBERED = "threads.json"  # in the first data folder
-WORTH = 0.9  # of the usual choice's time, or less: anything closer is noise
-
-Choice = TypeVar("Choice", int, str)
+WORTH = 0.9  # of the usual number's time, or less: anything closer is noise
 
 
 def thread_counts() -> list[int]:
@@ -29,32 +27,27 @@ def thread_counts() -> list[int]:
     return list(dict.fromkeys(counts))
 
 
-def fastest(
-    choices: Sequence[Choice],
-    seconds: Callable[[Choice], float],
+def fastest_threads(
+    counts: Sequence[int],
+    seconds: Callable[[int], float],
     memory: Path,
     name: str,
-    *,
-    what: str = "threads",
-    worth: float = WORTH,
-) -> Choice:
-    """Return the best of `choices` of `what` for `name`; the first unless another pays.
+) -> int:
+    """Return the best of `counts` for what `name` stands for; the first unless another pays.
 
-    `seconds` opens a model that way, runs it once or more and returns the shortest time; it is only
-    called where `memory` knows no answer for this machine. Another pays if it takes at most `worth`
-    times as long as the first.
+    `seconds` opens a model with so many threads, runs it once or more and returns the shortest
+    time; it is only called where `memory` knows no answer for this machine.
     """
-    key = f"{name} on {cpu_name()}, {'/'.join(map(str, choices))}"
+    key = f"{name} on {cpu_name()}, {'/'.join(map(str, counts))}"
     remembered = _recall(memory)
-    for choice in choices:
-        if remembered.get(key) == choice:
-            return choice
-    times = {choice: seconds(choice) for choice in choices}
-    best = min(times, key=lambda choice: times[choice])
-    if times[best] > worth * times[choices[0]]:
-        best = choices[0]
-    shown = ", ".join(f"{choice}: {time * 1000:.0f} ms" for choice, time in times.items())
-    _LOGGER.info("%s: %s, measured once for this model (%s)", what, best, shown)
+    if remembered.get(key) in counts:
+        return int(remembered[key])
+    times = {count: seconds(count) for count in counts}
+    best = min(times, key=lambda count: times[count])
+    if times[best] > WORTH * times[counts[0]]:
+        best = counts[0]
+    shown = ", ".join(f"{count}: {time * 1000:.0f} ms" for count, time in times.items())
+    _LOGGER.info("%d threads, measured once for this model (%s)", best, shown)
     _remember(memory, {**remembered, key: best})
     return best
 

@@ -278,9 +278,7 @@ def test_arguments_that_are_wrong(argv: list[str], capsys: pytest.CaptureFixture
 
 
 def test_servers_differ_in_nothing_else() -> None:
-    args = argparse.Namespace(
-        threads=2, compute_type="int8", decoder="ctranslate2", no_official=False
-    )
+    args = argparse.Namespace(threads=2, compute_type="int8", no_official=False)
     found = programs(args, Path("model"), 5)
     assert [program.name for program in found] == [EAGER, NOT_EAGER, WIDE, OFFICIAL]
     first, second, third, other = (" ".join(program.command) for program in found)

@@ -19,11 +19,10 @@ import numpy as np
 from ..errors import ModelBrokenError, SettingsError
 from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
-from ..threads import REMEMBERED, fastest, thread_counts
+from ..threads import REMEMBERED, fastest_threads, thread_counts
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.decoding import GenerateOptions, Hypothesis, Inference
 from ..whisper.tokenizer import Tokenizer
-from .decoder import Arithmetic, OnnxDecoding, choose_decoder
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
@@ -127,27 +126,15 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
         threads = _measured_threads(settings, path, compute_type, decoding.beam_size)
     model = _load(path, device, device_index, compute_type, threads)
     languages = model_languages(settings.model, path) if model.is_multilingual else ("en",)
-    tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
-    inference = choose_decoder(
-        settings,
-        path,
-        CTranslate2Inference(model),
-        tokenizer,
-        Arithmetic(device, model.compute_type, threads, decoding.beam_size),
-        lambda inference: command_seconds(inference, tokenizer, decoding.beam_size),
-    )
     described = _description(settings.model, model, threads)
-    if isinstance(inference, OnnxDecoding):
-        described += ", decoder on onnxruntime"
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
-        inference,
-        tokenizer,
+        CTranslate2Inference(model),
+        load_tokenizer(path, multilingual=model.is_multilingual),
         languages,
         detectable(settings.languages, languages),
         decoding,
         described,
-        keeps_features=True,
     )
     transcriber.warm_up()
     return transcriber
@@ -167,7 +154,7 @@ def _measured_threads(settings: Settings, path: Path, compute_type: str, beam_si
 
     memory = settings.data_dir[0] / REMEMBERED
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
-    return fastest(counts, seconds, memory, name)
+    return fastest_threads(counts, seconds, memory, name)
 
 
 def command_seconds(inference: Inference, tokenizer: Tokenizer, beam_size: int) -> float:

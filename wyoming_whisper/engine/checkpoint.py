@@ -30,8 +30,6 @@ MAX_RANK = 8
 
 Array = npt.NDArray[np.generic]
 
-ALL = slice(None)
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -57,23 +55,22 @@ class Checkpoint:
         """Return the variable behind what may be an alias."""
         return self.aliases.get(name, name)
 
-    def weights(self, name: str, rows: slice = ALL) -> npt.NDArray[np.float32]:
-        """Return a variable, or some of its rows, as float32; integers are divided by their scales.
+    def weights(self, name: str) -> npt.NDArray[np.float32]:
+        """Return a variable as float32; integers are divided by their scales.
 
         Raises ModelBrokenError where it or its scales are missing or don't fit.
         """
-        stored = self[name][rows]
+        stored = self[name]
         if stored.dtype == BFLOAT16:
             return (stored.astype(np.uint32) << 16).view(np.float32)
         values: npt.NDArray[np.float32] = stored.astype(np.float32)
         if stored.dtype in QUANTIZED:
             with np.errstate(over="ignore"):  # a damaged scale makes infinite weights, no warning
-                values /= self._scale(name)[rows if stored.dtype == np.int8 else ...]
+                values /= self._scale(name, stored)
         return values
 
-    def _scale(self, name: str) -> npt.NDArray[np.float32]:
-        """Return one scale for all (int16) or one per row (int8), to divide what is stored by."""
-        stored = self[name]
+    def _scale(self, name: str, stored: Array) -> npt.NDArray[np.float32]:
+        """Return one scale for all (int16) or one per row (int8), to divide `stored` by."""
         name = f"{self.resolved(name)}_scale"
         scale = self[name]
         rows = stored.shape[:1] if stored.dtype == np.int8 else ()

@@ -60,7 +60,7 @@ def encoder_model(checkpoint: Checkpoint, precision: Precision) -> Any:
     decoder cross_k_i, shape = (batch, n_head, 64, n_ctx), and cross_v_i, shape = (batch, n_head,
     n_ctx, 64), n_ctx = n_frames / 2. Raises ModelBrokenError.
     """
-    return _encoder(Graph(checkpoint, precision, Inside()), dims_of(checkpoint))
+    return _encoder(_Graph(checkpoint, precision, _Inside()), dims_of(checkpoint))
 
 
 def decoder_model(checkpoint: Checkpoint, precision: Precision, beam_size: int = 1) -> Any:
@@ -69,7 +69,7 @@ def decoder_model(checkpoint: Checkpoint, precision: Precision, beam_size: int =
     A `beam_size` over 1 adds the input `parents` and the outputs `candidates` and
     `candidate_logprobs`. Raises ModelBrokenError.
     """
-    return decoder(Graph(checkpoint, precision, Inside()), dims_of(checkpoint), beam_size)
+    return _decoder(_Graph(checkpoint, precision, _Inside()), dims_of(checkpoint), beam_size)
 
 
 def write_graphs(
@@ -92,12 +92,12 @@ def write_graphs(
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in sizes.items():
         with ExitStack() as stack:
-            storage: _Storage = Inside()
+            storage: _Storage = _Inside()
             if size > MAX_MODEL_BYTES:
                 file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
                 storage = _Beside(file)
-            graph = Graph(checkpoint, precision, storage, counter)
-            model = _encoder(graph, dims) if name == "encoder" else decoder(graph, dims, beam_size)
+            graph = _Graph(checkpoint, precision, storage, counter)
+            model = _encoder(graph, dims) if name == "encoder" else _decoder(graph, dims, beam_size)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     return dims
 
@@ -127,7 +127,7 @@ class _Storage(Protocol):
         """Return an onnx.TensorProto of these values."""
 
 
-class Inside:
+class _Inside:
     """Weights in the model's own file."""
 
     def tensor(self, name: str, values: Array) -> Any:
@@ -173,7 +173,7 @@ class _Counter:
             self._progress(min(self._done / self._total, 1.0))
 
 
-class Graph:
+class _Graph:
     """Nodes and weights as they are added. Methods return the name of what they compute."""
 
     def __init__(
@@ -277,21 +277,6 @@ class Graph:
         weight = self.weights(f"{name}/weight", scale)
         return self.op("Add", self.op("MatMul", x, weight), self.weights(f"{name}/bias", scale))
 
-    def embedded(self, tokens: str) -> str:
-        return self.op("Gather", self.weights(EMBEDDINGS), tokens, axis=0)
-
-    def projected(self, x: str, name: str) -> str:
-        """Return float32 logits."""
-        # Gemm takes the embeddings as they are: a transposed copy would be the largest weight.
-        weight = self.weights(EMBEDDINGS if self.tied else PROJECTION)
-        if self.float == onnx.TensorProto.FLOAT:
-            return self.op("Gemm", x, weight, transB=1, name=name)
-        return self.float32(self.op("Gemm", x, weight, transB=1), name=name)
-
-    def replaced(self, past: str, hit: str, new: str, name: str) -> str:
-        """Return `new` where `hit` is true, `past` elsewhere: there `new` is 0."""
-        return self.op("Where", hit, new, past, name=name)
-
     def layer_norm(self, x: str, name: str) -> str:
         """Normalise in float32, whatever the precision."""
         gamma = self.weights(f"{name}/gamma", kind=np.float32)
@@ -343,7 +328,7 @@ class Graph:
         return self.op("MatMul", self.op("Softmax", scores, axis=-1), values)
 
 
-def _encoder(g: Graph, dims: Dims) -> Any:
+def _encoder(g: _Graph, dims: Dims) -> Any:
     n_head, width = dims.n_audio_head, dims.n_audio_state
     mel = g.input("mel", onnx.TensorProto.FLOAT, "batch", dims.n_mels, "n_frames")
     x = g.convolution(g.narrow(mel), "encoder/conv1", 1)
@@ -361,13 +346,6 @@ def _encoder(g: Graph, dims: Dims) -> Any:
         x = g.op("Add", x, g.linear(y, f"{name}/linear_1"))
         x = g.feed_forward(x, f"encoder/layer_{i}/ffn")
     x = g.layer_norm(x, "encoder/layer_norm")
-    cross_keys_values(g, x, dims)
-    return g.model("encoder")
-
-
-def cross_keys_values(g: Graph, x: str, dims: Dims) -> None:
-    """Add what the decoder attends to of the encoder's output `x`, as outputs."""
-    n_head, width = dims.n_text_head, dims.n_text_state
     for i in range(dims.n_text_layer):
         y = g.linear(x, f"decoder/layer_{i}/attention/linear_1")
         k, v = g.split(y, 2, [width] * 2)
@@ -377,6 +355,7 @@ def cross_keys_values(g: Graph, x: str, dims: Dims) -> None:
         g.op("Transpose", v, perm=[0, 2, 1, 3], name=f"cross_v_{i}")
         g.output(f"cross_k_{i}", g.float, "batch", n_head, HEAD_WIDTH, "n_ctx")
         g.output(f"cross_v_{i}", g.float, "batch", n_head, "n_ctx", HEAD_WIDTH)
+    return g.model("encoder")
 
 
 @dataclass(frozen=True)
@@ -394,7 +373,7 @@ class _Step:
     parents: str | None
 
 
-def decoder(g: Graph, dims: Dims, beam_size: int) -> Any:
+def _decoder(g: _Graph, dims: Dims, beam_size: int) -> Any:
     width, int32 = dims.n_text_state, onnx.TensorProto.INT32
     tokens = g.input("tokens", int32, "batch", "n_tokens")
     positions = g.input("positions", int32, "n_tokens")
@@ -402,9 +381,10 @@ def decoder(g: Graph, dims: Dims, beam_size: int) -> Any:
     bias = g.input("logit_bias", onnx.TensorProto.FLOAT, dims.n_vocab)
     parents = g.input("parents", int32, "batch") if beam_size > 1 else None
     shared = _step(g, tokens, positions, slots, width, parents)
+    embeddings = g.weights(EMBEDDINGS)
     x = g.op(
         "Add",
-        g.embedded(tokens),
+        g.op("Gather", embeddings, tokens, axis=0),
         g.op("Gather", g.weights("decoder/position_encodings/encodings"), positions, axis=0),
     )
     for i in range(dims.n_text_layer):
@@ -414,7 +394,12 @@ def decoder(g: Graph, dims: Dims, beam_size: int) -> Any:
     last = (g.integers(-1), g.integers(2**31 - 1))
     x = g.layer_norm(g.op("Slice", x, *last, g.integers(1)), "decoder/layer_norm")
     x = g.op("Reshape", x, g.integers(-1, width))
-    logits = g.projected(x, "logits")
+    # Gemm takes the embeddings as they are: a transposed copy would be the largest weight of all.
+    projection = embeddings if g.tied else g.weights(PROJECTION)
+    if g.float == onnx.TensorProto.FLOAT:
+        logits = g.op("Gemm", x, projection, transB=1, name="logits")
+    else:
+        logits = g.float32(g.op("Gemm", x, projection, transB=1), name="logits")
     g.output("logits", onnx.TensorProto.FLOAT, "batch", dims.n_vocab)
     _choice(g, g.op("Add", logits, bias), beam_size)
     one = g.constant("one", np.array([1], np.int32))
@@ -425,7 +410,7 @@ def decoder(g: Graph, dims: Dims, beam_size: int) -> Any:
 
 
 def _step(
-    g: Graph, tokens: str, positions: str, slots: str, width: int, parents: str | None
+    g: _Graph, tokens: str, positions: str, slots: str, width: int, parents: str | None
 ) -> _Step:
     column = g.op("Unsqueeze", slots, g.integers(1))
     row = g.op("Unsqueeze", positions, g.integers(0))
@@ -445,7 +430,7 @@ def _step(
     )
 
 
-def _self_attention(g: Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
+def _self_attention(g: _Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
     """Attend to the cache, the keys and values of `x` written into it."""
     n_head, width = dims.n_text_head, dims.n_text_state
     name = f"decoder/layer_{i}/self_attention"
@@ -459,14 +444,14 @@ def _self_attention(g: Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
         past = g.input(f"self_{letter}_{i}", g.float, *shape)
         if shared.parents:
             past = g.op("Gather", past, shared.parents, axis=0)
-        cache.append(g.replaced(past, shared.hit, new, f"new_self_{letter}_{i}"))
+        cache.append(g.op("Where", shared.hit, new, past, name=f"new_self_{letter}_{i}"))
         g.output(f"new_self_{letter}_{i}", g.float, *shape)
     scores = g.op("MatMul", q, g.op("Transpose", cache[0], perm=[0, 1, 3, 2]))
     y = g.attention(g.op("Add", scores, shared.hidden), cache[1])
     return g.op("Add", x, g.linear(g.merged(y, width), f"{name}/linear_1"))
 
 
-def _cross_attention(g: Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
+def _cross_attention(g: _Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
     """Attend to the audio: one reading of its keys and values for all tokens of all rows."""
     n_head, width = dims.n_text_head, dims.n_text_state
     name = f"decoder/layer_{i}/attention"
@@ -480,7 +465,7 @@ def _cross_attention(g: Graph, x: str, i: int, dims: Dims, shared: _Step) -> str
     return g.op("Add", x, g.linear(y, f"{name}/linear_2"))
 
 
-def _choice(g: Graph, biased: str, beam_size: int) -> None:
+def _choice(g: _Graph, biased: str, beam_size: int) -> None:
     """Add what is likeliest by `biased`, shape = (batch, n_vocab), and how likely it is."""
     n_candidates = 2 * beam_size if beam_size > 1 else 0
     # ArgMax is a TopK in TensorRT; asked for directly it gives the maximum too.

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelBrokenError
-
-if TYPE_CHECKING:
-    from .quantized import DecoderModels
 
 N_FRAMES = 3000  # of mel in 30 s
 MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
@@ -38,13 +35,8 @@ class OnnxSession:
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
         """`threads` 0 leaves their number to onnxruntime."""
-        self._set_up(
-            _load(folder / "encoder.onnx", threads), _load(folder / "decoder.onnx", threads)
-        )
-        self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
-
-    def _set_up(self, encoder: Any, decoder: Any) -> None:
-        self._encoder, self._decoder = encoder, decoder
+        self._encoder = _load(folder / "encoder.onnx", threads)
+        self._decoder = _load(folder / "decoder.onnx", threads)
         inputs = {value.name: value for value in self._decoder.get_inputs()}
         outputs = {value.name: value for value in self._decoder.get_outputs()}
         self._takes_parents = "parents" in inputs
@@ -56,6 +48,7 @@ class OnnxSession:
         self._features: _Features | None = None
         self._open: dict[int, OnnxCache] = {}
         self._output: OnnxOutput | None = None
+        self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
         self.n_vocab: int = inputs["logit_bias"].shape[0]
         self.n_candidates: int = outputs["candidates"].shape[1] if self._takes_parents else 0
         self.max_batch = max(self.n_candidates // 2, MAX_SAMPLES)
@@ -67,11 +60,9 @@ class OnnxSession:
             raise ValueError(
                 f"mel has the shape {mel.shape}, not ({self.n_mels}, an even number to {N_FRAMES})"
             )
-        return self._encoded({"mel": np.ascontiguousarray(mel[np.newaxis], np.float32)})
-
-    def _encoded(self, feed: Arrays) -> _Features:
         names = [value.name for value in self._encoder.get_outputs()]
-        found = self._encoder.run(names, feed)
+        mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
+        found = self._encoder.run(names, {"mel": mel})
         self._features = _Features(dict(zip(names, found, strict=True)))
         return self._features
 
@@ -164,21 +155,6 @@ class OnnxSession:
         return outputs
 
 
-class DecoderSession(OnnxSession):
-    """The decoder alone: what `encode` takes is the output of another's encoder.
-
-    Raises ModelBrokenError when `models` (engine.quantized) can't be loaded.
-    """
-
-    def __init__(self, models: DecoderModels, n_mels: int, threads: int = 0) -> None:
-        self._set_up(_load(models.cross, threads), _load(models.decoder, threads))
-        self.n_mels = n_mels
-
-    def encode(self, audio_features: Array) -> _Features:
-        """Return the keys and values of `audio_features`, shape = (1, n_ctx, n_audio_state)."""
-        return self._encoded({"audio_features": np.ascontiguousarray(audio_features, np.float32)})
-
-
 @dataclass(frozen=True, eq=False)
 class _Features:
     arrays: Arrays
@@ -218,20 +194,13 @@ class OnnxOutput:
         return self.arrays[name]
 
 
-def _load(model: Path | bytes, threads: int) -> Any:
+def _load(path: Path, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model),
-            options,
-            providers=["CPUExecutionProvider"],
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes share no base but this
-        name = model if isinstance(model, Path) else "a decoder made in memory"
-        raise ModelBrokenError(f"{name} can't be loaded by onnxruntime: {error}") from error
-    session._model_bytes = None  # noqa: SLF001 - kept to change providers: as large as the weights
-    return session
+        raise ModelBrokenError(f"{path} can't be loaded by onnxruntime: {error}") from error
