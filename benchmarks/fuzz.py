@@ -23,7 +23,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -366,15 +366,23 @@ class Outcome:
         ):
             if numbers:
                 said.append(f"{len(numbers)} {what}: streams {numbers[:10]}")
-        if self.trouble:
-            said.append(f"{len(self.trouble)} exceptions or errors in the log: {self.trouble[:3]}")
-        if self.growth_bytes >= MAX_GROWTH_BYTES:
-            said.append(f"memory grew by {report.megabytes(self.growth_bytes)}")
-        if any(count > 0 for count in self.leaked.values()):
-            said.append(f"left behind: {self.leaked}")
-        if self.exit_status:
-            said.append(f"SIGTERM ended it with exit status {self.exit_status}")
-        return said
+        return said + traces(self.trouble, self.growth_bytes, self.leaked, self.exit_status)
+
+
+def traces(
+    trouble: Sequence[str], growth_bytes: int, leaked: Mapping[str, int], exit_status: int
+) -> list[str]:
+    """Return what a fuzz left on its server that it should not have, a sentence each."""
+    said = []
+    if trouble:
+        said.append(f"{len(trouble)} exceptions or errors in the log: {trouble[:3]}")
+    if growth_bytes >= MAX_GROWTH_BYTES:
+        said.append(f"memory grew by {report.megabytes(growth_bytes)}")
+    if any(count > 0 for count in leaked.values()):
+        said.append(f"left behind: {leaked}")
+    if exit_status:
+        said.append(f"SIGTERM ended it with exit status {exit_status}")
+    return said
 
 
 def fuzz(

@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.client import say
 from benchmarks.clips import ClipError, with_silence
-from benchmarks.fuzz import MAX_GROWTH_BYTES, SETTLE_SECONDS, mutated
+from benchmarks.fuzz import SETTLE_SECONDS, mutated, traces
 from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
 from benchmarks.servers import BenchmarkError
 from benchmarks.watched import Watched, free_port
@@ -206,15 +206,7 @@ class Outcome:
             )
             if numbers
         ]
-        if self.trouble:
-            said.append(f"{len(self.trouble)} exceptions or errors in the log: {self.trouble[:3]}")
-        if self.growth_bytes >= MAX_GROWTH_BYTES:
-            said.append(f"memory grew by {report.megabytes(self.growth_bytes)}")
-        if any(count > 0 for count in self.leaked.values()):
-            said.append(f"left behind: {self.leaked}")
-        if self.exit_status:
-            said.append(f"SIGTERM ended it with exit status {self.exit_status}")
-        return said
+        return said + traces(self.trouble, self.growth_bytes, self.leaked, self.exit_status)
 
 
 def fuzz(folder: Path, first: int, count: int, workers: int) -> Outcome:

@@ -21,6 +21,7 @@ OTHER_SIDES = ("wyoming_whisper.backends", "wyoming_whisper.server", "wyoming_wh
 MUST_NOT_LOAD = {
     "wyoming_whisper.errors": ("numpy", "wyoming", "asyncio"),
     "wyoming_whisper.settings": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.actions": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.__main__": ("numpy", "wyoming.", *RUNTIMES, *HUB),
     "wyoming_whisper.transcriber": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.connections": ("wyoming_whisper.backends", *RUNTIMES, *HUB),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import json
 import logging
 import os
@@ -13,8 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..actions import Action, Arguments, run_action
 from ..errors import ModelError, SettingsError, WyomingWhisperError
-from ..settings import OptionParser, Settings, default_data_dir, settings_from
+from ..settings import OptionParser, Settings, default_data_dir
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,24 +68,10 @@ HEALTH_SECONDS = 5.0
 
 POLL_SECONDS = 0.5
 
-Arguments = argparse.Namespace
-
 
 def run(argv: Sequence[str], start_logging: Callable[[Settings], None]) -> int:
     """Run an action; return the exit status. Raises WyomingWhisperError."""
-    prog = "wyoming-whisper ray"
-    action, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if action.startswith("-"):
-        OptionParser(prog, _ABOUT, (), f"{'|'.join(_ACTIONS)} [flags]").parse(argv or ["--help"])
-    if action not in _ACTIONS:
-        nearest = difflib.get_close_matches(action, _ACTIONS, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(_ACTIONS)}"
-        raise SettingsError(f"{action!r} is nothing that ray does; {hint}")
-    make_parser, do = _ACTIONS[action]
-    arguments = make_parser(f"{prog} {action}").parse(rest)
-    settings = settings_from(vars(arguments), os.environ)
-    start_logging(settings)
-    return do(arguments, settings)
+    return run_action("ray", _ABOUT, _ACTIONS, argv, start_logging)
 
 
 # -- deploy --------------------------------------------------------------------------------
@@ -325,7 +311,7 @@ def _remove(_: Arguments, settings: Settings) -> int:
     return 0
 
 
-_ACTIONS: dict[str, tuple[Callable[[str], OptionParser], Callable[[Arguments, Settings], int]]] = {
+_ACTIONS: dict[str, Action] = {
     "deploy": (_deploy_parser, _deploy),
     "status": (_status_parser, _status),
     "remove": (_remove_parser, _remove),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..actions import Action, Arguments, run_action
 from ..errors import EngineBrokenError, SettingsError
-from ..settings import OptionParser, Settings, settings_from
+from ..settings import OptionParser, Settings
 
 if TYPE_CHECKING:
     from .cache import EngineCache, Entry
@@ -36,24 +35,10 @@ _COMMON = ("options", "debug", "log_format")
 _PLACES = ("data_dir", "download_dir", "local_files_only", *_COMMON)
 _MODEL = ("model", "language", *_PLACES)
 
-Arguments = argparse.Namespace
-
 
 def run(argv: Sequence[str], start_logging: Callable[[Settings], None]) -> int:
     """Run an action; return the exit status. Raises WyomingWhisperError."""
-    prog = "wyoming-whisper engine"
-    action, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if action.startswith("-"):
-        OptionParser(prog, _ABOUT, (), f"{'|'.join(_ACTIONS)} [flags]").parse(argv or ["--help"])
-    if action not in _ACTIONS:
-        nearest = difflib.get_close_matches(action, _ACTIONS, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(_ACTIONS)}"
-        raise SettingsError(f"{action!r} is nothing that engine does; {hint}")
-    make_parser, do = _ACTIONS[action]
-    arguments = make_parser(f"{prog} {action}").parse(rest)
-    settings = settings_from(vars(arguments), os.environ)
-    start_logging(settings)
-    return do(arguments, settings)
+    return run_action("engine", _ABOUT, _ACTIONS, argv, start_logging)
 
 
 # -- build ---------------------------------------------------------------------------------
@@ -282,7 +267,7 @@ def _selftest(arguments: Arguments, settings: Settings) -> int:
     return selftest.run(arguments, settings)
 
 
-_ACTIONS: dict[str, tuple[Callable[[str], OptionParser], Callable[[Arguments, Settings], int]]] = {
+_ACTIONS: dict[str, Action] = {
     "build": (_build_parser, _build),
     "list": (_list_parser, _list),
     "remove": (_remove_parser, _remove),
