@@ -18,6 +18,7 @@ from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_read_event, async_write_event
 from wyoming.info import AsrProgram, Attribution, Info
 
+from tests.support import AUDIO, clips
 from wyoming_whisper.client import (
     describe,
     dial_address,
@@ -155,13 +156,22 @@ def test_a_folder_is_no_audio(tmp_path: Path) -> None:
         read_audio(tmp_path)
 
 
+def test_compressed_audio_is_read_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = AUDIO / clips("clean")[0].file
+    assert path.suffix == ".flac"
+    expected = read_audio(path)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert np.allclose(read_audio(path), expected, atol=1e-4)
+
+
 def test_without_pyav_a_user_is_told_what_would_help(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
     path = tmp_path / "a.mp3"
     path.write_bytes(b"ID3 and music" * 100)
-    with pytest.raises(AudioError, match="no PyAV here to read more than WAV"):
+    with pytest.raises(AudioError, match=r"a\.mp3 can't be read as audio \(MP3 can't be read here"):
         read_audio(path)
 
 

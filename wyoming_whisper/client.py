@@ -10,7 +10,6 @@ import contextlib
 import os
 import sys
 import time
-import wave
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -34,7 +33,7 @@ from .errors import (
     SettingsError,
     TranscribeError,
 )
-from .recording import wav_blocks
+from .recording import audio_blocks
 from .transcriber import SAMPLE_RATE, Samples, Transcription
 
 T = TypeVar("T")
@@ -51,13 +50,13 @@ _LISTENING_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 def read_audio(path: str | Path) -> Samples:
     """Return the first audio track of a file, resampled, its channels averaged; "-" is stdin.
 
-    Without PyAV, which the images leave out, only WAV is read.
+    Without PyAV, which the images leave out, `recording` reads WAV, FLAC, OGG and MP3.
     Raises AudioError, naming the file, when it can't be read or holds no audio.
     """
     try:
         import av
     except ImportError:
-        return _read_wav(path)
+        return _read_without_pyav(path)
     # Before PyAV 19, a file with a title that is not UTF-8 is refused unless this is given.
     lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
     try:
@@ -76,17 +75,15 @@ def read_audio(path: str | Path) -> Samples:
     return samples
 
 
-def _read_wav(path: str | Path) -> Samples:
+def _read_without_pyav(path: str | Path) -> Samples:
     try:
-        source = BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else str(path)
-        samples = np.concatenate([np.zeros(0, np.float32), *wav_blocks(source)])
-    except (wave.Error, EOFError) as error:
-        raise AudioError(
-            f"{path} can't be read as audio ({str(error) or 'it ends early'}): there is no PyAV "
-            "here to read more than WAV with; convert it, or `pip install av`"
-        ) from None
+        data = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
     except OSError as error:
         raise AudioError(f"{path} can't be read as audio ({error.strerror})") from None
+    try:
+        samples = np.concatenate([np.zeros(0, np.float32), *audio_blocks(data)])
+    except AudioError as error:
+        raise AudioError(f"{path} can't be read as audio ({error})") from None
     if not len(samples):
         raise AudioError(f"{path} holds no audio")
     return samples
