@@ -413,10 +413,7 @@ def fuzz(
             exit_status=server.stopped(),
             trouble=server.trouble,
             growth_bytes=after.resident - before.resident,
-            leaked={
-                name: getattr(after, name) - getattr(before, name)
-                for name in ("descriptors", "tasks")
-            },
+            leaked=after.left_behind(before),
         )
 
 

@@ -235,10 +235,7 @@ def fuzz(folder: Path, first: int, count: int, workers: int) -> Outcome:
             exit_status=server.stopped(),
             trouble=server.trouble,
             growth_bytes=after.resident - before.resident,
-            leaked={
-                name: getattr(after, name) - getattr(before, name)
-                for name in ("descriptors", "tasks")
-            },
+            leaked=after.left_behind(before),
         )
 
 

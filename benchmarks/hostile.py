@@ -334,9 +334,7 @@ def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Found:
         after = server.counts()
         found.attacks = dict(attacks)
         found.growth_bytes = after.resident - before.resident
-        found.leaked = {
-            name: getattr(after, name) - getattr(before, name) for name in ("descriptors", "tasks")
-        }
+        found.leaked = after.left_behind(before)
         found.exit_status = server.stopped()
         found.trouble = server.trouble
     return found

@@ -54,6 +54,13 @@ class Counts:
     tasks: int
     """Of asyncio."""
 
+    def left_behind(self, before: Counts) -> dict[str, int]:
+        """Return how many more are held than `before`."""
+        return {
+            "descriptors": self.descriptors - before.descriptors,
+            "tasks": self.tasks - before.tasks,
+        }
+
 
 class Watched:
     """One server process; leaving its block kills it if it still runs."""

@@ -22,6 +22,18 @@ Answer = Callable[["FakeWyoming", asyncio.StreamWriter], Awaitable[None]]
 _NOBODY = Attribution(name="nobody", url="")
 
 
+@contextlib.asynccontextmanager
+async def _closing(server: asyncio.Server, tasks: set[asyncio.Task[None]]) -> AsyncIterator[None]:
+    """End a server and what it does when the block ends."""
+    try:
+        yield
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def info(*languages: str, installed: bool = True) -> Info:
     model = AsrModel("m", _NOBODY, installed, "a fake model", None, list(languages))
     return Info([AsrProgram("p", _NOBODY, True, "a fake", None, [model])])
@@ -82,13 +94,8 @@ class FakeWyoming:
         host, port = server.sockets[0].getsockname()[:2]
         self.uri = f"tcp://{host}:{port}"
         self._tasks: set[asyncio.Task[None]] = set()
-        try:
+        async with _closing(server, self._tasks):
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -160,13 +167,8 @@ class FakeHttp:
         port = server.sockets[0].getsockname()[1]
         self.uri = f"http://127.0.0.1:{port}/v1"
         self._tasks: set[asyncio.Task[None]] = set()
-        try:
+        async with _closing(server, self._tasks):
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
