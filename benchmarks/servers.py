@@ -28,6 +28,11 @@ START_SECONDS = 300.0  # only a server that hangs takes so long to listen
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.002
 
+# What our server logs.
+READY = "INFO:wyoming_whisper.server:ready"
+UNDECIDED = " has its engine\n"
+DECIDED = ("from now on the engine answers", "goes on to answer", "there is no engine until")
+
 
 class BenchmarkError(Exception):
     """A benchmark can't go on."""
@@ -43,11 +48,13 @@ class Program:
     command: tuple[str, ...]
     """All but the address to listen on."""
 
+    is_ours: bool = False
+
 
 def ours(args: argparse.Namespace, name: str = "ours", *extra: str) -> Program:
     """Return this repository's server, run with this Python."""
     command = (sys.executable, "-m", "wyoming_whisper", "serve", *_common(args), *extra)
-    return Program(name, command)
+    return Program(name, command, is_ours=True)
 
 
 def official(args: argparse.Namespace, beam_size: int | None = None) -> Program:
@@ -169,6 +176,7 @@ class Server:
         port = _free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self.name = program.name
+        self._is_ours = program.is_ours
         self.uri = f"tcp://127.0.0.1:{port}"
         self._address = ("127.0.0.1", port)
         self._log = folder / f"{port}.log"
@@ -187,6 +195,21 @@ class Server:
                 return time.perf_counter() - self.started
             time.sleep(POLL_SECONDS)
         raise BenchmarkError(f"{self.name} does not listen:\n{self._log_end()}")
+
+    def settle(self) -> None:
+        """Wait until our server has decided what answers from now on, which it logs.
+
+        At a model's first start it makes the graphs for onnxruntime, and compares.
+        """
+        if not self._is_ours:
+            return
+        deadline = self.started + START_SECONDS
+        while time.perf_counter() < deadline and self._process.poll() is None:
+            log = self._log.read_text(errors="replace")
+            if READY in log and (UNDECIDED not in log or any(line in log for line in DECIDED)):
+                return
+            time.sleep(POLL_SECONDS)
+        raise BenchmarkError(f"{self.name} does not get ready:\n{self._log_end()}")
 
     def memory(self) -> Memory:
         """Return what the process takes of the machine's memory now."""
@@ -230,6 +253,7 @@ def running(programs: Sequence[Program], folder: Path) -> Iterator[list[Server]]
         servers = [stack.enter_context(started(program, folder)) for program in programs]
         for server in servers:
             server.listening()
+            server.settle()
         yield servers
 
 

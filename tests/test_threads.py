@@ -12,8 +12,13 @@ import pytest
 
 from wyoming_whisper import machine, threads
 from wyoming_whisper.backends import faster_whisper
-from wyoming_whisper.backends.faster_whisper import COMMAND_RUNS, COMMAND_TOKENS, command_seconds
-from wyoming_whisper.backends.pipeline import load_tokenizer
+from wyoming_whisper.backends.faster_whisper import COMMAND_RUNS
+from wyoming_whisper.backends.pipeline import (
+    COMMAND_FRAMES,
+    COMMAND_TOKENS,
+    command_seconds,
+    load_tokenizer,
+)
 from wyoming_whisper.machine import fast_cores
 from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.settings import Settings
@@ -126,11 +131,10 @@ class Counting:
 def test_every_measurement_decodes_as_many_tokens() -> None:
     tokenizer = load_tokenizer(BUNDLED_FOLDER, multilingual=True)
     inference = Counting()
-    assert command_seconds(inference, tokenizer, 5) >= 0
-    assert len(inference.asked) == COMMAND_RUNS
-    for options in inference.asked:
-        assert options.max_new_tokens == COMMAND_TOKENS
-        assert tokenizer.eot in options.suppressed_tokens
+    assert command_seconds(inference, tokenizer, 5, COMMAND_FRAMES) >= 0
+    (options,) = inference.asked
+    assert options.max_new_tokens == COMMAND_TOKENS
+    assert tokenizer.eot in options.suppressed_tokens
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(0, 1), (2, 2)])
@@ -138,7 +142,7 @@ def test_the_model_is_opened_with_what_was_measured_unless_the_user_says(
     wanted: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faster_whisper, "thread_counts", lambda: [2, 1])
-    times = iter([0.2, 0.1])
+    times = iter([0.2] * COMMAND_RUNS + [0.1] * COMMAND_RUNS)
     monkeypatch.setattr(faster_whisper, "command_seconds", lambda *_: next(times))
     settings = Settings(model="home-en", data_dir=(tmp_path,), cpu_threads=wanted)
     opened = faster_whisper.open_faster_whisper(settings, BUNDLED_FOLDER)

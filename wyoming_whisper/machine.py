@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 _X86_SETS = ("avx512_vnni", "avx512f", "avx2", "avx", "sse4_1")  # best first
+_VNNI = ("avx512_vnni", "avx_vnni")
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -69,6 +70,17 @@ def instruction_set() -> str:
         return "NEON"
     flags = set(cpu_facts()[0].get("flags", "").split()) if cpu_facts() else set()
     return next((name.upper() for name in _X86_SETS if name in flags), "no AVX")
+
+
+def adds_int8_exactly() -> bool:
+    """Return whether sums of products of int8 are made in 32 bits at once.
+
+    x86 without VNNI has them in 16 bits, two by two, which may be too few (vpmaddubsw).
+    """
+    if platform.machine().lower().startswith(("aarch64", "arm")):
+        return True
+    flags = set(cpu_facts()[0].get("flags", "").split()) if cpu_facts() else set()
+    return not flags.isdisjoint(_VNNI)
 
 
 def cpu_name() -> str:

@@ -647,9 +647,13 @@ class Settings:
         "auto",
         SPEED,
         "what runs the model; auto is tensorrt where an NVIDIA GPU and TensorRT are there, else "
-        "faster-whisper; tensorrt-llm is for large GPUs that many share (docs/engines.md); ray is "
-        "replicas on other machines (docs/scaling.md); none is no model here, only --upstreams",
-        choices=("auto", "faster-whisper", "tensorrt", "tensorrt-llm", "ray", "none"),
+        "faster-whisper or onnxruntime, whichever is faster on this processor; tensorrt-llm is for "
+        "large GPUs that many share (docs/engines.md); ray is replicas on other machines "
+        "(docs/scaling.md); none is no model here, only --upstreams",
+        choices=(
+            *("auto", "faster-whisper", "onnxruntime", "tensorrt"),
+            *("tensorrt-llm", "ray", "none"),
+        ),
     )
     ray_address: str = _option(
         "auto",
@@ -662,7 +666,7 @@ class Settings:
     strict_backend: bool = _flag(
         SPEED,
         "end with an error where --backend tensorrt or tensorrt-llm is not possible, rather than "
-        "use the CPU",
+        "use another",
     )
     device: str = _option("auto", SPEED, "where the model runs: auto, cpu, cuda or cuda:N", _device)
     compute_type: str = _option(

@@ -6,14 +6,12 @@ stand beside fast ones, nobody knows before it was tried: every layer waits for 
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from .machine import cpu_name, fast_cores, physical_cores, usable_threads
+from .memory import recall, remember
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ def fastest_threads(
     time; it is only called where `memory` knows no answer for this machine.
     """
     key = f"{name} on {cpu_name()}, {'/'.join(map(str, counts))}"
-    remembered = _recall(memory)
+    remembered = recall(memory)
     if remembered.get(key) in counts:
         return int(remembered[key])
     times = {count: seconds(count) for count in counts}
@@ -48,23 +46,5 @@ def fastest_threads(
         best = counts[0]
     shown = ", ".join(f"{count}: {time * 1000:.0f} ms" for count, time in times.items())
     _LOGGER.info("%d threads, measured once for this model (%s)", best, shown)
-    _remember(memory, {**remembered, key: best})
+    remember(memory, key, best)
     return best
-
-
-def _recall(memory: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _remember(memory: Path, numbers: dict[str, Any]) -> None:
-    aside = memory.with_name(f".{memory.name}.{os.getpid()}")
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-        aside.replace(memory)
-    except OSError as error:
-        _LOGGER.debug("the number of threads can't be kept in %s: %s", memory, error)

@@ -42,6 +42,7 @@ MAX_HELD_SECONDS = 1800.0
 # Hearing little by little costs twice the processor time of hearing a bit more at once; later than
 # this after speech has paused nobody should know.
 HEAR_SAMPLES = 2 * FRAME_SAMPLES
+HEAR_AHEAD_SAMPLES = 16 * FRAME_SAMPLES  # of audio that is there sooner than it was spoken
 
 # Audio that is further ahead of the clock than this is a file, not a speaker who may have finished:
 # the rest of it is there already.
@@ -183,9 +184,11 @@ class Utterance:
             self._relay.add(samples)
         self._unheard.append(samples)
         self._n_unheard += len(samples)
-        if self._workshop.vad is not None and self._n_unheard >= self._hear_samples:
+        is_ahead = self._is_ahead
+        enough = HEAR_AHEAD_SAMPLES if is_ahead else self._hear_samples
+        if self._workshop.vad is not None and self._n_unheard >= enough:
             speech = self._hear(self._workshop.vad)
-            if not self._is_ahead:
+            if not is_ahead:
                 self._follow(speech)
 
     async def transcription(self) -> Transcription:

@@ -22,12 +22,11 @@ from tests.engine import fakes
 from tests.engine.test_build import children_of
 from tests.support import AUDIO, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, loud, words
 from wyoming_whisper.backends import choose_backend, open_transcriber, tensorrt
+from wyoming_whisper.backends.engines import EngineTranscriber, engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
 from wyoming_whisper.backends.tensorrt import (
     FRAMES_MULTIPLE,
     Runtime,
-    TensorRTTranscriber,
-    engine_cache,
     engine_spec,
     on_cpu,
 )
@@ -122,7 +121,7 @@ class Engines:
 class Scene:
     engines: Engines
     status: Status
-    transcriber: TensorRTTranscriber
+    transcriber: EngineTranscriber
     cpus: list[FakeTranscriber]
 
     @property
@@ -158,7 +157,7 @@ def scene() -> Iterator[Callable[..., Scene]]:
             return cpus[-1]
 
         status = Status()
-        scenes.append(Scene(engines, status, TensorRTTranscriber(engines, open_cpu, status), cpus))
+        scenes.append(Scene(engines, status, EngineTranscriber(engines, open_cpu, status), cpus))
         return scenes[-1]
 
     yield make
@@ -349,7 +348,7 @@ def test_a_gpu_that_tensorrt_makes_nothing_of_is_left_to_faster_whisper(
     engines, status, cpu = Engines(), Status(), FakeTranscriber(description="the CPU")
     engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
     cuda = FakeTranscriber(description="CUDA")
-    transcriber = TensorRTTranscriber(engines, lambda: cpu, status, lambda: cuda)
+    transcriber = EngineTranscriber(engines, lambda: cpu, status, lambda: cuda)
     assert status.state.description == "the CPU"
     engines.may_build.set()
     with caplog.at_level(logging.INFO):
@@ -370,7 +369,7 @@ def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
 
     engines, status, cpu = Engines(), Status(), FakeTranscriber()
     engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
-    transcriber = TensorRTTranscriber(engines, lambda: cpu, status, fail)
+    transcriber = EngineTranscriber(engines, lambda: cpu, status, fail)
     engines.may_build.set()
     until(lambda: "either" in caplog.text)
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
@@ -397,7 +396,7 @@ def test_a_failing_gpu_is_left_to_nobody() -> None:
     def refuse() -> Transcriber:
         raise AssertionError("the GPU was used again")
 
-    transcriber = TensorRTTranscriber(engines, FakeTranscriber, status, refuse)
+    transcriber = EngineTranscriber(engines, FakeTranscriber, status, refuse)
     until(lambda: "until the next start" in status.state.why)
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
     transcriber.close()
@@ -437,7 +436,7 @@ def test_an_engine_that_comes_after_the_end_is_closed(
 
 def test_who_only_transcribes_a_file_builds_nothing() -> None:
     engines = Engines()
-    transcriber = TensorRTTranscriber(engines, FakeTranscriber)
+    transcriber = EngineTranscriber(engines, FakeTranscriber)
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
     assert engines.builds == 0
     transcriber.close()

@@ -108,6 +108,7 @@ class ScriptedSession:
     n_mels: int = 80
     n_vocab: int = N_VOCAB
     n_candidates: int = 0
+    is_elastic: bool = False
     encoded: int = 0
     steps: list[tuple[int, int]] = field(default_factory=list)
     """(n_tokens, position) of every step."""

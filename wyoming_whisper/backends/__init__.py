@@ -86,7 +86,7 @@ def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
 
     Raises SettingsError where `strict_backend` leaves no choice.
     """
-    if settings.backend == "faster-whisper":
+    if settings.backend in ("faster-whisper", "onnxruntime"):
         return None, "it was asked for"
     from .tensorrt import find_runtime
 
@@ -114,6 +114,14 @@ def _open(
         from .tensorrt import open_tensorrt
 
         return open_tensorrt(settings, path, runtime, status)
+    if settings.backend == "onnxruntime":
+        from .onnxruntime import open_onnxruntime
+
+        return open_onnxruntime(settings, path, status)
+    if settings.backend == "auto":
+        from .onnxruntime import open_fastest
+
+        return open_fastest(settings, path, status)
     from .faster_whisper import open_faster_whisper
 
     return open_faster_whisper(settings, path)

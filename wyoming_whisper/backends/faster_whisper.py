@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,15 @@ from ..machine import instruction_set, physical_cores
 from ..models import check_model, model_languages
 from ..threads import REMEMBERED, fastest_threads, thread_counts
 from ..whisper.audio import FRAMES_PER_POSITION, Array
-from ..whisper.decoding import GenerateOptions, Hypothesis, Inference
-from ..whisper.tokenizer import Tokenizer
-from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from ..whisper.decoding import GenerateOptions, Hypothesis
+from .pipeline import (
+    COMMAND_FRAMES,
+    WhisperTranscriber,
+    command_seconds,
+    decoding_options,
+    detectable,
+    load_tokenizer,
+)
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -34,10 +39,7 @@ _LOGGER = logging.getLogger(__name__)
 BEAM_SIZE = 5
 BEAM_SIZE_ARM = 1
 
-# What the number of threads is measured with.
-COMMAND_FRAMES = 500
-COMMAND_TOKENS = 10
-COMMAND_RUNS = 4
+COMMAND_RUNS = 4  # the first one allocates
 
 TINY = 1e-30  # probabilities are held above it, for their logarithms
 
@@ -135,6 +137,7 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
         detectable(settings.languages, languages),
         decoding,
         described,
+        keeps_features=True,
     )
     transcriber.warm_up()
     return transcriber
@@ -150,24 +153,14 @@ def _measured_threads(settings: Settings, path: Path, compute_type: str, beam_si
     def seconds(threads: int) -> float:
         model = _load(path, "cpu", 0, compute_type, threads)
         tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
-        return command_seconds(CTranslate2Inference(model), tokenizer, beam_size)
+        inference = CTranslate2Inference(model)
+        runs = range(COMMAND_RUNS)
+        times = [command_seconds(inference, tokenizer, beam_size, COMMAND_FRAMES) for _ in runs]
+        return min(times[1:])
 
     memory = settings.data_dir[0] / REMEMBERED
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
     return fastest_threads(counts, seconds, memory, name)
-
-
-def command_seconds(inference: Inference, tokenizer: Tokenizer, beam_size: int) -> float:
-    """Return the time that a command of usual length takes, the best of a few runs."""
-    noise = np.random.default_rng(0).normal(0, 0.5, (inference.n_mels, COMMAND_FRAMES))
-    prompt = [*tokenizer.sot_sequence("en"), tokenizer.no_timestamps]
-    endless = GenerateOptions(beam_size, 0.0, 1, COMMAND_TOKENS, (tokenizer.eot,))
-    times = []
-    for _ in range(COMMAND_RUNS):
-        start = time.perf_counter()
-        inference.generate(inference.encode(noise.astype(np.float32)), prompt, endless)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])  # the first one allocates
 
 
 def choose_device(wanted: str) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,9 @@ from ..whisper.decoding import (
     Correct,
     Decoder,
     DecodingOptions,
+    GenerateOptions,
     Hypothesis,
+    Inference,
     ScoringInference,
     Stopwatch,
 )
@@ -46,6 +49,10 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
+
+# What a command's time is measured with.
+COMMAND_FRAMES = 500
+COMMAND_TOKENS = 10
 
 MAX_REQUEST_NAMES = 500  # their index is made while somebody waits: some milliseconds
 
@@ -119,6 +126,11 @@ class WhisperTranscriber:
         noise = np.random.default_rng(0).normal(0.0, 0.05, SAMPLE_RATE).astype(np.float32)
         self._decoder.decode(log_mel_spectrogram(noise, self._inference.n_mels), self.languages[0])
 
+    def command_seconds(self) -> float:
+        """Return the time that a command of usual length takes, in the window that it gets."""
+        frames = self._decoding.audio_context.frames(COMMAND_FRAMES)
+        return command_seconds(self._inference, self._tokenizer, self._decoding.beam_size, frames)
+
     def close(self) -> None:
         """Drop the model; its memory goes with the last reference."""
         del self._decoder, self._inference, self._noise_features
@@ -184,6 +196,18 @@ class WhisperTranscriber:
             n_mels = self._inference.n_mels
             self._noise_features = self._inference.encode(noise_mel(n_mels, self._decoding))
         return self._noise_features
+
+
+def command_seconds(
+    inference: Inference, tokenizer: Tokenizer, beam_size: int, n_frames: int
+) -> float:
+    """Return the time for a window of noise and the tokens of a command, which don't end."""
+    noise = np.random.default_rng(0).normal(0, 0.5, (inference.n_mels, n_frames))
+    prompt = [*tokenizer.sot_sequence("en"), tokenizer.no_timestamps]
+    endless = GenerateOptions(beam_size, 0.0, 1, COMMAND_TOKENS, (tokenizer.eot,))
+    start = time.perf_counter()
+    inference.generate(inference.encode(noise.astype(np.float32)), prompt, endless)
+    return time.perf_counter() - start
 
 
 def noise_mel(n_mels: int, decoding: DecodingOptions) -> Array:

@@ -1,9 +1,9 @@
 """From a checkpoint to engines, in a process of its own: its memory goes back, its crash harms
-nobody.
+nobody. An engine is TensorRT's plans, or the graphs made for onnxruntime on a CPU.
 
 `python -m wyoming_whisper.engine.build` reads a BuildRequest as one line of JSON, writes its
-progress as lines of JSON, leaves the plans and `engine.json` in the folder it was given, and ends
-with 0; or says in one sentence what went wrong, and ends with 1. `EngineBuild` is its other end.
+progress as lines of JSON, leaves what it made in the folder it was given, and ends with 0; or says
+in one sentence what went wrong, and ends with 1. `EngineBuild` is its other end.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from ..errors import EngineBuildError, WyomingWhisperError
-from .cache import EngineKey, weights_hash
+from .cache import CpuKey, EngineCache, EngineKey, Key, weights_hash
 from .checkpoint import read
 from .cuda import Device, Gpu
 from .plan import DECODER_PLAN, ENCODER_PLAN, FACTS, HEAD_WIDTH, PlanFacts, Profile
@@ -44,6 +44,9 @@ _LOGGER = logging.getLogger(__name__)
 
 GRAPH_SCHEMA = 1
 """To be raised with every change of graphs.py or of the profiles here that makes other engines."""
+
+CPU_GRAPH_SCHEMA = 1
+"""The same of cpu_graphs.py."""
 
 OPTIMIZATION_LEVEL = 3  # TensorRT's default: higher ones take many times longer
 
@@ -98,6 +101,9 @@ LIBRARIES = {
 READING, GRAPHS, ENCODER, DECODER = "weights", "graphs", "encoder engine", "decoder engine"
 _SHARES = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
 """About what part of the whole time each phase takes."""
+_CPU_SHARES = {READING: 0.02, GRAPHS: 0.98}
+
+TENSORRT, ONNXRUNTIME = "tensorrt", "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,9 @@ class BuildRequest:
 
     model_bin: str
     folder: str
-    timing_cache: str
+    timing_cache: str = ""
     """A file that is read, where it is there, and written."""
+    runtime: str = TENSORRT
     device: int = 0
     precision: str = "float16"
     beam_size: int = 1
@@ -161,17 +168,66 @@ class EngineSpec:
             device=self.gpu.name,
         )
 
-    def request(self, folder: Path, timing_cache: Path) -> BuildRequest:
+    @property
+    def label(self) -> str:
+        return f"{self.model} on {self.gpu.name}"
+
+    def request(self, folder: Path, cache: EngineCache) -> BuildRequest:
         return BuildRequest(
             model_bin=str(self.model_bin.resolve()),
             folder=str(folder),
-            timing_cache=str(timing_cache),
+            timing_cache=str(cache.timing_cache(self.tensorrt, self.gpu.name)),
             device=self.gpu.index,
             precision=self.precision,
             beam_size=self.beam_size,
             max_batch=self.max_batch,
             tactic_sources=self.tactic_sources,
         )
+
+
+@dataclass(frozen=True)
+class CpuSpec:
+    """Graphs for onnxruntime that are wanted: of which model, in what arithmetic."""
+
+    model: str
+    """Its name, for people."""
+    model_bin: Path
+    arithmetic: str
+    """Of cpu_graphs."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} on the CPU"
+
+    def key(self) -> CpuKey:
+        """Return the cache's key: reads the weights, unless the hub's cache tells their hash."""
+        return CpuKey(weights_hash(self.model_bin), self.arithmetic, CPU_GRAPH_SCHEMA)
+
+    def request(self, folder: Path, _: EngineCache) -> BuildRequest:
+        return BuildRequest(
+            str(self.model_bin.resolve()),
+            str(folder),
+            runtime=ONNXRUNTIME,
+            precision=self.arithmetic,
+        )
+
+
+class Spec(Protocol):
+    """An engine that is wanted."""
+
+    @property
+    def model(self) -> str:
+        """Its name, for people."""
+
+    @property
+    def label(self) -> str:
+        """The model's name, and what it is to run on."""
+
+    def key(self) -> Key:
+        """Return the cache's key."""
+
+    def request(self, folder: Path, cache: EngineCache) -> BuildRequest:
+        """Return what builds it into `folder`."""
 
 
 @dataclass(frozen=True)
@@ -360,8 +416,9 @@ def _close(child: subprocess.Popen[bytes]) -> None:
 class _Report:
     """Lines of JSON to the parent, from any thread; the last progress again every few seconds."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], shares: Mapping[str, float]) -> None:
         self._stream = stream
+        self._shares = shares
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._phase, self._before, self._fraction = READING, 0.0, 0.0
@@ -369,14 +426,14 @@ class _Report:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def phase(self, name: str) -> None:
-        phases = list(_SHARES)
-        self._before = sum(_SHARES[phase] for phase in phases[: phases.index(name)])
+        phases = list(self._shares)
+        self._before = sum(self._shares[phase] for phase in phases[: phases.index(name)])
         self._phase = name
         self.fraction(0.0)
 
     def fraction(self, done: float) -> None:
         """Say what share of the phase is done."""
-        self._fraction = self._before + _SHARES[self._phase] * min(max(done, 0.0), 1.0)
+        self._fraction = self._before + self._shares[self._phase] * min(max(done, 0.0), 1.0)
         if done == 0 or time.monotonic() - self._said >= PROGRESS_SECONDS:
             self._say_progress()
 
@@ -399,12 +456,14 @@ class _Report:
 
 def main() -> int:
     """Do what stdin asks for; return the exit status."""
-    report = _Report(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
+    stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no report
     request = BuildRequest.from_json(sys.stdin.readline())
+    make, shares = (build, _SHARES) if request.runtime == TENSORRT else (build_cpu, _CPU_SHARES)
+    report = _Report(stdout, shares)
     _live_with(request.parent)
     try:
-        build(request, report)
+        make(request, report)
     except WyomingWhisperError as error:
         report.say(error=str(error))
     except OSError as error:
@@ -438,6 +497,17 @@ def build(request: BuildRequest, report: _Report) -> None:
             workspace = workspace_bytes(device.memory_info()[0])
             _compile(_Compiler(trt, request, report, workspace), facts, Path(aside))
     Path(request.folder, FACTS).write_text(facts.to_json(), encoding="utf-8")
+
+
+def build_cpu(request: BuildRequest, report: _Report) -> None:
+    """Write the graphs for onnxruntime into the request's folder. Raises ModelBrokenError."""
+    from .cpu_graphs import Arithmetic, write_cpu_graphs
+
+    report.phase(READING)
+    checkpoint = read(Path(request.model_bin))
+    report.phase(GRAPHS)
+    arithmetic = cast("Arithmetic", request.precision)
+    write_cpu_graphs(checkpoint, Path(request.folder), arithmetic, report.fraction)
 
 
 def _compile(compiler: _Compiler, facts: PlanFacts, graphs: Path) -> None:

@@ -62,9 +62,33 @@ class EngineKey:
     @property
     def name(self) -> str:
         """The entry's folder: what people look for, then a hash of everything."""
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())
         where = f"{_slug(self.device)}-sm{self.compute_capability.replace('.', '')}"
-        return f"{where}-trt{_slug(self.tensorrt)}-{self.precision}-{digest.hexdigest()[:16]}"
+        return f"{where}-trt{_slug(self.tensorrt)}-{self.precision}-{_digest(self)}"
+
+
+@dataclass(frozen=True)
+class CpuKey:
+    """What the graphs for onnxruntime on a CPU were made from; any version of it reads them."""
+
+    weights: str
+    """SHA-256 of model.bin."""
+    precision: str
+    graph_schema: int
+    runtime: str = "onnxruntime"
+    device: str = "CPU"
+
+    @property
+    def name(self) -> str:
+        """See EngineKey."""
+        return f"cpu-{self.runtime}-{self.precision}-{_digest(self)}"
+
+
+Key = EngineKey | CpuKey
+
+
+def _digest(key: Key) -> str:
+    text = json.dumps(dataclasses.asdict(key), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -76,7 +100,8 @@ class Entry:
     model: str
     """The model's name at the time it was built."""
     precision: str
-    tensorrt: str
+    runtime: str
+    """What runs it, and its version where only that one can."""
     device: str
     size_bytes: int
     used: float
@@ -90,7 +115,7 @@ class EngineCache:
         self.root = root
         self.max_bytes = max_bytes
 
-    def find(self, key: EngineKey) -> Path | None:
+    def find(self, key: Key) -> Path | None:
         """Return the folder of what was built for `key`, its files compared with their hashes.
 
         What is cut, changed or of another key is removed.
@@ -110,7 +135,7 @@ class EngineCache:
 
     def ensure(
         self,
-        key: EngineKey,
+        key: Key,
         build: Callable[[Path], None],
         model: str = "",
         stop: threading.Event | None = None,
@@ -145,7 +170,7 @@ class EngineCache:
     def tidy(self, keep: str = "") -> None:
         """Remove what dead builders left, then the longest unused entries beyond `max_bytes`.
 
-        Entries that this machine's TensorRT and GPU can't use, as `keep` tells them, go first.
+        Entries that the runtime and device of `keep` can't use go first.
         """
         with contextlib.suppress(OSError):
             self._sweep()
@@ -172,7 +197,7 @@ class EngineCache:
             if path.is_dir() and not path.name.startswith(".") and path.name != _TIMING
         ]
 
-    def _fill(self, key: EngineKey, build: Callable[[Path], None], model: str) -> Path:
+    def _fill(self, key: Key, build: Callable[[Path], None], model: str) -> Path:
         for left in self.root.glob(f"{_BUILDING}{key.name}-*"):  # its builder is dead: we hold
             _delete(left)  # its lock
         aside = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{key.name}-", dir=self.root))
@@ -254,7 +279,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unknown"
 
 
-def _seal(folder: Path, key: EngineKey, model: str) -> None:
+def _seal(folder: Path, key: Key, model: str) -> None:
     """Describe the files, and have all bytes on the disk before the folder gets its name."""
     files = {}
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
@@ -275,7 +300,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _what_is_wrong(folder: Path, key: EngineKey) -> str | None:
+def _what_is_wrong(folder: Path, key: Key) -> str | None:
     try:
         content = _read_sidecar(folder)
         if content["key"] != json.loads(json.dumps(dataclasses.asdict(key))):
@@ -302,13 +327,14 @@ def _entry(folder: Path) -> Entry:
         used = (folder / SIDECAR).stat().st_mtime
         content = _read_sidecar(folder)
         facts = {"model": content.get("model"), **content.get("key", {})}
-    told = {name: str(facts.get(name) or "?") for name in ("model", "precision", "tensorrt")}
+    told = {name: str(facts.get(name) or "?") for name in ("model", "precision")}
+    told["runtime"] = str(facts.get("runtime") or f"TensorRT {facts.get('tensorrt') or '?'}")
     device = str(facts.get("device") or "?")
     return Entry(folder.name, folder, **told, device=device, size_bytes=_size(folder), used=used)
 
 
 def _as_useful(entry: Entry, kept: Entry | None) -> bool:
-    return kept is None or (entry.tensorrt, entry.device) == (kept.tensorrt, kept.device)
+    return kept is None or (entry.runtime, entry.device) == (kept.runtime, kept.device)
 
 
 def _size(folder: Path) -> int:

@@ -28,6 +28,8 @@ QUANTIZED = (np.dtype(np.int8), np.dtype(np.int16))
 MAX_VARIABLES = 100_000  # large-v3 has 1,300
 MAX_RANK = 8
 
+ALL = slice(None)
+
 Array = npt.NDArray[np.generic]
 
 
@@ -55,22 +57,23 @@ class Checkpoint:
         """Return the variable behind what may be an alias."""
         return self.aliases.get(name, name)
 
-    def weights(self, name: str) -> npt.NDArray[np.float32]:
-        """Return a variable as float32; integers are divided by their scales.
+    def weights(self, name: str, rows: slice = ALL) -> npt.NDArray[np.float32]:
+        """Return a variable, or some of its rows, as float32; integers are divided by their scales.
 
         Raises ModelBrokenError where it or its scales are missing or don't fit.
         """
-        stored = self[name]
+        stored = self[name][rows]
         if stored.dtype == BFLOAT16:
             return (stored.astype(np.uint32) << 16).view(np.float32)
         values: npt.NDArray[np.float32] = stored.astype(np.float32)
         if stored.dtype in QUANTIZED:
             with np.errstate(over="ignore"):  # a damaged scale makes infinite weights, no warning
-                values /= self._scale(name, stored)
+                values /= self._scale(name)[rows if stored.dtype == np.int8 else ...]
         return values
 
-    def _scale(self, name: str, stored: Array) -> npt.NDArray[np.float32]:
-        """Return one scale for all (int16) or one per row (int8), to divide `stored` by."""
+    def _scale(self, name: str) -> npt.NDArray[np.float32]:
+        """Return one scale for all (int16) or one per row (int8), to divide what is stored by."""
+        stored = self[name]
         name = f"{self.resolved(name)}_scale"
         scale = self[name]
         rows = stored.shape[:1] if stored.dtype == np.int8 else ()

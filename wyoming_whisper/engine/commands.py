@@ -15,12 +15,13 @@ from ..errors import EngineBrokenError, SettingsError
 from ..settings import OptionParser, Settings
 
 if TYPE_CHECKING:
+    from ..backends.engines import Engines
     from .cache import EngineCache, Entry
     from .graphs import Precision
 
 _ABOUT = """\
-TensorRT engines for NVIDIA GPUs. The server builds what it needs by itself; these are for looking
-and for preparing.
+Engines: a model made for TensorRT on NVIDIA GPUs, or for onnxruntime on CPUs. The server builds
+what it needs by itself; these are for looking and for preparing.
 
   build      build the engine of a model now, or say where it is
   list       the engines that are built
@@ -47,22 +48,20 @@ def run(argv: Sequence[str], start_logging: Callable[[Settings], None]) -> int:
 def _build_parser(prog: str) -> OptionParser:
     return OptionParser(
         prog,
-        "Build the engine of a model, or find it built, and try it out. Takes minutes.",
-        (*_MODEL, "device", "compute_type", "beam_size", "audio_context", "max_cache_size"),
+        "Build the engine of a model, or find it built, and try it out. Takes minutes for "
+        "TensorRT, seconds for onnxruntime.",
+        (
+            *_MODEL,
+            *("backend", "device", "compute_type", "beam_size", "audio_context"),
+            *("max_cache_size", "cpu_threads"),
+        ),
     )
 
 
 def _build(_: Arguments, settings: Settings) -> int:
-    from ..backends.tensorrt import Engines, engine_cache, engine_spec, find_runtime, open_engine
-    from ..models import ensure_model
     from .build import BuildDisplay
 
-    runtime = find_runtime(settings.device)
-    path = ensure_model(settings.model, settings)
-    spec = engine_spec(settings, path, runtime)
-    engines = Engines(
-        spec, engine_cache(settings), lambda spec, folder: open_engine(settings, path, spec, folder)
-    )
+    engines = _engines(settings)
     display = BuildDisplay(f"the engine of {engines.label}")
     try:
         folder = engines.build(display.show)
@@ -75,6 +74,24 @@ def _build(_: Arguments, settings: Settings) -> int:
         raise
     print(folder)
     return 0
+
+
+def _engines(settings: Settings) -> Engines:
+    from ..models import ensure_model
+
+    if settings.backend == "onnxruntime":
+        from ..backends.onnxruntime import choose_arithmetic, cpu_engines
+
+        arithmetic = choose_arithmetic(settings)  # what is not possible is told before all else
+        return cpu_engines(settings, ensure_model(settings.model, settings), arithmetic)
+    if settings.backend not in ("auto", "tensorrt"):
+        raise SettingsError(
+            f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
+        )
+    from ..backends.tensorrt import find_runtime, tensorrt_engines
+
+    runtime = find_runtime(settings.device)
+    return tensorrt_engines(settings, ensure_model(settings.model, settings), runtime)
 
 
 # -- list, remove --------------------------------------------------------------------------
@@ -120,7 +137,7 @@ def _remove(arguments: Arguments, settings: Settings) -> int:
 
 
 def _cache(settings: Settings) -> EngineCache:
-    from ..backends.tensorrt import engine_cache
+    from ..backends.engines import engine_cache
 
     return engine_cache(settings)
 
@@ -131,7 +148,7 @@ def _as_json(entries: Sequence[Entry]) -> str:
             "name": entry.name,
             "model": entry.model,
             "precision": entry.precision,
-            "tensorrt": entry.tensorrt,
+            "runtime": entry.runtime,
             "device": entry.device,
             "size_bytes": entry.size_bytes,
             "used": _when(entry.used),
@@ -145,7 +162,7 @@ def _as_json(entries: Sequence[Entry]) -> str:
 def _as_table(entries: Sequence[Entry]) -> str:
     if not entries:
         return "no engine is built yet"
-    head = ("MODEL", "GPU", "TENSORRT", "PRECISION", "SIZE", "LAST USED", "NAME")
+    head = ("MODEL", "DEVICE", "RUNTIME", "PRECISION", "SIZE", "LAST USED", "NAME")
     rows = [head, *map(_row, entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
@@ -153,7 +170,7 @@ def _as_table(entries: Sequence[Entry]) -> str:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    about = (entry.model, entry.device, entry.tensorrt, entry.precision)
+    about = (entry.model, entry.device, entry.runtime, entry.precision)
     return (*about, _megabytes(entry.size_bytes), _when(entry.used), entry.name)
 
 

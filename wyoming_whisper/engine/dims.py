@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -146,3 +147,9 @@ def decoder_shapes(dims: Dims) -> dict[str, Shape]:
         shapes |= _linear_shapes(f"{cross}/linear_1", 2 * width, width)
         shapes |= _linear_shapes(f"{cross}/linear_2", width, width)
     return shapes
+
+
+def int8_bytes(dims: Dims) -> int:
+    """Return what the weights take in int8; the embeddings are there as rows and as columns."""
+    shapes = {**encoder_shapes(dims), **decoder_shapes(dims)}
+    return sum(map(math.prod, shapes.values()))

@@ -60,7 +60,7 @@ def encoder_model(checkpoint: Checkpoint, precision: Precision) -> Any:
     decoder cross_k_i, shape = (batch, n_head, 64, n_ctx), and cross_v_i, shape = (batch, n_head,
     n_ctx, 64), n_ctx = n_frames / 2. Raises ModelBrokenError.
     """
-    return _encoder(_Graph(checkpoint, precision, _Inside()), dims_of(checkpoint))
+    return _encoder(Graph(checkpoint, precision, Inside()), dims_of(checkpoint))
 
 
 def decoder_model(checkpoint: Checkpoint, precision: Precision, beam_size: int = 1) -> Any:
@@ -69,7 +69,7 @@ def decoder_model(checkpoint: Checkpoint, precision: Precision, beam_size: int =
     A `beam_size` over 1 adds the input `parents` and the outputs `candidates` and
     `candidate_logprobs`. Raises ModelBrokenError.
     """
-    return _decoder(_Graph(checkpoint, precision, _Inside()), dims_of(checkpoint), beam_size)
+    return _decoder(Graph(checkpoint, precision, Inside()), dims_of(checkpoint), beam_size)
 
 
 def write_graphs(
@@ -88,15 +88,15 @@ def write_graphs(
     dims = dims_of(checkpoint)
     parts = _parts(dims, tied=_is_tied(checkpoint))
     sizes = {name: _bytes(shapes, precision) for name, shapes in parts.items()}
-    counter = _Counter(sum(sizes.values()), progress)
+    counter = Counter(sum(sizes.values()), progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in sizes.items():
         with ExitStack() as stack:
-            storage: _Storage = _Inside()
+            storage: Storage = Inside()
             if size > MAX_MODEL_BYTES:
                 file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
-                storage = _Beside(file)
-            graph = _Graph(checkpoint, precision, storage, counter)
+                storage = Beside(file)
+            graph = Graph(checkpoint, precision, storage, counter)
             model = _encoder(graph, dims) if name == "encoder" else _decoder(graph, dims, beam_size)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     return dims
@@ -120,21 +120,21 @@ def _bytes(shapes: Mapping[str, Shape], precision: Precision) -> int:
     return sum(math.prod(shape) for shape in shapes.values()) * np.dtype(precision).itemsize
 
 
-class _Storage(Protocol):
+class Storage(Protocol):
     """Where the weights of a graph go."""
 
     def tensor(self, name: str, values: Array) -> Any:
         """Return an onnx.TensorProto of these values."""
 
 
-class _Inside:
+class Inside:
     """Weights in the model's own file."""
 
     def tensor(self, name: str, values: Array) -> Any:
         return onnx.numpy_helper.from_array(values, name)
 
 
-class _Beside:
+class Beside:
     """Weights in a file beside the model's; small constants, which shapes need, stay inside."""
 
     SMALLEST = 1024  # bytes
@@ -163,7 +163,7 @@ class _Beside:
         return found
 
 
-class _Counter:
+class Counter:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total, self._done, self._progress = total, 0, progress
 
@@ -173,15 +173,15 @@ class _Counter:
             self._progress(min(self._done / self._total, 1.0))
 
 
-class _Graph:
+class Graph:
     """Nodes and weights as they are added. Methods return the name of what they compute."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         precision: Precision,
-        storage: _Storage,
-        counter: _Counter | None = None,
+        storage: Storage,
+        counter: Counter | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._storage = storage
@@ -209,10 +209,13 @@ class _Graph:
         self._nodes.append(onnx.helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    def ops(self, kind: str, inputs: list[str], count: int, **attributes: object) -> list[str]:
-        """Add a node with `count` outputs."""
+    def ops(
+        self, kind: str, inputs: list[str], outputs: int | list[str], **attributes: object
+    ) -> list[str]:
+        """Add a node with so many outputs, or with outputs of these names."""
         name = f"{kind}_{len(self._nodes)}"
-        outputs = [f"{name}_{i}" for i in range(count)]
+        if isinstance(outputs, int):
+            outputs = [f"{name}_{i}" for i in range(outputs)]
         self._nodes.append(onnx.helper.make_node(kind, inputs, outputs, name=name, **attributes))
         return outputs
 
@@ -310,6 +313,14 @@ class _Graph:
         )
         return self.gelu(x)
 
+    def position_encodings(self, x: str) -> str:
+        """Return those of the encoder for `x`, shape = (batch, n_ctx, width)."""
+        encodings = self.weights("encoder/position_encodings/encodings")
+        n_ctx = self.op(
+            "Slice", self.op("Shape", x), self.integers(1), self.integers(2), self.integers(0)
+        )
+        return self.op("Slice", encodings, self.integers(0), n_ctx, self.integers(0))
+
     def feed_forward(self, x: str, name: str) -> str:
         y = self.linear(self.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
         return self.op("Add", x, self.linear(self.gelu(y), f"{name}/linear_1"))
@@ -328,15 +339,12 @@ class _Graph:
         return self.op("MatMul", self.op("Softmax", scores, axis=-1), values)
 
 
-def _encoder(g: _Graph, dims: Dims) -> Any:
+def _encoder(g: Graph, dims: Dims) -> Any:
     n_head, width = dims.n_audio_head, dims.n_audio_state
     mel = g.input("mel", onnx.TensorProto.FLOAT, "batch", dims.n_mels, "n_frames")
     x = g.convolution(g.narrow(mel), "encoder/conv1", 1)
     x = g.op("Transpose", g.convolution(x, "encoder/conv2", 2), perm=[0, 2, 1])
-    encodings = g.weights("encoder/position_encodings/encodings")
-    n_ctx = g.op("Slice", g.op("Shape", x), g.integers(1), g.integers(2), g.integers(0))
-    zero = g.integers(0)
-    x = g.op("Add", x, g.op("Slice", encodings, zero, n_ctx, zero))
+    x = g.op("Add", x, g.position_encodings(x))
     for i in range(dims.n_audio_layer):
         name = f"encoder/layer_{i}/self_attention"
         y = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0", width)
@@ -373,7 +381,7 @@ class _Step:
     parents: str | None
 
 
-def _decoder(g: _Graph, dims: Dims, beam_size: int) -> Any:
+def _decoder(g: Graph, dims: Dims, beam_size: int) -> Any:
     width, int32 = dims.n_text_state, onnx.TensorProto.INT32
     tokens = g.input("tokens", int32, "batch", "n_tokens")
     positions = g.input("positions", int32, "n_tokens")
@@ -410,7 +418,7 @@ def _decoder(g: _Graph, dims: Dims, beam_size: int) -> Any:
 
 
 def _step(
-    g: _Graph, tokens: str, positions: str, slots: str, width: int, parents: str | None
+    g: Graph, tokens: str, positions: str, slots: str, width: int, parents: str | None
 ) -> _Step:
     column = g.op("Unsqueeze", slots, g.integers(1))
     row = g.op("Unsqueeze", positions, g.integers(0))
@@ -430,7 +438,7 @@ def _step(
     )
 
 
-def _self_attention(g: _Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
+def _self_attention(g: Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
     """Attend to the cache, the keys and values of `x` written into it."""
     n_head, width = dims.n_text_head, dims.n_text_state
     name = f"decoder/layer_{i}/self_attention"
@@ -451,7 +459,7 @@ def _self_attention(g: _Graph, x: str, i: int, dims: Dims, shared: _Step) -> str
     return g.op("Add", x, g.linear(g.merged(y, width), f"{name}/linear_1"))
 
 
-def _cross_attention(g: _Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
+def _cross_attention(g: Graph, x: str, i: int, dims: Dims, shared: _Step) -> str:
     """Attend to the audio: one reading of its keys and values for all tokens of all rows."""
     n_head, width = dims.n_text_head, dims.n_text_state
     name = f"decoder/layer_{i}/attention"
@@ -465,7 +473,7 @@ def _cross_attention(g: _Graph, x: str, i: int, dims: Dims, shared: _Step) -> st
     return g.op("Add", x, g.linear(y, f"{name}/linear_2"))
 
 
-def _choice(g: _Graph, biased: str, beam_size: int) -> None:
+def _choice(g: Graph, biased: str, beam_size: int) -> None:
     """Add what is likeliest by `biased`, shape = (batch, n_vocab), and how likely it is."""
     n_candidates = 2 * beam_size if beam_size > 1 else 0
     # ArgMax is a TopK in TensorRT; asked for directly it gives the maximum too.

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -553,15 +553,15 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
 @contextlib.contextmanager
 def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
     """The engine that the server would use, built unless it is there."""
-    from ..backends.tensorrt import Engines, engine_cache, engine_spec, find_runtime
+    from ..backends.tensorrt import engine_spec, find_runtime, tensorrt_engines
     from .build import BuildDisplay
     from .trt import TensorRTSession
 
     runtime = find_runtime(settings.device)
     if precision is not None:
         settings = dataclasses.replace(settings, compute_type=precision)
-    spec = engine_spec(settings, path, runtime)
-    engines = Engines(spec, engine_cache(settings), _not_opened)
+    precision = engine_spec(settings, path, runtime).precision
+    engines = tensorrt_engines(settings, path, runtime)
     start = time.perf_counter()
     display = BuildDisplay(engines.label)
     try:
@@ -572,11 +572,7 @@ def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Itera
     session = TensorRTSession(folder, runtime.gpu.index)
     opened = time.perf_counter()
     facts = {"TensorRT": runtime.tensorrt}
-    yield _Engine(session, "tensorrt", spec.precision, built - start, opened - built, facts)
-
-
-def _not_opened(_spec: object, _folder: object) -> NoReturn:
-    raise AssertionError("the selftest opens the session itself")
+    yield _Engine(session, "tensorrt", precision, built - start, opened - built, facts)
 
 
 # -- TensorRT-LLM --------------------------------------------------------------------------

@@ -1,15 +1,17 @@
-"""Whisper's graphs in onnxruntime on the CPU: what proves them, and how an engine is judged.
+"""Whisper's graphs in onnxruntime on the CPU, as a `whisper.search.Session`.
 
-`OnnxSession` is a `whisper.search.Session`. What that contract calls gone (audio features after the
-next `encode`, an output after the next `step`) is refused here, where keeping it would be easy: on
-a GPU the memory has been written over.
+`OnnxSession` runs the graphs that TensorRT compiles: it proves them, and judges engines. What the
+contract calls gone (audio features after the next `encode`, an output after the next `step`) is
+refused there, where keeping it would be easy: on a GPU the memory has been written over.
+`CpuSession`, an elastic one, runs those made for onnxruntime: it is what answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Arrays = dict[str, npt.NDArray[Any]]
+
+NO_ENTRIES: Mapping[str, str] = MappingProxyType({})
 
 
 class OnnxSession:
@@ -51,26 +55,17 @@ class OnnxSession:
         self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
         self.n_vocab: int = inputs["logit_bias"].shape[0]
         self.n_candidates: int = outputs["candidates"].shape[1] if self._takes_parents else 0
+        self.is_elastic = False
         self.max_batch = max(self.n_candidates // 2, MAX_SAMPLES)
 
     def encode(self, mel: Array) -> _Features:
         """See Session. Raises ValueError for a spectrogram of another shape."""
-        n_mels, n_frames = mel.shape
-        if n_mels != self.n_mels or not 0 < n_frames <= N_FRAMES or n_frames % 2:
-            raise ValueError(
-                f"mel has the shape {mel.shape}, not ({self.n_mels}, an even number to {N_FRAMES})"
-            )
-        names = [value.name for value in self._encoder.get_outputs()]
-        mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
-        found = self._encoder.run(names, {"mel": mel})
-        self._features = _Features(dict(zip(names, found, strict=True)))
+        self._features = _Features(_encoded(self._encoder, self.n_mels, mel))
         return self._features
 
     def bias(self, suppressed: Sequence[int]) -> Array:
         """See Session."""
-        bias = np.zeros(self.n_vocab, np.float32)
-        bias[list(suppressed)] = IMPOSSIBLE
-        return bias
+        return _bias(self.n_vocab, suppressed)
 
     def open_cache(self, audio_features: _Features, batch: int, n_slots: int) -> OnnxCache:
         """See Session. Raises ValueError for more rows than `max_batch`."""
@@ -155,6 +150,152 @@ class OnnxSession:
         return outputs
 
 
+class CpuSession:
+    """encoder.onnx and decoder.onnx of one folder; see `engine.cpu_graphs` for what they hold.
+
+    `beam_size` is the most that is asked for. Raises ModelBrokenError when they can't be loaded.
+    """
+
+    def __init__(self, folder: Path, threads: int = 0, beam_size: int = 1) -> None:
+        """`threads` 0 leaves their number to onnxruntime."""
+        # Each graph has threads of its own, which wait for work by spinning: not for longer than a
+        # run, or they are in the other's way.
+        at_rest = {"session.force_spinning_stop": "1"}
+        self._encoder = _load(folder / "encoder.onnx", threads, at_rest)
+        self._decoder = _load(folder / "decoder.onnx", threads, at_rest)
+        inputs = {value.name: value for value in self._decoder.get_inputs()}
+        self._caches = [name for name in inputs if name.startswith("self_")]
+        self._outputs = [value.name for value in self._decoder.get_outputs()]
+        self._n_head, self._head_width = (inputs["self_k_0"].shape[i] for i in (1, 3))
+        self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
+        self.n_vocab: int = inputs["logit_bias"].shape[0]
+        self.n_candidates = 2 * beam_size if beam_size > 1 else 0
+        self.is_elastic = True
+        self.max_batch = max(beam_size, MAX_SAMPLES)
+        self._k = np.array([max(self.n_candidates, 1)], np.int64)
+
+    def encode(self, mel: Array) -> Arrays:
+        """See Session. Raises ValueError for a spectrogram of another shape."""
+        return _encoded(self._encoder, self.n_mels, mel)
+
+    def bias(self, suppressed: Sequence[int]) -> Array:
+        """See Session."""
+        return _bias(self.n_vocab, suppressed)
+
+    def open_cache(self, audio_features: Arrays, batch: int, n_slots: int) -> CpuCache:
+        """See Session."""
+        shape = (batch, self._n_head, 0, self._head_width)
+        empty = {name: np.zeros(shape, np.float32) for name in self._caches}
+        return CpuCache(audio_features, n_slots, empty)
+
+    def step(
+        self,
+        cache: CpuCache,
+        tokens: Tokens,
+        position: int,
+        bias: Array,
+        parents: Tokens | None = None,
+        wanted: Sequence[int] = (),
+    ) -> CpuOutput:
+        """See ElasticSession. Raises ValueError for tokens that the cache has no room for."""
+        batch, n_tokens = tokens.shape
+        if not 0 <= position <= min(cache.n_past, cache.n_slots - n_tokens):
+            raise ValueError(
+                f"{n_tokens} tokens at position {position} of a cache of {cache.n_past} positions "
+                f"in {cache.n_slots} slots"
+            )
+        cache.forget_from(position)
+        feed = {
+            "tokens": np.ascontiguousarray(tokens, np.int32),
+            "positions": np.arange(position, position + n_tokens, dtype=np.int32),
+            "parents": np.arange(batch, dtype=np.int32) if parents is None else parents,
+            "logit_bias": bias,
+            "wanted": np.array([*wanted, n_tokens - 1], np.int64),
+            "n_candidates": self._k,
+            **cache.features,
+            **cache.arrays,
+        }
+        found = self._decoder.run(self._outputs, feed)
+        outputs: Arrays = dict(zip(self._outputs, found, strict=True))
+        cache.arrays = {name: outputs.pop(f"new_{name}") for name in self._caches}
+        return CpuOutput(outputs)
+
+    def greedy(
+        self, cache: CpuCache, token: int, position: int, bias: Array, max_new_tokens: int
+    ) -> Iterator[tuple[int, float]]:
+        """See Session."""
+        for at in range(position, min(position + max_new_tokens, cache.n_slots)):
+            best, logprobs = self.step(cache, np.array([[token]], np.int32), at, bias).best()
+            token = int(best[0])
+            yield token, float(logprobs[0])
+
+    def close(self) -> None:
+        """See Session."""
+        del self._encoder, self._decoder
+
+
+@dataclass(eq=False)
+class CpuCache:
+    """The decoder's self-attention cache, and what it attends to."""
+
+    features: Arrays
+    n_slots: int
+    arrays: Arrays
+    """shape = (batch, n_head, n_past, 64) each."""
+
+    @property
+    def n_past(self) -> int:
+        return int(next(iter(self.arrays.values())).shape[2])
+
+    def forget_from(self, position: int) -> None:
+        if position < self.n_past:
+            self.arrays = {
+                name: np.ascontiguousarray(values[:, :, :position])
+                for name, values in self.arrays.items()
+            }
+
+
+@dataclass(frozen=True, eq=False)
+class CpuOutput:
+    """A `whisper.search.ElasticOutput`."""
+
+    arrays: Arrays
+
+    def best(self) -> tuple[Tokens, Array]:
+        """See StepOutput."""
+        tokens, logprobs = self.candidates()
+        return tokens[:, 0], logprobs[:, 0]
+
+    def candidates(self) -> tuple[Tokens, Array]:
+        """See StepOutput."""
+        return self.arrays["candidates"], self.arrays["candidate_logprobs"]
+
+    def logits(self) -> Array:
+        """See StepOutput."""
+        return self.arrays["logits"][:, -1]
+
+    def wanted_logits(self) -> Array:
+        """See ElasticOutput."""
+        return self.arrays["logits"][:, :-1]
+
+
+def _encoded(encoder: Any, n_mels: int, mel: Array) -> Arrays:
+    """Return what an encoder gives of `mel`. Raises ValueError for another shape than its own."""
+    if mel.shape[0] != n_mels or not 0 < mel.shape[1] <= N_FRAMES or mel.shape[1] % 2:
+        raise ValueError(
+            f"mel has the shape {mel.shape}, not ({n_mels}, an even number to {N_FRAMES})"
+        )
+    names = [value.name for value in encoder.get_outputs()]
+    found = encoder.run(names, {"mel": np.ascontiguousarray(mel[np.newaxis], np.float32)})
+    return dict(zip(names, found, strict=True))
+
+
+def _bias(n_vocab: int, suppressed: Sequence[int]) -> Array:
+    bias = np.zeros(n_vocab, np.float32)
+    bias[list(suppressed)] = IMPOSSIBLE
+    return bias
+
+
 @dataclass(frozen=True, eq=False)
 class _Features:
     arrays: Arrays
@@ -194,10 +335,13 @@ class OnnxOutput:
         return self.arrays[name]
 
 
-def _load(path: Path, threads: int) -> Any:
+def _load(path: Path, threads: int, entries: Mapping[str, str] = NO_ENTRIES) -> Any:
+    """Return a session; `entries` are of onnxruntime_session_options_config_keys.h."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:

@@ -99,6 +99,7 @@ class TensorRTSession:
         self.facts = facts = read_facts(folder)
         self.n_mels, self.n_vocab = facts.n_mels, facts.n_vocab
         self.n_candidates = facts.n_candidates
+        self.is_elastic = False
         self.max_batch = facts.max_batch
         self._cuda_graphs = cuda_graphs
         self._features: _Features | None = None

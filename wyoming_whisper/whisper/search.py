@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -65,10 +65,18 @@ class Session(Protocol):
     def max_batch(self) -> int:
         """Rows that `open_cache` allows: beams, or samples."""
 
+    @property
+    def is_elastic(self) -> bool:
+        """Whether it is an ElasticSession.
+
+        In others all memory is laid out ahead: audio features are gone with the next `encode`, a
+        cache with the next of as many rows.
+        """
+
     def encode(self, mel: Array) -> Any:
         """Return audio features of `mel`, shape = (n_mels, n_frames), even and <= 3000.
 
-        They are the cross-attention's keys and values, good until the next `encode`.
+        They are the cross-attention's keys and values; see `is_elastic`.
         """
 
     def bias(self, suppressed: Sequence[int]) -> Any:
@@ -77,7 +85,7 @@ class Session(Protocol):
     def open_cache(self, audio_features: Any, batch: int, n_slots: int) -> Any:
         """Return an empty self-attention cache for `n_slots` positions of `batch` rows.
 
-        It replaces an earlier one with as many rows. All rows share the audio features.
+        All rows share the audio features.
         """
 
     def step(
@@ -108,6 +116,32 @@ class Session(Protocol):
         """Free the memory."""
 
 
+class ElasticOutput(StepOutput, Protocol):
+    """What an ElasticSession gives."""
+
+    def wanted_logits(self) -> Array:
+        """Return those that were wanted, shape = (batch, n_wanted, n_vocab)."""
+
+
+class ElasticSession(Session, Protocol):
+    """A session whose memory comes and goes as it is needed.
+
+    Audio features and caches are good for as long as somebody has them; a cache grows, and its rows
+    may be continued by more rows than it has.
+    """
+
+    def step(
+        self,
+        cache: Any,
+        tokens: Tokens,
+        position: int,
+        bias: Any,
+        parents: Tokens | None = None,
+        wanted: Sequence[int] = (),
+    ) -> ElasticOutput:
+        """See Session; the output has the logits after `wanted`, indices into `tokens`, too."""
+
+
 class SessionInference:
     """decoding.Inference over a `Session`; used from one thread at a time.
 
@@ -120,13 +154,14 @@ class SessionInference:
     ) -> None:
         self.n_mels = session.n_mels
         self._session = session
+        self._elastic = cast("ElasticSession", session) if session.is_elastic else None
         self._tokenizer = tokenizer
         self._suppressed_begin = tuple(suppressed_begin)
         self._biases: dict[tuple[int, ...], Any] = {}
         self._audio: _Audio | None = None
 
     def encode(self, mel: Array) -> _Audio:
-        """Return what the other methods need of this audio, until the next `encode`."""
+        """Return what the other methods need of this audio; good for as long as the session's."""
         self._audio = _Audio(self._session.encode(mel))
         return self._audio
 
@@ -152,6 +187,11 @@ class SessionInference:
 
         They are among text tokens, the special ones left out.
         """
+        if self._elastic:
+            return [
+                self._score_at_once(self._elastic, audio_features, list(prompt), text)
+                for text in texts
+            ]
         bias = self._bias(())
         scores = []
         for text in texts:
@@ -162,6 +202,21 @@ class SessionInference:
                 past.append(token)
             scores.append(np.array(found, np.float32))
         return scores
+
+    def _score_at_once(
+        self, session: ElasticSession, audio: _Audio, prompt: list[int], text: Sequence[int]
+    ) -> Array:
+        if not text:
+            return np.zeros(0, np.float32)
+        rows = self._rows(audio, 1, len(prompt) + len(text))
+        past = [*prompt, *text[:-1]]  # after the last token nothing is asked
+        known = min(rows.common([past]), len(prompt) - 1)
+        rows.pasts = [past]
+        tokens = np.array([past[known:]], np.int32)
+        wanted = range(len(prompt) - 1 - known, len(past) - known)
+        output = session.step(rows.cache, tokens, known, self._bias(()), wanted=wanted)
+        logprobs = log_softmax(output.wanted_logits()[0, :, : self._tokenizer.eot])
+        return np.asarray(logprobs[np.arange(len(text)), list(text)])
 
     def hypotheses(
         self, audio_features: _Audio, prompt: Sequence[int], options: GenerateOptions
@@ -175,7 +230,8 @@ class SessionInference:
                 f"beam_size {options.beam_size} is more than the session's "
                 f"{self._session.n_candidates // 2}"
             )
-        no_speech_prob = self._no_speech_prob(audio_features, list(prompt))
+        if not self._elastic:  # it comes with the prompt's first run otherwise
+            self._no_speech_prob(audio_features, list(prompt))
         if options.temperature > 0:
             found = self._sample(audio_features, list(prompt), options)
         elif options.beam_size > 1:
@@ -183,6 +239,7 @@ class SessionInference:
         else:
             found = [self._greedy(audio_features, list(prompt), options)]
         found.sort(key=lambda text: text.rank, reverse=True)
+        no_speech_prob = self._no_speech_prob(audio_features, list(prompt))
         return [
             Hypothesis(h.tokens, h.total_logprob / (len(h.tokens) + 1), no_speech_prob)
             for h in found
@@ -286,7 +343,8 @@ class SessionInference:
         self, audio: _Audio, prompt: list[int], options: GenerateOptions
     ) -> list[_Found]:
         n_beams = options.beam_size
-        beams = [_Found() for _ in range(n_beams)]
+        # All beams are the same at first: one does where it can become many.
+        beams = [_Found() for _ in range(1 if self._elastic else n_beams)]
         parents: list[int] | None = None
         finished: list[_Found] = []
         for step in range(1, options.max_new_tokens + 1):
@@ -296,13 +354,20 @@ class SessionInference:
                 tokens, logprobs = tokens[:1], logprobs[:1]
             ranked = _rank(beams, tokens, logprobs, 2 * n_beams)
             last = step == options.max_new_tokens or loops(beams[0].tokens, STOP_REPEATS)
-            beams, parents = self._divide(beams, ranked, last, finished)
+            if len(beams) < n_beams:
+                audio.rows[n_beams] = audio.rows.pop(1)
+            beams, parents = self._divide(beams, ranked, last, finished, n_beams)
             if last or len(finished) >= n_beams:
                 break
         return finished
 
     def _divide(
-        self, beams: list[_Found], ranked: list[_Candidate], last: bool, finished: list[_Found]
+        self,
+        beams: list[_Found],
+        ranked: list[_Candidate],
+        last: bool,
+        finished: list[_Found],
+        n_beams: int,
     ) -> tuple[list[_Found], list[int]]:
         """Move what ended to `finished`; return the next beams and the beam each continues.
 
@@ -310,9 +375,9 @@ class SessionInference:
         the best of the others.
         """
         eot = self._tokenizer.eot
-        spare = (c for c in ranked[len(beams) :] if c.token != eot)
+        spare = (c for c in ranked[n_beams:] if c.token != eot)
         following, parents = [], []
-        for candidate in ranked[: len(beams)]:
+        for candidate in ranked[:n_beams]:
             chosen = candidate
             if candidate.token == eot or last:
                 finished.append(candidate.after(beams, eot))
@@ -329,11 +394,11 @@ class SessionInference:
         parents: list[int] | None,
         options: GenerateOptions,
     ) -> tuple[Tokens, Array]:
-        """Return each beam's likeliest (tokens, logprobs), shape = (n_beams, >= 2 n_beams)."""
+        """Return each beam's likeliest (tokens, logprobs), shape = (len(beams), >= 2 beam_size)."""
         given = [beam.tokens for beam in beams]
         if self._wants_timestamps(prompt):
             logprobs = self._logprobs(audio, prompt, given, options, parents)
-            return _top(logprobs, 2 * len(beams))
+            return _top(logprobs, 2 * options.beam_size)
         first = () if given[0] else self._suppressed_begin
         bias = self._bias((*options.suppressed_tokens, *first))
         pasts = [prompt + tokens for tokens in given]
@@ -374,22 +439,36 @@ class SessionInference:
             parents = None
         known = min(rows.common(pasts), len(pasts[0]) - 1)
         rows.pasts = [list(past) for past in pasts]
-        return self._session.step(
+        step = (
             rows.cache,
             np.array([past[known:] for past in pasts], np.int32),
             known,
             bias,
             None if parents is None else np.array(parents, np.int32),
         )
+        sot = self._sot_to_come(audio, pasts[0], known)
+        if self._elastic is None or sot is None:
+            return self._session.step(*step)
+        output = self._elastic.step(*step, wanted=[sot - known])
+        audio.sot_past = pasts[0][: sot + 1]
+        audio.sot_logits = output.wanted_logits()[0, 0].copy()
+        return output
+
+    def _sot_to_come(self, audio: _Audio, past: list[int], known: int) -> int | None:
+        """Return where `<|startoftranscript|>` is, where what follows it is not known yet."""
+        if self._tokenizer.sot not in past[known:-1]:
+            return None
+        sot = past.index(self._tokenizer.sot)
+        return None if audio.sot_past == past[: sot + 1] else sot
 
     def _rows(self, audio: _Audio, batch: int, n_positions: int) -> _Rows:
         """Return the cache of so many rows: an empty one where there is none large enough."""
-        if audio is not self._audio:
+        if audio is not self._audio and not self._elastic:
             raise RuntimeError("these audio features were replaced by a later encode")
         rows = audio.rows.get(batch)
         if rows is None or n_positions > rows.n_slots:
-            wanted = min(n_positions + ROOM, N_TEXT_CTX)
-            n_slots = next(size for size in SLOTS if size >= wanted)
+            wanted = N_TEXT_CTX if self._elastic else n_positions + ROOM
+            n_slots = next(size for size in SLOTS if size >= min(wanted, N_TEXT_CTX))
             cache = self._session.open_cache(audio.features, batch, n_slots)
             rows = audio.rows[batch] = _Rows(cache, n_slots)
         return rows

@@ -1,0 +1,371 @@
+"""An engine and its stand-in: who answers while there is no engine, and when it fails.
+
+Nobody waits for an engine. While one is built or opened, and after one has failed, the
+faster-whisper backend answers; they change places between two utterances.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+
+from ..engine.build import BuildDisplay, BuildProgress, EngineBuild, Spec
+from ..engine.cache import EngineCache, Key
+from ..errors import EngineBrokenError, EngineError, UnknownLanguageError, UnknownTaskError
+from ..models import AUTO
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+    from ..status import Status
+
+_LOGGER = logging.getLogger(__name__)
+
+REOPEN_SECONDS = 10.0
+"""From an engine's failure to its second chance: others may have given memory back by then."""
+
+FAILURE_SECONDS = 3600.0
+"""Two failures within it, and the stand-in stays."""
+
+CLOSE_SECONDS = 0.8  # the scheduler waits for 1.0
+
+STAND_IN = "faster-whisper"
+
+
+def engine_cache(settings: Settings) -> EngineCache:
+    return EngineCache(settings.data_dir[0] / "engines", settings.max_cache_size)
+
+
+def wanted_model(settings: Settings, path: Path) -> str:
+    """Return the name of the model in `path`; for `auto` in the hub's cache the folders tell it."""
+    if settings.model != AUTO:
+        return settings.model
+    repo = path.parent.parent.name
+    return repo.rpartition("--")[2] if repo.startswith("models--") else AUTO
+
+
+def try_out(transcriber: Transcriber, folder: Path) -> None:
+    """Transcribe noise: what loads may still compute nonsense, such as no numbers.
+
+    Raises EngineBrokenError.
+    """
+    noise = np.random.default_rng(0).normal(0.0, 0.05, SAMPLE_RATE).astype(np.float32)
+    found = transcriber.transcribe(noise, TranscribeOptions(transcriber.languages[0]))
+    if not (math.isfinite(found.avg_logprob) and 0 <= found.no_speech_prob <= 1):
+        raise EngineBrokenError(f"the engine in {folder} computes nonsense")
+
+
+class EngineSource(Protocol):
+    """Where the one engine that is wanted comes from."""
+
+    label: str
+    """The model's name, and what it runs on."""
+
+    def find(self) -> Path | None:
+        """Return the engine's folder if it is built."""
+
+    def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
+        """Return the engine's folder, built if need be. Raises EngineBuildError."""
+
+    def open(self, folder: Path) -> Transcriber:
+        """Return the engine at work. Raises EngineBrokenError, EngineError."""
+
+    def discard(self) -> None:
+        """Forget what is built."""
+
+    def cancel(self) -> None:
+        """Have `build` raise, now and ever after."""
+
+
+class Engines:
+    """The EngineSource of a Spec and a cache."""
+
+    def __init__(
+        self, spec: Spec, cache: EngineCache, open_folder: Callable[[Path], Transcriber]
+    ) -> None:
+        self.label = spec.label
+        self._spec = spec
+        self._cache = cache
+        self._open = open_folder
+        self._stop = threading.Event()
+        self._running: EngineBuild | None = None
+
+    @functools.cached_property
+    def _key(self) -> Key:
+        return self._spec.key()
+
+    def find(self) -> Path | None:
+        return self._cache.find(self._key)
+
+    def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
+        return self._cache.ensure(
+            self._key, functools.partial(self._fill, on_progress), self._spec.model, self._stop
+        )
+
+    def open(self, folder: Path) -> Transcriber:
+        return self._open(folder)
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self._cache.discard(self._key.name)
+
+    def cancel(self) -> None:
+        self._stop.set()
+        if self._running:
+            self._running.cancel()
+
+    def _fill(self, on_progress: Callable[[BuildProgress], None], folder: Path) -> None:
+        request = self._spec.request(folder, self._cache)
+        self._running = running = EngineBuild(request, on_progress)
+        if self._stop.is_set():  # perhaps just before there was anything to cancel
+            running.cancel()
+        running.run()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an engine is better than its stand-in."""
+
+    wanted: bool
+    why: str
+
+
+Compare = Callable[[Transcriber, Transcriber, threading.RLock], Verdict]
+"""Judges an engine and its stand-in; while either works the lock is to be held."""
+
+
+class EngineTranscriber:
+    """A Transcriber: the engine's where there is one, else its stand-in's, faster-whisper's.
+
+    `backend` is the engine's, `voice` what the log calls the stand-in. With a `status`, which is
+    told who answers and why, an engine that is not there is built in the background; `close` ends
+    that. An engine that `compare` doesn't want is removed, and the stand-in stays. Where it can't
+    be built, `open_instead` gives what is better than the stand-in, if anything is.
+    """
+
+    def __init__(
+        self,
+        engines: EngineSource,
+        open_stand_in: Callable[[], Transcriber],
+        status: Status | None = None,
+        open_instead: Callable[[], Transcriber | None] = lambda: None,
+        *,
+        backend: str = "tensorrt",
+        voice: str = "the CPU",
+        compare: Compare | None = None,
+    ) -> None:
+        self._backend = backend
+        self._voice = voice
+        self._compare = compare
+        self._source = engines
+        self._open_stand_in = open_stand_in
+        self._open_instead = open_instead
+        self._status = status
+        self._turn = threading.RLock()  # of who transcribes, and of who changes places
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failed_at: float | None = None
+        self._why = "its engine is not built yet"
+        self.description = ""
+        self._stand_in: Transcriber | None = None
+        self._engine: Transcriber | None = None
+        with self._turn:
+            self._engine = self._open_what_is_there()
+            current = self._engine or self._reopen_stand_in()
+            self.languages = current.languages
+            if self._engine is None and status is not None and self._thread is None:
+                self._bring_engine()
+            self._tell()
+
+    @property
+    def has_engine(self) -> bool:
+        return self._engine is not None
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        """Return what was said; where the engine fails, what its stand-in hears."""
+        with self._turn:
+            if self._engine is not None:
+                try:
+                    return self._engine.transcribe(samples, options)
+                except (UnknownLanguageError, UnknownTaskError):
+                    raise
+                except Exception as error:  # whatever it is, the speaker gets an answer
+                    self._lose_engine(self._engine, error)
+            if self._stand_in is None:
+                self._reopen_stand_in()
+                self._tell()
+            return cast("Transcriber", self._stand_in).transcribe(samples, options)
+
+    def close(self) -> None:
+        """Free everything, and end what is being built."""
+        self._stop.set()
+        self._source.cancel()
+        if self._thread is not None:
+            self._thread.join(CLOSE_SECONDS)
+        with self._turn:
+            for transcriber in (self._engine, self._stand_in):
+                if transcriber is not None:
+                    transcriber.close()
+            self._engine = self._stand_in = None
+
+    def _open_what_is_there(self) -> Transcriber | None:
+        try:
+            folder = self._source.find()
+            return self._source.open(folder) if folder else None
+        except EngineBrokenError as error:
+            self._forget_broken(error)
+        except EngineError as error:
+            self._failed(error)
+        return None
+
+    def _reopen_stand_in(self) -> Transcriber:
+        self._stand_in = self._open_stand_in()
+        return self._stand_in
+
+    def _lose_engine(self, engine: Transcriber, error: Exception) -> None:
+        self._engine = None
+        with contextlib.suppress(Exception):  # what failed may fail at this too
+            engine.close()
+        self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """Open the engine again, once in a while."""
+        before, self._failed_at = self._failed_at, time.monotonic()
+        again = before is None or self._failed_at - before > FAILURE_SECONDS
+        if self._status is None or not again:
+            self._stay(error)
+            return
+        self._because(f"the engine failed, and is opened again in {REOPEN_SECONDS:.0f} s: {error}")
+        self._bring_engine(REOPEN_SECONDS)
+
+    def _stay(self, error: Exception) -> None:
+        self._because(f"there is no engine until the next start: {error}")
+
+    def _because(self, why: str) -> None:
+        """Say why the stand-in answers."""
+        _LOGGER.warning("%s answers: %s", self._voice, why)
+        with self._turn:
+            self._why = why
+            self._tell()
+
+    def _tell(self) -> None:
+        current = self._engine or self._stand_in
+        if current is not None:
+            self.description = current.description
+        if self._status is not None:
+            backend = self._backend if self._engine is not None else STAND_IN
+            self._status.update(backend=backend, why=self._why, description=self.description)
+
+    def _forget_broken(self, error: EngineBrokenError) -> None:
+        _LOGGER.warning("%s; it is built again", error)
+        self._source.discard()
+
+    # The engine's thread.
+
+    def _bring_engine(self, delay: float = 0.0) -> None:
+        _LOGGER.info("%s answers until %s has its engine", self._voice, self._source.label)
+        self._thread = threading.Thread(
+            target=self._replace_stand_in, args=(delay,), name="engine", daemon=True
+        )
+        self._thread.start()
+
+    def _replace_stand_in(self, delay: float) -> None:
+        if self._stop.wait(delay):
+            return
+        try:
+            engine = self._built_and_opened()
+            verdict = self._judge(engine)
+            if verdict.wanted:
+                self._change_places(engine, verdict.why)
+            else:
+                self._leave(engine, verdict.why)
+        except EngineError as error:
+            if not self._stop.is_set():
+                self._failed(error)
+        except Exception as error:
+            if not self._stop.is_set():
+                self._stay(error)
+                self._do_without()
+
+    def _built_and_opened(self) -> Transcriber:
+        try:
+            return self._source.open(self._built())
+        except EngineBrokenError as error:
+            self._forget_broken(error)
+            return self._source.open(self._built())
+
+    def _built(self) -> Path:
+        display: BuildDisplay | None = None
+
+        def show(progress: BuildProgress) -> None:
+            nonlocal display
+            display = display or BuildDisplay(f"the engine of {self._source.label}")
+            display.show(progress)
+            self._building(f"building the engine: {progress.phase}", progress.fraction)
+
+        try:
+            return self._source.build(show)
+        finally:
+            if display:
+                display.close()
+            self._building("", None)
+
+    def _building(self, what: str, fraction: float | None) -> None:
+        if self._status is not None:
+            self._status.update(building=what, building_fraction=fraction)
+
+    def _judge(self, engine: Transcriber) -> Verdict:
+        if self._compare is None or self._stand_in is None or self._stop.is_set():
+            return Verdict(wanted=True, why=f"{self._source.label} has its engine")
+        return self._compare(engine, self._stand_in, self._turn)
+
+    def _leave(self, engine: Transcriber, why: str) -> None:
+        """Stay with the stand-in."""
+        engine.close()
+        self._source.discard()
+        _LOGGER.info("%s goes on to answer: %s", self._voice, why)
+        with self._turn:
+            self._why = why
+            self._tell()
+
+    def _change_places(self, engine: Transcriber, why: str) -> None:
+        """Between two utterances: who transcribes has the turn until it is done."""
+        with self._turn:
+            if self._stop.is_set():
+                engine.close()
+                return
+            left, self._stand_in = self._stand_in, None
+            self._engine, self._why = engine, why
+            self._tell()
+        if left is not None:
+            left.close()
+        _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
+
+    def _do_without(self) -> None:
+        """Let CTranslate2 have the GPU that TensorRT makes nothing of."""
+        try:
+            other = self._open_instead()
+        except Exception as error:
+            _LOGGER.warning("faster-whisper can't use the GPU either: %s", error)
+            return
+        if other is None:
+            return
+        with self._turn:
+            if self._stop.is_set():
+                other.close()
+                return
+            left, self._stand_in = self._stand_in, other
+            self._tell()
+        if left is not None:
+            left.close()
+        _LOGGER.info("from now on faster-whisper answers on the GPU: %s", other.description)

@@ -1,0 +1,241 @@
+"""The onnxruntime backend: Whisper on CPUs, as graphs made for that (engine.cpu_graphs).
+
+faster-whisper answers while they are made, and should they ever fail (engines.py). Where the user
+leaves the backend open, both are measured once, and the faster one stays.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import logging
+import time
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING
+
+from ..autopick import ram_bytes
+from ..engine.build import ONNXRUNTIME, CpuSpec
+from ..engine.checkpoint import read
+from ..engine.cuda import find_gpus
+from ..engine.dims import dims_of, int8_bytes
+from ..engine.session import CpuSession
+from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
+from ..machine import adds_int8_exactly, cpu_name, instruction_set, physical_cores
+from ..memory import recall, remember
+from ..models import WEIGHTS, is_multilingual, model_languages, suppressed_begin
+from ..transcriber import Transcriber
+from ..whisper.search import SessionInference
+from .engines import (
+    STAND_IN,
+    Engines,
+    EngineTranscriber,
+    Verdict,
+    engine_cache,
+    try_out,
+    wanted_model,
+)
+from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
+from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+    from ..status import Status
+
+_LOGGER = logging.getLogger(__name__)
+
+REMEMBERED = "backends.json"  # in the first data folder
+WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
+RUNS = 4  # of a command, of which the first one allocates
+REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
+
+SMALL_BYTES = 8_000_000
+"""A model smaller than this in int8 answers in no time on either backend: nothing is measured."""
+ROOM = 4  # times the model in int8 must be free in memory: for a while both are there
+
+INT8 = ("default", "auto", "int8", "int8_float32")
+
+
+def open_onnxruntime(settings: Settings, path: Path, status: Status | None) -> Transcriber:
+    """Return the model in folder `path`, on onnxruntime as soon as its graphs are made.
+
+    Without a `status` nobody stays to see that, so they are not. Raises SettingsError for what is
+    not possible, and ModelBrokenError.
+    """
+    arithmetic = choose_arithmetic(settings)
+    if importlib.util.find_spec("onnx") is None:
+        raise SettingsError("--backend onnxruntime needs the package onnx: pip install onnx")
+    transcriber = _open(settings, path, arithmetic, status, Comparison(settings, path, arithmetic))
+    if status is None and settings.strict_backend and not transcriber.has_engine:
+        transcriber.close()
+        raise SettingsError(
+            "--backend onnxruntime: the graphs of this model are not made yet; "
+            "wyoming-whisper engine build --backend onnxruntime "
+            f"--model {settings.model} makes them"
+        )
+    return transcriber
+
+
+def open_fastest(settings: Settings, path: Path, status: Status | None) -> Transcriber:
+    """Return the model in folder `path` on the faster backend of a CPU, once that is known."""
+    try:
+        arithmetic = choose_arithmetic(settings)
+        why_not = _why_not(settings, path)
+    except (SettingsError, ModelBrokenError) as error:
+        why_not = str(error)
+    if why_not:
+        _LOGGER.debug("faster-whisper is not compared with onnxruntime: %s", why_not)
+        return open_faster_whisper(settings, path)
+    comparison = Comparison(settings, path, arithmetic)
+    if comparison.remembered == STAND_IN:
+        return open_faster_whisper(settings, path)
+    return _open(settings, path, arithmetic, status, comparison)
+
+
+def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
+    """Return where the graphs of the model in `path` come from."""
+    spec = CpuSpec(wanted_model(settings, path), path / WEIGHTS, arithmetic)
+    open_folder = functools.partial(open_graphs, settings, path, spec)
+    return Engines(spec, engine_cache(settings), open_folder)
+
+
+def _open(
+    settings: Settings, path: Path, arithmetic: str, status: Status | None, comparison: Comparison
+) -> EngineTranscriber:
+    return EngineTranscriber(
+        cpu_engines(settings, path, arithmetic),
+        lambda: open_faster_whisper(settings, path),
+        status,
+        backend=ONNXRUNTIME,
+        voice=STAND_IN,
+        compare=comparison,
+    )
+
+
+def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
+    """Return the model in `path` over the graphs in `folder`, tried out and warm.
+
+    Raises EngineBrokenError where they can't be read or make no sense.
+    """
+    beam_size = choose_beam_size(settings.beam_size)
+    threads = settings.cpu_threads or physical_cores()
+    try:
+        session = CpuSession(folder, threads, beam_size)
+    except ModelBrokenError as error:
+        raise EngineBrokenError(str(error)) from error
+    multilingual = is_multilingual(path)
+    languages = model_languages(settings.model, path) if multilingual else ("en",)
+    tokenizer = load_tokenizer(path, multilingual=multilingual)
+    described = (
+        f"{spec.model} on CPU ({instruction_set()}, {threads} threads) in {spec.arithmetic} "
+        "(onnxruntime)"
+    )
+    transcriber = WhisperTranscriber(
+        SessionInference(session, tokenizer, suppressed_begin(path)),
+        tokenizer,
+        languages,
+        detectable(settings.languages, languages),
+        decoding_options(settings, path, beam_size),
+        described,
+        session.close,
+        keeps_features=True,
+    )
+    try_out(transcriber, folder)
+    _LOGGER.info("%s, beam %d", described, beam_size)
+    return transcriber
+
+
+def choose_arithmetic(settings: Settings) -> str:
+    """Return what the graphs are to compute in. Raises SettingsError for what they can't."""
+    if settings.device not in ("auto", "cpu"):
+        raise SettingsError(
+            f"--backend onnxruntime runs on the CPU, not on {settings.device}; use --device cpu"
+        )
+    if settings.compute_type == "float32":
+        return "float32"
+    if settings.compute_type not in INT8:
+        raise SettingsError(
+            f"--compute-type {settings.compute_type} is not possible with --backend onnxruntime; "
+            "it can int8 and float32"
+        )
+    return "int8" if adds_int8_exactly() else "uint8"
+
+
+def _why_not(settings: Settings, path: Path) -> str:
+    """Return why onnxruntime isn't worth a try; nothing where it is. Raises ModelBrokenError."""
+    if _is_for_cuda(settings):
+        return "CTranslate2 has a GPU"
+    if importlib.util.find_spec("onnx") is None:
+        return "the package onnx is not installed"
+    size = int8_bytes(dims_of(read(path / WEIGHTS)))
+    if size < SMALL_BYTES:
+        return "the model is small"
+    if size * ROOM > ram_bytes()[1]:
+        return "there is not enough memory for both"
+    return ""
+
+
+def _is_for_cuda(settings: Settings) -> bool:
+    """Whether faster-whisper would run on a GPU. CTranslate2 is asked only where there is one."""
+    if settings.device == "cpu":
+        return False
+    try:
+        find_gpus()
+    except EngineError:
+        return False
+    return choose_device(settings.device)[0] == "cuda"
+
+
+class Comparison:
+    """Measures a command on both backends, once on this machine: engines.Compare."""
+
+    def __init__(self, settings: Settings, path: Path, arithmetic: str) -> None:
+        self._file = settings.data_dir[0] / REMEMBERED
+        self._asked = settings.backend == ONNXRUNTIME
+        versions = (f"{name} {_version(name)}" for name in ("ctranslate2", "onnxruntime"))
+        self._key = ", ".join(
+            (
+                wanted_model(settings, path),
+                arithmetic,
+                f"window {settings.audio_context}",
+                f"beam {choose_beam_size(settings.beam_size)}",
+                f"{settings.cpu_threads or physical_cores()} threads",
+                *versions,
+                cpu_name(),
+            )
+        )
+
+    @property
+    def remembered(self) -> str | None:
+        """Return the backend that was faster."""
+        found = recall(self._file).get(self._key)
+        return found if isinstance(found, str) else None
+
+    def __call__(self, engine: Transcriber, stand_in: Transcriber, turn: RLock) -> Verdict:
+        if self._asked:
+            return Verdict(wanted=True, why="it was asked for")
+        pair = [one for one in (engine, stand_in) if isinstance(one, WhisperTranscriber)]
+        if len(pair) < 2:
+            raise TypeError(f"{engine} and {stand_in} can't be measured")
+        times: list[list[float]] = [[], []]
+        for _ in range(RUNS):
+            for one, found in zip(pair, times, strict=True):
+                with turn:  # whoever speaks meanwhile waits for one command at most
+                    found.append(one.command_seconds())
+                time.sleep(REST_SECONDS)
+        ours, theirs = (min(found[1:]) for found in times)
+        wanted = ours <= WORTH * theirs
+        remember(self._file, self._key, ONNXRUNTIME if wanted else STAND_IN)
+        return Verdict(
+            wanted,
+            f"a command takes {ours * 1000:.0f} ms on onnxruntime here, "
+            f"{theirs * 1000:.0f} ms on faster-whisper",
+        )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "?"

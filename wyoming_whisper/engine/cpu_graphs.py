@@ -1,0 +1,261 @@
+"""Whisper as two ONNX graphs for onnxruntime's CPU provider: small steps made large, in integers.
+
+Like `graphs`, but for one runtime, and with its own operators (com.microsoft, docs/
+ContribOperators.md of onnxruntime): attention with its cache, products of integers. Weights have
+one scale for each output, as in CTranslate2; activations one for all that is multiplied at once
+(DynamicQuantizeMatMul). onnxruntime packs the weights once, CTranslate2's oneDNN at every token.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from .checkpoint import Checkpoint
+from .dims import (
+    EMBEDDINGS,
+    HEAD_WIDTH,
+    PROJECTION,
+    Dims,
+    Shape,
+    decoder_shapes,
+    dims_of,
+    encoder_shapes,
+)
+from .graphs import Beside, Counter, Graph, Inside, Progress, Storage
+
+Arithmetic = Literal["int8", "uint8", "float32"]
+"""What weights are stored and multiplied in.
+
+uint8 is int8 for processors that add two products of int8 in 16 bits, and are silent when they
+don't fit (x86 without VNNI): onnxruntime takes a longer, exact way for it."""
+
+CONTRIBUTED = "com.microsoft"
+LARGEST = 127  # of int8 that has no lonely -128
+MIDDLE = 128  # of uint8: what stands for 0
+ROWS = 4096  # of a matrix at once: the embeddings in float32 take more than all the rest
+
+Floats = npt.NDArray[np.float32]
+
+
+def write_cpu_graphs(
+    checkpoint: Checkpoint,
+    folder: Path,
+    arithmetic: Arithmetic,
+    progress: Progress | None = None,
+) -> None:
+    """Write encoder.onnx and decoder.onnx into `folder`, the weights of each in a file beside it.
+
+    One decoder does for any beam. One weight after the other is in memory. Raises ModelBrokenError,
+    and OSError when the disk is full; the files are then of no use.
+    """
+    dims = dims_of(checkpoint)
+    shapes = {**encoder_shapes(dims), **decoder_shapes(dims)}
+    counter = Counter(sum(map(math.prod, shapes.values())), progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, make in (("encoder", _encoder), ("decoder", _decoder)):
+        with ExitStack() as stack:
+            file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
+            model = make(CpuGraph(checkpoint, arithmetic, Beside(file), counter), dims)
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+
+class CpuGraph(Graph):
+    """A graph whose products are of integers, and whose attention is one operator."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        arithmetic: Arithmetic,
+        storage: Storage | None = None,
+        counter: Counter | None = None,
+    ) -> None:
+        super().__init__(checkpoint, "float32", storage or Inside())
+        self._arithmetic = arithmetic
+        self._written = counter
+
+    def model(self, name: str) -> Any:
+        model = super().model(name)
+        model.opset_import.append(onnx.helper.make_opsetid(CONTRIBUTED, 1))
+        return model
+
+    def linear(self, x: str, name: str, scaled: int = 0) -> str:
+        """Multiply `x` by a matrix and add its bias. The queries are scaled by `attend`."""
+        if scaled:
+            raise ValueError("onnxruntime's attention scales the queries")
+        bias = self.weights(f"{name}/bias")
+        return self._product(x, f"{name}/weight", f"{name}/weight", bias)
+
+    def embedded(self, tokens: str) -> str:
+        """Return the embeddings of tokens, shape = (batch, n_tokens, width)."""
+        if self._arithmetic == "float32":
+            return self.op("Gather", self.weights(EMBEDDINGS), tokens, axis=0)
+        rows, scales = self._int8(EMBEDDINGS)
+        row = self.op("Gather", self.constant(EMBEDDINGS, rows), tokens, axis=0)
+        scale = self.constant(f"{EMBEDDINGS}/scales", scales[:, np.newaxis])
+        scale = self.op("Gather", scale, tokens, axis=0)
+        return self.op("Mul", self.op("Cast", row, to=onnx.TensorProto.FLOAT), scale)
+
+    def projected(self, x: str, name: str) -> str:
+        """Return logits of `x`, shape = (batch, n, width)."""
+        return self._product(x, EMBEDDINGS if self.tied else PROJECTION, PROJECTION, name=name)
+
+    def gelu(self, x: str) -> str:
+        return self.op("Gelu", x, domain=CONTRIBUTED)
+
+    def attend(self, q: str, k: str, v: str, n_head: int) -> str:
+        """Return softmax(q k' / 8) v, shape = (batch, n, width), of queries of that shape.
+
+        Keys and values have it too, or (1, n_head, n_ctx, 64).
+        """
+        return self.op("MultiHeadAttention", q, k, v, num_heads=n_head, domain=CONTRIBUTED)
+
+    def attend_to_past(
+        self, q: str, k: str, v: str, n_head: int, past: list[str], present: list[str]
+    ) -> str:
+        """The same over the past, to which `k` and `v` are added; no token sees those after it."""
+        name = f"{present[0]}_attention"
+        self.ops(
+            "MultiHeadAttention",
+            [q, k, v, "", "", "", *past],
+            [name, *present],
+            num_heads=n_head,
+            unidirectional=1,
+            domain=CONTRIBUTED,
+        )
+        return name
+
+    def _product(self, x: str, weight: str, stored: str, bias: str = "", name: str = "") -> str:
+        """Multiply by `weight` of the checkpoint, shape = (outputs, inputs), called `stored`."""
+        if self._arithmetic == "float32":
+            matrix = self.constant(f"{stored}/columns", self._checkpoint.weights(weight).T)
+            found = self.op("MatMul", x, matrix, name="" if bias else name)
+            return self.op("Add", found, bias, name=name) if bias else found
+        rows, scales = self._int8(weight)
+        zeros = ""
+        if self._arithmetic == "uint8":
+            rows = (rows.astype(np.int16) + MIDDLE).astype(np.uint8)
+            zeros = self.constant(f"{stored}/zeros", np.full(len(rows), MIDDLE, np.uint8))
+        inputs = [
+            x,
+            self.constant(f"{stored}/columns", rows.T),
+            self.constant(f"{stored}/scales", scales),
+            zeros,
+            bias,
+        ]
+        while not inputs[-1]:
+            inputs.pop()
+        return self.op("DynamicQuantizeMatMul", *inputs, name=name, domain=CONTRIBUTED)
+
+    def _int8(self, name: str) -> tuple[npt.NDArray[Any], Floats]:
+        """Return a matrix as int8, and what each of its rows is to be multiplied by."""
+        shape = self._checkpoint[name].shape
+        matrix, scales = np.empty(shape, np.int8), np.empty(shape[0], np.float32)
+        for start in range(0, shape[0], ROWS):
+            rows = slice(start, start + ROWS)
+            values = self._checkpoint.weights(name, rows)
+            scale = np.abs(values).max(axis=1) / np.float32(LARGEST)
+            scale[scale == 0] = 1
+            scales[rows], matrix[rows] = scale, np.rint(values / scale[:, np.newaxis])
+            if self._written:
+                self._written.add(values.size)
+        return matrix, scales
+
+
+def _encoder(g: CpuGraph, dims: Dims) -> Any:
+    """mel, shape = (batch, n_mels, n_frames) -> for every layer of the decoder cross_k_i and
+    cross_v_i, shape = (batch, n_head, n_frames / 2, 64).
+    """
+    width = dims.n_audio_state
+    mel = g.input("mel", onnx.TensorProto.FLOAT, "batch", dims.n_mels, "n_frames")
+    x = g.convolution(mel, "encoder/conv1", 1)
+    x = g.op("Transpose", g.convolution(x, "encoder/conv2", 2), perm=[0, 2, 1])
+    x = g.op("Add", x, g.position_encodings(x))
+    for i in range(dims.n_audio_layer):
+        name = f"encoder/layer_{i}/self_attention"
+        y = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
+        q, k, v = g.split(y, 2, [width] * 3)
+        y = g.attend(q, k, v, dims.n_audio_head)
+        x = g.op("Add", x, g.linear(y, f"{name}/linear_1"))
+        x = g.feed_forward(x, f"encoder/layer_{i}/ffn")
+    x = g.layer_norm(x, "encoder/layer_norm")
+    for i in range(dims.n_text_layer):
+        both = g.linear(x, f"decoder/layer_{i}/attention/linear_1")
+        for letter, y in zip("kv", g.split(both, 2, [width] * 2), strict=True):
+            y = g.op("Reshape", y, g.integers(0, -1, dims.n_text_head, HEAD_WIDTH))
+            found = g.op("Transpose", y, perm=[0, 2, 1, 3], name=f"cross_{letter}_{i}")
+            shape: Shape | tuple[Any, ...] = ("batch", dims.n_text_head, "n_ctx", HEAD_WIDTH)
+            g.output(found, onnx.TensorProto.FLOAT, *shape)
+    return g.model("encoder")
+
+
+def _decoder(g: CpuGraph, dims: Dims) -> Any:
+    """tokens, shape = (batch, n_tokens), at `positions`; what self_k_i and self_v_i, shape =
+    (rows, n_head, n_past, 64), hold of the row that `parents` names for each -> logits after the
+    `wanted` tokens, shape = (batch, n_wanted, n_vocab); with logit_bias, after the last of these
+    the n_candidates likeliest tokens, best first, and their log-probabilities; new_self_k_i and
+    new_self_v_i, the tokens' own among them.
+    """
+    int32 = onnx.TensorProto.INT32
+    tokens = g.input("tokens", int32, "batch", "n_tokens")
+    positions = g.input("positions", int32, "n_tokens")
+    parents = g.input("parents", int32, "batch")
+    bias = g.input("logit_bias", onnx.TensorProto.FLOAT, dims.n_vocab)
+    wanted = g.input("wanted", onnx.TensorProto.INT64, "n_wanted")
+    n_candidates = g.input("n_candidates", onnx.TensorProto.INT64, 1)
+    encodings = g.weights("decoder/position_encodings/encodings")
+    x = g.op("Add", g.embedded(tokens), g.op("Gather", encodings, positions, axis=0))
+    shape = g.op("Concat", g.op("Shape", tokens), g.integers(dims.n_text_state), axis=0)
+    for i in range(dims.n_text_layer):
+        x = _self_attention(g, x, i, dims, parents)
+        x = _cross_attention(g, x, i, dims, shape)
+        x = g.feed_forward(x, f"decoder/layer_{i}/ffn")
+    x = g.layer_norm(g.op("Gather", x, wanted, axis=1), "decoder/layer_norm")
+    logits = g.projected(x, "logits")
+    g.output(logits, onnx.TensorProto.FLOAT, "batch", "n_wanted", dims.n_vocab)
+    last = g.op("Slice", logits, g.integers(-1), g.integers(2**31 - 1), g.integers(1))
+    last = g.op("Reshape", last, g.integers(-1, dims.n_vocab))
+    logprobs = g.op("LogSoftmax", g.op("Add", last, bias), axis=-1)
+    best, chosen = g.ops("TopK", [logprobs, n_candidates], ["candidate_logprobs", "chosen"])
+    chosen = g.op("Cast", chosen, to=int32, name="candidates")
+    g.output(best, onnx.TensorProto.FLOAT, "batch", "n_candidates")
+    g.output(chosen, int32, "batch", "n_candidates")
+    return g.model("decoder")
+
+
+def _self_attention(g: CpuGraph, x: str, i: int, dims: Dims, parents: str) -> str:
+    name = f"decoder/layer_{i}/self_attention"
+    y = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
+    q, k, v = g.split(y, 2, [dims.n_text_state] * 3)
+    past, present = [], []
+    for letter in "kv":
+        shape = (dims.n_text_head, "n_past", HEAD_WIDTH)
+        rows = g.input(f"self_{letter}_{i}", onnx.TensorProto.FLOAT, "rows", *shape)
+        past.append(g.op("Gather", rows, parents, axis=0))
+        present.append(f"new_self_{letter}_{i}")
+        shape = (dims.n_text_head, "n_present", HEAD_WIDTH)
+        g.output(present[-1], onnx.TensorProto.FLOAT, "batch", *shape)
+    y = g.attend_to_past(q, k, v, dims.n_text_head, past, present)
+    return g.op("Add", x, g.linear(y, f"{name}/linear_1"))
+
+
+def _cross_attention(g: CpuGraph, x: str, i: int, dims: Dims, shape: str) -> str:
+    """Attend to the audio: all tokens of all rows stand in one row, so that its keys are read once.
+
+    `shape` is (batch, n_tokens, width).
+    """
+    name = f"decoder/layer_{i}/attention"
+    q = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
+    q = g.op("Reshape", q, g.integers(1, -1, dims.n_text_state))
+    audio = (1, dims.n_text_head, "n_ctx", HEAD_WIDTH)
+    keys, values = (
+        g.input(f"cross_{letter}_{i}", onnx.TensorProto.FLOAT, *audio) for letter in "kv"
+    )
+    y = g.op("Reshape", g.attend(q, keys, values, dims.n_text_head), shape)
+    return g.op("Add", x, g.linear(y, f"{name}/linear_2"))
