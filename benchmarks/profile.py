@@ -10,9 +10,10 @@ import argparse
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +28,7 @@ from benchmarks.responsiveness import BUNDLED_CLIPS
 from benchmarks.servers import BenchmarkError, asked
 from wyoming_whisper.autopick import Rates, Shape, Work, encoder_work, measure_rates
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
+from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
 from wyoming_whisper.backends.pipeline import choose_audio_context
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import WyomingWhisperError
@@ -47,6 +49,7 @@ from wyoming_whisper.vocabulary import tokenizer_json
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, HOP_LENGTH, N_FRAMES
 
 CHUNK_MS = 32
+BACKENDS = ("faster-whisper", "onnxruntime")
 STAGES = ("pcm", "vad", "mel", "encode", "detect", "decode", "rest")
 AS_IT_ARRIVES = ("pcm", "vad")
 """Stages that are done while somebody still speaks."""
@@ -186,6 +189,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--audio", type=Path, metavar="FILE", help="recording (default: one of tests/audio)"
     )
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default=BACKENDS[0], help="default: %(default)s"
+    )
     parser.add_argument("--runs", type=int, default=20, help="default: 20")
     parser.add_argument("--threads", type=int, default=physical_cores(), help="default: all cores")
     parser.add_argument("--beam-size", type=int, default=5, help="default: 5")
@@ -206,6 +212,15 @@ def _settings(args: argparse.Namespace) -> Settings:
     )
 
 
+def _opened(args: argparse.Namespace, settings: Settings) -> Transcriber:
+    if args.backend == BACKENDS[0]:
+        return open_faster_whisper(settings, args.model)
+    with tempfile.TemporaryDirectory() as folder:  # what is open stays, files or not
+        settings = replace(settings, data_dir=(Path(folder),))
+        engines = cpu_engines(settings, args.model, choose_arithmetic(settings))
+        return engines.open(engines.build(lambda _: None))
+
+
 def _samples(audio: Path | None) -> Samples:
     samples = read_audio(audio) if audio else read_clips(BUNDLED_CLIPS)[0].samples
     return with_silence(samples)
@@ -214,7 +229,7 @@ def _samples(audio: Path | None) -> Samples:
 def measure(args: argparse.Namespace) -> tuple[dict[str, float], Heard, Floor]:
     """Run so often, and once more before that, which isn't counted."""
     samples, settings, vad = _samples(args.audio), _settings(args), SileroVad()
-    transcriber = open_faster_whisper(settings, args.model)
+    transcriber = _opened(args, settings)
     runs: list[dict[str, float]] = []
     for _ in range(args.runs + 1):
         seconds, found, length = run_once(samples, settings, vad, transcriber)

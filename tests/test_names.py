@@ -322,9 +322,11 @@ def test_long_audio_whose_windows_need_timestamps_is_left_alone() -> None:
 
 @pytest.fixture(scope="module")
 def home_en() -> Iterator[WhisperTranscriber]:
-    transcriber = open_faster_whisper(
-        Settings(model=BUNDLED, cpu_threads=1, beam_size=5, data_dir=()), BUNDLED_FOLDER
+    # In int8 what it makes of a name that it never saw differs from processor to processor.
+    settings = Settings(
+        model=BUNDLED, cpu_threads=1, beam_size=5, data_dir=(), compute_type="float32"
     )
+    transcriber = open_faster_whisper(settings, BUNDLED_FOLDER)
     yield transcriber
     transcriber.close()
 
@@ -359,15 +361,14 @@ def test_names_that_are_nearly_what_was_said_do_not_replace_it(home_en: WhisperT
     ("file", "written", "said"),
     [
         ("name-roborock.flac", "switch on robot rock", "switch on roborock"),
-        ("name-sherlock.flac", "start the shirlock", "start the sherlock"),
-        ("name-monstera.flac", "turn the monitor on", "turn the monstera on"),
+        ("name-monstera.flac", "turn the monsery on", "turn the monstera on"),
     ],
 )
 def test_a_name_that_the_model_never_saw_is_put_right(
     home_en: WhisperTranscriber, file: str, written: str, said: str
 ) -> None:
-    """Three clips of benchmarks.names, by espeak-ng's variant "paul" or "Mike"."""
-    home = (*HOME, "Roborock", "Sherlock", "Monstera", "Ceiling Light", "Living Room", "Hedwig")
+    """Two clips of benchmarks.names, by espeak-ng's variant "paul" or "Mike"."""
+    home = (*HOME, "Roborock", "Monstera", "Ceiling Light", "Living Room", "Hedwig")
     assert transcribe(home_en, file) == written
     assert transcribe(home_en, file, *home) == said
     assert transcribe(home_en, file, *HOME) == written

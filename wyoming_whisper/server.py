@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -75,7 +76,7 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
     ended = asyncio.run(server.run())
     if server.hangs:
         _start_again(settings)
-    if not ended:
+    if not ended or any(thread.name in AT_WORK for thread in threading.enumerate()):
         # A library that still loads a model aborts when Python is taken down under it.
         logging.shutdown()
         os._exit(0)
@@ -88,6 +89,10 @@ def _start_again(settings: Settings) -> None:
     if settings.uri == "stdio://":  # its client can't follow
         os._exit(1)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (as it was)
+
+
+AT_WORK = ("engine",)
+"""Threads that may be in native code still: who makes or opens an engine (backends.engines)."""
 
 
 class Server:

@@ -1,16 +1,12 @@
-"""The TensorRT backend: who answers while there is no engine, and when it fails."""
+"""The TensorRT backend: when it is chosen, and the real thing on a fake GPU."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import logging
 import os
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +14,12 @@ import numpy as np
 import pytest
 from wyoming.info import Describe, Info
 
+from tests.backends.test_engines import until
 from tests.engine import fakes
 from tests.engine.test_build import children_of
-from tests.support import AUDIO, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, loud, words
-from wyoming_whisper.backends import choose_backend, open_transcriber, tensorrt
-from wyoming_whisper.backends.engines import EngineTranscriber, engine_cache
+from tests.support import AUDIO, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, words
+from wyoming_whisper.backends import choose_backend, engines, open_transcriber, tensorrt
+from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
 from wyoming_whisper.backends.tensorrt import (
     FRAMES_MULTIPLE,
@@ -31,26 +28,13 @@ from wyoming_whisper.backends.tensorrt import (
     on_cpu,
 )
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine.build import BuildProgress
 from wyoming_whisper.engine.cuda import Gpu
 from wyoming_whisper.engine.trt import TensorRTSession
-from wyoming_whisper.errors import (
-    EngineBrokenError,
-    EngineBuildError,
-    EngineError,
-    ModelBrokenError,
-    SettingsError,
-    UnknownLanguageError,
-)
+from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.info import backend_of
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import State, Status
-from wyoming_whisper.transcriber import (
-    Abandoned,
-    Samples,
-    TranscribeOptions,
-    Transcriber,
-)
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
 from wyoming_whisper.whisper.decoding import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
@@ -58,388 +42,9 @@ ENGLISH = TranscribeOptions(language="en")
 OUT_OF_MEMORY = 2
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for another thread; only a hang reaches the end."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-# -- changing places, with an engine that pretends -----------------------------------------
-
-
-class Engines:
-    """An EngineSource under a test's control."""
-
-    label = "tiny on a fake"
-
-    def __init__(self, *, built: bool = False) -> None:
-        self.built = built
-        self.may_build = threading.Event()
-        self.building = threading.Event()
-        self.cancelled = threading.Event()
-        self.builds = 0
-        self.discards = 0
-        self.outcomes: list[Exception | None] = []
-        """Of the next opens; None, and after the last, all goes well."""
-        self.build_error: Exception | None = None
-        self.opened: list[FakeTranscriber] = []
-
-    def find(self) -> Path | None:
-        return Path("engine") if self.built else None
-
-    def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
-        if not self.built:
-            self.builds += 1
-            on_progress(BuildProgress("encoder engine", 0.25, 1.0))
-            self.building.set()
-            while not self.may_build.wait(0.005):
-                if self.cancelled.is_set():
-                    raise EngineBuildError("the building of the engine was stopped")
-            if self.build_error:
-                raise self.build_error
-            self.built = True
-        return Path("engine")
-
-    def open(self, folder: Path) -> Transcriber:
-        outcome = self.outcomes.pop(0) if self.outcomes else None
-        if outcome:
-            raise outcome
-        self.opened.append(FakeTranscriber(description="the engine"))
-        return self.opened[-1]
-
-    def discard(self) -> None:
-        self.discards += 1
-        self.built = False
-
-    def cancel(self) -> None:
-        self.cancelled.set()
-
-
-@dataclasses.dataclass
-class Scene:
-    engines: Engines
-    status: Status
-    transcriber: EngineTranscriber
-    cpus: list[FakeTranscriber]
-
-    @property
-    def cpu(self) -> FakeTranscriber:
-        return self.cpus[-1]
-
-    @property
-    def engine(self) -> FakeTranscriber:
-        return self.engines.opened[-1]
-
-    def speak(self) -> str:
-        return self.transcriber.transcribe(loud(0.1), ENGLISH).text
-
-    def build(self) -> None:
-        self.engines.may_build.set()
-        until(lambda: self.transcriber.on_gpu)
-
-
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "REOPEN_SECONDS", 0.0)
-
-
-@pytest.fixture
-def scene() -> Iterator[Callable[..., Scene]]:
-    scenes: list[Scene] = []
-
-    def make(engines: Engines) -> Scene:
-        cpus: list[FakeTranscriber] = []
-
-        def open_cpu() -> Transcriber:
-            cpus.append(FakeTranscriber(description="the CPU"))
-            return cpus[-1]
-
-        status = Status()
-        scenes.append(Scene(engines, status, EngineTranscriber(engines, open_cpu, status), cpus))
-        return scenes[-1]
-
-    yield make
-    for one in scenes:
-        one.transcriber.close()
-
-
-MakeScene = Callable[[Engines], Scene]
-
-
-def test_an_engine_that_is_there_answers_at_once_and_no_cpu_model_is_loaded(
-    scene: MakeScene,
-) -> None:
-    s = scene(Engines(built=True))
-    assert s.speak()
-    assert len(s.engine.requests) == 1
-    assert s.cpus == []
-    assert s.status.state.backend == "tensorrt"
-    assert s.status.state.description == s.transcriber.description == "the engine"
-
-
-def test_the_cpu_answers_while_the_engine_is_built(scene: MakeScene) -> None:
-    s = scene(Engines())
-    assert s.engines.building.wait(TIMEOUT_SECONDS)
-    assert s.speak()
-    assert len(s.cpu.requests) == 1
-    state = s.status.state
-    assert (state.backend, state.description) == ("faster-whisper", "the CPU")
-    assert state.building == "building the engine: encoder engine"
-    assert state.building_fraction == 0.25
-    s.build()
-    assert s.speak()
-    assert len(s.engine.requests) == 1
-    until(lambda: s.cpu.closed)
-    state = s.status.state
-    assert (state.backend, state.description, state.building) == ("tensorrt", "the engine", "")
-    assert state.building_fraction is None
-
-
-def test_places_are_changed_between_two_utterances(scene: MakeScene) -> None:
-    s = scene(Engines())
-    s.cpu.gate.clear()
-    answers: list[str] = []
-    speaker = threading.Thread(target=lambda: answers.append(s.speak()))
-    speaker.start()
-    assert s.cpu.started.wait(TIMEOUT_SECONDS)
-    s.engines.may_build.set()
-    until(lambda: s.engines.opened)
-    time.sleep(0.05)
-    assert not s.transcriber.on_gpu
-    assert not s.cpu.closed
-    s.cpu.gate.set()
-    speaker.join(TIMEOUT_SECONDS)
-    assert len(answers) == 1
-    until(lambda: s.transcriber.on_gpu)
-    until(lambda: s.cpu.closed)
-
-
-def test_an_utterance_that_the_engine_fails_on_is_answered_by_the_cpu(
-    scene: MakeScene, caplog: pytest.LogCaptureFixture
-) -> None:
-    s = scene(Engines(built=True))
-    broken = s.engine
-    broken.error = EngineError("the GPU failed (cuGraphLaunch: CUDA_ERROR_ILLEGAL_ADDRESS)")
-    s.engines.outcomes = [None]
-    assert s.speak()
-    assert len(s.cpu.requests) == 1
-    assert broken.closed
-    assert [r.levelname for r in caplog.records] == ["WARNING"]
-    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in caplog.text
-    until(lambda: s.transcriber.on_gpu)
-    assert s.engines.builds == 0
-    assert s.speak()
-    assert len(s.engine.requests) == 1
-
-
-def test_after_a_second_failure_the_cpu_stays(
-    scene: MakeScene, caplog: pytest.LogCaptureFixture
-) -> None:
-    s = scene(Engines(built=True))
-    for _ in range(2):
-        until(lambda: s.transcriber.on_gpu)
-        s.engine.error = EngineError("the GPU failed")
-        assert s.speak()
-    time.sleep(0.05)
-    assert not s.transcriber.on_gpu
-    assert len(s.engines.opened) == 2
-    assert s.speak()
-    assert caplog.messages[-1].startswith("the CPU answers: there is no engine until")
-    assert s.status.state.backend == "faster-whisper"
-    assert "the GPU failed" in s.status.state.why
-
-
-def test_failures_long_apart_are_forgiven(
-    scene: MakeScene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tensorrt, "FAILURE_SECONDS", -1.0)
-    s = scene(Engines(built=True))
-    for n in range(3):
-        until(lambda: s.transcriber.on_gpu)
-        s.engine.error = EngineError(f"failure {n}")
-        assert s.speak()
-    until(lambda: s.transcriber.on_gpu)
-
-
-def test_whatever_the_engine_raises_the_speaker_gets_an_answer(scene: MakeScene) -> None:
-    s = scene(Engines(built=True))
-    s.engine.error = ValueError("mel has the shape (80, 1)")
-    assert s.speak()
-    assert len(s.cpu.requests) == 1
-
-
-def test_a_language_that_the_model_lacks_is_no_failure_of_the_engine(scene: MakeScene) -> None:
-    s = scene(Engines(built=True))
-    s.engine.error = UnknownLanguageError("this model does not understand german")
-    with pytest.raises(UnknownLanguageError):
-        s.speak()
-    assert s.transcriber.on_gpu
-    assert s.cpus == []
-
-
-def test_a_client_that_leaves_is_no_failure_of_the_engine(scene: MakeScene) -> None:
-    s = scene(Engines(built=True))
-    s.engine.error = Abandoned()
-    with pytest.raises(Abandoned):
-        s.speak()
-    assert s.transcriber.on_gpu
-    assert s.cpus == []
-
-
-def test_an_engine_that_cannot_be_read_is_built_again_once(scene: MakeScene) -> None:
-    engines = Engines(built=True)
-    engines.outcomes = [EngineBrokenError("encoder.plan can't be read")]
-    s = scene(engines)
-    s.build()
-    assert (engines.discards, engines.builds) == (1, 1)
-
-
-def test_an_engine_that_cannot_be_read_when_it_was_just_built_is_built_again_once(
-    scene: MakeScene,
-) -> None:
-    engines = Engines()
-    engines.outcomes = [EngineBrokenError("encoder.plan can't be read")]
-    s = scene(engines)
-    s.build()
-    assert (engines.discards, engines.builds) == (1, 2)
-
-
-def test_an_engine_that_is_broken_time_and_again_is_given_up(scene: MakeScene) -> None:
-    engines = Engines()
-    engines.outcomes = [EngineBrokenError("nonsense")] * 2
-    s = scene(engines)
-    engines.may_build.set()
-    until(lambda: "until the next start" in s.status.state.why)
-    assert s.speak()
-    assert not s.transcriber.on_gpu
-    assert s.status.state.building == ""
-
-
-def test_memory_that_is_short_at_the_start_is_waited_for_once(scene: MakeScene) -> None:
-    engines = Engines(built=True)
-    engines.outcomes = [EngineError("the GPU ran out of memory")]
-    s = scene(engines)
-    until(lambda: s.transcriber.on_gpu)
-    assert engines.builds == 0
-    engines = Engines(built=True)
-    engines.outcomes = [EngineError("the GPU ran out of memory")] * 2
-    s = scene(engines)
-    until(lambda: "until the next start" in s.status.state.why)
-    assert s.speak()
-
-
-def test_a_build_that_fails_leaves_the_cpu(
-    scene: MakeScene, caplog: pytest.LogCaptureFixture
-) -> None:
-    engines = Engines()
-    engines.build_error = EngineBuildError("the engine could not be built: SIGSEGV")
-    s = scene(engines)
-    engines.may_build.set()
-    until(lambda: "SIGSEGV" in s.status.state.why)
-    assert s.speak()
-    assert [r.levelname for r in caplog.records if r.name.endswith("tensorrt")] == ["WARNING"]
-
-
-def test_a_gpu_that_tensorrt_makes_nothing_of_is_left_to_faster_whisper(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    engines, status, cpu = Engines(), Status(), FakeTranscriber(description="the CPU")
-    engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
-    cuda = FakeTranscriber(description="CUDA")
-    transcriber = EngineTranscriber(engines, lambda: cpu, status, lambda: cuda)
-    assert status.state.description == "the CPU"
-    engines.may_build.set()
-    with caplog.at_level(logging.INFO):
-        until(lambda: cpu.closed)
-    assert (status.state.backend, status.state.description) == ("faster-whisper", "CUDA")
-    assert "too old" in status.state.why
-    assert transcriber.transcribe(loud(0.1), ENGLISH).text
-    assert len(cuda.requests) == 1
-    transcriber.close()
-    assert cuda.closed
-
-
-def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def fail() -> Transcriber:
-        raise ModelBrokenError("the model can't be loaded: CUDA out of memory")
-
-    engines, status, cpu = Engines(), Status(), FakeTranscriber()
-    engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
-    transcriber = EngineTranscriber(engines, lambda: cpu, status, fail)
-    engines.may_build.set()
-    until(lambda: "either" in caplog.text)
-    assert transcriber.transcribe(loud(0.1), ENGLISH).text
-    assert not cpu.closed
-    transcriber.close()
-
-
-@pytest.mark.parametrize(("devices", "opened"), [(0, None), (1, "CUDA")])
-def test_faster_whisper_gets_the_gpu_where_ctranslate2_has_cuda(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: int, opened: str | None
-) -> None:
-    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: devices)
-    cuda = FakeTranscriber(description="CUDA")
-    monkeypatch.setattr(tensorrt, "open_faster_whisper", lambda *_: cuda)
-    found = tensorrt._open_on_cuda(settings(tmp_path), tmp_path)
-    assert (found and found.description) == opened
-    assert tensorrt._open_on_cuda(settings(tmp_path, device="cuda:5"), tmp_path) is None
-
-
-def test_a_failing_gpu_is_left_to_nobody() -> None:
-    engines, status = Engines(built=True), Status()
-    engines.outcomes = [EngineError("the GPU failed")] * 2
-
-    def refuse() -> Transcriber:
-        raise AssertionError("the GPU was used again")
-
-    transcriber = EngineTranscriber(engines, FakeTranscriber, status, refuse)
-    until(lambda: "until the next start" in status.state.why)
-    assert transcriber.transcribe(loud(0.1), ENGLISH).text
-    transcriber.close()
-
-
-def test_closing_ends_a_build(scene: MakeScene, caplog: pytest.LogCaptureFixture) -> None:
-    s = scene(Engines())
-    assert s.engines.building.wait(TIMEOUT_SECONDS)
-    s.transcriber.close()
-    assert s.engines.cancelled.is_set()
-    assert s.cpu.closed
-    assert s.engines.opened == []
-    assert caplog.messages == []  # what was asked for is no failure
-
-
-def test_an_engine_that_comes_after_the_end_is_closed(
-    scene: MakeScene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tensorrt, "CLOSE_SECONDS", 0.0)
-    engines = Engines()
-    opening, go_on = threading.Event(), threading.Event()
-    real = engines.open
-
-    def slow(folder: Path) -> Transcriber:
-        opening.set()
-        assert go_on.wait(TIMEOUT_SECONDS)
-        return real(folder)
-
-    engines.open = slow  # type: ignore[method-assign]
-    s = scene(engines)
-    engines.may_build.set()
-    assert opening.wait(TIMEOUT_SECONDS)
-    s.transcriber.close()
-    go_on.set()
-    until(lambda: engines.opened and engines.opened[0].closed)
-
-
-def test_who_only_transcribes_a_file_builds_nothing() -> None:
-    engines = Engines()
-    transcriber = EngineTranscriber(engines, FakeTranscriber)
-    assert transcriber.transcribe(loud(0.1), ENGLISH).text
-    assert engines.builds == 0
-    transcriber.close()
+    monkeypatch.setattr(engines, "REOPEN_SECONDS", 0.0)
 
 
 # -- which backend, and why ----------------------------------------------------------------
@@ -553,6 +158,18 @@ def test_the_cpu_that_stands_in_leaves_the_gpu_alone(
     changed = on_cpu(settings(tmp_path, compute_type=wanted, device="cuda"))
     assert changed.device == "cpu"
     assert choose_compute_type(changed.compute_type, "cpu") == used
+
+
+@pytest.mark.parametrize(("devices", "opened"), [(0, None), (1, "CUDA")])
+def test_faster_whisper_gets_the_gpu_where_ctranslate2_has_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: int, opened: str | None
+) -> None:
+    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: devices)
+    cuda = FakeTranscriber(description="CUDA")
+    monkeypatch.setattr(tensorrt, "open_faster_whisper", lambda *_: cuda)
+    found = tensorrt._open_on_cuda(settings(tmp_path), tmp_path)
+    assert (found and found.description) == opened
+    assert tensorrt._open_on_cuda(settings(tmp_path, device="cuda:5"), tmp_path) is None
 
 
 # -- the real thing on a fake GPU ----------------------------------------------------------

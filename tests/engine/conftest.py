@@ -13,8 +13,9 @@ import pytest
 from ctranslate2.specs import whisper_spec
 
 from wyoming_whisper.engine import checkpoint, graphs
+from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.graphs import Precision
-from wyoming_whisper.engine.session import OnnxSession
+from wyoming_whisper.engine.session import CpuSession, OnnxSession
 from wyoming_whisper.models import BUNDLED_FOLDER
 
 SPECIAL = (
@@ -167,6 +168,17 @@ class Models:
         self, name: str, precision: Precision = "float32", beam_size: int = 1
     ) -> OnnxSession:
         return OnnxSession(self.graphs(name, precision, beam_size), threads=1)
+
+    def cpu_graphs(self, name: str, arithmetic: Arithmetic = "float32") -> Path:
+        folder = self.folder / f"{name}-cpu-{arithmetic}"
+        if not folder.exists():
+            write_cpu_graphs(checkpoint.read(self.model(name) / "model.bin"), folder, arithmetic)
+        return folder
+
+    def cpu_session(
+        self, name: str, arithmetic: Arithmetic = "float32", beam_size: int = 1
+    ) -> CpuSession:
+        return CpuSession(self.cpu_graphs(name, arithmetic), threads=1, beam_size=beam_size)
 
     def oracle(self, name: str) -> Any:
         """CTranslate2 in float32, as exact as it gets."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from wyoming_whisper.engine.cache import SIDECAR, EngineCache, EngineKey, weights_hash
+from wyoming_whisper.engine.cache import SIDECAR, CpuKey, EngineCache, EngineKey, weights_hash
 from wyoming_whisper.errors import EngineBuildError
 
 KEY = EngineKey(
@@ -45,6 +45,7 @@ OTHER = {
     "compute_capability": "8.6",
     "device": "Orin Nano",
 }
+CPU_KEY = CpuKey(weights="a" * 64, precision="int8", graph_schema=1)
 PLAN = b"plan" * 1000
 TIMEOUT_SECONDS = 30.0
 
@@ -91,6 +92,27 @@ def test_names_say_what_an_engine_is_for() -> None:
     key = dataclasses.replace(KEY, device="NVIDIA GeForce RTX 3060 / Ti", compute_capability="8.6")
     assert key.name.startswith("nvidia-geforce-rtx-3060-ti-sm86-trt10.3.0-float16-")
     assert dataclasses.replace(KEY, device="..").name.startswith("unknown-")
+
+
+OTHER_CPU: dict[str, object] = {
+    "weights": "b" * 64,
+    "precision": "float32",
+    "graph_schema": 2,
+    "runtime": "openvino",
+    "device": "NPU",
+}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(CpuKey)])
+def test_graphs_for_a_cpu_that_are_anything_else_are_others(tmp_path: Path, field: str) -> None:
+    cache = cache_at(tmp_path)
+    folder = cache.ensure(CPU_KEY, fill)
+    assert folder.name.startswith("cpu-onnxruntime-int8-")
+    assert cache.find(CPU_KEY) == folder
+    other = dataclasses.replace(CPU_KEY, **{field: OTHER_CPU[field]})  # type: ignore[arg-type]
+    assert other.name != CPU_KEY.name
+    assert cache.find(other) is None
+    assert cache.find(KEY) is None
 
 
 def cut(file: Path) -> None:
@@ -319,6 +341,17 @@ def test_engines_of_another_tensorrt_or_gpu_go_before_all_others(tmp_path: Path)
     assert cache.find(before_the_update) is None
 
 
+def test_graphs_for_a_cpu_go_before_the_engines_of_the_gpu_in_use(tmp_path: Path) -> None:
+    one = size_of_one(tmp_path)
+    cache = cache_at(tmp_path, max_bytes=2 * one + 100)
+    in_use = built(cache, 100)
+    ours = built(cache, 200, weights="1" * 64)
+    EngineCache(cache.root, 10**9).ensure(CPU_KEY, fill)
+    cache.tidy(keep=in_use.name)
+    assert cache.find(ours) is not None
+    assert cache.find(CPU_KEY) is None
+
+
 def test_what_fits_is_kept_whatever_it_is(tmp_path: Path) -> None:
     cache = cache_at(tmp_path)
     keys = [built(cache, 100 * i, weights=str(i) * 64) for i in range(3)]
@@ -338,14 +371,18 @@ def test_entries_tell_what_they_are(tmp_path: Path) -> None:
     cache = cache_at(tmp_path)
     cache.ensure(KEY, fill, "base")
     (entry,) = cache.entries()
-    assert (entry.model, entry.precision, entry.tensorrt, entry.device) == (
-        *("base", "float16", "10.3.0"),
+    assert (entry.model, entry.precision, entry.runtime, entry.device) == (
+        *("base", "float16", "TensorRT 10.3.0"),
         "Orin",
     )
     assert entry.size_bytes >= 2 * len(PLAN)
+    cache.ensure(CPU_KEY, fill, "base")
+    graphs = next(entry for entry in cache.entries() if entry.name == CPU_KEY.name)
+    assert (graphs.precision, graphs.runtime, graphs.device) == ("int8", "onnxruntime", "CPU")
+    assert cache.discard(CPU_KEY.name) == graphs.size_bytes
     (cache.root / "junk").mkdir()
     junk = next(entry for entry in cache.entries() if entry.name == "junk")
-    assert (junk.model, junk.device) == ("?", "?")
+    assert (junk.model, junk.runtime, junk.device) == ("?", "?", "?")
     assert cache.discard("junk") == 0
     assert [entry.name for entry in cache.entries()] == [KEY.name]
 

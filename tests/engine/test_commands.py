@@ -13,9 +13,11 @@ import pytest
 from tests.engine import fakes
 from tests.engine.test_cache import KEY, fill
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.engine.cache import EngineCache
+from wyoming_whisper.engine.cache import SIDECAR, EngineCache
 from wyoming_whisper.engine.session import OnnxSession
 from wyoming_whisper.models import check_model, safetensors_shapes
+from wyoming_whisper.whisper.decoding import Hypothesis
+from wyoming_whisper.whisper.search import SessionInference
 
 
 def run(tmp_path: Path, action: str, *words: str) -> int:
@@ -75,6 +77,36 @@ def test_a_build_that_fails_is_one_sentence(
     assert "SIGSEGV" in sentence(capsys)
 
 
+def test_graphs_for_onnxruntime_are_made_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "build", "--backend", "onnxruntime", "--model", "home-en") == 0
+    folder = Path(told(capsys).strip())
+    graphs = {"encoder.onnx", "encoder.onnx.data", "decoder.onnx", "decoder.onnx.data"}
+    assert {path.name for path in folder.iterdir()} == {*graphs, SIDECAR}
+    before = (folder / "decoder.onnx").stat().st_mtime_ns
+    again = ("--backend", "onnxruntime", "--model", "home-en", "--beam-size", "2")
+    assert run(tmp_path, "build", *again) == 0  # one decoder does for any beam
+    assert Path(told(capsys).strip()) == folder
+    assert (folder / "decoder.onnx").stat().st_mtime_ns == before
+    assert run(tmp_path, "list") == 0
+    head, row = told(capsys).splitlines()
+    device = head.index("DEVICE")
+    assert row[device:].split()[:2] == ["CPU", "onnxruntime"]
+    assert head.index("RUNTIME") == row.index("onnxruntime")
+    assert (row.split()[0], row.split()[-1]) == ("home-en", folder.name)
+
+
+def test_graphs_that_compute_nonsense_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SessionInference, "generate", lambda *_: Hypothesis([1], float("nan"), 0.0))
+    assert run(tmp_path, "build", "--backend", "onnxruntime", "--model", "home-en") == 1
+    assert "computes nonsense" in sentence(capsys)
+    assert run(tmp_path, "list") == 0
+    assert told(capsys) == "no engine is built yet\n"
+
+
 # -- list, remove --------------------------------------------------------------------------
 
 
@@ -92,9 +124,11 @@ def test_engines_are_listed(
 ) -> None:
     assert run(tmp_path, "list") == 0
     head, *rows = told(capsys).splitlines()
-    assert head.split() == ["MODEL", "GPU", "TENSORRT", "PRECISION", "SIZE", "LAST", "USED", "NAME"]
+    columns = ("MODEL", "DEVICE", "RUNTIME", "PRECISION", "SIZE", "LAST USED", "NAME")
+    assert head.split() == " ".join(columns).split()
     assert [row.split()[-1] for row in rows] == two
-    assert rows[0].split()[:4] == ["base", "Orin", "10.3.0", "float16"]
+    assert rows[0].split()[:5] == ["base", "Orin", "TensorRT", "10.3.0", "float16"]
+    assert rows[1].split()[:4] == ["?"] * 4
     assert run(tmp_path, "list", "--json") == 0
     entries = json.loads(told(capsys))
     assert [entry["name"] for entry in entries] == two
@@ -187,6 +221,8 @@ def test_what_cannot_be_exported_leaves_what_was_there(
         (["export", "--output", "x", "--model", "tny"], "did you mean tiny"),
         (["remove"], "NAME"),
         (["list", "--max-cache-size", "8"], "--max-cache-size is not an option"),
+        (["build", "--backend", "ray"], "--backend ray has no engines; tensorrt and onnxruntime"),
+        (["build", "--backend", "onnxruntime", "--device", "cuda"], "use --device cpu"),
         (["build", "--max-cache-size", "8"], "it must be a size such as 500MB or 8GB"),
     ],
 )

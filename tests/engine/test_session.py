@@ -49,7 +49,7 @@ def log_softmax(logits: Array) -> npt.NDArray[np.float64]:
 
 
 def transcribe(
-    session: OnnxSession, mel: Array, prompt: list[int], suppressed: list[int], count: int
+    session: Session, mel: Array, prompt: list[int], suppressed: list[int], count: int
 ) -> tuple[list[int], list[float], Array]:
     """Return tokens, their log-probabilities, and the logits after the prompt."""
     cache = session.open_cache(session.encode(mel), 1, 448)
@@ -78,7 +78,7 @@ def oracle(
     return found
 
 
-def compare(session: OnnxSession, model: Any, size: Size, mel: Array, prompt: list[int]) -> int:
+def compare(session: Session, model: Any, size: Size, mel: Array, prompt: list[int]) -> int:
     """Assert that both say the same; return how many different tokens they said."""
     expected = oracle(model, mel, prompt, size.suppressed, 2 * NEW_TOKENS + len(prompt))
     wanted = expected.sequences_ids[0]

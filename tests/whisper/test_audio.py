@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
@@ -56,3 +60,27 @@ def test_no_samples_are_no_frames() -> None:
 def test_trimming_keeps_the_start() -> None:
     mel = log_mel_spectrogram(noise(16_000))
     assert np.array_equal(pad_or_trim(mel, 40, 0.0), mel[:, :40])
+
+
+SPECTROGRAM = """
+import wyoming_whisper
+import numpy as np
+from wyoming_whisper.whisper.audio import log_mel_spectrogram
+
+log_mel_spectrogram(np.ones(48_000, np.float32))
+status = open("/proc/self/status").read()
+print(next(line for line in status.splitlines() if line.startswith("Threads:")).split()[1])
+"""
+
+
+def test_a_spectrogram_starts_no_threads() -> None:
+    """They would spin beside the encoder, and take half of its cores (wyoming_whisper/__init__)."""
+    environment = {name: value for name, value in os.environ.items() if "_NUM_THREADS" not in name}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SPECTROGRAM],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert done.stdout.split() == ["1"]

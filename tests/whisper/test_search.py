@@ -30,6 +30,8 @@ EOT, SOT, NO_TIMESTAMPS = (
 )
 PROMPT = [SOT, IDS["<|en|>"], IDS["<|transcribe|>"], NO_TIMESTAMPS]
 WITH_TIMESTAMPS = PROMPT[:-1]
+PREVIOUS = [IDS["<|startofprev|>"], 1, 2, *PROMPT]
+OTHER_PREVIOUS = [IDS["<|startofprev|>"], 1, 3, *PROMPT]
 MEL = np.zeros((80, 200), np.float32)
 
 
@@ -114,6 +116,8 @@ class ScriptedSession:
     """(n_tokens, position) of every step."""
     opened: list[tuple[int, int]] = field(default_factory=list)
     """(batch, n_slots) of every cache."""
+    batches: list[int] = field(default_factory=list)
+    """The rows of every step."""
     caches: dict[int, ScriptedCache] = field(default_factory=dict)
     asked: int = 0
 
@@ -149,11 +153,22 @@ class ScriptedSession:
     ) -> ScriptedOutput:
         assert cache.open
         assert cache.audio == self.encoded
-        assert tokens.dtype == np.int32
         assert tokens.shape[0] == len(cache.rows)
+        return self._fed(cache, tokens, position, bias, parents)
+
+    def _fed(
+        self,
+        cache: ScriptedCache,
+        tokens: Tokens,
+        position: int,
+        bias: Array,
+        parents: Tokens | None,
+    ) -> ScriptedOutput:
+        assert tokens.dtype == np.int32
         assert position + tokens.shape[1] <= cache.n_slots
         assert parents is None or self.beam_size > 1
         self.steps.append((tokens.shape[1], position))
+        self.batches.append(len(tokens))
         sources = range(len(cache.rows)) if parents is None else parents.tolist()
         cache.rows = [
             [*cache.rows[source][:position], *row]
@@ -175,6 +190,50 @@ class ScriptedSession:
 
     def close(self) -> None:
         self.caches.clear()
+
+
+@dataclass
+class ScriptedElasticOutput(ScriptedOutput):
+    wanted: Array
+
+    def wanted_logits(self) -> Array:
+        return self.wanted
+
+
+@dataclass
+class ScriptedElasticSession(ScriptedSession):
+    """An ElasticSession: nothing is laid out, so nothing is ever gone."""
+
+    is_elastic: bool = True
+
+    def open_cache(self, audio_features: int, batch: int, n_slots: int) -> ScriptedCache:
+        assert 0 < audio_features <= self.encoded
+        self.opened.append((batch, n_slots))
+        return ScriptedCache(audio_features, [[] for _ in range(batch)], n_slots)
+
+    def step(
+        self,
+        cache: ScriptedCache,
+        tokens: Tokens,
+        position: int,
+        bias: Array,
+        parents: Tokens | None = None,
+        wanted: Sequence[int] = (),
+    ) -> ScriptedElasticOutput:
+        assert len(tokens) == len(cache.rows if parents is None else parents)
+        assert all(0 <= index < tokens.shape[1] for index in wanted)
+        found = self._fed(cache, tokens, position, bias, parents)
+        logits = [
+            [self.model.logits(row[: position + index + 1]) for index in wanted]
+            for row in cache.rows
+        ]
+        return ScriptedElasticOutput(found.values, bias, self.n_candidates, np.array(logits))
+
+
+@pytest.fixture(params=[ScriptedSession, ScriptedElasticSession], ids=["fixed", "elastic"])
+def scripted(request: pytest.FixtureRequest) -> type[ScriptedSession]:
+    found: type[ScriptedSession] = request.param
+    return found
 
 
 def inference(session: ScriptedSession, begin: Sequence[int] = ()) -> SessionInference:
@@ -206,9 +265,11 @@ def expected_greedy(
 
 @pytest.mark.parametrize("length", [0, 1, 7, 29])
 @pytest.mark.parametrize("prompt", [PROMPT, [IDS["<|startofprev|>"], *range(60), *PROMPT]])
-def test_greedy_takes_the_likeliest_until_the_end(prompt: list[int], length: int) -> None:
+def test_greedy_takes_the_likeliest_until_the_end(
+    scripted: type[ScriptedSession], prompt: list[int], length: int
+) -> None:
     model = Model(ends_after=length)
-    (found,) = search(ScriptedSession(model), prompt)
+    (found,) = search(scripted(model), prompt)
     tokens, avg_logprob = expected_greedy(model, prompt, 30)
     assert found.tokens == tokens
     assert len(tokens) == length
@@ -225,16 +286,26 @@ def test_a_cache_that_is_full_is_replaced_by_a_larger_one(n_prompt: int) -> None
     assert len(session.opened) > 1
 
 
-def test_the_whole_context_can_be_filled() -> None:
-    session = ScriptedSession(Model(ends_after=1000))
+@pytest.mark.parametrize("changes", [{}, {"beam_size": 3}, {"temperature": 0.5}])
+def test_a_cache_that_grows_is_opened_once(changes: dict[str, Any]) -> None:
+    session = ScriptedElasticSession(Model(ends_after=150), beam_size=3)
+    found = search(session, PROMPT, max_new_tokens=200, **changes)
+    assert {len(h.tokens) for h in found} == {150}
+    assert [n_slots for batch, n_slots in session.opened if batch == session.batches[0]] == [
+        N_TEXT_CTX
+    ]
+
+
+def test_the_whole_context_can_be_filled(scripted: type[ScriptedSession]) -> None:
+    session = scripted(Model(ends_after=1000))
     budget = N_TEXT_CTX - len(PROMPT)
     (found,) = search(session, PROMPT, max_new_tokens=budget)
     assert len(found.tokens) == budget
     assert max(n_slots for _, n_slots in session.opened) == N_TEXT_CTX
 
 
-def test_the_prompt_is_fed_once_for_all_attempts() -> None:
-    session = ScriptedSession(Model(ends_after=3))
+def test_the_prompt_is_fed_once_for_all_attempts(scripted: type[ScriptedSession]) -> None:
+    session = scripted(Model(ends_after=3))
     whisper = inference(session)
     audio = whisper.encode(MEL)
     whisper.detect_language(audio)
@@ -263,11 +334,24 @@ def test_other_audio_starts_anew_and_the_old_is_refused() -> None:
         whisper.generate(old, PROMPT, options())
 
 
+def test_other_audio_leaves_the_old_as_it_was() -> None:
+    session = ScriptedElasticSession(Model(ends_after=3))
+    whisper = inference(session)
+    old = whisper.encode(MEL)
+    found = whisper.generate(old, PROMPT, options())
+    whisper.generate(whisper.encode(MEL), PROMPT, options())
+    session.steps.clear()
+    assert whisper.generate(old, PROMPT, options()) == found
+    assert session.steps[0] == (1, 3)  # what it was fed is still there
+
+
 @pytest.mark.parametrize("changes", [{}, {"beam_size": 5}, {"temperature": 0.6}])
 @pytest.mark.parametrize("prompt", [PROMPT, WITH_TIMESTAMPS])
-def test_suppressed_tokens_never_come(prompt: list[int], changes: dict[str, Any]) -> None:
+def test_suppressed_tokens_never_come(
+    scripted: type[ScriptedSession], prompt: list[int], changes: dict[str, Any]
+) -> None:
     model = Model(ends_after=20)
-    session = ScriptedSession(model, beam_size=5)
+    session = scripted(model, beam_size=5)
     first = expected_greedy(model, prompt, 1)[0][0] if prompt == PROMPT else TIMESTAMP_BEGIN
     suppressed = tuple(range(0, 256, 2))
     whisper = inference(session, begin=(first, EOT))
@@ -279,23 +363,23 @@ def test_suppressed_tokens_never_come(prompt: list[int], changes: dict[str, Any]
         assert found.tokens[0] != first
 
 
-def test_what_may_not_come_first_may_come_later() -> None:
+def test_what_may_not_come_first_may_come_later(scripted: type[ScriptedSession]) -> None:
     model = Model(ends_after=5)
     usual = expected_greedy(model, PROMPT, 30)[0]
-    whisper = inference(ScriptedSession(model), begin=[usual[1]])
+    whisper = inference(scripted(model), begin=[usual[1]])
     found = whisper.generate(whisper.encode(MEL), PROMPT, options())
     assert found.tokens == usual
 
 
 @pytest.mark.parametrize("changes", [{}, {"beam_size": 3}, {"temperature": 0.2, "best_of": 2}])
-def test_a_loop_is_left_early(changes: dict[str, Any]) -> None:
-    session = ScriptedSession(LoopingModel(), beam_size=3)
+def test_a_loop_is_left_early(scripted: type[ScriptedSession], changes: dict[str, Any]) -> None:
+    session = scripted(LoopingModel(), beam_size=3)
     found = search(session, PROMPT, max_new_tokens=200, **changes)
     assert loops(found[0].tokens, STOP_REPEATS - 1)
     assert max(len(h.tokens) for h in found) <= 2 * STOP_REPEATS + 1
 
 
-def test_who_says_no_five_times_is_heard_to_the_end() -> None:
+def test_who_says_no_five_times_is_heard_to_the_end(scripted: type[ScriptedSession]) -> None:
     text = [*b"no" * 8, *b"stop"]
 
     class Insisting(Model):
@@ -305,10 +389,12 @@ def test_who_says_no_five_times_is_heard_to_the_end() -> None:
             found[[*text, EOT][said] if said >= 0 else 0] = 10
             return found
 
-    assert search(ScriptedSession(Insisting()), PROMPT)[0].tokens == text
+    assert search(scripted(Insisting()), PROMPT)[0].tokens == text
 
 
-def test_no_speech_is_judged_after_the_start_of_the_transcript() -> None:
+def test_no_speech_is_judged_after_the_start_of_the_transcript(
+    scripted: type[ScriptedSession],
+) -> None:
     class Silent(Model):
         def logits(self, past: Sequence[int]) -> Array:
             found = super().logits(past)
@@ -318,12 +404,50 @@ def test_no_speech_is_judged_after_the_start_of_the_transcript() -> None:
                 found[5] = 0.0
             return found
 
-    prompt = [IDS["<|startofprev|>"], 1, 2, *PROMPT]
-    (found,) = search(ScriptedSession(Silent(ends_after=2)), prompt)
+    (found,) = search(scripted(Silent(ends_after=2)), PREVIOUS)
     assert found.no_speech_prob == pytest.approx(0.75, abs=1e-3)
 
 
-def test_languages_are_those_of_the_vocabulary_and_sum_to_one() -> None:
+@pytest.mark.parametrize("changes", [{}, {"beam_size": 5}, {"temperature": 0.6}])
+@pytest.mark.parametrize("prompt", [PROMPT, WITH_TIMESTAMPS, PREVIOUS])
+def test_no_speech_needs_no_run_of_its_own(prompt: list[int], changes: dict[str, Any]) -> None:
+    n = len(prompt)
+    fixed, elastic = (
+        kind(Model(ends_after=2), beam_size=5) for kind in (ScriptedSession, ScriptedElasticSession)
+    )
+    assert search(elastic, prompt, **changes) == search(fixed, prompt, **changes)
+    sot = prompt.index(SOT) + 1
+    assert fixed.steps[0] == (sot, 0)
+    assert elastic.steps[0] == (n, 0)
+    assert {n_tokens for n_tokens, _ in elastic.steps[1:]} == {1}
+    assert min(position for _, position in elastic.steps[1:]) == n
+
+
+def test_no_speech_is_judged_anew_after_other_text(scripted: type[ScriptedSession]) -> None:
+    whisper = inference(scripted(Model(ends_after=2)))
+    audio = whisper.encode(MEL)
+    prompts = [PROMPT, PREVIOUS, OTHER_PREVIOUS, PROMPT]
+    found = [whisper.generate(audio, prompt, options()) for prompt in prompts]
+    alone = [search(scripted(Model(ends_after=2)), prompt)[0] for prompt in prompts]
+    assert [h.tokens for h in found] == [h.tokens for h in alone]
+    assert [h.no_speech_prob for h in found] == [h.no_speech_prob for h in alone]
+    assert len({h.no_speech_prob for h in found}) == 3
+
+
+def test_no_speech_comes_with_what_is_new_of_a_prompt() -> None:
+    session = ScriptedElasticSession(Model(ends_after=2))
+    whisper = inference(session)
+    audio = whisper.encode(MEL)
+    for prompt in (PROMPT, PREVIOUS, OTHER_PREVIOUS, OTHER_PREVIOUS):
+        whisper.generate(audio, prompt, options())
+    found = [step for step in session.steps if step[1] < len(PROMPT) or step[0] > 1]
+    assert found == [(4, 0), (7, 0), (5, 2)]
+    assert len(session.steps) == 3 * 4
+
+
+def test_languages_are_those_of_the_vocabulary_and_sum_to_one(
+    scripted: type[ScriptedSession],
+) -> None:
     class German(Model):
         def logits(self, past: Sequence[int]) -> Array:
             found = super().logits(past)
@@ -331,7 +455,7 @@ def test_languages_are_those_of_the_vocabulary_and_sum_to_one() -> None:
             found[IDS["<|de|>"]], found[IDS["<|en|>"]] = 2.0, 1.0
             return found
 
-    whisper = inference(ScriptedSession(German()))
+    whisper = inference(scripted(German()))
     found = whisper.detect_language(whisper.encode(MEL))
     assert [code for code, _ in found] == ["de", "en"]
     assert sum(p for _, p in found) == pytest.approx(1)
@@ -358,10 +482,10 @@ def every_text(model: Model, n: int) -> list[tuple[float, list[int]]]:
     return sorted(found, reverse=True)
 
 
-def test_a_beam_wide_enough_finds_the_best_of_all_texts() -> None:
+def test_a_beam_wide_enough_finds_the_best_of_all_texts(scripted: type[ScriptedSession]) -> None:
     model = Model(alphabet=3)
     suppressed = (*range(TIMESTAMP_BEGIN, N_VOCAB),)
-    session = ScriptedSession(model, beam_size=40, max_batch=40)
+    session = scripted(model, beam_size=40, max_batch=40)
     whisper = inference(session, begin=[EOT])
     found = whisper.hypotheses(
         whisper.encode(MEL),
@@ -373,13 +497,13 @@ def test_a_beam_wide_enough_finds_the_best_of_all_texts() -> None:
     assert len(ended) == 3 + 9
 
 
-def test_beams_of_one_width_are_as_greedy_as_greedy_search() -> None:
+def test_beams_of_one_width_are_as_greedy_as_greedy_search(scripted: type[ScriptedSession]) -> None:
     model = Model(ends_after=6)
-    found = search(ScriptedSession(model, beam_size=5), PROMPT, beam_size=5)
+    found = search(scripted(model, beam_size=5), PROMPT, beam_size=5)
     assert len(found) == 5
     likeliest = [h.avg_logprob * (len(h.tokens) + 1) / len(h.tokens) for h in found]
     assert likeliest == sorted(likeliest, reverse=True)
-    greedy = search(ScriptedSession(model), PROMPT)[0]
+    greedy = search(scripted(model), PROMPT)[0]
     assert found[0].avg_logprob >= greedy.avg_logprob - 1e-5
 
 
@@ -391,24 +515,121 @@ def test_beams_grow_into_a_larger_cache() -> None:
     assert [n_slots for batch, n_slots in session.opened if batch == 3] == [64, 128]
 
 
-def test_more_beams_than_were_built_are_refused() -> None:
+@pytest.mark.parametrize("prompt", [PROMPT, WITH_TIMESTAMPS])
+def test_beams_begin_with_one_row(prompt: list[int]) -> None:
+    session = ScriptedElasticSession(Model(ends_after=6), beam_size=5)
+    found = search(session, prompt, beam_size=5)
+    assert found == search(ScriptedSession(Model(ends_after=6), beam_size=5), prompt, beam_size=5)
+    assert len(found) == 5
+    assert session.opened == [(1, N_TEXT_CTX)]
+    assert session.batches[0] == 1
+    assert set(session.batches[1:]) == {5}
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+def test_after_beams_that_came_to_nothing_there_may_be_samples(
+    scripted: type[ScriptedSession], n_steps: int
+) -> None:
+    """As many as there were beams: these may never have become more than one row."""
+
+    class Left(BaseException):
+        pass
+
+    n_tokens = 0
+
+    def checkpoint() -> None:
+        nonlocal n_tokens
+        n_tokens += 1
+        if n_tokens > n_steps:
+            raise Left
+
+    whisper = inference(scripted(Model(ends_after=6), beam_size=5))
+    audio = whisper.encode(MEL)
+    sampled = options(temperature=0.6, best_of=5)
+    whisper.generate(audio, PROMPT, options(beam_size=5, max_new_tokens=n_steps))
+    found = whisper.hypotheses(audio, PROMPT, sampled)
+    with pytest.raises(Left):
+        whisper.generate(audio, PROMPT, options(beam_size=5, checkpoint=checkpoint))
+    assert whisper.hypotheses(audio, PROMPT, sampled) == found
+    expected = search(
+        scripted(Model(ends_after=6), beam_size=5), PROMPT, temperature=0.6, best_of=5
+    )
+    assert found == expected
+    assert len(found) == 5
+
+
+def test_more_beams_than_were_built_are_refused(scripted: type[ScriptedSession]) -> None:
     with pytest.raises(ValueError, match="beam_size 5 is more than the session's 2"):
-        search(ScriptedSession(Model(), beam_size=2), PROMPT, beam_size=5)
+        search(scripted(Model(), beam_size=2), PROMPT, beam_size=5)
+
+
+# Scoring
+
+TEXTS = [[5, 6, 7], [5, 6, 8, 9], [], [11], [5, 6, 7]]
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, PREVIOUS])
+def test_texts_are_as_likely_as_the_model_says(
+    scripted: type[ScriptedSession], prompt: list[int]
+) -> None:
+    model = Model()
+    whisper = inference(scripted(model))
+    found = whisper.score(whisper.encode(MEL), prompt, TEXTS)
+    assert [scores.shape for scores in found] == [(len(text),) for text in TEXTS]
+    for scores, text in zip(found, TEXTS, strict=True):
+        assert scores.dtype == np.float32
+        expected = [
+            log_softmax(model.logits(prompt + text[:i])[:EOT])[token]
+            for i, token in enumerate(text)
+        ]
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_a_text_is_scored_in_one_step() -> None:
+    session = ScriptedElasticSession(Model())
+    whisper = inference(session)
+    whisper.score(whisper.encode(MEL), PROMPT, TEXTS)
+    # The prompt is fed once; then its last token, and all of the text but the last.
+    assert session.steps == [(6, 0), (4, 3), (1, 3), (3, 3)]
+    fixed = ScriptedSession(Model())
+    whisper = inference(fixed)
+    whisper.score(whisper.encode(MEL), PROMPT, TEXTS)
+    assert len(fixed.steps) == sum(map(len, TEXTS))
+
+
+@pytest.mark.parametrize("changes", [{}, {"beam_size": 3}, {"temperature": 0.5}])
+@pytest.mark.parametrize("prompt", [PROMPT, PREVIOUS])
+def test_scoring_and_searching_know_nothing_of_each_other(
+    scripted: type[ScriptedSession], prompt: list[int], changes: dict[str, Any]
+) -> None:
+    whisper = inference(scripted(Model(ends_after=6), beam_size=3))
+    said, scores = [], []
+    searching = options(**changes)
+    audio = whisper.encode(MEL)  # searched first, then scored, then searched again
+    said.append(whisper.hypotheses(audio, prompt, searching))
+    scores.append(whisper.score(audio, prompt, TEXTS))
+    said.append(whisper.hypotheses(audio, prompt, searching))
+    audio = whisper.encode(MEL)
+    scores.append(whisper.score(audio, prompt, TEXTS))
+    said.append(whisper.hypotheses(audio, prompt, searching))
+    assert said[0] == said[1] == said[2]
+    for one, other in zip(*scores, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # Sampling
 
 
-def test_samples_are_the_same_for_the_same_audio() -> None:
+def test_samples_are_the_same_for_the_same_audio(scripted: type[ScriptedSession]) -> None:
     texts = [
-        [h.tokens for h in search(ScriptedSession(Model(ends_after=8)), PROMPT, temperature=0.8)]
+        [h.tokens for h in search(scripted(Model(ends_after=8)), PROMPT, temperature=0.8)]
         for _ in range(2)
     ]
     assert texts[0] == texts[1]
     assert len({tuple(text) for text in texts[0]}) > 1
 
 
-def test_samples_come_as_often_as_they_are_likely() -> None:
+def test_samples_come_as_often_as_they_are_likely(scripted: type[ScriptedSession]) -> None:
     class Coin(Model):
         def logits(self, past: Sequence[int]) -> Array:
             found = np.full(N_VOCAB, -50.0, np.float32)
@@ -418,7 +639,7 @@ def test_samples_come_as_often_as_they_are_likely() -> None:
                 found[EOT] = 50
             return found
 
-    session = ScriptedSession(Coin(), max_batch=2000)
+    session = scripted(Coin(), max_batch=2000)
     found = search(session, PROMPT, temperature=1.0, best_of=2000)
     assert len(found) == 2000
     share = sum(h.tokens == [1] for h in found) / 2000
@@ -428,8 +649,8 @@ def test_samples_come_as_often_as_they_are_likely() -> None:
     assert found[-1].avg_logprob == pytest.approx(np.log(0.2) / 2, abs=1e-3)
 
 
-def test_no_more_samples_than_the_session_has_rows() -> None:
-    session = ScriptedSession(Model(ends_after=2), max_batch=3)
+def test_no_more_samples_than_the_session_has_rows(scripted: type[ScriptedSession]) -> None:
+    session = scripted(Model(ends_after=2), max_batch=3)
     assert len(search(session, PROMPT, temperature=0.4, best_of=5)) == 3
 
 
@@ -487,8 +708,10 @@ def test_timestamps_that_are_likelier_together_than_any_word_win() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"beam_size": 4}, {"temperature": 0.5}])
-def test_timestamps_of_a_transcript_are_in_order(changes: dict[str, Any]) -> None:
-    session = ScriptedSession(Model(alphabet=20), beam_size=4)
+def test_timestamps_of_a_transcript_are_in_order(
+    scripted: type[ScriptedSession], changes: dict[str, Any]
+) -> None:
+    session = scripted(Model(alphabet=20), beam_size=4)
     for found in search(session, WITH_TIMESTAMPS, max_new_tokens=40, **changes):
         stamps = [token for token in found.tokens if token >= TIMESTAMP_BEGIN]
         assert len(stamps) >= 2
@@ -498,7 +721,9 @@ def test_timestamps_of_a_transcript_are_in_order(changes: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:-1]])
 @pytest.mark.parametrize("changes", [{}, {"beam_size": 3}, {"temperature": 0.5}])
-def test_work_is_broken_off_between_tokens(prompt: list[int], changes: dict[str, Any]) -> None:
+def test_work_is_broken_off_between_tokens(
+    scripted: type[ScriptedSession], prompt: list[int], changes: dict[str, Any]
+) -> None:
     class Left(BaseException):
         pass
 
@@ -510,8 +735,8 @@ def test_work_is_broken_off_between_tokens(prompt: list[int], changes: dict[str,
         if n_tokens == 5:
             raise Left
 
-    session = ScriptedSession(Model(), beam_size=3)
+    session = scripted(Model(), beam_size=3)
     with pytest.raises(Left):
         search(session, prompt, max_new_tokens=100, checkpoint=checkpoint, **changes)
     assert n_tokens == 5
-    assert search(session, PROMPT) == search(ScriptedSession(Model()), PROMPT)
+    assert search(session, PROMPT) == search(scripted(Model()), PROMPT)

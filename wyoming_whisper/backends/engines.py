@@ -149,8 +149,9 @@ class EngineTranscriber:
 
     `backend` is the engine's, `voice` what the log calls the stand-in. With a `status`, which is
     told who answers and why, an engine that is not there is built in the background; `close` ends
-    that. An engine that `compare` doesn't want is removed, and the stand-in stays. Where it can't
-    be built, `open_instead` gives what is better than the stand-in, if anything is.
+    that. An engine that `compare` doesn't want is removed, and the stand-in stays; where the engine
+    isn't `known` to be wanted, one that is there already is compared, too. Where it can't be built,
+    `open_instead` gives what is better than the stand-in, if anything is.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class EngineTranscriber:
         backend: str = "tensorrt",
         voice: str = "the CPU",
         compare: Compare | None = None,
+        known: bool = True,
     ) -> None:
         self._backend = backend
         self._voice = voice
@@ -180,7 +182,7 @@ class EngineTranscriber:
         self._stand_in: Transcriber | None = None
         self._engine: Transcriber | None = None
         with self._turn:
-            self._engine = self._open_what_is_there()
+            self._engine = self._open_what_is_there() if known else None
             current = self._engine or self._reopen_stand_in()
             self.languages = current.languages
             if self._engine is None and status is not None and self._thread is None:
@@ -210,18 +212,22 @@ class EngineTranscriber:
         """Free everything, and end what is being built."""
         self._stop.set()
         self._source.cancel()
-        if self._thread is not None:
-            self._thread.join(CLOSE_SECONDS)
         with self._turn:
             for transcriber in (self._engine, self._stand_in):
                 if transcriber is not None:
                     transcriber.close()
             self._engine = self._stand_in = None
+        # After that, as it ends a comparison, too. Native code that is left aborts at Python's end.
+        if self._thread is not None:
+            self._thread.join(CLOSE_SECONDS)
 
     def _open_what_is_there(self) -> Transcriber | None:
         try:
             folder = self._source.find()
-            return self._source.open(folder) if folder else None
+            if folder:
+                engine = self._source.open(folder)
+                self._why = self._has_its_engine
+                return engine
         except EngineBrokenError as error:
             self._forget_broken(error)
         except EngineError as error:
@@ -324,10 +330,18 @@ class EngineTranscriber:
         if self._status is not None:
             self._status.update(building=what, building_fraction=fraction)
 
+    @property
+    def _has_its_engine(self) -> str:
+        return f"{self._source.label} has its engine"
+
     def _judge(self, engine: Transcriber) -> Verdict:
         if self._compare is None or self._stand_in is None or self._stop.is_set():
-            return Verdict(wanted=True, why=f"{self._source.label} has its engine")
-        return self._compare(engine, self._stand_in, self._turn)
+            return Verdict(wanted=True, why=self._has_its_engine)
+        try:
+            return self._compare(engine, self._stand_in, self._turn)
+        except Exception:
+            engine.close()
+            raise
 
     def _leave(self, engine: Transcriber, why: str) -> None:
         """Stay with the stand-in."""

@@ -110,6 +110,7 @@ def _open(
         backend=ONNXRUNTIME,
         voice=STAND_IN,
         compare=comparison,
+        known=comparison.is_decided,
     )
 
 
@@ -207,6 +208,11 @@ class Comparison:
         )
 
     @property
+    def is_decided(self) -> bool:
+        """Whether nothing is to be measured."""
+        return self._asked or self.remembered is not None
+
+    @property
     def remembered(self) -> str | None:
         """Return the backend that was faster."""
         found = recall(self._file).get(self._key)
@@ -215,6 +221,8 @@ class Comparison:
     def __call__(self, engine: Transcriber, stand_in: Transcriber, turn: RLock) -> Verdict:
         if self._asked:
             return Verdict(wanted=True, why="it was asked for")
+        if self.remembered == ONNXRUNTIME:  # the graphs were gone, or have failed
+            return Verdict(wanted=True, why="it was faster here when they were measured")
         pair = [one for one in (engine, stand_in) if isinstance(one, WhisperTranscriber)]
         if len(pair) < 2:
             raise TypeError(f"{engine} and {stand_in} can't be measured")

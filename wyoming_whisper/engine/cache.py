@@ -328,7 +328,8 @@ def _entry(folder: Path) -> Entry:
         content = _read_sidecar(folder)
         facts = {"model": content.get("model"), **content.get("key", {})}
     told = {name: str(facts.get(name) or "?") for name in ("model", "precision")}
-    told["runtime"] = str(facts.get("runtime") or f"TensorRT {facts.get('tensorrt') or '?'}")
+    version = facts.get("tensorrt")
+    told["runtime"] = str(facts.get("runtime") or (f"TensorRT {version}" if version else "?"))
     device = str(facts.get("device") or "?")
     return Entry(folder.name, folder, **told, device=device, size_bytes=_size(folder), used=used)
 

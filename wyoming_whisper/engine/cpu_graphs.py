@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .checkpoint import Checkpoint
+from .checkpoint import ALL, Checkpoint
 from .dims import (
     EMBEDDINGS,
     HEAD_WIDTH,
@@ -57,7 +57,8 @@ def write_cpu_graphs(
     """
     dims = dims_of(checkpoint)
     shapes = {**encoder_shapes(dims), **decoder_shapes(dims)}
-    counter = Counter(sum(map(math.prod, shapes.values())), progress)
+    n_weights = sum(map(math.prod, shapes.values()))
+    counter = Counter(n_weights * np.dtype(np.float32).itemsize, progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in (("encoder", _encoder), ("decoder", _decoder)):
         with ExitStack() as stack:
@@ -76,9 +77,8 @@ class CpuGraph(Graph):
         storage: Storage | None = None,
         counter: Counter | None = None,
     ) -> None:
-        super().__init__(checkpoint, "float32", storage or Inside())
+        super().__init__(checkpoint, "float32", storage or Inside(), counter)
         self._arithmetic = arithmetic
-        self._written = counter
 
     def model(self, name: str) -> Any:
         model = super().model(name)
@@ -134,7 +134,7 @@ class CpuGraph(Graph):
     def _product(self, x: str, weight: str, stored: str, bias: str = "", name: str = "") -> str:
         """Multiply by `weight` of the checkpoint, shape = (outputs, inputs), called `stored`."""
         if self._arithmetic == "float32":
-            matrix = self.constant(f"{stored}/columns", self._checkpoint.weights(weight).T)
+            matrix = self.constant(f"{stored}/columns", self._read(weight).T)
             found = self.op("MatMul", x, matrix, name="" if bias else name)
             return self.op("Add", found, bias, name=name) if bias else found
         rows, scales = self._int8(weight)
@@ -159,13 +159,17 @@ class CpuGraph(Graph):
         matrix, scales = np.empty(shape, np.int8), np.empty(shape[0], np.float32)
         for start in range(0, shape[0], ROWS):
             rows = slice(start, start + ROWS)
-            values = self._checkpoint.weights(name, rows)
+            values = self._read(name, rows)
             scale = np.abs(values).max(axis=1) / np.float32(LARGEST)
             scale[scale == 0] = 1
             scales[rows], matrix[rows] = scale, np.rint(values / scale[:, np.newaxis])
-            if self._written:
-                self._written.add(values.size)
         return matrix, scales
+
+    def _read(self, name: str, rows: slice = ALL) -> Floats:
+        values = self._checkpoint.weights(name, rows)
+        if self._counter:
+            self._counter.add(values.nbytes)
+        return values
 
 
 def _encoder(g: CpuGraph, dims: Dims) -> Any:

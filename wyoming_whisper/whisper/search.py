@@ -349,13 +349,13 @@ class SessionInference:
         finished: list[_Found] = []
         for step in range(1, options.max_new_tokens + 1):
             options.checkpoint()
+            if self._elastic and step == 2:  # the one row becomes many
+                audio.rows[n_beams] = audio.rows.pop(1)
             tokens, logprobs = self._beam_candidates(audio, prompt, beams, parents, options)
             if step == 1:  # all beams are the same still
                 tokens, logprobs = tokens[:1], logprobs[:1]
             ranked = _rank(beams, tokens, logprobs, 2 * n_beams)
             last = step == options.max_new_tokens or loops(beams[0].tokens, STOP_REPEATS)
-            if len(beams) < n_beams:
-                audio.rows[n_beams] = audio.rows.pop(1)
             beams, parents = self._divide(beams, ranked, last, finished, n_beams)
             if last or len(finished) >= n_beams:
                 break

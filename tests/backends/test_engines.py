@@ -1,0 +1,550 @@
+"""An engine and its stand-in: who answers, and when they change places."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
+from wyoming_whisper.backends.engines import Compare, EngineTranscriber, Verdict
+from wyoming_whisper.engine.build import BuildProgress
+from wyoming_whisper.errors import (
+    EngineBrokenError,
+    EngineBuildError,
+    EngineError,
+    ModelBrokenError,
+    TranscribeError,
+    UnknownLanguageError,
+    UnknownTaskError,
+)
+from wyoming_whisper.status import Status
+from wyoming_whisper.transcriber import Abandoned, TranscribeOptions, Transcriber
+
+ENGLISH = TranscribeOptions(language="en")
+MODULE = "wyoming_whisper.backends.engines"
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for another thread; only a hang reaches the end."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class Engines:
+    """An EngineSource under a test's control."""
+
+    label = "tiny on a fake"
+
+    def __init__(self, *, built: bool = False) -> None:
+        self.built = built
+        self.may_build = threading.Event()
+        self.building = threading.Event()
+        self.cancelled = threading.Event()
+        self.builds = 0
+        self.discards = 0
+        self.outcomes: list[Exception | None] = []
+        """Of the next opens; None, and after the last, all goes well."""
+        self.build_error: Exception | None = None
+        self.opened: list[FakeTranscriber] = []
+
+    def find(self) -> Path | None:
+        return Path("engine") if self.built else None
+
+    def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
+        if not self.built:
+            self.builds += 1
+            on_progress(BuildProgress("encoder engine", 0.25, 1.0))
+            self.building.set()
+            while not self.may_build.wait(0.005):
+                if self.cancelled.is_set():
+                    raise EngineBuildError("the building of the engine was stopped")
+            if self.build_error:
+                raise self.build_error
+            self.built = True
+        return Path("engine")
+
+    def open(self, folder: Path) -> Transcriber:
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if outcome:
+            raise outcome
+        self.opened.append(FakeTranscriber(description="the engine"))
+        return self.opened[-1]
+
+    def discard(self) -> None:
+        self.discards += 1
+        self.built = False
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+@dataclasses.dataclass
+class Scene:
+    engines: Engines
+    status: Status
+    transcriber: EngineTranscriber
+    cpus: list[FakeTranscriber]
+
+    @property
+    def cpu(self) -> FakeTranscriber:
+        return self.cpus[-1]
+
+    @property
+    def engine(self) -> FakeTranscriber:
+        return self.engines.opened[-1]
+
+    def speak(self) -> str:
+        return self.transcriber.transcribe(loud(0.1), ENGLISH).text
+
+    def build(self) -> None:
+        self.engines.may_build.set()
+        until(lambda: self.transcriber.has_engine)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{MODULE}.REOPEN_SECONDS", 0.0)
+
+
+@pytest.fixture
+def scene() -> Iterator[Callable[..., Scene]]:
+    scenes: list[Scene] = []
+
+    def make(engines: Engines, compare: Compare | None = None) -> Scene:
+        cpus: list[FakeTranscriber] = []
+
+        def open_cpu() -> Transcriber:
+            cpus.append(FakeTranscriber(description="the CPU"))
+            return cpus[-1]
+
+        status = Status()
+        transcriber = EngineTranscriber(engines, open_cpu, status, compare=compare)
+        scenes.append(Scene(engines, status, transcriber, cpus))
+        return scenes[-1]
+
+    yield make
+    for one in scenes:
+        one.transcriber.close()
+
+
+MakeScene = Callable[..., Scene]
+
+
+def test_an_engine_that_is_there_answers_at_once_and_no_cpu_model_is_loaded(
+    scene: MakeScene,
+) -> None:
+    s = scene(Engines(built=True))
+    assert s.speak()
+    assert len(s.engine.requests) == 1
+    assert s.cpus == []
+    assert s.status.state.backend == "tensorrt"
+    assert s.status.state.description == s.transcriber.description == "the engine"
+    assert s.status.state.why == "tiny on a fake has its engine"
+
+
+def test_the_cpu_answers_while_the_engine_is_built(scene: MakeScene) -> None:
+    s = scene(Engines())
+    assert s.engines.building.wait(TIMEOUT_SECONDS)
+    assert s.speak()
+    assert len(s.cpu.requests) == 1
+    state = s.status.state
+    assert (state.backend, state.description) == ("faster-whisper", "the CPU")
+    assert state.building == "building the engine: encoder engine"
+    assert state.building_fraction == 0.25
+    s.build()
+    assert s.speak()
+    assert len(s.engine.requests) == 1
+    until(lambda: s.cpu.closed)
+    state = s.status.state
+    assert (state.backend, state.description, state.building) == ("tensorrt", "the engine", "")
+    assert state.building_fraction is None
+
+
+def test_places_are_changed_between_two_utterances(scene: MakeScene) -> None:
+    s = scene(Engines())
+    s.cpu.gate.clear()
+    answers: list[str] = []
+    speaker = threading.Thread(target=lambda: answers.append(s.speak()))
+    speaker.start()
+    assert s.cpu.started.wait(TIMEOUT_SECONDS)
+    s.engines.may_build.set()
+    until(lambda: s.engines.opened)
+    time.sleep(0.05)
+    assert not s.transcriber.has_engine
+    assert not s.cpu.closed
+    s.cpu.gate.set()
+    speaker.join(TIMEOUT_SECONDS)
+    assert len(answers) == 1
+    until(lambda: s.transcriber.has_engine)
+    until(lambda: s.cpu.closed)
+
+
+def test_an_utterance_that_the_engine_fails_on_is_answered_by_the_cpu(
+    scene: MakeScene, caplog: pytest.LogCaptureFixture
+) -> None:
+    s = scene(Engines(built=True))
+    broken = s.engine
+    broken.error = EngineError("the GPU failed (cuGraphLaunch: CUDA_ERROR_ILLEGAL_ADDRESS)")
+    s.engines.outcomes = [None]
+    assert s.speak()
+    assert len(s.cpu.requests) == 1
+    assert broken.closed
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in caplog.text
+    until(lambda: s.transcriber.has_engine)
+    assert s.engines.builds == 0
+    assert s.speak()
+    assert len(s.engine.requests) == 1
+
+
+def test_after_a_second_failure_the_cpu_stays(
+    scene: MakeScene, caplog: pytest.LogCaptureFixture
+) -> None:
+    s = scene(Engines(built=True))
+    for _ in range(2):
+        until(lambda: s.transcriber.has_engine)
+        s.engine.error = EngineError("the GPU failed")
+        assert s.speak()
+    time.sleep(0.05)
+    assert not s.transcriber.has_engine
+    assert len(s.engines.opened) == 2
+    assert s.speak()
+    assert caplog.messages[-1].startswith("the CPU answers: there is no engine until")
+    assert s.status.state.backend == "faster-whisper"
+    assert "the GPU failed" in s.status.state.why
+
+
+def test_failures_long_apart_are_forgiven(
+    scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{MODULE}.FAILURE_SECONDS", -1.0)
+    s = scene(Engines(built=True))
+    for n in range(3):
+        until(lambda: s.transcriber.has_engine)
+        s.engine.error = EngineError(f"failure {n}")
+        assert s.speak()
+    until(lambda: s.transcriber.has_engine)
+
+
+def test_whatever_the_engine_raises_the_speaker_gets_an_answer(scene: MakeScene) -> None:
+    s = scene(Engines(built=True))
+    s.engine.error = ValueError("mel has the shape (80, 1)")
+    assert s.speak()
+    assert len(s.cpu.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnknownLanguageError("this model does not understand german"),
+        UnknownTaskError("this model has nothing to translate"),
+    ],
+)
+def test_what_the_model_cannot_do_is_no_failure_of_the_engine(
+    scene: MakeScene, error: TranscribeError
+) -> None:
+    s = scene(Engines(built=True))
+    s.engine.error = error
+    with pytest.raises(type(error)):
+        s.speak()
+    assert s.transcriber.has_engine
+    assert s.cpus == []
+
+
+def test_a_client_that_leaves_is_no_failure_of_the_engine(scene: MakeScene) -> None:
+    s = scene(Engines(built=True))
+    s.engine.error = Abandoned()
+    with pytest.raises(Abandoned):
+        s.speak()
+    assert s.transcriber.has_engine
+    assert s.cpus == []
+
+
+def test_an_engine_that_cannot_be_read_is_built_again_once(scene: MakeScene) -> None:
+    engines = Engines(built=True)
+    engines.outcomes = [EngineBrokenError("encoder.plan can't be read")]
+    s = scene(engines)
+    s.build()
+    assert (engines.discards, engines.builds) == (1, 1)
+
+
+def test_an_engine_that_cannot_be_read_when_it_was_just_built_is_built_again_once(
+    scene: MakeScene,
+) -> None:
+    engines = Engines()
+    engines.outcomes = [EngineBrokenError("encoder.plan can't be read")]
+    s = scene(engines)
+    s.build()
+    assert (engines.discards, engines.builds) == (1, 2)
+
+
+def test_an_engine_that_is_broken_time_and_again_is_given_up(scene: MakeScene) -> None:
+    engines = Engines()
+    engines.outcomes = [EngineBrokenError("nonsense")] * 2
+    s = scene(engines)
+    engines.may_build.set()
+    until(lambda: "until the next start" in s.status.state.why)
+    assert s.speak()
+    assert not s.transcriber.has_engine
+    assert s.status.state.building == ""
+
+
+def test_memory_that_is_short_at_the_start_is_waited_for_once(scene: MakeScene) -> None:
+    engines = Engines(built=True)
+    engines.outcomes = [EngineError("the GPU ran out of memory")]
+    s = scene(engines)
+    until(lambda: s.transcriber.has_engine)
+    assert engines.builds == 0
+    engines = Engines(built=True)
+    engines.outcomes = [EngineError("the GPU ran out of memory")] * 2
+    s = scene(engines)
+    until(lambda: "until the next start" in s.status.state.why)
+    assert s.speak()
+
+
+def test_a_build_that_fails_leaves_the_cpu(
+    scene: MakeScene, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines = Engines()
+    engines.build_error = EngineBuildError("the engine could not be built: SIGSEGV")
+    s = scene(engines)
+    engines.may_build.set()
+    until(lambda: "SIGSEGV" in s.status.state.why)
+    assert s.speak()
+    assert [r.levelname for r in caplog.records if r.name == MODULE] == ["WARNING"]
+
+
+def test_a_gpu_that_tensorrt_makes_nothing_of_is_left_to_faster_whisper(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engines, status, cpu = Engines(), Status(), FakeTranscriber(description="the CPU")
+    engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
+    cuda = FakeTranscriber(description="CUDA")
+    transcriber = EngineTranscriber(engines, lambda: cpu, status, lambda: cuda)
+    assert status.state.description == "the CPU"
+    engines.may_build.set()
+    with caplog.at_level(logging.INFO):
+        until(lambda: cpu.closed)
+    assert (status.state.backend, status.state.description) == ("faster-whisper", "CUDA")
+    assert "too old" in status.state.why
+    assert transcriber.transcribe(loud(0.1), ENGLISH).text
+    assert len(cuda.requests) == 1
+    transcriber.close()
+    assert cuda.closed
+
+
+def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> Transcriber:
+        raise ModelBrokenError("the model can't be loaded: CUDA out of memory")
+
+    engines, status, cpu = Engines(), Status(), FakeTranscriber()
+    engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
+    transcriber = EngineTranscriber(engines, lambda: cpu, status, fail)
+    engines.may_build.set()
+    until(lambda: "either" in caplog.text)
+    assert transcriber.transcribe(loud(0.1), ENGLISH).text
+    assert not cpu.closed
+    transcriber.close()
+
+
+def test_a_failing_gpu_is_left_to_nobody() -> None:
+    engines, status = Engines(built=True), Status()
+    engines.outcomes = [EngineError("the GPU failed")] * 2
+
+    def refuse() -> Transcriber:
+        raise AssertionError("the GPU was used again")
+
+    transcriber = EngineTranscriber(engines, FakeTranscriber, status, refuse)
+    until(lambda: "until the next start" in status.state.why)
+    assert transcriber.transcribe(loud(0.1), ENGLISH).text
+    transcriber.close()
+
+
+def test_closing_ends_a_build(scene: MakeScene, caplog: pytest.LogCaptureFixture) -> None:
+    s = scene(Engines())
+    assert s.engines.building.wait(TIMEOUT_SECONDS)
+    s.transcriber.close()
+    assert s.engines.cancelled.is_set()
+    assert s.cpu.closed
+    assert s.engines.opened == []
+    assert caplog.messages == []  # what was asked for is no failure
+
+
+def test_an_engine_that_comes_after_the_end_is_closed(
+    scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{MODULE}.CLOSE_SECONDS", 0.0)
+    engines = Engines()
+    opening, go_on = threading.Event(), threading.Event()
+    real = engines.open
+
+    def slow(folder: Path) -> Transcriber:
+        opening.set()
+        assert go_on.wait(TIMEOUT_SECONDS)
+        return real(folder)
+
+    engines.open = slow  # type: ignore[method-assign]
+    s = scene(engines)
+    engines.may_build.set()
+    assert opening.wait(TIMEOUT_SECONDS)
+    s.transcriber.close()
+    go_on.set()
+    until(lambda: engines.opened and engines.opened[0].closed)
+
+
+def test_who_only_transcribes_a_file_builds_nothing() -> None:
+    engines = Engines()
+    transcriber = EngineTranscriber(engines, FakeTranscriber)
+    assert transcriber.transcribe(loud(0.1), ENGLISH).text
+    assert engines.builds == 0
+    transcriber.close()
+
+
+# -- an engine that must be better than its stand-in ---------------------------------------
+
+
+class Judge:
+    """A Compare under a test's control."""
+
+    def __init__(self, outcome: Verdict | Exception, *, at_once: bool = True) -> None:
+        self.outcome = outcome
+        self.asked: list[tuple[Transcriber, Transcriber]] = []
+        self.may_say = threading.Event()
+        if at_once:
+            self.may_say.set()
+
+    def __call__(
+        self, engine: Transcriber, stand_in: Transcriber, turn: threading.RLock
+    ) -> Verdict:
+        with turn:
+            self.asked.append((engine, stand_in))
+        assert self.may_say.wait(TIMEOUT_SECONDS)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+FASTER, SLOWER = Verdict(True, "it takes half the time"), Verdict(False, "it takes twice the time")
+
+
+def judged(scene: MakeScene, judge: Judge) -> Scene:
+    """Return a scene whose engine is being built, as fast as it can be."""
+    engines = Engines()
+    engines.may_build.set()
+    return scene(engines, judge)
+
+
+def test_an_engine_that_is_better_takes_over_and_why_is_told(scene: MakeScene) -> None:
+    judge = Judge(FASTER)
+    s = judged(scene, judge)
+    until(lambda: s.transcriber.has_engine)
+    assert judge.asked == [(s.engine, s.cpu)]
+    assert s.speak()
+    assert len(s.engine.requests) == 1
+    assert (s.status.state.backend, s.status.state.why) == ("tensorrt", FASTER.why)
+    until(lambda: s.cpu.closed)
+
+
+def test_an_engine_that_is_no_better_is_removed_and_the_stand_in_stays(
+    scene: MakeScene, caplog: pytest.LogCaptureFixture
+) -> None:
+    s = judged(scene, Judge(SLOWER))
+    until(lambda: s.status.state.why == SLOWER.why)
+    assert s.engine.closed
+    assert s.engines.discards == 1
+    assert not s.transcriber.has_engine
+    assert s.speak()
+    assert (len(s.cpus), len(s.cpu.requests), s.cpu.closed) == (1, 1, False)
+    state = s.status.state
+    assert (state.backend, state.description) == ("faster-whisper", "the CPU")
+    assert caplog.messages == []  # nothing has failed
+
+
+def test_while_they_are_compared_the_stand_in_answers(scene: MakeScene) -> None:
+    judge = Judge(FASTER, at_once=False)
+    s = judged(scene, judge)
+    until(lambda: judge.asked)
+    assert s.speak()
+    assert len(s.cpu.requests) == 1
+    assert not s.transcriber.has_engine
+    judge.may_say.set()
+    until(lambda: s.transcriber.has_engine)
+
+
+def test_an_engine_that_is_there_at_the_start_is_not_compared(scene: MakeScene) -> None:
+    judge = Judge(SLOWER)
+    s = scene(Engines(built=True), judge)
+    assert s.speak()
+    assert s.transcriber.has_engine
+    assert judge.asked == []
+
+
+@pytest.mark.parametrize("error", [TypeError("can't be measured"), EngineError("it broke")])
+def test_a_comparison_that_fails_leaves_the_stand_in(scene: MakeScene, error: Exception) -> None:
+    s = judged(scene, Judge(error))
+    until(lambda: str(error) in s.status.state.why and "next start" in s.status.state.why)
+    assert s.speak()
+    assert len(s.cpu.requests) == 1
+    assert not s.transcriber.has_engine
+    assert all(engine.closed for engine in s.engines.opened)
+    assert s.status.state.backend == "faster-whisper"
+
+
+def test_an_engine_compared_after_the_end_is_closed(
+    scene: MakeScene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What closed the stand-in may well have made the comparison fail."""
+    monkeypatch.setattr(f"{MODULE}.CLOSE_SECONDS", 0.0)
+    judge = Judge(AttributeError("_inference"), at_once=False)
+    s = judged(scene, judge)
+    until(lambda: judge.asked)
+    s.transcriber.close()
+    assert s.cpu.closed
+    judge.may_say.set()
+    until(lambda: s.engine.closed)
+    assert caplog.messages == []
+
+
+def test_closing_ends_a_comparison(scene: MakeScene) -> None:
+    """Native code that still runs when Python ends would abort."""
+    comparing: list[threading.Thread] = []
+
+    def compare(_: Transcriber, stand_in: Transcriber, turn: threading.RLock) -> Verdict:
+        comparing.append(threading.current_thread())
+        while True:
+            with turn:
+                if isinstance(stand_in, FakeTranscriber) and stand_in.closed:
+                    raise AttributeError("it is closed")
+            time.sleep(0.001)
+
+    engines = Engines()
+    engines.may_build.set()
+    s = scene(engines, compare)
+    until(lambda: comparing)
+    s.transcriber.close()
+    assert not comparing[0].is_alive()
+    assert s.engine.closed
+
+
+def test_the_engines_backend_and_the_stand_in_have_the_names_they_were_given(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engines, status = Engines(), Status()
+    with caplog.at_level(logging.INFO):
+        transcriber = EngineTranscriber(
+            engines, FakeTranscriber, status, backend="onnxruntime", voice="faster-whisper"
+        )
+        assert "faster-whisper answers until tiny on a fake has its engine" in caplog.messages
+        engines.may_build.set()
+        until(lambda: status.state.backend == "onnxruntime")
+    transcriber.close()
