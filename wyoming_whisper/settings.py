@@ -666,7 +666,7 @@ class Settings:
     strict_backend: bool = _flag(
         SPEED,
         "end with an error where --backend tensorrt or tensorrt-llm is not possible, rather than "
-        "use another",
+        "use the CPU",
     )
     device: str = _option("auto", SPEED, "where the model runs: auto, cpu, cuda or cuda:N", _device)
     compute_type: str = _option(

@@ -17,6 +17,7 @@ from benchmarks.latency import (
     OFFICIAL,
     PAUSE_SECONDS,
     PAUSES,
+    PLAIN,
     REAL_TIME,
     SPEAKERS,
     WIDE,
@@ -280,10 +281,11 @@ def test_arguments_that_are_wrong(argv: list[str], capsys: pytest.CaptureFixture
 def test_servers_differ_in_nothing_else() -> None:
     args = argparse.Namespace(threads=2, compute_type="int8", no_official=False)
     found = programs(args, Path("model"), 5)
-    assert [program.name for program in found] == [EAGER, NOT_EAGER, WIDE, OFFICIAL]
-    first, second, third, other = (" ".join(program.command) for program in found)
+    assert [program.name for program in found] == [EAGER, NOT_EAGER, PLAIN, WIDE, OFFICIAL]
+    first, second, plain, wide, other = (" ".join(program.command) for program in found)
     assert first.replace("--eager", "--no-eager") == second
-    assert third == f"{second} --audio-context full"
+    assert plain == f"{second} --backend faster-whisper"
+    assert wide == f"{second} --audio-context full"
     for flags in ("--beam-size 5", "--cpu-threads 2", "--compute-type int8", "--language en"):
         assert flags in first
         assert flags in other
@@ -404,9 +406,11 @@ def test_our_server_with_the_bundled_model(
     assert [(cell["mode"], cell["server"], cell["silence"]) for cell in written["cells"]] == [
         (BURST, EAGER, None),
         (BURST, NOT_EAGER, None),
+        (BURST, PLAIN, None),
         (BURST, WIDE, None),
         (REAL_TIME, EAGER, 0.7),
         (REAL_TIME, NOT_EAGER, None),
+        (REAL_TIME, PLAIN, None),
         (REAL_TIME, WIDE, None),
     ]
     assert not any(cell["failed"] for cell in written["cells"])
