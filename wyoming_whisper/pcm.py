@@ -40,6 +40,13 @@ class PcmFormat:
     channels: int
 
     def __post_init__(self) -> None:
+        rate, width, channels = self.rate, self.width, self.channels
+        if not (type(rate) is type(width) is type(channels) is int) or not (
+            MIN_RATE <= rate <= MAX_RATE and 1 <= width <= 4 and 1 <= channels <= MAX_CHANNELS
+        ):
+            self._refuse()
+
+    def _refuse(self) -> None:
         for name, lowest, highest in (
             ("rate", MIN_RATE, MAX_RATE),
             ("width", 1, 4),

@@ -92,6 +92,18 @@ class CpuGraph(Graph):
         bias = self.weights(f"{name}/bias")
         return self._product(x, f"{name}/weight", f"{name}/weight", bias)
 
+    def repeated(self, x: str, n_repeats: str, width: int) -> str:
+        """Return `x`, shape = (1, n, width), with so many more of the third position from its end.
+
+        The last one sees the window's end, and the one before is kept apart for good measure.
+        """
+        at, axis = self.integers(-2), self.integers(1)
+        begun = self.op("Slice", x, self.integers(0), at, axis)
+        ended = self.op("Slice", x, at, self.integers(2**31 - 1), axis)
+        one = self.op("Slice", x, self.integers(-3), at, axis)
+        shape = self.op("Concat", self.integers(1), n_repeats, self.integers(width), axis=0)
+        return self.op("Concat", begun, self.op("Expand", one, shape), ended, axis=1)
+
     def embedded(self, tokens: str) -> str:
         """Return the embeddings of tokens, shape = (batch, n_tokens, width)."""
         if self._arithmetic == "float32":
@@ -173,13 +185,16 @@ class CpuGraph(Graph):
 
 
 def _encoder(g: CpuGraph, dims: Dims) -> Any:
-    """mel, shape = (batch, n_mels, n_frames) -> for every layer of the decoder cross_k_i and
-    cross_v_i, shape = (batch, n_head, n_frames / 2, 64).
+    """mel, shape = (1, n_mels, n_frames), without n_repeats of the positions that its silent end
+    has -> for every layer of the decoder cross_k_i and cross_v_i, shape = (1, n_head, n_ctx, 64),
+    n_ctx = n_frames / 2 + n_repeats.
     """
     width = dims.n_audio_state
-    mel = g.input("mel", onnx.TensorProto.FLOAT, "batch", dims.n_mels, "n_frames")
+    mel = g.input("mel", onnx.TensorProto.FLOAT, 1, dims.n_mels, "n_frames")
+    n_repeats = g.input("n_repeats", onnx.TensorProto.INT64, 1)
     x = g.convolution(mel, "encoder/conv1", 1)
     x = g.op("Transpose", g.convolution(x, "encoder/conv2", 2), perm=[0, 2, 1])
+    x = g.repeated(x, n_repeats, width)
     x = g.op("Add", x, g.position_encodings(x))
     for i in range(dims.n_audio_layer):
         name = f"encoder/layer_{i}/self_attention"
@@ -194,7 +209,7 @@ def _encoder(g: CpuGraph, dims: Dims) -> Any:
         for letter, y in zip("kv", g.split(both, 2, [width] * 2), strict=True):
             y = g.op("Reshape", y, g.integers(0, -1, dims.n_text_head, HEAD_WIDTH))
             found = g.op("Transpose", y, perm=[0, 2, 1, 3], name=f"cross_{letter}_{i}")
-            shape: Shape | tuple[Any, ...] = ("batch", dims.n_text_head, "n_ctx", HEAD_WIDTH)
+            shape: Shape | tuple[Any, ...] = (1, dims.n_text_head, "n_ctx", HEAD_WIDTH)
             g.output(found, onnx.TensorProto.FLOAT, *shape)
     return g.model("encoder")
 

@@ -20,6 +20,8 @@ import numpy.typing as npt
 from ..errors import ModelBrokenError
 
 N_FRAMES = 3000  # of mel in 30 s
+FRAMES_PER_POSITION = 2
+SEEN_FRAMES = 12  # more than both convolutions see at once, on both sides of what is silent
 MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
 MAX_SAMPLES = 5  # rows without a beam: best_of of Whisper's temperature fallback
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
@@ -158,11 +160,14 @@ class CpuSession:
 
     def __init__(self, folder: Path, threads: int = 0, beam_size: int = 1) -> None:
         """`threads` 0 leaves their number to onnxruntime."""
-        # Each graph has threads of its own, which wait for work by spinning: not for longer than a
-        # run, or they are in the other's way.
-        at_rest = {"session.force_spinning_stop": "1"}
-        self._encoder = _load(folder / "encoder.onnx", threads, at_rest)
-        self._decoder = _load(folder / "decoder.onnx", threads, at_rest)
+        # Each graph has threads of its own, which wait for work by spinning. Longer than a run, or
+        # than it takes to the next token's, they would be in the other's way.
+        self._encoder = _load(
+            folder / "encoder.onnx", threads, {"session.force_spinning_stop": "1"}
+        )
+        self._decoder = _load(
+            folder / "decoder.onnx", threads, {"session.intra_op.spin_duration_us": "1000"}
+        )
         inputs = {value.name: value for value in self._decoder.get_inputs()}
         self._caches = [name for name in inputs if name.startswith("self_")]
         self._outputs = [value.name for value in self._decoder.get_outputs()]
@@ -176,7 +181,9 @@ class CpuSession:
 
     def encode(self, mel: Array) -> Arrays:
         """See Session. Raises ValueError for a spectrogram of another shape."""
-        return _encoded(self._encoder, self.n_mels, mel)
+        n_repeats = _silent_positions(mel)
+        mel = mel[:, : mel.shape[1] - FRAMES_PER_POSITION * n_repeats]
+        return _encoded(self._encoder, self.n_mels, mel, {"n_repeats": np.array([n_repeats])})
 
     def bias(self, suppressed: Sequence[int]) -> Array:
         """See Session."""
@@ -279,14 +286,27 @@ class CpuOutput:
         return self.arrays["logits"][:, :-1]
 
 
-def _encoded(encoder: Any, n_mels: int, mel: Array) -> Arrays:
+def _silent_positions(mel: Array) -> int:
+    """Return how many positions at the end of a window are as those before them: its padding.
+
+    The convolutions make the same of all of these, but where they see something else.
+    """
+    if mel.ndim != 2 or not mel.size:
+        return 0
+    sounds = np.flatnonzero((mel != mel[:, -1:]).any(axis=0))
+    n_silent = mel.shape[1] - (int(sounds[-1]) + 1 if len(sounds) else 0)
+    return int(max(0, (n_silent - SEEN_FRAMES) // FRAMES_PER_POSITION))
+
+
+def _encoded(encoder: Any, n_mels: int, mel: Array, more: Arrays | None = None) -> Arrays:
     """Return what an encoder gives of `mel`. Raises ValueError for another shape than its own."""
     if mel.shape[0] != n_mels or not 0 < mel.shape[1] <= N_FRAMES or mel.shape[1] % 2:
         raise ValueError(
             f"mel has the shape {mel.shape}, not ({n_mels}, an even number to {N_FRAMES})"
         )
     names = [value.name for value in encoder.get_outputs()]
-    found = encoder.run(names, {"mel": np.ascontiguousarray(mel[np.newaxis], np.float32)})
+    mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
+    found = encoder.run(names, {"mel": mel, **(more or {})})
     return dict(zip(names, found, strict=True))
 
 
