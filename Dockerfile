@@ -12,9 +12,10 @@ COPY requirements/build.txt requirements/cpu.txt /tmp/
 RUN /opt/build/bin/pip install --no-deps --require-hashes --only-binary :all: -r /tmp/build.txt \
     && /opt/build/bin/pip --python /opt/wyoming-whisper/bin/python install --no-deps \
         --require-hashes --only-binary :all: --no-compile -r /tmp/cpu.txt
-# What only developers of these libraries need: 25 MB.
+# What only developers of these libraries need: 43 MB.
 RUN cd /opt/wyoming-whisper/lib/python3.*/site-packages \
-    && rm -r numpy/tests numpy/*/tests onnxruntime/quantization onnxruntime/transformers
+    && rm -r numpy/tests numpy/*/tests onnx/backend/test onnxruntime/quantization \
+        onnxruntime/transformers
 # Bytecode that doesn't depend on when it was made, so that equal sources give equal layers.
 RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/wyoming-whisper/lib
 WORKDIR /source

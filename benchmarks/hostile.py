@@ -42,7 +42,7 @@ from benchmarks.clips import Clip, ClipError, with_silence
 from benchmarks.fuzz import honest_command
 from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
 from benchmarks.servers import ROOT, BenchmarkError
-from benchmarks.watched import Watched, free_port
+from benchmarks.watched import Counts, Watched, free_port
 
 SPEAKERS = 4
 SECONDS = 60.0
@@ -50,6 +50,7 @@ ROUNDS = 2
 CHUNK_MS = 32  # as satellites send
 MAX_SLOWDOWN = 2.0
 SETTLE_SECONDS = 3.0
+POLL_SECONDS = 0.1
 ANSWER_SECONDS = 60.0
 
 ATTACKER = "127.0.0.66"  # another address than the honest ones', as in a home
@@ -331,13 +332,24 @@ def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Found:
             attacks += counts
             time.sleep(SETTLE_SECONDS)
         server.answering()
-        after = server.counts()
+        after = _settled(server, before)
         found.attacks = dict(attacks)
         found.growth_bytes = after.resident - before.resident
         found.leaked = after.left_behind(before)
         found.exit_status = server.stopped()
         found.trouble = server.trouble
     return found
+
+
+def _settled(server: Watched, before: Counts) -> Counts:
+    """Return what the server holds when it holds no more than `before`, or after a while."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        after = server.counts()
+        left = after.left_behind(before)
+        if time.monotonic() > deadline or not any(count > 0 for count in left.values()):
+            return after
+        time.sleep(POLL_SECONDS)
 
 
 def _watched_turn(server: Watched, honest: Speakers, speakers: int, seconds: float) -> Turn:
