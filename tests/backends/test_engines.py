@@ -118,7 +118,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def scene() -> Iterator[Callable[..., Scene]]:
     scenes: list[Scene] = []
 
-    def make(engines: Engines, compare: Compare | None = None) -> Scene:
+    def make(engines: Engines, compare: Compare | None = None, wanted: str | None = None) -> Scene:
         cpus: list[FakeTranscriber] = []
 
         def open_cpu() -> Transcriber:
@@ -126,7 +126,7 @@ def scene() -> Iterator[Callable[..., Scene]]:
             return cpus[-1]
 
         status = Status()
-        transcriber = EngineTranscriber(engines, open_cpu, status, compare=compare)
+        transcriber = EngineTranscriber(engines, open_cpu, status, compare=compare, wanted=wanted)
         scenes.append(Scene(engines, status, transcriber, cpus))
         return scenes[-1]
 
@@ -481,12 +481,21 @@ def test_while_they_are_compared_the_stand_in_answers(scene: MakeScene) -> None:
     until(lambda: s.transcriber.has_engine)
 
 
-def test_an_engine_that_is_there_at_the_start_is_not_compared(scene: MakeScene) -> None:
+def test_an_engine_that_is_there_and_wanted_is_not_compared(scene: MakeScene) -> None:
     judge = Judge(SLOWER)
-    s = scene(Engines(built=True), judge)
+    s = scene(Engines(built=True), judge, "it was faster")
     assert s.speak()
     assert s.transcriber.has_engine
     assert judge.asked == []
+    assert s.status.state.why == "it was faster"
+
+
+def test_an_engine_that_is_there_is_compared_where_nobody_knows_it(scene: MakeScene) -> None:
+    judge = Judge(SLOWER)
+    s = scene(Engines(built=True), judge)
+    until(lambda: judge.asked)
+    assert s.speak()
+    assert not s.transcriber.has_engine
 
 
 @pytest.mark.parametrize("error", [TypeError("can't be measured"), EngineError("it broke")])

@@ -16,7 +16,7 @@ import pytest
 
 from tests.backends.test_engines import until
 from tests.support import AUDIO, TIMEOUT_SECONDS, FakeTranscriber, clips
-from wyoming_whisper import machine
+from wyoming_whisper import backends, machine
 from wyoming_whisper.backends import onnxruntime, open_transcriber
 from wyoming_whisper.backends.engines import STAND_IN, Engines, EngineTranscriber, engine_cache
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
@@ -370,7 +370,7 @@ FAST, SLOW = 0.1, 0.2
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Clock]:
     """Takes every model for a large one, and a command's time from a script."""
-    monkeypatch.setattr(onnxruntime, "SMALL_BYTES", 0)
+    monkeypatch.setattr(backends, "SMALL_BYTES", 0)
     monkeypatch.setattr(onnxruntime, "REST_SECONDS", 0.0)
 
     def script(ours: float, theirs: float) -> Clock:

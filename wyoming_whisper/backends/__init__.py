@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
+SMALL_BYTES = 8_000_000
+"""Of a model in int8; the bundled one has less."""
+
 
 def open_transcriber(settings: Settings, status: Status | None = None) -> Transcriber:
     """Find or fetch the model, load it and warm it up: takes seconds, or minutes for a download.
@@ -88,9 +91,14 @@ def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
     """
     if settings.backend in ("faster-whisper", "onnxruntime"):
         return None, "it was asked for"
-    from .tensorrt import find_runtime
+    from ..engine.cuda import NoGpuError, find_gpus
 
     try:
+        if settings.device == "cpu":
+            raise NoGpuError("--device is cpu")
+        find_gpus()
+        from .tensorrt import find_runtime  # much to import, where most machines have no GPU
+
         runtime = find_runtime(settings.device)
     except EngineError as error:
         if settings.backend == "auto":
@@ -107,6 +115,18 @@ def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
     return runtime, why
 
 
+def _is_small(path: Path) -> bool:
+    """Whether a model answers in no time on any backend: then none is measured."""
+    from ..engine.checkpoint import read
+    from ..engine.dims import dims_of, int8_bytes
+    from ..models import WEIGHTS
+
+    try:
+        return int8_bytes(dims_of(read(path / WEIGHTS))) < SMALL_BYTES
+    except ModelBrokenError:  # no Whisper as we know it; faster-whisper says what is wrong, if
+        return True  # anything is
+
+
 def _open(
     settings: Settings, path: Path, runtime: Runtime | None, status: Status | None
 ) -> Transcriber:
@@ -118,7 +138,7 @@ def _open(
         from .onnxruntime import open_onnxruntime
 
         return open_onnxruntime(settings, path, status)
-    if settings.backend == "auto":
+    if settings.backend == "auto" and not _is_small(path):
         from .onnxruntime import open_fastest
 
         return open_fastest(settings, path, status)

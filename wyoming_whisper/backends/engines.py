@@ -149,9 +149,9 @@ class EngineTranscriber:
 
     `backend` is the engine's, `voice` what the log calls the stand-in. With a `status`, which is
     told who answers and why, an engine that is not there is built in the background; `close` ends
-    that. An engine that `compare` doesn't want is removed, and the stand-in stays; where the engine
-    isn't `known` to be wanted, one that is there already is compared, too. Where it can't be built,
-    `open_instead` gives what is better than the stand-in, if anything is.
+    that. An engine that `compare` doesn't want is removed, and the stand-in stays; `wanted` says
+    why it is known to be the better one: without that, one that is there already is compared, too.
+    Where it can't be built, `open_instead` gives what is better than the stand-in, if anything is.
     """
 
     def __init__(
@@ -164,11 +164,12 @@ class EngineTranscriber:
         backend: str = "tensorrt",
         voice: str = "the CPU",
         compare: Compare | None = None,
-        known: bool = True,
+        wanted: str | None = None,
     ) -> None:
         self._backend = backend
         self._voice = voice
         self._compare = compare
+        self._wanted = wanted or f"{engines.label} has its engine"
         self._source = engines
         self._open_stand_in = open_stand_in
         self._open_instead = open_instead
@@ -182,7 +183,8 @@ class EngineTranscriber:
         self._stand_in: Transcriber | None = None
         self._engine: Transcriber | None = None
         with self._turn:
-            self._engine = self._open_what_is_there() if known else None
+            if compare is None or wanted is not None:
+                self._engine = self._open_what_is_there()
             current = self._engine or self._reopen_stand_in()
             self.languages = current.languages
             if self._engine is None and status is not None and self._thread is None:
@@ -226,7 +228,7 @@ class EngineTranscriber:
             folder = self._source.find()
             if folder:
                 engine = self._source.open(folder)
-                self._why = self._has_its_engine
+                self._why = self._wanted
                 return engine
         except EngineBrokenError as error:
             self._forget_broken(error)
@@ -330,13 +332,9 @@ class EngineTranscriber:
         if self._status is not None:
             self._status.update(building=what, building_fraction=fraction)
 
-    @property
-    def _has_its_engine(self) -> str:
-        return f"{self._source.label} has its engine"
-
     def _judge(self, engine: Transcriber) -> Verdict:
         if self._compare is None or self._stand_in is None or self._stop.is_set():
-            return Verdict(wanted=True, why=self._has_its_engine)
+            return Verdict(wanted=True, why=self._wanted)
         try:
             return self._compare(engine, self._stand_in, self._turn)
         except Exception:

@@ -50,8 +50,6 @@ WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
 RUNS = 4  # of a command, of which the first one allocates
 REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
 
-SMALL_BYTES = 8_000_000
-"""A model smaller than this in int8 answers in no time on either backend: nothing is measured."""
 ROOM = 4  # times the model in int8 must be free in memory: for a while both are there
 
 INT8 = ("default", "auto", "int8", "int8_float32")
@@ -110,7 +108,7 @@ def _open(
         backend=ONNXRUNTIME,
         voice=STAND_IN,
         compare=comparison,
-        known=comparison.is_decided,
+        wanted=comparison.known,
     )
 
 
@@ -170,8 +168,6 @@ def _why_not(settings: Settings, path: Path) -> str:
     if importlib.util.find_spec("onnx") is None:
         return "the package onnx is not installed"
     size = int8_bytes(dims_of(read(path / WEIGHTS)))
-    if size < SMALL_BYTES:
-        return "the model is small"
     if size * ROOM > ram_bytes()[1]:
         return "there is not enough memory for both"
     return ""
@@ -208,9 +204,13 @@ class Comparison:
         )
 
     @property
-    def is_decided(self) -> bool:
-        """Whether nothing is to be measured."""
-        return self._asked or self.remembered is not None
+    def known(self) -> str | None:
+        """Return why onnxruntime is wanted, where nothing has to be measured for that."""
+        if self._asked:
+            return "it was asked for"
+        if self.remembered == ONNXRUNTIME:
+            return "it was faster here when a command was measured on both"
+        return None
 
     @property
     def remembered(self) -> str | None:
@@ -219,10 +219,8 @@ class Comparison:
         return found if isinstance(found, str) else None
 
     def __call__(self, engine: Transcriber, stand_in: Transcriber, turn: RLock) -> Verdict:
-        if self._asked:
-            return Verdict(wanted=True, why="it was asked for")
-        if self.remembered == ONNXRUNTIME:  # the graphs were gone, or have failed
-            return Verdict(wanted=True, why="it was faster here when they were measured")
+        if self.known:  # the graphs were not made yet, gone, or have failed
+            return Verdict(wanted=True, why=self.known)
         pair = [one for one in (engine, stand_in) if isinstance(one, WhisperTranscriber)]
         if len(pair) < 2:
             raise TypeError(f"{engine} and {stand_in} can't be measured")
