@@ -520,6 +520,20 @@ def test_without_memory_for_both_nothing_is_measured(
     assert_only_faster_whisper(transcriber, tmp_path)
 
 
+def test_what_was_measured_needs_memory_for_one_alone(
+    tmp_path: Path, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(FAST, SLOW)
+    transcriber, status = open_auto(tmp_path)
+    until(lambda: status.state.backend == ONNXRUNTIME)
+    transcriber.close()
+    monkeypatch.setattr(onnxruntime, "ram_bytes", lambda: (1 << 33, 1 << 20))
+    transcriber, status = open_auto(tmp_path)
+    assert status.state.backend == ONNXRUNTIME
+    assert status.state.why == "it was faster here when a command was measured on both"
+    transcriber.close()
+
+
 @pytest.mark.usefixtures("measured", "without_onnx")
 def test_without_the_onnx_package_faster_whisper_answers(tmp_path: Path) -> None:
     transcriber, _ = open_auto(tmp_path)

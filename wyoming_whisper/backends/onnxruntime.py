@@ -77,16 +77,20 @@ def open_onnxruntime(settings: Settings, path: Path, status: Status | None) -> T
 
 def open_fastest(settings: Settings, path: Path, status: Status | None) -> Transcriber:
     """Return the model in folder `path` on the faster backend of a CPU, once that is known."""
+    why_not = ""
     try:
         arithmetic = choose_arithmetic(settings)
-        why_not = _why_not(settings, path)
+        comparison = Comparison(settings, path, arithmetic)
+        if _is_for_cuda(settings):
+            why_not = "CTranslate2 has a GPU"
+        elif comparison.remembered == STAND_IN:
+            why_not = "it was faster when they were compared"
+        elif comparison.remembered is None:
+            why_not = _why_not_compared(path)
     except (SettingsError, ModelBrokenError) as error:
         why_not = str(error)
     if why_not:
-        _LOGGER.debug("faster-whisper is not compared with onnxruntime: %s", why_not)
-        return open_faster_whisper(settings, path)
-    comparison = Comparison(settings, path, arithmetic)
-    if comparison.remembered == STAND_IN:
+        _LOGGER.debug("faster-whisper rather than onnxruntime: %s", why_not)
         return open_faster_whisper(settings, path)
     return _open(settings, path, arithmetic, status, comparison)
 
@@ -161,10 +165,8 @@ def choose_arithmetic(settings: Settings) -> str:
     return "int8" if adds_int8_exactly() else "uint8"
 
 
-def _why_not(settings: Settings, path: Path) -> str:
-    """Return why onnxruntime isn't worth a try; nothing where it is. Raises ModelBrokenError."""
-    if _is_for_cuda(settings):
-        return "CTranslate2 has a GPU"
+def _why_not_compared(path: Path) -> str:
+    """Return why they can't be compared; nothing where they can. Raises ModelBrokenError."""
     if importlib.util.find_spec("onnx") is None:
         return "the package onnx is not installed"
     size = int8_bytes(dims_of(read(path / WEIGHTS)))
