@@ -578,3 +578,17 @@ def test_a_full_disk_is_an_error_of_the_system(name: str, models: Models, tmp_pa
     weights = checkpoint.read(models.model("tied") / "model.bin")
     with pytest.raises(OSError, match="No space left on device"):
         write_cpu_graphs(weights, tmp_path, "int8")
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", EXACT[-1]])
+@pytest.mark.parametrize("n_silent", [0, 2, 11, 12, 13, 14, 15, 100, 2600])
+def test_padding_is_convolved_once_and_changes_nothing(
+    arithmetic: Arithmetic, n_silent: int, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = models.cpu_session("home-en", arithmetic)
+    mel = noise(80, 400 - n_silent % 2)
+    mel = np.hstack([mel, np.full((80, n_silent), -0.7, np.float32)])
+    found = chosen.encode(mel)
+    monkeypatch.setattr("wyoming_whisper.engine.session._silent_positions", lambda _: 0)
+    for name, values in chosen.encode(mel).items():
+        np.testing.assert_array_equal(found[name], values)

@@ -62,7 +62,8 @@ class OnnxSession:
 
     def encode(self, mel: Array) -> _Features:
         """See Session. Raises ValueError for a spectrogram of another shape."""
-        self._features = _Features(_encoded(self._encoder, self.n_mels, mel))
+        _check_mel(self.n_mels, mel)
+        self._features = _Features(_encoded(self._encoder, mel))
         return self._features
 
     def bias(self, suppressed: Sequence[int]) -> Array:
@@ -181,9 +182,10 @@ class CpuSession:
 
     def encode(self, mel: Array) -> Arrays:
         """See Session. Raises ValueError for a spectrogram of another shape."""
+        _check_mel(self.n_mels, mel)
         n_repeats = _silent_positions(mel)
         mel = mel[:, : mel.shape[1] - FRAMES_PER_POSITION * n_repeats]
-        return _encoded(self._encoder, self.n_mels, mel, {"n_repeats": np.array([n_repeats])})
+        return _encoded(self._encoder, mel, {"n_repeats": np.array([n_repeats], np.int64)})
 
     def bias(self, suppressed: Sequence[int]) -> Array:
         """See Session."""
@@ -291,19 +293,21 @@ def _silent_positions(mel: Array) -> int:
 
     The convolutions make the same of all of these, but where they see something else.
     """
-    if mel.ndim != 2 or not mel.size:
-        return 0
     sounds = np.flatnonzero((mel != mel[:, -1:]).any(axis=0))
     n_silent = mel.shape[1] - (int(sounds[-1]) + 1 if len(sounds) else 0)
     return int(max(0, (n_silent - SEEN_FRAMES) // FRAMES_PER_POSITION))
 
 
-def _encoded(encoder: Any, n_mels: int, mel: Array, more: Arrays | None = None) -> Arrays:
-    """Return what an encoder gives of `mel`. Raises ValueError for another shape than its own."""
+def _check_mel(n_mels: int, mel: Array) -> None:
+    """Raises ValueError for another shape than an encoder's."""
     if mel.shape[0] != n_mels or not 0 < mel.shape[1] <= N_FRAMES or mel.shape[1] % 2:
         raise ValueError(
             f"mel has the shape {mel.shape}, not ({n_mels}, an even number to {N_FRAMES})"
         )
+
+
+def _encoded(encoder: Any, mel: Array, more: Arrays | None = None) -> Arrays:
+    """Return what an encoder gives of `mel`."""
     names = [value.name for value in encoder.get_outputs()]
     mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
     found = encoder.run(names, {"mel": mel, **(more or {})})
