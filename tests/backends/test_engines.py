@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import DECIDED, UNDECIDED
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
 from wyoming_whisper.backends.engines import Compare, EngineTranscriber, Verdict
 from wyoming_whisper.engine.build import BuildProgress
@@ -557,3 +558,18 @@ def test_the_engines_backend_and_the_stand_in_have_the_names_they_were_given(
         engines.may_build.set()
         until(lambda: status.state.backend == "onnxruntime")
     transcriber.close()
+
+
+@pytest.mark.parametrize("outcome", [FASTER, SLOWER, TypeError("can't be measured")])
+def test_benchmarks_read_from_the_log_when_all_is_decided(
+    scene: MakeScene, outcome: Verdict | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    judge = Judge(outcome, at_once=False)
+    judged(scene, judge)
+    until(lambda: judge.asked)
+    log = "".join(f"{message}\n" for message in caplog.messages)
+    assert UNDECIDED in log
+    assert not any(line in log for line in DECIDED)
+    judge.may_say.set()
+    until(lambda: any(line in message for line in DECIDED for message in caplog.messages))
