@@ -444,24 +444,6 @@ def test_bias_best_and_candidates_follow_from_the_logits(models: Models) -> None
     assert not set(candidates.ravel()) & set(suppressed)
 
 
-def test_greedy_ends_with_the_budget_or_the_cache(models: Models) -> None:
-    session, size = models.cpu_session("tied"), SIZES["tied"]
-    features, bias = session.encode(noise(size.n_mels, 100)), session.bias([])
-    cache = session.open_cache(features, 1, 16)
-    assert len(list(session.greedy(cache, 1, 0, bias, 10))) == 10
-    assert len(list(session.greedy(cache, 1, 10, bias, 100))) == 6
-    assert list(session.greedy(cache, 1, 10, bias, 0)) == []
-
-
-def test_what_the_session_says_of_itself(models: Models) -> None:
-    greedy, beam = models.cpu_session("turbo"), models.cpu_session("turbo", beam_size=8)
-    size = SIZES["turbo"]
-    assert greedy.n_mels == beam.n_mels == 128
-    assert greedy.n_vocab == size.n_words + 10 + size.n_times
-    assert (greedy.n_candidates, greedy.max_batch) == (0, 5)
-    assert (beam.n_candidates, beam.max_batch) == (16, 8)
-
-
 def test_what_does_not_fit_is_refused(models: Models) -> None:
     session, size = models.cpu_session("tied"), SIZES["tied"]
     for shape in ((size.n_mels + 1, 100), (size.n_mels, 101), (size.n_mels, 0), (80, 3002)):

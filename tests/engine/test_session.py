@@ -306,17 +306,22 @@ def test_bias_best_and_candidates_follow_from_the_logits(
     assert not set(candidates.ravel()) & set(suppressed)
 
 
-def test_greedy_ends_with_the_budget_or_the_cache(models: Models) -> None:
-    session, size = models.session("tied"), SIZES["tied"]
+KINDS = pytest.mark.parametrize("kind", ["session", "cpu_session"])
+
+
+@KINDS
+def test_greedy_ends_with_the_budget_or_the_cache(models: Models, kind: str) -> None:
+    session, size = getattr(models, kind)("tied"), SIZES["tied"]
     features, bias = session.encode(noise(size.n_mels, 100)), session.bias([])
     cache = session.open_cache(features, 1, 16)
-    assert len(list(session.greedy(cache, 1, 0, bias, 7))) == 7
+    assert len(list(session.greedy(cache, 1, 0, bias, 10))) == 10
     assert len(list(session.greedy(cache, 1, 10, bias, 100))) == 6
     assert list(session.greedy(cache, 1, 10, bias, 0)) == []
 
 
-def test_what_the_graphs_say_of_themselves(models: Models) -> None:
-    greedy, beam = models.session("turbo"), models.session("turbo", beam_size=8)
+@KINDS
+def test_what_the_graphs_say_of_themselves(models: Models, kind: str) -> None:
+    greedy, beam = getattr(models, kind)("turbo"), getattr(models, kind)("turbo", beam_size=8)
     size = SIZES["turbo"]
     assert greedy.n_mels == beam.n_mels == 128
     assert greedy.n_vocab == size.n_words + 10 + size.n_times
