@@ -54,7 +54,7 @@ class State:
     """One sentence for people."""
     fraction: float | None = None
     backend: str | None = None
-    """`faster-whisper` or `tensorrt`: what answers, or will."""
+    """`faster-whisper`, `onnxruntime`, `tensorrt`, ...: what answers, or will."""
     why: str = ""
     """Why this backend, one sentence."""
     description: str = ""
