@@ -12,9 +12,9 @@ import pytest
 
 from wyoming_whisper import machine, threads
 from wyoming_whisper.backends import faster_whisper
-from wyoming_whisper.backends.faster_whisper import COMMAND_RUNS
 from wyoming_whisper.backends.pipeline import (
     COMMAND_FRAMES,
+    COMMAND_RUNS,
     COMMAND_TOKENS,
     command_seconds,
     load_tokenizer,

@@ -24,6 +24,7 @@ from wyoming_whisper.errors import (
     UnknownLanguageError,
     UnknownTaskError,
 )
+from wyoming_whisper.server import AT_WORK
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions, Transcriber
 
@@ -573,3 +574,10 @@ def test_benchmarks_read_from_the_log_when_all_is_decided(
     assert not any(line in log for line in DECIDED)
     judge.may_say.set()
     until(lambda: any(line in message for line in DECIDED for message in caplog.messages))
+
+
+def test_who_ends_the_process_knows_the_engines_thread(scene: MakeScene) -> None:
+    engines = Engines()
+    scene(engines)
+    assert engines.building.wait(TIMEOUT_SECONDS)
+    assert {thread.name for thread in threading.enumerate()} & set(AT_WORK)

@@ -49,7 +49,9 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
 
     runtime, chosen = choose_backend(settings)
     if status and not runtime:
-        status.update(backend="faster-whisper", why=why or chosen)
+        asked = settings.backend == "onnxruntime"
+        backend = "onnxruntime" if asked else "faster-whisper"
+        status.update(backend=backend, why=why or chosen)
     report = status.downloading if status else None
     path = ensure_model(settings.model, settings, report=report)
     if status:
@@ -85,7 +87,7 @@ def _try_tensorrt_llm(settings: Settings, status: Status | None) -> tuple[Transc
 
 
 def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
-    """Return what TensorRT is to run on, None for faster-whisper, and why; log that in one line.
+    """Return what TensorRT is to run on, None for the CPU's, and why; log that in one line.
 
     Raises SettingsError where `strict_backend` leaves no choice.
     """

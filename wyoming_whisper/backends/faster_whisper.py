@@ -23,6 +23,7 @@ from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.decoding import GenerateOptions, Hypothesis
 from .pipeline import (
     COMMAND_FRAMES,
+    COMMAND_RUNS,
     WhisperTranscriber,
     command_seconds,
     decoding_options,
@@ -38,8 +39,6 @@ _LOGGER = logging.getLogger(__name__)
 # Beam search costs a slow core more than it gains on a short command.
 BEAM_SIZE = 5
 BEAM_SIZE_ARM = 1
-
-COMMAND_RUNS = 4  # the first one allocates
 
 TINY = 1e-30  # probabilities are held above it, for their logarithms
 

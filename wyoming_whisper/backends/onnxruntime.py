@@ -37,7 +37,13 @@ from .engines import (
     wanted_model,
 )
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
-from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from .pipeline import (
+    COMMAND_RUNS,
+    WhisperTranscriber,
+    decoding_options,
+    detectable,
+    load_tokenizer,
+)
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -47,7 +53,6 @@ _LOGGER = logging.getLogger(__name__)
 
 REMEMBERED = "backends.json"  # in the first data folder
 WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
-RUNS = 4  # of a command, of which the first one allocates
 REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
 
 ROOM = 4  # times the model in int8 must be free in memory: for a while both are there
@@ -227,7 +232,7 @@ class Comparison:
         if len(pair) < 2:
             raise TypeError(f"{engine} and {stand_in} can't be measured")
         times: list[list[float]] = [[], []]
-        for _ in range(RUNS):
+        for _ in range(COMMAND_RUNS):
             for one, found in zip(pair, times, strict=True):
                 with turn:  # whoever speaks meanwhile waits for one command at most
                     found.append(one.command_seconds())

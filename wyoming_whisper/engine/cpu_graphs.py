@@ -9,7 +9,6 @@ one scale for each output, as in CTranslate2; activations one for all that is mu
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,8 +60,7 @@ def write_cpu_graphs(
     counter = Counter(n_weights * np.dtype(np.float32).itemsize, progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in (("encoder", _encoder), ("decoder", _decoder)):
-        with ExitStack() as stack:
-            file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
+        with (folder / f"{name}.onnx.data").open("wb") as file:
             model = make(CpuGraph(checkpoint, arithmetic, Beside(file), counter), dims)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
 
