@@ -290,13 +290,54 @@ def test_weights_are_rounded_with_a_scale_for_each_output(
     session = one_product(weights, bias, arithmetic, tmp_path)
     # Numbers that activations lose nothing of: whole ones, with 0 and 255 among them.
     x = random.integers(0, 256, (1, 5, 128)).astype(np.float32)
-    x[0, 0, :2] = 0, 255
+    x[0, :, :2] = 0, 255  # every position is rounded by itself
     (found,) = session.run(None, {"x": x})
     scale = np.abs(weights).max(axis=1, keepdims=True) / 127
     scale[7] = 1
     rounded = np.rint(weights / scale) * scale
     np.testing.assert_allclose(found, x @ rounded.T + bias, rtol=1e-4, atol=1e-2)
     np.testing.assert_array_equal(found[..., 7], np.broadcast_to(bias[7], (1, 5)))
+
+
+@pytest.mark.parametrize("arithmetic", EXACT)
+def test_a_loud_position_costs_the_others_nothing(arithmetic: Arithmetic, tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    weights = random.standard_normal((64, 128)).astype(np.float32)
+    session = one_product(weights, np.zeros(64, np.float32), arithmetic, tmp_path)
+    x = random.standard_normal((1, 4, 128)).astype(np.float32)
+    (alone,) = session.run(None, {"x": x})
+    loud = np.concatenate([x, 1e4 * x[:, :1], np.zeros_like(x[:, :1])], axis=1)
+    (beside,) = session.run(None, {"x": loud})
+    np.testing.assert_allclose(beside[:, :4], alone, rtol=0.02, atol=0.3)
+    error = np.abs(beside[:, :4] - x @ weights.T)
+    assert error.max() < 0.02 * np.abs(x @ weights.T).max()
+    np.testing.assert_array_equal(beside[:, 5], 0)
+
+
+@pytest.mark.parametrize("arithmetic", EXACT)
+def test_what_a_norm_leaves_to_the_product_after_it(arithmetic: Arithmetic, tmp_path: Path) -> None:
+    """A large shift and uneven gains, as those of stock weights, take no steps from the rest."""
+    random = np.random.default_rng(7)
+    width = 128
+    variables = {
+        "part/layer_norm/gamma": np.geomspace(0.3, 3, width, dtype=np.float32),
+        "part/layer_norm/beta": 50 * random.standard_normal(width).astype(np.float32),
+        "part/linear_0/weight": random.standard_normal((64, width)).astype(np.float32),
+        "part/linear_0/bias": random.standard_normal(64).astype(np.float32),
+    }
+    variables["part/linear_0/weight"] /= variables["part/layer_norm/gamma"]
+    stored = Checkpoint("WhisperSpec", 3, variables, {}, tmp_path / "model.bin")
+    x = random.standard_normal((1, 9, width)).astype(np.float32)
+    found: dict[Arithmetic, npt.NDArray[np.float32]] = {}
+    for kind in ("float32", arithmetic):
+        graph = CpuGraph(stored, kind)
+        normed = graph.layer_norm(
+            graph.input("x", onnx.TensorProto.FLOAT, 1, "n", width), "part/layer_norm"
+        )
+        graph.output(graph.linear(normed, "part/linear_0"), onnx.TensorProto.FLOAT, 1, "n", 64)
+        (found[kind],) = session_of(graph).run(None, {"x": x})
+    spread = found["float32"] - found["float32"].mean(axis=1, keepdims=True)
+    assert np.abs(found[arithmetic] - found["float32"]).max() < 0.03 * np.abs(spread).max()
 
 
 def one_product(
@@ -306,13 +347,17 @@ def one_product(
     folder: Path,
 ) -> Any:
     """Return an onnxruntime session that multiplies `x` by these weights."""
-    import onnxruntime
-
     variables = {"part/weight": weights, "part/bias": bias}
     stored = Checkpoint("WhisperSpec", 3, variables, {}, folder / "model.bin")
     graph = CpuGraph(stored, arithmetic)
     found = graph.linear(graph.input("x", onnx.TensorProto.FLOAT, 1, "n", weights.shape[1]), "part")
     graph.output(found, onnx.TensorProto.FLOAT, 1, "n", len(weights))
+    return session_of(graph)
+
+
+def session_of(graph: CpuGraph) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(

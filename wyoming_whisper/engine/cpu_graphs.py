@@ -2,13 +2,16 @@
 
 Like `graphs`, but for one runtime, and with its own operators (com.microsoft, docs/
 ContribOperators.md of onnxruntime): attention with its cache, products of integers. Weights have
-one scale for each output, as in CTranslate2; activations one for all that is multiplied at once
-(DynamicQuantizeMatMul). onnxruntime packs the weights once, CTranslate2's oneDNN at every token.
+one scale for each output, activations one for each position, as in CTranslate2. onnxruntime's
+DynamicQuantizeMatMul knows only one for all activations, and a single loud one then leaves few of
+the 256 steps to the others; so positions are divided by their largest activation before it, and
+multiplied after it. onnxruntime packs the weights once, CTranslate2's oneDNN at every token.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +30,7 @@ from .dims import (
     dims_of,
     encoder_shapes,
 )
-from .graphs import Beside, Counter, Graph, Inside, Progress, Storage
+from .graphs import LAYER_NORM_EPSILON, Beside, Counter, Graph, Inside, Progress, Storage
 
 Arithmetic = Literal["int8", "uint8", "float32"]
 """What weights are stored and multiplied in.
@@ -39,6 +42,7 @@ CONTRIBUTED = "com.microsoft"
 LARGEST = 127  # of int8 that has no lonely -128
 MIDDLE = 128  # of uint8: what stands for 0
 ROWS = 4096  # of a matrix at once: the embeddings in float32 take more than all the rest
+QUIETEST = 1e-6  # what a position without any activation is divided by
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,6 +69,17 @@ def write_cpu_graphs(
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
 
 
+@dataclass(frozen=True)
+class Smoothing:
+    """What a norm leaves to the product after it, for each of its inputs: shape = (width,)."""
+
+    gain: Floats
+    shift: Floats
+
+
+NO_SMOOTHING = Smoothing(np.ones(1, np.float32), np.zeros(1, np.float32))
+
+
 class CpuGraph(Graph):
     """A graph whose products are of integers, and whose attention is one operator."""
 
@@ -77,18 +92,36 @@ class CpuGraph(Graph):
     ) -> None:
         super().__init__(checkpoint, "float32", storage or Inside(), counter)
         self._arithmetic = arithmetic
+        self._smoothings: dict[str, Smoothing] = {}
 
     def model(self, name: str) -> Any:
         model = super().model(name)
         model.opset_import.append(onnx.helper.make_opsetid(CONTRIBUTED, 1))
         return model
 
+    def layer_norm(self, x: str, name: str) -> str:
+        """Normalise, so that what the next product rounds to integers is as even as can be.
+
+        The shift, the same for every position, goes to the bias of that product instead, and the
+        square root of the gain to its columns (https://arxiv.org/abs/2211.10438 smooths like this
+        with activations that it has seen; here the weights alone say what will be loud).
+        """
+        weight = f"{name.removesuffix('layer_norm')}linear_0/weight"
+        if self._arithmetic == "float32" or weight not in self._checkpoint:
+            return super().layer_norm(x, name)
+        gamma, beta = (self._read(f"{name}/{part}") for part in ("gamma", "beta"))
+        root = np.sqrt(np.maximum(np.abs(gamma), np.finfo(np.float32).tiny))
+        if self._checkpoint[weight].dtype == np.int8:  # rounded once is enough
+            root = np.ones_like(root)
+        self._smoothings[weight] = Smoothing(root, beta)
+        gain = self.constant(f"{name}/gamma", gamma / root)
+        return self.op("LayerNormalization", x, gain, axis=-1, epsilon=LAYER_NORM_EPSILON)
+
     def linear(self, x: str, name: str, scaled: int = 0) -> str:
         """Multiply `x` by a matrix and add its bias. The queries are scaled by `attend`."""
         if scaled:
             raise ValueError("onnxruntime's attention scales the queries")
-        bias = self.weights(f"{name}/bias")
-        return self._product(x, f"{name}/weight", f"{name}/weight", bias)
+        return self._product(x, f"{name}/weight", f"{name}/weight", f"{name}/bias")
 
     def repeated(self, x: str, n_repeats: str, width: int) -> str:
         """Return `x`, shape = (1, n, width), with so many more of the third position from its end.
@@ -106,7 +139,7 @@ class CpuGraph(Graph):
         """Return the embeddings of tokens, shape = (batch, n_tokens, width)."""
         if self._arithmetic == "float32":
             return self.op("Gather", self.weights(EMBEDDINGS), tokens, axis=0)
-        rows, scales = self._int8(EMBEDDINGS)
+        rows, scales, _ = self._int8(EMBEDDINGS)
         row = self.op("Gather", self.constant(EMBEDDINGS, rows), tokens, axis=0)
         scale = self.constant(f"{EMBEDDINGS}/scales", scales[:, np.newaxis])
         scale = self.op("Gather", scale, tokens, axis=0)
@@ -146,34 +179,40 @@ class CpuGraph(Graph):
         if self._arithmetic == "float32":
             matrix = self.constant(f"{stored}/columns", self._read(weight).T)
             found = self.op("MatMul", x, matrix, name="" if bias else name)
-            return self.op("Add", found, bias, name=name) if bias else found
-        rows, scales = self._int8(weight)
-        zeros = ""
+            return self.op("Add", found, self.weights(bias), name=name) if bias else found
+        rows, scales, shift = self._int8(weight)
+        zeros = []
         if self._arithmetic == "uint8":
             rows = (rows.astype(np.int16) + MIDDLE).astype(np.uint8)
-            zeros = self.constant(f"{stored}/zeros", np.full(len(rows), MIDDLE, np.uint8))
-        inputs = [
-            x,
-            self.constant(f"{stored}/columns", rows.T),
-            self.constant(f"{stored}/scales", scales),
-            zeros,
-            bias,
-        ]
-        while not inputs[-1]:
-            inputs.pop()
-        return self.op("DynamicQuantizeMatMul", *inputs, name=name, domain=CONTRIBUTED)
+            zeros = [self.constant(f"{stored}/zeros", np.full(len(rows), MIDDLE, np.uint8))]
+        matrix = self.constant(f"{stored}/columns", rows.T)
+        columns = [matrix, self.constant(f"{stored}/scales", scales), *zeros]
+        largest = self.op("ReduceMax", self.op("Abs", x), axes=[-1], keepdims=1)
+        largest = self.op("Max", largest, self.number(QUIETEST))
+        even = self.op("Div", x, largest)
+        found = self.op("DynamicQuantizeMatMul", even, *columns, domain=CONTRIBUTED)
+        found = self.op("Mul", found, largest, name="" if bias else name)
+        if not bias:
+            return found
+        return self.op("Add", found, self.constant(bias, self._read(bias) + shift), name=name)
 
-    def _int8(self, name: str) -> tuple[npt.NDArray[Any], Floats]:
-        """Return a matrix as int8, and what each of its rows is to be multiplied by."""
+    def _int8(self, name: str) -> tuple[npt.NDArray[Any], Floats, Floats]:
+        """Return a matrix as int8, what each of its rows is to be multiplied by, and what each of
+        them makes of the shift of the norm before it.
+        """
         shape = self._checkpoint[name].shape
-        matrix, scales = np.empty(shape, np.int8), np.empty(shape[0], np.float32)
+        smoothing = self._smoothings.get(name, NO_SMOOTHING)
+        matrix = np.empty(shape, np.int8)
+        scales, shift = np.empty(shape[0], np.float32), np.empty(shape[0], np.float32)
         for start in range(0, shape[0], ROWS):
             rows = slice(start, start + ROWS)
             values = self._read(name, rows)
+            shift[rows] = (values * smoothing.shift).sum(axis=1)
+            values = values * smoothing.gain
             scale = np.abs(values).max(axis=1) / np.float32(LARGEST)
             scale[scale == 0] = 1
             scales[rows], matrix[rows] = scale, np.rint(values / scale[:, np.newaxis])
-        return matrix, scales
+        return matrix, scales, shift
 
     def _read(self, name: str, rows: slice = ALL) -> Floats:
         values = self._checkpoint.weights(name, rows)
