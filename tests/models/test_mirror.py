@@ -332,12 +332,12 @@ def page_status(status: int) -> Callable[[IndexStandin], None]:
     return lambda index: setattr(index, "page_status", status)
 
 
-BAD_INDEXES: dict[str, tuple[Callable[[IndexStandin], None], str]] = {
+BAD_INDEXES: dict[str, tuple[Callable[[IndexStandin], object], str]] = {
     "404": (page_status(404), rf"^pip's index has no {FIRST}==1\.2: it was removed, or something"),
     "403": (page_status(403), rf"^pip's index doesn't give out {FIRST}==1\.2 \(403 .*Forbidden"),
     "503": (page_status(503), rf"^pip's index doesn't give out {FIRST}==1\.2 \(.*503 "),
     "one part missing": (
-        lambda index: index.wheels.pop(SECOND) and None,
+        lambda index: index.wheels.pop(SECOND),
         rf"^pip's index has no {SECOND}==1\.2: it was removed",
     ),
     "HTML": (
@@ -371,7 +371,7 @@ BAD_INDEXES: dict[str, tuple[Callable[[IndexStandin], None], str]] = {
 def test_bad_indexes(
     index: IndexStandin,
     tmp_path: Path,
-    break_it: Callable[[IndexStandin], None],
+    break_it: Callable[[IndexStandin], object],
     sentence: str,
 ) -> None:
     break_it(index)
