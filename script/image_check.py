@@ -1,5 +1,8 @@
 """Runs an image the way docs/install.md says, and the way the Supervisor does, and measures it.
 
+--model says which model it was built to take along (--build-arg MODEL=...), which then has to hear
+a person with no network and no options.
+
 Exit code 0 when all of it holds; one line each says what does not.
 """
 
@@ -8,8 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -23,9 +28,11 @@ from typing import Any
 
 from wyoming_whisper.client import describe, read_audio, transcribe_remote
 from wyoming_whisper.errors import ServerUnavailableError
+from wyoming_whisper.models import KNOWN_MODELS
 from wyoming_whisper.transcriber import Samples
 
 AUDIO = Path(__file__).parent.parent / "tests" / "audio"
+PERSON = AUDIO / "jfk.flac"
 CLIP = AUDIO / "07-clean.flac"
 LONG_CLIP = AUDIO / "21-long.flac"
 
@@ -142,8 +149,8 @@ def must(condition: bool, sentence: str) -> None:
         raise CheckError(sentence)
 
 
-def look_at_size(image: str) -> dict[str, Any]:
-    size = int(json.loads(run("inspect", "--type", "image", image))[0]["Size"])
+def look_at_size(image: str, model_bytes: int = 0) -> dict[str, Any]:
+    size = int(json.loads(run("inspect", "--type", "image", image))[0]["Size"]) - model_bytes
     must(size < MAX_BYTES, f"the image has {size / 1e6:.0f} MB, {MAX_BYTES / 1e6:.0f} at most")
     return {"megabytes": round(size / 1e6)}
 
@@ -193,16 +200,52 @@ def as_the_supervisor(image: str) -> dict[str, Any]:
     return {"first_describe_as_root_s": round(described, 2)}
 
 
+def without_a_network(image: str) -> dict[str, Any]:
+    """As with the model that it took along: nothing is set, and nobody can be reached."""
+    name = f"image-check-{os.getpid()}-offline"
+    run(
+        *("run", "--detach", "--name", name, "--network", "none", "--read-only"),
+        *("--tmpfs", "/data", "--volume", f"{AUDIO}:/audio:ro", image),
+    )
+    ask = (
+        "wyoming-whisper",
+        "transcribe",
+        "--uri",
+        "tcp://127.0.0.1:10300",
+        f"/audio/{PERSON.name}",
+    )
+    started = time.monotonic()
+    try:
+        while not (heard := run("exec", name, *ask, check=False)):
+            must(time.monotonic() - started < START_S, f"no answer in {START_S:.0f} s")
+            time.sleep(0.2)
+    finally:
+        run("rm", "--force", name, check=False)
+    said = re.sub("[^a-z ]", "", heard.lower())
+    must(said == expected_text(PERSON), f"heard {heard!r} for {expected_text(PERSON)!r}")
+    return {"first_answer_offline_s": round(time.monotonic() - started, 1)}
+
+
+def _name(check: Callable[[str], dict[str, Any]]) -> str:
+    return str(getattr(check, "func", check).__name__)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="script/image-check", description=__doc__)
     parser.add_argument("image", help="its name, such as wyoming-whisper")
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
+    parser.add_argument(
+        "--model", choices=KNOWN_MODELS, help="the MODEL that it was built with, if any"
+    )
     arguments = parser.parse_args()
-    checks: tuple[Callable[[str], dict[str, Any]], ...] = (
-        look_at_size,
+    model_bytes = KNOWN_MODELS[arguments.model].download_bytes if arguments.model else 0
+    checks: list[Callable[[str], dict[str, Any]]] = [
+        functools.partial(look_at_size, model_bytes=model_bytes),
         as_a_user,
         as_the_supervisor,
-    )
+    ]
+    if arguments.model:
+        checks.append(without_a_network)
     measured: dict[str, Any] = {}
     failed = False
     for check in checks:
@@ -210,10 +253,10 @@ def main() -> int:
             found = check(arguments.image)
         except CheckError as error:
             failed = True
-            print(f"FAILED {check.__name__}: {error}", file=sys.stderr)
+            print(f"FAILED {_name(check)}: {error}", file=sys.stderr)
         else:
             measured |= found
-            print(f"ok {check.__name__}: {found}", flush=True)
+            print(f"ok {_name(check)}: {found}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(measured, indent=2) + "\n")
     return 1 if failed else 0

@@ -1,9 +1,44 @@
-"""What holds for all tests."""
+"""What holds for all tests, and the stock models that some of them need."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from wyoming_whisper.errors import ModelError
+from wyoming_whisper.models import find_model
+from wyoming_whisper.settings import Settings
 
 # A slow or busy machine is no failure: no test here asserts a wall-clock time.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+STOCK = Path(__file__).parent.parent / ".models"
+"""Where script/models puts them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"stock_base", "stock_tiny_en"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("stock")
+
+
+@pytest.fixture(scope="session")
+def stock_base() -> Path:
+    """The folder of the stock model base."""
+    return _stock("base")
+
+
+@pytest.fixture(scope="session")
+def stock_tiny_en() -> Path:
+    """The folder of the stock model tiny.en."""
+    return _stock("tiny.en")
+
+
+def _stock(name: str) -> Path:
+    try:
+        return find_model(name, Settings(data_dir=(STOCK,), local_files_only=True))
+    except ModelError as error:
+        pytest.fail(f"this test needs the stock model {name}, which script/models fetches: {error}")

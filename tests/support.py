@@ -35,7 +35,7 @@ class Clip:
     file: str
     text: str
     kind: str
-    """clean, noisy, long, silence or noise."""
+    """clean, noisy, long, silence, noise, or human: spoken by a person."""
     voice: str
 
 

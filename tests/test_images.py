@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -18,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from wyoming_whisper import __version__
+from wyoming_whisper.models import SHIPPED, SHIPPED_NAME
 from wyoming_whisper.settings import Settings, load_settings
 
 if sys.version_info >= (3, 11):
@@ -162,10 +164,59 @@ def test_packages_leave_nothing_behind(name: str) -> None:
 
 
 @every_dockerfile
-def test_no_image_carries_torch_or_another_model(name: str) -> None:
+def test_no_image_carries_torch(name: str) -> None:
     text = (ROOT / name).read_text().replace("No torch", "")
     assert not re.search(r"\b(torch|transformers)\b", text.replace("onnxruntime/transformers", ""))
-    assert not re.search(r"models download|huggingface-cli|hf download", text)
+
+
+@every_dockerfile
+def test_a_model_is_taken_along_only_where_one_is_named(name: str) -> None:
+    build, _ = stages(name)
+    assert Instruction("ARG", "MODEL=") in build
+    (command,) = [one.value for one in build if "models download" in one.value]
+    where = "/opt/models/share/wyoming-whisper/models"
+    assert command.startswith(f"models={where} && mkdir -p /opt/models && if [ -n")
+    assert 'echo "$MODEL" > "$models/name"' in command
+    assert not re.search(r"huggingface-cli|hf download", command)
+
+
+@every_dockerfile
+def test_a_model_taken_along_is_found_beside_the_volume(name: str) -> None:
+    """/data is mounted over; where the program looks besides is in its own environment."""
+    places = [value.split() for value in final(name, "COPY")]
+    assert ["--from=build", "/opt/models", "/opt/wyoming-whisper"] in places
+    inside = SHIPPED.relative_to(sys.prefix)
+    assert f"/opt/models/{inside}" in "".join(instructions(name, "RUN"))
+    (volume,) = final(name, "VOLUME")
+    assert not f"/opt/wyoming-whisper/{inside}".startswith(volume)
+
+
+def fetch_command(name: str, models: Path, python: Path) -> str:
+    """Return the build's command, for other folders than an image's."""
+    (command,) = [value for value in instructions(name, "RUN") if "models download" in value]
+    command = command.replace("/opt/models", str(models))
+    return command.replace("/opt/wyoming-whisper/bin/python", shlex.quote(str(python)))
+
+
+@every_dockerfile
+def test_the_builds_command_writes_what_is_looked_for(name: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@" > "$CALLED"\nmkdir -p "$7/.locks"\n')
+    python.chmod(0o755)
+    environ = {"PATH": os.environ["PATH"], "CALLED": str(tmp_path / "called")}
+    command = fetch_command(name, tmp_path / "models", python)
+    subprocess.run(["sh", "-ec", command], env={**environ, "MODEL": ""}, check=True)
+    assert list((tmp_path / "models").iterdir()) == []
+    subprocess.run(["sh", "-ec", command], env={**environ, "MODEL": "tiny.en"}, check=True)
+    shipped = tmp_path / "models" / SHIPPED.relative_to(sys.prefix)
+    called = (tmp_path / "called").read_text().split()
+    assert called == [
+        "-m",
+        "wyoming_whisper",
+        *f"models download tiny.en --data-dir {shipped}".split(),
+    ]
+    assert [path.name for path in shipped.iterdir()] == [SHIPPED_NAME]
+    assert (shipped / SHIPPED_NAME).read_text().strip() == "tiny.en"
 
 
 def test_the_three_images_differ_in_what_they_say_they_do() -> None:

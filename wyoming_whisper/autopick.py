@@ -13,13 +13,14 @@ import os
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .errors import ModelError, ModelUnavailableError
+from .errors import ModelError, ModelRefusedError, ModelUnavailableError
 from .machine import cpu_name, instruction_set, physical_cores
 from .models import (
     BUNDLED,
@@ -30,6 +31,8 @@ from .models import (
     ModelSettings,
     ensure_model,
     find_model,
+    model_languages,
+    shipped_model,
     weights_shapes,
 )
 from .whisper.tokenizer import language_code
@@ -150,6 +153,9 @@ def pick_model(settings: ModelSettings) -> str:
     Remembered in the first data folder, so that it is the same at the next start; decided anew,
     within seconds, when machine, version or the options that matter change.
     """
+    if name := _shipped(settings):
+        _say_once(f"auto: {name}, because it came with this installation")
+        return name
     machine = look_at_machine(settings)
     english = language_code(settings.language or "") == "en"
     key = _key(machine, settings, english)
@@ -172,21 +178,27 @@ def ensure_auto(
 ) -> Path:
     """Return the folder of the model that `auto` stands for, downloading it if need be.
 
-    When it can't be had now, the best stock model that is here and no larger has to do. Blocks as
-    `models.ensure_model` does. Raises ModelUnavailableError when there is none, even though the
-    bundled model is there.
+    When it can't be had now, the best stock model that is here and no larger has to do, or where
+    nothing is here, one that the mirror has. Blocks as `models.ensure_model` does. Raises
+    ModelUnavailableError when there is none, even though the bundled model is there.
     """
     name = pick_model(settings)
+    here = _best_cached(name, settings)
+    mirrored = None if here or settings.local_files_only else _best_mirrored(name, settings)
+    quick = bool(here or mirrored)
     try:
-        return ensure_model(name, settings, stop=stop, report=report)
+        return ensure_model(name, settings, stop=stop, report=report, quick=quick)
     except ModelError as error:
-        found = _best_cached(name, settings)
-        if found is None or (stop is not None and stop.is_set()):
+        stopped = stop is not None and stop.is_set()
+        if here and not stopped:
+            _LOGGER.warning("auto: using %s, which is here, because %s", here[0], error)
+            return here[1]
+        if mirrored in (None, name) or stopped or isinstance(error, ModelRefusedError):
             raise ModelUnavailableError(
                 f"auto: {error} ({BUNDLED} is a demonstration: auto never chooses it)"
             ) from error
-        _LOGGER.warning("auto: using %s, which is here, because %s", found[0], error)
-        return found[1]
+        _LOGGER.warning("auto: %s instead, which is to be had without a hub: %s", mirrored, error)
+        return ensure_model(mirrored, settings, stop=stop, report=report)
 
 
 def choose(machine: Machine, rates: Rates, *, english: bool, int8: bool = True) -> Choice:
@@ -262,6 +274,27 @@ def _family(name: str) -> str:
 
 def _best_cached(name: str, settings: ModelSettings) -> tuple[str, Path] | None:
     """Return the best stock model here that understands the language and is no larger."""
+    for known in _no_larger(name, settings):
+        try:
+            return known.name, find_model(known.name, settings)
+        except ModelError:
+            continue
+    return None
+
+
+def _best_mirrored(name: str, settings: ModelSettings) -> str | None:
+    """Return the best such model that can be had where the hub can't be reached."""
+    from .mirror import MIRRORS, has_pip
+
+    if not has_pip():
+        return None
+    return next((known.name for known in _no_larger(name, settings) if known.repo in MIRRORS), None)
+
+
+def _no_larger(name: str, settings: ModelSettings) -> Iterator[KnownModel]:
+    """Yield the stock models, best first, that know the language and are at most this large."""
+    if name not in KNOWN_MODELS:  # one that was shipped
+        return
     english = language_code(settings.language or "") == "en"
     limit = _FAMILIES.index(_family(name))
 
@@ -269,12 +302,16 @@ def _best_cached(name: str, settings: ModelSettings) -> tuple[str, Path] | None:
         return _FAMILIES.index(_family(known.name)), known.languages == "en"
 
     for known in sorted(KNOWN_MODELS.values(), key=quality, reverse=True):
-        if quality(known)[0] > limit or (known.languages == "en" and not english):
-            continue
-        try:
-            return known.name, find_model(known.name, settings)
-        except ModelError:
-            continue
+        if quality(known)[0] <= limit and (english or known.languages != "en"):
+            yield known
+
+
+def _shipped(settings: ModelSettings) -> str | None:
+    """Return the model that came with the installation, unless it lacks the language."""
+    name = shipped_model()
+    language = language_code(settings.language or "")
+    if name and (language is None or language in model_languages(name, None)):
+        return name
     return None
 
 

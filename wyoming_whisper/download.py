@@ -20,13 +20,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
+from .errors import (
+    ModelBrokenError,
+    ModelError,
+    ModelRefusedError,
+    ModelUnavailableError,
+    UnknownModelError,
+)
 from .models import (
     BUNDLED,
     HUGGING_FACE_FILES,
@@ -70,6 +77,8 @@ _NOT_THERE: dict[Layout, str] = {
 DEFAULT_ENDPOINT = "https://huggingface.co"
 TIMEOUT_S = 15.0
 """Seconds without a byte (or without a connection) that count as a failure."""
+QUICK_S = 5.0
+"""So long a hub that doesn't answer is waited for where there is another source."""
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 """Waits between tries; a try that brought bytes starts them anew."""
 LOCK_POLL_S = 1.0
@@ -82,6 +91,11 @@ FREE_MARGIN_BYTES = 32 * 1024 * 1024
 """Left on the disk beyond the model itself: a full disk breaks more than us."""
 HASH_TRIES = 2
 """Downloads of one file; one with a wrong hash twice is not a bad line but a bad source."""
+
+ADVICE = (
+    "when this machine is online again, start again or run `models download`; or copy the model's "
+    "folder from another machine and set --local-files-only"
+)
 
 T = TypeVar("T")
 
@@ -110,6 +124,7 @@ class _Job:
     token: str | None
     stop: threading.Event
     layout: Layout = "ctranslate2"
+    quick: bool = False
     endpoint: str = field(
         default_factory=lambda: os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
     )
@@ -124,7 +139,7 @@ class _Job:
 
     def check_stop(self) -> None:
         if self.stop.is_set():
-            raise ModelUnavailableError(
+            raise ModelRefusedError(
                 f"the download of {self.repo} was stopped; the next one goes on from there"
             )
 
@@ -137,29 +152,33 @@ def download_model(
     stop: threading.Event | None = None,
     report: Report | None = None,
     layout: Layout = "ctranslate2",
+    quick: bool = False,
 ) -> Path:
     """Fetch the newest revision of `repo` (owner/name) and return its folder in `cache_dir`.
 
     What is already there and has the right hash is kept; what was cut off is continued. Safe
     beside another process (ours or the hub's own) that downloads the same. Blocks; setting `stop`
     ends it within TIMEOUT_S. `report` is called with how much is here, about twice a second.
+    `quick` gives up within seconds a hub that sends nothing: the caller knows another source.
 
-    Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not allowed,
-    no room: worth another try later), ModelBrokenError (the hub sends something else than it says).
+    Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not allowed:
+    worth another try later), ModelRefusedError (no room, stopped), ModelBrokenError (the hub sends
+    something else than it says).
     """
     _quiet_the_hub()
-    job = _Job(repo, cache_dir, token, stop or threading.Event(), layout)
-    with _local_errors(job):
-        commit, files = _retry(job, lambda: _list_files(job))
+    job = _Job(repo, cache_dir, token, stop or threading.Event(), layout, quick)
+    with local_errors(repo, cache_dir, lambda: _sweep(job, older_than_s=0)):
+        ask = _list_quickly if quick else _list_files
+        commit, files = _retry(job, lambda: ask(job))
         job.blobs.mkdir(parents=True, exist_ok=True)
-        _check_room(job, files)
+        check_room(repo, cache_dir, _missing_bytes(job, files))
         _LOGGER.info("downloading %s (%s) to %s", repo, _mb(sum(f.size for f in files)), cache_dir)
         with Progress(repo, sum(file.size for file in files), report) as progress:
             for file in files:
                 _fetch(job, commit, file, progress)
         snapshot = _link(job, commit, files)
         _sweep(job, older_than_s=STALE_S)
-    _LOGGER.info("downloaded %s", repo)
+    _LOGGER.info("%s came from %s", repo, job.endpoint)
     return snapshot
 
 
@@ -238,6 +257,26 @@ def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
     return commit, sorted(files, key=lambda file: file.size)  # what is missing shows early
 
 
+def _list_quickly(job: _Job) -> tuple[str, list[_RemoteFile]]:
+    """Do the same within QUICK_S.
+
+    A name server that is silent, or an answer that drips, has no other end.
+    """
+    answer: futures.Future[tuple[str, list[_RemoteFile]]] = futures.Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_list_files(job))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="hub", daemon=True).start()
+    try:
+        return answer.result(QUICK_S)
+    except futures.TimeoutError:  # not Python's own before 3.11
+        raise TimeoutError(f"no answer in {QUICK_S:.0f} s") from None
+
+
 def _ask(job: _Job) -> ModelInfo:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
@@ -287,7 +326,8 @@ def _fetch(job: _Job, commit: str, file: _RemoteFile, progress: Progress) -> Non
     """Put `file` under its hash into the cache, unless it is there already and right."""
     blob = job.blobs / file.etag
     partial = job.blobs / f"{file.etag}.incomplete"
-    with _locked(job, file.etag):
+    lock = job.cache_dir / ".locks" / job.folder.name / f"{file.etag}.lock"
+    with locked(lock, job.repo, job.check_stop):
         if blob.exists() and _is_right(blob, file):
             progress.finish_file(file.size)
             return
@@ -361,27 +401,29 @@ def _size(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _locked(job: _Job, etag: str) -> Iterator[None]:
-    """Hold the lock that the hub's library takes for the same file."""
+def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock file `path`, as the hub's library takes it; give whether it is held for sure.
+
+    While another process that downloads `name` has it, `check_stop` is called again and again.
+    """
     import filelock
 
-    path = job.cache_dir / ".locks" / job.folder.name / f"{etag}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
     waited = False
     while True:
-        job.check_stop()
+        check_stop()
         try:
             lock.acquire(timeout=LOCK_POLL_S)
             break
         except filelock.Timeout:
             if not waited:
-                _LOGGER.info("another process is downloading %s: waiting for it", job.repo)
+                _LOGGER.info("another process is downloading %s: waiting for it", name)
             waited = True
         except NotImplementedError:  # a file system without locks: the hash still decides
             break
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 
@@ -431,8 +473,8 @@ def _retry(job: _Job, action: Callable[[], T], progressed: Callable[[], int] = l
                 raise final from (None if final is error else error)
             if (now := progressed()) > best:
                 best, failures = now, 0
-            if failures == len(RETRY_DELAYS_S):
-                raise ModelUnavailableError(_unreachable(job, error)) from error
+            if failures == (0 if job.quick and not best else len(RETRY_DELAYS_S)):
+                raise ModelUnavailableError(_unreachable(job, error, failures + 1)) from error
             _LOGGER.debug("%s: %s; trying again", job.repo, error)
             job.stop.wait(RETRY_DELAYS_S[failures])
             failures += 1
@@ -450,7 +492,7 @@ def _final(error: Exception, job: _Job) -> Exception | None:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     if isinstance(error, OfflineModeIsEnabled):
-        return ModelUnavailableError(
+        return ModelRefusedError(
             f"{job.repo} is not here and HF_HUB_OFFLINE forbids to download it"
         )
     if isinstance(error, OSError) and (error.filename or error.errno in _DISK_ERRORS):
@@ -469,46 +511,60 @@ def _final(error: Exception, job: _Job) -> Exception | None:
     return ModelUnavailableError(f"{job.endpoint} answered HTTP {status} for {job.repo}")
 
 
-def _unreachable(job: _Job, error: Exception) -> str:
+def _unreachable(job: _Job, error: Exception, tries: int) -> str:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     reason = re.sub(r"\?\S+", "", reason)  # a signed URL's query is as good as a password
+    said = f"{job.repo} can't be downloaded from {job.endpoint} ({reason}"
+    if job.quick:  # what to do is said when the other source has failed, too
+        return f"{said})"
     return (
-        f"{job.repo} can't be downloaded from {job.endpoint} ({reason}; "
-        f"{len(RETRY_DELAYS_S) + 1} tries): when this machine is online again, start again or run "
-        "`models download`; or copy the model's folder from another machine and set "
-        f"--local-files-only; or try the program without a download: --model {BUNDLED}"
+        f"{said}; {tries} tries): {ADVICE}; "
+        f"or try the program without a download: --model {BUNDLED}"
     )
 
 
 @contextlib.contextmanager
-def _local_errors(job: _Job) -> Iterator[None]:
-    """Turn the errors of disk and folders into sentences."""
+def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator[None]:
+    """Turn the errors of disk and folders into sentences; `name` was to go to `folder`.
+
+    When the disk is full, `clean` is called first: that breaks more than this download.
+    Raises ModelRefusedError.
+    """
     try:
         yield
     except ModelError:
         raise
     except OSError as error:
         if error.errno in _FULL:
-            _sweep(job, older_than_s=0)  # a full disk breaks more than this download
-            free = _mb(_free_bytes(job.cache_dir))
-            message = f"the disk is full: {job.repo} doesn't fit into {job.cache_dir} ({free} free)"
+            clean()
+            message = disk_full(name, folder)
         elif error.errno in _FORBIDDEN:
-            where = error.filename or job.cache_dir
-            message = f"{where} can't be written to ({error.strerror}): {job.repo} has to go there"
+            where = error.filename or folder
+            message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
         else:
-            message = f"{job.repo} can't be stored in {job.cache_dir}: {error}"
-        raise ModelUnavailableError(message) from error
+            message = f"{name} can't be stored in {folder}: {error}"
+        raise ModelRefusedError(message) from error
 
 
-def _check_room(job: _Job, files: list[_RemoteFile]) -> None:
+def disk_full(name: str, folder: Path) -> str:
+    free = _mb(_free_bytes(folder))
+    return f"the disk is full: {name} doesn't fit into {folder} ({free} free)"
+
+
+def _missing_bytes(job: _Job, files: list[_RemoteFile]) -> int:
     needed = 0
     for file in files:
         if not (job.blobs / file.etag).exists():
             needed += max(0, file.size - _size(job.blobs / f"{file.etag}.incomplete"))
-    free = _free_bytes(job.cache_dir)
+    return needed
+
+
+def check_room(name: str, folder: Path, needed: int) -> None:
+    """Raise ModelRefusedError unless `needed` bytes, and some to spare, are free for `folder`."""
+    free = _free_bytes(folder)
     if needed and free < needed + FREE_MARGIN_BYTES:
-        raise ModelUnavailableError(
-            f"not enough room for {job.repo} in {job.cache_dir}: {_mb(needed)} needed, "
+        raise ModelRefusedError(
+            f"not enough room for {name} in {folder}: {_mb(needed)} needed, "
             f"{_mb(FREE_MARGIN_BYTES)} to spare, {_mb(free)} free"
         )
 

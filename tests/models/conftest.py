@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from wyoming_whisper import download
+from wyoming_whisper import download, mirror, models
 
 from .fakes import FakeSettings, model_files
 from .hub_standin import HubStandin, serve
@@ -22,6 +22,8 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(download, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(models, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(mirror, "MIRRORS", {})  # an index on the network is no part of these tests
 
 
 @pytest.fixture

@@ -320,6 +320,37 @@ def test_offline_auto_never_takes_the_bundled_model(
         ensure_auto(settings)
 
 
+@pytest.mark.parametrize(
+    ("shipped", "language", "expected"),
+    [
+        ("tiny.en", "en", "tiny.en"),
+        ("tiny.en", "auto", "tiny.en"),
+        ("tiny.en", "de", "base-int8"),
+        ("base", "de-AT", "base"),
+        ("", "de", "base-int8"),
+    ],
+)
+def test_auto_is_the_model_that_came_along(
+    settings: FakeSettings, shipped: str, language: str, expected: str
+) -> None:
+    models.SHIPPED.mkdir()
+    (models.SHIPPED / models.SHIPPED_NAME).write_text(f"{shipped}\n")
+    assert pick_model(replace(settings, language=language)) == expected
+
+
+def test_what_came_along_is_found_and_no_download_goes_there(
+    hub: HubStandin, settings: FakeSettings
+) -> None:
+    shipped = write_folder(models.SHIPPED / "faster-whisper-base")
+    (models.SHIPPED / models.SHIPPED_NAME).write_text("base")
+    assert ensure_auto(replace(settings, local_files_only=True)) == shipped
+    assert find_model("base", settings) == shipped
+    assert hub.requests == []
+    assert models.ensure_model("tiny", settings).is_relative_to(settings.data_dir[0])
+    with pytest.raises(ModelUnavailableError, match="set --data-dir"):
+        models.ensure_model("tiny", replace(settings, data_dir=()))
+
+
 def test_stopped_auto_does_not_look_elsewhere(tiny_hub: HubStandin, settings: FakeSettings) -> None:
     write_cache(settings.data_dir[0], REPO, MODEL_FILES)
     stop = threading.Event()

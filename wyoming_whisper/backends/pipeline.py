@@ -130,6 +130,11 @@ class WhisperTranscriber:
         beam_size = self._decoding.beam_size
         command_seconds(self._inference, self._tokenizer, beam_size, frames, WARM_UP_TOKENS)
 
+    def prepare_names(self) -> None:
+        """Encode what names are compared with, where it is kept: the first speaker would wait."""
+        if self._keeps_features:
+            self._noise()
+
     def command_seconds(self) -> float:
         """Return the time that a command of usual length takes, in the window that it gets."""
         frames = self._decoding.audio_context.frames(COMMAND_FRAMES)
