@@ -1,8 +1,10 @@
-"""What README says of the options is what they are."""
+"""What README and docs say is so: the options are what they are, what is linked is there."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,14 @@ from wyoming_whisper.settings import OPTIONS, Settings, flag_name
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+OPTIONS_PAGE = (ROOT / "docs" / "options.md").read_text()
+DEVELOPMENT = (ROOT / "docs" / "development.md").read_text()
+PAGES = (ROOT / "README.md", ROOT / "addon" / "DOCS.md", *sorted((ROOT / "docs").glob("*.md")))
+COMMANDS = [
+    path.name
+    for path in sorted((ROOT / "script").iterdir())
+    if path.suffix != ".py" and path.name != "image-entrypoint"  # the image's, not a developer's
+]
 SHOWN = [field for field in dataclasses.fields(Settings) if not OPTIONS[field.name].hidden]
 
 
@@ -20,12 +30,18 @@ def test_every_option_is_in_the_table_with_its_default_and_help(
 ) -> None:
     option = OPTIONS[field.name]
     shown = f"`{flag_name(field.name)}`" if option.flag else f"`{field.name}`"
-    rows = [line for line in README.splitlines() if line.startswith(f"| {shown} |")]
+    rows = [line for line in OPTIONS_PAGE.splitlines() if line.startswith(f"| {shown} |")]
     assert len(rows) == 1, shown
     _, _, default, about, _ = (cell.strip() for cell in rows[0].split("|"))
     if field.default is not dataclasses.MISSING:
         assert default == _written(field.default)
     assert about == option.help.partition(" (default:")[0]
+
+
+def test_the_table_has_no_option_that_there_is_not() -> None:
+    table = OPTIONS_PAGE.partition("| option | default |")[2].partition("\n\n")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(SHOWN)
 
 
 def _written(default: object) -> str:
@@ -34,25 +50,54 @@ def _written(default: object) -> str:
     return {True: "on", False: "off"}[default] if isinstance(default, bool) else f"`{default}`"
 
 
-@pytest.mark.parametrize(
-    "command", ["script/run", "script/test", "script/lint", "script/format", "script/api-test"]
-)
-def test_the_commands_named_exist(command: str) -> None:
-    assert command in README
-    assert (ROOT / command).stat().st_mode & 0o100
+def test_the_first_command_is_in_the_readme() -> None:
+    assert "script/run" in README
 
 
-def test_the_documents_linked_exist() -> None:
-    for link in (
-        "docs/architecture.md",
-        "docs/protocol.md",
-        "docs/benchmarks.md",
-        "docs/engines.md",
-        "docs/troubleshooting.md",
-        "addon/DOCS.md",
-    ):
-        assert f"({link})" in README
-        assert (ROOT / link).is_file()
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_named_and_can_be_run(command: str) -> None:
+    assert f"\nscript/{command} " in DEVELOPMENT
+    assert (ROOT / "script" / command).stat().st_mode & 0o100
+
+
+def test_no_other_command_is_named() -> None:
+    named = set(re.findall(r"^script/([\w-]+)", DEVELOPMENT, re.MULTILINE))
+    assert named == set(COMMANDS)
+
+
+def test_the_recordings_named_exist() -> None:
+    named = re.findall(r"tests/audio/[\w.-]+", README)
+    assert named
+    for file in named:
+        assert (ROOT / file).is_file(), file
+
+
+def _links(page: Path) -> Iterator[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text):
+        yield "".join(link)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_linked_exists(page: Path) -> None:
+    for link in _links(page):
+        file, _, anchor = link.partition("#")
+        if re.match(r"\w+:", file):
+            continue
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    for page in PAGES[1:]:
+        assert str(page.relative_to(ROOT)) in {link.partition("#")[0] for link in _links(PAGES[0])}
 
 
 def test_the_supervisor_finds_no_manifest_but_the_roots() -> None:

@@ -260,11 +260,10 @@ async def test_the_long_clip_is_heard_in_pieces_and_its_times_are_those_of_the_f
 
 
 def examples() -> tuple[str, str]:
-    """Return README's command and its program."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.partition("### For other programs")[2].partition("\n### ")[0]
-    command = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
-    program = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    """Return the command and the program of docs/openai.md."""
+    page = (ROOT / "docs" / "openai.md").read_text()
+    command = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
+    program = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert command
     assert program
     return command[1], program[1]
@@ -285,7 +284,7 @@ def as_curl_does(command: str) -> tuple[str, FormData]:
     return address, data
 
 
-async def test_the_examples_in_the_readme_run(
+async def test_the_examples_in_the_docs_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("wyoming_whisper.server.SileroVad", SileroVad)
