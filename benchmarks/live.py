@@ -265,7 +265,7 @@ def follow(
             chunks.append((machine.now, text))
     speech.finish()
     final, _ = machine.transcribe(speech.cut(speech.spans()), options)
-    written = finished(final, speech.voiced_seconds, style).text
+    written = finished(final, speech.voicing, style).text
     ended, stopped = len(clip.samples) / SAMPLE_RATE, machine.now
     name = f"{n} agree"
     return Take(name, clip.file, clip.text, ended, stopped, chunks, written, stopped, machine.spent)

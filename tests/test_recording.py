@@ -186,7 +186,10 @@ def test_a_short_recording_is_cut_as_a_command_is() -> None:
     assert file.seconds == 13.0
     assert piece.start == pytest.approx(1.6, abs=FRAME_SAMPLES / SAMPLE_RATE)
     assert len(piece.samples) / SAMPLE_RATE == pytest.approx(9.7, abs=0.1)
-    assert piece.voiced_seconds == pytest.approx(4.0, abs=0.1)
+    assert piece.voicing.voiced_seconds == pytest.approx(4.0, abs=0.1)
+    assert (
+        0 < piece.voicing.clear_frames <= piece.voicing.voiced_seconds * SAMPLE_RATE / FRAME_SAMPLES
+    )
 
 
 def test_silence_is_no_piece_however_long_it_is() -> None:

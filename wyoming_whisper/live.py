@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from .scheduler import Job
 from .speech import Speech
-from .text import MARKS, QUOTES, TextStyle, finished
+from .text import MARKS, QUOTES, TextStyle, Voicing, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions
 from .vad import FRAME_SAMPLES
 
@@ -188,7 +188,7 @@ class _Work:
     job: Job
     end: int
     """Samples of the utterance, up to the end of what is transcribed."""
-    voiced_seconds: float
+    voicing: Voicing
 
 
 class LiveText:
@@ -226,7 +226,7 @@ class LiveText:
         self._collect()
         if early is not None and (self._early is None or self._early.job is not early):
             end = round(speech.seconds * SAMPLE_RATE)
-            self._early = _Work(early, end, speech.voiced_seconds)
+            self._early = _Work(early, end, speech.voicing)
         if self._own is None and _is_speaking(speech):
             self._transcribe(speech)
 
@@ -251,7 +251,7 @@ class LiveText:
         spans = speech.spans()
         job = self._begin(speech.cut(spans), self._options) if spans else None
         if job is not None:
-            self._own = _Work(job, spans[-1][1], voiced)
+            self._own = _Work(job, spans[-1][1], speech.voicing)
             self._pace.begin(now, voiced)
 
     def _collect(self) -> None:
@@ -268,7 +268,7 @@ class LiveText:
         if work.end <= self._end or future.cancelled() or future.exception() is not None:
             return
         self._end = work.end
-        found = finished(future.result(), work.voiced_seconds, self._style)
+        found = finished(future.result(), work.voicing, self._style)
         if found.text or not found.rejected:
             self._agreement.add(found.text)
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from .errors import AudioError
 from .pcm import PcmFormat, PcmStream
+from .text import Voicing
 from .transcriber import SAMPLE_RATE, Samples
-from .vad import FRAME_SAMPLES, SpanOptions, Vad, speech_spans
+from .vad import FRAME_SAMPLES, SpanOptions, Vad, clear_frames, speech_spans
 
 BLOCK_SECONDS = 10
 """Decoded and heard at a time: some 30 ms of work."""
@@ -181,8 +182,7 @@ class Piece:
     start: float
     """Seconds from the beginning of the recording."""
     samples: Samples
-    voiced_seconds: float
-    """How much of it is clearly speech."""
+    voicing: Voicing
 
 
 class Recording:
@@ -263,7 +263,7 @@ class _Cutter:
                 Piece(
                     (self._n_before + start) / SAMPLE_RATE,
                     samples[start:end],
-                    n_voiced * FRAME_SAMPLES / SAMPLE_RATE,
+                    Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, clear_frames(heard)),
                 )
             )
         self._forget(n_frames)

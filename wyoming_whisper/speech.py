@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .text import TextStyle, finished
+from .text import TextStyle, Voicing, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
-from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut, speech_spans
+from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, clear_frames, cut, speech_spans
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -55,6 +55,7 @@ class Speech:
         self._n_frames = 0
         self._n_voiced = 0  # frames
         self._n_sure = 0
+        self._n_clear = 0
         self._last_speech = -1  # the last frame that was not clearly silent, once speech began
         self.last_voiced = -1
         """The last frame that was clearly speech; -1 as long as there is none."""
@@ -78,6 +79,11 @@ class Speech:
     def voiced_seconds(self) -> float:
         """How much of it was clearly speech."""
         return self._n_voiced * FRAME_SAMPLES / SAMPLE_RATE
+
+    @property
+    def voicing(self) -> Voicing:
+        """How much of it was a voice, as evidence for what it is taken to have said."""
+        return Voicing(self.voiced_seconds, self._n_clear)
 
     @property
     def has_paused(self) -> bool:
@@ -122,6 +128,7 @@ class Speech:
         self._n_frames += len(probabilities)
         self._n_voiced += len(voiced)
         self._n_sure += int(np.count_nonzero(probabilities >= self._options.sure))
+        self._n_clear += clear_frames(probabilities)
 
 
 def transcribe_speech(
@@ -143,5 +150,5 @@ def transcribe_speech(
     if not found:
         return Transcription("", options.language, seconds=speech.seconds)
     transcription = transcriber.transcribe(speech.cut(found), options)
-    answer = finished(transcription, speech.voiced_seconds, style or TextStyle())
+    answer = finished(transcription, speech.voicing, style or TextStyle())
     return replace(answer, seconds=speech.seconds)

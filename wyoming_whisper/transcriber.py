@@ -101,6 +101,15 @@ class Transcription:
     no_speech_prob: float = 0.0
     """Whisper's own estimate that nothing was said, 0..1."""
 
+    n_tokens: int = 0
+    """Of the text."""
+
+    heard_logprob: float | None = None
+    """Mean log-probability of the text's tokens by the audio alone, without a prompt."""
+
+    noise_logprob: float | None = None
+    """The same had the audio been noise: how likely the text is anyway. None where nobody asked."""
+
     seconds: float = 0.0
     """Length of the audio."""
 

@@ -244,7 +244,7 @@ class Utterance:
             transcription, upstream = await self._relayed(self._relay, speech, spans, early)
         else:
             transcription = await self._here(speech, spans, early)
-        answer = finished(transcription, speech.voiced_seconds, self._workshop.text_style)
+        answer = finished(transcription, speech.voicing, self._workshop.text_style)
         answer = dataclasses.replace(answer, seconds=speech.seconds)
         return answer, early is not None and upstream is None, upstream
 

@@ -22,6 +22,8 @@ HYSTERESIS = 0.15  # a started span ends this much below the threshold (Silero's
 SURE_FRAMES = 3
 SURER = 0.2  # of what the threshold lacks to certainty
 
+CLEAR = 0.8  # from here on a frame is clearly speech: cries and clatter hardly have any
+
 Span = tuple[int, int]
 """First sample, and the one after the last."""
 
@@ -119,6 +121,11 @@ class SileroStream:
         if not len(self._rest):
             return np.zeros(0, np.float32)
         return self.push(np.zeros(FRAME_SAMPLES - len(self._rest), np.float32))
+
+
+def clear_frames(probabilities: npt.NDArray[np.float32]) -> int:
+    """Return how many frames are clearly speech."""
+    return int(np.count_nonzero(probabilities >= CLEAR))
 
 
 def speech_spans(

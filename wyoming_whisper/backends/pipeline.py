@@ -104,7 +104,7 @@ class WhisperTranscriber:
                 _previous_text(options.names, decoding.initial_prompt),
                 stopwatch,
                 options.checkpoint,
-                self._correct(options),
+                self._last_word(options, stopwatch),
                 options.language_prior,
             )
         except RuntimeError as error:
@@ -117,6 +117,9 @@ class WhisperTranscriber:
             language_probability=result.language_probability,
             avg_logprob=result.avg_logprob,
             no_speech_prob=result.no_speech_prob,
+            n_tokens=result.n_tokens,
+            heard_logprob=result.heard_logprob,
+            noise_logprob=result.noise_logprob,
             seconds=len(samples) / SAMPLE_RATE,
             stages=stopwatch.seconds,
             rejected=result.rejected,
@@ -186,6 +189,42 @@ class WhisperTranscriber:
         without = [*prompt, self._tokenizer.no_timestamps]
         logprobs = self._inference.score(audio_features, without, [tokens])[0]
         return dataclasses.replace(hypothesis, avg_logprob=float(np.mean(logprobs)))
+
+    def _last_word(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct:
+        """Return what corrects each window's text, and weighs what is then left of it."""
+        correct = self._correct(options)
+
+        def last_word(
+            audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
+        ) -> Hypothesis:
+            if correct is not None:
+                with stopwatch("names"):
+                    hypothesis = correct(audio_features, prompt, language, hypothesis)
+            options.checkpoint()
+            with stopwatch("evidence"):
+                return self._weighed(audio_features, prompt, hypothesis)
+
+        return last_word
+
+    def _weighed(
+        self, audio_features: Any, prompt: Sequence[int], hypothesis: Hypothesis
+    ) -> Hypothesis:
+        """Return the hypothesis with how likely its text is by the audio alone, and by noise.
+
+        A prompt makes its own words likely, and timestamps are never certain: where there were
+        some, the audio is asked once more without.
+        """
+        tokens = [token for token in hypothesis.tokens if token < self._tokenizer.eot]
+        if not tokens:
+            return hypothesis
+        plain = list(prompt[prompt.index(self._tokenizer.sot) :])
+        if plain[-1] != self._tokenizer.no_timestamps:
+            plain.append(self._tokenizer.no_timestamps)
+        heard = hypothesis.avg_logprob
+        if plain != list(prompt):
+            heard = float(np.mean(self._inference.score(audio_features, plain, [tokens])[0]))
+        noise = float(np.mean(self._inference.score(self._noise(), plain, [tokens])[0]))
+        return dataclasses.replace(hypothesis, heard_logprob=heard, noise_logprob=noise)
 
     def _correct(self, options: TranscribeOptions) -> Correct | None:
         """Return what compares texts with the names that are known, if there are any."""

@@ -382,7 +382,7 @@ class Spoken:
         job = self._host.submit_recording(piece.samples, self._options)
         heard = await _result(job, self._host.limits.deadline_seconds)
         self._patience = MAX_COURTESY_SECONDS
-        heard = finished(heard, piece.voiced_seconds, TextStyle(strip_punctuation=False))
+        heard = finished(heard, piece.voicing, TextStyle(strip_punctuation=False))
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
         if heard.text and self._options.language is None:  # the rest is in the same

@@ -143,6 +143,10 @@ class Hypothesis:
     no_speech_prob: float
     others: tuple[list[int], ...] = field(default=(), compare=False)
     """What else the search has found, likeliest first."""
+    heard_logprob: float | None = field(default=None, compare=False)
+    """Mean log-probability of the text's tokens by the audio alone, without a prompt."""
+    noise_logprob: float | None = field(default=None, compare=False)
+    """The same with noise in place of the audio."""
 
 
 Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
@@ -187,6 +191,10 @@ class DecodingResult:
     language_probability: float = 1.0
     avg_logprob: float = 0.0
     no_speech_prob: float = 0.0
+    n_tokens: int = 0
+    heard_logprob: float | None = None
+    noise_logprob: float | None = None
+    """Of a text in one window; see Transcription."""
     rejected: str | None = None
     segments: tuple[Segment, ...] = ()
     """Where DecodingOptions.timestamps asks for them."""
@@ -461,7 +469,7 @@ class _Utterance:
         self._timestamps = decoder.wants_segments or (mel.shape[1] > N_FRAMES and not self._pieces)
         self._texts: list[str] = []
         self._segments: list[Segment] = []
-        self._evidence: list[tuple[float, int, float]] = []  # logprob, tokens, no speech
+        self._heard: list[Hypothesis] = []
         self._rejected: str | None = None
 
     def run(self) -> DecodingResult:
@@ -469,13 +477,19 @@ class _Utterance:
             self._hear_pieces()
         else:
             self._hear_windows(0, self._mel.shape[1])
-        logprobs, weights, no_speech = zip(*self._evidence, strict=True)
+        weights = [len(one.tokens) + 1 for one in self._heard]
+        logprobs = [one.avg_logprob for one in self._heard]
+        no_speech = [one.no_speech_prob for one in self._heard]
+        whole = self._heard[0] if len(self._heard) == 1 else None
         return DecodingResult(
             text=" ".join(text for text in self._texts if text),
             language=self._language,
             language_probability=self._language_probability,
             avg_logprob=float(np.average(logprobs, weights=weights)),
             no_speech_prob=float(np.average(no_speech, weights=weights)),
+            n_tokens=sum(len(one.tokens) for one in self._heard),
+            heard_logprob=whole.heard_logprob if whole else None,
+            noise_logprob=whole.noise_logprob if whole else None,
             rejected=self._rejected,
             segments=tuple(self._segments),
         )
@@ -498,9 +512,7 @@ class _Utterance:
         attempt = self._attempt(window, n_frames)
         hypothesis = attempt.hypothesis
         tokens, done = decoder.segments(hypothesis.tokens, n_frames)
-        self._evidence.append(
-            (hypothesis.avg_logprob, len(hypothesis.tokens) + 1, hypothesis.no_speech_prob)
-        )
+        self._heard.append(hypothesis)
         if attempt.silent:
             return n_frames
         kept = self._keep(tokens, hypothesis, attempt.temperature)
@@ -532,8 +544,7 @@ class _Utterance:
         only_cuts = self._timestamps and not decoder.wants_segments
         if self._correct is None or only_cuts or attempt.silent:
             return attempt
-        with self._stopwatch("names"):
-            corrected = self._correct(features, prompt, self._language, attempt.hypothesis)
+        corrected = self._correct(features, prompt, self._language, attempt.hypothesis)
         return dataclasses.replace(attempt, hypothesis=corrected)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
