@@ -122,11 +122,28 @@ def test_a_language_that_the_model_lacks_is_refused_with_what_it_has(
 def test_stages_and_evidence_are_told(bundled: Transcriber) -> None:
     clip = clips("clean")[0]
     transcription = bundled.transcribe(samples_of(clip), ENGLISH)
-    assert set(transcription.stages) == {"mel", "encode", "decode"}
+    assert set(transcription.stages) == {"mel", "encode", "decode", "evidence"}
     assert all(seconds > 0 for seconds in transcription.stages.values())
     assert -2 < transcription.avg_logprob < 0
     assert 0 <= transcription.no_speech_prob < 0.5
+    assert transcription.n_tokens > 2
+    assert transcription.heard_logprob == transcription.avg_logprob
+    assert transcription.noise_logprob is not None
+    assert transcription.noise_logprob < transcription.avg_logprob - 1
     assert transcription.seconds == len(samples_of(clip)) / 16000
+
+
+def test_a_prompt_is_no_evidence(bundled: Transcriber) -> None:
+    """It makes its own words likely: the audio is asked without it."""
+    samples = samples_of(clips("clean")[0])
+    plain = bundled.transcribe(samples, ENGLISH)
+    prompted = bundled.transcribe(samples, dataclasses.replace(ENGLISH, prompt="the kitchen lamp"))
+    assert prompted.text == plain.text
+    assert prompted.heard_logprob is not None
+    assert plain.heard_logprob is not None
+    assert prompted.heard_logprob != prompted.avg_logprob
+    assert prompted.heard_logprob == pytest.approx(plain.heard_logprob, abs=0.2)
+    assert prompted.noise_logprob == pytest.approx(plain.noise_logprob, abs=0.1)
 
 
 def test_what_runs_is_described(bundled: Transcriber) -> None:

@@ -566,6 +566,13 @@ class LLMTranscriber(WhisperTranscriber):
     def _correct(self, options: TranscribeOptions) -> Correct | None:
         return super()._correct(options) if self._inference.scores else None
 
+    def _weighed(
+        self, audio_features: Any, prompt: Sequence[int], hypothesis: Hypothesis
+    ) -> Hypothesis:
+        if not self._inference.scores:
+            return hypothesis
+        return super()._weighed(audio_features, prompt, hypothesis)
+
     def _noise(self) -> Samples:
         return noise()
 
