@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks import models
 from benchmarks.clips import LABELS, Clip, ClipError, noisy, read_clips
 from benchmarks.report import machine, machine_line, percent, table, write_json
 from benchmarks.words import WordErrors, word_errors
@@ -25,7 +26,6 @@ from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import WyomingWhisperError
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import Speech, span_options
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
@@ -152,9 +152,7 @@ def show(rows: Sequence[Row]) -> str:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", type=Path, default=BUNDLED_FOLDER, help="folder of the model (default: home-en)"
-    )
+    models.add_model(parser)
     parser.add_argument(
         "--clips",
         type=Path,

@@ -35,7 +35,6 @@ from .errors import (
     UnknownModelError,
 )
 from .models import (
-    BUNDLED,
     HUGGING_FACE_FILES,
     HUGGING_FACE_WEIGHTS,
     WEIGHTS_OF,
@@ -517,10 +516,7 @@ def _unreachable(job: _Job, error: Exception, tries: int) -> str:
     said = f"{job.repo} can't be downloaded from {job.endpoint} ({reason}"
     if job.quick:  # what to do is said when the other source has failed, too
         return f"{said})"
-    return (
-        f"{said}; {tries} tries): {ADVICE}; "
-        f"or try the program without a download: --model {BUNDLED}"
-    )
+    return f"{said}; {tries} tries): {ADVICE}"
 
 
 @contextlib.contextmanager
