@@ -132,7 +132,7 @@ class Matcher:
             for entity in home.entities
             for name in (entity.name, *entity.aliases)
         ]
-        self._lists = {
+        self.lists = {
             "name": TextSlotList.from_tuples(names, name="name"),
             "area": TextSlotList.from_tuples(_pairs(home.areas), name="area"),
             "floor": TextSlotList.from_tuples(_pairs(home.floors), name="floor"),
@@ -144,7 +144,7 @@ class Matcher:
         return self._recognize(
             text,
             self.intents,
-            slot_lists=self._lists,
+            slot_lists=self.lists,
             intent_context=self._here,
             language=self.language,
             best_slot_name="name",

@@ -47,7 +47,7 @@ def normalised(text: str, language: str = "") -> list[str]:
     """
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).casefold()
     text = unicodedata.normalize("NFKC", text).translate(_LETTERS)
-    text = _DIGITS.sub(lambda found: f" {_number(int(found[0]), language)} ", text)
+    text = _DIGITS.sub(lambda found: f" {spelled(int(found[0]), language)} ", text)
     text = "".join(char if _is_kept(char) else " " for char in text)
     words = (word.strip("'") for word in text.split())
     return [part for word in words for part in _parts(word)]
@@ -83,7 +83,8 @@ def _stands_alone(char: str) -> bool:
 
 
 @cache
-def _number(value: int, language: str) -> str:
+def spelled(value: int, language: str) -> str:
+    """Return a number in words; in digits where nobody knows the words of the language."""
     engine = _numbers(language)
     if engine is None:
         return str(value)
