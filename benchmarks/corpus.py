@@ -12,6 +12,10 @@ slots    what is meant, where the words are not known (optional)
 
 Whatever is fitted to recordings is fitted to those of the part `fit`; what is reported is measured
 on those of the part `report`.
+
+`python -m benchmarks.corpus --corpus DIR --output DIR` writes recordings for another judge, a
+folder for each language: WAV files, each with a text of the same name beside it, as `wyoming-bench`
+reads them.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
+import wave
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +35,8 @@ import numpy as np
 
 from benchmarks.clips import ClipError, noisy, speech_level, with_silence
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.transcriber import Samples
+from wyoming_whisper.errors import AudioError
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 MANIFEST = "manifest.jsonl"
 KINDS = ("command", "speech", "noise")
@@ -252,3 +259,57 @@ def as_heard(recording: Recording, under: str = CLEAN) -> Samples:
         return noisy(samples, decibels, recording.file)
     gain = 10 ** (-decibels / 20) / max(speech_level(samples), 1e-9)
     return np.clip(samples * gain, -1, 1).astype(np.float32)
+
+
+# -- writing -------------------------------------------------------------------------------
+
+
+def write_wav(path: Path, samples: Samples) -> None:
+    """Write mono samples of 16 kHz with 16 bits each."""
+    whole = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(whole.tobytes())
+
+
+def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write what read_corpus reads."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
+
+
+def write_pairs(recordings: Sequence[Recording], folder: Path) -> None:
+    """Write each recording as FOLDER/LANGUAGE/NAME.wav and NAME.txt. Raises AudioError."""
+    for one in recordings:
+        if one.kind == "noise":
+            continue  # a judge of words has no use for it
+        file = folder / one.lang / one.file.replace("/", "-")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_wav(file.with_suffix(".wav"), as_heard(one))
+        file.with_suffix(".txt").write_text(f"{one.text}\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write recordings for another judge."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.corpus",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_corpus_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args(argv)
+    try:
+        recordings = chosen(args)
+        write_pairs(recordings, args.output)
+    except (ClipError, AudioError) as error:
+        print(f"benchmarks.corpus: {error}", file=sys.stderr)
+        return 1
+    print(f"{sum(one.kind != 'noise' for one in recordings)} recordings in {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,13 +1,20 @@
-"""Sounds that are no speech, made: what is heard in homes and must never become a sentence."""
+"""Sounds that are no speech, made: what is heard in homes and must never become a sentence.
+
+`python -m benchmarks.noise --output DIR` writes a corpus of them, for `benchmarks.accuracy`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.corpus import write_manifest, write_wav
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 LEVELS = (-50.0, -35.0, -20.0)
@@ -167,3 +174,36 @@ def _add(sound: Sound, at: int, part: Sound) -> None:
     end = min(at + len(part), len(sound))
     if at < end:
         sound[at:end] += part[: end - at]
+
+
+# -- a corpus of them ----------------------------------------------------------------------
+
+
+def made(seconds: float, count: int) -> Iterator[tuple[str, Samples]]:
+    """Yield so many commands of each sound, with a name for each, at all levels in turn."""
+    for sound in SOUNDS:
+        for number in range(count):
+            level = LEVELS[number % len(LEVELS)]
+            yield f"{sound}-{number:03}", make(sound, seconds, level, number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a corpus in which nobody speaks."""
+    parser = argparse.ArgumentParser(prog="benchmarks.noise", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--count", type=int, default=30, help="of each sound (default: 30)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of one (default: 6)")
+    args = parser.parse_args(argv)
+    rows = []
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name, samples in made(args.seconds, args.count):
+        write_wav(args.output / f"{name}.wav", samples)
+        row = {"file": f"{name}.wav", "text": "", "lang": "", "kind": "noise"}
+        rows.append({**row, "source": f"benchmarks.noise:{name}"})
+    write_manifest(args.output, rows)
+    print(f"{len(rows)} sounds in {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
