@@ -3,7 +3,7 @@
 `python -m benchmarks.accuracy --corpus DIR --models base,tiny.en` has every server hear every
 recording, over Wyoming, all of it sent at once and with the recording's language. All servers of a
 model run side by side, but only one has work at a time; they take turns recording by recording.
-Models that hear English alone get English alone, and noise. Servers:
+A model hears what is in the languages that it was made for, and noise. Servers:
 
 official            the official server as it comes; -int8 and -vad give it that
 ours                as it comes
@@ -26,7 +26,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.client import Heard, say
 from benchmarks.clips import ClipError
 from benchmarks.corpus import CLEAN, Recording, add_corpus_arguments, as_heard, chosen, condition
@@ -43,14 +43,14 @@ from benchmarks.servers import (
     running,
 )
 from benchmarks.understood import HomeError
-from wyoming_whisper.errors import AudioError
+from wyoming_whisper.errors import AudioError, ModelError
 from wyoming_whisper.machine import physical_cores
+from wyoming_whisper.models import model_languages
 from wyoming_whisper.transcriber import Samples
 
 SERVERS = ("ours-fw", "ours-ort", "ours-fw-full", "ours-fw-5", "ours-fw-3", "official")
 NAME = re.compile(r"official(-int8)?(-vad)?|ours(-fw|-ort)?(-full|-\d+)?")
 BACKENDS = {"-fw": "faster-whisper", "-ort": "onnxruntime"}
-ENGLISH_ONLY = ".en"  # in a model's name
 NO_LANGUAGE = "en"  # what noise is sent as: Home Assistant always names its assistant's
 PROGRESS_EVERY = 25
 BUILD_SECONDS = 600.0
@@ -65,7 +65,7 @@ def program(name: str, args: argparse.Namespace, model: Path) -> Program:
         model=model, threads=args.threads, beam_size=args.beam_size, compute_type=args.compute_type
     )
     # The last wins: every recording comes with its language, and the options can't know them.
-    extra = ["--language", "en" if hears_english_alone(model) else "auto"]
+    extra = ["--language", "en" if languages(model) == ("en",) else "auto"]
     if args.prompt:
         extra += ["--initial-prompt", args.prompt]
     found = NAME.fullmatch(name)
@@ -82,8 +82,9 @@ def program(name: str, args: argparse.Namespace, model: Path) -> Program:
     return ours(options, name, *extra)
 
 
-def hears_english_alone(model: Path) -> bool:
-    return ENGLISH_ONLY in model.name
+def languages(model: Path) -> tuple[str, ...]:
+    """Return the languages that a model was made to hear. Raises ModelBrokenError."""
+    return model_languages(model.name, model)
 
 
 def build_graphs(args: argparse.Namespace, model: Path, folder: Path) -> None:
@@ -123,15 +124,19 @@ class Task:
 def tasks(
     recordings: Sequence[Recording],
     conditions: Sequence[str],
-    english_alone: bool = False,
+    known: Sequence[str],
     prompt: str | None = None,
 ) -> list[Task]:
-    """Return what a model's servers hear; what is noise is heard once, it stays as it is."""
+    """Return what a model's servers hear: what is in the languages that it knows, and noise.
+
+    That is heard once, it stays as it is. A language that a model was not made for is no figure of
+    any server: one refuses it, the other writes pages.
+    """
     return [
         Task(one, name, f"{name}, prompt" if prompt else name)
         for name in conditions
         for one in recordings
-        if not english_alone or one.lang in ("en", "")
+        if one.lang in ("", *known)
         if one.kind != NOISE or name == conditions[0]
     ]
 
@@ -141,8 +146,9 @@ def measure(args: argparse.Namespace, recordings: Sequence[Recording]) -> Report
     results: list[Result] = []
     memories: dict[tuple[str, str], Memory] = {}
     for model in args.models:
-        english = hears_english_alone(model)
-        todo = tasks(recordings, args.condition or [CLEAN], english, args.prompt)
+        todo = tasks(recordings, args.condition or [CLEAN], languages(model), args.prompt)
+        if not todo:
+            raise BenchmarkError(f"{model.name} knows the language of no recording")
         programs = [program(name, args, model) for name in args.servers]
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -222,7 +228,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_corpus_arguments(parser)
     parser.add_argument(
-        "--models", type=_models, default=(), metavar="LIST", help="folders of models"
+        "--models",
+        type=_models,
+        default=models.BASE,
+        metavar="LIST",
+        help=f"stock models' names, or folders of models (default: {models.BASE})",
     )
     parser.add_argument(
         "--servers",
@@ -258,11 +268,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _models(text: str) -> tuple[Path, ...]:
-    folders = tuple(Path(name) for name in text.split(","))
-    for folder in folders:
-        if not (folder / "model.bin").is_file():
-            raise argparse.ArgumentTypeError(f"{folder} is no folder of a model: no model.bin")
-    return folders
+    return tuple(models.model_folder(name) for name in text.split(","))
 
 
 def _read(files: Sequence[Path]) -> Report:
@@ -281,8 +287,6 @@ def _read(files: Sequence[Path]) -> Report:
 
 def _measured(args: argparse.Namespace) -> Report:
     """Measure, and write what was found."""
-    if not args.models:
-        raise BenchmarkError("--models must name the folder of a model")
     facts = report.machine()
     recordings = chosen(args)
     for name in args.servers:
@@ -304,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(*tables(found), sep="\n\n")
         if args.show:
             print("", *shown(found.results), sep="\n")
-    except (BenchmarkError, ClipError, AudioError, HomeError) as error:
+    except (BenchmarkError, ClipError, AudioError, HomeError, ModelError) as error:
         print(f"benchmarks.accuracy: {error}", file=sys.stderr)
         return 1
     return 0

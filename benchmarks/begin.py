@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import models
 from benchmarks.clips import Clip, ClipError, noisy, read_clips, with_silence
 from benchmarks.report import machine, machine_line, milliseconds, percent, table, write_json
 from benchmarks.words import WordErrors, word_errors
@@ -153,7 +154,12 @@ def _rate(errors: WordErrors) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="home-en", help="default: home-en")
+    parser.add_argument(
+        "--model",
+        type=lambda name: str(models.model_folder(name)),
+        default=models.BASE,
+        help="default: base",
+    )
     parser.add_argument("--beam-size", type=int, default=1, help="default: 1")
     parser.add_argument("--clips", type=Path, default=CLIPS, help="default: tests/audio")
     parser.add_argument("--limit", type=int, help="clips of each kind")

@@ -9,6 +9,7 @@ kind     command, speech or noise
 source   where it is from: decides which part it belongs to
 voice    human, neural or unknown (optional)
 slots    what is meant, where the words are not known (optional)
+vocals   true in noise in which somebody sings: neither speech nor noise, and not heard (optional)
 
 Whatever is fitted to recordings is fitted to those of the part `fit`; what is reported is measured
 on those of the part `report`.
@@ -59,6 +60,7 @@ class Recording:
     source: str
     voice: str = "unknown"
     slots: Mapping[str, Any] | None = field(default=None, compare=False)
+    has_vocals: bool = False
 
     @property
     def part(self) -> str:
@@ -119,6 +121,7 @@ def _recording(folder: Path, line: str) -> Recording:
         texts["source"],
         _text({"voice": "unknown", **row}, "voice"),
         _slots(row.get("slots")),
+        _flag(row, "vocals"),
     )
     _check(recording)
     return recording
@@ -130,6 +133,13 @@ def _text(row: Mapping[str, object], name: str) -> str:
     value = row[name]
     if not isinstance(value, str):
         raise ClipError(f"{name} must be text, not {json.dumps(value)}")
+    return value
+
+
+def _flag(row: Mapping[str, object], name: str) -> bool:
+    value = row.get(name, False)
+    if not isinstance(value, bool):
+        raise ClipError(f"{name} must be true or false, not {json.dumps(value)}")
     return value
 
 
@@ -185,6 +195,9 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
         "--languages", type=_list, default=(), metavar="LIST", help="default: all there are"
     )
     parser.add_argument(
+        "--without", type=_list, default=(), metavar="LIST", help="files that are not heard"
+    )
+    parser.add_argument(
         "--limit", type=int, metavar="N", help="recordings of a kind and language (default: all)"
     )
 
@@ -205,6 +218,9 @@ def chosen(args: argparse.Namespace) -> list[Recording]:
     if not args.corpus:
         raise ClipError(f"--corpus must name a folder of recordings with a {MANIFEST}")
     everything = [one for folder in args.corpus for one in read_corpus(folder)]
+    if missing := set(args.without) - {one.file for one in everything}:
+        raise ClipError(f"--without names {min(missing)}, which is no recording")
+    everything = [one for one in everything if one.file not in args.without]
     found = list(select(everything, args.part, args.kinds, args.languages, args.limit))
     if not found:
         raise ClipError(f"none of {len(everything)} recordings is what was asked for")
@@ -221,7 +237,9 @@ def select(
     """Yield those whose words are known; noise has no language, and is in all of them."""
     counts: dict[tuple[str, str], int] = {}
     for one in recordings:
-        if one.text is None or one.kind not in kinds or part not in (one.part, "all"):
+        if one.text is None or one.has_vocals or one.kind not in kinds:
+            continue
+        if part not in (one.part, "all"):
             continue
         if languages and one.lang and one.lang not in languages:
             continue
@@ -258,7 +276,8 @@ def as_heard(recording: Recording, under: str = CLEAN) -> Samples:
     if found[1] == "noise":
         return noisy(samples, decibels, recording.file)
     gain = 10 ** (-decibels / 20) / max(speech_level(samples), 1e-9)
-    return np.clip(samples * gain, -1, 1).astype(np.float32)
+    quieter: Samples = np.clip(samples * gain, -1, 1).astype(np.float32)
+    return quieter
 
 
 # -- writing -------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks import models
 from benchmarks.clips import ClipError
 from benchmarks.corpus import (
     CLEAN,
@@ -245,7 +246,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_corpus_arguments(parser)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
+    models.add_model(parser)
     parser.add_argument(
         "--arithmetics",
         type=_arithmetics,

@@ -39,7 +39,7 @@ MIN_SPEECH_SECONDS = 0.3
 HESITATION_FACTOR = 1.5
 MIN_PAUSE_SECONDS = 0.2  # shorter ones are within words
 
-# A draft this likely, per token, was heard well. home-en withholds what is below -0.32.
+# A draft this likely, per token, was heard well.
 CONFIDENT_AVG_LOGPROB = -0.3
 
 # What a request's vad_sensitivity makes of all waits. The ratios are those of Home Assistant's own

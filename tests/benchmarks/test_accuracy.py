@@ -18,13 +18,22 @@ from benchmarks.servers import BenchmarkError, Memory
 from benchmarks.words import WordErrors
 from tests.benchmarks.test_corpus import ROW, named, noise, write
 from tests.support import AUDIO, HOME_EN
+from wyoming_whisper.models import MULTILINGUAL_VOCABULARY
 
-MODEL = Path("models/base")
 SPOKEN = "change our front yard window to seventy one percent"  # in 02-clean.flac
 ASKED = argparse.Namespace(threads=1, beam_size=0, compute_type="default", prompt=None)
 
 
 # -- servers -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder of which nothing but its languages is known."""
+    words = [str(number) for number in range(MULTILINGUAL_VOCABULARY)]
+    (tmp_path / "vocabulary.json").write_text(json.dumps([*words, "<|en|>", "<|de|>"]))
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
 
 
 def last(command: tuple[str, ...], flag: str) -> str:
@@ -43,9 +52,9 @@ def last(command: tuple[str, ...], flag: str) -> str:
     ],
 )
 def test_a_name_says_how_our_server_is_started(
-    name: str, backend: str | None, window: str | None
+    model: Path, name: str, backend: str | None, window: str | None
 ) -> None:
-    found = program(name, ASKED, MODEL)
+    found = program(name, ASKED, model)
     assert (found.name, found.is_ours) == (name, True)
     assert ("--backend" in found.command) == (backend is not None)
     assert ("--audio-context" in found.command) == (window is not None)
@@ -53,30 +62,30 @@ def test_a_name_says_how_our_server_is_started(
     assert window is None or last(found.command, "--audio-context") == window
 
 
-def test_a_name_says_how_the_official_server_is_started() -> None:
-    plain = program("official", ASKED, MODEL).command
+def test_a_name_says_how_the_official_server_is_started(model: Path) -> None:
+    plain = program("official", ASKED, model).command
     assert "wyoming_faster_whisper" in plain
     assert not {"--vad-filter", "--compute-type"} & set(plain)
-    other = program("official-int8-vad", ASKED, MODEL)
+    other = program("official-int8-vad", ASKED, model)
     assert (other.name, other.is_ours) == ("official-int8-vad", False)
     assert "--vad-filter" in other.command
     assert last(other.command, "--compute-type") == "int8"
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_every_server_gets_the_same_model_prompt_and_language(name: str) -> None:
+def test_every_server_gets_the_same_model_prompt_and_language(model: Path, name: str) -> None:
     asked = argparse.Namespace(**{**vars(ASKED), "prompt": "Zorbo, Hedwig"})
-    command = program(name, asked, MODEL).command
-    assert last(command, "--model") == str(MODEL.resolve())
+    command = program(name, asked, model).command
+    assert last(command, "--model") == str(model.resolve())
     assert last(command, "--initial-prompt") == "Zorbo, Hedwig"
     assert last(command, "--language") == "auto"
-    assert last(program(name, ASKED, Path("tiny.en")).command, "--language") == "en"
+    assert last(program(name, ASKED, HOME_EN).command, "--language") == "en"
 
 
 @pytest.mark.parametrize("name", ["", "theirs", "ours-trt", "ours-fw-", "official-5"])
-def test_no_server_has_another_name(name: str) -> None:
+def test_no_server_has_another_name(model: Path, name: str) -> None:
     with pytest.raises(BenchmarkError, match="there is no server"):
-        program(name, ASKED, MODEL)
+        program(name, ASKED, model)
 
 
 # -- what is sent --------------------------------------------------------------------------
@@ -88,7 +97,7 @@ def recordings(folder: Path) -> list[Recording]:
 
 
 def test_every_condition_is_heard_but_for_noise(tmp_path: Path) -> None:
-    found = tasks(recordings(tmp_path), ["clean", "noise10"])
+    found = tasks(recordings(tmp_path), ["clean", "noise10"], ["en", "de"])
     assert [(one.recording.file, one.label) for one in found] == [
         ("a.wav", "clean"),
         ("de.wav", "clean"),
@@ -98,8 +107,13 @@ def test_every_condition_is_heard_but_for_noise(tmp_path: Path) -> None:
     ]
 
 
-def test_a_model_of_english_hears_english_alone(tmp_path: Path) -> None:
-    found = tasks(recordings(tmp_path), ["clean"], english_alone=True, prompt="Zorbo")
+def test_the_languages_of_a_model(model: Path) -> None:
+    assert accuracy.languages(model) == ("en", "de")
+    assert accuracy.languages(HOME_EN) == ("en",)
+
+
+def test_a_model_hears_the_languages_that_it_knows(tmp_path: Path) -> None:
+    found = tasks(recordings(tmp_path), ["clean"], ["en"], "Zorbo")
     assert [(one.recording.file, one.label) for one in found] == [
         ("a.wav", "clean, prompt"),
         ("n.wav", "clean, prompt"),
@@ -269,17 +283,18 @@ def test_machine_line_warns_of_other_work() -> None:
 @pytest.mark.parametrize(
     ("argv", "mistake"),
     [
-        ([], "--models must name a model"),
         (["--models", "{model}"], "--corpus must name a folder"),
         (["--models", "{model}", "--corpus", "{folder}"], "manifest.jsonl can't be read"),
+        (["--models", "{model}", "--corpus", "{corpus}", "--servers", "x"], "no server 'x'"),
         (["--read", "{folder}/none.json"], "none.json can't be read"),
     ],
 )
 def test_what_is_missing_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], mistake: str
 ) -> None:
-    (tmp_path / "model.bin").touch()
-    filled = [text.format(model=tmp_path, folder=tmp_path) for text in argv]
+    (tmp_path / "corpus").mkdir()
+    corpus = write(tmp_path / "corpus", {**ROW, "source": "a"})
+    filled = [text.format(model=HOME_EN, folder=tmp_path, corpus=corpus) for text in argv]
     assert accuracy.main(filled) == 1
     assert mistake in capsys.readouterr().err
 

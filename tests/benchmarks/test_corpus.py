@@ -67,6 +67,7 @@ def test_a_manifest(tmp_path: Path) -> None:
         ({**ROW, "lang": ""}, "lang must be the code"),
         ({**ROW, "kind": "noise"}, 'text must be ""'),
         ({**ROW, "slots": []}, r"slots must be an object, not \[\]"),
+        ({**ROW, "vocals": "yes"}, 'vocals must be true or false, not "yes"'),
         ({**ROW, "file": "missing.flac"}, "missing.flac is not there"),
         ({**ROW, "file": "../a.flac"}, r"file must be inside .*, not \.\./a\.flac"),
     ],
@@ -107,6 +108,7 @@ def test_what_is_heard_is_what_was_asked_for(tmp_path: Path) -> None:
         named("en-2.wav"),
         named("de-1.wav", lang="de", kind="speech"),
         named("slots.wav", text=None),
+        {**noise("song.wav"), "vocals": True},
         noise("noise.wav"),
     ]
     everything = read_corpus(write(tmp_path, *rows))
@@ -118,7 +120,7 @@ def test_what_is_heard_is_what_was_asked_for(tmp_path: Path) -> None:
     assert files(kinds=["speech"]) == ["de-1.wav"]
     assert files(languages=["en"]) == ["en-1.wav", "en-2.wav", "noise.wav"]
     assert files(limit=1) == ["en-1.wav", "de-1.wav", "noise.wav"]
-    parts = Counter(one.part for one in everything if one.text is not None)
+    parts = Counter(one.part for one in everything if one.file in files())
     assert len(files(part="fit")) == parts["fit"]
     assert len(files(part="report")) == parts["report"]
 
@@ -136,6 +138,10 @@ def test_options_choose_among_several_folders(tmp_path: Path) -> None:
     folders = [f"--corpus={tmp_path / name}" for name in ("one", "two")]
     found = corpus.chosen(arguments(*folders, "--part", "all", "--languages", "de"))
     assert [(one.folder.name, one.file) for one in found] == [("one", "de.wav"), ("two", "de.wav")]
+    (found_without,) = corpus.chosen(arguments(folders[0], "--part", "all", "--without", "a.wav"))
+    assert found_without.file == "de.wav"
+    with pytest.raises(ClipError, match=r"--without names x\.wav, which is no recording"):
+        corpus.chosen(arguments(*folders, "--without", "a.wav,x.wav"))
     with pytest.raises(ClipError, match="none of 4 recordings is what was asked for"):
         corpus.chosen(arguments(*folders, "--kinds", "noise"))
     with pytest.raises(ClipError, match="--corpus must name a folder"):
