@@ -1,60 +1,27 @@
-"""False transcripts per hour of noise, of whole servers side by side.
+"""Sounds that are no speech, made: what is heard in homes and must never become a sentence.
 
-`python -m benchmarks.noise [--noise FILE]...` sends what is no speech as commands, as a satellite
-does after its wake word was heard by mistake: sounds made here, and recordings. Columns: ours, the
-official server as it comes, and that with `--vad-filter`. A false transcript is any text at all.
-
-`python -m benchmarks.noise --words` is the other side of it: whether the shortest commands there
-are, spoken by espeak-ng, are taken for speech, in quiet and in noise.
+`python -m benchmarks.noise --output DIR` writes a corpus of them, for `benchmarks.accuracy`.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import dataclasses
 import sys
-import tempfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import report
-from benchmarks.client import say
-from benchmarks.clips import noisy
-from benchmarks.servers import (
-    BenchmarkError,
-    Program,
-    Server,
-    add_arguments,
-    asked,
-    install_official,
-    official,
-    ours,
-    running,
-)
-from training import speak
-from wyoming_whisper.client import read_audio
-from wyoming_whisper.errors import WyomingWhisperError
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import Speech, span_options
+from benchmarks.corpus import write_manifest, write_wav
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
-from wyoming_whisper.vad import SileroVad, Vad, speech_spans
 
-PROGRESS_EVERY = 25
 LEVELS = (-50.0, -35.0, -20.0)
 """Decibels of full scale (root mean square), in turn: across the room to beside the microphone."""
 
 Sound = npt.NDArray[np.float64]
 Maker = Callable[[int, np.random.Generator], Sound]
-
-# -- sounds --------------------------------------------------------------------------------
 
 
 def silence(length: int, generator: np.random.Generator) -> Sound:
@@ -209,226 +176,32 @@ def _add(sound: Sound, at: int, part: Sound) -> None:
         sound[at:end] += part[: end - at]
 
 
-# -- commands of noise ---------------------------------------------------------------------
+# -- a corpus of them ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Noise:
-    """One command in which nobody speaks."""
-
-    sound: str
-    name: str
-    samples: Samples
-
-
-def made(seconds: float, minutes: float) -> Iterator[Noise]:
-    """Return commands of `seconds` with so many minutes of each sound, at all levels in turn."""
+def made(seconds: float, count: int) -> Iterator[tuple[str, Samples]]:
+    """Yield so many commands of each sound, with a name for each, at all levels in turn."""
     for sound in SOUNDS:
-        for number in range(round(minutes * 60 / seconds)):
+        for number in range(count):
             level = LEVELS[number % len(LEVELS)]
-            name = f"{sound} {number} at {level:g} dB"
-            yield Noise(sound, name, make(sound, seconds, level, number))
-
-
-def recorded(path: Path, seconds: float) -> Iterator[Noise]:
-    """Return a recording in commands of `seconds`; what is left over is left out."""
-    samples, length = read_audio(path), round(seconds * SAMPLE_RATE)
-    for start in range(0, len(samples) - length + 1, length):
-        name = f"{path.name} from {start / SAMPLE_RATE:g} s"
-        yield Noise(path.stem, name, samples[start : start + length])
-
-
-def heard_as_speech(noise: Noise, vad: Vad) -> bool:
-    """Return whether our server would ask its model about it."""
-    speech = Speech(vad, span_options(Settings(data_dir=())))
-    speech.add(noise.samples)
-    speech.finish()
-    return bool(speech.spans())
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one server made of one command."""
-
-    sound: str
-    name: str
-    seconds: float
-    server: str
-    written: str
-    error: str | None
-
-
-def transcribe_all(
-    servers: Sequence[Server], noises: Sequence[Noise], chunk_ms: int
-) -> list[Result]:
-    """Have every server hear every command; who hears it first takes turns."""
-    results = []
-    for number, noise in enumerate(noises, 1):
-        for place in range(len(servers)):
-            server = servers[(number + place) % len(servers)]
-            heard = asyncio.run(say(server.uri, noise.samples, chunk_ms=chunk_ms))
-            seconds = len(noise.samples) / SAMPLE_RATE
-            written = " ".join(heard.text.split())
-            results.append(
-                Result(noise.sound, noise.name, seconds, server.name, written, heard.error)
-            )
-        if number % PROGRESS_EVERY == 0 or number == len(noises):
-            print(f"{number} of {len(noises)} commands", file=sys.stderr, flush=True)
-    return results
-
-
-def measure(args: argparse.Namespace, noises: Sequence[Noise]) -> list[Result]:
-    """Start all servers, and have them hear all commands."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running(_programs(args), Path(folder)) as servers,
-    ):
-        return transcribe_all(servers, noises, args.chunk_ms)
-
-
-def _programs(args: argparse.Namespace) -> list[Program]:
-    programs = [ours(args)]
-    if not args.no_official:
-        plain = official(args)
-        command = (*plain.command, "--vad-filter")
-        programs += [plain, dataclasses.replace(plain, name="official, VAD", command=command)]
-    return programs
-
-
-# -- the shortest commands -----------------------------------------------------------------
-
-WORDS: Mapping[str, tuple[str, ...]] = {
-    "en-us": ("yes", "no", "on", "off", "stop", "pause"),
-    "de": ("ja", "nein", "aus", "stopp"),
-    "fr": ("oui", "non"),
-    "it": ("sì", "no"),
-    "pl": ("tak", "nie"),
-}
-VOICES = ("", "+f4", "+Mike")
-WORD_NOISE: tuple[float | None, ...] = (None, 20.0, 10.0, 5.0)  # decibels below the word
-CANDIDATES = (1, 3, 5)
-"""How many frames may be asked for as evidence of speech."""
-
-
-def words() -> list[tuple[str, Samples]]:
-    """Return words of one syllable, spoken, with silence around them. Raises BenchmarkError."""
-    jobs = [
-        speak.Job(word, "espeak", language + voice)
-        for language, spoken in WORDS.items()
-        for word in spoken
-        for voice in VOICES
-    ]
-    try:
-        said = [(job.label + " " + job.text, speak.say_espeak(job)) for job in jobs]
-    except OSError as error:
-        raise BenchmarkError(f"--words needs espeak-ng: {error}") from error
-    loud = [(name, (s / np.abs(s).max() / 4).astype(np.float32)) for name, s in said]
-    return [(name, np.pad(samples, SAMPLE_RATE)) for name, samples in loud]
-
-
-def words_table(spoken: Sequence[tuple[str, Samples]], vad: SileroVad) -> str:
-    """Return how many words are heard, by noise and by the evidence asked for."""
-    usual = span_options(Settings(data_dir=()))
-    rows = []
-    for decibels in WORD_NOISE:
-        name = "quiet" if decibels is None else f"noise {decibels:g} dB"
-        heard = Counter[int]()
-        for word, samples in spoken:
-            sound = samples if decibels is None else noisy(samples, decibels, word)
-            probabilities = vad.probabilities(sound)
-            for frames in CANDIDATES:
-                options = dataclasses.replace(usual, min_sure_frames=frames)
-                heard[frames] += bool(speech_spans(probabilities, len(sound), options))
-        rows.append([name, str(len(spoken)), *(str(heard[frames]) for frames in CANDIDATES)])
-    columns = [
-        f"{n} frame{'s' * (n > 1)}{' (ours)' * (n == usual.min_sure_frames)}" for n in CANDIDATES
-    ]
-    return report.table(["spoken in", "words", *columns], rows)
-
-
-# -- report --------------------------------------------------------------------------------
-
-
-def table(
-    servers: Sequence[str],
-    noises: Sequence[Noise],
-    asked_about: Counter[str],
-    results: Sequence[Result],
-) -> str:
-    """Return false transcripts per hour, for each sound and all."""
-    sounds = list(dict.fromkeys(noise.sound for noise in noises))
-    head = ["sound", "commands", "minutes", "our model asked"]
-    head += [f"{server}: false" for server in servers]
-    head += [f"{server}: per hour" for server in servers]
-    rows = []
-    for sound in [*sounds, "all"]:
-        own = [noise for noise in noises if sound in (noise.sound, "all")]
-        hours = sum(len(noise.samples) for noise in own) / SAMPLE_RATE / 3600
-        n_asked = asked_about.total() if sound == "all" else asked_about[sound]
-        false = [
-            sum(
-                r.server == server and sound in (r.sound, "all") and bool(r.written)
-                for r in results
-            )
-            for server in servers
-        ]
-        rows.append(
-            [sound, str(len(own)), f"{hours * 60:.1f}", str(n_asked)]
-            + [str(count) for count in false]
-            + [f"{count / hours:.0f}" for count in false]
-        )
-    return report.table(head, rows)
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.noise", description=__doc__)
-    add_arguments(parser)
-    parser.add_argument(
-        "--noise",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a recording in which nobody speaks; repeatable",
-    )
-    parser.add_argument("--seconds", type=float, default=6.0, help="of one command (default: 6)")
-    parser.add_argument(
-        "--minutes", type=float, default=3.0, help="of each sound made here (default: 3)"
-    )
-    parser.add_argument("--words", action="store_true", help="short commands instead of noise")
-    return parser.parse_args(argv)
+            yield f"{sound}-{number:03}", make(sound, seconds, level, number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write."""
-    args = _arguments(argv)
-    facts = report.machine()
-    try:
-        if args.words:
-            print(words_table(words(), SileroVad()))
-            return 0
-        noises = [*made(args.seconds, args.minutes)]
-        noises += [noise for path in args.noise for noise in recorded(path, args.seconds)]
-        runtime: dict[str, Any] = {} if args.no_official else install_official()
-        results = measure(args, noises)
-    except (BenchmarkError, WyomingWhisperError) as error:
-        print(f"benchmarks.noise: {error}", file=sys.stderr)
-        return 1
-    vad = SileroVad()
-    asked_about = Counter(noise.sound for noise in noises if heard_as_speech(noise, vad))
-    servers = [program.name for program in _programs(args)]
-    print(report.machine_line(facts), table(servers, noises, asked_about, results), sep="\n\n")
-    failed = sum(result.error is not None for result in results)
-    if failed:
-        print(f"\n{failed} commands ended in an error, which counts as no transcript.")
-    written = {
-        "machine": facts,
-        "official": runtime,
-        "asked": asked(args),
-        "model_asked": dict(asked_about),
-        "results": [asdict(result) for result in results],
-    }
-    report.write_json(args.json, written)
+    """Write a corpus in which nobody speaks."""
+    parser = argparse.ArgumentParser(prog="benchmarks.noise", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--count", type=int, default=30, help="of each sound (default: 30)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of one (default: 6)")
+    args = parser.parse_args(argv)
+    rows = []
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name, samples in made(args.seconds, args.count):
+        write_wav(args.output / f"{name}.wav", samples)
+        row = {"file": f"{name}.wav", "text": "", "lang": "", "kind": "noise"}
+        rows.append({**row, "source": f"benchmarks.noise:{name}"})
+    write_manifest(args.output, rows)
+    print(f"{len(rows)} sounds in {args.output}")
     return 0
 
 

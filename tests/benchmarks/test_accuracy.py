@@ -1,266 +1,271 @@
-import json
-import math
-from pathlib import Path
+"""Whole servers on a corpus: which are started, what is sent, what is counted, and the tables."""
 
-import numpy as np
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from benchmarks import accuracy, heldout, report
-from benchmarks.accuracy import CLEAN, Result, Score, conditions, details, scores, summary
-from benchmarks.clips import (
-    SECONDS_AFTER,
-    SECONDS_BEFORE,
-    Clip,
-    ClipError,
-    noisy,
-    read_clips,
-    read_labels,
-    room_noise,
-    speech_level,
-    with_silence,
-)
-from benchmarks.words import WordErrors, normalised, word_errors
-from wyoming_whisper.transcriber import Samples
+from benchmarks import accuracy, report
+from benchmarks.accuracy import SERVERS, Task, program, tasks, transcribe_all
+from benchmarks.client import Heard
+from benchmarks.corpus import Recording, read_corpus
+from benchmarks.scores import Report, Result, Score, as_json, beside, read_json, shown, tables
+from benchmarks.servers import BenchmarkError, Memory
+from benchmarks.words import WordErrors
+from tests.benchmarks.test_corpus import ROW, named, noise, write
+from tests.support import AUDIO, HOME_EN
+from wyoming_whisper.models import MULTILINGUAL_VOCABULARY
 
-AUDIO = Path(__file__).parent.parent / "audio"
+SPOKEN = "change our front yard window to seventy one percent"  # in 02-clean.flac
+ASKED = argparse.Namespace(threads=1, beam_size=0, compute_type="default", prompt=None)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", []),
-        (" Turn on the lamp. ", ["turn", "on", "the", "lamp"]),
-        ("Don't!", ["don't"]),
-        ("don’t", ["don't"]),  # noqa: RUF001
-        ("living-room", ["living", "room"]),
-        ("21 °C", ["c"]),
-        ("?!", []),
-    ],
-)
-def test_words_are_compared_without_case_and_signs(text: str, words: list[str]) -> None:
-    assert normalised(text) == words
+# -- servers -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder of which nothing but its languages is known."""
+    words = [str(number) for number in range(MULTILINGUAL_VOCABULARY)]
+    (tmp_path / "vocabulary.json").write_text(json.dumps([*words, "<|en|>", "<|de|>"]))
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def last(command: tuple[str, ...], flag: str) -> str:
+    """Return the value of a flag that counts: that of the last."""
+    return command[len(command) - command[::-1].index(flag)]
 
 
 @pytest.mark.parametrize(
-    ("reference", "written", "substitutions", "deletions", "insertions"),
+    ("name", "backend", "window"),
     [
-        ("turn on the lamp", "Turn on the lamp.", 0, 0, 0),
-        ("turn on the lamp", "", 0, 4, 0),
-        ("", "thank you", 0, 0, 2),
-        ("", "", 0, 0, 0),
-        ("turn on the lamp", "turn off the lamp", 1, 0, 0),
-        ("turn on the lamp", "turn on lamp", 0, 1, 0),
-        ("turn on the lamp", "turn on the big lamp", 0, 0, 1),
-        ("a b c d", "b c d e", 0, 1, 1),  # not four substitutions
-        ("a b c", "x y", 2, 1, 0),
-        ("a", "x y z", 1, 0, 2),
-        ("turn it on on", "turn on", 0, 2, 0),
+        ("ours-fw", "faster-whisper", None),
+        ("ours-ort", "onnxruntime", None),
+        ("ours-fw-full", "faster-whisper", "full"),
+        ("ours-ort-3", "onnxruntime", "3"),
+        ("ours", None, None),
     ],
 )
-def test_fewest_word_errors(
-    reference: str, written: str, substitutions: int, deletions: int, insertions: int
+def test_a_name_says_how_our_server_is_started(
+    model: Path, name: str, backend: str | None, window: str | None
 ) -> None:
-    found = word_errors(reference, written)
-    words = len(reference.split())
-    assert found == WordErrors(substitutions, deletions, insertions, words)
-    assert found.errors == substitutions + deletions + insertions
+    found = program(name, ASKED, model)
+    assert (found.name, found.is_ours) == (name, True)
+    assert ("--backend" in found.command) == (backend is not None)
+    assert ("--audio-context" in found.command) == (window is not None)
+    assert backend is None or last(found.command, "--backend") == backend
+    assert window is None or last(found.command, "--audio-context") == window
 
 
-def test_word_errors_add_up() -> None:
-    assert WordErrors(1, 2, 3, 4) + WordErrors(4, 3, 2, 1) == WordErrors(5, 5, 5, 5)
+def test_a_name_says_how_the_official_server_is_started(model: Path) -> None:
+    plain = program("official", ASKED, model).command
+    assert "wyoming_faster_whisper" in plain
+    assert not {"--vad-filter", "--compute-type"} & set(plain)
+    other = program("official-int8-vad", ASKED, model)
+    assert (other.name, other.is_ours) == ("official-int8-vad", False)
+    assert "--vad-filter" in other.command
+    assert last(other.command, "--compute-type") == "int8"
 
 
-def speech(seconds: float = 2.0) -> Samples:
-    """Something of which half is loud and half is silent."""
-    time = np.arange(round(seconds * 16000)) / 16000
-    return (0.1 * np.sin(2 * np.pi * 300 * time) * (time % 1 < 0.5)).astype(np.float32)
+@pytest.mark.parametrize("name", SERVERS)
+def test_every_server_gets_the_same_model_prompt_and_language(model: Path, name: str) -> None:
+    asked = argparse.Namespace(**{**vars(ASKED), "prompt": "Zorbo, Hedwig"})
+    command = program(name, asked, model).command
+    assert last(command, "--model") == str(model.resolve())
+    assert last(command, "--initial-prompt") == "Zorbo, Hedwig"
+    assert last(command, "--language") == "auto"
+    assert last(program(name, ASKED, HOME_EN).command, "--language") == "en"
 
 
-def test_level_is_that_of_the_speech_not_of_the_pauses() -> None:
-    assert speech_level(speech()) == pytest.approx(0.1 / math.sqrt(2), rel=0.01)
-    assert speech_level(with_silence(speech())) == pytest.approx(speech_level(speech()), rel=0.01)
-    assert speech_level(np.zeros(16000, np.float32)) == 0
-    assert speech_level(np.zeros(0, np.float32)) == 0
+@pytest.mark.parametrize("name", ["", "theirs", "ours-trt", "ours-fw-", "official-5"])
+def test_no_server_has_another_name(model: Path, name: str) -> None:
+    with pytest.raises(BenchmarkError, match="there is no server"):
+        program(name, ASKED, model)
 
 
-@pytest.mark.parametrize("decibels", [0.0, 10.0, 20.0])
-def test_noise_has_the_level_asked_for(decibels: float) -> None:
-    added = noisy(speech(), decibels, "a clip") - speech()
-    ratio = speech_level(speech()) / np.sqrt(np.mean(np.square(added)))
-    assert 20 * np.log10(ratio) == pytest.approx(decibels, abs=0.1)
+# -- what is sent --------------------------------------------------------------------------
 
 
-def test_noise_is_white_and_pink() -> None:
-    power = np.abs(np.fft.rfft(room_noise(160000, np.random.default_rng(1)))) ** 2
-    low, high = power[: len(power) // 8].sum(), power[-len(power) // 8 :].sum()
-    assert 3 < low / high < 30  # white alone would be 1
+def recordings(folder: Path) -> list[Recording]:
+    rows = [ROW, named("de.wav", lang="de", kind="speech", text="guten tag"), noise("n.wav")]
+    return read_corpus(write(folder, *rows))
 
 
-def test_noise_is_the_same_for_the_same_clip_only() -> None:
-    assert np.array_equal(noisy(speech(), 10, "a"), noisy(speech(), 10, "a"))
-    assert not np.array_equal(noisy(speech(), 10, "a"), noisy(speech(), 10, "b"))
-
-
-def test_loud_noise_does_not_clip() -> None:
-    mixed = noisy(9 * speech(), -10, "a")
-    assert mixed.dtype == np.float32
-    assert np.abs(mixed).max() == pytest.approx(1.0)
-
-
-def test_silence_around_a_command() -> None:
-    samples = with_silence(np.ones(16000, np.float32))
-    before, after = round(SECONDS_BEFORE * 16000), round(SECONDS_AFTER * 16000)
-    assert len(samples) == before + 16000 + after
-    assert not samples[:before].any()
-    assert samples[before : before + 16000].all()
-    assert not samples[-after:].any()
-
-
-def test_labels(tmp_path: Path) -> None:
-    labels = tmp_path / "labels.json"
-    rows = [
-        {"file": "a.wav", "text": "hello", "voice": "v"},
-        {"file": "b", "text": "", "kind": "k"},
+def test_every_condition_is_heard_but_for_noise(tmp_path: Path) -> None:
+    found = tasks(recordings(tmp_path), ["clean", "noise10"], ["en", "de"])
+    assert [(one.recording.file, one.label) for one in found] == [
+        ("a.wav", "clean"),
+        ("de.wav", "clean"),
+        ("n.wav", "clean"),
+        ("a.wav", "noise10"),
+        ("de.wav", "noise10"),
     ]
-    labels.write_text(json.dumps(rows))
-    assert read_labels(labels) == [("a.wav", "hello", None), ("b", "", "k")]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{",
-        "{}",
-        "[]",
-        '["a.wav"]',
-        '[{"file": "a.wav"}]',
-        '[{"file": 1, "text": ""}]',
-        '[{"file": "a.wav", "text": null}]',
-        '[{"file": "a.wav", "text": "", "kind": 1}]',
-    ],
-)
-def test_labels_that_are_none(tmp_path: Path, content: str) -> None:
-    labels = tmp_path / "labels.json"
-    labels.write_text(content)
-    with pytest.raises(ClipError, match=r"labels\.json"):
-        read_labels(labels)
+def test_the_languages_of_a_model(model: Path) -> None:
+    assert accuracy.languages(model) == ("en", "de")
+    assert accuracy.languages(HOME_EN) == ("en",)
 
 
-def test_labels_that_are_missing(tmp_path: Path) -> None:
-    with pytest.raises(ClipError, match="can't be read"):
-        read_labels(tmp_path / "labels.json")
-
-
-def test_clips_of_the_repository() -> None:
-    clips = read_clips(AUDIO, limit=1)
-    assert len(clips) == len({clip.kind for clip in clips}) > 1
-    assert all(len(clip.samples) > 8000 for clip in clips)
-
-
-def test_labels_apart_from_their_clips(tmp_path: Path) -> None:
-    file = read_labels(AUDIO / "labels.json")[0][0]
-    labels = tmp_path / "words.json"
-    labels.write_text(json.dumps([{"file": file, "text": "so"}]))
-    (clip,) = read_clips(AUDIO, labels, "real")
-    assert (clip.file, clip.text, clip.kind) == (file, "so", "real")
-
-
-def test_clips_made_of_held_out_speech(tmp_path: Path) -> None:
-    said = (20000 * speech()).astype(np.int16)
-    spoken = [
-        ("clean", heldout.Spoken("hello", "a voice", said)),
-        ("foreign", heldout.Spoken("", "another", said)),
+def test_a_model_hears_the_languages_that_it_knows(tmp_path: Path) -> None:
+    found = tasks(recordings(tmp_path), ["clean"], ["en"], "Zorbo")
+    assert [(one.recording.file, one.label) for one in found] == [
+        ("a.wav", "clean, prompt"),
+        ("n.wav", "clean, prompt"),
     ]
-    heldout.write(tmp_path, spoken)
-    clips = read_clips(tmp_path)
-    assert [(clip.kind, clip.text) for clip in clips] == [("clean", "hello"), ("foreign", "")]
-    expected = said * (heldout.PEAK / said.max())
-    assert np.abs(clips[0].samples - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "expected"),
-    [
-        ("hello", "clean", [CLEAN, "noise 10 dB"]),
-        ("hello", "noisy", [CLEAN]),
-        ("", "silence", [CLEAN]),
-    ],
-)
-def test_noise_only_where_there_is_speech_to_drown(
-    text: str, kind: str, expected: list[str]
+class FakeServer:
+    """Answers what it was sent, fails where it is told to."""
+
+    def __init__(self, name: str, log: list[tuple[str, str]], breaks: bool = False) -> None:
+        self.name = name
+        self.uri = name
+        self.log = log
+        self.breaks = breaks
+
+    async def say(self, language: str) -> Heard:
+        self.log.append((self.name, language))
+        if self.breaks:
+            raise ConnectionRefusedError("nobody is there")
+        return Heard(f"  {self.name}  says {language}\n", 0.5)
+
+
+def test_servers_take_turns_and_one_that_dies_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = conditions(Clip("a.wav", text, kind, speech()), 10.0)
-    assert [condition for condition, _ in found] == expected
+    log: list[tuple[str, str]] = []
+    fakes = {name: FakeServer(name, log, breaks=name == "b") for name in ("a", "b")}
+
+    async def say(uri: str, samples: object, *, language: str, chunk_ms: int) -> Heard:
+        return await fakes[uri].say(language)
+
+    monkeypatch.setattr(accuracy, "say", say)
+    todo = [Task(one, "clean", "clean") for one in recordings(tmp_path)]
+    servers: Any = list(fakes.values())
+    found = transcribe_all("base", servers, todo, 10)
+    assert log == [("b", "en"), ("a", "en"), ("a", "de"), ("b", "de"), ("b", "en"), ("a", "en")]
+    assert [one.server for one in found] == ["a", "a", "a", "b", "b", "b"]
+    assert [one.written for one in found[:3]] == ["a says en", "a says de", "a says en"]
+    assert [one.error for one in found] == [None] * 3 + ["nobody is there"] * 3
+    assert [one.lang for one in found[:3]] == ["en", "de", ""]
 
 
-def result(server: str, written: str, **fields: object) -> Result:
-    values: dict[str, object] = {
-        "clip": "a.wav",
-        "kind": "clean",
-        "condition": CLEAN,
-        "said": "turn on the lamp",
+# -- what is counted -----------------------------------------------------------------------
+
+
+def result(server: str, said: str, written: str, **fields: Any) -> Result:
+    values: dict[str, Any] = {
+        "model": "base",
+        "condition": "clean",
+        "file": said,
+        "lang": "en",
+        "kind": "command",
         "seconds": 0.1,
     }
-    return Result(server=server, written=written, **(values | fields))  # type: ignore[arg-type]
+    return Result(server=server, said=said, written=written, **{**values, **fields})
 
 
-def test_score() -> None:
+ON, OFF = "turn on the bedroom light", "turn off the bedroom light"
+
+
+def test_a_score_counts_words_commands_and_noise() -> None:
     score = Score(
         [
-            result("ours", "Turn on the lamp."),
-            result("ours", "turn off the lamp", seconds=0.6),
-            result("ours", "", error="it broke", seconds=0.2),
+            result("x", ON, "Turn on the bedroom light."),
+            result("x", OFF, ON, seconds=0.6),
+            result("x", "turn on the garage light", "turn on the garbage", seconds=0.2),
+            result("x", "what time is it", "", error="it broke", seconds=9),
+            result("x", "seven of clubs", ON),  # no command here, whatever is made of it
+            result("x", ON, ON, kind="speech"),  # words alone are asked for
+            result("x", "", "Thank you.", kind="noise", lang=""),
+            result("x", "", " ... ", kind="noise", lang=""),
         ]
     )
-    assert (score.right, score.empty, score.wrong, score.failed) == (1, 1, 1, 1)
-    assert score.errors == WordErrors(1, 4, 0, 12)
-    assert score.mean_seconds == pytest.approx(0.3)
-    assert score.median_seconds == pytest.approx(0.2)
+    assert (score.understood, score.another, len(score.commands)) == (1, 1, 4)
+    assert (score.invented, len(score.noises)) == (1, 2)
+    assert (score.exact, len(score.spoken), score.failed) == (2, 6, 1)
+    assert score.errors == WordErrors(substitutions=5, deletions=5, insertions=2, words=27)
+    assert sorted(score.seconds) == [0.1, 0.1, 0.1, 0.2, 0.6]
 
 
-def test_silence_is_right_when_nothing_is_written() -> None:
-    score = Score([result("ours", "", said=""), result("ours", "thank you", said="")])
-    assert (score.right, score.empty, score.wrong) == (1, 1, 1)
+def test_a_command_in_its_own_language() -> None:
+    assert result("x", "wie spät ist es", "Wie spät ist es?", lang="de").is_understood
+    assert not result("x", "wie spät ist es", "Wie spät ist es?", lang="en").is_meant
+
+
+MEMORY = Memory(resident=200_000_000, peak=300_000_000, own=1, proportional=2)
+
+
+def a_report() -> Report:
+    pairs = [(ON, ON, OFF), (OFF, OFF, OFF), ("it is late", "it is late", "is late")]
+    results = [result("ours", said, written) for said, written, _ in pairs]
+    results += [result("official", said, written, seconds=0.4) for said, _, written in pairs]
+    results.append(result("official", "", "Thank you.", kind="noise", file="cough.flac"))
+    return Report(results, {("base", "ours"): MEMORY})
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return {row[0]: row[1:] for row in rows}
 
 
 def test_tables() -> None:
-    gathered = scores(
-        [
-            result("official", "", said="", kind="silence", seconds=0.2),
-            result("ours", "", said="", kind="silence"),
-            result("official", "turn off the lamp", seconds=0.3),
-            result("ours", "turn on the lamp"),
-        ]
-    )
-    assert summary(gathered).splitlines() == [
-        "| clips   | condition   | number |                     ours |                official |",
-        "| ------- | ----------- | -----: | -----------------------: | ----------------------: |",
-        "| clean   | as recorded |      1 | 0.0 % WER, 100.0 % right | 25.0 % WER, 0.0 % right |",
-        "| silence | as recorded |      1 |       100.0 % left empty |      100.0 % left empty |",
+    told = list(tables(a_report()))
+    assert told[0] == "## base, clean"
+    found = cells(told[1])
+    head = "word errors,words,exact,of,understood,of,another command,noise with text,of,failed"
+    assert found["server"][:10] == head.split(",")
+    assert ",".join(found["ours"]) == "0.0 %,13,3,3,2,2,0,0,0,0,0.100,0.100,200 MB,300 MB"
+    assert ",".join(found["official"]) == "15.4 %,13,1,3,1,2,1,1,1,0,0.400,0.400,-,-"
+    assert told[2] == "Word errors by language:"
+    assert cells(told[3])["en"] == ["3", "13", "0.0 %", "15.4 %"]
+    assert told[4] == "Commands understood by language:"
+    assert cells(told[5])["en"] == ["2", "2", "1"]
+
+
+def test_servers_are_set_beside_the_first_one_recording_by_recording() -> None:
+    found = cells(beside(a_report().of("base", "clean")))
+    fewer, more, points, _, gained, lost = found["official"]
+    assert (fewer, more, points, gained, lost) == ("0", "2", "+15.38", "0", "1")
+
+
+def test_what_went_wrong_is_shown() -> None:
+    failed = result("ours", ON, "", error="it broke")
+    lines = list(shown([*a_report().results, failed]))
+    assert lines == [
+        f"base, clean, official: {ON} is {ON!r}: {OFF!r}, HassTurnOff(name=bedroom light)",
+        "base, clean, official: cough.flac is noise: 'Thank you.'",
+        f"base, clean, ours: {ON} failed: it broke",
     ]
-    lines = details(gathered).splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    head = "server words S D I WER right empty wrong failed mean s median s time"
-    assert " ".join(rows[0][2:]) == head
-    assert [row[2:] for row in rows[2:4]] == [
-        ["ours", "4", "0", "0", "0", "0.0 %", "100.0 %", "0", "0", "0", "0.100", "0.100", "1.00x"],
-        [
-            "official",
-            "4",
-            "1",
-            "0",
-            "0",
-            "25.0 %",
-            "0.0 %",
-            "0",
-            "1",
-            "0",
-            "0.300",
-            "0.300",
-            "3.00x",
-        ],
-    ]
+
+
+def test_a_report_is_the_same_again_once_read() -> None:
+    found = a_report()
+    again = read_json(json.loads(json.dumps(as_json(found))), "a.json")
+    assert again.results == found.results
+    assert again.memories == found.memories
+    assert list(tables(again)) == list(tables(found))
+
+
+@pytest.mark.parametrize("content", [[], {}, {"results": [{"model": "base"}], "memory": []}])
+def test_a_file_that_is_no_report(content: object) -> None:
+    with pytest.raises(BenchmarkError, match=r"a\.json is no report of benchmarks\.accuracy"):
+        read_json(content, "a.json")
+
+
+def test_tables_are_printed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.json"
+    report.write_json(file, as_json(a_report()))
+    assert accuracy.main(["--read", str(file), "--show"]) == 0
+    told = capsys.readouterr().out
+    assert "## base, clean" in told
+    assert "is noise: 'Thank you.'" in told
 
 
 def test_machine_line_warns_of_other_work() -> None:
@@ -272,31 +277,45 @@ def test_machine_line_warns_of_other_work() -> None:
     assert "don't trust" in busy
 
 
-def test_our_server_with_the_bundled_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+# -- the command ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "mistake"),
+    [
+        (["--models", "{model}"], "--corpus must name a folder"),
+        (["--models", "{model}", "--corpus", "{folder}"], "manifest.jsonl can't be read"),
+        (["--models", "{model}", "--corpus", "{corpus}", "--servers", "x"], "no server 'x'"),
+        (["--read", "{folder}/none.json"], "none.json can't be read"),
+    ],
+)
+def test_what_is_missing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], mistake: str
 ) -> None:
-    rows = json.loads((AUDIO / "labels.json").read_text())
-    some = {row["kind"]: row for row in rows if row["kind"] in ("clean", "silence")}
-    labels, file = tmp_path / "labels.json", tmp_path / "accuracy.json"
-    labels.write_text(json.dumps([row | {"kind": None} for row in some.values()]))
-    argv = ["--no-official", "--real", str(AUDIO), "--labels", str(labels), "--json", str(file)]
+    (tmp_path / "corpus").mkdir()
+    corpus = write(tmp_path / "corpus", {**ROW, "source": "a"})
+    filled = [text.format(model=HOME_EN, folder=tmp_path, corpus=corpus) for text in argv]
+    assert accuracy.main(filled) == 1
+    assert mistake in capsys.readouterr().err
+
+
+def test_our_server_on_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoken = {"file": "02-clean.flac", "text": SPOKEN, "lang": "en", "kind": "command"}
+    silence = {"file": "n.wav", "text": "", "lang": "", "kind": "noise"}
+    write(tmp_path, {**spoken, "source": "a"}, {**silence, "source": "n"})
+    (tmp_path / "02-clean.flac").write_bytes((AUDIO / "02-clean.flac").read_bytes())
+    file = tmp_path / "found.json"
+    argv = ["--corpus", str(tmp_path), "--part", "all", "--models", str(HOME_EN)]
+    argv += ["--servers", "ours-fw,ours-ort", "--threads", "1", "--json", str(file)]
     assert accuracy.main(argv) == 0
-    written = json.loads(file.read_text())
-    results = [(row["server"], row["condition"]) for row in written["results"] if row["said"]]
-    noise = "noise 10 dB"
-    assert sorted(results) == [
-        ("ours", CLEAN),
-        ("ours", noise),
-        ("ours, 30 s", CLEAN),
-        ("ours, 30 s", noise),
-    ]
-    assert not any(row["error"] for row in written["results"])
-    assert not any(row["written"] for row in written["results"] if not row["said"])
-    told = capsys.readouterr().out
-    assert "| real " in told
-    assert "median s" in told
-
-
-def test_no_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert accuracy.main(["--no-official", "--clips", str(tmp_path)]) == 1
-    assert "labels.json can't be read" in capsys.readouterr().err
+    found = json.loads(file.read_text())
+    texts = {(one["server"], one["file"]): one["written"] for one in found["results"]}
+    assert texts == {
+        ("ours-fw", "02-clean.flac"): SPOKEN,
+        ("ours-fw", "n.wav"): "",
+        ("ours-ort", "02-clean.flac"): SPOKEN,
+        ("ours-ort", "n.wav"): "",
+    }
+    assert [one["error"] for one in found["results"]] == [None] * 4
+    assert [one["server"] for one in found["memory"]] == ["ours-fw", "ours-ort"]
+    assert "0.0 %" in capsys.readouterr().out
