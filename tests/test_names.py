@@ -162,13 +162,12 @@ def test_each_kind_of_evidence_counts() -> None:
     assert weight > MIN_EVIDENCE
     assert PLAUSIBLE.weigh(candidate(similarity=0.5)) < weight
     assert PLAUSIBLE.weigh(candidate(context=0.3)) < weight
-    assert dataclasses.replace(PLAUSIBLE, rest=-0.3).weigh(candidate()) < weight
-    assert dataclasses.replace(PLAUSIBLE, doubt=-0.2).weigh(candidate()) < weight
+    assert dataclasses.replace(PLAUSIBLE, gap=15.0).weigh(candidate()) < weight
     assert dataclasses.replace(PLAUSIBLE, heard=-1.5).weigh(candidate()) < weight
     assert dataclasses.replace(PLAUSIBLE, expected=-2.0).weigh(candidate()) < weight
 
 
-@pytest.mark.parametrize("changes", [{"gap": 30.0}, {"rest": -0.4}, {"doubt": -0.05}])
+@pytest.mark.parametrize("changes", [{"gap": 30.0}, {"rest": -1.4}, {"doubt": -0.05}])
 def test_some_evidence_is_against_it_whatever_else_there_is(changes: dict[str, float]) -> None:
     assert PLAUSIBLE.is_possible
     assert not dataclasses.replace(PLAUSIBLE, **changes).is_possible
