@@ -1,333 +1,312 @@
-"""Word error rate and sentence accuracy of whole servers, side by side.
+"""Word errors, commands understood, invented text, latency and memory of whole servers.
 
-`python -m benchmarks.accuracy --clips DIR` has every server transcribe every clip, one after the
-other, as recorded and with noise. Columns: ours with the window that fits the speech, ours with
-windows of 30 s, the official server, and that with our beam where its own differs.
+`python -m benchmarks.accuracy --corpus DIR --models base,tiny.en` has every server hear every
+recording, over Wyoming, all of it sent at once and with the recording's language. All servers of a
+model run side by side, but only one has work at a time; they take turns recording by recording.
+Models that hear English alone get English alone, and noise. Servers:
+
+official            the official server as it comes; -int8 and -vad give it that
+ours                as it comes
+ours-fw, ours-ort   on CTranslate2 and on onnxruntime; -full and -N set the window (N seconds)
+
+What is understood is what Home Assistant's matcher makes of it (benchmarks.understood).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import platform
+import dataclasses
+import json
+import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, median
-from typing import Any
 
 from benchmarks import report
 from benchmarks.client import Heard, say
-from benchmarks.clips import Clip, ClipError, noisy, read_clips, with_silence
+from benchmarks.clips import ClipError
+from benchmarks.corpus import CLEAN, Recording, add_corpus_arguments, as_heard, chosen, condition
+from benchmarks.scores import NOISE, Report, Result, as_json, read_json, shown, tables
 from benchmarks.servers import (
-    ROOT,
     BenchmarkError,
+    Memory,
     Program,
     Server,
-    add_arguments,
     asked,
     install_official,
     official,
-    official_beam_size,
     ours,
     running,
 )
-from benchmarks.words import WordErrors, normalised, word_errors
+from benchmarks.understood import HomeError
+from wyoming_whisper.errors import AudioError
+from wyoming_whisper.machine import physical_cores
 from wyoming_whisper.transcriber import Samples
 
-BUNDLED_CLIPS = ROOT / "tests" / "audio"
-NOISY_ALREADY = "noisy"  # the kind of clips that nothing is added to
-CLEAN = "as recorded"
+SERVERS = ("ours-fw", "ours-ort", "ours-fw-full", "ours-fw-5", "ours-fw-3", "official")
+NAME = re.compile(r"official(-int8)?(-vad)?|ours(-fw|-ort)?(-full|-\d+)?")
+BACKENDS = {"-fw": "faster-whisper", "-ort": "onnxruntime"}
+ENGLISH_ONLY = ".en"  # in a model's name
+NO_LANGUAGE = "en"  # what noise is sent as: Home Assistant always names its assistant's
 PROGRESS_EVERY = 25
+BUILD_SECONDS = 600.0
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one server made of one clip."""
-
-    clip: str
-    kind: str
-    condition: str
-    server: str
-    said: str
-    written: str
-    seconds: float
-    error: str | None = None
-
-    @property
-    def right(self) -> bool:
-        return normalised(self.said) == normalised(self.written)
-
-    @property
-    def empty(self) -> bool:
-        return not normalised(self.written)
+# -- servers -------------------------------------------------------------------------------
 
 
-@dataclass
-class Score:
-    """The results of one server, for one kind of clips under one condition."""
-
-    results: list[Result] = field(default_factory=list)
-
-    @property
-    def errors(self) -> WordErrors:
-        each = (word_errors(result.said, result.written) for result in self.results)
-        return sum(each, WordErrors())
-
-    @property
-    def right(self) -> int:
-        return sum(result.right for result in self.results)
-
-    @property
-    def empty(self) -> int:
-        """Nothing written, whether refused or not heard."""
-        return sum(result.empty for result in self.results)
-
-    @property
-    def wrong(self) -> int:
-        """Something written, but not what was said: what switches on the wrong light."""
-        return sum(not result.empty and not result.right for result in self.results)
-
-    @property
-    def failed(self) -> int:
-        return sum(result.error is not None for result in self.results)
-
-    @property
-    def mean_seconds(self) -> float:
-        return mean(result.seconds for result in self.results)
-
-    @property
-    def median_seconds(self) -> float:
-        """Without the clips that were tried again and again, which weigh heavily in the mean."""
-        return median(result.seconds for result in self.results)
+def program(name: str, args: argparse.Namespace, model: Path) -> Program:
+    """Return the server of a name, as in NAME."""
+    options = argparse.Namespace(
+        model=model, threads=args.threads, beam_size=args.beam_size, compute_type=args.compute_type
+    )
+    # The last wins: every recording comes with its language, and the options can't know them.
+    extra = ["--language", "en" if hears_english_alone(model) else "auto"]
+    if args.prompt:
+        extra += ["--initial-prompt", args.prompt]
+    found = NAME.fullmatch(name)
+    if found is None:
+        raise BenchmarkError(f"there is no server {name!r}: names are such as {', '.join(SERVERS)}")
+    int8, vad, backend, window = found.groups()
+    if name.startswith("official"):
+        extra += ["--compute-type", "int8"] if int8 else []
+        extra += ["--vad-filter"] if vad else []
+        its = official(options)
+        return dataclasses.replace(its, name=name, command=(*its.command, *extra))
+    extra += ["--backend", BACKENDS[backend]] if backend else []
+    extra += ["--audio-context", window.lstrip("-")] if window else []
+    return ours(options, name, *extra)
 
 
-Key = tuple[str, str, str]
-"""Kind, condition, server."""
+def hears_english_alone(model: Path) -> bool:
+    return ENGLISH_ONLY in model.name
+
+
+def build_graphs(args: argparse.Namespace, model: Path, folder: Path) -> None:
+    """Have onnxruntime's graphs written, so that no server measured did it. Raises BenchmarkError.
+
+    The memory that building takes would count as the server's.
+    """
+    command = [sys.executable, "-m", "wyoming_whisper", "engine", "build"]
+    command += ["--backend", "onnxruntime", "--model", str(model.resolve()), "--local-files-only"]
+    command += ["--data-dir", str(folder), "--compute-type", args.compute_type]
+    command += ["--cpu-threads", str(args.threads), "--beam-size", str(args.beam_size)]
+    print(f"{model.name}: writing the graphs for onnxruntime", file=sys.stderr, flush=True)
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=BUILD_SECONDS)
+    except subprocess.CalledProcessError as error:
+        raise BenchmarkError(f"{model.name} can't be built:\n{error.stderr[-2000:]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"{model.name} is not built in {BUILD_SECONDS:g} s") from error
 
 
 # -- running -------------------------------------------------------------------------------
 
 
-def conditions(clip: Clip, decibels: float) -> Iterator[tuple[str, Samples]]:
-    """Return what is done to a clip: nothing, and noise where there is speech to drown."""
-    samples = with_silence(clip.samples)
-    yield CLEAN, samples
-    if clip.text and clip.kind != NOISY_ALREADY:
-        yield f"noise {decibels:g} dB", noisy(samples, decibels, clip.file)
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One recording as it is sent."""
+
+    recording: Recording
+    condition: str
+    label: str
+    """The condition, and whether there is a prompt."""
+
+    def samples(self) -> Samples:
+        return as_heard(self.recording, self.condition)
+
+
+def tasks(
+    recordings: Sequence[Recording],
+    conditions: Sequence[str],
+    english_alone: bool = False,
+    prompt: str | None = None,
+) -> list[Task]:
+    """Return what a model's servers hear; what is noise is heard once, it stays as it is."""
+    return [
+        Task(one, name, f"{name}, prompt" if prompt else name)
+        for name in conditions
+        for one in recordings
+        if not english_alone or one.lang in ("en", "")
+        if one.kind != NOISE or name == conditions[0]
+    ]
+
+
+def measure(args: argparse.Namespace, recordings: Sequence[Recording]) -> Report:
+    """Have the servers of all models hear everything. Raises BenchmarkError, AudioError."""
+    results: list[Result] = []
+    memories: dict[tuple[str, str], Memory] = {}
+    for model in args.models:
+        english = hears_english_alone(model)
+        todo = tasks(recordings, args.condition or [CLEAN], english, args.prompt)
+        programs = [program(name, args, model) for name in args.servers]
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            if any("onnxruntime" in one.command for one in programs):
+                build_graphs(args, model, folder)
+            with running(programs, folder) as servers:
+                _warm_up(servers, todo)
+                results += transcribe_all(model.name, servers, todo, args.chunk_ms)
+                memories |= {(model.name, one.name): one.memory() for one in servers}
+    return Report(results, memories)
+
+
+def _warm_up(servers: Sequence[Server], todo: Sequence[Task]) -> None:
+    """Have each server answer once: the first command may have to wait for its model."""
+    spoken = next((task for task in todo if task.recording.kind != NOISE), todo[0])
+    for server in servers:
+        answer = _send(server, spoken.samples(), spoken.recording.lang, 10)
+        if answer.error:
+            raise BenchmarkError(f"{server.name}: {answer.error}")
 
 
 def transcribe_all(
-    servers: Sequence[Server], clips: Sequence[Clip], decibels: float, chunk_ms: int
+    model: str, servers: Sequence[Server], todo: Sequence[Task], chunk_ms: int
 ) -> list[Result]:
-    """Have every server hear every clip; who hears it first takes turns."""
-    results: list[Result] = []
-    turn = 0
-    for number, clip in enumerate(clips, 1):
-        for condition, samples in conditions(clip, decibels):
-            turn += 1
-            for place in range(len(servers)):
-                server = servers[(turn + place) % len(servers)]
-                heard = asyncio.run(say(server.uri, samples, chunk_ms=chunk_ms))
-                results.append(_result(clip, condition, server, heard))
-        if number % PROGRESS_EVERY == 0 or number == len(clips):
-            print(f"{number} of {len(clips)} clips", file=sys.stderr, flush=True)
-    return results
+    """Have every server hear every recording; who hears it first takes turns."""
+    results = []
+    start = time.monotonic()
+    for number, task in enumerate(todo, 1):
+        samples, one = task.samples(), task.recording
+        for place in range(len(servers)):
+            server = servers[(number + place) % len(servers)]
+            answer = _send(server, samples, one.lang, chunk_ms)
+            results.append(_result(model, server.name, task, answer))
+        if number % PROGRESS_EVERY == 0 or number == len(todo):
+            elapsed = time.monotonic() - start
+            told = f"{model}: {number} of {len(todo)} recordings after {elapsed:.0f} s"
+            print(told, file=sys.stderr, flush=True)
+    order = {server.name: place for place, server in enumerate(servers)}
+    return sorted(results, key=lambda one: order[one.server])
 
 
-def _result(clip: Clip, condition: str, server: Server, heard: Heard) -> Result:
+def _send(server: Server, samples: Samples, language: str, chunk_ms: int) -> Heard:
+    """Return what a server makes of a recording; one that has died fails it, not the run."""
+    start = time.perf_counter()
+    try:
+        return asyncio.run(
+            say(server.uri, samples, language=language or NO_LANGUAGE, chunk_ms=chunk_ms)
+        )
+    except OSError as error:
+        return Heard("", time.perf_counter() - start, str(error) or type(error).__name__)
+
+
+def _result(model: str, server: str, task: Task, answer: Heard) -> Result:
+    one = task.recording
     return Result(
-        clip=clip.file,
-        kind=clip.kind,
-        condition=condition,
-        server=server.name,
-        said=clip.text,
-        written=" ".join(heard.text.split()),
-        seconds=heard.seconds,
-        error=heard.error,
+        model=model,
+        condition=task.label,
+        server=server,
+        file=one.file,
+        lang=one.lang,
+        kind=one.kind,
+        said=one.text or "",
+        written=" ".join(answer.text.split()),
+        seconds=round(answer.seconds, 4),
+        error=answer.error,
     )
-
-
-def measure(args: argparse.Namespace, clips: Sequence[Clip]) -> list[Result]:
-    """Start all servers, and have them hear all clips."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        with running(_our_programs(args), folder / "ours") as servers:
-            _warm_up(servers, clips[0])
-            others = [] if args.no_official else _official_programs(args, servers[0].beam_size())
-            with running(others, folder / "official") as official_servers:
-                _warm_up(official_servers, clips[0])
-                everyone = [*servers, *official_servers]
-                return transcribe_all(everyone, clips, args.noise, args.chunk_ms)
-
-
-def _warm_up(servers: Sequence[Server], clip: Clip) -> None:
-    """Wait until every model is ready: the first command may have to. Then our beam is known."""
-    for server in servers:
-        heard = asyncio.run(say(server.uri, with_silence(clip.samples)))
-        if heard.error:
-            raise BenchmarkError(f"{server.name}: {heard.error}")
-
-
-def _our_programs(args: argparse.Namespace) -> list[Program]:
-    return [
-        ours(args, "ours", "--audio-context", "auto"),
-        ours(args, "ours, 30 s", "--audio-context", "full"),
-    ]
-
-
-def _official_programs(args: argparse.Namespace, our_beam: int) -> list[Program]:
-    its_beam = args.beam_size or official_beam_size(platform.machine())
-    programs = [official(args)]
-    if its_beam != our_beam:
-        programs.append(official(args, our_beam))
-    return programs
-
-
-# -- reporting -----------------------------------------------------------------------------
-
-
-def scores(results: Sequence[Result]) -> dict[Key, Score]:
-    """Return the results gathered by kind, condition and server, in the order of the tables."""
-    gathered: dict[Key, Score] = {}
-    for result in results:
-        key = (result.kind, result.condition, result.server)
-        gathered.setdefault(key, Score()).results.append(result)
-    return dict(sorted(gathered.items(), key=lambda item: _place(item[0])))
-
-
-_KINDS = ("clean", "natural", "real", "noisy", "long")
-
-
-def _place(key: Key) -> tuple[int, str, bool, bool, str]:
-    """Return where a row goes: spoken clips, then silence; unchanged, then noisy; ours first."""
-    kind, condition, server = key
-    place = _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
-    return place, kind, condition != CLEAN, server.startswith("official"), server
-
-
-def summary(gathered: dict[Key, Score]) -> str:
-    """Return a table with one row for each kind and condition, one column for each server."""
-    servers = _names(gathered)
-    rows = []
-    for kind, condition in dict.fromkeys((kind, condition) for kind, condition, _ in gathered):
-        cells = [_cell(gathered[kind, condition, server]) for server in servers]
-        clips = len(gathered[kind, condition, servers[0]].results)
-        rows.append([kind, condition, str(clips), *cells])
-    return report.table(["clips", "condition", "number", *servers], rows)
-
-
-def _cell(score: Score) -> str:
-    right = report.percent(score.right, len(score.results))
-    errors = score.errors
-    if not errors.words:
-        return f"{right} left empty"
-    return f"{report.percent(errors.errors, errors.words)} WER, {right} right"
-
-
-def details(gathered: dict[Key, Score]) -> str:
-    """Return a table with one row for each kind, condition and server."""
-    first = _names(gathered)[0]
-    head = ["clips", "condition", "server", "words", "S", "D", "I", "WER", "right", "empty"]
-    head += ["wrong", "failed", "mean s", "median s", "time"]
-    rows = []
-    for (kind, condition, server), score in gathered.items():
-        of_ours = gathered[kind, condition, first].median_seconds
-        time = report.times(score.median_seconds, of_ours)
-        rows.append([kind, condition, server, *_numbers(score), time])
-    return report.table(head, rows)
-
-
-def _numbers(score: Score) -> list[str]:
-    errors = score.errors
-    counts = (errors.words, errors.substitutions, errors.deletions, errors.insertions)
-    return [
-        *map(str, counts),
-        report.percent(errors.errors, errors.words),
-        report.percent(score.right, len(score.results)),
-        *map(str, (score.empty, score.wrong, score.failed)),
-        f"{score.mean_seconds:.3f}",
-        f"{score.median_seconds:.3f}",
-    ]
-
-
-def _names(gathered: dict[Key, Score]) -> list[str]:
-    return list(dict.fromkeys(server for _, _, server in gathered))
-
-
-def as_json(gathered: dict[Key, Score]) -> list[dict[str, Any]]:
-    """Return one row for each kind, condition and server."""
-    return [
-        {
-            "kind": kind,
-            "condition": condition,
-            "server": server,
-            "clips": len(score.results),
-            **asdict(score.errors),
-            "right": score.right,
-            "empty": score.empty,
-            "wrong": score.wrong,
-            "failed": score.failed,
-            "mean_seconds": round(score.mean_seconds, 4),
-            "median_seconds": round(score.median_seconds, 4),
-        }
-        for (kind, condition, server), score in gathered.items()
-    ]
 
 
 # -- the command ---------------------------------------------------------------------------
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_corpus_arguments(parser)
     parser.add_argument(
-        "--clips",
-        type=Path,
+        "--models", type=_models, default=(), metavar="LIST", help="folders of models"
+    )
+    parser.add_argument(
+        "--servers",
+        type=lambda text: tuple(text.split(",")),
+        default=SERVERS,
+        metavar="LIST",
+        help=f"the first is what the others are set beside (default: {','.join(SERVERS)})",
+    )
+    parser.add_argument(
+        "--condition",
+        type=condition,
         action="append",
-        metavar="DIR",
-        help="folder with recordings and labels.json; repeatable (default: tests/audio)",
+        metavar="NAME",
+        help="clean, noiseN (N dB below the speech), quietN (speech at -N dB); repeatable",
     )
-    parser.add_argument("--real", type=Path, metavar="DIR", help="folder of real recordings")
+    parser.add_argument("--prompt", metavar="TEXT", help="initial prompt of all servers")
+    parser.add_argument("--threads", type=int, default=physical_cores(), help="of each server")
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="labels of --real (default: its labels.json)"
+        "--beam-size", type=int, default=0, help="of each server (default: what each chooses)"
     )
-    parser.add_argument("--noise", type=float, default=10.0, metavar="DB", help="default: 10")
-    parser.add_argument("--limit", type=int, metavar="N", help="clips of a kind (default: all)")
+    parser.add_argument("--compute-type", default="default", help="the same")
+    parser.add_argument("--chunk-ms", type=int, default=10, help="audio in each event")
+    parser.add_argument("--show", action="store_true", help="print what went wrong, one by one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    parser.add_argument(
+        "--read",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="print the tables of such files again, together; nothing is measured",
+    )
     return parser.parse_args(argv)
 
 
-def _clips(args: argparse.Namespace) -> list[Clip]:
-    folders = args.clips or ([] if args.real else [BUNDLED_CLIPS])
-    clips = [clip for folder in folders for clip in read_clips(folder, limit=args.limit)]
-    if args.real:
-        clips += read_clips(args.real, args.labels, "real", args.limit)
-    return clips
+def _models(text: str) -> tuple[Path, ...]:
+    folders = tuple(Path(name) for name in text.split(","))
+    for folder in folders:
+        if not (folder / "model.bin").is_file():
+            raise argparse.ArgumentTypeError(f"{folder} is no folder of a model: no model.bin")
+    return folders
+
+
+def _read(files: Sequence[Path]) -> Report:
+    results: list[Result] = []
+    memories: dict[tuple[str, str], Memory] = {}
+    for file in files:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BenchmarkError(f"{file} can't be read: {error}") from error
+        found = read_json(content, str(file))
+        results += found.results
+        memories |= found.memories
+    return Report(results, memories)
+
+
+def _measured(args: argparse.Namespace) -> Report:
+    """Measure, and write what was found."""
+    if not args.models:
+        raise BenchmarkError("--models must name the folder of a model")
+    facts = report.machine()
+    recordings = chosen(args)
+    for name in args.servers:
+        program(name, args, args.models[0])  # what is wrong with a name is said at once
+    needs_official = any(name.startswith("official") for name in args.servers)
+    runtime = install_official() if needs_official else {}
+    found = measure(args, recordings)
+    head = {"machine": facts, "official": runtime, "asked": asked(args)}
+    report.write_json(args.json, {**head, **as_json(found)})
+    print(report.machine_line(facts), end="\n\n")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     args = _arguments(argv)
-    facts = report.machine()
     try:
-        clips = _clips(args)
-        runtime = {} if args.no_official else install_official()
-        results = measure(args, clips)
-    except (BenchmarkError, ClipError) as error:
+        found = _read(args.read) if args.read else _measured(args)
+        print(*tables(found), sep="\n\n")
+        if args.show:
+            print("", *shown(found.results), sep="\n")
+    except (BenchmarkError, ClipError, AudioError, HomeError) as error:
         print(f"benchmarks.accuracy: {error}", file=sys.stderr)
         return 1
-    gathered = scores(results)
-    print(report.machine_line(facts), summary(gathered), details(gathered), sep="\n\n")
-    written = {
-        "machine": facts,
-        "official": runtime,
-        "asked": asked(args),
-        "scores": as_json(gathered),
-        "results": [asdict(result) for result in results],
-    }
-    report.write_json(args.json, written)
     return 0
 
 

@@ -235,7 +235,7 @@ def condition(text: str) -> str:
     return text
 
 
-def heard(recording: Recording, under: str = CLEAN) -> Samples:
+def as_heard(recording: Recording, under: str = CLEAN) -> Samples:
     """Return a recording with the silence around it, under a condition; noise stays as it is.
 
     noiseN adds the noise of a room, N dB below the speech; quietN turns the gain so that the speech

@@ -109,7 +109,7 @@ def asked(args: argparse.Namespace) -> dict[str, Any]:
 def _as_json(value: object) -> object:
     if isinstance(value, Path):
         return value.name
-    return [_as_json(item) for item in value] if isinstance(value, list) else value
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 # -- the official server -------------------------------------------------------------------

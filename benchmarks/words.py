@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -30,15 +35,75 @@ class WordErrors:
         )
 
 
-def normalised(text: str) -> list[str]:
-    """Return the words that are compared: lower case, only the letters a to z and apostrophes."""
-    kept = re.sub(r"[^a-z' ]", " ", text.lower().replace("’", "'"))  # noqa: RUF001
-    return kept.split()
+def normalised(text: str, language: str = "") -> list[str]:
+    """Return the words that are compared, the same way whoever wrote the text.
+
+    1. NFKC, small letters (casefold), every kind of apostrophe as ', no dots on the Russian e.
+    2. What is no letter, accent or digit parts words; an apostrophe inside a word stays.
+    3. Digits become the words of `language`, where its numbers are known ("21" is "twenty one").
+    4. In scripts that put no blanks between words, each character is a word.
+
+    Words are not translated otherwise: "%" is dropped, "what's" is not "what is".
+    """
+    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).casefold()
+    text = unicodedata.normalize("NFKC", text).translate(_LETTERS)
+    text = _DIGITS.sub(lambda found: f" {_number(int(found[0]), language)} ", text)
+    text = "".join(char if _is_kept(char) else " " for char in text)
+    words = (word.strip("'") for word in text.split())
+    return [part for word in words for part in _parts(word)]
 
 
-def word_errors(reference: str, written: str) -> WordErrors:
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ´`＇", "'"))  # noqa: RUF001
+_LETTERS = str.maketrans({"ё": "е"})  # noqa: RUF001  (people write either)
+_DIGITS = re.compile(r"\d{1,9}")  # more is nothing that is said as one number
+_NO_BLANKS = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+
+
+def _is_kept(char: str) -> bool:
+    return char == "'" or unicodedata.category(char)[0] in "LMN"
+
+
+def _parts(word: str) -> Iterator[str]:
+    """Return a word, or each of its characters, with their marks, where none stand apart."""
+    run = ""
+    for char in word:
+        if unicodedata.category(char)[0] == "M":
+            run += char
+            continue
+        if run and (_stands_alone(char) or _stands_alone(run[0])):
+            yield run
+            run = ""
+        run += char
+    if run:
+        yield run
+
+
+def _stands_alone(char: str) -> bool:
+    return unicodedata.name(char, "").startswith(_NO_BLANKS)
+
+
+@cache
+def _number(value: int, language: str) -> str:
+    engine = _numbers(language)
+    if engine is None:
+        return str(value)
+    text = str(engine.format_number(value).text)
+    # Soft hyphens show where a German number may be broken; a word it is all the same.
+    return "".join(char for char in text if unicodedata.category(char) != "Cf")
+
+
+@cache
+def _numbers(language: str) -> Any:
+    """Return what spells the numbers of a language; None where nobody knows them."""
+    from unicode_rbnf import RbnfEngine
+
+    known = language in RbnfEngine.get_supported_languages()
+    return RbnfEngine.for_language(language) if known else None
+
+
+def word_errors(reference: str, written: str, language: str = "") -> WordErrors:
     """Return the fewest edits that make `written` of `reference`."""
-    wanted, got = normalised(reference), normalised(written)
+    wanted, got = normalised(reference, language), normalised(written, language)
     substitutions, deletions, insertions = _edits(wanted, got)
     return WordErrors(substitutions, deletions, insertions, len(wanted))
 
@@ -66,3 +131,42 @@ def _cheapest(diagonal: _Path, above: _Path, left: _Path, same: bool) -> _Path:
     without = (cost + 1, swapped, dropped + 1, added)
     cost, swapped, dropped, added = left
     return min(kept, without, (cost + 1, swapped, dropped, added + 1))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One transcriber beside another on the same recordings."""
+
+    better: int
+    """Recordings with fewer word errors than the other's."""
+
+    worse: int
+    points: float
+    """Difference of the word error rates: above 0 is worse than the other."""
+
+    low: float
+    high: float
+    """Where the difference lies for 95 % of the draws of as many recordings (bootstrap)."""
+
+
+RESAMPLES = 2000
+
+
+def paired(one: Sequence[WordErrors], other: Sequence[WordErrors]) -> Paired:
+    """Compare word errors of the same recordings, in the same order; each has words."""
+    ours = np.array([errors.errors for errors in one], dtype=np.float64)
+    theirs = np.array([errors.errors for errors in other], dtype=np.float64)
+    words = np.array([errors.words for errors in other], dtype=np.float64)
+    if len(ours) != len(theirs) or not words.sum():
+        raise ValueError("paired needs the same recordings, with words")
+    apart = ours - theirs
+    drawn = np.random.default_rng(0).integers(len(words), size=(RESAMPLES, len(words)))
+    rates = 100 * apart[drawn].sum(axis=1) / np.maximum(words[drawn].sum(axis=1), 1)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return Paired(
+        better=int(np.count_nonzero(apart < 0)),
+        worse=int(np.count_nonzero(apart > 0)),
+        points=float(100 * apart.sum() / words.sum()),
+        low=float(low),
+        high=float(high),
+    )
