@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +29,11 @@ import numpy.typing as npt
 from benchmarks import report
 from benchmarks.clips import Clip, ClipError, read_clips, with_silence
 from benchmarks.corpus import PARTS, read_corpus
+from benchmarks.model import Model
 from benchmarks.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
 from benchmarks.words import word_errors
-from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, choose_beam_size
-from wyoming_whisper.backends.onnxruntime import choose_arithmetic
-from wyoming_whisper.backends.pipeline import decoding_options, load_tokenizer, noise_mel
+from wyoming_whisper.backends.pipeline import noise_mel
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
-from wyoming_whisper.engine.session import CpuSession
-from wyoming_whisper.models import WEIGHTS, is_multilingual, suppressed_begin
 from wyoming_whisper.names import (
     LEAST_EXPECTED,
     LEAST_HEARD,
@@ -49,19 +44,7 @@ from wyoming_whisper.names import (
     Snapper,
     fold,
 )
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import Speech, span_options
-from wyoming_whisper.transcriber import Samples
-from wyoming_whisper.vad import SileroVad
-from wyoming_whisper.whisper.audio import log_mel_spectrogram
-from wyoming_whisper.whisper.decoding import (
-    Decoder,
-    DecodingResult,
-    Hypothesis,
-    ScoringInference,
-)
-from wyoming_whisper.whisper.search import SessionInference
-from wyoming_whisper.whisper.tokenizer import LANGUAGES
+from wyoming_whisper.whisper.decoding import DecodingResult, Hypothesis
 
 
 def _list(text: str) -> list[str]:
@@ -227,42 +210,12 @@ def _commands(names: Sequence[str], count: int, seed: int) -> list[str]:
 # -- transcribing --------------------------------------------------------------------------
 
 
-class Model:
-    """A model in this process, asked as the server asks it."""
+class Namer(Model):
+    """A model that can be asked with names."""
 
     def __init__(self, path: Path, beam_size: int, threads: int, graphs: Path | None) -> None:
-        settings = Settings(data_dir=(), model=str(path))
-        multilingual = is_multilingual(path)
-        self.options = decoding_options(settings, path, choose_beam_size(beam_size))
-        self.tokenizer = load_tokenizer(path, multilingual=multilingual)
-        self.inference: ScoringInference
-        if graphs:
-            if not graphs.exists():
-                arithmetic = cast("Arithmetic", choose_arithmetic(settings))
-                write_cpu_graphs(read(path / WEIGHTS), graphs, arithmetic)
-            session = CpuSession(graphs, threads, self.options.beam_size)
-            self.inference = SessionInference(session, self.tokenizer, suppressed_begin(path))
-        else:
-            import ctranslate2
-
-            self.inference = CTranslate2Inference(
-                ctranslate2.models.Whisper(
-                    str(path), device="cpu", compute_type="int8_float32", intra_threads=threads
-                )
-            )
-        languages = tuple(LANGUAGES) if multilingual else ("en",)
-        self._languages = languages
-        self._vad, self._spans = SileroVad(), span_options(settings)
-        self._decoder = Decoder(self.inference, self.tokenizer, languages, self.options)
+        super().__init__(path, beam_size, threads, graphs)
         self._noise = self.inference.encode(noise_mel(self.inference.n_mels, self.options))
-
-    def speech(self, samples: Samples) -> Samples:
-        """Return what the server would have transcribed of a clip; nothing where nobody speaks."""
-        speech = Speech(self._vad, self._spans)
-        speech.add(with_silence(samples))
-        speech.finish()
-        spans = speech.spans()
-        return speech.cut(spans) if spans else samples[:0]
 
     def snapper(self, names: Sequence[str]) -> Snapper:
         """Return what puts these names into texts."""
@@ -271,9 +224,9 @@ class Model:
 
     def transcribe(self, said: Said, correct: Correct | None = None) -> DecodingResult:
         """Return what was said, as `correct` has it."""
-        mel = log_mel_spectrogram(self.speech(said.clip.samples), self.inference.n_mels)
-        language = said.language if said.language in self._languages else None
-        return self._decoder.decode(mel, language, correct=correct)
+        language = said.language if said.language in self.languages else None
+        mel = self.mel(with_silence(said.clip.samples))
+        return self.decoder.decode(mel, language, correct=correct)
 
     def hear(self, said: Said, snappers: Mapping[str, Snapper]) -> list[Heard]:
         """Transcribe a clip without names, and with those of each home."""
@@ -300,8 +253,8 @@ class Model:
 
     def _text(self, heard: Hypothesis) -> str:
         """Return what the server would write."""
-        text = self._decoder.text(heard.tokens)
-        return "" if self._decoder.gate(text, heard.avg_logprob) else text
+        text = self.decoder.text(heard.tokens)
+        return "" if self.decoder.gate(text, heard.avg_logprob) else text
 
 
 def _lost(clip: Clip, home: str, weighed: Sequence[tuple[float, Candidate, Evidence]]) -> str:
@@ -328,7 +281,7 @@ class Possible:
     """Whether the text is better with it."""
 
 
-def fit(model: Model, saids: Sequence[Said]) -> str:
+def fit(model: Namer, saids: Sequence[Said]) -> str:
     """Return the constants of names.py that tell best what was meant from what was not."""
     snapper = model.snapper(TO_FIT)
     found: list[Possible] = []
@@ -359,7 +312,7 @@ def fitted(found: Sequence[Possible], silent: Set[int]) -> str:
     return "\n".join([*lines, f"there: {n_right} meant, {n_wrong} not, of {len(found)} candidates"])
 
 
-def _candidates(model: Model, snapper: Snapper, said: Said, place: int) -> list[Possible]:
+def _candidates(model: Namer, snapper: Snapper, said: Said, place: int) -> list[Possible]:
     found: list[Possible] = []
 
     def note(audio: Any, prompt: Sequence[int], language: str, heard: Hypothesis) -> Hypothesis:
@@ -534,7 +487,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(model: Model, saids: Sequence[Said]) -> list[Heard]:
+def measure(model: Namer, saids: Sequence[Said]) -> list[Heard]:
     """Return how everything was heard."""
     results: list[Heard] = []
     homes = {home: model.snapper(names) for home, names in HOMES.items()}
@@ -555,7 +508,7 @@ def main() -> int:
     except ClipError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    model = Model(args.model, args.beam_size, args.threads, args.graphs)
+    model = Namer(args.model, args.beam_size, args.threads, args.graphs)
     if args.fit:
         print(fit(model, saids))
         return 0
