@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import models
 from benchmarks.clips import ClipError
 from benchmarks.corpus import CLEAN, PARTS, Recording, as_heard, read_corpus, select
 from benchmarks.report import machine, machine_line, milliseconds, percent, table, write_json
@@ -101,7 +102,7 @@ def read_recordings(folders: Sequence[Path], part: str) -> Iterator[Samples]:
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return one row for each silence. Raises ClipError and WyomingWhisperError."""
     settings = Settings(
-        model=arguments.model,
+        model=str(arguments.model),
         data_dir=(arguments.data_dir,),
         backend=arguments.backend,
         strict_backend=True,
@@ -160,7 +161,7 @@ def _rate(errors: WordErrors) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="name or folder of the model")
+    models.add_model(parser)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
     parser.add_argument("--backend", default="faster-whisper", metavar="NAME")
     parser.add_argument("--beam-size", type=int, default=0, metavar="N")

@@ -30,7 +30,7 @@ from statistics import median
 import numpy as np
 from wyoming.audio import AudioChunk
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.clips import ClipError
 from benchmarks.corpus import PARTS as HALVES
 from benchmarks.corpus import Recording, read_corpus
@@ -427,7 +427,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help="name or folder of the model")
+    models.add_model(parser)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
     parser.add_argument("--backend", default="faster-whisper", metavar="NAME")
     parser.add_argument("--threads", type=int, default=0, metavar="N")
@@ -464,7 +464,7 @@ def measure(args: argparse.Namespace) -> Takes:
     """Return all takes. Raises BenchmarkError, ClipError and WyomingWhisperError."""
     commands = read_commands(args.corpus, args.recordings, args.half, args.limit)
     settings = Settings(
-        model=args.model,
+        model=str(args.model),
         data_dir=(args.data_dir,),
         backend=args.backend,
         strict_backend=True,

@@ -1,6 +1,6 @@
 """A front end whose upstreams fail in every way, while people speak: what is lost, and how late.
 
-`python -m benchmarks.failover [FAULT...]` starts three servers with `home-en`: one that is asked
+`python -m benchmarks.failover [FAULT...]` starts three servers with `tiny.en`: one that is asked
 over Wyoming, one that is asked as OpenAI's API is, and the front end, whose own model is the last.
 Between them are gates, which do what faulty machines and networks do. Speakers talk in real time
 all the while, and each fault begins in the middle of their commands.
@@ -33,7 +33,7 @@ from wyoming.error import Error
 from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import Describe
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.client import Heard, say
 from benchmarks.clips import Clip, ClipError, with_silence
 from benchmarks.hostile import speak
@@ -43,7 +43,7 @@ from benchmarks.watched import Watched, free_port
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.upstreams.openai import wav
 
-FLAGS = ("--model", "home-en", "--language", "en", "--cpu-threads", "2")
+FLAGS = ("--cpu-threads", "2")
 SPEAKERS = 4
 STAGGER_SECONDS = 0.7  # people don't begin at once
 INJECT_SECONDS = 1.2  # after the first has begun: all are in the middle of a command
@@ -286,7 +286,8 @@ class House:
         self.front: Watched
 
     def _start(self, name: str, uri: str = "", *flags: str) -> Watched:
-        return self._stack.enter_context(Watched(self._folder / name, *FLAGS, *flags, uri=uri))
+        flags = (*models.serving(), *FLAGS, *flags)
+        return self._stack.enter_context(Watched(self._folder / name, *flags, uri=uri))
 
     def _start_gpu(self) -> Watched:
         return self._start("gpu", self._gpu_uri)
@@ -331,7 +332,7 @@ class House:
         return Counter(names.get(who, "here") for who in found)
 
     async def transcribe_http(self, samples: Samples) -> str:
-        form = FormData({"model": "home-en", "language": "en"})
+        form = FormData({"model": "whisper-1", "language": "en"})
         form.add_field("file", wav(samples), filename="a.wav", content_type="audio/wav")
         async with (
             ClientSession() as session,

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.faults [NAME...]` needs root for some (file systems that are full or
 read-only, a network that loses packets) and libfaketime for one; what is not possible here is said
-to be not run. A stand-in for the hub serves `home-en`'s files under the name of `tiny`.
+to be not run. A stand-in for the hub serves `tiny.en`'s files under the name of `tiny`.
 
 Packets are lost in a network namespace: by the kernel's `netem` with a delay where it has that,
 else by iptables alone. Delays, jitter, stalls and cuts come from `benchmarks.network`, a proxy in
@@ -28,7 +28,7 @@ from threading import Thread, Timer
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.client import say
 from benchmarks.clips import Clip, ClipError, with_silence
 from benchmarks.hostile import speak
@@ -37,10 +37,9 @@ from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
 from benchmarks.servers import ROOT, BenchmarkError
 from benchmarks.watched import END_SECONDS, Counts, Standin, Watched, free_port
 from tests.models.hub_standin import Fault, HubStandin, serve
-from wyoming_whisper.models import BUNDLED_FOLDER
+from wyoming_whisper.models import EXTRAS
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
-FLAGS = ("--model", "home-en", "--language", "en")
 TINY = ("--model", "tiny", "--language", "en", "--cpu-threads", "2")
 SPOKEN = "01-clean.flac"
 REPO = "Systran/faster-whisper-tiny"
@@ -73,7 +72,7 @@ def expect(truth: object, otherwise: str) -> None:
 
 
 def clip() -> Clip:
-    """Return a command that home-en writes down."""
+    """Return a command."""
     return next(c for c in short_clips(BUNDLED_CLIPS) if c.file == SPOKEN)
 
 
@@ -85,8 +84,8 @@ def text_of(server: Watched, samples: Samples) -> str:
 
 
 @contextlib.contextmanager
-def home_en(folder: Path, **how: Any) -> Iterator[Watched]:
-    with Watched(folder, *FLAGS, **how) as server:
+def started(folder: Path, **how: Any) -> Iterator[Watched]:
+    with Watched(folder, *models.serving(), **how) as server:
         server.answering()
         server.ready()
         yield server
@@ -107,8 +106,8 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def hub() -> Iterator[HubStandin]:
-    files = {file.name: file.read_bytes() for file in BUNDLED_FOLDER.iterdir()}
-    del files["wyoming_whisper.json"]
+    folder = models.stock(models.TINY).iterdir()
+    files = {file.name: file.read_bytes() for file in folder if file.name != EXTRAS}
     with serve({REPO: files}) as standin:
         yield standin
 
@@ -125,7 +124,7 @@ def until(happened: Callable[[], object], otherwise: str, seconds: float = WAIT_
 
 def stopped_process(folder: Path) -> str:
     """SIGSTOP while a command is spoken, SIGCONT three seconds later"""
-    with home_en(folder) as server:
+    with started(folder) as server:
         expected = text_of(server, clip().samples)
         timer = Thread(target=_stop_for_a_while, args=(server,))
         timer.start()
@@ -147,7 +146,7 @@ def killed_while_serving(folder: Path) -> str:
     """Kill -9 of the server at random moments of a command, then a start at the same socket"""
     expected, choose = "", random.Random(0)
     for _ in range(KILLS):
-        with home_en(folder) as server:
+        with started(folder) as server:
             expected = expected or text_of(server, clip().samples)
             expect(text_of(server, clip().samples) == expected, "another text after a kill")
             timer = Timer(choose.random() * 0.2, server.send, (signal.SIGKILL,))
@@ -260,10 +259,10 @@ def full_disk(folder: Path) -> str:
 
 
 def read_only_disk(folder: Path) -> str:
-    """A data folder that can't be written, with the bundled model"""
+    """A data folder that can't be written, with a model that is elsewhere"""
     with (
         mounted(folder / "disk", "size=1m,ro") as disk,
-        Watched(folder, *FLAGS, "--data-dir", str(disk)) as server,
+        Watched(folder, *models.serving(), "--data-dir", str(disk)) as server,
     ):
         server.answering()
         server.ready()
@@ -286,7 +285,7 @@ def clock_jumps(folder: Path) -> str:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    with home_en(folder, environment=environment) as server:
+    with started(folder, environment=environment) as server:
         expected = text_of(server, clip().samples)
         for jump in ("+1d", "-365d", "+0"):
             timer = Timer(0.5, clock.write_text, (jump,))
@@ -301,7 +300,7 @@ def clock_jumps(folder: Path) -> str:
 def late_network(folder: Path) -> str:
     """A network that is 100 to 150 ms late, sends 5 % again, and carries 64 kB a second"""
     uri = f"tcp://127.0.0.1:{free_port()}"
-    with home_en(folder, uri=uri) as server:
+    with started(folder, uri=uri) as server:
         expected = text_of(server, clip().samples)
         texts = asyncio.run(_through(uri, BAD_WIFI, SPOKEN_TIMES))
         expect(texts == [expected] * SPOKEN_TIMES, f"{texts}, not {expected!r}")
@@ -313,7 +312,7 @@ def stalled_network(folder: Path) -> str:
     """A network that stands still for three seconds in the middle of a command"""
     uri = f"tcp://127.0.0.1:{free_port()}"
     weather = Weather(stall_after_bytes=30_000, stall_seconds=STALL_SECONDS)
-    with home_en(folder, uri=uri) as server:
+    with started(folder, uri=uri) as server:
         expected = text_of(server, clip().samples)
         texts = asyncio.run(_through(uri, weather, 1))
         expect(texts == [expected], f"{texts}, not {expected!r}")
@@ -324,7 +323,7 @@ def stalled_network(folder: Path) -> str:
 def cut_network(folder: Path) -> str:
     """Connections that are reset at random moments of a command"""
     uri, choose = f"tcp://127.0.0.1:{free_port()}", random.Random(0)
-    with home_en(folder, uri=uri) as server:
+    with started(folder, uri=uri) as server:
         expected = text_of(server, clip().samples)
         before = server.counts()
         for _ in range(RESETS):
@@ -373,7 +372,7 @@ def lossy_network(folder: Path) -> str:
 def speak_through_losses(folder: Path, commands: int = SPOKEN_TIMES) -> str:
     """Run inside the namespace: server and speakers share its lossy loopback interface."""
     uri = f"tcp://127.0.0.1:{free_port()}"
-    with home_en(folder / "server", uri=uri) as server:
+    with started(folder / "server", uri=uri) as server:
         expected = text_of(server, clip().samples)
         for _ in range(commands):
             heard = asyncio.run(speak(uri, clip()))

@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import models, report
 from wyoming_whisper.engine import selftest
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.selftest import Case, Comparison, Heard
@@ -38,7 +38,7 @@ from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 from wyoming_whisper.whisper.search import SLOTS, Session
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
-MODELS = ("home-en", "tiny", "base", "small")
+MODELS = (models.TINY, models.BASE)
 WINDOWS = (3, 5, 10, 30)
 """Seconds."""
 
@@ -53,8 +53,7 @@ BYTES = {"float16": 2, "float32": 4}
 COPIED_BYTES = 256 << 20
 COPIES = 20
 
-# Widened weights repeat themselves at the distance of a matrix.
-_COMPRESSION = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1 << 26}]
+_COMPRESSION = [{"id": lzma.FILTER_LZMA2, "preset": 1}]
 
 WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
 
@@ -114,29 +113,21 @@ class Packed:
 def prepare(folder: Path, names: Sequence[str]) -> None:
     """Write a folder for each model; needs all that the tests need."""
     from wyoming_whisper.backends.pipeline import decoding_options
-    from wyoming_whisper.models import BUNDLED_FOLDER
     from wyoming_whisper.settings import Settings
 
     for name in names:
         say(f"{name}: weights")
-        with tempfile.TemporaryDirectory() as made:
-            path = BUNDLED_FOLDER
-            if name != "home-en":
-                from benchmarks.widen import SIZES, widen
-
-                path = Path(made)
-                widen(BUNDLED_FOLDER, SIZES[name], path)
-            target = folder / name
-            target.mkdir(parents=True, exist_ok=True)
-            options = {"format": lzma.FORMAT_XZ, "filters": _COMPRESSION}
-            with (
-                (path / "model.bin").open("rb") as weights,
-                lzma.open(target / WEIGHTS, "wb", **options) as packed,  # type: ignore[call-overload]
-            ):
-                shutil.copyfileobj(weights, packed, 1 << 20)
-            context = decoding_options(Settings(model="home-en"), BUNDLED_FOLDER, 1).audio_context
-            say(f"{name}: CTranslate2 hears the clips in float32")
-            _pack(target, name, path, context)
+        path, target = models.stock(name), folder / name
+        target.mkdir(parents=True, exist_ok=True)
+        options = {"format": lzma.FORMAT_XZ, "filters": _COMPRESSION}
+        with (
+            (path / "model.bin").open("rb") as weights,
+            lzma.open(target / WEIGHTS, "wb", **options) as packed,  # type: ignore[call-overload]
+        ):
+            shutil.copyfileobj(weights, packed, 1 << 20)
+        context = decoding_options(Settings(), path, 1).audio_context
+        say(f"{name}: CTranslate2 hears the clips in float32")
+        _pack(target, name, path, context)
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:

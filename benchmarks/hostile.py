@@ -1,6 +1,6 @@
 """Hostile clients, all kinds at once, beside honest ones who speak: nobody honest may notice.
 
-`python -m benchmarks.hostile` runs our server with `home-en` and four speakers, who say the clips
+`python -m benchmarks.hostile` runs our server with `tiny.en` and four speakers, who say the clips
 of tests/audio at the pace of speech, in turns of quiet and siege. In a siege another process writes
 slowly, doesn't read, opens 500 connections, names lengths of 4 GB, and leaves at every stage of a
 command. Every honest command must be answered with the text it had in quiet, and 95 % of them in
@@ -36,7 +36,7 @@ from wyoming.audio import AudioStop
 from wyoming.client import AsyncClient
 from wyoming.error import Error
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.client import Heard, command_events, connected, say
 from benchmarks.clips import Clip, ClipError, with_silence
 from benchmarks.fuzz import honest_command
@@ -317,7 +317,7 @@ def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Found:
     """Speak in turns of quiet and siege to a server of its own. Raises BenchmarkError."""
     found, attacks = Found(), Counter[str]()
     uri = f"tcp://127.0.0.1:{free_port()}"
-    flags = ("--model", "home-en", "--language", "en", "--zeroconf", "off")
+    flags = (*models.serving(), "--zeroconf", "off")
     with Watched(folder, *flags, uri=uri) as server:
         server.answering()
         server.ready()

@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import models
 from wyoming_whisper.backends.pipeline import decoding_options
 from wyoming_whisper.engine import selftest
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.selftest import Case, Heard
 from wyoming_whisper.engine.session import OnnxSession
-from wyoming_whisper.models import WEIGHTS, ensure_model, suppressed_begin
+from wyoming_whisper.models import WEIGHTS, suppressed_begin
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.whisper.audio import N_FRAMES, SAMPLE_RATE, Array
 from wyoming_whisper.whisper.search import SLOTS
@@ -159,12 +160,12 @@ def _row(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", default="home-en", help="what it was exported from")
+    models.add_model(parser)  # what it was exported from
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    settings = Settings(model=arguments.model)
+    settings = Settings(model=str(arguments.model.resolve()))
     theirs = Transformers(arguments.folder)
-    rows = compare(theirs, ensure_model(arguments.model, settings), settings)
+    rows = compare(theirs, arguments.model, settings)
     clips = {name: samples for name, samples in selftest.sounds().items() if name != selftest.NOISE}
     texts = {said: theirs.transcribe(samples) for said, samples in clips.items()}
     if arguments.json:

@@ -1,6 +1,6 @@
 """What it would cost to have inference in a process of its own, to outlive a crash of its library.
 
-`python -m benchmarks.isolation` runs our server with `home-en` as it is, and with a prototype that
+`python -m benchmarks.isolation` runs our server with `tiny.en` as it is, and with a prototype that
 opens the Transcriber in a child process and sends it the samples through a pipe. It compares the
 time from audio-stop to transcript, the memory, and how long it takes after a kill -9 until a
 command is answered again: of the child, or of the whole server, started again as a container's
@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.client import say
 from benchmarks.clips import Clip, ClipError, with_silence
 from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
@@ -40,7 +40,6 @@ from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriptio
 COMMANDS = 60
 KILLS = 5
 IN_PROCESS, IN_CHILD = "in the server", "in a child"
-FLAGS = ("--model", "home-en", "--language", "en")
 RECOVERY_SECONDS = 60.0
 
 
@@ -122,7 +121,7 @@ def _servers(folder: Path) -> Iterator[dict[str, Watched]]:
     opens = {IN_PROCESS: "", IN_CHILD: "benchmarks.isolation:open_in_child"}
     with contextlib.ExitStack() as stack:
         found = {
-            name: stack.enter_context(Watched(folder / str(number), *FLAGS, opens=what))
+            name: stack.enter_context(Watched(folder / str(number), *models.serving(), opens=what))
             for number, (name, what) in enumerate(opens.items())
         }
         for server in found.values():
@@ -176,13 +175,13 @@ def _after_kill_of_child(server: Watched, clip: Clip) -> float:
 
 
 def _after_kill_of_server(folder: Path, clip: Clip) -> float:
-    with Watched(folder, *FLAGS) as killed:
+    with Watched(folder, *models.serving()) as killed:
         killed.answering()
         killed.ready()
         start = time.perf_counter()
         killed.send(signal.SIGKILL)
         killed.ended()
-        with Watched(folder, *FLAGS) as again:
+        with Watched(folder, *models.serving()) as again:
             return _until_answered(again, clip, start)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.clips import ClipError
 from benchmarks.corpus import PARTS, as_heard, read_corpus, select
 from benchmarks.model import Model
@@ -151,7 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR")
+    models.add_model(parser)
     parser.add_argument("--graphs", type=Path, metavar="DIR", help="ask onnxruntime, see model.py")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     parser.add_argument("--corpus", type=Path, required=True, metavar="DIR")

@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import contextlib
 import importlib
-import json
 import os
 import sys
 import tempfile
@@ -33,7 +32,7 @@ from wyoming.audio import AudioStop
 from wyoming.client import AsyncClient
 from wyoming.error import Error
 
-from benchmarks import report, widen
+from benchmarks import models, report
 from benchmarks.client import ANSWER_SECONDS, Heard, command_events, connected, say
 from benchmarks.clips import SECONDS_BEFORE, Clip, ClipError
 from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
@@ -48,8 +47,8 @@ from benchmarks.servers import (
     started,
 )
 from benchmarks.words import WordErrors, word_errors
+from wyoming_whisper.errors import ModelError
 from wyoming_whisper.machine import physical_cores
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.speech import Speech
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
@@ -57,7 +56,6 @@ from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
 BURST, SPEAKERS, PAUSES, REAL_TIME = PARTS = ("burst", "speakers", "pauses", "real-time")
 EAGER, NOT_EAGER, WIDE, OFFICIAL = "ours", "ours, not eager", "ours, 30 s", "official"
 PLAIN = "ours, faster-whisper"
-HOME_EN = "home-en"
 
 CHUNK_MS = 32  # as satellites send
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
@@ -71,7 +69,7 @@ LEAST_ROUNDS = 3
 ASKED_AGAIN = 5  # where a text seems to depend on when work began
 SPEAKERS_SAY = 2  # utterances of each, one after the other
 
-BURST_SECONDS = {HOME_EN: 15.0, "tiny": 30.0, "base": 55.0, "small": 150.0}
+BURST_SECONDS = {models.TINY: 30.0, models.BASE: 55.0}
 PART_SECONDS = {SPEAKERS: 70.0, PAUSES: 45.0, REAL_TIME: 170.0}
 """How the time is shared; about what each part takes on two cores of 2.5 GHz."""
 
@@ -390,7 +388,7 @@ def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> list[P
         parts = _parts(args, model, beam_size)
         if not parts:
             continue
-        path = model_folder(model, args.cache or folder, trained_windows=args.trained_windows)
+        path = models.stock(model)
         with metered(programs(args, path, beam_size), folder / "servers") as servers:
             _warm_up(servers, clips[0])
             setting = Setting(servers, clips, model, beam_size)
@@ -518,26 +516,6 @@ _MEASURES: dict[str, Callable[[Setting, argparse.Namespace, Budget], list[Part]]
     SPEAKERS: measure_speakers,
 }
 
-
-def model_folder(name: str, cache: Path, *, trained_windows: bool) -> Path:
-    """Return the folder of a model; one of an official size is made of home-en, once.
-
-    Such a copy stands for stock weights: it gets the windows that those get, of 10 s and more,
-    unless it is to have those that it was trained for.
-    """
-    if name == HOME_EN:
-        return BUNDLED_FOLDER
-    folder = cache / (f"{name}-trained-windows" if trained_windows else name)
-    facts = folder / FACTS
-    if not facts.exists():  # the last file that is written
-        _tell(f"making a {name}-shaped copy of {HOME_EN}")
-        widen.widen(BUNDLED_FOLDER, widen.SIZES[name], folder)
-        known = json.loads(facts.read_text(encoding="utf-8"))
-        facts.write_text(json.dumps(known | {"tight_window": trained_windows}), encoding="utf-8")
-    return folder
-
-
-FACTS = "wyoming_whisper.json"
 
 _BEGIN = time.monotonic()
 
@@ -801,21 +779,15 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models",
         type=_listed(_model),
-        default=[HOME_EN, "tiny", "base"],
+        default=[*BURST_SECONDS],
         metavar="LIST",
-        help="home-en, and copies of it in official shapes (default: home-en,tiny,base)",
+        help=f"stock models (default: {','.join(BURST_SECONDS)})",
     )
     parser.add_argument(
         "--real-time",
         type=_listed(_model),
         metavar="LIST",
         help="models for real-time and pauses (default: the last of --models)",
-    )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the copies there")
-    parser.add_argument(
-        "--trained-windows",
-        action="store_true",
-        help="windows as tight as home-en's for the copies (default: as for stock weights)",
     )
     parser.add_argument(
         "--audio", type=Path, default=BUNDLED_CLIPS, metavar="DIR", help="default: tests/audio"
@@ -869,7 +841,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runtime = {} if args.no_official else install_official()
         with tempfile.TemporaryDirectory() as temporary:
             parts = measure(args, clips, Path(temporary))
-    except (BenchmarkError, ClipError) as error:
+    except (BenchmarkError, ClipError, ModelError) as error:
         print(f"benchmarks.latency: {error}", file=sys.stderr)
         return 1
     tables = [show(parts, mode) for mode in args.parts]

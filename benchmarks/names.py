@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.clips import Clip, ClipError, read_clips, with_silence
 from benchmarks.corpus import PARTS, read_corpus
 from benchmarks.model import Model
@@ -468,7 +468,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR")
+    models.add_model(parser)
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="people's speech, see corpus.py")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="more of it, without words")
     parser.add_argument("--speech-python", default=sys.executable, metavar="FILE")

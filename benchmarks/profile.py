@@ -21,7 +21,7 @@ from typing import Any
 import tokenizers
 from wyoming.audio import AudioChunk
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.client import command_events
 from benchmarks.clips import read_clips, with_silence
 from benchmarks.responsiveness import BUNDLED_CLIPS
@@ -33,7 +33,7 @@ from wyoming_whisper.backends.pipeline import choose_audio_context
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.machine import physical_cores
-from wyoming_whisper.models import BUNDLED_FOLDER, WEIGHTS, weights_shapes
+from wyoming_whisper.models import WEIGHTS, weights_shapes
 from wyoming_whisper.pcm import PcmStream
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import Speech, span_options
@@ -176,16 +176,7 @@ def show(seconds: dict[str, float], heard: Heard, floor: Floor) -> str:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", type=Path, default=BUNDLED_FOLDER, help="folder of the model (default: home-en)"
-    )
-    parser.add_argument(
-        "--rates",
-        type=Path,
-        default=BUNDLED_FOLDER,
-        metavar="DIR",
-        help="model by which the machine's rate is measured (default: home-en)",
-    )
+    models.add_model(parser)
     parser.add_argument(
         "--audio", type=Path, metavar="FILE", help="recording (default: one of tests/audio)"
     )
@@ -240,7 +231,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], Heard, Floor]:
         speech_seconds=length / SAMPLE_RATE,
         tokens=_count_tokens(args.model, found.text),
     )
-    rates = measure_rates(args.threads, args.compute_type, args.rates)
+    rates = measure_rates(args.threads, args.compute_type)
     positions = positions_of(length, args.audio_context, args.model)
     return medians(runs[1:]), heard, floor(shape_of(args.model), positions, rates)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from benchmarks import models
 from benchmarks.servers import ROOT, BenchmarkError
 
 BRIDGE = "wyw-ray0"
@@ -165,7 +166,7 @@ def cluster(folder: Path, cpus: list[int]) -> Iterator[list[Node]]:
 
 def front_end(node: Node, *flags: str, log: str = "front_end.log") -> subprocess.Popen[bytes]:
     """Start a front end on a node, at port 10300."""
-    flags = ("--backend", "ray", "--uri", "tcp://0.0.0.0:10300", "--model", "home-en", *flags)
+    flags = ("--backend", "ray", "--uri", "tcp://0.0.0.0:10300", *_model(), *flags)
     return node.popen(_beside("wyoming-whisper"), "serve", *flags, log=log)
 
 
@@ -177,8 +178,13 @@ def stop(server: subprocess.Popen[bytes]) -> int:
 
 
 def deploy(node: Node, *flags: str) -> str:
-    """Deploy the bundled model, from this node; return what the command says."""
-    return node.run(_beside("wyoming-whisper"), "ray", "deploy", "--model", "home-en", *flags)
+    """Deploy the model, from this node; return what the command says."""
+    return node.run(_beside("wyoming-whisper"), "ray", "deploy", *_model(), *flags)
+
+
+def _model() -> tuple[str, str]:
+    """Return the flags that name it; every node has this machine's files."""
+    return "--model", str(models.stock(models.TINY))
 
 
 def uri(node: Node) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ray_cluster
+from benchmarks import models, ray_cluster
 from benchmarks.client import command_events, connected, say
 from benchmarks.report import machine, machine_line, milliseconds, percentile, table, write_json
 from wyoming_whisper.cluster.commands import MAX_ONGOING
@@ -228,7 +228,8 @@ def drive(args: argparse.Namespace) -> dict[str, Any]:
     from wyoming_whisper.backends.ray import open_ray
     from wyoming_whisper.settings import load_settings
 
-    settings = load_settings(["--backend", "ray", "--model", "home-en"], {"HOME": str(Path.home())})
+    model = str(models.stock(models.TINY))
+    settings = load_settings(["--backend", "ray", "--model", model], {"HOME": str(Path.home())})
     _deploy(settings, args)
     if not args.arrivals:
         return {}
@@ -365,7 +366,7 @@ def show_replicas(found: Sequence[dict[str, Any]]) -> str:
             load = Load(run["replicas"], at["per_second"], occupied, run["variation"])
             rows.append(
                 [
-                    "sleeping" if run["sleeping"] else "home-en",
+                    "sleeping" if run["sleeping"] else models.TINY,
                     str(run["replicas"]),
                     str(run["max_ongoing"]),
                     milliseconds(run["service"]),
@@ -524,7 +525,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     one = actions.add_parser("batching")
-    one.add_argument("--model", default="home-en")
+    models.add_model(one, models.TINY)
     one.add_argument("--sizes", type=int, nargs="*", default=[1, 2, 4, 8])
     one.add_argument("--repeats", type=int, default=15)
     one = actions.add_parser("capacity")
@@ -555,9 +556,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     print(machine_line(machine()))
     if args.action == "batching":
+        found = batching(str(args.model.resolve()), args.sizes, args.repeats)
         rows = [
             [str(size), milliseconds(wall), milliseconds(cpu)]
-            for size, (wall, cpu) in batching(args.model, args.sizes, args.repeats).items()
+            for size, (wall, cpu) in found.items()
         ]
         print(table(["batch", "per command", "processor"], rows))
     elif args.action == "capacity":

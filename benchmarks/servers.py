@@ -17,8 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import models
 from wyoming_whisper.machine import physical_cores
-from wyoming_whisper.models import BUNDLED_FOLDER
 
 ROOT = Path(__file__).parent.parent
 OFFICIAL_VENV = ROOT / ".venv-official"
@@ -79,9 +79,7 @@ def _common(args: argparse.Namespace) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is asked of every benchmark of servers."""
-    parser.add_argument(
-        "--model", type=Path, default=BUNDLED_FOLDER, help="folder of the model (default: home-en)"
-    )
+    models.add_model(parser)
     parser.add_argument(
         "--threads", type=int, default=physical_cores(), help="of each server (default: all cores)"
     )

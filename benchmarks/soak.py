@@ -1,6 +1,6 @@
 """Thousands of commands, one after the other: none is lost, none is wrong, nothing grows.
 
-`python -m benchmarks.soak` has speakers say the clips of tests/audio to our server with `home-en`,
+`python -m benchmarks.soak` has speakers say the clips of tests/audio to our server with `tiny.en`,
 all at once rather than at the pace of speech (real time would take hours, and adds nothing but
 waiting). The first answer to a clip, with nobody else there, is what every later one must be. All
 the while it is read what the process holds: memory, file descriptors, threads, tasks. At rest is
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import models, report
 from benchmarks.client import Heard, say
 from benchmarks.clips import Clip, ClipError, read_clips, with_silence
 from benchmarks.responsiveness import BUNDLED_CLIPS
@@ -178,7 +178,7 @@ class Soak:
 def soak(folder: Path, total: int, speakers: int) -> Found:
     """Have a server of its own hear `total` commands. Raises BenchmarkError."""
     clips = read_clips(BUNDLED_CLIPS)
-    with Watched(folder, "--model", "home-en", "--language", "en") as server:
+    with Watched(folder, *models.serving()) as server:
         server.answering()
         server.ready()
         run = Soak(server, clips, total)

@@ -29,6 +29,9 @@ AUDIO = Path(__file__).parent.parent / "tests" / "audio"
 CLIP = AUDIO / "07-clean.flac"
 LONG_CLIP = AUDIO / "21-long.flac"
 
+MODEL = AUDIO.parent / "models" / "home-en"
+"""The tests' own; an image has none, and what is checked here is not what it hears."""
+
 MAX_BYTES = 650_000_000
 MAX_DESCRIBE_S = 2.0
 MAX_STOP_S = 10.0  # then the Supervisor and Docker kill
@@ -64,7 +67,7 @@ def run(*arguments: str, check: bool = True) -> str:
 
 @contextlib.contextmanager
 def container(image: str, data: Path, *options: str) -> Iterator[tuple[str, str, float]]:
-    """Start one with `data` as its only volume; give its name, its server's URI and when."""
+    """Start one with `data` and a model as volumes; give its name, its server's URI and when."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         uri = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
@@ -73,6 +76,7 @@ def container(image: str, data: Path, *options: str) -> Iterator[tuple[str, str,
     run(
         *("run", "--detach", "--name", name, "--network", "host", "--read-only"),
         *("--volume", f"{data}:/data", "--env", f"WYOMING_WHISPER_URI={uri}"),
+        *("--volume", f"{MODEL}:/model:ro"),
         *("--env", "WYOMING_WHISPER_OPTIONS=/data/options.json"),
         *options,
         image,
@@ -152,7 +156,7 @@ def as_a_user(image: str) -> dict[str, Any]:
     """As a careful user starts it: no root from the start, no rights, a read-only root."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        (data / "options.json").write_text('{"model": "home-en"}')
+        (data / "options.json").write_text('{"model": "/model"}')
         os.chown(data, WHISPER_UID, WHISPER_UID)
         user = ("--user", f"{WHISPER_UID}:{WHISPER_UID}", "--cap-drop", "ALL")
         with container(image, data, *user) as (name, uri, started):
@@ -180,7 +184,7 @@ def as_the_supervisor(image: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         options = data / "options.json"
-        options.write_text('{"model": "home-en"}')
+        options.write_text('{"model": "/model"}')
         options.chmod(0o600)
         with container(image, data) as (name, uri, started):
             described = first_describe(uri, started)

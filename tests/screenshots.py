@@ -18,7 +18,7 @@ from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStop
 
 from tests.browser import browsing, opened
-from tests.support import AUDIO, Client, clips, run_server
+from tests.support import AUDIO, HOME_EN, Client, clips, run_server
 from tests.test_web import free_port, until_open
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
@@ -72,7 +72,7 @@ async def main() -> None:
         status = Status()
         opener = partial(open_transcriber, status=status)
         async with run_server(
-            Path(folder), opener, status, model="home-en", http_port=port, http_text=True
+            Path(folder), opener, status, model=str(HOME_EN), http_port=port, http_text=True
         ):
             await until_open(port)
             for number, clip in enumerate(spoken):

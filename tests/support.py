@@ -25,6 +25,9 @@ from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber,
 from wyoming_whisper.vad import FRAME_SAMPLES
 
 AUDIO = Path(__file__).parent / "audio"
+HOME_EN = Path(__file__).parent / "models" / "home-en"
+"""The folder of the small model that tests hear with; its page tells what it is."""
+
 TIMEOUT_SECONDS = 20.0  # far more than anything here takes; only a hang reaches it
 
 

@@ -25,9 +25,15 @@ from tests.test_supervisor import StandIn, supervisor  # noqa: F401  (a fixture)
 from wyoming_whisper import __version__, settings
 from wyoming_whisper import supervisor as supervisor_module
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.models import BUNDLED, KNOWN_MODELS
+from wyoming_whisper.models import KNOWN_MODELS
 from wyoming_whisper.server import Server
-from wyoming_whisper.settings import ADDON_DEFAULTS, OPTIONS, Settings, load_settings
+from wyoming_whisper.settings import (
+    ADDON_DEFAULTS,
+    OPTIONS,
+    RETIRED_MODEL,
+    Settings,
+    load_settings,
+)
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 ROOT = Path(__file__).parent.parent
@@ -158,7 +164,24 @@ def choices(kind: str) -> set[str]:
 
 
 def test_every_model_is_one_that_is_known() -> None:
-    assert choices(SCHEMA["model"]) - {"auto", "custom", BUNDLED} <= set(KNOWN_MODELS)
+    assert choices(SCHEMA["model"]) - {"auto", "custom", RETIRED_MODEL} <= set(KNOWN_MODELS)
+
+
+def test_the_model_that_is_gone_is_still_read_and_nothing_speaks_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without it in the schema the Supervisor would not start who saved it."""
+    saved = {**MANIFEST["options"], "model": "home-en"}
+    assert SCHEMA["model"].endswith("|home-en)")
+    for options in (saved, {**saved, "model": "custom", "custom_model": "home-en"}):
+        caplog.clear()
+        assert load(tmp_path, monkeypatch, options).model == "auto"
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert "set it to auto, or to what `models list` shows" in record.getMessage()
+    for language in TRANSLATIONS:
+        text = (ROOT / "translations" / f"{language}.yaml").read_text("utf-8")
+        assert "home-en" not in text, language
 
 
 def test_the_languages_are_whispers() -> None:

@@ -22,10 +22,9 @@ from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import Describe, Info
 
-from tests.support import AUDIO, TIMEOUT_SECONDS, Client, clips, run_server, words
+from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, clips, run_server, words
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.models import BUNDLED_FOLDER
 
 MODULE = [sys.executable, "-W", "ignore", "-m", "wyoming_whisper"]
 SURE = next(clip for clip in clips("clean") if words(clip.text)[:2] == ["turn", "off"])
@@ -74,7 +73,7 @@ async def test_official_faster_whisper(tmp_path: Path, options: tuple[str, ...])
     info, transcript, code = await converse(
         Transcribe(),
         stereo(SURE.file),
-        *("--model", "home-en", "--data-dir", str(tmp_path), "--language", "en", *options),
+        *("--model", str(HOME_EN), "--data-dir", str(tmp_path), "--language", "en", *options),
     )
     assert len(info.asr) == 1
     assert words(transcript.text) == words(SURE.text)
@@ -84,7 +83,7 @@ async def test_official_faster_whisper(tmp_path: Path, options: tuple[str, ...])
 async def test_official_faster_whisper_translate(tmp_path: Path) -> None:
     # The alias must be the model's name. Its real weights can't be had where this runs; what the
     # task changes in the prompt is tests/whisper/test_decoding.py's.
-    shutil.copytree(BUNDLED_FOLDER, tmp_path / "base-int8")
+    shutil.copytree(HOME_EN, tmp_path / "base-int8")
     info, transcript, code = await converse(
         Transcribe(name="base-int8"),
         stereo(SURE.file),
@@ -104,7 +103,7 @@ async def test_speakers_at_once_each_get_their_own_words(tmp_path: Path) -> None
             await client.speak(language="en", samples=read_audio(str(AUDIO / file)))
             return (await client.transcript()).text
 
-    async with run_server(tmp_path, open_transcriber, model="home-en"):
+    async with run_server(tmp_path, open_transcriber, model=str(HOME_EN)):
         alone = [await one(clip.file) for clip in spoken]
         together = await asyncio.gather(*(one(clip.file) for clip in spoken))
     assert together == alone
@@ -114,7 +113,10 @@ async def test_speakers_at_once_each_get_their_own_words(tmp_path: Path) -> None
 
 async def test_silence_is_an_empty_transcript(tmp_path: Path) -> None:
     (silence,) = clips("silence")
-    async with run_server(tmp_path, open_transcriber, model="home-en"), Client(tmp_path) as client:
+    async with (
+        run_server(tmp_path, open_transcriber, model=str(HOME_EN)),
+        Client(tmp_path) as client,
+    ):
         await client.speak(language="en", samples=read_audio(str(AUDIO / silence.file)))
         assert (await client.transcript()).text == ""
 
@@ -122,7 +124,7 @@ async def test_silence_is_an_empty_transcript(tmp_path: Path) -> None:
 def test_transcribe_prints_a_line_a_file(tmp_path: Path) -> None:
     files = [str(AUDIO / clip.file) for clip in (SURE, *clips("silence"))]
     done = subprocess.run(
-        [*MODULE, "transcribe", "--model", "home-en", "--data-dir", str(tmp_path), *files],
+        [*MODULE, "transcribe", "--model", str(HOME_EN), "--data-dir", str(tmp_path), *files],
         capture_output=True,
         text=True,
         check=True,
@@ -134,7 +136,7 @@ def test_transcribe_prints_a_line_a_file(tmp_path: Path) -> None:
 
 
 async def test_transcribe_asks_a_running_server(tmp_path: Path) -> None:
-    async with run_server(tmp_path, open_transcriber, model="home-en"):
+    async with run_server(tmp_path, open_transcriber, model=str(HOME_EN)):
         process = await asyncio.create_subprocess_exec(
             *MODULE,
             *("transcribe", "--json", "--uri", f"unix://{tmp_path}/socket"),

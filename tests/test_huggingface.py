@@ -12,13 +12,13 @@ import pytest
 
 from tests.engine.conftest import SIZES, Models, random_spec, save_random
 from tests.huggingface import NumpyWhisper, read_safetensors
+from tests.support import HOME_EN
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import checkpoint
 from wyoming_whisper.engine.selftest import CLIPS
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.huggingface import structure, write_folder, write_weights
 from wyoming_whisper.models import (
-    BUNDLED_FOLDER,
     check_model,
     is_multilingual,
     model_languages,
@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model, written in float32."""
     folder = tmp_path_factory.mktemp("home-en")
-    write_folder(BUNDLED_FOLDER, folder, "float32")
+    write_folder(HOME_EN, folder, "float32")
     return folder
 
 
@@ -70,7 +70,7 @@ def test_logits_are_those_of_our_graphs(name: str, models: Models, tmp_path: Pat
 def test_what_home_en_writes_is_what_ctranslate2_writes(home: Path) -> None:
     model = NumpyWhisper.read(home)
     reference: Any = ctranslate2.models.Whisper(
-        str(BUNDLED_FOLDER), compute_type="float32", intra_threads=1
+        str(HOME_EN), compute_type="float32", intra_threads=1
     )
     never = json.loads((home / "generation_config.json").read_text())
     for clip in sorted(CLIPS.glob("*.wav"))[:1]:
@@ -158,7 +158,7 @@ def test_the_folder_is_a_whole_model(home: Path) -> None:
 
 def test_float16_is_half_as_large(home: Path, tmp_path: Path) -> None:
     shares: list[float] = []
-    write_folder(BUNDLED_FOLDER, tmp_path, progress=shares.append)
+    write_folder(HOME_EN, tmp_path, progress=shares.append)
     small, large = ((folder / "model.safetensors").stat().st_size for folder in (tmp_path, home))
     assert 0.49 < small / large < 0.52
     assert shares == sorted(shares)

@@ -97,6 +97,18 @@ def test_what_is_copied_exists_and_reaches_the_builder(name: str) -> None:
             assert any(fnmatch.fnmatch(source, f"{pattern}*") for pattern in kept), source
 
 
+def test_the_package_which_the_wheel_and_the_images_hold_has_no_model() -> None:
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"] == {
+        "packages": ["wyoming_whisper"]
+    }
+    package = ROOT / "wyoming_whisper"
+    files = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert len(files) > 50
+    assert not [path for path in files if path.suffix in (".bin", ".safetensors", ".onnx")]
+    assert not [path for path in files if "home-en" in str(path.relative_to(package))]
+    assert sum(path.stat().st_size for path in files) < 2_000_000
+
+
 @every_dockerfile
 def test_the_program_is_started_and_asked_without_a_shell(name: str) -> None:
     assert [json.loads(value) for value in final(name, "ENTRYPOINT")] == [["wyoming-whisper"]]

@@ -317,7 +317,7 @@ def test_a_running_server_may_transcribe(
 # -- models --------------------------------------------------------------------------------
 
 ENTRIES = [
-    ModelEntry("command", None, "bundled", 41_400_000, "en", Path("/bundled")),
+    ModelEntry("command", None, "cached", 41_400_000, "en", Path("/data/command")),
     ModelEntry("tiny", "Systran/faster-whisper-tiny", "known", 78_000_000, "multilingual", None),
 ]
 
@@ -365,14 +365,28 @@ def test_models_are_managed(
     assert models == [(call, "tiny", (Path("/data"),), "huggingface")]
 
 
+@pytest.mark.parametrize("action", ["download", "remove", "path"])
+def test_the_model_that_is_gone_is_one_sentence(
+    action: str, models: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", action, "home-en", "--data-dir", "/data"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == (
+        "wyoming-whisper: home-en is gone from this program: it understood synthetic voices alone; "
+        "`models list` shows those that there are, such as base\n"
+    )
+    assert models == []
+
+
 def test_models_are_listed_in_columns(
     models: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", "list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "NAME     STATE    SIZE   LANGUAGES",
-        "command  bundled  41 MB  en",
-        "tiny     known    78 MB  multilingual",
+        "NAME     STATE   SIZE   LANGUAGES",
+        "command  cached  41 MB  en",
+        "tiny     known   78 MB  multilingual",
     ]
 
 
@@ -380,12 +394,8 @@ def test_models_are_listed_as_json(
     models: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", "list", "--json"]) == 0
-    bundled, tiny = json.loads(capsys.readouterr().out)
-    assert (bundled["name"], bundled["state"], bundled["path"]) == (
-        "command",
-        "bundled",
-        "/bundled",
-    )
+    own, tiny = json.loads(capsys.readouterr().out)
+    assert (own["name"], own["state"], own["path"]) == ("command", "cached", "/data/command")
     assert (tiny["repo"], tiny["size_bytes"], tiny["path"]) == (ENTRIES[1].repo, 78_000_000, None)
 
 

@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import AUDIO, clips
+from tests.support import AUDIO, HOME_EN, clips
 from tests.whisper.scripted import ByteTokenizer
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.models import BUNDLED, BUNDLED_FOLDER
 from wyoming_whisper.names import (
     MAX_CANDIDATES,
     MAX_NAME_CHARS,
@@ -323,9 +322,9 @@ def test_long_audio_whose_windows_need_timestamps_is_left_alone() -> None:
 def home_en() -> Iterator[WhisperTranscriber]:
     # In int8 what it makes of a name that it never saw differs from processor to processor.
     settings = Settings(
-        model=BUNDLED, cpu_threads=1, beam_size=5, data_dir=(), compute_type="float32"
+        model=str(HOME_EN), cpu_threads=1, beam_size=5, data_dir=(), compute_type="float32"
     )
-    transcriber = open_faster_whisper(settings, BUNDLED_FOLDER)
+    transcriber = open_faster_whisper(settings, HOME_EN)
     yield transcriber
     transcriber.close()
 

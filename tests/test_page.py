@@ -18,6 +18,7 @@ from playwright.async_api import Page, expect
 from tests.browser import browsing, opened
 from tests.support import (
     AUDIO,
+    HOME_EN,
     Client,
     FakeTranscriber,
     LoudnessVad,
@@ -58,7 +59,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     """The real thing: the bundled model behind the page."""
     port = free_port()
     async with run_server(
-        tmp_path, open_transcriber, model="home-en", http_port=port, http_text=True
+        tmp_path, open_transcriber, model=str(HOME_EN), http_port=port, http_text=True
     ) as server:
         await until_open(port)
         await asyncio.wrap_future(server.opened)

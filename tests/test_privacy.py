@@ -17,7 +17,7 @@ from wyoming.audio import AudioChunk, AudioStop
 from wyoming.event import Event
 from wyoming.info import SelectProgram
 
-from tests.support import AUDIO, TIMEOUT_SECONDS, Client, clips, run_server, words
+from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, clips, run_server, words
 from tests.test_web import free_port, until_open
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
@@ -124,7 +124,7 @@ async def _serve(tmp_path: Path, what: str) -> None:
     recordings = [(read_audio(AUDIO / clip.file), words(clip.text)) for clip in SPOKEN]
     files = [(AUDIO / clip.file).read_bytes() for clip in SPOKEN]
     port = free_port() if what == "posted" else 0
-    settings = {"model": "home-en", "http_port": port, "openai_api": what == "posted"}
+    settings = {"model": str(HOME_EN), "http_port": port, "openai_api": what == "posted"}
     async with run_server(tmp_path, open_transcriber, **settings) as server:
         await asyncio.wrap_future(server.opened)
         if port:

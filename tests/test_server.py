@@ -18,7 +18,7 @@ from wyoming.client import AsyncClient
 from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import Describe, Info
 
-from tests.support import AUDIO, TIMEOUT_SECONDS, FakeTranscriber
+from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.server import Server
@@ -64,7 +64,7 @@ def refused(tmp_path: Path, *options: str) -> str:
 async def test_a_signal_ends_the_server_with_exit_code_0(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = await start(tmp_path, "--uri", "tcp://127.0.0.1:0", "--model", "home-en")
+    process = await start(tmp_path, "--uri", "tcp://127.0.0.1:0", "--model", str(HOME_EN))
     await stderr_until(process, "listening")
     process.send_signal(number)
     assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == 0
@@ -165,7 +165,7 @@ async def test_the_port_is_open_and_described_before_the_model_is_there(tmp_path
 
 
 async def test_stdio_carries_protocol_alone_and_ends_with_its_input(tmp_path: Path) -> None:
-    process = await start(tmp_path, "--uri", "stdio://", "--model", "home-en", "--debug")
+    process = await start(tmp_path, "--uri", "stdio://", "--model", str(HOME_EN), "--debug")
     assert process.stdin
     assert process.stdout
     for request in (Describe(), AudioStart(16000, 2, 1), AudioStop()):
@@ -184,7 +184,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         uri = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        sentence = refused(tmp_path, "--uri", uri, "--model", "home-en")
+        sentence = refused(tmp_path, "--uri", uri, "--model", str(HOME_EN))
     assert uri in sentence
     assert "in use" in sentence
 
@@ -215,10 +215,10 @@ async def test_a_port_for_root_alone_is_one_sentence(
         (("--uri", "unix:///no-such-folder/socket"), ["no-such-folder"]),
         (("--model", "tny"), ["tny", "tiny"]),
         (("--model", "../secret"), ["../secret"]),
-        (("--model", "home-en", "--language", "klingon"), ["klingon", "en"]),
-        (("--model", "home-en", "--language", "de"), ["german", "en"]),
-        (("--model", "home-en", "--device", "cuda:9"), ["cuda:9", "cpu"]),
-        (("--model", "home-en", "--compute-type", "float16"), ["float16", "int8"]),
+        (("--model", str(HOME_EN), "--language", "klingon"), ["klingon", "en"]),
+        (("--model", str(HOME_EN), "--language", "de"), ["german", "en"]),
+        (("--model", str(HOME_EN), "--device", "cuda:9"), ["cuda:9", "cpu"]),
+        (("--model", str(HOME_EN), "--compute-type", "float16"), ["float16", "int8"]),
         (("--backend", "tensorrt", "--strict-backend"), ["tensorrt", "NVIDIA driver"]),
     ],
 )
@@ -232,13 +232,13 @@ def test_what_is_not_possible_is_one_sentence_that_names_it(
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
-    sentence = refused(tmp_path, "--uri", f"unix://{tmp_path}/notes", "--model", "home-en")
+    sentence = refused(tmp_path, "--uri", f"unix://{tmp_path}/notes", "--model", str(HOME_EN))
     assert "notes" in sentence
     assert (tmp_path / "notes").read_text() == "mine"
 
 
 async def test_a_socket_left_by_a_killed_server_is_taken_over(tmp_path: Path) -> None:
-    options = ("--uri", f"unix://{tmp_path}/socket", "--model", "home-en")
+    options = ("--uri", f"unix://{tmp_path}/socket", "--model", str(HOME_EN))
     killed = await start(tmp_path, *options)
     await stderr_until(killed, "listening")
     killed.kill()
@@ -252,7 +252,7 @@ async def test_a_socket_left_by_a_killed_server_is_taken_over(tmp_path: Path) ->
 
 
 async def test_a_socket_in_use_is_not_taken_over(tmp_path: Path) -> None:
-    options = ("--uri", f"unix://{tmp_path}/socket", "--model", "home-en")
+    options = ("--uri", f"unix://{tmp_path}/socket", "--model", str(HOME_EN))
     first = await start(tmp_path, *options)
     await stderr_until(first, "listening")
     sentence = await asyncio.to_thread(refused, tmp_path, *options)

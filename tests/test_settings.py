@@ -193,6 +193,35 @@ def test_later_sources_win(tmp_path: Path) -> None:
         assert load(["--model", "from-flag"], environ).model == "from-flag"
 
 
+@pytest.mark.parametrize("source", ["flag", "ours", "theirs", "file"])
+def test_the_model_that_is_gone_is_auto_with_a_warning(
+    source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text("model: home-en\n")
+    argv, environ, origin = {
+        "flag": (["--model", "home-en"], {}, "--model"),
+        "ours": ([], {"WYOMING_WHISPER_MODEL": "home-en"}, "WYOMING_WHISPER_MODEL"),
+        "theirs": ([], {"WYO_WHISPER_MODEL": "home-en"}, "WYO_WHISPER_MODEL"),
+        "file": (["--options", str(options)], {}, f"model in {options}"),
+    }[source]
+    assert load(argv, environ).model == "auto"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        f"{origin}: home-en is gone from this program: it understood synthetic voices alone; "
+        "auto chooses a model instead; set it to auto, or to what `models list` shows"
+    )
+
+
+def test_a_folder_may_have_the_name_of_the_model_that_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert load(["--model", "/share/home-en"]).model == "/share/home-en"
+    assert load(["--model", "base"], {"WYO_WHISPER_MODEL": "home-en"}).model == "base"
+    assert caplog.records == []
+
+
 def test_what_is_overridden_is_not_looked_at() -> None:
     assert load(["--beam-size", "2"], {"WYO_WHISPER_BEAM_SIZE": "many"}).beam_size == 2
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import HOME_EN
 from wyoming_whisper import machine, threads
 from wyoming_whisper.backends import faster_whisper
 from wyoming_whisper.backends.pipeline import (
@@ -20,7 +21,6 @@ from wyoming_whisper.backends.pipeline import (
     load_tokenizer,
 )
 from wyoming_whisper.machine import fast_cores
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.threads import fastest_threads, thread_counts
 from wyoming_whisper.whisper.decoding import GenerateOptions, Hypothesis
@@ -129,7 +129,7 @@ class Counting:
 
 
 def test_every_measurement_decodes_as_many_tokens() -> None:
-    tokenizer = load_tokenizer(BUNDLED_FOLDER, multilingual=True)
+    tokenizer = load_tokenizer(HOME_EN, multilingual=True)
     inference = Counting()
     assert command_seconds(inference, tokenizer, 5, COMMAND_FRAMES) >= 0
     (options,) = inference.asked
@@ -144,7 +144,7 @@ def test_the_model_is_opened_with_what_was_measured_unless_the_user_says(
     monkeypatch.setattr(faster_whisper, "thread_counts", lambda: [2, 1])
     times = iter([0.2] * COMMAND_RUNS + [0.1] * COMMAND_RUNS)
     monkeypatch.setattr(faster_whisper, "command_seconds", lambda *_: next(times))
-    settings = Settings(model="home-en", data_dir=(tmp_path,), cpu_threads=wanted)
-    opened = faster_whisper.open_faster_whisper(settings, BUNDLED_FOLDER)
+    settings = Settings(model=str(HOME_EN), data_dir=(tmp_path,), cpu_threads=wanted)
+    opened = faster_whisper.open_faster_whisper(settings, HOME_EN)
     assert f"{expected} threads" in opened.description
     assert (tmp_path / "threads.json").exists() == (wanted == 0)

@@ -23,6 +23,7 @@ from aiohttp import ClientSession, FormData
 
 from tests.support import (
     AUDIO,
+    HOME_EN,
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
@@ -153,7 +154,7 @@ def encoded(samples: Samples, kind: str) -> bytes:
 @contextlib.asynccontextmanager
 async def real_server(tmp_path: Path, **settings: object) -> AsyncIterator[str]:
     port = free_port()
-    options = {"model": "home-en", "http_port": port, "openai_api": True, **settings}
+    options = {"model": str(HOME_EN), "http_port": port, "openai_api": True, **settings}
     async with run_server(tmp_path, open_transcriber, **options):
         await until_open(port)
         yield f"http://127.0.0.1:{port}/v1"
@@ -166,7 +167,7 @@ def ask_synchronously(url: str, file: bytes) -> dict[str, Any]:
         assert client.models.retrieve("home-en").owned_by == "wyoming-whisper"
         return {
             name: client.audio.transcriptions.create(
-                model="home-en",
+                model=str(HOME_EN),
                 file=("clip.flac", file),
                 language="en",
                 response_format=name,  # type: ignore[call-overload]
@@ -235,13 +236,13 @@ async def test_the_long_clip_is_heard_in_pieces_and_its_times_are_those_of_the_f
         openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client,
     ):
         told = await client.audio.transcriptions.create(
-            model="home-en",
+            model=str(HOME_EN),
             file=("clip.flac", (AUDIO / clip.file).read_bytes()),
             response_format="verbose_json",
             timestamp_granularities=["segment"],
         )
         stream = await client.audio.transcriptions.create(
-            model="home-en", file=("clip.flac", (AUDIO / clip.file).read_bytes()), stream=True
+            model=str(HOME_EN), file=("clip.flac", (AUDIO / clip.file).read_bytes()), stream=True
         )
         events: list[Any] = [event async for event in stream]
     assert told.duration == pytest.approx(len(samples) / SAMPLE_RATE, abs=0.01)

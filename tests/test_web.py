@@ -20,6 +20,7 @@ from aiohttp.test_utils import make_mocked_request
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import (
+    HOME_EN,
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
@@ -542,7 +543,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         sentence = refused(
-            *(tmp_path, "--model", "home-en", "--uri", f"unix://{tmp_path}/socket"),
+            *(tmp_path, "--model", str(HOME_EN), "--uri", f"unix://{tmp_path}/socket"),
             *("--http-port", port),
         )
     assert f"--http-port {port}" in sentence

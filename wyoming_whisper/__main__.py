@@ -18,8 +18,21 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import ServerUnavailableError, SettingsError, TranscribeError, WyomingWhisperError
-from .settings import OPTIONS, OptionParser, Settings, settings_from
+from .errors import (
+    ServerUnavailableError,
+    SettingsError,
+    TranscribeError,
+    UnknownModelError,
+    WyomingWhisperError,
+)
+from .settings import (
+    ABOUT_RETIRED,
+    OPTIONS,
+    RETIRED_MODEL,
+    OptionParser,
+    Settings,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from wyoming.info import Info
@@ -276,6 +289,10 @@ def _models_list(settings: Settings, *, as_json: bool) -> str:
 def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
     from . import models
 
+    if name == RETIRED_MODEL:
+        raise UnknownModelError(
+            f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
+        )
     if action == "download":
         return str(models.ensure_model(name, settings, layout=layout))
     if action == "remove":

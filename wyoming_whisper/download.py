@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
 from .models import (
-    BUNDLED,
     HUGGING_FACE_FILES,
     HUGGING_FACE_WEIGHTS,
     WEIGHTS_OF,
@@ -476,7 +475,7 @@ def _unreachable(job: _Job, error: Exception) -> str:
         f"{job.repo} can't be downloaded from {job.endpoint} ({reason}; "
         f"{len(RETRY_DELAYS_S) + 1} tries): when this machine is online again, start again or run "
         "`models download`; or copy the model's folder from another machine and set "
-        f"--local-files-only; or try the program without a download: --model {BUNDLED}"
+        "--local-files-only"
     )
 
 

@@ -47,7 +47,7 @@ def make_info(
     """Return the Info that Home Assistant reads: it uses the first program and its languages."""
     model = AsrModel(
         name=model_name,
-        attribution=_PROJECT if model_name == "home-en" else _WHISPER,
+        attribution=_WHISPER,
         installed=True,
         description=description or model_name,
         version=None,

@@ -1,4 +1,4 @@
-"""A model's name -> its files: bundled, a local folder, in the Hugging Face cache, or downloaded.
+"""A model's name -> its files: a local folder, in the Hugging Face cache, or downloaded.
 
 Nothing here touches the network; `ensure_model` calls `download` when the files aren't here.
 """
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 AUTO = "auto"
-BUNDLED = "home-en"
-BUNDLED_FOLDER = Path(__file__).parent / "bundled" / f".{BUNDLED}"
 EXTRAS = "wyoming_whisper.json"
 """What a model folder may say about itself: {"languages": ["en"], ...}."""
 
@@ -152,7 +150,7 @@ _TABLE = (
 )
 KNOWN_MODELS: dict[str, KnownModel] = {model.name: model for model in _TABLE}
 
-State = Literal["bundled", "cached", "known", "broken"]
+State = Literal["cached", "known", "broken"]
 
 
 @dataclass(frozen=True)
@@ -230,8 +228,8 @@ def ensure_model(
     looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
     (daemon, so that it never holds up the end of the program); setting `stop` ends a download
     within seconds, and the next call goes on from there. `report` is told how far a download is.
-    With `local_files_only` the network is never used. What is here in CTranslate2's layout alone,
-    as the bundled model, is written in the other one where that is asked for.
+    With `local_files_only` the network is never used. A folder in CTranslate2's layout alone is
+    written in the other one where that is asked for.
 
     Raises ModelError.
     """
@@ -268,9 +266,8 @@ def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> 
 
 
 def list_models(settings: ModelSettings) -> list[ModelEntry]:
-    """Return the bundled model, the stock models, and whatever else lies in the data folders."""
-    entries = [_bundled_entry()] if BUNDLED_FOLDER.is_dir() else []
-    entries += [_entry(known.name, settings) for known in _TABLE if known.alias_of is None]
+    """Return the stock models, and whatever else lies in the data folders."""
+    entries = [_entry(known.name, settings) for known in _TABLE if known.alias_of is None]
     stock = {known.repo for known in _TABLE}
     others = {name for name in _names_on_disk(settings) if name not in stock}
     entries += [_entry(name, settings) for name in sorted(others)]
@@ -282,11 +279,9 @@ def list_models(settings: ModelSettings) -> list[ModelEntry]:
 def remove_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> int:
     """Delete the model `name` from the data folders, with what cut-off downloads left.
 
-    Returns the bytes freed. Raises ModelError for the bundled model and for anything outside the
-    data folders, ModelUnavailableError when there is nothing to remove.
+    Returns the bytes freed. Raises ModelError for anything outside the data folders,
+    ModelUnavailableError when there is nothing to remove.
     """
-    if name == BUNDLED:
-        raise ModelError(f"{BUNDLED} is part of this program and can't be removed")
     if name == AUTO:
         raise ModelError("auto is a choice, not a model: name the model to remove (models list)")
     reference = _resolve(name, settings, layout)
@@ -492,8 +487,6 @@ def _resolve(name: str, settings: ModelSettings, layout: Layout = "ctranslate2")
     known = KNOWN_MODELS.get(_canonical(name))
     if known is not None:
         return _Reference(name, repo=known.repo_in(layout), layout=layout)
-    if name == BUNDLED:
-        return _Reference(name, folder=BUNDLED_FOLDER, layout=layout)
     folder = _local_folder(name)
     if folder is not None:
         return _Reference(name, folder=folder, layout=layout)
@@ -517,7 +510,7 @@ def _local_folder(name: str) -> Path | None:
 def _unknown(name: str) -> str:
     if name.startswith(("/", ".", "~")):
         return f"there is no model folder {name}"
-    names = [*KNOWN_MODELS, BUNDLED, AUTO]
+    names = [*KNOWN_MODELS, AUTO]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5) or names[:6]
     return (
         f"unknown model {name!r}: did you mean {' or '.join(near)}? "
@@ -526,8 +519,6 @@ def _unknown(name: str) -> str:
 
 
 def _not_here(reference: _Reference, settings: ModelSettings) -> str:
-    if reference.name == BUNDLED:
-        return f"this installation lacks the bundled model {BUNDLED}"
     folders = ", ".join(str(root) for root in _roots(settings))
     if reference.repo is None:
         return f"there is no model in {reference.folder}"
@@ -706,16 +697,6 @@ def _describe_languages(codes: tuple[str, ...]) -> str:
 
 
 # Listing
-
-
-def _bundled_entry() -> ModelEntry:
-    state: State = "bundled"
-    try:
-        check_model(BUNDLED_FOLDER)
-    except ModelBrokenError:
-        state = "broken"
-    size = _model_bytes(BUNDLED_FOLDER)
-    return ModelEntry(BUNDLED, None, state, size, "en", BUNDLED_FOLDER)
 
 
 def _entry(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> ModelEntry:

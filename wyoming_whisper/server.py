@@ -313,10 +313,9 @@ class Server:
 
     def _properties(self) -> dict[str, str]:
         """Return what is announced beside the address; of a model's folder only the name."""
-        model = self._settings.model
         return {
             "version": __version__,
-            "model": Path(model).name if Path(model).is_absolute() else model,
+            "model": self._settings.model_name,
             "backend": self.status.state.backend or self._settings.backend,
         }
 

@@ -850,6 +850,12 @@ class Settings:
     )
 
     @property
+    def model_name(self) -> str:
+        """The model's name for others to see; of a folder only the last part."""
+        is_folder = self.model.startswith(("/", ".", "~"))
+        return Path(self.model).name if is_folder else self.model
+
+    @property
     def clips_speech(self) -> bool:
         """Whether silence is cut off both ends."""
         return self.vad_clip is not None and (
@@ -886,6 +892,11 @@ _ADDON_KEYS = ("debug_logging", "custom_model", "custom_model_type")
 """Keys of the official add-on that are no option of either server."""
 
 
+RETIRED_MODEL = "home-en"
+"""A model that came with earlier versions, and that options saved then may name."""
+
+ABOUT_RETIRED = f"{RETIRED_MODEL} is gone from this program: it understood synthetic voices alone"
+
 # -- sources -------------------------------------------------------------------------------
 
 
@@ -920,6 +931,12 @@ def settings_from(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     if seconds := values.pop("vad_endpointing", None):
         # The official server then tells Home Assistant not to end commands itself.
         values = {"endpointing": f"{seconds:g}", "requires_external_vad": False} | values
+    if values.get("model") == RETIRED_MODEL:
+        _LOGGER.warning(
+            "%s: %s; auto chooses a model instead; set it to auto, or to what `models list` shows",
+            *(given["model"].origin, ABOUT_RETIRED),
+        )
+        values["model"] = "auto"
     if "data_dir" not in values:
         values["data_dir"] = (default_data_dir(environ),)
     return Settings(**{name: value for name, value in values.items() if name in OPTIONS})

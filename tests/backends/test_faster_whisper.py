@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tests.support import AUDIO, Clip, clips, words
+from tests.support import AUDIO, HOME_EN, Clip, clips, words
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.backends.faster_whisper import (
     CTranslate2Inference,
@@ -21,7 +21,6 @@ from wyoming_whisper.backends.faster_whisper import (
 )
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import ModelBrokenError, SettingsError, UnknownLanguageError
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import span_options, transcribe_speech
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
@@ -34,7 +33,7 @@ SPANS = span_options(Settings())
 
 
 def open_bundled(tmp_path: Path, **options: Any) -> Transcriber:
-    return open_transcriber(Settings(model="home-en", data_dir=(tmp_path,), **options))
+    return open_transcriber(Settings(model=str(HOME_EN), data_dir=(tmp_path,), **options))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +156,7 @@ def test_the_same_tokens_as_stock_faster_whisper_from_the_same_window() -> None:
     """Greedy and beam 5, with the window, prompt and filters of WhisperModel."""
     from faster_whisper import WhisperModel
 
-    stock = WhisperModel(str(BUNDLED_FOLDER), device="cpu", compute_type="int8")
+    stock = WhisperModel(str(HOME_EN), device="cpu", compute_type="int8")
     ours = CTranslate2Inference(stock.model)
     for clip in clips("clean"):
         samples = samples_of(clip)
@@ -195,10 +194,10 @@ def test_the_token_budget_is_what_was_asked_for() -> None:
     """CTranslate2 halves its max_length; a budget must not shrink with it."""
     import ctranslate2
 
-    model = ctranslate2.models.Whisper(str(BUNDLED_FOLDER), compute_type="int8")
+    model = ctranslate2.models.Whisper(str(HOME_EN), compute_type="int8")
     inference = CTranslate2Inference(model)
     features = inference.encode(log_mel_spectrogram(samples_of(clips("clean")[2])))
-    eot = json.loads((BUNDLED_FOLDER / "vocabulary.json").read_text()).index("<|endoftext|>")
+    eot = json.loads((HOME_EN / "vocabulary.json").read_text()).index("<|endoftext|>")
     for budget in (5, 20, 60):
         endless = GenerateOptions(1, 0.0, 1, budget, [eot])
         prompt = [eot + 1, eot + 2, eot + 4, eot + 8]
@@ -216,7 +215,7 @@ def test_a_repaired_tokenizer_reads_the_same(tmp_path: Path, bundled: Transcribe
 
 def copied(tmp_path: Path) -> Path:
     folder = tmp_path / "copy"
-    shutil.copytree(BUNDLED_FOLDER, folder)
+    shutil.copytree(HOME_EN, folder)
     return folder
 
 
@@ -293,7 +292,7 @@ def test_close_frees_the_model(tmp_path: Path) -> None:
 
 
 def test_settings_are_not_changed_by_opening(tmp_path: Path) -> None:
-    settings = Settings(model="home-en", data_dir=(tmp_path,))
+    settings = Settings(model=str(HOME_EN), data_dir=(tmp_path,))
     before = dataclasses.asdict(settings)
     open_transcriber(settings)
     assert dataclasses.asdict(settings) == before
@@ -311,7 +310,7 @@ def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_a
     ) -> Path:
         assert name == "tiny"
         asked.append(verify)
-        return BUNDLED_FOLDER if verify else folder
+        return HOME_EN if verify else folder
 
     monkeypatch.setattr("wyoming_whisper.models.ensure_model", ensure)
     transcriber = open_transcriber(Settings(model="tiny", data_dir=(tmp_path,)))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.backends.test_engines import until
-from tests.support import AUDIO, TIMEOUT_SECONDS, FakeTranscriber, clips
+from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, clips
 from wyoming_whisper import backends, machine
 from wyoming_whisper.backends import onnxruntime, open_transcriber
 from wyoming_whisper.backends.engines import STAND_IN, Engines, EngineTranscriber, engine_cache
@@ -27,7 +27,7 @@ from wyoming_whisper.engine.build import ONNXRUNTIME, BuildProgress, CpuSpec
 from wyoming_whisper.engine.cuda import Gpu
 from wyoming_whisper.errors import SettingsError, UnknownLanguageError, UnknownTaskError
 from wyoming_whisper.machine import adds_int8_exactly
-from wyoming_whisper.models import BUNDLED_FOLDER, WEIGHTS
+from wyoming_whisper.models import WEIGHTS
 from wyoming_whisper.names import NameIndex
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import State, Status
@@ -40,7 +40,7 @@ ENGLISH = TranscribeOptions(language="en")
 
 def settings(tmp_path: Path, **values: Any) -> Settings:
     chosen = {"backend": ONNXRUNTIME, "cpu_threads": 1, **values}
-    return Settings(model="home-en", data_dir=(tmp_path,), language="en", **chosen)
+    return Settings(model=str(HOME_EN), data_dir=(tmp_path,), language="en", **chosen)
 
 
 def open_with_graphs(tmp_path: Path, **values: Any) -> tuple[Transcriber, Status]:
@@ -65,7 +65,7 @@ def texts(transcriber: Transcriber) -> list[str]:
 
 def expected(tmp_path: Path, **values: Any) -> list[str]:
     """Return what faster-whisper writes."""
-    transcriber = open_faster_whisper(settings(tmp_path, **values), BUNDLED_FOLDER)
+    transcriber = open_faster_whisper(settings(tmp_path, **values), HOME_EN)
     found = texts(transcriber)
     transcriber.close()
     assert any(found)
@@ -148,7 +148,7 @@ def test_a_command_makes_no_graphs_and_faster_whisper_answers(tmp_path: Path) ->
 
 
 def test_a_command_that_must_have_the_graphs_is_told_how_to_make_them(tmp_path: Path) -> None:
-    wanted = "engine build --backend onnxruntime --model home-en makes them"
+    wanted = f"engine build --backend onnxruntime --model {HOME_EN} makes them"
     with pytest.raises(SettingsError, match=wanted):
         open_transcriber(settings(tmp_path, strict_backend=True))
 
@@ -174,7 +174,7 @@ def test_graphs_that_cannot_be_loaded_are_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     arithmetic = onnxruntime.choose_arithmetic(settings(tmp_path))
-    key = CpuSpec("home-en", BUNDLED_FOLDER / WEIGHTS, arithmetic).key()
+    key = CpuSpec("home-en", HOME_EN / WEIGHTS, arithmetic).key()
 
     def junk(folder: Path) -> None:
         (folder / "encoder.onnx").write_bytes(b"junk")
@@ -241,7 +241,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Transcriber
     """The bundled model in float32 on onnxruntime, and on faster-whisper."""
     folder = tmp_path_factory.mktemp("data")
     ours, _ = open_with_graphs(folder, compute_type="float32")
-    theirs = open_faster_whisper(settings(folder, compute_type="float32"), BUNDLED_FOLDER)
+    theirs = open_faster_whisper(settings(folder, compute_type="float32"), HOME_EN)
     yield ours, theirs
     ours.close()
     theirs.close()
@@ -547,7 +547,7 @@ def test_arithmetic_that_onnxruntime_lacks_is_left_to_faster_whisper(
     opened = FakeTranscriber()
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)
     chosen = settings(tmp_path, backend="auto", device="cpu", compute_type="int16")
-    assert open_fastest(chosen, BUNDLED_FOLDER, Status()) is opened
+    assert open_fastest(chosen, HOME_EN, Status()) is opened
     assert not (tmp_path / "engines").exists()
 
 
@@ -569,7 +569,7 @@ def test_a_gpu_that_ctranslate2_can_use_is_faster_unmeasured(
     opened = FakeTranscriber()
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)
     chosen = settings(tmp_path, backend="auto", device=device)
-    transcriber = open_fastest(chosen, BUNDLED_FOLDER, None)
+    transcriber = open_fastest(chosen, HOME_EN, None)
     assert (transcriber is not opened) is compared
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text
     transcriber.close()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, loud
+from tests.support import HOME_EN, TIMEOUT_SECONDS, loud
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.backends import ray as backend
 from wyoming_whisper.backends.ray import About, RayTranscriber
@@ -248,7 +248,7 @@ def test_without_ray_there_is_one_clear_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert main(["--backend", "ray", "--model", "home-en", "--uri", "tcp://127.0.0.1:0"]) == 1
+    assert main(["--backend", "ray", "--model", str(HOME_EN), "--uri", "tcp://127.0.0.1:0"]) == 1
     errors = capsys.readouterr().err.strip().splitlines()
     assert errors[-1].startswith("wyoming-whisper: Ray is not installed: pip install")
     assert "'wyoming-whisper[ray]'" in errors[-1]

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from tests.engine.test_equivalence import BEAM, Pair, open_pair
-from tests.support import AUDIO, Clip, clips, words
+from tests.support import AUDIO, HOME_EN, Clip, clips, words
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import UnknownTaskError
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.vad import SileroVad
 from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT, DecodingOptions, ScoringInference
@@ -22,7 +21,7 @@ TIMED = TranscribeOptions("en", timestamps=True)
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return open_pair(BUNDLED_FOLDER, tmp_path_factory.mktemp("graphs"))
+    return open_pair(HOME_EN, tmp_path_factory.mktemp("graphs"))
 
 
 def transcriber(pair: Pair, inference: ScoringInference, beam_size: int) -> WhisperTranscriber:

@@ -17,7 +17,7 @@ from wyoming.info import Describe, Info
 from tests.backends.test_engines import until
 from tests.engine import fakes
 from tests.engine.test_build import children_of
-from tests.support import AUDIO, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, words
+from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, words
 from wyoming_whisper.backends import choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
@@ -51,7 +51,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(tmp_path: Path, **values: Any) -> Settings:
-    return Settings(model="home-en", data_dir=(tmp_path,), **values)
+    return Settings(model=str(HOME_EN), data_dir=(tmp_path,), **values)
 
 
 def gpu_with(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", **options: Any) -> Any:
@@ -405,7 +405,7 @@ def test_a_command_uses_an_engine_but_builds_none(
     assert all(texts(transcriber))
     assert "on CPU" in transcriber.description
     transcriber.close()
-    with pytest.raises(SettingsError, match="engine build --model home-en"):
+    with pytest.raises(SettingsError, match=f"engine build --model {HOME_EN}"):
         open_transcriber(settings(tmp_path, backend="tensorrt", strict_backend=True))
     assert engine_cache(settings(tmp_path)).entries() == []
 
@@ -419,7 +419,7 @@ async def test_the_server_answers_from_the_start_and_loses_no_utterance(tmp_path
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "ignore", "-m", "wyoming_whisper", "serve"),
         *("--uri", f"unix://{tmp_path}/socket", "--data-dir", str(tmp_path)),
-        *("--model", "home-en", "--backend", "tensorrt", "--beam-size", "1"),
+        *("--model", str(HOME_EN), "--backend", "tensorrt", "--beam-size", "1"),
         stderr=asyncio.subprocess.PIPE,
         env=environment,
     )

@@ -24,7 +24,7 @@ import pytest
 
 from tests.engine import fakes
 from tests.engine.conftest import Models
-from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
+from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
 from wyoming_whisper.backends import open_transcriber, tensorrt_llm
 from wyoming_whisper.backends.tensorrt_llm import (
     AT_ONCE,
@@ -94,7 +94,7 @@ def standin(whisper: OnnxWhisper, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 
 
 def settings_of(data: Path, **values: Any) -> Settings:
-    given = {"model": "home-en", "backend": "tensorrt-llm", "data_dir": (data,)} | values
+    given = {"model": str(HOME_EN), "backend": "tensorrt-llm", "data_dir": (data,)} | values
     return Settings(**given)
 
 
@@ -364,7 +364,7 @@ async def test_a_server_has_many_speakers_in_flight(
     standin: Standin, data: Path, tmp_path: Path
 ) -> None:
     """Over Wyoming, each on a connection of its own; none waits for another."""
-    values = {"model": "home-en", "backend": "tensorrt-llm", "data_dir": (data,), "eager": False}
+    values = {"model": str(HOME_EN), "backend": "tensorrt-llm", "data_dir": (data,), "eager": False}
     async with (
         run_server(tmp_path, open_transcriber, **values),
         contextlib.AsyncExitStack() as all_,

@@ -25,9 +25,8 @@ from benchmarks.endpointing import (
     table,
     with_tail,
 )
-from tests.support import AUDIO, clips, loud, quiet
+from tests.support import AUDIO, HOME_EN, clips, loud, quiet
 from wyoming_whisper.endpointing import EndpointOptions
-from wyoming_whisper.models import BUNDLED_FOLDER
 
 
 def take(end: float | None, who: str = "ours", last: float = 2.0) -> Take:
@@ -95,7 +94,7 @@ def test_a_folder_without_recordings_is_an_error(tmp_path: Path) -> None:
 def test_virtual_time_is_the_audios(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wyoming_whisper.utterance.MAX_AHEAD_SECONDS", 1.0)  # restored at the end
     args = argparse.Namespace(
-        threads=1, compute_type="int8", model=BUNDLED_FOLDER, draft_ms=100, chunk_ms=32
+        threads=1, compute_type="int8", model=HOME_EN, draft_ms=100, chunk_ms=32
     )
     virtual = Virtual(args)
     clip = clips("clean")[7]

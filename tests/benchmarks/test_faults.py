@@ -66,7 +66,7 @@ def test_a_server_that_does_not_answer_is_noticed(
         raise Broken(f"a command of {len(samples)} samples was answered with: no text")
 
     monkeypatch.setattr(faults, "text_of", deaf)
-    monkeypatch.setattr(faults, "home_en", contextlib.nullcontext)
+    monkeypatch.setattr(faults, "started", contextlib.nullcontext)
     assert suffer("stopped", tmp_path).outcome == "broken"
 
 

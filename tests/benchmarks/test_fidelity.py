@@ -9,8 +9,7 @@ import pytest
 
 from benchmarks import fidelity
 from benchmarks.fidelity import Text, recordings, row, without_gate
-from tests.support import AUDIO
-from wyoming_whisper.models import BUNDLED_FOLDER
+from tests.support import AUDIO, HOME_EN
 
 FACTS = "wyoming_whisper.json"
 
@@ -25,11 +24,11 @@ def test_rows_count_what_is_the_same() -> None:
 
 
 def test_the_copy_differs_in_the_gate_alone(tmp_path: Path) -> None:
-    told = json.loads((BUNDLED_FOLDER / FACTS).read_text())
-    copied = without_gate(BUNDLED_FOLDER, tmp_path / "copy")
+    told = json.loads((HOME_EN / FACTS).read_text())
+    copied = without_gate(HOME_EN, tmp_path / "copy")
     del told["min_avg_logprob"]
     assert json.loads((copied / FACTS).read_text()) == told
-    assert (copied / "model.bin").samefile(BUNDLED_FOLDER / "model.bin")
+    assert (copied / "model.bin").samefile(HOME_EN / "model.bin")
 
 
 def test_folders_without_labels_are_heard_too(tmp_path: Path) -> None:

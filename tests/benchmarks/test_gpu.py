@@ -14,22 +14,23 @@ import pytest
 from benchmarks import gpu
 from benchmarks.gpu import Loops, Size, Times
 from tests.engine import fakes
+from tests.support import HOME_EN
 from wyoming_whisper import autopick
 from wyoming_whisper.engine import selftest
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.session import OnnxSession
-from wyoming_whisper.models import BUNDLED_FOLDER, WEIGHTS
+from wyoming_whisper.models import WEIGHTS
 
-MODEL = BUNDLED_FOLDER / WEIGHTS
+MODEL = HOME_EN / WEIGHTS
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What --prepare writes, of the bundled model alone."""
+    """What --prepare writes of one model."""
     folder = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selftest, "physical_cores", lambda: 1)  # threads wait for each other
-        assert gpu.main([str(folder), "--prepare", "--models", "home-en"]) == 0
+        assert gpu.main([str(folder), "--prepare", "--models", "tiny.en"]) == 0
     return folder
 
 
@@ -44,7 +45,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(folder: Path, out: Path, *flags: str) -> tuple[int, dict[str, Any]]:
-    argv = [str(folder), "--models", "home-en", "--runs", "1", "--json", str(out), *flags]
+    argv = [str(folder), "--models", "tiny.en", "--runs", "1", "--json", str(out), *flags]
     status = gpu.main(argv)
     return status, json.loads(out.read_text())
 
@@ -61,7 +62,7 @@ def test_the_rehearsal_measures_everything(
     assert [stage["window_seconds"] for stage in model["stages"]] == [3, 5]
     assert all(stage["step"]["p95"] >= stage["step"]["median"] > 0 for stage in model["stages"])
     assert set(model["sizes"]) == {"encoder.onnx", "decoder.onnx"}
-    assert told["torch"]["home-en"].startswith("not run: torch is not here")
+    assert told["torch"]["tiny.en"].startswith("not run: torch is not here")
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "PASSED"
     assert "nothing here is a GPU's time" in out
@@ -103,7 +104,7 @@ def test_an_engine_that_hears_wrongly_fails(
     status, told = measured(packed, tmp_path / "out.json", "--rehearse")
     assert (status, told["passed"]) == (1, False)
     wrong = [
-        f for f in told["failures"] if f.startswith("home-en: turn off the pump: other tokens")
+        f for f in told["failures"] if f.startswith("tiny.en: turn off the pump: other tokens")
     ]
     assert wrong
     assert capsys.readouterr().out.splitlines()[-1].startswith("FAILED: ")
@@ -118,7 +119,7 @@ class _Loud(OnnxSession):
 
 
 def test_loops_that_differ_are_told_apart(packed: Path, tmp_path: Path) -> None:
-    model = gpu.read_packed(packed / "home-en")
+    model = gpu.read_packed(packed / "tiny.en")
     with gpu.rehearsed(MODEL, tmp_path) as opened:
         plain = OnnxSession(tmp_path)
         same = gpu.compare_loops(opened.session, plain, model, runs=1)
@@ -186,19 +187,19 @@ def test_a_folder_that_was_not_packed_is_one_sentence(
 def test_a_cut_file_is_one_sentence(
     file: str, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "home-en"
+    folder = tmp_path / "tiny.en"
     folder.mkdir()
-    for path in (packed / "home-en").iterdir():
+    for path in (packed / "tiny.en").iterdir():
         data = path.read_bytes()
         (folder / path.name).write_bytes(data[: len(data) // 2] if path.name == file else data)
-    assert gpu.main([str(tmp_path), "--rehearse", "--models", "home-en"]) == 1
+    assert gpu.main([str(tmp_path), "--rehearse", "--models", "tiny.en"]) == 1
     assert "--prepare" in capsys.readouterr().err
 
 
 def test_without_a_gpu_it_says_what_is_missing(
     packed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gpu.main([str(packed), "--models", "home-en"]) == 1
+    assert gpu.main([str(packed), "--models", "tiny.en"]) == 1
     assert "NVIDIA" in capsys.readouterr().err
 
 
@@ -213,6 +214,6 @@ def test_it_needs_nothing_but_numpy_and_onnx(packed: Path) -> None:
         "import wyoming_whisper.engine.build, wyoming_whisper.engine.trt, "
         "wyoming_whisper.engine.graphs"
     )
-    command = [sys.executable, "-c", code, str(packed / "home-en")]
+    command = [sys.executable, "-c", code, str(packed / "tiny.en")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

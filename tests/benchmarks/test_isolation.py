@@ -18,6 +18,7 @@ from benchmarks.isolation import (
     proportional_bytes,
     show,
 )
+from tests.support import HOME_EN
 from wyoming_whisper.errors import TranscribeError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
@@ -26,7 +27,7 @@ from wyoming_whisper.transcriber import TranscribeOptions
 def test_a_child_that_is_killed_is_an_error_and_then_there_again(tmp_path: Path) -> None:
     samples = clip().samples
     options = TranscribeOptions("en")
-    transcriber = open_in_child(Settings(model="home-en", data_dir=(tmp_path,)))
+    transcriber = open_in_child(Settings(model=str(HOME_EN), data_dir=(tmp_path,)))
     try:
         text = transcriber.transcribe(samples, options).text
         assert text

@@ -38,18 +38,14 @@ from benchmarks.latency import (
     trimmed,
     turned,
 )
+from tests.support import HOME_EN
 from wyoming_whisper.autopick import SHAPES, Rates, encoder_work
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.speech import Speech
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 from wyoming_whisper.vad import SileroVad, SpanOptions
 
 AUDIO = Path(__file__).parent.parent / "audio"
 SHORTEST = "04-clean.flac"
-
-needs_model = pytest.mark.skipif(
-    not (BUNDLED_FOLDER / "model.bin").exists(), reason="the bundled model is not here"
-)
 
 
 def take(server: str, seconds: float, **fields: Any) -> Take:
@@ -244,20 +240,20 @@ def test_defaults() -> None:
     args = latency._arguments([])
     assert (args.parts, args.models, args.beam_size) == (
         [BURST, SPEAKERS, PAUSES, REAL_TIME],
-        ["home-en", "tiny", "base"],
+        ["tiny.en", "base"],
         [1, 5],
     )
     assert args.real_time == ["base"]
     assert args.silences == [0.25, 0.7, 1.29, 1.84]
     assert args.speakers == [1, 2, 4, 8]
     # A burst of each model with each beam; the rest once, with the wider beam.
-    assert shares(args) == [15, 15, 70, 30, 30, 55, 55, 45, 170]
+    assert shares(args) == [30, 30, 70, 55, 55, 45, 170]
 
 
 def test_a_model_in_real_time_alone() -> None:
-    args = latency._arguments(["real-time", "burst", "--models", "tiny", "--real-time", "small"])
+    args = latency._arguments(["real-time", "burst", "--models", "tiny.en", "--real-time", "base"])
     assert args.parts == [BURST, REAL_TIME]
-    assert args.models == ["tiny", "small"]
+    assert args.models == ["tiny.en", "base"]
 
 
 @pytest.mark.parametrize(
@@ -297,25 +293,6 @@ def test_a_plot_without_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert latency.main(["--plot", str(tmp_path / "waits.png")]) == 1
     assert "needs matplotlib" in capsys.readouterr().err
-
-
-def test_copies_get_the_windows_of_stock_weights(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    made = []
-
-    def widen(model: Path, size: object, folder: Path) -> None:
-        made.append(folder.name)
-        folder.mkdir()
-        (folder / latency.FACTS).write_text('{"languages": ["en"], "tight_window": true}')
-
-    monkeypatch.setattr("benchmarks.widen.widen", widen)
-    for trained in (False, False, True):
-        folder = latency.model_folder("base", tmp_path, trained_windows=trained)
-        facts = json.loads((folder / latency.FACTS).read_text())
-        assert facts == {"languages": ["en"], "tight_window": trained}
-    assert made == ["base", "base-trained-windows"]
-    assert latency.model_folder("home-en", tmp_path, trained_windows=False) == BUNDLED_FOLDER
 
 
 # -- audio ---------------------------------------------------------------------------------
@@ -389,8 +366,7 @@ def test_stages_and_floor_side_by_side() -> None:
 # -- the real thing ------------------------------------------------------------------------
 
 
-@needs_model
-def test_our_server_with_the_bundled_model(
+def test_our_server_with_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = json.loads((AUDIO / "labels.json").read_text())
@@ -398,7 +374,7 @@ def test_our_server_with_the_bundled_model(
     chosen = [row for row in labels if row["file"] == SHORTEST]
     (tmp_path / "labels.json").write_text(json.dumps(chosen))
     file = tmp_path / "latency.json"
-    few = ["--models", "home-en", "--beam-size", "1", "--utterances", "1", "--silences", "0.7"]
+    few = ["--models", "tiny.en", "--beam-size", "1", "--utterances", "1", "--silences", "0.7"]
     argv = ["burst", "real-time", "--no-official", "--audio", str(tmp_path), *few]
     monkeypatch.setattr(latency, "SETTLE_SECONDS", 0.05)
     assert latency.main([*argv, "--json", str(file)]) == 0
@@ -418,11 +394,10 @@ def test_our_server_with_the_bundled_model(
     assert not written["agreement"]["different"]
     told = capsys.readouterr()
     assert "The same text, eager or not: " in told.out
-    assert "real-time, home-en, beam 1" in told.err
+    assert "real-time, tiny.en, beam 1" in told.err
 
 
-@needs_model
-def test_profile_of_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "profile.json"
     argv = ["--runs", "1", "--audio", str(AUDIO / SHORTEST), "--json", str(file)]
     assert profile.main(argv) == 0
@@ -432,9 +407,8 @@ def test_profile_of_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "positions" in capsys.readouterr().out
 
 
-@needs_model
-def test_shape_of_the_bundled_model() -> None:
-    shape = profile.shape_of(BUNDLED_FOLDER)
+def test_shape_of_a_model() -> None:
+    shape = profile.shape_of(HOME_EN)
     assert shape.width % 64 == 0
     assert shape.n_mels == 80
     assert 0 < shape.decoder_layers <= shape.encoder_layers

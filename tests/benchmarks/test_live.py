@@ -11,11 +11,10 @@ import pytest
 from benchmarks import live
 from benchmarks.clips import SECONDS_BEFORE
 from benchmarks.live import LIVE, PLAIN, Take, different, judge, plain, row, show, spoken_at
-from tests.support import AUDIO
-from wyoming_whisper.models import BUNDLED_FOLDER
+from tests.support import AUDIO, HOME_EN
 
 needs_model = pytest.mark.skipif(
-    not (BUNDLED_FOLDER / "model.bin").exists(), reason="the bundled model is not here"
+    not (HOME_EN / "model.bin").exists(), reason="the bundled model is not here"
 )
 
 

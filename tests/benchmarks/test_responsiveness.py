@@ -150,9 +150,7 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
         pass
 
 
-def test_our_server_with_the_bundled_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_our_server_with_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "responsiveness.json"
     few = ["--starts", "1", "--utterances", "1", "--seconds", "0.2", "--rounds", "1"]
     argv = ["--no-official", *few, "--commands", "2", "--json", str(file)]

@@ -78,7 +78,7 @@ def test_replicas_are_shown_beside_the_model() -> None:
     run: dict[str, Any] = {"replicas": 1, "max_ongoing": 128, "sleeping": False, "service": 0.2}
     run |= {"variation": 0.0, "overhead": 0.01, "per_second": 5.0, "open": [at]}
     cells = [cell.strip() for cell in show_replicas([run]).splitlines()[-1].split("|")]
-    assert cells[1:4] == ["home-en", "1", "128"]
+    assert cells[1:4] == ["tiny.en", "1", "128"]
     assert cells[4:-1] == [
         *("200 ms", "10.0 ms", "5.0", "0.5"),
         *("100 ms",) * 2,

@@ -58,7 +58,7 @@ def test_a_broken_promise_is_a_failure(found: Found, said: str) -> None:
     assert said in failure
 
 
-def test_a_short_run_with_the_bundled_model(
+def test_a_short_run_with_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(soak, "MAX_GROWTH_BYTES", float("inf"))

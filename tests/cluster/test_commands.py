@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import HOME_EN
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.cluster import commands
 from wyoming_whisper.cluster.commands import State, deployment_options, reason, replica_settings
@@ -26,7 +27,7 @@ from wyoming_whisper.settings import Settings, default_data_dir
         (["ray", "status", "--ray-address", "here"], "auto, or HOST:PORT such as"),
         (["ray", "status", "--ray-address", "http://a:1"], "auto, or HOST:PORT such as"),
         (["ray", "status", "--ray-address", "a:port"], "auto, or HOST:PORT such as"),
-        (["ray", "deploy", "--model", "home-en"], "Ray is not installed: pip install"),
+        (["ray", "deploy", "--model", str(HOME_EN)], "Ray is not installed: pip install"),
         (["ray", "status"], "Ray is not installed: pip install"),
         (["ray", "remove"], "Ray is not installed: pip install"),
     ],

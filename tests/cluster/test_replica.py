@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
+from tests.support import HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
 from wyoming_whisper import __version__
 from wyoming_whisper.backends.ray import About
 from wyoming_whisper.cluster import replica as module
@@ -177,7 +177,7 @@ def test_folders_and_tokens_are_the_machines_own(
 
 
 def test_a_model_is_looked_for_before_anything_is_replaced(tmp_path: Path) -> None:
-    there = find_model(Settings(model="home-en", data_dir=(tmp_path,)))
+    there = find_model(Settings(model=str(HOME_EN), data_dir=(tmp_path,)))
     assert isinstance(there, str)
     assert (Path(there) / "model.bin").is_file()
     missing = find_model(Settings(model=f"{tmp_path}/none", data_dir=(tmp_path,)))

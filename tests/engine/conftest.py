@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from ctranslate2.specs import whisper_spec
 
+from tests.support import HOME_EN
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.graphs import Precision
 from wyoming_whisper.engine.session import CpuSession, OnnxSession
-from wyoming_whisper.models import BUNDLED_FOLDER
 
 SPECIAL = (
     "<|endoftext|>",
@@ -153,7 +153,7 @@ class Models:
 
     def model(self, name: str) -> Path:
         if name == "home-en":
-            return BUNDLED_FOLDER
+            return HOME_EN
         folder = self.folder / name
         return folder if folder.exists() else save_random(SIZES[name], folder)
 

@@ -21,6 +21,7 @@ import pytest
 
 from tests.engine import fakes
 from tests.engine.fakes import tensorrt as fake_tensorrt
+from tests.support import HOME_EN
 from wyoming_whisper.engine import build as engine_build
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.build import (
@@ -39,9 +40,9 @@ from wyoming_whisper.engine.build import (
 from wyoming_whisper.engine.cuda import Gpu
 from wyoming_whisper.engine.plan import read_facts
 from wyoming_whisper.errors import EngineBuildError
-from wyoming_whisper.models import BUNDLED_FOLDER, WEIGHTS
+from wyoming_whisper.models import WEIGHTS
 
-MODEL = str(BUNDLED_FOLDER / WEIGHTS)
+MODEL = str(HOME_EN / WEIGHTS)
 TIMEOUT_SECONDS = 60.0
 
 
@@ -173,7 +174,7 @@ def test_what_goes_wrong_in_tensorrt_is_one_sentence(
 def test_a_broken_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_child(monkeypatch)
     broken = tmp_path / "model.bin"
-    broken.write_bytes((BUNDLED_FOLDER / WEIGHTS).read_bytes()[:100_000])
+    broken.write_bytes((HOME_EN / WEIGHTS).read_bytes()[:100_000])
     assert str(broken) in error_of(EngineBuild(request(tmp_path, model_bin=str(broken))))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.engine import fakes
 from tests.engine.test_cache import KEY, fill
+from tests.support import HOME_EN
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.engine.cache import SIDECAR, EngineCache
 from wyoming_whisper.engine.session import OnnxSession
@@ -49,15 +50,15 @@ def test_an_engine_is_built_tried_out_and_then_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gpu = on_a_gpu(monkeypatch)
-    assert run(tmp_path, "build", "--model", "home-en") == 0
+    assert run(tmp_path, "build", "--model", str(HOME_EN)) == 0
     folder = Path(told(capsys).strip())
     assert {"encoder.plan", "decoder.plan", "engine.json"} < {p.name for p in folder.iterdir()}
     gpu.assert_nothing_left()
     before = (folder / "decoder.plan").stat().st_mtime_ns
-    assert run(tmp_path, "build", "--model", "home-en") == 0
+    assert run(tmp_path, "build", "--model", str(HOME_EN)) == 0
     assert Path(told(capsys).strip()) == folder
     assert (folder / "decoder.plan").stat().st_mtime_ns == before
-    assert run(tmp_path, "build", "--model", "home-en", "--beam-size", "2") == 0
+    assert run(tmp_path, "build", "--model", str(HOME_EN), "--beam-size", "2") == 0
     assert Path(told(capsys).strip()) != folder
 
 
@@ -65,7 +66,7 @@ def test_without_a_gpu_build_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     on_a_gpu(monkeypatch, installed=False)
-    assert run(tmp_path, "build", "--model", "home-en") == 1
+    assert run(tmp_path, "build", "--model", str(HOME_EN)) == 1
     assert "no NVIDIA driver is installed" in sentence(capsys)
 
 
@@ -73,19 +74,19 @@ def test_a_build_that_fails_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     on_a_gpu(monkeypatch, build="crash")
-    assert run(tmp_path, "build", "--model", "home-en") == 1
+    assert run(tmp_path, "build", "--model", str(HOME_EN)) == 1
     assert "SIGSEGV" in sentence(capsys)
 
 
 def test_graphs_for_onnxruntime_are_made_and_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path, "build", "--backend", "onnxruntime", "--model", "home-en") == 0
+    assert run(tmp_path, "build", "--backend", "onnxruntime", "--model", str(HOME_EN)) == 0
     folder = Path(told(capsys).strip())
     graphs = {"encoder.onnx", "encoder.onnx.data", "decoder.onnx", "decoder.onnx.data"}
     assert {path.name for path in folder.iterdir()} == {*graphs, SIDECAR}
     before = (folder / "decoder.onnx").stat().st_mtime_ns
-    again = ("--backend", "onnxruntime", "--model", "home-en", "--beam-size", "2")
+    again = ("--backend", "onnxruntime", "--model", str(HOME_EN), "--beam-size", "2")
     assert run(tmp_path, "build", *again) == 0  # one decoder does for any beam
     assert Path(told(capsys).strip()) == folder
     assert (folder / "decoder.onnx").stat().st_mtime_ns == before
@@ -101,7 +102,7 @@ def test_graphs_that_compute_nonsense_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(SessionInference, "generate", lambda *_: Hypothesis([1], float("nan"), 0.0))
-    assert run(tmp_path, "build", "--backend", "onnxruntime", "--model", "home-en") == 1
+    assert run(tmp_path, "build", "--backend", "onnxruntime", "--model", str(HOME_EN)) == 1
     assert "computes nonsense" in sentence(capsys)
     assert run(tmp_path, "list") == 0
     assert told(capsys) == "no engine is built yet\n"
@@ -172,10 +173,10 @@ def test_graphs_are_exported_that_onnxruntime_runs(
     tmp_path: Path, precision: str, kind: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out" / "deeper"
-    assert run(tmp_path, "export", "--model", "home-en", "--output", str(output)) == 0
+    assert run(tmp_path, "export", "--model", str(HOME_EN), "--output", str(output)) == 0
     told(capsys)
     flags = ("--precision", precision, "--beam-size", "3")
-    assert run(tmp_path, "export", "--model", "home-en", "--output", str(output), *flags) == 0
+    assert run(tmp_path, "export", "--model", str(HOME_EN), "--output", str(output), *flags) == 0
     files = told(capsys).split()
     assert sorted(Path(file).name for file in files) == ["decoder.onnx", "encoder.onnx"]
     assert sorted(path.name for path in output.iterdir()) == ["decoder.onnx", "encoder.onnx"]
@@ -192,7 +193,7 @@ def test_a_model_is_exported_for_transformers_and_tensorrt_llm(
     monkeypatch.setitem(sys.modules, "onnx", None)  # it is not needed for this
     output = tmp_path / "out"
     flags = ("--layout", "huggingface", "--precision", "float32", "--output", str(output))
-    assert run(tmp_path, "export", "--model", "home-en", *flags) == 0
+    assert run(tmp_path, "export", "--model", str(HOME_EN), *flags) == 0
     assert {Path(file).name for file in told(capsys).split()} == {f.name for f in output.iterdir()}
     check_model(output, "huggingface")
     assert safetensors_shapes(output / "model.safetensors")
@@ -202,7 +203,7 @@ def test_what_cannot_be_exported_leaves_what_was_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    assert run(tmp_path, "export", "--model", "home-en", "--output", str(tmp_path / "file")) == 1
+    assert run(tmp_path, "export", "--model", str(HOME_EN), "--output", str(tmp_path / "file")) == 1
     assert f"--output {tmp_path}/file" in sentence(capsys)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -215,7 +216,7 @@ def test_what_cannot_be_exported_leaves_what_was_there(
     [
         (["biuld"], "'biuld' is nothing that engine does; did you mean build?"),
         (["xyzzy"], "there are build, list, remove, export, selftest"),
-        (["export", "--model", "home-en"], "--output"),
+        (["export", "--model", str(HOME_EN)], "--output"),
         (["export", "--output", "x", "--precision", "int8"], "float16"),
         (["export", "--output", "x", "--layout", "ggml"], "huggingface"),
         (["export", "--output", "x", "--model", "tny"], "did you mean tiny"),

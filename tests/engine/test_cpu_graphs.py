@@ -15,8 +15,8 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from benchmarks import widen
-from tests.support import clips
+from tests.engine import widen
+from tests.support import HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
@@ -26,7 +26,6 @@ from wyoming_whisper.engine.dims import EMBEDDINGS, dims_of
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine import adds_int8_exactly
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.whisper.audio import N_FRAMES
 from wyoming_whisper.whisper.decoding import GenerateOptions
 from wyoming_whisper.whisper.search import (
@@ -68,8 +67,8 @@ INT8_OTHER_TEXTS = 2  # of 21; one was seen, a word that doesn't exist in either
 
 
 def bundled_pair(models: Models, arithmetic: Arithmetic = "float32") -> Pair:
-    config = json.loads((BUNDLED_FOLDER / "config.json").read_text())
-    tokenizer = load_tokenizer(BUNDLED_FOLDER, multilingual=True)
+    config = json.loads((HOME_EN / "config.json").read_text())
+    tokenizer = load_tokenizer(HOME_EN, multilingual=True)
     session = models.cpu_session("home-en", arithmetic, BEAM)
     ours = SessionInference(session, tokenizer, config["suppress_ids_begin"])
     return Pair(models.oracle("home-en"), ours, tokenizer)
@@ -163,7 +162,7 @@ def test_clips_give_the_same_hypotheses(bundled: Pair, beam_size: int) -> None:
 
 def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     """Its embeddings are read in several pieces, and are too much for the graph's own file."""
-    widen.widen(BUNDLED_FOLDER, widen.SIZES["tiny"], tmp_path / "tiny", "float16")
+    widen.widen(HOME_EN, widen.SIZES["tiny"], tmp_path / "tiny", "float16")
     weights = checkpoint.read(tmp_path / "tiny" / "model.bin")
     model = ctranslate2.models.Whisper(
         str(tmp_path / "tiny"), compute_type="float32", intra_threads=1

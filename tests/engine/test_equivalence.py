@@ -18,17 +18,16 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from benchmarks.widen import SIZES, widen
 from tests.engine.conftest import SIZES as RANDOM_SIZES
 from tests.engine.conftest import save_random
-from tests.support import AUDIO, clips
+from tests.engine.widen import SIZES, widen
+from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import load_tokenizer, noise_mel
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
 from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS, OnnxSession
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.names import NameIndex, Snapper
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import (
@@ -121,7 +120,7 @@ def open_pair(folder: Path, graphs: Path, precision: Precision = "float32") -> P
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return open_pair(BUNDLED_FOLDER, tmp_path_factory.mktemp("graphs"))
+    return open_pair(HOME_EN, tmp_path_factory.mktemp("graphs"))
 
 
 def spoken(n_clips: int, n_mels: int = 80) -> Iterator[Array]:
@@ -186,7 +185,7 @@ def test_hundreds_of_clips_give_the_same_tokens(bundled: Pair, beam_size: int) -
 
 @pytest.mark.parametrize("beam_size", [1, BEAM])
 def test_a_model_of_real_size_gives_the_same_tokens(tmp_path: Path, beam_size: int) -> None:
-    widen(BUNDLED_FOLDER, SIZES["tiny"], tmp_path / "tiny")
+    widen(HOME_EN, SIZES["tiny"], tmp_path / "tiny")
     pair = open_pair(tmp_path / "tiny", tmp_path / "graphs")
     longest = 0
     for mel in itertools.islice(spoken(12), 1, 12, 2):
@@ -213,7 +212,7 @@ def test_any_text_is_as_likely_on_both(bundled: Pair) -> None:
 
 def test_half_precision_changes_next_to_nothing(tmp_path: Path, bundled: Pair) -> None:
     """What engines run: float16 between float32 norms and logits. Its rounding may turn a tie."""
-    half = open_pair(BUNDLED_FOLDER, tmp_path, "float16")
+    half = open_pair(HOME_EN, tmp_path, "float16")
     n_clips, turned = 25, 0
     for mel in spoken(n_clips):
         prompt = bundled.prompt()

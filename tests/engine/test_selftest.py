@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from tests.engine import fakes
+from tests.support import HOME_EN
 from wyoming_whisper.engine import selftest
 from wyoming_whisper.engine.cuda import NoGpuError
 from wyoming_whisper.engine.selftest import Comparison, Heard, Report, judge
 from wyoming_whisper.engine.session import OnnxSession
-from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.models import BUNDLED_FOLDER
+from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.whisper.search import STOP_REPEATS
 
@@ -31,6 +31,9 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "TIMED_STEPS", 4)
 
 
+HOME = Settings(model=str(HOME_EN))
+
+
 def arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     selftest.add_arguments(parser)
@@ -38,7 +41,7 @@ def arguments(*argv: str) -> argparse.Namespace:
 
 
 def test_onnxruntime_passes_and_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
-    status = selftest.run(arguments("--runtime", "onnxruntime"), Settings())
+    status = selftest.run(arguments("--runtime", "onnxruntime"), HOME)
     out = capsys.readouterr().out
     assert status == 0
     assert out.splitlines()[-1] == "selftest PASSED"
@@ -46,9 +49,27 @@ def test_onnxruntime_passes_and_prints_its_table(capsys: pytest.CaptureFixture[s
         assert words in out
 
 
+def test_without_a_name_the_best_stock_model_here_is_tested(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("tiny.en", "base"):
+        (tmp_path / name).symlink_to(HOME_EN)
+    settings = Settings(data_dir=(tmp_path,), language="de")
+    assert selftest.run(arguments("--runtime", "onnxruntime", "--json"), settings) == 0
+    told = capsys.readouterr()
+    assert "base is tested, as it is here" in told.err
+    assert json.loads(told.out)["model"] == "base"
+
+
+def test_without_a_model_the_command_that_gets_one_is_named(tmp_path: Path) -> None:
+    wanted = f"no model in {tmp_path} .*`wyoming-whisper models download base`"
+    with pytest.raises(ModelUnavailableError, match=wanted):
+        selftest.run(arguments("--runtime", "onnxruntime"), Settings(data_dir=(tmp_path,)))
+
+
 def test_float16_and_a_beam_pass_and_json_holds_it_all(capsys: pytest.CaptureFixture[str]) -> None:
     args = arguments("--runtime", "onnxruntime", "--precision", "float16", "--json")
-    status = selftest.run(args, Settings(beam_size=3))
+    status = selftest.run(args, dataclasses.replace(HOME, beam_size=3))
     told = json.loads(capsys.readouterr().out)
     assert (status, told["passed"], told["failures"]) == (0, True, [])
     assert told["precision"] == "float16"
@@ -72,7 +93,7 @@ def test_tensorrt_passes_on_a_fake_gpu_with_the_servers_own_engine(
     gpu = fakes.install(monkeypatch, version)
     for name, value in fakes.child_environment(version).items():
         monkeypatch.setenv(name, value)
-    settings = Settings(data_dir=(tmp_path,))
+    settings = dataclasses.replace(HOME, data_dir=(tmp_path,))
     status = selftest.run(arguments("--json"), settings)
     told = json.loads(capsys.readouterr().out)
     assert (status, told["failures"]) == (0, [])
@@ -110,7 +131,7 @@ def test_an_engine_that_hears_wrongly_fails(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("wyoming_whisper.engine.session.OnnxSession", session)
-    status = selftest.run(arguments("--runtime", "onnxruntime"), Settings())
+    status = selftest.run(arguments("--runtime", "onnxruntime"), HOME)
     last = capsys.readouterr().out.splitlines()[-1]
     assert status == 1
     assert last.startswith("selftest FAILED: ")
@@ -209,7 +230,7 @@ def test_a_long_prompt_takes_more_than_one_call() -> None:
     from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS
     from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT
 
-    with selftest.open_reference(BUNDLED_FOLDER) as reference:
+    with selftest.open_reference(HOME_EN) as reference:
         cases = selftest.make_cases(80, reference.tokenizer, TRAINED_CONTEXT)
     assert max(len(case.prompt) for case in cases) > MAX_PREFILL_TOKENS
     assert {case.mel.shape[1] % selftest.FRAMES_MULTIPLE for case in cases} == {0}
@@ -229,12 +250,13 @@ def test_a_jetson_says_which_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_report_names_no_folder_of_the_user(tmp_path: Path) -> None:
     folder = tmp_path / "my-model"
     folder.mkdir()
-    assert selftest._public(str(folder)) == "my-model"
-    assert selftest._public("owner/model") == "owner/model"
+    assert Settings(model=str(folder)).model_name == "my-model"
+    assert Settings(model="./mine/my-model").model_name == "my-model"
+    assert Settings(model="owner/model").model_name == "owner/model"
 
 
 def test_a_broken_model_is_one_sentence(tmp_path: Path) -> None:
-    for file in BUNDLED_FOLDER.iterdir():
+    for file in HOME_EN.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     whole = (tmp_path / "model.bin").read_bytes()
     (tmp_path / "model.bin").write_bytes(whole[: len(whole) // 2])

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks import widen
-from tests.support import AUDIO, Clip, clips
+from tests.engine import widen
+from tests.support import AUDIO, HOME_EN, Clip, clips
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.session import IMPOSSIBLE, MAX_PREFILL_TOKENS, OnnxSession
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.search import Session, StepOutput
 
@@ -140,7 +139,7 @@ def test_the_bundled_model_says_what_ctranslate2_says(models: Models) -> None:
 
 
 def test_a_model_of_openais_shape(tmp_path: Path) -> None:
-    widen.widen(BUNDLED_FOLDER, widen.SIZES["tiny"], tmp_path / "tiny", "float16")
+    widen.widen(HOME_EN, widen.SIZES["tiny"], tmp_path / "tiny", "float16")
     weights = checkpoint.read(tmp_path / "tiny" / "model.bin")
     dims = graphs.write_graphs(weights, tmp_path / "graphs", "float32")
     assert dims == Dims(80, 1500, 384, 6, 4, 51865, 448, 384, 6, 4)

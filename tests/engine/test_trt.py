@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import AUDIO, clips
+from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import plan, trt
@@ -25,7 +25,6 @@ from wyoming_whisper.engine.cuda import NoGpuError
 from wyoming_whisper.engine.plan import PlanFacts, Profile
 from wyoming_whisper.engine.trt import TensorRTSession, import_tensorrt
 from wyoming_whisper.errors import EngineBrokenError, EngineError, WyomingWhisperError
-from wyoming_whisper.models import BUNDLED_FOLDER
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.decoding import GenerateOptions
 from wyoming_whisper.whisper.search import Session, SessionInference
@@ -121,7 +120,7 @@ def test_home_en_says_on_the_gpu_what_it_says_on_the_cpu(
         TensorRTSession(write_plans(gpu, graphs, tmp_path)),
         models.session("home-en", precision, beam_size=3),
     ]
-    tokenizer = load_tokenizer(BUNDLED_FOLDER, multilingual=False)
+    tokenizer = load_tokenizer(HOME_EN, multilingual=False)
     for clip in clips()[:4]:
         mel = log_mel_spectrogram(read_audio(str(AUDIO / clip.file)))
         mel = pad_or_trim(mel, -(-mel.shape[1] // 200) * 200, silence_level(mel))

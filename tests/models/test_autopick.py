@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
 
+import ctranslate2
+import numpy as np
 import pytest
 
 from wyoming_whisper import autopick, models
@@ -14,6 +18,7 @@ from wyoming_whisper.autopick import (
     Machine,
     Rates,
     Work,
+    best_here,
     choose,
     encoder_work,
     ensure_auto,
@@ -22,16 +27,19 @@ from wyoming_whisper.autopick import (
     solve_rates,
     work_of,
 )
-from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
+from wyoming_whisper.errors import ModelUnavailableError
 from wyoming_whisper.models import KNOWN_MODELS, find_model
+from wyoming_whisper.yardstick import write_yardstick
 
 from .conftest import MODEL_FILES, REPO
-from .fakes import FakeSettings, model_files, weights, write_cache, write_folder
+from .fakes import FakeSettings, model_files, write_cache
 from .hub_standin import HubStandin
 
 GIB = 1024**3
+MEASURE_RATES = autopick.measure_rates  # tests replace it
 PI_4 = Rates(20e9, 6e9)
 TWO_XEON_CORES = Rates(347e9, 26e9)  # of the latencies measured with official shapes, below
+TWO_EPYC_CORES = Rates(592e9, 138e9)  # measured with the yardstick, beside stock weights, below
 DESKTOP = Rates(1_500e9, 150e9)
 SERVER = Rates(6_000e9, 800e9)
 
@@ -118,6 +126,19 @@ def test_decoder_takes_about_the_time_measured(model: str, milliseconds: float) 
     assert decoder == pytest.approx(milliseconds / 1000, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("model", "encoder_ms", "decoder_ms"), [("tiny", 162, 54), ("base", 273, 87)]
+)
+def test_the_yardstick_tells_the_times_of_stock_weights(
+    model: str, encoder_ms: float, decoder_ms: float
+) -> None:
+    """tiny.en and base, int8, full window, 12 tokens, two cores of an EPYC with AVX-512 VNNI."""
+    encoder = TWO_EPYC_CORES.seconds(encoder_work(SHAPES[model], 1500))
+    decoder = TWO_EPYC_CORES.seconds(work_of(SHAPES[model])) - encoder
+    assert encoder == pytest.approx(encoder_ms / 1000, rel=0.2)
+    assert decoder == pytest.approx(decoder_ms / 1000, rel=0.3)
+
+
 def test_rates_are_solved_from_two_times() -> None:
     works = encoder_work(SHAPES["tiny"], 1500), encoder_work(SHAPES["tiny"], 250)
     times = TWO_XEON_CORES.seconds(works[0]), TWO_XEON_CORES.seconds(works[1])
@@ -130,23 +151,35 @@ def test_noise_gives_one_rate() -> None:
     assert solve_rates((Work(100, 100), Work(100, 10)), (2.0, 3.0)) == Rates(100, 100)
 
 
-def test_shape_is_read_from_the_weights(tmp_path: Path) -> None:
-    shapes = {
-        "encoder/conv1/weight": (128, 80, 3),
-        "encoder/position_encodings/encodings": (1500, 128),
-        **{f"encoder/layer_{i}/ffn/linear_0/bias": (4,) for i in range(4)},
-        **{f"decoder/layer_{i}/ffn/linear_0/bias": (4,) for i in range(2)},
-    }
-    folder = write_folder(tmp_path / "m", {"model.bin": weights(shapes)})
-    assert autopick._shape_of(folder) == (autopick.Shape(128, 4, 2), 1500)
-
-
-@pytest.mark.skipif(not models.BUNDLED_FOLDER.is_dir(), reason="needs the bundled model")
-def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compute_type", ["default", "float32"])
+def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch, compute_type: str) -> None:
     monkeypatch.undo()
-    rates = autopick.measure_rates(1, "default")
+    rates = autopick.measure_rates(1, compute_type)
     assert 1e8 < rates.matrices < 1e14
     assert 1e8 < rates.attention < 1e14
+
+
+def test_the_yardstick_is_a_whisper_of_the_shape_asked_for(tmp_path: Path) -> None:
+    write_yardstick(tmp_path, 128, 3, 80)
+    shapes = models.weights_shapes(tmp_path / "model.bin")
+    assert shapes["encoder/conv1/weight"] == (128, 80, 3)
+    assert shapes["encoder/position_encodings/encodings"] == (1500, 128)
+    layers = {name.split("/")[1] for name in shapes if re.match(r"encoder/layer_\d", name)}
+    assert layers == {"layer_0", "layer_1", "layer_2"}
+    model = ctranslate2.models.Whisper(str(tmp_path), device="cpu", intra_threads=1)
+    mel = np.linspace(-1, 1, 80 * 400, dtype=np.float32).reshape(1, 80, 400)
+    states = model.encode(ctranslate2.StorageView.from_array(mel), to_cpu=True)
+    assert states.shape == [1, 200, 128]
+    assert np.isfinite(np.array(states)).all()  # other numbers take another time
+
+
+def test_no_temporary_folder_means_a_guess(
+    settings: FakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(autopick, "measure_rates", MEASURE_RATES)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert pick_model(settings) == "tiny-int8"
+    assert not (settings.data_dir[0] / "auto.json").exists()
 
 
 # The memory
@@ -256,7 +289,7 @@ def test_folder_that_can_not_be_written(settings: FakeSettings, fake_machine: li
 
 def test_guess_is_not_remembered(settings: FakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> Rates:
-        raise ModelBrokenError("the bundled model is missing")
+        raise RuntimeError("CTranslate2 can't")
 
     monkeypatch.setattr(autopick, "measure_rates", broken)
     assert pick_model(settings) == "tiny-int8"
@@ -309,15 +342,20 @@ def test_offline_auto_takes_the_best_that_is_here(
     assert f"auto: using {expected}, which is here, because model base-int8" in caplog.text
 
 
-def test_offline_auto_never_takes_the_bundled_model(
-    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "BUNDLED_FOLDER", tmp_path / ".home-en")
-    write_folder(tmp_path / ".home-en")
-    write_cache(settings.data_dir[0], KNOWN_MODELS["tiny.en"].repo)  # knows no German
+def test_offline_auto_takes_none_that_does_not_know_the_language(settings: FakeSettings) -> None:
+    write_cache(settings.data_dir[0], KNOWN_MODELS["tiny.en"].repo)
     settings = replace(settings, local_files_only=True, language="de")
-    with pytest.raises(ModelUnavailableError, match="auto never chooses it"):
+    with pytest.raises(ModelUnavailableError, match="auto: model base-int8"):
         ensure_auto(settings)
+
+
+def test_the_best_that_is_here(settings: FakeSettings) -> None:
+    assert best_here(settings) is None
+    for name in ("tiny", "base.en"):
+        write_cache(settings.data_dir[0], KNOWN_MODELS[name].repo, model_files(n_tokens=200))
+    assert best_here(settings) == ("tiny", find_model("tiny", settings))
+    english = replace(settings, language="en")
+    assert best_here(english) == ("base.en", find_model("base.en", settings))
 
 
 def test_stopped_auto_does_not_look_elsewhere(tiny_hub: HubStandin, settings: FakeSettings) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import HOME_EN
 from wyoming_whisper import models
 from wyoming_whisper.errors import (
     ModelBrokenError,
@@ -171,16 +172,10 @@ def test_unknown_name(settings: FakeSettings, name: str, message: str) -> None:
         find_model(name, settings)
 
 
-def test_bundled_model(
-    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "BUNDLED_FOLDER", tmp_path / ".home-en")
-    with pytest.raises(ModelUnavailableError, match="lacks the bundled model"):
+def test_a_model_that_is_gone_is_unknown(settings: FakeSettings) -> None:
+    with pytest.raises(UnknownModelError, match="unknown model 'home-en'"):
         ensure_model("home-en", settings)
-    write_folder(tmp_path / ".home-en", SMALL_FILES)
-    assert ensure_model("home-en", settings) == tmp_path / ".home-en"
-    first = list_models(settings)[0]
-    assert (first.name, first.state, first.languages) == ("home-en", "bundled", "en")
+    assert "home-en" not in {entry.name for entry in list_models(settings)}
 
 
 # Whole or not
@@ -252,7 +247,7 @@ def test_list_has_stock_and_other_models(settings: FakeSettings, data: Path) -> 
     write_cache(data, "openai/whisper-tiny", {"tokenizer.json": b"{}"})  # of another program
     write_folder(data / "copied", SMALL_FILES)
     write_folder(data / "base", SMALL_FILES)
-    entries = {e.name: e for e in list_models(settings) if e.state != "bundled"}
+    entries = {e.name: e for e in list_models(settings)}
     assert {name for name, e in entries.items() if e.state == "cached"} == {
         "someone/other",
         "copied",
@@ -306,10 +301,9 @@ def test_remove_snapshot_by_path_removes_its_blobs(settings: FakeSettings, data:
     assert data.exists()
 
 
-@pytest.mark.parametrize("name", ["home-en", "auto"])
-def test_some_names_can_not_be_removed(settings: FakeSettings, name: str) -> None:
-    with pytest.raises(ModelError, match=name):
-        remove_model(name, settings)
+def test_auto_can_not_be_removed(settings: FakeSettings) -> None:
+    with pytest.raises(ModelError, match="auto is a choice"):
+        remove_model("auto", settings)
 
 
 def test_nothing_outside_the_data_folders_is_removed(
@@ -489,23 +483,23 @@ def test_what_others_cache_is_no_model_of_ours(settings: FakeSettings, data: Pat
     assert "google/bert" not in {entry.name for entry in list_models(settings)}
 
 
-def test_the_bundled_model_is_written_in_the_other_layout_once(settings: FakeSettings) -> None:
+def test_a_folder_is_written_in_the_other_layout_once(settings: FakeSettings) -> None:
     with pytest.raises(ModelUnavailableError):
-        find_model("home-en", settings, "huggingface")
-    path = ensure_model("home-en", settings, layout="huggingface")
+        find_model(str(HOME_EN), settings, "huggingface")
+    path = ensure_model(str(HOME_EN), settings, layout="huggingface")
     assert path.is_relative_to(settings.data_dir[0] / "huggingface")
-    assert model_languages("home-en", path) == ("en",)
+    assert model_languages(str(HOME_EN), path) == ("en",)
     before = (path / "model.safetensors").stat().st_mtime_ns
-    assert ensure_model("home-en", settings, layout="huggingface") == path
-    assert find_model("home-en", settings, "huggingface") == path
+    assert ensure_model(str(HOME_EN), settings, layout="huggingface") == path
+    assert find_model(str(HOME_EN), settings, "huggingface") == path
     assert (path / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_cut_off_conversion_is_made_again(settings: FakeSettings) -> None:
-    path = ensure_model("home-en", settings, layout="huggingface")
+    path = ensure_model(str(HOME_EN), settings, layout="huggingface")
     (path / "tokenizer_config.json").unlink()
     (path / "model.safetensors").write_bytes(b"cut")
-    assert ensure_model("home-en", settings, layout="huggingface") == path
+    assert ensure_model(str(HOME_EN), settings, layout="huggingface") == path
     check_model(path, "huggingface")
 
 
@@ -517,7 +511,7 @@ def test_a_full_disk_is_one_sentence(
 
     monkeypatch.setattr("wyoming_whisper.huggingface.write_weights", full)
     with pytest.raises(ModelUnavailableError, match="can't be written: No space left on device"):
-        ensure_model("home-en", settings, layout="huggingface")
+        ensure_model(str(HOME_EN), settings, layout="huggingface")
 
 
 def test_languages_are_those_of_the_files(data: Path) -> None:

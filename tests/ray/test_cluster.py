@@ -19,7 +19,7 @@ from benchmarks.client import say
 from benchmarks.ray_cluster import Node
 from benchmarks.scaling import under_load, wait_for_front_end
 from benchmarks.servers import BenchmarkError
-from tests.support import AUDIO, clips
+from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.client import read_audio
 
 pytestmark = pytest.mark.ray
@@ -58,7 +58,7 @@ def test_every_node_has_a_replica(nodes: list[Node]) -> None:
 
 def test_texts_are_those_of_one_machine(front_end: str) -> None:
     files = [str(AUDIO / clip.file) for clip in clips("clean", "noisy")[:8]]
-    command = [WYOMING_WHISPER, "transcribe", "--model", "home-en", "--json", *files]
+    command = [WYOMING_WHISPER, "transcribe", "--model", str(HOME_EN), "--json", *files]
     local = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     expected = [json.loads(line)["text"] for line in local.splitlines()]
     heard = [asyncio.run(say(front_end, read_audio(file))) for file in files]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 SMALL_BYTES = 8_000_000
-"""Of a model in int8; the bundled one has less."""
+"""Of a model in int8; every stock one has more."""
 
 
 def open_transcriber(settings: Settings, status: Status | None = None) -> Transcriber:

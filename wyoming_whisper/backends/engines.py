@@ -49,7 +49,7 @@ def engine_cache(settings: Settings) -> EngineCache:
 def wanted_model(settings: Settings, path: Path) -> str:
     """Return the name of the model in `path`; for `auto` in the hub's cache the folders tell it."""
     if settings.model != AUTO:
-        return settings.model
+        return settings.model_name
     repo = path.parent.parent.name
     return repo.rpartition("--")[2] if repo.startswith("models--") else AUTO
 

@@ -127,7 +127,7 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
         threads = _measured_threads(settings, path, compute_type, decoding.beam_size)
     model = _load(path, device, device_index, compute_type, threads)
     languages = model_languages(settings.model, path) if model.is_multilingual else ("en",)
-    described = _description(settings.model, model, threads)
+    described = _description(settings.model_name, model, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
         CTranslate2Inference(model),

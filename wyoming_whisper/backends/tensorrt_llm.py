@@ -209,7 +209,9 @@ def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
 def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -> LLMTranscriber:
     """Load the model in folder `path` and try it out. Raises EngineError, ModelBrokenError."""
     beam_size = settings.beam_size or BEAM_SIZE
-    name = settings.model if settings.model != AUTO else path.parent.parent.name.rpartition("--")[2]
+    name = settings.model_name
+    if settings.model == AUTO:
+        name = path.parent.parent.name.rpartition("--")[2]
     multilingual = is_multilingual(path)
     tokenizer = load_tokenizer(path, multilingual=multilingual)
     languages = model_languages(settings.model, path) if multilingual else ("en",)

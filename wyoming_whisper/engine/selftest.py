@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..errors import EngineError, ModelBrokenError, SettingsError
+from ..errors import EngineError, ModelBrokenError, ModelUnavailableError, SettingsError
 from ..machine import cpu_name, instruction_set, physical_cores
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..whisper.tokenizer import Tokenizer
     from .graphs import Precision
 
-CLIPS = Path(__file__).parent.parent / "bundled" / "clips"
+CLIPS = Path(__file__).parent / "clips"
 LANGUAGE = "en"
 RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-llm")
 PRECISIONS = ("float16", "bfloat16", "float32")
@@ -210,10 +210,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Test, print the report; return 0 if it passed, else 1. Raises WyomingWhisperError."""
-    from ..models import AUTO, BUNDLED, ensure_model
+    from ..models import AUTO, ensure_model
 
     runtime = choose_runtime(args.runtime, settings.device)
-    name = BUNDLED if settings.model == AUTO else settings.model
+    name = _model_here(settings) if settings.model == AUTO else settings.model
     settings = dataclasses.replace(settings, model=name)
     if args.precision == "bfloat16" and runtime != "tensorrt-llm":
         raise SettingsError(f"--precision bfloat16: {runtime} has float16 and float32")
@@ -222,6 +222,21 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     report = test(settings, path, runtime, args.precision)
     print(json.dumps(as_json(report), indent=1) if args.json else as_text(report))
     return 0 if report.passed else 1
+
+
+def _model_here(settings: Settings) -> str:
+    """Return the best stock model that is on this machine. Raises ModelUnavailableError."""
+    from ..autopick import best_here
+
+    found = best_here(dataclasses.replace(settings, language=LANGUAGE))
+    if found is None:
+        folders = ", ".join(map(str, settings.data_dir))
+        raise ModelUnavailableError(
+            f"there is no model in {folders} to test the engine with: "
+            "`wyoming-whisper models download base` gets one, or name another with --model"
+        )
+    _say(f"{found[0]} is tested, as it is here")
+    return found[0]
 
 
 def selftest(settings: Settings, path: Path, runtime: str, precision: str | None = None) -> Report:
@@ -251,7 +266,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
         memory = _memory_mb(engine.session, before)
     return Report(
         machine=machine() | engine.facts,
-        model=_public(settings.model),
+        model=settings.model_name,
         runtime=engine.runtime,
         precision=engine.precision,
         prepare_seconds=engine.prepare_seconds,
@@ -260,11 +275,6 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
         stages=stages,
         comparisons=comparisons,
     )
-
-
-def _public(model: str) -> str:
-    """Return a model's name for an issue: of a folder, what is nobody's home."""
-    return Path(model).name if Path(model).is_dir() else model
 
 
 def _say(text: str) -> None:
@@ -626,7 +636,7 @@ def selftest_llm(
     facts = {"logits of the prompt": told, "at once": at_once}
     return Report(
         machine=machine() | facts,
-        model=_public(settings.model),
+        model=settings.model_name,
         runtime=f"{runtime} {api.version}",
         precision=dtype,
         prepare_seconds=written - start,

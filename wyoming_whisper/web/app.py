@@ -125,7 +125,7 @@ class _Site:
         self._files = _read_files()
         self._etag = secrets.token_hex(8)  # with the revision: other than before a restart
         self._n_clips = 0
-        self._model = _shown_model(settings.model)
+        self._model = settings.model_name
         self._metrics = Metrics(host.status, self._model)
         self._api: transcriptions.Api | None = None
         if settings.openai_api:
@@ -298,11 +298,6 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].rstrip(".").lower()
-
-
-def _shown_model(model: str) -> str:
-    """Return the name; of a folder only the last part, which is nobody's business to know more."""
-    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _shown_answer(answer: Answer) -> dict[str, Any]:

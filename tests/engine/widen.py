@@ -1,14 +1,11 @@
-"""The bundled model at the cost of a real one.
-
-`python -m benchmarks.widen --size base --output DIR` writes it.
+"""home-en in the shape of a stock model.
 
 Every vector is tiled r times and every matrix tiled and divided by r along its input, which layer
 norms do not notice; heads are copied; more layers are added whose outputs are zero; the vocabulary
-is filled up with tokens that never win. The widened model has the official shape, writes what
-`home-en` writes, and takes as long as stock weights do. Sizes: see SIZES.
+is filled up with tokens that never win. The widened model has the official shape and writes what
+`home-en` writes. Sizes: see SIZES.
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -21,7 +18,6 @@ from ctranslate2.specs import whisper_spec
 
 from wyoming_whisper.engine.checkpoint import Checkpoint, read
 
-BUNDLED = Path(__file__).parent.parent / "wyoming_whisper" / "bundled" / ".home-en"
 HEAD = 64  # width of a head in every Whisper
 OFFICIAL_VOCABULARY = 51865
 SHIFT = 0.05  # small beside what the norm gives, so that int8 rounds as it would without
@@ -175,20 +171,3 @@ def widen(model: Path, size: Size, folder: Path, precision: str = "float16") -> 
     spec.save(str(folder))
     for name in COPIED:
         shutil.copyfile(model / name, folder / name)
-
-
-def main() -> None:
-    """Write one widened model."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=SIZES, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=BUNDLED, help="folder of the narrow model")
-    parser.add_argument("--precision", default="float16", choices=("float32", "float16", "int8"))
-    args = parser.parse_args()
-    widen(args.model, SIZES[args.size], args.output, args.precision)
-    megabytes = (args.output / "model.bin").stat().st_size / 1e6
-    print(f"{args.size}: {megabytes:.0f} MB in {args.output}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The bundled model widened: the same transcripts from official shapes."""
+"""home-en widened: the same transcripts from official shapes."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from faster_whisper import WhisperModel
 
-from benchmarks import widen
+from tests.engine import widen
+from tests.support import AUDIO, HOME_EN
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import checkpoint
 
-AUDIO = Path(__file__).parent.parent / "audio"
-SMALLEST = 6  # clips enough for a test; all of them are heard by `python -m training.evaluate`
+SMALLEST = 6  # clips enough for a test
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,11 @@ def heard(folder: Path, clips: list[Any]) -> list[tuple[str, float]]:
 
 
 @pytest.mark.parametrize("size", ["tiny", "base"])
-def test_transcripts_are_the_bundled_models(size: str, clips: list[Any], tmp_path: Path) -> None:
-    widen.widen(widen.BUNDLED, widen.SIZES[size], tmp_path)
-    narrow, wide = heard(widen.BUNDLED, clips), heard(tmp_path, clips)
+def test_transcripts_are_those_of_the_narrow_model(
+    size: str, clips: list[Any], tmp_path: Path
+) -> None:
+    widen.widen(HOME_EN, widen.SIZES[size], tmp_path)
+    narrow, wide = heard(HOME_EN, clips), heard(tmp_path, clips)
     assert [text for text, _ in wide] == [text for text, _ in narrow]
     assert all(text for text, _ in narrow)
     for (_, expected), (_, found) in zip(narrow, wide, strict=True):
@@ -45,7 +47,7 @@ def test_transcripts_are_the_bundled_models(size: str, clips: list[Any], tmp_pat
 
 
 def test_the_shape_is_official(tmp_path: Path) -> None:
-    widen.widen(widen.BUNDLED, widen.SIZES["tiny"], tmp_path)
+    widen.widen(HOME_EN, widen.SIZES["tiny"], tmp_path)
     wide = checkpoint.read(tmp_path / "model.bin")
     assert wide["decoder/embeddings/weight"].shape == (51865, 384)
     assert wide["encoder/position_encodings/encodings"].shape == (1500, 384)
@@ -54,21 +56,21 @@ def test_the_shape_is_official(tmp_path: Path) -> None:
         assert wide[f"{half}/layer_3/ffn/linear_0/weight"].shape == (1536, 384)
         assert f"{half}/layer_4/ffn/linear_0/weight" not in {*wide.variables, *wide.aliases}
     for name in widen.COPIED:
-        assert (tmp_path / name).read_bytes() == (widen.BUNDLED / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (HOME_EN / name).read_bytes()
     assert ctranslate2.models.Whisper(str(tmp_path)).is_multilingual
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_every_precision_is_read_back(precision: str, tmp_path: Path) -> None:
     size = widen.Size(256, 4)
-    widen.widen(widen.BUNDLED, size, tmp_path, precision)
-    narrow = checkpoint.read(widen.BUNDLED / "model.bin").weights("decoder/embeddings/weight")
+    widen.widen(HOME_EN, size, tmp_path, precision)
+    narrow = checkpoint.read(HOME_EN / "model.bin").weights("decoder/embeddings/weight")
     wide = checkpoint.read(tmp_path / "model.bin").weights("decoder/embeddings/weight")
     np.testing.assert_allclose(wide[: len(narrow), :128], narrow, atol=0.02)
 
 
 def test_only_multiples_of_the_width_can_be_made(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a multiple"):
-        widen.widen(widen.BUNDLED, widen.Size(200, 4), tmp_path)
+        widen.widen(HOME_EN, widen.Size(200, 4), tmp_path)
     with pytest.raises(ValueError, match="more than 1"):
-        widen.widen(widen.BUNDLED, widen.Size(256, 1), tmp_path)
+        widen.widen(HOME_EN, widen.Size(256, 1), tmp_path)
