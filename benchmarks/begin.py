@@ -1,6 +1,6 @@
 """When to begin before the audio ends: what each silence to wait for costs and gains.
 
-`python -m benchmarks.begin --model DIR --corpus DIR [--recordings DIR]` hears people with the
+`python -m benchmarks.begin --corpus DIR [--recordings DIR]` hears people with the
 rules of the server, in this process and in no particular time. The silence that has passed when
 work begins is also what is kept after speech, so a shorter one may cost words, and has work begin
 for nothing in a pause. `--recordings` are spoken commands with real pauses, whose words nobody

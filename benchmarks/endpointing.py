@@ -1,6 +1,6 @@
 """When the server ends a command: how often too soon, and how long after its last word.
 
-`python -m benchmarks.endpointing --model DIR --corpus DIR [--recordings DIR]` has people's speech
+`python -m benchmarks.endpointing --corpus DIR [--recordings DIR]` has people's speech
 heard by ours (`auto` and a fixed wait) and by the official server's `--vad-endpointing`, on the
 clock of the audio, faster than it is spoken: the servers' own code for the end of speech. A draft
 is taken to be there --draft-ms after work began, which is measured elsewhere (benchmarks.latency).
@@ -271,6 +271,7 @@ class Virtual:
             if spoken.is_over:
                 break
         end = n_chunks * self._samples / SAMPLE_RATE if spoken.is_over else None
+        workshop.pass_time(draft_seconds)  # nobody else would end what is under way
         text = (await spoken.transcription()).text if end and workshop.eager else ""
         spoken.drop()
         return end, text

@@ -1,6 +1,6 @@
 """Homes with several languages: how often one is taken for another, with and without memory.
 
-`python -m benchmarks.languages --model DIR --corpus DIR` has a model detect the language of each
+`python -m benchmarks.languages --corpus DIR` has a model detect the language of each
 recording once, among all that it knows. Homes are then drawn from these: they speak in spells, the
 next command is in the language of the last one with a probability (`stays`), a day has 24 commands
 at random times, and nobody speaks for eight hours of it. The server's own rules decide, among the

@@ -1,6 +1,6 @@
 """Names of the home: how many that were misheard are put right, and how often wrongly.
 
-`python -m benchmarks.names --clips DIR --model DIR` has synthesizers speak commands with the names
+`python -m benchmarks.names --clips DIR` has synthesizers speak commands with the names
 of an invented household, and commands about things that are not in it, into DIR (once;
 --speech-python is a Python that has what synthesizers.py needs), and transcribes all of them
 without and with the household's names. `--corpus DIR` adds what people say there,
