@@ -355,21 +355,12 @@ def test_names_that_are_nearly_what_was_said_do_not_replace_it(home_en: WhisperT
         assert transcribe(home_en, clip.file, *names) == transcribe(home_en, clip.file)
 
 
-@pytest.mark.parametrize(
-    ("file", "written", "said"),
-    [
-        ("name-roborock.flac", "switch on robot rock", "switch on roborock"),
-        ("name-monstera.flac", "turn the monsery on", "turn the monstera on"),
-    ],
-)
-def test_a_name_that_the_model_never_saw_is_put_right(
-    home_en: WhisperTranscriber, file: str, written: str, said: str
-) -> None:
-    """Two clips of benchmarks.names, by espeak-ng's variant "paul" or "Mike"."""
+def test_a_name_that_the_model_never_saw_is_put_right(home_en: WhisperTranscriber) -> None:
+    """A voice of espeak-ng; the weights are stock base's, and do for a model like this as well."""
     home = (*HOME, "Roborock", "Monstera", "Ceiling Light", "Living Room", "Hedwig")
-    assert transcribe(home_en, file) == written
-    assert transcribe(home_en, file, *home) == said
-    assert transcribe(home_en, file, *HOME) == written
+    assert transcribe(home_en, "name-roborock.flac") == "switch on robot rock"
+    assert transcribe(home_en, "name-roborock.flac", *home) == "switch on roborock"
+    assert transcribe(home_en, "name-roborock.flac", *HOME) == "switch on robot rock"
 
 
 def test_comparing_is_one_of_the_stages(home_en: WhisperTranscriber) -> None:
