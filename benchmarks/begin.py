@@ -1,15 +1,17 @@
 """When to begin before the audio ends: what each silence to wait for costs and gains.
 
-`python -m benchmarks.begin` hears clips with the rules of the server, in this process and in no
-particular time. The silence that has passed when work begins is also what is kept after speech, so
-a shorter one may cost words, and has work begin for nothing in a pause. Recordings with real pauses
-(`--pauses DIR`, whose words need not be known) show how often.
+`python -m benchmarks.begin --corpus DIR [--recordings DIR]` hears people with the
+rules of the server, in this process and in no particular time. The silence that has passed when
+work begins is also what is kept after speech, so a shorter one may cost words, and has work begin
+for nothing in a pause. `--recordings` are spoken commands with real pauses, whose words nobody
+wrote down: they show how often.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import models
-from benchmarks.clips import Clip, ClipError, noisy, read_clips, with_silence
+from benchmarks.clips import ClipError
+from benchmarks.corpus import CLEAN, PARTS, Recording, as_heard, read_corpus, select
 from benchmarks.report import machine, machine_line, milliseconds, percent, table, write_json
 from benchmarks.words import WordErrors, word_errors
 from wyoming_whisper.backends import open_transcriber
@@ -31,9 +34,8 @@ from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions,
 from wyoming_whisper.utterance import HEAR_SAMPLES, MAX_EAGER_JOBS
 from wyoming_whisper.vad import FRAME_SAMPLES, SileroVad, SpanOptions, Vad
 
-CLIPS = Path(__file__).parents[1] / "tests" / "audio"
-SILENCES = (0.1, 0.13, 0.16, PAD_AFTER_SECONDS, 0.25, 0.3, 0.4)
-NOISE_DB = 10.0
+SILENCES = (0.1, 0.13, 0.16, PAD_AFTER_SECONDS, 0.25, 0.4)
+NOISE = "noise10"
 SECONDS_AFTER = 1.5  # of silence, so that every wait ends
 SOUNDS = (".flac", ".wav")
 
@@ -73,41 +75,46 @@ def starts(samples: Samples, vad: Vad, options: SpanOptions) -> Starts | None:
 
 
 def words(
-    clips: Sequence[Clip], transcriber: Transcriber, vad: Vad, options: SpanOptions, noise: bool
+    recordings: Sequence[Recording],
+    transcriber: Transcriber,
+    vad: Vad,
+    options: SpanOptions,
+    under: str,
 ) -> WordErrors:
-    """Return the word errors of all clips."""
+    """Return the word errors of all recordings, under a condition of corpus.py."""
     found = WordErrors()
-    for clip in clips:
-        samples = noisy(clip.samples, NOISE_DB, clip.file) if noise else clip.samples
-        asked = TranscribeOptions(language="en")
-        answer = transcribe_speech(with_silence(samples), transcriber, asked, vad, options)
-        found += word_errors(clip.text, answer.text)
+    for one in recordings:
+        asked = TranscribeOptions(language=one.lang)
+        answer = transcribe_speech(as_heard(one, under), transcriber, asked, vad, options)
+        found += word_errors(one.text or "", answer.text, one.lang)
     return found
 
 
-def recordings(folder: Path) -> Iterator[Samples]:
-    """Yield every recording of a folder."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix in SOUNDS:
-            yield read_audio(path)
-
-
-def mixed(samples: Samples, noise: Samples, number: int) -> Samples:
-    """Return speech with noise NOISE_DB below it, each recording with another part of it."""
-    part = np.resize(np.roll(noise, -number * SAMPLE_RATE), len(samples))
-    level = np.sqrt(np.mean(samples**2) / np.mean(part**2)) * 10 ** (-NOISE_DB / 20)
-    return np.asarray(samples + level * part, np.float32)
+def read_recordings(folders: Sequence[Path], part: str) -> Iterator[Samples]:
+    """Yield every recording of a part of some folders."""
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            half = PARTS[zlib.crc32(path.name.encode()) % 2]
+            if path.suffix in SOUNDS and part in (half, "all"):
+                yield read_audio(path)
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return one row for each silence."""
-    settings = Settings(model=arguments.model, beam_size=arguments.beam_size)
-    clips = [clip for clip in read_clips(arguments.clips, limit=arguments.limit) if clip.text]
-    pauses = list(recordings(arguments.pauses)) if arguments.pauses else [c.samples for c in clips]
-    if arguments.noise:
-        noise = read_audio(arguments.noise)
-        pauses += [mixed(samples, noise, number) for number, samples in enumerate(pauses)]
+    """Return one row for each silence. Raises ClipError and WyomingWhisperError."""
+    settings = Settings(
+        model=str(arguments.model),
+        data_dir=(arguments.data_dir,),
+        backend=arguments.backend,
+        strict_backend=True,
+        beam_size=arguments.beam_size,
+        cpu_threads=arguments.threads,
+    )
+    people = [one for one in read_corpus(arguments.corpus) if one.voice == "human"]
     transcriber, vad = open_transcriber(settings), SileroVad()
+    told = select(people, arguments.part, ("command", "speech"), limit=arguments.limit)
+    clips = [one for one in told if one.lang in transcriber.languages]
+    pauses = [as_heard(one) for one in clips]
+    pauses += read_recordings(arguments.recordings, arguments.part)
     rows = []
     for silence in SILENCES:
         options = replace(span_options(settings), pad_after_seconds=silence)
@@ -115,8 +122,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append(
             {
                 "silence": silence,
-                "clean": asdict(words(clips, transcriber, vad, options, noise=False)),
-                "noisy": asdict(words(clips, transcriber, vad, options, noise=True)),
+                "clean": asdict(words(clips, transcriber, vad, options, CLEAN)),
+                "noisy": asdict(words(clips, transcriber, vad, options, NOISE)),
                 "recordings": len(found),
                 "jobs": sum(one.jobs for one in found),
                 "wasted": sum(one.wasted for one in found),
@@ -154,17 +161,17 @@ def _rate(errors: WordErrors) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
+    models.add_model(parser)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
+    parser.add_argument("--backend", default="faster-whisper", metavar="NAME")
+    parser.add_argument("--beam-size", type=int, default=0, metavar="N")
+    parser.add_argument("--threads", type=int, default=0, metavar="N")
+    parser.add_argument("--corpus", type=Path, required=True, metavar="DIR")
     parser.add_argument(
-        "--model",
-        type=lambda name: str(models.model_folder(name)),
-        default=models.BASE,
-        help="default: base",
+        "--recordings", type=Path, action="append", default=[], metavar="DIR", help="for pauses"
     )
-    parser.add_argument("--beam-size", type=int, default=1, help="default: 1")
-    parser.add_argument("--clips", type=Path, default=CLIPS, help="default: tests/audio")
-    parser.add_argument("--limit", type=int, help="clips of each kind")
-    parser.add_argument("--pauses", type=Path, help="folder of recordings; default: the clips")
-    parser.add_argument("--noise", type=Path, help="a recording mixed into those, too")
+    parser.add_argument("--part", choices=PARTS, default="report", help="(default: report)")
+    parser.add_argument("--limit", type=int, help="recordings of a kind and language")
     parser.add_argument("--json", type=Path, help="write everything there, too")
     options = parser.parse_args(arguments)
     facts = machine()

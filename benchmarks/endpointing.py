@@ -1,15 +1,13 @@
 """When the server ends a command: how often too soon, and how long after its last word.
 
-`python -m benchmarks.endpointing --audio DIR [--audio DIR...]` has recordings of commands heard by
-ours (`auto` and a fixed wait) and by the official server's `--vad-endpointing`:
+`python -m benchmarks.endpointing --corpus DIR [--recordings DIR]` has people's speech
+heard by ours (`auto` and a fixed wait) and by the official server's `--vad-endpointing`, on the
+clock of the audio, faster than it is spoken: the servers' own code for the end of speech. A draft
+is taken to be there --draft-ms after work began, which is measured elsewhere (benchmarks.latency).
+`--recordings` are commands of which nobody wrote down the words. Parts:
 
-virtual         on the clock of the audio, faster than it is spoken: the servers' own code for the
-                end of speech; a draft is taken to be there --draft-ms after work began
-hesitations     the same, with a pause put where each command is quietest, in its middle
-real-time       a sample, through servers, at the pace of speech: until the transcript is there
-home-assistant  a sample, through Home Assistant's own pipeline: until its speech-to-text has ended.
-                It needs --ha-client, the script of a Home Assistant installation that prints what
-                happened in its pipeline as JSON
+virtual      the recordings as they are, and silence after them
+hesitations  commands, with a pause put where each is quietest, in its middle
 
 The last word ends where the clean recording was last loud for 60 ms; an end before that cuts off.
 """
@@ -18,63 +16,52 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
 import tempfile
-import time
-import wave
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
-from wyoming.asr import Transcript
-from wyoming.audio import AudioChunk, AudioStop
-from wyoming.client import AsyncClient
-from wyoming.error import Error
+from wyoming.audio import AudioChunk
 
-from benchmarks import report
-from benchmarks.client import ANSWER_SECONDS, command_events, connected, say
-from benchmarks.clips import ClipError, speech_level
-from benchmarks.servers import (
-    OFFICIAL_VENV,
-    BenchmarkError,
-    Program,
-    Server,
-    add_arguments,
-    asked,
-    install_official,
-    official,
-    ours,
-    running,
-)
+from benchmarks import models, report
+from benchmarks.clips import ClipError
+from benchmarks.corpus import PARTS as HALVES
+from benchmarks.corpus import Recording, read_corpus
+from benchmarks.servers import OFFICIAL_VENV, BenchmarkError, asked, install_official
+from benchmarks.spoken import as_pcm
 from wyoming_whisper import utterance
-from wyoming_whisper.backends.faster_whisper import open_faster_whisper
+from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.endpointing import Endpointer, EndpointOptions
+from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.languages import SpokenLanguages
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import span_options
 from wyoming_whisper.text import TextStyle
-from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber
+from wyoming_whisper.transcriber import (
+    SAMPLE_RATE,
+    Samples,
+    TranscribeOptions,
+    Transcriber,
+    Transcription,
+)
 from wyoming_whisper.utterance import Limits, Utterance
 from wyoming_whisper.vad import SileroVad, Vad
 
-VIRTUAL, HESITATIONS, REAL_TIME, HOME_ASSISTANT = PARTS = (
-    "virtual",
-    "hesitations",
-    "real-time",
-    "home-assistant",
-)
-AUTO, OFFICIAL, NOBODY = "ours, auto", "official", "ours, off"
+VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")
+AUTO, OFFICIAL = "ours, auto", "official"
 
 SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
-TAIL_SECONDS = 4.0  # of silence, or noise, after the command: who has not ended by then never does
-SLOW_SECONDS = 15.0  # no transcription of a command takes longer
+TAIL_SECONDS = 4.0  # of silence after the command: who has not ended by then never does
+MAX_SECONDS = 12.0  # what is longer is no command
 FRAME = SAMPLE_RATE // 50
 LOUD_FRAMES = 3
 QUIETER = 10 ** (-24 / 20)  # than the loudest frame is no speech any more
@@ -88,11 +75,13 @@ PAUSES = (0.5, 0.8, 1.2)
 class Command:
     """One recording of one command."""
 
-    folder: str
+    group: str
+    """What is counted together."""
     file: str
     samples: Samples
     last_word: float
     """Seconds at which it ends."""
+    language: str = "en"
 
 
 @dataclass(frozen=True)
@@ -100,8 +89,9 @@ class Take:
     """When somebody took one command for ended."""
 
     part: str
-    folder: str
-    noise: str
+    group: str
+    pause: str
+    """That was put in."""
     who: str
     file: str
     last_word: float
@@ -115,20 +105,43 @@ class Take:
         return None if self.end is None else self.end - self.last_word
 
 
+Takes = list[Take]
+
 # -- audio ---------------------------------------------------------------------------------
 
 
-def read_commands(folders: Sequence[Path], limit: int | None) -> list[Command]:
-    """Return every recording in the folders, `limit` of each at most. Raises ClipError."""
-    found: list[Command] = []
+def read_commands(
+    corpus: Path | None, folders: Sequence[Path], half: str, limit: int | None
+) -> list[Command]:
+    """Return what people say in a half of a corpus and in folders, `limit` of each group at most.
+
+    Raises ClipError.
+    """
+    found: dict[str, list[Command]] = {}
+    for one in read_corpus(corpus) if corpus else ():
+        if one.kind == "noise" or one.voice == "unknown" or half not in (one.part, "all"):
+            continue
+        samples = one.samples()
+        if len(samples) <= MAX_SECONDS * SAMPLE_RATE:
+            group = _group(one)
+            command = Command(group, one.file, samples, last_word(samples), one.lang)
+            found.setdefault(group, []).append(command)
     for folder in folders:
         files = sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES)
         if not files:
             raise ClipError(f"{folder} holds no recordings")
-        for file in files[:limit]:
-            samples = read_audio(file)
-            found.append(Command(folder.name, file.name, samples, last_word(samples)))
-    return found
+        for file in files:
+            if half in (HALVES[zlib.crc32(file.name.encode()) % 2], "all"):
+                samples = read_audio(file)
+                command = Command(folder.name, file.name, samples, last_word(samples))
+                found.setdefault(folder.name, []).append(command)
+    return [command for group in found.values() for command in group[:limit]]
+
+
+def _group(recording: Recording) -> str:
+    """Sentences that are read, and other languages, are no English commands."""
+    language = "English" if recording.lang == "en" else "others"
+    return f"{recording.voice}, {recording.kind}, {language}"
 
 
 def last_word(samples: Samples) -> float:
@@ -144,21 +157,9 @@ def last_word(samples: Samples) -> float:
     return last * FRAME / SAMPLE_RATE
 
 
-def with_tail(command: Command, noise: Samples | None, decibels: float | None) -> Samples:
-    """Return the command and what comes after it, in noise so far below its speech."""
-    audio = np.pad(command.samples, (0, round(TAIL_SECONDS * SAMPLE_RATE)))
-    if noise is None or decibels is None:
-        return audio
-    generator = np.random.default_rng(sum(command.file.encode()))
-    start = int(generator.integers(0, max(1, len(noise) - len(audio))))
-    heard = np.resize(noise[start:], len(audio))
-    gain = speech_level(command.samples) * 10 ** (-decibels / 20) / max(1e-9, rms(heard))
-    mixed = audio + heard * gain
-    return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
-
-
-def rms(samples: Samples) -> float:
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+def with_tail(command: Command) -> Samples:
+    """Return the command and the silence after it."""
+    return np.pad(command.samples, (0, round(TAIL_SECONDS * SAMPLE_RATE)))
 
 
 def hesitating(command: Command, seconds: float) -> Command:
@@ -218,29 +219,50 @@ class VirtualWorkshop:
     def answered(self, answer: object) -> None: ...
 
 
+class Remembering:
+    """A Transcriber that is asked once for the same speech; texts of many policies cost no more."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._transcriber = open_transcriber(settings)
+        self.languages = self._transcriber.languages
+        self.description = self._transcriber.description
+        self._known: dict[tuple[bytes, str | None], Transcription] = {}
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        key = hashlib.sha256(samples.tobytes()).digest(), options.language
+        if key not in self._known:
+            self._known[key] = self._transcriber.transcribe(samples, options)
+        return self._known[key]
+
+    def close(self) -> None:
+        self._transcriber.close()
+
+
 class Virtual:
     """Ends commands as our server does, faster than they are spoken."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._settings = Settings(
-            data_dir=(Path(),), cpu_threads=args.threads, compute_type=args.compute_type
-        )
+    def __init__(self, settings: Settings, transcriber: Transcriber, chunk_ms: int) -> None:
+        self._settings = settings
         self._vad = SileroVad()
-        self._transcriber = open_faster_whisper(self._settings, args.model)
-        self._draft_seconds = args.draft_ms / 1000
-        self._samples = SAMPLE_RATE * args.chunk_ms // 1000
+        self._transcriber = transcriber
+        self._samples = SAMPLE_RATE * chunk_ms // 1000
         # All of it comes at once, and is to be taken for speech nonetheless.
         utterance.MAX_AHEAD_SECONDS = float("inf")
 
-    def end(self, audio: Samples, options: EndpointOptions) -> tuple[float | None, str]:
+    def end(
+        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
+    ) -> tuple[float | None, str]:
         """Return after how many seconds the command is taken for ended, and what was written."""
-        return asyncio.run(self._end(audio, options))
+        return asyncio.run(self._end(audio, options, language, draft_seconds))
 
-    async def _end(self, audio: Samples, options: EndpointOptions) -> tuple[float | None, str]:
+    async def _end(
+        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
+    ) -> tuple[float | None, str]:
         # A fixed wait reads no draft.
-        draft_seconds = self._draft_seconds if options.seconds is None else None
-        workshop = VirtualWorkshop(self._vad, self._transcriber, self._settings, draft_seconds)
-        spoken = Utterance(workshop, TranscribeOptions(language="en"), Endpointer(options))
+        seconds = draft_seconds if options.seconds is None else None
+        workshop = VirtualWorkshop(self._vad, self._transcriber, self._settings, seconds)
+        known = language if language in self._transcriber.languages else None
+        spoken = Utterance(workshop, TranscribeOptions(language=known), Endpointer(options))
         n_chunks = 0
         for chunk in audio_chunks(audio, self._samples):
             n_chunks += 1
@@ -249,6 +271,7 @@ class Virtual:
             if spoken.is_over:
                 break
         end = n_chunks * self._samples / SAMPLE_RATE if spoken.is_over else None
+        workshop.pass_time(draft_seconds)  # nobody else would end what is under way
         text = (await spoken.transcription()).text if end and workshop.eager else ""
         spoken.drop()
         return end, text
@@ -258,10 +281,6 @@ def audio_chunks(audio: Samples, size: int) -> Iterator[AudioChunk]:
     pcm = as_pcm(audio)
     for start in range(0, len(pcm), 2 * size):
         yield AudioChunk(SAMPLE_RATE, 2, 1, pcm[start : start + 2 * size])
-
-
-def as_pcm(samples: Samples) -> bytes:
-    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
 # -- the official server's, on virtual time ------------------------------------------------
@@ -294,192 +313,46 @@ def official_ends(audio: Sequence[Samples], seconds: float, size: int) -> list[f
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-# -- the parts on virtual time -------------------------------------------------------------
+# -- the parts -----------------------------------------------------------------------------
 
 
-def measure_virtual(args: argparse.Namespace, commands: Sequence[Command]) -> list[Take]:
-    """Return all takes of the clean commands, and of those in noise."""
-    virtual = Virtual(args)
-    noise = read_audio(args.noise) if args.noise else None
-    takes: list[Take] = []
-    for decibels in [None, *(args.snr if args.noise else ())]:
-        name = "none" if decibels is None else f"{decibels:g} dB"
-        audio = [with_tail(command, noise, decibels) for command in commands]
-        takes += _heard(VIRTUAL, name, args, virtual, commands, audio)
-    return takes
+def measure_virtual(args: argparse.Namespace, virtual: Virtual, commands: list[Command]) -> Takes:
+    """Return all takes of the recordings as they are."""
+    return _heard(VIRTUAL, "none", args, virtual, commands)
 
 
-def measure_hesitations(args: argparse.Namespace, commands: Sequence[Command]) -> list[Take]:
-    """Return all takes of commands with a pause in them; its length stands for the noise."""
-    virtual = Virtual(args)
+def measure_hesitations(
+    args: argparse.Namespace, virtual: Virtual, commands: Sequence[Command]
+) -> Takes:
+    """Return all takes of commands with a pause in them."""
     takes: list[Take] = []
     for seconds in PAUSES:
         spoken = [hesitating(command, seconds) for command in commands]
-        audio = [with_tail(command, None, None) for command in spoken]
-        takes += _heard(HESITATIONS, f"{seconds:g} s", args, virtual, spoken, audio)
+        takes += _heard(HESITATIONS, f"{seconds:g} s", args, virtual, spoken)
     return takes
 
 
 def _heard(
-    part: str,
-    noise: str,
-    args: argparse.Namespace,
-    virtual: Virtual,
-    commands: Sequence[Command],
-    audio: Sequence[Samples],
-) -> list[Take]:
-    _tell(f"{part}, {noise}: {len(commands)} commands")
-    fixed = EndpointOptions(args.seconds)
+    part: str, pause: str, args: argparse.Namespace, virtual: Virtual, commands: Sequence[Command]
+) -> Takes:
+    audio = [with_tail(command) for command in commands]
     found: dict[str, list[tuple[float | None, str]]] = {}
-    for who, options in ((AUTO, EndpointOptions()), (_fixed(args), fixed)):
-        found[who] = []
-        for number, samples in enumerate(audio, 1):
-            found[who].append(virtual.end(samples, options))
-            if number % 50 == 0:
-                _tell(f"  {who}: {number}")
+    waits = [(f"{AUTO}, {ms} ms", EndpointOptions(), ms / 1000) for ms in args.draft_ms]
+    waits.append((f"ours, {args.seconds:g} s", EndpointOptions(args.seconds), 0.0))
+    for who, options, draft_seconds in waits:
+        _tell(f"{part}, pause {pause}, {who}: {len(commands)} recordings")
+        found[who] = [
+            virtual.end(samples, options, command.language, draft_seconds)
+            for command, samples in zip(commands, audio, strict=True)
+        ]
     if not args.no_official:
         ends = official_ends(audio, args.seconds, SAMPLE_RATE * args.chunk_ms // 1000)
         found[OFFICIAL] = [(end, "") for end in ends]
     return [
-        Take(part, command.folder, noise, who, command.file, command.last_word, end, text)
+        Take(part, command.group, pause, who, command.file, command.last_word, end, text)
         for who, ends_and_texts in found.items()
         for command, (end, text) in zip(commands, ends_and_texts, strict=True)
     ]
-
-
-def _fixed(args: argparse.Namespace) -> str:
-    return f"ours, {args.seconds:g} s"
-
-
-# -- through servers -----------------------------------------------------------------------
-
-
-def programs(args: argparse.Namespace) -> list[Program]:
-    """Return the servers that end commands."""
-    seconds = f"{args.seconds:g}"
-    found = [
-        ours(args, AUTO, "--endpointing", "auto"),
-        ours(args, _fixed(args), "--endpointing", seconds),
-    ]
-    if not args.no_official:
-        theirs = official(args)
-        command = (*theirs.command, "--vad-endpointing", seconds)
-        found.append(replace(theirs, command=command))
-    return found
-
-
-def measure_real_time(
-    args: argparse.Namespace, commands: Sequence[Command], folder: Path
-) -> list[Take]:
-    """Return a sample's takes: each server hears each command at the pace of speech."""
-    takes: list[Take] = []
-    sample = spread(commands, args.sample)
-    with running(programs(args), folder) as servers:
-        _warm_up(servers, sample[0])
-        for number, command in enumerate(sample, 1):
-            audio = with_tail(command, None, None)
-            for server in servers:
-                end, text = asyncio.run(hear_in_time(server.uri, audio, args.chunk_ms))
-                place = (REAL_TIME, command.folder, "none", server.name, command.file)
-                takes.append(Take(*place, command.last_word, end, text))
-            _tell(f"{REAL_TIME}: {number} of {len(sample)}")
-    return takes
-
-
-async def hear_in_time(uri: str, audio: Samples, chunk_ms: int) -> tuple[float | None, str]:
-    """Speak until a transcript comes; return when, on the clock of the audio, and what it says.
-
-    None where it needed an audio-stop.
-    """
-    events = list(command_events(audio, chunk_ms=chunk_ms))
-    async with connected(uri) as client:
-        answer = asyncio.ensure_future(_transcript(client))
-        begin = time.perf_counter()
-        for number, event in enumerate(events):
-            due = begin + max(0, number - 1) * chunk_ms / 1000
-            done, _ = await asyncio.wait({answer}, timeout=max(0.0, due - time.perf_counter()))
-            if done:
-                text, at = answer.result()
-                return at - begin, text
-            await client.write_event(event)
-        done, _ = await asyncio.wait({answer}, timeout=SLOW_SECONDS)
-        if done:  # it had ended, but its transcription took long
-            text, at = answer.result()
-            return at - begin, text
-        await client.write_event(AudioStop().event())
-        text, _ = await asyncio.wait_for(answer, ANSWER_SECONDS)
-        return None, text
-
-
-async def _transcript(client: AsyncClient) -> tuple[str, float]:
-    while (event := await client.read_event()) is not None:
-        if Transcript.is_type(event.type):
-            return Transcript.from_event(event).text, time.perf_counter()
-        if Error.is_type(event.type):
-            raise BenchmarkError(Error.from_event(event).text)
-    raise BenchmarkError("the server closed the connection without a transcript")
-
-
-def _warm_up(servers: Sequence[Server], command: Command) -> None:
-    for server in servers:
-        heard = asyncio.run(say(server.uri, command.samples))
-        if heard.error:
-            raise BenchmarkError(f"{server.name}: {heard.error}")
-
-
-def spread(commands: Sequence[Command], count: int) -> list[Command]:
-    """Return `count` commands, evenly from all."""
-    step = max(1.0, len(commands) / max(1, count))
-    return [commands[int(number * step)] for number in range(min(count, len(commands)))]
-
-
-# -- through Home Assistant ----------------------------------------------------------------
-
-
-def measure_home_assistant(
-    args: argparse.Namespace, commands: Sequence[Command], folder: Path
-) -> list[Take]:
-    """Return a sample's takes: the end is when Home Assistant's speech-to-text has ended."""
-    sample = spread(commands, args.sample)
-    waves = folder / "waves"
-    waves.mkdir()
-    for number, command in enumerate(sample):
-        write_wave(waves / f"{number:04}.wav", command.samples)
-    found = [ours(args, NOBODY), *programs(args)[:2]]
-    takes: list[Take] = []
-    for program in found:
-        with running([program], folder / "servers") as (server,):
-            _warm_up([server], sample[0])
-            _tell(f"{HOME_ASSISTANT}, {program.name}: {len(sample)} commands in real time")
-            results = pipeline_results(args.ha_client, server.uri, sorted(waves.glob("*.wav")))
-        for command, result in zip(sample, results, strict=True):
-            place = (HOME_ASSISTANT, command.folder, "none", program.name, command.file)
-            end = result.get("events", {}).get("stt-end", result.get("events", {}).get("error"))
-            takes.append(Take(*place, command.last_word, end, result.get("transcript") or ""))
-    return takes
-
-
-def pipeline_results(script: Path, uri: str, waves: Sequence[Path]) -> list[dict[str, Any]]:
-    """Have Home Assistant hear the files, one after the other; return what it says of each."""
-    host, _, port = uri.removeprefix("tcp://").rpartition(":")
-    command = [sys.executable, str(script), host, port, *map(str, waves)]
-    command += ["--pipeline", "--vad", "default", "--flows", "user"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    try:
-        results = json.loads(done.stdout)["results"]
-    except (ValueError, KeyError) as error:
-        raise BenchmarkError(f"{script.name} failed:\n{done.stderr[-2000:]}") from error
-    if not isinstance(results, list) or len(results) != len(waves):
-        raise BenchmarkError(f"{script.name} did not report on every command")
-    return results
-
-
-def write_wave(path: Path, samples: Samples) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(as_pcm(samples))
 
 
 # -- the report ----------------------------------------------------------------------------
@@ -530,17 +403,17 @@ def _late(takes: Sequence[Take]) -> list[float]:
 
 
 def rows(takes: Sequence[Take]) -> dict[tuple[str, str, str, str], Row]:
-    """Return the takes by part, folder, noise and who, in the order of their first."""
+    """Return the takes by part, group, pause and who, in the order of their first."""
     found: dict[tuple[str, str, str, str], Row] = {}
     for take in takes:
-        key = (take.part, take.folder, take.noise, take.who)
+        key = (take.part, take.group, take.pause, take.who)
         found.setdefault(key, Row([])).takes.append(take)
     return found
 
 
 def table(takes: Sequence[Take]) -> str:
     """Return all rows as Markdown."""
-    head = ["part", "audio", "noise or pause", "who ends", "commands", "cut off", "never"]
+    head = ["part", "speech", "pause", "who ends", "number", "cut off", "never"]
     head += ["after the last word", "p90", "with a text (number)"]
     return report.table(head, [[*key, *row.cells()] for key, row in rows(takes).items()])
 
@@ -555,45 +428,60 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    models.add_model(parser)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
+    parser.add_argument("--backend", default="faster-whisper", metavar="NAME")
+    parser.add_argument("--threads", type=int, default=0, metavar="N")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="speech, see corpus.py")
     parser.add_argument(
-        "--audio", type=Path, action="append", required=True, help="folder of recordings"
+        "--recordings", type=Path, action="append", default=[], metavar="DIR", help="more commands"
     )
-    parser.add_argument("--limit", type=int, help="recordings of each folder (default: all)")
-    parser.add_argument("--noise", type=Path, help="recording of noise to mix in")
-    parser.add_argument(
-        "--snr", type=float, nargs="+", default=[20.0, 10.0], help="decibels (default: 20 10)"
-    )
+    parser.add_argument("--half", choices=HALVES, default="report", help="(default: report)")
+    parser.add_argument("--limit", type=int, metavar="N", help="recordings of a group at most")
     parser.add_argument(
         "--seconds", type=float, default=0.7, help="the fixed wait of ours and the official's"
     )
     parser.add_argument(
         "--draft-ms",
         type=int,
-        default=150,
-        help="virtual: from the start of early work to its result (default: 150)",
+        nargs="+",
+        default=[150, 500],
+        metavar="MS",
+        help="from the start of early work to its result (default: 150 500)",
     )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=[VIRTUAL], help="(default: virtual)"
     )
-    parser.add_argument(
-        "--sample", type=int, default=20, help="commands in real time (default: 20)"
-    )
-    parser.add_argument("--ha-client", type=Path, help="the script for the part home-assistant")
-    add_arguments(parser)
+    parser.add_argument("--chunk-ms", type=int, default=32, choices=(10, 32))
+    parser.add_argument("--no-official", action="store_true", help="ours alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     args = parser.parse_args()
-    if HOME_ASSISTANT in args.parts and not args.ha_client:
-        parser.error("the part home-assistant needs --ha-client")
+    if not args.corpus and not args.recordings:
+        parser.error("there is nothing to hear: name a --corpus, or --recordings")
     return args
 
 
-def _measure(args: argparse.Namespace, commands: Sequence[Command], folder: Path) -> list[Take]:
-    measures: dict[str, Callable[[], list[Take]]] = {
-        VIRTUAL: lambda: measure_virtual(args, commands),
-        HESITATIONS: lambda: measure_hesitations(args, commands),
-        REAL_TIME: lambda: measure_real_time(args, commands, folder / "real-time"),
-        HOME_ASSISTANT: lambda: measure_home_assistant(args, commands, folder),
-    }
-    return [take for part in args.parts for take in measures[part]()]
+def measure(args: argparse.Namespace) -> Takes:
+    """Return all takes. Raises BenchmarkError, ClipError and WyomingWhisperError."""
+    commands = read_commands(args.corpus, args.recordings, args.half, args.limit)
+    settings = Settings(
+        model=str(args.model),
+        data_dir=(args.data_dir,),
+        backend=args.backend,
+        strict_backend=True,
+        cpu_threads=args.threads,
+    )
+    transcriber = Remembering(settings)
+    try:
+        virtual = Virtual(settings, transcriber, args.chunk_ms)
+        takes: list[Take] = []
+        if VIRTUAL in args.parts:
+            takes += measure_virtual(args, virtual, commands)
+        if HESITATIONS in args.parts:
+            takes += measure_hesitations(args, virtual, commands)
+        return takes
+    finally:
+        transcriber.close()
 
 
 def main() -> int:
@@ -602,17 +490,15 @@ def main() -> int:
     facts = report.machine()
     try:
         versions = {} if args.no_official else install_official()
-        commands = read_commands(args.audio, args.limit)
-        with tempfile.TemporaryDirectory() as folder:
-            takes = _measure(args, commands, Path(folder))
-    except (BenchmarkError, ClipError) as error:
-        print(error, file=sys.stderr)
+        takes = measure(args)
+    except (BenchmarkError, ClipError, WyomingWhisperError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(takes), report.machine_line(facts), sep="\n\n")
     summary = [
         {
-            **dict(zip(("part", "audio", "noise", "who"), key, strict=True)),
-            "commands": len(row.takes),
+            **dict(zip(("part", "group", "pause", "who"), key, strict=True)),
+            "number": len(row.takes),
             "cut_off": row.cut_off,
             "never": row.never,
             "median_seconds": median(row.late) if row.late else None,

@@ -1,38 +1,47 @@
-"""Bilingual homes, simulated: how often the language is taken for another, with and without memory.
+"""Homes with several languages: how often one is taken for another, with and without memory.
 
-`python -m benchmarks.languages` draws what a home says and what a model would make of it, and lets
-the server's own rules decide. It is a simulation: no multilingual weights were at hand to measure
-with. What it assumes:
-
-- The model's log-odds of the language spoken are normal, with the variance (twice the mean) that
-  honest probabilities have; `claims` multiplies them: at 2 the model is surer than it should be.
-- Homes speak in spells: the next command is in the language of the last one with a probability
-  (`stays`), a day has 24 commands at random times, and nobody speaks for eight hours of it.
+`python -m benchmarks.languages --corpus DIR` has a model detect the language of each
+recording once, among all that it knows. Homes are then drawn from these: they speak in spells, the
+next command is in the language of the last one with a probability (`stays`), a day has 24 commands
+at random times, and nobody speaks for eight hours of it. The server's own rules decide, among the
+languages of the home alone (`--languages`).
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import random
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from pathlib import Path
 
-from benchmarks import report
+from benchmarks import models, report
+from benchmarks.clips import ClipError
+from benchmarks.corpus import PARTS, as_heard, read_corpus, select
+from benchmarks.model import Model
 from wyoming_whisper.languages import SpokenLanguages
 from wyoming_whisper.transcriber import Transcription
 from wyoming_whisper.whisper.decoding import likeliest_language
 
-LANGUAGES = ("de", "en")
+LEAST_RECORDINGS = 8
+"""Of a language, that a home with it is drawn."""
+
 COMMANDS_A_DAY = 24
 WAKING_SECONDS = 16 * 3600.0
 NIGHT_SECONDS = 8 * 3600.0
 
 
+Detected = list[tuple[str, float]]
+"""(code, probability) of every language, as the model says of one recording."""
+
+Pool = Mapping[str, Sequence[Detected]]
+"""What is known of all recordings, by the language that is spoken."""
+
+
 @dataclass(frozen=True)
 class Home:
-    """How a home speaks the first of LANGUAGES and the second."""
+    """How a home speaks the first of its two languages and the second."""
 
     name: str
     share: float
@@ -40,12 +49,15 @@ class Home:
     stays: float
     """Probability that a command is in the language of the last one, whichever it was."""
 
-    def commands(self, count: int, r: random.Random) -> Iterator[tuple[str, float]]:
+    def commands(
+        self, languages: Sequence[str], count: int, r: random.Random
+    ) -> Iterator[tuple[str, float]]:
         """Yield (language, seconds since the last command)."""
-        spoken = LANGUAGES[0] if r.random() < self.share else LANGUAGES[1]
+        first, second = languages
+        spoken = first if r.random() < self.share else second
         for number in range(count):
             if number and r.random() > self.stays:
-                spoken = LANGUAGES[0] if r.random() < self.share else LANGUAGES[1]
+                spoken = first if r.random() < self.share else second
             night = NIGHT_SECONDS if number % COMMANDS_A_DAY == 0 else 0.0
             yield spoken, night + r.expovariate(COMMANDS_A_DAY / WAKING_SECONDS)
 
@@ -59,109 +71,105 @@ HOMES = (
 )
 
 
-@dataclass(frozen=True)
-class Detector:
-    """A model that takes this share of commands for the other language."""
-
-    wrong: float
-    claims: float = 1.0
-
-    def detect(self, spoken: str, r: random.Random) -> list[tuple[str, float]]:
-        """Return (code, probability), as a model would."""
-        spread = -2 * NormalDist().inv_cdf(self.wrong)  # P(odds < 0) = wrong, variance = 2 mean
-        odds = self.claims * r.gauss(spread**2 / 2, spread)
-        right = 1 / (1 + math.exp(-odds))
-        return [(code, right if code == spoken else 1 - right) for code in LANGUAGES]
-
-
-DETECTORS = tuple(Detector(wrong, claims) for claims in (1.0, 2.0) for wrong in (0.02, 0.05, 0.1))
+def among(found: Detected, languages: Sequence[str]) -> Detected:
+    """Return the shares of these languages alone, as `--languages` has it."""
+    allowed = [(code, probability) for code, probability in found if code in languages]
+    total = sum(probability for _, probability in allowed) or 1.0
+    return [(code, probability / total) for code, probability in allowed]
 
 
 def wrong_answers(
-    home: Home, detector: Detector, count: int, seed: int, *, remembers: bool
+    home: Home, languages: Sequence[str], pool: Pool, count: int, seed: int, *, remembers: bool
 ) -> list[bool]:
     """Return for each command whether it was taken for the other language."""
     r = random.Random(seed)
     now = 0.0
     memory = SpokenLanguages(remembers, lambda: now)
     wrong = []
-    for spoken, seconds in home.commands(count, r):
+    for spoken, seconds in home.commands(languages, count, r):
         now += seconds
-        code, share = likeliest_language(detector.detect(spoken, r), memory.prior())
+        found = among(r.choice(pool[spoken]), languages)
+        code, share = likeliest_language(found, memory.prior())
         memory.note(Transcription("something", code, share))
         wrong.append(code != spoken)
     return wrong
 
 
-def after_a_change(detector: Detector, n_homes: int, seed: int, *, remembers: bool) -> list[float]:
-    """Return the share of homes that get each command wrong after changing languages for good."""
-    counts = [0] * AFTER
-    for number in range(n_homes):
-        r = random.Random(seed + number)
-        memory = SpokenLanguages(remembers, lambda: 0.0)  # no time passes: the hardest case
-        for place in range(BEFORE + AFTER):
-            spoken = LANGUAGES[place >= BEFORE]
-            code, share = likeliest_language(detector.detect(spoken, r), memory.prior())
-            memory.note(Transcription("something", code, share))
-            if place >= BEFORE:
-                counts[place - BEFORE] += code != spoken
-    return [count / n_homes for count in counts]
-
-
-BEFORE, AFTER = 40, 10
-
-
-def homes_table(count: int, seed: int) -> str:
-    """Return wrong shares of all homes and detectors, without and with memory."""
+def detections_table(pool: Pool) -> str:
+    """Return how often each language is taken for another, among all and among few."""
+    many = sorted(pool)
     rows = []
-    for detector in DETECTORS:
-        for home in HOMES:
-            without, remembering = (
-                sum(wrong_answers(home, detector, count, seed, remembers=remembers))
-                for remembers in (False, True)
-            )
-            kind = "honest" if detector.claims == 1 else f"claims x {detector.claims:g}"
-            saved = f"{100 * (1 - remembering / without):.0f} %" if without else ""
-            rows.append(
-                [
-                    kind,
-                    home.name,
-                    report.percent(without, count),
-                    report.percent(remembering, count),
-                    saved,
-                ]
-            )
-    return report.table(["model", "home", "wrong without", "wrong with", "fewer"], rows)
+    for language in many:
+        found = pool[language]
+        wrong = sum(max(one, key=lambda item: item[1])[0] != language for one in found)
+        allowed = [among(one, many) for one in found]
+        fewer = sum(max(one, key=lambda item: item[1])[0] != language for one in allowed)
+        rows.append([language, str(len(found)), str(wrong), str(fewer)])
+    totals = [sum(int(row[column]) for row in rows) for column in (1, 2, 3)]
+    rows.append(["all", *map(str, totals)])
+    return report.table(
+        ["spoken", "recordings", "wrong among all", f"wrong among these {len(many)}"], rows
+    )
 
 
-def change_table(n_homes: int, seed: int) -> str:
-    """Return how a home fares that speaks one language, and then the other for good."""
-    detector = Detector(0.05)
+def homes_table(pool: Pool, count: int, seed: int) -> str:
+    """Return wrong shares of all homes, over all pairs of languages, without and with memory."""
+    pairs = [(one, two) for one in pool for two in pool if one != two]
     rows = []
-    for remembers in (False, True):
-        shares = after_a_change(detector, n_homes, seed, remembers=remembers)
-        cells = [f"{100 * shares[place]:.1f} %" for place in PLACES]
-        rows.append(["with" if remembers else "without", *cells])
-    return report.table(["memory", *(f"command {place + 1}" for place in PLACES)], rows)
+    for home in HOMES:
+        without, remembering = (
+            sum(
+                sum(wrong_answers(home, pair, pool, count, seed, remembers=remembers))
+                for pair in pairs
+            )
+            for remembers in (False, True)
+        )
+        saved = f"{100 * (1 - remembering / without):.0f} %" if without else report.NOTHING
+        total = count * len(pairs)
+        shares = [report.percent(number, total) for number in (without, remembering)]
+        rows.append([home.name, str(len(pairs)), *shares, saved])
+    return report.table(["home", "pairs", "wrong without", "wrong with", "fewer"], rows)
 
 
-PLACES: Sequence[int] = (0, 1, 2, 4, 9)
+def detected(model: Model, args: argparse.Namespace) -> dict[str, list[Detected]]:
+    """Return what the model says of every recording. Raises ClipError."""
+    pool: dict[str, list[Detected]] = {}
+    recordings = read_corpus(args.corpus)
+    for one in select(recordings, args.part, args.kinds.split(",")):
+        if one.lang in model.languages and (found := model.detect(as_heard(one))):
+            pool.setdefault(one.lang, []).append(found)
+    enough = {code: found for code, found in pool.items() if len(found) >= LEAST_RECORDINGS}
+    if len(enough) < 2:
+        raise ClipError(
+            f"{args.corpus} has no two languages with {LEAST_RECORDINGS} recordings each"
+        )
+    return enough
 
 
-def main() -> None:
-    """Print both tables."""
+def main() -> int:
+    """Print both tables; exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=20_000, help="commands of a home (20000)")
-    parser.add_argument("--homes", type=int, default=4_000, help="that change languages (4000)")
+    models.add_model(parser)
+    parser.add_argument("--graphs", type=Path, metavar="DIR", help="ask onnxruntime, see model.py")
+    parser.add_argument("--threads", type=int, default=1, metavar="N")
+    parser.add_argument("--corpus", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--part", choices=PARTS, default="report", help="(default: report)")
+    parser.add_argument("--kinds", default="command,speech", help="(default: command,speech)")
+    parser.add_argument("--count", type=int, default=2_000, help="commands of a home (2000)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    print("A simulation, see --help for what it assumes.\n")
-    print(homes_table(args.count, args.seed))
-    print("\nA home that changes languages for good, 5 % wrong without memory:\n")
-    print(change_table(args.homes, args.seed))
+    facts = report.machine()
+    try:
+        pool = detected(Model(args.model, 1, args.threads, args.graphs), args)
+    except ClipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report.machine_line(facts))
+    print(f"\n{detections_table(pool)}\n\n{homes_table(pool, args.count, args.seed)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,9 @@
 """Live text: how many words are out before the speaker has finished, how soon, and at what cost.
 
-`python -m benchmarks.live` speaks clips in real time, then is silent for as long as Home Assistant
-listens on, to ours with `--live-text`, to ours without, and to the official server; one after the
-other, so that none is in another's way. A server without live text shows all words at its end.
+`python -m benchmarks.live --corpus DIR` speaks what people say there in real time, then is silent
+for as long as Home Assistant listens on, to ours with `--live-text`, to ours without, and to the
+official server; one after the other, so that none is in another's way. A server without live text
+shows all words at its end.
 
 With `--agreeing 1,2,3` nothing is spoken: clips are followed on virtual time, on which a
 transcription takes the processor time that it took. That shows, on a busy machine too, what comes
@@ -37,8 +38,9 @@ from wyoming.info import Describe, Info
 from benchmarks import report
 from benchmarks.client import ANSWER_SECONDS, command_events, connected
 from benchmarks.clips import SECONDS_BEFORE, Clip, ClipError, read_clips
+from benchmarks.corpus import PARTS, read_corpus, select
 from benchmarks.latency import MeteredServer, followed_by_silence, metered, trimmed
-from benchmarks.responsiveness import BUNDLED_CLIPS, SHORT_SECONDS
+from benchmarks.responsiveness import SHORT_SECONDS
 from benchmarks.servers import (
     BenchmarkError,
     Program,
@@ -276,6 +278,9 @@ def measure_virtually(args: argparse.Namespace, clips: Sequence[Clip]) -> list[T
     settings = Settings(
         model=str(args.model.resolve()),
         language="en",
+        data_dir=(args.data_dir,),
+        backend=args.backend,
+        strict_backend=True,
         cpu_threads=args.threads,
         beam_size=args.beam_size,
         compute_type=args.compute_type,
@@ -424,12 +429,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument(
-        "--clips", type=Path, default=BUNDLED_CLIPS, metavar="DIR", help="default: tests/audio"
-    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--corpus", type=Path, metavar="DIR", help="speech, see corpus.py")
+    source.add_argument("--clips", type=Path, metavar="DIR", help="clips with a labels.json")
+    parser.add_argument("--part", choices=PARTS, default="report", help="(default: report)")
     parser.add_argument(
         "--agreeing", type=_numbers, metavar="LIST", help="on virtual time, such as 1,2,3"
     )
+    parser.add_argument("--backend", default="faster-whisper", help="on virtual time")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
     parser.add_argument(
         "--silence",
         type=float,
@@ -450,10 +458,21 @@ def _numbers(text: str) -> list[int]:
 
 def _clips(args: argparse.Namespace) -> list[Clip]:
     vad = SileroVad()
-    clips = [clip for clip in read_clips(args.clips, limit=args.limit) if clip.text]
-    if not clips:
-        raise ClipError(f"nobody speaks in {args.clips}")
-    return [trimmed(clip, vad) for clip in clips]
+    if args.clips:
+        clips = [clip for clip in read_clips(args.clips, limit=args.limit) if clip.text]
+    else:
+        people = [one for one in read_corpus(args.corpus) if one.voice == "human"]
+        spoken = select(people, args.part, ("command", "speech"), ("en",), args.limit)
+        clips = [Clip(one.file, one.text or "", one.kind, one.samples()) for one in spoken]
+    found: list[Clip] = []
+    for clip in clips:
+        try:
+            found.append(trimmed(clip, vad))
+        except ClipError as error:  # a single word that the VAD takes for none
+            print(f"left out: {error}", file=sys.stderr)
+    if not found:
+        raise ClipError(f"nobody speaks in {args.clips or args.corpus}")
+    return found
 
 
 def _measured(

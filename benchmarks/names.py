@@ -1,20 +1,23 @@
 """Names of the home: how many that were misheard are put right, and how often wrongly.
 
-`python -m benchmarks.names` has voices that `home-en` was never trained on speak commands with the
-names of an invented household, and sentences that name nothing in it, into --clips DIR (once), and
-transcribes all of them without and with the household's names. It needs what training needs, see
-training/README.md. `--fit` finds the weights in names.py anew, from other names, sentences and
-voices than it measures with.
+`python -m benchmarks.names --clips DIR` has synthesizers speak commands with the names
+of an invented household, and commands about things that are not in it, into DIR (once;
+--speech-python is a Python that has what synthesizers.py needs), and transcribes all of them
+without and with the household's names. `--corpus DIR` adds what people say there,
+`--recordings DIR` recordings of which nobody wrote down the words: none of them names anything of
+the household. `--fit` finds the weights in names.py anew, from other names, sentences, voices and
+people than it measures with.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import sys
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -23,16 +26,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import report
-from benchmarks.clips import Clip, read_clips
-from benchmarks.heldout import Spoken, write
+from benchmarks import models, report
+from benchmarks.clips import Clip, ClipError, read_clips, with_silence
+from benchmarks.corpus import PARTS, read_corpus
+from benchmarks.model import Model
+from benchmarks.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
 from benchmarks.words import word_errors
-from training import speak, text
-from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, choose_beam_size
-from wyoming_whisper.backends.pipeline import decoding_options, load_tokenizer, noise_mel
-from wyoming_whisper.models import BUNDLED, BUNDLED_FOLDER
+from wyoming_whisper.backends.pipeline import noise_mel
+from wyoming_whisper.client import read_audio
 from wyoming_whisper.names import (
-    LEAST_DOUBT,
     LEAST_EXPECTED,
     LEAST_HEARD,
     MIN_EVIDENCE,
@@ -42,9 +44,7 @@ from wyoming_whisper.names import (
     Snapper,
     fold,
 )
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.whisper.audio import log_mel_spectrogram, silence_level
-from wyoming_whisper.whisper.decoding import Decoder, DecodingResult, Hypothesis
+from wyoming_whisper.whisper.decoding import DecodingResult, Hypothesis
 
 
 def _list(text: str) -> list[str]:
@@ -68,7 +68,27 @@ ORDINARY = _list(
     "washing machine,thermostat,bedside lamp,front door,garage door,blinds,curtains,speaker,"
     "christmas tree,towel rail,string lights,terrace,nursery"
 )
-"""Names that homes have anyway, and that the model was trained on."""
+ORDINARY_TO_FIT = _list(
+    "pantry,study,attic,cellar,porch,landing,laundry room,utility room,playroom,loft,reading light,"
+    "wall lamp,night light,radio,kettle,humidifier,fridge,tumble dryer,radiator,spotlights,"
+    "back door,patio door,shutters,skylight,sound bar,fairy lights,heated blanket,fountain,"
+    "balcony,conservatory"
+)
+"""Names that homes have anyway."""
+
+ABSENT = _list(
+    "trampoline,swimming pool,birdcage,piano,microwave,juicer,hair dryer,projector,telescope,"
+    "treadmill,server rack,barbecue,workbench,sewing machine,wardrobe,mirror,bookshelf,cabin,"
+    "elevator,tractor,caravan,boat house,dog house,compressor,incubator,scanner,chandelier,"
+    "mandolin,tobias's tablet,the nook"
+)
+ABSENT_TO_FIT = _list(
+    "jukebox,hammock,pond,violin,toaster,blender,steamer,air fryer,beamer,microscope,"
+    "rowing machine,router,grill,anvil,loom,dresser,picture frame,magazine rack,barn,escalator,"
+    "lawn mower,camper,jetty,rabbit hutch,generator,terrarium,copier,candelabra,banjo,"
+    "felix's laptop"
+)
+"""Things that people have, and this household has not."""
 
 ROOMS = _list(
     "kitchen,living room,bedroom,bathroom,hallway,garage,office,attic,cellar,dining room,"
@@ -92,6 +112,7 @@ HOMES = {
     "large": [*INVENTED, *ORDINARY, *(f"{room} {thing}" for room in ROOMS for thing in THINGS)],
     "real": REAL,
 }
+TO_FIT = [*INVENTED_TO_FIT, *ORDINARY_TO_FIT]
 
 COMMANDS = _list(
     "turn on {},turn off {},switch on {},set {} to fifty percent,open {},is {} on,"
@@ -99,15 +120,28 @@ COMMANDS = _list(
     "turn up {},stop {} please,lock {}"
 )
 
-VOICES = ("Mike", "paul")
-VOICES_TO_FIT = ("Andrea", "f4", "m6")
-"""Of espeak-ng's variants that the model was never trained on."""
+PEOPLE = "people"
 
 FALSE_SHARE_TO_FIT = 0.0025  # of sentences without names: half of what is allowed
 
 Floats = npt.NDArray[np.float64]
 
 Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
+
+
+@dataclass(frozen=True)
+class Said:
+    """One clip, and what is known of it."""
+
+    clip: Clip
+    language: str = "en"
+    told: bool = True
+    """Whether its words are known; else what is written without names is taken for them."""
+
+    @property
+    def names(self) -> bool:
+        """Whether something of the household is named."""
+        return self.clip.kind.removeprefix("fit-") in ("name", "ordinary")
 
 
 @dataclass(frozen=True)
@@ -128,31 +162,42 @@ class Heard:
 # -- clips ---------------------------------------------------------------------------------
 
 
-def make_clips(folder: Path, count: int, n_plain: int, processes: int) -> None:
+def make_clips(folder: Path, count: int, n_plain: int, python: str) -> None:
     """Have everything spoken and write it."""
     sets = [
         ("name", _commands(INVENTED, count, 2), VOICES),
         ("ordinary", _commands(ORDINARY, count, 3), VOICES),
-        ("plain", text.sentences(n_plain, 32, dev=True), VOICES),
-        ("fit-name", _commands(INVENTED_TO_FIT, 2 * count, 1), VOICES_TO_FIT),
-        ("fit-plain", text.sentences(n_plain, 31, dev=True), VOICES_TO_FIT),
+        ("plain", _commands(ABSENT, n_plain, 32), VOICES),
+        ("fit-name", _commands(INVENTED_TO_FIT, count, 1), VOICES_TO_FIT),
+        ("fit-ordinary", _commands(ORDINARY_TO_FIT, count // 2, 4), VOICES_TO_FIT),
+        ("fit-plain", _commands(ABSENT_TO_FIT, n_plain, 31), VOICES_TO_FIT),
     ]
-    spoken: list[tuple[str, Spoken]] = []
-    with ThreadPoolExecutor(processes) as pool:
-        for kind, sentences, voices in sets:
-            r = random.Random(kind)
-            jobs = [
-                replace(speak.espeak_job(one, True, r), voice=_voice(voices, r))
-                for one in sentences
-            ]
-            for said in pool.map(speak.say, [[job] for job in jobs]):
-                spoken += [(kind, Spoken(job.text, job.label, samples)) for job, samples in said]
-            print(f"{kind}: {len(spoken)} clips so far", flush=True)
-    write(folder, spoken)
+    sentences = [
+        Sentence(kind, text, voices[number % len(voices)])
+        for kind, texts, voices in sets
+        for number, text in enumerate(texts)
+    ]
+    speak(folder, sentences, python)
 
 
-def _voice(variants: Sequence[str], r: random.Random) -> str:
-    return f"{r.choice(speak.ACCENTS)}+{r.choice(variants)}"
+def read_everything(args: argparse.Namespace) -> list[Said]:
+    """Return the clips to measure with, or those to fit to, and what people say.
+
+    Raises ClipError.
+    """
+    prefix = "fit-" if args.fit else ""
+    kinds = [prefix + kind for kind in ("name", "ordinary", "plain")]
+    found = [Said(clip) for clip in read_clips(args.clips) if clip.kind in kinds]
+    part = PARTS[not args.fit]
+    for one in read_corpus(args.corpus) if args.corpus else ():
+        if one.part == part and one.voice == "human" and one.kind != "noise":
+            clip = Clip(one.file, one.text or "", prefix + PEOPLE, one.samples())
+            found.append(Said(clip, one.lang, told=one.text is not None))
+    for file in sorted(args.recordings.glob("*.flac")) if args.recordings else ():
+        if PARTS[zlib.crc32(file.name.encode()) % 2] == part:
+            clip = Clip(file.name, "", prefix + PEOPLE, read_audio(file))
+            found.append(Said(clip, told=False))
+    return found
 
 
 def _commands(names: Sequence[str], count: int, seed: int) -> list[str]:
@@ -165,20 +210,11 @@ def _commands(names: Sequence[str], count: int, seed: int) -> list[str]:
 # -- transcribing --------------------------------------------------------------------------
 
 
-class Model:
-    """A model in this process, asked as the server asks it."""
+class Namer(Model):
+    """A model that can be asked with names."""
 
-    def __init__(self, path: Path, beam_size: int, threads: int) -> None:
-        import ctranslate2
-
-        model = ctranslate2.models.Whisper(
-            str(path), device="cpu", compute_type="int8_float32", intra_threads=threads
-        )
-        settings = Settings(data_dir=(), model=str(path))
-        self.options = decoding_options(settings, path, choose_beam_size(beam_size))
-        self.inference = CTranslate2Inference(model)
-        self.tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
-        self._decoder = Decoder(self.inference, self.tokenizer, ("en",), self.options)
+    def __init__(self, path: Path, beam_size: int, threads: int, graphs: Path | None) -> None:
+        super().__init__(path, beam_size, threads, graphs)
         self._noise = self.inference.encode(noise_mel(self.inference.n_mels, self.options))
 
     def snapper(self, names: Sequence[str]) -> Snapper:
@@ -186,12 +222,13 @@ class Model:
         index = NameIndex(names)
         return Snapper(self.inference, self.tokenizer, [index], lambda: self._noise)
 
-    def transcribe(self, clip: Clip, correct: Correct | None = None) -> DecodingResult:
+    def transcribe(self, said: Said, correct: Correct | None = None) -> DecodingResult:
         """Return what was said, as `correct` has it."""
-        mel = log_mel_spectrogram(clip.samples, self.inference.n_mels)
-        return self._decoder.decode(mel, "en", correct=correct)
+        language = said.language if said.language in self.languages else None
+        mel = self.mel(with_silence(said.clip.samples))
+        return self.decoder.decode(mel, language, correct=correct)
 
-    def hear(self, clip: Clip, snappers: Mapping[str, Snapper]) -> list[Heard]:
+    def hear(self, said: Said, snappers: Mapping[str, Snapper]) -> list[Heard]:
         """Transcribe a clip without names, and with those of each home."""
         found: dict[str, tuple[str, float, str]] = {}
 
@@ -203,31 +240,21 @@ class Model:
                 corrected = snapper(features, prompt, language, heard)
                 seconds = time.process_time() - began
                 text, lost = self._text(corrected), ""
-                if clip.kind != "plain" and not has_name(clip.text, text, HOMES[home]):
-                    lost = _lost(clip, home, snapper.weighed(features, prompt, language, heard))
+                if said.names and not has_name(said.clip.text, text, HOMES[home]):
+                    weighed = snapper.weighed(features, prompt, language, heard)
+                    lost = _lost(said.clip, home, weighed)
                 found[home] = text, seconds, lost
             return heard
 
-        without = self.transcribe(clip, compare).text
+        without = self.transcribe(said, compare).text
+        clip = said.clip if said.told else replace(said.clip, text=without)
         nothing = (without, 0.0, "")  # silence is compared with nothing
         return [Heard(clip, home, without, *found.get(home, nothing)) for home in snappers]
 
-    def scores(self, clip: Clip, texts: Sequence[str]) -> tuple[Floats, Floats]:
-        """Return the texts' log-probabilities with the audio, and with noise in its place."""
-        mel = log_mel_spectrogram(clip.samples, self.inference.n_mels)
-        audio = self.inference.encode(self._decoder.window(mel, 0, silence_level(mel)))
-        prompt = self._decoder.prompt((), "en", timestamps=False)
-        tokens = [self._decoder.encode_text(text) for text in texts]
-        heard, expected = (
-            np.array([one.sum() for one in self.inference.score(features, prompt, tokens)])
-            for features in (audio, self._noise)
-        )
-        return heard, expected
-
     def _text(self, heard: Hypothesis) -> str:
         """Return what the server would write."""
-        text = self._decoder.text(heard.tokens)
-        return "" if self._decoder.gate(text, heard.avg_logprob) else text
+        text = self.decoder.text(heard.tokens)
+        return "" if self.decoder.gate(text, heard.avg_logprob) else text
 
 
 def _lost(clip: Clip, home: str, weighed: Sequence[tuple[float, Candidate, Evidence]]) -> str:
@@ -243,54 +270,62 @@ def _lost(clip: Clip, home: str, weighed: Sequence[tuple[float, Candidate, Evide
 # -- fitting -------------------------------------------------------------------------------
 
 
-def fit(model: Model, clips: Sequence[Clip]) -> str:
+@dataclass(frozen=True)
+class Possible:
+    """One candidate of one clip."""
+
+    place: int
+    """Of the clip."""
+    features: list[float]
+    meant: bool
+    """Whether the text is better with it."""
+
+
+def fit(model: Namer, saids: Sequence[Said]) -> str:
     """Return the constants of names.py that tell best what was meant from what was not."""
-    snapper = model.snapper([*INVENTED_TO_FIT, *ORDINARY])
-    rows: list[list[float]] = []
-    meant: list[bool] = []
-    places: list[int] = []  # of the clip
-    for place, clip in enumerate(clips):
-        for candidate, evidence, heard in _candidates(model, snapper, clip):
-            rows.append(features(candidate, evidence))
-            better = (
-                word_errors(clip.text, candidate.text).errors < word_errors(clip.text, heard).errors
-            )
-            meant.append(better and fold(candidate.name) in fold(clip.text))
-            places.append(place)
+    snapper = model.snapper(TO_FIT)
+    found: list[Possible] = []
+    for place, said in enumerate(saids):
+        found += _candidates(model, snapper, said, place)
         if place % 100 == 99:
-            print(f"{place + 1} of {len(clips)} clips", flush=True)
-    x, y = np.array(rows), np.array(meant, np.float64)
-    weights = logistic(x, y)
+            print(f"{place + 1} of {len(saids)} clips", flush=True)
+    silent = {place for place, said in enumerate(saids) if not said.names}
+    return fitted(found, silent)
+
+
+def fitted(found: Sequence[Possible], silent: Set[int]) -> str:
+    """Return constants; `silent` are the clips that name nothing."""
+    x = np.array([one.features for one in found])
+    weights = logistic(x, np.array([one.meant for one in found], np.float64))
     odds = x @ weights
     # The likeliest candidate of each clip is what would be written.
-    best = {place: number for number, place in sorted(enumerate(places), key=lambda i: odds[i[0]])}
-    wrong = sorted((odds[n] for n in best.values() if not meant[n]), reverse=True)
-    allowed = int(FALSE_SHARE_TO_FIT * sum(clip.kind == "fit-plain" for clip in clips))
-    plain = sorted(
-        (odds[n] for place, n in best.items() if clips[place].kind == "fit-plain" and not meant[n]),
-        reverse=True,
-    )
+    best = {found[n].place: n for n in np.argsort(odds).tolist()}
+    wrong = [float(odds[n]) for place, n in best.items() if not found[n].meant]
+    plain = sorted((float(odds[best[place]]) for place in best.keys() & silent), reverse=True)
+    allowed = int(FALSE_SHARE_TO_FIT * len(silent))
     least = plain[allowed] if len(plain) > allowed else 0.0
-    names = _list("BIAS,PER_SIMILARITY,PER_CONTEXT,PER_REST,PER_DOUBT,PER_HEARD,PER_EXPECTED")
+    names = _list("BIAS,PER_SIMILARITY,PER_CONTEXT,PER_GAP,PER_HEARD,PER_EXPECTED")
     lines = [f"{name} = {weight:.3g}" for name, weight in zip(names, weights, strict=True)]
-    n_right = sum(meant[n] and odds[n] > least for n in best.values())
+    n_right = sum(found[n].meant and odds[n] > least for n in best.values())
     n_wrong = sum(odd > least for odd in wrong)
     lines.append(f"MIN_EVIDENCE = {least:.2g}")
-    return "\n".join([*lines, f"there: {n_right} meant, {n_wrong} not, of {len(rows)} candidates"])
+    return "\n".join([*lines, f"there: {n_right} meant, {n_wrong} not, of {len(found)} candidates"])
 
 
-def _candidates(
-    model: Model, snapper: Snapper, clip: Clip
-) -> list[tuple[Candidate, Evidence, str]]:
-    found: list[tuple[Candidate, Evidence, str]] = []
+def _candidates(model: Namer, snapper: Snapper, said: Said, place: int) -> list[Possible]:
+    found: list[Possible] = []
 
     def note(audio: Any, prompt: Sequence[int], language: str, heard: Hypothesis) -> Hypothesis:
         written = model.tokenizer.decode(heard.tokens)
-        weighed = snapper.weighed(audio, prompt, language, heard)
-        found.extend((candidate, evidence, written) for _, candidate, evidence in weighed)
+        text = said.clip.text if said.told else written
+        before = word_errors(text, written).errors
+        for _, candidate, evidence in snapper.weighed(audio, prompt, language, heard):
+            better = word_errors(text, candidate.text).errors < before
+            meant = better and f" {fold(candidate.name)} " in f" {fold(text)} "
+            found.append(Possible(place, features(candidate, evidence), meant))
         return heard
 
-    model.transcribe(clip, note)
+    model.transcribe(said, note)
     return found
 
 
@@ -300,8 +335,7 @@ def features(candidate: Candidate, evidence: Evidence) -> list[float]:
         1.0,
         candidate.similarity,
         candidate.context,
-        evidence.rest,
-        max(evidence.doubt, LEAST_DOUBT),
+        evidence.gap,
         max(evidence.heard, LEAST_HEARD),
         max(evidence.expected, LEAST_EXPECTED),
     ]
@@ -353,7 +387,7 @@ def summary(results: Sequence[Heard]) -> str:
             heard = [one for one in results if one.clip.kind == kind and one.home == home]
             if heard:
                 what = kind.replace("name", "invented")
-                if home == "small":
+                if home == "small":  # without names all homes are the same
                     rows.append([what, "none", *_cells(heard, [one.without for one in heard])])
                 number = str(len(NameIndex(HOMES[home])))
                 rows.append([what, number, *_cells(heard, [one.named for one in heard])])
@@ -392,40 +426,23 @@ def _cells(heard: Sequence[Heard], texts: Sequence[str]) -> list[str]:
 
 def _false_table(results: Sequence[Heard]) -> str:
     rows = []
-    for home, names in HOMES.items():
-        plain = [one for one in results if one.home == home and one.clip.kind == "plain"]
-        false = sum(map(is_false, plain))
-        rows.append(
-            [
-                f"{home}: {len(NameIndex(names))}",
-                str(len(plain)),
-                f"{false} ({100 * false / max(len(plain), 1):.2f} %)",
-                str(sum(map(is_spoiled, plain))),
-            ]
-        )
-    return report.table(["home, names", "sentences without", "false names", "spoiled"], rows)
-
-
-def ranks(model: Model, clips: Sequence[Clip]) -> str:
-    """Return how often the name that was said is the best of all, put where it was said.
-
-    That is the most that what the model says of names can give: the rest was heard right.
-    """
-    names = [fold(name) for name in HOMES["small"]]
-    likeliest = told = 0
-    for clip in clips:
-        said = f" {fold(clip.text)} "
-        meant = max((name for name in names if f" {name} " in said), key=len)
-        texts = [said.replace(f" {meant} ", f" {name} ").strip() for name in names]
-        heard, expected = model.scores(clip, texts)
-        place = names.index(meant)
-        likeliest += int(np.argmax(heard)) == place
-        told += int(np.argmax(heard - expected)) == place
-    return (
-        f"{len(names)} names put where one was said, in {len(clips)} clips: that one is the "
-        f"likeliest in {report.percent(likeliest, len(clips))}, and the one that the audio makes "
-        f"likelier than noise by the largest factor in {report.percent(told, len(clips))}"
-    )
+    for kind, what in (("plain", "synthesizers"), (PEOPLE, "people")):
+        for home, names in HOMES.items():
+            heard = [one for one in results if one.home == home and one.clip.kind == kind]
+            if not heard:
+                continue
+            false = sum(map(is_false, heard))
+            rows.append(
+                [
+                    what,
+                    f"{home}: {len(NameIndex(names))}",
+                    str(len(heard)),
+                    f"{false} ({100 * false / len(heard):.2f} %)",
+                    str(sum(map(is_spoiled, heard))),
+                ]
+            )
+    headings = ["sentences without, by", "home, names", "number", "false names", "spoiled"]
+    return report.table(headings, rows)
 
 
 def scale(n_names: int = 5000) -> str:
@@ -446,43 +463,60 @@ def scale(n_names: int = 5000) -> str:
     )
 
 
-def main() -> None:
-    """Make the clips where there are none, then fit or measure."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--model", type=Path, default=BUNDLED_FOLDER, metavar="DIR")
-    parser.add_argument("--count", type=int, default=240, help="commands of a kind (240)")
-    parser.add_argument("--plain", type=int, default=800, help="sentences without names (800)")
+    models.add_model(parser)
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="people's speech, see corpus.py")
+    parser.add_argument("--recordings", type=Path, metavar="DIR", help="more of it, without words")
+    parser.add_argument("--speech-python", default=sys.executable, metavar="FILE")
+    parser.add_argument("--count", type=int, default=180, help="commands of a kind (180)")
+    parser.add_argument("--plain", type=int, default=120, help="that name something else (120)")
+    parser.add_argument(
+        "--graphs",
+        type=Path,
+        metavar="DIR",
+        help="ask onnxruntime, with the graphs in DIR (made if it is not there)",
+    )
     parser.add_argument("--beam-size", type=int, default=0, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
-    parser.add_argument("--processes", type=int, default=2, metavar="N")
     parser.add_argument("--fit", action="store_true", help="find the weights anew")
-    parser.add_argument("--ranks", action="store_true", help="what is possible at most")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
-    args = parser.parse_args()
-    if not args.clips.exists():
-        make_clips(args.clips, args.count, args.plain, args.processes)
-    clips = [clip for clip in read_clips(args.clips) if clip.kind.startswith("fit-") == args.fit]
-    model = Model(args.model, args.beam_size, args.threads)
-    if args.fit:
-        print(fit(model, clips))
-        return
-    if args.ranks:
-        print(ranks(model, [clip for clip in clips if clip.kind == "name"]))
-        return
-    facts = report.machine()
+    return parser.parse_args()
+
+
+def measure(model: Namer, saids: Sequence[Said]) -> list[Heard]:
+    """Return how everything was heard."""
     results: list[Heard] = []
-    snappers = {home: model.snapper(names) for home, names in HOMES.items()}
-    invented = {home: one for home, one in snappers.items() if home != "real"}
-    for number, clip in enumerate(clips, 1):
-        results += model.hear(clip, snappers if clip.kind == "plain" else invented)
+    homes = {home: model.snapper(names) for home, names in HOMES.items()}
+    for number, said in enumerate(saids, 1):
+        results += model.hear(said, {"small": homes["small"]} if said.names else homes)
         if number % 100 == 0:
-            print(f"{number} of {len(clips)} clips", flush=True)
+            print(f"{number} of {len(saids)} clips", flush=True)
+    return results
+
+
+def main() -> int:
+    """Make the clips where there are none, then fit or measure; exit code."""
+    args = _arguments()
+    try:
+        if not args.clips.exists():
+            make_clips(args.clips, args.count, args.plain, args.speech_python)
+        saids = read_everything(args)
+    except ClipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    model = Namer(args.model, args.beam_size, args.threads, args.graphs)
+    if args.fit:
+        print(fit(model, saids))
+        return 0
+    facts = report.machine()
+    results = measure(model, saids)
     print(report.machine_line(facts))
-    name = BUNDLED if args.model == BUNDLED_FOLDER else args.model.name
-    print(f"{name}, beam {model.options.beam_size}\n")
+    runtime = "onnxruntime" if args.graphs else "CTranslate2"
+    print(f"{args.model.name}, beam {model.options.beam_size}, {runtime}\n")
     print(summary(results))
     print(scale())
     shown = [
@@ -499,7 +533,8 @@ def main() -> None:
         for one in results
     ]
     report.write_json(args.json, {"machine": facts, "clips": shown})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

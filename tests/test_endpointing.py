@@ -277,6 +277,8 @@ def test_the_limits_hold_whatever_is_heard(
         ("en", "start a fifty one minute", "unsure"),
         ("en", "make the garden", "unsure"),
         ("en", "make the garden red", "complete"),
+        ("en", "make me", "dangling"),
+        ("en", "make me a coffee", "complete"),
         ("en", "announce everywhere that dinner is ready", "unsure"),
         ("de", "Kannst du das Licht", "unsure"),
         ("en", "stop", "unsure"),

@@ -25,6 +25,9 @@ TOKENIZER = "tokenizer.json"
 VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
 """In the order that CTranslate2 looks for them."""
 
+FIRST_MERGE = "Ġt"  # " t", as byte-level vocabularies write it
+"""The first token of two characters that Whisper's vocabulary learned."""
+
 _SPECIAL = re.compile(r"<\|.*\|>")
 
 
@@ -58,12 +61,13 @@ def tokenizer_json(path: Path) -> str:
     """Return the text of the model's `tokenizer.json` (for `tokenizers.Tokenizer.from_str`).
 
     Where the folder has none it is rebuilt from the vocabulary (a second or a few, once) and kept
-    in the folder if that can be written. Raises ModelBrokenError.
+    in the folder if that can be written. The one of OpenAI's multilingual models is mended.
+    Raises ModelBrokenError.
     """
     file = path / TOKENIZER
     if file.is_file():
         try:
-            return file.read_text(encoding="utf-8")
+            return _with_first_merge(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelBrokenError(f"{file} can't be read: {error}") from error
     text = json.dumps(_rebuild(read_vocabulary(path)), ensure_ascii=False)
@@ -73,6 +77,27 @@ def tokenizer_json(path: Path) -> str:
         aside.write_text(text, encoding="utf-8")
         aside.replace(file)
     return text
+
+
+def _with_first_merge(text: str) -> str:
+    """Return a `tokenizer.json` with the merge that was learned first, " t".
+
+    The hub's file for OpenAI's multilingual models has all others (of the tokens there, only that
+    one can't be made), so " to" and " turn" become two tokens that the model never saw in a row.
+    """
+    try:
+        content = json.loads(text)
+        vocab, merges = (content["model"][name] for name in ("vocab", "merges"))
+        pairs = isinstance(merges[0], list)
+        is_whole = FIRST_MERGE not in vocab or any(
+            "".join(merge).replace(" ", "") == FIRST_MERGE for merge in merges
+        )
+    except (ValueError, LookupError, TypeError):  # who loads it says what is wrong
+        return text
+    if is_whole:
+        return text
+    merges.insert(0, list(FIRST_MERGE) if pairs else " ".join(FIRST_MERGE))
+    return json.dumps(content, ensure_ascii=False)
 
 
 def _rebuild(tokens: Sequence[str]) -> dict[str, Any]:

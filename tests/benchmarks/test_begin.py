@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import begin
-from benchmarks.begin import SILENCES, main, mixed, starts
-from tests.support import LoudnessVad, loud, quiet
+from benchmarks.begin import SILENCES, main, starts
+from tests.support import AUDIO, HOME_EN, LoudnessVad, clips, loud, quiet
 from wyoming_whisper.vad import SpanOptions
 
 OPTIONS = SpanOptions(pad_before_seconds=0.0, pad_after_seconds=0.2)
@@ -35,9 +35,16 @@ def test_where_nobody_speaks_nothing_begins() -> None:
     assert starts(quiet(1.0), LoudnessVad(), OPTIONS) is None
 
 
-def test_noise_is_as_far_below_speech_as_it_should_be() -> None:
-    speech, noise = np.ones(1000, np.float32), np.full(300, 7.0, np.float32)
-    assert np.allclose(mixed(speech, noise, 3) - speech, 10 ** (-10 / 20), atol=1e-3)
+def corpus(folder: Path) -> Path:
+    """Two recordings of different parts, with what is said in them."""
+    rows = []
+    for number, clip in enumerate(clips("clean")[:2]):
+        (folder / clip.file).write_bytes((AUDIO / clip.file).read_bytes())
+        row = {"file": clip.file, "text": clip.text, "lang": "en", "kind": "command"}
+        rows.append({**row, "voice": "human", "source": str(number)})
+    manifest = "\n".join(json.dumps(row) for row in rows)
+    (folder / "manifest.jsonl").write_text(manifest)
+    return folder
 
 
 def test_the_command_prints_a_row_for_each_silence(
@@ -45,16 +52,21 @@ def test_the_command_prints_a_row_for_each_silence(
 ) -> None:
     monkeypatch.setattr(begin, "SILENCES", SILENCES[-2:])
     report = tmp_path / "begin.json"
-    assert main(["--limit", "2", "--json", str(report)]) == 0
+    (tmp_path / "corpus").mkdir()
+    folder = corpus(tmp_path / "corpus")
+    arguments = ["--model", str(HOME_EN), "--threads", "1", "--corpus", str(folder)]
+    arguments += ["--recordings", str(folder), "--part", "all", "--json", str(report)]
+    assert main(arguments) == 0
     rows = json.loads(report.read_text())["rows"]
-    assert [row["silence"] for row in rows] == [0.3, 0.4]
-    assert all(row["clean"]["words"] and row["jobs"] >= row["recordings"] for row in rows)
+    assert [row["silence"] for row in rows] == list(SILENCES[-2:])
+    assert all(row["clean"]["words"] and row["recordings"] == 4 for row in rows)
+    assert all(row["jobs"] >= row["recordings"] for row in rows)
     assert rows[0]["delay"] < rows[1]["delay"]
-    assert "0.30 s |" in capsys.readouterr().out
+    assert f"{SILENCES[-2]:.2f} s |" in capsys.readouterr().out
 
 
-def test_a_folder_without_labels_is_one_sentence(
+def test_a_folder_without_a_manifest_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--clips", str(tmp_path)]) == 1
-    assert "labels.json" in capsys.readouterr().err
+    assert main(["--model", str(HOME_EN), "--corpus", str(tmp_path)]) == 1
+    assert "manifest.jsonl" in capsys.readouterr().err

@@ -10,8 +10,6 @@ from benchmarks.names import (
     HOMES,
     INVENTED,
     INVENTED_TO_FIT,
-    VOICES,
-    VOICES_TO_FIT,
     Heard,
     has_name,
     is_false,
@@ -19,6 +17,7 @@ from benchmarks.names import (
     logistic,
     summary,
 )
+from benchmarks.spoken import VOICES, VOICES_TO_FIT
 from wyoming_whisper.names import NameIndex
 
 

@@ -65,6 +65,20 @@ def test_tokenizer_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert tokenizer_json(tmp_path) == "mine"
 
 
+@pytest.mark.parametrize("merges", [["Ġ a", "Ġt o"], [["Ġ", "a"], ["Ġt", "o"]]])
+def test_the_first_merge_is_added_where_it_is_missing(tmp_path: Path, merges: list[object]) -> None:
+    """As in the hub's file for OpenAI's multilingual models."""
+    vocab = {token: i for i, token in enumerate(["Ġ", "a", "t", "o", "Ġa", "Ġt", "Ġto"])}
+    model = {"type": "BPE", "vocab": vocab, "merges": merges}
+    text = json.dumps({"version": "1.0", "added_tokens": [], "model": model})
+    (tmp_path / "tokenizer.json").write_text(text)
+    mended = tokenizers.Tokenizer.from_str(tokenizer_json(tmp_path))
+    assert mended.encode("ĠtoĠa").tokens == ["Ġto", "Ġa"]
+    assert tokenizers.Tokenizer.from_str(text).encode("ĠtoĠa").tokens != ["Ġto", "Ġa"]
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json(tmp_path))
+    assert tokenizer_json(tmp_path) == (tmp_path / "tokenizer.json").read_text()  # once is enough
+
+
 def test_no_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(ModelBrokenError, match=r"no vocabulary\.json or vocabulary\.txt"):
         read_vocabulary(tmp_path)
