@@ -103,6 +103,51 @@ def dishes(length: int, generator: np.random.Generator) -> Sound:
     return sound
 
 
+def laughter(length: int, generator: np.random.Generator) -> Sound:
+    """A voice and breath in turn, without a word: what voice activity detectors take for speech."""
+    sound = 0.001 * _coloured(length, generator, 1.0)
+    at = SAMPLE_RATE * generator.uniform(0.1, 0.5)
+    while at < length:
+        pitch, throat = generator.uniform(120, 350), generator.uniform(0.9, 1.25)
+        for _ in range(generator.integers(4, 12)):
+            part = _voice(generator.uniform(0.09, 0.15), pitch, pitch * 0.95, throat, generator)
+            _add(sound, round(at), part)
+            at += len(part)
+            breath = _breath(round(SAMPLE_RATE * generator.uniform(0.06, 0.12)), throat, generator)
+            _add(sound, round(at), 0.3 * breath * np.hanning(len(breath)))
+            at += len(breath)
+        at += SAMPLE_RATE * generator.uniform(1, 3)
+    return sound
+
+
+def humming(length: int, generator: np.random.Generator) -> Sound:
+    """Somebody hums, or moans: one vowel, up and down."""
+    sound = 0.001 * _coloured(length, generator, 1.0)
+    at = SAMPLE_RATE * generator.uniform(0.1, 1)
+    while at < length:
+        begin, end = generator.uniform(100, 280), generator.uniform(100, 280)
+        part = _voice(generator.uniform(0.3, 1.5), begin, end, 0.6, generator)
+        _add(sound, round(at), part)
+        at += len(part) + SAMPLE_RATE * generator.uniform(0.2, 2)
+    return sound
+
+
+def crying(length: int, generator: np.random.Generator) -> Sound:
+    """A baby: long, high, rising and falling, a breath between two."""
+    sound = 0.001 * _coloured(length, generator, 1.0)
+    at, pitch = SAMPLE_RATE * generator.uniform(0.1, 0.5), generator.uniform(330, 560)
+    while at < length:
+        up, down = (
+            _voice(generator.uniform(0.2, 0.6), begin, end, 1.9, generator)
+            for begin, end in ((pitch, 1.25 * pitch), (1.25 * pitch, 0.9 * pitch))
+        )
+        for part in (up, down):
+            _add(sound, round(at), part)
+            at += len(part)
+        at += SAMPLE_RATE * generator.uniform(0.15, 0.5)
+    return sound
+
+
 SOUNDS: Mapping[str, Maker] = {
     "silence": silence,
     "fan": fan,
@@ -111,6 +156,9 @@ SOUNDS: Mapping[str, Maker] = {
     "keyboard": keyboard,
     "coughs": coughs,
     "dishes": dishes,
+    "laughter": laughter,
+    "humming": humming,
+    "crying": crying,
 }
 
 
@@ -158,16 +206,34 @@ def _click(generator: np.random.Generator, pitch: float, seconds: float) -> Soun
 
 def _cough(generator: np.random.Generator, throat: float) -> Sound:
     """Noise through the resonances of a throat: a burst, then the rest of the breath."""
-    length = round(SAMPLE_RATE * generator.uniform(0.25, 0.4))
-    times = _times(length)
-    frequencies = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
+    noise = _breath(round(SAMPLE_RATE * generator.uniform(0.25, 0.4)), throat, generator)
+    times = _times(len(noise))
+    breath = np.minimum(times / 0.01, 1) * (np.exp(-times / 0.03) + 0.25 * np.exp(-times / 0.12))
+    return noise * breath
+
+
+def _breath(length: int, throat: float, generator: np.random.Generator) -> Sound:
+    return _resonant(generator.standard_normal(length), throat)
+
+
+def _voice(
+    seconds: float, begin: float, end: float, throat: float, generator: np.random.Generator
+) -> Sound:
+    """Return a vowel whose pitch goes from `begin` to `end` hertz, in a throat of some size."""
+    length = round(SAMPLE_RATE * seconds)
+    pitch = np.linspace(begin, end, length) * (1 + 0.01 * generator.standard_normal(length))
+    pulses = np.where(np.cumsum(pitch) / SAMPLE_RATE % 1.0 < 0.1, 0.9, -0.1)
+    return _resonant(pulses, throat) * np.sin(np.pi * np.linspace(0, 1, length)) ** 0.4
+
+
+def _resonant(sound: Sound, throat: float) -> Sound:
+    """Return what a throat makes of a sound: three formants, higher in a smaller one."""
+    frequencies = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
     resonance = sum(
         gain / (1 + ((frequencies - throat * formant) / width) ** 2)
         for formant, width, gain in ((500, 150, 1.0), (1500, 250, 0.7), (2600, 400, 0.4))
     )
-    noise = np.fft.irfft(np.fft.rfft(generator.standard_normal(length)) * resonance, length)
-    breath = np.minimum(times / 0.01, 1) * (np.exp(-times / 0.03) + 0.25 * np.exp(-times / 0.12))
-    return _unit(noise) * breath
+    return _unit(np.fft.irfft(np.fft.rfft(sound) * resonance, len(sound)))
 
 
 def _add(sound: Sound, at: int, part: Sound) -> None:
