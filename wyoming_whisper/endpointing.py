@@ -24,8 +24,8 @@ End = Literal["pause", "no speech", "too long"]
 Ending = Literal["complete", "unsure", "dangling"]
 """How a text ends: as a command does, so that nobody knows, where no sentence ends."""
 
-# How long `auto` waits in silence, in seconds. Of 120 orders spoken to a coffee machine one has a
-# pause inside that is longer than the first of these, none has one of the second; the third is what
+# How long `auto` waits in silence, in seconds. Of 120 orders spoken to a coffee machine the first
+# of these cuts off one, the second none; people who read sentences pause longer. The third is what
 # it may cost to let people look for a word (docs/benchmarks.md, End of speech).
 COMPLETE_SECONDS = 0.35
 UNSURE_SECONDS = 0.7

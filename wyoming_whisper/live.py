@@ -25,8 +25,9 @@ from .text import MARKS, QUOTES, TextStyle, Voicing, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions
 from .vad import FRAME_SAMPLES
 
-# How many transcriptions have to agree. With 3 nearly nothing that is sent is wrong, but a third
-# fewer words come before the end of speech, half a second later (docs/benchmarks.md, Live text).
+# How many transcriptions have to agree. With 3 hardly less that is sent is wrong (1.4 % instead of
+# 1.9 % with stock base), and a quarter fewer words come before the end of speech, half a second
+# later; with 1 a quarter is wrong (docs/benchmarks.md, Live text).
 N_AGREEING = 2
 
 # So much new speech is worth another transcription: about a word. Twice as often costs a third

@@ -48,13 +48,13 @@ MAX_GAP = 25.0
 
 # Fitted by `benchmarks.names --fit` with the stock model `base`, on other names, voices, sentences
 # and people than it measures with. None of 320 sentences without names has so much for one.
-BIAS = -5.06
-PER_SIMILARITY = 4.55
-PER_CONTEXT = 1.28
-PER_GAP = -0.04
-PER_HEARD = 2.39
-PER_EXPECTED = -1.94
-MIN_EVIDENCE = 0.86
+BIAS = -5.21
+PER_SIMILARITY = 3.86
+PER_CONTEXT = 1.77
+PER_GAP = -0.033
+PER_HEARD = 2.21
+PER_EXPECTED = -2.02
+MIN_EVIDENCE = 1.0
 
 # What is less likely says no more.
 LEAST_HEARD = -4.0

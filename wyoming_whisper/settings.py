@@ -52,7 +52,6 @@ ADDON_DEFAULTS: Mapping[str, str] = {
     "data_dir": "/data/models",
     "http_port": "8099",  # ingress_port in the manifest
     "http_allow": "172.30.32.2",  # the Supervisor, through which the page is shown (ingress)
-    "bias_names": "off",  # nobody there has asked for it, as who names names elsewhere has
 }
 """What an add-on has instead of the defaults."""
 

@@ -11,6 +11,8 @@ from benchmarks.names import (
     INVENTED,
     INVENTED_TO_FIT,
     Heard,
+    Possible,
+    fitted,
     has_name,
     is_false,
     is_spoiled,
@@ -76,3 +78,18 @@ def test_the_regression_finds_what_made_the_odds() -> None:
     x = np.column_stack([np.ones(20_000), random.normal(size=20_000)])
     meant = random.random(20_000) < 1 / (1 + np.exp(-(x @ [-1.0, 2.0])))
     assert logistic(x, meant.astype(np.float64)) == pytest.approx([-1.0, 2.0], abs=0.1)
+
+
+def test_the_threshold_is_above_what_names_nothing() -> None:
+    """Of each clip the likeliest candidate counts; more of those that are meant are found."""
+
+    def row(similarity: float) -> list[float]:
+        return [1.0, similarity, 0.5, 3.0, -1.0, -3.0]
+
+    meant = [Possible(place, row(0.8 + place / 1000), True) for place in range(50)]
+    silent = [Possible(place, row(0.3 + place / 1000), False) for place in range(50, 100)]
+    worse = [Possible(place, row(0.1), False) for place in range(50)]
+    lines = fitted([*meant, *silent, *worse], set(range(50, 100))).splitlines()
+    assert lines[0].startswith("BIAS = -")
+    assert lines[1].startswith("PER_SIMILARITY = ")
+    assert lines[-1] == "there: 50 meant, 0 not, of 150 candidates"
