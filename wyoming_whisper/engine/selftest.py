@@ -213,10 +213,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from ..models import AUTO, ensure_model
 
     runtime = choose_runtime(args.runtime, settings.device)
-    name = _model_here(settings) if settings.model == AUTO else settings.model
-    settings = dataclasses.replace(settings, model=name)
     if args.precision == "bfloat16" and runtime != "tensorrt-llm":
         raise SettingsError(f"--precision bfloat16: {runtime} has float16 and float32")
+    name = _model_here(settings) if settings.model == AUTO else settings.model
+    settings = dataclasses.replace(settings, model=name)
     path = ensure_model(name, settings)
     test = selftest_llm if runtime == "tensorrt-llm" else selftest
     report = test(settings, path, runtime, args.precision)
