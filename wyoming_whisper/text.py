@@ -114,7 +114,7 @@ def lowercase(text: str, language: str | None = None) -> str:
 
 # Weights of a logistic regression: texts of real speech (also quiet, distant and noisy) against
 # those that stock base and tiny.en made of noise, with and without a prompt. Fitted on one half of
-# the recordings, judged on the other (docs/benchmarks.md, Noise).
+# the recordings and of sounds made for it, judged on the other (docs/benchmarks.md, Noise).
 BIAS = -6.4
 PER_CLEAR = 2.0  # times log(1 + frames that are clearly speech)
 PER_GAIN = 3.5  # times nats a token by which the audio makes the text likelier than noise does
