@@ -390,7 +390,9 @@ def test_our_server_with_a_model(
         (REAL_TIME, WIDE, None),
     ]
     assert not any(cell["failed"] for cell in written["cells"])
-    assert all(cell["cpu_seconds"] > 0 and cell["peak_bytes"] > 10**7 for cell in written["cells"])
+    assert all(cell["peak_bytes"] > 10**7 for cell in written["cells"])
+    # One utterance may take less than a tick of 10 ms, which is all that the kernel counts in.
+    assert any(cell["cpu_seconds"] > 0 for cell in written["cells"])
     assert not written["agreement"]["different"]
     told = capsys.readouterr()
     assert "The same text, eager or not: " in told.out
