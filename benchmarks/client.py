@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 ANSWER_SECONDS = 300.0  # far more than anything here takes; only a hang reaches it
 CHUNK_MS = 10  # as Home Assistant sends after its own voice detection; satellites send 32
+
+
+TIMES_ALIKE = 3  # a clip is said before its text is expected again
 
 
 @dataclass(frozen=True)
@@ -94,3 +97,19 @@ async def _transcript(client: AsyncClient) -> str:
         if Error.is_type(event.type):
             raise ValueError(Error.from_event(event).text)
     raise ConnectionError("the server closed the connection without a transcript")
+
+
+async def alike(uri: str, clips: Mapping[str, Samples]) -> dict[str, str]:
+    """Return the text of each clip, by its name, that is the same however often it is said.
+
+    Where a model doubts its text, it draws others at random: those clips are left out, and those
+    of which no text comes. Raises ValueError where a clip is answered with an error.
+    """
+    texts: dict[str, set[str]] = {name: set() for name in clips}
+    for _ in range(TIMES_ALIKE):
+        for name, samples in clips.items():
+            heard = await say(uri, samples)
+            if heard.error:
+                raise ValueError(f"{name}: {heard.error}")
+            texts[name].add(heard.text)
+    return {name: min(found) for name, found in texts.items() if len(found) == 1 and any(found)}

@@ -37,7 +37,7 @@ from wyoming.client import AsyncClient
 from wyoming.error import Error
 
 from benchmarks import models, report
-from benchmarks.client import Heard, command_events, connected, say
+from benchmarks.client import Heard, alike, command_events, connected
 from benchmarks.clips import Clip, ClipError, with_silence
 from benchmarks.fuzz import honest_command
 from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
@@ -236,14 +236,14 @@ class Speakers:
 
     async def learn(self) -> None:
         """Hear what the right answers are. Raises BenchmarkError."""
-        for clip in self._clips:
-            heard = await say(self._uri, with_silence(clip.samples), chunk_ms=CHUNK_MS)
-            if heard.error:
-                raise BenchmarkError(f"{clip.file}: {heard.error}")
-            self._answers[clip.file] = heard.text
-        self._clips = [clip for clip in self._clips if self._answers[clip.file]]
+        samples = {clip.file: with_silence(clip.samples) for clip in self._clips}
+        try:
+            self._answers = await alike(self._uri, samples)
+        except ValueError as error:
+            raise BenchmarkError(str(error)) from error
+        self._clips = [clip for clip in self._clips if clip.file in self._answers]
         if not self._clips:
-            raise BenchmarkError("the server transcribes none of the clips")
+            raise BenchmarkError("the server transcribes none of the clips alike every time")
 
     async def speak(self, speakers: int, seconds: float) -> Turn:
         """Return what came of the commands begun within `seconds`."""

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import models, report
-from benchmarks.client import Heard, say
+from benchmarks.client import Heard, alike, say
 from benchmarks.clips import Clip, ClipError, read_clips, with_silence
 from benchmarks.responsiveness import BUNDLED_CLIPS
 from benchmarks.servers import BenchmarkError
@@ -129,10 +129,14 @@ class Soak:
 
     async def run(self, speakers: int) -> None:
         """Say everything; at rest before and after, the process is looked at, too."""
-        for clip in self._clips:
-            self._answers[clip.file] = (await self._say(clip)).text
-        if not any(self._answers.values()):
-            raise BenchmarkError("the server transcribes none of the clips")
+        samples = {clip.file: with_silence(clip.samples) for clip in self._clips}
+        try:
+            self._answers = await alike(self._server.uri, samples)
+        except (ValueError, OSError) as error:
+            raise BenchmarkError(str(error)) from error
+        self._clips = [clip for clip in self._clips if clip.file in self._answers]
+        if not self._clips:
+            raise BenchmarkError("the server transcribes none of the clips alike every time")
         # All at once, so that every thread there can be is there before they are counted.
         await asyncio.gather(*(self._say(clip) for clip in self._clips[:speakers]))
         await asyncio.sleep(REST_SECONDS)

@@ -1,14 +1,18 @@
 """The soak, shortened: its figures are real, and what it promises to notice is noticed."""
 
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import soak
+from benchmarks import client, soak
+from benchmarks.client import Heard
 from benchmarks.clips import read_clips
 from benchmarks.soak import Found, Moment
 from benchmarks.watched import Counts
+from wyoming_whisper.transcriber import Samples
 
 MB = 10**6
 
@@ -73,3 +77,19 @@ def test_a_short_run_with_a_model(
     assert written["moments"][-1]["utterances"] == 8
     assert written["moments"][-1]["counts"]["resident"] > 50 * MB
     assert "file descriptors" in capsys.readouterr().out
+
+
+async def test_what_a_model_draws_at_random_is_expected_of_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = itertools.count()
+
+    async def say(uri: str, samples: Samples) -> Heard:
+        texts = {1: "sure", 2: f"doubtful {next(drawn)}", 3: ""}
+        return Heard(texts[len(samples)], 0.1, "it failed" if len(samples) == 4 else None)
+
+    monkeypatch.setattr(client, "say", say)
+    clips = {name: np.zeros(size, np.float32) for name, size in (("a", 1), ("b", 2), ("c", 3))}
+    assert await client.alike("tcp://server", clips) == {"a": "sure"}
+    with pytest.raises(ValueError, match="d: it failed"):
+        await client.alike("tcp://server", {"d": np.zeros(4, np.float32)})
