@@ -18,6 +18,7 @@ from wyoming_whisper.backends.faster_whisper import (
     choose_beam_size,
     choose_compute_type,
     choose_device,
+    open_faster_whisper,
 )
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import ModelBrokenError, SettingsError, UnknownLanguageError
@@ -130,6 +131,22 @@ def test_stages_and_evidence_are_told(bundled: Transcriber) -> None:
     assert transcription.noise_logprob is not None
     assert transcription.noise_logprob < transcription.avg_logprob - 1
     assert transcription.seconds == len(samples_of(clip)) / 16000
+
+
+def test_the_first_command_encodes_its_own_audio_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    transcriber = open_faster_whisper(Settings(model=str(HOME_EN), data_dir=()), HOME_EN)
+    encoded: list[int] = []
+    encode = CTranslate2Inference.encode
+
+    def counted(self: CTranslate2Inference, mel: Any) -> Any:
+        encoded.append(mel.shape[1])
+        return encode(self, mel)
+
+    monkeypatch.setattr(CTranslate2Inference, "encode", counted)
+    said = transcriber.transcribe(samples_of(clips("clean")[0]), ENGLISH)
+    transcriber.close()
+    assert said.noise_logprob is not None
+    assert len(encoded) == 1
 
 
 def test_a_prompt_is_no_evidence(bundled: Transcriber) -> None:

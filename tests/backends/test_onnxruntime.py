@@ -265,10 +265,11 @@ def test_names_of_the_home_put_right_the_same(pair: tuple[Transcriber, Transcrib
     assert changed
 
 
+@pytest.mark.parametrize("bias_names", [True, False])
 def test_the_first_command_encodes_no_more_than_the_second(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bias_names: bool
 ) -> None:
-    transcriber, _ = open_with_graphs(tmp_path, bias_names=True)
+    transcriber, _ = open_with_graphs(tmp_path, bias_names=bias_names)
     encoded: list[Any] = []
     encode = SessionInference.encode
 

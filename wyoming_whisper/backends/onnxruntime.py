@@ -150,8 +150,7 @@ def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> 
         keeps_features=True,
     )
     try_out(transcriber, folder)
-    if settings.bias_names:
-        transcriber.prepare_names()
+    transcriber.warm_up()
     _LOGGER.info("%s, beam %d", described, beam_size)
     return transcriber
 

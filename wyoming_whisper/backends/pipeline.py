@@ -127,16 +127,16 @@ class WhisperTranscriber:
         )
 
     def warm_up(self) -> None:
-        """Touch every part once: the first speaker should not pay for lazy initialisation."""
-        mel = log_mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32), self._inference.n_mels)
-        frames = self._decoding.audio_context.frames(mel.shape[1])
-        beam_size = self._decoding.beam_size
-        command_seconds(self._inference, self._tokenizer, beam_size, frames, WARM_UP_TOKENS)
+        """Touch every part once: the first speaker should not pay for lazy initialisation.
 
-    def prepare_names(self) -> None:
-        """Encode what names are compared with, where it is kept: the first speaker would wait."""
-        if self._keeps_features:
-            self._noise()
+        What is heard is the noise that texts are weighed with, which is kept where it can be.
+        """
+        audio_features = self._noise()
+        prompt = [*self._tokenizer.sot_sequence("en"), self._tokenizer.no_timestamps]
+        beam_size = self._decoding.beam_size
+        brief = GenerateOptions(beam_size, 0.0, 1, WARM_UP_TOKENS, (self._tokenizer.eot,))
+        found = self._inference.generate(audio_features, prompt, brief)
+        self._weighed(audio_features, prompt, found)
 
     def command_seconds(self) -> float:
         """Return the time that a command of usual length takes, in the window that it gets."""
@@ -251,14 +251,13 @@ def command_seconds(
     tokenizer: Tokenizer,
     beam_size: int,
     n_frames: int,
-    n_tokens: int = COMMAND_TOKENS,
 ) -> float:
     """Return the time for a window of noise and the tokens of a command, which don't end."""
     # As good as noise; to import numpy's takes longer.
     noise = np.sin(np.square(np.arange(inference.n_mels * n_frames, dtype=np.float64)))
     noise = noise.reshape(inference.n_mels, n_frames)
     prompt = [*tokenizer.sot_sequence("en"), tokenizer.no_timestamps]
-    endless = GenerateOptions(beam_size, 0.0, 1, n_tokens, (tokenizer.eot,))
+    endless = GenerateOptions(beam_size, 0.0, 1, COMMAND_TOKENS, (tokenizer.eot,))
     start = time.perf_counter()
     inference.generate(inference.encode(noise.astype(np.float32)), prompt, endless)
     return time.perf_counter() - start
