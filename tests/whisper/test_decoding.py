@@ -23,6 +23,7 @@ from wyoming_whisper.whisper.decoding import (
     GenerateOptions,
     Hypothesis,
     compression_ratio,
+    is_doubled,
     loops,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
@@ -190,8 +191,11 @@ def test_the_window_is_30_seconds_or_fits_the_speech(
         said("on and " * 30, -0.1),
         said("la la la la la la", -0.1),
         said("x" * 200, -0.1),
+        said("Turn it off. Turn it off.", -0.1),
+        said("Book a room Book a room book a room", -0.1),
+        said("打开客厅灯。打开客厅灯", -0.1),
     ],
-    ids=["unlikely", "repetitive", "short loop", "no end"],
+    ids=["unlikely", "repetitive", "short loop", "no end", "twice", "three times", "no blanks"],
 )
 def test_a_doubtful_text_is_heard_again_in_the_full_window(doubtful: Hypothesis) -> None:
     inference = ScriptedInference([doubtful, said("good", -0.5)])
@@ -199,6 +203,22 @@ def test_a_doubtful_text_is_heard_again_in_the_full_window(doubtful: Hypothesis)
     assert [window.shape[1] for window in inference.windows] == [1024, 3000]
     assert np.array_equal(inference.windows[1][:, :200], mel_of(2))
     assert [o.temperature for o in inference.options] == [0.0, 0.0]
+
+
+def test_what_was_said_twice_stays() -> None:
+    inference = ScriptedInference(
+        [said("Stop it! Stop it!", -0.1), said("Stop it, stop it.", -0.1)]
+    )
+    result = decoder(inference, audio_context=SAFE_CONTEXT).decode(mel_of(2), "en")
+    assert result.text == "Stop it, stop it."
+    assert len(inference.options) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["Turn it off.", "no, no", "bye bye", "Turn it on, turn it off", "20 20", ""]
+)
+def test_no_phrase_written_over_again(text: str) -> None:
+    assert not is_doubled(text)
 
 
 def test_the_full_window_is_tried_once_and_then_temperatures() -> None:

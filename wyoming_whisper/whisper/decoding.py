@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -358,7 +359,8 @@ class Decoder:
                 checkpoint=checkpoint,
             ),
         )
-        ratio = compression_ratio(self.text(hypothesis.tokens))
+        text = self.text(hypothesis.tokens)
+        ratio = compression_ratio(text)
         unlikely = hypothesis.avg_logprob < options.logprob_threshold
         return _Attempt(
             hypothesis,
@@ -368,6 +370,7 @@ class Decoder:
             unlikely=unlikely,
             silent=unlikely and hypothesis.no_speech_prob > options.no_speech_threshold,
             endless=len(hypothesis.tokens) >= budget or loops(hypothesis.tokens),
+            doubled=is_doubled(text),
         )
 
     def gate(self, text: str, avg_logprob: float) -> str | None:
@@ -427,11 +430,13 @@ class _Attempt:
     silent: bool
     endless: bool
     """No end token came, or the same few tokens came again and again."""
+    doubled: bool
+    """All of it was written twice, or more often."""
 
     @property
     def doubtful(self) -> bool:
         """Whether it looks like a window cut too tight."""
-        return self.endless or not self.good
+        return self.endless or self.doubled or not self.good
 
     @property
     def good(self) -> bool:
@@ -606,6 +611,15 @@ def loops(tokens: Sequence[int], repeats: int = MAX_LOOP_REPEATS) -> bool:
         if len(tail) == size * repeats and tail == tail[:size] * repeats:
             return True
     return False
+
+
+def is_doubled(text: str) -> bool:
+    """Return whether the text is one phrase written over again: what a window cut short often does.
+
+    People do say a thing twice; then the full window says so, too.
+    """
+    letters = "".join(re.findall(r"\w", text.casefold()))
+    return re.fullmatch(r"(.{4,}?)\1+", letters) is not None
 
 
 def compression_ratio(text: str) -> float:
