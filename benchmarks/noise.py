@@ -162,6 +162,10 @@ SOUNDS: Mapping[str, Maker] = {
 }
 
 
+VOICES = frozenset({"laughter", "humming", "crying"})
+"""Those that may pass for somebody who speaks; the others never reach a model."""
+
+
 def make(name: str, seconds: float, decibels: float, seed: int) -> Samples:
     """Return so much of a sound, at a level below full scale; the same for the same seed."""
     generator = np.random.default_rng([zlib.crc32(name.encode()), seed])
