@@ -50,7 +50,7 @@ from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, HOP_LENGTH, N_FRA
 
 CHUNK_MS = 32
 BACKENDS = ("faster-whisper", "onnxruntime")
-STAGES = ("pcm", "vad", "mel", "encode", "detect", "decode", "rest")
+STAGES = ("pcm", "vad", "mel", "encode", "detect", "decode", "evidence", "rest")
 AS_IT_ARRIVES = ("pcm", "vad")
 """Stages that are done while somebody still speaks."""
 

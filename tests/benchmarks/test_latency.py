@@ -404,7 +404,7 @@ def test_profile_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     argv = ["--runs", "1", "--audio", str(AUDIO / SHORTEST), "--json", str(file)]
     assert profile.main(argv) == 0
     written = json.loads(file.read_text())
-    assert list(written["seconds"]) == ["pcm", "vad", "mel", "encode", "decode", "rest"]
+    assert list(written["seconds"]) == ["pcm", "vad", "mel", "encode", "decode", "evidence", "rest"]
     assert written["floor"]["operations"] > 0
     assert "positions" in capsys.readouterr().out
 
