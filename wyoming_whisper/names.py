@@ -47,7 +47,7 @@ MIN_REST_LOGPROB = -1.2
 MAX_GAP = 25.0
 
 # Fitted by `benchmarks.names --fit` with the stock model `base`, on other names, voices, sentences
-# and people than it measures with. None of 320 sentences without names has so much for one.
+# and people than it measures with (docs/benchmarks.md, Names).
 BIAS = -5.21
 PER_SIMILARITY = 3.86
 PER_CONTEXT = 1.77
