@@ -10,12 +10,13 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from wyoming_whisper.mirror import Mirror, ModelFile, Wheel
 
 from .fakes import Files
+from .serving import serving
 
 VERSION = "1.2"
 FIRST, SECOND = "fake-whisper-part1", "fake-whisper-part2"
@@ -105,24 +106,9 @@ def serve(wheels: dict[str, bytes]) -> Iterator[IndexStandin]:
     class Handler(_Handler):
         standin = index
 
-    server = _Server(("127.0.0.1", 0), Handler)
-    index.url = f"http://127.0.0.1:{server.server_address[1]}/simple"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with serving(Handler, index.released) as address:
+        index.url = f"{address}/simple"
         yield index
-    finally:
-        index.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
