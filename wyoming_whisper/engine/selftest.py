@@ -460,7 +460,7 @@ def judge(reference: Heard, heard: Heard, precision: str) -> str:
     Our search ends a text that goes round in circles, CTranslate2's goes on: then what there is of
     it counts, and not its mean log-probability.
     """
-    from ..whisper.decoding import loops
+    from ..repetition import loops
     from ..whisper.search import STOP_REPEATS
 
     common = _common_prefix(heard.tokens, reference.tokens)

@@ -15,8 +15,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..repetition import loops
 from .audio import SECONDS_PER_TIMESTAMP, Array
-from .decoding import N_TEXT_CTX, GenerateOptions, Hypothesis, loops
+from .decoding import N_TEXT_CTX, GenerateOptions, Hypothesis
 from .tokenizer import Tokenizer
 
 Tokens = npt.NDArray[np.int32]

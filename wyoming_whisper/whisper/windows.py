@@ -1,0 +1,325 @@
+"""One utterance, window by window: what is heard again, in parts, and what is kept of it.
+
+The rules of a window are those of `Decoder` (decoding.py); what is here is carried between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..repetition import compression_ratio, words
+from ..transcriber import Segment
+from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
+
+if TYPE_CHECKING:
+    from .decoding import Correct, Decoder, Hypothesis, Stopwatch
+
+_LOGGER = logging.getLogger(__name__)
+
+# What is divided to be heard again in parts is twice as long as this at least.
+MIN_PART_FRAMES = 3 * FRAMES_PER_SECOND // 2
+
+# What is left after the last segment and shorter than this is the silence that was kept around
+# speech: hearing it again would only make something up.
+REST_FRAMES = FRAMES_PER_SECOND // 2
+
+QUIET_FRAMES = 20  # a pause between sentences lasts this long at least
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What decoding a window once gave, and what speaks against it."""
+
+    hypothesis: Hypothesis
+    temperature: float
+    text: str
+    repetitive: bool
+    unlikely: bool
+    silent: bool
+    endless: bool
+    """No end token came, or the same few tokens came again and again."""
+    unfinished: bool
+    """No end token came where one was due: more was written than can be said in that time."""
+    doubled: bool
+    """All of it was written twice, or more often."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it looks like a window cut too tight."""
+        return self.endless or self.doubled or not self.good
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is no answer as it is: it goes round, or never ends."""
+        return not self.silent and (self.repetitive or self.unfinished)
+
+    @property
+    def good(self) -> bool:
+        return self.silent or not (self.failed or self.unlikely)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was made of a window, or of a part of one that was heard by itself."""
+
+    seek: int
+    n_frames: int
+    window: Array
+    attempt: Attempt
+    is_whole: bool = True
+
+
+class Utterance:
+    """One call of Decoder.decode: what is carried from window to window."""
+
+    PROMPT_RESET_TEMPERATURE = 0.5  # text found above it would lead the next window astray
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        mel: Array,
+        language: str | None,
+        language_prior: Mapping[str, float],
+        previous_text: str | None,
+        stopwatch: Stopwatch,
+        checkpoint: Callable[[], None],
+        last_words: tuple[Correct | None, Correct | None],
+    ) -> None:
+        self._decoder = decoder
+        self._mel = mel
+        self._silence = silence_level(mel)
+        self.language = language
+        self._language_prior = language_prior
+        self.language_probability = 1.0
+        self._previous = decoder.encode_text(previous_text)
+        self._stopwatch = stopwatch
+        self._checkpoint = checkpoint
+        self._pieces = decoder.pieces(mel)
+        # Without segments to make, only to know where the next window starts.
+        self._timestamps = decoder.wants_segments or (mel.shape[1] > N_FRAMES and not self._pieces)
+        only_cuts = self._timestamps and not decoder.wants_segments
+        correct, weigh = last_words
+        self._last_words = [one for one in (None if only_cuts else correct, weigh) if one]
+        self._texts: list[str] = []
+        self.segments: list[Segment] = []
+        self.heard: list[Hypothesis] = []
+        self._kept: list[Hypothesis] = []  # of them, those whose text is in the result
+        self.rejected: str | None = None
+
+    def run(self) -> None:
+        """Hear all of it; the rest of the public names is what came of that."""
+        if self._pieces:
+            self._hear_pieces()
+        else:
+            self._hear_windows(0, self._mel.shape[1])
+
+    @property
+    def text(self) -> str:
+        return " ".join(text for text in self._texts if text)
+
+    def _hear_pieces(self) -> None:
+        given = self._previous
+        for start, end in self._pieces:
+            self._previous = given  # a piece begins anywhere: the one before leads it astray
+            self._hear_windows(start, end)
+
+    def _hear_windows(self, seek: int, end: int) -> None:
+        while seek < end:
+            n_frames = min(end - seek, N_FRAMES)
+            seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
+
+    @property
+    def evidence(self) -> tuple[float | None, float | None]:
+        """heard_logprob and noise_logprob over the texts kept; None unless all were weighed."""
+        pairs = [(one.heard_logprob, one.noise_logprob) for one in self._kept]
+        weighed = [(heard, noise) for heard, noise in pairs if None not in (heard, noise)]
+        if not pairs or len(weighed) < len(pairs):
+            return None, None
+        weights = [max(len(one.tokens), 1) for one in self._kept]
+        heard, noise = np.average(np.array(weighed, np.float64), axis=0, weights=weights)
+        return float(heard), float(noise)
+
+    def _window(self, seek: int, n_frames: int) -> int:
+        """Decode `n_frames` from frame `seek` on; return how many of them are done with."""
+        parts = self._hear(seek, n_frames)
+        done = [self._take(part) for part in parts]
+        return done[0] if parts[0].is_whole else n_frames
+
+    def _take(self, part: Part) -> int:
+        """Keep what was made of a window or part; return how many of its frames are done with."""
+        decoder, attempt, n_frames = self._decoder, part.attempt, part.n_frames
+        hypothesis = attempt.hypothesis
+        self.heard.append(hypothesis)
+        if attempt.silent:
+            return n_frames
+        tokens, done = hypothesis.tokens, n_frames
+        if part.is_whole:
+            tokens, done = decoder.segments(tokens, n_frames)
+        kept = self._keep(tokens, hypothesis, attempt.temperature)
+        if not decoder.wants_segments:
+            return done
+        if kept:
+            self._keep_segments(tokens, attempt, part.seek, n_frames)
+        return done if n_frames - done > REST_FRAMES else n_frames
+
+    def _hear(self, seek: int, n_frames: int) -> list[Part]:
+        """Return what is said in a window: as one, or in parts where as one it fails.
+
+        A phrase that is said six times looks like a loop. Whether it is one tells the same audio in
+        parts: each of them is too short for many of its rounds.
+        """
+        window = self._decoder.window(self._mel[:, : seek + n_frames], seek, self._silence)
+        window, features, attempt = self._first(window, n_frames)
+        if not attempt.failed:
+            attempt = self._fallback(features, n_frames, attempt)
+            return [self._judged(Part(seek, n_frames, window, attempt), features)]
+        parts = self._divided(seek, n_frames, time.monotonic() + self._decoder.fallback_seconds)
+        if parts and all(part.attempt.good for part in parts):
+            if attempt.unlikely or attempt.unfinished or not _says(attempt, parts):
+                return [self._judged(part) for part in parts]
+            return [self._judged(Part(seek, n_frames, window, attempt))]
+        attempt = self._fallback(self._encode(window), n_frames, attempt)
+        if not attempt.failed:
+            return [self._judged(Part(seek, n_frames, window, attempt))]
+        parts = parts or [Part(seek, n_frames, window, attempt, is_whole=False)]
+        return [self._judged(self._cut(part)) for part in parts]
+
+    def _first(self, window: Array, n_frames: int) -> tuple[Array, Any, Attempt]:
+        """Decode a window at the first temperature, again in full width where that is doubtful.
+
+        Returns the window that was taken, its features, and the attempt.
+        """
+        decoder, seconds = self._decoder, n_frames / FRAMES_PER_SECOND
+        features = self._encode(window)
+        if self.language is None:
+            with self._stopwatch("detect"):
+                self.language, self.language_probability = decoder.detect_language(
+                    features, self._language_prior
+                )
+        with self._stopwatch("decode"):
+            attempt = decoder.attempt(
+                features, self._prompt, seconds, self.language, self._checkpoint
+            )
+        if attempt.doubtful and decoder.may_widen(window):
+            _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
+            return self._first(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
+        return window, features, attempt
+
+    def _encode(self, window: Array) -> Any:
+        self._checkpoint()
+        with self._stopwatch("encode"):
+            return self._decoder.encode(window)
+
+    @property
+    def _prompt(self) -> list[int]:
+        return self._decoder.prompt(self._previous, self.language or "", self._timestamps)
+
+    def _fallback(self, features: Any, n_frames: int, attempt: Attempt) -> Attempt:
+        seconds = n_frames / FRAMES_PER_SECOND
+        with self._stopwatch("decode"):
+            return self._decoder.generate(
+                features, self._prompt, seconds, self.language or "", attempt, self._checkpoint
+            )
+
+    def _divided(self, seek: int, n_frames: int, deadline: float) -> list[Part]:
+        """Return what is said in the parts of a window, divided at its quietest moment.
+
+        A part that fails is divided again, unless it is too short for that or it is too late.
+        """
+        if n_frames < 2 * MIN_PART_FRAMES or time.monotonic() > deadline:
+            return []
+        middle = seek + quietest(self._mel[:, seek : seek + n_frames])
+        divided: list[Part] = []
+        for start, end in ((seek, middle), (middle, seek + n_frames)):
+            window = self._decoder.window(self._mel[:, :end], start, self._silence)
+            window, _, attempt = self._first(window, end - start)
+            parts = self._divided(start, end - start, deadline) if attempt.failed else []
+            divided += parts or [Part(start, end - start, window, attempt, is_whole=False)]
+        return divided
+
+    def _cut(self, part: Part) -> Part:
+        """Return a part that failed with every phrase once; one that did not as it is."""
+        attempt = part.attempt
+        if not attempt.failed:
+            return part
+        tokens = self._decoder.said_once(attempt.hypothesis.tokens)
+        _LOGGER.debug("a text that repeats itself or has no end is cut to what it repeats")
+        cut = dataclasses.replace(attempt.hypothesis, tokens=tokens)
+        return dataclasses.replace(part, attempt=dataclasses.replace(attempt, hypothesis=cut))
+
+    def _judged(self, part: Part, features: Any = None) -> Part:
+        """Return the part with the text that was meant, and the evidence of it."""
+        if not self._last_words or part.attempt.silent:
+            return part
+        features = self._encode(part.window) if features is None else features
+        hypothesis = part.attempt.hypothesis
+        for last_word in self._last_words:
+            hypothesis = last_word(features, self._prompt, self.language or "", hypothesis)
+        attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
+        return dataclasses.replace(part, attempt=attempt)
+
+    def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
+        """Take the text unless the quality gate withholds it; return whether it doesn't."""
+        text = self._decoder.text(tokens)
+        withheld = self._decoder.gate(text, hypothesis.avg_logprob)
+        if withheld:
+            self.rejected = withheld
+            return False
+        self._texts.append(text)
+        if text:
+            self._kept.append(hypothesis)
+        self._previous = self._previous + tokens
+        if temperature > self.PROMPT_RESET_TEMPERATURE:
+            self._previous = []
+        return True
+
+    def _keep_segments(self, tokens: list[int], attempt: Attempt, seek: int, n_frames: int) -> None:
+        offset = seek / FRAMES_PER_SECOND
+        ratio = compression_ratio(self._decoder.text(tokens))
+        for start, end, where in self._decoder.timed(tokens, n_frames / FRAMES_PER_SECOND):
+            self.segments.append(
+                Segment(
+                    start=offset + start,
+                    end=offset + end,
+                    text=self._decoder.text(tokens[where]),
+                    tokens=tuple(tokens[where]),
+                    avg_logprob=attempt.hypothesis.avg_logprob,
+                    compression_ratio=ratio,
+                    no_speech_prob=attempt.hypothesis.no_speech_prob,
+                    temperature=attempt.temperature,
+                )
+            )
+
+
+def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
+    """Return (first, last + 1) frames of pieces that end where it is quietest."""
+    loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
+    pieces, start, n_frames = [], 0, mel.shape[1]
+    while n_frames - start > longest:
+        # Not too early either: a piece of speech is more than a word.
+        first = start + longest // 3
+        end = first + int(np.argmin(loudness[first : start + longest]))
+        pieces.append((start, end))
+        start = end
+    return [*pieces, (start, n_frames)]
+
+
+def quietest(mel: Array) -> int:
+    """Return the frame of the quietest moment in the middle third of `mel`."""
+    n_frames = mel.shape[1]
+    loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
+    quietest_third = int(np.argmin(loudness[n_frames // 3 : 2 * n_frames // 3]))
+    return n_frames // 3 + quietest_third
+
+
+def _says(attempt: Attempt, parts: Sequence[Part]) -> bool:
+    """Whether the parts say, together, what the attempt says."""
+    texts = [part.attempt.text for part in parts if not part.attempt.silent]
+    return words(" ".join(texts)) == words(attempt.text)
