@@ -172,45 +172,49 @@ class Utterance:
     def _hear(self, seek: int, n_frames: int) -> list[Part]:
         """Return what is said in a window: as one, or in parts where as one it fails.
 
-        A phrase that is said six times looks like a loop. Whether it is one tells the same audio in
-        parts: each of them is too short for many of its rounds.
+        A phrase that is said six times looks like a loop. The audio in two parts tells them apart:
+        who says it again and again says it in both.
         """
         window = self._decoder.window(self._mel[:, : seek + n_frames], seek, self._silence)
         window, features, attempt = self._first(window, n_frames)
         if not attempt.failed:
             attempt = self._fallback(features, n_frames, attempt)
             return [self._judged(Part(seek, n_frames, window, attempt), features)]
-        parts = self._divided(seek, n_frames, time.monotonic() + self._decoder.fallback_seconds)
-        if parts and all(part.attempt.good for part in parts):
-            if attempt.unlikely or attempt.unfinished or not _says(attempt, parts):
+        deadline = time.monotonic() + self._decoder.fallback_seconds
+        parts = self._halves(seek, n_frames, deadline)
+        if attempt.unfinished or attempt.unlikely or not _bear_out(attempt, parts):
+            parts = self._divided(parts, deadline)
+            if parts and all(part.attempt.good for part in parts):
                 return [self._judged(part) for part in parts]
-            return [self._judged(Part(seek, n_frames, window, attempt))]
-        attempt = self._fallback(self._encode(window), n_frames, attempt)
-        if not attempt.failed:
-            return [self._judged(Part(seek, n_frames, window, attempt))]
-        parts = parts or [Part(seek, n_frames, window, attempt, is_whole=False)]
-        return [self._judged(self._cut(part)) for part in parts]
+            attempt = self._fallback(self._encode(window), n_frames, attempt)
+            if attempt.failed:
+                parts = parts or [Part(seek, n_frames, window, attempt, is_whole=False)]
+                return [self._judged(self._cut(part)) for part in parts]
+        return [self._judged(Part(seek, n_frames, window, attempt))]
 
     def _first(self, window: Array, n_frames: int) -> tuple[Array, Any, Attempt]:
         """Decode a window at the first temperature, again in full width where that is doubtful.
 
         Returns the window that was taken, its features, and the attempt.
         """
-        decoder, seconds = self._decoder, n_frames / FRAMES_PER_SECOND
         features = self._encode(window)
         if self.language is None:
             with self._stopwatch("detect"):
-                self.language, self.language_probability = decoder.detect_language(
+                self.language, self.language_probability = self._decoder.detect_language(
                     features, self._language_prior
                 )
-        with self._stopwatch("decode"):
-            attempt = decoder.attempt(
-                features, self._prompt, seconds, self.language, self._checkpoint
-            )
-        if attempt.doubtful and decoder.may_widen(window):
+        attempt = self._decode(features, n_frames)
+        if attempt.doubtful and self._decoder.may_widen(window):
             _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
             return self._first(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
         return window, features, attempt
+
+    def _decode(self, features: Any, n_frames: int) -> Attempt:
+        seconds = n_frames / FRAMES_PER_SECOND
+        with self._stopwatch("decode"):
+            return self._decoder.attempt(
+                features, self._prompt, seconds, self.language or "", self._checkpoint
+            )
 
     def _encode(self, window: Array) -> Any:
         self._checkpoint()
@@ -228,20 +232,28 @@ class Utterance:
                 features, self._prompt, seconds, self.language or "", attempt, self._checkpoint
             )
 
-    def _divided(self, seek: int, n_frames: int, deadline: float) -> list[Part]:
-        """Return what is said in the parts of a window, divided at its quietest moment.
+    def _halves(self, seek: int, n_frames: int, deadline: float) -> list[Part]:
+        """Return what is said before and after the quietest moment in the middle of a window.
 
-        A part that fails is divided again, unless it is too short for that or it is too late.
+        None where they would be too short, or it is too late.
         """
         if n_frames < 2 * MIN_PART_FRAMES or time.monotonic() > deadline:
             return []
         middle = seek + quietest(self._mel[:, seek : seek + n_frames])
+        return [self._part(seek, middle), self._part(middle, seek + n_frames)]
+
+    def _part(self, start: int, end: int) -> Part:
+        window = self._decoder.window(self._mel[:, :end], start, self._silence)
+        attempt = self._decode(self._encode(window), end - start)
+        return Part(start, end - start, window, attempt, is_whole=False)
+
+    def _divided(self, parts: Sequence[Part], deadline: float) -> list[Part]:
+        """Return the parts, those that failed divided further as far as that goes."""
         divided: list[Part] = []
-        for start, end in ((seek, middle), (middle, seek + n_frames)):
-            window = self._decoder.window(self._mel[:, :end], start, self._silence)
-            window, _, attempt = self._first(window, end - start)
-            parts = self._divided(start, end - start, deadline) if attempt.failed else []
-            divided += parts or [Part(start, end - start, window, attempt, is_whole=False)]
+        for part in parts:
+            failed = part.attempt.failed
+            halves = self._halves(part.seek, part.n_frames, deadline) if failed else []
+            divided += self._divided(halves, deadline) if halves else [part]
         return divided
 
     def _cut(self, part: Part) -> Part:
@@ -319,7 +331,8 @@ def quietest(mel: Array) -> int:
     return n_frames // 3 + quietest_third
 
 
-def _says(attempt: Attempt, parts: Sequence[Part]) -> bool:
-    """Whether the parts say, together, what the attempt says."""
-    texts = [part.attempt.text for part in parts if not part.attempt.silent]
-    return words(" ".join(texts)) == words(attempt.text)
+def _bear_out(attempt: Attempt, parts: Sequence[Part]) -> bool:
+    """Whether there are parts, and each says what the attempt says: the same words, and some."""
+    spoken = set(words(attempt.text))
+    texts = [words(part.attempt.text) for part in parts if not part.attempt.unlikely]
+    return 0 < len(parts) == len(texts) and all(text and spoken.issuperset(text) for text in texts)
