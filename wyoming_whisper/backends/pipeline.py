@@ -89,7 +89,7 @@ class WhisperTranscriber:
         self._noise_features: Any = None
         self._detectable = detectable
         self._decoding = decoding
-        self._decoder = Decoder(inference, tokenizer, detectable, decoding)
+        self._decoder = self._new_decoder(decoding)
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
@@ -164,7 +164,16 @@ class WhisperTranscriber:
         """Return what decodes these samples, whose spectrogram it will get."""
         if decoding == self._decoding:
             return self._decoder
-        return Decoder(self._inference, self._tokenizer, self._detectable, decoding)
+        return self._new_decoder(decoding)
+
+    def _new_decoder(self, decoding: DecodingOptions) -> Decoder:
+        return Decoder(
+            self._inference,
+            self._tokenizer,
+            self._detectable,
+            decoding,
+            keeps_features=self._keeps_features,
+        )
 
     def _decoding_for(self, options: TranscribeOptions) -> DecodingOptions:
         """Return what the user set, and this request sets otherwise. Raises UnknownTaskError."""
@@ -194,7 +203,7 @@ class WhisperTranscriber:
         logprobs = self._inference.score(audio_features, without, [tokens])[0]
         return dataclasses.replace(hypothesis, avg_logprob=float(np.mean(logprobs)))
 
-    def _weigh(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct:
+    def _weigh(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct | None:
         """Return what finds the evidence of each window's text."""
         return _timed(self._weighing(options.checkpoint), stopwatch, "evidence")
 

@@ -219,7 +219,11 @@ class Decoder:
         tokenizer: Tokenizer,
         languages: Sequence[str],
         options: DecodingOptions,
+        *,
+        keeps_features: bool = True,
     ) -> None:
+        self.keeps_features = keeps_features
+        """Whether audio features stay good when others are encoded."""
         self._inference = inference
         self._tokenizer = tokenizer
         self._languages = tuple(languages)

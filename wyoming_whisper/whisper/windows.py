@@ -270,10 +270,13 @@ class Utterance:
         """Return the part with the text that was meant, and the evidence of it."""
         if not self._last_words or part.attempt.silent:
             return part
-        features = self._encode(part.window) if features is None else features
         hypothesis = part.attempt.hypothesis
         for last_word in self._last_words:
+            if features is None:
+                features = self._encode(part.window)
             hypothesis = last_word(features, self._prompt, self.language or "", hypothesis)
+            if not self._decoder.keeps_features:  # noise may have been encoded meanwhile
+                features = None
         attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
         return dataclasses.replace(part, attempt=attempt)
 
@@ -325,10 +328,9 @@ def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
 
 def quietest(mel: Array) -> int:
     """Return the frame of the quietest moment in the middle third of `mel`."""
-    n_frames = mel.shape[1]
+    n_frames: int = mel.shape[1]
     loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
-    quietest_third = int(np.argmin(loudness[n_frames // 3 : 2 * n_frames // 3]))
-    return n_frames // 3 + quietest_third
+    return int(np.argmin(loudness[n_frames // 3 : 2 * n_frames // 3])) + n_frames // 3
 
 
 def _bear_out(attempt: Attempt, parts: Sequence[Part]) -> bool:
