@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 # A few tokens over and over: too short for zlib to notice, typical of a window cut too tight.
 MAX_LOOP_TOKENS = 4
@@ -73,17 +73,17 @@ def said_once(text: str) -> str:
     return text
 
 
-def _longest_repetition(units: Sequence[Hashable]) -> tuple[int, int] | None:
+def _longest_repetition(units: Sequence[str]) -> tuple[int, int] | None:
     """Return (first, last + 1) of what only repeats the phrase before it, or None.
 
-    A loop that is broken off is one to its end.
+    A loop that is broken off, within a word even, is one to its end.
     """
     n_units = len(units)
     best: tuple[int, int] | None = None
     for size in range(1, n_units // 2 + 1):
         run = 0
         for at in range(size, n_units + 1):
-            if at < n_units and units[at] == units[at - size]:
+            if at < n_units and _is_again(units, at, size):
                 run += 1
                 continue
             length = run if at == n_units else run - run % size
@@ -91,3 +91,9 @@ def _longest_repetition(units: Sequence[Hashable]) -> tuple[int, int] | None:
                 best = (at - run, at - run + length)
             run = 0
     return best
+
+
+def _is_again(units: Sequence[str], at: int, size: int) -> bool:
+    is_last = at == len(units) - 1
+    before = units[at - size]
+    return before.startswith(units[at]) if is_last and at >= 2 * size else before == units[at]

@@ -26,6 +26,7 @@ from .audio import (
     Array,
     pad_or_trim,
 )
+from .budget import room
 from .tokenizer import Task, Tokenizer
 from .windows import Attempt, Utterance, quiet_pieces
 
@@ -34,17 +35,6 @@ _LOGGER = logging.getLogger(__name__)
 N_TEXT_CTX = 448
 MAX_PREVIOUS_TOKENS = N_TEXT_CTX // 2 - 1
 MAX_NEW_TOKENS = N_TEXT_CTX // 2
-
-# The token budget follows the audio: nobody says more, and a loop ends after a fraction of the
-# whole context. Recordings in 16 languages have 3 to 6 tokens a second, 8.6 at most.
-TOKENS_PER_SECOND = 20
-SPARE_TOKENS = 32
-
-# Of scripts that the vocabulary spells, more or less, byte by byte.
-SPELLED_TOKENS_PER_SECOND = 40
-_INDIC = ("as", "bn", "gu", "hi", "kn", "ml", "mr", "ne", "pa", "sa", "si", "ta", "te")
-_OTHERS = ("am", "ba", "bo", "hy", "ka", "kk", "km", "lo", "mn", "my", "ps", "sd", "tg", "th", "tt")
-SPELLED = frozenset((*_INDIC, *_OTHERS, "ur", "yi"))
 
 
 @dataclass(frozen=True)
@@ -350,7 +340,7 @@ class Decoder:
         options = self._options
         temperature = options.temperatures[0] if temperature is None else temperature
         budget = min(
-            SPARE_TOKENS + round(seconds * tokens_per_second(language)),
+            room(seconds, language),
             MAX_NEW_TOKENS,
             N_TEXT_CTX - len(prompt),
         )
@@ -466,8 +456,3 @@ def likeliest_language(
 ) -> tuple[str, float]:
     """Return (code, probability) of what is likeliest with the prior; the probability without."""
     return max(found, key=lambda item: item[1] * prior.get(item[0], 1.0))
-
-
-def tokens_per_second(language: str) -> int:
-    """Return how many tokens of text a second of speech has at most, generously."""
-    return SPELLED_TOKENS_PER_SECOND if language in SPELLED else TOKENS_PER_SECOND

@@ -17,6 +17,7 @@ import numpy as np
 from ..repetition import compression_ratio, words
 from ..transcriber import Segment
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
+from .budget import room
 
 if TYPE_CHECKING:
     from .decoding import Correct, Decoder, Hypothesis, Stopwatch
@@ -257,12 +258,18 @@ class Utterance:
         return divided
 
     def _cut(self, part: Part) -> Part:
-        """Return a part that failed with every phrase once; one that did not as it is."""
+        """Return a part that failed with every phrase once; one that did not as it is.
+
+        Nothing is left of what is still too long to have been said.
+        """
         attempt = part.attempt
         if not attempt.failed:
             return part
         tokens = self._decoder.said_once(attempt.hypothesis.tokens)
-        _LOGGER.debug("a text that repeats itself or has no end is cut to what it repeats")
+        seconds = part.n_frames / FRAMES_PER_SECOND
+        if attempt.unfinished and len(tokens) >= room(seconds, self.language or ""):
+            self.rejected = f"no end of it within {len(tokens)} tokens for {seconds:.1f} s"
+            tokens = []
         cut = dataclasses.replace(attempt.hypothesis, tokens=tokens)
         return dataclasses.replace(part, attempt=dataclasses.replace(attempt, hypothesis=cut))
 
