@@ -300,6 +300,14 @@ def test_a_part_that_goes_round_is_divided_again() -> None:
     assert result.text == "Two. Three. One."
 
 
+def test_a_part_that_repeats_what_the_other_says_is_not_divided() -> None:
+    script = [said(PHRASE * 8, -1.2), said(PHRASE * 5), said(PHRASE * 3)]
+    inference = ScriptedInference(script)
+    result = decoder(inference).decode(mel_of(12), "en")
+    assert result.text == (PHRASE * 8).strip()
+    assert len(inference.options) == len(script)
+
+
 def test_parts_that_go_round_at_every_temperature_are_said_once() -> None:
     inference = ScriptedInference([said(PHRASE * 8, -1.2)])
     result = decoder(inference).decode(mel_of(3), "en")

@@ -62,6 +62,11 @@ class Attempt:
         return not self.silent and (self.repetitive or self.unfinished)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing speaks against it but that it repeats itself."""
+        return not (self.unfinished or self.unlikely)
+
+    @property
     def good(self) -> bool:
         return self.silent or not (self.failed or self.unlikely)
 
@@ -183,14 +188,15 @@ class Utterance:
             return [self._judged(Part(seek, n_frames, window, attempt), features)]
         deadline = time.monotonic() + self._decoder.fallback_seconds
         parts = self._halves(seek, n_frames, deadline)
-        if attempt.unfinished or attempt.unlikely or not _bear_out(attempt, parts):
+        if not (attempt.has_ended and parts and all(_bears_out(one, attempt) for one in parts)):
             parts = self._divided(parts, deadline)
-            if parts and all(part.attempt.good for part in parts):
+            if parts and all(_is_settled(part, parts) for part in parts):
                 return [self._judged(part) for part in parts]
             attempt = self._fallback(self._encode(window), n_frames, attempt)
             if attempt.failed:
                 parts = parts or [Part(seek, n_frames, window, attempt, is_whole=False)]
-                return [self._judged(self._cut(part)) for part in parts]
+                settled = [p if _is_settled(p, parts) else self._cut(p) for p in parts]
+                return [self._judged(part) for part in settled]
         return [self._judged(Part(seek, n_frames, window, attempt))]
 
     def _first(self, window: Array, n_frames: int) -> tuple[Array, Any, Attempt]:
@@ -252,8 +258,8 @@ class Utterance:
         """Return the parts, those that failed divided further as far as that goes."""
         divided: list[Part] = []
         for part in parts:
-            failed = part.attempt.failed
-            halves = self._halves(part.seek, part.n_frames, deadline) if failed else []
+            divides = part.attempt.failed and not _is_settled(part, parts)
+            halves = self._halves(part.seek, part.n_frames, deadline) if divides else []
             divided += self._divided(halves, deadline) if halves else [part]
         return divided
 
@@ -340,8 +346,15 @@ def quietest(mel: Array) -> int:
     return int(np.argmin(loudness[n_frames // 3 : 2 * n_frames // 3])) + n_frames // 3
 
 
-def _bear_out(attempt: Attempt, parts: Sequence[Part]) -> bool:
-    """Whether there are parts, and each says what the attempt says: the same words, and some."""
-    spoken = set(words(attempt.text))
-    texts = [words(part.attempt.text) for part in parts if not part.attempt.unlikely]
-    return 0 < len(parts) == len(texts) and all(text and spoken.issuperset(text) for text in texts)
+def _bears_out(part: Part, attempt: Attempt) -> bool:
+    """Whether the part says something, and nothing but what the attempt says."""
+    spoken = set(words(part.attempt.text))
+    return bool(spoken) and not part.attempt.unlikely and spoken.issubset(words(attempt.text))
+
+
+def _is_settled(part: Part, parts: Sequence[Part]) -> bool:
+    """Whether the part is good, or repeats what is said in another part too."""
+    attempt = part.attempt
+    others = [other for other in parts if other is not part]
+    is_said_elsewhere = any(_bears_out(other, attempt) for other in others)
+    return attempt.good or (attempt.has_ended and is_said_elsewhere)
