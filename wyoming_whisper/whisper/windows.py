@@ -143,12 +143,16 @@ class Utterance:
 
     @property
     def evidence(self) -> tuple[float | None, float | None]:
-        """heard_logprob and noise_logprob over the texts kept; None unless all were weighed."""
-        pairs = [(one.heard_logprob, one.noise_logprob) for one in self._kept]
+        """heard_logprob and noise_logprob over the texts kept; None unless all were weighed.
+
+        Where none was kept, those of what was withheld.
+        """
+        texts = self._kept or self.heard
+        pairs = [(one.heard_logprob, one.noise_logprob) for one in texts]
         weighed = [(heard, noise) for heard, noise in pairs if None not in (heard, noise)]
-        if not pairs or len(weighed) < len(pairs):
+        if len(weighed) < len(pairs):
             return None, None
-        weights = [max(len(one.tokens), 1) for one in self._kept]
+        weights = [max(len(one.tokens), 1) for one in texts]
         heard, noise = np.average(np.array(weighed, np.float64), axis=0, weights=weights)
         return float(heard), float(noise)
 
