@@ -34,6 +34,7 @@ from .errors import (
     TranscribeError,
 )
 from .recording import audio_blocks
+from .tasks import end_tasks, start_task
 from .transcriber import SAMPLE_RATE, Samples, Transcription
 
 T = TypeVar("T")
@@ -158,12 +159,11 @@ async def transcribe_remote(
 
     async def ask(connection: _Connection) -> Transcript:
         # A server may answer, or fail, before it has heard everything.
-        upload = asyncio.create_task(_upload(connection, samples, language))
+        upload = start_task(_upload(connection, samples, language), "uploading", is_awaited=True)
         try:
             return Transcript.from_event(await connection.receive(Transcript.is_type))
         finally:
-            upload.cancel()
-            await asyncio.gather(upload, return_exceptions=True)
+            await end_tasks(upload)
 
     start = time.perf_counter()
     transcript = await _talk(uri, timeout, ask)
