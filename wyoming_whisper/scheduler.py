@@ -28,6 +28,7 @@ from .errors import (
     WyomingWhisperError,
 )
 from .hangs import Work
+from .process import MODEL_THREAD
 from .status import Phase, Status
 from .transcriber import (
     SAMPLE_RATE,
@@ -145,7 +146,7 @@ class Scheduler:
         self._refusal: Reason | None = None
         self._upkeep: tuple[object, str] | None = None  # what is done that is no job
         # A daemon: a download or a native call in it must never keep the process alive.
-        self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=MODEL_THREAD, daemon=True)
         self.opened: Future[None] = Future()
         """Done when the model is ready; failed when it never will be."""
         self.ended: Future[None] = Future()
@@ -325,7 +326,7 @@ class Scheduler:
                 self._changed.notify_all()
 
         helpers = [
-            threading.Thread(target=help_out, name=f"transcriber-{number}", daemon=True)
+            threading.Thread(target=help_out, name=f"{MODEL_THREAD}-{number}", daemon=True)
             for number in range(1, at_once(transcriber))
         ]
         for helper in helpers:
