@@ -43,7 +43,7 @@ ENGINE_THREAD = "engine"
 
 
 def is_in_native_code() -> bool:
-    """Whether one of these is: a library that still loads a model aborts where Python ends first."""
+    """Whether one of these is still there: a library that loads a model aborts as Python ends."""
     names = {thread.name for thread in threading.enumerate()}
     return not names.isdisjoint((MODEL_THREAD, ENGINE_THREAD))
 
