@@ -29,7 +29,7 @@ from .errors import (
 )
 from .hangs import Work
 from .process import MODEL_THREAD
-from .status import Phase, Status
+from .status import Status
 from .transcriber import (
     SAMPLE_RATE,
     Abandoned,
@@ -440,6 +440,7 @@ class Scheduler:
             )
         else:
             _LOGGER.debug("still not ready: %s", reason.message)
+        self._status.update(phase="unavailable", detail=reason.message, fraction=None)
         self._refuse(reason)
 
     def _wait_for_retry(self) -> None:
@@ -462,7 +463,8 @@ class Scheduler:
 
     def _give_up(self, reason: Reason) -> None:
         """Say that there will be no model in this process any more."""
-        self._refuse(reason, phase="failed")
+        self._status.update(phase="failed", detail=reason.message, fraction=None)
+        self._refuse(reason)
         with self._changed:
             stranded, self._running = self._running, []
         for job in stranded:
@@ -472,9 +474,8 @@ class Scheduler:
             if not future.done():
                 future.set_exception(reason.error())
 
-    def _refuse(self, reason: Reason, phase: Phase = "unavailable") -> None:
+    def _refuse(self, reason: Reason) -> None:
         """Fail the waiting requests, and every later one at once."""
-        self._status.update(phase=phase, detail=reason.message, fraction=None)
         with self._changed:
             self._refusal = reason
             refused, self._jobs = self._jobs, []
