@@ -39,7 +39,8 @@ from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.machine import cpu_name
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, Array
-from wyoming_whisper.whisper.search import SLOTS, Session
+from wyoming_whisper.whisper.search import SLOTS
+from wyoming_whisper.whisper.session import Session
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 MODELS = (models.TINY, models.BASE)

@@ -30,7 +30,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.web.app": ("wyoming_whisper.backends", "wyoming_whisper.server", *RUNTIMES),
     "wyoming_whisper.upstreams.config": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.health": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
-    "wyoming_whisper.upstreams.relay": ("wyoming.", *OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.upstreams.relay": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.pool": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.web.transcriptions": (
         "wyoming_whisper.backends",

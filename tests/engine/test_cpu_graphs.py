@@ -49,12 +49,8 @@ from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine import adds_int8_exactly
 from wyoming_whisper.whisper.audio import N_FRAMES
 from wyoming_whisper.whisper.decoding import GenerateOptions
-from wyoming_whisper.whisper.search import (
-    STOP_REPEATS,
-    ElasticOutput,
-    ElasticSession,
-    SessionInference,
-)
+from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
+from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "int8", "uint8")

@@ -19,7 +19,7 @@ from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.session import IMPOSSIBLE, MAX_PREFILL_TOKENS, OnnxSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
-from wyoming_whisper.whisper.search import Session, StepOutput
+from wyoming_whisper.whisper.session import Session, StepOutput
 
 Array = npt.NDArray[np.float32]
 NEW_TOKENS = 30

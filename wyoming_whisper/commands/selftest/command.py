@@ -37,7 +37,7 @@ from .report import Report, as_json, as_text
 if TYPE_CHECKING:
     from ...engine.graphs import Precision
     from ...settings import Settings
-    from ...whisper.search import Session
+    from ...whisper.session import Session
 RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-llm")
 PRECISIONS = ("float16", "bfloat16", "float32")
 

@@ -17,7 +17,7 @@ from .report import Comparison, Heard, Stages
 
 if TYPE_CHECKING:
     from ...whisper.decoding import Hypothesis, Inference
-    from ...whisper.search import Session
+    from ...whisper.session import Session
     from ...whisper.tokenizer import Tokenizer
 MAX_NEW_TOKENS = 64
 RUNS = 3

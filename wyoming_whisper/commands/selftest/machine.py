@@ -13,7 +13,7 @@ from ...engine.tensorrt.cuda import NoGpuError, find_gpus
 from ...machine import cpu_name, instruction_set, physical_cores
 
 if TYPE_CHECKING:
-    from ...whisper.search import Session
+    from ...whisper.session import Session
 _RELEASE = Path("/etc/nv_tegra_release")
 _BOARD = Path("/proc/device-tree/model")
 _POWER = Path("/var/lib/nvpmodel/status")
