@@ -252,7 +252,7 @@ def full_disk(folder: Path) -> str:
             until(lambda: "NOT READY" in server.log, "the full disk was not told")
             heard = asyncio.run(say(server.uri, with_silence(clip().samples)))
             expect(heard.error and "disk" in heard.error.lower(), f"told as: {heard.error}")
-            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            subprocess.run(["mount", "-o", "remount,size=256m", str(disk)], check=True)
             server.ready()
             text_of(server, clip().samples)
     return f"an error that says so ({heard.error}); once there is room it is ready by itself"

@@ -10,7 +10,7 @@ import threading
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from wyoming.info import Describe
@@ -31,7 +31,7 @@ from wyoming_whisper.hangs import HangWatch, Work
 from wyoming_whisper.info import serving_in
 from wyoming_whisper.server import Server
 from wyoming_whisper.settings import Settings
-from wyoming_whisper.status import Status
+from wyoming_whisper.status import Phase, Status
 from wyoming_whisper.transcriber import Transcriber
 
 ROOT = Path(__file__).parent.parent
@@ -277,3 +277,9 @@ async def test_a_model_that_can_not_be_had_at_the_start_is_unhealthy(tmp_path: P
         _, event = await describe_event(f"unix://{tmp_path}/socket")
         assert serving_in(event)["health"] == "unhealthy"
         assert serving_in(event)["reason"] == "no way to the hub"
+
+
+def test_the_page_has_a_word_for_every_phase() -> None:
+    script = (ROOT / "wyoming_whisper" / "web" / "page" / "page.js").read_text()
+    words = script.partition("const PHASES = {")[2].partition("}")[0]
+    assert [phase for phase in get_args(Phase) if f"  {phase}: " not in words] == []

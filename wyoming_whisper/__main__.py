@@ -123,9 +123,16 @@ def _serve(argv: Sequence[str]) -> int:
     parser = OptionParser(PROG, _ABOUT, arguments="[COMMAND] [flags]")
     settings = settings_from(vars(parser.parse(argv)), os.environ)
     _start_logging(settings)
+    from .process import is_in_native_code, leave
     from .server import serve
 
-    return serve(settings)
+    try:
+        return serve(settings)
+    except WyomingWhisperError as error:
+        _complain(error)
+    if is_in_native_code():
+        leave(1)
+    return 1
 
 
 # -- transcribe ----------------------------------------------------------------------------

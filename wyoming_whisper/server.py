@@ -28,12 +28,7 @@ from . import __version__
 from .connections import TAKEN_A_TURN, Connections, listen_for_many
 from .discovery import Announcement
 from .endpointing import endpoint_options
-from .errors import (
-    ModelBrokenError,
-    ModelUnavailableError,
-    SettingsError,
-    WyomingWhisperError,
-)
+from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
 from .hangs import HangWatch
 from .household import HomeNames
@@ -79,13 +74,7 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
     else:
         server = Server(settings, open_transcriber)
     server.on_ready = settle
-    try:
-        ended = asyncio.run(server.run())
-    except WyomingWhisperError as error:
-        if is_in_native_code():
-            _LOGGER.critical("%s", error)
-            leave(1)
-        raise
+    ended = asyncio.run(server.run())
     if server.hangs:
         if settings.uri == "stdio://":  # its client can't follow
             leave(1)
@@ -215,7 +204,7 @@ class Server:
     async def run(self) -> bool:
         """Serve until stopped; return whether the model's thread has ended, too.
 
-        Raises what keeps the model from ever being opened.
+        Raises what keeps the model from ever being there, or there again.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -232,12 +221,16 @@ class Server:
             self._scheduler.ended.add_done_callback(
                 lambda ended: _in_loop(loop, self._on_ended, ended.exception())
             )
-            watching = start_lasting_task(self._watch, "looking for a model that hangs")
-            self._scheduler.start()
-            await self.loaded_vad()
-            tidying = start_lasting_task(self._tidy, "giving memory back")
-            await self._stopping.wait()
-            await end_tasks(watching, tidying)
+            beside = (
+                start_lasting_task(self._watch, "looking for a model that hangs"),
+                start_lasting_task(self._tidy, "giving memory back"),
+            )
+            try:
+                self._scheduler.start()
+                await self.loaded_vad()
+                await self._stopping.wait()
+            finally:
+                await end_tasks(*beside)
             await self.connections.drain(self._settings.drain_seconds)
         ended = await asyncio.to_thread(self._scheduler.close)
         if self._failure:
