@@ -254,6 +254,8 @@ class Scheduler:
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
+        if self._thread.ident is None:  # never started
+            return True
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

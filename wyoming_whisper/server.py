@@ -209,6 +209,15 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        try:
+            await self._serve_until_stopped(loop)
+        finally:
+            ended = await asyncio.to_thread(self._scheduler.close)
+        if self._failure:
+            raise self._failure
+        return ended
+
+    async def _serve_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         async with (
             self._listening(),
             web_page(self, self._settings),
@@ -232,10 +241,6 @@ class Server:
             finally:
                 await end_tasks(*beside)
             await self.connections.drain(self._settings.drain_seconds)
-        ended = await asyncio.to_thread(self._scheduler.close)
-        if self._failure:
-            raise self._failure
-        return ended
 
     # Listening.
 
