@@ -43,6 +43,8 @@ def make_info(
     *,
     requires_external_vad: bool = True,
     live_text: bool = False,
+    prefers_auto_gain: bool = True,
+    prefers_noise_reduction: bool = True,
 ) -> Info:
     """Return the Info that Home Assistant reads: it uses the first program and its languages."""
     model = AsrModel(
@@ -63,8 +65,7 @@ def make_info(
         supports_transcript_streaming=live_text,
         # Home Assistant's own VAD ends a command; without it satellites stream on.
         requires_external_vad=requires_external_vad,
-        # What satellites do by default; nothing better has been measured.
-        prefers_auto_gain_enabled=True,
-        prefers_noise_reduction_enabled=True,
+        prefers_auto_gain_enabled=prefers_auto_gain,
+        prefers_noise_reduction_enabled=prefers_noise_reduction,
     )
     return Info(asr=[program])

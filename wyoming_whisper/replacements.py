@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,8 @@ def read_replacements(items: Sequence[str]) -> tuple[Replacement, ...]:
     """
     found: dict[str, Replacement] = {}
     for item in items:
-        for one in _of_file(item[1:]) if _is_file(item) else [read_replacement(item)]:
+        lines = _of_file(item[1:]) if _is_file(item) else [read_replacement(item)]
+        for one in lines:
             found[one.old.casefold()] = one
             if len(found) > MAX_REPLACEMENTS:
                 raise ValueError(f"there may be {MAX_REPLACEMENTS} of them at most")
@@ -59,10 +60,10 @@ def read_replacement(line: str) -> Replacement:
     signs = iter(unicodedata.normalize("NFC", line))
     for sign in signs:
         if sign == "\\":
-            sign = next(signs, "")
-            if sign not in ("=", "\\", "#", "@"):
-                raise ValueError(rf"in {line!r} a backslash must be written \\, and before = it is \=")
-            sides[-1] += sign
+            escaped = next(signs, "")
+            if not escaped or escaped not in "=\\#@":
+                raise ValueError(rf"{line!r} has a backslash before none of = \ # @")
+            sides[-1] += escaped
         elif sign == "=" and len(sides) == 1:
             sides.append("")
         elif sign == "=":
@@ -83,13 +84,15 @@ def _is_file(item: str) -> bool:
 
 def _of_file(name: str) -> list[Replacement]:
     """Return what a file's lines say; empty ones and those with # at their start say nothing."""
-    path = Path(name)
     try:
+        path = Path(name).expanduser()
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{name} is larger than {MAX_FILE_BYTES // 1000} kB")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"{name} can't be read ({error.strerror})") from None
+    except RuntimeError:
+        raise ValueError(f"{name} can't be read (there is no such home folder)") from None
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not UTF-8 text") from None
     found = []
@@ -110,10 +113,11 @@ class Replacer:
 
     def __init__(self, replacements: Iterable[Replacement] = ()) -> None:
         self.replacements = tuple(replacements)
-        longest_first = sorted(self.replacements, key=lambda one: len(one.old), reverse=True)
-        self._new: Mapping[str, str] = {f"r{n}": one.new for n, one in enumerate(longest_first)}
-        patterns = (f"(?P<r{n}>{_pattern(one.old)})" for n, one in enumerate(longest_first))
-        self._pattern = re.compile("|".join(patterns), re.IGNORECASE) if longest_first else None
+        by_letter: dict[str, list[Replacement]] = {}
+        for one in sorted(self.replacements, key=lambda one: len(one.old), reverse=True):
+            by_letter.setdefault(_first(one.old), []).append(one)
+        # What begins with another letter is not even tried: there may be a thousand.
+        self._by_letter = {letter: _Alternatives(some) for letter, some in by_letter.items()}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Replacer) and self.replacements == other.replacements
@@ -123,17 +127,33 @@ class Replacer:
 
     def __call__(self, text: str) -> str:
         """Return the text with every replacement made, with single blanks."""
-        if self._pattern is None:
+        if not self._by_letter:
             return text
         text = unicodedata.normalize("NFC", text)
-        replaced = self._pattern.sub(self._written, text)
-        if replaced == text:
-            return text
-        return _without_gaps(replaced)
+        parts, start, place = [], 0, 0
+        while place < len(text):
+            alternatives = self._by_letter.get(_first(text[place]))
+            match = alternatives.pattern.match(text, place) if alternatives else None
+            if alternatives and match:
+                parts += [text[start:place], alternatives.new[(match.lastindex or 0) - 1] or _GAP]
+                start = place = match.end()
+            else:
+                place += 1
+        return _without_gaps("".join([*parts, text[start:]])) if parts else text
 
-    @property
-    def _written(self) -> Callable[[re.Match[str]], str]:
-        return lambda match: self._new[match.lastgroup or ""] or _GAP
+
+class _Alternatives:
+    """Replacements of which at most one is made at a place: the first that fits."""
+
+    def __init__(self, replacements: Sequence[Replacement]) -> None:
+        self.new = [one.new for one in replacements]
+        pattern = "|".join(f"({_pattern(one.old)})" for one in replacements)
+        self.pattern = re.compile(pattern, re.IGNORECASE)
+
+
+def _first(text: str) -> str:
+    letter = text[:1].casefold()[:1]
+    return _APOSTROPHES[0] if letter in _APOSTROPHES else letter
 
 
 NO_REPLACEMENTS = Replacer()
@@ -156,5 +176,5 @@ def _without_gaps(text: str) -> str:
     """Return the text without the commas that stood beside dropped words, and single blanks."""
     text = re.sub(rf"\A\s*(?:{_GAP}[\s{_MARKS}.!?…]*)+", "", text)
     text = re.sub(rf"[\s{_MARKS}]*{_GAP}\s*(?=[.!?…。！？]*\Z)", "", text)  # noqa: RUF001
-    text = re.sub(rf"\s*{_GAP}\s*(?=[{_MARKS}.!?…])", "", text)
+    text = re.sub(rf"[{_MARKS}]?\s*{_GAP}\s*(?=[{_MARKS}.!?…])", "", text)
     return " ".join(text.replace(_GAP, " ").split())

@@ -42,7 +42,7 @@ from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
 from .status import Answer, State, Status
 from .supervisor import SupervisorDiscovery
-from .text import text_style
+from .text import TextStyle, text_style
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .upstreams.pool import followed, open_pool
 from .upstreams.relay import Relay
@@ -115,7 +115,7 @@ class Server:
         self._described: tuple[Sequence[str], str] = (languages, "")
         self.status.on_state(self._describe)
         self.span_options = span_options(settings)
-        self.text_style = text_style(settings)
+        self._style = text_style(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
         self.ignore_client_language = settings.ignore_client_language
         self.eager = settings.eager
@@ -140,6 +140,12 @@ class Server:
         self.connections = Connections(self, Allowed(settings.allow), settings.max_connections)
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
+
+    @property
+    def text_style(self) -> TextStyle:
+        """How texts are given to clients, by the names that are known now."""
+        home = self._names.index
+        return replace(self._style, names=home.names) if home else self._style
 
     @property
     def info_event(self) -> Event:
@@ -370,6 +376,8 @@ class Server:
             description,
             requires_external_vad=self._settings.requires_external_vad,
             live_text=self._settings.live_text,
+            prefers_auto_gain=self._settings.prefers_auto_gain,
+            prefers_noise_reduction=self._settings.prefers_noise_reduction,
         ).event()
 
     def _on_opened(self, error: BaseException | None) -> None:
