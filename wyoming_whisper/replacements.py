@@ -113,11 +113,11 @@ class Replacer:
 
     def __init__(self, replacements: Iterable[Replacement] = ()) -> None:
         self.replacements = tuple(replacements)
-        by_letter: dict[str, list[Replacement]] = {}
-        for one in sorted(self.replacements, key=lambda one: len(one.old), reverse=True):
-            by_letter.setdefault(_first(one.old), []).append(one)
         # What begins with another letter is not even tried: there may be a thousand.
-        self._by_letter = {letter: _Alternatives(some) for letter, some in by_letter.items()}
+        self._by_letter: dict[str, list[tuple[re.Pattern[str], str]]] = {}
+        for one in sorted(self.replacements, key=lambda one: len(one.old), reverse=True):
+            pattern = re.compile(_pattern(one.old), re.IGNORECASE)
+            self._by_letter.setdefault(_first(one.old), []).append((pattern, one.new))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Replacer) and self.replacements == other.replacements
@@ -130,25 +130,23 @@ class Replacer:
         if not self._by_letter:
             return text
         text = unicodedata.normalize("NFC", text)
-        parts, start, place = [], 0, 0
+        parts: list[str] = []
+        start = place = 0
         while place < len(text):
-            alternatives = self._by_letter.get(_first(text[place]))
-            match = alternatives.pattern.match(text, place) if alternatives else None
-            if alternatives and match:
-                parts += [text[start:place], alternatives.new[(match.lastindex or 0) - 1] or _GAP]
-                start = place = match.end()
+            end, new = self._match(text, place)
+            if end > place:
+                parts += [text[start:place], new or _GAP]
+                start = place = end
             else:
                 place += 1
         return _without_gaps("".join([*parts, text[start:]])) if parts else text
 
-
-class _Alternatives:
-    """Replacements of which at most one is made at a place: the first that fits."""
-
-    def __init__(self, replacements: Sequence[Replacement]) -> None:
-        self.new = [one.new for one in replacements]
-        pattern = "|".join(f"({_pattern(one.old)})" for one in replacements)
-        self.pattern = re.compile(pattern, re.IGNORECASE)
+    def _match(self, text: str, place: int) -> tuple[int, str]:
+        """Return where the words end that begin at a place, and what to write instead."""
+        for pattern, new in self._by_letter.get(_first(text[place]), ()):
+            if match := pattern.match(text, place):
+                return match.end(), new
+        return place, ""
 
 
 def _first(text: str) -> str:
