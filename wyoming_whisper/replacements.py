@@ -161,8 +161,9 @@ _GAP = "\0"  # in place of words that are dropped
 
 def _pattern(old: str) -> str:
     """Return a pattern of the words wherever they stand as words of their own."""
-    before = "" if re.match(rf"[{_NO_BLANKS}\W]", old) else rf"(?<![^\W{_NO_BLANKS}])"
-    after = "" if re.search(rf"[{_NO_BLANKS}\W]\Z", old) else rf"(?![^\W{_NO_BLANKS}])"
+    # -i: comparing ranges of thousands of letters without their case takes 8 ms to compile.
+    before = "" if re.match(rf"[{_NO_BLANKS}\W]", old) else rf"(?-i:(?<![^\W{_NO_BLANKS}]))"
+    after = "" if re.search(rf"[{_NO_BLANKS}\W]\Z", old) else rf"(?-i:(?![^\W{_NO_BLANKS}]))"
     words = (
         "".join(f"[{_APOSTROPHES}]" if c in _APOSTROPHES else re.escape(c) for c in word)
         for word in old.split()
