@@ -356,8 +356,8 @@ def _absent(reason: str) -> Reader[None]:
 # -- the options ---------------------------------------------------------------------------
 
 Shape = Literal["one", "switch", "maybe", "repeat", "lines", "words"]
-"""What a flag takes: one value, none, none or one, one each time it is given (parted in variables as
-paths are, or a line each), any number."""
+"""What a flag takes: one value, none, none or one, one each time it is given (in variables parted
+as paths are, or a line each), any number."""
 
 
 @dataclass(frozen=True)
