@@ -33,7 +33,6 @@ OPTIONS: Mapping[str, TextStyle] = {
     "strip": TextStyle(hass_wording=False),
     "lowercase": TextStyle(strip_punctuation=False, hass_wording=False, lowercase=True),
     "both": TextStyle(hass_wording=False, lowercase=True),
-    "default": TextStyle(),
 }
 
 
