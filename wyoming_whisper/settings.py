@@ -790,8 +790,8 @@ class Settings:
     hass_api: str = _option(
         "http://homeassistant.local:8123/api",
         NAMES,
-        "Home Assistant, which is asked for names where there is a --hass-token; an add-on needs "
-        "neither",
+        "Home Assistant, which is asked for names where there is a --hass-token; the app "
+        "(add-on) needs neither",
         _home_assistant,
         metavar="URL",
     )
@@ -1034,7 +1034,7 @@ def _warn_of_unknown_variables(environ: Mapping[str, str]) -> None:
 
 
 def _from_addon() -> dict[str, _Given]:
-    given = {name: _Given(raw, "the add-on") for name, raw in ADDON_DEFAULTS.items()}
+    given = {name: _Given(raw, "the app (add-on)") for name, raw in ADDON_DEFAULTS.items()}
     if ADDON_OPTIONS.exists():
         given |= _from_file(ADDON_OPTIONS, of_addon=True)
     return given

@@ -62,7 +62,7 @@ class SupervisorDiscovery:
                     reason = f"{error.code} {_message(error.read(MAX_ANSWER_BYTES))}".strip()
                 if error.code in REFUSED:
                     _LOGGER.warning(
-                        "The Supervisor refuses to announce this add-on (%s); add the server in "
+                        "The Supervisor refuses to announce this app (%s); add the server in "
                         "Home Assistant by hand: %s",
                         reason,
                         self._uri,
