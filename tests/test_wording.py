@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks.numbers import Way, in_seconds, judge, kept, main, ways
 from benchmarks.understood import meaning
@@ -148,6 +150,7 @@ def test_measures_are_written_as_the_templates_have_them(
         ("en", "set the temperature to -5 °C"),  # of no template
         ("en", "set a timer for 1.001 seconds"),
         ("en", "set a timer for 5000 hours"),
+        ("en", "set a timer for 5 \u017fec"),  # a letter that patterns take for s
         ("en", "set a timer for 0.33 minutes"),
         ("en", "set a timer for fifty eight and a half minutes"),  # not 8 and a half
         ("de", "setze ½ Pfund Butter auf die Einkaufsliste"),
@@ -197,6 +200,24 @@ def test_no_text_takes_long(part: str) -> None:
     for language in TRANSLATIONS:
         assert reworded(text, language).startswith("set timer")
     assert reworded(f"uh {'x' * MAX_LENGTH}", "en").startswith("uh ")  # that is no command
+
+
+PIECES = st.sampled_from(
+    [
+        *("½", "1/2", "1 1/2", "1.5", "0", "00", "5", "120", "-", ",", ".", "'", "’", "°", "°C"),
+        *("a", "an", "un'", "d'", "half", "and a half", "et demie", "und", "e mezza", "i pół"),
+        *("hour", "h", "min.", "sec", "s", "heure", "Stunden", "ora", "godzinę", "uur", "degrees"),
+        *("timer", "set", "in", "na", "za", "temperature", "per cent", "2,700 K", "uh", "hmm"),
+        *("ſec", "mİn", "mın", "٥", "１", "\0", "K"),
+    ]
+)
+
+
+@given(text=st.lists(PIECES | st.text(max_size=3), max_size=12).map(" ".join) | st.text())
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_peer_writes_becomes_a_text(text: str) -> None:
+    for language in TRANSLATIONS:
+        assert isinstance(reworded(text, language), str)
 
 
 def test_the_option_switches_it_off() -> None:

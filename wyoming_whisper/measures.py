@@ -27,6 +27,8 @@ _DIGITS = (
     r"(?<![\w.,/:°−-])(?:"
     r"(?:\d{1,3}\s)?[1-9]/[2-9](?![\d/])|\d{0,3}\s?[½¼¾]|\d{1,4}(?:[.,]\d{1,2})?(?![\d½¼¾]))"
 )
+# Patterns without capitals take these for s and i, and the tables that follow don't.
+_LIKE_OTHERS = re.compile("[ſıİ]")
 _BLANK = r"[\s-]?"
 _SIGN = r"°\s?[CF](?!\w)|º\s?[CF](?!\w)|[℃℉]"
 _KELVIN = re.compile(
@@ -100,7 +102,7 @@ class Measures:
 
     def rewritten(self, text: str) -> str:
         """Return the text with each measure as Home Assistant's templates have it."""
-        if self._wildcards.search(text):
+        if self._wildcards.search(text) or _LIKE_OTHERS.search(text):
             return text
         is_timer = bool(self._timer.search(text))
         if is_timer:
@@ -180,30 +182,45 @@ class Measures:
         if match["lone"]:
             unit, _ = self._units[match["lone"].lower()]
             return _Span(start, end, unit, Fraction(SECONDS[unit]), True)
-        number, is_known = self._number(match["number"])
+        return self._counted(match)
+
+    def _counted(self, match: re.Match[str]) -> _Span | None:
+        """Return what a number of units says; None where it is no duration."""
+        text = match["number"]
+        number, is_known = self._number(text)
         unit, is_known_unit = self._units[match["unit"].lower()]
-        in_words = not match["number"][:1].isdigit() and match["number"][-1] not in _FRACTIONS
-        is_glued = in_words and not match["blank"] and match["number"][-1] not in "'’"
+        in_words = not text[:1].isdigit() and text[-1] not in _FRACTIONS
+        is_glued = in_words and not match["blank"] and text[-1] not in "'’"  # "eins"
         if (match["of"] and number >= 1) or is_glued:
             return None
+        start, end = match.span()
         if match["article"] and number >= 1:  # "a 5 minute timer" keeps its article
             start = match.start("number")
         if match["stop"] and is_known_unit and not (match["after"] or match["bare"]):
             end -= 1  # it ends a sentence
         is_odd = not (is_known and is_known_unit) or number > LARGEST
-        is_odd |= bool(match["of"] or match["elided"])
-        is_odd |= match["blank"] == "-" and not self._content.get("known_with_hyphen")
-        is_odd |= match.string[end : end + 1] == "-" and not self._content.get("known_with_hyphen")
-        is_odd |= bool(match["before"]) and not (
-            in_words and self._content.get("known_half_before")
-        )
-        is_odd |= bool(match["after"]) and not self._content.get("known_half_after")
-        halves = bool(match["before"]) + bool(match["after"])
-        seconds = (number + _HALF * halves) * SECONDS[unit]
+        is_odd |= match.string[end : end + 1] == "-" and not self._knows("hyphen")
+        seconds = number * SECONDS[unit]
+        if match["before"] or match["after"]:
+            seconds += _HALF * SECONDS[unit]
         if match["bare"]:  # "1 heure 30"
-            is_odd = True
             seconds += Fraction(self._bare(match["bare"]) * SECONDS[unit], 60)
+        is_odd |= self._is_odd(match, in_words)
         return _Span(start, end, unit, seconds, is_odd, self._prefix(match["elided"]))
+
+    def _is_odd(self, match: re.Match[str], in_words: bool) -> bool:
+        """Whether Home Assistant doesn't know what stands around a number and its unit."""
+        return bool(
+            match["of"]
+            or match["elided"]
+            or match["bare"]
+            or (match["blank"] == "-" and not self._knows("hyphen"))
+            or (match["before"] and not (in_words and self._knows("half_before")))
+            or (match["after"] and not self._knows("half_after"))
+        )
+
+    def _knows(self, form: str) -> bool:
+        return bool(self._content.get(f"known_{form}"))
 
     def _prefix(self, elided: str | None) -> str:
         return str(self._content["elisions"][_plain(elided)]) if elided else ""
@@ -259,7 +276,7 @@ class Measures:
         degrees, half = self._content["degrees"], match["before"] or match["after"]
         name = match["name"] and match["name"].lower()
         is_odd = bool(half) or name in degrees["other"]
-        is_odd |= bool(match["sign"] or match["scale"]) and not self._content.get("known_scales")
+        is_odd |= bool(match["sign"] or match["scale"]) and not self._knows("scales")
         if match["number"] is None:  # in words, which are known
             point_five = self._content["point_five"]
             if not is_odd or (half and not point_five):
