@@ -153,6 +153,11 @@ def test_measures_are_written_as_the_templates_have_them(
         ("en", "set a timer for 5 \u017fec"),  # a letter that patterns take for s
         ("en", "set a timer for 0.33 minutes"),
         ("en", "set a timer for fifty eight and a half minutes"),  # not 8 and a half
+        ("en", "play the song half an hour in 1/2 hour"),
+        ("de", "alle wissen lassen Essen in 1/2 Stunde"),
+        ("de", "den Podcast Wein bei 21½ Grad anhören"),
+        ("it", "fa' sapere questo messaggio cena tra 1/2 ora"),
+        ("es", "ver la serie media hora en ½ hora"),
         ("de", "setze ½ Pfund Butter auf die Einkaufsliste"),
         ("fr", "réveille-moi à 7h30"),  # a time of day
         ("fr", "rendez-vous à 14 h"),
