@@ -21,7 +21,7 @@ import numpy as np
 
 from ..engine.build import BuildDisplay, BuildProgress, EngineBuild, Spec
 from ..engine.cache import EngineCache, Key
-from ..errors import EngineBrokenError, EngineError, UnknownLanguageError, UnknownTaskError
+from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..models import AUTO
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 
@@ -201,7 +201,7 @@ class EngineTranscriber:
             if self._engine is not None:
                 try:
                     return self._engine.transcribe(samples, options)
-                except (UnknownLanguageError, UnknownTaskError):
+                except NotPossibleError:
                     raise
                 except Exception as error:  # whatever it is, the speaker gets an answer
                     self._lose_engine(self._engine, error)

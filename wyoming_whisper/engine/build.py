@@ -45,7 +45,7 @@ _LOGGER = logging.getLogger(__name__)
 GRAPH_SCHEMA = 1
 """To be raised with every change of graphs.py or of the profiles here that makes other engines."""
 
-CPU_GRAPH_SCHEMA = 3
+CPU_GRAPH_SCHEMA = 4
 """The same of cpu_graphs.py."""
 
 OPTIMIZATION_LEVEL = 3  # TensorRT's default: higher ones take many times longer
