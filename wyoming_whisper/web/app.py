@@ -143,6 +143,7 @@ class _Site:
         app.router.add_get("/metrics", self._scrape)
         app.router.add_post("/transcribe", self._transcribe)
         if self._api:
+            app.on_response_prepare.append(self._api.mark)
             self._api.add_routes(app.router)
         return app
 
