@@ -27,13 +27,7 @@ from wyoming_whisper import supervisor as supervisor_module
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.models import KNOWN_MODELS
 from wyoming_whisper.server import Server
-from wyoming_whisper.settings import (
-    ADDON_DEFAULTS,
-    OPTIONS,
-    RETIRED_MODEL,
-    Settings,
-    load_settings,
-)
+from wyoming_whisper.settings import ADDON_DEFAULTS, OPTIONS, RETIRED_MODEL, Settings, load_settings
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 ROOT = Path(__file__).parent.parent
@@ -128,6 +122,8 @@ def examples(kind: str | list[str]) -> list[object]:
         return [int(found[2]), int(found[3])] if found[1] == "int" else [0.0, 0.5, 1.0]
     if kind.startswith("match(^(tcp"):
         return ["tcp://pc:10300?mac=00:11:22:33:44:55", "https://example.org/v1?model=whisper-1"]
+    if kind.startswith("match(^([*]"):
+        return ["*", "https://notes.example:8443", "app://obsidian.md"]
     if kind.startswith("match("):
         return ["auto", "full", "1", "19", "30"]
     return [EXAMPLES[kind]]

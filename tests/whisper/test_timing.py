@@ -17,9 +17,9 @@ from tests.whisper.test_decoding import ScriptedInference, at, decoder, mel_of
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import open_graphs
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine.build import CpuSpec
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
+from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine import adds_int8_exactly
 from wyoming_whisper.models import WEIGHTS, alignment_heads
