@@ -357,6 +357,8 @@ async function decode(blob) {
   try {
     audio = await context.decodeAudioData(await blob.arrayBuffer());
   } catch {
+    const mayBeAudio = /^(audio\/|video\/|application\/octet-stream$|$)/.test(blob.type);
+    if (!mayBeAudio) throw new Error("This browser finds no audio in that file.");
     // The server may know a format that the browser doesn't.
     return { body: await blob.arrayBuffer(), kind: "file" };
   }
