@@ -386,6 +386,12 @@ def test_what_lasts_too_long_is_refused_before_it_is_heard_to_its_end() -> None:
     assert file.seconds == 2 * BLOCK_SECONDS
 
 
+def test_what_takes_too_long_to_decode_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MAX_DECODING_SECONDS", 0.0)
+    with pytest.raises(AudioError, match="to decode"):
+        heard(quiet(1.0))
+
+
 def test_no_audio_at_all_is_a_sentence() -> None:
     with pytest.raises(AudioError, match="no audio"):
         heard(np.zeros(0, np.float32))

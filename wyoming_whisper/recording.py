@@ -6,6 +6,7 @@ loads numpy; what decodes compressed audio only once such a file is read.
 
 from __future__ import annotations
 
+import time
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ MAX_BLOCK_VALUES = 1_000_000
 
 BLOCK_PACKETS = 2000
 """Of a compressed file at a time, whatever comes of them."""
+
+MAX_DECODING_SECONDS = 300.0
+"""Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one minute."""
 
 NO_PROTOCOL = "none"
 """What FFmpeg may open beside the bytes that it gets: there is no protocol of this name."""
@@ -254,13 +258,18 @@ class Recording:
         self._blocks = audio_blocks(data)
         self._cutter = _Cutter(vad, options)
         self._max_seconds = max_seconds
+        self._decoding_seconds = 0.0
         self.seconds = 0.0
         """Length of what was heard so far."""
         self.is_over = False
 
     def step(self) -> list[Piece]:
         """Hear BLOCK_SECONDS more; return what can be transcribed by now. Raises AudioError."""
+        begun = time.monotonic()
         block = next(self._blocks, None)
+        self._decoding_seconds += time.monotonic() - begun
+        if self._decoding_seconds > MAX_DECODING_SECONDS:
+            raise AudioError(f"the file takes more than {MAX_DECODING_SECONDS:.0f} s to decode")
         if block is None:
             self.is_over = True
             if not self.seconds:
