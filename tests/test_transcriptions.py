@@ -35,6 +35,7 @@ from tests.support import (
     words,
 )
 from tests.test_web import free_port, ready, scrape, speak, until_open, web_server
+from wyoming_whisper.aliases import ALIAS, is_same_model
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import (
@@ -58,7 +59,6 @@ from wyoming_whisper.transcriber import (
 )
 from wyoming_whisper.vad import SileroVad
 from wyoming_whisper.web import form, transcriptions, web_page
-from wyoming_whisper.web.aliases import ALIAS, is_same_model
 from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import HEADERS
 from wyoming_whisper.web.form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aiohttp import web
 
+from ..aliases import ALIAS, is_same_model
 from ..errors import BusyError, DeadlineError, WyomingWhisperError
 from ..handler import requested_language
 from ..peers import Allowed, PeerLog
@@ -30,7 +31,6 @@ from ..text import TextStyle, finished
 from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
 from ..utterance import Workshop
 from ..whisper.tokenizer import LANGUAGES
-from .aliases import ALIAS, is_same_model
 from .answers import RENDERED, TIMED
 from .form import Fields, Granularity, Refused, Room, Upload, as_refused, either, missing, shown
 from .origins import Origins

@@ -1,4 +1,4 @@
-"""Which names that programs send mean the model that runs.
+"""Which names of models mean the same weights, and which mean the model that runs.
 
 Programs have a model's name built in, or let their user choose from a fixed list: OpenAI's own
 names, the repository that another server loads, the bare size. Each of those is answered where it
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from ..models import AUTO, KNOWN_MODELS, KnownModel
+from .models import AUTO, KNOWN_MODELS, KnownModel
 
 ALIAS = "whisper-1"
 """OpenAI's name for Whisper, which some programs always ask for."""
@@ -45,6 +45,12 @@ def _stock_names() -> dict[str, str]:
 _STOCK = _stock_names()
 
 
+def is_same_stock(name: str, other: str) -> bool:
+    """Whether two names or repositories are of the same stock weights."""
+    stock = _STOCK.get(name.lower())
+    return stock is not None and stock == _STOCK.get(other.lower())
+
+
 def is_same_model(name: str, model: str) -> bool:
     """Whether a program that asks for `name` means `model`: a name or repository, or a folder's.
 
@@ -53,7 +59,6 @@ def is_same_model(name: str, model: str) -> bool:
     >>> is_same_model("Systran/faster-whisper-base", "base"), is_same_model("small", "base")
     (True, False)
     """
-    if HOSTED.fullmatch(name) or name == model:
+    if HOSTED.fullmatch(name) or name == model or is_same_stock(name, model):
         return True
-    stock = _STOCK.get(name.lower())
-    return stock is not None and (model == AUTO or stock == _STOCK.get(model.lower()))
+    return model == AUTO and name.lower() in _STOCK
