@@ -313,6 +313,7 @@ def _entry_to_dict(entry: ModelEntry) -> dict[str, Any]:
         "size_bytes": entry.size_bytes,
         "languages": entry.languages,
         "path": None if entry.path is None else str(entry.path),
+        "problem": entry.problem or None,
     }
 
 
@@ -320,8 +321,9 @@ def _as_table(entries: Sequence[ModelEntry]) -> str:
     head = ("NAME", "STATE", "SIZE", "LANGUAGES")
     rows = [head, *((e.name, e.state, _megabytes(e.size_bytes), e.languages) for e in entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    problems = [f"{entry.name} is broken: {entry.problem}" for entry in entries if entry.problem]
+    return "\n".join(lines + problems)
 
 
 def _megabytes(size_bytes: int) -> str:

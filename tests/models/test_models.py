@@ -33,6 +33,7 @@ from .fakes import (
     etag,
     huggingface_files,
     model_files,
+    vocabulary,
     weights,
     write_cache,
     write_folder,
@@ -219,7 +220,8 @@ def test_broken_file_is_named(
 
 def test_text_vocabulary_will_do_and_no_tokenizer(tmp_path: Path) -> None:
     files = {key: SMALL_FILES[key] for key in ("model.bin", "config.json")}
-    check_model(write_folder(tmp_path / "model", {**files, "vocabulary.txt": b"a\nb\n"}))
+    tokens = "\n".join(vocabulary(200)).encode() + b"\n"
+    check_model(write_folder(tmp_path / "model", {**files, "vocabulary.txt": tokens}))
 
 
 def test_shapes_are_read_without_weights(tmp_path: Path) -> None:
@@ -396,7 +398,7 @@ def test_languages_without_ids_are_all_tokens(tmp_path: Path) -> None:
 
 def test_languages_of_a_small_vocabulary(tmp_path: Path) -> None:
     tokens = ["a", "", "<|de|>", "<|en|>", "<|translate|>", "<|xx|>"]
-    path = folder_with(tmp_path, tokens=tokens, lang_ids=[2, 3, 5, 99, "x"])
+    path = folder_with(tmp_path, tokens=tokens, lang_ids=[2, 3, 5, 99])
     assert model_languages("x/y", path) == ("en", "de")
 
 
