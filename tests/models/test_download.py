@@ -184,6 +184,27 @@ def test_repository_of_something_else(hub: HubStandin, tmp_path: Path) -> None:
     ("token", "advice"),
     [(None, "set hf_token to one that is"), ("bad", "the hf_token given isn't")],
 )
+@pytest.mark.parametrize(
+    ("repo", "advice"),
+    [
+        ("openai/whisper-base.en", r"; --model base\.en is the same model in that layout$"),
+        ("distil-whisper/distil-small.en", r"; --model distil-small\.en is the same model"),
+        (
+            "someone/whisper-small-de",
+            "`ct2-transformers-converter --model someone/whisper-small-de --output_dir "
+            "whisper-small-de-ct2 --copy_files tokenizer.json preprocessor_config.json "
+            "--quantization float16` makes one of it .* --model ./whisper-small-de-ct2",
+        ),
+    ],
+)
+def test_a_repository_of_transformers_says_what_to_do(
+    hub: HubStandin, tmp_path: Path, repo: str, advice: str
+) -> None:
+    hub.repos[repo] = huggingface_files()
+    with pytest.raises(ModelBrokenError, match=advice):
+        download_model(repo, tmp_path)
+
+
 def test_forbidden_repository(
     hub: HubStandin, tmp_path: Path, status: int, token: str | None, advice: str
 ) -> None:
