@@ -15,14 +15,13 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+from tests.models.conftest import MODEL_FILES, REPO
+from tests.models.fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
+from tests.models.hub_standin import COMMIT, Fault, HubStandin
 from wyoming_whisper import download
 from wyoming_whisper.download import download_model
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
 from wyoming_whisper.models import ensure_model, find_model, verify_hashes
-
-from .conftest import MODEL_FILES, REPO
-from .fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
-from .hub_standin import COMMIT, Fault, HubStandin
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)
@@ -179,11 +178,6 @@ def test_repository_of_something_else(hub: HubStandin, tmp_path: Path) -> None:
         download_model("openai/whisper-tiny", tmp_path)
 
 
-@pytest.mark.parametrize("status", [401, 403])
-@pytest.mark.parametrize(
-    ("token", "advice"),
-    [(None, "set hf_token to one that is"), ("bad", "the hf_token given isn't")],
-)
 @pytest.mark.parametrize(
     ("repo", "advice"),
     [
@@ -191,9 +185,11 @@ def test_repository_of_something_else(hub: HubStandin, tmp_path: Path) -> None:
         ("distil-whisper/distil-small.en", r"; --model distil-small\.en is the same model"),
         (
             "someone/whisper-small-de",
-            "`ct2-transformers-converter --model someone/whisper-small-de --output_dir "
-            "whisper-small-de-ct2 --copy_files tokenizer.json preprocessor_config.json "
-            "--quantization float16` makes one of it .* --model ./whisper-small-de-ct2",
+            (
+                "`ct2-transformers-converter --model someone/whisper-small-de --output_dir "
+                "whisper-small-de-ct2 --copy_files tokenizer.json preprocessor_config.json "
+                "--quantization float16` makes one of it .* --model ./whisper-small-de-ct2"
+            ),
         ),
     ],
 )
@@ -205,6 +201,11 @@ def test_a_repository_of_transformers_says_what_to_do(
         download_model(repo, tmp_path)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("token", "advice"),
+    [(None, "set hf_token to one that is"), ("bad", "the hf_token given isn't")],
+)
 def test_forbidden_repository(
     hub: HubStandin, tmp_path: Path, status: int, token: str | None, advice: str
 ) -> None:

@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.models.fakes import (
+    FakeSettings,
+    etag,
+    huggingface_files,
+    model_files,
+    weights,
+    write_cache,
+    write_folder,
+)
 from tests.support import HOME_EN
 from wyoming_whisper import models
 from wyoming_whisper.errors import (
@@ -28,6 +37,7 @@ from wyoming_whisper.models import (
 )
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
+<<<<<<< HEAD
 from .fakes import (
     FakeSettings,
     etag,
@@ -39,6 +49,8 @@ from .fakes import (
     write_folder,
 )
 
+=======
+>>>>>>> main
 TINY = "Systran/faster-whisper-tiny"
 SMALL_FILES = model_files(n_tokens=200)
 
