@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests.models.conftest import MODEL_FILES, REPO
+from tests.models.fakes import FakeSettings, huggingface_files, write_folder
+from tests.models.hub_standin import HubStandin
 from tests.support import HOME_EN
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.model_json import EXTRAS
 from wyoming_whisper.models import check_model, ensure_model, suppressed_begin
 from wyoming_whisper.settings import Settings
-
-from .conftest import MODEL_FILES, REPO
-from .fakes import FakeSettings, huggingface_files, write_folder
-from .hub_standin import HubStandin
 
 FILES = ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json", EXTRAS)
 

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.models.fakes import (
+    FakeSettings,
+    huggingface_files,
+    model_files,
+    vocabulary,
+    weights,
+    write_folder,
+)
+from tests.models.hub_standin import HubStandin
 from wyoming_whisper.errors import ModelBrokenError, UnknownModelError
 from wyoming_whisper.models import check_model, ensure_model, find_model, list_models
-
-from .fakes import FakeSettings, huggingface_files, model_files, vocabulary, weights, write_folder
-from .hub_standin import HubStandin
 
 NOISE = bytes(range(256)) * 4
 ZIP = b"PK\x03\x04" + NOISE

@@ -12,6 +12,7 @@ from tests.models.fakes import (
     etag,
     huggingface_files,
     model_files,
+    vocabulary,
     weights,
     write_cache,
     write_folder,
@@ -37,20 +38,6 @@ from wyoming_whisper.models import (
 )
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
-<<<<<<< HEAD
-from .fakes import (
-    FakeSettings,
-    etag,
-    huggingface_files,
-    model_files,
-    vocabulary,
-    weights,
-    write_cache,
-    write_folder,
-)
-
-=======
->>>>>>> main
 TINY = "Systran/faster-whisper-tiny"
 SMALL_FILES = model_files(n_tokens=200)
 
