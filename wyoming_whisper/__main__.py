@@ -286,12 +286,21 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
         raise UnknownModelError(
             f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
         )
+    if name == models.AUTO and action != "remove" and layout == "ctranslate2":
+        name = _auto(settings)
     if action == "download":
         return str(models.ensure_model(name, settings, layout=layout))
     if action == "remove":
         freed = models.remove_model(name, settings, layout)
         return f"{name} is removed, {_megabytes(freed)} are free"
     return str(models.find_model(name, settings, layout))
+
+
+def _auto(settings: Settings) -> str:
+    from .autopick import pick_model
+    from .backends.auto import gpu_of
+
+    return pick_model(settings, gpu_of(settings))
 
 
 def _as_json(entries: Sequence[ModelEntry]) -> str:

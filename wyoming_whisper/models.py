@@ -224,7 +224,7 @@ def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2
     Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
     files are missing, empty or cut off: the message names the file).
     """
-    reference = _resolve(_picked(name, settings, layout), settings, layout)
+    reference = _resolve(name, settings, layout)
     broken: ModelBrokenError | None = None
     for folder in _candidates(reference, settings):
         try:
@@ -262,12 +262,6 @@ def ensure_model(
 
     Raises ModelError.
     """
-    if name == AUTO and layout == "ctranslate2":
-        from .autopick import ensure_auto
-
-        return ensure_auto(settings, stop=stop, report=report)
-    if name == AUTO:
-        name = _picked(name, settings, layout)
     reference = _resolve(name, settings, layout)
     if reference.to_convert:
         return _convert(reference.to_convert, settings)
@@ -312,8 +306,6 @@ def remove_model(name: str, settings: ModelSettings, layout: Layout = "ctranslat
     Returns the bytes freed. Raises ModelError for anything outside the data folders,
     ModelUnavailableError when there is nothing to remove.
     """
-    if name == AUTO:
-        raise ModelError("auto is a choice, not a model: name the model to remove (models list)")
     reference = _resolve(name, settings, layout)
     targets = _removable(reference, settings)
     if not targets:
@@ -519,16 +511,10 @@ def _canonical(name: str) -> str:
     return re.sub(r"\.int8$", "-int8", name)
 
 
-def _picked(name: str, settings: ModelSettings, layout: Layout) -> str:
-    if name != AUTO:
-        return name
-    from .autopick import GPU_MODEL, pick_model
-
-    return GPU_MODEL if layout == "huggingface" else pick_model(settings)
-
-
 def _resolve(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> _Reference:
     """Return what `name` stands for. Raises UnknownModelError."""
+    if name == AUTO:  # backends.model_of resolves it, once what it runs on is known
+        raise UnknownModelError("auto is a choice, not a model: name a model (models list)")
     known = KNOWN_MODELS.get(_canonical(name))
     if known is not None:
         return _Reference(name, repo=known.repo_in(layout), layout=layout)

@@ -452,7 +452,6 @@ def test_hashes_are_the_hubs() -> None:
         ("large-v3-turbo", "openai/whisper-large-v3-turbo"),
         ("distil-small.en", "distil-whisper/distil-small.en"),
         ("distil-large-v3.5", "distil-whisper/distil-large-v3.5"),
-        ("auto", "openai/whisper-large-v3-turbo"),
         ("someone/whisper-small-de", "someone/whisper-small-de"),
     ],
 )

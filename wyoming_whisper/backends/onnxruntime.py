@@ -34,7 +34,6 @@ from .engines import (
     Verdict,
     engine_cache,
     try_out,
-    wanted_model,
 )
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
 from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable, load_tokenizer
@@ -103,7 +102,7 @@ def open_fastest(settings: Settings, path: Path, status: Status | None) -> Trans
 
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
-    spec = CpuSpec(wanted_model(settings, path), path / WEIGHTS, arithmetic)
+    spec = CpuSpec(settings.model_name, path / WEIGHTS, arithmetic)
     open_folder = functools.partial(open_graphs, settings, path, spec)
     return Engines(spec, engine_cache(settings), open_folder)
 
@@ -207,7 +206,7 @@ class Comparison:
         versions = (f"{name} {_version(name)}" for name in ("ctranslate2", "onnxruntime"))
         self._key = ", ".join(
             (
-                wanted_model(settings, path),
+                settings.model_name,
                 arithmetic,
                 f"window {settings.audio_context}",
                 f"beam {choose_beam_size(settings.beam_size)}",

@@ -35,7 +35,7 @@ import numpy as np
 
 from ..engine.tensorrt.cuda import NoGpuError, find_gpus
 from ..errors import EngineError, ModelBrokenError, ModelError, SettingsError
-from ..models import AUTO, ensure_model, is_multilingual, model_languages, verify_hashes
+from ..models import ensure_model, is_multilingual, model_languages, verify_hashes
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ..whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, Array
 from ..whisper.decoding import (
@@ -50,6 +50,7 @@ from ..whisper.decoding import (
 )
 from ..whisper.search import log_softmax
 from ..whisper.tokenizer import Tokenizer
+from .auto import with_model_for
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
     """
     dtype = choose_dtype(settings)
     api, gpu = find_api(settings.device)
+    settings = with_model_for(settings, find_gpus()[0])
     report = status.downloading if status else None
     path = ensure_model(settings.model, settings, report=report, layout="huggingface")
     if status:
@@ -213,8 +215,6 @@ def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -
     """Load the model in folder `path` and try it out. Raises EngineError, ModelBrokenError."""
     beam_size = settings.beam_size or BEAM_SIZE
     name = settings.model_name
-    if settings.model == AUTO:
-        name = path.parent.parent.name.rpartition("--")[2]
     multilingual = is_multilingual(path)
     tokenizer = load_tokenizer(path, multilingual=multilingual)
     languages = model_languages(settings.model, path) if multilingual else ("en",)
@@ -677,12 +677,9 @@ class WithStandIn:
 
 def _open_stand_in(settings: Settings) -> Transcriber:
     """Return faster-whisper with the same model, on the CPU: the GPU has just failed."""
-    from ..autopick import GPU_MODEL
     from .faster_whisper import open_faster_whisper
     from .tensorrt import on_cpu
 
-    if settings.model == AUTO:
-        settings = dataclasses.replace(settings, model=GPU_MODEL)
     settings = on_cpu(settings)
     return open_faster_whisper(settings, ensure_model(settings.model, settings))
 
