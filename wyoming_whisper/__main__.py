@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -28,6 +29,8 @@ from .errors import (
 from .settings import ABOUT_RETIRED, OPTIONS, RETIRED_MODEL, OptionParser, Settings, settings_from
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wyoming.info import Info
 
     from .models import Layout, ModelEntry
@@ -287,7 +290,7 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
             f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
         )
     if name == models.AUTO and action != "remove" and layout == "ctranslate2":
-        name = _auto(settings)
+        return str(_auto(action, settings))
     if action == "download":
         return str(models.ensure_model(name, settings, layout=layout))
     if action == "remove":
@@ -296,11 +299,15 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
     return str(models.find_model(name, settings, layout))
 
 
-def _auto(settings: Settings) -> str:
+def _auto(action: str, settings: Settings) -> Path:
+    """Return the folder of the model that auto is here, downloading it if that is the action."""
     from .autopick import pick_model
-    from .backends.auto import gpu_of
+    from .backends.auto import gpu_of, model_of
+    from .models import AUTO, find_model
 
-    return pick_model(settings, gpu_of(settings))
+    if action == "download":
+        return model_of(replace(settings, model=AUTO))[1]
+    return find_model(pick_model(settings, gpu_of(settings)), settings)
 
 
 def _as_json(entries: Sequence[ModelEntry]) -> str:
