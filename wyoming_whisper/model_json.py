@@ -5,6 +5,7 @@ file, so that it is compared with its hash and fetched again.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from .whisper.tokenizer import LANGUAGES
 
 EXTRAS = "wyoming_whisper.json"
 """What a model folder may say about itself: {"languages": ["en"], ...}."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 MAX_LOGPROB = 1e6  # and NaN is not below it
 
 
@@ -42,7 +44,7 @@ def parse_json(text: str, file: Path) -> object:
     """Return what JSON `text` says; `file` is where it came from. Raises ModelBrokenError."""
     try:
         value = json.loads(text)
-        if r"\u" in text:  # half a surrogate pair is no text, and can't be written again
+        if _SURROGATE.search(text):  # half a surrogate pair is no text, and can't be written again
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ModelBrokenError(f"{file} is damaged: {error}") from error

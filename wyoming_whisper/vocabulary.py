@@ -79,7 +79,7 @@ def check_vocabulary(path: Path, n_vocab: int | None) -> None:
         raise ModelBrokenError(
             f"{file} is of another model: it has {len(tokens)} tokens, the weights have {n_vocab}"
         )
-    ids = {token: i for i, token in enumerate(tokens)}
+    ids = {token: i for i, token in enumerate(tokens) if token.startswith("<|")}
     missing = [token for token in NEEDED if token not in ids]
     if missing:
         raise ModelBrokenError(f"{file} is cut off, or no Whisper's: it has no {missing[0]}")
