@@ -236,3 +236,26 @@ def test_what_lasts_too_long_is_refused_before_it_is_heard_to_its_end() -> None:
 def test_no_audio_at_all_is_a_sentence() -> None:
     with pytest.raises(AudioError, match="no audio"):
         heard(np.zeros(0, np.float32))
+
+
+@pytest.mark.parametrize("name", ["WAV", "FLAC"])
+def test_channels_that_cancel_are_heard_in_every_format(name: str) -> None:
+    left = tone(SAMPLE_RATE)
+    file = BytesIO()
+    soundfile.write(file, np.stack([left, -left], axis=1), SAMPLE_RATE, format=name)
+    samples = np.concatenate(list(audio_blocks(file.getvalue())))
+    np.testing.assert_allclose(samples[200:], left[200:], atol=1e-3)
+
+
+def test_channels_that_cancel_are_heard_by_ffmpeg() -> None:
+    left = tone(SAMPLE_RATE)
+    file = BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        track = out.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="stereo")
+        pair = (np.stack([left, -left], axis=1).ravel() * 32767).astype("<i2")[None]
+        frame = av.AudioFrame.from_ndarray(pair, format="s16", layout="stereo")
+        frame.rate = SAMPLE_RATE
+        for packet in [*track.encode(frame), *track.encode(None)]:
+            out.mux(packet)
+    samples = np.concatenate(list(audio_blocks(file.getvalue())))
+    np.testing.assert_allclose(samples[200:], left[200:], atol=1e-3)

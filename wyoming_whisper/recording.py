@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .channels import Downmix
 from .errors import AudioError
 from .pcm import PcmFormat, PcmStream
 from .text import Voicing
@@ -122,16 +123,24 @@ def _is_plain_wav(data: bytes) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Part of a WAV file, as Pcm."""
+
+    rate: int
+    width: int
+    channels: int
+    audio: bytes
+
+
 def wav_blocks(source: str | Path | BytesIO) -> Iterator[Samples]:
     """Yield a WAV file as audio_blocks() does. Raises wave.Error, EOFError, OSError, AudioError."""
     stream = PcmStream()
     with wave.open(str(source) if isinstance(source, Path) else source) as file:
         rate = file.getframerate()
-        pcm = PcmFormat(rate, file.getsampwidth(), file.getnchannels())
-        n_frame_bytes = pcm.width * pcm.channels
+        width, channels = file.getsampwidth(), file.getnchannels()
         while audio := file.readframes(BLOCK_SECONDS * rate):
-            whole = len(audio) - len(audio) % n_frame_bytes  # of a file that was cut off
-            yield stream.resample(pcm.to_mono(audio[:whole]), rate)
+            yield stream.convert(_Block(rate, width, channels, audio))
     yield stream.flush()
 
 
@@ -142,8 +151,9 @@ def _sndfile_blocks(soundfile: Any, name: str, data: bytes) -> Iterator[Samples]
             raise AudioError(f"the file begins as {name} does, but is none")
         rate = PcmFormat(file.samplerate, 4, file.channels).rate
         n_frames = min(BLOCK_SECONDS * rate, MAX_BLOCK_VALUES // file.channels)
+        downmix = Downmix(rate)
         while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
-            yield stream.resample(_sound(block).mean(axis=1), rate)
+            yield stream.resample(downmix.mix(_sound(block)), rate)
     yield stream.flush()
 
 
@@ -156,14 +166,15 @@ def _ffmpeg_blocks(av: Any, name: str, data: bytes) -> Iterator[Samples]:
         track = file.streams.audio[0]
         PcmFormat(track.rate, 4, track.channels)
         resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+        downmix = Downmix(SAMPLE_RATE)
         parts: list[Samples] = []
         for frame in file.decode(track):
-            # The channels are averaged here: FFmpeg's own mix of stereo is 3 dB too loud.
-            parts += [_sound(out.to_ndarray()).mean(axis=0) for out in resampler.resample(frame)]
+            # The channels are mixed here: FFmpeg's own mix of stereo is 3 dB too loud.
+            parts += [downmix.mix(_sound(out.to_ndarray().T)) for out in resampler.resample(frame)]
             if sum(map(len, parts)) >= BLOCK_SECONDS * SAMPLE_RATE:
                 yield np.concatenate(parts)
                 parts = []
-        parts += [_sound(out.to_ndarray()).mean(axis=0) for out in resampler.resample(None)]
+        parts += [downmix.mix(_sound(out.to_ndarray().T)) for out in resampler.resample(None)]
     yield np.concatenate([np.zeros(0, np.float32), *parts])
 
 
