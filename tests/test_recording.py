@@ -16,10 +16,10 @@ import soundfile
 from tests.support import LoudnessVad, loud, quiet
 from wyoming_whisper import recording
 from wyoming_whisper.errors import AudioError
+from wyoming_whisper.pieces import MAX_PIECE_SECONDS
 from wyoming_whisper.recording import (
     BLOCK_SECONDS,
     FORMATS,
-    MAX_PIECE_SECONDS,
     Piece,
     Recording,
     audio_blocks,

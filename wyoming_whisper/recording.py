@@ -19,24 +19,17 @@ import numpy as np
 from .channels import Downmix
 from .errors import AudioError
 from .pcm import PcmFormat, PcmStream
+from .pieces import Section
+from .speech import Speech
 from .text import Voicing
 from .transcriber import SAMPLE_RATE, Samples
-from .vad import FRAME_SAMPLES, SpanOptions, Vad, clear_frames, speech_spans
+from .vad import SpanOptions, Vad
 
 BLOCK_SECONDS = 10
 """Decoded and heard at a time: some 30 ms of work."""
 
 MAX_BLOCK_VALUES = 1_000_000
 """4 MB: fewer seconds at once where there are many channels."""
-
-MAX_PIECE_SECONDS = 30
-"""What Whisper hears at once."""
-MIN_PIECE_SECONDS = 10
-"""Cut sooner than this, a piece says too little of what it is about."""
-
-MAX_PIECE_SAMPLES = MAX_PIECE_SECONDS * SAMPLE_RATE
-MAX_PIECE_FRAMES = MAX_PIECE_SAMPLES // FRAME_SAMPLES
-MIN_PIECE_FRAMES = MIN_PIECE_SECONDS * SAMPLE_RATE // FRAME_SAMPLES
 
 # -- decoding ------------------------------------------------------------------------------
 
@@ -205,7 +198,8 @@ class Recording:
 
     def __init__(self, data: bytes, vad: Vad, options: SpanOptions, max_seconds: float) -> None:
         self._blocks = audio_blocks(data)
-        self._cutter = _Cutter(vad, options)
+        self._speech = Speech(vad, options)
+        self._options = options
         self._max_seconds = max_seconds
         self.seconds = 0.0
         """Length of what was heard so far."""
@@ -218,79 +212,21 @@ class Recording:
             self.is_over = True
             if not self.seconds:
                 raise AudioError("the file holds no audio")
-            return self._cutter.finish()
+            self._speech.finish()
+            return self._pieces([self._speech.take_rest()])
         self.seconds += len(block) / SAMPLE_RATE
         if self.seconds > self._max_seconds:
             raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")
-        return self._cutter.add(block)
+        self._speech.add(block)
+        return self._pieces(self._speech.take_sections())
 
-
-class _Cutter:
-    """Finds speech in what it is given, and cuts it in pauses where there is too much."""
-
-    def __init__(self, vad: Vad, options: SpanOptions) -> None:
-        self._stream = vad.stream()
-        self._options = options
-        self._samples = np.zeros(0, np.float32)
-        self._probabilities = np.zeros(0, np.float32)  # of the samples' frames
-        self._n_before = 0  # samples that are done with: whole frames
-
-    def add(self, samples: Samples) -> list[Piece]:
-        """Return the pieces that are finished."""
-        self._samples = np.concatenate([self._samples, samples])
-        self._hear(self._stream.push(samples))
-        pieces: list[Piece] = []
-        while len(self._samples) > MAX_PIECE_SAMPLES:
-            self._skip_silence()
-            if len(self._samples) > MAX_PIECE_SAMPLES:
-                among = self._probabilities[MIN_PIECE_FRAMES:MAX_PIECE_FRAMES]
-                pieces += self._take(MIN_PIECE_FRAMES + _pause(among, self._options.low))
-        return pieces
-
-    def finish(self) -> list[Piece]:
-        """Return what is left; nothing may be added afterwards."""
-        self._hear(self._stream.finish())
-        return self._take(len(self._probabilities))
-
-    def _hear(self, probabilities: Samples) -> None:
-        self._probabilities = np.concatenate([self._probabilities, probabilities])
-
-    def _skip_silence(self) -> None:
-        """Forget what comes before speech; without any, all but what would be kept before it."""
-        speech = np.flatnonzero(self._probabilities >= self._options.threshold)
-        first = int(speech[0]) if len(speech) else len(self._probabilities)
-        kept = -(-round(self._options.pad_before_seconds * SAMPLE_RATE) // FRAME_SAMPLES)
-        self._forget(max(0, first - kept))
-
-    def _take(self, n_frames: int) -> list[Piece]:
-        """Return the speech in the first frames, and forget them."""
-        samples = self._samples[: n_frames * FRAME_SAMPLES]
-        probabilities = self._probabilities[:n_frames]
-        pieces = []
-        for start, end in speech_spans(probabilities, len(samples), self._options):
-            heard = probabilities[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)]
-            n_voiced = int(np.count_nonzero(heard >= self._options.threshold))
-            pieces.append(
-                Piece(
-                    (self._n_before + start) / SAMPLE_RATE,
-                    samples[start:end],
-                    Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, clear_frames(heard)),
-                )
+    def _pieces(self, sections: list[Section]) -> list[Piece]:
+        return [
+            Piece(
+                (section.start + start) / SAMPLE_RATE,
+                section.samples[start:end],
+                section.voicing(self._options, (start, end)),
             )
-        self._forget(n_frames)
-        return pieces
-
-    def _forget(self, n_frames: int) -> None:
-        self._samples = self._samples[n_frames * FRAME_SAMPLES :]
-        self._probabilities = self._probabilities[n_frames:]
-        self._n_before += n_frames * FRAME_SAMPLES
-
-
-def _pause(probabilities: Samples, low: float) -> int:
-    """Return the middle of the longest pause; without one, the frame that is speech least."""
-    quiet = np.concatenate([[False], probabilities < low, [False]]).astype(np.int8)
-    starts, ends = (np.flatnonzero(np.diff(quiet) == step) for step in (1, -1))
-    if not len(starts):
-        return int(np.argmin(probabilities))
-    longest = int(np.argmax(ends - starts))
-    return int(starts[longest] + ends[longest]) // 2
+            for section in sections
+            for start, end in section.spans(self._options)
+        ]
