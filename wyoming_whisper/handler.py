@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,12 +28,12 @@ from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
 from .errors import WyomingWhisperError as OurError
 from .info import PROGRAM_NAME
 from .live import LiveText
-from .pcm import PcmFormat, PcmStream
+from .pcm import PcmFormat
 from .peers import PeerLog
 from .transcriber import TranscribeOptions
 from .upstreams.exchange import hops_in
 from .upstreams.relay import Relay
-from .utterance import Utterance, Workshop
+from .utterance import TOO_LONG, Utterance, Workshop
 from .whisper.tokenizer import LANGUAGES, language_code
 from .wire import read_event
 
@@ -238,6 +239,17 @@ class Handler:
         options = TranscribeOptions(language, names=names, hops=hops_in(transcribe.context))
         sensitivity = _sensitivity(transcribe.vad_sensitivity)
         self._request = Request(options, transcribe.context, sensitivity)
+        if self._utterance:  # it counts until the audio ends
+            self._ask_anew(self._utterance)
+
+    def _ask_anew(self, utterance: Utterance) -> None:
+        """Have what is being spoken transcribed as is asked for now."""
+        before, self._asked = self._asked, self._request
+        if dataclasses.replace(self._asked, context=before.context) == before:
+            return
+        options = self._service.spoken.remembered(self._asked.options)
+        live, relay = self._service.live_text(options), self._service.relay(options)
+        utterance.ask(options, self._asked.vad_sensitivity, live, relay)
 
     async def _on_audio_start(self, event: Event) -> None:
         start = _checked(AudioStart, event)
@@ -251,15 +263,11 @@ class Handler:
         if self._ended:
             return
         utterance = self._utterance or self._begin()
-        if PcmStream.is_costly(chunk):
-            await asyncio.to_thread(utterance.add, chunk)
-        else:
-            utterance.add(chunk)
+        await utterance.take(chunk)
         if utterance.live and not self._unanswered:  # those before it are answered first
             await self._show(utterance.live)
         if utterance.is_full:
-            message = "an utterance reached --max-utterance-seconds: the rest of it is not heard"
-            self._service.peer_log.warn(self._peer, message)
+            self._service.peer_log.warn(self._peer, TOO_LONG)
         if utterance.is_full or utterance.is_over:
             self._ended = True
             await self._end(utterance)

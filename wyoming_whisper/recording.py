@@ -116,7 +116,7 @@ def _is_plain_wav(data: bytes) -> bool:
         return False
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Block:
     """Part of a WAV file, as Pcm."""
 

@@ -34,6 +34,7 @@ from .handler import Handler
 from .household import HomeNames
 from .info import make_info, what_runs, what_serves
 from .languages import SpokenLanguages
+from .limits import Limits
 from .live import LiveText
 from .peers import Allowed, PeerLog
 from .process import give_back, settle
@@ -46,7 +47,6 @@ from .text import text_style
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .upstreams.pool import followed, open_pool
 from .upstreams.relay import Relay
-from .utterance import Limits
 from .vad import SileroVad, Vad
 from .web import web_page
 from .whisper.tokenizer import LANGUAGES, language_code

@@ -120,6 +120,8 @@ class Speech:
 
     def cut(self, spans: list[Span]) -> Samples:
         """Return the samples of `spans`, shape = (n_samples,)."""
+        if not spans:
+            return np.zeros(0, np.float32)
         start = self._n_before
         return cut(self._rest().samples, [(first - start, end - start) for first, end in spans])
 
