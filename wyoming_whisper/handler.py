@@ -1,7 +1,8 @@
 """One Wyoming connection: events in, transcript or error out.
 
 Two tasks: one reads, so that `describe` and `ping` are answered and a leaving client is noticed
-while the other waits for transcriptions and sends them in the order the utterances came.
+while the other waits for transcriptions and sends them in the order the utterances came. A client
+that has closed its writing side gets what it asked for; one that doesn't listen either is lost.
 A failure is an `error` event and then a closed connection; silence is an empty transcript.
 """
 
@@ -26,6 +27,7 @@ from wyoming.ping import Ping, Pong
 from .endpointing import SENSITIVITIES, Endpointer, EndpointOptions
 from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
 from .errors import WyomingWhisperError as OurError
+from .hangup import until_lost
 from .info import PROGRAM_NAME
 from .live import LiveText
 from .pcm import PcmFormat
@@ -102,8 +104,6 @@ class Handler:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str,
-        *,
-        finish_after_eof: bool = False,
     ) -> None:
         self._service = service
         self._reader = reader
@@ -111,7 +111,6 @@ class Handler:
         self._writing = asyncio.Lock()
         self._peer = peer
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._finish_after_eof = finish_after_eof  # a pipe ends where its client still listens
         self._request = Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None
         self._ended = False  # what comes until the next utterance is the rest of the last one
@@ -143,14 +142,21 @@ class Handler:
     async def _converse(self) -> None:
         self._reading = asyncio.create_task(self._read())
         answering = asyncio.create_task(self._answer())
-        tasks = {self._reading, answering}
+        tasks: set[asyncio.Task[None]] = {self._reading, answering}
         try:
             done, _ = await asyncio.wait(
                 {*tasks, self._refused}, return_when=asyncio.FIRST_COMPLETED
             )
-            if self._finish_after_eof and done == {self._reading} and _ended_well(self._reading):
-                await self._waiting.put(None)
-                await asyncio.wait({answering})
+            if done == {self._reading} and _ended_well(self._reading):
+                # The end of what it sends is not the end of the client.
+                self._drop_unfinished()
+                ending = asyncio.create_task(self._waiting.put(None))
+                lost = asyncio.create_task(until_lost(self._writer))
+                tasks |= {ending, lost}
+                await asyncio.wait(
+                    {answering, lost, self._refused}, return_when=asyncio.FIRST_COMPLETED
+                )
+                done = {answering, self._refused}
             await self._report(done | {answering})
         finally:
             for task in tasks:
@@ -310,11 +316,15 @@ class Handler:
 
     def _drop_work(self) -> None:
         """Nobody waits for it any more."""
-        if self._utterance:
-            self._utterance.drop()
+        self._drop_unfinished()
         while not self._waiting.empty():
             if item := self._waiting.get_nowait():
                 item[0].drop()
+
+    def _drop_unfinished(self) -> None:
+        if self._utterance:
+            self._utterance.drop()
+            self._utterance = None
 
     def _leave_when_drained(self) -> None:
         if self._draining and self._reading and not self.is_busy:

@@ -297,7 +297,7 @@ class Server:
             reader, writer = await _stdio_streams()
         except ValueError as error:
             raise SettingsError("stdio:// needs pipes as standard input and output") from error
-        handler = Handler(self, reader, writer, "stdin", finish_after_eof=True)
+        handler = Handler(self, reader, writer, "stdin")
         self.connections.track(handler).add_done_callback(lambda _: self._stopping.set())
 
     def _announcement(self, server: asyncio.Server) -> Announcement | SupervisorDiscovery | None:
