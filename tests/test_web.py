@@ -291,6 +291,29 @@ async def test_metrics_count_answers_and_failures(tmp_path: Path) -> None:
     assert any(name.startswith("wyoming_whisper_info ") and "tiny" in name for name in found)
 
 
+async def test_what_was_cut_off_shows_in_metrics_and_on_the_page(tmp_path: Path) -> None:
+    async with ready(tmp_path, FakeTranscriber(), max_utterance_seconds=2) as (_, session):
+        await speak(tmp_path)
+        async with Client(tmp_path) as client:
+            await client.speak(3.0)
+            await client.transcript()
+        found = await scrape(session)
+        async with session.get("/state") as response:
+            answers = (await response.json())["answers"]
+    assert found["wyoming_whisper_truncated_total"] == 1
+    assert [answer["truncated"] for answer in answers] == [True, False]
+
+
+async def test_a_clip_that_is_cut_off_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ready(tmp_path, FakeTranscriber(), max_utterance_seconds=2) as (_, session):
+        clip = pcm(loud(3.0))
+        async with session.post("/transcribe", data=clip, headers=CLIP) as response:
+            assert (await response.json())["seconds"] == 2.0
+    assert "--max-utterance-seconds" in caplog.text
+
+
 # -- a clip to try -------------------------------------------------------------------------
 
 
