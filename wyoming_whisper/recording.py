@@ -19,7 +19,7 @@ import numpy as np
 from .channels import Downmix
 from .errors import AudioError
 from .pcm import PcmFormat, PcmStream
-from .pieces import Section
+from .pieces import RECORDING, Section
 from .speech import Speech
 from .text import Voicing
 from .transcriber import SAMPLE_RATE, Samples
@@ -218,7 +218,7 @@ class Recording:
         if self.seconds > self._max_seconds:
             raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")
         self._speech.add(block)
-        return self._pieces(self._speech.take_sections())
+        return self._pieces(self._speech.take_sections(RECORDING))
 
     def _pieces(self, sections: list[Section]) -> list[Piece]:
         return [

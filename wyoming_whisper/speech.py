@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .pieces import MAX_PIECE_SAMPLES, Section, cut_frame
+from .pieces import MAX_PIECE_SAMPLES, Cutting, Section
 from .text import TextStyle, Voicing, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
@@ -56,6 +56,7 @@ class Speech:
         self._options = options
         self._parts: list[Samples] = []
         self._probabilities = [np.zeros(0, np.float32)]
+        self._is_long = False  # longer than what Whisper hears at once
         self._n_before = 0  # samples that were taken off: whole frames
         self._n_samples = 0
         self._n_frames = 0
@@ -125,20 +126,23 @@ class Speech:
         start = self._n_before
         return cut(self._rest().samples, [(first - start, end - start) for first, end in spans])
 
-    def take_sections(self) -> list[Section]:
-        """Take off what can be transcribed apart by now, so that less than a piece is left.
+    def take_sections(self, cutting: Cutting) -> list[Section]:
+        """Take off what can be transcribed apart by now, so that no more than a piece is left.
 
-        Nothing of an utterance that is no longer than a piece. What comes before speech is taken
-        off and dropped.
+        Nothing of an utterance that is no longer than what Whisper hears at once. What comes before
+        speech is taken off and dropped.
         """
         sections = []
-        while self.n_kept > MAX_PIECE_SAMPLES:
+        while self.n_kept > self._longest(cutting):
             self._skip_silence()
-            if self.n_kept > MAX_PIECE_SAMPLES:
-                sections.append(
-                    self._take(cut_frame(self._rest().probabilities, self._options.low))
-                )
+            if self.n_kept > self._longest(cutting):
+                probabilities = self._rest().probabilities
+                sections.append(self._take(cutting.frame(probabilities, self._options.low)))
+                self._is_long = True
         return sections
+
+    def _longest(self, cutting: Cutting) -> int:
+        return cutting.longest_samples if self._is_long else MAX_PIECE_SAMPLES
 
     def take_rest(self) -> Section:
         """Take off all that is left."""

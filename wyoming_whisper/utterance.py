@@ -31,7 +31,7 @@ from .languages import SpokenLanguages
 from .limits import Held, Limits
 from .live import LiveText
 from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
-from .pieces import Section
+from .pieces import DICTATION, Section
 from .scheduler import Job
 from .speech import Speech
 from .status import Answer, Outcome
@@ -267,7 +267,7 @@ class Utterance:
             self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
         self._n_unheard = 0
-        for section in self._speech.take_sections():
+        for section in self._speech.take_sections(DICTATION):
             self._dictate(section)
         return self._speech
 
