@@ -18,6 +18,7 @@ from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from wyoming_whisper import utterance
+from wyoming_whisper.early import MAX_EAGER_JOBS
 from wyoming_whisper.errors import AudioError, BusyError
 from wyoming_whisper.languages import SpokenLanguages
 from wyoming_whisper.limits import Limits
@@ -27,7 +28,7 @@ from wyoming_whisper.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS, transc
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import MAX_EAGER_JOBS, Utterance
+from wyoming_whisper.utterance import Utterance
 from wyoming_whisper.vad import SpanOptions, Vad
 
 SPANS = SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)

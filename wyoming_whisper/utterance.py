@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from .dictation import Dictation, Part, Piece, together
+from .early import EarlyWork
 from .endpointing import Endpointer
 from .errors import DeadlineError, WyomingWhisperError
 from .languages import SpokenLanguages
@@ -52,10 +53,6 @@ HEAR_AHEAD_SAMPLES = 16 * FRAME_SAMPLES  # of audio that is there sooner than it
 # Audio that is further ahead of the clock than this is a file, not a speaker who may have finished:
 # the rest of it is there already.
 MAX_AHEAD_SECONDS = 1.0
-
-# How often one utterance may be transcribed for nothing: a speaker who hesitates again and again
-# must not keep the processor busy.
-MAX_EAGER_JOBS = 3
 
 # A chunk that is longer is converted in steps: it may name a quarter of an hour in 1 MB.
 CONVERT_SECONDS = 10.0
@@ -130,7 +127,7 @@ class Utterance:
         self._n_unheard = 0
         self._held = Held(workshop.limits)
         self._dictation = Dictation(workshop.submit, options, keeps_speech=relay is not None)
-        self._early = _EarlyWork(workshop)
+        self._early = EarlyWork(workshop.submit)
         self._is_dropped = False
         self._began = time.monotonic()
         if not self._is_heard_elsewhere:
@@ -394,70 +391,6 @@ class Utterance:
     @property
     def _is_ahead(self) -> bool:
         return self.seconds - (time.monotonic() - self._began) > MAX_AHEAD_SECONDS
-
-
-class _EarlyWork:
-    """The transcription that is under way before the utterance has ended."""
-
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
-        self._job: Job | None = None
-        self._spans: list[Span] = []
-        self._voiced = -1  # where speech stood when work was last begun
-        self._n_jobs = 0
-
-    @property
-    def job(self) -> Job | None:
-        """What is under way or done, of the pause that there is now."""
-        return self._job
-
-    @property
-    def draft(self) -> Transcription | None:
-        """What was said up to the pause that there is now, once that is known."""
-        job = self._job
-        if job is None or not job.future.done() or job.future.cancelled():
-            return None
-        return None if job.future.exception() else job.future.result()
-
-    def follow(self, speech: Speech, options: TranscribeOptions) -> None:
-        """Begin when speech pauses; drop what was begun when it goes on."""
-        if speech.last_voiced != self._voiced:
-            self.drop()
-            if speech.has_paused and self._n_jobs < MAX_EAGER_JOBS:
-                self._begin(speech, options)
-
-    def collect(self, spans: list[Span]) -> Job | None:
-        """Return the work if it is of these spans; else drop it."""
-        job = self._job
-        if job is None or spans != self._spans:
-            self.drop()
-            return None
-        self._job = None
-        return job
-
-    def restart(self) -> None:
-        """Begin afresh: what is to be transcribed, or how, has changed."""
-        self.drop()
-        self._voiced = -1
-        self._n_jobs = 0
-
-    def drop(self) -> None:
-        if self._job is not None and not self._job.cancel():
-            _LOGGER.debug("transcribed %d times for nothing: speech went on", self._n_jobs)
-        self._job = None
-
-    def _begin(self, speech: Speech, options: TranscribeOptions) -> None:
-        spans = speech.spans()
-        self._voiced = speech.last_voiced
-        if not spans:
-            return
-        try:
-            self._job = self._workshop.submit(speech.cut(spans), options, eager=True)
-        except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
-            _LOGGER.debug("no work is begun early: %s", error)
-            return
-        self._n_jobs += 1
-        self._spans = spans
 
 
 def _beginning(chunk: Pcm, seconds: float) -> Pcm:
