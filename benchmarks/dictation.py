@@ -34,6 +34,8 @@ AUDIO = Path(__file__).parent.parent / "tests" / "audio"
 KINDS = ("clean", "human", "long")
 
 MIN_CLIP_SECONDS = 3.0  # a word alone is no dictation
+CHUNK_MS = 32
+CHUNKS_A_LOOK = 15  # at the server's memory: every half second of audio
 PAUSES = (0.3, 1.2)  # seconds
 HELD_OUT = ("speech-to-phrase", "hmofrad/viot", "rhasspy-speech", "virufy")
 
@@ -90,26 +92,29 @@ class Dictated:
     waited: float
     """Seconds from audio-stop to the transcript."""
     peak: int
-    """Bytes of the server's process, at most."""
+    """Bytes of the server's process in RAM, at most, from its beginning to the transcript."""
     before: int
-    """Bytes that were resident before."""
+    """Bytes that were in RAM before."""
 
 
 async def dictate(server: Server, spoken: Spoken, speed: float) -> Dictated:
     """Speak it to a server; `speed` is how many times faster than it was spoken."""
-    before = server.memory().resident
+    before = peak = server.memory().resident
     async with connected(server.uri) as client:
         began, sent = time.perf_counter(), 0
-        for event in command_events(spoken.samples, chunk_ms=32):
+        for number, event in enumerate(command_events(spoken.samples, chunk_ms=CHUNK_MS)):
             await client.write_event(event)
             sent += len(event.payload or b"")
             late = began + sent / 2 / SAMPLE_RATE / speed - time.perf_counter()
             await asyncio.sleep(max(0.0, late))
+            if number % CHUNKS_A_LOOK == 0:
+                peak = max(peak, server.memory().resident)
         end = time.perf_counter()
         await client.write_event(AudioStop().event())
         text = await asyncio.wait_for(transcript(client), ANSWER_SECONDS)
         waited = time.perf_counter() - end
-    return Dictated(spoken.seconds, text, waited, server.memory().peak, before)
+    peak = max(peak, server.memory().resident)
+    return Dictated(spoken.seconds, text, waited, peak, before)
 
 
 async def alone(server: Server, clips: Sequence[Clip]) -> list[str]:
