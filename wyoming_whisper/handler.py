@@ -32,6 +32,7 @@ from .info import PROGRAM_NAME
 from .live import LiveText
 from .pcm import PcmFormat
 from .peers import PeerLog
+from .tasks import end_tasks, start_task
 from .transcriber import TranscribeOptions
 from .upstreams.exchange import hops_in
 from .upstreams.relay import Relay
@@ -140,8 +141,9 @@ class Handler:
             self._reading = None  # what it failed of knows this Handler: not each the other
 
     async def _converse(self) -> None:
-        self._reading = asyncio.create_task(self._read())
-        answering = asyncio.create_task(self._answer())
+        # What they fail of is told to the client, and logged, by _report.
+        self._reading = start_task(self._read(), "reading a connection", is_awaited=True)
+        answering = start_task(self._answer(), "answering a connection", is_awaited=True)
         tasks: set[asyncio.Task[None]] = {self._reading, answering}
         try:
             done, _ = await asyncio.wait(
@@ -150,18 +152,15 @@ class Handler:
             if done == {self._reading} and _ended_well(self._reading):
                 # The end of what it sends is not the end of the client.
                 self._drop_unfinished()
-                ending = asyncio.create_task(self._waiting.put(None))
-                lost = asyncio.create_task(until_lost(self._writer))
-                tasks |= {ending, lost}
+                lost = start_task(until_lost(self._writer), "watching a half-closed connection")
+                tasks |= {lost, start_task(self._waiting.put(None), "ending a connection")}
                 await asyncio.wait(
                     {answering, lost, self._refused}, return_when=asyncio.FIRST_COMPLETED
                 )
                 done = {answering, self._refused}
             await self._report(done | {answering})
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
 
     @property
     def is_busy(self) -> bool:
