@@ -352,10 +352,17 @@ async def test_silence_is_an_empty_text(tmp_path: Path) -> None:
     assert not fake.requests
 
 
+async def test_half_a_sample_at_the_end_of_a_clip_is_dropped(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with ready(tmp_path, fake) as (_, session):
+        clip = pcm(loud(1.0)) + b"\x01"
+        async with session.post("/transcribe", data=BytesIO(clip), headers=CLIP) as response:
+            assert (await response.json())["text"] == "16000 samples in None"
+
+
 @pytest.mark.parametrize(
     ("query", "body", "words"),
     [
-        ("", bytes(3), "whole frames"),
         ("", bytes(MAX_CLIP_BYTES + 2), "60 seconds"),
         ("?language=klingon", bytes(2), "klingon"),
     ],
