@@ -29,10 +29,10 @@ MAX_DRAWS = 40  # for one sentence that is recognised: most ask for a device tha
 NUMBER = re.compile(r"<(-?\d+)>")  # as it is drawn: how it is written comes later
 
 OPTIONS: Mapping[str, TextStyle] = {
-    "as written": TextStyle(strip_punctuation=False),
-    "strip": TextStyle(),
-    "lowercase": TextStyle(strip_punctuation=False, lowercase=True),
-    "both": TextStyle(lowercase=True),
+    "as written": TextStyle(strip_punctuation=False, hass_wording=False),
+    "strip": TextStyle(hass_wording=False),
+    "lowercase": TextStyle(strip_punctuation=False, hass_wording=False, lowercase=True),
+    "both": TextStyle(hass_wording=False, lowercase=True),
 }
 
 

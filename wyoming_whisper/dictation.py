@@ -136,7 +136,10 @@ class Dictation:
 
     def text(self, style: TextStyle) -> str:
         """Return what was said in the pieces that are done, with its marks."""
-        return together(self.parts, style).text if self.parts else ""
+        if not self.parts:
+            return ""
+        with_marks = dataclasses.replace(style, strip_punctuation=False)
+        return finished(together(self.parts, style), self.parts[0].voicing, with_marks).text
 
     def drop(self) -> None:
         """Nobody waits for it any more."""
@@ -174,7 +177,8 @@ def together(parts: Sequence[Part], style: TextStyle) -> Transcription:
 
     What nobody said in a part is left out here, as all together can't be judged.
     """
-    verbatim = dataclasses.replace(style, strip_punctuation=False)
+    # The whole is worded once, by who gives it to the client: replacements may follow each other.
+    verbatim = TextStyle(strip_punctuation=False, hass_wording=False, language=style.language)
     said = [finished(part.transcription, part.voicing, verbatim) for part in parts]
     texts = [one for one in said if one.text]
     if not texts:
