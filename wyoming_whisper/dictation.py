@@ -65,6 +65,7 @@ class Dictation:
         self._kept: list[Samples] = []
         self._waiting: deque[Piece] = deque()
         self._is_refused = False  # not asked again before there is more to do
+        self._text, self._n_in_text = "", 0
         self.parts: list[Part] = []
         """What was said, of the pieces that are done."""
 
@@ -136,10 +137,12 @@ class Dictation:
 
     def text(self, style: TextStyle) -> str:
         """Return what was said in the pieces that are done, with its marks."""
-        if not self.parts:
-            return ""
-        with_marks = dataclasses.replace(style, strip_punctuation=False)
-        return finished(together(self.parts, style), self.parts[0].voicing, with_marks).text
+        if len(self.parts) > self._n_in_text:  # asked for with every chunk
+            with_marks = dataclasses.replace(style, strip_punctuation=False)
+            whole = together(self.parts, style)
+            self._text = finished(whole, self.parts[0].voicing, with_marks).text
+            self._n_in_text = len(self.parts)
+        return self._text
 
     def drop(self) -> None:
         """Nobody waits for it any more."""
