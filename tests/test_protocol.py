@@ -28,7 +28,7 @@ from tests.support import (
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError, TranscribeError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.vad import FRAME_SAMPLES, Vad
+from wyoming_whisper.vad import FRAME_SAMPLES
 
 DESCRIBE = Describe().event()
 
@@ -625,7 +625,9 @@ async def test_an_utterance_of_exactly_the_limit_is_whole(
     assert "--max-utterance-seconds" not in caplog.text
 
 
-async def test_the_loop_goes_on_while_a_long_chunk_is_heard(tmp_path: Path) -> None:
+async def test_the_loop_goes_on_while_a_long_chunk_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     turns: list[int] = []
 
     class CountingVad(LoudnessVad):
@@ -636,20 +638,13 @@ async def test_the_loop_goes_on_while_a_long_chunk_is_heard(tmp_path: Path) -> N
             turns.append(len(samples))
             return super().push(samples)
 
-    async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
-        await asyncio.wrap_future(server.opened)
-        server.vad = CountingVad()
-        server._loading_vad = asyncio.create_task(_as_it_is(server.vad))
-        async with Client(tmp_path) as client:
-            await client.send(AudioChunk(16000, 2, 1, 2000 * LOUD).event())
-            await client.send(AudioStop().event())
-            await client.transcript()
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", CountingVad)
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(AudioChunk(16000, 2, 1, 2000 * LOUD).event())
+        await client.send(AudioStop().event())
+        await client.transcript()
     assert sum(turns) >= 20 * 16000
     assert max(turns) < 2 * 16 * FRAME_SAMPLES
-
-
-async def _as_it_is(vad: Vad) -> Vad:
-    return vad
 
 
 @pytest.mark.parametrize(
