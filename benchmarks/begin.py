@@ -27,11 +27,12 @@ from benchmarks.report import machine, machine_line, milliseconds, percent, tabl
 from benchmarks.words import WordErrors, word_errors
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
+from wyoming_whisper.early import MAX_EAGER_JOBS
 from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import PAD_AFTER_SECONDS, Speech, span_options, transcribe_speech
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber
-from wyoming_whisper.utterance import HEAR_SAMPLES, MAX_EAGER_JOBS
+from wyoming_whisper.utterance import HEAR_SAMPLES
 from wyoming_whisper.vad import FRAME_SAMPLES, SileroVad, SpanOptions, Vad
 
 SILENCES = (0.1, 0.13, 0.16, PAD_AFTER_SECONDS, 0.25, 0.4)

@@ -61,7 +61,7 @@ async def say(
         start = time.perf_counter()
         await client.write_event(AudioStop().event())
         try:
-            text, error = await asyncio.wait_for(_transcript(client), ANSWER_SECONDS), None
+            text, error = await asyncio.wait_for(transcript(client), ANSWER_SECONDS), None
         except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError) as problem:
             text, error = "", str(problem) or type(problem).__name__
         return Heard(text, time.perf_counter() - start, error)
@@ -90,7 +90,8 @@ async def connected(uri: str) -> AsyncIterator[AsyncClient]:
             await client.disconnect()
 
 
-async def _transcript(client: AsyncClient) -> str:
+async def transcript(client: AsyncClient) -> str:
+    """Return the text of the next transcript. Raises ValueError for an error, ConnectionError."""
     while (event := await client.read_event()) is not None:
         if Transcript.is_type(event.type):
             return Transcript.from_event(event).text

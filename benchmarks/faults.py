@@ -37,7 +37,7 @@ from benchmarks.responsiveness import BUNDLED_CLIPS, short_clips
 from benchmarks.servers import ROOT, BenchmarkError
 from benchmarks.watched import END_SECONDS, Counts, Standin, Watched, free_port
 from tests.models.hub_standin import Fault, HubStandin, serve
-from wyoming_whisper.models import EXTRAS
+from wyoming_whisper.model_json import EXTRAS
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
 TINY = ("--model", "tiny", "--language", "en", "--cpu-threads", "2")

@@ -29,14 +29,23 @@ from tests.support import (
     quiet,
     run_server,
 )
+from tests.test_recording import made, with_sndfile
 from tests.test_server import refused
 from wyoming_whisper.errors import ModelUnavailableError, TranscribeError
 from wyoming_whisper.server import Server
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import Status
-from wyoming_whisper.transcriber import Samples, Transcriber, Transcription
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, Transcriber, Transcription
 from wyoming_whisper.web import MAX_CONNECTIONS
-from wyoming_whisper.web.app import CLIP_HEADER, HEADERS, INGRESS, MAX_CLIP_BYTES, MAX_CLIPS, _Site
+from wyoming_whisper.web.app import (
+    AS_FILE,
+    CLIP_HEADER,
+    HEADERS,
+    INGRESS,
+    MAX_CLIP_BYTES,
+    MAX_CLIPS,
+    _Site,
+)
 
 PAGE = Path(__file__).parent.parent / "wyoming_whisper" / "web" / "page"
 FILES = sorted(file.name for file in PAGE.iterdir())
@@ -284,6 +293,29 @@ async def test_metrics_count_answers_and_failures(tmp_path: Path) -> None:
     assert any(name.startswith("wyoming_whisper_info ") and "tiny" in name for name in found)
 
 
+async def test_what_was_cut_off_shows_in_metrics_and_on_the_page(tmp_path: Path) -> None:
+    async with ready(tmp_path, FakeTranscriber(), max_utterance_seconds=2) as (_, session):
+        await speak(tmp_path)
+        async with Client(tmp_path) as client:
+            await client.speak(3.0)
+            await client.transcript()
+        found = await scrape(session)
+        async with session.get("/state") as response:
+            answers = (await response.json())["answers"]
+    assert found["wyoming_whisper_truncated_total"] == 1
+    assert [answer["truncated"] for answer in answers] == [True, False]
+
+
+async def test_a_clip_that_is_cut_off_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ready(tmp_path, FakeTranscriber(), max_utterance_seconds=2) as (_, session):
+        clip = pcm(loud(3.0))
+        async with session.post("/transcribe", data=clip, headers=CLIP) as response:
+            assert (await response.json())["seconds"] == 2.0
+    assert "--max-utterance-seconds" in caplog.text
+
+
 # -- a clip to try -------------------------------------------------------------------------
 
 
@@ -329,10 +361,17 @@ async def test_silence_is_an_empty_text(tmp_path: Path) -> None:
     assert not fake.requests
 
 
+async def test_half_a_sample_at_the_end_of_a_clip_is_dropped(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with ready(tmp_path, fake) as (_, session):
+        clip = pcm(loud(1.0)) + b"\x01"
+        async with session.post("/transcribe", data=BytesIO(clip), headers=CLIP) as response:
+            assert (await response.json())["text"] == "16000 samples in None"
+
+
 @pytest.mark.parametrize(
     ("query", "body", "words"),
     [
-        ("", bytes(3), "whole frames"),
         ("", bytes(MAX_CLIP_BYTES + 2), "60 seconds"),
         ("?language=klingon", bytes(2), "klingon"),
     ],
@@ -575,3 +614,25 @@ async def test_stages_are_told_and_counted(tmp_path: Path) -> None:
         assert answer["stages"] == {"mel": 0.01, "encode": 0.2}
         found = await scrape(session)
     assert found["wyoming_whisper_stage_seconds_sum encode"] == pytest.approx(0.2)
+
+
+# -- a file that the browser could not decode ------------------------------------------------
+
+
+async def test_a_file_that_a_browser_cannot_decode_is_decoded_here(tmp_path: Path) -> None:
+    fake, as_file = FakeTranscriber(), {CLIP_HEADER: AS_FILE}
+    clip = made("amr")
+    async with ready(tmp_path, fake) as (_, session):
+        async with session.post("/transcribe", data=clip, headers=as_file) as response:
+            assert response.status == 200, await response.text()
+            assert (await response.json())["seconds"] == pytest.approx(2.0, abs=0.1)
+        for body, sentence in (
+            (b"#EXTM3U\nhttp://192.0.2.1/a.wav\n", "no audio that is known here"),
+            (with_sndfile(quiet(61.0), SAMPLE_RATE, format="FLAC"), "60 seconds at most"),
+        ):
+            async with session.post("/transcribe", data=body, headers=as_file) as response:
+                assert response.status == 400
+                assert sentence in (await response.json())["error"]
+    assert [len(samples) for samples, _ in fake.requests] == [
+        pytest.approx(2 * SAMPLE_RATE, rel=0.3)
+    ]

@@ -24,8 +24,7 @@ from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
-from ..errors import EngineBrokenError, EngineError, UnknownLanguageError, UnknownTaskError
-from ..models import AUTO
+from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..process import ENGINE_THREAD
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 
@@ -48,14 +47,6 @@ STAND_IN = "faster-whisper"
 
 def engine_cache(settings: Settings) -> EngineCache:
     return EngineCache(settings.data_dir[0] / "engines", settings.max_cache_size)
-
-
-def wanted_model(settings: Settings, path: Path) -> str:
-    """Return the name of the model in `path`; for `auto` the folders tell it."""
-    if settings.model != AUTO:
-        return settings.model_name
-    repo = path.parent.parent.name
-    return repo.rpartition("--")[2] if repo.startswith("models--") else path.name
 
 
 def try_out(transcriber: Transcriber, folder: Path) -> None:
@@ -239,7 +230,7 @@ class EngineTranscriber:
             if self._engine is not None:
                 try:
                     return self._engine.transcribe(samples, options)
-                except (UnknownLanguageError, UnknownTaskError):
+                except NotPossibleError:
                     raise
                 except Exception as error:  # whatever it is, the speaker gets an answer
                     self._lose_engine(self._engine, error)

@@ -21,6 +21,7 @@ from ..models import check_model, model_languages
 from ..threads import REMEMBERED, fastest_threads, thread_counts
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.decoding import GenerateOptions, Hypothesis
+from .ct2_config import loadable
 from .pipeline import (
     COMMAND_FRAMES,
     COMMAND_RUNS,
@@ -111,6 +112,19 @@ class CTranslate2Inference:
             for text in texts
         )
         return [np.log(np.maximum(one.text_token_probs, TINY)) for one in found]
+
+    can_align = True
+
+    def align(
+        self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
+    ) -> list[int]:
+        """See AligningInference."""
+        n_frames = FRAMES_PER_POSITION * n_positions
+        found = self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
+        firsts: dict[int, int] = {}
+        for row, position in found.alignments:  # a path, from its beginning
+            firsts.setdefault(row, position)
+        return list(firsts.values())
 
 
 def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
@@ -210,13 +224,14 @@ def _load(path: Path, device: str, device_index: int, compute_type: str, threads
 
     check_model(path)
     try:
-        return ctranslate2.models.Whisper(
-            str(path),
-            device=device,
-            device_index=device_index,
-            compute_type=compute_type,
-            intra_threads=threads,
-        )
+        with loadable(path) as folder:
+            return ctranslate2.models.Whisper(
+                str(folder),
+                device=device,
+                device_index=device_index,
+                compute_type=compute_type,
+                intra_threads=threads,
+            )
     except (RuntimeError, ValueError) as error:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,10 +17,12 @@ from ..errors import (
     TranscribeError,
     UnknownLanguageError,
     UnknownTaskError,
+    WordTimesError,
 )
+from ..model_json import read_facts
 from ..names import NameIndex, Snapper
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from ..vocabulary import tokenizer_json
+from ..vocabulary import TOKENIZER, tokenizer_json
 from ..whisper.audio import (
     FRAMES_PER_SECOND,
     Array,
@@ -180,16 +181,25 @@ class WhisperTranscriber:
         )
 
     def _decoding_for(self, options: TranscribeOptions) -> DecodingOptions:
-        """Return what the user set, and this request sets otherwise. Raises UnknownTaskError."""
+        """Return what the user set, and this request sets otherwise.
+
+        Raises UnknownTaskError, WordTimesError.
+        """
         decoding = self._decoding
         if options.task == "translate" and self.languages == ("en",):
             raise UnknownTaskError("this model knows English alone: it has nothing to translate")
+        if options.words and not getattr(self._inference, "can_align", False):
+            raise WordTimesError(
+                "times of words are not possible on this backend: --backend faster-whisper and "
+                "onnxruntime have them"
+            )
         return dataclasses.replace(
             decoding,
             task=options.task or decoding.task,
             initial_prompt=decoding.initial_prompt if options.prompt is None else options.prompt,
             temperatures=(options.temperature,) if options.temperature else decoding.temperatures,
             timestamps=options.timestamps,
+            words=options.words,
         )
 
     def _as_without_timestamps(
@@ -282,11 +292,13 @@ def load_tokenizer(path: Path, *, multilingual: bool) -> Tokenizer:
 
     try:
         text_tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(path))
-        return Tokenizer(text_tokenizer, multilingual=multilingual)
+        tokenizer = Tokenizer(text_tokenizer, multilingual=multilingual)
+        tokenizer.check()
     except ModelBrokenError:
         raise
     except Exception as error:  # tokenizers raises nothing more specific
-        raise ModelBrokenError(f"the tokenizer in {path} can't be loaded: {error}") from error
+        raise ModelBrokenError(f"{path / TOKENIZER} can't be loaded: {error}") from error
+    return tokenizer
 
 
 def detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
@@ -303,16 +315,17 @@ def detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str
 
 
 def decoding_options(settings: Settings, path: Path, beam_size: int) -> DecodingOptions:
-    """Return what the user set, and what the model in `path` says of itself."""
-    facts = _facts(path)
+    """Return what the user set, and what the model in `path` says of itself.
+
+    Raises ModelBrokenError.
+    """
+    facts = read_facts(path)
     return DecodingOptions(
         task="translate" if settings.whisper_task == "translate" else "transcribe",
         initial_prompt=settings.initial_prompt,
         beam_size=beam_size,
-        min_avg_logprob=facts.get("min_avg_logprob"),
-        audio_context=choose_audio_context(
-            settings.audio_context, trained=bool(facts.get("tight_window"))
-        ),
+        min_avg_logprob=facts.min_avg_logprob,
+        audio_context=choose_audio_context(settings.audio_context, trained=facts.tight_window),
     )
 
 
@@ -324,10 +337,3 @@ def choose_audio_context(wanted: str, *, trained: bool) -> AudioContext:
     if wanted == "auto":
         return context
     return dataclasses.replace(context, minimum=round(float(wanted) * FRAMES_PER_SECOND))
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """Return what we know of our own models beyond CTranslate2's files."""
-    file = path / "wyoming_whisper.json"
-    facts: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return facts

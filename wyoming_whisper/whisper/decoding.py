@@ -6,18 +6,19 @@ those of openai/whisper's transcribe.py and decoding.py (Radford et al., 2022, s
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from ..repetition import compression_ratio, is_doubled, loops, said_once
-from ..transcriber import Segment
+from ..transcriber import Segment, Word
 from .audio import (
     FRAMES_PER_POSITION,
     FRAMES_PER_SECOND,
@@ -27,6 +28,7 @@ from .audio import (
     pad_or_trim,
 )
 from .budget import room
+from .timing import AligningInference, timed_words, without_pauses
 from .tokenizer import Task, Tokenizer
 from .windows import Attempt, Utterance, quiet_pieces
 
@@ -80,6 +82,7 @@ class DecodingOptions:
     task: Task = "transcribe"
     initial_prompt: str | None = None
     timestamps: bool = False  # whether the result has segments
+    words: bool = False  # whether those have their words' times
 
     # how to search
     beam_size: int = 5
@@ -132,6 +135,8 @@ class Hypothesis:
     """Mean log-probability of the text's tokens by the audio alone, without a prompt."""
     noise_logprob: float | None = field(default=None, compare=False)
     """The same with noise in place of the audio."""
+    positions: Sequence[int] = field(default=(), compare=False)
+    """Where each of the text's tokens begins, and the last one ends; see AligningInference."""
 
 
 Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
@@ -297,6 +302,11 @@ class Decoder:
     def text(self, tokens: Sequence[int]) -> str:
         return " ".join(self._tokenizer.decode(tokens).split())
 
+    def segment_text(self, tokens: Sequence[int]) -> str:
+        """Return the text with a blank before it, where the model wrote one."""
+        begins_with_blank = self._tokenizer.decode(tokens)[:1].isspace()
+        return " " * begins_with_blank + self.text(tokens)
+
     def generate(
         self,
         features: Any,
@@ -411,6 +421,38 @@ class Decoder:
     @property
     def wants_segments(self) -> bool:
         return self._options.timestamps
+
+    def align(
+        self, features: Any, language: str | None, hypothesis: Hypothesis, n_frames: int
+    ) -> Hypothesis:
+        """Return the hypothesis with its tokens' positions, of which the first frames are audio."""
+        text = [token for token in hypothesis.tokens if token < self._tokenizer.eot]
+        if not text:
+            return hypothesis
+        inference = cast("AligningInference", self._inference)
+        prompt = self.prompt((), language or "", timestamps=False)
+        n_positions = max(1, n_frames // FRAMES_PER_POSITION)
+        positions = inference.align(features, prompt, text, n_positions)
+        return dataclasses.replace(hypothesis, positions=positions)
+
+    def words(
+        self, hypothesis: Hypothesis, where: slice, language: str | None, window: Array
+    ) -> list[Word]:
+        """Return the words of a segment, and their times in the window, where they have some."""
+        eot = self._tokenizer.eot
+        before, text = (
+            [token for token in tokens if token < eot]
+            for tokens in (hypothesis.tokens[: where.start], hypothesis.tokens[where])
+        )
+        positions = hypothesis.positions[len(before) : len(before) + len(text) + 1]
+        if not positions:
+            return []
+        written_in = "en" if self._options.task == "translate" else language
+        return without_pauses(timed_words(text, positions, self._tokenizer, written_in), window)
+
+    @property
+    def wants_words(self) -> bool:
+        return self._options.words
 
     def timed(self, tokens: Sequence[int], seconds: float) -> Iterator[tuple[float, float, slice]]:
         """Yield (start, end, where its tokens are) of each segment, within `seconds` of audio.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..repetition import compression_ratio, words
-from ..transcriber import Segment
+from ..transcriber import Segment, Word
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
 from .budget import room
 
@@ -285,7 +285,7 @@ class Utterance:
 
     def _judged(self, part: Part, features: Any = None) -> Part:
         """Return the part with the text that was meant, and the evidence of it."""
-        if not self._last_words or part.attempt.silent:
+        if part.attempt.silent:
             return part
         hypothesis = part.attempt.hypothesis
         for last_word in self._last_words:
@@ -294,8 +294,16 @@ class Utterance:
             hypothesis = last_word(features, self._prompt, self.language or "", hypothesis)
             if not self._decoder.keeps_features:  # noise may have been encoded meanwhile
                 features = None
+        if self._decoder.wants_words:
+            hypothesis = self._aligned(part, hypothesis, features)
         attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
         return dataclasses.replace(part, attempt=attempt)
+
+    def _aligned(self, part: Part, hypothesis: Hypothesis, features: Any) -> Hypothesis:
+        if features is None:
+            features = self._encode(part.window)
+        with self._stopwatch("align"):
+            return self._decoder.align(features, self.language, hypothesis, part.n_frames)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
         """Take the text unless the quality gate withholds it; return whether it doesn't."""
@@ -315,12 +323,17 @@ class Utterance:
     def _keep_segments(self, tokens: list[int], attempt: Attempt, seek: int, n_frames: int) -> None:
         offset = seek / FRAMES_PER_SECOND
         ratio = compression_ratio(self._decoder.text(tokens))
+        mel = self._mel[:, seek : seek + n_frames]
         for start, end, where in self._decoder.timed(tokens, n_frames / FRAMES_PER_SECOND):
+            spoken = self._decoder.words(attempt.hypothesis, where, self.language, mel)
             self.segments.append(
                 Segment(
                     start=offset + start,
                     end=offset + end,
-                    text=self._decoder.text(tokens[where]),
+                    text=self._decoder.segment_text(tokens[where]),
+                    words=tuple(
+                        Word(offset + word.start, offset + word.end, word.text) for word in spoken
+                    ),
                     tokens=tuple(tokens[where]),
                     avg_logprob=attempt.hypothesis.avg_logprob,
                     compression_ratio=ratio,
