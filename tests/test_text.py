@@ -196,6 +196,27 @@ def test_a_text_that_was_not_weighed_is_taken_as_it_is() -> None:
         speech_evidence(unweighed, Voicing(0.0, 0))
 
 
+PHRASE = "Turn on the light. "
+
+
+@pytest.mark.parametrize(
+    ("written", "voiced_seconds", "answered"),
+    [
+        (PHRASE * 45, 4.0, "Turn on the light"),
+        (PHRASE * 6, 5.0, (PHRASE * 6).strip(" .")),
+        ("no " * 30, 3.0, ("no " * 30).strip()),
+        ("ha " * 200, 3.0, "ha"),
+        ("The quick brown fox jumps over the lazy dog and runs into the woods.", 0.2, None),
+    ],
+    ids=["loop", "said six times", "no no no", "laughter without end", "distant speech"],
+)
+def test_of_another_server_s_loop_one_phrase_is_left(
+    written: str, voiced_seconds: float, answered: str | None
+) -> None:
+    answer = finished(Transcription(written, "en"), Voicing(voiced_seconds, 20), TextStyle())
+    assert answer.text == (written.strip(" .") if answered is None else answered)
+
+
 def test_nothing_said_is_not_made_up() -> None:
     assert made_up(weighed("", -3.0, -0.1, 1.0, 0), Voicing(0.0, 0)) is None
 

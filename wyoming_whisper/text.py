@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .repetition import compression_ratio, said_once
 from .replacements import NO_REPLACEMENTS, Replacer
 from .transcriber import Segment, Transcription
 from .wording import is_filler, reworded
@@ -58,9 +59,12 @@ def finished(transcription: Transcription, voicing: Voicing, style: TextStyle) -
     if why:
         return replace(transcription, text="", rejected=why)
     language = style.language or transcription.language
+    text = transcription.text
+    if transcription.noise_logprob is None and is_loop(text, voicing):
+        text = said_once(text)
     return replace(
         transcription,
-        text=tidy(transcription.text, style, language),
+        text=tidy(text, style, language),
         segments=tuple(_replaced(segment, style) for segment in transcription.segments),
     )
 
@@ -156,6 +160,11 @@ PER_HEARD = 8.4  # times the text's mean log-probability
 PER_NO_SPEECH = -7.9  # times Whisper's own probability that nothing was said
 PER_SLOWNESS = 7.5  # times log(tokens per second of speech / SLOW)
 
+# Recordings in 16 languages have 25 characters a second at most.
+CHARACTERS_PER_SECOND = 50
+SPARE_CHARACTERS = 40
+LOOP_COMPRESSION_RATIO = 2.4  # as Whisper's own
+
 MAX_GAIN = 6.0  # more is not more certain
 MIN_HEARD = -2.0
 SLOW = 3.0  # tokens per second of speech; people hardly say fewer
@@ -182,6 +191,16 @@ def made_up(transcription: Transcription, voicing: Voicing) -> str | None:
         return None
     evidence = speech_evidence(transcription, voicing)
     return None if evidence >= 0 else f"evidence of {evidence:.1f} that nobody said it"
+
+
+def is_loop(text: str, voicing: Voicing) -> bool:
+    """Return whether the text goes round, for longer than anybody can have spoken.
+
+    For texts of other servers, of which nothing else is known; those of our own models are judged
+    where they are written (whisper/windows.py).
+    """
+    room = SPARE_CHARACTERS + CHARACTERS_PER_SECOND * voicing.voiced_seconds
+    return len(text) > room and compression_ratio(text) > LOOP_COMPRESSION_RATIO
 
 
 def speech_evidence(transcription: Transcription, voicing: Voicing) -> float:

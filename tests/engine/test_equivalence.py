@@ -29,6 +29,7 @@ from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
 from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS, OnnxSession
 from wyoming_whisper.names import NameIndex, Snapper
+from wyoming_whisper.repetition import loops
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import (
     N_FRAMES,
@@ -44,7 +45,6 @@ from wyoming_whisper.whisper.decoding import (
     DecodingOptions,
     GenerateOptions,
     Hypothesis,
-    loops,
 )
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.tokenizer import Tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from tests.whisper.scripted import IDS, TEXT_TOKENS, TIMESTAMP_BEGIN, ByteTokenizer
+from wyoming_whisper.repetition import compression_ratio, is_doubled, loops
 from wyoming_whisper.whisper.audio import Array
+from wyoming_whisper.whisper.budget import room
 from wyoming_whisper.whisper.decoding import (
     FULL_CONTEXT,
     MAX_PREVIOUS_TOKENS,
@@ -22,9 +25,6 @@ from wyoming_whisper.whisper.decoding import (
     DecodingResult,
     GenerateOptions,
     Hypothesis,
-    compression_ratio,
-    is_doubled,
-    loops,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -253,6 +253,131 @@ def test_when_all_fail_the_likeliest_that_is_no_loop_is_taken() -> None:
     assert result.text == "a"
 
 
+PHRASE = "Turn on the light. "
+
+
+def test_a_loop_at_every_temperature_is_said_once() -> None:
+    inference = ScriptedInference([said(PHRASE * 3, -0.3)])
+    result = decoder(inference, compression_ratio_threshold=1.5).decode(mel_of(2), "en")
+    assert result.text == PHRASE.strip()
+    assert len(inference.options) == len(DecodingOptions().temperatures)
+
+
+def test_a_text_without_end_is_said_once() -> None:
+    budget = 52
+    inference = ScriptedInference([Hypothesis(list((PHRASE * 9).encode())[:budget], -0.2, 0.0)])
+    assert decoder(inference).decode(mel_of(1), "en").text == PHRASE.strip()
+
+
+def test_what_is_too_long_to_have_been_said_is_withheld() -> None:
+    endless = bytes(97 + 7 * n % 26 if n % 6 else 32 for n in range(52)).decode()
+    result = decoder(ScriptedInference([said(endless, -0.2)])).decode(mel_of(1), "en")
+    assert result.text == ""
+    assert result.rejected is not None
+    assert "no end" in result.rejected
+    assert endless[:6] not in result.rejected
+
+
+def test_a_phrase_that_is_said_in_both_halves_again_is_no_loop() -> None:
+    inference = ScriptedInference([said(PHRASE * 8), said(PHRASE * 4), said(PHRASE * 3)])
+    result = decoder(inference).decode(mel_of(12), "en")
+    assert result.text == (PHRASE * 8).strip()
+    assert [o.temperature for o in inference.options] == [0.0, 0.0, 0.0]
+    assert [window[0, 0] for window in inference.windows] == [0.0, 0.0, mel_of(12)[0, 400]]
+
+
+def test_of_a_loop_the_parts_say_what_was_said() -> None:
+    inference = ScriptedInference([said(PHRASE * 8), said(PHRASE), said("Close the door.")])
+    result = decoder(inference).decode(mel_of(12), "en")
+    assert result.text == "Turn on the light. Close the door."
+    assert result.avg_logprob == pytest.approx(-0.1)
+
+
+def test_a_part_that_goes_round_is_divided_again() -> None:
+    """Its halves are good; and what one window said in parts is not cut by timestamps."""
+    script = [said(PHRASE * 8, -1.2), said("la " * 30), said("One."), said("Two."), said("Three.")]
+    result = decoder(ScriptedInference(script)).decode(mel_of(12), "en")
+    assert result.text == "Two. Three. One."
+
+
+def test_a_part_that_repeats_what_the_other_says_is_not_divided() -> None:
+    script = [said(PHRASE * 8, -1.2), said(PHRASE * 5), said(PHRASE * 3)]
+    inference = ScriptedInference(script)
+    result = decoder(inference).decode(mel_of(12), "en")
+    assert result.text == (PHRASE * 8).strip()
+    assert len(inference.options) == len(script)
+
+
+def test_parts_that_go_round_at_every_temperature_are_said_once() -> None:
+    inference = ScriptedInference([said(PHRASE * 8, -1.2)])
+    result = decoder(inference).decode(mel_of(3), "en")
+    assert result.text == "Turn on the light. Turn on the light."  # once in each
+
+
+def test_of_a_loop_there_is_one_segment() -> None:
+    tokens = [t for n in range(6) for t in (at(n / 4), *PHRASE.encode(), at(n / 4 + 0.2))]
+    inference = ScriptedInference([Hypothesis(tokens, -0.3, 0.0)])
+    result = decoder(inference, timestamps=True).decode(mel_of(2), "en")
+    assert [(s.start, s.end, s.text) for s in result.segments] == [(0.0, 1.44, PHRASE)]
+    assert result.segments[0].compression_ratio < 2.4
+    assert result.text == PHRASE.strip()
+
+
+def test_segments_of_parts_are_counted_from_the_beginning() -> None:
+    loop = Hypothesis([at(0), *(PHRASE * 8).encode(), at(9)], -0.3, 0.0)
+    first = Hypothesis([at(0), *b"One.", at(1)], -0.1, 0.0)
+    second = Hypothesis([at(0.5), *b"Two.", at(2)], -0.1, 0.0)
+    inference = ScriptedInference([loop, first, second])
+    result = decoder(inference, timestamps=True).decode(mel_of(12), "en")
+    assert [(s.start, s.end, s.text) for s in result.segments] == [
+        (0.0, 1.0, "One."),
+        (4.5, 6.0, "Two."),
+    ]
+
+
+def weigh(features: Any, prompt: Sequence[int], language: str, text: Hypothesis) -> Hypothesis:
+    heard = -0.2 if text.tokens == list(b"one") else -0.8
+    return dataclasses.replace(text, heard_logprob=heard, noise_logprob=heard - 2)
+
+
+def test_texts_of_several_windows_are_weighed_by_their_length() -> None:
+    inference = ScriptedInference([said("one"), said("twotwo")])
+    result = decoder(inference).decode(mel_of(40), "en", weigh=weigh)
+    assert result.heard_logprob == pytest.approx((3 * -0.2 + 6 * -0.8) / 9)
+    assert result.noise_logprob == pytest.approx((3 * -0.2 + 6 * -0.8) / 9 - 2)
+
+
+def test_what_is_withheld_is_no_evidence() -> None:
+    inference = ScriptedInference([said("one"), said("twotwo", -0.9)])
+    gated = decoder(inference, min_avg_logprob=-0.5)
+    result = gated.decode(mel_of(40), "en", weigh=weigh)
+    assert result.text == "one"
+    assert result.heard_logprob == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(("keeps_features", "n_windows"), [(True, 1), (False, 2)])
+def test_features_that_may_be_gone_are_made_again(keeps_features: bool, n_windows: int) -> None:
+    """Comparing names encodes noise."""
+    inference = ScriptedInference([said("one")])
+    tokenizer = Tokenizer(ByteTokenizer(), multilingual=True)
+    hearing = Decoder(
+        inference, tokenizer, ["en"], DecodingOptions(), keeps_features=keeps_features
+    )
+    asked: list[Any] = []
+
+    def remember(features: Any, *_: Any) -> Hypothesis:
+        asked.append(features)
+        return said("one")
+
+    hearing.decode(mel_of(2), "en", correct=remember, weigh=remember)
+    assert asked == [1, n_windows]
+
+
+def test_scripts_that_are_spelled_have_more_tokens() -> None:
+    assert room(1.0, "en") == 52
+    assert room(1.0, "ka") == 72
+
+
 def test_fallback_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
@@ -287,7 +412,7 @@ def test_the_gate_lets_a_sure_text_pass() -> None:
     assert gated.decode(mel_of(1), "en").text == "unlock the door"
 
 
-@pytest.mark.parametrize(("seconds", "tokens"), [(1, 72), (2, 112), (30, 224)])
+@pytest.mark.parametrize(("seconds", "tokens"), [(1, 52), (2, 72), (30, 224)])
 def test_the_token_budget_follows_the_audio(seconds: float, tokens: int) -> None:
     inference = ScriptedInference([said("a")])
     decoder(inference).decode(mel_of(seconds), "en")

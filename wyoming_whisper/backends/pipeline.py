@@ -43,8 +43,10 @@ from ..whisper.decoding import (
     Inference,
     ScoringInference,
     Stopwatch,
+    go_on,
 )
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
+from .weighing import Weighing
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -89,7 +91,7 @@ class WhisperTranscriber:
         self._is_closed = False
         self._detectable = detectable
         self._decoding = decoding
-        self._decoder = Decoder(inference, tokenizer, detectable, decoding)
+        self._decoder = self._new_decoder(decoding)
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
@@ -97,6 +99,7 @@ class WhisperTranscriber:
         decoding = self._decoding_for(options)
         decoder = self._decoder_for(samples, decoding)
         stopwatch = Stopwatch()
+        correct = self._correct(options)
         with stopwatch("mel"):
             mel = log_mel_spectrogram(samples, self._inference.n_mels)
         try:
@@ -106,8 +109,9 @@ class WhisperTranscriber:
                 _previous_text(options.names, decoding.initial_prompt),
                 stopwatch,
                 options.checkpoint,
-                self._last_word(options, stopwatch),
+                _timed(correct, stopwatch, "names") if correct else None,
                 options.language_prior,
+                self._weigh(options, stopwatch),
             )
         except RuntimeError as error:
             raise TranscribeError(f"the model failed on this audio: {error}") from error
@@ -138,7 +142,7 @@ class WhisperTranscriber:
         beam_size = self._decoding.beam_size
         brief = GenerateOptions(beam_size, 0.0, 1, WARM_UP_TOKENS, (self._tokenizer.eot,))
         found = self._inference.generate(audio_features, prompt, brief)
-        self._weighed(audio_features, prompt, found)
+        self._weighing(go_on)(audio_features, prompt, "en", found)
 
     def command_seconds(self) -> float:
         """Return the time that a command of usual length takes, in the window that it gets."""
@@ -165,7 +169,16 @@ class WhisperTranscriber:
         """Return what decodes these samples, whose spectrogram it will get."""
         if decoding == self._decoding:
             return self._decoder
-        return Decoder(self._inference, self._tokenizer, self._detectable, decoding)
+        return self._new_decoder(decoding)
+
+    def _new_decoder(self, decoding: DecodingOptions) -> Decoder:
+        return Decoder(
+            self._inference,
+            self._tokenizer,
+            self._detectable,
+            decoding,
+            keeps_features=self._keeps_features,
+        )
 
     def _decoding_for(self, options: TranscribeOptions) -> DecodingOptions:
         """Return what the user set, and this request sets otherwise.
@@ -204,41 +217,13 @@ class WhisperTranscriber:
         logprobs = self._inference.score(audio_features, without, [tokens])[0]
         return dataclasses.replace(hypothesis, avg_logprob=float(np.mean(logprobs)))
 
-    def _last_word(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct:
-        """Return what corrects each window's text, and weighs what is then left of it."""
-        correct = self._correct(options)
+    def _weigh(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct | None:
+        """Return what finds the evidence of each window's text."""
+        return _timed(self._weighing(options.checkpoint), stopwatch, "evidence")
 
-        def last_word(
-            audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
-        ) -> Hypothesis:
-            if correct is not None:
-                with stopwatch("names"):
-                    hypothesis = correct(audio_features, prompt, language, hypothesis)
-            options.checkpoint()
-            with stopwatch("evidence"):
-                return self._weighed(audio_features, prompt, hypothesis)
-
-        return last_word
-
-    def _weighed(
-        self, audio_features: Any, prompt: Sequence[int], hypothesis: Hypothesis
-    ) -> Hypothesis:
-        """Return the hypothesis with how likely its text is by the audio alone, and by noise.
-
-        A prompt makes its own words likely, and timestamps are never certain: where there were
-        some, the audio is asked once more without.
-        """
-        tokens = [token for token in hypothesis.tokens if token < self._tokenizer.eot]
-        if not tokens:
-            return hypothesis
-        plain = list(prompt[prompt.index(self._tokenizer.sot) :])
-        if plain[-1] != self._tokenizer.no_timestamps:
-            plain.append(self._tokenizer.no_timestamps)
-        heard = hypothesis.avg_logprob
-        if plain != list(prompt):
-            heard = float(np.mean(self._inference.score(audio_features, plain, [tokens])[0]))
-        noise = float(np.mean(self._inference.score(self._noise(), plain, [tokens])[0]))
-        return dataclasses.replace(hypothesis, heard_logprob=heard, noise_logprob=noise)
+    def _weighing(self, checkpoint: Callable[[], None]) -> Weighing:
+        beam_size = self._decoding.beam_size
+        return Weighing(self._inference, self._tokenizer, self._noise, beam_size, checkpoint)
 
     def _correct(self, options: TranscribeOptions) -> Correct | None:
         """Return what compares texts with the names that are known, if there are any."""
@@ -258,6 +243,18 @@ class WhisperTranscriber:
             n_mels = self._inference.n_mels
             self._noise_features = self._inference.encode(noise_mel(n_mels, self._decoding))
         return self._noise_features
+
+
+def _timed(correct: Correct, stopwatch: Stopwatch, stage: str) -> Correct:
+    """Return what does the same, its time measured."""
+
+    def measured(
+        audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
+    ) -> Hypothesis:
+        with stopwatch(stage):
+            return correct(audio_features, prompt, language, hypothesis)
+
+    return measured
 
 
 def command_seconds(

@@ -46,6 +46,7 @@ from ..whisper.decoding import (
     DecodingOptions,
     GenerateOptions,
     Hypothesis,
+    Stopwatch,
     go_on,
 )
 from ..whisper.search import log_softmax
@@ -571,12 +572,8 @@ class LLMTranscriber(WhisperTranscriber):
     def _correct(self, options: TranscribeOptions) -> Correct | None:
         return super()._correct(options) if self._inference.scores else None
 
-    def _weighed(
-        self, audio_features: Any, prompt: Sequence[int], hypothesis: Hypothesis
-    ) -> Hypothesis:
-        if not self._inference.scores:
-            return hypothesis
-        return super()._weighed(audio_features, prompt, hypothesis)
+    def _weigh(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct | None:
+        return super()._weigh(options, stopwatch) if self._inference.scores else None
 
     def _noise(self) -> Samples:
         return noise()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from ..repetition import compression_ratio, is_doubled, loops, said_once
 from ..transcriber import Segment, Word
 from .audio import (
     FRAMES_PER_POSITION,
@@ -27,31 +26,17 @@ from .audio import (
     SECONDS_PER_TIMESTAMP,
     Array,
     pad_or_trim,
-    silence_level,
 )
+from .budget import room
 from .timing import AligningInference, timed_words, without_pauses
 from .tokenizer import Task, Tokenizer
+from .windows import Attempt, Utterance, quiet_pieces
 
 _LOGGER = logging.getLogger(__name__)
 
 N_TEXT_CTX = 448
 MAX_PREVIOUS_TOKENS = N_TEXT_CTX // 2 - 1
 MAX_NEW_TOKENS = N_TEXT_CTX // 2
-
-# The token budget follows the audio: even scripts that Whisper spells byte by byte stay below it,
-# and a loop ends after a fraction of the whole context.
-TOKENS_PER_SECOND = 40
-SPARE_TOKENS = 32
-
-# A few tokens over and over: too short for zlib to notice, typical of a window cut too tight.
-MAX_LOOP_TOKENS = 4
-MAX_LOOP_REPEATS = 5
-
-# What is left after the last segment and shorter than this is the silence that was kept around
-# speech: hearing it again would only make something up.
-REST_FRAMES = FRAMES_PER_SECOND // 2
-
-QUIET_FRAMES = 20  # a pause between sentences lasts this long at least
 
 
 @dataclass(frozen=True)
@@ -229,7 +214,11 @@ class Decoder:
         tokenizer: Tokenizer,
         languages: Sequence[str],
         options: DecodingOptions,
+        *,
+        keeps_features: bool = True,
     ) -> None:
+        self.keeps_features = keeps_features
+        """Whether audio features stay good when others are encoded."""
         self._inference = inference
         self._tokenizer = tokenizer
         self._languages = tuple(languages)
@@ -244,20 +233,25 @@ class Decoder:
         checkpoint: Callable[[], None] = go_on,
         correct: Correct | None = None,
         language_prior: Mapping[str, float] = NO_PRIOR,
+        weigh: Correct | None = None,
     ) -> DecodingResult:
         """Return the text of `mel`, shape = (n_mels, n_frames); `language` None detects it.
 
         `language_prior` says how many times likelier than others some languages are.
         `checkpoint` is called before every window and every attempt, and by runtimes that can
         between tokens; what it raises ends the work. `correct` has the last word on each window,
-        before the quality gate; it is not asked where timestamps only cut long audio.
+        before the quality gate; it is not asked where timestamps only cut long audio. `weigh` is
+        asked of every window then, for the evidence of its text.
         """
         if not mel.shape[1]:
             return DecodingResult("", language)
         stopwatch = stopwatch or Stopwatch()
-        return _Utterance(
-            self, mel, language, language_prior, previous_text, stopwatch, checkpoint, correct
-        ).run()
+        last_words = (correct, weigh)
+        utterance = Utterance(
+            self, mel, language, language_prior, previous_text, stopwatch, checkpoint, last_words
+        )
+        utterance.run()
+        return _result(utterance)
 
     # What one utterance needs of its decoder.
 
@@ -318,9 +312,10 @@ class Decoder:
         features: Any,
         prompt: Sequence[int],
         seconds: float,
-        first: _Attempt,
+        language: str,
+        first: Attempt,
         checkpoint: Callable[[], None],
-    ) -> _Attempt:
+    ) -> Attempt:
         """Try higher temperatures until a result is good enough; else return the likeliest.
 
         `first` is what the first temperature gave for the same features and prompt.
@@ -330,10 +325,12 @@ class Decoder:
         for temperature in self._options.temperatures[1:]:
             if attempts[-1].good or time.monotonic() > deadline:
                 break
-            attempts.append(self.attempt(features, prompt, seconds, checkpoint, temperature))
+            attempts.append(
+                self.attempt(features, prompt, seconds, language, checkpoint, temperature)
+            )
         if attempts[-1].good:
             return attempts[-1]
-        varied = [a for a in attempts if not a.repetitive]
+        varied = [a for a in attempts if not a.failed]
         return max(varied or attempts, key=lambda a: a.hypothesis.avg_logprob)
 
     def attempt(
@@ -341,18 +338,19 @@ class Decoder:
         features: Any,
         prompt: Sequence[int],
         seconds: float,
+        language: str,
         checkpoint: Callable[[], None],
         temperature: float | None = None,
-    ) -> _Attempt:
+    ) -> Attempt:
         """Decode once, at the first temperature unless one is given, and judge the result.
 
-        `seconds` of audio bound its length.
+        `seconds` of audio in `language` bound its length.
         """
         checkpoint()
         options = self._options
         temperature = options.temperatures[0] if temperature is None else temperature
         budget = min(
-            SPARE_TOKENS + round(seconds * TOKENS_PER_SECOND),
+            room(seconds, language),
             MAX_NEW_TOKENS,
             N_TEXT_CTX - len(prompt),
         )
@@ -369,18 +367,28 @@ class Decoder:
             ),
         )
         text = self.text(hypothesis.tokens)
-        ratio = compression_ratio(text)
         unlikely = hypothesis.avg_logprob < options.logprob_threshold
-        return _Attempt(
+        is_loop = loops(hypothesis.tokens)
+        is_full = len(hypothesis.tokens) >= budget
+        # With timestamps, what there was no room for is heard in the next window.
+        goes_on = prompt[-1] != self._tokenizer.no_timestamps and not is_loop
+        return Attempt(
             hypothesis,
             temperature,
-            ratio,
-            repetitive=ratio > options.compression_ratio_threshold,
+            text,
+            repetitive=compression_ratio(text) > options.compression_ratio_threshold,
             unlikely=unlikely,
             silent=unlikely and hypothesis.no_speech_prob > options.no_speech_threshold,
-            endless=len(hypothesis.tokens) >= budget or loops(hypothesis.tokens),
+            endless=is_full or is_loop,
+            unfinished=is_full and not goes_on,
             doubled=is_doubled(text),
         )
+
+    def said_once(self, tokens: Sequence[int]) -> list[int]:
+        """Return tokens of the same text with every phrase once, between the same timestamps."""
+        stamps = [token for token in tokens if token >= self._tokenizer.timestamp_begin]
+        text = self.encode_text(said_once(self.text(tokens)))
+        return [*stamps[:1], *text, *stamps[1:][-1:]]
 
     def gate(self, text: str, avg_logprob: float) -> str | None:
         """Return why `text` is withheld, or None: a guess would switch on the wrong thing."""
@@ -405,6 +413,10 @@ class Decoder:
         last = pairs[-1]
         position = tokens[last - 1] - begin
         return list(tokens[:last]), min(position * FRAMES_PER_POSITION, n_frames)
+
+    @property
+    def fallback_seconds(self) -> float:
+        return self._options.fallback_seconds
 
     @property
     def wants_segments(self) -> bool:
@@ -461,178 +473,24 @@ class Decoder:
             yield at, seconds, slice(first, len(tokens))
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    hypothesis: Hypothesis
-    temperature: float
-    compression_ratio: float
-    repetitive: bool
-    unlikely: bool
-    silent: bool
-    endless: bool
-    """No end token came, or the same few tokens came again and again."""
-    doubled: bool
-    """All of it was written twice, or more often."""
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether it looks like a window cut too tight."""
-        return self.endless or self.doubled or not self.good
-
-    @property
-    def good(self) -> bool:
-        return self.silent or not (self.repetitive or self.unlikely)
-
-
-class _Utterance:
-    """One call of Decoder.decode: what is carried from window to window."""
-
-    PROMPT_RESET_TEMPERATURE = 0.5  # text found above it would lead the next window astray
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        mel: Array,
-        language: str | None,
-        language_prior: Mapping[str, float],
-        previous_text: str | None,
-        stopwatch: Stopwatch,
-        checkpoint: Callable[[], None],
-        correct: Correct | None,
-    ) -> None:
-        self._decoder = decoder
-        self._mel = mel
-        self._silence = silence_level(mel)
-        self._language = language
-        self._language_prior = language_prior
-        self._language_probability = 1.0
-        self._previous = decoder.encode_text(previous_text)
-        self._stopwatch = stopwatch
-        self._checkpoint = checkpoint
-        self._correct = correct
-        self._pieces = decoder.pieces(mel)
-        # Without segments to make, only to know where the next window starts.
-        self._timestamps = decoder.wants_segments or (mel.shape[1] > N_FRAMES and not self._pieces)
-        self._texts: list[str] = []
-        self._segments: list[Segment] = []
-        self._heard: list[Hypothesis] = []
-        self._rejected: str | None = None
-
-    def run(self) -> DecodingResult:
-        if self._pieces:
-            self._hear_pieces()
-        else:
-            self._hear_windows(0, self._mel.shape[1])
-        weights = [len(one.tokens) + 1 for one in self._heard]
-        logprobs = [one.avg_logprob for one in self._heard]
-        no_speech = [one.no_speech_prob for one in self._heard]
-        whole = self._heard[0] if len(self._heard) == 1 else None
-        return DecodingResult(
-            text=" ".join(text for text in self._texts if text),
-            language=self._language,
-            language_probability=self._language_probability,
-            avg_logprob=float(np.average(logprobs, weights=weights)),
-            no_speech_prob=float(np.average(no_speech, weights=weights)),
-            n_tokens=sum(len(one.tokens) for one in self._heard),
-            heard_logprob=whole.heard_logprob if whole else None,
-            noise_logprob=whole.noise_logprob if whole else None,
-            rejected=self._rejected,
-            segments=tuple(self._segments),
-        )
-
-    def _hear_pieces(self) -> None:
-        given = self._previous
-        for start, end in self._pieces:
-            self._previous = given  # a piece begins anywhere: the one before leads it astray
-            self._hear_windows(start, end)
-
-    def _hear_windows(self, seek: int, end: int) -> None:
-        while seek < end:
-            n_frames = min(end - seek, N_FRAMES)
-            seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
-
-    def _window(self, seek: int, n_frames: int) -> int:
-        """Decode `n_frames` from frame `seek` on; return how many of them are done with."""
-        decoder = self._decoder
-        window = decoder.window(self._mel[:, : seek + n_frames], seek, self._silence)
-        attempt = self._attempt(window, n_frames)
-        hypothesis = attempt.hypothesis
-        tokens, done = decoder.segments(hypothesis.tokens, n_frames)
-        self._heard.append(hypothesis)
-        if attempt.silent:
-            return n_frames
-        kept = self._keep(tokens, hypothesis, attempt.temperature)
-        if not decoder.wants_segments:
-            return done
-        if kept:
-            self._keep_segments(tokens, attempt, seek, n_frames)
-        return done if n_frames - done > REST_FRAMES else n_frames
-
-    def _attempt(self, window: Array, n_frames: int) -> _Attempt:
-        """Decode a window, again at its full width where the text is doubtful."""
-        decoder, seconds = self._decoder, n_frames / FRAMES_PER_SECOND
-        self._checkpoint()
-        with self._stopwatch("encode"):
-            features = decoder.encode(window)
-        if self._language is None:
-            with self._stopwatch("detect"):
-                self._language, self._language_probability = decoder.detect_language(
-                    features, self._language_prior
-                )
-        prompt = decoder.prompt(self._previous, self._language, self._timestamps)
-        with self._stopwatch("decode"):
-            attempt = decoder.attempt(features, prompt, seconds, self._checkpoint)
-        if attempt.doubtful and decoder.may_widen(window):
-            _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
-            return self._attempt(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
-        with self._stopwatch("decode"):
-            attempt = decoder.generate(features, prompt, seconds, attempt, self._checkpoint)
-        only_cuts = self._timestamps and not decoder.wants_segments
-        if only_cuts or attempt.silent:
-            return attempt
-        hypothesis = attempt.hypothesis
-        if self._correct is not None:
-            hypothesis = self._correct(features, prompt, self._language, hypothesis)
-        if decoder.wants_words:
-            with self._stopwatch("align"):
-                hypothesis = decoder.align(features, self._language, hypothesis, n_frames)
-        return dataclasses.replace(attempt, hypothesis=hypothesis)
-
-    def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
-        """Take the text unless the quality gate withholds it; return whether it doesn't."""
-        text = self._decoder.text(tokens)
-        withheld = self._decoder.gate(text, hypothesis.avg_logprob)
-        if withheld:
-            self._rejected = withheld
-            return False
-        self._texts.append(text)
-        self._previous = self._previous + tokens
-        if temperature > self.PROMPT_RESET_TEMPERATURE:
-            self._previous = []
-        return True
-
-    def _keep_segments(
-        self, tokens: list[int], attempt: _Attempt, seek: int, n_frames: int
-    ) -> None:
-        offset = seek / FRAMES_PER_SECOND
-        heard = self._mel[:, seek : seek + n_frames]
-        for start, end, where in self._decoder.timed(tokens, n_frames / FRAMES_PER_SECOND):
-            words = self._decoder.words(attempt.hypothesis, where, self._language, heard)
-            self._segments.append(
-                Segment(
-                    start=offset + start,
-                    end=offset + end,
-                    text=self._decoder.segment_text(tokens[where]),
-                    words=tuple(
-                        Word(offset + word.start, offset + word.end, word.text) for word in words
-                    ),
-                    tokens=tuple(tokens[where]),
-                    avg_logprob=attempt.hypothesis.avg_logprob,
-                    compression_ratio=attempt.compression_ratio,
-                    no_speech_prob=attempt.hypothesis.no_speech_prob,
-                    temperature=attempt.temperature,
-                )
-            )
+def _result(utterance: Utterance) -> DecodingResult:
+    """Return what was made of an utterance of one window at least."""
+    weights = [len(one.tokens) + 1 for one in utterance.heard]
+    logprobs = [one.avg_logprob for one in utterance.heard]
+    no_speech = [one.no_speech_prob for one in utterance.heard]
+    heard_logprob, noise_logprob = utterance.evidence
+    return DecodingResult(
+        text=utterance.text,
+        language=utterance.language,
+        language_probability=utterance.language_probability,
+        avg_logprob=float(np.average(logprobs, weights=weights)),
+        no_speech_prob=float(np.average(no_speech, weights=weights)),
+        n_tokens=sum(len(one.tokens) for one in utterance.heard),
+        heard_logprob=heard_logprob,
+        noise_logprob=noise_logprob,
+        rejected=utterance.rejected,
+        segments=tuple(utterance.segments),
+    )
 
 
 def likeliest_language(
@@ -640,40 +498,3 @@ def likeliest_language(
 ) -> tuple[str, float]:
     """Return (code, probability) of what is likeliest with the prior; the probability without."""
     return max(found, key=lambda item: item[1] * prior.get(item[0], 1.0))
-
-
-def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
-    """Return (first, last + 1) frames of pieces that end where it is quietest."""
-    loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
-    pieces, start, n_frames = [], 0, mel.shape[1]
-    while n_frames - start > longest:
-        # Not too early either: a piece of speech is more than a word.
-        first = start + longest // 3
-        end = first + int(np.argmin(loudness[first : start + longest]))
-        pieces.append((start, end))
-        start = end
-    return [*pieces, (start, n_frames)]
-
-
-def loops(tokens: Sequence[int], repeats: int = MAX_LOOP_REPEATS) -> bool:
-    """Return whether the text ends in the same few tokens over and over."""
-    for size in range(1, MAX_LOOP_TOKENS + 1):
-        tail = list(tokens[-size * repeats :])
-        if len(tail) == size * repeats and tail == tail[:size] * repeats:
-            return True
-    return False
-
-
-def is_doubled(text: str) -> bool:
-    """Return whether the text is one phrase written over again: what a window cut short often does.
-
-    People do say a thing twice; then the full window says so, too.
-    """
-    letters = "".join(re.findall(r"\w", text.casefold()))
-    return re.fullmatch(r"(.{4,}?)\1+", letters) is not None
-
-
-def compression_ratio(text: str) -> float:
-    """Return how many times smaller zlib makes the text: loops compress well."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...repetition import loops
 from ...whisper.audio import FRAMES_PER_SECOND
-from ...whisper.decoding import GenerateOptions, loops
+from ...whisper.decoding import GenerateOptions
 from ...whisper.search import SLOTS, STOP_REPEATS, SessionInference
 from .cases import Case
 from .report import Comparison, Heard, Stages

@@ -1,0 +1,376 @@
+"""One utterance, window by window: what is heard again, in parts, and what is kept of it.
+
+The rules of a window are those of `Decoder` (decoding.py); what is here is carried between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..repetition import compression_ratio
+from ..repetition import words as words_of
+from ..transcriber import Segment, Word
+from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
+from .budget import room
+
+if TYPE_CHECKING:
+    from .decoding import Correct, Decoder, Hypothesis, Stopwatch
+
+_LOGGER = logging.getLogger(__name__)
+
+# What is divided to be heard again in parts is twice as long as this at least.
+MIN_PART_FRAMES = 3 * FRAMES_PER_SECOND // 2
+
+# What is left after the last segment and shorter than this is the silence that was kept around
+# speech: hearing it again would only make something up.
+REST_FRAMES = FRAMES_PER_SECOND // 2
+
+QUIET_FRAMES = 20  # a pause between sentences lasts this long at least
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What decoding a window once gave, and what speaks against it."""
+
+    hypothesis: Hypothesis
+    temperature: float
+    text: str
+    repetitive: bool
+    unlikely: bool
+    silent: bool
+    endless: bool
+    """No end token came, or the same few tokens came again and again."""
+    unfinished: bool
+    """No end token came where one was due: more was written than can be said in that time."""
+    doubled: bool
+    """All of it was written twice, or more often."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it looks like a window cut too tight."""
+        return self.endless or self.doubled or not self.good
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is no answer as it is: it goes round, or never ends."""
+        return not self.silent and (self.repetitive or self.unfinished)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing speaks against it but that it repeats itself."""
+        return not (self.unfinished or self.unlikely)
+
+    @property
+    def good(self) -> bool:
+        return self.silent or not (self.failed or self.unlikely)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was made of a window, or of a part of one that was heard by itself."""
+
+    seek: int
+    n_frames: int
+    window: Array
+    attempt: Attempt
+    is_whole: bool = True
+
+
+class Utterance:
+    """One call of Decoder.decode: what is carried from window to window."""
+
+    PROMPT_RESET_TEMPERATURE = 0.5  # text found above it would lead the next window astray
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        mel: Array,
+        language: str | None,
+        language_prior: Mapping[str, float],
+        previous_text: str | None,
+        stopwatch: Stopwatch,
+        checkpoint: Callable[[], None],
+        last_words: tuple[Correct | None, Correct | None],
+    ) -> None:
+        self._decoder = decoder
+        self._mel = mel
+        self._silence = silence_level(mel)
+        self.language = language
+        self._language_prior = language_prior
+        self.language_probability = 1.0
+        self._previous = decoder.encode_text(previous_text)
+        self._stopwatch = stopwatch
+        self._checkpoint = checkpoint
+        self._pieces = decoder.pieces(mel)
+        # Without segments to make, only to know where the next window starts.
+        self._timestamps = decoder.wants_segments or (mel.shape[1] > N_FRAMES and not self._pieces)
+        only_cuts = self._timestamps and not decoder.wants_segments
+        correct, weigh = last_words
+        self._last_words = [one for one in (None if only_cuts else correct, weigh) if one]
+        self._texts: list[str] = []
+        self.segments: list[Segment] = []
+        self.heard: list[Hypothesis] = []
+        self._kept: list[Hypothesis] = []  # of them, those whose text is in the result
+        self.rejected: str | None = None
+
+    def run(self) -> None:
+        """Hear all of it; the rest of the public names is what came of that."""
+        if self._pieces:
+            self._hear_pieces()
+        else:
+            self._hear_windows(0, self._mel.shape[1])
+
+    @property
+    def text(self) -> str:
+        return " ".join(text for text in self._texts if text)
+
+    def _hear_pieces(self) -> None:
+        given = self._previous
+        for start, end in self._pieces:
+            self._previous = given  # a piece begins anywhere: the one before leads it astray
+            self._hear_windows(start, end)
+
+    def _hear_windows(self, seek: int, end: int) -> None:
+        while seek < end:
+            n_frames = min(end - seek, N_FRAMES)
+            seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
+
+    @property
+    def evidence(self) -> tuple[float | None, float | None]:
+        """heard_logprob and noise_logprob over the texts kept; None unless all were weighed.
+
+        Where none was kept, those of what was withheld.
+        """
+        texts = self._kept or self.heard
+        pairs = [(one.heard_logprob, one.noise_logprob) for one in texts]
+        weighed = [(heard, noise) for heard, noise in pairs if None not in (heard, noise)]
+        if len(weighed) < len(pairs):
+            return None, None
+        weights = [max(len(one.tokens), 1) for one in texts]
+        heard, noise = np.average(np.array(weighed, np.float64), axis=0, weights=weights)
+        return float(heard), float(noise)
+
+    def _window(self, seek: int, n_frames: int) -> int:
+        """Decode `n_frames` from frame `seek` on; return how many of them are done with."""
+        parts = self._hear(seek, n_frames)
+        done = [self._take(part) for part in parts]
+        return done[0] if parts[0].is_whole else n_frames
+
+    def _take(self, part: Part) -> int:
+        """Keep what was made of a window or part; return how many of its frames are done with."""
+        decoder, attempt, n_frames = self._decoder, part.attempt, part.n_frames
+        hypothesis = attempt.hypothesis
+        self.heard.append(hypothesis)
+        if attempt.silent:
+            return n_frames
+        tokens, done = hypothesis.tokens, n_frames
+        if part.is_whole:
+            tokens, done = decoder.segments(tokens, n_frames)
+        kept = self._keep(tokens, hypothesis, attempt.temperature)
+        if not decoder.wants_segments:
+            return done
+        if kept:
+            self._keep_segments(tokens, attempt, part.seek, n_frames)
+        return done if n_frames - done > REST_FRAMES else n_frames
+
+    def _hear(self, seek: int, n_frames: int) -> list[Part]:
+        """Return what is said in a window: as one, or in parts where as one it fails.
+
+        A phrase that is said six times looks like a loop. The audio in two parts tells them apart:
+        who says it again and again says it in both.
+        """
+        window = self._decoder.window(self._mel[:, : seek + n_frames], seek, self._silence)
+        window, features, attempt = self._first(window, n_frames)
+        if not attempt.failed:
+            attempt = self._fallback(features, n_frames, attempt)
+            return [self._judged(Part(seek, n_frames, window, attempt), features)]
+        deadline = time.monotonic() + self._decoder.fallback_seconds
+        parts = self._halves(seek, n_frames, deadline)
+        if not (attempt.has_ended and parts and all(_bears_out(one, attempt) for one in parts)):
+            parts = self._divided(parts, deadline)
+            if parts and all(_is_settled(part, parts) for part in parts):
+                return [self._judged(part) for part in parts]
+            attempt = self._fallback(self._encode(window), n_frames, attempt)
+            if attempt.failed:
+                parts = parts or [Part(seek, n_frames, window, attempt, is_whole=False)]
+                settled = [p if _is_settled(p, parts) else self._cut(p) for p in parts]
+                return [self._judged(part) for part in settled]
+        return [self._judged(Part(seek, n_frames, window, attempt))]
+
+    def _first(self, window: Array, n_frames: int) -> tuple[Array, Any, Attempt]:
+        """Decode a window at the first temperature, again in full width where that is doubtful.
+
+        Returns the window that was taken, its features, and the attempt.
+        """
+        features = self._encode(window)
+        if self.language is None:
+            with self._stopwatch("detect"):
+                self.language, self.language_probability = self._decoder.detect_language(
+                    features, self._language_prior
+                )
+        attempt = self._decode(features, n_frames)
+        if attempt.doubtful and self._decoder.may_widen(window):
+            _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
+            return self._first(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
+        return window, features, attempt
+
+    def _decode(self, features: Any, n_frames: int) -> Attempt:
+        seconds = n_frames / FRAMES_PER_SECOND
+        with self._stopwatch("decode"):
+            return self._decoder.attempt(
+                features, self._prompt, seconds, self.language or "", self._checkpoint
+            )
+
+    def _encode(self, window: Array) -> Any:
+        self._checkpoint()
+        with self._stopwatch("encode"):
+            return self._decoder.encode(window)
+
+    @property
+    def _prompt(self) -> list[int]:
+        return self._decoder.prompt(self._previous, self.language or "", self._timestamps)
+
+    def _fallback(self, features: Any, n_frames: int, attempt: Attempt) -> Attempt:
+        seconds = n_frames / FRAMES_PER_SECOND
+        with self._stopwatch("decode"):
+            return self._decoder.generate(
+                features, self._prompt, seconds, self.language or "", attempt, self._checkpoint
+            )
+
+    def _halves(self, seek: int, n_frames: int, deadline: float) -> list[Part]:
+        """Return what is said before and after the quietest moment in the middle of a window.
+
+        None where they would be too short, or it is too late.
+        """
+        if n_frames < 2 * MIN_PART_FRAMES or time.monotonic() > deadline:
+            return []
+        middle = seek + quietest(self._mel[:, seek : seek + n_frames])
+        return [self._part(seek, middle), self._part(middle, seek + n_frames)]
+
+    def _part(self, start: int, end: int) -> Part:
+        window = self._decoder.window(self._mel[:, :end], start, self._silence)
+        attempt = self._decode(self._encode(window), end - start)
+        return Part(start, end - start, window, attempt, is_whole=False)
+
+    def _divided(self, parts: Sequence[Part], deadline: float) -> list[Part]:
+        """Return the parts, those that failed divided further as far as that goes."""
+        divided: list[Part] = []
+        for part in parts:
+            divides = part.attempt.failed and not _is_settled(part, parts)
+            halves = self._halves(part.seek, part.n_frames, deadline) if divides else []
+            divided += self._divided(halves, deadline) if halves else [part]
+        return divided
+
+    def _cut(self, part: Part) -> Part:
+        """Return a part that failed with every phrase once; one that did not as it is.
+
+        Nothing is left of what is still too long to have been said.
+        """
+        attempt = part.attempt
+        if not attempt.failed:
+            return part
+        tokens = self._decoder.said_once(attempt.hypothesis.tokens)
+        seconds = part.n_frames / FRAMES_PER_SECOND
+        if attempt.unfinished and len(tokens) >= room(seconds, self.language or ""):
+            self.rejected = f"no end of it within {len(tokens)} tokens for {seconds:.1f} s"
+            tokens = []
+        cut = dataclasses.replace(attempt.hypothesis, tokens=tokens)
+        return dataclasses.replace(part, attempt=dataclasses.replace(attempt, hypothesis=cut))
+
+    def _judged(self, part: Part, features: Any = None) -> Part:
+        """Return the part with the text that was meant, its evidence, and its words' places."""
+        decoder = self._decoder
+        if part.attempt.silent or not (self._last_words or decoder.wants_words):
+            return part
+        hypothesis = part.attempt.hypothesis
+        for last_word in self._last_words:
+            if features is None:
+                features = self._encode(part.window)
+            hypothesis = last_word(features, self._prompt, self.language or "", hypothesis)
+            if not decoder.keeps_features:  # noise may have been encoded meanwhile
+                features = None
+        if decoder.wants_words:
+            if features is None:
+                features = self._encode(part.window)
+            with self._stopwatch("align"):
+                hypothesis = decoder.align(features, self.language, hypothesis, part.n_frames)
+        attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
+        return dataclasses.replace(part, attempt=attempt)
+
+    def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
+        """Take the text unless the quality gate withholds it; return whether it doesn't."""
+        text = self._decoder.text(tokens)
+        withheld = self._decoder.gate(text, hypothesis.avg_logprob)
+        if withheld:
+            self.rejected = withheld
+            return False
+        self._texts.append(text)
+        if text:
+            self._kept.append(hypothesis)
+        self._previous = self._previous + tokens
+        if temperature > self.PROMPT_RESET_TEMPERATURE:
+            self._previous = []
+        return True
+
+    def _keep_segments(self, tokens: list[int], attempt: Attempt, seek: int, n_frames: int) -> None:
+        offset = seek / FRAMES_PER_SECOND
+        ratio = compression_ratio(self._decoder.text(tokens))
+        heard = self._mel[:, seek : seek + n_frames]
+        for start, end, where in self._decoder.timed(tokens, n_frames / FRAMES_PER_SECOND):
+            words = self._decoder.words(attempt.hypothesis, where, self.language, heard)
+            self.segments.append(
+                Segment(
+                    start=offset + start,
+                    end=offset + end,
+                    text=self._decoder.segment_text(tokens[where]),
+                    words=tuple(
+                        Word(offset + word.start, offset + word.end, word.text) for word in words
+                    ),
+                    tokens=tuple(tokens[where]),
+                    avg_logprob=attempt.hypothesis.avg_logprob,
+                    compression_ratio=ratio,
+                    no_speech_prob=attempt.hypothesis.no_speech_prob,
+                    temperature=attempt.temperature,
+                )
+            )
+
+
+def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
+    """Return (first, last + 1) frames of pieces that end where it is quietest."""
+    loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
+    pieces, start, n_frames = [], 0, mel.shape[1]
+    while n_frames - start > longest:
+        # Not too early either: a piece of speech is more than a word.
+        first = start + longest // 3
+        end = first + int(np.argmin(loudness[first : start + longest]))
+        pieces.append((start, end))
+        start = end
+    return [*pieces, (start, n_frames)]
+
+
+def quietest(mel: Array) -> int:
+    """Return the frame of the quietest moment in the middle third of `mel`."""
+    n_frames: int = mel.shape[1]
+    loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
+    return int(np.argmin(loudness[n_frames // 3 : 2 * n_frames // 3])) + n_frames // 3
+
+
+def _bears_out(part: Part, attempt: Attempt) -> bool:
+    """Whether the part says something, and nothing but what the attempt says."""
+    spoken = set(words_of(part.attempt.text))
+    return bool(spoken) and not part.attempt.unlikely and spoken.issubset(words_of(attempt.text))
+
+
+def _is_settled(part: Part, parts: Sequence[Part]) -> bool:
+    """Whether the part is good, or repeats what is said in another part too."""
+    attempt = part.attempt
+    others = [other for other in parts if other is not part]
+    is_said_elsewhere = any(_bears_out(other, attempt) for other in others)
+    return attempt.good or (attempt.has_ended and is_said_elsewhere)
