@@ -47,7 +47,6 @@ REHEARSAL_RUNS = 2
 STEPS = 40
 WARM_STEPS = 3
 BEAM_SIZE = 1
-TIMES = ("median", "p95")
 BYTES = {"float16": 2, "float32": 4}
 
 COPIED_BYTES = 256 << 20
@@ -493,24 +492,6 @@ class Size:
         return float(item * (weights + audio + cache))
 
 
-# -- the yardstick -------------------------------------------------------------------------
-
-
-def yardstick(packed: Packed, weights: Path, runs: int, rehearsal: bool) -> dict[str, Any] | str:
-    """Return times of a plain decoding loop in torch on the same clips, or why there are none."""
-    try:
-        from benchmarks import torch_loop
-    except ImportError as error:
-        return f"not run: torch is not here ({error})"
-    if not rehearsal and not torch_loop.has_gpu():
-        return "not run: this torch sees no GPU"
-    say("  the same in torch, a plain loop")
-    found: dict[str, Any] = torch_loop.measure(
-        packed, weights, runs, WINDOWS, STEPS, WARM_STEPS, rehearsal
-    )
-    return found
-
-
 # -- the command ---------------------------------------------------------------------------
 
 
@@ -527,8 +508,6 @@ class Results:
     """Bytes per second; None where nobody knows."""
     rehearsal: bool
     models: list[Measured] = field(default_factory=list)
-    torch: dict[str, dict[str, Any] | str] = field(default_factory=dict)
-    """By model; or why there is none."""
 
     @property
     def failures(self) -> list[str]:
@@ -538,7 +517,7 @@ class Results:
 def run(args: argparse.Namespace) -> Results:
     """Measure every model. Raises WyomingWhisperError."""
     machine, rate = selftest.machine(), args.bandwidth * 1e9 if args.bandwidth else None
-    if not (args.rehearse or args.only_torch):
+    if not args.rehearse:
         from wyoming_whisper.engine.trt import import_tensorrt
 
         machine["TensorRT"] = import_tensorrt().__version__
@@ -553,10 +532,8 @@ def run(args: argparse.Namespace) -> Results:
             weights = _unpacked(args.folder / name / WEIGHTS, Path(work))
             engine = Path(work, "engine")
             engine.mkdir()
-            if not args.only_torch:
-                with opening(weights, engine) as opened:
-                    results.models.append(measure(packed, opened, weights, runs))
-            results.torch[name] = yardstick(packed, weights, runs, args.rehearse)
+            with opening(weights, engine) as opened:
+                results.models.append(measure(packed, opened, weights, runs))
     return results
 
 
@@ -580,14 +557,9 @@ def as_text(results: Results) -> str:
     head = ["model", "window", "encode", "95 %", "prefill", "95 %", "step", "95 %"]
     head += ["TFLOP/s", "floor", "step / floor"]
     rows = [_stage_row(results, model, stage) for model in results.models for stage in model.stages]
-    parts = ["\n".join(lines)]
-    if results.models:
-        parts += [report.table(head, rows), _built(results), _loops(results), _compared(results)]
-    parts.append(_torch(results))
-    if results.models:
-        failures = results.failures
-        parts.append("FAILED: " + "; ".join(failures) if failures else "PASSED")
-    return "\n\n".join(part for part in parts if part)
+    verdict = "FAILED: " + "; ".join(results.failures) if results.failures else "PASSED"
+    tables = [report.table(head, rows), _built(results), _loops(results), _compared(results)]
+    return "\n\n".join(part for part in ["\n".join(lines), *tables, verdict] if part)
 
 
 def _stage_row(results: Results, model: Measured, stage: Stage) -> list[str]:
@@ -656,22 +628,6 @@ def _compared(results: Results) -> str:
     return report.table(head, rows)
 
 
-def _torch(results: Results) -> str:
-    head = ["model", "window", "torch, encode", "95 %", "torch, step", "95 %", "as CTranslate2"]
-    rows = []
-    for name, found in results.torch.items():
-        if isinstance(found, str):
-            continue
-        same = found["same_as_ctranslate2"].values()
-        for seconds, stages in found["windows"].items():
-            times = (stages[stage][which] for stage in ("encode", "step") for which in TIMES)
-            counted = f"{sum(same)} of {len(same)} clips"
-            row = [name, f"{seconds} s", *map(report.milliseconds, times), counted]
-            rows.append(row)
-    absent = [f"torch, {name}: {why}" for name, why in results.torch.items() if why and not rows]
-    return report.table(head, rows) if rows else "\n".join(absent)
-
-
 def as_json(results: Results) -> dict[str, Any]:
     """Return everything."""
     return {
@@ -686,9 +642,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what --prepare wrote")
     parser.add_argument("--prepare", action="store_true", help="write DIR, on a machine with all")
-    parser.add_argument(
-        "--only-torch", action="store_true", help="for a Python that has torch, but no TensorRT"
-    )
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, in onnxruntime")
     parser.add_argument(
         "--models",

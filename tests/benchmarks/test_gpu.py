@@ -41,7 +41,6 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "WINDOWS", (3, 5))
     monkeypatch.setattr(gpu, "STEPS", 8)
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 16)
-    monkeypatch.setitem(sys.modules, "torch", None)
 
 
 def measured(folder: Path, out: Path, *flags: str) -> tuple[int, dict[str, Any]]:
@@ -62,7 +61,6 @@ def test_the_rehearsal_measures_everything(
     assert [stage["window_seconds"] for stage in model["stages"]] == [3, 5]
     assert all(stage["step"]["p95"] >= stage["step"]["median"] > 0 for stage in model["stages"])
     assert set(model["sizes"]) == {"encoder.onnx", "decoder.onnx"}
-    assert told["torch"]["tiny.en"].startswith("not run: torch is not here")
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "PASSED"
     assert "nothing here is a GPU's time" in out

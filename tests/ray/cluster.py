@@ -73,7 +73,7 @@ class Node:
 
     def command(self, *command: str) -> list[str]:
         """Return a command as it is run on this node."""
-        assert self._raylet is not None  # noqa: S101 - it was started
+        assert self._raylet is not None
         if not (inside := _children(self._raylet.pid)):
             raise BenchmarkError(f"{self.name} does not run")
         return ["nsenter", f"--target={inside[0]}", "--mount", "--net", "--pid", *command]
