@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks import models
-from benchmarks.servers import ROOT, BenchmarkError
+from benchmarks.lib import models
+from benchmarks.lib.servers import ROOT, BenchmarkError
 
 BRIDGE = "wyw-ray0"
 NETWORK = "10.213.0"

@@ -12,7 +12,7 @@ from wyoming.asr import Transcript
 from wyoming.audio import AudioStop
 from wyoming.error import Error
 
-from benchmarks.client import command_events, connected, say
+from benchmarks.lib.client import command_events, connected, say
 from tests.ray.cluster import START_SECONDS
 from tests.support import AUDIO, clips
 from wyoming_whisper.client import read_audio

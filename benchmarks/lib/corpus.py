@@ -1,0 +1,334 @@
+"""Recordings to measure with: a folder of them, and `manifest.jsonl` that says what is in each.
+
+Each line of the manifest is an object:
+
+file     path of the recording, from the folder
+text     what is said; "" where nobody speaks, null where the words are not known
+lang     code of its language; "" where nobody speaks
+kind     command, speech or noise
+source   where it is from: decides which part it belongs to
+voice    human, neural or unknown (optional)
+slots    what is meant, where the words are not known (optional)
+vocals   true in noise in which somebody sings: neither speech nor noise, and not heard (optional)
+
+Whatever is fitted to recordings is fitted to those of the part `fit`; what is reported is measured
+on those of the part `report`.
+
+`python -m benchmarks.lib.corpus --corpus DIR --output DIR` writes recordings for another judge, a
+folder for each language: WAV files, each with a text of the same name beside it, as `wyoming-bench`
+reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import wave
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.lib.clips import ClipError, noisy, speech_level, with_silence
+from wyoming_whisper.client import read_audio
+from wyoming_whisper.errors import AudioError
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
+
+MANIFEST = "manifest.jsonl"
+KINDS = ("command", "speech", "noise")
+PARTS = ("fit", "report", "all")
+MISTAKES_SHOWN = 10
+
+CLEAN = "clean"
+CONDITION = re.compile(r"clean|(noise|quiet)(\d+)")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One line of a manifest."""
+
+    folder: Path
+    file: str
+    text: str | None
+    lang: str
+    kind: str
+    source: str
+    voice: str = "unknown"
+    slots: Mapping[str, Any] | None = field(default=None, compare=False)
+    has_vocals: bool = False
+
+    @property
+    def part(self) -> str:
+        """`fit` or `report`, by the source alone, so that it never changes sides."""
+        return PARTS[zlib.crc32(self.source.encode()) % 2]
+
+    def samples(self) -> Samples:
+        """Read the recording: mono, 16 kHz. Raises AudioError."""
+        return read_audio(self.folder / self.file)
+
+
+# -- reading -------------------------------------------------------------------------------
+
+
+def read_corpus(folder: Path) -> list[Recording]:
+    """Read a folder's manifest. Raises ClipError, with a sentence for each mistake in it."""
+    path = folder / MANIFEST
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClipError(f"{path} can't be read: {error}") from error
+    recordings: dict[str, Recording] = {}
+    mistakes = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            recording = _recording(folder, line)
+            if recording.file in recordings:
+                raise ClipError(f"{recording.file} is there twice")  # noqa: TRY301
+        except ClipError as error:
+            mistakes.append(f"{path}, line {number}: {error}")
+        else:
+            recordings[recording.file] = recording
+    if mistakes:
+        more = len(mistakes) - MISTAKES_SHOWN
+        rest = [f"and {more} lines more"] if more > 0 else []
+        raise ClipError("\n".join(mistakes[:MISTAKES_SHOWN] + rest))
+    if not recordings:
+        raise ClipError(f"{path} names no recording")
+    return list(recordings.values())
+
+
+def _recording(folder: Path, line: str) -> Recording:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ClipError(f"no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ClipError("no JSON object")
+    texts = {name: _text(row, name) for name in ("file", "lang", "kind", "source")}
+    recording = Recording(
+        folder,
+        texts["file"],
+        None if row.get("text", "") is None else _text(row, "text"),
+        texts["lang"],
+        texts["kind"],
+        texts["source"],
+        _text({"voice": "unknown", **row}, "voice"),
+        _slots(row.get("slots")),
+        _flag(row, "vocals"),
+    )
+    _check(recording)
+    return recording
+
+
+def _text(row: Mapping[str, object], name: str) -> str:
+    if name not in row:
+        raise ClipError(f"has no {name}")
+    value = row[name]
+    if not isinstance(value, str):
+        raise ClipError(f"{name} must be text, not {json.dumps(value)}")
+    return value
+
+
+def _flag(row: Mapping[str, object], name: str) -> bool:
+    value = row.get(name, False)
+    if not isinstance(value, bool):
+        raise ClipError(f"{name} must be true or false, not {json.dumps(value)}")
+    return value
+
+
+def _slots(value: object) -> Mapping[str, Any] | None:
+    if value is not None and not isinstance(value, dict):
+        raise ClipError(f"slots must be an object, not {json.dumps(value)}")
+    return value
+
+
+def _check(recording: Recording) -> None:
+    """Raise ClipError for what contradicts itself or isn't there."""
+    if recording.kind not in KINDS:
+        raise ClipError(f"kind must be {', '.join(KINDS)}, not {recording.kind!r}")
+    if not recording.source:
+        raise ClipError("source must say where the recording is from")
+    if recording.kind == "noise" and recording.text:
+        raise ClipError('text must be "" in noise, where nobody speaks')
+    if recording.kind != "noise" and recording.text is not None and not recording.text.strip():
+        raise ClipError("text must be what is said, or null")
+    if recording.kind != "noise" and not recording.lang:
+        raise ClipError("lang must be the code of what is spoken, such as en")
+    root = recording.folder.resolve()
+    if root not in (recording.folder / recording.file).resolve().parents:
+        raise ClipError(f"file must be inside {recording.folder}, not {recording.file}")
+    if not (recording.folder / recording.file).is_file():
+        raise ClipError(f"{recording.file} is not there")
+
+
+# -- choosing ------------------------------------------------------------------------------
+
+
+def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which recordings are heard."""
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help=f"folder of recordings with a {MANIFEST}; repeatable",
+    )
+    parser.add_argument(
+        "--part", choices=PARTS, default="report", help="of the recordings (default: report)"
+    )
+    parser.add_argument(
+        "--kinds",
+        type=_kinds,
+        default=KINDS,
+        metavar="LIST",
+        help=f"default: {','.join(KINDS)}",
+    )
+    parser.add_argument(
+        "--languages", type=_list, default=(), metavar="LIST", help="default: all there are"
+    )
+    parser.add_argument(
+        "--without", type=_list, default=(), metavar="LIST", help="files that are not heard"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="recordings of a kind and language (default: all)"
+    )
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = _list(text)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(KINDS)}")
+    return kinds
+
+
+def chosen(args: argparse.Namespace) -> list[Recording]:
+    """Return the recordings that are asked for and whose words are known. Raises ClipError."""
+    if not args.corpus:
+        raise ClipError(f"--corpus must name a folder of recordings with a {MANIFEST}")
+    everything = [one for folder in args.corpus for one in read_corpus(folder)]
+    if missing := set(args.without) - {one.file for one in everything}:
+        raise ClipError(f"--without names {min(missing)}, which is no recording")
+    everything = [one for one in everything if one.file not in args.without]
+    found = list(select(everything, args.part, args.kinds, args.languages, args.limit))
+    if not found:
+        raise ClipError(f"none of {len(everything)} recordings is what was asked for")
+    return found
+
+
+def select(
+    recordings: Sequence[Recording],
+    part: str = "report",
+    kinds: Sequence[str] = KINDS,
+    languages: Sequence[str] = (),
+    limit: int | None = None,
+) -> Iterator[Recording]:
+    """Yield those whose words are known; noise has no language, and is in all of them."""
+    counts: dict[tuple[str, str], int] = {}
+    for one in recordings:
+        if one.text is None or one.has_vocals or one.kind not in kinds:
+            continue
+        if part not in (one.part, "all"):
+            continue
+        if languages and one.lang and one.lang not in languages:
+            continue
+        counts[one.kind, one.lang] = counts.get((one.kind, one.lang), 0) + 1
+        if limit is None or counts[one.kind, one.lang] <= limit:
+            yield one
+
+
+# -- what a server hears -------------------------------------------------------------------
+
+
+def condition(text: str) -> str:
+    """Return the name of a condition, as an option. Raises ArgumentTypeError."""
+    if not CONDITION.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of clean, noiseN (N dB below the speech), quietN (speech at -N dB)"
+        )
+    return text
+
+
+def as_heard(recording: Recording, under: str = CLEAN) -> Samples:
+    """Return a recording with the silence around it, under a condition; noise stays as it is.
+
+    noiseN adds the noise of a room, N dB below the speech; quietN turns the gain so that the speech
+    is N dB below full scale. Raises AudioError.
+    """
+    samples = with_silence(recording.samples())
+    found = CONDITION.fullmatch(under)
+    if found is None:
+        raise ValueError(f"no condition: {under}")
+    if recording.kind == "noise" or under == CLEAN:
+        return samples
+    decibels = float(found[2])
+    if found[1] == "noise":
+        return noisy(samples, decibels, recording.file)
+    gain = 10 ** (-decibels / 20) / max(speech_level(samples), 1e-9)
+    quieter: Samples = np.clip(samples * gain, -1, 1).astype(np.float32)
+    return quieter
+
+
+# -- writing -------------------------------------------------------------------------------
+
+
+def write_wav(path: Path, samples: Samples) -> None:
+    """Write mono samples of 16 kHz with 16 bits each."""
+    whole = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(whole.tobytes())
+
+
+def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write what read_corpus reads."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
+
+
+def write_pairs(recordings: Sequence[Recording], folder: Path) -> None:
+    """Write each recording as FOLDER/LANGUAGE/NAME.wav and NAME.txt. Raises AudioError."""
+    for one in recordings:
+        if one.kind == "noise":
+            continue  # a judge of words has no use for it
+        file = folder / one.lang / one.file.replace("/", "-")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_wav(file.with_suffix(".wav"), as_heard(one))
+        file.with_suffix(".txt").write_text(f"{one.text}\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write recordings for another judge."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.lib.corpus",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_corpus_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args(argv)
+    try:
+        recordings = chosen(args)
+        write_pairs(recordings, args.output)
+    except (ClipError, AudioError) as error:
+        print(f"benchmarks.lib.corpus: {error}", file=sys.stderr)
+        return 1
+    print(f"{sum(one.kind != 'noise' for one in recordings)} recordings in {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""The benchmark of GPUs: rehearsed on the CPU, and on a GPU made of Python."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.speed import gpu
+from benchmarks.speed.gpu import Loops, Size, Times
+from tests.engine import fakes
+from tests.support import HOME_EN
+from wyoming_whisper import autopick
+from wyoming_whisper.engine import selftest
+from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.session import OnnxSession
+from wyoming_whisper.models import WEIGHTS
+
+MODEL = HOME_EN / WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What --prepare writes of one model."""
+    folder = tmp_path_factory.mktemp("packed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selftest, "physical_cores", lambda: 1)  # threads wait for each other
+        assert gpu.main([str(folder), "--prepare", "--models", "tiny.en"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times are not what is tested."""
+    monkeypatch.setattr(selftest, "RUNS", 1)
+    monkeypatch.setattr(gpu, "WINDOWS", (3, 5))
+    monkeypatch.setattr(gpu, "STEPS", 8)
+    monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 16)
+
+
+def measured(folder: Path, out: Path, *flags: str) -> tuple[int, dict[str, Any]]:
+    argv = [str(folder), "--models", "tiny.en", "--runs", "1", "--json", str(out), *flags]
+    status = gpu.main(argv)
+    return status, json.loads(out.read_text())
+
+
+def test_the_rehearsal_measures_everything(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, told = measured(packed, tmp_path / "out.json", "--rehearse", "--bandwidth", "20")
+    assert (status, told["passed"], told["failures"], told["rehearsal"]) == (0, True, [], True)
+    (model,) = told["models"]
+    heard = {c["name"]: c for c in model["comparisons"]}
+    assert heard["turn off the pump"]["text"] == "turn off the pump"
+    assert heard["turn off the pump"]["engine"]["tokens"]
+    assert [stage["window_seconds"] for stage in model["stages"]] == [3, 5]
+    assert all(stage["step"]["p95"] >= stage["step"]["median"] > 0 for stage in model["stages"])
+    assert set(model["sizes"]) == {"encoder.onnx", "decoder.onnx"}
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "PASSED"
+    assert "nothing here is a GPU's time" in out
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "11.4.0.106"])
+def test_a_fake_gpu_goes_all_the_way(
+    version: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = fakes.install(monkeypatch, version)
+    for name, value in fakes.child_environment(version).items():
+        monkeypatch.setenv(name, value)
+    status, told = measured(packed, tmp_path / "out.json")
+    assert (status, told["failures"]) == (0, [])
+    assert told["machine"]["TensorRT"] == version
+    assert told["bandwidth"] > 0
+    (model,) = told["models"]
+    assert model["precision"] == "float16"
+    assert set(model["sizes"]) == {"encoder.plan", "decoder.plan"}
+    assert model["loops"]["same_tokens"] is True
+    assert {"process", "GPU, held by one session", "GPU, in use by all"} == set(model["memory"])
+    device.assert_nothing_left()
+
+
+class _Deaf(OnnxSession):
+    """Its encoder hears silence."""
+
+    def encode(self, mel: Any) -> Any:
+        return super().encode(np.full_like(mel, mel.min()))
+
+
+def test_an_engine_that_hears_wrongly_fails(
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.engine.session.OnnxSession", _Deaf)
+    status, told = measured(packed, tmp_path / "out.json", "--rehearse")
+    assert (status, told["passed"]) == (1, False)
+    wrong = [
+        f for f in told["failures"] if f.startswith("tiny.en: turn off the pump: other tokens")
+    ]
+    assert wrong
+    assert capsys.readouterr().out.splitlines()[-1].startswith("FAILED: ")
+
+
+class _Loud(OnnxSession):
+    """Says another word from the third step on."""
+
+    def greedy(self, *args: Any) -> Iterator[tuple[int, float]]:
+        for step, (token, logprob) in enumerate(super().greedy(*args)):
+            yield token + (step >= 2), logprob
+
+
+def test_loops_that_differ_are_told_apart(packed: Path, tmp_path: Path) -> None:
+    model = gpu.read_packed(packed / "tiny.en")
+    with gpu.rehearsed(MODEL, tmp_path) as opened:
+        plain = OnnxSession(tmp_path)
+        same = gpu.compare_loops(opened.session, plain, model, runs=1)
+        other = gpu.compare_loops(opened.session, _Loud(tmp_path), model, runs=1)
+    assert (same.same_tokens, same.logprobs_apart) == (True, 0.0)
+    assert not other.same_tokens
+
+
+@pytest.mark.parametrize(
+    ("loops", "good"),
+    [
+        ((True, 0.0), True),
+        ((False, 0.0), False),
+        ((True, 0.1), False),
+        ((True, float("nan")), False),
+    ],
+)
+def test_a_difference_between_loops_is_a_failure(loops: tuple[bool, float], good: bool) -> None:
+    times = Times(1.0, 1.0)
+    heard = selftest.Heard((1,), 0.0, 0.0, 0.0, 0.0)
+    comparison = selftest.Comparison("clip", 2.0, 1, "", heard, heard, "same")
+    found = gpu.Measured("m", "float16", 0, 0, {}, [comparison], [], None, {})
+    assert found.failures == []
+    found.loops = Loops(*loops, times, times)
+    assert (found.failures == []) is good
+
+
+# -- arithmetic ----------------------------------------------------------------------------
+
+
+def test_the_encoders_operations_are_those_of_autopick_and_the_keys_and_values() -> None:
+    size = Size(80, 512, 6, 6, 51865)
+    work = autopick.encoder_work(autopick.Shape(512, 6, 6, 80), 500)
+    keys_and_values = 6 * 2 * (2 * 500 * 512 * 512)
+    assert size.encoder_operations(500) == work.matrices + work.attention + keys_and_values
+
+
+def test_a_step_reads_the_decoders_matrices_once() -> None:
+    checkpoint = read(MODEL)
+    size = Size.of(MODEL)
+    matrices = {
+        name: checkpoint[name].size
+        for name in checkpoint.variables
+        if name.startswith("decoder/") and name.endswith("/weight") and "/linear" in name
+    }
+    # Keys and values of the audio are made once, in the encoder's graph.
+    read_once = sum(n for name, n in matrices.items() if "/attention/linear_1/" not in name)
+    vocabulary = checkpoint["decoder/embeddings/weight"].size
+    assert size.step_bytes(0, 0, 2) == 2 * (read_once + vocabulary)
+    audio = size.step_bytes(1500, 0, 2) - size.step_bytes(0, 0, 2)
+    assert audio == 2 * 2 * 1500 * size.width * size.decoder_layers
+
+
+# -- what can be wrong ---------------------------------------------------------------------
+
+
+def test_a_folder_that_was_not_packed_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu.main([str(tmp_path), "--rehearse"]) == 1
+    assert "is not a model that --prepare packed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", [gpu.WEIGHTS, gpu.FACTS, gpu.MELS])
+def test_a_cut_file_is_one_sentence(
+    file: str, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "tiny.en"
+    folder.mkdir()
+    for path in (packed / "tiny.en").iterdir():
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(data[: len(data) // 2] if path.name == file else data)
+    assert gpu.main([str(tmp_path), "--rehearse", "--models", "tiny.en"]) == 1
+    assert "--prepare" in capsys.readouterr().err
+
+
+def test_without_a_gpu_it_says_what_is_missing(
+    packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu.main([str(packed), "--models", "tiny.en"]) == 1
+    assert "NVIDIA" in capsys.readouterr().err
+
+
+def test_it_needs_nothing_but_numpy_and_onnx(packed: Path) -> None:
+    # What a bare machine lacks must not be imported by packing's other end.
+    import subprocess
+
+    absent = ("ctranslate2", "tokenizers", "faster_whisper", "wyoming", "huggingface_hub", "yaml")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent!r})); from pathlib import Path; "
+        "from benchmarks.speed import gpu; gpu.read_packed(Path(sys.argv[1])); "
+        "import wyoming_whisper.engine.build, wyoming_whisper.engine.trt, "
+        "wyoming_whisper.engine.graphs"
+    )
+    command = [sys.executable, "-c", code, str(packed / "tiny.en")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,423 @@
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.lib.clips import Clip, ClipError, read_clips
+from benchmarks.speed import latency, profile
+from benchmarks.speed.latency import (
+    BURST,
+    EAGER,
+    NOT_EAGER,
+    OFFICIAL,
+    PAUSE_SECONDS,
+    PAUSES,
+    PLAIN,
+    REAL_TIME,
+    SPEAKERS,
+    WIDE,
+    Budget,
+    Cell,
+    Meter,
+    Part,
+    Take,
+    agreement,
+    cells,
+    eager_cost,
+    joined,
+    notes,
+    programs,
+    read_cpu_seconds,
+    shares,
+    show,
+    trimmed,
+    turned,
+)
+from tests.support import HOME_EN
+from wyoming_whisper.autopick import SHAPES, Rates, encoder_work
+from wyoming_whisper.speech import Speech
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
+from wyoming_whisper.vad import SileroVad, SpanOptions
+
+AUDIO = Path(__file__).parents[2] / "audio"
+SHORTEST = "04-clean.flac"
+
+
+def take(server: str, seconds: float, **fields: Any) -> Take:
+    values: dict[str, Any] = {"clip": "a", "silence": 0.7, "said": "stop it", "written": "stop it"}
+    return Take(server=server, seconds=seconds, **(values | fields))
+
+
+def part(mode: str, takes: list[Take], cpu: dict[str, float] | None = None, **fields: Any) -> Part:
+    meters = {server: Meter(seconds, 10**8) for server, seconds in (cpu or {}).items()}
+    return Part(mode, "base", 5, takes, meters, **fields)
+
+
+def rows(table: str) -> list[list[str]]:
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+# -- figures -------------------------------------------------------------------------------
+
+
+def test_processor_time_of_a_process_whatever_its_name() -> None:
+    stat = "1234 (py (3) ) S 1 " + " ".join(str(n) for n in range(5, 53))
+    assert read_cpu_seconds(stat, 100) == (14 + 15) / 100
+
+
+def test_waits_of_a_cell() -> None:
+    takes = [take(EAGER, seconds) for seconds in (0.1, 0.2, 0.3)]
+    takes.append(take(EAGER, 0.0, written="", error="it broke"))
+    cell = Cell(part(BURST, takes), EAGER, None, takes)
+    assert (cell.median, cell.percentile(95), cell.failed) == (0.2, 0.3, 1)
+    assert (cell.words.errors, cell.words.words) == (2, 8)
+
+
+def test_a_cell_without_answers() -> None:
+    takes = [take(EAGER, 0.0, written="", error="it broke")]
+    whole = part(BURST, takes)
+    assert Cell(whole, EAGER, None, takes).median == 0
+    assert rows(show([whole], BURST))[2][4:7] == ["-", "-", "-"]
+
+
+def test_silences_are_told_apart_where_a_server_heard_them_all() -> None:
+    takes = [take(OFFICIAL, 2.0, silence=s) for s in (0.25, 1.84)]
+    takes += [take(EAGER, 0.5 / s, silence=s) for s in (1.84, 0.25)]
+    found = cells(part(REAL_TIME, takes))
+    assert [(cell.server, cell.silence, len(cell.takes)) for cell in found] == [
+        (EAGER, 0.25, 1),
+        (EAGER, 1.84, 1),
+        (OFFICIAL, None, 2),
+    ]
+
+
+def test_table() -> None:
+    takes = [take(OFFICIAL, 1.5), take(EAGER, 0.15), take(EAGER, 0.1), take(EAGER, 0.2)]
+    table = rows(show([part(BURST, takes, {EAGER: 0.25, OFFICIAL: 2.0})], BURST))
+    head = "model beam server number median 95 % worst official / it WER failed CPU peak RAM"
+    assert " ".join(table[0]) == head
+    assert [row[2:] for row in table[2:]] == [
+        [EAGER, "3", "150 ms", "200 ms", "200 ms", "10.00x", "0.0 %", "0", "250 ms", "100 MB"],
+        [OFFICIAL, "1", *["1500 ms"] * 3, "1.00x", "0.0 %", "0", "2000 ms", "100 MB"],
+    ]
+
+
+def test_table_of_speakers() -> None:
+    table = rows(show([part(SPEAKERS, [take(EAGER, 0.1)], speakers=4)], SPEAKERS))
+    assert table[0][:4] == ["model", "beam", "speakers", "server"]
+    assert table[2][2:] == ["4", EAGER, "1", "100 ms", "100 ms", "100 ms", "-", "0.0 %", "0"]
+
+
+def test_table_of_silences() -> None:
+    takes = [take(EAGER, 0.1), take(NOT_EAGER, 0.1)]
+    table = rows(show([part(REAL_TIME, takes)], REAL_TIME))
+    assert [row[2] for row in table] == ["silence", "-------", "0.7 s", "any"]
+
+
+def test_texts_that_depend_on_when_work_began() -> None:
+    takes = [
+        take(EAGER, 0.1),
+        take(NOT_EAGER, 0.1),
+        take(EAGER, 0.1, clip="b", written="stop"),
+        take(NOT_EAGER, 0.1, clip="b"),
+        take(EAGER, 0.1, clip="c", written="heard with a silence that the other never got"),
+        take(NOT_EAGER, 0.1, clip="c", silence=1.29),
+        take(WIDE, 0.1, written="never compared"),
+        take(EAGER, 0.1, clip="d", written="", error="it broke"),
+        take(NOT_EAGER, 0.1, clip="d"),
+    ]
+    found = agreement([part(BURST, takes)])
+    assert (found.same, found.random) == (1, [])
+    (different,) = found.different
+    assert (different["clip"], different[EAGER], different[NOT_EAGER]) == ("b", "stop", "stop it")
+    assert notes([part(BURST, takes)]) == [
+        "The same text, eager or not: 1 of 2",
+        f"DIFFERENT: {different}",
+    ]
+    drawn = part(BURST, takes, unsteady=frozenset({("b", 0.7)}))
+    assert agreement([drawn]) == latency.Agreement(1, [], [different])
+    assert notes([drawn])[1:] == ["Not the same, but random even when not eager: 1"]
+
+
+@pytest.mark.parametrize(("again", "drawn"), [("stop it", False), ("stop that", True)])
+def test_a_text_that_is_drawn_at_random(
+    again: str, drawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def heard(server: Any, clip: Clip, silence: float, mode: str) -> Take:
+        asked.append((server.name, clip.file))
+        return take(server.name, 0.1, written=again if len(asked) == 3 else "stop it")
+
+    monkeypatch.setattr(latency, "_take", heard)
+    clips = [Clip(name, "stop it", "clean", np.ones(80, np.float32)) for name in "ab"]
+    servers: list[Any] = [argparse.Namespace(name=name) for name in (EAGER, NOT_EAGER)]
+    takes = [take(EAGER, 0.1, clip="a + b", written="stop"), take(NOT_EAGER, 0.1, clip="a + b")]
+    setting = latency.Setting(servers, clips, "base", 5)
+    found = latency.unsteady(part(PAUSES, takes), setting)
+    assert found == ({("a + b", 0.7)} if drawn else set())
+    assert asked == [(NOT_EAGER, "a + b")] * latency.ASKED_AGAIN
+
+
+def test_what_early_work_costs() -> None:
+    assert eager_cost(part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.2})) == pytest.approx(1.5)
+    assert eager_cost(part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.0})) is None
+    assert eager_cost(part(PAUSES, [], {EAGER: 0.3})) is None
+    told = notes([part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.2})])
+    assert told == ["pauses, base: eager takes 1.50 times the processor time"]
+
+
+def test_report() -> None:
+    takes = [take(EAGER, 0.5, late=0.001), take(OFFICIAL, 1.0)]
+    written = json.loads(json.dumps(latency.as_json([part(PAUSES, takes, {EAGER: 0.25})])))
+    ours, theirs = written["cells"]
+    assert (ours["server"], ours["median_seconds"], ours["official_ratio"]) == (EAGER, 0.5, 2.0)
+    assert (ours["cpu_seconds"], theirs["cpu_seconds"]) == (0.25, None)
+    assert ours["words"] == {"substitutions": 0, "deletions": 0, "insertions": 0, "words": 2}
+    assert written["agreement"] == {"same": 0, "different": [], "random": []}
+    assert written["eager_cost"] == [{"mode": PAUSES, "model": "base", "cpu_ratio": None}]
+    assert [row["late"] for row in written["utterances"]] == [0.001, 0.0]
+
+
+# -- time ----------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def spend(self, seconds: float, rounds: Iterator[int]) -> int:
+        count = 0
+        for _ in rounds:
+            self.now += seconds
+            count += 1
+        return count
+
+
+def test_time_is_shared() -> None:
+    clock = Clock()
+    budget = Budget(100, [1, 3], clock)
+    assert clock.spend(5, budget.rounds(99)) == 5
+    assert clock.spend(5, budget.rounds(99)) == 15
+
+
+def test_time_not_needed_goes_to_later_parts() -> None:
+    clock = Clock()
+    budget = Budget(100, [1, 3], clock)
+    assert clock.spend(1, budget.rounds(4)) == 4
+    assert clock.spend(5, budget.rounds(99)) == 19
+
+
+def test_some_rounds_are_worth_being_late() -> None:
+    clock = Clock()
+    budget = Budget(10, [1, 1], clock)
+    assert clock.spend(20, budget.rounds(99)) == latency.LEAST_ROUNDS
+    assert clock.spend(20, budget.rounds(99, least=1)) == 1
+
+
+def test_turns() -> None:
+    assert [turned("abc", number) for number in range(4)] == [
+        ["a", "b", "c"],
+        ["b", "c", "a"],
+        ["c", "a", "b"],
+        ["a", "b", "c"],
+    ]
+
+
+# -- arguments -----------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    args = latency._arguments([])
+    assert (args.parts, args.models, args.beam_size) == (
+        [BURST, SPEAKERS, PAUSES, REAL_TIME],
+        ["tiny.en", "base"],
+        [1, 5],
+    )
+    assert args.real_time == ["base"]
+    assert args.silences == [0.25, 0.7, 1.29, 1.84]
+    assert args.speakers == [1, 2, 4, 8]
+    # A burst of each model with each beam; the rest once, with the wider beam.
+    assert shares(args) == [30, 30, 70, 55, 55, 45, 170]
+
+
+def test_a_model_in_real_time_alone() -> None:
+    args = latency._arguments(["real-time", "burst", "--models", "tiny.en", "--real-time", "base"])
+    assert args.parts == [BURST, REAL_TIME]
+    assert args.models == ["tiny.en", "base"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["quickly"],
+        ["--models", "huge"],
+        ["--models", ""],
+        ["--beam-size", "0"],
+        ["--speakers", "1,x"],
+        ["--silences", "0.7,-1"],
+        ["speakers", "--plot", "waits.png"],
+    ],
+)
+def test_arguments_that_are_wrong(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        latency._arguments(argv)
+    assert "error" in capsys.readouterr().err
+
+
+def test_servers_differ_in_nothing_else() -> None:
+    args = argparse.Namespace(threads=2, compute_type="int8", no_official=False)
+    found = programs(args, Path("model"), 5)
+    assert [program.name for program in found] == [EAGER, NOT_EAGER, PLAIN, WIDE, OFFICIAL]
+    first, second, plain, wide, other = (" ".join(program.command) for program in found)
+    assert first.replace("--eager", "--no-eager") == second
+    assert plain == f"{second} --backend faster-whisper"
+    assert wide == f"{second} --audio-context full"
+    for flags in ("--beam-size 5", "--cpu-threads 2", "--compute-type int8", "--language en"):
+        assert flags in first
+        assert flags in other
+
+
+def test_a_plot_without_matplotlib(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert latency.main(["--plot", str(tmp_path / "waits.png")]) == 1
+    assert "needs matplotlib" in capsys.readouterr().err
+
+
+# -- audio ---------------------------------------------------------------------------------
+
+
+def last_word(samples: Samples, vad: SileroVad) -> float:
+    speech = Speech(vad, SpanOptions(pad_before_seconds=0, pad_after_seconds=0))
+    speech.add(samples)
+    speech.finish()
+    return speech.spans()[-1][1] / SAMPLE_RATE
+
+
+def test_after_the_speech_there_is_the_silence_asked_for() -> None:
+    vad = SileroVad()
+    for clip in read_clips(AUDIO)[:6]:
+        whole = latency.followed_by_silence(trimmed(clip, vad).samples, 0.7)
+        assert len(whole) / SAMPLE_RATE - last_word(whole, vad) == pytest.approx(0.7, abs=0.1)
+
+
+def test_nobody_speaks() -> None:
+    with pytest.raises(ClipError, match="nobody speaks"):
+        trimmed(Clip("a", "", "silence", np.zeros(SAMPLE_RATE, np.float32)), SileroVad())
+
+
+def test_two_clips_with_a_pause_between() -> None:
+    one, other = (Clip(name, name, "clean", np.ones(800, np.float32)) for name in "ab")
+    both = joined(one, other)
+    assert (both.file, both.text) == ("a + b", "a b")
+    assert len(both.samples) == 1600 + PAUSE_SECONDS * SAMPLE_RATE
+    assert not both.samples[800:-800].any()
+
+
+# -- profile -------------------------------------------------------------------------------
+
+
+def test_stages_in_their_order() -> None:
+    found = profile.medians(
+        [
+            {"vad": 1.0, "pcm": 2.0, "encode": 1.0},
+            {"vad": 2.0, "pcm": 2.0, "encode": 3.0, "detect": 0.1},
+            {"vad": 9.0, "pcm": 2.0, "encode": 2.0},
+        ]
+    )
+    assert list(found.items()) == [("pcm", 2.0), ("vad", 2.0), ("encode", 2.0), ("detect", 0.0)]
+
+
+def test_floor_of_the_encoder() -> None:
+    work = encoder_work(SHAPES["base"], 250)
+    found = profile.floor(SHAPES["base"], 250, Rates(work.matrices, work.attention))
+    assert found == profile.Floor(250, work.matrices + work.attention, 2.0)
+
+
+def test_windows(tmp_path: Path) -> None:
+    assert profile.positions_of(2 * SAMPLE_RATE, "full", tmp_path) == 1500
+    assert profile.positions_of(2 * SAMPLE_RATE, "auto", tmp_path) == 512
+    (tmp_path / "wyoming_whisper.json").write_text('{"tight_window": true}')
+    assert profile.positions_of(2 * SAMPLE_RATE, "auto", tmp_path) == 100
+    assert profile.positions_of(60 * SAMPLE_RATE, "auto", tmp_path) == 1500
+
+
+def test_stages_and_floor_side_by_side() -> None:
+    seconds = {"pcm": 0.001, "vad": 0.002, "mel": 0.01, "encode": 0.02, "decode": 0.01}
+    heard = profile.Heard("stop it", 3.0, 2.0, 4)
+    told = profile.show(seconds, heard, profile.Floor(100, 10**9, 0.01))
+    encode = next(row for row in rows(told) if row[0] == "encode")
+    assert encode[1:] == ["then", "20.0 ms", "50.0 %", "10.0 ms", "2.00x"]
+    assert "after the audio: 40.0 ms" in told
+    assert "4 tokens, 2.50 ms each" in told
+
+
+# -- the real thing ------------------------------------------------------------------------
+
+
+def test_our_server_with_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = json.loads((AUDIO / "labels.json").read_text())
+    (tmp_path / SHORTEST).write_bytes((AUDIO / SHORTEST).read_bytes())
+    chosen = [row for row in labels if row["file"] == SHORTEST]
+    (tmp_path / "labels.json").write_text(json.dumps(chosen))
+    file = tmp_path / "latency.json"
+    few = ["--models", "tiny.en", "--beam-size", "1", "--utterances", "1", "--silences", "0.7"]
+    argv = ["burst", "real-time", "--no-official", "--audio", str(tmp_path), *few]
+    monkeypatch.setattr(latency, "SETTLE_SECONDS", 0.05)
+    assert latency.main([*argv, "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert [(cell["mode"], cell["server"], cell["silence"]) for cell in written["cells"]] == [
+        (BURST, EAGER, None),
+        (BURST, NOT_EAGER, None),
+        (BURST, PLAIN, None),
+        (BURST, WIDE, None),
+        (REAL_TIME, EAGER, 0.7),
+        (REAL_TIME, NOT_EAGER, None),
+        (REAL_TIME, PLAIN, None),
+        (REAL_TIME, WIDE, None),
+    ]
+    assert not any(cell["failed"] for cell in written["cells"])
+    assert all(cell["peak_bytes"] > 10**7 for cell in written["cells"])
+    # One utterance may take less than a tick of 10 ms, which is all that the kernel counts in.
+    assert any(cell["cpu_seconds"] > 0 for cell in written["cells"])
+    assert not written["agreement"]["different"]
+    told = capsys.readouterr()
+    assert "The same text, eager or not: " in told.out
+    assert "real-time, tiny.en, beam 1" in told.err
+
+
+def test_profile_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "profile.json"
+    argv = ["--runs", "1", "--audio", str(AUDIO / SHORTEST), "--json", str(file)]
+    assert profile.main(argv) == 0
+    written = json.loads(file.read_text())
+    assert list(written["seconds"]) == ["pcm", "vad", "mel", "encode", "decode", "evidence", "rest"]
+    assert written["floor"]["operations"] > 0
+    assert "positions" in capsys.readouterr().out
+
+
+def test_shape_of_a_model() -> None:
+    shape = profile.shape_of(HOME_EN)
+    assert shape.width % 64 == 0
+    assert shape.n_mels == 80
+    assert 0 < shape.decoder_layers <= shape.encoder_layers
+
+
+def test_profile_of_a_model_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert profile.main(["--model", str(tmp_path)]) == 1
+    assert "benchmarks.speed.profile: " in capsys.readouterr().err
