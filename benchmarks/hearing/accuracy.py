@@ -1,15 +1,15 @@
 """Word errors, commands understood, invented text, latency and memory of whole servers.
 
-`python -m benchmarks.hearing.accuracy --corpus DIR --models base,tiny.en` has every server hear every
-recording, over Wyoming, all of it sent at once and with the recording's language. All servers of a
-model run side by side, but only one has work at a time; they take turns recording by recording.
-A model hears what is in the languages that it was made for, and noise. Servers:
+Every server hears every recording, over Wyoming, all of it sent at once and with the recording's
+language. All servers of a model run side by side, but only one has work at a time; they take turns
+recording by recording. A model hears what is in the languages that it was made for, and noise.
+Servers:
 
 official            the official server as it comes; -int8 and -vad give it that
 ours                as it comes
 ours-fw, ours-ort   on CTranslate2 and on onnxruntime; -full and -N set the window (N seconds)
 
-What is understood is what Home Assistant's matcher makes of it (benchmarks.lib.understood).
+What is understood is what Home Assistant's matcher makes of it (lib/understood.py).
 """
 
 from __future__ import annotations
@@ -26,32 +26,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.lib import models, report
 from benchmarks.lib.client import Heard, say
-from benchmarks.lib.clips import ClipError
-from benchmarks.lib.corpus import (
-    CLEAN,
-    Recording,
-    add_corpus_arguments,
-    as_heard,
-    chosen,
-    condition,
-)
+from benchmarks.lib.corpus import CLEAN, Recording, as_heard, chosen, condition
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.official import install_official, official, ours
+from benchmarks.lib.options import add_chunk_ms, add_corpus, add_decoding, add_models, names
+from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.scores import NOISE, Report, Result, as_json, read_json, shown, tables
-from benchmarks.lib.servers import (
-    BenchmarkError,
-    Memory,
-    Program,
-    Server,
-    asked,
-    install_official,
-    official,
-    ours,
-    running,
-)
-from benchmarks.lib.understood import HomeError
-from wyoming_whisper.errors import AudioError, ModelError
-from wyoming_whisper.machine import physical_cores
+from benchmarks.lib.servers import Memory, Program, Server, running, turned
 from wyoming_whisper.models import model_languages
 from wyoming_whisper.transcriber import Samples
 
@@ -82,8 +64,7 @@ def program(name: str, args: argparse.Namespace, model: Path) -> Program:
     if name.startswith("official"):
         extra += ["--compute-type", "int8"] if int8 else []
         extra += ["--vad-filter"] if vad else []
-        its = official(options)
-        return dataclasses.replace(its, name=name, command=(*its.command, *extra))
+        return official(options, name, *extra)
     extra += ["--backend", BACKENDS[backend]] if backend else []
     extra += ["--audio-context", window.lstrip("-")] if window else []
     return ours(options, name, *extra)
@@ -103,7 +84,7 @@ def build_graphs(args: argparse.Namespace, model: Path, folder: Path) -> None:
     command += ["--backend", "onnxruntime", "--model", str(model.resolve()), "--local-files-only"]
     command += ["--data-dir", str(folder), "--compute-type", args.compute_type]
     command += ["--cpu-threads", str(args.threads), "--beam-size", str(args.beam_size)]
-    print(f"{model.name}: writing the graphs for onnxruntime", file=sys.stderr, flush=True)
+    progress(f"{model.name}: writing the graphs for onnxruntime")
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=BUILD_SECONDS)
     except subprocess.CalledProcessError as error:
@@ -185,27 +166,19 @@ def transcribe_all(
     start = time.monotonic()
     for number, task in enumerate(todo, 1):
         samples, one = task.samples(), task.recording
-        for place in range(len(servers)):
-            server = servers[(number + place) % len(servers)]
+        for server in turned(servers, number):
             answer = _send(server, samples, one.lang, chunk_ms)
             results.append(_result(model, server.name, task, answer))
         if number % PROGRESS_EVERY == 0 or number == len(todo):
             elapsed = time.monotonic() - start
-            told = f"{model}: {number} of {len(todo)} recordings after {elapsed:.0f} s"
-            print(told, file=sys.stderr, flush=True)
+            progress(f"{model}: {number} of {len(todo)} recordings after {elapsed:.0f} s")
     order = {server.name: place for place, server in enumerate(servers)}
     return sorted(results, key=lambda one: order[one.server])
 
 
 def _send(server: Server, samples: Samples, language: str, chunk_ms: int) -> Heard:
-    """Return what a server makes of a recording; one that has died fails it, not the run."""
-    start = time.perf_counter()
-    try:
-        return asyncio.run(
-            say(server.uri, samples, language=language or NO_LANGUAGE, chunk_ms=chunk_ms)
-        )
-    except OSError as error:
-        return Heard("", time.perf_counter() - start, str(error) or type(error).__name__)
+    asking = say(server.uri, samples, language=language or NO_LANGUAGE, chunk_ms=chunk_ms)
+    return asyncio.run(asking)
 
 
 def _result(model: str, server: str, task: Task, answer: Heard) -> Result:
@@ -224,26 +197,15 @@ def _result(model: str, server: str, task: Task, answer: Heard) -> Result:
     )
 
 
-# -- the command ---------------------------------------------------------------------------
+# -- the suite -----------------------------------------------------------------------------
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.hearing.accuracy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_corpus_arguments(parser)
-    parser.add_argument(
-        "--models",
-        type=_models,
-        default=models.BASE,
-        metavar="LIST",
-        help=f"stock models' names, or folders of models (default: {models.BASE})",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_corpus(parser)
+    add_models(parser)
     parser.add_argument(
         "--servers",
-        type=lambda text: tuple(text.split(",")),
+        type=names,
         default=SERVERS,
         metavar="LIST",
         help=f"the first is what the others are set beside (default: {','.join(SERVERS)})",
@@ -256,70 +218,37 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="clean, noiseN (N dB below the speech), quietN (speech at -N dB); repeatable",
     )
     parser.add_argument("--prompt", metavar="TEXT", help="initial prompt of all servers")
-    parser.add_argument("--threads", type=int, default=physical_cores(), help="of each server")
-    parser.add_argument(
-        "--beam-size", type=int, default=0, help="of each server (default: what each chooses)"
-    )
-    parser.add_argument("--compute-type", default="default", help="the same")
-    parser.add_argument("--chunk-ms", type=int, default=10, help="audio in each event")
+    add_decoding(parser, compute_type="default")
+    add_chunk_ms(parser)
     parser.add_argument("--show", action="store_true", help="print what went wrong, one by one")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    parser.add_argument(
-        "--read",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="print the tables of such files again, together; nothing is measured",
-    )
-    return parser.parse_args(argv)
 
 
-def _models(text: str) -> tuple[Path, ...]:
-    return tuple(models.model_folder(name) for name in text.split(","))
-
-
-def _read(files: Sequence[Path]) -> Report:
+def read(args: argparse.Namespace) -> Outcome:
+    """Return the tables of what was measured before."""
     results: list[Result] = []
     memories: dict[tuple[str, str], Memory] = {}
-    for file in files:
+    for file in args.read:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BenchmarkError(f"{file} can't be read: {error}") from error
-        found = read_json(content, str(file))
-        results += found.results
-        memories |= found.memories
-    return Report(results, memories)
+        one = read_json(content, str(file))
+        results += one.results
+        memories |= one.memories
+    return _outcome(Report(results, memories), args)
 
 
-def _measured(args: argparse.Namespace) -> Report:
-    """Measure, and write what was found."""
-    facts = report.machine()
+def run(args: argparse.Namespace) -> Outcome:
+    """Have all servers hear everything."""
     recordings = chosen(args)
     for name in args.servers:
         program(name, args, args.models[0])  # what is wrong with a name is said at once
     needs_official = any(name.startswith("official") for name in args.servers)
     runtime = install_official() if needs_official else {}
-    found = measure(args, recordings)
-    head = {"machine": facts, "official": runtime, "asked": asked(args)}
-    report.write_json(args.json, {**head, **as_json(found)})
-    print(report.machine_line(facts), end="\n\n")
-    return found
+    outcome = _outcome(measure(args, recordings), args)
+    return dataclasses.replace(outcome, facts={"official": runtime, **outcome.facts})
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write."""
-    args = _arguments(argv)
-    try:
-        found = _read(args.read) if args.read else _measured(args)
-        print(*tables(found), sep="\n\n")
-        if args.show:
-            print("", *shown(found.results), sep="\n")
-    except (BenchmarkError, ClipError, AudioError, HomeError, ModelError) as error:
-        print(f"benchmarks.hearing.accuracy: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _outcome(result: Report, args: argparse.Namespace) -> Outcome:
+    wrong = ["\n".join(shown(result.results))] if args.show else []
+    return Outcome([*tables(result), *wrong], as_json(result))

@@ -1,10 +1,9 @@
 """When the server ends a command: how often too soon, and how long after its last word.
 
-`python -m benchmarks.hearing.endpointing --corpus DIR [--recordings DIR]` has people's speech
-heard by ours (`auto` and a fixed wait) and by the official server's `--vad-endpointing`, on the
-clock of the audio, faster than it is spoken: the servers' own code for the end of speech. A draft
-is taken to be there --draft-ms after work began, which is measured elsewhere (benchmarks.speed.latency).
-`--recordings` are commands of which nobody wrote down the words. Parts:
+People's speech is heard by ours (`auto` and a fixed wait) and by the official server's
+`--vad-endpointing`, on the clock of the audio, faster than it is spoken: the servers' own code for
+the end of speech. A draft is taken to be there --draft-ms after work began, which the suite latency
+measures. Parts:
 
 virtual      the recordings as they are, and silence after them
 hesitations  commands, with a pause put where each is quietest, in its middle
@@ -19,10 +18,9 @@ import asyncio
 import hashlib
 import json
 import subprocess
-import sys
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -30,17 +28,25 @@ from statistics import median
 import numpy as np
 from wyoming.audio import AudioChunk
 
-from benchmarks.lib import models, report
-from benchmarks.lib.clips import ClipError
-from benchmarks.lib.corpus import PARTS as HALVES
-from benchmarks.lib.corpus import Recording, read_corpus
-from benchmarks.lib.servers import OFFICIAL_VENV, BenchmarkError, asked, install_official
-from benchmarks.lib.spoken import as_pcm
+from benchmarks.lib import report
+from benchmarks.lib.clips import as_pcm
+from benchmarks.lib.corpus import Recording, read_corpus, read_recordings
+from benchmarks.lib.errors import BenchmarkError, ClipError
+from benchmarks.lib.official import PYTHON, install_official
+from benchmarks.lib.options import (
+    add_chunk_ms,
+    add_folders,
+    add_in_process,
+    add_model,
+    add_official,
+    add_part,
+    add_parts,
+    add_recordings,
+)
+from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper import utterance
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.client import read_audio
 from wyoming_whisper.endpointing import Endpointer, EndpointOptions
-from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.languages import SpokenLanguages
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.settings import Settings
@@ -59,7 +65,6 @@ from wyoming_whisper.vad import SileroVad, Vad
 VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")
 AUTO, OFFICIAL = "ours, auto", "official"
 
-SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 TAIL_SECONDS = 4.0  # of silence after the command: who has not ended by then never does
 MAX_SECONDS = 12.0  # what is longer is no command
 FRAME = SAMPLE_RATE // 50
@@ -111,31 +116,25 @@ Takes = list[Take]
 
 
 def read_commands(
-    corpus: Path | None, folders: Sequence[Path], half: str, limit: int | None
+    corpora: Sequence[Path], folders: Sequence[Path], part: str, limit: int | None
 ) -> list[Command]:
-    """Return what people say in a half of a corpus and in folders, `limit` of each group at most.
+    """Return what people say in a part of corpora and folders, `limit` of each group at most.
 
     Raises ClipError.
     """
-    found: dict[str, list[Command]] = {}
-    for one in read_corpus(corpus) if corpus else ():
-        if one.kind == "noise" or one.voice == "unknown" or half not in (one.part, "all"):
+    groups: dict[str, list[Command]] = {}
+    for one in (one for folder in corpora for one in read_corpus(folder)):
+        if one.kind == "noise" or one.voice == "unknown" or part not in (one.part, "all"):
             continue
         samples = one.samples()
         if len(samples) <= MAX_SECONDS * SAMPLE_RATE:
-            group = _group(one)
-            command = Command(group, one.file, samples, last_word(samples), one.lang)
-            found.setdefault(group, []).append(command)
-    for folder in folders:
-        files = sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES)
-        if not files:
-            raise ClipError(f"{folder} holds no recordings")
-        for file in files:
-            if half in (HALVES[zlib.crc32(file.name.encode()) % 2], "all"):
-                samples = read_audio(file)
-                command = Command(folder.name, file.name, samples, last_word(samples))
-                found.setdefault(folder.name, []).append(command)
-    return [command for group in found.values() for command in group[:limit]]
+            command = Command(_group(one), one.file, samples, last_word(samples), one.lang)
+            groups.setdefault(command.group, []).append(command)
+    for file, samples in read_recordings(folders, part):
+        group = file.parent.name
+        command = Command(group, file.name, samples, last_word(samples))
+        groups.setdefault(group, []).append(command)
+    return [command for group in groups.values() for command in group[:limit]]
 
 
 def _group(recording: Recording) -> str:
@@ -305,8 +304,7 @@ def official_ends(audio: Sequence[Samples], seconds: float, size: int) -> list[f
         files = [Path(folder) / f"{number:06}.pcm" for number in range(len(audio))]
         for file, samples in zip(files, audio, strict=True):
             file.write_bytes(as_pcm(samples))
-        python = str(OFFICIAL_VENV / "bin" / "python")
-        command = [python, "-c", _OFFICIAL_CODE, str(seconds), str(size), *map(str, files)]
+        command = [str(PYTHON), "-c", _OFFICIAL_CODE, str(seconds), str(size), *map(str, files)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BenchmarkError(f"the official server's code failed:\n{done.stderr[-2000:]}")
@@ -340,7 +338,7 @@ def _heard(
     waits = [(f"{AUTO}, {ms} ms", EndpointOptions(), ms / 1000) for ms in args.draft_ms]
     waits.append((f"ours, {args.seconds:g} s", EndpointOptions(args.seconds), 0.0))
     for who, options, draft_seconds in waits:
-        _tell(f"{part}, pause {pause}, {who}: {len(commands)} recordings")
+        progress(f"{part}, pause {pause}, {who}: {len(commands)} recordings")
         found[who] = [
             virtual.end(samples, options, command.language, draft_seconds)
             for command, samples in zip(commands, audio, strict=True)
@@ -418,25 +416,16 @@ def table(takes: Sequence[Take]) -> str:
     return report.table(head, [[*key, *row.cells()] for key, row in rows(takes).items()])
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+# -- the suite -----------------------------------------------------------------------------
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.hearing.endpointing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    models.add_model(parser)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
-    parser.add_argument("--backend", default="faster-whisper", metavar="NAME")
-    parser.add_argument("--threads", type=int, default=0, metavar="N")
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="speech, see corpus.py")
-    parser.add_argument(
-        "--recordings", type=Path, action="append", default=[], metavar="DIR", help="more commands"
-    )
-    parser.add_argument("--half", choices=HALVES, default="report", help="(default: report)")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_parts(parser, PARTS, [VIRTUAL])
+    add_model(parser)
+    add_in_process(parser)
+    add_folders(parser)
+    add_recordings(parser)
+    add_part(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="recordings of a group at most")
     parser.add_argument(
         "--seconds", type=float, default=0.7, help="the fixed wait of ours and the official's"
@@ -449,21 +438,16 @@ def _arguments() -> argparse.Namespace:
         metavar="MS",
         help="from the start of early work to its result (default: 150 500)",
     )
-    parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=[VIRTUAL], help="(default: virtual)"
-    )
-    parser.add_argument("--chunk-ms", type=int, default=32, choices=(10, 32))
-    parser.add_argument("--no-official", action="store_true", help="ours alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args()
+    add_chunk_ms(parser, 32)
+    add_official(parser)
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Have everybody end the commands."""
     if not args.corpus and not args.recordings:
-        parser.error("there is nothing to hear: name a --corpus, or --recordings")
-    return args
-
-
-def measure(args: argparse.Namespace) -> Takes:
-    """Return all takes. Raises BenchmarkError, ClipError and WyomingWhisperError."""
-    commands = read_commands(args.corpus, args.recordings, args.half, args.limit)
+        raise ClipError("there is nothing to hear: name a --corpus, or --recordings")
+    versions = {} if args.no_official else install_official()
+    commands = read_commands(args.corpus, args.recordings, args.part, args.limit)
     settings = Settings(
         model=str(args.model),
         data_dir=(args.data_dir,),
@@ -471,30 +455,13 @@ def measure(args: argparse.Namespace) -> Takes:
         strict_backend=True,
         cpu_threads=args.threads,
     )
-    transcriber = Remembering(settings)
-    try:
+    takes: list[Take] = []
+    with closing(Remembering(settings)) as transcriber:
         virtual = Virtual(settings, transcriber, args.chunk_ms)
-        takes: list[Take] = []
         if VIRTUAL in args.parts:
             takes += measure_virtual(args, virtual, commands)
         if HESITATIONS in args.parts:
             takes += measure_hesitations(args, virtual, commands)
-        return takes
-    finally:
-        transcriber.close()
-
-
-def main() -> int:
-    """Measure, print the table, write the JSON."""
-    args = _arguments()
-    facts = report.machine()
-    try:
-        versions = {} if args.no_official else install_official()
-        takes = measure(args)
-    except (BenchmarkError, ClipError, WyomingWhisperError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table(takes), report.machine_line(facts), sep="\n\n")
     summary = [
         {
             **dict(zip(("part", "group", "pause", "who"), key, strict=True)),
@@ -507,18 +474,5 @@ def main() -> int:
         }
         for key, row in rows(takes).items()
     ]
-    report.write_json(
-        args.json,
-        {
-            "machine": facts,
-            "official": versions,
-            "arguments": asked(args),
-            "rows": summary,
-            "takes": [asdict(take) for take in takes],
-        },
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    facts = {"official": versions, "rows": summary, "takes": [asdict(take) for take in takes]}
+    return Outcome([table(takes)], facts)

@@ -1,17 +1,15 @@
 """What Whisper makes up of noise, and what of it is told from speech: text.speech_evidence.
 
-`python -m benchmarks.hearing.evidence --corpus DIR --models base,tiny.en` hears speech in several
-conditions, and noise as it is, higher and lower, with and without a prompt; counts the noises whose
-text is kept and the utterances whose text is lost, by the part of the recordings; and with `--fit`
-finds the weights in wyoming_whisper/text.py anew, from the part `fit` alone. A text counts as
-speech where at least half of its words are right.
+Hears speech in several conditions, and noise as it is, higher and lower, with and without a prompt;
+counts the noises whose text is kept and the utterances whose text is lost, by the part of the
+recordings; and with `--fit` finds the server's weights anew, from the part `fit` alone. A text
+counts as speech where at least half of its words are right.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -22,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from benchmarks.lib import models, report
-from benchmarks.lib.clips import ClipError, with_silence
-from benchmarks.lib.corpus import PARTS, Recording, add_corpus_arguments, as_heard, chosen
+from benchmarks.lib import report
+from benchmarks.lib.clips import with_silence
+from benchmarks.lib.corpus import PARTS, Recording, as_heard, chosen
+from benchmarks.lib.options import add_corpus, add_models
+from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.words import word_errors
 from wyoming_whisper import text
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
-from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import Speech, span_options
 from wyoming_whisper.text import Voicing, speech_evidence
@@ -118,7 +117,7 @@ def hear(
     spans = span_options(Settings(data_dir=()))
     for number, recording in enumerate(recordings):
         if number % PROGRESS_EVERY == 0:
-            print(f"{name}: {number} of {len(recordings)}", file=sys.stderr, flush=True)
+            progress(f"{name}: {number} of {len(recordings)}")
         for condition, samples in heard_as(recording):
             speech = Speech(vad, spans)
             speech.add(samples)
@@ -148,9 +147,8 @@ def _is_right(recording: Recording, written: str) -> bool:
     return not errors.words or errors.errors <= (1 - RIGHT) * errors.words
 
 
-def measure(name: str, recordings: Sequence[Recording], folder: Path) -> list[Case]:
+def measure(path: Path, recordings: Sequence[Recording], folder: Path) -> list[Case]:
     """Return what a model makes of the recordings. Raises WyomingWhisperError."""
-    path = models.model_folder(name)
     settings = Settings(model=str(path), data_dir=(folder,))
     engines = cpu_engines(settings, path, choose_arithmetic(settings))
     vad = SileroVad()
@@ -223,44 +221,35 @@ def rows(cases: Sequence[Case]) -> list[list[str]]:
 HEAD = ["model", "part", "of", "heard", "taken for a voice", "texts", "lost", "kept"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.hearing.evidence",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_corpus_arguments(parser)
-    parser.set_defaults(part="all")
-    parser.add_argument("--models", default="base,tiny.en", metavar="LIST")
+def wrong(cases: Sequence[Case]) -> Iterator[str]:
+    """Yield a line for each text that is lost, or kept and should not be."""
+    for case in cases:
+        if case.written and (case.right and not case.is_kept if case.is_speech else case.is_kept):
+            where = f"{case.model}, {case.part}: {case.file} ({case.condition})"
+            yield f"{case.evidence:6.1f}  {where}: {case.written}"
+
+
+# -- the suite -----------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_corpus(parser, "all")
+    add_models(parser, "base,tiny.en")
     parser.add_argument("--fit", action="store_true", help="find the weights anew, and print them")
     parser.add_argument("--show", action="store_true", help="print what is lost and kept")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args(argv)
-    facts = report.machine()
-    cases: list[Case] = []
-    try:
-        recordings = chosen(args)
-        with tempfile.TemporaryDirectory() as folder:
-            for name in args.models.split(","):
-                cases += measure(name, recordings, Path(folder))
-    except (ClipError, WyomingWhisperError) as error:
-        print(f"benchmarks.hearing.evidence: {error}", file=sys.stderr)
-        return 1
-    print(report.machine_line(facts), report.table(HEAD, rows(cases)), sep="\n\n")
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Hear everything with every model."""
+    recordings, cases = chosen(args), list[Case]()
+    with tempfile.TemporaryDirectory() as folder:
+        for path in args.models:
+            cases += measure(path, recordings, Path(folder))
+    shown = [report.table(HEAD, rows(cases))]
     if args.show:
-        for case in cases:
-            wrong = case.is_kept if not case.is_speech else case.right and not case.is_kept
-            if case.written and wrong:
-                print(f"{case.evidence:6.1f}  {case.model}, {case.part}: {case.file} ", end="")
-                print(f"({case.condition}): {case.written}")
+        shown.append("\n".join(wrong(cases)))
     if args.fit:
         names = ("BIAS", "PER_CLEAR", "PER_GAIN", "PER_HEARD", "PER_NO_SPEECH", "PER_SLOWNESS")
-        for name, value in zip(names, fit(weighed(cases)), strict=True):
-            print(f"{name} = {value:.2f}")
-    report.write_json(args.json, {"machine": facts, "cases": [asdict(case) for case in cases]})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        weights = zip(names, fit(weighed(cases)), strict=True)
+        shown.append("\n".join(f"{name} = {value:.2f}" for name, value in weights))
+    return Outcome(shown, {"cases": [asdict(case) for case in cases]})

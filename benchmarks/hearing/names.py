@@ -1,12 +1,11 @@
 """Names of the home: how many that were misheard are put right, and how often wrongly.
 
-`python -m benchmarks.hearing.names --clips DIR` has synthesizers speak commands with the names
-of an invented household, and commands about things that are not in it, into DIR (once;
---speech-python is a Python that has what synthesizers.py needs), and transcribes all of them
-without and with the household's names. `--corpus DIR` adds what people say there,
-`--recordings DIR` recordings of which nobody wrote down the words: none of them names anything of
-the household. `--fit` finds the weights in names.py anew, from other names, sentences, voices and
-people than it measures with.
+Synthesizers speak commands with the names of an invented household, and commands about things that
+are not in it, into --clips DIR (once; --speech-python is a Python that has what lib/synthesizers.py
+needs); all of them are transcribed without and with the household's names. `--corpus` adds what
+people say there, `--recordings` recordings of which nobody wrote down the words: none of them names
+anything of the household. `--fit` finds the weights in the server's names anew, from other names,
+sentences, voices and people than it measures with.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import argparse
 import random
 import sys
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -26,14 +24,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.lib import models, report
-from benchmarks.lib.clips import Clip, ClipError, read_clips, with_silence
-from benchmarks.lib.corpus import PARTS, read_corpus
+from benchmarks.lib import report
+from benchmarks.lib.clips import Clip, read_clips, with_silence
+from benchmarks.lib.corpus import PARTS, read_corpus, read_recordings
 from benchmarks.lib.model import Model
+from benchmarks.lib.options import add_folders, add_model, add_recordings
+from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
 from benchmarks.lib.words import word_errors
 from wyoming_whisper.backends.pipeline import noise_mel
-from wyoming_whisper.client import read_audio
 from wyoming_whisper.names import (
     LEAST_EXPECTED,
     LEAST_HEARD,
@@ -189,14 +188,12 @@ def read_everything(args: argparse.Namespace) -> list[Said]:
     kinds = [prefix + kind for kind in ("name", "ordinary", "plain")]
     found = [Said(clip) for clip in read_clips(args.clips) if clip.kind in kinds]
     part = PARTS[not args.fit]
-    for one in read_corpus(args.corpus) if args.corpus else ():
+    for one in (one for folder in args.corpus for one in read_corpus(folder)):
         if one.part == part and one.voice == "human" and one.kind != "noise":
             clip = Clip(one.file, one.text or "", prefix + PEOPLE, one.samples())
             found.append(Said(clip, one.lang, told=one.text is not None))
-    for file in sorted(args.recordings.glob("*.flac")) if args.recordings else ():
-        if PARTS[zlib.crc32(file.name.encode()) % 2] == part:
-            clip = Clip(file.name, "", prefix + PEOPLE, read_audio(file))
-            found.append(Said(clip, told=False))
+    for file, samples in read_recordings(args.recordings, part):
+        found.append(Said(Clip(file.name, "", prefix + PEOPLE, samples), told=False))
     return found
 
 
@@ -288,7 +285,7 @@ def fit(model: Namer, saids: Sequence[Said]) -> str:
     for place, said in enumerate(saids):
         found += _candidates(model, snapper, said, place)
         if place % 100 == 99:
-            print(f"{place + 1} of {len(saids)} clips", flush=True)
+            progress(f"{place + 1} of {len(saids)} clips")
     silent = {place for place, said in enumerate(saids) if not said.names}
     return fitted(found, silent)
 
@@ -445,32 +442,25 @@ def _false_table(results: Sequence[Heard]) -> str:
     return report.table(headings, rows)
 
 
-def scale(n_names: int = 5000) -> str:
-    """Return how long a large home takes: making the index, and finding candidates in it."""
-    r = random.Random(5)
-    parts = [*INVENTED, *INVENTED_TO_FIT, *ORDINARY]
-    names = [f"{r.choice(parts)} {r.choice(parts)} {number}" for number in range(n_names)]
-    began = time.perf_counter()
-    index = NameIndex(names)
-    made = time.perf_counter() - began
-    texts = [f"turn on the {r.choice(parts)} in the {r.choice(parts)} please" for _ in range(5)]
-    began = time.perf_counter()
-    index.candidates(texts, "en")
-    found = time.perf_counter() - began
-    return (
-        f"{len(index)} names: index {report.milliseconds(made)} (once, beside the event loop), "
-        f"candidates for five texts {report.milliseconds(found)}"
-    )
+def measure(model: Namer, saids: Sequence[Said]) -> list[Heard]:
+    """Return how everything was heard."""
+    results: list[Heard] = []
+    homes = {home: model.snapper(names) for home, names in HOMES.items()}
+    for number, said in enumerate(saids, 1):
+        results += model.hear(said, {"small": homes["small"]} if said.names else homes)
+        if number % 100 == 0:
+            progress(f"{number} of {len(saids)} clips")
+    return results
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+# -- the suite -----------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=Path, required=True, metavar="DIR")
-    models.add_model(parser)
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="people's speech, see corpus.py")
-    parser.add_argument("--recordings", type=Path, metavar="DIR", help="more of it, without words")
+    add_model(parser)
+    add_folders(parser)
+    add_recordings(parser)
     parser.add_argument("--speech-python", default=sys.executable, metavar="FILE")
     parser.add_argument("--count", type=int, default=180, help="commands of a kind (180)")
     parser.add_argument("--plain", type=int, default=120, help="that name something else (120)")
@@ -483,42 +473,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--beam-size", type=int, default=0, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     parser.add_argument("--fit", action="store_true", help="find the weights anew")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
-    return parser.parse_args()
 
 
-def measure(model: Namer, saids: Sequence[Said]) -> list[Heard]:
-    """Return how everything was heard."""
-    results: list[Heard] = []
-    homes = {home: model.snapper(names) for home, names in HOMES.items()}
-    for number, said in enumerate(saids, 1):
-        results += model.hear(said, {"small": homes["small"]} if said.names else homes)
-        if number % 100 == 0:
-            print(f"{number} of {len(saids)} clips", flush=True)
-    return results
-
-
-def main() -> int:
-    """Make the clips where there are none, then fit or measure; exit code."""
-    args = _arguments()
-    try:
-        if not args.clips.exists():
-            make_clips(args.clips, args.count, args.plain, args.speech_python)
-        saids = read_everything(args)
-    except ClipError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def run(args: argparse.Namespace) -> Outcome:
+    """Make the clips where there are none, then fit or measure."""
+    if not args.clips.exists():
+        make_clips(args.clips, args.count, args.plain, args.speech_python)
+    saids = read_everything(args)
     model = Namer(args.model, args.beam_size, args.threads, args.graphs)
     if args.fit:
-        print(fit(model, saids))
-        return 0
-    facts = report.machine()
+        return Outcome([fit(model, saids)], {})
     results = measure(model, saids)
-    print(report.machine_line(facts))
     runtime = "onnxruntime" if args.graphs else "CTranslate2"
-    print(f"{args.model.name}, beam {model.options.beam_size}, {runtime}\n")
-    print(summary(results))
-    print(scale())
     shown = [
         {
             "clip": one.clip.file,
@@ -532,9 +498,5 @@ def main() -> int:
         }
         for one in results
     ]
-    report.write_json(args.json, {"machine": facts, "clips": shown})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    head = f"{args.model.name}, beam {model.options.beam_size}, {runtime}"
+    return Outcome([head, summary(results)], {"clips": shown})

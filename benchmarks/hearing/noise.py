@@ -1,20 +1,21 @@
 """Sounds that are no speech, made: what is heard in homes and must never become a sentence.
 
-`python -m benchmarks.hearing.noise --output DIR` writes a corpus of them, for `benchmarks.hearing.accuracy`.
+Writes a corpus of them, for the suites accuracy and evidence.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.lib.corpus import write_manifest, write_wav
+from benchmarks.lib.clips import write_wav
+from benchmarks.lib.corpus import write_manifest
+from benchmarks.lib.report import Outcome
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 LEVELS = (-50.0, -35.0, -20.0)
@@ -257,23 +258,20 @@ def made(seconds: float, count: int) -> Iterator[tuple[str, Samples]]:
             yield f"{sound}-{number:03}", make(sound, seconds, level, number)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write a corpus in which nobody speaks."""
-    parser = argparse.ArgumentParser(prog="benchmarks.hearing.noise", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--count", type=int, default=30, help="of each sound (default: 30)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of one (default: 6)")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Write a corpus in which nobody speaks."""
     rows = []
     args.output.mkdir(parents=True, exist_ok=True)
     for name, samples in made(args.seconds, args.count):
         write_wav(args.output / f"{name}.wav", samples)
         row = {"file": f"{name}.wav", "text": "", "lang": "", "kind": "noise"}
+        # The name that they always had: it decides which part a sound belongs to.
         rows.append({**row, "source": f"benchmarks.noise:{name}"})
     write_manifest(args.output, rows)
-    print(f"{len(rows)} sounds in {args.output}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return Outcome([f"{len(rows)} sounds in {args.output}"], {})

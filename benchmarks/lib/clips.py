@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import wave
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.lib.errors import ClipError
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 LABELS = "labels.json"
+BUNDLED_CLIPS = Path(__file__).parents[2] / "tests" / "audio"
+SHORT_SECONDS = 8.0  # a command; longer clips are something else
 
 # Around a command there is always room: satellites keep what came just before the first word, and
 # Home Assistant waits at least this long after the last one.
@@ -21,10 +26,6 @@ SECONDS_AFTER = 0.8
 
 FRAME = SAMPLE_RATE // 50
 SPEECH_DECIBELS = 30.0  # a frame this far below the loudest is no speech
-
-
-class ClipError(ValueError):
-    """A folder of clips can't be used as one."""
 
 
 @dataclass(frozen=True)
@@ -41,52 +42,56 @@ class Clip:
     samples: Samples
 
 
-def read_clips(
-    folder: Path, labels: Path | None = None, kind: str | None = None, limit: int | None = None
-) -> list[Clip]:
-    """Read a folder's clips, by its labels.json or the file `labels`; at most `limit` of a kind.
+def read_clips(folder: Path, limit: int | None = None) -> list[Clip]:
+    """Read a folder's clips, by its labels.json; at most `limit` of a kind. Raises ClipError.
 
-    `kind` is for labels that say none. Raises ClipError.
+    That is `[{"file": ..., "text": ..., "kind": ...}]`.
     """
+    path = folder / LABELS
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        labels = [(str(row["file"]), str(row["text"]), str(row["kind"])) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ClipError(f"{path} can't be read: {error!r}") from error
+    counts = Counter[str]()
     clips: list[Clip] = []
-    counts: dict[str, int] = {}
-    for file, text, labelled in read_labels(labels or folder / LABELS):
-        found = labelled or kind or folder.name
-        counts[found] = counts.get(found, 0) + 1
-        if limit is None or counts[found] <= limit:
-            clips.append(Clip(file, text, found, read_audio(folder / file)))
+    for file, text, kind in labels:
+        counts[kind] += 1
+        if limit is None or counts[kind] <= limit:
+            clips.append(Clip(file, text, kind, read_audio(folder / file)))
     return clips
 
 
-def read_labels(path: Path) -> list[tuple[str, str, str | None]]:
-    """Return (file, text, kind) from `[{"file": ..., "text": ..., "kind": ...}]`.
-
-    Raises ClipError.
-    """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ClipError(f"{path} can't be read: {error}") from error
-    if not isinstance(rows, list) or not rows:
-        raise ClipError(f"{path} holds no list of clips")
-    return [_label(path, number, row) for number, row in enumerate(rows)]
-
-
-def _label(path: Path, number: int, row: object) -> tuple[str, str, str | None]:
-    if not isinstance(row, dict):
-        raise ClipError(f"{path}: entry {number} is no clip")
-    file, text, kind = row.get("file"), row.get("text"), row.get("kind")
-    if not isinstance(file, str) or not isinstance(text, str):
-        raise ClipError(f"{path}: entry {number} needs a file and a text")
-    if kind is not None and not isinstance(kind, str):
-        raise ClipError(f"{path}: the kind of {file} must be text")
-    return file, text, kind
+def short_clips(folder: Path = BUNDLED_CLIPS) -> list[Clip]:
+    """Return the clips that are short commands in quiet. Raises ClipError where none is."""
+    clips = [
+        clip
+        for clip in read_clips(folder)
+        if clip.text and clip.kind != "noisy" and len(clip.samples) < SHORT_SECONDS * SAMPLE_RATE
+    ]
+    if not clips:
+        raise ClipError(f"{folder} holds no short commands")
+    return clips
 
 
 def with_silence(samples: Samples) -> Samples:
     """Return the samples with the silence around them that a server gets to hear."""
     before, after = round(SECONDS_BEFORE * SAMPLE_RATE), round(SECONDS_AFTER * SAMPLE_RATE)
     return np.pad(samples, (before, after))
+
+
+def as_pcm(samples: Samples) -> bytes:
+    """Return samples with 16 bits each."""
+    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+def write_wav(path: Path, samples: Samples) -> None:
+    """Write mono samples of 16 kHz with 16 bits each."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(as_pcm(samples))
 
 
 def speech_level(samples: Samples) -> float:

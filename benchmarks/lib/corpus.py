@@ -13,10 +13,6 @@ vocals   true in noise in which somebody sings: neither speech nor noise, and no
 
 Whatever is fitted to recordings is fitted to those of the part `fit`; what is reported is measured
 on those of the part `report`.
-
-`python -m benchmarks.lib.corpus --corpus DIR --output DIR` writes recordings for another judge, a
-folder for each language: WAV files, each with a text of the same name beside it, as `wyoming-bench`
-reads them.
 """
 
 from __future__ import annotations
@@ -24,8 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
-import wave
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,14 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lib.clips import ClipError, noisy, speech_level, with_silence
+from benchmarks.lib.clips import noisy, speech_level, with_silence
+from benchmarks.lib.errors import ClipError
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.errors import AudioError
-from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
+from wyoming_whisper.transcriber import Samples
 
 MANIFEST = "manifest.jsonl"
 KINDS = ("command", "speech", "noise")
 PARTS = ("fit", "report", "all")
+SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 MISTAKES_SHOWN = 10
 
 CLEAN = "clean"
@@ -64,12 +59,16 @@ class Recording:
 
     @property
     def part(self) -> str:
-        """`fit` or `report`, by the source alone, so that it never changes sides."""
-        return PARTS[zlib.crc32(self.source.encode()) % 2]
+        return part_of(self.source)
 
     def samples(self) -> Samples:
         """Read the recording: mono, 16 kHz. Raises AudioError."""
         return read_audio(self.folder / self.file)
+
+
+def part_of(source: str) -> str:
+    """Return `fit` or `report`, by the source alone, so that it never changes sides."""
+    return PARTS[zlib.crc32(source.encode()) % 2]
 
 
 # -- reading -------------------------------------------------------------------------------
@@ -168,49 +167,18 @@ def _check(recording: Recording) -> None:
         raise ClipError(f"{recording.file} is not there")
 
 
+def read_recordings(folders: Sequence[Path], part: str) -> Iterator[tuple[Path, Samples]]:
+    """Yield the recordings of a part of folders without a manifest. Raises ClipError."""
+    for folder in folders:
+        files = sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES)
+        if not files:
+            raise ClipError(f"{folder} holds no recordings")
+        for file in files:
+            if part in (part_of(file.name), "all"):
+                yield file, read_audio(file)
+
+
 # -- choosing ------------------------------------------------------------------------------
-
-
-def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which recordings are heard."""
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help=f"folder of recordings with a {MANIFEST}; repeatable",
-    )
-    parser.add_argument(
-        "--part", choices=PARTS, default="report", help="of the recordings (default: report)"
-    )
-    parser.add_argument(
-        "--kinds",
-        type=_kinds,
-        default=KINDS,
-        metavar="LIST",
-        help=f"default: {','.join(KINDS)}",
-    )
-    parser.add_argument(
-        "--languages", type=_list, default=(), metavar="LIST", help="default: all there are"
-    )
-    parser.add_argument(
-        "--without", type=_list, default=(), metavar="LIST", help="files that are not heard"
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="recordings of a kind and language (default: all)"
-    )
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _kinds(text: str) -> tuple[str, ...]:
-    kinds = _list(text)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(KINDS)}")
-    return kinds
 
 
 def chosen(args: argparse.Namespace) -> list[Recording]:
@@ -283,52 +251,7 @@ def as_heard(recording: Recording, under: str = CLEAN) -> Samples:
 # -- writing -------------------------------------------------------------------------------
 
 
-def write_wav(path: Path, samples: Samples) -> None:
-    """Write mono samples of 16 kHz with 16 bits each."""
-    whole = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(whole.tobytes())
-
-
 def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write what read_corpus reads."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
-
-
-def write_pairs(recordings: Sequence[Recording], folder: Path) -> None:
-    """Write each recording as FOLDER/LANGUAGE/NAME.wav and NAME.txt. Raises AudioError."""
-    for one in recordings:
-        if one.kind == "noise":
-            continue  # a judge of words has no use for it
-        file = folder / one.lang / one.file.replace("/", "-")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_wav(file.with_suffix(".wav"), as_heard(one))
-        file.with_suffix(".txt").write_text(f"{one.text}\n", encoding="utf-8")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write recordings for another judge."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.lib.corpus",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_corpus_arguments(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    args = parser.parse_args(argv)
-    try:
-        recordings = chosen(args)
-        write_pairs(recordings, args.output)
-    except (ClipError, AudioError) as error:
-        print(f"benchmarks.lib.corpus: {error}", file=sys.stderr)
-        return 1
-    print(f"{sum(one.kind != 'noise' for one in recordings)} recordings in {args.output}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

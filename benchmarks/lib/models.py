@@ -32,17 +32,6 @@ def model_folder(name: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def add_model(parser: argparse.ArgumentParser, default: str = BASE) -> None:
-    """Add --model: its value is the folder."""
-    parser.add_argument(
-        "--model",
-        type=model_folder,
-        default=default,
-        metavar="NAME|DIR",
-        help=f"a stock model's name, or the folder of a model (default: {default})",
-    )
-
-
 def serving(name: str = TINY) -> tuple[str, ...]:
     """Return the flags of a server of ours that hears English with it. Raises ModelError."""
     return "--model", str(stock(name)), "--language", "en"

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import math
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lib.errors import BenchmarkError
 from wyoming_whisper.machine import cpu_name, instruction_set, physical_cores
 
 NOTHING = "-"  # in a cell without a number
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a suite found."""
+
+    shown: Sequence[str]
+    """Tables and sentences, which are printed with an empty line between two."""
+
+    facts: Mapping[str, Any]
+    """What --json writes, beside the machine and what was asked."""
+
+    failures: Sequence[str] = ()
+    """Promises that were broken, a sentence each."""
+
+
+def progress(line: str) -> None:
+    """Say how far a suite is, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def asked(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments for a report; folders by name alone, which is all that matters."""
+    values = vars(args).items()
+    return {name: _as_json(value) for name, value in values if name not in ("json", "read")}
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, Path):
+        return value.name
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def machine() -> dict[str, Any]:
@@ -26,10 +62,17 @@ def machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "ctranslate2": version("ctranslate2"),
-        "faster_whisper": version("faster-whisper"),
-        "wyoming_whisper": version("wyoming-whisper"),
+        "ctranslate2": _version("ctranslate2"),
+        "faster_whisper": _version("faster-whisper"),
+        "wyoming_whisper": _version("wyoming-whisper"),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a machine with a GPU and little else
+        return NOTHING
 
 
 def machine_line(facts: Mapping[str, Any]) -> str:
@@ -98,6 +141,15 @@ def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) 
 
 def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or cell in ("", NOTHING)
+
+
+def pyplot() -> Any:
+    """Return matplotlib's functions, for a file. Raises BenchmarkError where it is missing."""
+    try:
+        importlib.import_module("matplotlib").use("Agg")
+        return importlib.import_module("matplotlib.pyplot")
+    except ImportError as error:
+        raise BenchmarkError("--plot needs matplotlib: pip install matplotlib") from error
 
 
 def write_json(path: Path | None, facts: Mapping[str, Any]) -> None:

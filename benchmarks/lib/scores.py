@@ -9,7 +9,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.lib import report
-from benchmarks.lib.servers import BenchmarkError, Memory
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.servers import Memory
 from benchmarks.lib.understood import meaning
 from benchmarks.lib.words import WordErrors, normalised, paired, word_errors
 
@@ -187,23 +188,22 @@ def breakdown(
     first = next(iter(scores.values()))
     rows = [
         [name, str(len(score.spoken)), str(score.errors.words)]
-        + [report.percent(own[name].errors.errors, own[name].errors.words) for own in each(scores)]
+        + [
+            report.percent(own[name].errors.errors, own[name].errors.words)
+            for own in scores.values()
+        ]
         for name, score in first.items()
     ]
     yield f"Word errors by {head}:"
     yield report.table([head, "recordings", "words", *scores], rows)
     rows = [
-        [name, str(len(score.commands)), *(str(own[name].understood) for own in each(scores))]
+        [name, str(len(score.commands)), *(str(own[name].understood) for own in scores.values())]
         for name, score in first.items()
         if score.commands
     ]
     if rows:
         yield f"Commands understood by {head}:"
         yield report.table([head, "commands", *scores], rows)
-
-
-def each(scores: Mapping[str, dict[str, Score]]) -> Iterator[dict[str, Score]]:
-    yield from scores.values()
 
 
 def beside(by_server: Mapping[str, Sequence[Result]]) -> str:
@@ -272,7 +272,5 @@ def read_json(content: Any, name: str) -> Report:
             for row in content["memory"]
         }
     except (KeyError, TypeError) as error:
-        raise BenchmarkError(
-            f"{name} is no report of accuracy: {error}"
-        ) from error
+        raise BenchmarkError(f"{name} is no report of accuracy: {error}") from error
     return Report(results, memories)

@@ -1,8 +1,8 @@
-"""Servers as processes on loopback ports: ours, and the official one that is installed for it."""
+"""Servers as processes, seen from outside: started, waited for, measured, made to suffer, ended."""
 
 from __future__ import annotations
 
-import argparse
+import asyncio
 import contextlib
 import os
 import re
@@ -11,31 +11,35 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TypeVar
 
-from benchmarks.lib import models
-from wyoming_whisper.machine import physical_cores
+from benchmarks.lib.client import describe
+from benchmarks.lib.errors import BenchmarkError
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
-OFFICIAL_VENV = ROOT / ".venv-official"
-OFFICIAL_VERSION = "3.8.1"
 
-START_SECONDS = 300.0  # only a server that hangs takes so long to listen
-STOP_SECONDS = 15.0
-POLL_SECONDS = 0.002
+START_SECONDS = 300.0  # only a server that hangs takes so long to listen, or to end
+END_SECONDS = 30.0
+POLL_SECONDS = 0.02
 
 # What our server logs.
-READY = "INFO:wyoming_whisper.server:ready"
+READY = re.compile(r"^INFO(:wyoming_whisper\.server:| )ready$", re.MULTILINE)
 UNDECIDED = " has its engine\n"
 DECIDED = ("from now on the engine answers", "goes on to answer", "there is no engine until")
 
+TASKS = "tasks: "
+"""Begins the line that SIGUSR1 is answered with, on stderr: see inside.py."""
 
-class BenchmarkError(Exception):
-    """A benchmark can't go on."""
+_TROUBLE = re.compile(
+    r"^(?:Traceback|ERROR|CRITICAL|.*\b(?:never retrieved|never awaited|was destroyed))",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -46,228 +50,239 @@ class Program:
     """Heads its column."""
 
     command: tuple[str, ...]
-    """All but the address to listen on."""
+    """All but the address to listen on, and the folder for its data."""
 
     is_ours: bool = False
 
 
-def ours(args: argparse.Namespace, name: str = "ours", *extra: str) -> Program:
-    """Return this repository's server, run with this Python."""
-    command = (sys.executable, "-m", "wyoming_whisper", "serve", *_common(args), *extra)
-    return Program(name, command, is_ours=True)
-
-
-def official(args: argparse.Namespace, beam_size: int | None = None) -> Program:
-    """Return the official server; `beam_size` instead of the one asked for."""
-    command = (str(_official_python()), "-m", "wyoming_faster_whisper", *_common(args))
-    name = "official"
-    if beam_size is not None:
-        name, command = f"official, beam {beam_size}", (*command, "--beam-size", str(beam_size))
-    # By its own choice it would run another library's model for English if one is installed.
-    return Program(name, (*command, "--stt-library", "faster-whisper"))
-
-
-def _common(args: argparse.Namespace) -> list[str]:
-    flags = ["--model", str(args.model.resolve()), "--language", "en", "--local-files-only"]
-    flags += ["--cpu-threads", str(args.threads)]
-    if args.beam_size:
-        flags += ["--beam-size", str(args.beam_size)]
-    if args.compute_type != "default":
-        flags += ["--compute-type", args.compute_type]
-    return flags
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is asked of every benchmark of servers."""
-    models.add_model(parser)
-    parser.add_argument(
-        "--threads", type=int, default=physical_cores(), help="of each server (default: all cores)"
-    )
-    parser.add_argument(
-        "--beam-size", type=int, default=0, help="of each server (default: what each chooses)"
-    )
-    parser.add_argument(
-        "--compute-type",
-        default="int8",
-        help="of each server (default: int8; `default` is what each chooses)",
-    )
-    parser.add_argument(
-        "--chunk-ms", type=int, default=10, choices=(10, 32), help="audio in each event"
-    )
-    parser.add_argument("--no-official", action="store_true", help="ours alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-
-
-def asked(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments for a report; folders by name alone, which is all that matters."""
-    values = vars(args).items()
-    return {name: _as_json(value) for name, value in values if name != "json"}
-
-
-def _as_json(value: object) -> object:
-    if isinstance(value, Path):
-        return value.name
-    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-# -- the official server -------------------------------------------------------------------
-
-
-def official_beam_size(machine: str) -> int:
-    """Return the beam that the official server chooses on this kind of machine."""
-    return 1 if machine.lower().startswith(("arm", "aarch")) else 5
-
-
-def install_official() -> dict[str, str]:
-    """Install the official server beside ours, if it isn't yet; return what it runs on.
-
-    It gets the same CTranslate2: the servers are compared, not releases of their runtime.
-    Raises BenchmarkError.
-    """
-    wanted = {
-        "wyoming-faster-whisper": OFFICIAL_VERSION,
-        "ctranslate2": version("ctranslate2"),
-        "faster-whisper": version("faster-whisper"),
-    }
-    try:
-        if not _official_python().exists() or _official_versions(wanted) != wanted:
-            _install(wanted)
-        return _official_versions(wanted)
-    except subprocess.CalledProcessError as error:
-        raise BenchmarkError(
-            "the official server can't be installed; --no-official leaves it out"
-        ) from error
-
-
-def _install(packages: Mapping[str, str]) -> None:
-    note = f"installing wyoming-faster-whisper {OFFICIAL_VERSION} in {OFFICIAL_VENV.name}"
-    print(note, file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-m", "venv", str(OFFICIAL_VENV)], check=True)
-    pip = [str(_official_python()), "-m", "pip", "install", "--quiet"]
-    pinned = [f"{name}=={number}" for name, number in packages.items()]
-    subprocess.run([*pip, "--disable-pip-version-check", *pinned], check=True)
-
-
-def _official_python() -> Path:
-    return OFFICIAL_VENV / "bin" / "python"
-
-
-def _official_versions(packages: Mapping[str, str]) -> dict[str, str]:
-    code = (
-        "import sys\nfrom importlib.metadata import PackageNotFoundError, version\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: print(name, version(name))\n"
-        "    except PackageNotFoundError: pass\n"
-    )
-    command = [str(_official_python()), "-c", code, *packages]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    return dict(line.split() for line in answer.stdout.splitlines())
-
-
-# -- processes -----------------------------------------------------------------------------
-
-
 class Server:
-    """One running server; `started` is when, on time.perf_counter's clock."""
+    """One server process; leaving its block ends it. `started` is of time.perf_counter's clock."""
 
-    def __init__(self, program: Program, folder: Path) -> None:
-        port = _free_port()
+    def __init__(
+        self,
+        program: Program,
+        folder: Path,
+        uri: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`uri` is a free port of 127.0.0.1 by default; `folder` has its data and its log."""
         folder.mkdir(parents=True, exist_ok=True)
         self.name = program.name
+        self.uri = uri or f"tcp://127.0.0.1:{free_port()}"
         self._is_ours = program.is_ours
-        self.uri = f"tcp://127.0.0.1:{port}"
-        self._address = ("127.0.0.1", port)
-        self._log = folder / f"{port}.log"
-        command = [*program.command, "--uri", self.uri, "--data-dir", str(folder)]
-        with self._log.open("wb") as log:
+        self._log = folder / f"{re.sub(r'[^a-z0-9]+', '-', program.name)}.log"
+        self._before = self._log.stat().st_size if self._log.exists() else 0  # of others
+        command = [*program.command, "--uri", self.uri]
+        if "--data-dir" not in command:
+            command += ["--data-dir", str(folder)]
+        with self._log.open("ab") as log:
             self.started = time.perf_counter()
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=folder, env=_environment()
+                command, stdout=log, stderr=log, cwd=ROOT, env=_environment(environment or {})
             )
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.send(signal.SIGTERM)
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGKILL)
+            self._process.wait()
+
+    # -- waiting ---------------------------------------------------------------------------
 
     def listening(self) -> float:
         """Wait until a connection is accepted; return the seconds since the start."""
-        deadline = self.started + START_SECONDS
-        while time.perf_counter() < deadline and self._process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(self._address):
-                return time.perf_counter() - self.started
-            time.sleep(POLL_SECONDS)
-        raise BenchmarkError(f"{self.name} does not listen:\n{self._log_end()}")
+        address = self.uri.removeprefix("tcp://").split(":")
+
+        def accepts() -> bool:
+            with contextlib.suppress(OSError):
+                socket.create_connection((address[0], int(address[1]))).close()
+                return True
+            return False
+
+        return self._until(accepts, "does not listen", poll_seconds=0.002)
+
+    def answering(self) -> float:
+        """Wait until `describe` is answered; return the seconds since the start."""
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError):
+                asyncio.run(describe(self.uri))
+                return True
+            return False
+
+        return self._until(answers, "does not answer")
+
+    def ready(self) -> float:
+        """Wait until our server's model is loaded; return the seconds since the start."""
+        return self._until(lambda: READY.search(self.log), "is not ready")
 
     def settle(self) -> None:
         """Wait until our server has decided what answers from now on, which it logs.
 
         At a model's first start it makes the graphs for onnxruntime, and compares.
         """
-        if not self._is_ours:
-            return
-        deadline = self.started + START_SECONDS
-        while time.perf_counter() < deadline and self._process.poll() is None:
-            log = self._log.read_text(errors="replace")
-            if READY in log and (UNDECIDED not in log or any(line in log for line in DECIDED)):
-                return
-            time.sleep(POLL_SECONDS)
-        raise BenchmarkError(f"{self.name} does not get ready:\n{self._log_end()}")
+        if self._is_ours:
+            self.ready()
+            self._until(
+                lambda: UNDECIDED not in self.log or any(line in self.log for line in DECIDED),
+                "does not decide what answers",
+            )
+
+    def _until(
+        self, reached: Callable[[], object], problem: str, poll_seconds: float = POLL_SECONDS
+    ) -> float:
+        deadline = time.perf_counter() + START_SECONDS
+        while time.perf_counter() < deadline and self.alive:
+            if reached():
+                return time.perf_counter() - self.started
+            time.sleep(poll_seconds)
+        raise BenchmarkError(f"{self.name} {problem}:\n{self.log[-2000:]}")
+
+    # -- what it is and holds --------------------------------------------------------------
+
+    @property
+    def log(self) -> str:
+        """All that this process has written so far."""
+        return self._log.read_bytes()[self._before :].decode(errors="replace")
+
+    @property
+    def trouble(self) -> list[str]:
+        """What the log has of exceptions that nobody handled, and of errors."""
+        return _TROUBLE.findall(self.log)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """Raise BenchmarkError if the server has ended: nothing more can be read of it."""
+        if not self.alive:
+            status = self._process.returncode
+            raise BenchmarkError(f"{self.name} ended with {status}:\n{self.log[-2000:]}")
 
     def memory(self) -> Memory:
         """Return what the process takes of the machine's memory now."""
-        proc = Path("/proc") / str(self._process.pid)
-        return read_memory((proc / "status").read_text(), (proc / "smaps_rollup").read_text())
+        return read_memory(self._proc("status"), self._proc("smaps_rollup"))
 
-    def beam_size(self) -> int:
-        """Return the beam that our server has chosen, which it logs with its model."""
-        found = re.search(r"\bbeam (\d+)", self._log.read_text(errors="replace"))
-        if found is None:
-            raise BenchmarkError(f"{self.name} does not say its beam:\n{self._log_end()}")
-        return int(found[1])
+    def processor_seconds(self) -> float:
+        """Return the processor time of all threads so far, the kernel's work included."""
+        return read_processor_seconds(self._proc("stat"), os.sysconf("SC_CLK_TCK"))
 
-    def stop(self) -> None:
-        """End the process, by force if it doesn't end itself."""
-        self._process.send_signal(signal.SIGTERM)
+    def _proc(self, file: str) -> str:
+        return (Path("/proc") / str(self._process.pid) / file).read_text()
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+
+    def ended(self, seconds: float = END_SECONDS) -> int:
+        """Wait for the end; return the exit status. Raises BenchmarkError if there is none."""
         try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise BenchmarkError(f"{self.name} does not end:\n{self.log[-2000:]}") from error
 
-    def _log_end(self) -> str:
-        return self._log.read_text(errors="replace")[-2000:]
+    def stopped(self) -> int:
+        """Send SIGTERM; return the exit status."""
+        self.send(signal.SIGTERM)
+        return self.ended()
 
 
-@contextlib.contextmanager
-def started(program: Program, folder: Path) -> Iterator[Server]:
-    """Run a server until the block ends; it may not listen yet."""
-    server = Server(program, folder)
-    try:
-        yield server
-    finally:
-        server.stop()
+class Watched(Server):
+    """Our server with a way to look inside: it is run by inside.py. Its block ends with a kill."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        uri: str = "",
+        opens: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`uri` is a socket in `folder` by default; `opens` is what stands in for the model."""
+        command = [sys.executable, "-m", "benchmarks.lib.inside"]
+        command += ["--open", opens] if opens else []
+        command += ["--log-format", "%(levelname)s %(message)s", *flags]
+        program = Program("the server", tuple(command), is_ours=True)
+        super().__init__(program, folder, uri or f"unix://{folder}/socket", environment)
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.alive:
+            self.send(signal.SIGKILL)
+        self._process.wait()
+
+    def counts(self) -> Counts:
+        """Return what it holds now. Raises BenchmarkError when it doesn't answer the signal."""
+        threads = re.search(r"^Threads:\s+(\d+)$", self._proc("status"), re.MULTILINE)
+        return Counts(
+            resident=self.memory().resident,
+            descriptors=len(list((Path("/proc") / str(self._process.pid) / "fd").iterdir())),
+            threads=int(threads[1]) if threads else 0,
+            tasks=self._tasks(),
+        )
+
+    def _tasks(self) -> int:
+        def answers() -> list[str]:
+            return re.findall(rf"{TASKS}(\d+)\n", self.log)
+
+        before = len(answers())
+        self.send(signal.SIGUSR1)
+        self._until(lambda: len(answers()) > before, "does not tell its number of tasks")
+        return int(answers()[-1])
 
 
 @contextlib.contextmanager
 def running(programs: Sequence[Program], folder: Path) -> Iterator[list[Server]]:
-    """Run servers side by side until the block ends; all of them listen."""
+    """Run servers side by side until the block ends; all of them listen, and have settled."""
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(started(program, folder)) for program in programs]
+        servers = [stack.enter_context(Server(program, folder)) for program in programs]
         for server in servers:
             server.listening()
             server.settle()
         yield servers
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment without the user's own options for either server."""
-    ours = ("WYO_WHISPER_", "WYOMING_WHISPER_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+def turned(items: Sequence[T], number: int) -> list[T]:
+    """Return the items, beginning with another one each time: no server is always first."""
+    start = number % len(items)
+    return [*items[start:], *items[:start]]
 
 
-# -- memory --------------------------------------------------------------------------------
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the user's own options for either server, or tokens."""
+    own = ("WYO_WHISPER_", "WYOMING_WHISPER_", "HF_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return {**kept, **changes}
+
+
+# -- what a process holds ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -298,7 +313,33 @@ def read_memory(status: str, rollup: str) -> Memory:
 
 
 def _kilobytes(text: str, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
-    if found is None:
+    value = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
+    if value is None:
         raise BenchmarkError(f"the system does not say {name}")
-    return 1024 * int(found[1])
+    return 1024 * int(value[1])
+
+
+def read_processor_seconds(stat: str, ticks_per_second: int) -> float:
+    """Read utime and stime of /proc/PID/stat; the name before them may hold anything."""
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / ticks_per_second
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a process holds at one moment."""
+
+    resident: int
+    """Bytes in RAM (VmRSS)."""
+
+    descriptors: int
+    threads: int
+    tasks: int
+    """Of asyncio."""
+
+    def left_behind(self, before: Counts) -> dict[str, int]:
+        """Return how many more are held than `before`."""
+        return {
+            "descriptors": self.descriptors - before.descriptors,
+            "tasks": self.tasks - before.tasks,
+        }

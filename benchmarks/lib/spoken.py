@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import tempfile
-import wave
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lib.clips import LABELS, ClipError, noisy
+from benchmarks.lib.clips import LABELS, noisy, write_wav
+from benchmarks.lib.errors import ClipError
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
@@ -71,7 +71,7 @@ def speak(folder: Path, sentences: Sequence[Sentence], python: str) -> None:
             if number % 2:
                 samples = in_a_room(samples, f"{number} {one.text}")
             name = f"{number:04}-{one.kind}.wav"
-            write_wave(folder / name, samples * (PEAK / max(1e-9, float(np.abs(samples).max()))))
+            write_wav(folder / name, samples * (PEAK / max(1e-9, float(np.abs(samples).max()))))
             labels.append({"file": name, "text": one.text, "kind": one.kind, "voice": one.voice})
     content = json.dumps(labels, ensure_ascii=False, indent=1)
     (folder / LABELS).write_text(content + "\n", encoding="utf-8")
@@ -89,16 +89,3 @@ def in_a_room(samples: Samples, seed: str) -> Samples:
     echo = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)
     heard = echo[: len(samples)] + samples
     return noisy(heard.astype(np.float32), float(generator.uniform(*NOISE_DECIBELS)), seed)
-
-
-def write_wave(path: Path, samples: Samples) -> None:
-    """Write samples with 16 bits each."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(as_pcm(samples))
-
-
-def as_pcm(samples: Samples) -> bytes:
-    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()

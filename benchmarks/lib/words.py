@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 
 @dataclass(frozen=True)
@@ -104,34 +106,9 @@ def _numbers(language: str) -> Any:
 
 def word_errors(reference: str, written: str, language: str = "") -> WordErrors:
     """Return the fewest edits that make `written` of `reference`."""
-    wanted, got = normalised(reference, language), normalised(written, language)
-    substitutions, deletions, insertions = _edits(wanted, got)
-    return WordErrors(substitutions, deletions, insertions, len(wanted))
-
-
-def _edits(wanted: Sequence[str], got: Sequence[str]) -> tuple[int, int, int]:
-    """Return (substitutions, deletions, insertions); with equally few, most substitutions."""
-    # (cost, substitutions, deletions, insertions); the cheapest is the least of the tuples but for
-    # the substitutions, which are to be the most: they count down.
-    row = [(n, 0, 0, n) for n in range(len(got) + 1)]
-    for count, word in enumerate(wanted, 1):
-        above, row = row, [(count, 0, count, 0)]
-        for n, other in enumerate(got, 1):
-            row.append(_cheapest(above[n - 1], above[n], row[n - 1], word == other))
-    _, substitutions, deletions, insertions = row[-1]
-    return -substitutions, deletions, insertions
-
-
-_Path = tuple[int, int, int, int]
-
-
-def _cheapest(diagonal: _Path, above: _Path, left: _Path, same: bool) -> _Path:
-    cost, swapped, dropped, added = diagonal
-    kept = (cost, swapped, dropped, added) if same else (cost + 1, swapped - 1, dropped, added)
-    cost, swapped, dropped, added = above
-    without = (cost + 1, swapped, dropped + 1, added)
-    cost, swapped, dropped, added = left
-    return min(kept, without, (cost + 1, swapped, dropped, added + 1))
+    words = normalised(reference, language)
+    edits = Counter(edit.tag for edit in Levenshtein.editops(words, normalised(written, language)))
+    return WordErrors(edits["replace"], edits["delete"], edits["insert"], len(words))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A front end whose upstreams fail in every way, while people speak: what is lost, and how late.
 
-`python -m benchmarks.siege.failover [FAULT...]` starts three servers with `tiny.en`: one that is asked
-over Wyoming, one that is asked as OpenAI's API is, and the front end, whose own model is the last.
-Between them are gates, which do what faulty machines and networks do. Speakers talk in real time
-all the while, and each fault begins in the middle of their commands.
+Three servers run `tiny.en`: one that is asked over Wyoming, one that is asked as OpenAI's API is,
+and the front end, whose own model is the last. Between them are gates (lib/proxy.py), which do what
+faulty machines and networks do. Speakers talk in real time all the while, and each fault begins in
+the middle of their commands.
 """
 
 from __future__ import annotations
@@ -15,31 +15,26 @@ import itertools
 import json
 import re
 import signal
-import socket
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, FormData, web
+from aiohttp import ClientError, ClientSession, FormData
 from wyoming.asr import Transcript
-from wyoming.audio import AudioStop
 from wyoming.error import Error
-from wyoming.event import Event, async_read_event, async_write_event
-from wyoming.info import Describe
+from wyoming.event import Event
 
 from benchmarks.lib import models, report
-from benchmarks.lib.client import Heard, say
-from benchmarks.lib.clips import Clip, ClipError, with_silence
-from benchmarks.lib.servers import BenchmarkError
-from benchmarks.lib.watched import Watched, free_port
-from benchmarks.siege.hostile import speak
-from benchmarks.speed.responsiveness import BUNDLED_CLIPS, short_clips
+from benchmarks.lib.client import SATELLITE_CHUNK_MS, Heard, as_bytes, say, steady_texts
+from benchmarks.lib.clips import Clip, short_clips, with_silence
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.proxy import Answers, Gate
+from benchmarks.lib.report import Outcome, progress
+from benchmarks.lib.servers import Watched, free_port
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.upstreams.openai import wav
 
@@ -47,218 +42,50 @@ FLAGS = ("--cpu-threads", "2")
 SPEAKERS = 4
 STAGGER_SECONDS = 0.7  # people don't begin at once
 INJECT_SECONDS = 1.2  # after the first has begun: all are in the middle of a command
-SLOW_SECONDS = 2.5
 RECOVERY_SECONDS = 60.0  # only who is never asked again takes so long
 LIE = "ERROR: CUDA out of memory"
 
 
-# -- gates ---------------------------------------------------------------------------------
+# -- what fails ----------------------------------------------------------------------------
 
-
-async def _answer_text(writer: asyncio.StreamWriter, text: str) -> None:
-    await async_write_event(Transcript(text).event(), writer)
-
-
-async def _hang(_: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
-
-
-async def _pour(writer: asyncio.StreamWriter) -> None:
-    while True:
-        await async_write_event(Event("pong", {"text": "x" * 1000}), writer)
-
-
-async def _garbage(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"\xff\xfe\x00 no event \n" * 10)
-    await writer.drain()
-
-
-async def _half(writer: asyncio.StreamWriter) -> None:
-    writer.write(b'{"type": "transcript", "data_length": 20}\n{"te')
-    await writer.drain()
-    writer.close()
-
-
-WYOMING_ANSWERS: dict[str, Callable[[asyncio.StreamWriter], Awaitable[None]]] = {
-    "error event": lambda writer: async_write_event(Error("no GPU", "x").event(), writer),
-    "error as text": lambda writer: _answer_text(writer, LIE),
-    "endless text": lambda writer: _answer_text(writer, "turn on " * 10_000),
-    "empty text": lambda writer: _answer_text(writer, ""),
-    "garbage": _garbage,
-    "half an answer": _half,
-    "endless events": _pour,
-    "no answer": _hang,
+WYOMING_ANSWERS: Answers = {
+    "error event": [as_bytes([Error("no GPU", "x").event()])],
+    "error as text": [as_bytes([Transcript(LIE).event()])],
+    "endless text": [as_bytes([Transcript("turn on " * 10_000).event()])],
+    "empty text": [as_bytes([Transcript("").event()])],
+    "garbage": [b"\xff\xfe\x00 no event \n" * 10],
+    "half an answer": [b'{"type": "transcript", "data_length": 20}\n{"te'],
+    "endless events": itertools.repeat(as_bytes([Event("pong", {"text": "x" * 1000})])),
 }
 
 
-class WyomingGate:
-    """Passes events on to a Wyoming server, or does what `fault` says."""
-
-    def __init__(self, to: str) -> None:
-        self.port = free_port()
-        self.fault = ""
-        self._to = urlsplit(to)
-        self._server: asyncio.Server | None = None
-        self._holes: list[socket.socket] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def set(self, fault: str) -> None:
-        """Begin a fault, or end it with ""."""
-        self.fault = fault
-        for hole in self._holes:
-            hole.close()
-        self._holes.clear()
-        if fault in ("refused", "black hole"):
-            await self.close()
-            if fault == "black hole":
-                self._holes = _black_hole(self.port)
-        elif self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        if fault in ("reset", "black hole"):
-            for task in self._tasks:
-                task.cancel()
-
-    async def close(self) -> None:
-        if self._server:
-            self._server.close()
-            self._server = None
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task  # noqa: S101
-        self._tasks.add(task)
-        try:
-            await self._converse(reader, writer)
-        except (OSError, asyncio.CancelledError, asyncio.IncompleteReadError, ValueError):
-            pass  # what a fault does to it
-        finally:
-            self._tasks.discard(task)
-            if self.fault in ("reset", "refused", "black hole"):
-                writer.transport.abort()
-            writer.close()
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.fault == "hang":
-            await reader.read()
-            return
-        behind, to_behind = await asyncio.open_connection(self._to.hostname, self._to.port)
-        try:
-            while (event := await async_read_event(reader)) is not None:
-                if self.fault == "hang":
-                    await reader.read()
-                    return
-                await async_write_event(event, to_behind)
-                if Describe.is_type(event.type):
-                    await self._pass_back(behind, writer)
-                if AudioStop.is_type(event.type):
-                    await self._answer(behind, writer)
-        finally:
-            to_behind.close()
-
-    async def _answer(self, behind: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.fault in WYOMING_ANSWERS:
-            await WYOMING_ANSWERS[self.fault](writer)
-            return
-        if self.fault == "slow":
-            await asyncio.sleep(SLOW_SECONDS)
-        await self._pass_back(behind, writer)
-
-    async def _pass_back(self, behind: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        event = await async_read_event(behind)
-        if event is None:
-            raise ConnectionError("nobody is behind the gate")
-        await async_write_event(event, writer)
+def _http(status: int, body: str) -> list[bytes]:
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return [f"{head}Content-Length: {len(body.encode())}\r\n\r\n{body}".encode()]
 
 
-def _black_hole(port: int) -> list[socket.socket]:
-    """Take the port so that nobody is refused and nobody accepted: Linux then drops what comes."""
-    hole = socket.socket()
-    hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    hole.bind(("127.0.0.1", port))
-    hole.listen(0)
-    waiting = [socket.socket() for _ in range(2)]
-    for connection in waiting:
-        connection.setblocking(False)
-        connection.connect_ex(("127.0.0.1", port))
-    return [*waiting, hole]
-
-
-HTTP_ANSWERS: dict[str, tuple[int, bytes]] = {
-    "HTTP 500": (500, b"{}"),
-    "HTTP 429": (429, b"{}"),
-    "HTTP 401": (401, b"{}"),
-    "no JSON": (200, b"<html>502 Bad Gateway</html>"),
-    "no text": (200, b'{"txt": "turn on"}'),
-    "error as text": (200, json.dumps({"text": LIE}).encode()),
-    "endless text": (200, json.dumps({"text": "turn on " * 10_000}).encode()),
-    "empty text": (200, b'{"text": ""}'),
+HTTP_ANSWERS: Answers = {
+    "reset": None,
+    "garbage": [b"\x00\xff no HTTP \r\n\r\n"],
+    "HTTP 500": _http(500, "{}"),
+    "HTTP 429": _http(429, "{}"),
+    "HTTP 401": _http(401, "{}"),
+    "no JSON": _http(200, "<html>502 Bad Gateway</html>"),
+    "no text": _http(200, '{"txt": "turn on"}'),
+    "error as text": _http(200, json.dumps({"text": LIE})),
+    "endless text": _http(200, json.dumps({"text": "turn on " * 10_000})),
+    "empty text": _http(200, '{"text": ""}'),
 }
 
 
-class HttpGate:
-    """Passes requests on to an endpoint like OpenAI's, or does what `fault` says."""
+def wyoming_gate(to: int) -> Gate:
+    """Return a gate before a Wyoming server at this port."""
+    return Gate(to, b'"audio-stop"', WYOMING_ANSWERS)
 
-    def __init__(self, to: str) -> None:
-        self.port = free_port()
-        self.fault = ""
-        self._to = to
-        self._runner: web.AppRunner | None = None
-        self._session: ClientSession | None = None
 
-    async def set(self, fault: str) -> None:
-        """Begin a fault, or end it with ""."""
-        self.fault = fault
-        if self._session is None:
-            self._session = ClientSession(timeout=ClientTimeout(total=60))
-        if fault == "refused":
-            await self._stop()
-        elif self._runner is None:
-            app = web.Application(client_max_size=64 * 2**20)
-            app.router.add_route("*", "/v1/{path:.*}", self._serve)
-            self._runner = web.AppRunner(
-                app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True
-            )
-            await self._runner.setup()
-            await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-
-    async def close(self) -> None:
-        await self._stop()
-        if self._session:
-            await self._session.close()
-
-    async def _stop(self) -> None:
-        if self._runner:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        if self.fault == "hang":
-            await asyncio.Event().wait()
-        if request.method == "POST":
-            if self.fault == "reset" and request.transport:
-                request.transport.abort()
-            if self.fault == "garbage" and request.transport:
-                request.transport.write(b"\x00\xff no HTTP \r\n\r\n")
-            if self.fault == "slow":
-                await asyncio.sleep(SLOW_SECONDS)
-            if self.fault in HTTP_ANSWERS:
-                status, content = HTTP_ANSWERS[self.fault]
-                return web.Response(status=status, body=content, content_type="application/json")
-        return await self._passed_on(request, body)
-
-    async def _passed_on(self, request: web.Request, body: bytes) -> web.Response:
-        assert self._session  # noqa: S101
-        headers = {k: v for k, v in request.headers.items() if k.lower() == "content-type"}
-        url = self._to + request.match_info["path"]
-        try:
-            async with self._session.request(
-                request.method, url, data=body or None, headers=headers
-            ) as answer:
-                content = await answer.read()
-                return web.Response(status=answer.status, body=content)
-        except ClientError:
-            raise web.HTTPBadGateway from None
+def http_gate(to: int) -> Gate:
+    """Return a gate before an endpoint like OpenAI's at this port."""
+    return Gate(to, b"POST ", HTTP_ANSWERS)
 
 
 # -- the house -----------------------------------------------------------------------------
@@ -270,14 +97,11 @@ class House:
     def __init__(self, folder: Path, hedge_seconds: float) -> None:
         self._folder = folder
         self._stack = contextlib.ExitStack()
-        self._gpu_uri = f"tcp://127.0.0.1:{free_port()}"
-        http_port, self._page = free_port(), free_port()
+        self._gpu_port, self._http_port, self._page = free_port(), free_port(), free_port()
         self.gpu = self._start_gpu()
-        self.cloud = self._start(
-            "cloud", f"tcp://127.0.0.1:{free_port()}", "--http-port", str(http_port), "--openai-api"
-        )
-        self.endpoint = f"http://127.0.0.1:{http_port}/v1/"
-        self.wyoming, self.http = WyomingGate(self._gpu_uri), HttpGate(self.endpoint)
+        api = ("--http-port", str(self._http_port), "--openai-api")
+        self.cloud = self._start("cloud", f"tcp://127.0.0.1:{free_port()}", *api)
+        self.wyoming, self.http = wyoming_gate(self._gpu_port), http_gate(self._http_port)
         self._upstreams = (
             f"tcp://127.0.0.1:{self.wyoming.port}",
             f"http://127.0.0.1:{self.http.port}/v1",
@@ -290,7 +114,7 @@ class House:
         return self._stack.enter_context(Watched(self._folder / name, *flags, uri=uri))
 
     def _start_gpu(self) -> Watched:
-        return self._start("gpu", self._gpu_uri)
+        return self._start("gpu", f"tcp://127.0.0.1:{self._gpu_port}")
 
     def restart_gpu(self) -> None:
         self.gpu = self._start_gpu()
@@ -334,10 +158,8 @@ class House:
     async def transcribe_http(self, samples: Samples) -> str:
         form = FormData({"model": "whisper-1", "language": "en"})
         form.add_field("file", wav(samples), filename="a.wav", content_type="audio/wav")
-        async with (
-            ClientSession() as session,
-            session.post(f"{self.endpoint}audio/transcriptions", data=form) as answer,
-        ):
+        url = f"http://127.0.0.1:{self._http_port}/v1/audio/transcriptions"
+        async with ClientSession() as session, session.post(url, data=form) as answer:
             return str((await answer.json())["text"])
 
 
@@ -359,13 +181,14 @@ FAULTS = (
     Fault("nothing"),
     *(
         Fault(f"wyoming: {name}", wyoming=name)
-        for name in ("refused", "black hole", "hang", "reset", "slow", *WYOMING_ANSWERS)
+        for name in ("refused", "black hole", "hang", "reset", "slow", "no answer")
     ),
+    *(Fault(f"wyoming: {name}", wyoming=name) for name in WYOMING_ANSWERS),
     Fault("wyoming: kill -9", kill=True),
     Fault("openai: nothing", wyoming="refused"),
     *(
         Fault(f"openai: {name}", wyoming="refused", http=name)
-        for name in ("refused", "hang", "reset", "slow", "garbage", *HTTP_ANSWERS)
+        for name in ("refused", "hang", "slow", *HTTP_ANSWERS)
     ),
     Fault("both: no answer", wyoming="no answer", http="hang"),
     Fault("both: error as text", wyoming="error as text", http="error as text"),
@@ -426,7 +249,7 @@ class Rehearsal:
     async def _speak(self, found: Found, number: int, commands: int) -> None:
         await asyncio.sleep(number * STAGGER_SECONDS)
         for clip in itertools.islice(self._clips, commands):
-            heard = await _heard(speak(self._house.front.uri, clip))
+            heard = await self._say(clip, in_time=True)
             if heard.error or not heard.text:
                 found.lost.append(f"{clip.file}: {heard.error or 'an empty text'}")
             elif heard.text != self._answers[clip.file]:
@@ -439,26 +262,22 @@ class Rehearsal:
         while time.perf_counter() - start < RECOVERY_SECONDS:
             if wanted(await self._house.circuits()):
                 return time.perf_counter() - start
-            await _heard(say(self._house.front.uri, with_silence(next(self._clips).samples)))
+            await self._say(next(self._clips), in_time=False)
             await asyncio.sleep(0.5)
         return None
 
-
-async def _heard(saying: Awaitable[Heard]) -> Heard:
-    try:
-        return await saying
-    except (OSError, asyncio.TimeoutError, EOFError, ValueError) as error:
-        return Heard("", 0.0, repr(error))
+    async def _say(self, clip: Clip, *, in_time: bool) -> Heard:
+        uri, samples = self._house.front.uri, with_silence(clip.samples)
+        return await say(uri, samples, chunk_ms=SATELLITE_CHUNK_MS, in_time=in_time)
 
 
 async def agreed(house: House, clips: Sequence[Clip]) -> dict[str, str]:
-    """Return the text of each clip that both ways give, and not an empty one."""
-    texts: dict[str, str] = {}
+    """Return the text of each clip that both ways give, every time, and not an empty one."""
+    texts = await steady_texts(house.gpu.uri, clips)
     for clip in clips:
-        samples = with_silence(clip.samples)
-        text = (await say(house.gpu.uri, samples)).text
-        if text and text == (await house.transcribe_http(samples)).strip().rstrip("."):
-            texts[clip.file] = text
+        text = (await house.transcribe_http(with_silence(clip.samples))).strip().rstrip(".")
+        if texts.get(clip.file) != text:
+            texts.pop(clip.file, None)
     return texts
 
 
@@ -511,55 +330,44 @@ async def rehearse(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return everything that was found. Raises BenchmarkError."""
     chosen = [f for f in FAULTS if not args.faults or any(n in f.name for n in args.faults)]
     chosen = [FAULTS[0], *(fault for fault in chosen if fault is not FAULTS[0])]
-    clips = short_clips(BUNDLED_CLIPS)
+    clips = short_clips()
     async with House(folder, args.hedge).running() as house:
         answers = await agreed(house, clips)
         spoken = [clip for clip in clips if clip.file in answers]
         if not spoken:
             raise BenchmarkError("no clip has the same text both ways")
-        note = f"{len(spoken)} of {len(clips)} clips are spoken: both upstreams write them alike"
-        print(note, file=sys.stderr, flush=True)
+        progress(f"{len(spoken)} of {len(clips)} clips are spoken: both upstreams write them alike")
         rehearsal, found = Rehearsal(house, spoken, answers), list[Found]()
         for number, fault in enumerate(chosen, 1):
             found.append(await rehearsal.run(fault, args.commands))
-            line = f"{number} of {len(chosen)}: {' | '.join(list(rows([found[0], found[-1]]))[1])}"
-            print(line, file=sys.stderr, flush=True)
+            row = list(rows([found[0], found[-1]]))[1]
+            progress(f"{number} of {len(chosen)}: {' | '.join(row)}")
         trouble = house.front.trouble
         status = await asyncio.to_thread(house.front.stopped)
     return {"found": found, "trouble": trouble, "exit_status": status, "clips": len(spoken)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Rehearse, print a table, return 1 when something was lost or wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.siege.failover", description=__doc__
-    )
+# -- the suite -----------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("faults", nargs="*", help="parts of the faults' names (default: all)")
     parser.add_argument(
         "--commands", type=int, default=2, help="of each of four speakers, for each fault"
     )
     parser.add_argument("--hedge", type=float, default=1.0, help="--upstream-hedge of the server")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args(argv)
-    machine = report.machine()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            result = asyncio.run(rehearse(args, Path(folder)))
-    except (BenchmarkError, ClipError) as error:
-        print(error, file=sys.stderr)
-        return 1
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Rehearse; what was lost or wrong is a failure."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = asyncio.run(rehearse(args, Path(folder)))
     found: list[Found] = result["found"]
-    print(report.machine_line(machine))
-    print(f"{SPEAKERS} speakers in real time; the next one is asked after {args.hedge:g} s\n")
-    print(report.table(HEAD, list(rows(found))))
     broken = failures(found)
     if result["trouble"] or result["exit_status"]:
         broken.append(f"the front end's log or end: {result['trouble']} {result['exit_status']}")
-    print("\n".join(broken) or f"\n{sum(len(f.seconds) for f in found)} commands: 0 lost, 0 wrong")
-    result["found"] = [asdict(one) for one in found]
-    report.write_json(args.json, {"machine": machine, "hedge": args.hedge, **result})
-    return 1 if broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    how = f"{SPEAKERS} speakers in real time; the next one is asked after {args.hedge:g} s"
+    count = f"{sum(len(one.seconds) for one in found)} commands"
+    lost, wrong = sum(len(one.lost) for one in found), sum(len(one.wrong) for one in found)
+    shown = [how, report.table(HEAD, list(rows(found))), f"{count}: {lost} lost, {wrong} wrong"]
+    return Outcome(shown, {**result, "found": [asdict(one) for one in found]}, broken)

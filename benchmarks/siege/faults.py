@@ -1,12 +1,12 @@
 """Faults of the machine, one after the other, and what our server does: as a table.
 
-`python -m benchmarks.siege.faults [NAME...]` needs root for some (file systems that are full or
-read-only, a network that loses packets) and libfaketime for one; what is not possible here is said
-to be not run. A stand-in for the hub serves `tiny.en`'s files under the name of `tiny`.
+Some need root (file systems that are full or read-only, a network that loses packets), and one
+libfaketime; what is not possible here is said to be not run. A stand-in for the hub serves
+`tiny.en`'s files under the name of `tiny`.
 
 Packets are lost in a network namespace: by the kernel's `netem` with a delay where it has that,
-else by iptables alone. Delays, jitter, stalls and cuts come from `benchmarks.lib.network`, a proxy in
-user space, where a loss is what TCP makes of it: a delay.
+else by iptables alone. Delays, jitter, stalls and cuts come from lib/proxy.py, in user space, where
+a loss is what TCP makes of it: a delay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread, Timer
@@ -29,13 +29,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.lib import models, report
-from benchmarks.lib.client import say
-from benchmarks.lib.clips import Clip, ClipError, with_silence
-from benchmarks.lib.network import Weather, bad_network
-from benchmarks.lib.servers import ROOT, BenchmarkError
-from benchmarks.lib.watched import END_SECONDS, Counts, Standin, Watched, free_port
-from benchmarks.siege.hostile import speak
-from benchmarks.speed.responsiveness import BUNDLED_CLIPS, short_clips
+from benchmarks.lib.client import SATELLITE_CHUNK_MS, Heard, say
+from benchmarks.lib.clips import Clip, short_clips, with_silence
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.inside import STANDIN, Standin
+from benchmarks.lib.options import add_parts
+from benchmarks.lib.proxy import Weather, bad_network
+from benchmarks.lib.report import Outcome, progress
+from benchmarks.lib.servers import END_SECONDS, ROOT, Counts, Watched, free_port
 from tests.models.hub_standin import Fault, HubStandin, serve
 from wyoming_whisper.models import EXTRAS
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
@@ -73,12 +74,18 @@ def expect(truth: object, otherwise: str) -> None:
 
 def clip() -> Clip:
     """Return a command."""
-    return next(c for c in short_clips(BUNDLED_CLIPS) if c.file == SPOKEN)
+    return next(c for c in short_clips() if c.file == SPOKEN)
+
+
+def said(uri: str, samples: Samples, *, in_time: bool = False) -> Heard:
+    """Say a command at once, or at the pace of speech."""
+    chunk_ms = SATELLITE_CHUNK_MS
+    return asyncio.run(say(uri, with_silence(samples), chunk_ms=chunk_ms, in_time=in_time))
 
 
 def text_of(server: Watched, samples: Samples) -> str:
     """Return the transcript. Raises Broken when there is none."""
-    heard = asyncio.run(say(server.uri, with_silence(samples)))
+    heard = said(server.uri, samples)
     expect(heard.text, f"a command was answered with: {heard.error or 'no text'}")
     return heard.text
 
@@ -128,7 +135,7 @@ def stopped_process(folder: Path) -> str:
         expected = text_of(server, clip().samples)
         timer = Thread(target=_stop_for_a_while, args=(server,))
         timer.start()
-        heard = asyncio.run(speak(server.uri, clip()))
+        heard = said(server.uri, clip().samples, in_time=True)
         timer.join()
         expect(heard.text == expected, f"{heard.text!r}, not {expected!r}")
         expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
@@ -151,8 +158,7 @@ def killed_while_serving(folder: Path) -> str:
             expect(text_of(server, clip().samples) == expected, "another text after a kill")
             timer = Timer(choose.random() * 0.2, server.send, (signal.SIGKILL,))
             timer.start()
-            with contextlib.suppress(OSError):
-                asyncio.run(say(server.uri, with_silence(clip().samples)))
+            said(server.uri, clip().samples)
             timer.join()
     return f"{KILLS} times: it starts, takes the socket over and answers with the same text"
 
@@ -163,7 +169,7 @@ def hanging_model(folder: Path) -> str:
     with Watched(folder, *flags, opens="benchmarks.siege.faults:hangs_once") as server:
         server.answering()
         server.ready()
-        heard = asyncio.run(say(server.uri, with_silence(clip().samples)))
+        heard = said(server.uri, clip().samples)
         expect(heard.error, "a command that hangs was answered")
         until(lambda: server.log.count("INFO ready") == 2, "it did not start again")
         server.answering()
@@ -189,13 +195,12 @@ def hangs_once(*_: Any, **__: Any) -> HangsOnce:
 def crashing_model(folder: Path) -> str:
     """A segmentation fault in the model's library, and a start as a restart policy does it"""
     flags = ("--model", "tiny", "--language", "en")
-    for opens, crashes in (("crashes", True), ("standin", False)):
-        module = "benchmarks.siege.faults" if crashes else "benchmarks.lib.watched"
-        with Watched(folder, *flags, opens=f"{module}:{opens}") as server:
+    for opens in ("benchmarks.siege.faults:crashes", STANDIN):
+        with Watched(folder, *flags, opens=opens) as server:
             server.answering()
             server.ready()
-            if crashes:
-                heard = asyncio.run(say(server.uri, with_silence(clip().samples)))
+            if opens != STANDIN:
+                heard = said(server.uri, clip().samples)
                 expect(heard.error, "a command that crashed the server was answered")
                 expect(server.ended() == -signal.SIGSEGV, "it outlived a segmentation fault")
             else:
@@ -250,7 +255,7 @@ def full_disk(folder: Path) -> str:
         with Watched(folder, *flags, environment={"HF_ENDPOINT": standin.url}) as server:
             server.answering()
             until(lambda: "NOT READY" in server.log, "the full disk was not told")
-            heard = asyncio.run(say(server.uri, with_silence(clip().samples)))
+            heard = said(server.uri, clip().samples)
             expect(heard.error and "disk" in heard.error.lower(), f"told as: {heard.error}")
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
             server.ready()
@@ -290,7 +295,7 @@ def clock_jumps(folder: Path) -> str:
         for jump in ("+1d", "-365d", "+0"):
             timer = Timer(0.5, clock.write_text, (jump,))
             timer.start()
-            heard = asyncio.run(speak(server.uri, clip()))
+            heard = said(server.uri, clip().samples, in_time=True)
             timer.join()
             expect(heard.text == expected, f"{heard.text!r}, not {expected!r}, after {jump}")
         expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
@@ -327,9 +332,8 @@ def cut_network(folder: Path) -> str:
         expected = text_of(server, clip().samples)
         before = server.counts()
         for _ in range(RESETS):
-            with contextlib.suppress(OSError):
-                weather = Weather(cut_after_bytes=choose.randint(0, 2 * len(clip().samples)))
-                asyncio.run(_through(uri, weather, 1))
+            weather = Weather(cut_after_bytes=choose.randint(0, 2 * len(clip().samples)))
+            asyncio.run(_through(uri, weather, 1))
         expect(text_of(server, clip().samples) == expected, "another text after the resets")
         until(lambda: _leaked(server, before) == 0, "connections were left behind", END_SECONDS)
         expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
@@ -342,9 +346,14 @@ def _leaked(server: Watched, before: Counts) -> int:
 
 
 async def _through(uri: str, weather: Weather, commands: int) -> list[str]:
-    """Say a command through bad weather, again and again; return the texts. Raises OSError."""
+    """Say a command through bad weather, again and again; return the texts, "" where none came."""
+    samples = with_silence(clip().samples)
     async with bad_network(urlsplit(uri).port or 0, weather) as port:
-        return [(await speak(f"tcp://127.0.0.1:{port}", clip())).text for _ in range(commands)]
+        proxied = f"tcp://127.0.0.1:{port}"
+        return [
+            (await say(proxied, samples, chunk_ms=SATELLITE_CHUNK_MS, in_time=True)).text
+            for _ in range(commands)
+        ]
 
 
 def lossy_network(folder: Path) -> str:
@@ -352,7 +361,7 @@ def lossy_network(folder: Path) -> str:
     if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
         raise NotRunError("network namespaces are for root")
     folder.mkdir(parents=True, exist_ok=True)
-    inside = [sys.executable, "-m", "benchmarks.siege.faults", "--lossy", str(folder)]
+    inside = [sys.executable, "-m", "benchmarks.siege.faults", str(folder)]
     netem = f"tc qdisc add dev lo root netem loss {LOSS:%} delay 50ms 2>/dev/null"
     iptables = f"iptables -A INPUT -m statistic --mode random --probability {LOSS} -j DROP"
     how = f"({netem} && echo netem, 50 ms late) || ({iptables} && echo iptables)"
@@ -375,7 +384,7 @@ def speak_through_losses(folder: Path, commands: int = SPOKEN_TIMES) -> str:
     with started(folder / "server", uri=uri) as server:
         expected = text_of(server, clip().samples)
         for _ in range(commands):
-            heard = asyncio.run(speak(uri, clip()))
+            heard = said(uri, clip().samples, in_time=True)
             expect(heard.text == expected, f"{heard.text!r}, not {expected!r}")
         expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
     return f"{commands} of {commands} commands answered with their text"
@@ -398,11 +407,11 @@ FAULTS: Mapping[str, Callable[[Path], str]] = {
 }
 
 
-# -- the command ---------------------------------------------------------------------------
+# -- the suite -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Suffered:
     """What came of one fault."""
 
     fault: str
@@ -411,48 +420,36 @@ class Outcome:
     told: str
 
 
-def suffer(name: str, folder: Path) -> Outcome:
+def suffer(name: str, folder: Path) -> Suffered:
     """Let one fault happen to a server of its own."""
     fault = FAULTS[name]
     about = (fault.__doc__ or name).strip()
     try:
-        return Outcome(about, "survived", fault(folder))
+        return Suffered(about, "survived", fault(folder))
     except NotRunError as error:
-        return Outcome(about, "not run", str(error))
+        return Suffered(about, "not run", str(error))
     except (Broken, BenchmarkError, OSError) as error:
-        return Outcome(about, "broken", str(error))
+        return Suffered(about, "broken", str(error))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Suffer, print; return 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_parts(parser, list(FAULTS), metavar="FAULT")
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Suffer; a promise that was broken is a failure."""
+    outcomes: list[Suffered] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.parts:
+            progress(f"{name} ...")
+            outcomes.append(suffer(name, Path(folder) / name))
+    rows = [[one.fault, one.outcome, one.told] for one in outcomes]
+    return Outcome(
+        [report.table(["fault", "", "what happens"], rows)],
+        {"faults": [vars(one) for one in outcomes]},
+        [f"{one.fault}: {one.told}" for one in outcomes if one.outcome == "broken"],
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FAULTS))
-    parser.add_argument("--lossy", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args(argv)
-    if args.lossy:
-        print(speak_through_losses(args.lossy))
-        return 0
-    for name in args.names:
-        if name not in FAULTS:
-            parser.error(f"{name!r} is none of {', '.join(FAULTS)}")
-    facts = report.machine()
-    found: list[Outcome] = []
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name in args.names or FAULTS:
-                print(f"{name} ...", file=sys.stderr, flush=True)
-                found.append(suffer(name, Path(folder) / name))
-    except ClipError as error:
-        print(f"benchmarks.siege.faults: {error}", file=sys.stderr)
-        return 1
-    rows = [[outcome.fault, outcome.outcome, outcome.told] for outcome in found]
-    print(report.machine_line(facts), report.table(["fault", "", "what happens"], rows), sep="\n\n")
-    report.write_json(args.json, {"machine": facts, "faults": [vars(o) for o in found]})
-    return 1 if any(outcome.outcome == "broken" for outcome in found) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(speak_through_losses(Path(sys.argv[1])))

@@ -1,9 +1,9 @@
 """Mutated HTTP requests against the page and the OpenAI-compatible endpoint: nothing may break.
 
-`python -m benchmarks.siege.fuzz_http` sends every beginning of real requests, and random mutations of
-them, to a server whose model is a stand-in; who sends them leaves soon, as half a request is waited
-for. No answer may be a failure of ours (500), nothing may be left, honest requests and commands
-between them are answered as before. A request is known by its number, as in `benchmarks.siege.fuzz`.
+Sends every beginning of real requests, and random mutations of them, to a server whose model is a
+stand-in; who sends them leaves soon, as half a request is waited for. No answer may be a failure of
+ours (500), nothing may be left, honest requests and commands between them are answered as before. A
+request is known by its number, as in the suite fuzz.
 """
 
 from __future__ import annotations
@@ -11,34 +11,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
-import io
 import random
 import re
-import sys
 import tempfile
 import time
-import wave
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lib import report
+from benchmarks.lib import fuzzing
 from benchmarks.lib.client import say
-from benchmarks.lib.clips import ClipError, with_silence
-from benchmarks.lib.servers import BenchmarkError
-from benchmarks.lib.watched import Watched, free_port
-from benchmarks.siege.fuzz import SETTLE_SECONDS, mutated, traces
-from benchmarks.speed.responsiveness import BUNDLED_CLIPS, short_clips
+from benchmarks.lib.clips import short_clips, with_silence
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.fuzzing import HANG_SECONDS, Fuzzer, Result, mutated
+from benchmarks.lib.inside import STANDIN
+from benchmarks.lib.report import Outcome
+from benchmarks.lib.servers import Watched, free_port
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
+from wyoming_whisper.upstreams.openai import wav
 
-REQUESTS = 20_000
 WORKERS = 6  # fewer than requests may be there at once, so that honest ones have room
-HONEST_EVERY = 200
 ANSWER_SECONDS = 0.3  # for an answer to come, where there is to be one
-HANG_SECONDS = 30.0
 BOUNDARY = "lineofdashes"
 PATHS = ("/", "/state", "/health", "/metrics", "/v1/models", "/v1/models/whisper-1", "/../x")
 STATUS = re.compile(rb"^HTTP/\d\.\d (\d{3}) ")
@@ -46,17 +40,6 @@ HEADERS = "Host: 127.0.0.1\r\nConnection: close\r\n"
 
 
 # -- requests ------------------------------------------------------------------------------
-
-
-def wav(samples: Samples) -> bytes:
-    """Return samples as a file."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(SAMPLE_RATE)
-        writer.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
-    return file.getvalue()
 
 
 def transcription(file: bytes, *, chunked: bool = False, **fields: str) -> bytes:
@@ -111,20 +94,6 @@ def _lied(request: bytes, number: int) -> bytes:
 # -- sending -------------------------------------------------------------------------------
 
 
-@dataclass
-class Found:
-    """What came of the requests."""
-
-    statuses: dict[str, int] = field(default_factory=dict)
-    failed: list[int] = field(default_factory=list)
-    """Numbers of requests answered with 500."""
-    broken: list[int] = field(default_factory=list)
-    """Numbers of requests answered with something that is not HTTP."""
-    honest: int = 0
-    wrong: list[int] = field(default_factory=list)
-    """Numbers of requests after which an honest one was answered otherwise."""
-
-
 async def ask(port: int, request: bytes, seconds: float = ANSWER_SECONDS) -> bytes:
     """Send a request; return what comes until the server closes, or `seconds` have passed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -138,105 +107,59 @@ async def ask(port: int, request: bytes, seconds: float = ANSWER_SECONDS) -> byt
     return bytes(answer)
 
 
-class Fuzzer:
-    """Sends requests over several connections at once."""
+class HttpFuzzer(Fuzzer):
+    """Sends requests to a port."""
 
-    def __init__(self, port: int, honest: bytes) -> None:
+    unit = "requests"
+    honest_every = 200
+    failed, not_http = "answers were failures of ours", "answers were not HTTP"
+    deaf = "commands were not answered after the requests"
+
+    def __init__(self, port: int, honest: bytes, expected: bytes, uri: str) -> None:
+        super().__init__(expected, self.failed, self.not_http, self.deaf)
         self._port = port
         self._honest = honest
-        self._expected = b""
-        self.found = Found()
+        self._uri = uri
 
     async def run(self, numbered: Iterator[tuple[int, bytes]], workers: int, total: int) -> None:
-        self._expected = await self._honest_answer()
-        if b"samples" not in self._expected:
-            raise BenchmarkError(f"an honest request is answered with {self._expected!r}")
-        bar = importlib.import_module("tqdm").tqdm  # untyped
-        with bar(total=total, unit=" requests", mininterval=5) as progress:
+        await super().run(numbered, workers, total)
+        if (await say(self._uri, with_silence(short_clips()[0].samples))).error:
+            self.result.broken[self.deaf].append(total)
 
-            async def work() -> None:
-                for number, request in numbered:
-                    await self._try(number, request)
-                    progress.update()
+    async def honest(self) -> object:
+        return await content(self._port, self._honest)
 
-            await asyncio.gather(*(work() for _ in range(workers)))
-
-    async def _try(self, number: int, request: bytes) -> None:
-        answer = await ask(self._port, request)
+    async def send(self, number: int, data: bytes) -> None:
+        answer = await ask(self._port, data)
         status = STATUS.match(answer)
-        name, statuses = status[1].decode() if status else "none", self.found.statuses
-        statuses[name] = statuses.get(name, 0) + 1
+        self.answered(status[1].decode() if status else "none")
         if status and status[1] == b"500":
-            self.found.failed.append(number)
+            self.result.broken[self.failed].append(number)
         if answer and not status:
-            self.found.broken.append(number)
-        if number % HONEST_EVERY == 0:
-            self.found.honest += 1
-            if await self._honest_answer() != self._expected:
-                self.found.wrong.append(number)
-
-    async def _honest_answer(self) -> bytes:
-        answer = await ask(self._port, self._honest, HANG_SECONDS)
-        return answer.partition(b"\r\n\r\n")[2]
+            self.result.broken[self.not_http].append(number)
 
 
-# -- the command ---------------------------------------------------------------------------
+async def content(port: int, request: bytes) -> bytes:
+    """Return the body of the answer to an honest request."""
+    return (await ask(port, request, HANG_SECONDS)).partition(b"\r\n\r\n")[2]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Everything that was found, as it is reported."""
-
-    found: Found
-    trouble: list[str]
-    growth_bytes: int
-    leaked: dict[str, int]
-    exit_status: int
-
-    @property
-    def failures(self) -> list[str]:
-        """Promises that were broken, a sentence each."""
-        found = self.found
-        said = [
-            f"{len(numbers)} {what}: requests {numbers[:10]}"
-            for numbers, what in (
-                (found.failed, "answers were failures of ours"),
-                (found.broken, "answers were not HTTP"),
-                (found.wrong, "honest requests were not answered as before"),
-            )
-            if numbers
-        ]
-        return said + traces(self.trouble, self.growth_bytes, self.leaked, self.exit_status)
+# -- the suite -----------------------------------------------------------------------------
 
 
-def fuzz(folder: Path, first: int, count: int, workers: int) -> Outcome:
+def fuzz(folder: Path, first: int, count: int, workers: int) -> Result:
     """Send `count` requests to a server of its own. Raises BenchmarkError."""
-    speech = short_clips(BUNDLED_CLIPS)[0].samples
+    speech = short_clips()[0].samples
     honest = transcription(wav(speech), response_format="text")
     port, uri = free_port(), f"tcp://127.0.0.1:{free_port()}"
     flags = ["--model", "tiny", "--language", "en", "--zeroconf", "off", "--openai-api"]
-    flags += ["--http-port", str(port)]
-    opens = "benchmarks.lib.watched:standin"
-    with Watched(folder, *flags, uri=uri, opens=opens) as server:
+    with Watched(folder, *flags, "--http-port", str(port), uri=uri, opens=STANDIN) as server:
         server.answering()
         server.ready()
         _until_open(port)
-        _warm(uri, port, honest, speech)
-        time.sleep(SETTLE_SECONDS)
-        before = server.counts()
-        fuzzer = Fuzzer(port, honest)
-        asyncio.run(fuzzer.run(streams(requests(speech), first, count), workers, count))
-        if asyncio.run(say(uri, with_silence(speech))).error:
-            raise BenchmarkError("a command is not answered after the requests")
-        time.sleep(SETTLE_SECONDS)
-        after = server.counts()
-        return Outcome(
-            found=fuzzer.found,
-            exit_status=server.stopped(),
-            trouble=server.trouble,
-            growth_bytes=after.resident - before.resident,
-            leaked=after.left_behind(before),
-        )
+        fuzzer = HttpFuzzer(port, honest, _warm(uri, port, honest, speech), uri)
+        numbered = streams(requests(speech), first, count)
+        return fuzzing.fuzz(server, fuzzer, numbered, workers, count)
 
 
 def _until_open(port: int) -> None:
@@ -249,52 +172,23 @@ def _until_open(port: int) -> None:
     raise BenchmarkError("the page does not open")
 
 
-def _warm(uri: str, port: int, honest: bytes, speech: Samples) -> None:
-    """Have everything loaded that is loaded once."""
+def _warm(uri: str, port: int, honest: bytes, speech: Samples) -> bytes:
+    """Return the answer to an honest request, when all that is loaded once is there."""
     asyncio.run(say(uri, with_silence(speech)))
-    for _ in range(WORKERS):
-        asyncio.run(ask(port, honest, HANG_SECONDS))
+    answers = [asyncio.run(content(port, honest)) for _ in range(WORKERS)]
+    if b"samples" not in answers[-1]:
+        raise BenchmarkError(f"an honest request is answered with {answers[-1]!r}")
+    return answers[-1]
 
 
-def show(outcome: Outcome) -> str:
-    found = outcome.found
-    rows = [
-        ["requests", str(sum(found.statuses.values()))],
-        *([f"answered: {name}", str(count)] for name, count in sorted(found.statuses.items())),
-        ["exceptions and errors in the log", str(len(outcome.trouble))],
-        ["answers that are not HTTP", str(len(found.broken))],
-        ["honest requests between them", str(found.honest)],
-        ["of these answered otherwise than before", str(len(found.wrong))],
-        ["growth of memory (VmRSS)", report.megabytes(outcome.growth_bytes)],
-        *([f"{name} left behind", str(count)] for name, count in outcome.leaked.items()),
-        ["exit status after SIGTERM", str(outcome.exit_status)],
-    ]
-    return report.table(["", "fuzz of HTTP"], rows)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Send, print, write; return 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--requests", type=int, default=REQUESTS, help=f"default: {REQUESTS}")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--requests", type=int, default=20_000, help="default: 20000")
     parser.add_argument("--first", type=int, default=0, help="number of the first (default: 0)")
     parser.add_argument("--workers", type=int, default=WORKERS, help="connections at once")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args(argv)
-    facts = report.machine()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = fuzz(Path(folder), args.first, args.requests, args.workers)
-    except (BenchmarkError, ClipError) as error:
-        print(f"benchmarks.siege.fuzz_http: {error}", file=sys.stderr)
-        return 1
-    print(report.machine_line(facts), show(outcome), sep="\n\n")
-    report.write_json(args.json, {"machine": facts, **asdict(outcome)})
-    for sentence in outcome.failures:
-        print(f"benchmarks.siege.fuzz_http: {sentence}", file=sys.stderr)
-    return 1 if outcome.failures else 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(args: argparse.Namespace) -> Outcome:
+    """Send; what is left or is answered wrongly is a failure."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = fuzz(Path(folder), args.first, args.requests, args.workers)
+    return result.outcome(HttpFuzzer.unit)

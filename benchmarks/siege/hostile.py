@@ -1,13 +1,13 @@
 """Hostile clients, all kinds at once, beside honest ones who speak: nobody honest may notice.
 
-`python -m benchmarks.siege.hostile` runs our server with `tiny.en` and four speakers, who say the clips
-of tests/audio at the pace of speech, in turns of quiet and siege. In a siege another process writes
-slowly, doesn't read, opens 500 connections, names lengths of 4 GB, and leaves at every stage of a
-command. Every honest command must be answered with the text it had in quiet, and 95 % of them in
-at most twice the time.
+Our server runs `tiny.en`, and four speakers say the clips of tests/audio at the pace of speech, in
+turns of quiet and siege. In a siege another process writes slowly, doesn't read, opens 500
+connections, names lengths of 4 GB, and leaves at every stage of a command. Every honest command
+must be answered with the text it had in quiet, and 95 % of them in at most twice the time.
 
 What attackers do on other machines costs this one nothing; here it does: they run at the lowest
-priority, and the processor time that they and the server took is shown.
+priority, and the processor time that they and the server took is shown. The attacker alone, until
+its stdin is closed: `python -m benchmarks.siege.hostile URI`.
 """
 
 from __future__ import annotations
@@ -31,23 +31,13 @@ from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
-from wyoming.asr import Transcript
-from wyoming.audio import AudioStop
-from wyoming.client import AsyncClient
-from wyoming.error import Error
-
 from benchmarks.lib import models, report
-from benchmarks.lib.client import Heard, alike, command_events, connected
-from benchmarks.lib.clips import Clip, ClipError, with_silence
-from benchmarks.lib.servers import ROOT, BenchmarkError
-from benchmarks.lib.watched import Counts, Watched, free_port
-from benchmarks.siege.fuzz import honest_command
-from benchmarks.speed.responsiveness import BUNDLED_CLIPS, short_clips
+from benchmarks.lib.client import SATELLITE_CHUNK_MS, command_bytes, say, steady_texts
+from benchmarks.lib.clips import Clip, short_clips, with_silence
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.report import Outcome
+from benchmarks.lib.servers import ROOT, Counts, Watched, free_port
 
-SPEAKERS = 4
-SECONDS = 60.0
-ROUNDS = 2
-CHUNK_MS = 32  # as satellites send
 MAX_SLOWDOWN = 2.0
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.1
@@ -160,7 +150,7 @@ async def attack(uri: str) -> None:
     """Lay siege until stdin is closed; then print the counts as JSON."""
     os.nice(NICE)
     parts = urlsplit(uri)
-    command = honest_command(with_silence(short_clips(BUNDLED_CLIPS)[0].samples))
+    command = command_bytes(with_silence(short_clips()[0].samples))
     siege = Siege(parts.hostname or "", parts.port or 0, command)
     running = asyncio.create_task(siege.run())
     print("begun", flush=True)
@@ -176,7 +166,7 @@ async def attack(uri: str) -> None:
 def besieged(uri: str) -> Iterator[Counter[str]]:
     """Lay siege from another process while the block runs; then the counter is filled."""
     counts: Counter[str] = Counter()
-    command = [sys.executable, "-m", "benchmarks.siege.hostile", "--attack", uri]
+    command = [sys.executable, "-m", "benchmarks.siege.hostile", uri]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -190,29 +180,6 @@ def besieged(uri: str) -> Iterator[Counter[str]]:
 
 
 # -- the honest ----------------------------------------------------------------------------
-
-
-async def speak(uri: str, clip: Clip) -> Heard:
-    """Say one command at the pace of speech, and wait for its transcript."""
-    async with connected(uri) as client:
-        start = time.perf_counter()
-        events = command_events(with_silence(clip.samples), chunk_ms=CHUNK_MS)
-        for number, event in enumerate(events, -1):  # transcribe and audio-start take no time
-            await asyncio.sleep(start + number * CHUNK_MS / 1000 - time.perf_counter())
-            await client.write_event(event)
-        ended = time.perf_counter()
-        await client.write_event(AudioStop().event())
-        text = await asyncio.wait_for(_transcript(client), ANSWER_SECONDS)
-        return Heard(text, time.perf_counter() - ended)
-
-
-async def _transcript(client: AsyncClient) -> str:
-    while (event := await client.read_event()) is not None:
-        if Transcript.is_type(event.type):
-            return Transcript.from_event(event).text
-        if Error.is_type(event.type):
-            raise ConnectionError(Error.from_event(event).text)
-    raise ConnectionError("the connection was closed without a transcript")
 
 
 @dataclass
@@ -236,14 +203,8 @@ class Speakers:
 
     async def learn(self) -> None:
         """Hear what the right answers are. Raises BenchmarkError."""
-        samples = {clip.file: with_silence(clip.samples) for clip in self._clips}
-        try:
-            self._answers = await alike(self._uri, samples)
-        except ValueError as error:
-            raise BenchmarkError(str(error)) from error
+        self._answers = await steady_texts(self._uri, self._clips)
         self._clips = [clip for clip in self._clips if clip.file in self._answers]
-        if not self._clips:
-            raise BenchmarkError("the server transcribes none of the clips alike every time")
 
     async def speak(self, speakers: int, seconds: float) -> Turn:
         """Return what came of the commands begun within `seconds`."""
@@ -258,10 +219,10 @@ class Speakers:
         for clip in itertools.islice(itertools.cycle(self._clips), number, None, speakers):
             if time.perf_counter() > end:
                 return
-            try:
-                heard = await speak(self._uri, clip)
-            except (OSError, asyncio.TimeoutError) as error:
-                turn.wrong.append(f"{clip.file}: {error!r}")
+            samples = with_silence(clip.samples)
+            heard = await say(self._uri, samples, chunk_ms=SATELLITE_CHUNK_MS, in_time=True)
+            if heard.error:
+                turn.wrong.append(f"{clip.file}: {heard.error}")
                 continue
             turn.seconds.append(heard.seconds)
             if heard.text != self._answers[clip.file]:
@@ -269,7 +230,7 @@ class Speakers:
                 turn.wrong.append(f"{clip.file}: {heard.text!r}, not {expected!r}")
 
 
-# -- the command ---------------------------------------------------------------------------
+# -- the suite -----------------------------------------------------------------------------
 
 
 @dataclass
@@ -321,7 +282,7 @@ def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Found:
     with Watched(folder, *flags, uri=uri) as server:
         server.answering()
         server.ready()
-        honest = Speakers(uri, short_clips(BUNDLED_CLIPS))
+        honest = Speakers(uri, short_clips())
         asyncio.run(honest.learn())
         time.sleep(SETTLE_SECONDS)
         before = server.counts()
@@ -391,33 +352,18 @@ def _shown(turn: Turn, of: Callable[[Sequence[float]], float]) -> str:
     return report.milliseconds(of(turn.seconds)) if turn.seconds else report.NOTHING
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Speak, print, write; return 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each turn (default: 60)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
-    parser.add_argument("--speakers", type=int, default=SPEAKERS, help=f"default: {SPEAKERS}")
-    parser.add_argument("--attack", metavar="URI", help="only lay siege, until stdin is closed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args(argv)
-    if args.attack:
-        asyncio.run(attack(args.attack))
-        return 0
-    facts = report.machine()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            found = measure(Path(folder), args.seconds, args.rounds, args.speakers)
-    except (BenchmarkError, ClipError) as error:
-        print(f"benchmarks.siege.hostile: {error}", file=sys.stderr)
-        return 1
-    print(report.machine_line(facts), show(found), sep="\n\n")
-    report.write_json(args.json, {"machine": facts, **asdict(found)})
-    for sentence in found.failures:
-        print(f"benchmarks.siege.hostile: {sentence}", file=sys.stderr)
-    return 1 if found.failures else 0
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each turn (default: 60)")
+    parser.add_argument("--rounds", type=int, default=2, help="default: 2")
+    parser.add_argument("--speakers", type=int, default=4, help="default: 4")
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Speak; what the siege did to the honest is a failure."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(Path(folder), args.seconds, args.rounds, args.speakers)
+    return Outcome([show(result)], asdict(result), result.failures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    asyncio.run(attack(sys.argv[1]))

@@ -1,10 +1,10 @@
 """Thousands of commands, one after the other: none is lost, none is wrong, nothing grows.
 
-`python -m benchmarks.siege.soak` has speakers say the clips of tests/audio to our server with `tiny.en`,
-all at once rather than at the pace of speech (real time would take hours, and adds nothing but
-waiting). The first answer to a clip, with nobody else there, is what every later one must be. All
-the while it is read what the process holds: memory, file descriptors, threads, tasks. At rest is
-when the server has given back what was free; every clip has been said by then: the warm-up.
+Speakers say the clips of tests/audio to our server with `tiny.en`, all at once rather than at the
+pace of speech (real time would take hours, and adds nothing but waiting). The first answer to a
+clip, with nobody else there, is what every later one must be. All the while it is read what the
+process holds: memory, file descriptors, threads, tasks. At rest is when the server has given back
+what was free; every clip has been said by then: the warm-up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import importlib
 import itertools
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,15 +23,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import models, report
-from benchmarks.lib.client import Heard, alike, say
-from benchmarks.lib.clips import Clip, ClipError, read_clips, with_silence
-from benchmarks.lib.servers import BenchmarkError
-from benchmarks.lib.watched import Counts, Watched
-from benchmarks.speed.responsiveness import BUNDLED_CLIPS
+from benchmarks.lib.client import Heard, say, steady_texts
+from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, read_clips, with_silence
+from benchmarks.lib.report import Outcome
+from benchmarks.lib.servers import Counts, Watched
 from wyoming_whisper.server import TIDY_SECONDS
 
-UTTERANCES = 5000
-SPEAKERS = 4
 SAMPLES = 200  # of what the process holds
 REST_SECONDS = TIDY_SECONDS + 3  # until the server has given back what is free
 MAX_GROWTH_BYTES = 5_000_000
@@ -129,14 +125,8 @@ class Soak:
 
     async def run(self, speakers: int) -> None:
         """Say everything; at rest before and after, the process is looked at, too."""
-        samples = {clip.file: with_silence(clip.samples) for clip in self._clips}
-        try:
-            self._answers = await alike(self._server.uri, samples)
-        except (ValueError, OSError) as error:
-            raise BenchmarkError(str(error)) from error
+        self._answers = await steady_texts(self._server.uri, self._clips)
         self._clips = [clip for clip in self._clips if clip.file in self._answers]
-        if not self._clips:
-            raise BenchmarkError("the server transcribes none of the clips alike every time")
         # All at once, so that every thread there can be is there before they are counted.
         await asyncio.gather(*(self._say(clip) for clip in self._clips[:speakers]))
         await asyncio.sleep(REST_SECONDS)
@@ -168,10 +158,7 @@ class Soak:
             progress.update()
 
     async def _say(self, clip: Clip) -> Heard:
-        try:
-            return await say(self._server.uri, with_silence(clip.samples))
-        except OSError as error:
-            return Heard("", 0.0, f"no connection: {error}")
+        return await say(self._server.uri, with_silence(clip.samples))
 
     async def _look(self, start: float) -> None:
         counts = await asyncio.to_thread(self._server.counts)
@@ -224,7 +211,7 @@ def show(found: Found, speakers: int) -> str:
     ]
     head = ["held by the process", "at rest before", "most", "at rest after"]
     held = [[name, *_held(found.moments, key)] for name, key in _HELD.items()]
-    return report.table(["", "soak"], rows) + "\n\n" + report.table(head, held)
+    return f"{report.table(['', 'soak'], rows)}\n\n{report.table(head, held)}"
 
 
 def _held(moments: Sequence[Moment], key: str) -> list[str]:
@@ -235,11 +222,7 @@ def _held(moments: Sequence[Moment], key: str) -> list[str]:
 
 def plot(found: Found, file: Path) -> None:
     """Draw what the process held. Raises BenchmarkError where matplotlib is missing."""
-    try:
-        importlib.import_module("matplotlib").use("Agg")
-        pyplot = importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BenchmarkError("--plot needs matplotlib: pip install matplotlib") from error
+    pyplot = report.pyplot()
     figure, axes = pyplot.subplots(4, 1, figsize=(8, 7), sharex=True, layout="constrained")
     at = [moment.utterances for moment in found.moments]
     for axis, (name, key) in zip(axes, _HELD.items(), strict=True):
@@ -255,31 +238,16 @@ def plot(found: Found, file: Path) -> None:
     pyplot.close(figure)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Speak, print, draw, write; return 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--utterances", type=int, default=UTTERANCES, help=f"default: {UTTERANCES}")
-    parser.add_argument("--speakers", type=int, default=SPEAKERS, help=f"default: {SPEAKERS}")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--utterances", type=int, default=5000, help="default: 5000")
+    parser.add_argument("--speakers", type=int, default=4, help="default: 4")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args(argv)
-    facts = report.machine()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            found = soak(Path(folder), args.utterances, args.speakers)
-        if args.plot:
-            plot(found, args.plot)
-    except (BenchmarkError, ClipError) as error:
-        print(f"benchmarks.siege.soak: {error}", file=sys.stderr)
-        return 1
-    print(report.machine_line(facts), show(found, args.speakers), sep="\n\n")
-    report.write_json(args.json, {"machine": facts, **asdict(found)})
-    for sentence in found.failures:
-        print(f"benchmarks.siege.soak: {sentence}", file=sys.stderr)
-    return 1 if found.failures else 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(args: argparse.Namespace) -> Outcome:
+    """Speak; what is lost, wrong or grows is a failure."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = soak(Path(folder), args.utterances, args.speakers)
+    if args.plot:
+        plot(found, args.plot)
+    return Outcome([show(found, args.speakers)], asdict(found), found.failures)

@@ -1,21 +1,18 @@
 """What the TensorRT engines do on an NVIDIA GPU: the same words, and how far from its limits.
 
-`python -m benchmarks.speed.gpu --prepare DIR` packs models, clips and what CTranslate2 made of them.
-`python -m benchmarks.speed.gpu DIR` then builds engines and measures; it needs Python 3.10, numpy, onnx
-and tensorrt, nothing else, and no network. `--rehearse` runs all of it on a CPU, in onnxruntime.
+`--prepare` packs models, clips and what CTranslate2 made of them into DIR. Without it engines are
+built of what is in DIR, and measured; that needs Python 3.10, numpy, onnx and tensorrt, nothing
+else, and no network. `--rehearse` runs all of it on a CPU, in onnxruntime.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import lzma
 import math
-import platform
 import re
 import shutil
-import sys
 import tempfile
 import time
 import zipfile
@@ -29,10 +26,11 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.lib import models, report
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.engine import selftest
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.selftest import Case, Comparison, Heard
-from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.machine import cpu_name
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, Array
 from wyoming_whisper.whisper.search import SLOTS, Session
@@ -55,10 +53,6 @@ COPIES = 20
 _COMPRESSION = [{"id": lzma.FILTER_LZMA2, "preset": 1}]
 
 WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
-
-
-class BenchmarkError(WyomingWhisperError):
-    """The folder is not what --prepare writes, or nothing can be measured."""
 
 
 # -- what is packed ------------------------------------------------------------------------
@@ -115,7 +109,7 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
     from wyoming_whisper.settings import Settings
 
     for name in names:
-        say(f"{name}: weights")
+        progress(f"{name}: weights")
         path, target = models.stock(name), folder / name
         target.mkdir(parents=True, exist_ok=True)
         options = {"format": lzma.FORMAT_XZ, "filters": _COMPRESSION}
@@ -125,7 +119,7 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
         ):
             shutil.copyfileobj(weights, packed, 1 << 20)
         context = decoding_options(Settings(), path, 1).audio_context
-        say(f"{name}: CTranslate2 hears the clips in float32")
+        progress(f"{name}: CTranslate2 hears the clips in float32")
         _pack(target, name, path, context)
 
 
@@ -229,11 +223,11 @@ def compiled(weights: Path, folder: Path) -> Iterator[Opened]:
     request = BuildRequest(str(weights), str(folder), str(timings), beam_size=BEAM_SIZE)
     shown = ""
 
-    def show(progress: BuildProgress) -> None:
+    def show(build: BuildProgress) -> None:
         nonlocal shown
-        if progress.phase != shown:
-            shown = progress.phase
-            say(f"  {progress.phase}, {progress.seconds:.0f} s")
+        if build.phase != shown:
+            shown = build.phase
+            progress(f"  {build.phase}, {build.seconds:.0f} s")
 
     start = time.perf_counter()
     EngineBuild(request, show).run()
@@ -356,7 +350,7 @@ class Measured:
 
 def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measured:
     """Compare, then time."""
-    say("  comparing with CTranslate2")
+    progress("  comparing with CTranslate2")
     session = opened.session
     comparisons = selftest.compare(
         *(session, opened.precision, packed.cases, packed.references, packed.tokenizer),
@@ -364,11 +358,11 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measure
     )
     stages = []
     for seconds in WINDOWS:
-        say(f"  timing windows of {seconds} s")
+        progress(f"  timing windows of {seconds} s")
         stages.append(time_window(session, packed, seconds, runs, weights, opened.precision))
     loops = None
     if opened.plain is not None:
-        say("  comparing CUDA graphs with the plain loop")
+        progress("  comparing CUDA graphs with the plain loop")
         loops = compare_loops(session, opened.plain, packed, runs)
     return Measured(
         name=packed.name,
@@ -492,11 +486,7 @@ class Size:
         return float(item * (weights + audio + cache))
 
 
-# -- the command ---------------------------------------------------------------------------
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+# -- the suite -----------------------------------------------------------------------------
 
 
 @dataclass
@@ -514,7 +504,7 @@ class Results:
         return [failure for model in self.models for failure in model.failures]
 
 
-def run(args: argparse.Namespace) -> Results:
+def measured(args: argparse.Namespace) -> Results:
     """Measure every model. Raises WyomingWhisperError."""
     machine, rate = selftest.machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not args.rehearse:
@@ -526,7 +516,7 @@ def run(args: argparse.Namespace) -> Results:
     runs = args.runs or (REHEARSAL_RUNS if args.rehearse else RUNS)
     opening = rehearsed if args.rehearse else compiled
     for name in args.models:
-        say(name)
+        progress(name)
         packed = read_packed(args.folder / name)
         with tempfile.TemporaryDirectory() as work:
             weights = _unpacked(args.folder / name / WEIGHTS, Path(work))
@@ -628,18 +618,7 @@ def _compared(results: Results) -> str:
     return report.table(head, rows)
 
 
-def as_json(results: Results) -> dict[str, Any]:
-    """Return everything."""
-    return {
-        "python": platform.python_version(),
-        "passed": bool(results.models) and not results.failures,
-        "failures": results.failures,
-        **dataclasses.asdict(results),
-    }
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="what --prepare wrote")
     parser.add_argument("--prepare", action="store_true", help="write DIR, on a machine with all")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, in onnxruntime")
@@ -647,8 +626,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--models",
         type=lambda text: tuple(text.split(",")),
         default=MODELS,
-        metavar="NAME,...",
-        help=f"default: {','.join(MODELS)}",
+        metavar="LIST",
+        help=f"stock models' names (default: {','.join(MODELS)})",
     )
     parser.add_argument("--runs", type=int, metavar="N", help=f"default: {RUNS}")
     parser.add_argument(
@@ -657,25 +636,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="GB/S",
         help="of the GPU's memory, for the floor (default: measured by copying)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare, or measure, print, write; return 1 where an engine heard something else."""
-    args = _arguments(argv)
-    try:
-        if args.prepare:
-            prepare(args.folder, args.models)
-            return 0
-        results = run(args)
-    except (WyomingWhisperError, ModuleNotFoundError) as error:
-        print(f"benchmarks.speed.gpu: {error}", file=sys.stderr)
-        return 1
-    print(as_text(results))
-    report.write_json(args.json, as_json(results))
-    return 1 if results.failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run(args: argparse.Namespace) -> Outcome:
+    """Prepare, or measure; an engine that heard something else is a failure."""
+    if args.prepare:
+        prepare(args.folder, args.models)
+        return Outcome([f"{', '.join(args.models)} in {args.folder}"], {})
+    results = measured(args)
+    failures = results.failures
+    passed = bool(results.models) and not failures
+    facts = {"passed": passed, "failures": failures, **asdict(results)}
+    return Outcome([as_text(results)], facts, failures)

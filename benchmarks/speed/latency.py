@@ -1,6 +1,4 @@
-"""How long a person waits: from audio-stop to transcript, over TCP on the loopback interface.
-
-`python -m benchmarks.speed.latency` measures, of ours and of the official server side by side:
+"""How long a person waits: from audio-stop to transcript, of ours and the official server.
 
 burst      all audio at once: the pure work
 speakers   several people who speak at the same time, in real time
@@ -15,9 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,28 +22,24 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from wyoming.asr import Transcript
-from wyoming.audio import AudioStop
-from wyoming.client import AsyncClient
-from wyoming.error import Error
 
 from benchmarks.lib import models, report
-from benchmarks.lib.client import ANSWER_SECONDS, Heard, command_events, connected, say
-from benchmarks.lib.clips import SECONDS_BEFORE, Clip, ClipError
-from benchmarks.lib.servers import (
-    BenchmarkError,
-    Program,
-    Server,
-    asked,
-    install_official,
-    official,
-    ours,
-    started,
+from benchmarks.lib.client import SATELLITE_CHUNK_MS, say
+from benchmarks.lib.clips import BUNDLED_CLIPS, SECONDS_BEFORE, Clip, short_clips
+from benchmarks.lib.errors import BenchmarkError, ClipError
+from benchmarks.lib.official import install_official, official, ours
+from benchmarks.lib.options import (
+    add_clips,
+    add_decoding,
+    add_models,
+    add_official,
+    add_parts,
+    numbers,
+    one_of,
 )
+from benchmarks.lib.report import Outcome, progress
+from benchmarks.lib.servers import Program, Server, turned
 from benchmarks.lib.words import WordErrors, word_errors
-from benchmarks.speed.responsiveness import BUNDLED_CLIPS, short_clips
-from wyoming_whisper.errors import ModelError
-from wyoming_whisper.machine import physical_cores
 from wyoming_whisper.speech import Speech
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
@@ -57,7 +48,6 @@ BURST, SPEAKERS, PAUSES, REAL_TIME = PARTS = ("burst", "speakers", "pauses", "re
 EAGER, NOT_EAGER, WIDE, OFFICIAL = "ours", "ours, not eager", "ours, 30 s", "official"
 PLAIN = "ours, faster-whisper"
 
-CHUNK_MS = 32  # as satellites send
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
 JOINED = " + "
 PAUSE_SECONDS = 0.8  # long enough for early work to begin and to be finished, for nothing
@@ -178,100 +168,33 @@ def joined(first: Clip, second: Clip) -> Clip:
     return Clip(file, text, first.kind, samples)
 
 
-# -- speaking ------------------------------------------------------------------------------
-
-
-async def say_in_time(uri: str, samples: Samples, chunk_ms: int = CHUNK_MS) -> tuple[Heard, float]:
-    """Send a command as it is spoken; return what came back, and how late audio-stop was.
-
-    Each chunk goes out at the moment at which a microphone would have all of it.
-    """
-    events = list(command_events(samples, chunk_ms=chunk_ms))
-    ends = [0.0, 0.0, *(chunk_ms / 1000 * (n + 1) for n in range(len(events) - 2))]
-    ends[-1] = len(samples) / SAMPLE_RATE  # the last chunk may be shorter
-    async with connected(uri) as client:
-        # Reading from the start: whatever comes has the time at which it came.
-        answer = asyncio.ensure_future(_answer(client))
-        begin = time.perf_counter()
-        try:
-            for event, end in zip(events, ends, strict=True):
-                await asyncio.sleep(max(0.0, begin + end - time.perf_counter()))
-                await client.write_event(event)
-            stopped = time.perf_counter()
-            await client.write_event(AudioStop().event())
-            text, at = await asyncio.wait_for(answer, ANSWER_SECONDS)
-        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError) as problem:
-            answer.cancel()
-            await asyncio.gather(answer, return_exceptions=True)
-            return Heard("", 0.0, str(problem) or type(problem).__name__), 0.0
-        return Heard(text, at - stopped), stopped - begin - ends[-1]
-
-
-async def _answer(client: AsyncClient) -> tuple[str, float]:
-    while (event := await client.read_event()) is not None:
-        if Transcript.is_type(event.type):
-            return Transcript.from_event(event).text, time.perf_counter()
-        if Error.is_type(event.type):
-            raise ValueError(Error.from_event(event).text)
-    raise ConnectionError("the server closed the connection without a transcript")
-
-
-async def _take(server: Server, clip: Clip, silence: float, mode: str) -> Take:
-    samples, late = followed_by_silence(clip.samples, silence), 0.0
-    if mode == BURST:
-        heard = await say(server.uri, samples, chunk_ms=CHUNK_MS)
-    else:
-        heard, late = await say_in_time(server.uri, samples)
-    written = " ".join(heard.text.split())
-    return Take(
-        server.name, clip.file, silence, clip.text, written, heard.seconds, late, heard.error
-    )
-
-
 # -- servers -------------------------------------------------------------------------------
 
 
-class MeteredServer(Server):
-    """A server whose processor time can be read."""
-
-    def cpu_seconds(self) -> float:
-        """Return the processor time of all threads so far, the kernel's work included."""
-        stat = Path("/proc") / str(self._process.pid) / "stat"
-        return read_cpu_seconds(stat.read_text(), os.sysconf("SC_CLK_TCK"))
-
-    def check(self) -> None:
-        """Raise BenchmarkError if the server has ended: nothing more can be read of it."""
-        if (status := self._process.poll()) is not None:
-            raise BenchmarkError(f"{self.name} ended with {status}:\n{self._log_end()}")
-
-
-def read_cpu_seconds(stat: str, ticks_per_second: int) -> float:
-    """Read utime and stime of /proc/PID/stat; the name before them may hold anything."""
-    fields = stat.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / ticks_per_second
+async def _take(server: Server, clip: Clip, silence: float, mode: str) -> Take:
+    samples, in_time = followed_by_silence(clip.samples, silence), mode != BURST
+    heard = await say(server.uri, samples, chunk_ms=SATELLITE_CHUNK_MS, in_time=in_time)
+    written = " ".join(heard.text.split())
+    return Take(
+        server.name, clip.file, silence, clip.text, written, heard.seconds, heard.late, heard.error
+    )
 
 
 @contextlib.contextmanager
-def metered(programs: Sequence[Program], folder: Path) -> Iterator[list[MeteredServer]]:
+def metered(programs: Sequence[Program], folder: Path) -> Iterator[list[Server]]:
     """Run servers side by side until the block ends; all of them listen.
 
     Ours have been started before: a model's first start is once, and needs more memory.
     """
-    _start_once([program for program in programs if program.is_ours], folder)
+    for program in programs:
+        if program.is_ours:
+            with Server(program, _folder(program, folder)) as server:
+                server.settle()
     with contextlib.ExitStack() as stack:
-        servers: list[MeteredServer] = []
-        for program in programs:
-            servers.append(MeteredServer(program, _folder(program, folder)))
-            stack.callback(servers[-1].stop)
+        servers = [stack.enter_context(Server(one, _folder(one, folder))) for one in programs]
         for server in servers:
             server.listening()
         yield servers
-
-
-def _start_once(programs: Sequence[Program], folder: Path) -> None:
-    for program in programs:
-        with started(program, _folder(program, folder)) as server:
-            server.settle()
 
 
 def _folder(program: Program, folder: Path) -> Path:
@@ -287,17 +210,17 @@ def _warm_up(servers: Sequence[Server], clip: Clip) -> None:
 
 
 @contextlib.contextmanager
-def _meters(servers: Sequence[MeteredServer], takes: list[Take]) -> Iterator[dict[str, Meter]]:
+def _meters(servers: Sequence[Server], takes: list[Take]) -> Iterator[dict[str, Meter]]:
     """Fill a dictionary at the end of the block, with what each server took for its `takes`."""
     time.sleep(SETTLE_SECONDS)
-    before = {server.name: server.cpu_seconds() for server in servers}
+    before = {server.name: server.processor_seconds() for server in servers}
     meters: dict[str, Meter] = {}
     yield meters
     time.sleep(SETTLE_SECONDS)
     for server in servers:
         server.check()
         number = sum(take.server == server.name for take in takes)
-        spent = server.cpu_seconds() - before[server.name]
+        spent = server.processor_seconds() - before[server.name]
         meters[server.name] = Meter(spent / max(1, number), server.memory().peak)
 
 
@@ -352,19 +275,21 @@ def shares(args: argparse.Namespace) -> list[float]:
 
 
 def _cells(args: argparse.Namespace) -> list[tuple[str, int]]:
-    return [(model, beam_size) for model in args.models for beam_size in args.beam_size]
+    names = dict.fromkeys((*args.models, *args.real_time))
+    return [(model, beam_size) for model in names for beam_size in args.beam_size]
 
 
 def _parts(args: argparse.Namespace, model: str, beam_size: int) -> list[str]:
     """Return what is measured with one model and beam: not everything with all of them."""
     last = beam_size == args.beam_size[-1]
+    real_time = model in (args.real_time or args.models[-1:])
     wanted = {
         BURST: True,
         SPEAKERS: last and model == args.models[0],
-        PAUSES: last and model in args.real_time,
-        REAL_TIME: last and model in args.real_time,
+        PAUSES: last and real_time,
+        REAL_TIME: last and real_time,
     }
-    return [part for part in args.parts if wanted[part]]
+    return [part for part in PARTS if part in args.parts and wanted[part]]
 
 
 # -- measuring -----------------------------------------------------------------------------
@@ -374,7 +299,7 @@ def _parts(args: argparse.Namespace, model: str, beam_size: int) -> list[str]:
 class Setting:
     """What runs, and what it gets to hear."""
 
-    servers: list[MeteredServer]
+    servers: list[Server]
     clips: list[Clip]
     model: str
     beam_size: int
@@ -393,7 +318,7 @@ def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> list[P
             _warm_up(servers, clips[0])
             setting = Setting(servers, clips, model, beam_size)
             for part in parts:
-                _tell(f"{part}, {model}, beam {beam_size}")
+                progress(f"{part}, {model}, beam {beam_size}")
                 found += [
                     replace(measured, unsteady=unsteady(measured, setting))
                     for measured in _MEASURES[part](setting, args, budget)
@@ -423,20 +348,21 @@ def measure_real_time(setting: Setting, args: argparse.Namespace, budget: Budget
     with _meters(setting.servers, takes) as meters:
         for number in budget.rounds(args.utterances):
             clip = setting.clips[number % len(setting.clips)]
-            for server, silence in turned(_with_silences(setting, args, number), number):
+            for server, silence in _with_silences(setting, args, number):
                 takes.append(asyncio.run(_take(server, clip, silence, REAL_TIME)))
-            _tell(f"  {number + 1} of at most {args.utterances} rounds")
+            progress(f"  {number + 1} of at most {args.utterances} rounds")
     return [Part(REAL_TIME, setting.model, setting.beam_size, takes, meters)]
 
 
 def _with_silences(
     setting: Setting, args: argparse.Namespace, number: int
-) -> list[tuple[MeteredServer, float]]:
-    found = []
-    for server in setting.servers:
-        one = [args.silences[number % len(args.silences)]]
-        found += [(server, silence) for silence in (args.silences if server.name == EAGER else one)]
-    return found
+) -> list[tuple[Server, float]]:
+    one = [args.silences[number % len(args.silences)]]
+    return [
+        (server, silence)
+        for server in turned(setting.servers, number)
+        for silence in (args.silences if server.name == EAGER else one)
+    ]
 
 
 def measure_pauses(setting: Setting, args: argparse.Namespace, budget: Budget) -> list[Part]:
@@ -462,7 +388,7 @@ def measure_speakers(setting: Setting, args: argparse.Namespace, budget: Budget)
         for speakers in args.speakers:
             for server in turned(servers, number):
                 takes[speakers] += asyncio.run(_crowd(server, setting.clips, speakers))
-            _tell(f"  {speakers} at once")
+            progress(f"  {speakers} at once")
     return [
         Part(SPEAKERS, setting.model, setting.beam_size, heard, {}, speakers)
         for speakers, heard in takes.items()
@@ -503,25 +429,12 @@ def _named(clips: Sequence[Clip], file: str) -> Clip:
     return joined(one, other[0]) if other else one
 
 
-def turned(items: Sequence[Any], number: int) -> list[Any]:
-    """Return the items, beginning with another one each time."""
-    start = number % len(items)
-    return [*items[start:], *items[:start]]
-
-
 _MEASURES: dict[str, Callable[[Setting, argparse.Namespace, Budget], list[Part]]] = {
     BURST: measure_burst,
     REAL_TIME: measure_real_time,
     PAUSES: measure_pauses,
     SPEAKERS: measure_speakers,
 }
-
-
-_BEGIN = time.monotonic()
-
-
-def _tell(line: str) -> None:
-    print(f"{time.monotonic() - _BEGIN:5.0f} s  {line}", file=sys.stderr, flush=True)
 
 
 # -- reporting -----------------------------------------------------------------------------
@@ -646,7 +559,6 @@ def notes(parts: Sequence[Part]) -> list[str]:
         lines.append(f"The same text, eager or not: {found.same} of {compared}")
     if found.random:
         lines.append(f"Not the same, but random even when not eager: {len(found.random)}")
-    lines += [f"DIFFERENT: {one}" for one in found.different]
     late = [take.late for part in parts if part.mode != BURST for take in part.takes]
     if late:
         lines.append(f"This client sent audio-stop {report.milliseconds(max(late))} late at most")
@@ -696,162 +608,49 @@ def _cell_as_json(cell: Cell) -> dict[str, Any]:
     }
 
 
-# -- the plot ------------------------------------------------------------------------------
+# -- the suite -----------------------------------------------------------------------------
 
 
-def _pyplot() -> Any:
-    """Return matplotlib's functions; nothing else here needs it. Raises BenchmarkError."""
-    try:
-        importlib.import_module("matplotlib").use("Agg")
-        return importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BenchmarkError("--plot needs matplotlib: pip install matplotlib") from error
-
-
-def plot(parts: Sequence[Part], file: Path) -> None:
-    """Draw which share of the utterances was answered after how long."""
-    pyplot = _pyplot()
-    shown = [part for part in parts if part.mode in (BURST, REAL_TIME)]
-    figure, axes = pyplot.subplots(
-        len(shown), 1, figsize=(6, 2.2 * len(shown)), sharex=True, squeeze=False
-    )
-    for part, axis in zip(shown, axes[:, 0], strict=True):
-        for cell in cells(part):
-            if not cell.seconds:
-                continue
-            waits = [1000 * seconds for seconds in sorted(cell.seconds)]
-            share = [n / len(waits) for n in range(len(waits) + 1)]
-            silence = "" if cell.silence is None else f", {cell.silence:g} s"
-            axis.step([waits[0], *waits], share, where="post", label=cell.server + silence)
-        axis.set_title(f"{part.mode}, {part.model}, beam {part.beam_size}", fontsize=8)
-        axis.set_xscale("log")
-        axis.legend(fontsize=6)
-    axes[-1, 0].set_xlabel("ms from audio-stop to transcript")
-    figure.tight_layout()
-    figure.savefig(file, dpi=100)
-
-
-# -- the command ---------------------------------------------------------------------------
-
-
-def _listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """Return what reads a list with commas, every item of which is positive if a number."""
-
-    def read(text: str) -> list[Any]:
-        items = [kind(item) for item in text.split(",")]
-        if any(isinstance(item, int | float) and item <= 0 for item in items):
-            raise ValueError
-        return items
-
-    read.__name__ = "list"  # named so in argparse's complaint
-    return read
-
-
-def _model(name: str) -> str:
-    if name not in BURST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(BURST_SECONDS)}")
-    return name
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    _add_choices(parser)
-    _add_amounts(parser)
-    parser.add_argument("--no-official", action="store_true", help="ours alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
-    args = parser.parse_args(argv)
-    for part in args.parts:
-        if part not in PARTS:
-            parser.error(f"{part!r} is none of {', '.join(PARTS)}")
-    args.parts = [part for part in PARTS if part in (args.parts or PARTS)]
-    if args.plot and not {BURST, REAL_TIME} & {*args.parts}:
-        parser.error("--plot draws burst and real-time")
-    args.real_time = args.real_time or args.models[-1:]
-    args.models += [model for model in args.real_time if model not in args.models]
-    return args
-
-
-def _add_choices(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all four")
-    parser.add_argument(
-        "--models",
-        type=_listed(_model),
-        default=[*BURST_SECONDS],
-        metavar="LIST",
-        help=f"stock models (default: {','.join(BURST_SECONDS)})",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_parts(parser, PARTS)
+    add_models(parser, ",".join(BURST_SECONDS), one_of([*BURST_SECONDS]))
     parser.add_argument(
         "--real-time",
-        type=_listed(_model),
+        type=lambda text: tuple(map(one_of([*BURST_SECONDS]), text.split(","))),
+        default=(),
         metavar="LIST",
         help="models for real-time and pauses (default: the last of --models)",
     )
-    parser.add_argument(
-        "--audio", type=Path, default=BUNDLED_CLIPS, metavar="DIR", help="default: tests/audio"
-    )
-    parser.add_argument(
-        "--beam-size", type=_listed(int), default=[1, 5], metavar="LIST", help="default: 1,5"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=physical_cores(), help="of each server (default: all cores)"
-    )
-    parser.add_argument(
-        "--compute-type",
-        default="int8",
-        help="of each server (default: int8, which the official one wouldn't choose itself)",
-    )
-
-
-def _add_amounts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clips", type=int, default=12, metavar="N", help="default: 12")
+    add_clips(parser, BUNDLED_CLIPS)
+    parser.add_argument("--limit", type=int, default=12, metavar="N", help="clips (default: 12)")
+    add_decoding(parser, [1, 5])
     parser.add_argument(
         "--utterances", type=int, default=12, metavar="N", help="in a cell, at most (default: 12)"
     )
     parser.add_argument(
         "--silences",
-        type=_listed(float),
+        type=numbers(float),
         default=[0.25, 0.7, 1.29, 1.84],
         metavar="LIST",
         help="seconds after the speech, in real time (default: 0.25,0.7,1.29,1.84)",
     )
     parser.add_argument(
-        "--speakers", type=_listed(int), default=[1, 2, 4, 8], metavar="LIST", help="at once"
+        "--speakers", type=numbers(int), default=[1, 2, 4, 8], metavar="LIST", help="at once"
     )
     parser.add_argument(
         "--minutes", type=float, default=7.0, help="that it takes, about (default: 7)"
     )
+    add_official(parser)
 
 
-def _clips(args: argparse.Namespace) -> list[Clip]:
+def run(args: argparse.Namespace) -> Outcome:
+    """Measure; a text that depends on when work began is a failure."""
     vad = SileroVad()
-    return [trimmed(clip, vad) for clip in short_clips(args.audio)[: args.clips]]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write; 1 when that fails, or a text depends on when work began."""
-    args = _arguments(argv)
-    facts = report.machine()
-    try:
-        if args.plot:
-            _pyplot()
-        clips = _clips(args)
-        runtime = {} if args.no_official else install_official()
-        with tempfile.TemporaryDirectory() as temporary:
-            parts = measure(args, clips, Path(temporary))
-    except (BenchmarkError, ClipError, ModelError) as error:
-        print(f"benchmarks.speed.latency: {error}", file=sys.stderr)
-        return 1
-    tables = [show(parts, mode) for mode in args.parts]
-    print(report.machine_line(facts), *tables, "\n".join(notes(parts)), sep="\n\n")
-    written = {"machine": facts, "official": runtime, "asked": asked(args), **as_json(parts)}
-    report.write_json(args.json, written)
-    if args.plot:
-        plot(parts, args.plot)
-    return 1 if agreement(parts).different else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    clips = [trimmed(clip, vad) for clip in short_clips(args.clips)[: args.limit]]
+    runtime = {} if args.no_official else install_official()
+    with tempfile.TemporaryDirectory() as temporary:
+        parts = measure(args, clips, Path(temporary))
+    tables = [show(parts, mode) for mode in PARTS if mode in args.parts]
+    different = [f"DIFFERENT: {one}" for one in agreement(parts).different]
+    facts = {"official": runtime, **as_json(parts)}
+    return Outcome([*tables, "\n".join(notes(parts))], facts, different)

@@ -1,18 +1,15 @@
-"""Where the time of one utterance goes, stage by stage, beside what the arithmetic alone takes.
+"""Where the time of one utterance goes, stage by stage.
 
-`python -m benchmarks.speed.profile` transcribes one recording again and again in this process, in the
-steps of the server: samples from chunks, Silero, mel spectrogram, encoder, decoder.
+Transcribes one recording again and again in this process, in the steps of the server.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -21,19 +18,15 @@ from typing import Any
 import tokenizers
 from wyoming.audio import AudioChunk
 
-from benchmarks.lib import models, report
-from benchmarks.lib.client import command_events
-from benchmarks.lib.clips import read_clips, with_silence
-from benchmarks.lib.servers import BenchmarkError, asked
-from benchmarks.speed.responsiveness import BUNDLED_CLIPS
-from wyoming_whisper.autopick import Rates, Shape, Work, encoder_work, measure_rates
+from benchmarks.lib import report
+from benchmarks.lib.client import SATELLITE_CHUNK_MS, command_events
+from benchmarks.lib.clips import BUNDLED_CLIPS, read_clips, with_silence
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.options import BACKENDS, add_decoding, add_model
+from benchmarks.lib.report import Outcome
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
-from wyoming_whisper.backends.pipeline import choose_audio_context
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.errors import WyomingWhisperError
-from wyoming_whisper.machine import physical_cores
-from wyoming_whisper.models import WEIGHTS, weights_shapes
 from wyoming_whisper.pcm import PcmStream
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import Speech, span_options
@@ -46,10 +39,7 @@ from wyoming_whisper.transcriber import (
 )
 from wyoming_whisper.vad import SileroVad, Vad
 from wyoming_whisper.vocabulary import tokenizer_json
-from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, HOP_LENGTH, N_FRAMES
 
-CHUNK_MS = 32
-BACKENDS = ("faster-whisper", "onnxruntime")
 STAGES = ("pcm", "vad", "mel", "encode", "detect", "decode", "evidence", "rest")
 AS_IT_ARRIVES = ("pcm", "vad")
 """Stages that are done while somebody still speaks."""
@@ -68,23 +58,12 @@ class Heard:
     """Of the text and its end."""
 
 
-@dataclass(frozen=True)
-class Floor:
-    """The encoder's arithmetic alone, at the rate that was measured on this machine."""
-
-    positions: int
-    """In the window that was encoded."""
-
-    operations: float
-    seconds: float
-
-
 # -- running -------------------------------------------------------------------------------
 
 
 def chunks(samples: Samples) -> list[AudioChunk]:
     """Return the samples as a satellite sends them."""
-    events = command_events(samples, chunk_ms=CHUNK_MS)
+    events = command_events(samples, chunk_ms=SATELLITE_CHUNK_MS)
     return [AudioChunk.from_event(event) for event in events if AudioChunk.is_type(event.type)]
 
 
@@ -121,32 +100,7 @@ def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {stage: median(run.get(stage, 0.0) for run in runs) for stage in stages}
 
 
-def shape_of(folder: Path) -> Shape:
-    """Return the dimensions of a model."""
-    shapes = weights_shapes(folder / WEIGHTS)
-    width, n_mels, _ = shapes["encoder/conv1/weight"]
-    layers = {match[0] for name in shapes if (match := re.match(r"(en|de)coder/layer_\d+", name))}
-    n_encoder = sum(name.startswith("en") for name in layers)
-    return Shape(width, n_encoder, len(layers) - n_encoder, n_mels)
-
-
-def floor(shape: Shape, positions: int, rates: Rates) -> Floor:
-    work: Work = encoder_work(shape, positions)
-    return Floor(positions, work.matrices + work.attention, rates.seconds(work))
-
-
-def positions_of(samples: int, context: str, model: Path) -> int:
-    """Return the encoder positions of the first window for so many samples."""
-    facts = model / "wyoming_whisper.json"
-    trained = facts.is_file() and bool(json.loads(facts.read_text()).get("tight_window"))
-    frames = min(samples // HOP_LENGTH, N_FRAMES)
-    return choose_audio_context(context, trained=trained).frames(frames) // FRAMES_PER_POSITION
-
-
-# -- reporting -----------------------------------------------------------------------------
-
-
-def show(seconds: dict[str, float], heard: Heard, floor: Floor) -> str:
+def show(seconds: dict[str, float], heard: Heard) -> str:
     """Return the table of the stages, and sentences about them."""
     after = sum(value for stage, value in seconds.items() if stage not in AS_IT_ARRIVES)
     rows = [
@@ -155,52 +109,31 @@ def show(seconds: dict[str, float], heard: Heard, floor: Floor) -> str:
             "as it arrives" if stage in AS_IT_ARRIVES else "then",
             report.milliseconds(value),
             report.NOTHING if stage in AS_IT_ARRIVES else report.percent(value, after),
-            report.milliseconds(floor.seconds) if stage == "encode" else report.NOTHING,
-            report.times(value, floor.seconds) if stage == "encode" else report.NOTHING,
         ]
         for stage, value in seconds.items()
     ]
-    table = report.table(["stage", "when", "median", "share", "floor", "stage / floor"], rows)
     per_token = report.milliseconds(seconds.get("decode", 0.0) / heard.tokens)
     sentences = (
         f"{heard.speech_seconds:.2f} s transcribed of {heard.audio_seconds:.2f} s: {heard.text!r}",
         f"after the audio: {report.milliseconds(after)}",
-        f"encoder: {floor.operations / 1e9:.2f} billion operations, {floor.positions} positions",
         f"decoder: {heard.tokens} tokens, {per_token} each",
     )
+    table = report.table(["stage", "when", "median", "share"], rows)
     return "\n".join([table, "", *sentences])
 
 
-# -- the command ---------------------------------------------------------------------------
+# -- the suite -----------------------------------------------------------------------------
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    models.add_model(parser)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
     parser.add_argument(
         "--audio", type=Path, metavar="FILE", help="recording (default: one of tests/audio)"
     )
-    parser.add_argument(
-        "--backend", choices=BACKENDS, default=BACKENDS[0], help="default: %(default)s"
-    )
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="%(default)s")
     parser.add_argument("--runs", type=int, default=20, help="default: 20")
-    parser.add_argument("--threads", type=int, default=physical_cores(), help="default: all cores")
-    parser.add_argument("--beam-size", type=int, default=5, help="default: 5")
-    parser.add_argument("--compute-type", default="int8", help="default: int8")
+    add_decoding(parser, 5)
     parser.add_argument("--audio-context", default="auto", help="default: auto")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    return parser.parse_args(argv)
-
-
-def _settings(args: argparse.Namespace) -> Settings:
-    return Settings(
-        model=str(args.model.resolve()),
-        language="en",
-        cpu_threads=args.threads,
-        beam_size=args.beam_size,
-        compute_type=args.compute_type,
-        audio_context=args.audio_context,
-    )
 
 
 def _opened(args: argparse.Namespace, settings: Settings) -> Transcriber:
@@ -212,56 +145,33 @@ def _opened(args: argparse.Namespace, settings: Settings) -> Transcriber:
         return engines.open(engines.build(lambda _: None))
 
 
-def _samples(audio: Path | None) -> Samples:
-    samples = read_audio(audio) if audio else read_clips(BUNDLED_CLIPS)[0].samples
-    return with_silence(samples)
-
-
-def measure(args: argparse.Namespace) -> tuple[dict[str, float], Heard, Floor]:
+def run(args: argparse.Namespace) -> Outcome:
     """Run so often, and once more before that, which isn't counted."""
-    samples, settings, vad = _samples(args.audio), _settings(args), SileroVad()
-    transcriber = _opened(args, settings)
-    runs: list[dict[str, float]] = []
-    for _ in range(args.runs + 1):
-        seconds, found, length = run_once(samples, settings, vad, transcriber)
-        runs.append(seconds)
+    settings = Settings(
+        model=str(args.model.resolve()),
+        language="en",
+        cpu_threads=args.threads,
+        beam_size=args.beam_size,
+        compute_type=args.compute_type,
+        audio_context=args.audio_context,
+    )
+    audio = read_audio(args.audio) if args.audio else read_clips(BUNDLED_CLIPS)[0].samples
+    samples, vad, runs = with_silence(audio), SileroVad(), list[dict[str, float]]()
+    with closing(_opened(args, settings)) as transcriber:
+        for _ in range(args.runs + 1):
+            seconds, transcription, length = run_once(samples, settings, vad, transcriber)
+            runs.append(seconds)
     heard = Heard(
-        text=found.text,
+        text=transcription.text,
         audio_seconds=len(samples) / SAMPLE_RATE,
         speech_seconds=length / SAMPLE_RATE,
-        tokens=_count_tokens(args.model, found.text),
+        tokens=_count_tokens(args.model, transcription.text),
     )
-    rates = measure_rates(args.threads, args.compute_type)
-    positions = positions_of(length, args.audio_context, args.model)
-    return medians(runs[1:]), heard, floor(shape_of(args.model), positions, rates)
+    stages = medians(runs[1:])
+    return Outcome([show(stages, heard)], {"seconds": stages, "heard": asdict(heard)})
 
 
 def _count_tokens(model: Path, text: str) -> int:
     tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(model))
     words = f" {text}" if text else ""
     return len(tokenizer.encode(words, add_special_tokens=False).ids) + 1
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write."""
-    args = _arguments(argv)
-    facts = report.machine()
-    try:
-        seconds, heard, least = measure(args)
-    except (BenchmarkError, WyomingWhisperError) as error:
-        print(f"benchmarks.speed.profile: {error}", file=sys.stderr)
-        return 1
-    print(report.machine_line(facts), show(seconds, heard, least), sep="\n\n")
-    written = {
-        "machine": facts,
-        "asked": asked(args),
-        "seconds": seconds,
-        "heard": asdict(heard),
-        "floor": asdict(least),
-    }
-    report.write_json(args.json, written)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.lib import models
-from benchmarks.lib.servers import ROOT, BenchmarkError
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.servers import ROOT
 
 BRIDGE = "wyw-ray0"
 NETWORK = "10.213.0"

@@ -15,7 +15,7 @@ from typing import cast
 import pytest
 
 from benchmarks.lib.client import say
-from benchmarks.lib.servers import BenchmarkError
+from benchmarks.lib.errors import BenchmarkError
 from tests.ray import cluster
 from tests.ray.cluster import Node
 from tests.ray.speaking import under_load, wait_for_front_end

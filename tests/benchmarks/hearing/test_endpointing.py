@@ -24,7 +24,7 @@ from benchmarks.hearing.endpointing import (
     with_tail,
 )
 from benchmarks.lib.client import command_events
-from benchmarks.lib.clips import ClipError
+from benchmarks.lib.errors import ClipError
 from tests.support import AUDIO, HOME_EN, FakeTranscriber, clips, loud, quiet
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.endpointing import EndpointOptions
@@ -89,22 +89,22 @@ def test_commands_are_read_by_group_and_half(tmp_path: Path) -> None:
     for name in ("a.flac", "b.flac"):
         (tmp_path / name).write_bytes((AUDIO / clips("clean")[0].file).read_bytes())
     manifest(tmp_path)
-    found = read_commands(tmp_path, [tmp_path], "all", None)
+    found = read_commands([tmp_path], [tmp_path], "all", None)
     assert [(one.group, one.file) for one in found] == [
         ("human, command, English", "a.flac"),
         (tmp_path.name, "a.flac"),
         (tmp_path.name, "b.flac"),
     ]
-    halves = [read_commands(tmp_path, [], half, None) for half in ("fit", "report")]
+    halves = [read_commands([tmp_path], [], half, None) for half in ("fit", "report")]
     assert sorted(map(len, halves)) == [0, 1]
     manifest(tmp_path, lang="de")
-    (german,) = read_commands(tmp_path, [], "all", None)
+    (german,) = read_commands([tmp_path], [], "all", None)
     assert (german.group, german.language) == ("human, command, others", "de")
 
 
 def test_a_folder_without_recordings_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="no recordings"):
-        read_commands(None, [tmp_path], "all", None)
+        read_commands([], [tmp_path], "all", None)
 
 
 def test_virtual_time_is_the_audios(monkeypatch: pytest.MonkeyPatch) -> None:

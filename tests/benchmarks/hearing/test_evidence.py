@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.hearing import evidence
 from benchmarks.hearing.evidence import Case, features, fit, heard_as, rows, weighed
 from benchmarks.lib.corpus import Recording
@@ -97,7 +98,7 @@ def test_counts() -> None:
 
 
 def test_noise_is_heard_higher_and_lower_and_speech_in_every_condition(tmp_path: Path) -> None:
-    from benchmarks.lib.corpus import write_wav
+    from benchmarks.lib.clips import write_wav
 
     write_wav(tmp_path / "a.wav", np.full(SAMPLE_RATE, 0.1, np.float32))
     noise = Recording(tmp_path, "a.wav", "", "", "noise", "somewhere")
@@ -111,11 +112,10 @@ def test_noise_is_heard_higher_and_lower_and_speech_in_every_condition(tmp_path:
 def test_a_whole_run(
     stock_tiny_en: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from benchmarks.hearing import noise
     from benchmarks.lib.corpus import MANIFEST, write_manifest
 
     folder = tmp_path / "corpus"
-    assert noise.main(["--output", str(folder), "--count", "1", "--seconds", "2"]) == 0
+    assert main(["noise", "--output", str(folder), "--count", "1", "--seconds", "2"]) == 0
     lines = (folder / MANIFEST).read_text().splitlines()
     clip = Path(__file__).parents[2] / "audio" / "jfk.flac"
     (folder / "jfk.flac").write_bytes(clip.read_bytes())
@@ -127,7 +127,7 @@ def test_a_whole_run(
     write_manifest(folder, [*map(json.loads, lines), row])
     out = tmp_path / "out.json"
     argv = ["--corpus", str(folder), "--models", str(stock_tiny_en), "--json", str(out), "--show"]
-    assert evidence.main(argv) == 0
+    assert main(["evidence", *argv]) == 0
     cases = [Case(**one) for one in json.loads(out.read_text())["cases"]]
     spoken = [one for one in cases if one.is_speech]
     assert [(one.condition, one.right, one.is_kept) for one in spoken] == [

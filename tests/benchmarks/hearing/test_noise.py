@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.hearing import noise
+from benchmarks.__main__ import main
 from benchmarks.hearing.noise import LEVELS, SOUNDS, make
 from benchmarks.lib.corpus import read_corpus
 from wyoming_whisper.transcriber import SAMPLE_RATE
@@ -27,7 +27,7 @@ def test_a_sound_has_its_length_and_level_and_is_the_same_again(name: str) -> No
 
 
 def test_a_corpus_of_sounds(tmp_path: Path) -> None:
-    assert noise.main(["--output", str(tmp_path), "--count", "3", "--seconds", "0.5"]) == 0
+    assert main(["noise", "--output", str(tmp_path), "--count", "3", "--seconds", "0.5"]) == 0
     found = read_corpus(tmp_path)
     counts = Counter(one.file.partition("-")[0] for one in found)
     assert counts == dict.fromkeys(SOUNDS, 3)

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.lib import corpus
-from benchmarks.lib.clips import ClipError, speech_level, with_silence
-from benchmarks.lib.corpus import MANIFEST, as_heard, condition, read_corpus, select, write_wav
+from benchmarks.lib.clips import speech_level, with_silence, write_wav
+from benchmarks.lib.corpus import MANIFEST, as_heard, condition, read_corpus, select
+from benchmarks.lib.errors import ClipError
+from benchmarks.lib.options import add_corpus
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
@@ -127,7 +130,7 @@ def test_what_is_heard_is_what_was_asked_for(tmp_path: Path) -> None:
 
 def arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    corpus.add_corpus_arguments(parser)
+    add_corpus(parser)
     return parser.parse_args(argv)
 
 
@@ -174,12 +177,12 @@ def test_recordings_for_another_judge(tmp_path: Path, capsys: pytest.CaptureFixt
     write(tmp_path, ROW, named("de.wav", lang="de", text="mach’s an"), noise("n.wav"))  # noqa: RUF001
     out = tmp_path / "out"
     argv = ["--corpus", str(tmp_path), "--part", "all", "--output", str(out)]
-    assert corpus.main(argv) == 0
+    assert main(["pairs", *argv]) == 0
     assert "2 recordings in" in capsys.readouterr().out
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*.*"))
     assert files == ["de/de.txt", "de/de.wav", "en/a.txt", "en/a.wav"]
     assert (out / "de/de.txt").read_text(encoding="utf-8") == "mach’s an\n"  # noqa: RUF001
     expected = as_heard(read_corpus(tmp_path)[0])
     np.testing.assert_allclose(read_audio(out / "en/a.wav"), expected, atol=2 / 32768)
-    assert corpus.main(["--output", str(out)]) == 1
+    assert main(["pairs", "--output", str(out)]) == 1
     assert "--corpus must name a folder" in capsys.readouterr().err

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.lib import spoken
-from benchmarks.lib.clips import ClipError, read_clips
+from benchmarks.lib.clips import read_clips
+from benchmarks.lib.errors import ClipError
 from benchmarks.lib.spoken import PEAK, Sentence, in_a_room, speak
 from benchmarks.lib.synthesizers import VOICES
 from tests.support import loud

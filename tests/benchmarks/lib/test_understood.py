@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.lib import understood
-from benchmarks.lib.understood import HOMES, HomeError, Meaning, languages, meaning, read_home
-from tests.benchmarks.lib.test_corpus import ROW, named, write
+from benchmarks.lib.errors import HomeError
+from benchmarks.lib.understood import HOMES, Meaning, languages, meaning, read_home
 
 
 @pytest.mark.parametrize(
@@ -124,13 +123,3 @@ def test_places_and_devices_have_aliases(tmp_path: Path) -> None:
     assert home.floors == {"Attic": "Attic"}
     assert home.entities[0].aliases == ("gate",)
     assert home.entities[0].context == {"domain": "cover", "device_class": "garage"}
-
-
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, {**ROW, "text": "what time is it"}, named("b.wav", text="seven of clubs"))
-    assert understood.main(["--corpus", str(tmp_path), "--part", "all"]) == 0
-    told = capsys.readouterr().out
-    assert "HassGetCurrentTime()" in told
-    assert "1 of 2 mean something." in told
-    assert understood.main([]) == 1
-    assert "--corpus must name a folder" in capsys.readouterr().err

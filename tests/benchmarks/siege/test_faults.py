@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.lib.servers import BenchmarkError
-from benchmarks.lib.watched import Watched
+from benchmarks.__main__ import main
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.servers import Watched
 from benchmarks.siege import faults
-from benchmarks.siege.faults import Broken, NotRunError, Outcome, expect, suffer
+from benchmarks.siege.faults import Broken, NotRunError, Suffered, expect, suffer
 from wyoming_whisper.transcriber import Samples
 
 
@@ -26,7 +27,7 @@ def test_what_is_not_as_it_should_be_is_broken(
 
     monkeypatch.setattr(faults, "FAULTS", {"one": broken})
     file = tmp_path / "faults.json"
-    assert faults.main(["--json", str(file)]) == 1
+    assert main(["faults", "--json", str(file)]) == 1
     assert "A fault" in capsys.readouterr().out
     (outcome,) = json.loads(file.read_text())["faults"]
     assert outcome == {"fault": "A fault", "outcome": "broken", "told": "nothing came"}
@@ -48,12 +49,12 @@ def test_an_outcome_says_what_happened(
         raise error
 
     monkeypatch.setattr(faults, "FAULTS", {"one": fault})
-    assert suffer("one", tmp_path) == Outcome("one", outcome, str(error))
+    assert suffer("one", tmp_path) == Suffered("one", outcome, str(error))
 
 
 def test_a_fault_that_nobody_knows_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        faults.main(["earthquake"])
+        main(["faults", "earthquake"])
     assert "'earthquake' is none of stopped, killed" in capsys.readouterr().err
 
 

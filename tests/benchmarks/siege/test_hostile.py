@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main
+from benchmarks.lib.clips import short_clips
 from benchmarks.siege import hostile
 from benchmarks.siege.hostile import Found, Turn
-from benchmarks.speed.responsiveness import short_clips
 
 
 def found(**changes: object) -> Found:
@@ -42,10 +43,10 @@ def test_a_short_siege_of_a_real_server(
 ) -> None:
     monkeypatch.setattr(hostile, "MAX_SLOWDOWN", float("inf"))  # tests assert no times
     monkeypatch.setattr(hostile, "SETTLE_SECONDS", 2.5)  # attackers' connections linger for two
-    monkeypatch.setattr(hostile, "short_clips", lambda folder: short_clips(folder)[:4])
+    monkeypatch.setattr(hostile, "short_clips", lambda: short_clips()[:4])
     file = tmp_path / "hostile.json"
     argv = ["--seconds", "3", "--rounds", "1", "--speakers", "2", "--json", str(file)]
-    assert hostile.main(argv) == 0, capsys.readouterr().err
+    assert main(["hostile", *argv]) == 0, capsys.readouterr().err
     written = json.loads(file.read_text())
     assert written["quiet"]["seconds"]
     assert written["siege"]["seconds"]

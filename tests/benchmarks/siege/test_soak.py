@@ -1,19 +1,15 @@
 """The soak, shortened: its figures are real, and what it promises to notice is noticed."""
 
-import itertools
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from benchmarks.lib import client
-from benchmarks.lib.client import Heard
+from benchmarks.__main__ import main
 from benchmarks.lib.clips import read_clips
-from benchmarks.lib.watched import Counts
+from benchmarks.lib.servers import Counts
 from benchmarks.siege import soak
 from benchmarks.siege.soak import Found, Moment
-from wyoming_whisper.transcriber import Samples
 
 MB = 10**6
 
@@ -70,7 +66,7 @@ def test_a_short_run_with_a_model(
     monkeypatch.setattr(soak, "read_clips", lambda folder: read_clips(folder, limit=1))
     monkeypatch.setattr(soak, "REST_SECONDS", 0.5)  # what is free need not be given back here
     file = tmp_path / "soak.json"
-    assert soak.main(["--utterances", "8", "--speakers", "2", "--json", str(file)]) == 0
+    assert main(["soak", "--utterances", "8", "--speakers", "2", "--json", str(file)]) == 0
     written = json.loads(file.read_text())
     assert len(written["seconds"]) == 8
     assert min(written["seconds"]) > 0
@@ -78,19 +74,3 @@ def test_a_short_run_with_a_model(
     assert written["moments"][-1]["utterances"] == 8
     assert written["moments"][-1]["counts"]["resident"] > 50 * MB
     assert "file descriptors" in capsys.readouterr().out
-
-
-async def test_what_a_model_draws_at_random_is_expected_of_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    drawn = itertools.count()
-
-    async def say(uri: str, samples: Samples) -> Heard:
-        texts = {1: "sure", 2: f"doubtful {next(drawn)}", 3: "", 4: ""}
-        return Heard(texts[len(samples)], 0.1, "it failed" if len(samples) == 4 else None)
-
-    monkeypatch.setattr(client, "say", say)
-    clips = {name: np.zeros(size, np.float32) for name, size in (("a", 1), ("b", 2), ("c", 3))}
-    assert await client.alike("tcp://server", clips) == {"a": "sure"}
-    with pytest.raises(ValueError, match="d: it failed"):
-        await client.alike("tcp://server", {"d": np.zeros(4, np.float32)})

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.speed import gpu
 from benchmarks.speed.gpu import Loops, Size, Times
 from tests.engine import fakes
@@ -30,7 +31,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selftest, "physical_cores", lambda: 1)  # threads wait for each other
-        assert gpu.main([str(folder), "--prepare", "--models", "tiny.en"]) == 0
+        assert main(["gpu", str(folder), "--prepare", "--models", "tiny.en"]) == 0
     return folder
 
 
@@ -45,7 +46,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def measured(folder: Path, out: Path, *flags: str) -> tuple[int, dict[str, Any]]:
     argv = [str(folder), "--models", "tiny.en", "--runs", "1", "--json", str(out), *flags]
-    status = gpu.main(argv)
+    status = main(["gpu", *argv])
     return status, json.loads(out.read_text())
 
 
@@ -177,7 +178,7 @@ def test_a_step_reads_the_decoders_matrices_once() -> None:
 def test_a_folder_that_was_not_packed_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gpu.main([str(tmp_path), "--rehearse"]) == 1
+    assert main(["gpu", str(tmp_path), "--rehearse"]) == 1
     assert "is not a model that --prepare packed" in capsys.readouterr().err
 
 
@@ -190,14 +191,14 @@ def test_a_cut_file_is_one_sentence(
     for path in (packed / "tiny.en").iterdir():
         data = path.read_bytes()
         (folder / path.name).write_bytes(data[: len(data) // 2] if path.name == file else data)
-    assert gpu.main([str(tmp_path), "--rehearse", "--models", "tiny.en"]) == 1
+    assert main(["gpu", str(tmp_path), "--rehearse", "--models", "tiny.en"]) == 1
     assert "--prepare" in capsys.readouterr().err
 
 
 def test_without_a_gpu_it_says_what_is_missing(
     packed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gpu.main([str(packed), "--models", "tiny.en"]) == 1
+    assert main(["gpu", str(packed), "--models", "tiny.en"]) == 1
     assert "NVIDIA" in capsys.readouterr().err
 
 

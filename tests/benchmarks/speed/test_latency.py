@@ -1,6 +1,9 @@
+"""Latency: figures, shares of the time, arguments, audio, and the real thing."""
+
+from __future__ import annotations
+
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.lib.clips import Clip, ClipError, read_clips
-from benchmarks.speed import latency, profile
+from benchmarks.__main__ import main, parser_of
+from benchmarks.lib.clips import Clip, read_clips
+from benchmarks.lib.errors import ClipError
+from benchmarks.speed import latency
 from benchmarks.speed.latency import (
     BURST,
     EAGER,
@@ -32,14 +37,10 @@ from benchmarks.speed.latency import (
     joined,
     notes,
     programs,
-    read_cpu_seconds,
     shares,
     show,
     trimmed,
-    turned,
 )
-from tests.support import HOME_EN
-from wyoming_whisper.autopick import SHAPES, Rates, encoder_work
 from wyoming_whisper.speech import Speech
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 from wyoming_whisper.vad import SileroVad, SpanOptions
@@ -64,11 +65,6 @@ def rows(table: str) -> list[list[str]]:
 
 
 # -- figures -------------------------------------------------------------------------------
-
-
-def test_processor_time_of_a_process_whatever_its_name() -> None:
-    stat = "1234 (py (3) ) S 1 " + " ".join(str(n) for n in range(5, 53))
-    assert read_cpu_seconds(stat, 100) == (14 + 15) / 100
 
 
 def test_waits_of_a_cell() -> None:
@@ -138,7 +134,6 @@ def test_texts_that_depend_on_when_work_began() -> None:
     assert (different["clip"], different[EAGER], different[NOT_EAGER]) == ("b", "stop", "stop it")
     assert notes([part(BURST, takes)]) == [
         "The same text, eager or not: 1 of 2",
-        f"DIFFERENT: {different}",
     ]
     drawn = part(BURST, takes, unsteady=frozenset({("b", 0.7)}))
     assert agreement([drawn]) == latency.Agreement(1, [], [different])
@@ -224,36 +219,22 @@ def test_some_rounds_are_worth_being_late() -> None:
     assert clock.spend(20, budget.rounds(99, least=1)) == 1
 
 
-def test_turns() -> None:
-    assert [turned("abc", number) for number in range(4)] == [
-        ["a", "b", "c"],
-        ["b", "c", "a"],
-        ["c", "a", "b"],
-        ["a", "b", "c"],
-    ]
-
-
 # -- arguments -----------------------------------------------------------------------------
 
 
+def arguments(*argv: str) -> argparse.Namespace:
+    return parser_of("latency", latency).parse_args(argv)
+
+
 def test_defaults() -> None:
-    args = latency._arguments([])
-    assert (args.parts, args.models, args.beam_size) == (
-        [BURST, SPEAKERS, PAUSES, REAL_TIME],
-        ["tiny.en", "base"],
-        [1, 5],
-    )
-    assert args.real_time == ["base"]
-    assert args.silences == [0.25, 0.7, 1.29, 1.84]
-    assert args.speakers == [1, 2, 4, 8]
     # A burst of each model with each beam; the rest once, with the wider beam.
-    assert shares(args) == [30, 30, 70, 55, 55, 45, 170]
+    assert shares(arguments()) == [30, 30, 70, 55, 55, 45, 170]
+    assert shares(arguments("speakers", "burst")) == [30, 30, 70, 55, 55]
 
 
 def test_a_model_in_real_time_alone() -> None:
-    args = latency._arguments(["real-time", "burst", "--models", "tiny.en", "--real-time", "base"])
-    assert args.parts == [BURST, REAL_TIME]
-    assert args.models == ["tiny.en", "base"]
+    argv = ("real-time", "burst", "--models", "tiny.en", "--real-time", "base", "--beam-size", "1")
+    assert shares(arguments(*argv)) == [30, 55, 170]
 
 
 @pytest.mark.parametrize(
@@ -261,16 +242,15 @@ def test_a_model_in_real_time_alone() -> None:
     [
         ["quickly"],
         ["--models", "huge"],
-        ["--models", ""],
+        ["--real-time", "huge"],
         ["--beam-size", "0"],
         ["--speakers", "1,x"],
         ["--silences", "0.7,-1"],
-        ["speakers", "--plot", "waits.png"],
     ],
 )
 def test_arguments_that_are_wrong(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        latency._arguments(argv)
+        arguments(*argv)
     assert "error" in capsys.readouterr().err
 
 
@@ -285,14 +265,6 @@ def test_servers_differ_in_nothing_else() -> None:
     for flags in ("--beam-size 5", "--cpu-threads 2", "--compute-type int8", "--language en"):
         assert flags in first
         assert flags in other
-
-
-def test_a_plot_without_matplotlib(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert latency.main(["--plot", str(tmp_path / "waits.png")]) == 1
-    assert "needs matplotlib" in capsys.readouterr().err
 
 
 # -- audio ---------------------------------------------------------------------------------
@@ -325,44 +297,6 @@ def test_two_clips_with_a_pause_between() -> None:
     assert not both.samples[800:-800].any()
 
 
-# -- profile -------------------------------------------------------------------------------
-
-
-def test_stages_in_their_order() -> None:
-    found = profile.medians(
-        [
-            {"vad": 1.0, "pcm": 2.0, "encode": 1.0},
-            {"vad": 2.0, "pcm": 2.0, "encode": 3.0, "detect": 0.1},
-            {"vad": 9.0, "pcm": 2.0, "encode": 2.0},
-        ]
-    )
-    assert list(found.items()) == [("pcm", 2.0), ("vad", 2.0), ("encode", 2.0), ("detect", 0.0)]
-
-
-def test_floor_of_the_encoder() -> None:
-    work = encoder_work(SHAPES["base"], 250)
-    found = profile.floor(SHAPES["base"], 250, Rates(work.matrices, work.attention))
-    assert found == profile.Floor(250, work.matrices + work.attention, 2.0)
-
-
-def test_windows(tmp_path: Path) -> None:
-    assert profile.positions_of(2 * SAMPLE_RATE, "full", tmp_path) == 1500
-    assert profile.positions_of(2 * SAMPLE_RATE, "auto", tmp_path) == 512
-    (tmp_path / "wyoming_whisper.json").write_text('{"tight_window": true}')
-    assert profile.positions_of(2 * SAMPLE_RATE, "auto", tmp_path) == 100
-    assert profile.positions_of(60 * SAMPLE_RATE, "auto", tmp_path) == 1500
-
-
-def test_stages_and_floor_side_by_side() -> None:
-    seconds = {"pcm": 0.001, "vad": 0.002, "mel": 0.01, "encode": 0.02, "decode": 0.01}
-    heard = profile.Heard("stop it", 3.0, 2.0, 4)
-    told = profile.show(seconds, heard, profile.Floor(100, 10**9, 0.01))
-    encode = next(row for row in rows(told) if row[0] == "encode")
-    assert encode[1:] == ["then", "20.0 ms", "50.0 %", "10.0 ms", "2.00x"]
-    assert "after the audio: 40.0 ms" in told
-    assert "4 tokens, 2.50 ms each" in told
-
-
 # -- the real thing ------------------------------------------------------------------------
 
 
@@ -375,9 +309,9 @@ def test_our_server_with_a_model(
     (tmp_path / "labels.json").write_text(json.dumps(chosen))
     file = tmp_path / "latency.json"
     few = ["--models", "tiny.en", "--beam-size", "1", "--utterances", "1", "--silences", "0.7"]
-    argv = ["burst", "real-time", "--no-official", "--audio", str(tmp_path), *few]
+    argv = ["burst", "real-time", "--no-official", "--clips", str(tmp_path), *few]
     monkeypatch.setattr(latency, "SETTLE_SECONDS", 0.05)
-    assert latency.main([*argv, "--json", str(file)]) == 0
+    assert main(["latency", *argv, "--json", str(file)]) == 0
     written = json.loads(file.read_text())
     assert [(cell["mode"], cell["server"], cell["silence"]) for cell in written["cells"]] == [
         (BURST, EAGER, None),
@@ -397,27 +331,3 @@ def test_our_server_with_a_model(
     told = capsys.readouterr()
     assert "The same text, eager or not: " in told.out
     assert "real-time, tiny.en, beam 1" in told.err
-
-
-def test_profile_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "profile.json"
-    argv = ["--runs", "1", "--audio", str(AUDIO / SHORTEST), "--json", str(file)]
-    assert profile.main(argv) == 0
-    written = json.loads(file.read_text())
-    assert list(written["seconds"]) == ["pcm", "vad", "mel", "encode", "decode", "evidence", "rest"]
-    assert written["floor"]["operations"] > 0
-    assert "positions" in capsys.readouterr().out
-
-
-def test_shape_of_a_model() -> None:
-    shape = profile.shape_of(HOME_EN)
-    assert shape.width % 64 == 0
-    assert shape.n_mels == 80
-    assert 0 < shape.decoder_layers <= shape.encoder_layers
-
-
-def test_profile_of_a_model_that_is_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert profile.main(["--model", str(tmp_path)]) == 1
-    assert "benchmarks.speed.profile: " in capsys.readouterr().err
