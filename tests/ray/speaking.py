@@ -8,17 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from wyoming.asr import Transcript
-from wyoming.audio import AudioStop
-from wyoming.error import Error
-
-from benchmarks.lib.client import command_events, connected, say
+from benchmarks.lib.client import say
 from tests.ray.cluster import START_SECONDS
 from tests.support import AUDIO, clips
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.transcriber import Samples
-
-ANSWER_SECONDS = 60.0
 
 
 @dataclass
@@ -37,11 +31,8 @@ async def wait_for_front_end(uri: str) -> None:
     (clip,) = _samples(1)
     end = time.monotonic() + START_SECONDS
     while True:
-        try:
-            if (await say(uri, clip)).error is None:
-                return
-        except OSError:  # it does not listen yet
-            pass
+        if (await say(uri, clip)).error is None:
+            return
         if time.monotonic() > end:
             raise TimeoutError(f"{uri} does not answer")
         await asyncio.sleep(0.5)
@@ -71,31 +62,13 @@ async def _speak(
     while time.monotonic() < end:
         samples, text = spoken[number % len(spoken)]
         number += 1
-        try:
-            heard, seconds = await asyncio.wait_for(_say_slowly(uri, samples), ANSWER_SECONDS)
-        except (OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError) as problem:
-            result.wrong.append(repr(problem))
+        heard = await say(uri, samples, chunk_ms=100, in_time=True)
+        if heard.error:
+            result.wrong.append(heard.error)
             continue
-        result.answers.append(seconds)
-        if heard != text:
-            result.wrong.append(f"{heard!r} instead of {text!r}")
-
-
-async def _say_slowly(uri: str, samples: Samples) -> tuple[str, float]:
-    async with connected(uri) as client:
-        due = time.monotonic()
-        for event in command_events(samples, chunk_ms=100):
-            await client.write_event(event)
-            due += 0.1
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-        await client.write_event(AudioStop().event())
-        start = time.perf_counter()
-        while (answer := await client.read_event()) is not None:
-            if Transcript.is_type(answer.type):
-                return Transcript.from_event(answer).text, time.perf_counter() - start
-            if Error.is_type(answer.type):
-                raise ValueError(Error.from_event(answer).text)
-    raise ConnectionError("the server closed the connection without a transcript")
+        result.answers.append(heard.seconds)
+        if heard.text != text:
+            result.wrong.append(f"{heard.text!r} instead of {text!r}")
 
 
 def _samples(count: int) -> list[Samples]:
