@@ -16,11 +16,7 @@ from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 from tests.support import LOUD, LoudnessVad
 from wyoming_whisper import __version__, settings
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.errors import (
-    ModelUnavailableError,
-    ServerUnavailableError,
-    TranscribeError,
-)
+from wyoming_whisper.errors import ModelUnavailableError, ServerUnavailableError, TranscribeError
 from wyoming_whisper.info import what_runs
 from wyoming_whisper.models import ModelEntry
 from wyoming_whisper.settings import Settings

@@ -25,14 +25,7 @@ from .errors import (
     UnknownModelError,
     WyomingWhisperError,
 )
-from .settings import (
-    ABOUT_RETIRED,
-    OPTIONS,
-    RETIRED_MODEL,
-    OptionParser,
-    Settings,
-    settings_from,
-)
+from .settings import ABOUT_RETIRED, OPTIONS, RETIRED_MODEL, OptionParser, Settings, settings_from
 
 if TYPE_CHECKING:
     from wyoming.info import Info

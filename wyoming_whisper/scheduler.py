@@ -20,14 +20,7 @@ from concurrent.futures import Future
 
 from .errors import BusyError, ModelUnavailableError, TranscribeError, WyomingWhisperError
 from .status import Status
-from .transcriber import (
-    Abandoned,
-    Samples,
-    TranscribeOptions,
-    Transcriber,
-    Transcription,
-    at_once,
-)
+from .transcriber import Abandoned, Samples, TranscribeOptions, Transcriber, Transcription, at_once
 
 _LOGGER = logging.getLogger(__name__)
 

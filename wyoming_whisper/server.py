@@ -193,7 +193,7 @@ class Server:
         return self._scheduler.spare(samples, replace(options, home=self._names.index))
 
     def relay(self, options: TranscribeOptions) -> Relay | None:
-        return self._upstreams.relay(options) if self._upstreams else None
+        return Relay.begin(self._upstreams, options) if self._upstreams else None
 
     def answered(self, answer: Answer) -> None:
         self.status.record(answer if self._settings.http_text else replace(answer, text=None))

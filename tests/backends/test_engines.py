@@ -14,7 +14,7 @@ import pytest
 from benchmarks.lib.servers import DECIDED, UNDECIDED
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
 from wyoming_whisper.backends.engines import Compare, EngineTranscriber, Verdict
-from wyoming_whisper.engine.build import BuildProgress
+from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.errors import (
     EngineBrokenError,
     EngineBuildError,

@@ -21,15 +21,10 @@ from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscrib
 from wyoming_whisper.backends import choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
-from wyoming_whisper.backends.tensorrt import (
-    FRAMES_MULTIPLE,
-    Runtime,
-    engine_spec,
-    on_cpu,
-)
+from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, Runtime, engine_spec, on_cpu
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine.cuda import Gpu
-from wyoming_whisper.engine.trt import TensorRTSession
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
+from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.info import backend_of
 from wyoming_whisper.settings import Settings

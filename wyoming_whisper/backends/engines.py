@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from ..engine.build import BuildDisplay, BuildProgress, EngineBuild, Spec
+from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
+from ..engine.progress import BuildDisplay, BuildProgress
+from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, UnknownLanguageError, UnknownTaskError
 from ..models import AUTO
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription

@@ -9,9 +9,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.build import EngineSpec
-from ..engine.cuda import Gpu, NoGpuError, find_gpus
-from ..engine.trt import TensorRTSession, import_tensorrt
+from ..engine.spec import EngineSpec
+from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
+from ..engine.tensorrt.library import import_tensorrt
+from ..engine.tensorrt.session import TensorRTSession
 from ..errors import SettingsError
 from ..models import WEIGHTS, is_multilingual, model_languages, suppressed_begin
 from ..transcriber import Transcriber

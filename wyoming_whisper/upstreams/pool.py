@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError, UpstreamError
 from ..status import Status, UpstreamState
-from ..transcriber import TranscribeOptions
 from .config import MAX_UPSTREAMS, Upstream, read_upstream, with_keys
 from .exchange import Recording, Reply, Request
 from .health import UNASKED, Circuit
 from .openai import OpenAIUpstream
-from .relay import Relay
 from .wake import Waker
 from .wyoming import WyomingUpstream
 
@@ -27,10 +25,6 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
-
-MAX_HOPS = 2
-"""How many of our servers an utterance passes at most: beyond, who has it answers itself. Two that
-are each other's upstreams pass it back and forth once."""
 
 MAX_AT_ONCE = 16  # utterances that one upstream has
 CHECK_SECONDS = 5.0  # to answer a question after its health
@@ -187,14 +181,6 @@ class Pool:
         self._told: dict[str, str] = {}  # what the log has of each
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def relay(self, options: TranscribeOptions) -> Relay | None:
-        """Return what an utterance that begins now is passed on by; None where it must not be."""
-        if options.hops >= MAX_HOPS or not _is_plain(options):
-            return None
-        for member in self.members:
-            member.somebody_speaks()
-        return Relay(self, Request(options.language, options.names, options.hops + 1))
-
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Hold on to a task until it has ended."""
         self._tasks.add(task)
@@ -249,12 +235,6 @@ async def followed(pool: Pool | None) -> AsyncIterator[None]:
     """Look after the upstreams, if there are any, while the block runs."""
     async with pool.followed() if pool else contextlib.nullcontext():
         yield
-
-
-def _is_plain(options: TranscribeOptions) -> bool:
-    """Whether all that is asked for can be asked of others, too."""
-    special = options.task or options.prompt or options.temperature or options.timestamps
-    return not special
 
 
 def _phase(states: Sequence[UpstreamState]) -> dict[str, object]:
