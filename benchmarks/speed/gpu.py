@@ -8,38 +8,29 @@ else, and no network. `--rehearse` runs all of it on a CPU, in onnxruntime.
 from __future__ import annotations
 
 import argparse
-import json
-import lzma
 import math
 import re
-import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from benchmarks.lib import models, report
-from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.commands.selftest import machine as machine_module
-from wyoming_whisper.commands.selftest.cases import Case, make_cases
-from wyoming_whisper.commands.selftest.compare import compare, hear
-from wyoming_whisper.commands.selftest.machine import resident_bytes, versions
-from wyoming_whisper.commands.selftest.reference import open_reference
-from wyoming_whisper.commands.selftest.report import Comparison, Heard
+from wyoming_whisper.commands.selftest.compare import compare
+from wyoming_whisper.commands.selftest.report import Comparison
 from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.machine import cpu_name
-from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, Array
+from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION
 from wyoming_whisper.whisper.search import SLOTS
 from wyoming_whisper.whisper.session import Session
-from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 MODELS = (models.TINY, models.BASE)
 WINDOWS = (3, 5, 10, 30)
@@ -55,129 +46,6 @@ BYTES = {"float16": 2, "float32": 4}
 COPIED_BYTES = 256 << 20
 COPIES = 20
 
-_COMPRESSION = [{"id": lzma.FILTER_LZMA2, "preset": 1}]
-
-WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
-
-
-# -- what is packed ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What of a Tokenizer decoding needs, without its text."""
-
-    eot: int
-    sot: int
-    no_speech: int
-    no_timestamps: int
-    suppressed_tokens: list[int]
-    texts: list[tuple[list[int], str]]
-    """Of what CTranslate2 heard."""
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return next((text for known, text in self.texts if known == list(tokens)), "(other words)")
-
-
-@dataclass(frozen=True)
-class Packed:
-    """One model's folder."""
-
-    name: str
-    tokens: Tokens
-    suppressed_begin: list[int]
-    cases: list[Case]
-    references: list[Heard]
-    ctranslate2: str
-    """Its version, and the machine that the references come from."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return cast("Tokenizer", self.tokens)
-
-    def window(self, seconds: int) -> Array:
-        """Return the first clip in a window of this length, shape = (n_mels, n_frames)."""
-        return np.ascontiguousarray(self._full.mel[:, : seconds * FRAMES_PER_SECOND])
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        return self._full.prompt
-
-    @property
-    def _full(self) -> Case:
-        return max(self.cases, key=lambda case: case.mel.shape[1])
-
-
-def prepare(folder: Path, names: Sequence[str]) -> None:
-    """Write a folder for each model; needs all that the tests need."""
-    from wyoming_whisper.backends.pipeline import decoding_options
-    from wyoming_whisper.settings import Settings
-
-    for name in names:
-        progress(f"{name}: weights")
-        path, target = models.stock(name), folder / name
-        target.mkdir(parents=True, exist_ok=True)
-        options = {"format": lzma.FORMAT_XZ, "filters": _COMPRESSION}
-        with (
-            (path / "model.bin").open("rb") as weights,
-            lzma.open(target / WEIGHTS, "wb", **options) as packed,  # type: ignore[call-overload]
-        ):
-            shutil.copyfileobj(weights, packed, 1 << 20)
-        context = decoding_options(Settings(), path, 1).audio_context
-        progress(f"{name}: CTranslate2 hears the clips in float32")
-        _pack(target, name, path, context)
-
-
-def _pack(target: Path, name: str, path: Path, context: Any) -> None:
-    from wyoming_whisper.models import suppressed_begin
-
-    with open_reference(path) as reference:
-        tokenizer = reference.tokenizer
-        cases = make_cases(reference.inference.n_mels, tokenizer, context)
-        heard = [hear(reference.inference, case, tokenizer) for case in cases]
-    tokens = Tokens(
-        eot=tokenizer.eot,
-        sot=tokenizer.sot,
-        no_speech=tokenizer.no_speech,
-        no_timestamps=tokenizer.no_timestamps,
-        suppressed_tokens=tokenizer.suppressed_tokens,
-        texts=[(list(h.tokens), tokenizer.decode(h.tokens).strip()) for h in heard],
-    )
-    facts = {
-        "name": name,
-        "ctranslate2": f"{versions()['ctranslate2']} on {cpu_name()}",
-        "tokens": asdict(tokens),
-        "suppressed_begin": suppressed_begin(path),
-        "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],
-        "heard": [asdict(h) for h in heard],
-    }
-    (target / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    np.savez_compressed(target / MELS, *(case.mel for case in cases))
-
-
-def read_packed(folder: Path) -> Packed:
-    """Return what `prepare` wrote of one model. Raises BenchmarkError."""
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        with (folder / MELS).open("rb") as file, np.load(file) as mels:
-            arrays = [mels[f"arr_{i}"] for i in range(len(facts["cases"]))]
-        return Packed(
-            name=facts["name"],
-            tokens=Tokens(**facts["tokens"]),
-            suppressed_begin=facts["suppressed_begin"],
-            cases=[
-                Case(case["name"], mel, tuple(case["prompt"]))
-                for case, mel in zip(facts["cases"], arrays, strict=True)
-            ],
-            references=[Heard(**{**h, "tokens": tuple(h["tokens"])}) for h in facts["heard"]],
-            ctranslate2=facts["ctranslate2"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise BenchmarkError(
-            f"{folder} is not a model that --prepare packed ({error}); run it again"
-        ) from error
-
-
 # -- runtimes ------------------------------------------------------------------------------
 
 
@@ -191,9 +59,6 @@ class Opened:
     precision: str
     prepare_seconds: float
     open_seconds: float
-    sizes: dict[str, int]
-    """Bytes of the files."""
-    memory: Callable[[], dict[str, int]]
 
 
 @contextmanager
@@ -213,8 +78,6 @@ def rehearsed(weights: Path, folder: Path) -> Iterator[Opened]:
             precision="float32",
             prepare_seconds=written - start,
             open_seconds=seconds,
-            sizes=_sizes(folder, "*.onnx*"),
-            memory=lambda: {"process": resident_bytes()},
         )
 
 
@@ -249,26 +112,7 @@ def compiled(weights: Path, folder: Path) -> Iterator[Opened]:
             precision=request.precision,
             prepare_seconds=built - start,
             open_seconds=opened - built,
-            sizes=_sizes(folder, "*.plan"),
-            memory=lambda: {
-                "process": resident_bytes(),
-                "GPU, held by one session": session.memory_bytes(),
-                "GPU, in use by all": _used_bytes(),
-            },
         )
-
-
-def _sizes(folder: Path, pattern: str) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in sorted(folder.glob(pattern))}
-
-
-def _used_bytes() -> int:
-    from wyoming_whisper.engine.tensorrt.cuda import Device
-
-    with Device() as device:
-        device.use()
-        free, total = device.memory_info()
-    return total - free
 
 
 def bandwidth() -> float:
@@ -314,7 +158,6 @@ class Stage:
     encode: Times
     prefill: Times
     step: Times
-    encoder_operations: float
     step_bytes: float
     """What a step reads at least: weights, the audio's keys and values, the cache."""
 
@@ -338,11 +181,9 @@ class Measured:
     precision: str
     prepare_seconds: float
     open_seconds: float
-    sizes: dict[str, int]
     comparisons: list[Comparison]
     stages: list[Stage]
     loops: Loops | None
-    memory: dict[str, int]
 
     @property
     def failures(self) -> list[str]:
@@ -376,11 +217,9 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measure
         precision=opened.precision,
         prepare_seconds=opened.prepare_seconds,
         open_seconds=opened.open_seconds,
-        sizes=opened.sizes,
         comparisons=comparisons,
         stages=stages,
         loops=loops,
-        memory=opened.memory(),
     )
 
 
@@ -411,7 +250,6 @@ def time_window(
         Times.of(encode),
         Times.of(prefill),
         Times.of(step),
-        size.encoder_operations(n_ctx),
         size.step_bytes(n_ctx, slots_for(packed), BYTES[precision]),
     )
 
@@ -462,28 +300,17 @@ def compare_loops(session: Session, plain: Session, packed: Packed, runs: int) -
 class Size:
     """What a model's work follows from."""
 
-    n_mels: int
     width: int
-    encoder_layers: int
     decoder_layers: int
     n_vocab: int
 
     @classmethod
     def of(cls, weights: Path) -> Size:
         checkpoint = read(weights)
-        width, n_mels, _ = checkpoint["encoder/conv1/weight"].shape
         names = [*checkpoint.variables, *checkpoint.aliases]
-        layers = {m[0] for name in names if (m := re.match(r"(en|de)coder/layer_\d+", name))}
-        n_encoder = sum(name.startswith("en") for name in layers)
-        n_vocab = checkpoint["decoder/embeddings/weight"].shape[0]
-        return cls(n_mels, width, n_encoder, len(layers) - n_encoder, n_vocab)
-
-    def encoder_operations(self, n_ctx: int) -> float:
-        """Of convolutions, layers, and the cross-attention's keys and values."""
-        d, n = self.width, n_ctx
-        convolutions = 2 * 3 * d * (2 * n * self.n_mels + n * d)
-        layers = self.encoder_layers * (24 * d * d * n + 4 * d * n * n)
-        return float(convolutions + layers + self.decoder_layers * 4 * d * d * n)
+        layers = {m[0] for name in names if (m := re.match(r"decoder/layer_\d+", name))}
+        n_vocab, width = checkpoint["decoder/embeddings/weight"].shape
+        return cls(width, len(layers), n_vocab)
 
     def step_bytes(self, n_ctx: int, n_slots: int, item: int) -> float:
         """Of a step that reads everything once; the cache is read and written anew."""
@@ -526,22 +353,12 @@ def measured(args: argparse.Namespace) -> Results:
         progress(name)
         packed = read_packed(args.folder / name)
         with tempfile.TemporaryDirectory() as work:
-            weights = _unpacked(args.folder / name / WEIGHTS, Path(work))
+            weights = unpacked(args.folder / name / WEIGHTS, Path(work))
             engine = Path(work, "engine")
             engine.mkdir()
             with opening(weights, engine) as opened:
                 results.models.append(measure(packed, opened, weights, runs))
     return results
-
-
-def _unpacked(file: Path, folder: Path) -> Path:
-    target = folder / "model.bin"
-    try:
-        with lzma.open(file) as packed, target.open("wb") as weights:
-            shutil.copyfileobj(packed, weights, 1 << 20)
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise BenchmarkError(f"{file} can't be unpacked ({error}); run --prepare again") from error
-    return target
 
 
 def as_text(results: Results) -> str:
@@ -551,11 +368,14 @@ def as_text(results: Results) -> str:
         lines.append("- a rehearsal on the CPU in onnxruntime: nothing here is a GPU's time")
     if results.bandwidth:
         lines.append(f"- memory: {results.bandwidth / 1e9:.0f} GB/s")
+    for model in results.models:
+        built = f"built in {model.prepare_seconds:.1f} s, opened in {model.open_seconds:.2f} s"
+        lines.append(f"- {model.name}, {model.precision}: {built}")
     head = ["model", "window", "encode", "95 %", "prefill", "95 %", "step", "95 %"]
-    head += ["TFLOP/s", "floor", "step / floor"]
+    head += ["floor", "step / floor"]
     rows = [_stage_row(results, model, stage) for model in results.models for stage in model.stages]
     verdict = "FAILED: " + "; ".join(results.failures) if results.failures else "PASSED"
-    tables = [report.table(head, rows), _built(results), _loops(results), _compared(results)]
+    tables = [report.table(head, rows), _loops(results), _compared(results)]
     return "\n\n".join(part for part in ["\n".join(lines), *tables, verdict] if part)
 
 
@@ -567,26 +387,9 @@ def _stage_row(results: Results, model: Measured, stage: Stage) -> list[str]:
         model.name,
         f"{stage.window_seconds} s",
         *(report.milliseconds(t) for each in times for t in (each.median, each.p95)),
-        f"{stage.encoder_operations / stage.encode.median / 1e12:.2f}",
         report.milliseconds(floor) if known else report.NOTHING,
         report.times(stage.step.median, floor) if known else report.NOTHING,
     ]
-
-
-def _built(results: Results) -> str:
-    head = ["model", "arithmetic", "build", "open", "files", "memory"]
-    rows = [
-        [
-            model.name,
-            model.precision,
-            f"{model.prepare_seconds:.1f} s",
-            f"{model.open_seconds:.2f} s",
-            ", ".join(f"{name} {report.megabytes(n)}" for name, n in model.sizes.items()),
-            ", ".join(f"{name} {report.megabytes(n)}" for name, n in model.memory.items()),
-        ]
-        for model in results.models
-    ]
-    return report.table(head, rows)
 
 
 def _loops(results: Results) -> str:
