@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from benchmarks.lib import report
 from benchmarks.lib.clips import Clip, read_clips, with_silence
@@ -45,79 +46,20 @@ from wyoming_whisper.names import (
 )
 from wyoming_whisper.whisper.decoding import DecodingResult, Hypothesis
 
-
-def _list(text: str) -> list[str]:
-    return text.split(",")
-
-
-INVENTED = _list(
-    "zorbo,nimbus,hedwig,dobby,matilda's lamp,roborock,foyer,lanai,gandalf,pikachu light,monstera,"
-    "scullery,ingrid's room,aurora,narnia,gazebo,sherlock,big bertha,yoda lamp,fritz,pergola,"
-    "veranda fan,rosie,mudroom,quasimodo,blinky,shelly plug,winnie,cabana,goliath"
+WORDS: Mapping[str, list[str]] = yaml.safe_load(
+    Path(__file__).with_name("names.yaml").read_text(encoding="utf-8")
 )
-INVENTED_TO_FIT = _list(
-    "gizmo,tobias,lumina,orion lamp,sir spotsalot,bubba,mango tree,bat cave,zephyr,marlene's lamp,"
-    "nautilus,hermione,wookie,pixel,kiki's room,moon lamp,hogwarts,captain sparkle,jupiter,"
-    "donatello,freya,dojo,ottoman light,mister coffee,nanuk,wendigo,salty dog,tangerine lamp,"
-    "rapunzel,orangery"
-)
-ORDINARY = _list(
-    "kitchen,living room,bedroom,bathroom,hallway,garage,office,garden,dining room,guest room,"
-    "ceiling light,desk lamp,floor lamp,television,coffee machine,vacuum,dishwasher,"
-    "washing machine,thermostat,bedside lamp,front door,garage door,blinds,curtains,speaker,"
-    "christmas tree,towel rail,string lights,terrace,nursery"
-)
-ORDINARY_TO_FIT = _list(
-    "pantry,study,attic,cellar,porch,landing,laundry room,utility room,playroom,loft,reading light,"
-    "wall lamp,night light,radio,kettle,humidifier,fridge,tumble dryer,radiator,spotlights,"
-    "back door,patio door,shutters,skylight,sound bar,fairy lights,heated blanket,fountain,"
-    "balcony,conservatory"
-)
-"""Names that homes have anyway."""
-
-ABSENT = _list(
-    "trampoline,swimming pool,birdcage,piano,microwave,juicer,hair dryer,projector,telescope,"
-    "treadmill,server rack,barbecue,workbench,sewing machine,wardrobe,mirror,bookshelf,cabin,"
-    "elevator,tractor,caravan,boat house,dog house,compressor,incubator,scanner,chandelier,"
-    "mandolin,tobias's tablet,the nook"
-)
-ABSENT_TO_FIT = _list(
-    "jukebox,hammock,pond,violin,toaster,blender,steamer,air fryer,beamer,microscope,"
-    "rowing machine,router,grill,anvil,loom,dresser,picture frame,magazine rack,barn,escalator,"
-    "lawn mower,camper,jetty,rabbit hutch,generator,terrarium,copier,candelabra,banjo,"
-    "felix's laptop"
-)
-"""Things that people have, and this household has not."""
-
-ROOMS = _list(
-    "kitchen,living room,bedroom,bathroom,hallway,garage,office,attic,cellar,dining room,"
-    "guest room,laundry,landing,porch,conservatory,playroom,study,utility room,loft,workshop"
-)
-THINGS = _list(
-    "ceiling light,lamp,blinds,speaker,radiator,fan,sensor,socket,camera,window,heater,spotlights"
-)
-REAL = _list(
-    "hue play left,hue go,tradfri bulb,sonos arc,sonos one,chromecast ultra,samsung tv,lg tv,"
-    "apple tv,playstation,roomba,robot mower,nest hub,shelly plug,wled strip,dyson fan,printer,"
-    "anna's bedside lamp,tom's desk,kids bathroom,mum's room,baby monitor,grandpa's chair,utility,"
-    "downstairs toilet,upstairs landing,hot tub,pool pump,ev charger,solar inverter,heat pump,"
-    "water heater,fish tank,aquarium,rice cooker,kettle,espresso machine,bread maker,wine cooler,"
-    "freezer,sauna,greenhouse,chicken coop,mailbox,doorbell,sprinkler,awning,skylight,fireplace"
-)
-"""As people call their things in forums: brands, persons, appliances."""
+"""Lists of names and of commands, by what they are."""
 
 HOMES = {
-    "small": [*INVENTED, *ORDINARY],
-    "large": [*INVENTED, *ORDINARY, *(f"{room} {thing}" for room in ROOMS for thing in THINGS)],
-    "real": REAL,
+    "small": [*WORDS["invented"], *WORDS["ordinary"]],
+    "large": [
+        *(*WORDS["invented"], *WORDS["ordinary"]),
+        *(f"{room} {thing}" for room in WORDS["rooms"] for thing in WORDS["things"]),
+    ],
+    "real": WORDS["real"],
 }
-TO_FIT = [*INVENTED_TO_FIT, *ORDINARY_TO_FIT]
-
-COMMANDS = _list(
-    "turn on {},turn off {},switch on {},set {} to fifty percent,open {},is {} on,"
-    "dim {} to twenty percent,close {},start {},make {} blue,what is the status of {},turn {} on,"
-    "turn up {},stop {} please,lock {}"
-)
+TO_FIT = [*WORDS["invented_to_fit"], *WORDS["ordinary_to_fit"]]
 
 PEOPLE = "people"
 
@@ -164,12 +106,12 @@ class Heard:
 def make_clips(folder: Path, count: int, n_plain: int, python: str) -> None:
     """Have everything spoken and write it."""
     sets = [
-        ("name", _commands(INVENTED, count, 2), VOICES),
-        ("ordinary", _commands(ORDINARY, count, 3), VOICES),
-        ("plain", _commands(ABSENT, n_plain, 32), VOICES),
-        ("fit-name", _commands(INVENTED_TO_FIT, count, 1), VOICES_TO_FIT),
-        ("fit-ordinary", _commands(ORDINARY_TO_FIT, count // 2, 4), VOICES_TO_FIT),
-        ("fit-plain", _commands(ABSENT_TO_FIT, n_plain, 31), VOICES_TO_FIT),
+        ("name", _commands("invented", count, 2), VOICES),
+        ("ordinary", _commands("ordinary", count, 3), VOICES),
+        ("plain", _commands("absent", n_plain, 32), VOICES),
+        ("fit-name", _commands("invented_to_fit", count, 1), VOICES_TO_FIT),
+        ("fit-ordinary", _commands("ordinary_to_fit", count // 2, 4), VOICES_TO_FIT),
+        ("fit-plain", _commands("absent_to_fit", n_plain, 31), VOICES_TO_FIT),
     ]
     sentences = [
         Sentence(kind, text, voices[number % len(voices)])
@@ -197,11 +139,11 @@ def read_everything(args: argparse.Namespace) -> list[Said]:
     return found
 
 
-def _commands(names: Sequence[str], count: int, seed: int) -> list[str]:
+def _commands(names_of: str, count: int, seed: int) -> list[str]:
     """Return commands, each name as often as the others, half of them with an article."""
-    r = random.Random(seed)
+    r, names, commands = random.Random(seed), WORDS[names_of], WORDS["commands"]
     chosen = [names[number % len(names)] for number in range(count)]
-    return [r.choice(COMMANDS).format(r.choice(["", "the "]) + name) for name in chosen]
+    return [r.choice(commands).format(r.choice(["", "the "]) + name) for name in chosen]
 
 
 # -- transcribing --------------------------------------------------------------------------
@@ -301,7 +243,7 @@ def fitted(found: Sequence[Possible], silent: Set[int]) -> str:
     plain = sorted((float(odds[best[place]]) for place in best.keys() & silent), reverse=True)
     allowed = int(FALSE_SHARE_TO_FIT * len(silent))
     least = plain[allowed] if len(plain) > allowed else 0.0
-    names = _list("BIAS,PER_SIMILARITY,PER_CONTEXT,PER_GAP,PER_HEARD,PER_EXPECTED")
+    names = ("BIAS", "PER_SIMILARITY", "PER_CONTEXT", "PER_GAP", "PER_HEARD", "PER_EXPECTED")
     lines = [f"{name} = {weight:.3g}" for name, weight in zip(names, weights, strict=True)]
     n_right = sum(found[n].meant and odds[n] > least for n in best.values())
     n_wrong = sum(odd > least for odd in wrong)

@@ -13,17 +13,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import numpy as np
 
-from benchmarks.lib import models, report
+from benchmarks.lib import models
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, say
 from benchmarks.lib.clips import BUNDLED_CLIPS, SECONDS_BEFORE, Clip, short_clips
 from benchmarks.lib.errors import BenchmarkError, ClipError
@@ -39,14 +38,28 @@ from benchmarks.lib.options import (
 )
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import Program, Server, turned
-from benchmarks.lib.words import WordErrors, word_errors
+from benchmarks.lib.waits import (
+    BURST,
+    EAGER,
+    NOT_EAGER,
+    OFFICIAL,
+    PARTS,
+    PAUSES,
+    PLAIN,
+    REAL_TIME,
+    SPEAKERS,
+    WIDE,
+    Meter,
+    Part,
+    Take,
+    agreement,
+    as_json,
+    notes,
+    show,
+)
 from wyoming_whisper.speech import Speech
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
-
-BURST, SPEAKERS, PAUSES, REAL_TIME = PARTS = ("burst", "speakers", "pauses", "real-time")
-EAGER, NOT_EAGER, WIDE, OFFICIAL = "ours", "ours, not eager", "ours, 30 s", "official"
-PLAIN = "ours, faster-whisper"
 
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
 JOINED = " + "
@@ -59,85 +72,9 @@ LEAST_ROUNDS = 3
 ASKED_AGAIN = 5  # where a text seems to depend on when work began
 SPEAKERS_SAY = 2  # utterances of each, one after the other
 
-BURST_SECONDS = {models.TINY: 30.0, models.BASE: 55.0}
-PART_SECONDS = {SPEAKERS: 70.0, PAUSES: 45.0, REAL_TIME: 170.0}
-"""How the time is shared; about what each part takes on two cores of 2.5 GHz."""
-
-
-@dataclass(frozen=True)
-class Take:
-    """One utterance, heard by one server."""
-
-    server: str
-    clip: str
-    silence: float
-    """Seconds after the speech, before audio-stop."""
-
-    said: str
-    written: str
-    seconds: float
-    """From audio-stop to transcript."""
-
-    late: float = 0.0
-    """Seconds by which this client sent audio-stop too late."""
-
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Meter:
-    """What a server's process took."""
-
-    cpu_seconds: float
-    """Of all its threads, for one utterance."""
-
-    peak_bytes: int
-    """The most that was ever in RAM (VmHWM)."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What was measured of some servers with one model and beam."""
-
-    mode: str
-    model: str
-    beam_size: int
-    takes: list[Take]
-    meters: dict[str, Meter]
-    speakers: int = 1
-
-    unsteady: frozenset[tuple[str, float]] = frozenset()
-    """Clips and silences to which the same server writes now this, now that."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What one row is made of: a server's takes, of one silence or of all in turn."""
-
-    part: Part
-    server: str
-    silence: float | None
-    takes: list[Take]
-
-    @property
-    def seconds(self) -> list[float]:
-        return [take.seconds for take in self.takes if take.error is None]
-
-    @property
-    def failed(self) -> int:
-        return sum(take.error is not None for take in self.takes)
-
-    @property
-    def words(self) -> WordErrors:
-        return sum((word_errors(take.said, take.written) for take in self.takes), WordErrors())
-
-    def percentile(self, percent: float) -> float:
-        """Return the wait that so many don't exceed; 0 where nothing was answered."""
-        return report.percentile(self.seconds, percent) if self.seconds else 0.0
-
-    @property
-    def median(self) -> float:
-        return median(self.seconds) if self.seconds else 0.0
+MODELS = (models.TINY, models.BASE)
+WEIGHTS = {BURST: 1, SPEAKERS: 2, PAUSES: 1, REAL_TIME: 4}
+"""How the time is shared; about what each part takes."""
 
 
 # -- audio ---------------------------------------------------------------------------------
@@ -241,37 +178,27 @@ def programs(args: argparse.Namespace, model: Path, beam_size: int) -> list[Prog
 # -- time ----------------------------------------------------------------------------------
 
 
-class Budget:
-    """Shares the time that is left among the parts still to come, in proportion to `shares`."""
-
-    def __init__(
-        self, seconds: float, shares: Sequence[float], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._clock = clock
-        self._end = clock() + seconds
-        self._shares = list(shares)
-
-    def rounds(self, count: int, least: int = LEAST_ROUNDS) -> Iterator[int]:
-        """Count the rounds of the next part: `count`, or what it has time for, but `least`."""
-        begin = self._clock()
-        share = self._shares[0] / sum(self._shares)
-        deadline = begin + share * max(0.0, self._end - begin)
-        del self._shares[0]
-        for number in range(count):
-            now = self._clock()
-            mean = (now - begin) / max(1, number)
-            if number >= least and now + mean > deadline:
-                return
-            yield number
+def rounds(
+    count: int,
+    seconds: float,
+    least: int = LEAST_ROUNDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[int]:
+    """Count the rounds of a part: `count`, or what there is time for, but `least`."""
+    begin = clock()
+    for number in range(count):
+        now = clock()
+        mean = (now - begin) / max(1, number)
+        if number >= least and now + mean > begin + seconds:
+            return
+        yield number
 
 
-def shares(args: argparse.Namespace) -> list[float]:
-    """Return the shares of all parts, in the order in which they are measured."""
-    return [
-        BURST_SECONDS[model] if part == BURST else PART_SECONDS[part]
-        for model, beam_size in _cells(args)
-        for part in _parts(args, model, beam_size)
-    ]
+def shares(args: argparse.Namespace) -> list[tuple[str, int, str, float]]:
+    """Return (model, beam, part, seconds) of all that is measured, in its order."""
+    plan = [(*cell, part) for cell in _cells(args) for part in _parts(args, *cell)]
+    total = sum(WEIGHTS[part] for _, _, part in plan)
+    return [(*one, 60 * args.minutes * WEIGHTS[one[2]] / total) for one in plan]
 
 
 def _cells(args: argparse.Namespace) -> list[tuple[str, int]]:
@@ -307,30 +234,26 @@ class Setting:
 
 def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> list[Part]:
     """Return all parts."""
-    budget = Budget(args.minutes * 60, shares(args))
-    found: list[Part] = []
-    for model, beam_size in _cells(args):
-        parts = _parts(args, model, beam_size)
-        if not parts:
-            continue
+    measured: list[Part] = []
+    for (model, beam_size), plan in itertools.groupby(shares(args), lambda one: one[:2]):
         path = models.stock(model)
         with metered(programs(args, path, beam_size), folder / "servers") as servers:
             _warm_up(servers, clips[0])
             setting = Setting(servers, clips, model, beam_size)
-            for part in parts:
+            for _, _, part, seconds in plan:
                 progress(f"{part}, {model}, beam {beam_size}")
-                found += [
-                    replace(measured, unsteady=unsteady(measured, setting))
-                    for measured in _MEASURES[part](setting, args, budget)
+                measured += [
+                    replace(one, unsteady=unsteady(one, setting))
+                    for one in _MEASURES[part](setting, args, seconds)
                 ]
-    return found
+    return measured
 
 
-def measure_burst(setting: Setting, args: argparse.Namespace, budget: Budget) -> list[Part]:
+def measure_burst(setting: Setting, args: argparse.Namespace, seconds: float) -> list[Part]:
     """Have every server hear every clip at once; who hears it first takes turns."""
     takes: list[Take] = []
     with _meters(setting.servers, takes) as meters:
-        for number in budget.rounds(args.utterances):
+        for number in rounds(args.utterances, seconds):
             clip = setting.clips[number % len(setting.clips)]
             for server in turned(setting.servers, number):
                 takes.append(asyncio.run(_take(server, clip, MIDDLE_SILENCE, BURST)))
@@ -338,7 +261,7 @@ def measure_burst(setting: Setting, args: argparse.Namespace, budget: Budget) ->
     return [Part(BURST, setting.model, setting.beam_size, takes, meters)]
 
 
-def measure_real_time(setting: Setting, args: argparse.Namespace, budget: Budget) -> list[Part]:
+def measure_real_time(setting: Setting, args: argparse.Namespace, seconds: float) -> list[Part]:
     """Have every server hear clips at the pace of speech, one after the other.
 
     Only where work begins early can the wait depend on the silence: that server hears each clip
@@ -346,7 +269,7 @@ def measure_real_time(setting: Setting, args: argparse.Namespace, budget: Budget
     """
     takes: list[Take] = []
     with _meters(setting.servers, takes) as meters:
-        for number in budget.rounds(args.utterances):
+        for number in rounds(args.utterances, seconds):
             clip = setting.clips[number % len(setting.clips)]
             for server, silence in _with_silences(setting, args, number):
                 takes.append(asyncio.run(_take(server, clip, silence, REAL_TIME)))
@@ -365,13 +288,13 @@ def _with_silences(
     ]
 
 
-def measure_pauses(setting: Setting, args: argparse.Namespace, budget: Budget) -> list[Part]:
+def measure_pauses(setting: Setting, args: argparse.Namespace, seconds: float) -> list[Part]:
     """Have ours, eager and not, hear utterances with a pause inside."""
     takes: list[Take] = []
     servers = [server for server in setting.servers if server.name in (EAGER, NOT_EAGER)]
     clips = setting.clips
     with _meters(servers, takes) as meters:
-        for number in budget.rounds(args.utterances):
+        for number in rounds(args.utterances, seconds):
             clip = joined(clips[number % len(clips)], clips[(number + 1) % len(clips)])
             takes += [
                 asyncio.run(_take(server, clip, MIDDLE_SILENCE, PAUSES))
@@ -380,11 +303,11 @@ def measure_pauses(setting: Setting, args: argparse.Namespace, budget: Budget) -
     return [Part(PAUSES, setting.model, setting.beam_size, takes, meters)]
 
 
-def measure_speakers(setting: Setting, args: argparse.Namespace, budget: Budget) -> list[Part]:
+def measure_speakers(setting: Setting, args: argparse.Namespace, seconds: float) -> list[Part]:
     """Have so many people speak at once, to ours and to the official server in turn."""
     servers = [server for server in setting.servers if server.name in (EAGER, OFFICIAL)]
     takes: dict[int, list[Take]] = {speakers: [] for speakers in args.speakers}
-    for number in budget.rounds(args.utterances, least=1):
+    for number in rounds(args.utterances, seconds, least=1):
         for speakers in args.speakers:
             for server in turned(servers, number):
                 takes[speakers] += asyncio.run(_crowd(server, setting.clips, speakers))
@@ -429,7 +352,7 @@ def _named(clips: Sequence[Clip], file: str) -> Clip:
     return joined(one, other[0]) if other else one
 
 
-_MEASURES: dict[str, Callable[[Setting, argparse.Namespace, Budget], list[Part]]] = {
+_MEASURES: dict[str, Callable[[Setting, argparse.Namespace, float], list[Part]]] = {
     BURST: measure_burst,
     REAL_TIME: measure_real_time,
     PAUSES: measure_pauses,
@@ -437,186 +360,15 @@ _MEASURES: dict[str, Callable[[Setting, argparse.Namespace, Budget], list[Part]]
 }
 
 
-# -- reporting -----------------------------------------------------------------------------
-
-
-def cells(part: Part) -> list[Cell]:
-    """Return the rows of a part: by silence where a server heard all of them."""
-    found: list[Cell] = []
-    for server in dict.fromkeys(take.server for take in part.takes):
-        takes = [take for take in part.takes if take.server == server]
-        every = part.mode == REAL_TIME and server == EAGER
-        silences = sorted({take.silence for take in takes}) if every else [None]
-        for silence in silences:
-            of_it = [take for take in takes if silence is None or take.silence == silence]
-            found.append(Cell(part, server, silence, of_it))
-    return sorted(found, key=lambda cell: _ORDER.index(cell.server))
-
-
-_ORDER = (EAGER, NOT_EAGER, PLAIN, WIDE, OFFICIAL)
-
-
-def official_median(part: Part) -> float:
-    """Return the official server's median; 0 where it was left out."""
-    return next((cell.median for cell in cells(part) if cell.server == OFFICIAL), 0.0)
-
-
-def show(parts: Sequence[Part], mode: str) -> str:
-    """Return the table of one mode."""
-    head = ["model", "beam", *_SPECIAL.get(mode, ()), "server", "number", "median", "95 %", "worst"]
-    head += ["official / it", "WER", "failed"]
-    shown = [part for part in parts if part.mode == mode]
-    if any(part.meters for part in shown):
-        head += ["CPU", "peak RAM"]
-    rows = [
-        [part.model, str(part.beam_size), *_special(cell), cell.server, *_numbers(cell)]
-        for part in shown
-        for cell in cells(part)
-    ]
-    return f"{mode}\n\n{report.table(head, rows)}"
-
-
-_SPECIAL = {REAL_TIME: ("silence",), SPEAKERS: ("speakers",)}
-
-
-def _special(cell: Cell) -> list[str]:
-    if cell.part.mode == SPEAKERS:
-        return [str(cell.part.speakers)]
-    if cell.part.mode == REAL_TIME:
-        return ["any" if cell.silence is None else f"{cell.silence:g} s"]
-    return []
-
-
-def _numbers(cell: Cell) -> list[str]:
-    meter, words = cell.part.meters.get(cell.server), cell.words
-    percentiles = (cell.median, cell.percentile(95), cell.percentile(100))
-    numbers = [
-        str(len(cell.takes)),
-        *(report.milliseconds(seconds) if seconds else report.NOTHING for seconds in percentiles),
-        _ratio(official_median(cell.part), cell.median),
-        report.percent(words.errors, words.words),
-        str(cell.failed),
-    ]
-    if meter:
-        numbers += [report.milliseconds(meter.cpu_seconds), report.megabytes(meter.peak_bytes)]
-    return numbers
-
-
-def _ratio(theirs: float, its: float) -> str:
-    return report.times(theirs, its) if theirs else report.NOTHING
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Whether early work changes a text: it must not."""
-
-    same: int
-    different: list[dict[str, Any]]
-    random: list[dict[str, Any]]
-    """Different too, but they are without early work."""
-
-
-def agreement(parts: Sequence[Part]) -> Agreement:
-    """Compare the texts of the same audio, eager and not."""
-    found = Agreement(0, [], [])
-    for part in parts:
-        texts: dict[tuple[str, float], dict[str, str]] = {}
-        for take in part.takes:
-            if take.error is None and take.server in (EAGER, NOT_EAGER):
-                texts.setdefault((take.clip, take.silence), {})[take.server] = take.written
-        for (clip, silence), both in texts.items():
-            if len(both) < 2:
-                continue
-            if both[EAGER] == both[NOT_EAGER]:
-                found = replace(found, same=found.same + 1)
-                continue
-            where = {"mode": part.mode, "model": part.model, "beam_size": part.beam_size}
-            one = {**where, "clip": clip, "silence": silence, **both}
-            drawn = (clip, silence) in part.unsteady
-            (found.random if drawn else found.different).append(one)
-    return found
-
-
-def eager_cost(part: Part) -> float | None:
-    """Return how many times the processor time it takes to begin early, if that was measured."""
-    meters = part.meters
-    if EAGER not in meters or NOT_EAGER not in meters or not meters[NOT_EAGER].cpu_seconds:
-        return None
-    return meters[EAGER].cpu_seconds / meters[NOT_EAGER].cpu_seconds
-
-
-def notes(parts: Sequence[Part]) -> list[str]:
-    """Return the sentences below the tables."""
-    lines = []
-    for part in parts:
-        cost = eager_cost(part)
-        if cost is not None and part.mode in (REAL_TIME, PAUSES):
-            lines.append(
-                f"{part.mode}, {part.model}: eager takes {cost:.2f} times the processor time"
-            )
-    found = agreement(parts)
-    if compared := found.same + len(found.different) + len(found.random):
-        lines.append(f"The same text, eager or not: {found.same} of {compared}")
-    if found.random:
-        lines.append(f"Not the same, but random even when not eager: {len(found.random)}")
-    late = [take.late for part in parts if part.mode != BURST for take in part.takes]
-    if late:
-        lines.append(f"This client sent audio-stop {report.milliseconds(max(late))} late at most")
-    return lines
-
-
-def as_json(parts: Sequence[Part]) -> dict[str, Any]:
-    """Return rows with their figures, what is compared, and every utterance."""
-    return {
-        "cells": [_cell_as_json(cell) for part in parts for cell in cells(part)],
-        "eager_cost": [
-            {"mode": part.mode, "model": part.model, "cpu_ratio": eager_cost(part)}
-            for part in parts
-            if part.mode in (REAL_TIME, PAUSES)
-        ],
-        "agreement": asdict(agreement(parts)),
-        "utterances": [
-            {**_part_as_json(part), **asdict(take)} for part in parts for take in part.takes
-        ],
-    }
-
-
-def _part_as_json(part: Part) -> dict[str, Any]:
-    return {
-        "mode": part.mode,
-        "model": part.model,
-        "beam_size": part.beam_size,
-        "speakers": part.speakers,
-    }
-
-
-def _cell_as_json(cell: Cell) -> dict[str, Any]:
-    meter, theirs = cell.part.meters.get(cell.server), official_median(cell.part)
-    return {
-        **_part_as_json(cell.part),
-        "server": cell.server,
-        "silence": cell.silence,
-        "number": len(cell.takes),
-        "failed": cell.failed,
-        "median_seconds": cell.median,
-        "p95_seconds": cell.percentile(95),
-        "worst_seconds": cell.percentile(100),
-        "official_ratio": theirs / cell.median if theirs and cell.median else None,
-        "cpu_seconds": meter.cpu_seconds if meter else None,
-        "peak_bytes": meter.peak_bytes if meter else None,
-        "words": asdict(cell.words),
-    }
-
-
 # -- the suite -----------------------------------------------------------------------------
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_parts(parser, PARTS)
-    add_models(parser, ",".join(BURST_SECONDS), one_of([*BURST_SECONDS]))
+    add_models(parser, ",".join(MODELS), one_of([*MODELS]))
     parser.add_argument(
         "--real-time",
-        type=lambda text: tuple(map(one_of([*BURST_SECONDS]), text.split(","))),
+        type=lambda text: tuple(map(one_of([*MODELS]), text.split(","))),
         default=(),
         metavar="LIST",
         help="models for real-time and pauses (default: the last of --models)",

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.lib import report
-from benchmarks.lib.client import describe, say
+from benchmarks.lib.client import say
 from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, short_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.official import install_official, official, ours
@@ -69,8 +69,7 @@ def measure_starts(
 def _start(program: Program, audio: Samples, folder: Path) -> Start:
     with Server(program, folder) as server:
         listening = server.listening()
-        asyncio.run(describe(server.uri))
-        info = time.perf_counter() - server.started
+        info = server.answering()
         heard = asyncio.run(say(server.uri, audio))
         if heard.error:
             raise BenchmarkError(f"{program.name}: {heard.error}")

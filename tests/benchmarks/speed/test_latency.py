@@ -1,4 +1,4 @@
-"""Latency: figures, shares of the time, arguments, audio, and the real thing."""
+"""Latency: its share of time, its arguments, audio, and the real thing."""
 
 from __future__ import annotations
 
@@ -14,33 +14,21 @@ import pytest
 from benchmarks.__main__ import main, parser_of
 from benchmarks.lib.clips import Clip, read_clips
 from benchmarks.lib.errors import ClipError
-from benchmarks.speed import latency
-from benchmarks.speed.latency import (
+from benchmarks.lib.waits import (
     BURST,
     EAGER,
     NOT_EAGER,
     OFFICIAL,
-    PAUSE_SECONDS,
     PAUSES,
     PLAIN,
     REAL_TIME,
     SPEAKERS,
     WIDE,
-    Budget,
-    Cell,
-    Meter,
     Part,
     Take,
-    agreement,
-    cells,
-    eager_cost,
-    joined,
-    notes,
-    programs,
-    shares,
-    show,
-    trimmed,
 )
+from benchmarks.speed import latency
+from benchmarks.speed.latency import PAUSE_SECONDS, joined, programs, rounds, shares, trimmed
 from wyoming_whisper.speech import Speech
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 from wyoming_whisper.vad import SileroVad, SpanOptions
@@ -49,95 +37,8 @@ AUDIO = Path(__file__).parents[2] / "audio"
 SHORTEST = "04-clean.flac"
 
 
-def take(server: str, seconds: float, **fields: Any) -> Take:
-    values: dict[str, Any] = {"clip": "a", "silence": 0.7, "said": "stop it", "written": "stop it"}
-    return Take(server=server, seconds=seconds, **(values | fields))
-
-
-def part(mode: str, takes: list[Take], cpu: dict[str, float] | None = None, **fields: Any) -> Part:
-    meters = {server: Meter(seconds, 10**8) for server, seconds in (cpu or {}).items()}
-    return Part(mode, "base", 5, takes, meters, **fields)
-
-
-def rows(table: str) -> list[list[str]]:
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-
-
-# -- figures -------------------------------------------------------------------------------
-
-
-def test_waits_of_a_cell() -> None:
-    takes = [take(EAGER, seconds) for seconds in (0.1, 0.2, 0.3)]
-    takes.append(take(EAGER, 0.0, written="", error="it broke"))
-    cell = Cell(part(BURST, takes), EAGER, None, takes)
-    assert (cell.median, cell.percentile(95), cell.failed) == (0.2, 0.3, 1)
-    assert (cell.words.errors, cell.words.words) == (2, 8)
-
-
-def test_a_cell_without_answers() -> None:
-    takes = [take(EAGER, 0.0, written="", error="it broke")]
-    whole = part(BURST, takes)
-    assert Cell(whole, EAGER, None, takes).median == 0
-    assert rows(show([whole], BURST))[2][4:7] == ["-", "-", "-"]
-
-
-def test_silences_are_told_apart_where_a_server_heard_them_all() -> None:
-    takes = [take(OFFICIAL, 2.0, silence=s) for s in (0.25, 1.84)]
-    takes += [take(EAGER, 0.5 / s, silence=s) for s in (1.84, 0.25)]
-    found = cells(part(REAL_TIME, takes))
-    assert [(cell.server, cell.silence, len(cell.takes)) for cell in found] == [
-        (EAGER, 0.25, 1),
-        (EAGER, 1.84, 1),
-        (OFFICIAL, None, 2),
-    ]
-
-
-def test_table() -> None:
-    takes = [take(OFFICIAL, 1.5), take(EAGER, 0.15), take(EAGER, 0.1), take(EAGER, 0.2)]
-    table = rows(show([part(BURST, takes, {EAGER: 0.25, OFFICIAL: 2.0})], BURST))
-    head = "model beam server number median 95 % worst official / it WER failed CPU peak RAM"
-    assert " ".join(table[0]) == head
-    assert [row[2:] for row in table[2:]] == [
-        [EAGER, "3", "150 ms", "200 ms", "200 ms", "10.00x", "0.0 %", "0", "250 ms", "100 MB"],
-        [OFFICIAL, "1", *["1500 ms"] * 3, "1.00x", "0.0 %", "0", "2000 ms", "100 MB"],
-    ]
-
-
-def test_table_of_speakers() -> None:
-    table = rows(show([part(SPEAKERS, [take(EAGER, 0.1)], speakers=4)], SPEAKERS))
-    assert table[0][:4] == ["model", "beam", "speakers", "server"]
-    assert table[2][2:] == ["4", EAGER, "1", "100 ms", "100 ms", "100 ms", "-", "0.0 %", "0"]
-
-
-def test_table_of_silences() -> None:
-    takes = [take(EAGER, 0.1), take(NOT_EAGER, 0.1)]
-    table = rows(show([part(REAL_TIME, takes)], REAL_TIME))
-    assert [row[2] for row in table] == ["silence", "-------", "0.7 s", "any"]
-
-
-def test_texts_that_depend_on_when_work_began() -> None:
-    takes = [
-        take(EAGER, 0.1),
-        take(NOT_EAGER, 0.1),
-        take(EAGER, 0.1, clip="b", written="stop"),
-        take(NOT_EAGER, 0.1, clip="b"),
-        take(EAGER, 0.1, clip="c", written="heard with a silence that the other never got"),
-        take(NOT_EAGER, 0.1, clip="c", silence=1.29),
-        take(WIDE, 0.1, written="never compared"),
-        take(EAGER, 0.1, clip="d", written="", error="it broke"),
-        take(NOT_EAGER, 0.1, clip="d"),
-    ]
-    found = agreement([part(BURST, takes)])
-    assert (found.same, found.random) == (1, [])
-    (different,) = found.different
-    assert (different["clip"], different[EAGER], different[NOT_EAGER]) == ("b", "stop", "stop it")
-    assert notes([part(BURST, takes)]) == [
-        "The same text, eager or not: 1 of 2",
-    ]
-    drawn = part(BURST, takes, unsteady=frozenset({("b", 0.7)}))
-    assert agreement([drawn]) == latency.Agreement(1, [], [different])
-    assert notes([drawn])[1:] == ["Not the same, but random even when not eager: 1"]
+def take(server: str, written: str, clip: str) -> Take:
+    return Take(server, clip, 0.7, "stop it", written, 0.1)
 
 
 @pytest.mark.parametrize(("again", "drawn"), [("stop it", False), ("stop that", True)])
@@ -148,36 +49,16 @@ def test_a_text_that_is_drawn_at_random(
 
     async def heard(server: Any, clip: Clip, silence: float, mode: str) -> Take:
         asked.append((server.name, clip.file))
-        return take(server.name, 0.1, written=again if len(asked) == 3 else "stop it")
+        return take(server.name, again if len(asked) == 3 else "stop it", clip.file)
 
     monkeypatch.setattr(latency, "_take", heard)
     clips = [Clip(name, "stop it", "clean", np.ones(80, np.float32)) for name in "ab"]
     servers: list[Any] = [argparse.Namespace(name=name) for name in (EAGER, NOT_EAGER)]
-    takes = [take(EAGER, 0.1, clip="a + b", written="stop"), take(NOT_EAGER, 0.1, clip="a + b")]
+    takes = [take(EAGER, "stop", "a + b"), take(NOT_EAGER, "stop it", "a + b")]
     setting = latency.Setting(servers, clips, "base", 5)
-    found = latency.unsteady(part(PAUSES, takes), setting)
+    found = latency.unsteady(Part(PAUSES, "base", 5, takes, {}), setting)
     assert found == ({("a + b", 0.7)} if drawn else set())
     assert asked == [(NOT_EAGER, "a + b")] * latency.ASKED_AGAIN
-
-
-def test_what_early_work_costs() -> None:
-    assert eager_cost(part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.2})) == pytest.approx(1.5)
-    assert eager_cost(part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.0})) is None
-    assert eager_cost(part(PAUSES, [], {EAGER: 0.3})) is None
-    told = notes([part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.2})])
-    assert told == ["pauses, base: eager takes 1.50 times the processor time"]
-
-
-def test_report() -> None:
-    takes = [take(EAGER, 0.5, late=0.001), take(OFFICIAL, 1.0)]
-    written = json.loads(json.dumps(latency.as_json([part(PAUSES, takes, {EAGER: 0.25})])))
-    ours, theirs = written["cells"]
-    assert (ours["server"], ours["median_seconds"], ours["official_ratio"]) == (EAGER, 0.5, 2.0)
-    assert (ours["cpu_seconds"], theirs["cpu_seconds"]) == (0.25, None)
-    assert ours["words"] == {"substitutions": 0, "deletions": 0, "insertions": 0, "words": 2}
-    assert written["agreement"] == {"same": 0, "different": [], "random": []}
-    assert written["eager_cost"] == [{"mode": PAUSES, "model": "base", "cpu_ratio": None}]
-    assert [row["late"] for row in written["utterances"]] == [0.001, 0.0]
 
 
 # -- time ----------------------------------------------------------------------------------
@@ -198,25 +79,15 @@ class Clock:
         return count
 
 
-def test_time_is_shared() -> None:
+@pytest.mark.parametrize(
+    ("each", "seconds", "count"),
+    [(5.0, 25.0, 5), (1.0, 100.0, 10), (20.0, 10.0, latency.LEAST_ROUNDS)],
+)
+def test_rounds_end_with_the_time_but_some_are_worth_being_late(
+    each: float, seconds: float, count: int
+) -> None:
     clock = Clock()
-    budget = Budget(100, [1, 3], clock)
-    assert clock.spend(5, budget.rounds(99)) == 5
-    assert clock.spend(5, budget.rounds(99)) == 15
-
-
-def test_time_not_needed_goes_to_later_parts() -> None:
-    clock = Clock()
-    budget = Budget(100, [1, 3], clock)
-    assert clock.spend(1, budget.rounds(4)) == 4
-    assert clock.spend(5, budget.rounds(99)) == 19
-
-
-def test_some_rounds_are_worth_being_late() -> None:
-    clock = Clock()
-    budget = Budget(10, [1, 1], clock)
-    assert clock.spend(20, budget.rounds(99)) == latency.LEAST_ROUNDS
-    assert clock.spend(20, budget.rounds(99, least=1)) == 1
+    assert clock.spend(each, rounds(10, seconds, clock=clock)) == count
 
 
 # -- arguments -----------------------------------------------------------------------------
@@ -228,13 +99,23 @@ def arguments(*argv: str) -> argparse.Namespace:
 
 def test_defaults() -> None:
     # A burst of each model with each beam; the rest once, with the wider beam.
-    assert shares(arguments()) == [30, 30, 70, 55, 55, 45, 170]
-    assert shares(arguments("speakers", "burst")) == [30, 30, 70, 55, 55]
+    plan = shares(arguments("--minutes", "11"))
+    assert [one[:3] for one in plan] == [
+        ("tiny.en", 1, BURST),
+        ("tiny.en", 5, BURST),
+        ("tiny.en", 5, SPEAKERS),
+        ("base", 1, BURST),
+        ("base", 5, BURST),
+        ("base", 5, PAUSES),
+        ("base", 5, REAL_TIME),
+    ]
+    assert [one[3] for one in plan] == [60, 60, 120, 60, 60, 60, 240]
 
 
 def test_a_model_in_real_time_alone() -> None:
     argv = ("real-time", "burst", "--models", "tiny.en", "--real-time", "base", "--beam-size", "1")
-    assert shares(arguments(*argv)) == [30, 55, 170]
+    plan = [one[:3] for one in shares(arguments(*argv))]
+    assert plan == [("tiny.en", 1, BURST), ("base", 1, BURST), ("base", 1, REAL_TIME)]
 
 
 @pytest.mark.parametrize(
