@@ -38,6 +38,7 @@ from benchmarks.lib.options import (
     add_folders,
     add_in_process,
     add_model,
+    add_number,
     add_official,
     add_part,
     add_parts,
@@ -427,9 +428,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_recordings(parser)
     add_part(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="recordings of a group at most")
-    parser.add_argument(
-        "--seconds", type=float, default=0.7, help="the fixed wait of ours and the official's"
-    )
+    add_number(parser, "--seconds", 0.7, "the fixed wait of ours and the official's")
     parser.add_argument(
         "--draft-ms",
         type=int,

@@ -29,7 +29,7 @@ from benchmarks.lib import report
 from benchmarks.lib.clips import Clip, read_clips, with_silence
 from benchmarks.lib.corpus import PARTS, read_corpus, read_recordings
 from benchmarks.lib.model import Model
-from benchmarks.lib.options import add_folders, add_model, add_recordings
+from benchmarks.lib.options import add_folders, add_model, add_number, add_recordings
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
 from benchmarks.lib.words import word_errors
@@ -404,8 +404,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_folders(parser)
     add_recordings(parser)
     parser.add_argument("--speech-python", default=sys.executable, metavar="FILE")
-    parser.add_argument("--count", type=int, default=180, help="commands of a kind (180)")
-    parser.add_argument("--plain", type=int, default=120, help="that name something else (120)")
+    add_number(parser, "--count", 180, "commands of a kind")
+    add_number(parser, "--plain", 120, "that name something else")
     parser.add_argument(
         "--graphs",
         type=Path,

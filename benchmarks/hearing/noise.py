@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from benchmarks.lib.clips import write_wav
 from benchmarks.lib.corpus import write_manifest
+from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
@@ -260,8 +261,8 @@ def made(seconds: float, count: int) -> Iterator[tuple[str, Samples]]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--count", type=int, default=30, help="of each sound (default: 30)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of one (default: 6)")
+    add_number(parser, "--count", 30, "of each sound")
+    add_number(parser, "--seconds", 6.0, "of one")
 
 
 def run(args: argparse.Namespace) -> Outcome:

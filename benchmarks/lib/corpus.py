@@ -8,7 +8,6 @@ lang     code of its language; "" where nobody speaks
 kind     command, speech or noise
 source   where it is from: decides which part it belongs to
 voice    human, neural or unknown (optional)
-slots    what is meant, where the words are not known (optional)
 vocals   true in noise in which somebody sings: neither speech nor noise, and not heard (optional)
 
 Whatever is fitted to recordings is fitted to those of the part `fit`; what is reported is measured
@@ -22,9 +21,8 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -37,7 +35,6 @@ MANIFEST = "manifest.jsonl"
 KINDS = ("command", "speech", "noise")
 PARTS = ("fit", "report", "all")
 SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
-MISTAKES_SHOWN = 10
 
 CLEAN = "clean"
 CONDITION = re.compile(r"clean|(noise|quiet)(\d+)")
@@ -54,7 +51,6 @@ class Recording:
     kind: str
     source: str
     voice: str = "unknown"
-    slots: Mapping[str, Any] | None = field(default=None, compare=False)
     has_vocals: bool = False
 
     @property
@@ -75,77 +71,48 @@ def part_of(source: str) -> str:
 
 
 def read_corpus(folder: Path) -> list[Recording]:
-    """Read a folder's manifest. Raises ClipError, with a sentence for each mistake in it."""
+    """Read a folder's manifest. Raises ClipError, which names the first line that is wrong."""
     path = folder / MANIFEST
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ClipError(f"{path} can't be read: {error}") from error
     recordings: dict[str, Recording] = {}
-    mistakes = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            recording = _recording(folder, line)
-            if recording.file in recordings:
-                raise ClipError(f"{recording.file} is there twice")  # noqa: TRY301
-        except ClipError as error:
-            mistakes.append(f"{path}, line {number}: {error}")
-        else:
-            recordings[recording.file] = recording
-    if mistakes:
-        more = len(mistakes) - MISTAKES_SHOWN
-        rest = [f"and {more} lines more"] if more > 0 else []
-        raise ClipError("\n".join(mistakes[:MISTAKES_SHOWN] + rest))
+            recording = _recording(folder, json.loads(line))
+        except (ClipError, ValueError) as error:
+            raise ClipError(f"{path}, line {number}: {error}") from error
+        if recording.file in recordings:
+            raise ClipError(f"{path}, line {number}: {recording.file} is there twice")
+        recordings[recording.file] = recording
     if not recordings:
         raise ClipError(f"{path} names no recording")
     return list(recordings.values())
 
 
-def _recording(folder: Path, line: str) -> Recording:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ClipError(f"no JSON: {error}") from error
+def _recording(folder: Path, row: object) -> Recording:
     if not isinstance(row, dict):
         raise ClipError("no JSON object")
-    texts = {name: _text(row, name) for name in ("file", "lang", "kind", "source")}
-    recording = Recording(
-        folder,
-        texts["file"],
-        None if row.get("text", "") is None else _text(row, "text"),
-        texts["lang"],
-        texts["kind"],
-        texts["source"],
-        _text({"voice": "unknown", **row}, "voice"),
-        _slots(row.get("slots")),
-        _flag(row, "vocals"),
-    )
+    fields = {"voice": "unknown", "vocals": False, **row}
+    for name, types in _TYPES.items():
+        if name not in fields:
+            raise ClipError(f"has no {name}")
+        if not isinstance(fields[name], types):
+            raise ClipError(f"{name} can't be {json.dumps(fields[name])}")
+    recording = Recording(folder, *(fields[name] for name in _TYPES))
     _check(recording)
     return recording
 
 
-def _text(row: Mapping[str, object], name: str) -> str:
-    if name not in row:
-        raise ClipError(f"has no {name}")
-    value = row[name]
-    if not isinstance(value, str):
-        raise ClipError(f"{name} must be text, not {json.dumps(value)}")
-    return value
-
-
-def _flag(row: Mapping[str, object], name: str) -> bool:
-    value = row.get(name, False)
-    if not isinstance(value, bool):
-        raise ClipError(f"{name} must be true or false, not {json.dumps(value)}")
-    return value
-
-
-def _slots(value: object) -> Mapping[str, Any] | None:
-    if value is not None and not isinstance(value, dict):
-        raise ClipError(f"slots must be an object, not {json.dumps(value)}")
-    return value
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "file": str,
+    "text": (str, type(None)),
+    **dict.fromkeys(("lang", "kind", "source", "voice"), str),
+    "vocals": bool,
+}
 
 
 def _check(recording: Recording) -> None:

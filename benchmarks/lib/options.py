@@ -35,6 +35,12 @@ def numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return read
 
 
+def add_number(parser: argparse.ArgumentParser, flag: str, default: float, about: str = "") -> None:
+    """Add a number, whole where its default is."""
+    shown = f"{about} (default: {default:g})" if about else f"default: {default:g}"
+    parser.add_argument(flag, type=type(default), default=default, metavar="N", help=shown)
+
+
 def one_of(choices: Sequence[str]) -> Callable[[str], str]:
     """Return what reads one of some names."""
 

@@ -32,6 +32,7 @@ from benchmarks.lib import models, report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, Heard, as_bytes, say, steady_texts
 from benchmarks.lib.clips import Clip, short_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.options import add_number
 from benchmarks.lib.proxy import Answers, Gate
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import Watched, free_port
@@ -352,10 +353,8 @@ async def rehearse(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("faults", nargs="*", help="parts of the faults' names (default: all)")
-    parser.add_argument(
-        "--commands", type=int, default=2, help="of each of four speakers, for each fault"
-    )
-    parser.add_argument("--hedge", type=float, default=1.0, help="--upstream-hedge of the server")
+    add_number(parser, "--commands", 2, "of each of four speakers, for each fault")
+    add_number(parser, "--hedge", 1.0, "--upstream-hedge of the server")
 
 
 def run(args: argparse.Namespace) -> Outcome:

@@ -44,6 +44,7 @@ from benchmarks.lib.fuzzing import (
     refitted,
 )
 from benchmarks.lib.inside import STANDIN
+from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Watched
 from wyoming_whisper.transcriber import Samples
@@ -235,9 +236,9 @@ async def _warm(path: str, honest: bytes) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--streams", type=int, default=200_000, help="default: 200000")
-    parser.add_argument("--first", type=int, default=0, help="number of the first (default: 0)")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="connections at once")
+    add_number(parser, "--streams", 200_000)
+    add_number(parser, "--first", 0, "number of the first")
+    add_number(parser, "--workers", WORKERS, "connections at once")
     parser.add_argument("flags", nargs="*", help="of the server, after --")
 
 

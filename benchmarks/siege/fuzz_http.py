@@ -26,6 +26,7 @@ from benchmarks.lib.clips import short_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.fuzzing import HANG_SECONDS, Fuzzer, Result, mutated
 from benchmarks.lib.inside import STANDIN
+from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Watched, free_port
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
@@ -182,9 +183,9 @@ def _warm(uri: str, port: int, honest: bytes, speech: Samples) -> bytes:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--requests", type=int, default=20_000, help="default: 20000")
-    parser.add_argument("--first", type=int, default=0, help="number of the first (default: 0)")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="connections at once")
+    add_number(parser, "--requests", 20_000)
+    add_number(parser, "--first", 0, "number of the first")
+    add_number(parser, "--workers", WORKERS, "connections at once")
 
 
 def run(args: argparse.Namespace) -> Outcome:

@@ -35,6 +35,7 @@ from benchmarks.lib import models, report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, command_bytes, say, steady_texts
 from benchmarks.lib.clips import Clip, short_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import ROOT, Counts, Watched, free_port
 
@@ -353,9 +354,9 @@ def _shown(turn: Turn, of: Callable[[Sequence[float]], float]) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each turn (default: 60)")
-    parser.add_argument("--rounds", type=int, default=2, help="default: 2")
-    parser.add_argument("--speakers", type=int, default=4, help="default: 4")
+    add_number(parser, "--seconds", 60.0, "of each turn")
+    add_number(parser, "--rounds", 2)
+    add_number(parser, "--speakers", 4)
 
 
 def run(args: argparse.Namespace) -> Outcome:

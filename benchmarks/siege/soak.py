@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.lib import models, report
 from benchmarks.lib.client import Heard, say, steady_texts
 from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, read_clips, with_silence
+from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Counts, Watched
 from wyoming_whisper.server import TIDY_SECONDS
@@ -239,8 +240,8 @@ def plot(found: Found, file: Path) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--utterances", type=int, default=5000, help="default: 5000")
-    parser.add_argument("--speakers", type=int, default=4, help="default: 4")
+    add_number(parser, "--utterances", 5000)
+    add_number(parser, "--speakers", 4)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
 
 

@@ -31,6 +31,7 @@ from benchmarks.lib.options import (
     add_clips,
     add_decoding,
     add_models,
+    add_number,
     add_official,
     add_parts,
     numbers,
@@ -374,11 +375,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="models for real-time and pauses (default: the last of --models)",
     )
     add_clips(parser, BUNDLED_CLIPS)
-    parser.add_argument("--limit", type=int, default=12, metavar="N", help="clips (default: 12)")
+    add_number(parser, "--limit", 12, "clips")
     add_decoding(parser, [1, 5])
-    parser.add_argument(
-        "--utterances", type=int, default=12, metavar="N", help="in a cell, at most (default: 12)"
-    )
+    add_number(parser, "--utterances", 12, "in a cell, at most")
     parser.add_argument(
         "--silences",
         type=numbers(float),
@@ -389,9 +388,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speakers", type=numbers(int), default=[1, 2, 4, 8], metavar="LIST", help="at once"
     )
-    parser.add_argument(
-        "--minutes", type=float, default=7.0, help="that it takes, about (default: 7)"
-    )
+    add_number(parser, "--minutes", 7.0, "that it takes, about")
     add_official(parser)
 
 

@@ -22,7 +22,7 @@ from benchmarks.lib import report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, command_events
 from benchmarks.lib.clips import BUNDLED_CLIPS, read_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
-from benchmarks.lib.options import BACKENDS, add_decoding, add_model
+from benchmarks.lib.options import BACKENDS, add_decoding, add_model, add_number
 from benchmarks.lib.report import Outcome
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
@@ -131,7 +131,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--audio", type=Path, metavar="FILE", help="recording (default: one of tests/audio)"
     )
     parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="%(default)s")
-    parser.add_argument("--runs", type=int, default=20, help="default: 20")
+    add_number(parser, "--runs", 20)
     add_decoding(parser, 5)
     parser.add_argument("--audio-context", default="auto", help="default: auto")
 

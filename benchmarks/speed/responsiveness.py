@@ -28,6 +28,7 @@ from benchmarks.lib.options import (
     add_clips,
     add_decoding,
     add_model,
+    add_number,
     add_official,
     add_parts,
 )
@@ -151,10 +152,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_chunk_ms(parser)
     add_official(parser)
     add_clips(parser, BUNDLED_CLIPS)
-    parser.add_argument("--starts", type=int, default=10, help="of each server (default: 10)")
-    parser.add_argument(
-        "--utterances", type=int, default=20, help="before memory is read (default: 20)"
-    )
+    add_number(parser, "--starts", 10, "of each server")
+    add_number(parser, "--utterances", 20, "before memory is read")
 
 
 def measure(args: argparse.Namespace, programs: Sequence[Program], folder: Path) -> dict[str, Any]:

@@ -47,30 +47,28 @@ def noise(file: str) -> dict[str, Any]:
 
 
 def test_a_manifest(tmp_path: Path) -> None:
-    slots = {"intent": "order"}
-    write(tmp_path, ROW, "", named("b.wav", text=None, voice="human", slots=slots))
+    write(tmp_path, ROW, "", named("b.wav", text=None, voice="human", slots={"intent": "order"}))
     one, other = read_corpus(tmp_path)
     assert (one.file, one.text, one.lang, one.kind) == ("a.wav", "turn it on", "en", "command")
-    assert (one.source, one.voice, one.slots) == ("a", "unknown", None)
-    assert (other.text, other.voice, other.slots) == (None, "human", slots)
+    assert (one.source, one.voice) == ("a", "unknown")
+    assert (other.text, other.voice) == (None, "human")
     np.testing.assert_allclose(one.samples(), tone(), atol=2 / 32768)
 
 
 @pytest.mark.parametrize(
     ("row", "mistake"),
     [
-        ("{", "no JSON"),
+        ("{", "Expecting property name"),
         ("[]", "no JSON object"),
         ({**ROW, "kind": "song"}, "kind must be command, speech, noise, not 'song'"),
         ({name: value for name, value in ROW.items() if name != "text"}, "has no text"),
         ({name: value for name, value in ROW.items() if name != "source"}, "has no source"),
         ({**ROW, "source": ""}, "source must say where"),
-        ({**ROW, "text": 5}, "text must be text, not 5"),
+        ({**ROW, "text": 5}, "text can't be 5"),
         ({**ROW, "text": " "}, "text must be what is said, or null"),
         ({**ROW, "lang": ""}, "lang must be the code"),
         ({**ROW, "kind": "noise"}, 'text must be ""'),
-        ({**ROW, "slots": []}, r"slots must be an object, not \[\]"),
-        ({**ROW, "vocals": "yes"}, 'vocals must be true or false, not "yes"'),
+        ({**ROW, "vocals": "yes"}, 'vocals can\'t be "yes"'),
         ({**ROW, "file": "missing.flac"}, "missing.flac is not there"),
         ({**ROW, "file": "../a.flac"}, r"file must be inside .*, not \.\./a\.flac"),
     ],
@@ -81,14 +79,10 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, row: object, mistake: 
         read_corpus(tmp_path)
 
 
-def test_every_mistake_has_a_sentence(tmp_path: Path) -> None:
-    write(tmp_path, ROW, ROW, "{", *["[]"] * 20)
-    with pytest.raises(ClipError) as error:
+def test_a_file_is_there_once(tmp_path: Path) -> None:
+    write(tmp_path, ROW, ROW)
+    with pytest.raises(ClipError, match=r"line 2: a\.wav is there twice"):
         read_corpus(tmp_path)
-    lines = str(error.value).splitlines()
-    assert len(lines) == corpus.MISTAKES_SHOWN + 1
-    assert lines[0].endswith("line 2: a.wav is there twice")
-    assert lines[-1] == "and 12 lines more"
 
 
 def test_a_folder_without_recordings(tmp_path: Path) -> None:
