@@ -24,7 +24,6 @@ from wyoming_whisper.commands.selftest.machine import versions
 from wyoming_whisper.commands.selftest.reference import open_reference
 from wyoming_whisper.commands.selftest.report import Heard
 from wyoming_whisper.machine import cpu_name
-from wyoming_whisper.whisper.audio import FRAMES_PER_SECOND, Array
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
@@ -63,16 +62,9 @@ class Packed:
     def tokenizer(self) -> Tokenizer:
         return cast("Tokenizer", self.tokens)
 
-    def window(self, seconds: int) -> Array:
-        """Return the first clip in a window of this length, shape = (n_mels, n_frames)."""
-        return np.ascontiguousarray(self._full.mel[:, : seconds * FRAMES_PER_SECOND])
-
     @property
-    def prompt(self) -> tuple[int, ...]:
-        return self._full.prompt
-
-    @property
-    def _full(self) -> Case:
+    def full(self) -> Case:
+        """The one in the full window."""
         return max(self.cases, key=lambda case: case.mel.shape[1])
 
 
