@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.lib import report
 from benchmarks.lib.words import WordErrors, word_errors
 
-BURST, SPEAKERS, PAUSES, REAL_TIME = PARTS = ("burst", "speakers", "pauses", "real-time")
+BURST, REAL_TIME = PARTS = ("burst", "real-time")
 EAGER, NOT_EAGER, WIDE, OFFICIAL = "ours", "ours, not eager", "ours, 30 s", "official"
 PLAIN = "ours, faster-whisper"
 
@@ -55,7 +55,6 @@ class Part:
     beam_size: int
     takes: list[Take]
     meters: dict[str, Meter]
-    speakers: int = 1
 
     unsteady: frozenset[tuple[str, float]] = frozenset()
     """Clips and silences to which the same server writes now this, now that."""
@@ -66,7 +65,6 @@ class Part:
             "mode": self.mode,
             "model": self.model,
             "beam_size": self.beam_size,
-            "speakers": self.speakers,
         }
 
 
@@ -126,25 +124,29 @@ def official_median(part: Part) -> float:
 
 def show(parts: Sequence[Part], mode: str) -> str:
     """Return the table of one mode."""
-    head = ["model", "beam", *_SPECIAL.get(mode, ()), "server", "number", "median", "95 %", "worst"]
+    head = [
+        "model",
+        "beam",
+        *(["silence"] if mode == REAL_TIME else []),
+        "server",
+        "number",
+        "median",
+        "95 %",
+        "worst",
+    ]
     head += ["official / it", "WER", "failed"]
     shown = [part for part in parts if part.mode == mode]
     if any(part.meters for part in shown):
         head += ["CPU", "peak RAM"]
     rows = [
-        [part.model, str(part.beam_size), *_special(cell), cell.server, *_numbers(cell)]
+        [part.model, str(part.beam_size), *_silence(cell), cell.server, *_numbers(cell)]
         for part in shown
         for cell in cells(part)
     ]
     return f"{mode}\n\n{report.table(head, rows)}"
 
 
-_SPECIAL = {REAL_TIME: ("silence",), SPEAKERS: ("speakers",)}
-
-
-def _special(cell: Cell) -> list[str]:
-    if cell.part.mode == SPEAKERS:
-        return [str(cell.part.speakers)]
+def _silence(cell: Cell) -> list[str]:
     if cell.part.mode == REAL_TIME:
         return ["any" if cell.silence is None else f"{cell.silence:g} s"]
     return []
@@ -209,7 +211,7 @@ def notes(parts: Sequence[Part]) -> list[str]:
     lines = []
     for part in parts:
         cost = eager_cost(part)
-        if cost is not None and part.mode in (REAL_TIME, PAUSES):
+        if cost is not None and part.mode == REAL_TIME:
             lines.append(
                 f"{part.mode}, {part.model}: eager takes {cost:.2f} times the processor time"
             )

@@ -1,8 +1,6 @@
 """How long a person waits: from audio-stop to transcript, of ours and the official server.
 
 burst      all audio at once: the pure work
-speakers   several people who speak at the same time, in real time
-pauses     in real time, with a pause inside: what early work costs when it was for nothing
 real-time  audio at the pace of speech, then the silence that Home Assistant waits for
 
 It takes about as long as `--minutes` says: what is slow here is measured less often.
@@ -43,12 +41,9 @@ from benchmarks.lib.waits import (
     BURST,
     EAGER,
     NOT_EAGER,
-    OFFICIAL,
     PARTS,
-    PAUSES,
     PLAIN,
     REAL_TIME,
-    SPEAKERS,
     WIDE,
     Meter,
     Part,
@@ -63,18 +58,15 @@ from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
 
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
-JOINED = " + "
-PAUSE_SECONDS = 0.8  # long enough for early work to begin and to be finished, for nothing
 
 REST_SECONDS = 0.05  # OpenMP's threads spin for a moment after their work: not into another's time
 SETTLE_SECONDS = 0.5  # before the processor time of all is read
 
 LEAST_ROUNDS = 3
 ASKED_AGAIN = 5  # where a text seems to depend on when work began
-SPEAKERS_SAY = 2  # utterances of each, one after the other
 
 MODELS = (models.TINY, models.BASE)
-WEIGHTS = {BURST: 1, SPEAKERS: 2, PAUSES: 1, REAL_TIME: 4}
+WEIGHTS = {BURST: 1, REAL_TIME: 4}
 """How the time is shared; about what each part takes."""
 
 
@@ -97,13 +89,6 @@ def trimmed(clip: Clip, vad: Vad) -> Clip:
 
 def followed_by_silence(samples: Samples, seconds: float) -> Samples:
     return np.pad(samples, (0, round(seconds * SAMPLE_RATE)))
-
-
-def joined(first: Clip, second: Clip) -> Clip:
-    """Return one utterance of both, with a pause between them."""
-    samples = np.concatenate([followed_by_silence(first.samples, PAUSE_SECONDS), second.samples])
-    file, text = f"{first.file}{JOINED}{second.file}", f"{first.text} {second.text}"
-    return Clip(file, text, first.kind, samples)
 
 
 # -- servers -------------------------------------------------------------------------------
@@ -208,16 +193,9 @@ def _cells(args: argparse.Namespace) -> list[tuple[str, int]]:
 
 
 def _parts(args: argparse.Namespace, model: str, beam_size: int) -> list[str]:
-    """Return what is measured with one model and beam: not everything with all of them."""
-    last = beam_size == args.beam_size[-1]
-    real_time = model in (args.real_time or args.models[-1:])
-    wanted = {
-        BURST: True,
-        SPEAKERS: last and model == args.models[0],
-        PAUSES: last and real_time,
-        REAL_TIME: last and real_time,
-    }
-    return [part for part in PARTS if part in args.parts and wanted[part]]
+    """Return what is measured with one model and beam: real time with the last beam alone."""
+    in_time = model in (args.real_time or args.models[-1:]) and beam_size == args.beam_size[-1]
+    return [part for part in PARTS if part in args.parts and (part == BURST or in_time)]
 
 
 # -- measuring -----------------------------------------------------------------------------
@@ -289,45 +267,6 @@ def _with_silences(
     ]
 
 
-def measure_pauses(setting: Setting, args: argparse.Namespace, seconds: float) -> list[Part]:
-    """Have ours, eager and not, hear utterances with a pause inside."""
-    takes: list[Take] = []
-    servers = [server for server in setting.servers if server.name in (EAGER, NOT_EAGER)]
-    clips = setting.clips
-    with _meters(servers, takes) as meters:
-        for number in rounds(args.utterances, seconds):
-            clip = joined(clips[number % len(clips)], clips[(number + 1) % len(clips)])
-            takes += [
-                asyncio.run(_take(server, clip, MIDDLE_SILENCE, PAUSES))
-                for server in turned(servers, number)
-            ]
-    return [Part(PAUSES, setting.model, setting.beam_size, takes, meters)]
-
-
-def measure_speakers(setting: Setting, args: argparse.Namespace, seconds: float) -> list[Part]:
-    """Have so many people speak at once, to ours and to the official server in turn."""
-    servers = [server for server in setting.servers if server.name in (EAGER, OFFICIAL)]
-    takes: dict[int, list[Take]] = {speakers: [] for speakers in args.speakers}
-    for number in rounds(args.utterances, seconds, least=1):
-        for speakers in args.speakers:
-            for server in turned(servers, number):
-                takes[speakers] += asyncio.run(_crowd(server, setting.clips, speakers))
-            progress(f"  {speakers} at once")
-    return [
-        Part(SPEAKERS, setting.model, setting.beam_size, heard, {}, speakers)
-        for speakers, heard in takes.items()
-    ]
-
-
-async def _crowd(server: Server, clips: Sequence[Clip], speakers: int) -> list[Take]:
-    async def speak(first: int) -> list[Take]:
-        chosen = [clips[(first + n * speakers) % len(clips)] for n in range(SPEAKERS_SAY)]
-        return [await _take(server, clip, MIDDLE_SILENCE, SPEAKERS) for clip in chosen]
-
-    each = await asyncio.gather(*(speak(number) for number in range(speakers)))
-    return [take for takes in each for take in takes]
-
-
 def unsteady(part: Part, setting: Setting) -> frozenset[tuple[str, float]]:
     """Return the audio to which ours, never eager, writes something else when it hears it again.
 
@@ -337,7 +276,7 @@ def unsteady(part: Part, setting: Setting) -> frozenset[tuple[str, float]]:
     found = set()
     for one in agreement([part]).different:
         server = next(server for server in setting.servers if server.name == NOT_EAGER)
-        clip = _named(setting.clips, one["clip"])
+        clip = next(clip for clip in setting.clips if clip.file == one["clip"])
         again = [
             asyncio.run(_take(server, clip, one["silence"], BURST)).written
             for _ in range(ASKED_AGAIN)
@@ -347,17 +286,9 @@ def unsteady(part: Part, setting: Setting) -> frozenset[tuple[str, float]]:
     return frozenset(found)
 
 
-def _named(clips: Sequence[Clip], file: str) -> Clip:
-    """Return a clip, or two joined ones, by its name."""
-    one, *other = (next(c for c in clips if c.file == name) for name in file.split(JOINED))
-    return joined(one, other[0]) if other else one
-
-
 _MEASURES: dict[str, Callable[[Setting, argparse.Namespace, float], list[Part]]] = {
     BURST: measure_burst,
     REAL_TIME: measure_real_time,
-    PAUSES: measure_pauses,
-    SPEAKERS: measure_speakers,
 }
 
 
@@ -372,7 +303,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(map(one_of([*MODELS]), text.split(","))),
         default=(),
         metavar="LIST",
-        help="models for real-time and pauses (default: the last of --models)",
+        help="models for real-time (default: the last of --models)",
     )
     add_clips(parser, BUNDLED_CLIPS)
     add_number(parser, "--limit", 12, "clips")
@@ -384,9 +315,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[0.25, 0.7, 1.29, 1.84],
         metavar="LIST",
         help="seconds after the speech, in real time (default: 0.25,0.7,1.29,1.84)",
-    )
-    parser.add_argument(
-        "--speakers", type=numbers(int), default=[1, 2, 4, 8], metavar="LIST", help="at once"
     )
     add_number(parser, "--minutes", 7.0, "that it takes, about")
     add_official(parser)

@@ -12,9 +12,7 @@ from benchmarks.lib.waits import (
     EAGER,
     NOT_EAGER,
     OFFICIAL,
-    PAUSES,
     REAL_TIME,
-    SPEAKERS,
     WIDE,
     Agreement,
     Cell,
@@ -85,12 +83,6 @@ def test_table() -> None:
     ]
 
 
-def test_table_of_speakers() -> None:
-    table = rows(show([part(SPEAKERS, [take(EAGER, 0.1)], speakers=4)], SPEAKERS))
-    assert table[0][:4] == ["model", "beam", "speakers", "server"]
-    assert table[2][2:] == ["4", EAGER, "1", "100 ms", "100 ms", "100 ms", "-", "0.0 %", "0"]
-
-
 def test_table_of_silences() -> None:
     takes = [take(EAGER, 0.1), take(NOT_EAGER, 0.1)]
     table = rows(show([part(REAL_TIME, takes)], REAL_TIME))
@@ -122,16 +114,16 @@ def test_texts_that_depend_on_when_work_began() -> None:
 
 
 def test_what_early_work_costs() -> None:
-    assert eager_cost(part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.2})) == pytest.approx(1.5)
-    assert eager_cost(part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.0})) is None
-    assert eager_cost(part(PAUSES, [], {EAGER: 0.3})) is None
-    told = notes([part(PAUSES, [], {EAGER: 0.3, NOT_EAGER: 0.2})])
-    assert told == ["pauses, base: eager takes 1.50 times the processor time"]
+    assert eager_cost(part(REAL_TIME, [], {EAGER: 0.3, NOT_EAGER: 0.2})) == pytest.approx(1.5)
+    assert eager_cost(part(REAL_TIME, [], {EAGER: 0.3, NOT_EAGER: 0.0})) is None
+    assert eager_cost(part(REAL_TIME, [], {EAGER: 0.3})) is None
+    told = notes([part(REAL_TIME, [], {EAGER: 0.3, NOT_EAGER: 0.2})])
+    assert told == ["real-time, base: eager takes 1.50 times the processor time"]
 
 
 def test_report() -> None:
     takes = [take(EAGER, 0.5, late=0.001), take(OFFICIAL, 1.0)]
-    written = json.loads(json.dumps(as_json([part(PAUSES, takes, {EAGER: 0.25})])))
+    written = json.loads(json.dumps(as_json([part(REAL_TIME, takes, {EAGER: 0.25})])))
     ours, theirs = written["cells"]
     assert (ours["server"], ours["median_seconds"], ours["official_seconds"]) == (EAGER, 0.5, 1.0)
     assert (ours["cpu_seconds"], "cpu_seconds" in theirs) == (0.25, False)
