@@ -1,7 +1,7 @@
 """Every benchmark: `python -m benchmarks` lists them, with SUITE --help it tells of one.
 
-A suite is a module in speed/, hearing/ or siege/. Its docstring is its help, and the first line is
-what the list shows. It has:
+A suite is a module, or a package, in speed/, hearing/ or siege/. Its docstring is its help, and the
+first line is what the list shows. It has:
 
 add_options(parser)     adds its own options (lib/options.py has those that several suites share)
 run(args) -> Outcome    measures; raises WyomingWhisperError
@@ -28,10 +28,10 @@ FOLDERS = ("speed", "hearing", "siege")
 def suites() -> dict[str, str]:
     """Return the module of each suite, by its name, in the order of the list."""
     return {
-        file.stem: f"benchmarks.{folder}.{file.stem}"
+        path.stem: f"benchmarks.{folder}.{path.stem}"
         for folder in FOLDERS
-        for file in sorted((Path(__file__).parent / folder).glob("*.py"))
-        if file.stem != "__init__"
+        for path in sorted((Path(__file__).parent / folder).iterdir())
+        if path.stem != "__init__" and (path.suffix == ".py" or (path / "__init__.py").exists())
     }
 
 
@@ -48,7 +48,8 @@ def listing() -> str:
 
 def _first_line(module: str) -> str:
     """Return the first line of a module's docstring, without importing what it needs."""
-    file = Path(__file__).parents[1] / f"{module.replace('.', '/')}.py"
+    path = Path(__file__).parents[1] / module.replace(".", "/")
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
 
 
