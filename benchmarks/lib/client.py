@@ -94,9 +94,12 @@ async def say(
             for event, after in zip(events, due, strict=True):
                 if in_time:
                     await asyncio.sleep(max(0.0, begin + after - time.perf_counter()))
+                if answer.done():  # it is over before its end: an error, or endpointing
+                    break
                 await client.write_event(event)
             stopped = time.perf_counter()
-            await client.write_event(AudioStop().event())
+            if not answer.done():
+                await client.write_event(AudioStop().event())
             text, at = await asyncio.wait_for(asyncio.shield(answer), ANSWER_SECONDS)
             late = stopped - begin - due[-1] if in_time else 0.0
             return Heard(text, at - stopped, late=late)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from wyoming.error import Error
+from wyoming.event import async_write_event
 
 from benchmarks.lib import client
 from benchmarks.lib.client import Heard, command_bytes, command_events, say, steady_texts
@@ -42,6 +45,16 @@ async def test_an_error_is_what_came_back(tmp_path: Path) -> None:
         heard = await say(f"unix://{tmp_path}/socket", with_silence(SECOND))
     assert heard.text == ""
     assert heard.error
+
+
+async def test_an_error_that_comes_early_is_read(tmp_path: Path) -> None:
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await async_write_event(Error("too many").event(), writer)
+        writer.close()
+
+    async with await asyncio.start_unix_server(refuse, tmp_path / "socket"):
+        heard = await say(f"unix://{tmp_path}/socket", SECOND, in_time=True)
+    assert heard.error == "too many"
 
 
 async def test_nobody_who_listens_is_an_error_too(tmp_path: Path) -> None:
