@@ -11,8 +11,8 @@ import importlib.metadata
 import importlib.util
 import logging
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING
 
 from ..autopick import ram_bytes
@@ -112,7 +112,7 @@ def _open(
         voice=STAND_IN,
         compare=comparison,
         wanted=comparison.known,
-    )
+    ).open()
 
 
 def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
@@ -220,7 +220,9 @@ class Comparison:
         found = recall(self._file).get(self._key)
         return found if isinstance(found, str) else None
 
-    def __call__(self, engine: Transcriber, stand_in: Transcriber, turn: RLock) -> Verdict:
+    def __call__(
+        self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
+    ) -> Verdict:
         if self.known:  # the graphs were not made yet, gone, or have failed
             return Verdict(wanted=True, why=self.known)
         pair = [one for one in (engine, stand_in) if isinstance(one, WhisperTranscriber)]

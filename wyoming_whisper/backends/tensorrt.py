@@ -100,7 +100,7 @@ def open_tensorrt(
         lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
         status,
         functools.partial(_open_on_cuda, settings, path),
-    )
+    ).open()
     if status is None and settings.strict_backend and not transcriber.has_engine:
         transcriber.close()
         raise SettingsError(

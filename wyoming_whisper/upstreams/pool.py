@@ -10,10 +10,12 @@ import statistics
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError, UpstreamError
 from ..status import Status, UpstreamState
+from ..tasks import end_tasks, start_lasting_task, start_task
 from .config import MAX_UPSTREAMS, Upstream, read_upstream, with_keys
 from .exchange import Recording, Reply, Request
 from .health import UNASKED, Circuit
@@ -115,7 +117,7 @@ class Member:
             delay = min(2 * delay, LAST_CHECK_AGAIN_SECONDS)
 
     async def _check(self) -> bool:
-        asking = asyncio.ensure_future(self.client.check())
+        asking = start_task(self.client.check(), "asking an upstream", is_awaited=True)
         try:
             await asyncio.wait({asking}, timeout=CHECK_SECONDS)
             if not asking.done():
@@ -130,8 +132,7 @@ class Member:
             self.circuit.unreachable(f"asking it failed ({type(error).__name__})")
             return False
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            await end_tasks(asking)
         if told != (self._description, self._languages):  # another model may know other languages
             self.unknown_languages.clear()
             self._description, self._languages = told
@@ -140,11 +141,11 @@ class Member:
 
     async def _rest(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, SOONEST_CHECK_SECONDS))
-        waiting = asyncio.ensure_future(self._hurried.wait())
+        waiting = start_task(self._hurried.wait(), "resting between two looks", is_awaited=True)
         try:
             await asyncio.wait({waiting}, timeout=max(seconds - SOONEST_CHECK_SECONDS, 0))
         finally:
-            waiting.cancel()
+            await end_tasks(waiting)
 
     def state(self) -> UpstreamState:
         """Return what people are told."""
@@ -182,7 +183,7 @@ class Pool:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def keep(self, task: asyncio.Task[Any]) -> None:
-        """Hold on to a task until it has ended."""
+        """Have a task end with the block of `followed`."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -193,14 +194,12 @@ class Pool:
             await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
         self.publish()
         for member in self.members:
-            self.keep(asyncio.create_task(member.look_after(self.publish)))
+            look_after = partial(member.look_after, self.publish)
+            self.keep(start_lasting_task(look_after, f"looking after {member.upstream.url}"))
         try:
             yield
         finally:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*self._tasks)
             await asyncio.gather(*(m.client.close() for m in self.members), return_exceptions=True)
 
     def publish(self) -> None:

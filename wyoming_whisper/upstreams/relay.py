@@ -11,10 +11,12 @@ import asyncio
 import enum
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import DeadlineError, UpstreamError
+from ..tasks import end_tasks, start_task
 from ..transcriber import Samples, TranscribeOptions, Transcription
 from .exchange import GoneError, OverloadedError, Recording, RefusedError, Request, believed
 from .pool import Member, Pool
@@ -194,10 +196,13 @@ class Relay:
         return attempt
 
     def _started(
-        self, work: Awaitable[Transcription], member: Member | None, *, trial: bool = False
+        self,
+        work: Coroutine[Any, Any, Transcription],
+        member: Member | None,
+        *,
+        trial: bool = False,
     ) -> _Attempt:
-        task = asyncio.ensure_future(work)
-        assert isinstance(task, asyncio.Task)  # noqa: S101
+        task = start_task(work, "an utterance passed on", is_awaited=True)
         self._pool.keep(task)
         task.add_done_callback(_looked_at)
         attempt = _Attempt(task, member, trial, self._loop.time())
@@ -207,8 +212,9 @@ class Relay:
     async def _transcribe(self, member: Member) -> Transcription:
         """Have it answered, and only in what can be an answer. Raises UpstreamError."""
         recording = self._recording
-        asking = asyncio.ensure_future(member.client.transcribe(recording, self._request))
-        ending = asyncio.ensure_future(recording.end())
+        work = member.client.transcribe(recording, self._request)
+        asking = start_task(work, "asking an upstream", is_awaited=True)
+        ending = start_task(recording.end(), "waiting for the end of the audio", is_awaited=True)
         try:
             await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({asking}, timeout=ANSWER_SECONDS)
@@ -216,9 +222,7 @@ class Relay:
                 raise UpstreamError(f"it had no answer within {ANSWER_SECONDS:g} s")
             return believed(asking.result(), self._request.language, recording.seconds)
         finally:
-            asking.cancel()
-            ending.cancel()
-            await asyncio.gather(asking, ending, return_exceptions=True)
+            await end_tasks(asking, ending)
 
     # What comes of it.
 
