@@ -43,7 +43,7 @@ def progress(line: str) -> None:
 def asked(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments for a report; folders by name alone, which is all that matters."""
     values = vars(args).items()
-    return {name: _as_json(value) for name, value in values if name not in ("json", "read")}
+    return {name: _as_json(value) for name, value in values if name not in ("json", "read", "command_line")}
 
 
 def _as_json(value: object) -> object:

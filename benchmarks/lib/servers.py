@@ -161,6 +161,10 @@ class Server:
         return _TROUBLE.findall(self.log)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
@@ -179,7 +183,7 @@ class Server:
         return read_processor_seconds(self._proc("stat"), os.sysconf("SC_CLK_TCK"))
 
     def _proc(self, file: str) -> str:
-        return (Path("/proc") / str(self._process.pid) / file).read_text()
+        return (Path("/proc") / str(self.pid) / file).read_text()
 
     # -- ending ----------------------------------------------------------------------------
 
@@ -215,7 +219,7 @@ class Watched(Server):
         command = [sys.executable, "-m", "benchmarks.lib.inside"]
         command += ["--open", opens] if opens else []
         command += ["--log-format", "%(levelname)s %(message)s", *flags]
-        program = Program("the server", tuple(command), is_ours=True)
+        program = Program("server", tuple(command), is_ours=True)
         super().__init__(program, folder, uri or f"unix://{folder}/socket", environment)
 
     def __enter__(self) -> Watched:
@@ -236,7 +240,7 @@ class Watched(Server):
         threads = re.search(r"^Threads:\s+(\d+)$", self._proc("status"), re.MULTILINE)
         return Counts(
             resident=self.memory().resident,
-            descriptors=len(list((Path("/proc") / str(self._process.pid) / "fd").iterdir())),
+            descriptors=len(list((Path("/proc") / str(self.pid) / "fd").iterdir())),
             threads=int(threads[1]) if threads else 0,
             tasks=self._tasks(),
         )
