@@ -19,6 +19,7 @@ from benchmarks.lib.errors import BenchmarkError
 from wyoming_whisper.machine import cpu_name, instruction_set, physical_cores
 
 NOTHING = "-"  # in a cell without a number
+NOT_ASKED = ("json", "read", "command_line")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ def progress(line: str) -> None:
 
 def asked(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments for a report; folders by name alone, which is all that matters."""
-    values = vars(args).items()
-    return {name: _as_json(value) for name, value in values if name not in ("json", "read", "command_line")}
+    values = {name: value for name, value in vars(args).items() if name not in NOT_ASKED}
+    return {name: _as_json(value) for name, value in values.items()}
 
 
 def _as_json(value: object) -> object:
