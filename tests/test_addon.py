@@ -122,6 +122,8 @@ def examples(kind: str | list[str]) -> list[object]:
         return [int(found[2]), int(found[3])] if found[1] == "int" else [0.0, 0.5, 1.0]
     if kind.startswith("match(^(tcp"):
         return ["tcp://pc:10300?mac=00:11:22:33:44:55", "https://example.org/v1?model=whisper-1"]
+    if kind.startswith("match(^(@"):
+        return ["tee vee=TV", "please=", r"c sharp=C\=#"]
     if kind.startswith("match("):
         return ["auto", "full", "1", "19", "30"]
     return [EXAMPLES[kind]]

@@ -276,6 +276,16 @@ def test_the_style_of_texts_is_kept() -> None:
     assert following.shown == "enciende la luz"
 
 
+def test_fillers_are_not_shown_before_it_is_known_what_follows() -> None:
+    following = Following(TextStyle())
+    for text in ("Uh.", "Uh, um", "Uh, um, turn", "Uh, um, turn on", "Uh, um, turn on the"):
+        following.hear(loud(0.6))
+        following.desk.finish(text)
+    following.hear(loud(0.1))
+    assert following.shown == "Turn on"
+    assert following.live.rest("Turn on the light") == " the light"
+
+
 def test_one_transcription_at_a_time_and_then_a_rest_as_long() -> None:
     following = Following()
     following.hear(loud(4.0))

@@ -27,7 +27,7 @@ from tests.support import (
 )
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError, TranscribeError
 from wyoming_whisper.settings import Settings
-from wyoming_whisper.transcriber import Transcriber
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 DESCRIBE = Describe().event()
 
@@ -143,6 +143,39 @@ async def test_describe_names_one_program_with_the_users_model(tmp_path: Path) -
     assert model.installed
     assert program.requires_external_vad
     assert program.version
+
+
+@pytest.mark.parametrize("bias_names", [True, False])
+async def test_a_name_of_the_home_is_no_filler(tmp_path: Path, bias_names: bool) -> None:
+    class Named(FakeTranscriber):
+        def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+            return Transcription("Um Bongo off.", "en")
+
+    for names, text in ((("Um Bongo",), "Um Bongo off"), ((), "Bongo off")):
+        settings = {"bias_names": bias_names, "names": names}
+        async with (
+            run_server(tmp_path, lambda _: Named(), **settings),
+            Client(tmp_path) as client,
+        ):
+            await client.speak(0.5, "en")
+            assert (await client.transcript()).text == text
+
+
+@pytest.mark.parametrize(("gain", "noise"), [(True, True), (False, True), (True, False)])
+async def test_describe_says_which_audio_is_preferred(
+    tmp_path: Path, gain: bool, noise: bool
+) -> None:
+    settings = {"prefers_auto_gain": gain, "prefers_noise_reduction": noise}
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), **settings) as server,
+        Client(tmp_path) as client,
+    ):
+        before = Info.from_event(await client.ask(DESCRIBE)).asr[0]
+        await asyncio.wait_for(asyncio.wrap_future(server.opened), 10)
+        after = Info.from_event(await client.ask(DESCRIBE)).asr[0]
+    for program in (before, after):
+        assert program.prefers_auto_gain_enabled is gain
+        assert program.prefers_noise_reduction_enabled is noise
 
 
 async def test_an_english_model_claims_english_before_it_is_loaded(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from wyoming_whisper.errors import (
     SettingsError,
     TranscribeError,
 )
+from wyoming_whisper.replacements import read_replacements
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS
 from wyoming_whisper.transcriber import (
@@ -349,6 +350,20 @@ async def test_what_a_command_would_be_stripped_of_is_left_to_other_programs(
 
     async with serving(tmp_path, Punctuated()) as (_, session):
         assert (await post(session, asked()))[1]["text"] == '"Hello, there!" she said.'
+
+
+async def test_words_are_replaced_for_other_programs_too_and_fillers_stay(tmp_path: Path) -> None:
+    class Spoken(FakeTranscriber):
+        def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+            text = "Uh, tee vee for ½ hour."
+            segments = (Segment(0.0, 1.0, text, (1, 2), -0.1, 0.9, 0.01, 0.0),)
+            return Transcription(text, "en", segments=segments)
+
+    replaced = read_replacements(["tee vee=TV"])
+    async with serving(tmp_path, Spoken(), replace=replaced) as (_, session):
+        _, told = await post(session, asked(response_format="verbose_json"))
+    assert told["text"] == "Uh, TV for ½ hour."
+    assert [segment["text"].strip() for segment in told["segments"]] == ["Uh, TV for ½ hour."]
 
 
 async def test_a_long_recording_is_one_text_with_times_of_the_whole(tmp_path: Path) -> None:

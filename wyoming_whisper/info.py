@@ -52,6 +52,8 @@ class Described:
     """Why this backend, one sentence."""
     requires_external_vad: bool
     live_text: bool
+    prefers_auto_gain: bool
+    prefers_noise_reduction: bool
 
     def event(self) -> Event:
         """Return it as Home Assistant and our own `health` read it."""
@@ -61,6 +63,8 @@ class Described:
             self.description,
             requires_external_vad=self.requires_external_vad,
             live_text=self.live_text,
+            prefers_auto_gain=self.prefers_auto_gain,
+            prefers_noise_reduction=self.prefers_noise_reduction,
         )
         event = info.event()
         event.data[SERVING] = {
@@ -82,6 +86,8 @@ def described(
     is_known: bool,
     requires_external_vad: bool,
     live_text: bool,
+    prefers_auto_gain: bool,
+    prefers_noise_reduction: bool,
 ) -> Described:
     """Return what is said in a State; its description only where what runs `is_known` already."""
     what = what_runs(state.description, state.backend, state.why)
@@ -94,6 +100,8 @@ def described(
         state.why,
         requires_external_vad,
         live_text,
+        prefers_auto_gain,
+        prefers_noise_reduction,
     )
 
 
@@ -104,6 +112,8 @@ def make_info(
     *,
     requires_external_vad: bool = True,
     live_text: bool = False,
+    prefers_auto_gain: bool = True,
+    prefers_noise_reduction: bool = True,
 ) -> Info:
     """Return the Info that Home Assistant reads: it uses the first program and its languages."""
     model = AsrModel(
@@ -124,8 +134,7 @@ def make_info(
         supports_transcript_streaming=live_text,
         # Home Assistant's own VAD ends a command; without it satellites stream on.
         requires_external_vad=requires_external_vad,
-        # What satellites do by default; nothing better has been measured.
-        prefers_auto_gain_enabled=True,
-        prefers_noise_reduction_enabled=True,
+        prefers_auto_gain_enabled=prefers_auto_gain,
+        prefers_noise_reduction_enabled=prefers_noise_reduction,
     )
     return Info(asr=[program])

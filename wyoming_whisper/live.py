@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from .scheduler import Job
 from .speech import Speech
-from .text import MARKS, QUOTES, TextStyle, Voicing, finished
+from .text import MARKS, QUOTES, TextStyle, Voicing, finished, is_begun
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions
 from .vad import FRAME_SAMPLES
 
@@ -270,7 +270,8 @@ class LiveText:
             return
         self._end = work.end
         found = finished(future.result(), work.voicing, self._style)
-        if found.text or not found.rejected:
+        is_rejected = found.rejected and not found.text
+        if not is_rejected and is_begun(found.text, self._style, found.language):
             self._agreement.add(found.text)
 
 

@@ -43,7 +43,7 @@ from .speech import span_options
 from .status import Answer, Health, Status, health_of
 from .supervisor import SupervisorDiscovery
 from .tasks import end_tasks, start_lasting_task, start_task
-from .text import text_style
+from .text import TextStyle, text_style
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .upstreams.pool import followed, open_pool
 from .upstreams.relay import Relay
@@ -103,7 +103,7 @@ class Server:
         self._expected_languages = languages
         self._info: tuple[Described, Event] | None = None
         self.span_options = span_options(settings)
-        self.text_style = text_style(settings)
+        self._style = text_style(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
         self.ignore_client_language = settings.ignore_client_language
         self.eager = settings.eager
@@ -128,6 +128,12 @@ class Server:
         self.connections = Connections(self, Allowed(settings.allow), settings.max_connections)
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
+
+    @property
+    def text_style(self) -> TextStyle:
+        """How texts are given to clients, by the names that are known now."""
+        home = self._names.index
+        return replace(self._style, names=home.names) if home else self._style
 
     @property
     def info_event(self) -> Event:
@@ -369,6 +375,8 @@ class Server:
             is_known=bool(languages),
             requires_external_vad=self._settings.requires_external_vad,
             live_text=self._settings.live_text,
+            prefers_auto_gain=self._settings.prefers_auto_gain,
+            prefers_noise_reduction=self._settings.prefers_noise_reduction,
         )
 
     def _on_opened(self, error: BaseException | None) -> None:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from . import __version__
 from .errors import SettingsError
+from .replacements import Replacement, read_replacements
 from .upstreams.config import read_upstream
 from .whisper.tokenizer import language_code
 
@@ -233,6 +234,11 @@ def _names(raw: Raw) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
 
 
+def _replacements(raw: Raw) -> tuple[Replacement, ...]:
+    items = raw if isinstance(raw, list) else str(raw).splitlines()
+    return read_replacements([item for item in items if item.strip()])
+
+
 def _home_assistant(raw: Raw) -> str:
     text = _text(raw)
     try:
@@ -349,8 +355,9 @@ def _absent(reason: str) -> Reader[None]:
 
 # -- the options ---------------------------------------------------------------------------
 
-Shape = Literal["one", "switch", "maybe", "repeat", "words"]
-"""What a flag takes: one value, none, none or one, one each time it is given, any number."""
+Shape = Literal["one", "switch", "maybe", "repeat", "lines", "words"]
+"""What a flag takes: one value, none, none or one, one each time it is given (in variables parted
+as paths are, or a line each), any number."""
 
 
 @dataclass(frozen=True)
@@ -745,7 +752,24 @@ class Settings:
         _switch,
         shape="switch",
     )
+    hass_wording: bool = _option(
+        True,
+        TEXT,
+        "word commands as Home Assistant's sentences are: without 'uh' at the start, with "
+        "'30 minutes' for '½ hour'",
+        _switch,
+        shape="switch",
+    )
     lowercase: bool = _flag(TEXT, "write everything in small letters")
+    replace: tuple[Replacement, ...] = _option(
+        (),
+        TEXT,
+        "write TO wherever FROM would be written, whole words; an empty TO drops them, @FILE is a "
+        "file with a line for each; may be given several times",
+        _replacements,
+        shape="lines",
+        metavar="FROM=TO",
+    )
 
     bias_names: bool = _option(
         True,
@@ -766,8 +790,8 @@ class Settings:
     hass_api: str = _option(
         "http://homeassistant.local:8123/api",
         NAMES,
-        "Home Assistant, which is asked for names where there is a --hass-token; an add-on needs "
-        "neither",
+        "Home Assistant, which is asked for names where there is a --hass-token; the app "
+        "(add-on) needs neither",
         _home_assistant,
         metavar="URL",
     )
@@ -839,6 +863,21 @@ class Settings:
         ENDING,
         "have Home Assistant end commands too; off leaves it to --endpointing alone, and "
         "satellites then go on listening until the answer is there (docs/protocol.md)",
+        _switch,
+        shape="switch",
+    )
+    prefers_auto_gain: bool = _option(
+        True,
+        SILENCE,
+        "tell Home Assistant that audio with automatic gain is preferred",
+        _switch,
+        shape="switch",
+    )
+    prefers_noise_reduction: bool = _option(
+        True,
+        SILENCE,
+        "tell Home Assistant that audio without noise is preferred; with both off, satellites with "
+        "two channels send the unprocessed one",
         _switch,
         shape="switch",
     )
@@ -970,10 +1009,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
 def _from_variable(variable: str, option: Option, environ: Mapping[str, str]) -> _Given | None:
     text, origin = environ.get(variable), variable
     file = environ.get(variable + FILE_SUFFIX)
+    if file and option.shape == "lines":
+        return _Given([f"@{file}"], f"{variable}{FILE_SUFFIX}")
     if file:
         origin = f"{variable}{FILE_SUFFIX} ({file})"
         text = _read_text(Path(file), origin)
-    if text is None or (not text.strip() and option.shape in ("one", "repeat")):
+    if text is None or (not text.strip() and option.shape in ("one", "repeat", "lines")):
         return None
     if option.shape == "repeat":  # paths, where blanks and commas are letters
         return _Given([item for item in text.split(os.pathsep) if item.strip()], origin)
@@ -993,7 +1034,7 @@ def _warn_of_unknown_variables(environ: Mapping[str, str]) -> None:
 
 
 def _from_addon() -> dict[str, _Given]:
-    given = {name: _Given(raw, "the add-on") for name, raw in ADDON_DEFAULTS.items()}
+    given = {name: _Given(raw, "the app (add-on)") for name, raw in ADDON_DEFAULTS.items()}
     if ADDON_OPTIONS.exists():
         given |= _from_file(ADDON_OPTIONS, of_addon=True)
     return given
@@ -1099,6 +1140,7 @@ _ARGPARSE: Mapping[Shape, Mapping[str, Any]] = {
     "switch": {"action": argparse.BooleanOptionalAction},
     "maybe": {"nargs": "?", "const": ""},
     "repeat": {"action": "append"},
+    "lines": {"action": "append"},
     "words": {"nargs": "*"},
 }
 

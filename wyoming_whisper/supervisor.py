@@ -63,7 +63,7 @@ class SupervisorDiscovery:
                 self._post()
             except _RefusedError as error:
                 _LOGGER.warning(
-                    "The Supervisor refuses to announce this add-on (%s); add the server in "
+                    "The Supervisor refuses to announce this app (%s); add the server in "
                     "Home Assistant by hand: %s",
                     error,
                     self._uri,

@@ -12,7 +12,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .transcriber import Transcription
+from .replacements import NO_REPLACEMENTS, Replacer
+from .transcriber import Segment, Transcription
+from .wording import is_filler, reworded
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -23,16 +25,29 @@ class TextStyle:
     """How texts are given to the client."""
 
     strip_punctuation: bool = True
+    hass_wording: bool = True
     lowercase: bool = False
+    replacer: Replacer = NO_REPLACEMENTS
+    names: tuple[str, ...] = ()
+    """The home's: what one of them begins with is no filler."""
+
     language: str | None = None
     """What texts are in, if not in the language spoken: translations are in English."""
+
+    @property
+    def verbatim(self) -> TextStyle:
+        """For those who want what was said rather than a command; replacements stay."""
+        return TextStyle(strip_punctuation=False, hass_wording=False, replacer=self.replacer)
 
 
 def text_style(settings: Settings) -> TextStyle:
     """Return what the user wants of texts."""
     return TextStyle(
         strip_punctuation=settings.strip_punctuation,
+        hass_wording=settings.hass_wording,
         lowercase=settings.lowercase,
+        replacer=Replacer(settings.replace),
+        names=settings.names,
         language="en" if settings.whisper_task == "translate" else None,
     )
 
@@ -43,7 +58,21 @@ def finished(transcription: Transcription, voicing: Voicing, style: TextStyle) -
     if why:
         return replace(transcription, text="", rejected=why)
     language = style.language or transcription.language
-    return replace(transcription, text=tidy(transcription.text, style, language))
+    return replace(
+        transcription,
+        text=tidy(transcription.text, style, language),
+        segments=tuple(_replaced(segment, style) for segment in transcription.segments),
+    )
+
+
+def _replaced(segment: Segment, style: TextStyle) -> Segment:
+    blank = segment.text[: -len(segment.text.lstrip()) or None]
+    return replace(segment, text=blank + style.replacer(segment.text.lstrip()))
+
+
+def is_begun(text: str, style: TextStyle, language: str | None = None) -> bool:
+    """Whether a text that may go on has more than fillers, without which the whole may begin."""
+    return not (text and style.hass_wording and is_filler(text, style.language or language))
 
 
 # -- style ---------------------------------------------------------------------------------
@@ -66,12 +95,17 @@ _START = re.compile(rf'\A(?:[{re.escape(_OPENING)}"]|[{re.escape(MARKS)}](?!\d)|
 
 
 def tidy(text: str, style: TextStyle, language: str | None = None) -> str:
-    """Return the text as `style` wants it, with single spaces; `language` is Whisper's code."""
+    """Return the text as `style` wants it, with single spaces; `language` is Whisper's code.
+
+    Replacements are made last: in the text as it would be sent, and what they write stays.
+    """
     if style.strip_punctuation:
         text = without_punctuation(text)
+    if style.hass_wording:
+        text = reworded(text, language, style.names)
     if style.lowercase:
         text = lowercase(text, language)
-    return " ".join(text.split())
+    return " ".join(style.replacer(text).split())
 
 
 def without_punctuation(text: str) -> str:

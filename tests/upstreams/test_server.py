@@ -18,6 +18,7 @@ from wyoming.info import Describe, Info
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says, until
 from wyoming_whisper.backends import open_transcriber
+from wyoming_whisper.replacements import read_replacements
 from wyoming_whisper.server import Server
 from wyoming_whisper.status import UpstreamState
 from wyoming_whisper.transcriber import Samples
@@ -69,6 +70,16 @@ async def test_what_the_upstream_says_is_the_answer(tmp_path: Path) -> None:
     assert not local.requests
     assert len(fake.audio[0]) == 16000
     assert fake.requests[0].language == "en"
+
+
+async def test_an_upstreams_text_is_worded_as_ours_is(tmp_path: Path) -> None:
+    replaced = read_replacements(["tee vee=TV"])
+    async with (
+        FakeWyoming(says("Uh, tee vee off in ½ hour.", "en")).running() as fake,
+        serving(tmp_path, FakeTranscriber(), fake.uri, replace=replaced) as (_, client),
+    ):
+        await client.speak(0.5, "en")
+        assert (await client.transcript()).text == "TV off in 30 minutes"
 
 
 async def test_where_nobody_speaks_nobody_is_believed(tmp_path: Path) -> None:

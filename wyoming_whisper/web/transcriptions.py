@@ -27,7 +27,7 @@ from ..peers import Allowed, PeerLog
 from ..recording import MAX_PIECE_SECONDS, Piece, Recording
 from ..scheduler import Job
 from ..status import Status
-from ..text import TextStyle, finished
+from ..text import finished
 from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
 from ..utterance import Workshop
 from ..whisper.tokenizer import LANGUAGES
@@ -382,7 +382,7 @@ class Spoken:
         job = self._host.submit_recording(piece.samples, self._options)
         heard = await _result(job, self._host.limits.deadline_seconds)
         self._patience = MAX_COURTESY_SECONDS
-        heard = finished(heard, piece.voicing, TextStyle(strip_punctuation=False))
+        heard = finished(heard, piece.voicing, self._host.text_style.verbatim)
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
         if heard.text and self._options.language is None:  # the rest is in the same

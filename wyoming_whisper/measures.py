@@ -1,0 +1,322 @@
+"""Durations, temperatures and shares of a command, written as Home Assistant's templates have them.
+
+Its matcher knows whole numbers up to 100 before whole names of units, and little else: "½ hour",
+"d'une heure" and "21 °C" are nothing to it, or a song's title. What it knows is left as it is, and
+so is all that others are to read: list items, announcements, what is to be played. Each language's
+data names the words that tell (`wordings/`); `python -m benchmarks numbers` counts what is
+understood before and after.
+"""
+
+# ruff: noqa: RUF001  (marks and letters of all languages)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+SECONDS = {"hour": 3600, "minute": 60, "second": 1}
+LARGEST = 100  # of the ranges of hours, minutes, seconds and degrees in all languages
+
+_HALF = Fraction(1, 2)
+_FRACTIONS = {"½": _HALF, "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
+# "1 1/2", "1/2", "1½", "½", "1.5", "1"; not part of anything longer.
+_DIGITS = (
+    r"(?<![\w.,/:°−-])(?:"
+    r"(?:\d{1,3}\s)?[1-9]/[2-9](?![\d/])|\d{0,3}\s?[½¼¾]|\d{1,4}(?:[.,]\d{1,2})?(?![\d½¼¾]))"
+)
+# Patterns without capitals take these for s and i, and the tables that follow don't.
+_LIKE_OTHERS = re.compile("[ſıİ]")
+_BLANK = r"[\s-]?"
+_SIGN = r"°\s?[CF](?!\w)|º\s?[CF](?!\w)|[℃℉]"
+_KELVIN = re.compile(
+    r"(?<![\w.,])(\d{1,2})[.,\s](\d{3})\s?(?:k|kelvins?|kelwin\w*)(?!\w)", re.IGNORECASE
+)
+
+
+def words_pattern(words: Iterable[str]) -> str:
+    """Return a pattern of any of the words, longest first: blanks as hyphens, * any letters."""
+    alternatives = sorted(words, key=len, reverse=True)
+    return "(?:" + "|".join(map(_word_pattern, alternatives)) + ")" if alternatives else "(?!)"
+
+
+def _word_pattern(word: str) -> str:
+    parts = {" ": r"[\s-]+", "'": "['’]", "’": "['’]", "*": r"\w*"}
+    return "".join(parts.get(letter) or re.escape(letter) for letter in word)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A duration in a text."""
+
+    start: int
+    end: int
+    unit: str
+    """The largest that it is written in."""
+
+    seconds: Fraction
+    is_odd: bool
+    """Whether Home Assistant doesn't know what is written."""
+
+    prefix: str = ""
+
+
+class Measures:
+    """What one language's file says of them, as patterns."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self._content = content
+        self._values: dict[str, int] = {**content["words"], **content["odd_words"]}
+        self._spans = {_plain(text): seconds for text, seconds in content["spans"].items()}
+        self._known_spans = set(map(_plain, content["known_spans"]))
+        self._units = {
+            name: (unit, name in forms["known"])
+            for unit, forms in content["units"].items()
+            for name in (*forms["known"], *forms["other"])
+        }
+        self._wildcards = _words(content["wildcards"])
+        self._free = _words(content["free"])
+        self._timer = _words(content["timer"])
+        self._delay = re.compile(rf"(?<!\w){words_pattern(content['delay'])}\s+\Z", re.IGNORECASE)
+        self._temperature = _words(content["temperature"])
+        self._scales = _words(content["scales"])
+        self._joint = re.compile(
+            rf"[\s,-]*(?:{words_pattern(content['joins'])}[\s-]+)?", re.IGNORECASE
+        )
+        tens = words_pattern([*content["tens"], *(w for w, n in self._values.items() if n > 1)])
+        joins = words_pattern(content["joins"])
+        # What a duration can't follow: then it is the rest of a larger number.
+        self._number_before = re.compile(
+            rf"(?:(?<!\w){tens}\s|\w-|(?<!\w){joins}[\s-])\s*\Z", re.IGNORECASE
+        )
+        self._duration = re.compile(self._duration_pattern(), re.IGNORECASE)
+        self._degrees = re.compile(self._degrees_pattern(), re.IGNORECASE)
+        self._percent = re.compile(
+            rf"(?<=\w)[\s-]?{words_pattern(content['percent']['other'])}(?!\w)", re.IGNORECASE
+        )
+        self._patterns = [
+            (re.compile(pattern, re.IGNORECASE), new) for pattern, new in content["patterns"]
+        ]
+
+    def rewritten(self, text: str) -> str:
+        """Return the text with each measure as Home Assistant's templates have it."""
+        if self._wildcards.search(text) or _LIKE_OTHERS.search(text):
+            return text
+        is_timer = bool(self._timer.search(text))
+        if is_timer:
+            for pattern, new in self._patterns:
+                text = pattern.sub(new, text)
+        is_free = bool(self._free.search(text))
+        if is_timer or not is_free:
+            text = self._with_durations(text, is_timer)
+        if is_timer or is_free:
+            return text
+        text = _KELVIN.sub(rf"\1\2 {self._content['kelvin']}", text)
+        return self._percent.sub("%", self._with_degrees(text))
+
+    # Durations.
+
+    def _duration_pattern(self) -> str:
+        content = self._content
+        article = words_pattern(word for word, value in self._values.items() if value == 1)
+        lone = words_pattern(names[0] for names in self._written().values())
+        elided = words_pattern(content.get("elisions", ()))
+        units = words_pattern(self._units)
+        bare = (
+            rf"(?:[0-5]?\d|{words_pattern(content.get('bare', ()))})(?![\w-])(?!\s?{units}(?!\w))"
+        )
+        return (
+            rf"(?<!\w)(?P<cut>{elided})?(?P<span>{words_pattern(self._spans)})(?!\w)"
+            r"|(?<![\w.,/:])(?P<hours>\d{1,2})\s?h\s?(?P<minutes>[0-5]\d)(?:\s?m(?:in)?)?(?!\w)"
+            rf"|(?<!\w)(?P<elided>{elided})?"
+            rf"(?:(?P<article>{article})\s)?"
+            rf"(?P<number>{_DIGITS}|(?<![^\W_-]){words_pattern(self._values)})"
+            rf"(?:{_BLANK}(?P<before>{words_pattern(content['half_before'])}))?"
+            rf"(?P<blank>{_BLANK})(?:(?P<of>{words_pattern(content['fraction_of'])})\s?)?"
+            rf"(?P<unit>{units})(?!\w)(?P<stop>\.?)"
+            rf"(?:\s(?P<after>{words_pattern(content['half_after'])})(?!\w)"
+            rf"|\s(?P<bare>{bare if 'bare' in content else '(?!)'}))?"
+            rf"|(?<=\b[nz]a\s)(?P<lone>{lone if content.get('lone_units') else '(?!)'})(?!\w)"
+        )
+
+    def _written(self) -> dict[str, list[str]]:
+        return {unit: forms["write"] for unit, forms in self._content["units"].items()}
+
+    def _with_durations(self, text: str, is_timer: bool) -> str:
+        groups: list[list[_Span]] = []
+        for match in self._duration.finditer(text):
+            span = self._span(match)
+            if span is None:
+                continue
+            last = groups[-1][-1] if groups else None
+            if last and self._joint.fullmatch(text, last.end, span.start):
+                groups[-1].append(span)
+            else:
+                groups.append([span])
+        for group in reversed(groups):
+            start, end = group[0].start, group[-1].end
+            said = self._said(group)
+            before = text[:start]
+            is_meant = is_timer or self._delay.search(before)
+            is_whole = not self._number_before.search(before)
+            if said and is_meant and is_whole and any(span.is_odd for span in group):
+                rest = text[end:]
+                if re.match(r"-\w", rest):  # "5-Minuten-Timer"
+                    rest = " " + rest[1:]
+                text = before + group[0].prefix + said + rest
+        return text
+
+    def _span(self, match: re.Match[str]) -> _Span | None:
+        """Return what a match says; None where it is no duration."""
+        start, end = match.span()
+        if match["span"]:
+            name = _plain(match["span"])
+            seconds, is_odd = self._spans[name], name not in self._known_spans or bool(match["cut"])
+            unit = "minute" if seconds >= SECONDS["minute"] else "second"
+            return _Span(start, end, unit, Fraction(seconds), is_odd, self._prefix(match["cut"]))
+        if match["hours"]:
+            seconds = int(match["hours"]) * 3600 + int(match["minutes"]) * 60
+            return _Span(start, end, "hour", Fraction(seconds), True)
+        if match["lone"]:
+            unit, _ = self._units[match["lone"].lower()]
+            return _Span(start, end, unit, Fraction(SECONDS[unit]), True)
+        return self._counted(match)
+
+    def _counted(self, match: re.Match[str]) -> _Span | None:
+        """Return what a number of units says; None where it is no duration."""
+        text = match["number"]
+        number, is_known = self._number(text)
+        unit, is_known_unit = self._units[match["unit"].lower()]
+        in_words = not text[:1].isdigit() and text[-1] not in _FRACTIONS
+        is_glued = in_words and not match["blank"] and text[-1] not in "'’"  # "eins"
+        if (match["of"] and number >= 1) or is_glued:
+            return None
+        start, end = match.span()
+        if match["article"] and number >= 1:  # "a 5 minute timer" keeps its article
+            start = match.start("number")
+        if match["stop"] and is_known_unit and not (match["after"] or match["bare"]):
+            end -= 1  # it ends a sentence
+        is_odd = not (is_known and is_known_unit) or number > LARGEST
+        is_odd |= match.string[end : end + 1] == "-" and not self._knows("hyphen")
+        seconds = number * SECONDS[unit]
+        if match["before"] or match["after"]:
+            seconds += _HALF * SECONDS[unit]
+        if match["bare"]:  # "1 heure 30"
+            seconds += Fraction(self._bare(match["bare"]) * SECONDS[unit], 60)
+        is_odd |= self._is_odd(match, in_words)
+        return _Span(start, end, unit, seconds, is_odd, self._prefix(match["elided"]))
+
+    def _is_odd(self, match: re.Match[str], in_words: bool) -> bool:
+        """Whether Home Assistant doesn't know what stands around a number and its unit."""
+        return bool(
+            match["of"]
+            or match["elided"]
+            or match["bare"]
+            or (match["blank"] == "-" and not self._knows("hyphen"))
+            or (match["before"] and not (in_words and self._knows("half_before")))
+            or (match["after"] and not self._knows("half_after"))
+        )
+
+    def _knows(self, form: str) -> bool:
+        return bool(self._content.get(f"known_{form}"))
+
+    def _prefix(self, elided: str | None) -> str:
+        return str(self._content["elisions"][_plain(elided)]) if elided else ""
+
+    def _bare(self, number: str) -> int:
+        return int(number) if number.isdecimal() else int(self._content["bare"][_plain(number)])
+
+    def _number(self, text: str) -> tuple[Fraction, bool]:
+        """Return a number's value, and whether Home Assistant knows what is written."""
+        plain = text.lower().replace("’", "'")
+        if plain in self._values:
+            return Fraction(self._values[plain]), plain not in self._content["odd_words"]
+        return _value(plain)
+
+    def _said(self, group: Sequence[_Span]) -> str:
+        """Return durations as one in hours, minutes and seconds; empty where that is impossible."""
+        seconds = sum((span.seconds for span in group), Fraction(0))
+        if seconds.denominator != 1 or not 0 < seconds <= LARGEST * SECONDS["hour"]:
+            return ""
+        rest, forms, parts = int(seconds), self._written(), []
+        largest = max(SECONDS[span.unit] for span in group)
+        for unit, length in SECONDS.items():
+            if length > largest and rest <= LARGEST * largest:
+                continue  # "90 minutes" are known, and stay what they are
+            count, rest = divmod(rest, length)
+            if count:
+                parts.append(f"{count} {_form(count, forms[unit])}")
+        return " ".join(parts)
+
+    # Temperatures.
+
+    def _degrees_pattern(self) -> str:
+        content = self._content
+        degrees = content["degrees"]
+        names = words_pattern([*degrees["known"], *degrees["other"]])
+        before = words_pattern(content["half_before"])
+        return (
+            rf"(?:(?P<number>{_DIGITS})|(?<=[^\W\d_])(?P<word>))"
+            rf"(?:{_BLANK}(?P<before>{before}))?"
+            rf"{_BLANK}(?:(?P<sign>{_SIGN})|(?P<name>{names})(?!\w)|°)"
+            rf"(?:\s(?P<scale>{words_pattern(content['celsius'])})(?!\w))?"
+            rf"(?:\s(?P<after>{words_pattern(content['half_after'])})(?!\w))?"
+        )
+
+    def _with_degrees(self, text: str) -> str:
+        found = list(self._degrees.finditer(text))
+        # One temperature to be set; where there are two, one may be what the other is to be in.
+        if len(found) != 1 or not self._temperature.search(text) or self._scales.search(text):
+            return text
+        return self._degrees.sub(self._degree, text)
+
+    def _degree(self, match: re.Match[str]) -> str:
+        degrees, half = self._content["degrees"], match["before"] or match["after"]
+        name = match["name"] and match["name"].lower()
+        is_odd = bool(half) or name in degrees["other"]
+        is_odd |= bool(match["sign"] or match["scale"]) and not self._knows("scales")
+        if match["number"] is None:  # in words, which are known
+            point_five = self._content["point_five"]
+            if not is_odd or (half and not point_five):
+                return match[0]
+            return f" {point_five} {degrees['write']}" if half else f" {degrees['write']}"
+        number, is_known = _value(match["number"])
+        number += _HALF if half else 0
+        if number > LARGEST or not (is_odd or _is_fraction(match["number"])):
+            return match[0]
+        if is_known or half or _is_fraction(match["number"]):
+            written = f"{float(number):g}"
+        else:
+            written = match["number"]
+        return f"{written.replace('.', self._content['decimal'])} {degrees['write']}"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s-]+", " ", text.lower().replace("’", "'"))
+
+
+def _words(words: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){words_pattern(words)}(?!\w)", re.IGNORECASE)
+
+
+def _is_fraction(number: str) -> bool:
+    return "/" in number or any(sign in number for sign in _FRACTIONS)
+
+
+def _value(number: str) -> tuple[Fraction, bool]:
+    """Return the value of a number in digits, and whether it is a plain whole one."""
+    if number.isdecimal():
+        return Fraction(number), True
+    if number[-1] in _FRACTIONS:
+        return Fraction(number[:-1].strip() or 0) + _FRACTIONS[number[-1]], False
+    return sum((Fraction(part.replace(",", ".")) for part in number.split()), Fraction(0)), False
+
+
+def _form(count: int, forms: list[str]) -> str:
+    """Return a unit's name after a count: singular, plural, or as in Polish 1, 2 to 4, 5."""
+    if count == 1:
+        return forms[0]
+    few = count % 10 in (2, 3, 4) and count % 100 not in (12, 13, 14)
+    return forms[1] if few or len(forms) == 2 else forms[2]

@@ -1,0 +1,87 @@
+"""A command's text in the words of Home Assistant's sentences: no "uh" at its start, no "½ hour".
+
+What a language needs for it is in `wordings/LANGUAGE.json`; other languages stay as they are.
+Standard library only, as text.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .measures import Measures, words_pattern
+
+FOLDER = Path(__file__).parent / "wordings"
+MAX_LENGTH = 1000  # characters: a longer text is no command
+
+
+def reworded(text: str, language: str | None, names: Iterable[str] = ()) -> str:
+    """Return a command as Home Assistant's sentences have it; `language` is Whisper's code.
+
+    `names` are the home's: a word that one of them begins with is no filler.
+    """
+    wording = _wording(language) if language else None
+    if wording is None or len(text) > MAX_LENGTH:
+        return text
+    return wording.measures.rewritten(wording.without_fillers(text, names))
+
+
+def is_filler(text: str, language: str | None) -> bool:
+    """Return whether the text has nothing but fillers so far: what follows may begin the text."""
+    wording = _wording(language) if language else None
+    return wording is not None and wording.is_filler(text)
+
+
+def languages() -> list[str]:
+    """Return Whisper's codes of the languages that there is a file of."""
+    return sorted(file.stem for file in FOLDER.glob("*.json"))
+
+
+class Wording:
+    """What one language's file says."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        fillers = _drawn_out(content["fillers"])
+        # A hyphen or an apostrophe makes it part of a word: "uh-huh".
+        self._filler = re.compile(rf"\W*(?:{fillers})(?!['’-]?\w)\W*", re.IGNORECASE)  # noqa: RUF001
+        self.measures = Measures(content)
+
+    def without_fillers(self, text: str, names: Iterable[str] = ()) -> str:
+        """Return the text without fillers at its start, unless nothing else is in it."""
+        rest = text
+        while (filler := self._filler.match(rest)) and not _begins_with(rest, names):
+            rest = rest[filler.end() :]
+        if rest == text or not any(letter.isalnum() for letter in rest):
+            return text
+        word = rest.split(maxsplit=1)[0]
+        is_capital = text.lstrip()[:1].isupper()
+        return rest[:1].upper() + rest[1:] if is_capital and word.islower() else rest
+
+    def is_filler(self, text: str) -> bool:
+        while filler := self._filler.match(text):
+            text = text[filler.end() :]
+        return not any(letter.isalnum() for letter in text)
+
+
+@cache
+def _wording(language: str) -> Wording | None:
+    """Return what is known of a language; a file of some KB is read once."""
+    if language not in languages():
+        return None
+    return Wording(json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8")))
+
+
+def _drawn_out(fillers: Sequence[str]) -> str:
+    """Return a pattern of fillers, each letter as long as it may be: "uhhh", "äääh"."""
+    return "|".join("".join(f"{re.escape(letter)}+" for letter in filler) for filler in fillers)
+
+
+def _begins_with(text: str, names: Iterable[str]) -> bool:
+    """Whether the text begins with one of the names, whole words of it."""
+    return any(
+        re.match(rf"\W*{words_pattern([name])}(?!\w)", text, re.IGNORECASE) for name in names
+    )
