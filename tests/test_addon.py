@@ -24,6 +24,7 @@ from tests.support import TIMEOUT_SECONDS, FakeTranscriber
 from tests.test_supervisor import StandIn, supervisor  # noqa: F401  (a fixture)
 from wyoming_whisper import __version__, settings
 from wyoming_whisper import supervisor as supervisor_module
+from wyoming_whisper.bounds import Decimal, Whole
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.models import KNOWN_MODELS
 from wyoming_whisper.server import Server
@@ -138,6 +139,28 @@ def test_every_value_that_can_be_chosen_is_understood(
         if option == "model" and value == "custom":
             beside = {"custom_model": "owner/name"}
         load(tmp_path, monkeypatch, {**MANIFEST["options"], **beside, option: value})
+
+
+RANGES = {name: kind for name, kind in SCHEMA.items() if re.match(r"(int|float)\(", str(kind))}
+
+
+@pytest.mark.parametrize("option", RANGES)
+def test_a_number_has_the_same_bounds_in_the_manifest_and_on_the_command_line(option: str) -> None:
+    found = re.fullmatch(r"(int|float)\((\d+),(\d+)\)\??", RANGES[option])
+    assert found
+    reader = OPTIONS[field_of(option)].read
+    assert reader == (
+        Whole(int(found[2]), int(found[3]))
+        if found[1] == "int"
+        else Decimal(int(found[2]), int(found[3]), getattr(reader, "unit", ""))
+    )
+
+
+def test_every_number_of_the_manifest_has_bounds() -> None:
+    """Only what has no bounds on the command line may have none there."""
+    for option, kind in SCHEMA.items():
+        if isinstance(OPTIONS[field_of(option)].read, Whole | Decimal):
+            assert option in RANGES, (option, kind)
 
 
 def test_the_audio_contexts_pattern_takes_what_the_setting_takes() -> None:

@@ -14,6 +14,7 @@ import pytest
 from wyoming.event import Event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
+from tests.models.fakes import model_files, write_folder
 from tests.support import LOUD, LoudnessVad
 from wyoming_whisper import __version__, settings
 from wyoming_whisper.__main__ import main
@@ -360,6 +361,32 @@ def test_models_are_managed(
     models.clear()
     assert main(["models", *argv, "--data-dir", "/data", "--layout", "huggingface"]) == 0
     assert models == [(call, "tiny", (Path("/data"),), "huggingface")]
+
+
+def test_auto_is_resolved_for_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.backends.auto.gpu_of", lambda _: None)
+    monkeypatch.setattr("wyoming_whisper.autopick.pick_model", lambda *_: "tiny")
+    folder = write_folder(tmp_path / "tiny", model_files(n_tokens=200))
+    for action in ("path", "download"):
+        assert main(["models", action, "auto", "--data-dir", str(tmp_path)]) == 0
+        assert capsys.readouterr().out == f"{folder}\n"
+    assert main(["models", "remove", "auto", "--data-dir", str(tmp_path)]) == 1
+    assert "auto is a choice, not a model" in capsys.readouterr().err
+
+
+def test_the_list_says_what_is_wrong_with_a_broken_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(tmp_path / "mine", {**model_files(n_tokens=200), "config.json": b"{"})
+    assert main(["models", "list", "--data-dir", str(tmp_path)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"mine is broken: {folder}/config.json is damaged: ")
+    assert main(["models", "list", "--json", "--data-dir", str(tmp_path)]) == 0
+    problems = {e["name"]: e["problem"] for e in json.loads(capsys.readouterr().out)}
+    assert problems["mine"] == last.removeprefix("mine is broken: ")
+    assert problems["tiny"] is None
 
 
 @pytest.mark.parametrize("action", ["download", "remove", "path"])

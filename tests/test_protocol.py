@@ -266,6 +266,22 @@ async def test_the_program_and_the_model_may_be_selected_by_name(tmp_path: Path)
         (AudioChunk(16000, 2, 0, b"12").event(), "invalid-audio", ["channels 0"]),
         (AudioChunk(16000, 2, 2, b"123456").event(), "invalid-audio", ["6 bytes"]),
         (Event("audio-chunk", {"rate": "fast", "width": 2, "channels": 1}), "invalid-audio", []),
+        (
+            Event("audio-start", {"rate": 16000.5, "width": 2, "channels": 1}),
+            *("invalid-audio", ["rate 16000.5"]),
+        ),
+        (
+            Event("audio-start", {"rate": 1e300, "width": 2, "channels": 1}),
+            *("invalid-audio", ["rate 1000000000"]),
+        ),
+        (
+            Event("audio-start", {"rate": 16000, "width": "9", "channels": 1}),
+            *("invalid-audio", ["width 9"]),
+        ),
+        (
+            Event("audio-start", {"rate": 16000, "width": 2, "channels": True}),
+            *("invalid-audio", ["channels True"]),
+        ),
     ],
 )
 async def test_a_bad_event_is_an_error_in_one_sentence_and_a_closed_connection(
@@ -454,6 +470,27 @@ async def test_any_pcm_becomes_16_khz_mono(
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(samples)) / 16000)
     middle = slice(800, -800)
     assert np.abs(samples[middle] - expected[middle]).max() < (0.02 if width == 1 else 0.002)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"rate": "16000", "width": "2", "channels": "1"},
+        {"rate": 16000.0, "width": 2.0, "channels": 1.0},
+    ],
+)
+async def test_a_format_in_numbers_that_are_text_or_have_a_point_is_taken(
+    tmp_path: Path, numbers: dict[str, object]
+) -> None:
+    fake = FakeTranscriber()
+    async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as client:
+        await client.send(Event("audio-start", numbers))
+        for _ in range(100):
+            await client.send(Event("audio-chunk", numbers, LOUD))
+        await client.send(AudioStop().event())
+        await client.transcript()
+    ((samples, _),) = fake.requests
+    assert len(samples) == 100 * len(LOUD) // 2
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -316,12 +316,34 @@ def test_clipping_is_on_for_all_libraries_or_for_ours(
 # -- mistakes ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("text", ["0.05", "5e-2", ".05", "0.050"])
+def test_a_probability_may_be_written_in_any_usual_way(text: str) -> None:
+    assert load(["--vad-threshold", text]).vad_threshold == 0.05
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--beam-size", "many"], "--beam-size is 'many', but it must be a whole number"),
         (["--beam-size", "-1"], "whole number"),
         (["--beam-size", "9" * 5000], "whole number"),
+        (
+            ["--beam-size", "999999"],
+            "--beam-size is '999999', but it must be a whole number from 0 to 20",
+        ),
+        (["--beam-size", "21"], "from 0 to 20"),
+        (
+            ["--cpu-threads", "999"],
+            "--cpu-threads is '999', but it must be a whole number from 0 to 256",
+        ),
+        (["--cpu-threads", "257"], "from 0 to 256"),
+        (
+            ["--upstream-hedge", "60.5"],
+            "--upstream-hedge is '60.5', but it must be seconds from 0 to 60",
+        ),
+        (["--upstream-hedge", "inf"], "seconds from 0 to 60"),
+        (["--vad-threshold", "1e99"], "a number from 0 to 1"),
+        (["--vad-threshold", ""], "a number from 0 to 1"),
         (["--vad-threshold", "1.5"], "a number from 0 to 1"),
         (["--vad-threshold", "nan"], "a number from 0 to 1"),
         (["--vad-threshold", "half"], "a number from 0 to 1"),

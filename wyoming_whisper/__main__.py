@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -28,6 +29,8 @@ from .errors import (
 from .settings import ABOUT_RETIRED, OPTIONS, RETIRED_MODEL, OptionParser, Settings, settings_from
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wyoming.event import Event
     from wyoming.info import Info
 
@@ -294,12 +297,25 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
         raise UnknownModelError(
             f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
         )
+    if name == models.AUTO and action != "remove" and layout == "ctranslate2":
+        return str(_auto(action, settings))
     if action == "download":
         return str(models.ensure_model(name, settings, layout=layout))
     if action == "remove":
         freed = models.remove_model(name, settings, layout)
         return f"{name} is removed, {_megabytes(freed)} are free"
     return str(models.find_model(name, settings, layout))
+
+
+def _auto(action: str, settings: Settings) -> Path:
+    """Return the folder of the model that auto is here, downloading it if that is the action."""
+    from .autopick import pick_model
+    from .backends.auto import gpu_of, model_of
+    from .models import AUTO, find_model
+
+    if action == "download":
+        return model_of(replace(settings, model=AUTO))[1]
+    return find_model(pick_model(settings, gpu_of(settings)), settings)
 
 
 def _as_json(entries: Sequence[ModelEntry]) -> str:
@@ -314,6 +330,7 @@ def _entry_to_dict(entry: ModelEntry) -> dict[str, Any]:
         "size_bytes": entry.size_bytes,
         "languages": entry.languages,
         "path": None if entry.path is None else str(entry.path),
+        "problem": entry.problem or None,
     }
 
 
@@ -321,8 +338,9 @@ def _as_table(entries: Sequence[ModelEntry]) -> str:
     head = ("NAME", "STATE", "SIZE", "LANGUAGES")
     rows = [head, *((e.name, e.state, _megabytes(e.size_bytes), e.languages) for e in entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    problems = [f"{entry.name} is broken: {entry.problem}" for entry in entries if entry.problem]
+    return "\n".join(lines + problems)
 
 
 def _megabytes(size_bytes: int) -> str:

@@ -1,7 +1,8 @@
 """`--model auto`: the best model that answers in time on this machine.
 
-A few encodes of a small Whisper of random numbers say how fast this machine multiplies; Whisper's
-sizes say how much there is to multiply. No model needs to be here for that.
+On a GPU its memory decides, on a CPU its speed: a few encodes of a small Whisper of random numbers
+say how fast it multiplies; Whisper's sizes say how much there is to multiply. No model needs to be
+here for that.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from .download import Report
+    from .engine.tensorrt.cuda import Gpu
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,12 +70,18 @@ RAM_PER_BYTE = 1.6
 """While loading: the weights as stored and, beside them, as int8."""
 RAM_BASE_BYTES = 200_000_000
 """Python, the runtime, one utterance's activations."""
-RAM_SPARE_BYTES = 256 * 1024**2
-"""Left to the rest of the machine."""
+RAM_SHARE = 0.5
+"""Of the memory there is; the rest of the machine has the other half. What happens to be free at a
+start decides nothing: the model is the same at every start."""
 
 REMEMBERED = "auto.json"
 
-GPU_MODEL = "turbo"
+GPU_MODELS = ((3.5 * 1024**3, "turbo"), (1.5 * 1024**3, "small"), (0.0, "base"))
+"""Bytes of a GPU's memory, and what it has room for: weights in float16 (1.6, 0.5 and 0.15 GB), the
+keys and values, and TensorRT's builder beside them. An estimate: not run on a GPU."""
+INTEGRATED_SHARE = 1 / 3
+"""Of memory that a GPU shares, as on a Jetson: the system is in there too, and, until the engine is
+built, the model of the CPU and the builder."""
 ENGLISH_MODELS = ("small.en", "base.en", "tiny.en")
 MULTILINGUAL_MODELS = ("medium", "small", "base", "tiny")
 """Best first. English alone is worth more to a small model than to a large one."""
@@ -137,8 +145,6 @@ class Machine:
     instruction_set: str
     ram_bytes: int
     """All there is, or all that the container may use."""
-    free_bytes: int
-    n_gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,17 +153,23 @@ class Choice:
     why: str
 
 
-def pick_model(settings: ModelSettings) -> str:
-    """Return the name of the stock model that suits this machine and the language set.
+def pick_model(settings: ModelSettings, gpu: Gpu | None = None) -> str:
+    """Return the name of the stock model that suits the language set, and `gpu` or this CPU.
 
-    Remembered in the first data folder, so that it is the same at the next start; decided anew,
-    within seconds, when machine, version or the options that matter change.
+    For a CPU it is remembered in the first data folder, so that it is the same at the next start;
+    decided anew, within seconds, when machine, version or the options that matter change.
     """
     if name := _shipped(settings):
         _say_once(f"auto: {name}, because it came with this installation")
         return name
-    machine = look_at_machine(settings)
     english = language_code(settings.language or "") == "en"
+    choice = choose_for_gpu(gpu, english=english) if gpu else _choice_here(settings, english)
+    _say_once(f"auto: {choice.model}, because {choice.why}")
+    return choice.model
+
+
+def _choice_here(settings: ModelSettings, english: bool) -> Choice:
+    machine = look_at_machine(settings)
     key = _key(machine, settings, english)
     memory = settings.data_dir[0] / REMEMBERED if settings.data_dir else None
     choice = _recall(memory, key)
@@ -166,37 +178,37 @@ def pick_model(settings: ModelSettings) -> str:
         choice = choose(machine, rates, english=english, int8=_is_int8(settings.compute_type))
         if measured:  # a guess is worth no memory
             _remember(memory, key, choice)
-    _say_once(f"auto: {choice.model}, because {choice.why}")
-    return choice.model
+    return choice
 
 
 def ensure_auto(
     settings: ModelSettings,
+    gpu: Gpu | None = None,
     *,
     stop: threading.Event | None = None,
     report: Report | None = None,
-) -> Path:
-    """Return the folder of the model that `auto` stands for, downloading it if need be.
+) -> tuple[str, Path]:
+    """Return name and folder of the model that `auto` stands for, downloading it if need be.
 
-    When it can't be had now, the best stock model that is here and no larger has to do, or where
-    nothing is here, one that the mirror has. Blocks as `models.ensure_model` does. Raises
-    ModelUnavailableError when there is none.
+    `gpu` is what it will run on, None for the CPU. When the model can't be had now, the best stock
+    model that is here and no larger has to do, or where nothing is here, one that the mirror has.
+    Blocks as `models.ensure_model` does. Raises ModelUnavailableError when there is none.
     """
-    name = pick_model(settings)
+    name = pick_model(settings, gpu)
     here = _best_cached(name, settings)
     mirrored = None if here or settings.local_files_only else _best_mirrored(name, settings)
     quick = bool(here or mirrored)
     try:
-        return ensure_model(name, settings, stop=stop, report=report, quick=quick)
+        return name, ensure_model(name, settings, stop=stop, report=report, quick=quick)
     except ModelError as error:
         stopped = stop is not None and stop.is_set()
         if here and not stopped:
             _LOGGER.warning("auto: using %s, which is here, because %s", here[0], error)
-            return here[1]
-        if mirrored in (None, name) or stopped or isinstance(error, ModelRefusedError):
+            return here
+        if mirrored is None or mirrored == name or stopped or isinstance(error, ModelRefusedError):
             raise ModelUnavailableError(f"auto: {error}") from error
         _LOGGER.warning("auto: %s instead, which is to be had without a hub: %s", mirrored, error)
-        return ensure_model(mirrored, settings, stop=stop, report=report)
+        return mirrored, ensure_model(mirrored, settings, stop=stop, report=report)
 
 
 def best_here(settings: ModelSettings) -> tuple[str, Path] | None:
@@ -205,20 +217,28 @@ def best_here(settings: ModelSettings) -> tuple[str, Path] | None:
 
 
 def choose(machine: Machine, rates: Rates, *, english: bool, int8: bool = True) -> Choice:
-    """Return the best model that fits into the machine's memory and BUDGET_S."""
-    if machine.n_gpus:
-        return Choice(GPU_MODEL, f"{machine.n_gpus} NVIDIA GPU(s)")
+    """Return the best model for a CPU that fits into the machine's memory and BUDGET_S."""
     facts = (
         f"{machine.threads} threads, {machine.instruction_set}, "
-        f"{machine.free_bytes / 1024**3:.1f} GiB free"
+        f"{machine.ram_bytes / 1024**3:.1f} GiB of memory"
     )
     for known in _candidates(english, int8):
         seconds = rates.seconds(work_of(SHAPES[_family(known.name)]))
-        fits = ram_needed(known) + RAM_SPARE_BYTES <= machine.free_bytes
+        fits = ram_needed(known) <= RAM_SHARE * machine.ram_bytes
         if fits and seconds <= BUDGET_S:
             return Choice(known.name, f"{facts}; about {seconds:.2f} s a command")
     slow = f"{facts}; the smallest, though about {seconds:.2f} s a command"
     return Choice(known.name, slow if fits else f"{facts}; the smallest, though memory is short")
+
+
+def choose_for_gpu(gpu: Gpu, *, english: bool) -> Choice:
+    """Return the best model for a GPU, by the memory that its driver tells."""
+    room = gpu.total_bytes * (INTEGRATED_SHARE if gpu.integrated else 1.0)
+    name = next(name for needed, name in GPU_MODELS if room >= needed)
+    if english and f"{name}.en" in KNOWN_MODELS:
+        name = f"{name}.en"
+    shared = ", shared with the system" if gpu.integrated else ""
+    return Choice(name, f"a {gpu.name} with {gpu.total_bytes / 1024**3:.1f} GiB{shared}")
 
 
 def work_of(shape: Shape, n_positions: int = N_POSITIONS, n_tokens: int = N_TOKENS) -> Work:
@@ -323,14 +343,11 @@ def _shipped(settings: ModelSettings) -> str | None:
 
 def look_at_machine(settings: ModelSettings) -> Machine:
     """Return what this machine, or what the container was given of it, can do."""
-    ram, free = ram_bytes()
     return Machine(
         cpu=cpu_name(),
         threads=settings.cpu_threads or physical_cores(),
         instruction_set=instruction_set(),
-        ram_bytes=ram,
-        free_bytes=free,
-        n_gpus=_n_gpus(settings.device),
+        ram_bytes=ram_bytes()[0],
     )
 
 
@@ -358,17 +375,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _n_gpus(device: str) -> int:
-    if device == "cpu":
-        return 0
-    try:
-        import ctranslate2
-
-        return int(ctranslate2.get_cuda_device_count())
-    except (ImportError, RuntimeError, ValueError):  # built without CUDA, or a driver in trouble
-        return 0
-
-
 def _is_int8(compute_type: str) -> bool:
     return compute_type in ("default", "auto") or compute_type.startswith("int8")
 
@@ -378,13 +384,12 @@ def _is_int8(compute_type: str) -> bool:
 
 def _rates(machine: Machine, settings: ModelSettings) -> tuple[Rates, bool]:
     """Return the machine's rates, and whether they are measured."""
-    if not machine.n_gpus:
-        try:
-            return measure_rates(machine.threads, settings.compute_type), True
-        except (OSError, ImportError, RuntimeError, ValueError) as error:
-            _LOGGER.debug("auto: the speed can't be measured: %s", error)
+    try:
+        return measure_rates(machine.threads, settings.compute_type), True
+    except (OSError, ImportError, RuntimeError, ValueError) as error:
+        _LOGGER.debug("auto: the speed can't be measured: %s", error)
     matrices = machine.threads * GUESSED_FLOPS.get(machine.instruction_set, 10e9)
-    return Rates(matrices, matrices / 10), machine.n_gpus > 0
+    return Rates(matrices, matrices / 10), False
 
 
 def measure_rates(threads: int, compute_type: str) -> Rates:
@@ -444,14 +449,13 @@ def _best_time(model: Any, mel: npt.NDArray[np.float32]) -> float:
 
 
 def _key(machine: Machine, settings: ModelSettings, english: bool) -> dict[str, Any]:
-    """Return what the choice holds for; free memory comes and goes and is no part of it."""
+    """Return what the choice holds for."""
     return {
         "version": __version__,
         "cpu": machine.cpu,
         "threads": machine.threads,
         "instruction_set": machine.instruction_set,
         "ram_gib": round(machine.ram_bytes / 1024**3),
-        "gpus": machine.n_gpus,
         "compute_type": settings.compute_type,
         "english": english,
     }

@@ -19,7 +19,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent import futures
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -34,7 +34,15 @@ from .errors import (
     ModelUnavailableError,
     UnknownModelError,
 )
-from .models import HUGGING_FACE_FILES, HUGGING_FACE_WEIGHTS, WEIGHTS_OF, Layout, matches_hash
+from .formats import COPIED, TRANSFORMERS_WEIGHTS, conversion_command
+from .models import (
+    HUGGING_FACE_FILES,
+    HUGGING_FACE_WEIGHTS,
+    KNOWN_MODELS,
+    WEIGHTS_OF,
+    Layout,
+    matches_hash,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -242,12 +250,28 @@ def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
         )
     weights = WEIGHTS_OF[job.layout]
     if weights not in {sibling.rfilename for sibling in siblings}:
-        raise ModelBrokenError(
-            f"{job.repo} on {job.endpoint} has no {weights}: {_NOT_THERE[job.layout]}"
-        )
+        advice = _NOT_THERE[job.layout]
+        if job.layout == "ctranslate2":
+            advice += _advice(job.repo, {sibling.rfilename for sibling in info.siblings or ()})
+        raise ModelBrokenError(f"{job.repo} on {job.endpoint} has no {weights}: {advice}")
     commit = str(info.sha)
     files = [_remote_file(job, commit, sibling) for sibling in siblings]
     return commit, sorted(files, key=lambda file: file.size)  # what is missing shows early
+
+
+def _advice(repo: str, names: Set[str]) -> str:
+    """Return what to do with a repository in another layout, whose files are `names`."""
+    for known in KNOWN_MODELS.values():
+        if known.repo_in("huggingface") == repo:
+            return f"; --model {known.name} is the same model in that layout"
+    if names.isdisjoint(TRANSFORMERS_WEIGHTS):
+        return ""
+    output = f"{repo.rpartition('/')[2]}-ct2"
+    copied = [name for name in COPIED if name in names]
+    return (
+        f"; if it is a Whisper, `{conversion_command(repo, output, copied)}` makes one of it (that "
+        f"needs `pip install transformers torch`), which --model ./{output} then names"
+    )
 
 
 def _list_quickly(job: _Job) -> tuple[str, list[_RemoteFile]]:

@@ -35,7 +35,7 @@ from .upstreams.exchange import hops_in
 from .upstreams.relay import Relay
 from .utterance import Utterance, Workshop
 from .whisper.tokenizer import LANGUAGES, language_code
-from .wire import read_event
+from .wire import read_event, with_whole_numbers
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -455,7 +455,7 @@ def _ended_well(task: asyncio.Task[None]) -> bool:
 def _checked(kind: Any, event: Event) -> Any:
     """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
     try:
-        return kind.from_event(event)
+        return kind.from_event(with_whole_numbers(event))
     except KeyError as error:
         raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
     except (TypeError, ValueError) as error:

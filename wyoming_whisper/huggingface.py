@@ -23,7 +23,8 @@ import numpy.typing as npt
 from .engine.checkpoint import Checkpoint, read
 from .engine.dims import EMBEDDINGS, PROJECTION, Dims, dims_of
 from .errors import ModelBrokenError
-from .models import EXTRAS, HUGGING_FACE_WEIGHTS, WEIGHTS, is_multilingual, read_json
+from .model_json import EXTRAS, read_json, whole_numbers
+from .models import CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS, is_multilingual
 from .vocabulary import TOKENIZER, read_vocabulary, tokenizer_json
 from .whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE
 from .whisper.tokenizer import Tokenizer
@@ -293,7 +294,7 @@ def _generation_config(source: Path, tokenizer: Tokenizer, tokens: list[str]) ->
 
     The tokens that are never written are those that this program never lets the others write.
     """
-    known = read_json(source / "config.json")
+    known = read_json(source / CONFIG)
     ids = {token: i for i, token in enumerate(tokens)}
     config: dict[str, Any] = {
         "bos_token_id": tokenizer.eot,
@@ -303,7 +304,7 @@ def _generation_config(source: Path, tokenizer: Tokenizer, tokens: list[str]) ->
         "no_timestamps_token_id": tokenizer.no_timestamps,
         "prev_sot_token_id": tokenizer.sot_prev,
         "suppress_tokens": tokenizer.suppressed_tokens,
-        "begin_suppress_tokens": known.get("suppress_ids_begin", []),
+        "begin_suppress_tokens": whole_numbers(known, "suppress_ids_begin", source / CONFIG),
         "alignment_heads": known.get("alignment_heads", []),
         "is_multilingual": tokenizer.multilingual,
         "max_initial_timestamp_index": 50,

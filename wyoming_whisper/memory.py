@@ -15,7 +15,7 @@ def recall(file: Path) -> dict[str, Any]:
     """Return what is remembered; nothing where the file is missing or damaged."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -27,7 +27,15 @@ from .errors import (
     ModelUnavailableError,
     UnknownModelError,
 )
-from .vocabulary import TOKENIZER, read_vocabulary, tokenizer_json, vocabulary_file
+from .formats import about_file, about_folder, about_weights, is_weights_name
+from .model_json import damaged, numbers_by_name, pairs, read_facts, read_json, whole_numbers
+from .vocabulary import (
+    TOKENIZER,
+    check_special_tokens,
+    check_vocabulary,
+    read_vocabulary,
+    tokenizer_json,
+)
 from .whisper.tokenizer import LANGUAGES
 
 if TYPE_CHECKING:
@@ -36,9 +44,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 AUTO = "auto"
-EXTRAS = "wyoming_whisper.json"
-"""What a model folder may say about itself: {"languages": ["en"], ...}."""
-
 CHECKSUMS = "SHA256SUMS"
 """What lies beside files that came from elsewhere than the hub, for `sha256sum --check`, and us."""
 SHIPPED = Path(sys.prefix, "share", "wyoming-whisper", "models")
@@ -53,9 +58,10 @@ them, for TensorRT-LLM. A name stands for another repository in each."""
 WEIGHTS = "model.bin"
 HUGGING_FACE_WEIGHTS = "model.safetensors"
 WEIGHTS_OF: dict[Layout, str] = {"ctranslate2": WEIGHTS, "huggingface": HUGGING_FACE_WEIGHTS}
+CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 HUGGING_FACE_FILES = (
-    "config.json",
+    CONFIG,
     GENERATION_CONFIG,
     "preprocessor_config.json",
     "tokenizer_config.json",
@@ -63,6 +69,9 @@ HUGGING_FACE_FILES = (
 )
 """What must lie beside model.safetensors."""
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: what its library allows
+
+EMBEDDINGS = "decoder/embeddings/weight"
+"""Of CTranslate2's weights the one with a row for each token."""
 
 MULTILINGUAL_VOCABULARY = 51_865
 """Tokens of a stock model that is told its language; English-only ones have one token less, and no
@@ -180,6 +189,8 @@ class ModelEntry:
     languages: str
     """Such as "en" or "multilingual+yue"."""
     path: Path | None
+    problem: str = ""
+    """What is wrong with one that is broken."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +224,7 @@ def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2
     Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
     files are missing, empty or cut off: the message names the file).
     """
-    reference = _resolve(_picked(name, settings, layout), settings, layout)
+    reference = _resolve(name, settings, layout)
     broken: ModelBrokenError | None = None
     for folder in _candidates(reference, settings):
         try:
@@ -251,12 +262,6 @@ def ensure_model(
 
     Raises ModelError.
     """
-    if name == AUTO and layout == "ctranslate2":
-        from .autopick import ensure_auto
-
-        return ensure_auto(settings, stop=stop, report=report)
-    if name == AUTO:
-        name = _picked(name, settings, layout)
     reference = _resolve(name, settings, layout)
     if reference.to_convert:
         return _convert(reference.to_convert, settings)
@@ -301,8 +306,6 @@ def remove_model(name: str, settings: ModelSettings, layout: Layout = "ctranslat
     Returns the bytes freed. Raises ModelError for anything outside the data folders,
     ModelUnavailableError when there is nothing to remove.
     """
-    if name == AUTO:
-        raise ModelError("auto is a choice, not a model: name the model to remove (models list)")
     reference = _resolve(name, settings, layout)
     targets = _removable(reference, settings)
     if not targets:
@@ -317,8 +320,8 @@ def model_languages(name: str, path: Path | None) -> tuple[str, ...]:
     Raises ModelBrokenError when those files are damaged.
     """
     known = KNOWN_MODELS.get(_canonical(name))
-    if path is not None and (path / EXTRAS).is_file():
-        return tuple(str(code) for code in read_json(path / EXTRAS).get("languages", ["en"]))
+    if path is not None and (languages := read_facts(path).languages):
+        return languages
     if known is not None and known.languages == "en":
         return ("en",)
     if _ENGLISH_NAME.search(name.rstrip("/").rpartition("/")[2]):
@@ -340,23 +343,29 @@ def check_model(path: Path, layout: Layout = "ctranslate2") -> None:
     if layout == "huggingface":
         _check_huggingface(path)
         return
-    weights_shapes(path / WEIGHTS)
-    read_json(path / "config.json")
-    vocabulary = vocabulary_file(path)
-    if vocabulary is None or vocabulary.stat().st_size == 0:
-        raise ModelBrokenError(f"{vocabulary or path / 'vocabulary.json'} is missing or empty")
-    if vocabulary.suffix == ".json":
-        read_vocabulary(path)
-    if (path / TOKENIZER).exists():
-        read_json(path / TOKENIZER)
+    if not (path / WEIGHTS).exists():
+        raise ModelBrokenError(about_folder(path, KNOWN_MODELS))
+    shapes = weights_shapes(path / WEIGHTS)
+    n_vocab = shapes.get(EMBEDDINGS, (None,))[0]
+    config = read_json(path / CONFIG)
+    for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
+        tokens = whole_numbers(config, key, path / CONFIG)
+        if n_vocab is not None and not all(-1 <= token < n_vocab for token in tokens):
+            raise damaged(path / CONFIG, key, f"of a model with {n_vocab} tokens")
+    pairs(config, "alignment_heads", path / CONFIG)
+    read_facts(path)
+    check_vocabulary(path, n_vocab)
 
 
 def _check_huggingface(path: Path) -> None:
     safetensors_shapes(path / HUGGING_FACE_WEIGHTS)
     for name in HUGGING_FACE_FILES:
         read_json(path / name)
-    if (kind := read_json(path / "config.json").get("model_type")) != "whisper":
-        raise ModelBrokenError(f"{path / 'config.json'} is of a model of type {kind}, not whisper")
+    if (kind := read_json(path / CONFIG).get("model_type")) != "whisper":
+        raise ModelBrokenError(f"{path / CONFIG} is of a model of type {kind}, not whisper")
+    _language_ids(path)
+    read_facts(path)
+    check_special_tokens(path, read_json(path / GENERATION_CONFIG))
 
 
 def verify_hashes(snapshot: Path) -> None:
@@ -465,7 +474,9 @@ def _read_shapes(file: BinaryIO, model_bin: Path) -> dict[str, tuple[int, ...]]:
     (version,) = _unpack(file, "<I")
     # The layout below is that of versions 4 to now; Whisper came with version 6.
     if not 4 <= version <= 100 or _read_string(file) != "WhisperSpec":
-        raise ModelBrokenError(f"{model_bin} is not a CTranslate2 Whisper model")
+        raise ModelBrokenError(
+            f"{model_bin} is not a CTranslate2 Whisper model{about_weights(model_bin)}"
+        )
     _revision, n_variables = _unpack(file, "<II")
     shapes = {}
     for _ in range(n_variables):
@@ -492,18 +503,6 @@ def _read_string(file: BinaryIO) -> str:
     return file.read(length).rstrip(b"\0").decode("utf-8", errors="replace")
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelBrokenError(f"{file} is missing") from error
-    except (OSError, ValueError) as error:
-        raise ModelBrokenError(f"{file} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelBrokenError(f"{file} is damaged: it is not a JSON object")
-    return value
-
-
 # Names
 
 
@@ -512,35 +511,30 @@ def _canonical(name: str) -> str:
     return re.sub(r"\.int8$", "-int8", name)
 
 
-def _picked(name: str, settings: ModelSettings, layout: Layout) -> str:
-    if name != AUTO:
-        return name
-    from .autopick import GPU_MODEL, pick_model
-
-    return GPU_MODEL if layout == "huggingface" else pick_model(settings)
-
-
 def _resolve(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> _Reference:
     """Return what `name` stands for. Raises UnknownModelError."""
+    if name == AUTO:  # backends.model_of resolves it, once what it runs on is known
+        raise UnknownModelError("auto is a choice, not a model: name a model (models list)")
     known = KNOWN_MODELS.get(_canonical(name))
     if known is not None:
         return _Reference(name, repo=known.repo_in(layout), layout=layout)
-    folder = _local_folder(name)
-    if folder is not None:
-        return _Reference(name, folder=folder, layout=layout)
-    if _REPO_NAME.fullmatch(name):
+    path = _local_path(name)
+    if path is None and _SIMPLE_NAME.fullmatch(name):
+        path = next((root / name for root in _roots(settings) if (root / name).exists()), None)
+    if path is not None:
+        if not path.is_dir():
+            raise UnknownModelError(about_file(path, KNOWN_MODELS))
+        return _Reference(name, folder=path, layout=layout)
+    if _REPO_NAME.fullmatch(name) and not is_weights_name(name):
         return _Reference(name, repo=name, layout=layout)
-    if _SIMPLE_NAME.fullmatch(name):
-        for root in _roots(settings):
-            if (root / name).is_dir():
-                return _Reference(name, folder=root / name, layout=layout)
     raise UnknownModelError(_unknown(name))
 
 
-def _local_folder(name: str) -> Path | None:
+def _local_path(name: str) -> Path | None:
+    """Return the file or folder `name` if it is there: then it is no repository."""
     try:
-        folder = Path(name).expanduser()
-        return folder if name and folder.is_dir() else None
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
     except (OSError, RuntimeError, ValueError):  # too long, no such home, a NUL
         return None
 
@@ -548,6 +542,8 @@ def _local_folder(name: str) -> Path | None:
 def _unknown(name: str) -> str:
     if name.startswith(("/", ".", "~")):
         return f"there is no model folder {name}"
+    if is_weights_name(name):
+        return f"there is no file {name}, and --model takes a name, a repository or a folder"
     names = [*KNOWN_MODELS, AUTO]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5) or names[:6]
     return (
@@ -756,7 +752,7 @@ def is_multilingual(path: Path) -> bool:
     """
     if _is_huggingface(path):
         known = read_json(path / GENERATION_CONFIG)
-        return bool(known.get("is_multilingual", known.get("lang_to_id")))
+        return bool(known.get("is_multilingual", _language_ids(path)))
     return _tells_language(read_vocabulary(path))
 
 
@@ -765,9 +761,11 @@ def _is_huggingface(path: Path) -> bool:
 
 
 def suppressed_begin(path: Path) -> list[int]:
-    """Return the tokens that never come first in what the model in `path` writes."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return [int(token) for token in config.get("suppress_ids_begin", ())]
+    """Return the tokens that never come first in what the model in `path` writes.
+
+    Raises ModelBrokenError.
+    """
+    return whole_numbers(read_json(path / CONFIG), "suppress_ids_begin", path / CONFIG)
 
 
 def _tells_language(tokens: list[str]) -> bool:
@@ -776,15 +774,20 @@ def _tells_language(tokens: list[str]) -> bool:
 
 def _languages_of_files(path: Path) -> tuple[str, ...]:
     if _is_huggingface(path):
-        known = read_json(path / GENERATION_CONFIG).get("lang_to_id") or {}
+        known = _language_ids(path)
         found = tuple(code for code in LANGUAGES if f"<|{code}|>" in known)
         return found if found and is_multilingual(path) else ("en",)
     tokens = read_vocabulary(path)
     if not _tells_language(tokens):
         return ("en",)
-    ids = read_json(path / "config.json").get("lang_ids") or range(len(tokens))
-    present = {tokens[i] for i in ids if isinstance(i, int) and 0 <= i < len(tokens)}
+    ids = whole_numbers(read_json(path / CONFIG), "lang_ids", path / CONFIG)
+    present = {tokens[i] for i in ids or range(len(tokens)) if 0 <= i < len(tokens)}
     return tuple(code for code in LANGUAGES if f"<|{code}|>" in present)
+
+
+def _language_ids(path: Path) -> dict[str, int]:
+    file = path / GENERATION_CONFIG
+    return numbers_by_name(read_json(file), "lang_to_id", file)
 
 
 def _describe_languages(codes: tuple[str, ...]) -> str:
@@ -804,10 +807,10 @@ def _entry(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -
         path = find_model(name, settings, layout)
         languages = _describe_languages(model_languages(name, path))
         return ModelEntry(name, repo, "cached", _model_bytes(path), languages, path)
-    except ModelBrokenError:
+    except ModelBrokenError as error:
         path = next(_candidates(reference, settings))
         languages = known.languages if known else "unknown"
-        return ModelEntry(name, repo, "broken", _model_bytes(path), languages, path)
+        return ModelEntry(name, repo, "broken", _model_bytes(path), languages, path, str(error))
     except ModelUnavailableError:
         size, languages = (known.download_bytes, known.languages) if known else (0, "unknown")
         return ModelEntry(name, repo, "known", size, languages, None)

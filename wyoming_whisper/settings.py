@@ -22,6 +22,15 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 from urllib.parse import urlsplit
 
 from . import __version__
+from .bounds import (
+    BEAM_SIZE,
+    CPU_THREADS,
+    MILLISECONDS,
+    PROBABILITY,
+    SECONDS,
+    Decimal,
+    Whole,
+)
 from .errors import SettingsError
 from .replacements import Replacement, read_replacements
 from .upstreams.config import read_upstream
@@ -82,21 +91,6 @@ def _one_of(*choices: str) -> Reader[str]:
     return read
 
 
-def _whole(raw: Raw) -> int:
-    if isinstance(raw, str) and re.fullmatch(r"\d{1,6}", raw):
-        return int(raw)
-    raise ValueError(f"it must be a whole number from 0 to {10**6 - 1}")
-
-
-def _from_to(lowest: int, highest: int) -> Reader[int]:
-    def read(raw: Raw) -> int:
-        if isinstance(raw, str) and re.fullmatch(r"\d{1,6}", raw) and lowest <= int(raw) <= highest:
-            return int(raw)
-        raise ValueError(f"it must be a whole number from {lowest} to {highest}")
-
-    return read
-
-
 def _socket_mode(raw: Raw) -> str | None:
     text = _optional_text(raw)
     if text is None or re.fullmatch(r"0?[0-7]{3}", text):
@@ -148,16 +142,6 @@ def _host_names(raw: Raw) -> tuple[str, ...]:
 def _items(raw: Raw) -> list[str]:
     items = raw if isinstance(raw, list) else re.split(r"[,\s]+", str(raw))
     return [item for item in items if item and item != "null"]
-
-
-def _probability(raw: Raw) -> float:
-    try:
-        number = float(raw) if isinstance(raw, str) else -1.0
-    except ValueError:
-        number = -1.0
-    if 0 <= number <= 1:
-        return number
-    raise ValueError("it must be a number from 0 to 1")
 
 
 def _switch(raw: Raw) -> bool:
@@ -257,12 +241,6 @@ def _upstreams(raw: Raw) -> tuple[str, ...]:
     for item in items:
         read_upstream(item)
     return items
-
-
-def _seconds(raw: Raw) -> float:
-    if isinstance(raw, str) and re.fullmatch(r"\d{1,2}(\.\d{1,3})?", raw) and float(raw) <= 60:
-        return float(raw)
-    raise ValueError("it must be seconds from 0 to 60")
 
 
 def _number(raw: Raw) -> float:
@@ -476,21 +454,21 @@ class Settings:
         64,
         SERVER,
         "connections at once; beyond them the one that was silent for longest is closed",
-        _from_to(1, 10_000),
+        Whole(1, 10_000),
         metavar="N",
     )
     max_utterance_seconds: int = _option(
         60,
         SERVER,
         "longest utterance: what was said until then is transcribed, the rest is not heard",
-        _from_to(1, 3600),
+        Whole(1, 3600),
         metavar="SECONDS",
     )
     max_queue: int = _option(
         32,
         SERVER,
         "transcriptions that may wait for their turn; further ones are refused",
-        _from_to(1, 10_000),
+        Whole(1, 10_000),
         metavar="N",
     )
     deadline: int = _option(
@@ -498,14 +476,14 @@ class Settings:
         SERVER,
         "an answer that is not there so long after the end of the audio is an error, and a model "
         "that takes twice as long hangs: the server starts again; 0 is never",
-        _whole,
+        SECONDS,
         metavar="SECONDS",
     )
     drain_seconds: int = _option(
         8,
         SERVER,
         "time to finish what is being said and transcribed when the server is stopped",
-        _whole,
+        SECONDS,
         metavar="SECONDS",
     )
     options: Path | None = _option(  # noqa: RUF009  (a field, no call's result)
@@ -645,7 +623,7 @@ class Settings:
         UPSTREAMS,
         "an upstream that has not answered so long after the end of the audio is not waited for "
         "alone: the next one is asked as well",
-        _seconds,
+        Decimal(0, 60, "seconds"),
         metavar="SECONDS",
     )
 
@@ -693,14 +671,14 @@ class Settings:
         0,
         SPEED,
         "texts followed at once while decoding: more is slower; 0 chooses for this machine",
-        _whole,
+        BEAM_SIZE,
         metavar="N",
     )
     cpu_threads: int = _option(
         0,
         SPEED,
         "CPU threads of one transcription; 0 is what was measured to be fastest",
-        _whole,
+        CPU_THREADS,
         metavar="N",
     )
     eager: bool = _option(
@@ -722,7 +700,7 @@ class Settings:
         SPEED,
         "free the model's memory after so many seconds without work; it is loaded again while the "
         "next speaker is speaking; 0 is never",
-        _whole,
+        SECONDS,
         metavar="SECONDS",
     )
     audio_context: str = _option(
@@ -812,13 +790,13 @@ class Settings:
 
     vad_filter: bool = _flag(SILENCE, "cut out what is not speech before transcribing")
     vad_threshold: float = _option(
-        0.5, SILENCE, "probability from which --vad-filter hears speech", _probability, metavar="P"
+        0.5, SILENCE, "probability from which --vad-filter hears speech", PROBABILITY, metavar="P"
     )
     vad_min_speech_ms: int = _option(
-        250, SILENCE, "shortest speech that --vad-filter keeps", _whole, metavar="MS"
+        250, SILENCE, "shortest speech that --vad-filter keeps", MILLISECONDS, metavar="MS"
     )
     vad_min_silence_ms: int = _option(
-        2000, SILENCE, "shortest silence that --vad-filter cuts out", _whole, metavar="MS"
+        2000, SILENCE, "shortest silence that --vad-filter cuts out", MILLISECONDS, metavar="MS"
     )
     vad_clip: tuple[str, ...] | None = _option(
         None,
@@ -830,10 +808,10 @@ class Settings:
         metavar="LIBRARY",
     )
     vad_clip_threshold: float = _option(
-        0.5, SILENCE, "probability from which --vad-clip hears speech", _probability, metavar="P"
+        0.5, SILENCE, "probability from which --vad-clip hears speech", PROBABILITY, metavar="P"
     )
     vad_clip_pad_ms: int = _option(
-        400, SILENCE, "what --vad-clip leaves around speech", _whole, metavar="MS"
+        400, SILENCE, "what --vad-clip leaves around speech", MILLISECONDS, metavar="MS"
     )
 
     endpointing: str = _option(
@@ -848,14 +826,14 @@ class Settings:
         8,
         ENDING,
         "--endpointing: if nobody has spoken until then, nobody will",
-        _from_to(1, 3600),
+        Whole(1, 3600),
         metavar="SECONDS",
     )
     max_command_seconds: int = _option(
         15,
         ENDING,
         "--endpointing: longest command, from its first word",
-        _from_to(1, 3600),
+        Whole(1, 3600),
         metavar="SECONDS",
     )
     requires_external_vad: bool = _option(

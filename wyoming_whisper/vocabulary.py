@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelBrokenError
+from .model_json import parse_json, read_json, read_text
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -27,6 +28,13 @@ VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
 
 FIRST_MERGE = "Ġt"  # " t", as byte-level vocabularies write it
 """The first token of two characters that Whisper's vocabulary learned."""
+
+NEEDED = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
+"""Special tokens that every Whisper has."""
+GENERATION_KEYS = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
+"""The same in generation_config.json."""
+STOCK_SIZES = {51_864, 51_865, 51_866}
+"""Tokens of English-only models, of multilingual ones, and of those since large-v3."""
 
 _SPECIAL = re.compile(r"<\|.*\|>")
 
@@ -44,17 +52,75 @@ def read_vocabulary(path: Path) -> list[str]:
     file = vocabulary_file(path)
     if file is None:
         raise ModelBrokenError(f"{path} has no vocabulary.json or vocabulary.txt")
-    try:
-        text = file.read_text(encoding="utf-8")
-        # Not splitlines(): it also splits at characters that are tokens.
-        tokens = json.loads(text) if file.suffix == ".json" else text.removesuffix("\n").split("\n")
-    except (OSError, ValueError) as error:
-        raise ModelBrokenError(f"{file} is damaged: {error}") from error
+    text = read_text(file)
+    # Not splitlines(): it also splits at characters that are tokens.
+    in_json = file.suffix == ".json"
+    tokens = parse_json(text, file) if in_json else text.removesuffix("\n").split("\n")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ModelBrokenError(f"{file} is damaged: it is not a list of tokens")
     if len(tokens) < 2:
         raise ModelBrokenError(f"{file} is empty or cut off")
     return tokens
+
+
+def check_vocabulary(path: Path, n_vocab: int | None) -> None:
+    """Raise ModelBrokenError unless vocabulary and `tokenizer.json` are those of the weights.
+
+    `n_vocab` is how many tokens the weights in folder `path` have, where that is known. A folder
+    that has been put together of two models writes nonsense, or ends the process.
+    """
+    file = vocabulary_file(path)
+    if file is None or file.stat().st_size == 0:
+        raise ModelBrokenError(f"{file or path / VOCABULARIES[0]} is missing or empty")
+    tokens = read_vocabulary(path)
+    if n_vocab is not None and (
+        len(tokens) > n_vocab or ({len(tokens), n_vocab} <= STOCK_SIZES and len(tokens) != n_vocab)
+    ):
+        raise ModelBrokenError(
+            f"{file} is of another model: it has {len(tokens)} tokens, the weights have {n_vocab}"
+        )
+    ids = {token: i for i, token in enumerate(tokens) if token.startswith("<|")}
+    missing = [token for token in NEEDED if token not in ids]
+    if missing:
+        raise ModelBrokenError(f"{file} is cut off, or no Whisper's: it has no {missing[0]}")
+    if (path / TOKENIZER).exists():
+        advice = f"delete it (it is made again from {file.name}), or copy the model's own there"
+        _compare_tokenizer(path / TOKENIZER, ids, advice)
+
+
+def check_special_tokens(path: Path, generation_config: Mapping[str, Any]) -> None:
+    """Do the same in Hugging Face's layout. Raises ModelBrokenError."""
+    ids = {
+        token: generation_config[key]
+        for token, key in zip(NEEDED, GENERATION_KEYS, strict=True)
+        if type(generation_config.get(key)) is int
+    }
+    _compare_tokenizer(path / TOKENIZER, ids, "copy the model's own there")
+
+
+def _compare_tokenizer(file: Path, ids: Mapping[str, int], advice: str) -> None:
+    """Compare the numbers of the special tokens in `file` with `ids`. Raises ModelBrokenError."""
+    numbers = _special_numbers(read_json(file))
+    for token, number in numbers.items():
+        if token in ids and ids[token] != number:
+            raise ModelBrokenError(
+                f"{file} is the tokenizer of another model: its {token} is number {number}, this "
+                f"model's {ids[token]}; {advice}"
+            )
+
+
+def _special_numbers(content: Mapping[str, Any]) -> dict[str, int]:
+    """Return token -> number of the special tokens, as far as `content` has the usual form."""
+    numbers: dict[str, Any] = {}
+    model = content.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocab, dict):
+        numbers |= {token: vocab[token] for token in NEEDED if token in vocab}
+    added = content.get("added_tokens")
+    for entry in added if isinstance(added, list) else ():
+        if isinstance(entry, dict) and _SPECIAL.fullmatch(str(entry.get("content"))):
+            numbers[str(entry["content"])] = entry.get("id")
+    return {token: number for token, number in numbers.items() if type(number) is int}
 
 
 def tokenizer_json(path: Path) -> str:
@@ -66,10 +132,7 @@ def tokenizer_json(path: Path) -> str:
     """
     file = path / TOKENIZER
     if file.is_file():
-        try:
-            return _with_first_merge(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelBrokenError(f"{file} can't be read: {error}") from error
+        return _with_first_merge(read_text(file))
     text = json.dumps(_rebuild(read_vocabulary(path)), ensure_ascii=False)
     _LOGGER.info("%s has no %s: rebuilt from its vocabulary", path, TOKENIZER)
     aside = file.with_name(f".{TOKENIZER}.{os.getpid()}")
@@ -92,12 +155,12 @@ def _with_first_merge(text: str) -> str:
         is_whole = FIRST_MERGE not in vocab or any(
             "".join(merge).replace(" ", "") == FIRST_MERGE for merge in merges
         )
-    except (ValueError, LookupError, TypeError):  # who loads it says what is wrong
-        return text
-    if is_whole:
-        return text
-    merges.insert(0, list(FIRST_MERGE) if pairs else " ".join(FIRST_MERGE))
-    return json.dumps(content, ensure_ascii=False)
+        if is_whole:
+            return text
+        merges.insert(0, list(FIRST_MERGE) if pairs else " ".join(FIRST_MERGE))
+        return json.dumps(content, ensure_ascii=False)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return text  # who loads it says what is wrong
 
 
 def _rebuild(tokens: Sequence[str]) -> dict[str, Any]:

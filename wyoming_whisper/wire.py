@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 from wyoming.event import Event
@@ -18,6 +19,7 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_DATA_BYTES = 128 * 1024  # names and terms for a large house
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024  # a minute of 16 kHz in one chunk
 MAX_NESTING = 32  # of lists and objects, which is more than Wyoming's own five
+FORMAT_KEYS = ("rate", "width", "channels")
 MAX_EVENT_SECONDS = 30.0  # from the first byte of an event to its last, over the worst Wi-Fi
 
 
@@ -111,3 +113,17 @@ def _length(header: dict[str, Any], key: str, limit: int) -> int:
     if not isinstance(length, int) or isinstance(length, bool) or not 0 <= length <= limit:
         raise ProtocolError(f'"{key}" must be a whole number from 0 to {limit}')
     return length
+
+
+def with_whole_numbers(event: Event) -> Event:
+    """Return the event with the numbers of its audio format as integers, where they are integral.
+
+    Some clients write "16000" or 16000.0; what is no number is left for the caller to refuse.
+    """
+    for key in FORMAT_KEYS:
+        value = event.data.get(key)
+        if (isinstance(value, float) and value.is_integer()) or (
+            isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}", value)
+        ):
+            event.data[key] = int(value)
+    return event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import REMEMBERED, open_fastest
 from wyoming_whisper.backends.pipeline import COMMAND_RUNS, WhisperTranscriber
 from wyoming_whisper.client import read_audio
+from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.dims import dims_of, int8_bytes
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
@@ -536,13 +539,55 @@ def test_a_measurement_that_fails_leaves_faster_whisper(
     transcriber.close()
 
 
-@pytest.mark.usefixtures("measured")
+MODEL_BYTES = int8_bytes(dims_of(read(HOME_EN / WEIGHTS)))
+ENOUGH = 8 * MODEL_BYTES
+"""Memory of a machine of which half is four times the model."""
+
+
+def with_memory(monkeypatch: pytest.MonkeyPatch, total: int, free: int) -> None:
+    monkeypatch.setattr(onnxruntime, "ram_bytes", lambda: (total, free))
+
+
+@pytest.mark.parametrize("free", [0, ENOUGH])
 def test_without_memory_for_both_nothing_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    measured: Measured,
+    free: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(onnxruntime, "ram_bytes", lambda: (1 << 33, 1 << 20))
+    caplog.set_level(logging.INFO)
+    clock = measured(FAST, SLOW)
+    with_memory(monkeypatch, ENOUGH - 1, free)
     transcriber, _ = open_auto(tmp_path)
     assert_only_faster_whisper(transcriber, tmp_path)
+    assert clock.asked == []
+    assert "because there is not enough memory to compare them" in caplog.text
+
+
+def test_what_is_free_at_the_moment_decides_nothing(
+    tmp_path: Path, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(FAST, SLOW)
+    with_memory(monkeypatch, ENOUGH, 0)
+    transcriber, status = open_auto(tmp_path)
+    until(lambda: status.state.backend == ONNXRUNTIME)
+    transcriber.close()
+
+
+def test_that_there_was_too_little_memory_holds_until_there_is_more(
+    tmp_path: Path, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(FAST, SLOW)
+    for total in (ENOUGH - 1, ENOUGH + 1, round(1.05 * ENOUGH)):  # it varies from start to start
+        with_memory(monkeypatch, total, total)
+        transcriber, _ = open_auto(tmp_path)
+        assert_only_faster_whisper(transcriber, tmp_path)
+    with_memory(monkeypatch, 2 * ENOUGH, 0)
+    transcriber, status = open_auto(tmp_path)
+    until(lambda: status.state.backend == ONNXRUNTIME)
+    assert verdicts(tmp_path) == [ONNXRUNTIME]
+    transcriber.close()
 
 
 def test_what_was_measured_needs_memory_for_one_alone(
@@ -552,7 +597,7 @@ def test_what_was_measured_needs_memory_for_one_alone(
     transcriber, status = open_auto(tmp_path)
     until(lambda: status.state.backend == ONNXRUNTIME)
     transcriber.close()
-    monkeypatch.setattr(onnxruntime, "ram_bytes", lambda: (1 << 33, 1 << 20))
+    with_memory(monkeypatch, 1 << 20, 0)
     transcriber, status = open_auto(tmp_path)
     assert status.state.backend == ONNXRUNTIME
     assert status.state.why == "it was faster here when a command was measured on both"

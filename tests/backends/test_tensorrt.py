@@ -21,9 +21,8 @@ from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscrib
 from wyoming_whisper.backends import choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
-from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, Runtime, engine_spec, on_cpu
+from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, on_cpu
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.info import serving_in
@@ -123,21 +122,6 @@ def test_who_asks_for_faster_whisper_gets_it_and_no_gpu_is_looked_for(
 
     monkeypatch.setattr(tensorrt, "find_runtime", refuse)
     assert choose_backend(settings(tmp_path, backend="faster-whisper"))[0] is None
-
-
-@pytest.mark.parametrize(
-    ("model", "folder", "name"),
-    [
-        ("base", "anywhere", "base"),
-        ("auto", "models--Systran--faster-whisper-tiny/snapshots/abc", "faster-whisper-tiny"),
-        ("auto", "data/faster-whisper-tiny", "faster-whisper-tiny"),
-    ],
-)
-def test_the_engine_of_auto_has_the_name_of_what_was_chosen(
-    model: str, folder: str, name: str
-) -> None:
-    runtime = Runtime(Gpu(0, "Orin", (8, 7), 8 << 30, True, (12, 6)), "10.3.0")
-    assert engine_spec(Settings(model=model), Path(folder), runtime).model == name
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -608,14 +609,106 @@ def test_who_waits_while_it_is_lost_is_answered_too(standin: Standin, data: Path
     transcriber.close()
 
 
-def test_nothing_stands_in(standin: Standin, caplog: pytest.LogCaptureFixture) -> None:
-    class Failing(FakeTranscriber):
-        at_once = AT_ONCE
+@dataclasses.dataclass
+class Failing(FakeTranscriber):
+    """A GPU's Transcriber that has broken down."""
 
+    at_once: int = AT_ONCE
+    error: BaseException | None = dataclasses.field(default_factory=lambda: EngineError("gone"))
+
+
+@pytest.fixture
+def opening() -> Iterator[tuple[Callable[[], Transcriber], threading.Event, threading.Event]]:
+    """A stand-in that takes its time: how to open it, that it has begun, and that it may end."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def open_stand_in() -> Transcriber:
+        begun.set()
+        assert may_end.wait(TIMEOUT_SECONDS)
+        return FakeTranscriber()
+
+    yield open_stand_in, begun, may_end
+    may_end.set()
+
+
+def test_who_comes_while_the_stand_in_is_opened_waits_for_it(
+    opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
+) -> None:
+    open_stand_in, begun, may_end = opening
+    transcriber = WithStandIn(Failing(), open_stand_in)
+    answers: list[str] = []
+    waits = threading.Event()
+
+    def ask(checkpoint: Callable[[], None] = lambda: None) -> None:
+        options = dataclasses.replace(ENGLISH, checkpoint=checkpoint)
+        answers.append(transcriber.transcribe(loud(1.0), options).text)
+
+    first = threading.Thread(target=ask)
+    first.start()
+    assert begun.wait(TIMEOUT_SECONDS)
+    second = threading.Thread(target=ask, args=(waits.set,))
+    second.start()
+    assert waits.wait(TIMEOUT_SECONDS)
+    may_end.set()
+    for thread in (first, second):
+        thread.join(TIMEOUT_SECONDS)
+    assert answers == ["16000 samples in en"] * 2
+    transcriber.close()
+
+
+def test_who_waits_for_the_stand_in_may_be_given_up(
+    opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
+) -> None:
+    open_stand_in, begun, may_end = opening
+    transcriber = WithStandIn(Failing(), open_stand_in)
+    first = threading.Thread(target=transcriber.transcribe, args=(loud(1.0), ENGLISH))
+    first.start()
+    assert begun.wait(TIMEOUT_SECONDS)
+
+    def give_up() -> None:
+        raise Abandoned
+
+    with pytest.raises(Abandoned):
+        transcriber.transcribe(loud(1.0), dataclasses.replace(ENGLISH, checkpoint=give_up))
+    may_end.set()
+    first.join(TIMEOUT_SECONDS)
+    assert transcriber.transcribe(loud(1.0), ENGLISH).text == "16000 samples in en"
+    transcriber.close()
+
+
+def test_a_stand_in_that_could_not_be_had_is_tried_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(tensorrt_llm, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    outcomes: list[Transcriber | ModelUnavailableError] = [
+        ModelUnavailableError("the hub can't be reached"),
+        FakeTranscriber(),
+    ]
+
+    def open_stand_in() -> Transcriber:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, ModelUnavailableError):
+            raise outcome
+        return outcome
+
+    transcriber = WithStandIn(Failing(), open_stand_in)
+    for _ in range(3):
+        with pytest.raises(EngineError, match="nothing stands in for it: the hub can't be reached"):
+            transcriber.transcribe(loud(1.0), ENGLISH)
+    assert len(outcomes) == 1
+    clock[0] += tensorrt_llm.STAND_IN_RETRY_SECONDS
+    assert transcriber.transcribe(loud(1.0), ENGLISH).text == "16000 samples in en"
+    transcriber.close()
+    with pytest.raises(EngineError, match="was closed"):
+        transcriber.transcribe(loud(1.0), ENGLISH)
+
+
+def test_nothing_stands_in(standin: Standin, caplog: pytest.LogCaptureFixture) -> None:
     def missing() -> Transcriber:
         raise ModelUnavailableError("no model.bin here")
 
-    gpu = Failing(error=EngineError("gone"))
+    gpu = Failing()
     transcriber = WithStandIn(gpu, missing)
     for _ in range(2):
         with pytest.raises(EngineError):

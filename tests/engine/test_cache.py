@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from wyoming_whisper.engine import hashes
 from wyoming_whisper.engine.cache import SIDECAR, CpuKey, EngineCache, EngineKey, weights_hash
 from wyoming_whisper.errors import EngineBuildError
 
@@ -113,6 +116,72 @@ def test_graphs_for_a_cpu_that_are_anything_else_are_others(tmp_path: Path, fiel
     assert other.name != CPU_KEY.name
     assert cache.find(other) is None
     assert cache.find(KEY) is None
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list to which the bytes of each read for a hash are added."""
+    n_bytes: list[int] = []
+
+    class Counted:
+        def __init__(self) -> None:
+            self._digest = hashlib.sha256()
+            self.hexdigest = self._digest.hexdigest
+
+        def update(self, data: bytes) -> None:
+            n_bytes.append(len(data))
+            self._digest.update(data)
+
+    monkeypatch.setattr(hashes, "hashlib", SimpleNamespace(sha256=Counted))
+    return n_bytes
+
+
+def make_old(folder: Path) -> None:
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+
+
+def test_an_engine_that_is_opened_again_is_not_hashed_again(
+    tmp_path: Path, hashed: list[int]
+) -> None:
+    """After --idle-unload somebody waits for it: 1.6 GB for turbo."""
+    cache = cache_at(tmp_path)
+    folder = cache.ensure(KEY, fill)
+    make_old(folder)
+    hashed.clear()
+    assert cache.find(KEY) == folder
+    assert sum(hashed) == 2 * len(PLAN) + 2
+    hashed.clear()
+    assert cache.find(KEY) == cache_at(tmp_path).find(KEY) == folder
+    assert hashed == []
+
+
+def test_what_changed_since_is_hashed_again(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    folder = cache.ensure(KEY, fill)
+    make_old(folder)
+    assert cache.find(KEY) == folder
+    plan = folder / "encoder.plan"
+    plan.write_bytes(b"?" + PLAN[1:])
+    os.utime(plan, (1, 1))  # size and time as before
+    assert cache.find(KEY) is None
+
+
+def test_a_file_that_was_just_written_may_change_in_the_same_tick(
+    tmp_path: Path, hashed: list[int]
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    assert hashes.file_hash(file) == hashes.file_hash(file) == hashlib.sha256(b"abc").hexdigest()
+    assert hashed == [3, 3]
+
+
+def test_weights_in_a_plain_folder_are_hashed_once(tmp_path: Path, hashed: list[int]) -> None:
+    weights = tmp_path / "model.bin"
+    weights.write_bytes(b"abc")
+    os.utime(weights, (1, 1))
+    assert weights_hash(weights) == weights_hash(weights) == hashlib.sha256(b"abc").hexdigest()
+    assert hashed == [3]
 
 
 def cut(file: Path) -> None:

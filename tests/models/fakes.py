@@ -57,6 +57,7 @@ def vocabulary(n_tokens: int = 51_865, *, yue: bool = False) -> list[str]:
     codes = [code for code in LANGUAGES if yue or code != "yue"]
     special = ["<|endoftext|>", "<|startoftranscript|>", *(f"<|{code}|>" for code in codes)]
     special += ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>"]
+    special += ["<|notimestamps|>"]
     n_text = n_tokens - len(special)
     return [f"t{i}" for i in range(n_text)] + special
 
@@ -65,7 +66,9 @@ def model_files(*, n_tokens: int = 51_865, yue: bool = False, weight_bytes: int 
     """Return the files of a model, as a hub repository holds them."""
     tokens = vocabulary(n_tokens, yue=yue)
     lang_ids = [i for i, token in enumerate(tokens) if token.strip("<|>") in LANGUAGES]
-    shapes = {"padding": (weight_bytes,)} if weight_bytes else None
+    shapes = {"encoder/conv1/weight": (8, 80, 3), "decoder/embeddings/weight": (n_tokens, 1)}
+    if weight_bytes:
+        shapes["padding"] = (weight_bytes - n_tokens,)
     return {
         "README.md": b"not needed",
         "config.json": json.dumps({"lang_ids": lang_ids}).encode(),

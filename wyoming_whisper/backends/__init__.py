@@ -45,7 +45,8 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
         if opened:
             return opened
         settings = dataclasses.replace(settings, backend="faster-whisper")
-    from ..models import AUTO, ensure_model
+    from ..models import ensure_model
+    from .auto import model_of
 
     runtime, chosen = choose_backend(settings)
     if status and not runtime:
@@ -53,7 +54,7 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
         backend = "onnxruntime" if asked else "faster-whisper"
         status.update(backend=backend, why=why or chosen)
     report = status.downloading if status else None
-    path = ensure_model(settings.model, settings, report=report)
+    settings, path = model_of(settings, runtime.gpu if runtime else None, report=report)
     if status:
         status.update(phase="loading", detail="loading the model", fraction=None)
     try:
@@ -61,10 +62,7 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
     except ModelBrokenError as error:
         # It looked whole, so its content is what is damaged: compare, and fetch it again.
         _LOGGER.warning("%s; comparing its files with their hashes", error)
-        from ..autopick import pick_model
-
-        name = pick_model(settings) if settings.model == AUTO else settings.model
-        path = ensure_model(name, settings, verify=True, report=report)
+        path = ensure_model(settings.model, settings, verify=True, report=report)
         return _open(settings, path, runtime, status)
 
 

@@ -25,7 +25,6 @@ from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, UnknownLanguageError, UnknownTaskError
-from ..models import AUTO
 from ..process import ENGINE_THREAD
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 
@@ -48,14 +47,6 @@ STAND_IN = "faster-whisper"
 
 def engine_cache(settings: Settings) -> EngineCache:
     return EngineCache(settings.data_dir[0] / "engines", settings.max_cache_size)
-
-
-def wanted_model(settings: Settings, path: Path) -> str:
-    """Return the name of the model in `path`; for `auto` the folders tell it."""
-    if settings.model != AUTO:
-        return settings.model_name
-    repo = path.parent.parent.name
-    return repo.rpartition("--")[2] if repo.startswith("models--") else path.name
 
 
 def try_out(transcriber: Transcriber, folder: Path) -> None:

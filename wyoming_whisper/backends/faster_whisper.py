@@ -21,6 +21,7 @@ from ..models import check_model, model_languages
 from ..threads import REMEMBERED, fastest_threads, thread_counts
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.decoding import GenerateOptions, Hypothesis
+from .ct2_config import loadable
 from .pipeline import (
     COMMAND_FRAMES,
     COMMAND_RUNS,
@@ -210,13 +211,14 @@ def _load(path: Path, device: str, device_index: int, compute_type: str, threads
 
     check_model(path)
     try:
-        return ctranslate2.models.Whisper(
-            str(path),
-            device=device,
-            device_index=device_index,
-            compute_type=compute_type,
-            intra_threads=threads,
-        )
+        with loadable(path) as folder:
+            return ctranslate2.models.Whisper(
+                str(folder),
+                device=device,
+                device_index=device_index,
+                compute_type=compute_type,
+                intra_threads=threads,
+            )
     except (RuntimeError, ValueError) as error:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
 

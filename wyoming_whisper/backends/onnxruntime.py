@@ -34,7 +34,6 @@ from .engines import (
     Verdict,
     engine_cache,
     try_out,
-    wanted_model,
 )
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
 from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable, load_tokenizer
@@ -46,10 +45,17 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 REMEMBERED = "backends.json"  # in the first data folder
+WITHOUT_ROOM = "not compared, with so many bytes of memory"
 WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
 REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
 
-ROOM = 4  # times the model in int8 must be free in memory: for a while both are there
+ROOM = 4
+"""For a while both are there: memory for so many times the model in int8 is needed,"""
+RAM_SHARE = 0.5
+"""of no more than this part of what there is. Not of what happens to be free: which backend
+answers, and so what it writes, must be the same at every start."""
+RAM_CHANGE = 1.1
+"""By how much memory has to grow for that to be decided again; its total varies a little."""
 
 INT8 = ("default", "auto", "int8", "int8_float32")
 
@@ -85,18 +91,18 @@ def open_fastest(settings: Settings, path: Path, status: Status | None) -> Trans
         elif comparison.remembered == STAND_IN:
             why_not = "it was faster when they were compared"
         elif comparison.remembered is None:
-            why_not = _why_not_compared(path)
+            why_not = _why_not_compared(path, comparison)
     except (SettingsError, ModelBrokenError) as error:
         why_not = str(error)
     if why_not:
-        _LOGGER.debug("faster-whisper rather than onnxruntime: %s", why_not)
+        _LOGGER.info("backend: faster-whisper rather than onnxruntime, because %s", why_not)
         return open_faster_whisper(settings, path)
     return _open(settings, path, arithmetic, status, comparison)
 
 
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
-    spec = CpuSpec(wanted_model(settings, path), path / WEIGHTS, arithmetic)
+    spec = CpuSpec(settings.model_name, path / WEIGHTS, arithmetic)
     open_folder = functools.partial(open_graphs, settings, path, spec)
     return Engines(spec, engine_cache(settings), open_folder)
 
@@ -165,14 +171,19 @@ def choose_arithmetic(settings: Settings) -> str:
     return "int8" if adds_int8_exactly() else "uint8"
 
 
-def _why_not_compared(path: Path) -> str:
+def _why_not_compared(path: Path, comparison: Comparison) -> str:
     """Return why they can't be compared; nothing where they can. Raises ModelBrokenError."""
     if importlib.util.find_spec("onnx") is None:
         return "the package onnx is not installed"
-    size = int8_bytes(dims_of(read(path / WEIGHTS)))
-    if size * ROOM > ram_bytes()[1]:
-        return "there is not enough memory for both"
-    return ""
+    needed = ROOM * int8_bytes(dims_of(read(path / WEIGHTS)))
+    total = ram_bytes()[0]
+    if needed <= RAM_SHARE * total and not comparison.was_without_room(total):
+        return ""
+    comparison.remember_without_room(total)
+    return (
+        f"there is not enough memory to compare them: {needed / 1e6:.0f} MB would be needed, and "
+        f"no more than half of {total / 1e6:.0f} MB is used for it"
+    )
 
 
 def _is_for_cuda(settings: Settings) -> bool:
@@ -195,7 +206,7 @@ class Comparison:
         versions = (f"{name} {_version(name)}" for name in ("ctranslate2", "onnxruntime"))
         self._key = ", ".join(
             (
-                wanted_model(settings, path),
+                settings.model_name,
                 arithmetic,
                 f"window {settings.audio_context}",
                 f"beam {choose_beam_size(settings.beam_size)}",
@@ -219,6 +230,16 @@ class Comparison:
         """Return the backend that was faster."""
         found = recall(self._file).get(self._key)
         return found if isinstance(found, str) else None
+
+    def was_without_room(self, ram_bytes: int) -> bool:
+        """Whether there was too little memory to compare them, and there is no more of it now."""
+        found = recall(self._file).get(self._key)
+        before = found.get(WITHOUT_ROOM) if isinstance(found, dict) else None
+        return isinstance(before, int | float) and ram_bytes <= RAM_CHANGE * before
+
+    def remember_without_room(self, ram_bytes: int) -> None:
+        if not self.was_without_room(ram_bytes):
+            remember(self._file, self._key, {WITHOUT_ROOM: ram_bytes})
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]

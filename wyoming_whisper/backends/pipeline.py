@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,9 +18,10 @@ from ..errors import (
     UnknownLanguageError,
     UnknownTaskError,
 )
+from ..model_json import read_facts
 from ..names import NameIndex, Snapper
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from ..vocabulary import tokenizer_json
+from ..vocabulary import TOKENIZER, tokenizer_json
 from ..whisper.audio import (
     FRAMES_PER_SECOND,
     Array,
@@ -285,11 +285,13 @@ def load_tokenizer(path: Path, *, multilingual: bool) -> Tokenizer:
 
     try:
         text_tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(path))
-        return Tokenizer(text_tokenizer, multilingual=multilingual)
+        tokenizer = Tokenizer(text_tokenizer, multilingual=multilingual)
+        tokenizer.check()
     except ModelBrokenError:
         raise
     except Exception as error:  # tokenizers raises nothing more specific
-        raise ModelBrokenError(f"the tokenizer in {path} can't be loaded: {error}") from error
+        raise ModelBrokenError(f"{path / TOKENIZER} can't be loaded: {error}") from error
+    return tokenizer
 
 
 def detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
@@ -306,16 +308,17 @@ def detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str
 
 
 def decoding_options(settings: Settings, path: Path, beam_size: int) -> DecodingOptions:
-    """Return what the user set, and what the model in `path` says of itself."""
-    facts = _facts(path)
+    """Return what the user set, and what the model in `path` says of itself.
+
+    Raises ModelBrokenError.
+    """
+    facts = read_facts(path)
     return DecodingOptions(
         task="translate" if settings.whisper_task == "translate" else "transcribe",
         initial_prompt=settings.initial_prompt,
         beam_size=beam_size,
-        min_avg_logprob=facts.get("min_avg_logprob"),
-        audio_context=choose_audio_context(
-            settings.audio_context, trained=bool(facts.get("tight_window"))
-        ),
+        min_avg_logprob=facts.min_avg_logprob,
+        audio_context=choose_audio_context(settings.audio_context, trained=facts.tight_window),
     )
 
 
@@ -327,10 +330,3 @@ def choose_audio_context(wanted: str, *, trained: bool) -> AudioContext:
     if wanted == "auto":
         return context
     return dataclasses.replace(context, minimum=round(float(wanted) * FRAMES_PER_SECOND))
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """Return what we know of our own models beyond CTranslate2's files."""
-    file = path / "wyoming_whisper.json"
-    facts: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return facts

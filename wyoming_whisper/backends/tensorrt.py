@@ -19,7 +19,7 @@ from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.decoding import DecodingOptions
 from ..whisper.search import SLOTS, SessionInference
-from .engines import Engines, EngineTranscriber, engine_cache, try_out, wanted_model
+from .engines import Engines, EngineTranscriber, engine_cache, try_out
 from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
@@ -68,7 +68,7 @@ def engine_spec(settings: Settings, path: Path, runtime: Runtime) -> EngineSpec:
     """Return the engine that these settings want of the model in folder `path`."""
     beam_size = settings.beam_size or BEAM_SIZE
     return EngineSpec(
-        model=wanted_model(settings, path),
+        model=settings.model_name,
         model_bin=path / WEIGHTS,
         gpu=runtime.gpu,
         tensorrt=runtime.tensorrt,

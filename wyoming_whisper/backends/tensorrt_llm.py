@@ -35,7 +35,7 @@ import numpy as np
 
 from ..engine.tensorrt.cuda import NoGpuError, find_gpus
 from ..errors import EngineError, ModelBrokenError, ModelError, SettingsError
-from ..models import AUTO, ensure_model, is_multilingual, model_languages, verify_hashes
+from ..models import ensure_model, is_multilingual, model_languages, verify_hashes
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ..whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, Array
 from ..whisper.decoding import (
@@ -50,6 +50,7 @@ from ..whisper.decoding import (
 )
 from ..whisper.search import log_softmax
 from ..whisper.tokenizer import Tokenizer
+from .auto import with_model_for
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
@@ -98,6 +99,9 @@ POLL_SECONDS = 0.05
 """How often one who waits for a text looks whether it is still wanted."""
 GENERATE_SECONDS = 60.0
 """Without a text for so long, it hangs."""
+
+STAND_IN_RETRY_SECONDS = 30.0
+"""Between two tries to open a stand-in, where there was none to be had."""
 
 NOISE_SECONDS = 1.0
 
@@ -161,6 +165,7 @@ def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
     """
     dtype = choose_dtype(settings)
     api, gpu = find_api(settings.device)
+    settings = with_model_for(settings, find_gpus()[0])
     report = status.downloading if status else None
     path = ensure_model(settings.model, settings, report=report, layout="huggingface")
     if status:
@@ -210,8 +215,6 @@ def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -
     """Load the model in folder `path` and try it out. Raises EngineError, ModelBrokenError."""
     beam_size = settings.beam_size or BEAM_SIZE
     name = settings.model_name
-    if settings.model == AUTO:
-        name = path.parent.parent.name.rpartition("--")[2]
     multilingual = is_multilingual(path)
     tokenizer = load_tokenizer(path, multilingual=multilingual)
     languages = model_languages(settings.model, path) if multilingual else ("en",)
@@ -595,6 +598,10 @@ class WithStandIn:
         self._stand_in: Transcriber | None = None
         self._open_stand_in = open_stand_in
         self._status = status
+        self._why = ""
+        self._missing: str | None = None
+        self._next_try = 0.0
+        self._closed = False
         self._changing = threading.Lock()
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
@@ -608,47 +615,71 @@ class WithStandIn:
             try:
                 return gpu.transcribe(samples, options)
             except EngineError as error:
-                self._lose(gpu, error)
-        stand_in = self._stand_in
-        if stand_in is None:
-            raise EngineError("TensorRT-LLM has failed, and nothing stands in for it")
-        return stand_in.transcribe(samples, options)
+                self._lose(gpu, error, options.checkpoint)
+        return self._who_stands_in(options.checkpoint).transcribe(samples, options)
 
     def close(self) -> None:
         """Free both."""
         with self._changing:
+            self._closed = True
             for transcriber in (self._gpu, self._stand_in):
                 if transcriber is not None:
                     transcriber.close()
             self._gpu = self._stand_in = None
 
-    def _lose(self, gpu: Transcriber, error: EngineError) -> None:
-        """Have the stand-in answer from now on. Raises `error` where there is none to be had."""
-        with self._changing:
+    def _lose(self, gpu: Transcriber, error: EngineError, checkpoint: Callable[[], None]) -> None:
+        """Ask TensorRT-LLM no more."""
+        with self._change(checkpoint):
             if self._gpu is not gpu:  # another thread was here before
                 return
-            why = f"TensorRT-LLM has failed, and is not asked until the next start: {error}"
-            _LOGGER.warning("faster-whisper answers: %s", why)
+            self._why = f"TensorRT-LLM has failed, and is not asked until the next start: {error}"
+            _LOGGER.warning("faster-whisper answers: %s", self._why)
             self._gpu = None
             gpu.close()
+
+    def _who_stands_in(self, checkpoint: Callable[[], None]) -> Transcriber:
+        """Return the stand-in, opened by who comes first; the others wait for it.
+
+        Raises EngineError where there is none to be had.
+        """
+        with self._change(checkpoint):
+            if self._stand_in is None:
+                self._stand_in = self._opened()
+                self.description = self._stand_in.description
+                if self._status:
+                    self._status.update(
+                        backend="faster-whisper", why=self._why, description=self.description
+                    )
+            return self._stand_in
+
+    def _opened(self) -> Transcriber:
+        if self._closed:
+            raise EngineError("TensorRT-LLM was closed")
+        if self._missing is None or time.monotonic() >= self._next_try:
             try:
-                self._stand_in = self._open_stand_in()
-            except (ModelError, SettingsError) as missing:
-                _LOGGER.error("faster-whisper can't answer either: %s", missing)  # noqa: TRY400
-                raise error from missing
-            self.description = self._stand_in.description
-            if self._status:
-                self._status.update(backend="faster-whisper", why=why, description=self.description)
+                return self._open_stand_in()
+            except (ModelError, SettingsError) as error:
+                _LOGGER.error("faster-whisper can't answer either: %s", error)  # noqa: TRY400
+                self._missing = str(error)
+                self._next_try = time.monotonic() + STAND_IN_RETRY_SECONDS
+        raise EngineError(f"TensorRT-LLM has failed, and nothing stands in for it: {self._missing}")
+
+    @contextlib.contextmanager
+    def _change(self, checkpoint: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock; to open a stand-in takes long, and who waits may be given up."""
+        while not self._changing.acquire(timeout=POLL_SECONDS):
+            checkpoint()
+        try:
+            yield
+        finally:
+            self._changing.release()
 
 
 def _open_stand_in(settings: Settings) -> Transcriber:
     """Return faster-whisper with the same model, on the CPU: the GPU has just failed."""
-    from ..autopick import GPU_MODEL
     from .faster_whisper import open_faster_whisper
     from .tensorrt import on_cpu
 
-    if settings.model == AUTO:
-        settings = dataclasses.replace(settings, model=GPU_MODEL)
     settings = on_cpu(settings)
     return open_faster_whisper(settings, ensure_model(settings.model, settings))
 

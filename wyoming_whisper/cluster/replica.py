@@ -150,11 +150,10 @@ def _open(chosen: Open | None, settings: Settings, status: Status) -> Transcribe
 
 def find_model(settings: Settings) -> str | WyomingWhisperError:
     """Return the model's folder on this node, fetching it where it isn't there, or why not."""
-    from ..models import ensure_model
+    from ..backends.auto import model_of
 
-    settings = on_this_node(settings)
     try:
-        return str(ensure_model(settings.model, settings))
+        return str(model_of(on_this_node(settings))[1])
     except WyomingWhisperError as error:
         return error
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineBuildError
+from .hashes import file_hash
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ _BUILDING = ".building-"
 _TRASH = ".trash-"
 _LOCKS = ".locks"
 _TIMING = "timing"
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ class EngineCache:
     def find(self, key: Key) -> Path | None:
         """Return the folder of what was built for `key`, its files compared with their hashes.
 
-        What is cut, changed or of another key is removed.
+        They are read once per process, and again where they have changed. What is cut, changed or
+        of another key is removed.
         """
         folder = self.root / key.name
         if not folder.is_dir():
@@ -265,14 +266,6 @@ def weights_hash(model_bin: Path) -> str:
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name
     return file_hash(model_bin)
-
-
-def file_hash(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _slug(text: str) -> str:

@@ -77,13 +77,13 @@ def _build(_: Arguments, settings: Settings) -> int:
 
 
 def _engines(settings: Settings) -> Engines:
-    from ..models import ensure_model
+    from ..backends.auto import model_of
 
     if settings.backend == "onnxruntime":
         from ..backends.onnxruntime import choose_arithmetic, cpu_engines
 
         arithmetic = choose_arithmetic(settings)  # what is not possible is told before all else
-        return cpu_engines(settings, ensure_model(settings.model, settings), arithmetic)
+        return cpu_engines(*model_of(settings), arithmetic)
     if settings.backend not in ("auto", "tensorrt"):
         raise SettingsError(
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
@@ -91,7 +91,7 @@ def _engines(settings: Settings) -> Engines:
     from ..backends.tensorrt import find_runtime, tensorrt_engines
 
     runtime = find_runtime(settings.device)
-    return tensorrt_engines(settings, ensure_model(settings.model, settings), runtime)
+    return tensorrt_engines(*model_of(settings, runtime.gpu), runtime)
 
 
 # -- list, remove --------------------------------------------------------------------------
@@ -211,13 +211,13 @@ def _export_parser(prog: str) -> OptionParser:
 
 
 def _export(arguments: Arguments, settings: Settings) -> int:
-    from ..models import ensure_model
+    from ..backends.auto import model_of
     from .progress import GRAPHS, BuildDisplay, BuildProgress
     from .tensorrt.compile import import_graphs
 
     if arguments.layout == "onnx":
         import_graphs()  # what is missing for it is told before anything is fetched
-    source = ensure_model(settings.model, settings)
+    settings, source = model_of(settings)
     output, started = arguments.output, time.monotonic()
     display = BuildDisplay(f"exporting {settings.model}")
     phase = GRAPHS if arguments.layout == "onnx" else "weights"

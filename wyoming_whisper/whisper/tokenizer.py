@@ -186,6 +186,15 @@ class Tokenizer:
         self.no_timestamps = self._id("<|notimestamps|>")
         self.timestamp_begin = self.no_timestamps + 1
 
+    def check(self) -> None:
+        """Look every token up that is needed later. Raises ValueError where one is missing."""
+        for language in [*self.language_tokens][:1] if self.multilingual else [None]:
+            self.sot_sequence(language, "translate" if self.multilingual else "transcribe")
+        if self.multilingual and not self.language_tokens:
+            raise ValueError("the vocabulary has no token of a language")
+        if not (self.no_speech and self.suppressed_tokens and self.encode(" a")):
+            raise ValueError("the vocabulary has no text")
+
     @cached_property
     def no_speech(self) -> int:
         """The token whose probability after `<|startoftranscript|>` says that nobody speaks."""

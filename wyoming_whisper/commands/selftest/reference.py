@@ -36,14 +36,16 @@ def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
     """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
     import ctranslate2
 
+    from ...backends.ct2_config import loadable
     from ...backends.faster_whisper import CTranslate2Inference
     from ...backends.pipeline import load_tokenizer
 
     check_model(path)
     try:
-        model = ctranslate2.models.Whisper(
-            str(path), compute_type="float32", intra_threads=threads or physical_cores()
-        )
+        with loadable(path) as folder:
+            model = ctranslate2.models.Whisper(
+                str(folder), compute_type="float32", intra_threads=threads or physical_cores()
+            )
     except (RuntimeError, ValueError) as error:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
     tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)

@@ -1,0 +1,68 @@
+"""`--model auto` becomes a name, in this one place, once it is known what the model runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..autopick import choose_for_gpu, ensure_auto
+from ..engine.tensorrt.cuda import Gpu, find_gpus
+from ..errors import EngineError, SettingsError
+from ..models import AUTO, ensure_model
+from ..whisper.tokenizer import language_code
+
+if TYPE_CHECKING:
+    from ..download import Report
+    from ..settings import Settings
+
+
+def model_of(
+    settings: Settings,
+    gpu: Gpu | None = None,
+    *,
+    stop: threading.Event | None = None,
+    report: Report | None = None,
+) -> tuple[Settings, Path]:
+    """Return the settings with the name of the model that is meant, and its folder.
+
+    `gpu` is what it is to run on where that is known, as to those who have chosen the backend.
+    Downloads what is not here, and blocks as `models.ensure_model` does. Raises ModelError.
+    """
+    if settings.model != AUTO:
+        return settings, ensure_model(settings.model, settings, stop=stop, report=report)
+    name, path = ensure_auto(settings, gpu or gpu_of(settings), stop=stop, report=report)
+    return dataclasses.replace(settings, model=name), path
+
+
+def gpu_of(settings: Settings) -> Gpu | None:
+    """Return the GPU that the backend of these settings would run the model on, if any."""
+    if settings.device == "cpu" or settings.backend == "onnxruntime":
+        return None
+    try:
+        gpus = find_gpus()
+    except EngineError:
+        return None
+    if settings.backend != "faster-whisper":
+        from .tensorrt import find_runtime
+
+        try:
+            return find_runtime(settings.device).gpu
+        except EngineError:  # then CTranslate2, which may have been built without CUDA
+            pass
+    from .faster_whisper import choose_device
+
+    try:
+        device, index = choose_device(settings.device)
+    except SettingsError:
+        return None
+    return gpus[index] if device == "cuda" and index < len(gpus) else None
+
+
+def with_model_for(settings: Settings, gpu: Gpu) -> Settings:
+    """Return the settings with a model's name, for a backend that has no other place than `gpu`."""
+    if settings.model != AUTO:
+        return settings
+    english = language_code(settings.language) == "en"
+    return dataclasses.replace(settings, model=choose_for_gpu(gpu, english=english).model)
