@@ -125,6 +125,8 @@ def examples(kind: str | list[str]) -> list[object]:
         return ["tcp://pc:10300?mac=00:11:22:33:44:55", "https://example.org/v1?model=whisper-1"]
     if kind.startswith("match(^(@"):
         return ["tee vee=TV", "please=", r"c sharp=C\=#"]
+    if kind.startswith("match(^([*]"):
+        return ["*", "https://notes.example:8443", "app://obsidian.md"]
     if kind.startswith("match("):
         return ["auto", "full", "1", "19", "30"]
     return [EXAMPLES[kind]]

@@ -27,6 +27,7 @@ from tests.support import (
     run_server,
     words,
 )
+from tests.test_recording import made
 from tests.test_web import free_port, until_open
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
@@ -134,6 +135,15 @@ async def test_a_clip_without_speech_and_a_file_without_audio_say_so(
         await expect(answer).to_have_text("This browser finds no audio in that file.")
         await choose.set_input_files(long)
         await expect(answer).to_have_text("A clip may last 60 seconds at most; this one lasts 61.")
+
+
+async def test_a_clip_in_a_format_that_the_browser_does_not_know_is_heard(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "note.amr").write_bytes(made("amr"))  # a tone, which the server takes for silence
+    async with browsing() as browser, opened(browser, url_of(server)) as page:
+        await page.get_by_label("Choose a clip").set_input_files(tmp_path / "note.amr")
+        await expect(page.locator("#answer")).to_contain_text("2.0 s of audio")
 
 
 async def test_the_page_follows_the_server_without_being_loaded_again(

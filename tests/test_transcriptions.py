@@ -35,6 +35,7 @@ from tests.support import (
     words,
 )
 from tests.test_web import free_port, ready, scrape, speak, until_open, web_server
+from wyoming_whisper.aliases import ALIAS, is_same_model
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.errors import (
@@ -43,6 +44,7 @@ from wyoming_whisper.errors import (
     ModelUnavailableError,
     SettingsError,
     TranscribeError,
+    WordTimesError,
 )
 from wyoming_whisper.replacements import read_replacements
 from wyoming_whisper.settings import Settings
@@ -54,16 +56,19 @@ from wyoming_whisper.transcriber import (
     TranscribeOptions,
     Transcriber,
     Transcription,
+    Word,
 )
 from wyoming_whisper.vad import SileroVad
 from wyoming_whisper.web import form, transcriptions, web_page
+from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import HEADERS
 from wyoming_whisper.web.form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES
-from wyoming_whisper.web.transcriptions import ALIAS, FORMATS, MAX_REQUESTS
+from wyoming_whisper.web.transcriptions import MAX_NOTED_PARAMETERS, MAX_REQUESTS
 
 ROOT = AUDIO.parent.parent
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 TRANSLATIONS = "/v1/audio/translations"
+FORMATS = tuple(RENDERED)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +85,8 @@ class Timed(FakeTranscriber):
         n = len(self.requests)
         text = f"piece {n} <i> --> ü"
         end = len(samples) / SAMPLE_RATE
-        segments = (Segment(0.25, end, text, (1, 2), -0.1, 0.9, 0.01, 0.0),)
+        times = (Word(0.25, 0.75, "piece"), Word(0.8, end, str(n))) if options.words else ()
+        segments = (Segment(0.25, end, f" {text}", (1, 2), -0.1, 0.9, 0.01, 0.0, times),)
         return Transcription(
             text, options.language or "de", segments=segments if options.timestamps else ()
         )
@@ -213,7 +219,7 @@ async def test_the_official_client_gets_the_right_text_in_every_format(
     assert verbose.duration == pytest.approx(4.012, abs=0.001)
     assert told["json"].usage.seconds == verbose.duration
     (segment,) = verbose.segments
-    assert (segment.id, segment.text) == (0, text)
+    assert (segment.id, segment.text) == (0, f" {text}")
     assert 0.1 < segment.start < segment.end < 4.012
     assert segment.avg_logprob < 0 <= segment.no_speech_prob < segment.compression_ratio
     assert told["srt"].splitlines()[0] == "1"
@@ -379,7 +385,7 @@ async def test_a_long_recording_is_one_text_with_times_of_the_whole(tmp_path: Pa
     begun = [0.0, 25.0 - PAD_BEFORE_SECONDS, 50.0 - PAD_BEFORE_SECONDS]
     assert starts == pytest.approx([start + 0.25 for start in begun], abs=0.05)
     assert told["segments"][-1]["end"] == pytest.approx(60.0, abs=0.05)
-    assert told["text"] == " ".join(segment["text"] for segment in told["segments"])
+    assert told["text"] == "".join(segment["text"] for segment in told["segments"]).strip()
     assert told["language"] == "german"
     lines = subtitles.splitlines()
     assert lines[0] == "1"
@@ -403,6 +409,70 @@ async def test_a_model_that_was_not_trained_to_translate_is_not_asked_to(tmp_pat
         status, message, *_ = await refusal(session, data, TRANSLATIONS)
     assert status == 400
     assert "not trained to translate" in message
+
+
+@pytest.mark.parametrize(
+    ("granularities", "expected"),
+    [
+        ([], {"segments"}),
+        (["segment"], {"segments"}),
+        (["word"], {"words"}),
+        (["word", "segment"], {"words", "segments"}),
+    ],
+)
+async def test_words_and_segments_have_times_as_they_are_asked_for(
+    tmp_path: Path, granularities: list[str], expected: set[str]
+) -> None:
+    fake = Timed()
+    fields: dict[str, Any] = {"timestamp_granularities[]": granularities}
+    async with serving(tmp_path, fake) as (_, session):
+        data = asked(LONG, response_format="verbose_json", **fields)
+        status, told = await post(session, data)
+    assert status == 200, told
+    assert {"words", "segments"} & set(told) == expected
+    assert {options.words for _, options in fake.requests} == {"words" in expected}
+    if "words" in expected:
+        texts = [word["word"] for word in told["words"]]
+        assert texts == ["piece", "1", "piece", "2", "piece", "3"]
+        third = told["words"][4]
+        assert set(third) == {"word", "start", "end"}
+        begun = 50.0 - PAD_BEFORE_SECONDS  # in the file, not in the piece
+        assert (third["start"], third["end"]) == pytest.approx(
+            (begun + 0.25, begun + 0.75), abs=0.05
+        )
+
+
+async def test_word_times_of_a_backend_without_them_are_a_sentence(tmp_path: Path) -> None:
+    fake = FakeTranscriber(error=WordTimesError("times of words are not possible on this backend"))
+    async with serving(tmp_path, fake) as (_, session):
+        granularities = {"timestamp_granularities[]": "word"}
+        found = await refusal(session, asked(response_format="verbose_json", **granularities))
+    sentence = "times of words are not possible on this backend"
+    assert found == (400, sentence, "timestamp_granularities", "no-word-times")
+
+
+async def test_the_official_client_gets_word_times_of_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stock_base: Path
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", SileroVad)
+    jfk = (AUDIO / "jfk.flac").read_bytes()
+    async with (
+        real_server(tmp_path, model=str(stock_base), backend="faster-whisper") as url,
+        openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client,
+    ):
+        told = await client.audio.transcriptions.create(
+            model="Systran/faster-whisper-base",
+            file=("jfk.flac", jfk),
+            response_format="verbose_json",
+            timestamp_granularities=["word", "segment"],
+        )
+    assert told.words
+    assert told.segments
+    assert [word.word for word in told.words][:5] == ["And", "so", "my", "fellow", "Americans"]
+    assert (told.words[5].word, told.words[-1].word) == ("ask", "country")
+    assert told.words[5].start == pytest.approx(3.28, abs=0.15)
+    assert told.words[-1].end == pytest.approx(10.45, abs=0.35)
+    assert "".join(segment.text for segment in told.segments) == f" {told.text}"
 
 
 @pytest.mark.parametrize("response_format", FORMATS)
@@ -460,6 +530,88 @@ async def real_client(
             yield client
 
 
+# -- which model is meant ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("base", ["Systran/faster-whisper-base", "openai/whisper-base", "whisper-base", "BASE"]),
+        ("base.en", ["Systran/faster-whisper-base.en", "openai/whisper-base.en"]),
+        ("base-int8", ["base", "rhasspy/faster-whisper-base-int8", "openai/whisper-base"]),
+        ("Systran/faster-whisper-base", ["base", "guillaumekln/faster-whisper-base"]),
+        ("faster-whisper-base", ["base", "Systran/faster-whisper-base"]),  # a folder's name
+        ("large-v3", ["large", "whisper-large", "whisper-large-v3", "openai/whisper-large-v3"]),
+        ("large", ["large-v3", "Systran/faster-whisper-large-v3"]),
+        ("large-v1", ["openai/whisper-large"]),
+        ("turbo", ["large-v3-turbo", "openai/whisper-large-v3-turbo", "whisper-turbo"]),
+        ("turbo", ["deepdml/faster-whisper-large-v3-turbo-ct2", "turbo"]),
+        (
+            "distil-large-v3",
+            ["distil-whisper/distil-large-v3", "Systran/faster-distil-whisper-large-v3"],
+        ),
+        ("auto", ["tiny", "Systran/faster-whisper-medium.en", "auto"]),
+        ("me/kitchen", ["me/kitchen"]),
+        *((model, ["whisper-1", "gpt-4o-transcribe"]) for model in ("me/kitchen", "tiny", "auto")),
+        ("base", ["gpt-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15"]),
+    ],
+)
+def test_other_names_of_the_weights_that_run_are_theirs(model: str, names: list[str]) -> None:
+    assert [name for name in names if not is_same_model(name, model)] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        (
+            "base",
+            ["small", "base.en", "Systran/faster-whisper-base.en", "me/whisper-base", "me/base"],
+        ),
+        ("large-v3", ["openai/whisper-large", "large-v2", "large-v3-turbo", "distil-large-v3", ""]),
+        ("me/kitchen", ["kitchen", "base", "you/kitchen"]),
+        ("base", ["gpt-4o", "gpt-4o-transcribe-diarize", "whisper-2", "whisper-1x", "auto"]),
+        ("auto", ["me/kitchen", "gpt-5"]),
+    ],
+)
+def test_names_of_other_weights_are_not(model: str, names: list[str]) -> None:
+    assert [name for name in names if is_same_model(name, model)] == []
+
+
+@pytest.mark.parametrize("fields", [{}, {"model": ""}, {"model": "openai/whisper-tiny"}])
+async def test_a_request_without_a_model_or_with_another_name_of_it_is_answered(
+    tmp_path: Path, fields: dict[str, str]
+) -> None:
+    data = FormData(fields, default_to_multipart=True)
+    data.add_field("file", BytesIO(CLIP), filename="clip.wav")
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        assert (await post(session, data))[0] == 200
+        async with session.get("/v1/models/openai/whisper-tiny") as response:
+            assert (await response.json())["id"] == "openai/whisper-tiny"
+        async with session.get("/v1/models") as response:  # one model, and what OpenAI calls it
+            assert [model["id"] for model in (await response.json())["data"]] == ["tiny", ALIAS]
+
+
+async def test_unknown_parameters_are_ignored_with_one_line_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def noted() -> list[str]:
+        return [line for line in caplog.messages if "is ignored" in line]
+
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        for _ in range(2):
+            assert (await post(session, asked(vad_filter="true", **{"hotwords[]": "a"})))[0] == 200
+        assert (await post(session, asked(language="en"), TRANSLATIONS))[0] == 200
+        assert [line.split("'")[1] for line in noted()] == ["vad_filter", "hotwords", "language"]
+        for start in range(0, 100, 50):  # names are the client's to make up
+            fields = {f"x{start + i}": "1" for i in range(50)}
+            assert (await post(session, asked(**fields)))[0] == 200
+        assert (await post(session, asked(**{"y" * 1000: "1"})))[0] == 200
+    assert len(noted()) == MAX_NOTED_PARAMETERS
+    assert max(map(len, noted())) < 200
+
+
 # -- what is refused -----------------------------------------------------------------------
 
 
@@ -467,7 +619,6 @@ async def real_client(
     ("data", "expected", "param"),
     [
         (asked(model="gpt-5"), "'gpt-5' does not exist", "model"),
-        (asked(model=""), "you must provide a model", "model"),
         (asked(None), "you must provide a file", "file"),
         (asked(b"not audio"), "no audio that is known here", "file"),
         (asked(b"RIFF____WAVEfmt "), "can't be decoded", "file"),
@@ -483,12 +634,12 @@ async def real_client(
         (asked(**{"include[]": "logprobs"}), "not possible", "include"),
         (asked(**{"timestamp_granularities[]": "word"}), "verbose_json", "timestamp_granularities"),
         (
-            asked(response_format="verbose_json", **{"timestamp_granularities[]": "word"}),
-            "times of words are not possible",
+            asked(response_format="verbose_json", **{"timestamp_granularities[]": "letter"}),
+            "must be segment or word",
             "timestamp_granularities",
         ),
         (asked(**{"chunking_strategy[type]": "server_vad"}), "must be auto", "chunking_strategy"),
-        (asked(colour="blue"), "Unknown parameter: 'colour'", "colour"),
+        (asked(colour="blue", temperature="warm"), "from 0 to 1", "temperature"),
         (asked(prompt=["a", "b"]), "2 times", "prompt"),
         (asked(prompt="x" * (MAX_FIELD_BYTES + 1)), f"{MAX_FIELD_BYTES} bytes", "prompt"),
         (asked(**{"keywords[]": ["x"] * (MAX_FIELDS + 1)}), f"{MAX_FIELDS} fields", None),
@@ -884,6 +1035,136 @@ async def test_whom_allow_leaves_out_may_not_but_the_pages_own_list_does_not_mat
         assert "--allow" in (await response.json())["error"]["message"]
 
 
+# -- pages and apps of other origins -------------------------------------------------------
+
+APP = "app://obsidian.md"
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
+}
+
+
+def cors(response: Any) -> dict[str, str]:
+    names = [name for name in response.headers if name.startswith("Access-Control-")]
+    return {name.removeprefix("Access-Control-"): response.headers[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    "origin", [APP, "https://notes.example:8443", "HTTPS://Notes.example:8443"]
+)
+async def test_a_page_that_is_named_may_ask_post_and_read_what_it_is_told(
+    tmp_path: Path, origin: str
+) -> None:
+    origins = (APP, "https://notes.example:8443")
+    theirs, key = {"Origin": origin}, {"Authorization": "Bearer k"}
+    settings: dict[str, Any] = {"openai_key": "k", "openai_origins": origins}
+    async with serving(tmp_path, FakeTranscriber(), **settings) as (_, session):
+        async with session.options(TRANSCRIPTIONS, headers=theirs | PREFLIGHT) as response:
+            assert response.status == 204  # a browser sends no key with it
+            asked_for = cors(response)
+            assert asked_for["Allow-Origin"] == origin
+            assert asked_for["Allow-Methods"] == "GET, POST"
+            assert asked_for["Allow-Headers"] == PREFLIGHT["Access-Control-Request-Headers"]
+            assert "Allow-Credentials" not in asked_for
+        for data, headers, status in (
+            (asked(), theirs | key, 200),
+            (asked(stream="true"), theirs | key, 200),
+            (asked(temperature="9"), theirs | key, 400),
+            (asked(), theirs, 401),
+        ):
+            async with session.post(TRANSCRIPTIONS, data=data, headers=headers) as response:
+                assert response.status == status
+                assert cors(response)["Allow-Origin"] == origin
+                assert response.headers["Vary"] == "Origin"
+        async with session.get("/v1/nothing", headers=theirs | key) as response:
+            assert (response.status, cors(response)["Allow-Origin"]) == (404, origin)
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin"),
+    [
+        ((), APP),
+        ((APP,), "app://obsidian.md.evil"),
+        ((APP,), "null"),
+        (("https://notes.example",), "http://notes.example"),
+        (("https://notes.example",), "https://notes.example:444"),
+        (("https://notes.example",), "https://a.notes.example"),
+    ],
+)
+async def test_a_page_that_is_not_named_may_neither_ask_nor_post(
+    tmp_path: Path, origins: tuple[str, ...], origin: str
+) -> None:
+    fake, theirs = FakeTranscriber(), {"Origin": origin}
+    async with serving(tmp_path, fake, openai_origins=origins) as (_, session):
+        async with session.options(TRANSCRIPTIONS, headers=theirs | PREFLIGHT) as response:
+            assert (response.status, cors(response)) == (403, {})
+        async with session.post(TRANSCRIPTIONS, data=asked(), headers=theirs) as response:
+            assert (response.status, cors(response)) == (403, {})
+            assert "--openai-origins" in (await response.json())["error"]["message"]
+        async with session.post(TRANSCRIPTIONS, data=asked()) as response:  # no browser at all
+            assert (response.status, cors(response)) == (200, {})
+    assert len(fake.requests) == 1
+
+
+async def test_any_page_may_where_all_are_named_but_not_under_a_name_of_its_own(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, FakeTranscriber(), openai_origins=("*",)) as (_, session):
+        for origin in ("https://anywhere.test", "null", APP):
+            async with session.post(
+                TRANSCRIPTIONS, data=asked(), headers={"Origin": origin}
+            ) as response:
+                assert (response.status, cors(response)["Allow-Origin"]) == (200, origin)
+        evil = {"Host": "evil.test", "Origin": "http://evil.test"}
+        for method, headers in (("POST", evil), ("OPTIONS", evil | PREFLIGHT)):
+            async with session.request(method, TRANSCRIPTIONS, headers=headers) as response:
+                assert response.status == 403
+
+
+async def test_the_page_itself_stays_as_it_was(tmp_path: Path) -> None:
+    theirs = {"Origin": APP, "X-Wyoming-Whisper": "1"}
+    async with serving(tmp_path, FakeTranscriber(), openai_origins=(APP,)) as (_, session):
+        for method, path, headers in (
+            ("GET", "/state", theirs),
+            ("GET", "/", theirs),
+            ("OPTIONS", "/transcribe", theirs | PREFLIGHT),
+            ("POST", "/transcribe", {"Origin": APP}),
+        ):
+            async with session.request(method, path, headers=headers) as response:
+                assert response.status == {"GET": 200, "OPTIONS": 405, "POST": 403}[method]
+                assert cors(response) == {}
+                assert "Vary" not in response.headers
+
+
+async def test_headers_that_are_no_names_are_not_repeated(tmp_path: Path) -> None:
+    async with serving(tmp_path, FakeTranscriber(), openai_origins=("*",)) as (_, session):
+        for names in ("a, <script>", "a;b", ""):
+            headers = {"Origin": APP, **PREFLIGHT, "Access-Control-Request-Headers": names}
+            async with session.options(TRANSCRIPTIONS, headers=headers) as response:
+                assert response.status == 204
+                assert "Allow-Headers" not in cors(response)
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["notes.example", "https://notes.example/path", "https://a@b", "https://a,b", "null://x y"],
+)
+def test_what_is_no_origin_is_one_sentence(origins: str) -> None:
+    from wyoming_whisper.settings import load_settings
+
+    with pytest.raises(SettingsError, match=r"origins such as https://notes\.example"):
+        load_settings(["--openai-origins", origins], {"HOME": "/nowhere"})
+
+
+def test_origins_are_a_list_in_small_letters() -> None:
+    from wyoming_whisper.settings import load_settings
+
+    loaded = load_settings(
+        ["--openai-origins", "https://Notes.example,app://x *"], {"HOME": "/nowhere"}
+    )
+    assert loaded.openai_origins == ("https://notes.example", "app://x", "*")
+
+
 # -- what is kept --------------------------------------------------------------------------
 
 
@@ -893,7 +1174,7 @@ async def test_nothing_spoken_is_logged_and_the_requests_are_counted(
     caplog.set_level(logging.INFO)
     async with serving(tmp_path, Timed(), http_text=True) as (server, session):
         await post(session, asked(prompt="a private name"))
-        await post(session, asked(prompt="a private name", colour="a private colour"))
+        await post(session, asked(prompt="a private name", language="a private colour"))
         counted = await scrape(session)
         assert server.status.answers == ()  # it is no command: the page's list is of those
     assert "piece 1" not in caplog.text

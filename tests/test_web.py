@@ -29,14 +29,23 @@ from tests.support import (
     quiet,
     run_server,
 )
+from tests.test_recording import made, with_sndfile
 from tests.test_server import refused
 from wyoming_whisper.errors import ModelUnavailableError, TranscribeError
 from wyoming_whisper.server import Server
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import Status
-from wyoming_whisper.transcriber import Samples, Transcriber, Transcription
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, Transcriber, Transcription
 from wyoming_whisper.web import MAX_CONNECTIONS
-from wyoming_whisper.web.app import CLIP_HEADER, HEADERS, INGRESS, MAX_CLIP_BYTES, MAX_CLIPS, _Site
+from wyoming_whisper.web.app import (
+    AS_FILE,
+    CLIP_HEADER,
+    HEADERS,
+    INGRESS,
+    MAX_CLIP_BYTES,
+    MAX_CLIPS,
+    _Site,
+)
 
 PAGE = Path(__file__).parent.parent / "wyoming_whisper" / "web" / "page"
 FILES = sorted(file.name for file in PAGE.iterdir())
@@ -575,3 +584,25 @@ async def test_stages_are_told_and_counted(tmp_path: Path) -> None:
         assert answer["stages"] == {"mel": 0.01, "encode": 0.2}
         found = await scrape(session)
     assert found["wyoming_whisper_stage_seconds_sum encode"] == pytest.approx(0.2)
+
+
+# -- a file that the browser could not decode ------------------------------------------------
+
+
+async def test_a_file_that_a_browser_cannot_decode_is_decoded_here(tmp_path: Path) -> None:
+    fake, as_file = FakeTranscriber(), {CLIP_HEADER: AS_FILE}
+    clip = made("amr")
+    async with ready(tmp_path, fake) as (_, session):
+        async with session.post("/transcribe", data=clip, headers=as_file) as response:
+            assert response.status == 200, await response.text()
+            assert (await response.json())["seconds"] == pytest.approx(2.0, abs=0.1)
+        for body, sentence in (
+            (b"#EXTM3U\nhttp://192.0.2.1/a.wav\n", "no audio that is known here"),
+            (with_sndfile(quiet(61.0), SAMPLE_RATE, format="FLAC"), "60 seconds at most"),
+        ):
+            async with session.post("/transcribe", data=body, headers=as_file) as response:
+                assert response.status == 400
+                assert sentence in (await response.json())["error"]
+    assert [len(samples) for samples, _ in fake.requests] == [
+        pytest.approx(2 * SAMPLE_RATE, rel=0.3)
+    ]

@@ -1,6 +1,7 @@
 """The other end of the wire, for the commands: audio files, and questions to a running server.
 
-Knows nothing of models. Importing this loads numpy and wyoming; av only once a file is read.
+Knows nothing of models. Importing this loads numpy and wyoming; what decodes files only once one
+is read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from socket import socket as Socket  # noqa: N812  (a type here)
 from typing import TypeVar
@@ -51,32 +51,8 @@ _LISTENING_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 def read_audio(path: str | Path) -> Samples:
     """Return the first audio track of a file, resampled, its channels averaged; "-" is stdin.
 
-    Without PyAV, which the images leave out, `recording` reads WAV, FLAC, OGG and MP3.
     Raises AudioError, naming the file, when it can't be read or holds no audio.
     """
-    try:
-        import av
-    except ImportError:
-        return _read_without_pyav(path)
-    # Before PyAV 19, a file with a title that is not UTF-8 is refused unless this is given.
-    lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
-    try:
-        source = BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else str(path)
-        with av.open(source, **lenient) as container:
-            # The channels are averaged here: FFmpeg's own mix of stereo is 3 dB too loud.
-            resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-            frames = chain(container.decode(audio=0), [None]) if container.streams.audio else ()
-            parts = [out.to_ndarray() for frame in frames for out in resampler.resample(frame)]
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{path} can't be read as audio ({reason})") from None
-    if not parts:
-        raise AudioError(f"{path} holds no audio")
-    samples: Samples = np.concatenate(parts, axis=1).mean(axis=0)
-    return samples
-
-
-def _read_without_pyav(path: str | Path) -> Samples:
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
     except OSError as error:

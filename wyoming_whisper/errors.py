@@ -15,8 +15,10 @@ WyomingWhisperError
 └── TranscribeError        the request can't be answered, or the backend failed on it
     ├── BusyError              there is more to do than the server may take on
     ├── DeadlineError          the answer took too long
-    ├── UnknownLanguageError   Whisper, or this model, does not know it
-    ├── UnknownTaskError       this model was not made for it
+    ├── NotPossibleError       what is asked for is not to be had of this model, or its backend
+    │   ├── UnknownLanguageError   Whisper, or this model, does not know it
+    │   ├── UnknownTaskError       this model was not made for it
+    │   └── WordTimesError         this backend can't say when each word was spoken
     ├── UpstreamError          another server that was asked has no answer
     └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
 """
@@ -141,7 +143,11 @@ class DeadlineError(TranscribeError):
     code = "deadline-exceeded"
 
 
-class UnknownLanguageError(TranscribeError, ValueError):
+class NotPossibleError(TranscribeError, ValueError):
+    """What is asked for is not to be had of this model or its backend: the asker's fault."""
+
+
+class UnknownLanguageError(NotPossibleError):
     """A language that Whisper, or this model, does not know."""
 
     code = "unknown-language"
@@ -153,10 +159,16 @@ class UpstreamError(TranscribeError):
     code = "upstream-failed"
 
 
-class UnknownTaskError(TranscribeError, ValueError):
+class UnknownTaskError(NotPossibleError):
     """A task that this model was not made for."""
 
     code = "unknown-task"
+
+
+class WordTimesError(NotPossibleError):
+    """Times of words, of a backend that does not tell what its decoder attends to."""
+
+    code = "no-word-times"
 
 
 class EngineError(TranscribeError):

@@ -768,6 +768,18 @@ def suppressed_begin(path: Path) -> list[int]:
     return whole_numbers(read_json(path / CONFIG), "suppress_ids_begin", path / CONFIG)
 
 
+def alignment_heads(path: Path) -> list[tuple[int, int]]:
+    """Return (layer, head) of the attention that looks at where a word is spoken; of models that
+    don't tell, none. Raises ModelBrokenError.
+    """
+    file = path / "config.json"
+    try:
+        heads = read_json(file).get("alignment_heads") or ()
+        return [(int(layer), int(head)) for layer, head in heads]
+    except (TypeError, ValueError) as error:
+        raise ModelBrokenError(f"{file} is damaged: alignment_heads are no pairs") from error
+
+
 def _tells_language(tokens: list[str]) -> bool:
     return len(tokens) >= MULTILINGUAL_VOCABULARY or "" in tokens
 

@@ -6,6 +6,7 @@ loads numpy; what decodes compressed audio only once such a file is read.
 
 from __future__ import annotations
 
+import time
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .containers import ALL, WAV, Container, sniff
 from .errors import AudioError
 from .pcm import PcmFormat, PcmStream
 from .text import Voicing
@@ -28,6 +30,15 @@ BLOCK_SECONDS = 10
 MAX_BLOCK_VALUES = 1_000_000
 """4 MB: fewer seconds at once where there are many channels."""
 
+BLOCK_PACKETS = 2000
+"""Of a compressed file at a time, whatever comes of them."""
+
+MAX_DECODING_SECONDS = 300.0
+"""Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one minute."""
+
+NO_PROTOCOL = "none"
+"""What FFmpeg may open beside the bytes that it gets: there is no protocol of this name."""
+
 MAX_PIECE_SECONDS = 30
 """What Whisper hears at once."""
 MIN_PIECE_SECONDS = 10
@@ -39,41 +50,7 @@ MIN_PIECE_FRAMES = MIN_PIECE_SECONDS * SAMPLE_RATE // FRAME_SAMPLES
 
 # -- decoding ------------------------------------------------------------------------------
 
-FORMATS = "WAV, FLAC, OGG (Opus or Vorbis), MP3, M4A and WEBM"
-
-_FFMPEG_NAMES = {
-    "WAV": "wav",
-    "FLAC": "flac",
-    "OGG": "ogg",
-    "MP3": "mp3",
-    "M4A": "mov",
-    "WEBM": "matroska",
-}
-_SNDFILE_NAMES = {
-    "WAV": ("WAV", "WAVEX", "RF64"),
-    "FLAC": ("FLAC",),
-    "OGG": ("OGG",),
-    "MP3": ("MP3", "MPEG"),
-}
-
-
-def container(data: bytes) -> str | None:
-    """Return the format by the first bytes, as nothing else that a sender says can be trusted."""
-    if data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE":
-        return "WAV"
-    if data[4:8] == b"ftyp":
-        return "M4A"
-    for magic, name in (
-        (b"fLaC", "FLAC"),
-        (b"OggS", "OGG"),
-        (b"ID3", "MP3"),
-        (b"\x1a\x45\xdf\xa3", "WEBM"),
-    ):
-        if data.startswith(magic):
-            return name
-    # A frame's sync, and a layer, which AAC's frames don't have.
-    is_mp3 = len(data) > 1 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0 and data[1] & 0x06
-    return "MP3" if is_mp3 else None
+FORMATS = "WAV, FLAC, OGG (Opus or Vorbis), MP3, M4A, WEBM, AAC, AMR, AIFF, CAF, AU and WMA"
 
 
 def audio_blocks(data: bytes) -> Iterator[Samples]:
@@ -82,28 +59,54 @@ def audio_blocks(data: bytes) -> Iterator[Samples]:
     Each format has its own reader, and only that one is tried: FFmpeg's playlists, for example,
     would have it open other files. Raises AudioError.
     """
-    name = container(data)
-    if name is None:
+    kind, start = sniff(data)
+    if kind is None:
         raise AudioError(f"the file is no audio that is known here: {FORMATS} are")
     try:
-        yield from _reader(name, data)
+        yield from _reader(kind, data[start:] if start else data)
     except AudioError:
         raise
-    except (wave.Error, EOFError, OSError, RuntimeError, ValueError) as error:
-        # soundfile raises RuntimeErrors, PyAV ValueErrors and OSErrors.
+    except _failures() as error:
         reason = getattr(error, "strerror", None) or str(error) or "it ends early"
-        raise AudioError(f"the {name} file can't be decoded: {reason}") from None
+        raise AudioError(f"the {kind.name} file can't be decoded: {reason}") from None
 
 
-def _reader(name: str, data: bytes) -> Iterator[Samples]:
-    if name == "WAV" and _is_plain_wav(data):
+def read_clip(data: bytes, max_seconds: float) -> Samples:
+    """Return what audio_blocks() gives, as a whole. Raises AudioError, also where it is longer."""
+    parts, n_left = [np.zeros(0, np.float32)], round(max_seconds * SAMPLE_RATE)
+    for block in audio_blocks(data):
+        parts.append(block)
+        n_left -= len(block)
+        if n_left < 0:
+            raise AudioError(f"a clip may last {max_seconds:.0f} seconds at most")
+    return np.concatenate(parts)
+
+
+def _reader(kind: Container, data: bytes) -> Iterator[Samples]:
+    if kind is WAV and _is_plain_wav(data):
         return wav_blocks(BytesIO(data))
-    if name in _SNDFILE_NAMES and (soundfile := _module("soundfile")):
-        return _sndfile_blocks(soundfile, name, data)
-    if av := _module("av"):
-        return _ffmpeg_blocks(av, name, data)
-    needed = "soundfile (the extra `audio`)" if name in _SNDFILE_NAMES else "PyAV (`av`)"
-    raise AudioError(f"{name} can't be read here, as {needed} is not installed; plain WAV can")
+    soundfile, av = _module("soundfile"), _module("av")
+    if soundfile and kind.sndfile and not (av and kind.is_mostly_ffmpegs):
+        return _sndfile_blocks(soundfile, kind, data)
+    if av:
+        return _ffmpeg_blocks(av, kind, data)
+    needed = "soundfile (the extra `audio`)" if kind.sndfile else "PyAV (pip install av)"
+    raise AudioError(
+        f"{kind.name} can't be read here, as {needed} is not installed; {_readable(soundfile)} can"
+    )
+
+
+def _readable(soundfile: Any) -> str:
+    """Return the formats that can be read without PyAV."""
+    names = [kind.name for kind in ALL if kind.sndfile] if soundfile else ["plain WAV"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what readers raise: soundfile RuntimeErrors, PyAV errors of its own too."""
+    av = _module("av")
+    theirs = (av.FFmpegError,) if av else ()
+    return (wave.Error, EOFError, OSError, RuntimeError, ValueError, *theirs)
 
 
 def _module(name: str) -> Any:
@@ -135,11 +138,11 @@ def wav_blocks(source: str | Path | BytesIO) -> Iterator[Samples]:
     yield stream.flush()
 
 
-def _sndfile_blocks(soundfile: Any, name: str, data: bytes) -> Iterator[Samples]:
+def _sndfile_blocks(soundfile: Any, kind: Container, data: bytes) -> Iterator[Samples]:
     stream = PcmStream()
-    with soundfile.SoundFile(BytesIO(data)) as file:
-        if file.format not in _SNDFILE_NAMES[name]:
-            raise AudioError(f"the file begins as {name} does, but is none")
+    with soundfile.SoundFile(_Bytes(data)) as file:
+        if file.format not in kind.sndfile:
+            raise AudioError(f"the file begins as {kind.name} does, but is none")
         rate = PcmFormat(file.samplerate, 4, file.channels).rate
         n_frames = min(BLOCK_SECONDS * rate, MAX_BLOCK_VALUES // file.channels)
         while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
@@ -147,24 +150,83 @@ def _sndfile_blocks(soundfile: Any, name: str, data: bytes) -> Iterator[Samples]
     yield stream.flush()
 
 
-def _ffmpeg_blocks(av: Any, name: str, data: bytes) -> Iterator[Samples]:
+class _Bytes(BytesIO):
+    """Bytes that stay where they are when a damaged file has its reader go before their start."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
+def _ffmpeg_blocks(av: Any, kind: Container, data: bytes) -> Iterator[Samples]:
+    """Decode with FFmpeg; packets that can't be decoded are passed over, as players do."""
     # Before PyAV 19, a file with a title that is not UTF-8 is refused unless this is given.
     lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
-    with av.open(BytesIO(data), format=_FFMPEG_NAMES[name], **lenient) as file:
+    options = {"protocol_whitelist": NO_PROTOCOL}  # whatever a file refers to, it holds the audio
+    with av.open(BytesIO(data), format=kind.ffmpeg, container_options=options, **lenient) as file:
         if not file.streams.audio:
-            raise AudioError(f"the {name} file holds no audio")
-        track = file.streams.audio[0]
-        PcmFormat(track.rate, 4, track.channels)
-        resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-        parts: list[Samples] = []
-        for frame in file.decode(track):
-            # The channels are averaged here: FFmpeg's own mix of stereo is 3 dB too loud.
-            parts += [_sound(out.to_ndarray()).mean(axis=0) for out in resampler.resample(frame)]
-            if sum(map(len, parts)) >= BLOCK_SECONDS * SAMPLE_RATE:
-                yield np.concatenate(parts)
-                parts = []
-        parts += [_sound(out.to_ndarray()).mean(axis=0) for out in resampler.resample(None)]
-    yield np.concatenate([np.zeros(0, np.float32), *parts])
+            raise AudioError(f"the {kind.name} file holds no audio")
+        track, mixer = file.streams.audio[0], _Mixer(av)
+        damage: Exception | None = None
+        n_packets = 0
+        for packet in file.demux(track):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                damage = error
+                continue
+            for frame in frames:
+                mixer.add(frame)
+            n_packets += 1
+            # Also where nothing comes of many packets, whoever asked has a say.
+            if mixer.n_samples >= BLOCK_SECONDS * SAMPLE_RATE or n_packets % BLOCK_PACKETS == 0:
+                yield mixer.take()
+        mixer.finish()
+    if damage is not None and not mixer.has_heard:
+        raise damage
+    yield mixer.take()
+
+
+class _Mixer:
+    """Makes FFmpeg's frames, which may change in the middle of a file, mono at SAMPLE_RATE."""
+
+    def __init__(self, av: Any) -> None:
+        self._av = av
+        self._resampler: Any = None
+        self._format: tuple[object, ...] = ()
+        self._parts: list[Samples] = []
+        self.n_samples = 0
+        """Not taken yet."""
+        self.has_heard = False
+
+    def add(self, frame: Any) -> None:
+        """Raises AudioError for a rate or a number of channels that nothing has."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._format:
+            self.finish()
+            PcmFormat(frame.sample_rate, 4, frame.layout.nb_channels)
+            self._resampler = self._av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+            self._format = form
+        self._keep(self._resampler.resample(frame))
+
+    def finish(self) -> None:
+        if self._resampler is not None:
+            self._keep(self._resampler.resample(None))
+            self._resampler, self._format = None, ()
+
+    def take(self) -> Samples:
+        taken = np.concatenate([np.zeros(0, np.float32), *self._parts])
+        self._parts, self.n_samples = [], 0
+        return taken
+
+    def _keep(self, frames: list[Any]) -> None:
+        # The channels are averaged here: FFmpeg's own mix of stereo is 3 dB too loud.
+        parts = [_sound(frame.to_ndarray()).mean(axis=0) for frame in frames]
+        self._parts += parts
+        self.n_samples += sum(map(len, parts))
+        self.has_heard = self.has_heard or self.n_samples > 0
 
 
 def _sound(samples: Samples) -> Samples:
@@ -196,18 +258,25 @@ class Recording:
         self._blocks = audio_blocks(data)
         self._cutter = _Cutter(vad, options)
         self._max_seconds = max_seconds
+        self._decoding_seconds = 0.0
         self.seconds = 0.0
         """Length of what was heard so far."""
         self.is_over = False
 
     def step(self) -> list[Piece]:
         """Hear BLOCK_SECONDS more; return what can be transcribed by now. Raises AudioError."""
+        begun = time.monotonic()
         block = next(self._blocks, None)
+        self._decoding_seconds += time.monotonic() - begun
+        if self._decoding_seconds > MAX_DECODING_SECONDS:
+            raise AudioError(f"the file takes more than {MAX_DECODING_SECONDS:.0f} s to decode")
         if block is None:
             self.is_over = True
             if not self.seconds:
                 raise AudioError("the file holds no audio")
             return self._cutter.finish()
+        if not len(block):
+            return []
         self.seconds += len(block) / SAMPLE_RATE
         if self.seconds > self._max_seconds:
             raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")

@@ -139,6 +139,16 @@ def _host_names(raw: Raw) -> tuple[str, ...]:
     return names
 
 
+def _origins(raw: Raw) -> tuple[str, ...]:
+    origins = tuple(item.lower() for item in _items(raw))
+    for origin in origins:
+        if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]*", origin):
+            raise ValueError(
+                "it must be origins such as https://notes.example or app://obsidian.md"
+            )
+    return origins
+
+
 def _items(raw: Raw) -> list[str]:
     items = raw if isinstance(raw, list) else re.split(r"[,\s]+", str(raw))
     return [item for item in items if item and item != "null"]
@@ -533,6 +543,14 @@ class Settings:
                 secret=True,
             )
         },
+    )
+    openai_origins: tuple[str, ...] = _option(
+        (),
+        WEB,
+        "web pages and apps that may use --openai-api from a browser, such as "
+        "https://notes.example or app://obsidian.md; * is any page",
+        _origins,
+        metavar="LIST",
     )
 
     model: str = _option(

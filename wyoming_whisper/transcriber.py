@@ -55,6 +55,9 @@ class TranscribeOptions:
     timestamps: bool = False
     """Whether the answer has segments."""
 
+    words: bool = False
+    """Whether segments have their words' times; needs `timestamps`."""
+
     hops: int = 0
     """How many of our servers have passed this on already (upstreams/)."""
 
@@ -66,6 +69,17 @@ class TranscribeOptions:
 
 
 @dataclass(frozen=True)
+class Word:
+    """One word that was said, and when."""
+
+    start: float
+    """Seconds from the beginning of the audio."""
+    end: float
+    text: str
+    """Without blanks, and without punctuation around it."""
+
+
+@dataclass(frozen=True)
 class Segment:
     """Part of what was said, and when; the evidence is of the window it was heard in."""
 
@@ -73,6 +87,7 @@ class Segment:
     """Seconds from the beginning of the audio."""
     end: float
     text: str
+    """As the model writes it: with a blank before it in languages that part words by blanks."""
     tokens: tuple[int, ...]
     """Of the text and its two timestamps."""
     avg_logprob: float
@@ -80,6 +95,8 @@ class Segment:
     """How many times smaller zlib makes the window's text: loops compress well."""
     no_speech_prob: float
     temperature: float
+    words: tuple[Word, ...] = ()
+    """In order, where they were asked for."""
 
 
 @dataclass(frozen=True)

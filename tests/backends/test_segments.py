@@ -10,7 +10,7 @@ from tests.support import AUDIO, HOME_EN, Clip, clips, words
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.errors import UnknownTaskError
+from wyoming_whisper.errors import UnknownTaskError, WordTimesError
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.vad import SileroVad
 from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT, DecodingOptions, ScoringInference
@@ -49,7 +49,9 @@ def test_a_segment_is_where_it_is_spoken_and_timestamps_change_no_text(
         for before, timed in zip(plain, on_both(pair, samples, TIMED, beam_size), strict=True):
             assert words(timed.text) == words(before.text) == words(clip.text)
             assert before.segments == ()
-            assert " ".join(segment.text for segment in timed.segments) == timed.text
+            texts = [segment.text for segment in timed.segments]
+            assert all(text[0] == " " for text in texts)
+            assert "".join(texts).strip() == timed.text
             # The gate judges the words alone, whatever the times are worth.
             assert timed.avg_logprob == pytest.approx(before.avg_logprob, abs=0.05)
             for segment in timed.segments:
@@ -82,6 +84,22 @@ def test_a_request_may_have_a_prompt_and_a_temperature_of_its_own(pair: Pair) ->
     options = TranscribeOptions("en", prompt="Front yard.", temperature=0.4, timestamps=True)
     for found in on_both(pair, samples, options):
         assert {segment.temperature for segment in found.segments} == {0.4}
+
+
+def test_words_have_times_where_the_runtime_tells_and_are_a_sentence_elsewhere(pair: Pair) -> None:
+    samples = read_audio(AUDIO / SPOKEN[0].file)
+    theirs = transcriber(pair, CTranslate2Inference(pair.theirs), BEAM)
+    options = TranscribeOptions("en", timestamps=True, words=True)
+    found = theirs.transcribe(samples, options)
+    heard = [word for segment in found.segments for word in segment.words]
+    assert words(" ".join(word.text for word in heard)) == words(SPOKEN[0].text)
+    spoken_at = np.flatnonzero(SileroVad().probabilities(samples) > 0.5) * 512 / SAMPLE_RATE
+    assert heard[0].start == pytest.approx(spoken_at[0], abs=0.2)
+    assert heard[-1].start > heard[-2].start > spoken_at[0] + 1.0
+    assert heard[-1].end < spoken_at[-1] + 0.2
+    # The graphs for TensorRT give no attention.
+    with pytest.raises(WordTimesError, match="faster-whisper and onnxruntime have them"):
+        transcriber(pair, pair.ours, 1).transcribe(samples, options)
 
 
 def test_who_knows_english_alone_translates_nothing(pair: Pair) -> None:

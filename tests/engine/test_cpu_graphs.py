@@ -37,9 +37,10 @@ from tests.engine.test_session import (
     speech,
     transcribe,
 )
-from tests.support import HOME_EN, clips
+from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import load_tokenizer
+from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, CpuGraph, write_cpu_graphs
@@ -47,7 +48,13 @@ from wyoming_whisper.engine.dims import EMBEDDINGS, dims_of
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine import adds_int8_exactly
-from wyoming_whisper.whisper.audio import N_FRAMES
+from wyoming_whisper.models import alignment_heads
+from wyoming_whisper.whisper.audio import (
+    N_FRAMES,
+    log_mel_spectrogram,
+    pad_or_trim,
+    silence_level,
+)
 from wyoming_whisper.whisper.decoding import GenerateOptions
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession
@@ -102,6 +109,43 @@ def test_greedy_tokens_and_logits_are_ctranslate2s(
     size, mel = SIZES[name], noise(SIZES[name].n_mels, n_frames, n_frames)
     varied = compare(models.cpu_session(name), models.oracle(name), size, mel, size.prompt)
     assert varied > 1  # one token over and over would prove little
+
+
+def test_tokens_attend_to_the_audio_as_ctranslate2_aligns_them(bundled: Pair) -> None:
+    """Without heads that the model names, both take those of the later layers."""
+    theirs = CTranslate2Inference(bundled.theirs)
+    heads = alignment_heads(HOME_EN)
+    session = bundled.ours._elastic
+    assert session is not None
+    for clip in clips("clean")[:6]:
+        mel = log_mel_spectrogram(read_audio(AUDIO / clip.file), theirs.n_mels)
+        mel, n_positions = pad_or_trim(mel, 1000, silence_level(mel)), mel.shape[1] // 2
+        prompt = bundled.prompt()
+        text = bundled.tokenizer.encode(" " + clip.text)
+        features = bundled.ours.encode(mel)
+        weights = session.attention(features.features, [*prompt, *text], heads, n_positions)
+        assert weights.shape[1:] == (len(prompt) + len(text), n_positions)
+        assert weights.sum(axis=-1) == pytest.approx(1.0, abs=1e-4)
+        ours = SessionInference(session, bundled.tokenizer, (), heads)
+        found = ours.align(features, prompt, text, n_positions)
+        expected = theirs.align(theirs.encode(mel), prompt, text, n_positions)
+        assert len(found) == len(expected) == len(text) + 1
+        assert found == pytest.approx(expected, abs=2)
+
+
+@pytest.mark.parametrize("heads", [[], [(99, 0)], [(0, 99)]])
+def test_without_heads_that_there_are_the_later_layers_tell(
+    heads: list[tuple[int, int]], models: Models
+) -> None:
+    session = models.cpu_session("tiny")
+    features = session.encode(noise(80, 200))
+    size = dims_of(checkpoint.read(models.model("tiny") / "model.bin"))
+    later = range(size.n_text_layer // 2, size.n_text_layer)
+    all_later = [(layer, head) for layer in later for head in range(size.n_text_head)]
+    tokens = [1, 2, 3]
+    found = session.attention(features, tokens, heads, 90)
+    assert found.shape == (len(all_later), 3, 90)
+    assert np.array_equal(found, session.attention(features, tokens, all_later, 90))
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 150])

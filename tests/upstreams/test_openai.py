@@ -198,6 +198,18 @@ async def test_it_is_not_well_otherwise(models: bytes, message: str) -> None:
         await client.close()
 
 
+async def test_another_name_of_weights_that_it_lists_is_no_reason_to_leave_it() -> None:
+    async with FakeHttp(models=http({"data": [{"id": "base"}]})).running() as fake:
+        for parameters in ("?model=Systran/faster-whisper-base", "?model=openai/whisper-base"):
+            client = client_of(fake, parameters)
+            assert await client.check() == (parameters.partition("=")[2], frozenset())
+            await client.close()
+        client = client_of(fake, "?model=openai/whisper-small")
+        with pytest.raises(UpstreamError, match="no model 'openai/whisper-small'"):
+            await client.check()
+        await client.close()
+
+
 async def test_the_connection_is_kept_from_one_question_to_the_next() -> None:
     async with FakeHttp(http({"text": "yes"})).running() as fake:
         client = client_of(fake)

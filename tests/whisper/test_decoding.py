@@ -357,7 +357,7 @@ def test_segments_are_when_and_what_was_said_with_the_evidence_of_their_window()
     tokens = [at(0.5), *b" one", at(1.5), at(2.0), *b" two", at(2.8)]
     inference = ScriptedInference([Hypothesis(tokens, -0.2, 0.1)])
     result = decoder(inference, timestamps=True).decode(mel_of(3), "en")
-    assert (result.text, heard(result)) == ("one two", [(0.5, 1.5, "one"), (2.0, 2.8, "two")])
+    assert (result.text, heard(result)) == ("one two", [(0.5, 1.5, " one"), (2.0, 2.8, " two")])
     first = result.segments[0]
     assert first.tokens == (at(0.5), *b" one", at(1.5))
     assert (first.avg_logprob, first.no_speech_prob, first.temperature) == (-0.2, 0.1, 0.0)
@@ -375,7 +375,7 @@ def test_segments_of_later_windows_and_pieces_are_counted_from_the_beginning() -
     second = Hypothesis([at(1), *b" two", at(8)], -0.1, 0.0)
     inference = ScriptedInference([first, second])
     result = decoder(inference, timestamps=True).decode(mel_of(40), "en")
-    assert heard(result) == [(0, 20, "one"), (21, 28, "two")]
+    assert heard(result) == [(0, 20, " one"), (21, 28, " two")]
 
     mel = np.ones((80, 1500), np.float32)
     mel[:, 700:730] = 0.0
@@ -390,7 +390,7 @@ def test_a_segment_ends_no_later_than_its_audio_even_when_it_is_broken_off() -> 
     for tokens in ([at(0), *b" one", at(9)], [at(0), *b" one"]):
         inference = ScriptedInference([Hypothesis(tokens, -0.1, 0.0)])
         result = decoder(inference, timestamps=True).decode(mel_of(2), "en")
-        assert heard(result) == [(0, 2, "one")]
+        assert heard(result) == [(0, 2, " one")]
 
 
 def test_the_silence_after_the_last_segment_is_not_heard_again() -> None:

@@ -24,7 +24,7 @@ from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
-from ..errors import EngineBrokenError, EngineError, UnknownLanguageError, UnknownTaskError
+from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..process import ENGINE_THREAD
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 
@@ -230,7 +230,7 @@ class EngineTranscriber:
             if self._engine is not None:
                 try:
                     return self._engine.transcribe(samples, options)
-                except (UnknownLanguageError, UnknownTaskError):
+                except NotPossibleError:
                     raise
                 except Exception as error:  # whatever it is, the speaker gets an answer
                     self._lose_engine(self._engine, error)

@@ -113,6 +113,19 @@ class CTranslate2Inference:
         )
         return [np.log(np.maximum(one.text_token_probs, TINY)) for one in found]
 
+    can_align = True
+
+    def align(
+        self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
+    ) -> list[int]:
+        """See AligningInference."""
+        n_frames = FRAMES_PER_POSITION * n_positions
+        found = self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
+        firsts: dict[int, int] = {}
+        for row, position in found.alignments:  # a path, from its beginning
+            firsts.setdefault(row, position)
+        return list(firsts.values())
+
 
 def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     """Load the model in folder `path` and warm it up.

@@ -24,7 +24,13 @@ from ..engine.tensorrt.cuda import find_gpus
 from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
 from ..machine import adds_int8_exactly, cpu_name, instruction_set, physical_cores
 from ..memory import recall, remember
-from ..models import WEIGHTS, is_multilingual, model_languages, suppressed_begin
+from ..models import (
+    WEIGHTS,
+    alignment_heads,
+    is_multilingual,
+    model_languages,
+    suppressed_begin,
+)
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
 from .engines import (
@@ -140,7 +146,7 @@ def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> 
         "(onnxruntime)"
     )
     transcriber = WhisperTranscriber(
-        SessionInference(session, tokenizer, suppressed_begin(path)),
+        SessionInference(session, tokenizer, suppressed_begin(path), alignment_heads(path)),
         tokenizer,
         languages,
         detectable(settings.languages, languages),

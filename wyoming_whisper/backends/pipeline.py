@@ -17,6 +17,7 @@ from ..errors import (
     TranscribeError,
     UnknownLanguageError,
     UnknownTaskError,
+    WordTimesError,
 )
 from ..model_json import read_facts
 from ..names import NameIndex, Snapper
@@ -167,16 +168,25 @@ class WhisperTranscriber:
         return Decoder(self._inference, self._tokenizer, self._detectable, decoding)
 
     def _decoding_for(self, options: TranscribeOptions) -> DecodingOptions:
-        """Return what the user set, and this request sets otherwise. Raises UnknownTaskError."""
+        """Return what the user set, and this request sets otherwise.
+
+        Raises UnknownTaskError, WordTimesError.
+        """
         decoding = self._decoding
         if options.task == "translate" and self.languages == ("en",):
             raise UnknownTaskError("this model knows English alone: it has nothing to translate")
+        if options.words and not getattr(self._inference, "can_align", False):
+            raise WordTimesError(
+                "times of words are not possible on this backend: --backend faster-whisper and "
+                "onnxruntime have them"
+            )
         return dataclasses.replace(
             decoding,
             task=options.task or decoding.task,
             initial_prompt=decoding.initial_prompt if options.prompt is None else options.prompt,
             temperatures=(options.temperature,) if options.temperature else decoding.temperatures,
             timestamps=options.timestamps,
+            words=options.words,
         )
 
     def _as_without_timestamps(

@@ -256,7 +256,8 @@ def _decoder(g: CpuGraph, dims: Dims) -> Any:
     (rows, n_head, n_past, 64), hold of the row that `parents` names for each -> logits after the
     `wanted` tokens, shape = (batch, n_wanted, n_vocab); with logit_bias, after the last of these
     the n_candidates likeliest tokens, best first, and their log-probabilities; new_self_k_i and
-    new_self_v_i, the tokens' own among them.
+    new_self_v_i, the tokens' own among them; cross_q_i, shape = (1, batch * n_tokens, width), the
+    queries to the audio, for who wants to know what the tokens attend to.
     """
     int32 = onnx.TensorProto.INT32
     tokens = g.input("tokens", int32, "batch", "n_tokens")
@@ -308,7 +309,8 @@ def _cross_attention(g: CpuGraph, x: str, i: int, dims: Dims, shape: str) -> str
     """
     name = f"decoder/layer_{i}/attention"
     q = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
-    q = g.op("Reshape", q, g.integers(1, -1, dims.n_text_state))
+    q = g.op("Reshape", q, g.integers(1, -1, dims.n_text_state), name=f"cross_q_{i}")
+    g.output(q, onnx.TensorProto.FLOAT, 1, "n_queries", dims.n_text_state)
     audio = (1, dims.n_text_head, "n_ctx", HEAD_WIDTH)
     keys, values = (
         g.input(f"cross_{letter}_{i}", onnx.TensorProto.FLOAT, *audio) for letter in "kv"

@@ -24,6 +24,7 @@ FRAMES_PER_POSITION = 2
 SEEN_FRAMES = 12  # more than both convolutions see at once, on both sides of what is silent
 MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
 MAX_SAMPLES = 5  # rows without a beam: best_of of Whisper's temperature fallback
+QUERIES = "cross_q_{}"  # outputs of cpu_graphs' decoder, by layer
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
 
 Array = npt.NDArray[np.float32]
@@ -171,7 +172,9 @@ class CpuSession:
         )
         inputs = {value.name: value for value in self._decoder.get_inputs()}
         self._caches = [name for name in inputs if name.startswith("self_")]
-        self._outputs = [value.name for value in self._decoder.get_outputs()]
+        names = [value.name for value in self._decoder.get_outputs()]
+        self._queries = [name for name in names if name.startswith(QUERIES.format(""))]
+        self._outputs = [name for name in names if name not in self._queries]
         self._n_head, self._head_width = (inputs["self_k_0"].shape[i] for i in (1, 3))
         self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
         self.n_vocab: int = inputs["logit_bias"].shape[0]
@@ -207,13 +210,53 @@ class CpuSession:
         wanted: Sequence[int] = (),
     ) -> CpuOutput:
         """See ElasticSession. Raises ValueError for tokens that the cache has no room for."""
-        batch, n_tokens = tokens.shape
+        n_tokens = tokens.shape[1]
         if not 0 <= position <= min(cache.n_past, cache.n_slots - n_tokens):
             raise ValueError(
                 f"{n_tokens} tokens at position {position} of a cache of {cache.n_past} positions "
                 f"in {cache.n_slots} slots"
             )
         cache.forget_from(position)
+        outputs = self._run(self._outputs, cache, tokens, position, bias, parents, wanted)
+        cache.arrays = {name: outputs.pop(f"new_{name}") for name in self._caches}
+        return CpuOutput(outputs)
+
+    def attention(
+        self,
+        audio_features: Arrays,
+        tokens: Sequence[int],
+        heads: Sequence[tuple[int, int]],
+        n_positions: int,
+    ) -> Array:
+        """See ElasticSession."""
+        n_layers = len(self._queries)
+        there = [(layer, head) for layer in range(n_layers) for head in range(self._n_head)]
+        heads = [head for head in heads if head in there] or there[len(there) // 2 :]
+        names = sorted({QUERIES.format(layer) for layer, _ in heads})
+        cache = self.open_cache(audio_features, 1, len(tokens))
+        bias = np.zeros(self.n_vocab, np.float32)
+        found = self._run(names, cache, np.array([tokens], np.int32), 0, bias)
+        return np.stack(
+            [
+                _attention(
+                    found[QUERIES.format(layer)].reshape(len(tokens), self._n_head, -1)[:, head],
+                    audio_features[f"cross_k_{layer}"][0, head, :n_positions],
+                )
+                for layer, head in heads
+            ]
+        )
+
+    def _run(
+        self,
+        names: list[str],
+        cache: CpuCache,
+        tokens: Tokens,
+        position: int,
+        bias: Array,
+        parents: Tokens | None = None,
+        wanted: Sequence[int] = (),
+    ) -> Arrays:
+        batch, n_tokens = tokens.shape
         feed = {
             "tokens": np.ascontiguousarray(tokens, np.int32),
             "positions": np.arange(position, position + n_tokens, dtype=np.int32),
@@ -224,10 +267,8 @@ class CpuSession:
             **cache.features,
             **cache.arrays,
         }
-        found = self._decoder.run(self._outputs, feed)
-        outputs: Arrays = dict(zip(self._outputs, found, strict=True))
-        cache.arrays = {name: outputs.pop(f"new_{name}") for name in self._caches}
-        return CpuOutput(outputs)
+        found = self._decoder.run(names, feed)
+        return dict(zip(names, found, strict=True))
 
     def greedy(
         self, cache: CpuCache, token: int, position: int, bias: Array, max_new_tokens: int
@@ -286,6 +327,13 @@ class CpuOutput:
     def wanted_logits(self) -> Array:
         """See ElasticOutput."""
         return self.arrays["logits"][:, :-1]
+
+
+def _attention(queries: Array, keys: Array) -> Array:
+    """Return the weights that queries give to keys, shape = (n_queries, n_keys), of one head."""
+    scores = queries @ keys.T / np.sqrt(np.float32(keys.shape[1]))
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def _silent_positions(mel: Array) -> int:

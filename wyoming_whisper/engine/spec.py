@@ -14,7 +14,7 @@ from .tensorrt.cuda import Gpu
 
 GRAPH_SCHEMA = 1
 """To be raised with every change of graphs.py or of the profiles here that makes other engines."""
-CPU_GRAPH_SCHEMA = 3
+CPU_GRAPH_SCHEMA = 4
 """The same of cpu_graphs.py."""
 OPTIMIZATION_LEVEL = 3  # TensorRT's default: higher ones take many times longer
 FRAMES = ((200, 1200), (1200, 3000))

@@ -9,6 +9,7 @@ import math
 import wave
 from typing import TYPE_CHECKING, Any
 
+from ..aliases import is_same_stock
 from ..errors import UpstreamError
 from ..transcriber import SAMPLE_RATE, Samples
 from .config import Upstream
@@ -58,9 +59,14 @@ class OpenAIUpstream:
         names = (
             [m.get("id") for m in models if isinstance(m, dict)] if isinstance(models, list) else []
         )
-        if self._model and names and self._model not in names:
+        if self._model and names and not self._is_among(names):
             raise UpstreamError(f"it has no model {self._model!r}")
         return described, frozenset()
+
+    def _is_among(self, names: list[object]) -> bool:
+        """Whether a list of models has ours; some servers answer to other names of it, too."""
+        model = self._model or ""
+        return any(name == model or is_same_stock(model, str(name)) for name in names)
 
     async def transcribe(self, recording: Recording, request: Request) -> Reply:
         """Send it the speech, when there is no more. Raises UpstreamError."""

@@ -26,6 +26,7 @@ from wyoming.audio import AudioChunk
 from .. import __version__
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..handler import requested_language
+from ..recording import read_clip
 from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
 from ..utterance import Utterance
@@ -54,6 +55,8 @@ LOCAL_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".locald
 
 CLIP_HEADER = "X-Wyoming-Whisper"
 """A browser lets no other site send it."""
+AS_FILE = "file"
+"""Its value where the clip is a file rather than PCM."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -143,6 +146,7 @@ class _Site:
         app.router.add_get("/metrics", self._scrape)
         app.router.add_post("/transcribe", self._transcribe)
         if self._api:
+            app.on_response_prepare.append(self._api.mark)
             self._api.add_routes(app.router)
         return app
 
@@ -232,7 +236,9 @@ class _Site:
     # A clip to try.
 
     async def _transcribe(self, request: web.Request) -> web.Response:
-        """Hear a clip: the body is 16-bit little-endian PCM, mono, SAMPLE_RATE."""
+        """Hear a clip: the body is 16-bit little-endian PCM, mono, SAMPLE_RATE, or with AS_FILE a
+        file that the browser could not decode.
+        """
         if CLIP_HEADER not in request.headers:
             raise web.HTTPForbidden(text=f"a clip must come with the header {CLIP_HEADER}: 1")
         if self._host.stopping:
@@ -249,7 +255,7 @@ class _Site:
 
     async def _hear(self, request: web.Request) -> web.Response:
         language = requested_language(request.query.get("language"), self._host.language)
-        clip = AudioChunk(SAMPLE_RATE, 2, 1, await _body(request))
+        clip = AudioChunk(SAMPLE_RATE, 2, 1, await _pcm(request))
         options = self._host.spoken.remembered(TranscribeOptions(language))
         utterance = Utterance(self._host, options, relay=self._host.relay(options))
         try:
@@ -264,11 +270,23 @@ _FAULTS = (AudioError, SettingsError, ValueError)
 """Of the one who asks; UnknownLanguageError is a ValueError."""
 
 
+async def _pcm(request: web.Request) -> bytes:
+    """Return a clip as 16-bit PCM. Raises AudioError."""
+    body = await _body(request)
+    if request.headers[CLIP_HEADER] != AS_FILE:
+        return body
+    samples = await asyncio.to_thread(read_clip, body, MAX_CLIP_SECONDS)
+    return (samples * 32767).astype("<i2").tobytes()
+
+
 async def _body(request: web.Request) -> bytes:
     try:
         return await asyncio.wait_for(request.read(), UPLOAD_SECONDS)
     except web.HTTPRequestEntityTooLarge:
-        raise AudioError(f"a clip may last {MAX_CLIP_SECONDS} seconds at most") from None
+        raise AudioError(
+            f"a clip may last {MAX_CLIP_SECONDS} seconds, or be a file of {MAX_CLIP_BYTES} bytes, "
+            "at most"
+        ) from None
     except asyncio.TimeoutError:
         raise AudioError(f"the clip did not arrive within {UPLOAD_SECONDS:.0f} seconds") from None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -18,6 +18,7 @@ from ..errors import (
     DeadlineError,
     ModelError,
     UnknownLanguageError,
+    WordTimesError,
     WyomingWhisperError,
 )
 
@@ -34,6 +35,9 @@ UPLOAD_SECONDS = 120.0
 
 CHUNK_BYTES = 64 * 1024
 SHOWN_LENGTH = 80  # of a client's words in an error
+
+Granularity = Literal["segment", "word"]
+GRANULARITIES: tuple[Granularity, ...] = ("segment", "word")
 
 IMPOSSIBLE = ("include", "known_speaker_names", "known_speaker_references")
 """Parameters of other models at OpenAI."""
@@ -76,6 +80,8 @@ def as_refused(error: Exception) -> Refused:
         return Refused(400, str(error), "file", error.code)
     if isinstance(error, UnknownLanguageError):
         return Refused(400, str(error), "language", error.code)
+    if isinstance(error, WordTimesError):
+        return Refused(400, str(error), "timestamp_granularities", error.code)
     if isinstance(error, WyomingWhisperError):
         status = 400 if isinstance(error, ValueError) else 500
         if isinstance(error, ModelError | DeadlineError):
@@ -112,12 +118,15 @@ class Fields:
         # Lists are sent as name[], objects as name[key].
         self.values.setdefault(name.partition("[")[0], []).append(value)
 
-    def check_names(self, known: Sequence[str]) -> None:
-        for name in self.values:
-            if name in IMPOSSIBLE:
+    def unknown(self, known: Sequence[str]) -> list[str]:
+        """Return the names of parameters beside those `known`.
+
+        Raises Refused for those without which the answer would not be what is asked for.
+        """
+        for name in IMPOSSIBLE:
+            if name in self.values:
                 raise Refused(400, f"{name} is not possible with this model", name)
-            if name not in known:
-                raise Refused(400, f"Unknown parameter: {shown(name)}.", name, "unknown_parameter")
+        return [name for name in self.values if name not in known]
 
     def one(self, name: str) -> str | None:
         values = self.values.get(name, [])
@@ -156,17 +165,17 @@ class Fields:
             raise Refused(400, message, "keywords", "invalid_value")
         return tuple(words)
 
-    def check_granularities(self, response_format: str) -> None:
+    def granularities(self, response_format: str) -> tuple[Granularity, ...]:
+        """Return what is to have times: segments, where nothing else is asked for."""
         name = "timestamp_granularities"
-        wanted = self.values.get(name, [])
-        if wanted and response_format != "verbose_json":
+        asked = [value for value in self.values.get(name, []) if value]
+        if asked and response_format != "verbose_json":
             raise Refused(400, f"{name} needs the response_format verbose_json", name)
-        for granularity in wanted:
-            if granularity == "word":
-                message = f"{name}: times of words are not possible here, only of segments"
-                raise Refused(400, message, name)
-            if granularity != "segment":
-                raise Refused(400, f"{name} must be segment", name, "invalid_value")
+        for granularity in asked:
+            if granularity not in GRANULARITIES:
+                message = f"{name} must be {either(GRANULARITIES)}"
+                raise Refused(400, message, name, "invalid_value")
+        return tuple(one for one in GRANULARITIES if one in asked) or ("segment",)
 
 
 class Upload:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hmac
-import html
 import json
 import logging
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aiohttp import web
 
+from ..aliases import ALIAS, is_same_model
 from ..errors import BusyError, DeadlineError, WyomingWhisperError
 from ..handler import requested_language
 from ..peers import Allowed, PeerLog
@@ -31,7 +31,9 @@ from ..text import finished
 from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
 from ..utterance import Workshop
 from ..whisper.tokenizer import LANGUAGES
-from .form import Fields, Refused, Room, Upload, as_refused, either, missing, shown
+from .answers import RENDERED, TIMED
+from .form import Fields, Granularity, Refused, Room, Upload, as_refused, either, missing, shown
+from .origins import Origins
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -40,12 +42,11 @@ _LOGGER = logging.getLogger(__name__)
 
 PREFIX = "/v1/"
 
-ALIAS = "whisper-1"
-"""OpenAI's name for Whisper, which some programs always ask for."""
-
 MAX_RECORDING_SECONDS = 3600
 MAX_REQUESTS = 8
 """At once."""
+MAX_NOTED_PARAMETERS = 64
+"""Names of unknown parameters that are logged: clients make them up."""
 WRITE_SECONDS = 10.0
 """For a client to take what it is sent while more of it is made."""
 
@@ -58,25 +59,22 @@ may be left open."""
 Task = Literal["transcribe", "translate"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 STREAMED = ("json", "text")
-TIMED = ("srt", "verbose_json", "vtt")
 
+_COMMON = (
+    "file",
+    "model",
+    "prompt",
+    "keywords",
+    "response_format",
+    "temperature",
+    "timestamp_granularities",
+    "stream",
+    "chunking_strategy",
+)
 PARAMETERS: Mapping[Task, Sequence[str]] = {
-    "transcribe": (
-        "file",
-        "model",
-        "language",
-        "languages",
-        "prompt",
-        "keywords",
-        "response_format",
-        "temperature",
-        "timestamp_granularities",
-        "stream",
-        "chunking_strategy",
-    ),
-    "translate": ("file", "model", "prompt", "response_format", "temperature"),
+    "transcribe": (*_COMMON, "language", "languages"),
+    "translate": _COMMON,
 }
 
 
@@ -113,6 +111,8 @@ class Wanted:
     options: TranscribeOptions
     response_format: str = "json"
     stream: bool = False
+    granularities: tuple[Granularity, ...] = ("segment",)
+    """What verbose_json has times of."""
 
 
 class Api:
@@ -127,9 +127,11 @@ class Api:
         self._names = (model, ALIAS)
         self._count = count
         self._allowed = Allowed(settings.allow)
+        self._origins = Origins(settings.openai_origins)
         self._key = (settings.openai_key or "").encode()
         self._created = int(time.time())
         self._n_requests = 0
+        self._unknown: set[str] = set()
         self._room = Room()
         self._decoding = asyncio.Semaphore(1)  # some files cost more to unpack than to transcribe
 
@@ -146,7 +148,11 @@ class Api:
     ) -> web.StreamResponse:
         """Answer, or say why not; `is_our_name` is whether the request names this machine."""
         try:
-            self._admit(request, is_our_name)
+            self._admit_peer(request, is_our_name)
+            preflight = self._origins.preflight(request)
+            if preflight is not None:
+                return preflight
+            self._admit_key(request)
             return await handler(request)
         except web.HTTPException as error:
             refused = Refused(error.status, f"{error.reason}: {shown(request.path)}")
@@ -156,7 +162,13 @@ class Api:
         self._count(refused.status, 0.0)
         return refused.response()
 
-    def _admit(self, request: web.Request, is_our_name: bool) -> None:
+    async def mark(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Add what lets pages of `--openai-origins` read an answer of the API, and no other."""
+        if request.path.startswith(PREFIX):
+            self._origins.mark(request, response)
+
+    def _admit_peer(self, request: web.Request, is_our_name: bool) -> None:
+        """Raises Refused for an address, a name or a page that may not."""
         if request.remote not in self._allowed:
             raise Refused(403, f"{request.remote} is not among those in --allow")
         # A page elsewhere may have pointed its own name at us; but it knows no key.
@@ -169,8 +181,15 @@ class Api:
             )
         # Other sites can send forms, even where they can't read the answer.
         origin = request.headers.get("Origin")
-        if origin is not None and origin.partition("://")[2].lower() != host.lower():
-            raise Refused(403, "pages of other sites may not use this server")
+        is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
+        if is_foreign and origin not in self._origins:
+            raise Refused(
+                403,
+                f"pages of {shown(origin)} may not use this server, unless --openai-origins "
+                "names them",
+            )
+
+    def _admit_key(self, request: web.Request) -> None:
         if self._key and not hmac.compare_digest(_given_key(request), self._key):
             raise Refused(
                 401,
@@ -209,7 +228,7 @@ class Api:
             raise Refused(503, state.detail, code="model-unavailable")
 
     def _check_name(self, name: str) -> None:
-        if name not in (*self._names, self._settings.model):
+        if not any(is_same_model(name, model) for model in (self._names[0], self._settings.model)):
             raise Refused(
                 404,
                 f"The model {shown(name)} does not exist; {self._names[0]!r} does",
@@ -250,17 +269,17 @@ class Api:
 
     def _understood(self, task: Task, fields: Fields, file: bytes | None) -> Wanted:
         """Return what is asked for. Raises Refused, WyomingWhisperError."""
-        fields.check_names(PARAMETERS[task])
-        self._check_name(fields.one("model") or missing("model"))
+        self._note_unknown(fields.unknown(PARAMETERS[task]))
+        self._check_name(fields.one("model") or ALIAS)
         if file is None:
             missing("file")
         if task == "translate":
             self._check_can_translate()
-        response_format = fields.choice("response_format", FORMATS) or "json"
+        response_format = fields.choice("response_format", tuple(RENDERED)) or "json"
         stream = fields.switch("stream")
         if stream and response_format not in STREAMED:
             raise Refused(400, f"stream gives {either(STREAMED)}, not {response_format}", "stream")
-        fields.check_granularities(response_format)
+        granularities = fields.granularities(response_format)
         fields.choice("chunking_strategy", ("auto",))
         options = TranscribeOptions(
             language=None if task == "translate" else self._language(fields),
@@ -269,8 +288,16 @@ class Api:
             prompt=fields.one("prompt") or None,
             temperature=fields.temperature(),
             timestamps=response_format in TIMED,
+            words="word" in granularities,
         )
-        return Wanted(task, file, options, response_format, stream)
+        return Wanted(task, file, options, response_format, stream, granularities)
+
+    def _note_unknown(self, names: Sequence[str]) -> None:
+        """Log each parameter that is passed over, once: programs send it with every request."""
+        for name in names:
+            if name not in self._unknown and len(self._unknown) < MAX_NOTED_PARAMETERS:
+                self._unknown.add(name)
+                _LOGGER.info("the parameter %s is unknown here and is ignored", shown(name))
 
     def _language(self, fields: Fields) -> str | None:
         several = fields.values.get("languages", [])
@@ -300,7 +327,7 @@ class Api:
             async with aclosing(spoken.pieces()) as pieces:
                 async for _ in pieces:
                     pass
-            response = _RENDERED[wanted.response_format](spoken)
+            response = RENDERED[wanted.response_format](spoken)
         waited = time.monotonic() - start
         _LOGGER.info("a recording of %.1f s answered in %.2f s", spoken.seconds, waited)
         self._count(response.status, spoken.seconds)
@@ -412,84 +439,7 @@ async def _result(job: Job, seconds: float) -> Transcription:
             future.cancel()
 
 
-# -- answers -------------------------------------------------------------------------------
-
-
-def _json(spoken: Spoken) -> web.Response:
-    return web.json_response({"text": spoken.text, "usage": _usage(spoken)})
-
-
-def _verbose_json(spoken: Spoken) -> web.Response:
-    return web.json_response(
-        {
-            "task": spoken.wanted.task,
-            "language": spoken.language,
-            "duration": round(spoken.seconds, 3),
-            "text": spoken.text,
-            "segments": [
-                _told_segment(number, start, segment)
-                for number, (start, segment) in enumerate(spoken.segments)
-            ],
-            "usage": _usage(spoken),
-        }
-    )
-
-
-def _told_segment(number: int, start: float, segment: Segment) -> dict[str, Any]:
-    return {
-        "id": number,
-        "seek": round(100 * start),  # hundredths of a second, as Whisper counts
-        "start": round(start + segment.start, 2),
-        "end": round(start + segment.end, 2),
-        "text": segment.text,
-        "tokens": segment.tokens,
-        "temperature": segment.temperature,
-        "avg_logprob": round(segment.avg_logprob, 4),
-        "compression_ratio": round(segment.compression_ratio, 4),
-        "no_speech_prob": round(segment.no_speech_prob, 4),
-    }
-
-
-def _usage(spoken: Spoken) -> dict[str, Any]:
-    return {"type": "duration", "seconds": round(spoken.seconds, 3)}
-
-
-def _text(spoken: Spoken) -> web.Response:
-    return web.Response(text=spoken.text + "\n")
-
-
-def _srt(spoken: Spoken) -> web.Response:
-    cues = (
-        f"{number}\n{_clock(start + segment.start, ',')} --> {_clock(start + segment.end, ',')}\n"
-        f"{segment.text.replace('-->', '->')}\n\n"
-        for number, (start, segment) in enumerate(spoken.segments, 1)
-    )
-    return web.Response(text="".join(cues))
-
-
-def _vtt(spoken: Spoken) -> web.Response:
-    cues = (
-        f"{_clock(start + segment.start, '.')} --> {_clock(start + segment.end, '.')}\n"
-        f"{html.escape(segment.text, quote=False)}\n\n"
-        for start, segment in spoken.segments
-    )
-    return web.Response(text="WEBVTT\n\n" + "".join(cues))
-
-
-def _clock(seconds: float, point: str) -> str:
-    """Return a subtitle's time, such as 00:01:02.345."""
-    whole, thousandths = divmod(round(1000 * seconds), 1000)
-    minutes, second = divmod(whole, 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}{point}{thousandths:03}"
-
-
-_RENDERED: Mapping[str, Callable[[Spoken], web.Response]] = {
-    "json": _json,
-    "text": _text,
-    "srt": _srt,
-    "verbose_json": _verbose_json,
-    "vtt": _vtt,
-}
+# -- a stream -----------------------------------------------------------------------------
 
 
 async def _send(response: web.StreamResponse, told: Mapping[str, Any]) -> None:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-from ..transcriber import Segment
+from ..transcriber import Segment, Word
 from .audio import (
     FRAMES_PER_POSITION,
     FRAMES_PER_SECOND,
@@ -29,6 +29,7 @@ from .audio import (
     pad_or_trim,
     silence_level,
 )
+from .timing import AligningInference, timed_words, without_pauses
 from .tokenizer import Task, Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class DecodingOptions:
     task: Task = "transcribe"
     initial_prompt: str | None = None
     timestamps: bool = False  # whether the result has segments
+    words: bool = False  # whether those have their words' times
 
     # how to search
     beam_size: int = 5
@@ -148,6 +150,8 @@ class Hypothesis:
     """Mean log-probability of the text's tokens by the audio alone, without a prompt."""
     noise_logprob: float | None = field(default=None, compare=False)
     """The same with noise in place of the audio."""
+    positions: Sequence[int] = field(default=(), compare=False)
+    """Where each of the text's tokens begins, and the last one ends; see AligningInference."""
 
 
 Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
@@ -304,6 +308,11 @@ class Decoder:
     def text(self, tokens: Sequence[int]) -> str:
         return " ".join(self._tokenizer.decode(tokens).split())
 
+    def segment_text(self, tokens: Sequence[int]) -> str:
+        """Return the text with a blank before it, where the model wrote one."""
+        begins_with_blank = self._tokenizer.decode(tokens)[:1].isspace()
+        return " " * begins_with_blank + self.text(tokens)
+
     def generate(
         self,
         features: Any,
@@ -400,6 +409,38 @@ class Decoder:
     @property
     def wants_segments(self) -> bool:
         return self._options.timestamps
+
+    def align(
+        self, features: Any, language: str | None, hypothesis: Hypothesis, n_frames: int
+    ) -> Hypothesis:
+        """Return the hypothesis with its tokens' positions, of which the first frames are audio."""
+        text = [token for token in hypothesis.tokens if token < self._tokenizer.eot]
+        if not text:
+            return hypothesis
+        inference = cast("AligningInference", self._inference)
+        prompt = self.prompt((), language or "", timestamps=False)
+        n_positions = max(1, n_frames // FRAMES_PER_POSITION)
+        positions = inference.align(features, prompt, text, n_positions)
+        return dataclasses.replace(hypothesis, positions=positions)
+
+    def words(
+        self, hypothesis: Hypothesis, where: slice, language: str | None, window: Array
+    ) -> list[Word]:
+        """Return the words of a segment, and their times in the window, where they have some."""
+        eot = self._tokenizer.eot
+        before, text = (
+            [token for token in tokens if token < eot]
+            for tokens in (hypothesis.tokens[: where.start], hypothesis.tokens[where])
+        )
+        positions = hypothesis.positions[len(before) : len(before) + len(text) + 1]
+        if not positions:
+            return []
+        written_in = "en" if self._options.task == "translate" else language
+        return without_pauses(timed_words(text, positions, self._tokenizer, written_in), window)
+
+    @property
+    def wants_words(self) -> bool:
+        return self._options.words
 
     def timed(self, tokens: Sequence[int], seconds: float) -> Iterator[tuple[float, float, slice]]:
         """Yield (start, end, where its tokens are) of each segment, within `seconds` of audio.
@@ -547,10 +588,15 @@ class _Utterance:
         with self._stopwatch("decode"):
             attempt = decoder.generate(features, prompt, seconds, attempt, self._checkpoint)
         only_cuts = self._timestamps and not decoder.wants_segments
-        if self._correct is None or only_cuts or attempt.silent:
+        if only_cuts or attempt.silent:
             return attempt
-        corrected = self._correct(features, prompt, self._language, attempt.hypothesis)
-        return dataclasses.replace(attempt, hypothesis=corrected)
+        hypothesis = attempt.hypothesis
+        if self._correct is not None:
+            hypothesis = self._correct(features, prompt, self._language, hypothesis)
+        if decoder.wants_words:
+            with self._stopwatch("align"):
+                hypothesis = decoder.align(features, self._language, hypothesis, n_frames)
+        return dataclasses.replace(attempt, hypothesis=hypothesis)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
         """Take the text unless the quality gate withholds it; return whether it doesn't."""
@@ -569,12 +615,17 @@ class _Utterance:
         self, tokens: list[int], attempt: _Attempt, seek: int, n_frames: int
     ) -> None:
         offset = seek / FRAMES_PER_SECOND
+        heard = self._mel[:, seek : seek + n_frames]
         for start, end, where in self._decoder.timed(tokens, n_frames / FRAMES_PER_SECOND):
+            words = self._decoder.words(attempt.hypothesis, where, self._language, heard)
             self._segments.append(
                 Segment(
                     start=offset + start,
                     end=offset + end,
-                    text=self._decoder.text(tokens[where]),
+                    text=self._decoder.segment_text(tokens[where]),
+                    words=tuple(
+                        Word(offset + word.start, offset + word.end, word.text) for word in words
+                    ),
                     tokens=tuple(tokens[where]),
                     avg_logprob=attempt.hypothesis.avg_logprob,
                     compression_ratio=attempt.compression_ratio,

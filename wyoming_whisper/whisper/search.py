@@ -17,6 +17,7 @@ import numpy as np
 from .audio import SECONDS_PER_TIMESTAMP, Array
 from .decoding import N_TEXT_CTX, GenerateOptions, Hypothesis, loops
 from .session import ElasticSession, Session, StepOutput, Tokens
+from .timing import first_positions
 from .tokenizer import Tokenizer
 
 # Positions of the self-attention cache: few, since each set of shapes is compiled and captured.
@@ -32,12 +33,19 @@ class SessionInference:
     """decoding.Inference over a `Session`; used from one thread at a time.
 
     `suppressed_begin` are the tokens that never come first: a blank, and the end
-    (`suppress_ids_begin` of CTranslate2's config.json).
+    (`suppress_ids_begin` of CTranslate2's config.json); `alignment_heads` are (layer, head) of the
+    attention that looks at where a word is spoken, none for all of the later layers.
     """
 
     def __init__(
-        self, session: Session, tokenizer: Tokenizer, suppressed_begin: Sequence[int]
+        self,
+        session: Session,
+        tokenizer: Tokenizer,
+        suppressed_begin: Sequence[int],
+        alignment_heads: Sequence[tuple[int, int]] = (),
     ) -> None:
+        self.can_align = session.is_elastic
+        self._alignment_heads = tuple(alignment_heads)
         self.n_mels = session.n_mels
         self._session = session
         self._elastic = cast("ElasticSession", session) if session.is_elastic else None
@@ -103,6 +111,21 @@ class SessionInference:
         output = session.step(rows.cache, tokens, known, self._bias(()), wanted=wanted)
         logprobs = log_softmax(output.wanted_logits()[0, :, : self._tokenizer.eot])
         return np.asarray(logprobs[np.arange(len(text)), list(text)])
+
+    def align(
+        self,
+        audio_features: _Audio,
+        prompt: Sequence[int],
+        text: Sequence[int],
+        n_positions: int,
+    ) -> list[int]:
+        """See AligningInference. Raises RuntimeError where `can_align` is not."""
+        if self._elastic is None:
+            raise RuntimeError("this session does not tell what its decoder attends to")
+        tokens = [*prompt, *text, self._tokenizer.eot]
+        heads, features = self._alignment_heads, audio_features.features
+        weights = self._elastic.attention(features, tokens, heads, n_positions)
+        return first_positions(weights, rows=slice(len(prompt) - 1, -1))
 
     def hypotheses(
         self, audio_features: _Audio, prompt: Sequence[int], options: GenerateOptions

@@ -124,3 +124,16 @@ class ElasticSession(Session, Protocol):
         wanted: Sequence[int] = (),
     ) -> ElasticOutput:
         """See Session; the output has the logits after `wanted`, indices into `tokens`, too."""
+
+    def attention(
+        self,
+        audio_features: Any,
+        tokens: Sequence[int],
+        heads: Sequence[tuple[int, int]],
+        n_positions: int,
+    ) -> Array:
+        """Return how much each token attends to each of the first positions of the audio.
+
+        `heads` are (layer, head), none for all of the last half of the layers; shape = (n_heads,
+        n_tokens, n_positions), and the weights of a token are 1 together.
+        """

@@ -358,7 +358,10 @@ async function decode(blob) {
   try {
     audio = await context.decodeAudioData(await blob.arrayBuffer());
   } catch {
-    throw new Error("This browser finds no audio in that file.");
+    const mayBeAudio = /^(audio\/|video\/|application\/octet-stream$|$)/.test(blob.type);
+    if (!mayBeAudio) throw new Error("This browser finds no audio in that file.");
+    // The server may know a format that the browser doesn't.
+    return { body: await blob.arrayBuffer(), kind: "file" };
   }
   if (state && audio.duration > state.max_clip_seconds) {
     throw new Error(
@@ -366,7 +369,7 @@ async function decode(blob) {
         `${Math.round(audio.duration)}.`,
     );
   }
-  return toPcm(audio);
+  return { body: toPcm(audio), kind: "1" };
 }
 
 function toPcm(audio) {
@@ -380,12 +383,12 @@ function toPcm(audio) {
   return pcm.buffer;
 }
 
-async function send(pcm) {
+async function send({ body, kind }) {
   const language = $("language").value;
   const response = await fetch(`transcribe${language ? `?language=${language}` : ""}`, {
     method: "POST",
-    headers: { "Content-Type": "application/octet-stream", "X-Wyoming-Whisper": "1" },
-    body: pcm,
+    headers: { "Content-Type": "application/octet-stream", "X-Wyoming-Whisper": kind },
+    body,
   });
   const isJson = (response.headers.get("Content-Type") || "").startsWith("application/json");
   const told = isJson ? await response.json() : { error: await response.text() };
