@@ -14,14 +14,16 @@ from wyoming.audio import AudioChunk
 from tests.support import AUDIO, clips
 from wyoming_whisper import utterance
 from wyoming_whisper.client import read_audio
+from wyoming_whisper.early import MAX_EAGER_JOBS
 from wyoming_whisper.languages import SpokenLanguages
+from wyoming_whisper.limits import Limits
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import span_options
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import MAX_EAGER_JOBS, Limits, Utterance
+from wyoming_whisper.utterance import Utterance
 from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
 
 VARIATIONS = 12

@@ -70,6 +70,17 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.endpointing": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.scheduler": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.recording": ("wyoming.", "asyncio", "soundfile", "soxr", *RUNTIMES, *HUB),
+    "wyoming_whisper.channels": ("wyoming.", "asyncio", "soxr", *RUNTIMES, *HUB),
+    "wyoming_whisper.pieces": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.limits": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.hangup": ("wyoming.", "numpy", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.dictation": (
+        "wyoming.",
+        "wyoming_whisper.utterance",
+        *OTHER_HALVES,
+        *RUNTIMES,
+        *HUB,
+    ),
     "wyoming_whisper.pcm": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.live": (
         "wyoming.",

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wyoming.audio import AudioChunk
 
-from wyoming_whisper.errors import AudioError
 from wyoming_whisper.pcm import PcmFormat, PcmStream
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
@@ -41,12 +40,12 @@ def collect(audio: bytes, rate: int, step: int) -> Samples:
     ],
 )
 def test_every_width_has_its_full_scale(width: int, audio: bytes, samples: list[float]) -> None:
-    assert PcmFormat(16000, width, 1).to_mono(audio).tolist() == samples
+    assert PcmFormat(16000, width, 1).frames(audio)[:, 0].tolist() == samples
 
 
 def test_channels_are_averaged_not_added_or_dropped() -> None:
     audio = np.array([[16384, -8192], [8192, 8192]], "<i2").tobytes()
-    assert PcmFormat(16000, 2, 2).to_mono(audio).tolist() == [0.125, 0.25]
+    assert PcmStream().convert(AudioChunk(16000, 2, 2, audio)).tolist() == [0.125, 0.25]
 
 
 @given(step=st.integers(1, 4000).map(lambda frames: 2 * frames))
@@ -79,9 +78,45 @@ def test_no_audio_is_no_samples() -> None:
     assert len(PcmStream().flush()) == 0
 
 
-def test_bytes_that_are_no_whole_frames_are_refused() -> None:
-    with pytest.raises(AudioError, match="5 bytes are not whole frames"):
-        PcmStream().convert(AudioChunk(16000, 2, 1, b"12345"))
+CUTS = st.lists(st.integers(0, 200), max_size=20)
+
+
+@given(
+    width=st.integers(1, 4),
+    channels=st.integers(1, 3),
+    rate=st.sampled_from([8000, 16000, 44100]),
+    audio=st.binary(max_size=2000),
+    cuts=CUTS,
+)
+def test_chunks_may_end_anywhere(
+    width: int, channels: int, rate: int, audio: bytes, cuts: list[int]
+) -> None:
+    """Within a sample or a frame: the whole frames are heard as if they came at once."""
+    whole, parts = PcmStream(), PcmStream()
+    n_whole = len(audio) - len(audio) % (width * channels)
+    expected = [
+        whole.convert(AudioChunk(rate, width, channels, audio[:n_whole])),
+        whole.flush(),
+    ]
+    chunks, start = [], 0
+    for n_bytes in [*cuts, len(audio)]:
+        chunks.append(audio[start : start + n_bytes])
+        start += n_bytes
+    got = [parts.convert(AudioChunk(rate, width, channels, chunk)) for chunk in chunks]
+    got.append(parts.flush())
+    np.testing.assert_allclose(np.concatenate(got), np.concatenate(expected), atol=1e-5)
+
+
+def test_a_sample_is_carried_over_a_change_of_rate_but_into_no_other_kind_of_frame() -> None:
+    stream = PcmStream()
+    assert len(stream.convert(AudioChunk(16000, 2, 1, b"\x00\x40\x00"))) == 1
+    stream.convert(AudioChunk(8000, 2, 1, b"\x40"))  # 0.5, in the filter
+    stream.convert(AudioChunk(8000, 2, 1, b"\x00"))
+    samples = stream.convert(AudioChunk(16000, 1, 2, b"\xc0\xc0"))
+    assert samples[-1] == 0.5
+    assert len(stream.convert(AudioChunk(16000, 2, 1, b"\x00"))) == 0
+    assert len(stream.flush()) == 0
+    assert stream.convert(AudioChunk(16000, 2, 1, b"\x00\x40")).tolist() == [0.5]
 
 
 @pytest.mark.parametrize(

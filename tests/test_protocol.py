@@ -28,6 +28,7 @@ from tests.support import (
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError, TranscribeError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from wyoming_whisper.vad import FRAME_SAMPLES
 
 DESCRIBE = Describe().event()
 
@@ -77,6 +78,20 @@ async def test_chunks_need_no_audio_start(tmp_path: Path) -> None:
         await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
         await client.send(AudioStop().event())
         assert (await client.transcript()).text == "1600 samples in None"
+
+
+@pytest.mark.parametrize("step", [1, 3, 1023])
+async def test_chunks_may_end_within_a_sample(tmp_path: Path, step: int) -> None:
+    """As those read from a pipe or a socket do; half a sample at the end is dropped."""
+    audio = 10 * LOUD + LOUD[:1]
+    fake = FakeTranscriber()
+    async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as client:
+        for start in range(0, len(audio), step):
+            await client.send(AudioChunk(16000, 2, 1, audio[start : start + step]).event())
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).text == "1600 samples in None"
+    ((samples, _),) = fake.requests
+    assert set(samples.tolist()) == {0.5}
 
 
 async def test_context_comes_back(tmp_path: Path) -> None:
@@ -264,7 +279,6 @@ async def test_the_program_and_the_model_may_be_selected_by_name(tmp_path: Path)
         (AudioStart(10**9, 2, 1).event(), "invalid-audio", ["rate 1000000000"]),
         (AudioChunk(16000, 5, 1, b"12345").event(), "invalid-audio", ["width 5"]),
         (AudioChunk(16000, 2, 0, b"12").event(), "invalid-audio", ["channels 0"]),
-        (AudioChunk(16000, 2, 2, b"123456").event(), "invalid-audio", ["6 bytes"]),
         (Event("audio-chunk", {"rate": "fast", "width": 2, "channels": 1}), "invalid-audio", []),
         (
             Event("audio-start", {"rate": 16000.5, "width": 2, "channels": 1}),
@@ -501,6 +515,54 @@ async def until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+# -- what is asked for late ----------------------------------------------------------------
+
+
+async def test_a_transcribe_after_audio_start_counts_for_that_utterance(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with run_server(tmp_path, lambda _: fake), Client(tmp_path) as client:
+        await client.send(Transcribe(language="en", context={"room": "hall"}).event())
+        await client.send(AudioStart(16000, 2, 1).event())
+        await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
+        late = Transcribe(language="de", context={"room": "bath"}, transcript_names=["Brimlow"])
+        await client.send(late.event())
+        await client.send(AudioStop().event())
+        transcript = await client.transcript()
+    assert (transcript.text, transcript.language) == ("1600 samples in de", "de")
+    assert transcript.context == {"room": "bath"}
+    ((_, options),) = fake.requests
+    assert options.names == ("Brimlow",)
+
+
+async def test_work_begun_with_other_options_is_not_used(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with run_server(tmp_path, lambda _: fake) as server, Client(tmp_path) as client:
+        await asyncio.wrap_future(server.opened)
+        await client.send(Transcribe(language="en").event())
+        await client.send(AudioStart(16000, 2, 1).event())
+        for chunk in [50 * LOUD, bytes(len(40 * LOUD))]:
+            await client.send(AudioChunk(16000, 2, 1, chunk).event())
+        assert await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        await client.send(Transcribe(language="de").event())
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).text.endswith("in de")
+    assert [options.language for _, options in fake.requests] == ["en", "de"]
+
+
+async def test_the_same_asked_again_wastes_no_work(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with run_server(tmp_path, lambda _: fake) as server, Client(tmp_path) as client:
+        await asyncio.wrap_future(server.opened)
+        await client.send(Transcribe(language="en").event())
+        for chunk in [50 * LOUD, bytes(len(40 * LOUD))]:
+            await client.send(AudioChunk(16000, 2, 1, chunk).event())
+        assert await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
+        await client.send(Transcribe(language="en", context={"room": "hall"}).event())
+        await client.send(AudioStop().event())
+        assert (await client.transcript()).context == {"room": "hall"}
+    assert len(fake.requests) == 1
+
+
 # -- bounds --------------------------------------------------------------------------------
 
 
@@ -545,6 +607,44 @@ async def test_a_chunk_that_names_hours_costs_what_its_beginning_costs(tmp_path:
         assert server.limits.free_samples == free
     ((samples, _),) = fake.requests
     assert len(samples) <= 2.5 * 16000
+    (answer,) = server.status.answers
+    assert answer.truncated
+
+
+async def test_an_utterance_of_exactly_the_limit_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber(), max_utterance_seconds=1) as server,
+        Client(tmp_path) as client,
+    ):
+        await client.speak(1.0, language="en")
+        assert (await client.transcript()).text == "16000 samples in en"
+        (answer,) = server.status.answers
+        assert not answer.truncated
+    assert "--max-utterance-seconds" not in caplog.text
+
+
+async def test_the_loop_goes_on_while_a_long_chunk_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[int] = []
+
+    class CountingVad(LoudnessVad):
+        def stream(self) -> LoudnessVad:
+            return CountingVad()
+
+        def push(self, samples: Samples) -> Samples:
+            turns.append(len(samples))
+            return super().push(samples)
+
+    monkeypatch.setattr("wyoming_whisper.server.SileroVad", CountingVad)
+    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+        await client.send(AudioChunk(16000, 2, 1, 2000 * LOUD).event())
+        await client.send(AudioStop().event())
+        await client.transcript()
+    assert sum(turns) >= 20 * 16000
+    assert max(turns) < 2 * 16 * FRAME_SAMPLES
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from tests.support import LoudnessVad, loud, quiet
 from wyoming_whisper import recording
 from wyoming_whisper.containers import ALL, sniff
 from wyoming_whisper.errors import AudioError
+from wyoming_whisper.pieces import MAX_PIECE_SECONDS
 from wyoming_whisper.recording import (
     BLOCK_SECONDS,
     FORMATS,
-    MAX_PIECE_SECONDS,
     Piece,
     Recording,
     audio_blocks,
@@ -395,3 +395,26 @@ def test_what_takes_too_long_to_decode_is_given_up(monkeypatch: pytest.MonkeyPat
 def test_no_audio_at_all_is_a_sentence() -> None:
     with pytest.raises(AudioError, match="no audio"):
         heard(np.zeros(0, np.float32))
+
+
+@pytest.mark.parametrize("name", ["WAV", "FLAC"])
+def test_channels_that_cancel_are_heard_in_every_format(name: str) -> None:
+    left = tone(SAMPLE_RATE)
+    file = BytesIO()
+    soundfile.write(file, np.stack([left, -left], axis=1), SAMPLE_RATE, format=name)
+    samples = np.concatenate(list(audio_blocks(file.getvalue())))
+    np.testing.assert_allclose(samples[200:], left[200:], atol=1e-3)
+
+
+def test_channels_that_cancel_are_heard_by_ffmpeg() -> None:
+    left = tone(SAMPLE_RATE)
+    file = BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        track = out.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="stereo")
+        pair = (np.stack([left, -left], axis=1).ravel() * 32767).astype("<i2")[None]
+        frame = av.AudioFrame.from_ndarray(pair, format="s16", layout="stereo")
+        frame.rate = SAMPLE_RATE
+        for packet in [*track.encode(frame), *track.encode(None)]:
+            out.mux(packet)
+    samples = np.concatenate(list(audio_blocks(file.getvalue())))
+    np.testing.assert_allclose(samples[200:], left[200:], atol=1e-3)

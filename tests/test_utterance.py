@@ -18,14 +18,17 @@ from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from wyoming_whisper import utterance
+from wyoming_whisper.early import MAX_EAGER_JOBS
 from wyoming_whisper.errors import AudioError, BusyError
 from wyoming_whisper.languages import SpokenLanguages
+from wyoming_whisper.limits import Limits
+from wyoming_whisper.pcm import PcmStream
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS, transcribe_speech
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import MAX_EAGER_JOBS, Limits, Utterance
+from wyoming_whisper.utterance import Utterance
 from wyoming_whisper.vad import SpanOptions, Vad
 
 SPANS = SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)
@@ -311,6 +314,48 @@ async def test_all_utterances_together_are_bounded() -> None:
     assert workshop.limits.free_samples == 2.5 * 16000
     speakers[2].add(second)  # as a thread may, after its client has gone
     assert workshop.limits.free_samples == 2.5 * 16000
+
+
+async def test_nothing_is_begun_for_who_left_while_a_long_chunk_was_converted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    converting, may_end = threading.Event(), threading.Event()
+
+    def convert(_: PcmStream, chunk: AudioChunk) -> Samples:
+        converting.set()
+        assert may_end.wait(20)
+        return np.concatenate([loud(1.0), quiet(1.0)])
+
+    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr(PcmStream, "convert", convert)
+    workshop = InstantWorkshop(eager=True)
+    free = workshop.limits.free_samples
+    spoken = Utterance(workshop, TranscribeOptions())
+    taking = asyncio.create_task(spoken.take(AudioChunk(16000, 2, 1, bytes(64000))))
+    assert await asyncio.to_thread(converting.wait, 20)
+    spoken.drop()
+    may_end.set()
+    await taking  # as if nobody had cancelled it
+    assert workshop.n_jobs == 0
+    assert workshop.limits.free_samples == free
+
+
+async def test_a_long_chunk_is_converted_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 1 kHz names half an hour in 2 MB."""
+    lengths: list[int] = []
+    convert = PcmStream.convert
+
+    def counted(stream: PcmStream, chunk: AudioChunk) -> Samples:
+        lengths.append(len(chunk.audio))
+        return convert(stream, chunk)
+
+    monkeypatch.setattr(PcmStream, "convert", counted)
+    workshop = InstantWorkshop(eager=True, limits=Limits(60.0))
+    spoken = Utterance(workshop, TranscribeOptions())
+    await spoken.take(AudioChunk(1000, 1, 1, b"\x80" * 2_000_000))
+    assert spoken.is_full
+    assert lengths == [10_000] * 6
+    spoken.drop()
 
 
 class InstantWorkshop:

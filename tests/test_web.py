@@ -293,6 +293,29 @@ async def test_metrics_count_answers_and_failures(tmp_path: Path) -> None:
     assert any(name.startswith("wyoming_whisper_info ") and "tiny" in name for name in found)
 
 
+async def test_what_was_cut_off_shows_in_metrics_and_on_the_page(tmp_path: Path) -> None:
+    async with ready(tmp_path, FakeTranscriber(), max_utterance_seconds=2) as (_, session):
+        await speak(tmp_path)
+        async with Client(tmp_path) as client:
+            await client.speak(3.0)
+            await client.transcript()
+        found = await scrape(session)
+        async with session.get("/state") as response:
+            answers = (await response.json())["answers"]
+    assert found["wyoming_whisper_truncated_total"] == 1
+    assert [answer["truncated"] for answer in answers] == [True, False]
+
+
+async def test_a_clip_that_is_cut_off_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ready(tmp_path, FakeTranscriber(), max_utterance_seconds=2) as (_, session):
+        clip = pcm(loud(3.0))
+        async with session.post("/transcribe", data=clip, headers=CLIP) as response:
+            assert (await response.json())["seconds"] == 2.0
+    assert "--max-utterance-seconds" in caplog.text
+
+
 # -- a clip to try -------------------------------------------------------------------------
 
 
@@ -338,10 +361,17 @@ async def test_silence_is_an_empty_text(tmp_path: Path) -> None:
     assert not fake.requests
 
 
+async def test_half_a_sample_at_the_end_of_a_clip_is_dropped(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with ready(tmp_path, fake) as (_, session):
+        clip = pcm(loud(1.0)) + b"\x01"
+        async with session.post("/transcribe", data=BytesIO(clip), headers=CLIP) as response:
+            assert (await response.json())["text"] == "16000 samples in None"
+
+
 @pytest.mark.parametrize(
     ("query", "body", "words"),
     [
-        ("", bytes(3), "whole frames"),
         ("", bytes(MAX_CLIP_BYTES + 2), "60 seconds"),
         ("?language=klingon", bytes(2), "klingon"),
     ],

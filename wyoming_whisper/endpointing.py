@@ -114,6 +114,10 @@ class Endpointer:
         self._draft: Transcription | None = None
         self._previous = ""  # the draft of before the last pause
 
+    def set_sensitivity(self, sensitivity: str) -> None:
+        """Take another of SENSITIVITIES from now on."""
+        self._factor = SENSITIVITIES[sensitivity]
+
     def hear(self, hearing: Hearing, draft: Transcription | None) -> End | None:
         """Return why the command has ended, None as long as it has not.
 

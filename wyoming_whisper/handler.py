@@ -1,7 +1,8 @@
 """One Wyoming connection: events in, transcript or error out.
 
 Two tasks: one reads, so that `describe` and `ping` are answered and a leaving client is noticed
-while the other waits for transcriptions and sends them in the order the utterances came.
+while the other waits for transcriptions and sends them in the order the utterances came. A client
+that has closed its writing side gets what it asked for; one that doesn't listen either is lost.
 A failure is an `error` event and then a closed connection; silence is an empty transcript.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,15 +27,16 @@ from wyoming.ping import Ping, Pong
 from .endpointing import SENSITIVITIES, Endpointer, EndpointOptions
 from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
 from .errors import WyomingWhisperError as OurError
+from .hangup import until_lost
 from .info import PROGRAM_NAME
 from .live import LiveText
-from .pcm import PcmFormat, PcmStream
+from .pcm import PcmFormat
 from .peers import PeerLog
 from .tasks import end_tasks, start_task
 from .transcriber import TranscribeOptions
 from .upstreams.exchange import hops_in
 from .upstreams.relay import Relay
-from .utterance import Utterance, Workshop
+from .utterance import TOO_LONG, Utterance, Workshop
 from .whisper.tokenizer import LANGUAGES, language_code
 from .wire import read_event, with_whole_numbers
 
@@ -102,8 +105,6 @@ class Handler:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str,
-        *,
-        finish_after_eof: bool = False,
     ) -> None:
         self._service = service
         self._reader = reader
@@ -111,7 +112,6 @@ class Handler:
         self._writing = asyncio.Lock()
         self._peer = peer
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._finish_after_eof = finish_after_eof  # a pipe ends where its client still listens
         self._request = Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None
         self._ended = False  # what comes until the next utterance is the rest of the last one
@@ -144,14 +144,20 @@ class Handler:
         # What they fail of is told to the client, and logged, by _report.
         self._reading = start_task(self._read(), "reading a connection", is_awaited=True)
         answering = start_task(self._answer(), "answering a connection", is_awaited=True)
-        tasks = {self._reading, answering}
+        tasks: set[asyncio.Task[None]] = {self._reading, answering}
         try:
             done, _ = await asyncio.wait(
                 {*tasks, self._refused}, return_when=asyncio.FIRST_COMPLETED
             )
-            if self._finish_after_eof and done == {self._reading} and _ended_well(self._reading):
-                await self._waiting.put(None)
-                await asyncio.wait({answering})
+            if done == {self._reading} and _ended_well(self._reading):
+                # The end of what it sends is not the end of the client.
+                self._drop_unfinished()
+                lost = start_task(until_lost(self._writer), "watching a half-closed connection")
+                tasks |= {lost, start_task(self._waiting.put(None), "ending a connection")}
+                await asyncio.wait(
+                    {answering, lost, self._refused}, return_when=asyncio.FIRST_COMPLETED
+                )
+                done = {answering, self._refused}
             await self._report(done | {answering})
         finally:
             await end_tasks(*tasks)
@@ -238,6 +244,17 @@ class Handler:
         options = TranscribeOptions(language, names=names, hops=hops_in(transcribe.context))
         sensitivity = _sensitivity(transcribe.vad_sensitivity)
         self._request = Request(options, transcribe.context, sensitivity)
+        if self._utterance:  # it counts until the audio ends
+            self._ask_anew(self._utterance)
+
+    def _ask_anew(self, utterance: Utterance) -> None:
+        """Have what is being spoken transcribed as is asked for now."""
+        before, self._asked = self._asked, self._request
+        if dataclasses.replace(self._asked, context=before.context) == before:
+            return
+        options = self._service.spoken.remembered(self._asked.options)
+        live, relay = self._service.live_text(options), self._service.relay(options)
+        utterance.ask(options, self._asked.vad_sensitivity, live, relay)
 
     async def _on_audio_start(self, event: Event) -> None:
         start = _checked(AudioStart, event)
@@ -251,15 +268,11 @@ class Handler:
         if self._ended:
             return
         utterance = self._utterance or self._begin()
-        if PcmStream.is_costly(chunk):
-            await asyncio.to_thread(utterance.add, chunk)
-        else:
-            utterance.add(chunk)
+        await utterance.take(chunk)
         if utterance.live and not self._unanswered:  # those before it are answered first
             await self._show(utterance.live)
         if utterance.is_full:
-            message = "an utterance reached --max-utterance-seconds: the rest of it is not heard"
-            self._service.peer_log.warn(self._peer, message)
+            self._service.peer_log.warn(self._peer, TOO_LONG)
         if utterance.is_full or utterance.is_over:
             self._ended = True
             await self._end(utterance)
@@ -302,11 +315,15 @@ class Handler:
 
     def _drop_work(self) -> None:
         """Nobody waits for it any more."""
-        if self._utterance:
-            self._utterance.drop()
+        self._drop_unfinished()
         while not self._waiting.empty():
             if item := self._waiting.get_nowait():
                 item[0].drop()
+
+    def _drop_unfinished(self) -> None:
+        if self._utterance:
+            self._utterance.drop()
+            self._utterance = None
 
     def _leave_when_drained(self) -> None:
         if self._draining and self._reading and not self.is_busy:

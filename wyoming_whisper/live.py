@@ -190,6 +190,8 @@ class _Work:
     end: int
     """Samples of the utterance, up to the end of what is transcribed."""
     voicing: Voicing
+    before: str
+    """What was said before what is transcribed."""
 
 
 class LiveText:
@@ -216,6 +218,8 @@ class LiveText:
         self._own: _Work | None = None
         self._early: _Work | None = None
         self._end = 0  # of the audio that was last taken in
+        self.before = ""
+        """Of dictation, the text of the pieces that are done: what is followed is the rest."""
         self.started = False
         """Whether the client has been told that a transcript begins."""
 
@@ -227,7 +231,7 @@ class LiveText:
         self._collect()
         if early is not None and (self._early is None or self._early.job is not early):
             end = round(speech.seconds * SAMPLE_RATE)
-            self._early = _Work(early, end, speech.voicing)
+            self._early = _Work(early, end, speech.voicing, self.before)
         if self._own is None and _is_speaking(speech):
             self._transcribe(speech)
 
@@ -247,12 +251,12 @@ class LiveText:
 
     def _transcribe(self, speech: Speech) -> None:
         now, voiced = self._clock(), speech.voiced_seconds
-        if not self._pace.allows(now, voiced, speech.seconds):
+        if not self._pace.allows(now, voiced, speech.n_kept / SAMPLE_RATE):
             return
         spans = speech.spans()
         job = self._begin(speech.cut(spans), self._options) if spans else None
         if job is not None:
-            self._own = _Work(job, spans[-1][1], speech.voicing)
+            self._own = _Work(job, spans[-1][1], speech.voicing, self.before)
             self._pace.begin(now, voiced)
 
     def _collect(self) -> None:
@@ -272,7 +276,7 @@ class LiveText:
         found = finished(future.result(), work.voicing, self._style)
         is_rejected = found.rejected and not found.text
         if not is_rejected and is_begun(found.text, self._style, found.language):
-            self._agreement.add(found.text)
+            self._agreement.add(" ".join(filter(None, (work.before, found.text))))
 
 
 def _is_speaking(speech: Speech) -> bool:

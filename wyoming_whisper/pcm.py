@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .channels import Downmix, Frames
 from .errors import AudioError
 from .transcriber import SAMPLE_RATE, Samples
 
@@ -59,17 +60,14 @@ class PcmFormat:
                     f"{lowest} to {highest} is"
                 )
 
-    def to_mono(self, audio: bytes) -> Samples:
-        """Return float32 samples at the format's own rate, channels averaged."""
-        if len(audio) % (self.width * self.channels):
-            raise AudioError(
-                f"{len(audio)} bytes are not whole frames of {self.channels} channels "
-                f"with {self.width} bytes"
-            )
-        samples = _to_float(audio, self.width)
-        if self.channels > 1:
-            samples = samples.reshape(-1, self.channels).mean(axis=1, dtype=np.float32)
-        return samples
+    @property
+    def frame_bytes(self) -> int:
+        """Length of one sample of every channel."""
+        return self.width * self.channels
+
+    def frames(self, audio: bytes) -> Frames:
+        """Return whole frames as float32 at the format's own rate, -1..1."""
+        return _to_float(audio, self.width).reshape(-1, self.channels)
 
 
 def _to_float(audio: bytes, width: int) -> Samples:
@@ -87,9 +85,15 @@ def _to_float(audio: bytes, width: int) -> Samples:
 
 
 class PcmStream:
-    """Converts chunk after chunk, each of which may have its own format."""
+    """Converts chunk after chunk, each of which may have its own format.
+
+    Chunks are parts of a stream, no messages: one may end within a sample.
+    """
 
     def __init__(self) -> None:
+        self._format: PcmFormat | None = None
+        self._downmix: Downmix | None = None
+        self._cut_off = b""  # the beginning of a frame whose end has not come yet
         self._rate = SAMPLE_RATE
         self._resampler: soxr.ResampleStream | None = None
 
@@ -102,23 +106,43 @@ class PcmStream:
     def convert(self, chunk: Pcm) -> Samples:
         """Return what `chunk` adds, mono at SAMPLE_RATE, -1..1; a filter may hold some back.
 
-        Raises AudioError for a format that is out of bounds.
+        The beginning of a frame at its end is kept for the next chunk. Raises AudioError for a
+        format that is out of bounds.
         """
-        chunk_format = PcmFormat(chunk.rate, chunk.width, chunk.channels)
-        return self.resample(chunk_format.to_mono(chunk.audio), chunk_format.rate)
+        pcm = PcmFormat(chunk.rate, chunk.width, chunk.channels)
+        if pcm != self._format:
+            self._change_to(pcm)
+        audio = self._cut_off + chunk.audio if self._cut_off else chunk.audio
+        n_whole = len(audio) - len(audio) % pcm.frame_bytes
+        self._cut_off = audio[n_whole:]
+        frames = pcm.frames(audio[:n_whole])
+        mono = self._downmix.mix(frames) if self._downmix else frames[:, 0]
+        return self.resample(mono, pcm.rate)
+
+    def _change_to(self, pcm: PcmFormat) -> None:
+        """Part of a frame goes on in frames of the same kind alone, at whatever rate."""
+        before = self._format
+        if before and (before.width, before.channels) != (pcm.width, pcm.channels):
+            self._cut_off = b""
+        self._format = pcm
+        self._downmix = Downmix(pcm.rate) if pcm.channels > 1 else None
 
     def resample(self, samples: Samples, rate: int) -> Samples:
         """Return what mono `samples` at `rate` add; a filter may hold some back."""
         held_back = np.zeros(0, np.float32)
         if rate != self._rate:
-            held_back = self.flush()
+            held_back = self._filtered()
             self._rate, self._resampler = rate, _resampler(rate)
         if self._resampler:
             samples = self._resampler.resample_chunk(samples)
         return np.concatenate([held_back, samples]) if len(held_back) else samples
 
     def flush(self) -> Samples:
-        """Return what the filter still holds back."""
+        """Return what the filter still holds back; part of a frame is dropped."""
+        self._cut_off = b""
+        return self._filtered()
+
+    def _filtered(self) -> Samples:
         if not self._resampler:
             return np.zeros(0, np.float32)
         samples: Samples = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)

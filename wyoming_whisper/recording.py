@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from .channels import Downmix
 from .containers import ALL, WAV, Container, sniff
 from .errors import AudioError
 from .pcm import PcmFormat, PcmStream
+from .pieces import RECORDING, Section
+from .speech import Speech
 from .text import Voicing
 from .transcriber import SAMPLE_RATE, Samples
-from .vad import FRAME_SAMPLES, SpanOptions, Vad, clear_frames, speech_spans
+from .vad import SpanOptions, Vad
 
 BLOCK_SECONDS = 10
 """Decoded and heard at a time: some 30 ms of work."""
@@ -38,15 +41,6 @@ MAX_DECODING_SECONDS = 300.0
 
 NO_PROTOCOL = "none"
 """What FFmpeg may open beside the bytes that it gets: there is no protocol of this name."""
-
-MAX_PIECE_SECONDS = 30
-"""What Whisper hears at once."""
-MIN_PIECE_SECONDS = 10
-"""Cut sooner than this, a piece says too little of what it is about."""
-
-MAX_PIECE_SAMPLES = MAX_PIECE_SECONDS * SAMPLE_RATE
-MAX_PIECE_FRAMES = MAX_PIECE_SAMPLES // FRAME_SAMPLES
-MIN_PIECE_FRAMES = MIN_PIECE_SECONDS * SAMPLE_RATE // FRAME_SAMPLES
 
 # -- decoding ------------------------------------------------------------------------------
 
@@ -125,16 +119,24 @@ def _is_plain_wav(data: bytes) -> bool:
         return False
 
 
+@dataclass
+class _Block:
+    """Part of a WAV file, as Pcm."""
+
+    rate: int
+    width: int
+    channels: int
+    audio: bytes
+
+
 def wav_blocks(source: str | Path | BytesIO) -> Iterator[Samples]:
     """Yield a WAV file as audio_blocks() does. Raises wave.Error, EOFError, OSError, AudioError."""
     stream = PcmStream()
     with wave.open(str(source) if isinstance(source, Path) else source) as file:
         rate = file.getframerate()
-        pcm = PcmFormat(rate, file.getsampwidth(), file.getnchannels())
-        n_frame_bytes = pcm.width * pcm.channels
+        width, channels = file.getsampwidth(), file.getnchannels()
         while audio := file.readframes(BLOCK_SECONDS * rate):
-            whole = len(audio) - len(audio) % n_frame_bytes  # of a file that was cut off
-            yield stream.resample(pcm.to_mono(audio[:whole]), rate)
+            yield stream.convert(_Block(rate, width, channels, audio))
     yield stream.flush()
 
 
@@ -145,8 +147,9 @@ def _sndfile_blocks(soundfile: Any, kind: Container, data: bytes) -> Iterator[Sa
             raise AudioError(f"the file begins as {kind.name} does, but is none")
         rate = PcmFormat(file.samplerate, 4, file.channels).rate
         n_frames = min(BLOCK_SECONDS * rate, MAX_BLOCK_VALUES // file.channels)
+        downmix = Downmix(rate)
         while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
-            yield stream.resample(_sound(block).mean(axis=1), rate)
+            yield stream.resample(downmix.mix(_sound(block)), rate)
     yield stream.flush()
 
 
@@ -196,6 +199,7 @@ class _Mixer:
         self._av = av
         self._resampler: Any = None
         self._format: tuple[object, ...] = ()
+        self._downmix = Downmix(SAMPLE_RATE)
         self._parts: list[Samples] = []
         self.n_samples = 0
         """Not taken yet."""
@@ -222,8 +226,8 @@ class _Mixer:
         return taken
 
     def _keep(self, frames: list[Any]) -> None:
-        # The channels are averaged here: FFmpeg's own mix of stereo is 3 dB too loud.
-        parts = [_sound(frame.to_ndarray()).mean(axis=0) for frame in frames]
+        # The channels are mixed here: FFmpeg's own mix of stereo is 3 dB too loud.
+        parts = [self._downmix.mix(_sound(frame.to_ndarray().T)) for frame in frames]
         self._parts += parts
         self.n_samples += sum(map(len, parts))
         self.has_heard = self.has_heard or self.n_samples > 0
@@ -256,7 +260,8 @@ class Recording:
 
     def __init__(self, data: bytes, vad: Vad, options: SpanOptions, max_seconds: float) -> None:
         self._blocks = audio_blocks(data)
-        self._cutter = _Cutter(vad, options)
+        self._speech = Speech(vad, options)
+        self._options = options
         self._max_seconds = max_seconds
         self._decoding_seconds = 0.0
         self.seconds = 0.0
@@ -274,81 +279,23 @@ class Recording:
             self.is_over = True
             if not self.seconds:
                 raise AudioError("the file holds no audio")
-            return self._cutter.finish()
+            self._speech.finish()
+            return self._pieces([self._speech.take_rest()])
         if not len(block):
             return []
         self.seconds += len(block) / SAMPLE_RATE
         if self.seconds > self._max_seconds:
             raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")
-        return self._cutter.add(block)
+        self._speech.add(block)
+        return self._pieces(self._speech.take_sections(RECORDING))
 
-
-class _Cutter:
-    """Finds speech in what it is given, and cuts it in pauses where there is too much."""
-
-    def __init__(self, vad: Vad, options: SpanOptions) -> None:
-        self._stream = vad.stream()
-        self._options = options
-        self._samples = np.zeros(0, np.float32)
-        self._probabilities = np.zeros(0, np.float32)  # of the samples' frames
-        self._n_before = 0  # samples that are done with: whole frames
-
-    def add(self, samples: Samples) -> list[Piece]:
-        """Return the pieces that are finished."""
-        self._samples = np.concatenate([self._samples, samples])
-        self._hear(self._stream.push(samples))
-        pieces: list[Piece] = []
-        while len(self._samples) > MAX_PIECE_SAMPLES:
-            self._skip_silence()
-            if len(self._samples) > MAX_PIECE_SAMPLES:
-                among = self._probabilities[MIN_PIECE_FRAMES:MAX_PIECE_FRAMES]
-                pieces += self._take(MIN_PIECE_FRAMES + _pause(among, self._options.low))
-        return pieces
-
-    def finish(self) -> list[Piece]:
-        """Return what is left; nothing may be added afterwards."""
-        self._hear(self._stream.finish())
-        return self._take(len(self._probabilities))
-
-    def _hear(self, probabilities: Samples) -> None:
-        self._probabilities = np.concatenate([self._probabilities, probabilities])
-
-    def _skip_silence(self) -> None:
-        """Forget what comes before speech; without any, all but what would be kept before it."""
-        speech = np.flatnonzero(self._probabilities >= self._options.threshold)
-        first = int(speech[0]) if len(speech) else len(self._probabilities)
-        kept = -(-round(self._options.pad_before_seconds * SAMPLE_RATE) // FRAME_SAMPLES)
-        self._forget(max(0, first - kept))
-
-    def _take(self, n_frames: int) -> list[Piece]:
-        """Return the speech in the first frames, and forget them."""
-        samples = self._samples[: n_frames * FRAME_SAMPLES]
-        probabilities = self._probabilities[:n_frames]
-        pieces = []
-        for start, end in speech_spans(probabilities, len(samples), self._options):
-            heard = probabilities[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)]
-            n_voiced = int(np.count_nonzero(heard >= self._options.threshold))
-            pieces.append(
-                Piece(
-                    (self._n_before + start) / SAMPLE_RATE,
-                    samples[start:end],
-                    Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, clear_frames(heard)),
-                )
+    def _pieces(self, sections: list[Section]) -> list[Piece]:
+        return [
+            Piece(
+                (section.start + start) / SAMPLE_RATE,
+                section.samples[start:end],
+                section.voicing(self._options, (start, end)),
             )
-        self._forget(n_frames)
-        return pieces
-
-    def _forget(self, n_frames: int) -> None:
-        self._samples = self._samples[n_frames * FRAME_SAMPLES :]
-        self._probabilities = self._probabilities[n_frames:]
-        self._n_before += n_frames * FRAME_SAMPLES
-
-
-def _pause(probabilities: Samples, low: float) -> int:
-    """Return the middle of the longest pause; without one, the frame that is speech least."""
-    quiet = np.concatenate([[False], probabilities < low, [False]]).astype(np.int8)
-    starts, ends = (np.flatnonzero(np.diff(quiet) == step) for step in (1, -1))
-    if not len(starts):
-        return int(np.argmin(probabilities))
-    longest = int(np.argmax(ends - starts))
-    return int(starts[longest] + ends[longest]) // 2
+            for section in sections
+            for start, end in section.spans(self._options)
+        ]

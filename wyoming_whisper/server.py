@@ -34,6 +34,7 @@ from .hangs import HangWatch
 from .household import HomeNames
 from .info import Described, described
 from .languages import SpokenLanguages
+from .limits import Limits
 from .live import LiveText
 from .peers import Allowed, PeerLog
 from .process import give_back, is_in_native_code, leave, settle, start_again
@@ -47,7 +48,6 @@ from .text import TextStyle, text_style
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .upstreams.pool import followed, open_pool
 from .upstreams.relay import Relay
-from .utterance import Limits
 from .vad import SileroVad, Vad
 from .web import web_page
 from .whisper.tokenizer import LANGUAGES, language_code
@@ -312,7 +312,7 @@ class Server:
             reader, writer = await _stdio_streams()
         except ValueError as error:
             raise SettingsError("stdio:// needs pipes as standard input and output") from error
-        handler = Handler(self, reader, writer, "stdin", finish_after_eof=True)
+        handler = Handler(self, reader, writer, "stdin")
         self.connections.track(handler).add_done_callback(lambda _: self._stopping.set())
 
     def _announcement(self, server: asyncio.Server) -> Announcement | SupervisorDiscovery | None:

@@ -468,9 +468,10 @@ class Settings:
         metavar="N",
     )
     max_utterance_seconds: int = _option(
-        60,
+        900,
         SERVER,
-        "longest utterance: what was said until then is transcribed, the rest is not heard",
+        "longest utterance, also of dictation, which is transcribed in pieces while it is spoken: "
+        "what was said until then is transcribed, the rest is not heard",
         Whole(1, 3600),
         metavar="SECONDS",
     )

@@ -129,6 +129,8 @@ class Answer:
     text: str | None = None
     upstream: str | None = None
     """The address of who transcribed it; None is this machine."""
+    truncated: bool = False
+    """Whether it was longer than --max-utterance-seconds, and its end was not heard."""
     error: str = ""
     """One sentence, where it failed."""
     code: str = ""

@@ -4,6 +4,11 @@ Home Assistant keeps listening for about a second after the last word. As soon a
 followed by enough silence for its end to be known, what there is goes to the scheduler. If speech
 resumes, that work is dropped. If not, `audio-stop` finds the answer ready, and it is the same: both
 transcribe the very same samples, which is checked.
+
+What lasts longer than Whisper hears at once is dictation, and is transcribed piece by piece while
+it is spoken (`dictation.py`).
+
+All of it belongs to the event loop; only PCM is converted on threads.
 """
 
 from __future__ import annotations
@@ -13,31 +18,32 @@ import copy
 import dataclasses
 import logging
 import math
-import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from .dictation import Dictation, Part, Piece, together
+from .early import EarlyWork
 from .endpointing import Endpointer
-from .errors import BusyError, DeadlineError, WyomingWhisperError
+from .errors import DeadlineError, WyomingWhisperError
 from .languages import SpokenLanguages
+from .limits import Held, Limits
 from .live import LiveText
 from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
+from .pieces import DICTATION, Section
 from .scheduler import Job
 from .speech import Speech
 from .status import Answer, Outcome
 from .text import TextStyle, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad
+from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
 
 if TYPE_CHECKING:
     from .upstreams.relay import Relay
 
 _LOGGER = logging.getLogger(__name__)
-
-# Audio held for all speakers together, in seconds: 115 MB. Each of 64 may speak for half a minute.
-MAX_HELD_SECONDS = 1800.0
 
 # Hearing little by little costs twice the processor time of hearing a bit more at once; later than
 # this after speech has paused nobody should know.
@@ -48,50 +54,10 @@ HEAR_AHEAD_SAMPLES = 16 * FRAME_SAMPLES  # of audio that is there sooner than it
 # the rest of it is there already.
 MAX_AHEAD_SECONDS = 1.0
 
-# How often one utterance may be transcribed for nothing: a speaker who hesitates again and again
-# must not keep the processor busy.
-MAX_EAGER_JOBS = 3
+# A chunk that is longer is converted in steps: it may name a quarter of an hour in 1 MB.
+CONVERT_SECONDS = 10.0
 
-
-class Limits:
-    """What is taken on: of one utterance, and of all together."""
-
-    def __init__(
-        self,
-        utterance_seconds: float = 60.0,
-        deadline_seconds: float = 0.0,
-        held_seconds: float = MAX_HELD_SECONDS,
-    ) -> None:
-        self.utterance_samples = round(utterance_seconds * SAMPLE_RATE)
-        self.deadline_seconds = deadline_seconds
-        """From the end of the audio to the answer; 0 is any time."""
-        self.free_samples = max(round(held_seconds * SAMPLE_RATE), self.utterance_samples)
-        self.lock = threading.Lock()  # of free_samples: long chunks come on threads
-
-
-class _Held:
-    """What one utterance holds of the audio that all together may."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._n_samples = 0
-        self._released = False
-
-    def add(self, n_samples: int) -> None:
-        """Raises BusyError when all speakers hold too much."""
-        with self._limits.lock:
-            if self._released:
-                return
-            if n_samples > self._limits.free_samples:
-                raise BusyError("too much audio of others waits here; try again in a moment")
-            self._limits.free_samples -= n_samples
-            self._n_samples += n_samples
-
-    def release(self) -> None:
-        """Give everything back; what a thread still adds does not count any more."""
-        with self._limits.lock:
-            self._limits.free_samples += self._n_samples
-            self._n_samples, self._released = 0, True
+TOO_LONG = "an utterance reached --max-utterance-seconds: the rest of it is not heard"
 
 
 class Workshop(Protocol):
@@ -151,16 +117,18 @@ class Utterance:
         self._endpointer = endpointer
         self._hear_samples = FRAME_SAMPLES if endpointer else HEAR_SAMPLES
         self._pcm = PcmStream()
-        self._unheard: list[Samples] = []  # what came before the VAD was loaded
+        self._unheard: list[Samples] = []  # since the VAD last heard, or before it was loaded
         self._speech: Speech | None = None
         self.is_full = False
-        """Whether it is as long as one may be: more of it is not to be added."""
+        """Whether there is more of it than one may have: what came beyond that was not taken."""
         self.is_over = False
         """Whether its speaker has finished, says the endpointer."""
         self._n_samples = 0
         self._n_unheard = 0
-        self._held = _Held(workshop.limits)
-        self._early = _EarlyWork(workshop, options)
+        self._held = Held(workshop.limits)
+        self._dictation = Dictation(workshop.submit, options, keeps_speech=relay is not None)
+        self._early = EarlyWork(workshop.submit)
+        self._is_dropped = False
         self._began = time.monotonic()
         if not self._is_heard_elsewhere:
             workshop.wake()
@@ -169,27 +137,55 @@ class Utterance:
     def seconds(self) -> float:
         return self._n_samples / SAMPLE_RATE
 
-    def add(self, chunk: Pcm) -> None:
-        """Take of a chunk what fits.
+    async def take(self, chunk: Pcm) -> None:
+        """Take of a chunk what fits, however long it is, without keeping the event loop.
 
         Raises AudioError for a format that is out of bounds, BusyError when there is no room.
         """
-        n_left = self._workshop.limits.utterance_samples - self._n_samples
-        fitting = _beginning(chunk, n_left / SAMPLE_RATE)
-        samples = self._pcm.convert(fitting)[:n_left]
-        self._held.add(len(samples))
-        self._n_samples += len(samples)
-        self.is_full = fitting is not chunk or len(samples) == n_left
+        if not PcmStream.is_costly(chunk):
+            self.add(chunk)
+            return
+        for part in _parts(self._fitting(chunk), CONVERT_SECONDS):
+            samples = await asyncio.to_thread(self._pcm.convert, part)
+            for step in _steps(samples):
+                self._add(step)
+                await asyncio.sleep(0)
+                if self.is_over:
+                    return
+
+    def add(self, chunk: Pcm) -> None:
+        """Take of a short chunk what fits.
+
+        Raises AudioError for a format that is out of bounds, BusyError when there is no room.
+        """
+        self._add(self._pcm.convert(self._fitting(chunk)))
+
+    def ask(
+        self,
+        options: TranscribeOptions,
+        sensitivity: str,
+        live: LiveText | None,
+        relay: Relay | None,
+    ) -> None:
+        """Take other options before the audio has ended; what was begun with others is dropped.
+
+        Pieces of dictation that were transcribed by then stay as they are.
+        """
+        self._options = options
+        self._early.restart()
+        self._dictation.ask(options)
+        if self._endpointer:
+            self._endpointer.set_sensitivity(sensitivity)
+        if self.live:
+            self.live.drop()
+            self.live = live
         if self._relay:
-            self._relay.add(samples)
-        self._unheard.append(samples)
-        self._n_unheard += len(samples)
-        is_ahead = self._is_ahead
-        enough = HEAR_AHEAD_SAMPLES if is_ahead else self._hear_samples
-        if self._workshop.vad is not None and self._n_unheard >= enough:
-            speech = self._hear(self._workshop.vad)
-            if not is_ahead:
-                self._follow(speech)
+            if relay:
+                relay.take_over(self._relay)
+            self._relay.drop()
+            self._relay = relay
+        elif relay:
+            relay.drop()  # it would not hear the beginning
 
     async def transcription(self) -> Transcription:
         """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
@@ -200,25 +196,101 @@ class Utterance:
             transcription, early, upstream = await self._transcribe()
         except Exception as error:
             waited = time.perf_counter() - ended
-            self._workshop.answered(_failure(error, self.seconds, waited))
+            failure = _failure(error, self.seconds, waited)
+            self._workshop.answered(dataclasses.replace(failure, truncated=self.is_full))
             raise
         finally:
             self.drop()
         if self._options.language is None and upstream is None:
             self._workshop.spoken.note(transcription)
         answer = _answer(transcription, time.perf_counter() - ended, early, upstream)
+        answer = dataclasses.replace(answer, truncated=self.is_full)
         _log(answer, transcription)
         self._workshop.answered(answer)
         return transcription
 
     def drop(self) -> None:
         """Forget it, and the work that was begun: nobody waits for it any more."""
+        self._is_dropped = True
         if self.live:
             self.live.drop()
         if self._relay:
             self._relay.drop()
         self._early.drop()
-        self._held.release()
+        self._dictation.drop()
+        self._held.hold(0)
+
+    # Its audio.
+
+    def _fitting(self, chunk: Pcm) -> Pcm:
+        n_left = self._workshop.limits.utterance_samples - self._n_samples
+        fitting = _beginning(chunk, n_left / SAMPLE_RATE)
+        self.is_full = self.is_full or fitting is not chunk
+        return fitting
+
+    def _add(self, samples: Samples) -> None:
+        if self._is_dropped:
+            return
+        n_left = self._workshop.limits.utterance_samples - self._n_samples
+        self.is_full = self.is_full or len(samples) > n_left
+        samples = samples[:n_left]
+        self._n_samples += len(samples)
+        self._n_unheard += len(samples)
+        self._held.hold(self._n_needed)
+        self._unheard.append(samples)
+        if self._relay:
+            self._relay.add(samples)
+        is_ahead = self._is_ahead
+        enough = HEAR_AHEAD_SAMPLES if is_ahead else self._hear_samples
+        if self._workshop.vad is not None and self._n_unheard >= enough:
+            speech = self._hear(self._workshop.vad)
+            if self._works_here:
+                self._dictation.follow()
+            if not is_ahead:
+                self._follow(speech)
+
+    @property
+    def _n_needed(self) -> int:
+        """How many samples are held: all of them where others may be asked for all."""
+        if self._relay:
+            return self._n_samples
+        n_kept = self._speech.n_kept if self._speech else 0
+        return n_kept + self._n_unheard + self._dictation.n_held
+
+    def _hear(self, vad: Vad) -> Speech:
+        if self._speech is None:
+            self._speech = Speech(vad, self._workshop.span_options)
+        if self._n_unheard:
+            self._speech.add(np.concatenate(self._unheard))
+        self._unheard.clear()
+        self._n_unheard = 0
+        for section in self._speech.take_sections(DICTATION):
+            self._dictate(section)
+        return self._speech
+
+    async def _hear_rest(self, vad: Vad) -> Speech:
+        """Hear what has not been heard yet: all of it, if it came before the VAD was there."""
+        if self._n_unheard <= COSTLY_SECONDS * SAMPLE_RATE:
+            return self._hear(vad)
+        unheard, self._unheard = np.concatenate(self._unheard), []
+        for step in _steps(unheard):
+            self._unheard, self._n_unheard = [step], len(step)
+            speech = self._hear(vad)
+            await asyncio.sleep(0)
+        return speech
+
+    def _dictate(self, section: Section) -> None:
+        """Have a piece transcribed apart: the utterance is too long for one."""
+        options = self._workshop.span_options
+        spans = section.spans(options)
+        absolute = [(section.start + start, section.start + end) for start, end in spans]
+        job = self._early.collect(absolute)
+        self._early.restart()
+        if spans:
+            samples, n_held = cut(section.samples, spans), len(section.samples)
+            self._dictation.add(Piece(samples, section.voicing(options), n_held, job))
+
+    # Its text.
 
     async def _transcribe(self) -> tuple[Transcription, bool, str | None]:
         """Return what was said, whether work that was begun early had it, and the upstream that
@@ -229,39 +301,47 @@ class Utterance:
             self._relay.add(rest)
         self._unheard.append(rest)
         self._n_unheard += len(rest)
-        vad = await self._workshop.loaded_vad()
-        # All at once only if the audio came before the VAD was there; not on the event loop then.
-        hear_late = self._speech is None and self.seconds > COSTLY_SECONDS
-        speech = await asyncio.to_thread(self._hear, vad) if hear_late else self._hear(vad)
+        speech = await self._hear_rest(await self._workshop.loaded_vad())
         speech.finish()
         spans = speech.spans()
-        if not spans:
+        if not spans and self._dictation.is_empty:
             nothing = Transcription("", self._options.language, seconds=speech.seconds)
             return nothing, False, None
         early = self._early.collect(spans)
+        if early:
+            early.promote()
+        has_begun = early is not None or self._dictation.has_begun
         upstream: str | None = None
         if self._relay:
             transcription, upstream = await self._relayed(self._relay, speech, spans, early)
         else:
             transcription = await self._here(speech, spans, early)
-        answer = finished(transcription, speech.voicing, self._workshop.text_style)
+        parts = self._dictation.parts
+        voicing = parts[0].voicing if len(parts) == 1 else speech.voicing
+        answer = finished(transcription, voicing, self._workshop.text_style)
         answer = dataclasses.replace(answer, seconds=speech.seconds)
-        return answer, early is not None and upstream is None, upstream
+        return answer, has_begun and upstream is None, upstream
 
     async def _here(self, speech: Speech, spans: list[Span], early: Job | None) -> Transcription:
-        job = early or self._workshop.submit(speech.cut(spans), self._options, eager=False)
-        return await self._result(job)
+        dictation = self._dictation
+        await dictation.finish(self._result)
+        if spans:
+            job = early or self._workshop.submit(speech.cut(spans), dictation.options, eager=False)
+            dictation.parts.append(Part(await self._result(job), speech.voicing))
+        if len(dictation.parts) == 1:
+            return dictation.parts[0].transcription
+        return together(dictation.parts, self._workshop.text_style)
 
     async def _relayed(
         self, relay: Relay, speech: Speech, spans: list[Span], early: Job | None
     ) -> tuple[Transcription, str | None]:
         try:
             return await relay.answer(
-                speech.cut(spans),
+                self._dictation.speech(speech.cut(spans)),
                 (speech.last_voiced + 1) * FRAME_SAMPLES,
                 lambda: self._here(speech, spans, early),
-                local_has_begun=early is not None,
-                deadline_seconds=self._workshop.limits.deadline_seconds,
+                local_has_begun=early is not None or self._dictation.has_begun,
+                deadline_seconds=self._workshop.limits.deadline_seconds * self._dictation.n_pieces,
             )
         finally:
             if early and not early.future.done():
@@ -284,26 +364,24 @@ class Utterance:
                 job.cancel()
                 future.cancel()
 
-    def _hear(self, vad: Vad) -> Speech:
-        if self._speech is None:
-            self._speech = Speech(vad, self._workshop.span_options)
-        if self._n_unheard:
-            self._speech.add(np.concatenate(self._unheard))
-        self._unheard.clear()
-        self._n_unheard = 0
-        return self._speech
+    # What can be done before the audio has ended.
 
     def _follow(self, speech: Speech) -> None:
-        """Do what can be done before the audio has ended."""
-        # Drafts are for those two as well; otherwise one server at work is enough.
-        drafts = self.live or self._endpointer
-        if self._workshop.eager and (drafts or not self._is_heard_elsewhere):
-            self._early.follow(speech)
-        if self.live:
-            self.live.follow(speech, self._early.job)
+        """Begin with the answer in a pause, show what is certain, and find the end."""
+        if self._dictation.is_done:
+            if self._workshop.eager and self._works_here:
+                self._early.follow(speech, self._dictation.options)
+            if self.live:
+                self.live.before = self._dictation.text(self._workshop.text_style)
+                self.live.follow(speech, self._early.job)
         if self._endpointer and (end := self._endpointer.hear(speech, self._early.draft)):
             _LOGGER.debug("the command ends after %.2f s: %s", self.seconds, end)
             self.is_over = True
+
+    @property
+    def _works_here(self) -> bool:
+        """Whether work begins here meanwhile: one server is enough, but for drafts."""
+        return bool(self.live or self._endpointer) or not self._is_heard_elsewhere
 
     @property
     def _is_heard_elsewhere(self) -> bool:
@@ -315,66 +393,6 @@ class Utterance:
         return self.seconds - (time.monotonic() - self._began) > MAX_AHEAD_SECONDS
 
 
-class _EarlyWork:
-    """The transcription that is under way before the utterance has ended."""
-
-    def __init__(self, workshop: Workshop, options: TranscribeOptions) -> None:
-        self._workshop = workshop
-        self._options = options
-        self._job: Job | None = None
-        self._spans: list[Span] = []
-        self._voiced = -1  # where speech stood when work was last begun
-        self._n_jobs = 0
-
-    @property
-    def job(self) -> Job | None:
-        """What is under way or done, of the pause that there is now."""
-        return self._job
-
-    @property
-    def draft(self) -> Transcription | None:
-        """What was said up to the pause that there is now, once that is known."""
-        job = self._job
-        if job is None or not job.future.done() or job.future.cancelled():
-            return None
-        return None if job.future.exception() else job.future.result()
-
-    def follow(self, speech: Speech) -> None:
-        """Begin when speech pauses; drop what was begun when it goes on."""
-        if speech.last_voiced != self._voiced:
-            self.drop()
-            if speech.has_paused and self._n_jobs < MAX_EAGER_JOBS:
-                self._begin(speech)
-
-    def collect(self, spans: list[Span]) -> Job | None:
-        """Return the work if it is of these spans, as no early work any more; else drop it."""
-        job = self._job
-        if job is None or spans != self._spans:
-            self.drop()
-            return None
-        self._job = None
-        job.promote()
-        return job
-
-    def drop(self) -> None:
-        if self._job is not None and not self._job.cancel():
-            _LOGGER.debug("transcribed %d times for nothing: speech went on", self._n_jobs)
-        self._job = None
-
-    def _begin(self, speech: Speech) -> None:
-        spans = speech.spans()
-        self._voiced = speech.last_voiced
-        if not spans:
-            return
-        try:
-            self._job = self._workshop.submit(speech.cut(spans), self._options, eager=True)
-        except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
-            _LOGGER.debug("no work is begun early: %s", error)
-            return
-        self._n_jobs += 1
-        self._spans = spans
-
-
 def _beginning(chunk: Pcm, seconds: float) -> Pcm:
     """Return the chunk, cut off after `seconds`: converting a long one costs time and memory."""
     pcm = PcmFormat(chunk.rate, chunk.width, chunk.channels)
@@ -383,6 +401,21 @@ def _beginning(chunk: Pcm, seconds: float) -> Pcm:
         chunk = copy.copy(chunk)
         chunk.audio = chunk.audio[:n_bytes]
     return chunk
+
+
+def _parts(chunk: Pcm, seconds: float) -> Iterator[Pcm]:
+    """Yield a chunk in parts of so many seconds."""
+    n_bytes = max(1, round(seconds * chunk.rate)) * chunk.width * chunk.channels
+    for start in range(0, len(chunk.audio), n_bytes):
+        part = copy.copy(chunk)
+        part.audio = chunk.audio[start : start + n_bytes]
+        yield part
+
+
+def _steps(samples: Samples) -> Iterator[Samples]:
+    """Yield samples in steps of a millisecond or two of hearing."""
+    for start in range(0, len(samples), HEAR_AHEAD_SAMPLES):
+        yield samples[start : start + HEAR_AHEAD_SAMPLES]
 
 
 def _answer(

@@ -49,6 +49,7 @@ from wyoming_whisper import utterance
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.endpointing import Endpointer, EndpointOptions
 from wyoming_whisper.languages import SpokenLanguages
+from wyoming_whisper.limits import Limits
 from wyoming_whisper.scheduler import Job
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import span_options
@@ -60,7 +61,7 @@ from wyoming_whisper.transcriber import (
     Transcriber,
     Transcription,
 )
-from wyoming_whisper.utterance import Limits, Utterance
+from wyoming_whisper.utterance import Utterance
 from wyoming_whisper.vad import SileroVad, Vad
 
 VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")

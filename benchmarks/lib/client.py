@@ -134,7 +134,7 @@ async def connected(uri: str) -> AsyncIterator[AsyncClient]:
 @contextlib.asynccontextmanager
 async def _answer(client: AsyncClient) -> AsyncIterator[asyncio.Task[tuple[str, float]]]:
     """Read from the start, so that a transcript has the time at which it came."""
-    reading = asyncio.create_task(_transcript(client))
+    reading = asyncio.create_task(transcript(client))
     try:
         yield reading
     finally:
@@ -142,7 +142,8 @@ async def _answer(client: AsyncClient) -> AsyncIterator[asyncio.Task[tuple[str, 
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _transcript(client: AsyncClient) -> tuple[str, float]:
+async def transcript(client: AsyncClient) -> tuple[str, float]:
+    """Return a transcript, and when it came. Raises ValueError for an error, and OSError."""
     while (event := await client.read_event()) is not None:
         if Transcript.is_type(event.type):
             return Transcript.from_event(event).text, time.perf_counter()

@@ -181,6 +181,22 @@ async def test_it_is_asked_with_language_names_and_hops() -> None:
     assert first.requests == [Request("de", ("Ada",), 2)]
 
 
+async def test_who_asks_anew_has_the_audio_heard_from_its_beginning() -> None:
+    first = Scripted()
+    async with house([first]) as home:
+        relay = home.relay(TranscribeOptions("en"))
+        relay.add(SECOND)
+        await until(lambda: len(first.requests) == 1)
+        other = home.relay(TranscribeOptions("de"))
+        other.take_over(relay)
+        relay.drop()
+        other.add(SECOND)
+        assert await home.answer(other) == ("from upstream", "tcp://a:1")
+        assert other._recording.seconds == 2.0
+    assert [request.language for request in first.requests] == ["en", "de"]
+    assert first.n_broken_off == 1
+
+
 async def test_the_time_it_took_is_the_answers_stage() -> None:
     async with house([Scripted()]) as home:
         relay = home.relay()

@@ -101,6 +101,12 @@ class Recording:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is asked any more
             self._loop.call_soon_threadsafe(self._tell)
 
+    def take_over(self, other: Recording) -> None:
+        """Begin with all that `other` has by now."""
+        self._chunks = [*other._chunks, *self._chunks]
+        self._n_samples += other._n_samples
+        self._tell()
+
     def finish(self, speech: Samples, speech_end: int) -> None:
         """Say that this was all, and what of it was speech."""
         self.speech = speech

@@ -127,6 +127,10 @@ class Relay:
         """Pass on more audio. Any thread may."""
         self._recording.add(samples)
 
+    def take_over(self, other: Relay) -> None:
+        """Pass on, from its beginning, what `other` has passed on by now."""
+        self._recording.take_over(other._recording)
+
     @property
     def is_enough(self) -> bool:
         """Whether one that is well is hearing it: work here can wait."""

@@ -29,7 +29,7 @@ from ..handler import requested_language
 from ..recording import read_clip
 from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
-from ..utterance import Utterance
+from ..utterance import TOO_LONG, Utterance
 from . import transcriptions
 from .metrics import Metrics
 
@@ -259,7 +259,9 @@ class _Site:
         options = self._host.spoken.remembered(TranscribeOptions(language))
         utterance = Utterance(self._host, options, relay=self._host.relay(options))
         try:
-            await asyncio.to_thread(utterance.add, clip)
+            await utterance.take(clip)
+            if utterance.is_full:
+                self._host.peer_log.warn(str(request.remote), TOO_LONG)
             transcription = await utterance.transcription()
         finally:
             utterance.drop()

@@ -27,6 +27,9 @@ class Metrics:
         self._answers = self._counter("answers", "Utterances answered, by outcome", ("outcome",))
         self._errors = self._counter("errors", "Utterances that failed, by code", ("code",))
         self._early = self._counter("early_answers", "Answers begun before the audio ended")
+        self._truncated = self._counter(
+            "truncated", "Utterances whose end was not heard: --max-utterance-seconds"
+        )
         self._audio = self._counter("audio_seconds", "Seconds of audio received")
         self._waited = self._histogram(
             "after_speech_seconds", "From the end of the audio to the answer", AFTER_SPEECH_BUCKETS
@@ -100,6 +103,7 @@ class Metrics:
     def _take_answer(self, answer: Answer) -> None:
         self._answers.labels(answer.outcome).inc()
         self._audio.inc(answer.seconds)
+        self._truncated.inc(answer.truncated)
         if answer.outcome == "failed":
             self._errors.labels(answer.code).inc()
             return

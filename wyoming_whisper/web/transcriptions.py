@@ -24,7 +24,8 @@ from ..aliases import ALIAS, is_same_model
 from ..errors import BusyError, DeadlineError, WyomingWhisperError
 from ..handler import requested_language
 from ..peers import Allowed, PeerLog
-from ..recording import MAX_PIECE_SECONDS, Piece, Recording
+from ..pieces import MAX_PIECE_SECONDS
+from ..recording import Piece, Recording
 from ..scheduler import Job
 from ..status import Status
 from ..text import finished

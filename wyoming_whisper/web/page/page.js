@@ -25,6 +25,8 @@ const OUTCOMES = {
   withheld: "not sure, so nothing said",
 };
 
+const CUT_OFF = "the end was not heard: max_utterance_seconds";
+
 const $ = (id) => document.getElementById(id);
 let state = null;
 let allShown = false;
@@ -190,7 +192,8 @@ function answerRow(answer, longest) {
   if (answer.upstream) {
     early.push(make("div", { className: "badge by", textContent: `by ${answer.upstream}` }));
   }
-  const result = answer.error || answer.text || OUTCOMES[answer.outcome];
+  const result = [answer.error || answer.text || OUTCOMES[answer.outcome]];
+  if (answer.truncated) result.push(make("div", { className: "badge", textContent: CUT_OFF }));
   return make(
     "tr",
     { role: "row" },
@@ -199,7 +202,7 @@ function answerRow(answer, longest) {
     cell("waited number", duration(answer.waited), ...early),
     cell("parts-of", ...stagesOf(answer.stages, longest)),
     cell("spoken", answer.language ? languageName(answer.language) : ""),
-    cell(`result ${answer.outcome}`, result),
+    cell(`result ${answer.outcome}`, ...result),
   );
 }
 
@@ -372,14 +375,29 @@ async function decode(blob) {
   return { body: toPcm(audio), kind: "1" };
 }
 
+function energyOf(samples) {
+  return samples.reduce((sum, sample) => sum + sample * sample, 0);
+}
+
+function mixed(channels) {
+  // The average, unless channels cancel each other: then the loudest (as channels.py).
+  if (channels.length === 1) return channels[0];
+  const average = channels[0].map(
+    (_, i) => channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length,
+  );
+  const energies = channels.map(energyOf);
+  const unrelated = energies.reduce((sum, energy) => sum + energy, 0) / channels.length ** 2;
+  if (energyOf(average) >= 0.25 * unrelated) return average;
+  return channels[energies.indexOf(Math.max(...energies))];
+}
+
 function toPcm(audio) {
-  // 16 bits, little-endian, one channel: the average.
+  // 16 bits, little-endian, one channel.
   const channels = Array.from({ length: audio.numberOfChannels }, (_, i) => audio.getChannelData(i));
   const pcm = new DataView(new ArrayBuffer(2 * audio.length));
-  for (let i = 0; i < audio.length; i++) {
-    const mean = channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length;
-    pcm.setInt16(2 * i, Math.max(-32768, Math.min(32767, Math.round(32768 * mean))), true);
-  }
+  mixed(channels).forEach((sample, i) => {
+    pcm.setInt16(2 * i, Math.max(-32768, Math.min(32767, Math.round(32768 * sample))), true);
+  });
   return pcm.buffer;
 }
 
