@@ -41,6 +41,7 @@ from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.transcriber import Samples
 
 MAX_OF_CORPUS = 100
+DETAILS = 10  # of each kind of failure
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -117,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report.machine_line(facts), records.show(week), sep="\n\n")
     asked = {"days": args.days, "minutes": args.minutes, "commands": args.commands}
     report.write_json(args.json, {"machine": facts, "asked": asked, **asdict(week)})
+    for line in week.details(DETAILS):
+        print(f"  {line}", file=sys.stderr)
     for sentence in week.failures:
         print(f"benchmarks.week: {sentence}", file=sys.stderr)
     return 1 if week.failures else 0

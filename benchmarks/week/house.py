@@ -19,7 +19,7 @@ from benchmarks.week import people, plan, surroundings
 from benchmarks.week.people import Expectations
 from benchmarks.week.plan import DAY
 from benchmarks.week.records import Day, Excuses, Week
-from benchmarks.week.server import NAMES, HouseServer
+from benchmarks.week.server import HouseServer
 from benchmarks.week.surroundings import Disk, Gate, ShiftedClock
 from tests.home_standin import TOKEN, Home
 from tests.home_standin import serving as serving_home
@@ -47,6 +47,11 @@ NO_INDEX = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
 """Without the hub, the model's files must not come from elsewhere."""
 
 CHOICE_SECONDS = 120.0
+
+LAST_OF_NAMES = "config/floor_registry/list"
+"""What the server asks Home Assistant for last, where no entity is exposed."""
+
+KNOWN_SECONDS = 1.0  # from that question until every command is compared with the names
 
 NOBODY = "nobody"
 """The home of a server that knows no names."""
@@ -241,10 +246,17 @@ async def learn(house: House, clips: Mapping[str, Samples]) -> Expectations:
     return expectations
 
 
-async def until_names(house: House, times: int) -> None:
+def n_asked_for_names(house: House) -> int:
+    """Return how often Home Assistant has told the server all names of the home."""
+    return house.home.count(LAST_OF_NAMES)
+
+
+async def until_names(house: House, n_asked: int) -> None:
+    """Wait until the server has asked so often, and knows. Raises BenchmarkError."""
     await house.server.until(
-        lambda: house.server.count(NAMES) >= times, "it does not know Home Assistant's names"
+        lambda: n_asked_for_names(house) >= n_asked, "it does not ask for Home Assistant's names"
     )
+    await asyncio.sleep(KNOWN_SECONDS)
 
 
 async def _alike(uri: str, clips: Mapping[str, Samples]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.servers import BenchmarkError
 from benchmarks.week import people, plan, records, surroundings
 from benchmarks.week.house import (
     AREAS,
@@ -21,13 +22,14 @@ from benchmarks.week.house import (
     learn,
     learn_as_openai,
     move_in,
+    n_asked_for_names,
     until_names,
 )
 from benchmarks.week.pace import HouseholdClock
 from benchmarks.week.people import Household, Rooms
 from benchmarks.week.plan import DAY, HOUR
-from benchmarks.week.records import Week
-from benchmarks.week.server import IDLE, NAMES
+from benchmarks.week.records import Excuse, Week
+from benchmarks.week.server import IDLE
 from wyoming_whisper.transcriber import Samples
 
 AWAY = 300.0  # of the household, while Home Assistant restarts
@@ -40,9 +42,6 @@ DOWN = (
 """What requests may fail with while the server is away."""
 
 GRACE_SECONDS = 0.3  # a connection in the kernel's queue when the server ends was begun too late
-
-SETTLE_SECONDS = 1.0
-"""After the server says that it knows other names, until every command is compared with them."""
 
 SPOKEN_TO_SECONDS = 1.0
 """At most, until somebody speaks: what is to happen is in the middle of it."""
@@ -117,11 +116,7 @@ class Life:
             await _first_failure([*self._at_work, rooms, days], until=days)
             await self._rest()
         finally:
-            for task in (*self._at_work, *self._returns, rooms, days):
-                task.cancel()
-            await asyncio.gather(
-                *self._at_work, *self._returns, rooms, days, return_exceptions=True
-            )
+            await _end([*self._at_work, *self._returns, rooms, days])
 
     async def _days(self) -> None:
         for number, day in enumerate(self._house.week.days, 1):
@@ -159,6 +154,7 @@ class Life:
 
     async def _rest(self) -> None:
         async with self._standing_still(self._clock.now):
+            await asyncio.gather(*self._returns)
             await asyncio.sleep(self._house.options.rest_seconds)
             self._house.week.rest.append(await self._house.server.held())
 
@@ -172,7 +168,7 @@ class Life:
         self._rooms.home_assistant.clear()
         self._rooms.vanish()
         await self._house.home_assistant.close()
-        n_told = self._house.server.count(NAMES)
+        n_asked = n_asked_for_names(self._house)
         self._homes.reverse()
         name = self._homes[-1]
         self._house.home.areas = areas(name)
@@ -180,17 +176,24 @@ class Life:
         await asyncio.sleep(max(AWAY / self._clock.factor, MIN_AWAY_SECONDS))
         await self._house.home_assistant.open()
         self._rooms.home_assistant.set()
-        self._return(self._until_known(name, n_told))
+        self._return(self._until_known(name, n_asked))
 
-    async def _until_known(self, name: str, n_told: int) -> None:
-        """Expect other texts as soon as the server says that it knows the new names."""
-        await until_names(self._house, n_told + 1)
-        await asyncio.sleep(SETTLE_SECONDS)
-        self._household.expectations.known(name)
-        self._house.week.happened["Home Assistant restarted, and its new names were known"] = "yes"
+    async def _until_known(self, name: str, n_asked: int) -> None:
+        """Expect the texts of a home alone as soon as the server knows its names."""
+        await until_names(self._house, n_asked + 1)
+        if self._homes[-1] == name:  # and Home Assistant has not restarted again
+            self._household.expectations.known(name)
 
     def _return(self, coming_back: Awaitable[None]) -> None:
-        self._returns.append(asyncio.ensure_future(coming_back))
+        """Go on, and take in when something is as it was again, or that it never is."""
+
+        async def note() -> None:
+            try:
+                await coming_back
+            except BenchmarkError as error:
+                self._house.week.missing.append(str(error).partition("\n")[0])
+
+        self._returns.append(asyncio.create_task(note()))
 
     # The upstream.
 
@@ -231,7 +234,8 @@ class Life:
         await self._rooms.spoken_to(SPOKEN_TO_SECONDS)
         server = self._house.server
         now = time.monotonic() - GRACE_SECONDS
-        self._house.excuses.begin("the server restarts", now, DOWN, spares_begun=True)
+        excuse = Excuse("the server restarts", now, DOWN, spares_begun=True)
+        self._house.excuses.begin(excuse)
         status = await server.terminate()
         if status:
             self._house.week.missing.append(f"SIGTERM ended it with exit status {status}")
@@ -240,23 +244,37 @@ class Life:
     async def _cut_power(self) -> None:
         """SIGKILL: what is under way is lost."""
         await self._rooms.spoken_to(SPOKEN_TO_SECONDS)
-        self._house.excuses.begin("a power cut", time.monotonic(), DOWN)
+        self._house.excuses.begin(Excuse("a power cut", time.monotonic(), DOWN))
         await self._house.server.kill()
         await self._start_again("a power cut")
 
     async def _start_again(self, name: str) -> None:
-        server, expectations = self._house.server, self._household.expectations
-        n_told = server.count(NAMES)
-        expectations.known(*self._homes, NOBODY)  # Home Assistant is asked again, in the background
-        await server.start()
-        self._house.excuses.end(name, time.monotonic())
-        self._house.week.happened[name] = "it answers again"
-        self._return(self._until_known_again(n_told))
+        house, begin = self._house, time.monotonic()
+        n_asked = n_asked_for_names(house)
+        # Home Assistant is asked for its names again, in the background.
+        self._household.expectations.known(*AREAS, NOBODY)
+        house.excuses.begin(Excuse(f"{name}: its page", begin, DOWN, of_commands=False))
+        await house.server.start()
+        now = time.monotonic()
+        house.excuses.end(name, now)
+        house.week.happened[name] = f"it answers after {now - begin:.1f} s"
+        self._return(self._until_known(self._homes[-1], n_asked))
+        self._return(self._until_page(f"{name}: its page"))
 
-    async def _until_known_again(self, n_told: int) -> None:
-        await until_names(self._house, n_told + 1)
-        await asyncio.sleep(SETTLE_SECONDS)
-        self._household.expectations.known(self._homes[-1])
+    async def _until_page(self, name: str) -> None:
+        """The page comes a little later, and well it is when the model is there."""
+        await self._house.server.until_ready()
+        await people.until_well(self._household)
+        self._house.excuses.end(name, time.monotonic())
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they are: wait_for may swallow a cancellation (Python before 3.12)."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
 
 
 async def _first_failure(tasks: Sequence[asyncio.Task[None]], *, until: asyncio.Task[None]) -> None:

@@ -89,7 +89,7 @@ class Household:
     def failed(self, what: str, begin: float, error: BaseException) -> None:
         """Take in that a request failed, which is no command."""
         told = f"{what}: {error or type(error).__name__}"
-        if not self.excuses.excuse(begin, time.monotonic(), repr(error)):
+        if not self.excuses.excuse(begin, time.monotonic(), f"{error!r} {error}", is_command=False):
             self.week.failed.append(f"{when(self.clock.now)}, {told}")
 
 
@@ -244,7 +244,7 @@ async def keep_connection(house: Household, clip: str) -> None:
                 while True:
                     begin = time.monotonic()
                     await _ping(client)
-                    house.week.requests["pings on a connection that stays"] += 1
+                    house.week.answered("pings on a connection that stays")
                     if int(house.clock.now // HOUR) % 24 == 3:
                         said = house.clock.now
                         text, seconds = await converse(client, house.clips[clip], house.pace)
@@ -286,7 +286,7 @@ async def _counted(house: Household, name: str, request: Callable[[], Awaitable[
     begin = time.monotonic()
     try:
         await asyncio.wait_for(request(), ANSWER_SECONDS)
-        house.week.requests[name] += 1
+        house.week.answered(name)
     except FAILURES as error:
         house.failed(name, begin, error)
 
@@ -318,7 +318,9 @@ class Page:
 
     async def health(self) -> None:
         status, text, _ = await self._get("/health", {})
-        if status != 200:
+        if status == 503 and '"phase": "loading"' in text:  # a model that is woken
+            self._house.week.answered("health, that the model is being loaded")
+        elif status != 200:
             raise ConnectionError(f"/health was answered with {status}: {text[:300]}")
 
     async def _get(self, path: str, headers: Mapping[str, str]) -> tuple[int, str, str]:
@@ -329,6 +331,18 @@ class Page:
             session.get(self._house.http + path, headers=close) as answer,
         ):
             return answer.status, await answer.text(), answer.headers.get("ETag", self._etag)
+
+
+async def until_well(house: Household) -> None:
+    """Return when /health is answered as it should be."""
+    page = Page(house)
+    while True:
+        try:
+            await page.health()
+        except FAILURES:
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            return
 
 
 async def transcribe_as_openai(http: str, samples: Samples) -> str:

@@ -17,8 +17,10 @@ WAIT_SECONDS = 120.0  # only what never happens takes so long
 POLL_SECONDS = 0.05
 
 READY = re.compile(r"^INFO ready$", re.MULTILINE)
+ALLOCATED = re.compile(r"^allocated: (-?\d+) (\d+)$", re.MULTILINE)
+"""What SIGUSR2 is answered with: bytes of malloc, blocks of Python."""
+
 IDLE = "INFO idle: the model is unloaded"
-NAMES = "names of the home are known from Home Assistant"
 
 
 class HouseServer:
@@ -103,6 +105,7 @@ class HouseServer:
     async def held(self) -> Held:
         """Return what it holds now. Raises BenchmarkError."""
         counts = await asyncio.to_thread(self.process.counts)
+        allocated, blocks = await self._allocated()
         proc = Path("/proc") / str(self.process.pid)
         memory = read_memory((proc / "status").read_text(), (proc / "smaps_rollup").read_text())
         return Held(
@@ -112,4 +115,16 @@ class HouseServer:
             threads=counts.threads,
             tasks=counts.tasks,
             pid=self.process.pid,
+            allocated=allocated if allocated >= 0 else None,
+            blocks=blocks,
         )
+
+    async def _allocated(self) -> tuple[int, int]:
+        n_before = len(ALLOCATED.findall(self.process.log))
+        self.process.send(signal.SIGUSR2)
+        await self.until(
+            lambda: len(ALLOCATED.findall(self.process.log)) > n_before,
+            "it does not say what it has allocated",
+        )
+        allocated, blocks = ALLOCATED.findall(self.process.log)[-1]
+        return int(allocated), int(blocks)

@@ -24,7 +24,7 @@ NETWORK = (
     '&& ip link set {0}-far up && ip link set {0} up && exec "$@"'
 )
 
-CLOCK_SHIFT = Path(__file__).parent / "clock_shift"
+INSIDE_THE_SERVER = Path(__file__).parent / "inside"
 
 
 class Gate:
@@ -81,6 +81,7 @@ class Disk:
 
     def __init__(self, folder: Path, *, mounted: bool) -> None:
         self.folder = folder
+        self._filler = folder / "filler"
         self._mounted = mounted
 
     @property
@@ -93,6 +94,7 @@ class Disk:
         if not self._mounted:
             self.folder.chmod(0o555)
             return
+        self._filler.write_bytes(b"x")  # a tmpfs of no size has no limit
         usage = os.statvfs(self.folder)
         used = usage.f_frsize * (usage.f_blocks - usage.f_bfree)
         self._resize(str(used))
@@ -101,6 +103,7 @@ class Disk:
         """Have room again."""
         if self._mounted:
             self._resize(ROOM)
+            self._filler.unlink(missing_ok=True)
         else:
             self.folder.chmod(0o755)
 
@@ -122,9 +125,10 @@ def data_disk(folder: Path) -> Iterator[Disk]:
     try:
         yield disk
     finally:
-        disk.empty()
         if mounted:
             subprocess.run(["umount", "-l", str(folder)], check=True)
+        else:
+            disk.empty()
 
 
 class ShiftedClock:
@@ -133,7 +137,10 @@ class ShiftedClock:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "clock-shift"
         self.set(0.0)
-        self.environment = {"PYTHONPATH": str(CLOCK_SHIFT), "CLOCK_SHIFT_FILE": str(self._file)}
+        self.environment = {
+            "PYTHONPATH": str(INSIDE_THE_SERVER),
+            "CLOCK_SHIFT_FILE": str(self._file),
+        }
 
     def set(self, seconds: float) -> None:
         """Have the clock be wrong by so much from now on."""
