@@ -216,6 +216,39 @@ def crashes(*_: Any, **__: Any) -> Crashes:
     return Crashes()
 
 
+def model_that_does_not_come_back(folder: Path) -> str:
+    """No memory for the model when somebody speaks after --idle-unload, at the first try"""
+    flags = ("--model", "tiny", "--language", "en", "--idle-unload", "1")
+    with Watched(folder, *flags, opens="benchmarks.faults:comes_back_late") as server:
+        server.ready()
+        until(lambda: "the model is unloaded" in server.log, "it was not unloaded")
+        expect(health(server.uri) == 0, "a model that is unloaded is called unhealthy")
+        heard = asyncio.run(say(server.uri, with_silence(clip().samples)))
+        expect(heard.error, "a command was answered without a model")
+        expect(health(server.uri) == 1, "a server without its model is called healthy")
+        until(lambda: server.log.count("INFO ready") == 2, "the model did not come back")
+        expect(health(server.uri) == 0, "a server with its model is called unhealthy")
+        text_of(server, clip().samples)
+    return f"an error that says so ({heard.error}), unhealthy meanwhile; it comes back by itself"
+
+
+def health(uri: str) -> int:
+    """Return the exit code of `wyoming-whisper health`."""
+    command = [sys.executable, "-m", "wyoming_whisper", "health", "--uri", uri]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+
+
+_opened: list[Standin] = []
+
+
+def comes_back_late(*_: Any, **__: Any) -> Standin:
+    """Stand in for `backends.open_transcriber`; fails when it is called for the second time."""
+    _opened.append(Standin())
+    if len(_opened) == 2:
+        raise MemoryError
+    return _opened[-1]
+
+
 def killed_at_first_start(folder: Path) -> str:
     """Kill -9 at random moments of the first start, with its download"""
     choose = random.Random(1)
@@ -252,7 +285,7 @@ def full_disk(folder: Path) -> str:
             until(lambda: "NOT READY" in server.log, "the full disk was not told")
             heard = asyncio.run(say(server.uri, with_silence(clip().samples)))
             expect(heard.error and "disk" in heard.error.lower(), f"told as: {heard.error}")
-            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            subprocess.run(["mount", "-o", "remount,size=256m", str(disk)], check=True)
             server.ready()
             text_of(server, clip().samples)
     return f"an error that says so ({heard.error}); once there is room it is ready by itself"
@@ -386,6 +419,7 @@ FAULTS: Mapping[str, Callable[[Path], str]] = {
     "killed": killed_while_serving,
     "hanging": hanging_model,
     "crashing": crashing_model,
+    "not-back": model_that_does_not_come_back,
     "first-start": killed_at_first_start,
     "hub": hub_faults,
     "full-disk": full_disk,

@@ -25,14 +25,7 @@ from pathlib import Path
 
 from benchmarks import models
 from benchmarks.clips import ClipError
-from benchmarks.corpus import (
-    CLEAN,
-    Recording,
-    add_corpus_arguments,
-    as_heard,
-    chosen,
-    condition,
-)
+from benchmarks.corpus import CLEAN, Recording, add_corpus_arguments, as_heard, chosen, condition
 from benchmarks.report import NOTHING, machine, machine_line, percent, table, write_json
 from benchmarks.words import WordErrors, paired, word_errors
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper

@@ -29,13 +29,18 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks import models, report
-from wyoming_whisper.engine import selftest
+from wyoming_whisper.commands.selftest import machine as machine_module
+from wyoming_whisper.commands.selftest.cases import Case, make_cases
+from wyoming_whisper.commands.selftest.compare import compare, hear
+from wyoming_whisper.commands.selftest.machine import resident_bytes, versions
+from wyoming_whisper.commands.selftest.reference import open_reference
+from wyoming_whisper.commands.selftest.report import Comparison, Heard
 from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.selftest import Case, Comparison, Heard
 from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.machine import cpu_name
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, Array
-from wyoming_whisper.whisper.search import SLOTS, Session
+from wyoming_whisper.whisper.search import SLOTS
+from wyoming_whisper.whisper.session import Session
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 MODELS = (models.TINY, models.BASE)
@@ -133,10 +138,10 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
     from wyoming_whisper.models import suppressed_begin
 
-    with selftest.open_reference(path) as reference:
+    with open_reference(path) as reference:
         tokenizer = reference.tokenizer
-        cases = selftest.make_cases(reference.inference.n_mels, tokenizer, context)
-        heard = [selftest.hear(reference.inference, case, tokenizer) for case in cases]
+        cases = make_cases(reference.inference.n_mels, tokenizer, context)
+        heard = [hear(reference.inference, case, tokenizer) for case in cases]
     tokens = Tokens(
         eot=tokenizer.eot,
         sot=tokenizer.sot,
@@ -147,7 +152,7 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
     )
     facts = {
         "name": name,
-        "ctranslate2": f"{selftest.versions()['ctranslate2']} on {cpu_name()}",
+        "ctranslate2": f"{versions()['ctranslate2']} on {cpu_name()}",
         "tokens": asdict(tokens),
         "suppressed_begin": suppressed_begin(path),
         "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],
@@ -216,15 +221,17 @@ def rehearsed(weights: Path, folder: Path) -> Iterator[Opened]:
             prepare_seconds=written - start,
             open_seconds=seconds,
             sizes=_sizes(folder, "*.onnx*"),
-            memory=lambda: {"process": selftest.resident_bytes()},
+            memory=lambda: {"process": resident_bytes()},
         )
 
 
 @contextmanager
 def compiled(weights: Path, folder: Path) -> Iterator[Opened]:
     """The graphs on TensorRT, with and without CUDA graphs."""
-    from wyoming_whisper.engine.build import BuildProgress, BuildRequest, EngineBuild
-    from wyoming_whisper.engine.trt import TensorRTSession
+    from wyoming_whisper.engine.builder import EngineBuild
+    from wyoming_whisper.engine.progress import BuildProgress
+    from wyoming_whisper.engine.spec import BuildRequest
+    from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 
     timings = folder.parent / "timings.cache"
     request = BuildRequest(str(weights), str(folder), str(timings), beam_size=BEAM_SIZE)
@@ -251,7 +258,7 @@ def compiled(weights: Path, folder: Path) -> Iterator[Opened]:
             open_seconds=opened - built,
             sizes=_sizes(folder, "*.plan"),
             memory=lambda: {
-                "process": selftest.resident_bytes(),
+                "process": resident_bytes(),
                 "GPU, held by one session": session.memory_bytes(),
                 "GPU, in use by all": _used_bytes(),
             },
@@ -263,7 +270,7 @@ def _sizes(folder: Path, pattern: str) -> dict[str, int]:
 
 
 def _used_bytes() -> int:
-    from wyoming_whisper.engine.cuda import Device
+    from wyoming_whisper.engine.tensorrt.cuda import Device
 
     with Device() as device:
         device.use()
@@ -273,7 +280,7 @@ def _used_bytes() -> int:
 
 def bandwidth() -> float:
     """Return bytes per second that the GPU reads and writes, copying its own memory."""
-    from wyoming_whisper.engine.cuda import Device
+    from wyoming_whisper.engine.tensorrt.cuda import Device
 
     with ExitStack() as stack:
         device = stack.enter_context(Device())
@@ -359,7 +366,7 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measure
     """Compare, then time."""
     say("  comparing with CTranslate2")
     session = opened.session
-    comparisons = selftest.compare(
+    comparisons = compare(
         *(session, opened.precision, packed.cases, packed.references, packed.tokenizer),
         packed.suppressed_begin,
     )
@@ -537,9 +544,9 @@ class Results:
 
 def run(args: argparse.Namespace) -> Results:
     """Measure every model. Raises WyomingWhisperError."""
-    machine, rate = selftest.machine(), args.bandwidth * 1e9 if args.bandwidth else None
+    machine, rate = machine_module.machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not (args.rehearse or args.only_torch):
-        from wyoming_whisper.engine.trt import import_tensorrt
+        from wyoming_whisper.engine.tensorrt.library import import_tensorrt
 
         machine["TensorRT"] = import_tensorrt().__version__
         rate = rate or bandwidth()

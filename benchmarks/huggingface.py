@@ -26,10 +26,12 @@ import numpy as np
 
 from benchmarks import models
 from wyoming_whisper.backends.pipeline import decoding_options
-from wyoming_whisper.engine import selftest
+from wyoming_whisper.commands.selftest.cases import NOISE, Case, make_cases, sounds
+from wyoming_whisper.commands.selftest.compare import MAX_NEW_TOKENS, hear
+from wyoming_whisper.commands.selftest.reference import open_reference
+from wyoming_whisper.commands.selftest.report import Heard
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import write_graphs
-from wyoming_whisper.engine.selftest import Case, Heard
 from wyoming_whisper.engine.session import OnnxSession
 from wyoming_whisper.models import WEIGHTS, suppressed_begin
 from wyoming_whisper.settings import Settings
@@ -98,7 +100,7 @@ class Transformers:
         """Return the likeliest tokens, by the rules of generation_config.json."""
         config = self.model.generation_config
         tokens = list(prompt)
-        while len(tokens) < len(prompt) + selftest.MAX_NEW_TOKENS:
+        while len(tokens) < len(prompt) + MAX_NEW_TOKENS:
             logits = self.logits(mel, tokens)[-1].copy()
             logits[list(config.suppress_tokens or ())] = -np.inf
             if len(tokens) == len(prompt):
@@ -124,10 +126,10 @@ class Transformers:
 def compare(theirs: Transformers, source: Path, settings: Settings) -> list[Row]:
     """Hear the clips with all three; return what each gave."""
     context = decoding_options(settings, source, beam_size=1).audio_context
-    with selftest.open_reference(source) as reference:
+    with open_reference(source) as reference:
         tokenizer = reference.tokenizer
-        cases = selftest.make_cases(reference.inference.n_mels, tokenizer, context)
-        heard = [selftest.hear(reference.inference, case, tokenizer) for case in cases]
+        cases = make_cases(reference.inference.n_mels, tokenizer, context)
+        heard = [hear(reference.inference, case, tokenizer) for case in cases]
     with tempfile.TemporaryDirectory() as graphs:
         write_graphs(read(source / WEIGHTS), Path(graphs), "float32")
         session = OnnxSession(Path(graphs), threads=1)
@@ -166,7 +168,7 @@ def main() -> int:
     settings = Settings(model=str(arguments.model.resolve()))
     theirs = Transformers(arguments.folder)
     rows = compare(theirs, arguments.model, settings)
-    clips = {name: samples for name, samples in selftest.sounds().items() if name != selftest.NOISE}
+    clips = {name: samples for name, samples in sounds().items() if name != NOISE}
     texts = {said: theirs.transcribe(samples) for said, samples in clips.items()}
     if arguments.json:
         told = {"rows": [dataclasses.asdict(row) for row in rows], "texts": texts}

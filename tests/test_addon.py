@@ -27,13 +27,7 @@ from wyoming_whisper import supervisor as supervisor_module
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.models import KNOWN_MODELS
 from wyoming_whisper.server import Server
-from wyoming_whisper.settings import (
-    ADDON_DEFAULTS,
-    OPTIONS,
-    RETIRED_MODEL,
-    Settings,
-    load_settings,
-)
+from wyoming_whisper.settings import ADDON_DEFAULTS, OPTIONS, RETIRED_MODEL, Settings, load_settings
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 ROOT = Path(__file__).parent.parent

@@ -19,12 +19,7 @@ from wyoming.event import Event, Eventable, async_read_event, async_write_event
 from wyoming.info import AsrProgram, Attribution, Info
 
 from tests.support import AUDIO, clips
-from wyoming_whisper.client import (
-    describe,
-    dial_address,
-    read_audio,
-    transcribe_remote,
-)
+from wyoming_whisper.client import describe, dial_address, read_audio, transcribe_remote
 from wyoming_whisper.errors import (
     AudioError,
     ProtocolError,

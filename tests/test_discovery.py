@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -242,6 +243,51 @@ async def test_a_network_that_fails_is_a_line_in_the_log_and_tried_again(
     await asyncio.wait_for(tried.wait(), TIMEOUT_SECONDS)
     await announcement.stop()
     assert caplog.text.count("Network is unreachable") == 1
+
+
+async def test_what_nobody_foresaw_is_in_the_log_and_it_is_announced_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wyoming_whisper.tasks.FIRST_RESTART_SECONDS", 0.01)
+    again = asyncio.Event()
+    looks: list[int] = []
+
+    async def refresh(_: Announcement) -> None:
+        looks.append(1)
+        if len(looks) == 1:
+            raise ZeroDivisionError
+        again.set()
+
+    monkeypatch.setattr(Announcement, "refresh", refresh)
+    announcement = Announcement(OURS, ["192.0.2.1"], 10399, dict)
+    announcement.start()
+    await asyncio.wait_for(again.wait(), TIMEOUT_SECONDS)
+    await announcement.stop()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info
+    assert "announcing by zeroconf has failed" in record.getMessage()
+
+
+async def test_a_network_that_says_nothing_in_time_is_no_surprise(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before Python 3.11 asyncio's TimeoutError is no OSError."""
+    monkeypatch.setattr(discovery, "LOOK_SECONDS", 0.01)
+    again = asyncio.Event()
+    looks: list[int] = []
+
+    async def refresh(_: Announcement) -> None:
+        looks.append(1)
+        if len(looks) == 1:
+            raise asyncio.TimeoutError
+        again.set()
+
+    monkeypatch.setattr(Announcement, "refresh", refresh)
+    announcement = Announcement(OURS, ["192.0.2.1"], 10399, dict)
+    announcement.start()
+    await asyncio.wait_for(again.wait(), TIMEOUT_SECONDS)
+    await announcement.stop()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_loopback_is_not_announced(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.support import (
 from wyoming_whisper import server as server_module
 from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.pcm import PcmStream
+from wyoming_whisper.process import MODEL_THREAD
 from wyoming_whisper.scheduler import Scheduler
 from wyoming_whisper.server import Server
 from wyoming_whisper.settings import Settings
@@ -158,6 +160,7 @@ async def test_a_vad_that_cannot_be_loaded_ends_the_server_in_one_sentence(
     server = Server(settings, lambda _: FakeTranscriber())
     with pytest.raises(WyomingWhisperError, match=str(error)):
         await asyncio.wait_for(server.run(), TIMEOUT_SECONDS)
+    assert MODEL_THREAD not in [thread.name for thread in threading.enumerate()]
 
 
 async def test_clients_that_leave_while_they_are_answered(

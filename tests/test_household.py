@@ -20,6 +20,7 @@ from tests.home_standin import TOKEN, Home, serving
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber
 from wyoming_whisper import household
 from wyoming_whisper.household import PATIENCE, HomeNames, Household, socket_url
+from wyoming_whisper.names import NameIndex
 from wyoming_whisper.server import Server
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
@@ -294,3 +295,42 @@ async def test_transcriptions_get_the_names_that_are_known_then(home: Home, tmp_
     finally:
         server.stop()
         await asyncio.wait_for(running, TIMEOUT_SECONDS)
+
+
+@pytest.mark.parametrize("failing", ["own names", "home's names", "aiohttp"])
+async def test_what_nobody_foresaw_is_in_the_log_and_names_come_all_the_same(
+    home: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: str,
+) -> None:
+    """It would end the task, and the home never hear of names again, or of why."""
+    monkeypatch.setattr("wyoming_whisper.tasks.FIRST_RESTART_SECONDS", 0.01)
+    calls: list[int] = []
+
+    def fail_once(real: Callable[..., Any], at: int) -> Callable[..., Any]:
+        def called(*arguments: Any, **named: Any) -> Any:
+            calls.append(1)
+            if len(calls) == at:
+                raise ZeroDivisionError
+            return real(*arguments, **named)
+
+        return called
+
+    if failing == "aiohttp":
+        failing_open = fail_once(household._open, 1)
+        monkeypatch.setattr(household, "_open", failing_open)
+    else:
+        index = fail_once(NameIndex, 2 if failing == "own names" else 3)
+        monkeypatch.setattr(household, "NameIndex", index)
+    names = HomeNames(
+        settings(tmp_path, names=("Nautilus",), hass_api=home.url, hass_token=TOKEN), None
+    )
+    async with names.followed():
+        await until(lambda: names.index is not None and "Attic" in names.index.names)
+        assert names.index is not None
+        assert "Nautilus" in names.index.names
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info
+    assert "the names of the home has failed; it is started again" in record.getMessage()

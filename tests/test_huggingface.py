@@ -14,16 +14,11 @@ from tests.engine.conftest import SIZES, Models, random_spec, save_random
 from tests.huggingface import NumpyWhisper, read_safetensors
 from tests.support import HOME_EN
 from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.selftest.cases import CLIPS
 from wyoming_whisper.engine import checkpoint
-from wyoming_whisper.engine.selftest import CLIPS
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.huggingface import structure, write_folder, write_weights
-from wyoming_whisper.models import (
-    check_model,
-    is_multilingual,
-    model_languages,
-    safetensors_shapes,
-)
+from wyoming_whisper.models import check_model, is_multilingual, model_languages, safetensors_shapes
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
 
 MAX_TOKENS = 30

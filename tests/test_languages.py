@@ -13,12 +13,7 @@ from wyoming.audio import AudioStop
 from benchmarks.languages import HOMES, Home, Pool, among, detections_table, wrong_answers
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet
 from tests.test_utterance import say, speaking, started
-from wyoming_whisper.languages import (
-    HALF_LIFE_SECONDS,
-    MAX_ODDS,
-    SURE_PROBABILITY,
-    SpokenLanguages,
-)
+from wyoming_whisper.languages import HALF_LIFE_SECONDS, MAX_ODDS, SURE_PROBABILITY, SpokenLanguages
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.whisper.decoding import likeliest_language
 

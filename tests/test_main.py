@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wyoming.event import Event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from tests.support import LOUD, LoudnessVad
 from wyoming_whisper import __version__, settings
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.errors import (
-    ModelUnavailableError,
-    ServerUnavailableError,
-    TranscribeError,
-)
-from wyoming_whisper.info import what_runs
+from wyoming_whisper.errors import ModelUnavailableError, ServerUnavailableError, TranscribeError
+from wyoming_whisper.info import SERVING, what_runs
 from wyoming_whisper.models import ModelEntry
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
@@ -409,62 +406,114 @@ def info(models: list[AsrModel], version: str | None = "1.2") -> Info:
     return Info(asr=[AsrProgram("whisper", ATTRIBUTION, True, None, version, models=models)])
 
 
+def answer_with(monkeypatch: pytest.MonkeyPatch, info: Info, **serving: object) -> None:
+    """Have the server answer, as one of ours does where it says how it is `serving`."""
+    event = info.event()
+    if serving:
+        event.data[SERVING] = serving
+
+    async def describe_event(uri: str, timeout: float) -> tuple[Info, Event]:
+        assert (uri, timeout) == ("tcp://0.0.0.0:10300", 15.0)
+        return info, event
+
+    monkeypatch.setattr("wyoming_whisper.client.describe_event", describe_event)
+
+
 @pytest.mark.parametrize(
-    ("answer", "status", "out"),
+    ("answer", "out"),
     [
-        (info([MODEL]), 0, "ok: whisper 1.2, model tiny\n"),
-        (info([MODEL], None), 0, "ok: whisper, model tiny\n"),
-        (info([]), 0, "ok: whisper 1.2, model not loaded yet\n"),
-        (Info(), 1, ""),
-        (ServerUnavailableError("no answer"), 1, ""),
+        (info([MODEL]), "ok: whisper 1.2, model tiny\n"),
+        (info([MODEL], None), "ok: whisper, model tiny\n"),
+        (info([]), "ok: whisper 1.2, model not loaded yet\n"),
     ],
 )
-def test_health_is_what_the_server_answers(
-    answer: Info | Exception,
+def test_a_server_that_is_not_ours_is_well_when_it_answers(
+    answer: Info, out: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer_with(monkeypatch, answer)
+    assert main(["health"]) == 0
+    assert capsys.readouterr() == (out, "")
+
+
+@pytest.mark.parametrize(
+    ("serving", "status", "out", "err"),
+    [
+        ({"health": "healthy", "reason": ""}, 0, "ok: whisper 1.2, model tiny\n", ""),
+        (
+            {"health": "starting", "reason": "loading the model"},
+            0,
+            "starting: whisper 1.2, model tiny (loading the model)\n",
+            "",
+        ),
+        (
+            {"health": "stopping", "reason": "the server is shutting down"},
+            0,
+            "stopping: whisper 1.2, model tiny (the server is shutting down)\n",
+            "",
+        ),
+        (
+            {"health": "unhealthy", "reason": "CUDA out of memory"},
+            1,
+            "",
+            "wyoming-whisper: tcp://0.0.0.0:10300 is unhealthy: CUDA out of memory\n",
+        ),
+    ],
+    ids=lambda value: value["health"] if isinstance(value, dict) else "",
+)
+def test_health_says_what_the_server_says_of_itself(
+    serving: dict[str, object],
     status: int,
     out: str,
+    err: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async def describe(uri: str, timeout: float) -> Info:
-        assert (uri, timeout) == ("tcp://0.0.0.0:10300", 15.0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr("wyoming_whisper.client.describe", describe)
+    answer_with(monkeypatch, info([MODEL]), **serving)
     assert main(["health"]) == status
+    assert capsys.readouterr() == (out, err)
+    assert main(["health", "--json"]) == status
+    told = json.loads(capsys.readouterr().out)
+    assert (told["health"], told["reason"]) == (serving["health"], serving["reason"])
+
+
+@pytest.mark.parametrize("failure", [None, ServerUnavailableError("no answer")])
+def test_a_server_that_offers_nothing_is_not_well(
+    failure: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(uri: str, timeout: float) -> tuple[Info, Event]:
+        if failure:
+            raise failure
+        return Info(), Info().event()
+
+    monkeypatch.setattr("wyoming_whisper.client.describe_event", fail)
+    assert main(["health"]) == 1
     told = capsys.readouterr()
-    assert told.out == out
-    assert told.err.count("\n") == status
+    assert told.out == ""
+    assert told.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("description", "backend", "why"),
+    ("description", "serving"),
     [
         (
             what_runs("tiny on CPU", "faster-whisper", "a; b, because c"),
-            "faster-whisper",
-            "a; b, because c",
+            {"backend": "faster-whisper", "why": "a; b, because c"},
         ),
-        ("tiny", None, None),
-        (None, None, None),
+        ("tiny", {}),
+        (None, {}),
     ],
 )
 def test_health_tells_the_backend_and_why(
     description: str | None,
-    backend: str | None,
-    why: str | None,
+    serving: dict[str, object],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async def describe(uri: str, timeout: float) -> Info:
-        return info([dataclasses.replace(MODEL, description=description)])
-
-    monkeypatch.setattr("wyoming_whisper.client.describe", describe)
+    model = dataclasses.replace(MODEL, description=description)
+    answer_with(monkeypatch, info([model]), **serving)
     assert main(["health", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["backend"], told["why"]) == (backend, why)
+    assert (told["backend"], told["why"]) == (serving.get("backend"), serving.get("why"))
     assert (told["model"], told["languages"]) == ("tiny", ["en"])
     assert told["description"] == (description or "").partition(";")[0]
 
@@ -472,11 +521,11 @@ def test_health_tells_the_backend_and_why(
 def test_health_asks_where_the_server_was_told_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, float]] = []
 
-    async def describe(uri: str, timeout: float) -> Info:
+    async def describe_event(uri: str, timeout: float) -> tuple[Info, Event]:
         asked.append((uri, timeout))
-        return info([MODEL])
+        return info([MODEL]), info([MODEL]).event()
 
-    monkeypatch.setattr("wyoming_whisper.client.describe", describe)
+    monkeypatch.setattr("wyoming_whisper.client.describe_event", describe_event)
     monkeypatch.setenv("WYO_WHISPER_URI", "unix:///run/whisper.sock")
     assert main(["health"]) == 0
     assert main(["health", "--uri", "tcp://host:1", "--timeout", "2"]) == 0

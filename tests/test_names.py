@@ -33,12 +33,7 @@ from wyoming_whisper.names import (
 )
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions
-from wyoming_whisper.whisper.decoding import (
-    Decoder,
-    DecodingOptions,
-    GenerateOptions,
-    Hypothesis,
-)
+from wyoming_whisper.whisper.decoding import Decoder, DecodingOptions, GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 HOME = ("Zorbo Lamp", "Captain Sparkle", "Wendigo", "Kitchen", "The Bat Cave", "Müllers Büro")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from typing import get_args
 
 import pytest
 
-from wyoming_whisper.status import MAX_ANSWERS, Answer, State, Status
+from tests.support import TIMEOUT_SECONDS
+from wyoming_whisper.status import MAX_ANSWERS, Answer, Phase, State, Status, health_of
 
 
 def answer(seconds: float) -> Answer:
@@ -54,3 +57,91 @@ def test_a_listener_that_fails_harms_neither_the_work_nor_the_others(
     status.record(answer(1.0))
     assert seen == [dataclasses.replace(State(), phase="ready"), answer(1.0)]
     assert caplog.text.count("RuntimeError: the page is broken") == 2
+
+
+def test_two_threads_changes_arrive_in_the_order_in_which_they_were_made() -> None:
+    """The older State must never be the last that somebody gets."""
+    status, seen = Status(), list[State]()
+    first_arrives, may_go_on = threading.Event(), threading.Event()
+
+    def slow(state: State) -> None:
+        if state.detail == "first":
+            first_arrives.set()
+            assert may_go_on.wait(TIMEOUT_SECONDS)
+        seen.append(state)
+
+    status.on_state(slow)
+    changing = threading.Thread(target=lambda: status.update(detail="first"))
+    changing.start()
+    assert first_arrives.wait(TIMEOUT_SECONDS)
+    status.update(detail="second")  # while the first is still being told
+    status.record(answer(1.0))
+    may_go_on.set()
+    changing.join()
+    assert [state.detail for state in seen] == ["first", "second"]
+
+
+def test_a_listener_that_changes_the_status_is_told_after_all_others_were() -> None:
+    status, seen = Status(), list[str]()
+
+    def change(state: State) -> None:
+        if state.detail == "first":
+            status.update(detail="second")
+
+    status.on_state(change)
+    status.on_state(lambda state: seen.append(state.detail))
+    status.update(detail="first")
+    assert seen == ["first", "second"]
+
+
+def test_no_change_is_missed_by_who_begins_to_listen() -> None:
+    status, seen = Status(), list[State]()
+    status.update(phase="loading")
+    status.on_state(seen.append, now=True)
+    status.update(phase="ready")
+    assert [state.phase for state in seen] == ["loading", "ready"]
+
+
+def test_many_threads_leave_every_listener_with_the_last_state() -> None:
+    status, seen = Status(), list[State]()
+    status.on_state(seen.append)
+
+    def change() -> None:
+        for _ in range(200):
+            status.update(detail=f"{threading.get_ident()}")
+
+    threads = [threading.Thread(target=change) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 800
+    assert seen[-1] is status.state
+
+
+@pytest.mark.parametrize(
+    ("phase", "stopping", "verdict", "reason"),
+    [
+        ("ready", False, "healthy", ""),
+        ("idle", False, "healthy", ""),
+        ("starting", False, "starting", "why"),
+        ("downloading", False, "starting", "why"),
+        ("loading", False, "starting", "why"),
+        ("building", False, "starting", "why"),
+        ("unavailable", False, "unhealthy", "why"),
+        ("failed", False, "unhealthy", "why"),
+        ("ready", True, "stopping", "the server is shutting down"),
+        ("failed", True, "unhealthy", "why"),
+    ],
+)
+def test_every_phase_has_one_verdict(
+    phase: Phase, stopping: bool, verdict: str, reason: str
+) -> None:
+    health = health_of(State(phase=phase, detail="why"), stopping=stopping)
+    assert (health.verdict, health.reason) == (verdict, reason)
+    assert health.is_failure == (verdict == "unhealthy")
+
+
+def test_no_phase_is_without_a_verdict() -> None:
+    for phase in get_args(Phase):
+        assert health_of(State(phase=phase)).verdict

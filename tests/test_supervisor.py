@@ -136,6 +136,25 @@ async def test_a_supervisor_that_is_not_there_is_waited_for_until_stopped(
         finished(discovery)
 
 
+def test_what_nobody_foresaw_is_in_the_log_and_tried_again(
+    supervisor: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [ZeroDivisionError()]
+
+    def dumps(value: object) -> str:
+        if failures:
+            raise failures.pop()
+        return json.JSONEncoder().encode(value)
+
+    monkeypatch.setattr("wyoming_whisper.supervisor.json.dumps", dumps)
+    discovery = SupervisorDiscovery(TOKEN, 10300, supervisor.url, first_delay=0.01)
+    discovery.start()
+    assert supervisor.next_asked()[0] == "/discovery"
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.exc_info
+    asyncio.run(discovery.stop())
+
+
 def test_a_proxy_for_downloads_is_not_asked(
     supervisor: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,14 +36,7 @@ from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Samples, Transcriber, Transcription
 from wyoming_whisper.web import MAX_CONNECTIONS
-from wyoming_whisper.web.app import (
-    CLIP_HEADER,
-    HEADERS,
-    INGRESS,
-    MAX_CLIP_BYTES,
-    MAX_CLIPS,
-    _Site,
-)
+from wyoming_whisper.web.app import CLIP_HEADER, HEADERS, INGRESS, MAX_CLIP_BYTES, MAX_CLIPS, _Site
 
 PAGE = Path(__file__).parent.parent / "wyoming_whisper" / "web" / "page"
 FILES = sorted(file.name for file in PAGE.iterdir())

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -25,16 +25,10 @@ from .errors import (
     UnknownModelError,
     WyomingWhisperError,
 )
-from .settings import (
-    ABOUT_RETIRED,
-    OPTIONS,
-    RETIRED_MODEL,
-    OptionParser,
-    Settings,
-    settings_from,
-)
+from .settings import ABOUT_RETIRED, OPTIONS, RETIRED_MODEL, OptionParser, Settings, settings_from
 
 if TYPE_CHECKING:
+    from wyoming.event import Event
     from wyoming.info import Info
 
     from .models import Layout, ModelEntry
@@ -129,9 +123,16 @@ def _serve(argv: Sequence[str]) -> int:
     parser = OptionParser(PROG, _ABOUT, arguments="[COMMAND] [flags]")
     settings = settings_from(vars(parser.parse(argv)), os.environ)
     _start_logging(settings)
+    from .process import is_in_native_code, leave
     from .server import serve
 
-    return serve(settings)
+    try:
+        return serve(settings)
+    except WyomingWhisperError as error:
+        _complain(error)
+    if is_in_native_code():
+        leave(1)
+    return 1
 
 
 # -- transcribe ----------------------------------------------------------------------------
@@ -334,7 +335,8 @@ def _megabytes(size_bytes: int) -> str:
 def _health(argv: Sequence[str]) -> int:
     parser = OptionParser(
         f"{PROG} health",
-        "Ask a running server whether it works. --uri is the address that it listens on.",
+        "Ask a running server whether it works. --uri is the address that it listens on. "
+        "The exit code is 0 where commands are answered, or will be once the model is there.",
         ("uri", *_COMMON),
     )
     parser.add_argument(
@@ -349,35 +351,48 @@ def _health(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse(argv)
     settings = settings_from(vars(arguments), os.environ)
-    from .client import describe
+    from .client import describe_event
 
-    told = _state(settings.uri, asyncio.run(describe(settings.uri, arguments.timeout)))
+    described = asyncio.run(describe_event(settings.uri, arguments.timeout))
+    answer = _server_state(settings.uri, *described)
+    is_failure = answer["health"] == "unhealthy"
     if arguments.json:
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(answer, ensure_ascii=False))
+    elif is_failure:
+        raise ServerUnavailableError(f"{settings.uri} is unhealthy: {answer['reason']}")
     else:
-        name = " ".join(told[key] for key in ("program", "version") if told[key])
-        print(f"ok: {name}, model {told['model'] or 'not loaded yet'}")
-    return 0
+        print(_health_line(answer))
+    return 1 if is_failure else 0
 
 
-def _state(uri: str, info: Info) -> dict[str, Any]:
-    from .info import backend_of
+def _health_line(answer: Mapping[str, Any]) -> str:
+    word = "ok" if answer["health"] == "healthy" else answer["health"]
+    name = " ".join(answer[key] for key in ("program", "version") if answer[key])
+    reason = f" ({answer['reason']})" if answer["reason"] else ""
+    return f"{word}: {name}, model {answer['model'] or 'not loaded yet'}{reason}"
+
+
+def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
+    from .info import serving_in
 
     if not info.asr:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]
     model = program.models[0] if program.models else None
     description = (model.description if model else None) or ""
-    backend, why = backend_of(description)
+    serving = serving_in(event)
     return {
         "uri": uri,
+        "health": serving.get("health", "healthy"),  # who is not ours answers, and says no more
+        "phase": serving.get("phase"),
+        "reason": serving.get("reason") or "",
         "program": program.name,
         "version": program.version,
         "model": model.name if model else None,
         "languages": model.languages if model else [],
         "description": description.partition("; ")[0],
-        "backend": backend,
-        "why": why,
+        "backend": serving.get("backend"),
+        "why": serving.get("why"),
     }
 
 

@@ -34,6 +34,7 @@ from .errors import (
     TranscribeError,
 )
 from .recording import audio_blocks
+from .tasks import end_tasks, start_task
 from .transcriber import SAMPLE_RATE, Samples, Transcription
 
 T = TypeVar("T")
@@ -134,15 +135,21 @@ class _Connection:
 
 
 async def describe(uri: str, timeout: float = 15.0) -> Info:
-    """Ask a server what it is.
+    """Ask a server what it is. Raises as describe_event does."""
+    return (await describe_event(uri, timeout))[0]
+
+
+async def describe_event(uri: str, timeout: float = 15.0) -> tuple[Info, Event]:
+    """Ask a server what it is; return that, and the event, which may say more (info.serving_in).
 
     Raises ServerUnavailableError when there is no answer within `timeout` seconds, ProtocolError
     when the answer is not Wyoming, SettingsError when `uri` is no address.
     """
 
-    async def ask(connection: _Connection) -> Info:
+    async def ask(connection: _Connection) -> tuple[Info, Event]:
         await connection.send(Describe())
-        return Info.from_event(await connection.receive(Info.is_type))
+        event = await connection.receive(Info.is_type)
+        return Info.from_event(event), event
 
     return await _talk(uri, timeout, ask)
 
@@ -158,12 +165,11 @@ async def transcribe_remote(
 
     async def ask(connection: _Connection) -> Transcript:
         # A server may answer, or fail, before it has heard everything.
-        upload = asyncio.create_task(_upload(connection, samples, language))
+        upload = start_task(_upload(connection, samples, language), "uploading", is_awaited=True)
         try:
             return Transcript.from_event(await connection.receive(Transcript.is_type))
         finally:
-            upload.cancel()
-            await asyncio.gather(upload, return_exceptions=True)
+            await end_tasks(upload)
 
     start = time.perf_counter()
     transcript = await _talk(uri, timeout, ask)

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from .errors import AccessError, BusyError
 from .handler import Handler, Service
 from .peers import Allowed, neighbourhood
+from .tasks import start_task
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -64,20 +65,18 @@ class Connections:
         if address not in self._allowed:
             handler.refuse(AccessError(f"{address} is not among those in --allow"))
         elif len(self._tasks) > self._max and self._judging is None:
-            self._judging = asyncio.create_task(self._judge())
+            self._judging = start_task(self._judge(), "choosing whom to refuse")
 
     def track(self, handler: Handler, origin: str = "") -> asyncio.Task[None]:
         """Run a Handler; what it fails of is logged."""
-        task = asyncio.create_task(handler.run())
+        task = start_task(handler.run(), "a connection")
         self.n_taken += 1
         self._tasks[handler] = task
         self._origins[handler] = origin
 
-        def forget(done: asyncio.Task[None]) -> None:
+        def forget(_: asyncio.Task[None]) -> None:
             del self._tasks[handler]
             del self._origins[handler]
-            if not done.cancelled() and (error := done.exception()):
-                _LOGGER.error("a connection ended badly", exc_info=error)
 
         task.add_done_callback(forget)
         return task

@@ -11,9 +11,10 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .tasks import end_tasks, start_lasting_task
 
 if TYPE_CHECKING:
     from ifaddr import Adapter
@@ -69,15 +70,18 @@ class Announcement:
         if all(ipaddress.ip_address(address).is_loopback for address in self._bound):
             self._warn("not announced: nobody but this machine reaches %s", ", ".join(self._bound))
             return
-        self._task = asyncio.create_task(self._keep_announced())
+        self._task = start_lasting_task(self._keep_announced, "announcing by zeroconf")
 
     async def stop(self) -> None:
         """Say goodbye, so that nobody waits for us."""
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        with suppress(asyncio.TimeoutError, *_network_errors()):
+            await end_tasks(self._task)
+        try:
             await asyncio.wait_for(self._withdraw(), GOODBYE_SECONDS)
+        except _network_errors() as error:
+            _LOGGER.debug("no goodbye was said on the network: %s", error)
+        except Exception:  # whatever it is, the server goes on to end
+            _LOGGER.exception("no goodbye was said on the network")
 
     async def _keep_announced(self) -> None:
         while True:
@@ -164,7 +168,8 @@ def _network_errors() -> tuple[type[Exception], ...]:
     """Return what sockets and zeroconf raise; RuntimeError is of interfaces that went away."""
     from zeroconf import Error
 
-    return (OSError, RuntimeError, Error)
+    # Before Python 3.11, asyncio's TimeoutError is no OSError.
+    return (OSError, RuntimeError, asyncio.TimeoutError, Error)
 
 
 def service_name(wanted: str, port: int = STANDARD_PORT) -> str:

@@ -34,13 +34,7 @@ from .errors import (
     ModelUnavailableError,
     UnknownModelError,
 )
-from .models import (
-    HUGGING_FACE_FILES,
-    HUGGING_FACE_WEIGHTS,
-    WEIGHTS_OF,
-    Layout,
-    matches_hash,
-)
+from .models import HUGGING_FACE_FILES, HUGGING_FACE_WEIGHTS, WEIGHTS_OF, Layout, matches_hash
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling

@@ -29,6 +29,7 @@ from .info import PROGRAM_NAME
 from .live import LiveText
 from .pcm import PcmFormat, PcmStream
 from .peers import PeerLog
+from .tasks import end_tasks, start_task
 from .transcriber import TranscribeOptions
 from .upstreams.exchange import hops_in
 from .upstreams.relay import Relay
@@ -140,8 +141,9 @@ class Handler:
             self._reading = None  # what it failed of knows this Handler: not each the other
 
     async def _converse(self) -> None:
-        self._reading = asyncio.create_task(self._read())
-        answering = asyncio.create_task(self._answer())
+        # What they fail of is told to the client, and logged, by _report.
+        self._reading = start_task(self._read(), "reading a connection", is_awaited=True)
+        answering = start_task(self._answer(), "answering a connection", is_awaited=True)
         tasks = {self._reading, answering}
         try:
             done, _ = await asyncio.wait(
@@ -152,9 +154,7 @@ class Handler:
                 await asyncio.wait({answering})
             await self._report(done | {answering})
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
 
     @property
     def is_busy(self) -> bool:

@@ -1,7 +1,7 @@
 """What the home calls its things, from Home Assistant's websocket: fetched once, then kept.
 
 Exposed entities, their aliases, areas and floors. Home Assistant tells when one of them changes;
-nothing is asked for a transcription, and no failure here is more than a line in the log.
+nothing is asked for a transcription, and no failure here is more than an entry in the log.
 https://developers.home-assistant.io/docs/api/websocket
 """
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .names import NameIndex
+from .tasks import end_tasks, start_lasting_task
 
 if TYPE_CHECKING:
     import aiohttp
@@ -63,6 +64,7 @@ class HomeNames:
         self._supervisor_token = supervisor_token
         self.index: NameIndex | None = None
         """None where nothing is to be compared."""
+        self._has_own = False  # the user's own names are in it
 
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -71,15 +73,16 @@ class HomeNames:
             yield
             return
         self.index = NameIndex(())
-        following = asyncio.create_task(self._follow())
+        following = start_lasting_task(self._follow, "the names of the home")
         try:
             yield
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await end_tasks(following)
 
     async def _follow(self) -> None:
-        await self._known(())
+        if not self._has_own:  # started again, it goes on with the names that it has
+            await self._known(())
+            self._has_own = True
         if self._settings.hass_token:
             url, token = socket_url(self._settings.hass_api), self._settings.hass_token
         elif self._supervisor_token:
@@ -133,7 +136,10 @@ class Household:
         self._known: tuple[str, ...] | None = None
 
     async def run(self) -> None:
-        """Connect, and again whenever that ends, with growing waits; return when refused."""
+        """Connect, and again whenever that ends, with growing waits; return when refused.
+
+        Raises what nobody foresaw.
+        """
         await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
         while True:
             try:
@@ -141,7 +147,7 @@ class Household:
             except RefusedError as error:
                 _LOGGER.warning("No names come from Home Assistant: %s", error)
                 return
-            except Exception as error:  # whatever it is, transcribing goes on without names
+            except _expected_errors() as error:
                 self._n_failures += 1
                 _LOGGER.log(
                     logging.WARNING if self._n_failures == PATIENCE else logging.DEBUG,
@@ -169,6 +175,13 @@ class Household:
             self._known = names
             _LOGGER.info("%d names of the home are known from Home Assistant", len(names))
             await self._on_names(names)
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Return what a network, or what answers there, may raise at any time."""
+    import aiohttp
+
+    return (OSError, asyncio.TimeoutError, aiohttp.ClientError, AnswerError)
 
 
 @contextlib.asynccontextmanager
@@ -285,14 +298,14 @@ class _Connection:
             raise ConnectionError(f"the connection ended (code {self._socket.close_code})")
         # Of a large home it is long: nobody else should wait meanwhile.
         text: str = message.data
-        parsed = await asyncio.to_thread(json.loads, text) if len(text) > 100_000 else _json(text)
+        parsed = await asyncio.to_thread(_json, text) if len(text) > 100_000 else _json(text)
         return _mapping(parsed)
 
 
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise AnswerError("it sent something else than JSON") from None
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from wyoming.event import Event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from . import __version__
-from .status import UpstreamState
+from .status import Health, State, UpstreamState
 
 PROGRAM_NAME = "wyoming-whisper"
 
+SERVING = "wyoming-whisper"
+"""Key in the data of an `info` event: what the Wyoming protocol has no fields for."""
+
 _PROJECT = Attribution(name="The wyoming-whisper authors", url="")
 _WHISPER = Attribution(name="OpenAI Whisper", url="https://github.com/openai/whisper")
-
-
-_BACKEND = re.compile(r"; ([a-z-]+), because (.*)$")
 
 
 def what_runs(description: str, backend: str | None, why: str) -> str:
@@ -30,10 +32,69 @@ def what_serves(upstreams: Sequence[UpstreamState], what: str) -> str:
     return ", then ".join([*asked, what] if what else asked)
 
 
-def backend_of(what: str) -> tuple[str | None, str | None]:
-    """Return the backend in what `what_runs` gave, and why; None where it doesn't say."""
-    found = _BACKEND.search(what)
-    return (found[1], found[2]) if found else (None, None)
+def serving_in(event: Event) -> Mapping[str, Any]:
+    """Return what an `info` event says beyond Wyoming; empty where it is not one of our servers."""
+    serving = event.data.get(SERVING)
+    return serving if isinstance(serving, Mapping) else {}
+
+
+@dataclass(frozen=True)
+class Described:
+    """All that an `info` event says."""
+
+    model: str
+    languages: tuple[str, ...]
+    description: str
+    """Of the model, for people: what runs."""
+    health: Health
+    backend: str | None
+    why: str
+    """Why this backend, one sentence."""
+    requires_external_vad: bool
+    live_text: bool
+
+    def event(self) -> Event:
+        """Return it as Home Assistant and our own `health` read it."""
+        info = make_info(
+            self.model,
+            self.languages,
+            self.description,
+            requires_external_vad=self.requires_external_vad,
+            live_text=self.live_text,
+        )
+        event = info.event()
+        event.data[SERVING] = {
+            "health": self.health.verdict,
+            "phase": self.health.phase,
+            "reason": self.health.reason,
+            "backend": self.backend,
+            "why": self.why or None,
+        }
+        return event
+
+
+def described(
+    state: State,
+    health: Health,
+    model: str,
+    languages: Sequence[str],
+    *,
+    is_known: bool,
+    requires_external_vad: bool,
+    live_text: bool,
+) -> Described:
+    """Return what is said in a State; its description only where what runs `is_known` already."""
+    what = what_runs(state.description, state.backend, state.why)
+    return Described(
+        model,
+        tuple(languages),
+        (what_serves(state.upstreams, what) if is_known else "") or model,
+        health,
+        state.backend,
+        state.why,
+        requires_external_vad,
+        live_text,
+    )
 
 
 def make_info(

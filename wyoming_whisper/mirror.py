@@ -29,15 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .download import (
-    STALE_S,
-    Progress,
-    Report,
-    check_room,
-    disk_full,
-    local_errors,
-    locked,
-)
+from .download import STALE_S, Progress, Report, check_room, disk_full, local_errors, locked
 from .errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError
 from .models import CHECKSUMS, matches_hash
 

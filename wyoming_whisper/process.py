@@ -1,10 +1,15 @@
-"""What this process asks of Python and of the C library, for as long as it serves."""
+"""What this process asks of Python and of the C library, while it serves and when it ends."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
+import logging
+import os
+import sys
+import threading
+from typing import NoReturn
 
 # Allocations before a search of the youngest; searches of these before one of the older; searches
 # of those before one of all. Connections come by the hundred, and 32 ms were spent on them at once.
@@ -30,3 +35,26 @@ def give_back() -> None:
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library has no such thing
         ctypes.CDLL(None).malloc_trim(0)
+
+
+MODEL_THREAD = "transcriber"
+ENGINE_THREAD = "engine"
+"""Names of the threads that may be in native code when the process is to end."""
+
+
+def is_in_native_code() -> bool:
+    """Whether one of these is still there: a library that loads a model aborts as Python ends."""
+    names = {thread.name for thread in threading.enumerate()}
+    return not names.isdisjoint((MODEL_THREAD, ENGINE_THREAD))
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once, whatever its threads are at."""
+    logging.shutdown()
+    os._exit(status)
+
+
+def start_again() -> NoReturn:
+    """Replace this process by a new one: nothing less ends a thread that hangs in native code."""
+    logging.shutdown()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (as it was)

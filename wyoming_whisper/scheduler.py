@@ -5,7 +5,8 @@ Who waits for an answer goes before work that was begun early, on the chance tha
 recordings come last.
 
 The thread opens the Transcriber first, which may take minutes; requests wait meanwhile. When the
-model can't be had now, requests fail at once with the reason, and the thread keeps trying.
+model can't be had now, requests fail at once with the reason, and the thread keeps trying. It never
+ends without saying so: `ended` fails where it does before it was asked to.
 """
 
 from __future__ import annotations
@@ -18,9 +19,19 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
-from .errors import BusyError, ModelUnavailableError, TranscribeError, WyomingWhisperError
+from .errors import (
+    BusyError,
+    EngineError,
+    ModelUnavailableError,
+    Reason,
+    TranscribeError,
+    WyomingWhisperError,
+)
+from .hangs import Work
+from .process import MODEL_THREAD
 from .status import Status
 from .transcriber import (
+    SAMPLE_RATE,
     Abandoned,
     Samples,
     TranscribeOptions,
@@ -34,6 +45,9 @@ _LOGGER = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS = 15.0
 MAX_RETRY_SECONDS = 600.0
 
+MAX_REOPENINGS = 5
+"""Failures of a library in a row to open a model that it had opened before: 4 minutes. Then only a
+new process can help, such as where a GPU's context is lost."""
 
 MAX_QUEUE = 32
 
@@ -47,8 +61,10 @@ class _Checkpoint:
 
     def __init__(self) -> None:
         self.is_abandoned = False
+        self.n_passed = 0
 
     def __call__(self) -> None:
+        self.n_passed += 1
         if self.is_abandoned:
             raise Abandoned
 
@@ -86,6 +102,17 @@ class Job:
         self._checkpoint.is_abandoned = True
         return self.future.cancel()
 
+    @property
+    def work(self) -> Work:
+        """What the hang watch is told of it; keeps neither the job nor its samples."""
+        return Work(
+            self._checkpoint,
+            "a piece of a recording" if self.patient else "a transcription",
+            self._checkpoint.n_passed,
+            len(self.samples) / SAMPLE_RATE,
+            self.patient,
+        )
+
 
 class Scheduler:
     """Runs transcriptions in the order they came, as many at once as the Transcriber takes.
@@ -107,19 +134,24 @@ class Scheduler:
         self._status = status or Status()
         self._on_ready = on_ready
         self._idle_seconds = idle_seconds or None
-        self._wanted = threading.Event()
         self._retry_seconds = FIRST_RETRY_SECONDS
+        self._n_failures = 0  # to open the model, in a row
         self._jobs: list[Job] = []
         self._max_queue = max_queue
-        self._changed = threading.Condition()  # of _jobs and _closing
+        self._changed = threading.Condition()  # of _jobs, _closing and _awaited
         self._closing = threading.Event()
+        self._awaited = False  # somebody speaks, or has asked, since the model was last at work
         self._running: list[Job] = []  # the longest first
         self._spare: Job | None = None
-        self._unavailable: WyomingWhisperError | None = None
+        self._refusal: Reason | None = None
+        self._upkeep: tuple[object, str] | None = None  # what is done that is no job
         # A daemon: a download or a native call in it must never keep the process alive.
-        self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=MODEL_THREAD, daemon=True)
         self.opened: Future[None] = Future()
         """Done when the model is ready; failed when it never will be."""
+        self.ended: Future[None] = Future()
+        """Done when the thread has ended as it was asked to; failed when it can't go on: only a new
+        process can."""
 
     def start(self) -> None:
         self._thread.start()
@@ -139,8 +171,10 @@ class Scheduler:
         """
         job = Job(samples, options, eager=eager, patient=patient)
         with self._changed:
-            if self._unavailable is not None:
-                raise self._unavailable
+            if self._refusal is not None:
+                self._awaited = True
+                self._changed.notify_all()
+                raise self._refusal.error()
             if self._spare is not None:
                 self._spare.cancel()
             n_waiting = sum(_urgency(waiting) <= _urgency(job) for waiting in self._jobs)
@@ -150,9 +184,8 @@ class Scheduler:
                     "try again in a moment"
                 )
             self._jobs.append(job)
-            self._changed.notify()
+            self._changed.notify_all()
         self._forget_when_done(job)
-        self._wanted.set()
         return job
 
     def spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
@@ -162,13 +195,12 @@ class Scheduler:
         """
         job = Job(samples, options, eager=True)
         with self._changed:
-            if self._unavailable is not None or self._jobs or self._running:
+            if self._refusal is not None or self._jobs or self._running:
                 return None
             self._spare = job
             self._jobs.append(job)
-            self._changed.notify()
+            self._changed.notify_all()
         self._forget_when_done(job)
-        self._wanted.set()
         return job
 
     @property
@@ -177,9 +209,25 @@ class Scheduler:
         running = self._running[:1]
         return running[0] if running else None
 
+    @property
+    def under_way(self) -> list[Work]:
+        """All that the threads are at, for the hang watch."""
+        with self._changed:
+            works = [job.work for job in self._running]
+            upkeep = self._upkeep
+        if upkeep:
+            state = self._status.state
+            works.append(Work(*upkeep, (state.phase, state.detail, state.fraction)))
+        return works
+
     def wake(self) -> None:
-        """Say that there will be work soon, so that an idle model can be loaded meanwhile."""
-        self._wanted.set()
+        """Say that there will be work soon, so that an idle model can be loaded meanwhile.
+
+        One that could not be had is tried again, unless that was a moment ago.
+        """
+        with self._changed:
+            self._awaited = True
+            self._changed.notify_all()
 
     def _forget_when_done(self, job: Job) -> None:
         known = weakref.ref(job)  # its future keeps what is called when it is done, for ever
@@ -206,7 +254,8 @@ class Scheduler:
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
-        self._wanted.set()
+        if self._thread.ident is None:  # never started
+            return True
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
@@ -217,12 +266,17 @@ class Scheduler:
             self._serve()
         except BaseException as error:  # nobody else would answer those who wait
             _LOGGER.exception("the model's thread has failed")
-            self._give_up(_as_exception(error))
+            self._give_up(Reason(TranscribeError, f"the model's thread has failed: {error!r}"))
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def _serve(self) -> None:
         while (transcriber := self._open_until_there()) is not None:
-            self._work_until_idle(transcriber)
-            _close(transcriber)
+            try:
+                self._say_ready(transcriber)
+                self._work_until_idle(transcriber)
+            finally:
+                self._close(transcriber)
             if self._closing.is_set():
                 break
             del transcriber  # the last reference: its memory is free while we wait
@@ -230,51 +284,73 @@ class Scheduler:
             self._status.update(phase="idle", detail="the model is unloaded until somebody speaks")
             self._wait_until_wanted()
         if self._closing.is_set():
-            self._refuse(TranscribeError("the server is shutting down"))
+            self._refuse(Reason(TranscribeError, "the server is shutting down"))
 
     def _work_until_idle(self, transcriber: Transcriber) -> None:
         """Return when it is time to close, or there was nothing to do for long."""
-        with self._helped(transcriber):
-            while True:
-                if self._work(transcriber):
-                    continue
-                # While something is built it stays: that would be lost, and begun again and again.
-                idle = not self._running and not self._status.state.building
-                if idle or self._closing.is_set():
-                    return
-
-    @contextlib.contextmanager
-    def _helped(self, transcriber: Transcriber) -> Iterator[None]:
-        """Have more threads work beside this one; at the end, wait for what they are at."""
-        done = threading.Event()
-
-        def help_out() -> None:
-            while self._work(transcriber, done) or not (done.is_set() or self._closing.is_set()):
+        with self._helped(transcriber) as done:
+            while self._work(transcriber, done) or not (
+                done.is_set() or self._closing.is_set() or self._is_idle()
+            ):
                 pass
 
+    def _is_idle(self) -> bool:
+        """Whether the model may be unloaded; who speaks from now on is waited for no more.
+
+        While something is built it stays: that would be lost, and begun again and again.
+        """
+        with self._changed:
+            awaited, self._awaited = self._awaited, False
+            return not (awaited or self._running or self._jobs or self._status.state.building)
+
+    @contextlib.contextmanager
+    def _helped(self, transcriber: Transcriber) -> Iterator[threading.Event]:
+        """Have more threads work beside this one; at the end, wait for what they are at.
+
+        Yields what is set when one of them has failed; raises what it has failed of.
+        """
+        done = threading.Event()
+        failures: list[BaseException] = []
+
+        def help_out() -> None:
+            try:
+                while self._work(transcriber, done) or not (
+                    done.is_set() or self._closing.is_set()
+                ):
+                    pass
+            except BaseException as error:  # in this thread nobody would know
+                failures.append(error)
+                end()
+
+        def end() -> None:
+            done.set()
+            with self._changed:
+                self._changed.notify_all()
+
         helpers = [
-            threading.Thread(target=help_out, name=f"transcriber-{number}", daemon=True)
+            threading.Thread(target=help_out, name=f"{MODEL_THREAD}-{number}", daemon=True)
             for number in range(1, at_once(transcriber))
         ]
         for helper in helpers:
             helper.start()
         try:
-            yield
+            yield done
         finally:
-            done.set()
-            with self._changed:
-                self._changed.notify_all()
+            end()
             for helper in helpers:
                 helper.join()
+        if failures:
+            raise failures[0]
 
-    def _work(self, transcriber: Transcriber, done: threading.Event | None = None) -> bool:
-        """Do what is to be done now; return whether there was anything."""
-        job = self._next(done or self._closing)
+    def _work(self, transcriber: Transcriber, done: threading.Event) -> bool:
+        """Do what is to be done now, until `done`; return whether there was anything."""
+        job = None if done.is_set() else self._next(done)
         if job is None:
             return False
         _run_job(job, transcriber)
         with self._changed:
             self._running.remove(job)
+        del job  # as in _run_job
         return True
 
     def _next(self, done: threading.Event) -> Job | None:
@@ -291,77 +367,146 @@ class Scheduler:
                 return None
             self._jobs.remove(job)
             self._running.append(job)
+            self._awaited = False
             return job
 
     def _wait_until_wanted(self) -> None:
-        self._wanted.clear()
-        if not self._jobs:  # otherwise it was put in between, and its signal is lost
-            self._wanted.wait()
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._awaited or self._closing.is_set())
 
     def _open_until_there(self) -> Transcriber | None:
         while not self._closing.is_set():
-            if self._unavailable is None:  # otherwise the reason is worth more
+            if self._refusal is None:  # otherwise the reason is worth more
                 self._status.update(phase="loading", detail="loading the model", fraction=None)
             try:
-                transcriber = self._open()
-            except ModelUnavailableError as error:
-                self._wait_after(error)
+                with self._at("opening the model"):
+                    return self._open()
             except BaseException as error:
-                self._give_up(_as_exception(error))
-                return None
-            else:
-                self._unavailable = None
-                self._status.update(
-                    phase="ready",
-                    detail="",
-                    fraction=None,
-                    description=transcriber.description,
-                    languages=transcriber.languages,
-                )
-                self._on_ready(transcriber)
-                if not self.opened.done():
-                    self.opened.set_result(None)
-                return transcriber
+                if not self._is_worth_a_retry(error):
+                    self._give_up(_reason(error))
+                    return None
+                self._say_unavailable(error)
+            self._wait_for_retry()
         return None
 
-    def _wait_after(self, error: ModelUnavailableError) -> None:
-        """Say it once, loudly; then try again less and less often."""
-        if self._unavailable is None:
-            _LOGGER.error("NOT READY: %s (trying again in the background)", error)
+    def _say_ready(self, transcriber: Transcriber) -> None:
+        self._refusal = None
+        self._retry_seconds, self._n_failures = FIRST_RETRY_SECONDS, 0
+        self._status.update(
+            phase="ready",
+            detail="",
+            fraction=None,
+            description=transcriber.description,
+            languages=transcriber.languages,
+        )
+        self._on_ready(transcriber)
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    @contextlib.contextmanager
+    def _at(self, kind: str) -> Iterator[None]:
+        """Tell the hang watch what is done that is no job."""
+        with self._changed:
+            self._upkeep = object(), kind
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._upkeep = None
+
+    def _is_worth_a_retry(self, error: BaseException) -> bool:
+        """Whether the model may be there later, in this process.
+
+        At the start nearly every error is a setting's, and the user is there to see the process
+        end. One that has been open with these settings comes back when the machine allows; but a
+        library that fails again and again may have lost itself, and only a new process helps.
+        """
+        if isinstance(error, ModelUnavailableError):
+            return True
+        if not self.opened.done():
+            return False
+        if _is_of_the_machine(error):
+            return True
+        self._n_failures += 1
+        return self._n_failures < MAX_REOPENINGS
+
+    def _say_unavailable(self, error: BaseException) -> None:
+        """Say it once, loudly."""
+        reason = _reason(error)
+        if self._refusal is None:
+            unexpected = None if isinstance(error, WyomingWhisperError) else error
+            _LOGGER.error(
+                "NOT READY: %s (trying again in the background)",
+                reason.message,
+                exc_info=unexpected,
+            )
         else:
-            _LOGGER.debug("still not ready: %s", error)
-        self._refuse(error)
-        self._closing.wait(self._retry_seconds)
+            _LOGGER.debug("still not ready: %s", reason.message)
+        self._status.update(phase="unavailable", detail=reason.message, fraction=None)
+        self._refuse(reason)
+
+    def _wait_for_retry(self) -> None:
+        """Wait for the next try: longer each time, unless somebody speaks meanwhile."""
+        with self._changed:
+            self._awaited = False
+            self._changed.wait_for(self._closing.is_set, FIRST_RETRY_SECONDS)
+            self._changed.wait_for(
+                lambda: self._awaited or self._closing.is_set(),
+                max(0.0, self._retry_seconds - FIRST_RETRY_SECONDS),
+            )
         self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
 
-    def _give_up(self, error: Exception) -> None:
-        if not isinstance(error, WyomingWhisperError):
-            error = TranscribeError(f"the model could not be opened: {error!r}")
-        self._refuse(error)
-        if not self.opened.done():
-            self.opened.set_exception(error)
+    def _close(self, transcriber: Transcriber) -> None:
+        try:
+            with self._at("closing the model"):
+                transcriber.close()
+        except Exception:  # the next one may do
+            _LOGGER.exception("the model could not be closed")
 
-    def _refuse(self, error: WyomingWhisperError) -> None:
-        """Fail the waiting requests, and every later one at once."""
-        self._status.update(phase="unavailable", detail=str(error), fraction=None)
+    def _give_up(self, reason: Reason) -> None:
+        """Say that there will be no model in this process any more."""
+        self._status.update(phase="failed", detail=reason.message, fraction=None)
+        self._refuse(reason)
         with self._changed:
-            self._unavailable = error
+            stranded, self._running = self._running, []
+        for job in stranded:
+            if not job.future.done():
+                job.future.set_exception(reason.error())
+        for future in (self.opened, self.ended):
+            if not future.done():
+                future.set_exception(reason.error())
+
+    def _refuse(self, reason: Reason) -> None:
+        """Fail the waiting requests, and every later one at once."""
+        with self._changed:
+            self._refusal = reason
             refused, self._jobs = self._jobs, []
         for job in refused:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(error)
+                job.future.set_exception(reason.error())
+
+
+def _reason(error: BaseException) -> Reason:
+    """Return what those who ask are told of a model that could not be opened."""
+    if isinstance(error, WyomingWhisperError):
+        return Reason.of(error)
+    if isinstance(error, MemoryError):
+        return Reason(
+            ModelUnavailableError, "there is not enough memory to load the model; free some"
+        )
+    return Reason(TranscribeError, f"the model could not be opened: {error!r}")
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    """Whether a new process would find the same: its memory, disk, settings and files."""
+    if isinstance(error, WyomingWhisperError):
+        return not isinstance(error, EngineError)
+    return isinstance(error, MemoryError | OSError)
 
 
 def _urgency(job: Job) -> tuple[bool, bool]:
     """Return what jobs are ordered by: commands first, then those that may become one."""
     return job.patient, job.eager
-
-
-def _close(transcriber: Transcriber) -> None:
-    try:
-        transcriber.close()
-    except Exception:  # the next one may do
-        _LOGGER.exception("the model could not be closed")
 
 
 def _run_job(job: Job, transcriber: Transcriber) -> None:
@@ -380,6 +525,7 @@ def _run_job(job: Job, transcriber: Transcriber) -> None:
         return
     except BaseException as error:  # whatever it is, it goes to the one who asked
         job.future.set_exception(_as_exception(error))
+        del job  # the error knows this frame and its callers: they must not know who keeps it
         return
     _LOGGER.debug("transcription: %r", transcription)
     job.future.set_result(transcription)

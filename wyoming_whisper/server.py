@@ -14,8 +14,7 @@ import signal
 import socket
 import stat
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -31,17 +30,19 @@ from .discovery import Announcement
 from .endpointing import endpoint_options
 from .errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from .handler import Handler
+from .hangs import HangWatch
 from .household import HomeNames
-from .info import make_info, what_runs, what_serves
+from .info import Described, described
 from .languages import SpokenLanguages
 from .live import LiveText
 from .peers import Allowed, PeerLog
-from .process import give_back, settle
+from .process import give_back, is_in_native_code, leave, settle, start_again
 from .scheduler import Job, Scheduler
 from .settings import SUPERVISOR_TOKEN
 from .speech import span_options
-from .status import Answer, State, Status
+from .status import Answer, Health, Status, health_of
 from .supervisor import SupervisorDiscovery
+from .tasks import end_tasks, start_lasting_task, start_task
 from .text import text_style
 from .transcriber import Samples, TranscribeOptions, Transcriber
 from .upstreams.pool import followed, open_pool
@@ -75,24 +76,12 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
     server.on_ready = settle
     ended = asyncio.run(server.run())
     if server.hangs:
-        _start_again(settings)
-    if not ended or any(thread.name in AT_WORK for thread in threading.enumerate()):
-        # A library that still loads a model aborts when Python is taken down under it.
-        logging.shutdown()
-        os._exit(0)
+        if settings.uri == "stdio://":  # its client can't follow
+            leave(1)
+        start_again()
+    if not ended or is_in_native_code():
+        leave(0)
     return 0
-
-
-def _start_again(settings: Settings) -> None:
-    """Replace this process, whose native code hangs: nothing less ends a thread that is in it."""
-    logging.shutdown()
-    if settings.uri == "stdio://":  # its client can't follow
-        os._exit(1)
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (as it was)
-
-
-AT_WORK = ("engine",)
-"""Threads that may be in native code still: who makes or opens an engine (backends.engines)."""
 
 
 class Server:
@@ -111,9 +100,8 @@ class Server:
                 f"--language {settings.language}: the model {settings.model} does not understand "
                 f"{LANGUAGES[self.language]}, only {', '.join(languages)}"
             )
-        self._info_event = self._info(languages)
-        self._described: tuple[Sequence[str], str] = (languages, "")
-        self.status.on_state(self._describe)
+        self._expected_languages = languages
+        self._info: tuple[Described, Event] | None = None
         self.span_options = span_options(settings)
         self.text_style = text_style(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
@@ -143,7 +131,15 @@ class Server:
 
     @property
     def info_event(self) -> Event:
-        return self._info_event
+        """What is true at this moment; made anew only where that has changed."""
+        now = self._describe()
+        if self._info is None or self._info[0] != now:
+            self._info = now, now.event()
+        return self._info[1]
+
+    @property
+    def health(self) -> Health:
+        return health_of(self.status.state, stopping=self.stopping)
 
     @property
     def opened(self) -> Future[None]:
@@ -160,13 +156,14 @@ class Server:
 
     async def loaded_vad(self) -> Vad:
         if self._loading_vad is None:
-            self._loading_vad = asyncio.create_task(asyncio.to_thread(SileroVad))
+            loading = asyncio.to_thread(SileroVad)
+            self._loading_vad = start_task(loading, "loading the VAD", is_awaited=True)
         try:  # one client's leaving is not the end
             self.vad = await asyncio.shield(self._loading_vad)
         except Exception as error:
             raise ModelBrokenError(
                 f"the model that finds speech can't be loaded: {error}"
-            ) from error
+            ) from None  # the task keeps it: it must not know who has waited
         return self.vad
 
     def wake(self) -> None:
@@ -193,7 +190,7 @@ class Server:
         return self._scheduler.spare(samples, replace(options, home=self._names.index))
 
     def relay(self, options: TranscribeOptions) -> Relay | None:
-        return self._upstreams.relay(options) if self._upstreams else None
+        return Relay.begin(self._upstreams, options) if self._upstreams else None
 
     def answered(self, answer: Answer) -> None:
         self.status.record(answer if self._settings.http_text else replace(answer, text=None))
@@ -207,11 +204,20 @@ class Server:
     async def run(self) -> bool:
         """Serve until stopped; return whether the model's thread has ended, too.
 
-        Raises what keeps the model from ever being opened.
+        Raises what keeps the model from ever being there, or there again.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        try:
+            await self._serve_until_stopped(loop)
+        finally:
+            ended = await asyncio.to_thread(self._scheduler.close)
+        if self._failure:
+            raise self._failure
+        return ended
+
+    async def _serve_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         async with (
             self._listening(),
             web_page(self, self._settings),
@@ -219,19 +225,22 @@ class Server:
             followed(self._upstreams),
         ):
             self._scheduler.opened.add_done_callback(
-                lambda opened: loop.call_soon_threadsafe(self._on_opened, opened.exception())
+                lambda opened: _in_loop(loop, self._on_opened, opened.exception())
             )
-            self._scheduler.start()
-            await self.loaded_vad()
-            beside = [asyncio.create_task(self._watch()), asyncio.create_task(self._tidy())]
-            await self._stopping.wait()
-            for task in beside:
-                task.cancel()
+            self._scheduler.ended.add_done_callback(
+                lambda ended: _in_loop(loop, self._on_ended, ended.exception())
+            )
+            beside = (
+                start_lasting_task(self._watch, "looking for a model that hangs"),
+                start_lasting_task(self._tidy, "giving memory back"),
+            )
+            try:
+                self._scheduler.start()
+                await self.loaded_vad()
+                await self._stopping.wait()
+            finally:
+                await end_tasks(*beside)
             await self.connections.drain(self._settings.drain_seconds)
-        ended = await asyncio.to_thread(self._scheduler.close)
-        if self._failure:
-            raise self._failure
-        return ended
 
     # Listening.
 
@@ -323,20 +332,14 @@ class Server:
 
     async def _watch(self) -> None:
         """End the server when the model hangs: it can't be stopped, nor used any more."""
-        limit = 2 * self._settings.deadline
-        seconds, at = 0.0, None
-        while limit and seconds < limit:
+        hanging, watch = None, HangWatch(self._settings.deadline)
+        while hanging is None:
             await asyncio.sleep(WATCH_SECONDS)
-            # Counted, not timed: a process that was stopped for an hour has not been at it so long.
-            running = self._scheduler.running
-            seconds = seconds + WATCH_SECONDS if running is not None and running is at else 0.0
-            at = running
-        if limit:
-            detail = f"the model has been at one request for {limit} s: it hangs"
-            _LOGGER.critical("%s; starting again", detail)
-            self.status.update(phase="unavailable", detail=detail)
-            self.hangs = True
-            self._stopping.set()
+            hanging = watch.look(self._scheduler.under_way, WATCH_SECONDS)
+        _LOGGER.critical("%s; starting again", hanging)
+        self.status.update(phase="failed", detail=hanging)
+        self.hangs = True
+        self._stopping.set()
 
     async def _tidy(self) -> None:
         """Give free memory back: a long day must not end with more than it began with."""
@@ -352,32 +355,40 @@ class Server:
         self.on_ready()
         _LOGGER.info("ready")
 
-    def _describe(self, state: State) -> None:
-        """Say in `info` what answers now; called in the thread that changed it."""
-        what = what_runs(state.description, state.backend, state.why)
+    def _describe(self) -> Described:
+        """Return what `info` says of the server, as it is now."""
+        state = self.status.state
         languages = state.languages
         if self._upstreams and not self._upstreams.has_local:
             languages = self._upstreams.languages or languages
-        described = (languages, what_serves(state.upstreams, what))
-        if languages and described != self._described:
-            self._described = described
-            self._info_event = self._info(*described)
-
-    def _info(self, languages: Sequence[str], description: str | None = None) -> Event:
-        return make_info(
+        return described(
+            state,
+            self.health,
             self._settings.model,
-            languages,
-            description,
+            languages or self._expected_languages,
+            is_known=bool(languages),
             requires_external_vad=self._settings.requires_external_vad,
             live_text=self._settings.live_text,
-        ).event()
+        )
 
     def _on_opened(self, error: BaseException | None) -> None:
+        if error is None and self._upstreams:
+            self._upstreams.publish()  # whether it is ready without a model is theirs to say
+
+    def _on_ended(self, error: BaseException | None) -> None:
+        """End with an error what can't answer any more, rather than look healthy."""
         if error:
             self._failure = error
             self._stopping.set()
-        elif self._upstreams:
-            self._upstreams.publish()  # whether it is ready without a model is theirs to say
+
+
+def _in_loop(
+    loop: asyncio.AbstractEventLoop,
+    callback: Callable[[BaseException | None], None],
+    error: BaseException | None,
+) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended before the model's thread has
+        loop.call_soon_threadsafe(callback, error)
 
 
 def configured_language(name: str) -> str | None:

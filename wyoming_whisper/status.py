@@ -8,18 +8,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeVar
 
 _LOGGER = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Phase = Literal["starting", "downloading", "loading", "building", "ready", "idle", "unavailable"]
+Phase = Literal[
+    "starting", "downloading", "loading", "building", "ready", "idle", "unavailable", "failed"
+]
 
 ANSWERING: tuple[Phase, ...] = ("ready", "idle")
 """The phases in which a command is answered without waiting for a model to be fetched."""
+
+UNHEALTHY: tuple[Phase, ...] = ("unavailable", "failed")
+"""Those in which every command is an error: the model is tried again; never will be there."""
+
+Verdict = Literal["healthy", "starting", "stopping", "unhealthy"]
 
 MAX_ANSWERS = 50
 """How many of the last answers are remembered."""
@@ -68,6 +76,34 @@ class State:
     """In the order in which they are asked."""
 
 
+@dataclass(frozen=True)
+class Health:
+    """Whether commands are answered: the same for `/health`, `info` and the command `health`."""
+
+    verdict: Verdict
+    """`starting`: a command waits for its answer until the model is there."""
+    phase: str
+    """State.phase, or `stopping`."""
+    reason: str = ""
+    """Why it is not healthy, one sentence."""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether somebody should do something: neither a start nor a stop is one."""
+        return self.verdict == "unhealthy"
+
+
+def health_of(state: State, *, stopping: bool = False) -> Health:
+    """Return the verdict of a State, for a server that drains with `stopping`."""
+    if state.phase in UNHEALTHY:
+        return Health("unhealthy", state.phase, state.detail or state.phase)
+    if stopping:
+        return Health("stopping", "stopping", "the server is shutting down")
+    if state.phase in ANSWERING:
+        return Health("healthy", state.phase)
+    return Health("starting", state.phase, state.detail or state.phase)
+
+
 Outcome = Literal["text", "silence", "withheld", "failed"]
 
 
@@ -100,7 +136,12 @@ class Answer:
 
 
 class Status:
-    """The current State and the last Answers; every change replaces them as a whole."""
+    """The current State and the last Answers; every change replaces them as a whole.
+
+    Listeners get every change in the order in which they were made, one at a time, whichever
+    threads made them. Where two threads change something at once, one of them calls the listeners
+    for both. No lock is held meanwhile, so a listener may change the status itself.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,6 +150,8 @@ class Status:
         self._revision = 0
         self._on_state: list[Callable[[State], None]] = []
         self._on_answer: list[Callable[[Answer], None]] = []
+        self._undelivered: deque[Callable[[], None]] = deque()
+        self._is_delivering = False
 
     @property
     def state(self) -> State:
@@ -130,7 +173,8 @@ class Status:
         with self._lock:
             self._state = state = replace(self._state, **changes)  # type: ignore[arg-type]
             self._revision += 1
-        _tell(self._on_state, state)
+            self._queue(self._on_state, state)
+        self._deliver()
 
     def downloading(self, what: str, fraction: float) -> None:
         """Say how much of a download is here."""
@@ -141,18 +185,41 @@ class Status:
         with self._lock:
             self._answers.append(answer)
             self._revision += 1
-        _tell(self._on_answer, answer)
+            self._queue(self._on_answer, answer)
+        self._deliver()
 
-    def on_state(self, listener: Callable[[State], None]) -> None:
-        """Call `listener` with every new State, in the thread that changed it."""
-        self._on_state.append(listener)
+    def on_state(self, listener: Callable[[State], None], *, now: bool = False) -> None:
+        """Call `listener` with every new State; with `now` with the current one first."""
+        with self._lock:
+            self._on_state.append(listener)
+            if now:
+                self._queue([listener], self._state)
+        self._deliver()
 
     def on_answer(self, listener: Callable[[Answer], None]) -> None:
-        """Call `listener` with every new Answer, in the thread that gave it."""
-        self._on_answer.append(listener)
+        """Call `listener` with every new Answer."""
+        with self._lock:
+            self._on_answer.append(listener)
+
+    def _queue(self, listeners: Sequence[Callable[[T], None]], news: T) -> None:
+        self._undelivered.append(partial(_tell, tuple(listeners), news))
+
+    def _deliver(self) -> None:
+        """Call the listeners, unless another thread, or this one further up, is at it."""
+        while True:
+            with self._lock:
+                if self._is_delivering or not self._undelivered:
+                    return
+                self._is_delivering = True
+                tell = self._undelivered.popleft()
+            try:
+                tell()
+            finally:
+                with self._lock:
+                    self._is_delivering = False
 
 
-def _tell(listeners: list[Callable[[T], None]], news: T) -> None:
+def _tell(listeners: Sequence[Callable[[T], None]], news: T) -> None:
     """Whoever works must not fail because somebody who looks on does."""
     for listener in listeners:
         try:

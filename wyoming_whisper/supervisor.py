@@ -24,6 +24,10 @@ REFUSED = (400, 401, 403)
 """Answers that asking again doesn't change: what we send, the token, or the manifest is wrong."""
 
 
+class _RefusedError(Exception):
+    """Asking again would change nothing."""
+
+
 class SupervisorDiscovery:
     """Posts the server's address until the Supervisor has it, at every start.
 
@@ -57,29 +61,34 @@ class SupervisorDiscovery:
         for delay in _delays(self._first_delay):
             try:
                 self._post()
-            except urllib.error.HTTPError as error:
-                with error:
-                    reason = f"{error.code} {_message(error.read(MAX_ANSWER_BYTES))}".strip()
-                if error.code in REFUSED:
-                    _LOGGER.warning(
-                        "The Supervisor refuses to announce this add-on (%s); add the server in "
-                        "Home Assistant by hand: %s",
-                        reason,
-                        self._uri,
-                    )
-                    return
+            except _RefusedError as error:
+                _LOGGER.warning(
+                    "The Supervisor refuses to announce this add-on (%s); add the server in "
+                    "Home Assistant by hand: %s",
+                    error,
+                    self._uri,
+                )
+                return
             except (OSError, ValueError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", None) or error)
+                level = logging.WARNING if delay == self._first_delay else logging.DEBUG
+                _LOGGER.log(
+                    level, "The Supervisor can't be told yet (%s); it is tried again", reason
+                )
+            except Exception:  # the thread must not end of it
+                _LOGGER.exception("telling the Supervisor has failed; it is tried again")
             else:
                 _LOGGER.info("announced to Home Assistant through the Supervisor: %s", self._uri)
                 return
-            level = logging.WARNING if delay == self._first_delay else logging.DEBUG
-            _LOGGER.log(level, "The Supervisor can't be told yet (%s); it is tried again", reason)
             if self._stopping.wait(delay):
                 return
 
     def _post(self) -> None:
-        """Post once. Raises OSError, HTTPException or ValueError when that was not accepted."""
+        """Post once.
+
+        Raises OSError, HTTPException or ValueError when that was not accepted, _RefusedError when
+        it never will be.
+        """
         request = urllib.request.Request(  # noqa: S310  (the address is ours)
             f"{self._api}/discovery",
             json.dumps({"service": SERVICE, "config": {"uri": self._uri}}).encode(),
@@ -87,8 +96,14 @@ class SupervisorDiscovery:
         )
         # The Supervisor is next door: a proxy that is set for downloads has no business here.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=ANSWER_SECONDS) as answer:
-            answer = _parsed(answer.read(MAX_ANSWER_BYTES))
+        try:
+            with opener.open(request, timeout=ANSWER_SECONDS) as answer:
+                answer = _parsed(answer.read(MAX_ANSWER_BYTES))
+        except urllib.error.HTTPError as error:
+            with error:
+                reason = f"{error.code} {_message(error.read(MAX_ANSWER_BYTES))}".strip()
+            kind = _RefusedError if error.code in REFUSED else ValueError
+            raise kind(reason) from None
         if answer.get("result") != "ok":
             raise ValueError(f"it answered {answer.get('message') or 'something else'}")
 

@@ -413,7 +413,11 @@ def uses_tensorrt(source: str) -> bool:
             where = [node.module, node.level] if isinstance(node, ast.ImportFrom) else []
             if where == ["tensorrt", 0] or (not where and "tensorrt" in named):
                 return True
-        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in MODULE_NAMES:
+        if (
+            isinstance(node, ast.Attribute)
+            and getattr(node.value, "id", "") in MODULE_NAMES
+            and node.attr != "__version__"  # of any module
+        ):
             return True
     return False
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 import wyoming_whisper
+from tests.api.names import Surface, check, ordinary_names, unlike, uses_tensorrt
+from tests.api.surface import arguments, signatures
 from tests.engine.fakes import tensorrt
-
-from .names import Surface, check, ordinary_names, unlike, uses_tensorrt
-from .surface import arguments, signatures
 
 SURFACES = {
     path.stem: Surface.read(path)
@@ -53,7 +52,7 @@ def test_the_version_has_every_name_we_use(module: str, version: str) -> None:
 
 
 def test_the_modules_that_touch_tensorrt_were_found() -> None:
-    assert {"engine/build.py", "engine/trt.py"} <= set(USERS)
+    assert {"engine/tensorrt/compile.py", "engine/tensorrt/engine.py"} <= set(USERS)
 
 
 # -- that the check can fail --

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .packages import PACKAGES, Package, run, surface_text
+from tests.api.packages import PACKAGES, Package, run, surface_text
 
 SURFACES = Path(__file__).with_name("surfaces")
 CALLS = Path(__file__).with_name("calls.py")

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from benchmarks.servers import DECIDED, UNDECIDED
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
 from wyoming_whisper.backends.engines import Compare, EngineTranscriber, Verdict
-from wyoming_whisper.engine.build import BuildProgress
+from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.errors import (
     EngineBrokenError,
     EngineBuildError,
@@ -24,7 +25,7 @@ from wyoming_whisper.errors import (
     UnknownLanguageError,
     UnknownTaskError,
 )
-from wyoming_whisper.server import AT_WORK
+from wyoming_whisper.process import is_in_native_code
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions, Transcriber
 
@@ -128,7 +129,9 @@ def scene() -> Iterator[Callable[..., Scene]]:
             return cpus[-1]
 
         status = Status()
-        transcriber = EngineTranscriber(engines, open_cpu, status, compare=compare, wanted=wanted)
+        transcriber = EngineTranscriber(
+            engines, open_cpu, status, compare=compare, wanted=wanted
+        ).open()
         scenes.append(Scene(engines, status, transcriber, cpus))
         return scenes[-1]
 
@@ -330,7 +333,7 @@ def test_a_gpu_that_tensorrt_makes_nothing_of_is_left_to_faster_whisper(
     engines, status, cpu = Engines(), Status(), FakeTranscriber(description="the CPU")
     engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
     cuda = FakeTranscriber(description="CUDA")
-    transcriber = EngineTranscriber(engines, lambda: cpu, status, lambda: cuda)
+    transcriber = EngineTranscriber(engines, lambda: cpu, status, lambda: cuda).open()
     assert status.state.description == "the CPU"
     engines.may_build.set()
     with caplog.at_level(logging.INFO):
@@ -351,7 +354,7 @@ def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
 
     engines, status, cpu = Engines(), Status(), FakeTranscriber()
     engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
-    transcriber = EngineTranscriber(engines, lambda: cpu, status, fail)
+    transcriber = EngineTranscriber(engines, lambda: cpu, status, fail).open()
     engines.may_build.set()
     until(lambda: "either" in caplog.text)
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
@@ -366,7 +369,7 @@ def test_a_failing_gpu_is_left_to_nobody() -> None:
     def refuse() -> Transcriber:
         raise AssertionError("the GPU was used again")
 
-    transcriber = EngineTranscriber(engines, FakeTranscriber, status, refuse)
+    transcriber = EngineTranscriber(engines, FakeTranscriber, status, refuse).open()
     until(lambda: "until the next start" in status.state.why)
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
     transcriber.close()
@@ -406,7 +409,7 @@ def test_an_engine_that_comes_after_the_end_is_closed(
 
 def test_who_only_transcribes_a_file_builds_nothing() -> None:
     engines = Engines()
-    transcriber = EngineTranscriber(engines, FakeTranscriber)
+    transcriber = EngineTranscriber(engines, FakeTranscriber).open()
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
     assert engines.builds == 0
     transcriber.close()
@@ -426,7 +429,7 @@ class Judge:
             self.may_say.set()
 
     def __call__(
-        self, engine: Transcriber, stand_in: Transcriber, turn: threading.RLock
+        self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
     ) -> Verdict:
         with turn:
             self.asked.append((engine, stand_in))
@@ -514,9 +517,8 @@ def test_a_comparison_that_fails_leaves_the_stand_in(scene: MakeScene, error: Ex
 def test_an_engine_compared_after_the_end_is_closed(
     scene: MakeScene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What closed the stand-in may well have made the comparison fail."""
     monkeypatch.setattr(f"{MODULE}.CLOSE_SECONDS", 0.0)
-    judge = Judge(AttributeError("_inference"), at_once=False)
+    judge = Judge(RuntimeError("the other one is gone"), at_once=False)
     s = judged(scene, judge)
     until(lambda: judge.asked)
     s.transcriber.close()
@@ -526,15 +528,19 @@ def test_an_engine_compared_after_the_end_is_closed(
     assert caplog.messages == []
 
 
-def test_closing_ends_a_comparison(scene: MakeScene) -> None:
+def test_closing_ends_a_comparison_which_never_uses_what_is_closed(scene: MakeScene) -> None:
     """Native code that still runs when Python ends would abort."""
     comparing: list[threading.Thread] = []
+    used_closed: list[Transcriber] = []
 
-    def compare(_: Transcriber, stand_in: Transcriber, turn: threading.RLock) -> Verdict:
+    def compare(
+        _: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
+    ) -> Verdict:
         comparing.append(threading.current_thread())
         while True:
             with turn:
                 if isinstance(stand_in, FakeTranscriber) and stand_in.closed:
+                    used_closed.append(stand_in)
                     raise AttributeError("it is closed")
             time.sleep(0.001)
 
@@ -545,6 +551,25 @@ def test_closing_ends_a_comparison(scene: MakeScene) -> None:
     s.transcriber.close()
     assert not comparing[0].is_alive()
     assert s.engine.closed
+    assert used_closed == []
+    s.transcriber.close()  # again: it changes nothing
+
+
+def test_a_stand_in_that_cannot_be_opened_leaves_no_thread_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who tries again opens another; the engine of the first would be nobody's, on the GPU."""
+    monkeypatch.setattr(f"{MODULE}.REOPEN_SECONDS", 3600.0)
+    engines = Engines(built=True)
+    engines.outcomes = [EngineError("the GPU failed")]
+
+    def fail() -> Transcriber:
+        raise MemoryError
+
+    before = set(threading.enumerate())
+    with pytest.raises(MemoryError):
+        EngineTranscriber(engines, fail, Status()).open()
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_engines_backend_and_the_stand_in_have_the_names_they_were_given(
@@ -554,7 +579,7 @@ def test_the_engines_backend_and_the_stand_in_have_the_names_they_were_given(
     with caplog.at_level(logging.INFO):
         transcriber = EngineTranscriber(
             engines, FakeTranscriber, status, backend="onnxruntime", voice="faster-whisper"
-        )
+        ).open()
         assert "faster-whisper answers until tiny on a fake has its engine" in caplog.messages
         engines.may_build.set()
         until(lambda: status.state.backend == "onnxruntime")
@@ -580,4 +605,4 @@ def test_who_ends_the_process_knows_the_engines_thread(scene: MakeScene) -> None
     engines = Engines()
     scene(engines)
     assert engines.building.wait(TIMEOUT_SECONDS)
-    assert {thread.name for thread in threading.enumerate()} & set(AT_WORK)
+    assert is_in_native_code()

@@ -23,8 +23,9 @@ from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import REMEMBERED, open_fastest
 from wyoming_whisper.backends.pipeline import COMMAND_RUNS, WhisperTranscriber
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine.build import ONNXRUNTIME, BuildProgress, CpuSpec
-from wyoming_whisper.engine.cuda import Gpu
+from wyoming_whisper.engine.progress import BuildProgress
+from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.errors import SettingsError, UnknownLanguageError, UnknownTaskError
 from wyoming_whisper.machine import adds_int8_exactly
 from wyoming_whisper.models import WEIGHTS

@@ -26,13 +26,7 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.names import NameIndex
 from wyoming_whisper.scheduler import Scheduler
-from wyoming_whisper.transcriber import (
-    Abandoned,
-    Samples,
-    TranscribeOptions,
-    Transcription,
-    go_on,
-)
+from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcription, go_on
 
 ABOUT = About("0", ("en", "de"), "a fake")
 OPTIONS = TranscribeOptions(language="de")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wyoming.info import Describe, Info
+from wyoming.info import Describe
 
 from tests.backends.test_engines import until
 from tests.engine import fakes
@@ -21,17 +21,12 @@ from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscrib
 from wyoming_whisper.backends import choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
-from wyoming_whisper.backends.tensorrt import (
-    FRAMES_MULTIPLE,
-    Runtime,
-    engine_spec,
-    on_cpu,
-)
+from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, Runtime, engine_spec, on_cpu
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine.cuda import Gpu
-from wyoming_whisper.engine.trt import TensorRTSession
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
+from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.info import backend_of
+from wyoming_whisper.info import serving_in
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
@@ -461,6 +456,5 @@ async def _backends_while_speaking(tmp_path: Path) -> list[str]:
         async with Client(tmp_path) as client:
             await client.speak(language="en", samples=read_audio(str(AUDIO / clip.file)))
             assert words((await client.transcript()).text) == words(clip.text)
-            info = Info.from_event(await client.ask(Describe().event())).asr[0].models[0]
-        seen.append(str(backend_of(info.description or "")[0]))
+            seen.append(str(serving_in(await client.ask(Describe().event()))["backend"]))
     return seen

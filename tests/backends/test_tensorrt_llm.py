@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.backends.llm_standin import OnnxWhisper, RequestError, Standin, install
 from tests.engine import fakes
 from tests.engine.conftest import Models
 from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
@@ -36,8 +37,8 @@ from wyoming_whisper.backends.tensorrt_llm import (
     options_for,
 )
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine import selftest
-from wyoming_whisper.engine.selftest import CLIPS
+from wyoming_whisper.commands.selftest.cases import CLIPS
+from wyoming_whisper.commands.selftest.command import add_arguments, run
 from wyoming_whisper.errors import (
     EngineError,
     ModelUnavailableError,
@@ -47,20 +48,8 @@ from wyoming_whisper.errors import (
 from wyoming_whisper.names import NameIndex
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.status import Status
-from wyoming_whisper.transcriber import (
-    Abandoned,
-    Samples,
-    TranscribeOptions,
-    Transcriber,
-    at_once,
-)
-from wyoming_whisper.whisper.decoding import (
-    TRAINED_CONTEXT,
-    DecodingOptions,
-    GenerateOptions,
-)
-
-from .llm_standin import OnnxWhisper, RequestError, Standin, install
+from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcriber, at_once
+from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT, DecodingOptions, GenerateOptions
 
 ENGLISH = TranscribeOptions(language="en")
 TEXT = "turn off the pump"
@@ -648,22 +637,23 @@ def test_a_wish_that_cannot_be_is_no_failure(standin: Standin, data: Path) -> No
 
 def selftest_arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    selftest.add_arguments(parser)
+    add_arguments(parser)
     return parser.parse_args(["--runtime", "tensorrt-llm", *argv])
 
 
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
-    monkeypatch.setattr(selftest, "RUNS", 1)
-    monkeypatch.setattr(selftest, "physical_cores", lambda: 1)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.RUNS", 1)
+    for user in ("command", "reference"):  # threads wait for each other
+        monkeypatch.setattr(f"wyoming_whisper.commands.selftest.{user}.physical_cores", lambda: 1)
 
 
 @pytest.mark.usefixtures("quickly")
 def test_the_selftest_compares_it_with_ctranslate2(
     standin: Standin, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = selftest.run(selftest_arguments(), settings_of(data))
+    status = run(selftest_arguments(), settings_of(data))
     out = capsys.readouterr().out
     assert (status, out.splitlines()[-1]) == (0, "selftest PASSED")
     assert "engine: tensorrt-llm 1.3.0rc25 in float16" in out
@@ -696,7 +686,7 @@ def test_the_selftest_fails_where_other_words_come_out(
             return logits
 
     standin.whisper = Deaf()
-    status = selftest.run(selftest_arguments("--json"), settings_of(data))
+    status = run(selftest_arguments("--json"), settings_of(data))
     told = json.loads(capsys.readouterr().out)
     assert (status, told["passed"]) == (1, False)
     assert any("turn off the pump: other tokens from number 3 on" in f for f in told["failures"])
@@ -706,11 +696,11 @@ def test_the_selftest_fails_where_other_words_come_out(
 
 def test_the_selftest_says_at_once_what_is_missing(data: Path) -> None:
     with pytest.raises(EngineError):
-        selftest.run(selftest_arguments(), settings_of(data, device="cpu"))
+        run(selftest_arguments(), settings_of(data, device="cpu"))
 
 
 def test_bfloat16_is_its_own() -> None:
     arguments = selftest_arguments("--precision", "bfloat16")
     arguments.runtime = "onnxruntime"
     with pytest.raises(SettingsError, match="onnxruntime has float16 and float32"):
-        selftest.run(arguments, Settings())
+        run(arguments, Settings())

@@ -16,7 +16,7 @@ from benchmarks.gpu import Loops, Size, Times
 from tests.engine import fakes
 from tests.support import HOME_EN
 from wyoming_whisper import autopick
-from wyoming_whisper.engine import selftest
+from wyoming_whisper.commands.selftest.report import Comparison, Heard
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.session import OnnxSession
 from wyoming_whisper.models import WEIGHTS
@@ -29,7 +29,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What --prepare writes of one model."""
     folder = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selftest, "physical_cores", lambda: 1)  # threads wait for each other
+        # Threads wait for each other.
+        patch.setattr("wyoming_whisper.commands.selftest.reference.physical_cores", lambda: 1)
         assert gpu.main([str(folder), "--prepare", "--models", "tiny.en"]) == 0
     return folder
 
@@ -37,7 +38,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
-    monkeypatch.setattr(selftest, "RUNS", 1)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.RUNS", 1)
     monkeypatch.setattr(gpu, "WINDOWS", (3, 5))
     monkeypatch.setattr(gpu, "STEPS", 8)
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 16)
@@ -139,8 +140,8 @@ def test_loops_that_differ_are_told_apart(packed: Path, tmp_path: Path) -> None:
 )
 def test_a_difference_between_loops_is_a_failure(loops: tuple[bool, float], good: bool) -> None:
     times = Times(1.0, 1.0)
-    heard = selftest.Heard((1,), 0.0, 0.0, 0.0, 0.0)
-    comparison = selftest.Comparison("clip", 2.0, 1, "", heard, heard, "same")
+    heard = Heard((1,), 0.0, 0.0, 0.0, 0.0)
+    comparison = Comparison("clip", 2.0, 1, "", heard, heard, "same")
     found = gpu.Measured("m", "float16", 0, 0, {}, [comparison], [], None, {})
     assert found.failures == []
     found.loops = Loops(*loops, times, times)
@@ -211,7 +212,7 @@ def test_it_needs_nothing_but_numpy_and_onnx(packed: Path) -> None:
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent!r})); from pathlib import Path; "
         "from benchmarks import gpu; gpu.read_packed(Path(sys.argv[1])); "
-        "import wyoming_whisper.engine.build, wyoming_whisper.engine.trt, "
+        "import wyoming_whisper.engine.child, wyoming_whisper.engine.tensorrt.session, "
         "wyoming_whisper.engine.graphs"
     )
     command = [sys.executable, "-c", code, str(packed / "tiny.en")]

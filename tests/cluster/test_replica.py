@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,6 +154,29 @@ async def test_a_model_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) 
         await asked
         await one.transcribe(OPTIONS, [], loud(0.1))
         one.check_health()  # that was long ago
+
+
+def test_a_replica_whose_model_does_not_come_back_is_not_well() -> None:
+    failing = threading.Event()
+
+    def open_transcriber(_settings: Settings, status: Status) -> Transcriber:
+        status.on_state(lambda state: failing.set() if state.phase == "unavailable" else None)
+        if status.state.description:  # it had been there
+            raise ModelUnavailableError("the disk is gone")
+        return FakeTranscriber()
+
+    settings = Settings(
+        data_dir=(Path("/nowhere"),),
+        idle_unload=0.01,  # type: ignore[arg-type]  # sooner than a user can have it
+    )
+    one = Replica(settings, open_transcriber)
+    one.check_health()
+    one._scheduler.wake()
+    while not failing.wait(0.01):
+        one._scheduler.wake()
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        one.check_health()
+    one._scheduler.close()
 
 
 @pytest.mark.parametrize("error", [ModelUnavailableError("no network"), ModelError("broken")])

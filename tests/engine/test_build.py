@@ -22,23 +22,26 @@ import pytest
 from tests.engine import fakes
 from tests.engine.fakes import tensorrt as fake_tensorrt
 from tests.support import HOME_EN
-from wyoming_whisper.engine import build as engine_build
 from wyoming_whisper.engine import checkpoint, graphs
-from wyoming_whisper.engine.build import (
+from wyoming_whisper.engine.builder import EngineBuild
+from wyoming_whisper.engine.progress import (
     DECODER,
     ENCODER,
     GRAPHS,
     READING,
     BuildDisplay,
     BuildProgress,
-    BuildRequest,
-    EngineBuild,
-    EngineSpec,
+)
+from wyoming_whisper.engine.spec import GRAPH_SCHEMA, BuildRequest, EngineSpec
+from wyoming_whisper.engine.tensorrt import compile as compile_module
+from wyoming_whisper.engine.tensorrt.compile import (
+    EXACT,
+    _progress_monitor,
     import_graphs,
     workspace_bytes,
 )
-from wyoming_whisper.engine.cuda import Gpu
-from wyoming_whisper.engine.plan import read_facts
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
+from wyoming_whisper.engine.tensorrt.plan import read_facts
 from wyoming_whisper.errors import EngineBuildError
 from wyoming_whisper.models import WEIGHTS
 
@@ -259,7 +262,7 @@ def test_a_build_that_gets_no_further_is_ended(
 ) -> None:
     """Its heartbeat alone is no progress."""
     in_child(monkeypatch, build="hang")
-    monkeypatch.setattr(engine_build, "STALL_SECONDS", 8.0)
+    monkeypatch.setattr("wyoming_whisper.engine.builder.STALL_SECONDS", 8.0)
     beats: list[BuildProgress] = []
     assert "got no further" in error_of(EngineBuild(request(tmp_path), beats.append))
     assert [beat.phase for beat in beats].count(ENCODER) > 1
@@ -271,7 +274,8 @@ def test_a_child_does_not_outlive_its_parent(
 ) -> None:
     in_child(monkeypatch, build="hang")
     code = f"""
-        from wyoming_whisper.engine.build import BuildRequest, EngineBuild
+        from wyoming_whisper.engine.builder import EngineBuild
+        from wyoming_whisper.engine.spec import BuildRequest
         told = BuildRequest.from_json({request(tmp_path).to_json()!r})
         request = BuildRequest(told.model_bin, told.folder, told.timing_cache)
         EngineBuild(request, lambda progress: print(progress.phase, flush=True)).run()
@@ -299,7 +303,7 @@ def children_of(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
             found += [int(child) for child in (task / "children").read_text().split()]
-    return [child for child in found if alive(child) and "engine.build" in command(child)]
+    return [child for child in found if alive(child) and "engine.child" in command(child)]
 
 
 def alive(pid: int) -> bool:
@@ -349,7 +353,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
 
 def build_here(tmp_path: Path, **changes: Any) -> None:
-    engine_build.build(request(tmp_path, **changes), Quiet())  # type: ignore[arg-type]
+    compile_module.build(request(tmp_path, **changes), Quiet())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("version", fakes.VERSIONS)
@@ -377,7 +381,7 @@ def test_tensorrt_8_is_told_which_layers_stay_float32(
     trt = gpu.tensorrt.module
     assert {dtype for _, dtype in asked} == {trt.DataType.FLOAT}
     assert "NORMALIZATION" in {kind for kind, _ in asked}
-    assert all(kind in engine_build.EXACT for kind, _ in asked)
+    assert all(kind in EXACT for kind, _ in asked)
     for config in told["BuilderConfig"]:
         assert config.get_flag(trt.BuilderFlag.FP16)
         assert config.get_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
@@ -448,7 +452,7 @@ def test_the_workspace_follows_free_memory_within_bounds() -> None:
 def test_nested_phases_of_tensorrt_make_one_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = fakes.install(monkeypatch)
     told: list[float] = []
-    monitor = engine_build._progress_monitor(gpu.tensorrt.module, told.append)
+    monitor = _progress_monitor(gpu.tensorrt.module, told.append)
     monitor.phase_start("Building", None, 4)
     assert monitor.step_complete("Building", 0)
     monitor.phase_start("Tactics", "Building", 2)
@@ -476,7 +480,7 @@ def test_other_graphs_have_another_schema() -> None:
             digest.update(repr((node.op_type, *node.input, *node.output, *attributes)).encode())
         for value in (*model.graph.input, *model.graph.output):
             digest.update(value.SerializeToString(deterministic=True))
-    assert {engine_build.GRAPH_SCHEMA: digest.hexdigest()[:16]} == GRAPHS_OF_SCHEMA
+    assert {GRAPH_SCHEMA: digest.hexdigest()[:16]} == GRAPHS_OF_SCHEMA
 
 
 # -- requests, keys, display ---------------------------------------------------------------

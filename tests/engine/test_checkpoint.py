@@ -10,11 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.engine.conftest import Size, random_spec, save_random
 from wyoming_whisper.engine import checkpoint
 from wyoming_whisper.engine.dims import dims_of
 from wyoming_whisper.errors import ModelBrokenError
-
-from .conftest import Size, random_spec, save_random
 
 SMALL = Size(
     n_head=1,

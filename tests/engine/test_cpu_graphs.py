@@ -16,6 +16,27 @@ import onnx
 import pytest
 
 from tests.engine import widen
+from tests.engine.conftest import SIZES, Models, save_random
+from tests.engine.test_equivalence import (
+    BEAM,
+    CLOSE,
+    MANY_NAMES,
+    NamesOnly,
+    Pair,
+    check_same,
+    never_ended,
+    spoken,
+)
+from tests.engine.test_graphs import OFFICIAL, empty
+from tests.engine.test_session import (
+    LOGITS_TOLERANCE,
+    compare,
+    log_softmax,
+    noise,
+    row,
+    speech,
+    transcribe,
+)
 from tests.support import HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import load_tokenizer
@@ -28,27 +49,9 @@ from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine import adds_int8_exactly
 from wyoming_whisper.whisper.audio import N_FRAMES
 from wyoming_whisper.whisper.decoding import GenerateOptions
-from wyoming_whisper.whisper.search import (
-    STOP_REPEATS,
-    ElasticOutput,
-    ElasticSession,
-    SessionInference,
-)
+from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
+from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession
 from wyoming_whisper.whisper.tokenizer import Tokenizer
-
-from .conftest import SIZES, Models, save_random
-from .test_equivalence import (
-    BEAM,
-    CLOSE,
-    MANY_NAMES,
-    NamesOnly,
-    Pair,
-    check_same,
-    never_ended,
-    spoken,
-)
-from .test_graphs import OFFICIAL, empty
-from .test_session import LOGITS_TOLERANCE, compare, log_softmax, noise, row, speech, transcribe
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "int8", "uint8")
 EXACT: tuple[Arithmetic, ...] = ("uint8", "int8") if adds_int8_exactly() else ("uint8",)

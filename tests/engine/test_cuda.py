@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wyoming_whisper.engine import cuda
-from wyoming_whisper.engine.cuda import CudaError, Device, NoGpuError, Stream, find_gpus
-
-from .fakes import FakeGpu, child_environment, install
-from .fakes.driver import OUT_OF_MEMORY, UNKNOWN
+from tests.engine.fakes import FakeGpu, child_environment, install
+from tests.engine.fakes.driver import OUT_OF_MEMORY, UNKNOWN
+from wyoming_whisper.engine.tensorrt import cuda
+from wyoming_whisper.engine.tensorrt.cuda import CudaError, Device, NoGpuError, Stream, find_gpus
 
 
 @pytest.fixture
@@ -222,8 +221,8 @@ def test_each_thread_takes_the_context_for_itself(device: Device, stream: Stream
 
 def test_a_child_can_be_given_a_fake_gpu(gpu: FakeGpu) -> None:
     code = (
-        "from wyoming_whisper.engine.trt import import_tensorrt;"
-        "from wyoming_whisper.engine.cuda import find_gpus;"
+        "from wyoming_whisper.engine.tensorrt.library import import_tensorrt;"
+        "from wyoming_whisper.engine.tensorrt.cuda import find_gpus;"
         "print(find_gpus()[0].name, import_tensorrt().__version__)"
     )
     environment = {**os.environ, **child_environment("11.4.0.106", name="Another")}

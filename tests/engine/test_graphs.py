@@ -10,14 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.engine.conftest import SIZES, Models, save_random
+from tests.engine.test_session import noise, transcribe
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.dims import Dims, decoder_shapes, dims_of, encoder_shapes
 from wyoming_whisper.engine.session import OnnxSession
 from wyoming_whisper.errors import ModelBrokenError
-
-from .conftest import SIZES, Models, save_random
-from .test_session import noise, transcribe
 
 # What onnxruntime's CPU provider and the TensorRT parsers from 8.6 to 11 have, in the types used
 # here: onnx-tensorrt's docs/operators.md at 8.6-GA and 10.1-GA.

@@ -14,10 +14,14 @@ import pytest
 
 from tests.engine import fakes
 from tests.support import HOME_EN
-from wyoming_whisper.engine import selftest
-from wyoming_whisper.engine.cuda import NoGpuError
-from wyoming_whisper.engine.selftest import Comparison, Heard, Report, judge
+from wyoming_whisper.commands.selftest.cases import FRAMES_MULTIPLE, Case, make_cases
+from wyoming_whisper.commands.selftest.command import add_arguments, choose_runtime, run, selftest
+from wyoming_whisper.commands.selftest.compare import _gap, judge
+from wyoming_whisper.commands.selftest.machine import machine
+from wyoming_whisper.commands.selftest.reference import open_reference
+from wyoming_whisper.commands.selftest.report import Comparison, Heard, Report, Stages, as_json
 from wyoming_whisper.engine.session import OnnxSession
+from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.whisper.search import STOP_REPEATS
@@ -26,9 +30,10 @@ from wyoming_whisper.whisper.search import STOP_REPEATS
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
-    monkeypatch.setattr(selftest, "RUNS", 1)
-    monkeypatch.setattr(selftest, "physical_cores", lambda: 1)  # threads wait for each other
-    monkeypatch.setattr(selftest, "TIMED_STEPS", 4)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.RUNS", 1)
+    for user in ("command", "reference"):  # threads wait for each other
+        monkeypatch.setattr(f"wyoming_whisper.commands.selftest.{user}.physical_cores", lambda: 1)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.TIMED_STEPS", 4)
 
 
 HOME = Settings(model=str(HOME_EN))
@@ -36,12 +41,12 @@ HOME = Settings(model=str(HOME_EN))
 
 def arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    selftest.add_arguments(parser)
+    add_arguments(parser)
     return parser.parse_args(argv)
 
 
 def test_onnxruntime_passes_and_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
-    status = selftest.run(arguments("--runtime", "onnxruntime"), HOME)
+    status = run(arguments("--runtime", "onnxruntime"), HOME)
     out = capsys.readouterr().out
     assert status == 0
     assert out.splitlines()[-1] == "selftest PASSED"
@@ -55,7 +60,7 @@ def test_without_a_name_the_best_stock_model_here_is_tested(
     for name in ("tiny.en", "base"):
         (tmp_path / name).symlink_to(HOME_EN)
     settings = Settings(data_dir=(tmp_path,), language="de")
-    assert selftest.run(arguments("--runtime", "onnxruntime", "--json"), settings) == 0
+    assert run(arguments("--runtime", "onnxruntime", "--json"), settings) == 0
     told = capsys.readouterr()
     assert "base is tested, as it is here" in told.err
     assert json.loads(told.out)["model"] == "base"
@@ -64,12 +69,12 @@ def test_without_a_name_the_best_stock_model_here_is_tested(
 def test_without_a_model_the_command_that_gets_one_is_named(tmp_path: Path) -> None:
     wanted = f"no model in {tmp_path} .*`wyoming-whisper models download base`"
     with pytest.raises(ModelUnavailableError, match=wanted):
-        selftest.run(arguments("--runtime", "onnxruntime"), Settings(data_dir=(tmp_path,)))
+        run(arguments("--runtime", "onnxruntime"), Settings(data_dir=(tmp_path,)))
 
 
 def test_float16_and_a_beam_pass_and_json_holds_it_all(capsys: pytest.CaptureFixture[str]) -> None:
     args = arguments("--runtime", "onnxruntime", "--precision", "float16", "--json")
-    status = selftest.run(args, dataclasses.replace(HOME, beam_size=3))
+    status = run(args, dataclasses.replace(HOME, beam_size=3))
     told = json.loads(capsys.readouterr().out)
     assert (status, told["passed"], told["failures"]) == (0, True, [])
     assert told["precision"] == "float16"
@@ -94,7 +99,7 @@ def test_tensorrt_passes_on_a_fake_gpu_with_the_servers_own_engine(
     for name, value in fakes.child_environment(version).items():
         monkeypatch.setenv(name, value)
     settings = dataclasses.replace(HOME, data_dir=(tmp_path,))
-    status = selftest.run(arguments("--json"), settings)
+    status = run(arguments("--json"), settings)
     told = json.loads(capsys.readouterr().out)
     assert (status, told["failures"]) == (0, [])
     assert (told["runtime"], told["precision"]) == ("tensorrt", "float16")
@@ -130,8 +135,8 @@ def test_an_engine_that_hears_wrongly_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.engine.session.OnnxSession", session)
-    status = selftest.run(arguments("--runtime", "onnxruntime"), HOME)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.command.OnnxSession", session)
+    status = run(arguments("--runtime", "onnxruntime"), HOME)
     last = capsys.readouterr().out.splitlines()[-1]
     assert status == 1
     assert last.startswith("selftest FAILED: ")
@@ -174,7 +179,7 @@ def test_a_text_that_ours_ended_for_its_repetitions_is_the_same_as_far_as_it_goe
 
 
 def report(*comparisons: Comparison) -> Report:
-    stages = selftest.Stages(0.1, 0.1, 0.1)
+    stages = Stages(0.1, 0.1, 0.1)
     return Report({}, "m", "onnxruntime", "float32", 0, 0, {}, stages, list(comparisons))
 
 
@@ -214,13 +219,13 @@ class _Scripted:
 
 def test_a_tie_is_measured_where_the_texts_part() -> None:
     session: Any = _Scripted(t3=5.0, t4=4.75)
-    case = selftest.Case("clip", np.zeros((80, 200), np.float32), (1, 2))
-    gap = selftest._gap(session, case, heard(8, 4), heard(8, 3), eot=9)
+    case = Case("clip", np.zeros((80, 200), np.float32), (1, 2))
+    gap = _gap(session, case, heard(8, 4), heard(8, 3), eot=9)
     assert gap == pytest.approx(0.25)
     assert session.past == [[1, 2, 8]]
     # One text ends where the other goes on.
     ended: Any = _Scripted(t3=5.0, t9=4.0)
-    assert selftest._gap(ended, case, heard(8), heard(8, 3), eot=9) == pytest.approx(1.0)
+    assert _gap(ended, case, heard(8), heard(8, 3), eot=9) == pytest.approx(1.0)
 
 
 # -- around it -----------------------------------------------------------------------------
@@ -230,19 +235,19 @@ def test_a_long_prompt_takes_more_than_one_call() -> None:
     from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS
     from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT
 
-    with selftest.open_reference(HOME_EN) as reference:
-        cases = selftest.make_cases(80, reference.tokenizer, TRAINED_CONTEXT)
+    with open_reference(HOME_EN) as reference:
+        cases = make_cases(80, reference.tokenizer, TRAINED_CONTEXT)
     assert max(len(case.prompt) for case in cases) > MAX_PREFILL_TOKENS
-    assert {case.mel.shape[1] % selftest.FRAMES_MULTIPLE for case in cases} == {0}
+    assert {case.mel.shape[1] % FRAMES_MULTIPLE for case in cases} == {0}
 
 
 def test_a_jetson_says_which_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     release, board = tmp_path / "release", tmp_path / "model"
     release.write_text("# R36 (release), REVISION: 4.3, GCID: 1\n# more\n")
     board.write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
-    monkeypatch.setattr(selftest, "_RELEASE", release)
-    monkeypatch.setattr(selftest, "_BOARD", board)
-    facts = selftest.machine()
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.machine._RELEASE", release)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.machine._BOARD", board)
+    facts = machine()
     assert facts["L4T"] == "R36 (release), REVISION: 4.3, GCID: 1"
     assert facts["board"] == "NVIDIA Jetson Orin Nano Developer Kit"
 
@@ -261,22 +266,22 @@ def test_a_broken_model_is_one_sentence(tmp_path: Path) -> None:
     whole = (tmp_path / "model.bin").read_bytes()
     (tmp_path / "model.bin").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelBrokenError):
-        selftest.selftest(Settings(model=str(tmp_path)), tmp_path, "onnxruntime")
+        selftest(Settings(model=str(tmp_path)), tmp_path, "onnxruntime")
 
 
 def test_tensorrt_asked_for_without_a_gpu_says_what_is_missing() -> None:
     with pytest.raises(NoGpuError, match="NVIDIA"):
-        selftest.run(arguments("--runtime", "tensorrt"), Settings())
+        run(arguments("--runtime", "tensorrt"), Settings())
 
 
 def test_without_a_gpu_auto_is_onnxruntime_and_says_why(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert selftest.choose_runtime("auto", "auto") == "onnxruntime"
+    assert choose_runtime("auto", "auto") == "onnxruntime"
     assert "NVIDIA" in capsys.readouterr().err
 
 
 def test_reports_can_be_rebuilt_from_json() -> None:
-    told = json.loads(json.dumps(selftest.as_json(report(compared("same", 1)))))
+    told = json.loads(json.dumps(as_json(report(compared("same", 1)))))
     assert told["passed"] is True
     assert {field.name for field in dataclasses.fields(Report)} <= set(told)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.engine import widen
+from tests.engine.conftest import SIZES, Models, Size, save_random
 from tests.support import AUDIO, HOME_EN, Clip, clips
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.engine import checkpoint, graphs
@@ -18,9 +19,7 @@ from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.session import IMPOSSIBLE, MAX_PREFILL_TOKENS, OnnxSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
-from wyoming_whisper.whisper.search import Session, StepOutput
-
-from .conftest import SIZES, Models, Size, save_random
+from wyoming_whisper.whisper.session import Session, StepOutput
 
 Array = npt.NDArray[np.float32]
 NEW_TOKENS = 30

@@ -17,22 +17,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.engine.conftest import SIZES, Models
+from tests.engine.fakes import VERSIONS, FakeGpu, install
+from tests.engine.fakes.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
+from tests.engine.fakes.plans import MAX_BATCH, write_plans
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.engine import plan, trt
-from wyoming_whisper.engine.cuda import NoGpuError
-from wyoming_whisper.engine.plan import PlanFacts, Profile
-from wyoming_whisper.engine.trt import TensorRTSession, import_tensorrt
+from wyoming_whisper.engine.tensorrt import plan
+from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
+from wyoming_whisper.engine.tensorrt.library import import_tensorrt
+from wyoming_whisper.engine.tensorrt.plan import PlanFacts, Profile
+from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import EngineBrokenError, EngineError, WyomingWhisperError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.decoding import GenerateOptions
-from wyoming_whisper.whisper.search import Session, SessionInference
-
-from .conftest import SIZES, Models
-from .fakes import VERSIONS, FakeGpu, install
-from .fakes.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
-from .fakes.plans import MAX_BATCH, write_plans
+from wyoming_whisper.whisper.search import SessionInference
+from wyoming_whisper.whisper.session import Session
 
 Array = npt.NDArray[np.float32]
 Said = list[tuple[int, float]]
@@ -252,7 +253,7 @@ def test_a_token_costs_one_launch_and_no_wait_for_the_stream(
 def test_graphs_are_captured_once_for_a_length_and_the_oldest_go(
     gpu: FakeGpu, tiny: TensorRTSession, oracle: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trt, "MAX_LOOPS", 2)
+    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.session.MAX_LOOPS", 2)
     captured = []
     for n_frames in (200, 400, 200, 600, 200, 400):
         before = gpu.driver.calls["cuStreamBeginCapture_v2"]

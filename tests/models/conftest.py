@@ -6,10 +6,9 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from tests.models.fakes import FakeSettings, model_files
+from tests.models.hub_standin import HubStandin, serve
 from wyoming_whisper import download, mirror, models
-
-from .fakes import FakeSettings, model_files
-from .hub_standin import HubStandin, serve
 
 REPO = "Systran/faster-whisper-tiny"
 MODEL_FILES = model_files(weight_bytes=600_000)

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
-from .fakes import Files, etag
-from .serving import serving
+from tests.models.fakes import Files, etag
+from tests.models.serving import serving
 
 COMMIT = "c" * 40
 

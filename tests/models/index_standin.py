@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.models.fakes import Files
+from tests.models.serving import serving
 from wyoming_whisper.mirror import Mirror, ModelFile, Wheel
-
-from .fakes import Files
-from .serving import serving
 
 VERSION = "1.2"
 FIRST, SECOND = "fake-whisper-part1", "fake-whisper-part2"

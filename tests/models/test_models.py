@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.models.fakes import (
+    FakeSettings,
+    etag,
+    huggingface_files,
+    model_files,
+    weights,
+    write_cache,
+    write_folder,
+)
 from tests.support import HOME_EN
 from wyoming_whisper import models
 from wyoming_whisper.errors import (
@@ -27,16 +36,6 @@ from wyoming_whisper.models import (
     weights_shapes,
 )
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
-
-from .fakes import (
-    FakeSettings,
-    etag,
-    huggingface_files,
-    model_files,
-    weights,
-    write_cache,
-    write_folder,
-)
 
 TINY = "Systran/faster-whisper-tiny"
 SMALL_FILES = model_files(n_tokens=200)

@@ -28,8 +28,8 @@ from wyoming_whisper.upstreams.exchange import (
     Request,
 )
 from wyoming_whisper.upstreams.health import FIRST_BACKOFF_SECONDS, MAX_DOUBTS
-from wyoming_whisper.upstreams.pool import MAX_AT_ONCE, MAX_HOPS, Member, Pool
-from wyoming_whisper.upstreams.relay import Relay
+from wyoming_whisper.upstreams.pool import MAX_AT_ONCE, Member, Pool
+from wyoming_whisper.upstreams.relay import MAX_HOPS, Race, Relay, Step
 from wyoming_whisper.upstreams.wake import Waker
 
 SECOND = loud(1.0)
@@ -116,7 +116,7 @@ class House:
     local: Local
 
     def relay(self, options: TranscribeOptions | None = None) -> Relay:
-        relay = self.pool.relay(options or TranscribeOptions("en"))
+        relay = Relay.begin(self.pool, options or TranscribeOptions("en"))
         assert relay
         return relay
 
@@ -205,7 +205,7 @@ async def test_what_cannot_be_asked_of_others_stays_here() -> None:
             TranscribeOptions(task="translate"),
             TranscribeOptions(temperature=0.5),
         ):
-            assert home.pool.relay(options) is None
+            assert Relay.begin(home.pool, options) is None
 
 
 # -- hedging -------------------------------------------------------------------------------
@@ -508,3 +508,50 @@ async def test_without_a_model_here_the_ill_are_asked_at_last() -> None:
         assert "it is off" in home.status.state.detail
         assert await home.say() == ("from upstream", "tcp://a:1")
         assert str(home.status.state.phase) == "ready"
+
+
+# -- whom to ask next, and for how long to wait: no clock, no tasks -------------------------
+
+
+@pytest.mark.parametrize(
+    ("now", "trials", "silent", "step"),
+    [
+        (0.0, [False], False, Step.WAIT),
+        (0.9, [False], True, Step.WAIT),
+        (1.0, [False], False, Step.ASK),  # patience is over
+        (0.0, [True], False, Step.ASK),  # nobody relies on a trial
+        (0.0, [], False, Step.ASK),
+        (9.0, [False], False, Step.TOO_LATE),
+        (9.0, [], True, Step.TOO_LATE),
+    ],
+)
+def test_whom_to_ask_next(now: float, trials: list[bool], silent: bool, step: Step) -> None:
+    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
+    assert race.next_step(now, trials, silent=silent) is step
+
+
+@pytest.mark.parametrize(
+    ("now", "trials", "silent", "step"),
+    [
+        (5.0, [False], False, Step.WAIT),
+        (5.0, [True], False, Step.WAIT),
+        (0.5, [False], True, Step.WAIT),  # silence is no answer while patience lasts
+        (1.0, [False], True, Step.SETTLE),
+        (0.0, [], False, Step.SETTLE),
+        (9.0, [], False, Step.TOO_LATE),
+    ],
+)
+def test_with_nobody_left_to_ask(now: float, trials: list[bool], silent: bool, step: Step) -> None:
+    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0, is_last=True)
+    assert race.next_step(now, trials, silent=silent) is step
+
+
+def test_how_long_those_asked_are_waited_for() -> None:
+    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
+    assert race.until(silent=False) == 1.0
+    race.asked(3.0, trial=False)
+    assert race.until(silent=False) == 4.0
+    race.asked(5.0, trial=True)
+    assert race.until(silent=False) == 5.0
+    race.is_last = True
+    assert (race.until(silent=False), race.until(silent=True)) == (9.0, 5.0)

@@ -22,7 +22,7 @@ from wyoming_whisper.server import Server
 from wyoming_whisper.status import UpstreamState
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.upstreams.exchange import HOPS
-from wyoming_whisper.upstreams.pool import MAX_HOPS
+from wyoming_whisper.upstreams.relay import MAX_HOPS
 
 KEY = "sk-very-secret"
 NEVER = 60.0

@@ -18,10 +18,10 @@ from wyoming_whisper.whisper.search import (
     SLOTS,
     STOP_REPEATS,
     SessionInference,
-    Tokens,
     apply_timestamp_rules,
     log_softmax,
 )
+from wyoming_whisper.whisper.session import Tokens
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 N_VOCAB = TIMESTAMP_BEGIN + 1501

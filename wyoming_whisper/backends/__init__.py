@@ -93,7 +93,7 @@ def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
     """
     if settings.backend in ("faster-whisper", "onnxruntime"):
         return None, "it was asked for"
-    from ..engine.cuda import NoGpuError, find_gpus
+    from ..engine.tensorrt.cuda import NoGpuError, find_gpus
 
     try:
         if settings.device == "cpu":

@@ -13,16 +13,20 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from ..engine.build import BuildDisplay, BuildProgress, EngineBuild, Spec
+from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
+from ..engine.progress import BuildDisplay, BuildProgress
+from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, UnknownLanguageError, UnknownTaskError
 from ..models import AUTO
+from ..process import ENGINE_THREAD
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
@@ -140,13 +144,36 @@ class Verdict:
     why: str
 
 
-Compare = Callable[[Transcriber, Transcriber, threading.RLock], Verdict]
-"""Judges an engine and its stand-in; while either works the lock is to be held."""
+Compare = Callable[[Transcriber, Transcriber, AbstractContextManager[object]], Verdict]
+"""Judges an engine and its stand-in; while either works the turn is to be held."""
+
+
+class ClosedError(Exception):
+    """The transcriber was closed while its engine was compared."""
+
+
+class _Turn:
+    """A turn to compare: a lock that can't be had any more when `stop` is set."""
+
+    def __init__(self, lock: threading.RLock, stop: threading.Event) -> None:
+        self._lock = lock
+        self._stop = stop
+
+    def __enter__(self) -> None:
+        """Raises ClosedError."""
+        self._lock.acquire()
+        if self._stop.is_set():
+            self._lock.release()
+            raise ClosedError
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class EngineTranscriber:
     """A Transcriber: the engine's where there is one, else its stand-in's, faster-whisper's.
 
+    `open` has to be called first, and `close` at last, which may be called again.
     `backend` is the engine's, `voice` what the log calls the stand-in. With a `status`, which is
     told who answers and why, an engine that is not there is built in the background; `close` ends
     that. An engine that `compare` doesn't want is removed, and the stand-in stays; `wanted` says
@@ -169,6 +196,7 @@ class EngineTranscriber:
         self._backend = backend
         self._voice = voice
         self._compare = compare
+        self._is_wanted = wanted is not None
         self._wanted = wanted or f"{engines.label} has its engine"
         self._source = engines
         self._open_stand_in = open_stand_in
@@ -180,16 +208,26 @@ class EngineTranscriber:
         self._failed_at: float | None = None
         self._why = "its engine is not built yet"
         self.description = ""
+        self.languages: tuple[str, ...] = ()
         self._stand_in: Transcriber | None = None
         self._engine: Transcriber | None = None
+        self._is_open = False
+
+    def open(self) -> EngineTranscriber:
+        """Open what is to answer first, then begin to bring the engine; return itself.
+
+        Raises what opening the stand-in does; no thread is left then.
+        """
         with self._turn:
-            if compare is None or wanted is not None:
+            if self._compare is None or self._is_wanted:
                 self._engine = self._open_what_is_there()
             current = self._engine or self._reopen_stand_in()
             self.languages = current.languages
-            if self._engine is None and status is not None and self._thread is None:
-                self._bring_engine()
+            self._is_open = True
+            if self._engine is None and self._status is not None:
+                self._bring_engine(0.0 if self._failed_at is None else REOPEN_SECONDS)
             self._tell()
+        return self
 
     @property
     def has_engine(self) -> bool:
@@ -254,9 +292,10 @@ class EngineTranscriber:
             self._stay(error)
             return
         self._because(f"the engine failed, and is opened again in {REOPEN_SECONDS:.0f} s: {error}")
-        self._bring_engine(REOPEN_SECONDS)
+        if self._is_open:
+            self._bring_engine(REOPEN_SECONDS)
 
-    def _stay(self, error: Exception) -> None:
+    def _stay(self, error: BaseException) -> None:
         self._because(f"there is no engine until the next start: {error}")
 
     def _because(self, why: str) -> None:
@@ -283,7 +322,7 @@ class EngineTranscriber:
     def _bring_engine(self, delay: float = 0.0) -> None:
         _LOGGER.info("%s answers until %s has its engine", self._voice, self._source.label)
         self._thread = threading.Thread(
-            target=self._replace_stand_in, args=(delay,), name="engine", daemon=True
+            target=self._replace_stand_in, args=(delay,), name=ENGINE_THREAD, daemon=True
         )
         self._thread.start()
 
@@ -300,7 +339,9 @@ class EngineTranscriber:
         except EngineError as error:
             if not self._stop.is_set():
                 self._failed(error)
-        except Exception as error:
+        except ClosedError:
+            _LOGGER.debug("closed while it was compared")
+        except BaseException as error:  # in this thread nobody else would say so
             if not self._stop.is_set():
                 self._stay(error)
                 self._do_without()
@@ -336,7 +377,7 @@ class EngineTranscriber:
         if self._compare is None or self._stand_in is None or self._stop.is_set():
             return Verdict(wanted=True, why=self._wanted)
         try:
-            return self._compare(engine, self._stand_in, self._turn)
+            return self._compare(engine, self._stand_in, _Turn(self._turn, self._stop))
         except Exception:
             engine.close()
             raise

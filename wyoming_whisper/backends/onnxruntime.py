@@ -11,16 +11,16 @@ import importlib.metadata
 import importlib.util
 import logging
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING
 
 from ..autopick import ram_bytes
-from ..engine.build import ONNXRUNTIME, CpuSpec
 from ..engine.checkpoint import read
-from ..engine.cuda import find_gpus
 from ..engine.dims import dims_of, int8_bytes
 from ..engine.session import CpuSession
+from ..engine.spec import ONNXRUNTIME, CpuSpec
+from ..engine.tensorrt.cuda import find_gpus
 from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
 from ..machine import adds_int8_exactly, cpu_name, instruction_set, physical_cores
 from ..memory import recall, remember
@@ -37,13 +37,7 @@ from .engines import (
     wanted_model,
 )
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
-from .pipeline import (
-    COMMAND_RUNS,
-    WhisperTranscriber,
-    decoding_options,
-    detectable,
-    load_tokenizer,
-)
+from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -118,7 +112,7 @@ def _open(
         voice=STAND_IN,
         compare=comparison,
         wanted=comparison.known,
-    )
+    ).open()
 
 
 def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
@@ -226,7 +220,9 @@ class Comparison:
         found = recall(self._file).get(self._key)
         return found if isinstance(found, str) else None
 
-    def __call__(self, engine: Transcriber, stand_in: Transcriber, turn: RLock) -> Verdict:
+    def __call__(
+        self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
+    ) -> Verdict:
         if self.known:  # the graphs were not made yet, gone, or have failed
             return Verdict(wanted=True, why=self.known)
         pair = [one for one in (engine, stand_in) if isinstance(one, WhisperTranscriber)]

@@ -85,6 +85,7 @@ class WhisperTranscriber:
         self._free = free
         self._keeps_features = keeps_features
         self._noise_features: Any = None
+        self._is_closed = False
         self._detectable = detectable
         self._decoding = decoding
         self._decoder = Decoder(inference, tokenizer, detectable, decoding)
@@ -144,7 +145,10 @@ class WhisperTranscriber:
         return command_seconds(self._inference, self._tokenizer, self._decoding.beam_size, frames)
 
     def close(self) -> None:
-        """Drop the model; its memory goes with the last reference."""
+        """Drop the model; its memory goes with the last reference. Again, it does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         del self._decoder, self._inference, self._noise_features
         self._free()
 

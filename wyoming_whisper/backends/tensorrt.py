@@ -9,9 +9,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.build import EngineSpec
-from ..engine.cuda import Gpu, NoGpuError, find_gpus
-from ..engine.trt import TensorRTSession, import_tensorrt
+from ..engine.spec import EngineSpec
+from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
+from ..engine.tensorrt.library import import_tensorrt
+from ..engine.tensorrt.session import TensorRTSession
 from ..errors import SettingsError
 from ..models import WEIGHTS, is_multilingual, model_languages, suppressed_begin
 from ..transcriber import Transcriber
@@ -99,7 +100,7 @@ def open_tensorrt(
         lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
         status,
         functools.partial(_open_on_cuda, settings, path),
-    )
+    ).open()
     if status is None and settings.strict_backend and not transcriber.has_engine:
         transcriber.close()
         raise SettingsError(

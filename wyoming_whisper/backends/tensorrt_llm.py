@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.cuda import NoGpuError, find_gpus
+from ..engine.tensorrt.cuda import NoGpuError, find_gpus
 from ..errors import EngineError, ModelBrokenError, ModelError, SettingsError
 from ..models import AUTO, ensure_model, is_multilingual, model_languages, verify_hashes
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription

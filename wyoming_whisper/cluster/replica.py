@@ -17,10 +17,11 @@ import numpy as np
 from .. import __version__
 from ..backends.ray import About
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
+from ..hangs import HangWatch
 from ..process import settle
-from ..scheduler import Job, Scheduler
+from ..scheduler import Scheduler
 from ..settings import Settings, settings_from
-from ..status import Status
+from ..status import Status, health_of
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ class Replica:
         self._settings = settings = on_this_node(settings)
         self._opened: Opened | None = None
         self._homes: OrderedDict[str, NameIndex] = OrderedDict()
-        self._watched: tuple[Job | None, float] = (None, 0.0)
-        status = Status()
+        self._watch = HangWatch(settings.deadline)
+        self._looked = time.monotonic()
+        self._status = status = Status()
         self._scheduler = Scheduler(
             partial(_open, open_transcriber, settings, status),
             self._on_ready,
@@ -102,13 +104,16 @@ class Replica:
             return TranscribeError(f"the model failed: {error!r}")
 
     def check_health(self) -> None:
-        """Raise where the model hangs. Ray Serve asks regularly, and replaces who raises."""
-        running = self._scheduler.running
-        if running is None or running is not self._watched[0]:
-            self._watched = (running, time.monotonic())
-        limit = 2 * self._settings.deadline
-        if limit and time.monotonic() - self._watched[1] > limit:
-            raise RuntimeError(f"the model has been at one request for {limit} s: it hangs")
+        """Raise where the model hangs, or can't be had any more.
+
+        Ray Serve asks regularly, and replaces who raises.
+        """
+        health = health_of(self._status.state)
+        if health.is_failure:
+            raise RuntimeError(health.reason)
+        before, self._looked = self._looked, time.monotonic()
+        if hanging := self._watch.look(self._scheduler.under_way, self._looked - before):
+            raise RuntimeError(hanging)
 
     def _on_ready(self, transcriber: Transcriber) -> None:
         self._opened = Opened(transcriber.languages, transcriber.description)

@@ -59,7 +59,7 @@ def _build_parser(prog: str) -> OptionParser:
 
 
 def _build(_: Arguments, settings: Settings) -> int:
-    from .build import BuildDisplay
+    from .progress import BuildDisplay
 
     engines = _engines(settings)
     display = BuildDisplay(f"the engine of {engines.label}")
@@ -212,7 +212,8 @@ def _export_parser(prog: str) -> OptionParser:
 
 def _export(arguments: Arguments, settings: Settings) -> int:
     from ..models import ensure_model
-    from .build import GRAPHS, BuildDisplay, BuildProgress, import_graphs
+    from .progress import GRAPHS, BuildDisplay, BuildProgress
+    from .tensorrt.compile import import_graphs
 
     if arguments.layout == "onnx":
         import_graphs()  # what is missing for it is told before anything is fetched
@@ -240,8 +241,8 @@ def _write_graphs(
     source: Path, output: Path, precision: Precision, beam_size: int, show: Callable[[float], None]
 ) -> list[Path]:
     from ..models import WEIGHTS
-    from .build import import_graphs
     from .checkpoint import read
+    from .tensorrt.compile import import_graphs
 
     checkpoint = read(source / WEIGHTS)
     output.mkdir(parents=True, exist_ok=True)
@@ -266,7 +267,7 @@ def _write_huggingface(
 
 
 def _selftest_parser(prog: str) -> OptionParser:
-    from . import selftest
+    from ..commands.selftest import command
 
     parser = OptionParser(
         prog,
@@ -274,14 +275,14 @@ def _selftest_parser(prog: str) -> OptionParser:
         "memory. The report is made to be pasted into an issue.",
         (*_MODEL, "device", "beam_size", "cpu_threads", "max_cache_size"),
     )
-    selftest.add_arguments(parser)
+    command.add_arguments(parser)
     return parser
 
 
 def _selftest(arguments: Arguments, settings: Settings) -> int:
-    from . import selftest
+    from ..commands.selftest import command
 
-    return selftest.run(arguments, settings)
+    return command.run(arguments, settings)
 
 
 _ACTIONS: dict[str, Action] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import unicodedata
 from collections.abc import AsyncIterator
@@ -97,7 +98,8 @@ class Recording:
         """Take more of it, float32 mono at SAMPLE_RATE."""
         self._chunks.append(to_pcm(samples))
         self._n_samples += len(samples)
-        self._loop.call_soon_threadsafe(self._tell)
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is asked any more
+            self._loop.call_soon_threadsafe(self._tell)
 
     def finish(self, speech: Samples, speech_end: int) -> None:
         """Say that this was all, and what of it was speech."""

@@ -10,16 +10,16 @@ import statistics
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError, UpstreamError
 from ..status import Status, UpstreamState
-from ..transcriber import TranscribeOptions
+from ..tasks import end_tasks, start_lasting_task, start_task
 from .config import MAX_UPSTREAMS, Upstream, read_upstream, with_keys
 from .exchange import Recording, Reply, Request
 from .health import UNASKED, Circuit
 from .openai import OpenAIUpstream
-from .relay import Relay
 from .wake import Waker
 from .wyoming import WyomingUpstream
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
-
-MAX_HOPS = 2
-"""How many of our servers an utterance passes at most: beyond, who has it answers itself. Two that
-are each other's upstreams pass it back and forth once."""
 
 MAX_AT_ONCE = 16  # utterances that one upstream has
 CHECK_SECONDS = 5.0  # to answer a question after its health
@@ -121,7 +117,7 @@ class Member:
             delay = min(2 * delay, LAST_CHECK_AGAIN_SECONDS)
 
     async def _check(self) -> bool:
-        asking = asyncio.ensure_future(self.client.check())
+        asking = start_task(self.client.check(), "asking an upstream", is_awaited=True)
         try:
             await asyncio.wait({asking}, timeout=CHECK_SECONDS)
             if not asking.done():
@@ -136,8 +132,7 @@ class Member:
             self.circuit.unreachable(f"asking it failed ({type(error).__name__})")
             return False
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            await end_tasks(asking)
         if told != (self._description, self._languages):  # another model may know other languages
             self.unknown_languages.clear()
             self._description, self._languages = told
@@ -146,11 +141,11 @@ class Member:
 
     async def _rest(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, SOONEST_CHECK_SECONDS))
-        waiting = asyncio.ensure_future(self._hurried.wait())
+        waiting = start_task(self._hurried.wait(), "resting between two looks", is_awaited=True)
         try:
             await asyncio.wait({waiting}, timeout=max(seconds - SOONEST_CHECK_SECONDS, 0))
         finally:
-            waiting.cancel()
+            await end_tasks(waiting)
 
     def state(self) -> UpstreamState:
         """Return what people are told."""
@@ -187,16 +182,8 @@ class Pool:
         self._told: dict[str, str] = {}  # what the log has of each
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def relay(self, options: TranscribeOptions) -> Relay | None:
-        """Return what an utterance that begins now is passed on by; None where it must not be."""
-        if options.hops >= MAX_HOPS or not _is_plain(options):
-            return None
-        for member in self.members:
-            member.somebody_speaks()
-        return Relay(self, Request(options.language, options.names, options.hops + 1))
-
     def keep(self, task: asyncio.Task[Any]) -> None:
-        """Hold on to a task until it has ended."""
+        """Have a task end with the block of `followed`."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -207,14 +194,12 @@ class Pool:
             await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
         self.publish()
         for member in self.members:
-            self.keep(asyncio.create_task(member.look_after(self.publish)))
+            look_after = partial(member.look_after, self.publish)
+            self.keep(start_lasting_task(look_after, f"looking after {member.upstream.url}"))
         try:
             yield
         finally:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*self._tasks)
             await asyncio.gather(*(m.client.close() for m in self.members), return_exceptions=True)
 
     def publish(self) -> None:
@@ -249,12 +234,6 @@ async def followed(pool: Pool | None) -> AsyncIterator[None]:
     """Look after the upstreams, if there are any, while the block runs."""
     async with pool.followed() if pool else contextlib.nullcontext():
         yield
-
-
-def _is_plain(options: TranscribeOptions) -> bool:
-    """Whether all that is asked for can be asked of others, too."""
-    special = options.task or options.prompt or options.temperature or options.timestamps
-    return not special
 
 
 def _phase(states: Sequence[UpstreamState]) -> dict[str, object]:

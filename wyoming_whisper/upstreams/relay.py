@@ -8,25 +8,76 @@ last the model of this machine. The first good answer wins, and the others are b
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import DeadlineError, UpstreamError
-from ..transcriber import Samples, Transcription
+from ..tasks import end_tasks, start_task
+from ..transcriber import Samples, TranscribeOptions, Transcription
 from .exchange import GoneError, OverloadedError, Recording, RefusedError, Request, believed
-
-if TYPE_CHECKING:
-    from .pool import Member, Pool
+from .pool import Member, Pool
 
 _LOGGER = logging.getLogger(__name__)
+
+MAX_HOPS = 2
+"""How many of our servers an utterance passes at most: beyond, who has it answers itself. Two that
+are each other's upstreams pass it back and forth once."""
 
 ANSWER_SECONDS = 30.0
 """From the end of the audio, or from when it was asked; then it has failed."""
 
 Local = Callable[[], Awaitable[Transcription]]
 """Transcribes on this machine."""
+
+
+class Step(enum.Enum):
+    """What an utterance that has no text yet needs next."""
+
+    ASK = "ask one more"
+    WAIT = "wait for those asked"
+    SETTLE = "take what there is"
+    TOO_LATE = "past the deadline"
+
+
+@dataclass
+class Race:
+    """When the next one is asked as well, and how long those asked are waited for.
+
+    Times are seconds of one clock, and come from the caller: this neither waits nor asks.
+    """
+
+    deadline: float
+    hedge_seconds: float
+    patience: float
+    """Until then, who was asked last is waited for alone."""
+    is_last: bool = False
+    """Whether there is nobody more to ask."""
+
+    def next_step(self, now: float, trials: Sequence[bool], *, silent: bool) -> Step:
+        """Return what to do at `now`.
+
+        `trials` says of each attempt that has no result yet whether it is a trial, which nobody
+        relies on; `silent` whether an attempt has ended with an empty text.
+        """
+        if now >= self.deadline:
+            return Step.TOO_LATE
+        if not self.is_last and (now >= self.patience or all(trials)):
+            return Step.ASK
+        if not trials or (self.is_last and silent and now >= self.patience):
+            return Step.SETTLE
+        return Step.WAIT
+
+    def asked(self, now: float, *, trial: bool) -> None:
+        """Note that one more was asked at `now`."""
+        self.patience = now if trial else now + self.hedge_seconds
+
+    def until(self, *, silent: bool) -> float:
+        """Return when `next_step` is to be asked again at the latest; inf: when one has ended."""
+        return min(self.patience, self.deadline) if silent or not self.is_last else self.deadline
 
 
 @dataclass
@@ -62,6 +113,15 @@ class Relay:
         self._unasked = list(pool.members)
         self._attempts: list[_Attempt] = []
         self._begin_first()
+
+    @classmethod
+    def begin(cls, pool: Pool, options: TranscribeOptions) -> Relay | None:
+        """Return what passes on an utterance that begins now; None where it must not be."""
+        if options.hops >= MAX_HOPS or not _is_plain(options):
+            return None
+        for member in pool.members:
+            member.somebody_speaks()
+        return cls(pool, Request(options.language, options.names, options.hops + 1))
 
     def add(self, samples: Samples) -> None:
         """Pass on more audio. Any thread may."""
@@ -136,10 +196,13 @@ class Relay:
         return attempt
 
     def _started(
-        self, work: Awaitable[Transcription], member: Member | None, *, trial: bool = False
+        self,
+        work: Coroutine[Any, Any, Transcription],
+        member: Member | None,
+        *,
+        trial: bool = False,
     ) -> _Attempt:
-        task = asyncio.ensure_future(work)
-        assert isinstance(task, asyncio.Task)  # noqa: S101
+        task = start_task(work, "an utterance passed on", is_awaited=True)
         self._pool.keep(task)
         task.add_done_callback(_looked_at)
         attempt = _Attempt(task, member, trial, self._loop.time())
@@ -149,8 +212,9 @@ class Relay:
     async def _transcribe(self, member: Member) -> Transcription:
         """Have it answered, and only in what can be an answer. Raises UpstreamError."""
         recording = self._recording
-        asking = asyncio.ensure_future(member.client.transcribe(recording, self._request))
-        ending = asyncio.ensure_future(recording.end())
+        work = member.client.transcribe(recording, self._request)
+        asking = start_task(work, "asking an upstream", is_awaited=True)
+        ending = start_task(recording.end(), "waiting for the end of the audio", is_awaited=True)
         try:
             await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({asking}, timeout=ANSWER_SECONDS)
@@ -158,47 +222,50 @@ class Relay:
                 raise UpstreamError(f"it had no answer within {ANSWER_SECONDS:g} s")
             return believed(asking.result(), self._request.language, recording.seconds)
         finally:
-            asking.cancel()
-            ending.cancel()
-            await asyncio.gather(asking, ending, return_exceptions=True)
+            await end_tasks(asking, ending)
 
     # What comes of it.
 
     async def _race(self, local: Local, has_begun: bool, deadline_seconds: float) -> _Attempt:
         """Return who was first with a text; where nobody has one, who at least heard nothing."""
         now = self._recording.ended or self._loop.time()
-        deadline = now + (deadline_seconds or float("inf"))
-        patience = now + self._pool.hedge_seconds  # until then, who was asked is waited for alone
+        hedge = self._pool.hedge_seconds
+        race = Race(now + (deadline_seconds or math.inf), hedge, now + hedge)
         here: Local | None = local
         if has_begun:
             self._ask_here(local)
             here = None
-        is_last = False
         while (winner := self._winner()) is None:
             pending = [attempt for attempt in self._attempts if not attempt.task.done()]
-            if now >= deadline:
+            silent = self._silent is not None
+            step = race.next_step(now, [attempt.trial for attempt in pending], silent=silent)
+            if step is Step.TOO_LATE:
                 raise DeadlineError(
                     f"there was no answer within {deadline_seconds:g} s (--deadline), neither from "
                     "an upstream nor from the model here"
                 )
-            if not is_last and (now >= patience or all(attempt.trial for attempt in pending)):
-                attempt = self._begin_member()
-                if attempt is None and here:
-                    attempt, here = self._ask_here(here), None
-                if attempt:
-                    patience = now if attempt.trial else now + self._pool.hedge_seconds
-                is_last = attempt is None
-                continue
-            if not pending or (is_last and self._silent and now >= patience):
+            if step is Step.SETTLE:
                 return self._last_word()
-            until = min(patience, deadline) if self._silent or not is_last else deadline
-            await asyncio.wait(
-                {attempt.task for attempt in pending},
-                timeout=None if until == float("inf") else max(until - now, 0),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            now = self._loop.time()
+            if step is Step.WAIT:
+                await self._wait(pending, race.until(silent=silent) - now)
+                now = self._loop.time()
+            elif attempt := self._begin_member():
+                race.asked(now, trial=attempt.trial)
+            elif here:
+                self._ask_here(here)
+                here = None
+                race.asked(now, trial=False)
+            else:
+                race.is_last = True
         return winner
+
+    async def _wait(self, pending: Sequence[_Attempt], seconds: float) -> None:
+        """Wait until one of them has ended, or for so long."""
+        await asyncio.wait(
+            {attempt.task for attempt in pending},
+            timeout=None if seconds == math.inf else max(seconds, 0),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
 
     def _ask_here(self, local: Local) -> _Attempt:
         async def work() -> Transcription:
@@ -293,3 +360,9 @@ def _looked_at(task: asyncio.Task[Transcription]) -> None:
     """Nobody may want to know how it ended: asyncio need not say so."""
     if not task.cancelled():
         task.exception()
+
+
+def _is_plain(options: TranscribeOptions) -> bool:
+    """Whether all that is asked for can be asked of others, too."""
+    special = options.task or options.prompt or options.temperature or options.timestamps
+    return not special

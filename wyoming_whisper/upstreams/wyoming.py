@@ -18,6 +18,7 @@ from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, Info
 
 from ..errors import ProtocolError, UpstreamError
+from ..tasks import end_tasks, start_task
 from ..transcriber import SAMPLE_RATE
 from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
@@ -62,12 +63,12 @@ class WyomingUpstream:
         """Have it hear the recording as it grows. Raises UpstreamError."""
         sent = _Sent()
         async with self._connected() as (reader, writer):
-            sending = asyncio.create_task(self._speak(writer, recording, request, sent))
+            speaking = self._speak(writer, recording, request, sent)
+            sending = start_task(speaking, "speaking to an upstream", is_awaited=True)
             try:
                 event = await _receive(reader, "transcript")
             finally:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+                await end_tasks(sending)
         try:
             transcript = Transcript.from_event(event)
         except KeyError:
@@ -103,7 +104,7 @@ class WyomingUpstream:
     async def _connected(
         self,
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        connecting = asyncio.ensure_future(self._connect())
+        connecting = start_task(self._connect(), "connecting to an upstream", is_awaited=True)
         try:
             # Not wait_for: before Python 3.12 it may swallow a cancellation.
             await asyncio.wait({connecting}, timeout=CONNECT_SECONDS)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ..connections import TAKEN_A_TURN, listen_for_many
 from ..errors import SettingsError
+from ..tasks import end_tasks, start_task
 
 if TYPE_CHECKING:
     from aiohttp.web import AppRunner
@@ -50,13 +51,12 @@ async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
         return
     page = _Page(host, settings)
     server = await page.bind()
-    opening = asyncio.create_task(page.open(server))
+    opening = start_task(page.open(server), "opening the web page")
     try:
         yield
     finally:
         server.close()
-        opening.cancel()
-        await asyncio.gather(opening, return_exceptions=True)
+        await end_tasks(opening)
         await page.close()
 
 

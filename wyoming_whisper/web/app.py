@@ -26,7 +26,7 @@ from wyoming.audio import AudioChunk
 from .. import __version__
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..handler import requested_language
-from ..status import ANSWERING, Answer
+from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
 from ..utterance import Utterance
 from . import transcriptions
@@ -210,11 +210,13 @@ class _Site:
     async def _health(self, _: web.Request) -> web.Response:
         """200 when a command is answered now, else 503 and why it isn't."""
         state = self._host.status.state
-        is_well = state.phase in ANSWERING and not self._host.stopping
+        health = health_of(state, stopping=self._host.stopping)
+        is_well = health.verdict == "healthy"
         told = {
             "ok": is_well,
-            "phase": "stopping" if self._host.stopping else state.phase,
-            "reason": "" if is_well else state.detail or state.phase,
+            "health": health.verdict,
+            "phase": health.phase,
+            "reason": health.reason,
             "version": __version__,
             "model": self._model,
             "backend": state.backend,

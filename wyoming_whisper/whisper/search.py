@@ -10,136 +10,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from .audio import SECONDS_PER_TIMESTAMP, Array
 from .decoding import N_TEXT_CTX, GenerateOptions, Hypothesis, loops
+from .session import ElasticSession, Session, StepOutput, Tokens
 from .tokenizer import Tokenizer
-
-Tokens = npt.NDArray[np.int32]
 
 # Positions of the self-attention cache: few, since each set of shapes is compiled and captured.
 SLOTS = (64, 128, 256, N_TEXT_CTX)
 ROOM = 40  # positions free after the prompt at first: nearly every command fits
-
 # A loop this long is left: nobody says "no" so often in one breath, but five times somebody does,
 # and goes on. Shorter ones are judged when the text has ended.
 STOP_REPEATS = 20
-
 MAX_INITIAL_TIMESTAMP = round(1.0 / SECONDS_PER_TIMESTAMP)  # openai/whisper, DecodingOptions
-
-
-class StepOutput(Protocol):
-    """What the decoder says of the position after the last token; good until the next step."""
-
-    def best(self) -> tuple[Tokens, Array]:
-        """Return (tokens, logprobs), shape = (batch,) each: the likeliest with the bias added."""
-
-    def candidates(self) -> tuple[Tokens, Array]:
-        """Return (tokens, logprobs), shape = (batch, n_candidates), best first, bias added."""
-
-    def logits(self) -> Array:
-        """Return logits before any bias, shape = (batch, n_vocab)."""
-
-
-class Session(Protocol):
-    """Whisper's encoder and decoder on some runtime; used from one thread at a time.
-
-    What `encode`, `bias` and `open_cache` return is opaque and stays where the session runs.
-    """
-
-    @property
-    def n_mels(self) -> int: ...
-
-    @property
-    def n_vocab(self) -> int: ...
-
-    @property
-    def n_candidates(self) -> int:
-        """Of `StepOutput.candidates`: twice the beam; 0 where only greedy search was built."""
-
-    @property
-    def max_batch(self) -> int:
-        """Rows that `open_cache` allows: beams, or samples."""
-
-    @property
-    def is_elastic(self) -> bool:
-        """Whether it is an ElasticSession.
-
-        In others all memory is laid out ahead: audio features are gone with the next `encode`, a
-        cache with the next of as many rows.
-        """
-
-    def encode(self, mel: Array) -> Any:
-        """Return audio features of `mel`, shape = (n_mels, n_frames), even and <= 3000.
-
-        They are the cross-attention's keys and values; see `is_elastic`.
-        """
-
-    def bias(self, suppressed: Sequence[int]) -> Any:
-        """Return what makes these tokens impossible; to be kept and used again."""
-
-    def open_cache(self, audio_features: Any, batch: int, n_slots: int) -> Any:
-        """Return an empty self-attention cache for `n_slots` positions of `batch` rows.
-
-        All rows share the audio features.
-        """
-
-    def step(
-        self,
-        cache: Any,
-        tokens: Tokens,
-        position: int,
-        bias: Any,
-        parents: Tokens | None = None,
-    ) -> StepOutput:
-        """Run the decoder over `tokens`, shape = (batch, n_tokens), from `position` on.
-
-        Positions before it keep what they had, those after it are forgotten. `parents`, shape =
-        (batch,), names for each row the row whose past it continues; None: its own. Only sessions
-        with candidates take them.
-        """
-
-    def greedy(
-        self, cache: Any, token: int, position: int, bias: Any, max_new_tokens: int
-    ) -> Iterator[tuple[int, float]]:
-        """Yield (token, logprob) after `token` at `position` in row 0, each fed to the next step.
-
-        The end token ends nothing: the caller stops asking. Ends when `max_new_tokens` were given
-        or the cache is full.
-        """
-
-    def close(self) -> None:
-        """Free the memory."""
-
-
-class ElasticOutput(StepOutput, Protocol):
-    """What an ElasticSession gives."""
-
-    def wanted_logits(self) -> Array:
-        """Return those that were wanted, shape = (batch, n_wanted, n_vocab)."""
-
-
-class ElasticSession(Session, Protocol):
-    """A session whose memory comes and goes as it is needed.
-
-    Audio features and caches are good for as long as somebody has them; a cache grows, and its rows
-    may be continued by more rows than it has.
-    """
-
-    def step(
-        self,
-        cache: Any,
-        tokens: Tokens,
-        position: int,
-        bias: Any,
-        parents: Tokens | None = None,
-        wanted: Sequence[int] = (),
-    ) -> ElasticOutput:
-        """See Session; the output has the logits after `wanted`, indices into `tokens`, too."""
 
 
 class SessionInference:

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from wyoming_whisper.engine import cuda
-
-from .driver import FakeDriver
-from .tensorrt import FakeTensorRT
+from tests.engine.fakes.driver import FakeDriver
+from tests.engine.fakes.tensorrt import FakeTensorRT
+from wyoming_whisper.engine.tensorrt import cuda
 
 VERSIONS = ("8.6.1", "10.3.0", "10.16.1.11", "11.4.0.106")
 

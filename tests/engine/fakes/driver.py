@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from wyoming_whisper.engine.cuda import ALIGNMENT, PROTOTYPES
+from wyoming_whisper.engine.tensorrt.cuda import ALIGNMENT, PROTOTYPES
 
 SUCCESS = 0
 INVALID_VALUE = 1

@@ -7,12 +7,18 @@ from typing import Any
 
 import onnx
 
-from wyoming_whisper.engine.build import FRAMES, decoder_shapes, encoder_shapes
-from wyoming_whisper.engine.plan import DECODER_PLAN, ENCODER_PLAN, FACTS, PlanFacts, Profile
+from tests.engine.fakes import FakeGpu
 from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS
-from wyoming_whisper.engine.trt import tensorrt_log
-
-from . import FakeGpu
+from wyoming_whisper.engine.spec import FRAMES
+from wyoming_whisper.engine.tensorrt.compile import decoder_shapes, encoder_shapes
+from wyoming_whisper.engine.tensorrt.library import tensorrt_log
+from wyoming_whisper.engine.tensorrt.plan import (
+    DECODER_PLAN,
+    ENCODER_PLAN,
+    FACTS,
+    PlanFacts,
+    Profile,
+)
 
 MAX_BATCH = 3
 

@@ -27,9 +27,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from wyoming_whisper.engine.cuda import ALIGNMENT
-
-from .driver import ILLEGAL_ADDRESS, CudaStatus, FakeDriver
+from tests.engine.fakes.driver import ILLEGAL_ADDRESS, CudaStatus, FakeDriver
+from wyoming_whisper.engine.tensorrt.cuda import ALIGNMENT
 
 MAGIC = b"FAKEPLAN"
 DIGEST_BYTES = 32

@@ -16,6 +16,7 @@ const PHASES = {
   ready: "Ready",
   idle: "Asleep",
   unavailable: "Not ready",
+  failed: "Failed",
   away: "Not reachable",
 };
 const OUTCOMES = {
@@ -78,7 +79,7 @@ function showWork() {
   const fraction = building ? state.building_fraction : state.fraction;
   $("work").hidden = !text;
   $("detail").textContent = fraction === null ? text : `${text} (${percent(fraction)})`;
-  const isWaiting = building || !["ready", "idle", "unavailable"].includes(state.phase);
+  const isWaiting = building || !["ready", "idle", "unavailable", "failed"].includes(state.phase);
   $("progress").hidden = !isWaiting;
   if (fraction === null) $("progress").removeAttribute("value");
   else $("progress").value = fraction;

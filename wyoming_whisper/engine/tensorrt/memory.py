@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..session import MAX_PREFILL_TOKENS
 from .cuda import ALIGNMENT, Device
 from .plan import HEAD_WIDTH, PlanFacts
-from .session import MAX_PREFILL_TOKENS
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import EngineBrokenError
+from ...errors import EngineBrokenError
 
 ENCODER_PLAN = "encoder.plan"
 DECODER_PLAN = "decoder.plan"

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
+from ...errors import EngineError
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -3,89 +3,35 @@
 `TensorRTSession` is a `whisper.search.Session`. A token costs one launch: the decoder's step is two
 CUDA graphs, the first reading one set of tokens, positions and caches and writing the other, the
 second the reverse, and the host is always one step ahead of what it reads.
-
-One code base for TensorRT 8.6 to 11: what differs between them is looked for, not told by version.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-import mmap
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineBrokenError, EngineError
-from .cuda import ALIGNMENT, Device, DeviceBuffer, Stream, find_gpus
+from ...errors import EngineError
+from ..session import IMPOSSIBLE, MAX_PREFILL_TOKENS
+from .cuda import ALIGNMENT, Device
+from .engine import Context, Engine, Shapes, decoder_tensors, encoder_tensors
+from .library import import_tensorrt
 from .memory import STEP, Addresses, Bias, Biases, Heads, Memory, Rows
-from .plan import DECODER_PLAN, ENCODER_PLAN, FACTS, HEAD_WIDTH, PlanFacts, read_facts
-from .session import IMPOSSIBLE, MAX_PREFILL_TOKENS
+from .plan import DECODER_PLAN, ENCODER_PLAN, HEAD_WIDTH, PlanFacts, read_facts
 
 _LOGGER = logging.getLogger(__name__)
-
-MIN_TENSORRT = (8, 6)
 MAX_LOOPS = 16  # pairs of CUDA graphs kept; one is for one length of window and of cache
-
 WARM_UP_TOKENS = 4  # as many as a usual prompt has
-
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
-Shapes = dict[str, tuple[int, ...]]
-
-
-def import_tensorrt() -> Any:
-    """Return the tensorrt module: the first moment at which it is safe to import it.
-
-    Without a driver TensorRT 10 and 11 crash the interpreter, so the GPU is looked for before.
-    Raises EngineError where there is no GPU, no TensorRT, or a TensorRT too old.
-    """
-    find_gpus()
-    try:
-        import tensorrt as trt
-    except ModuleNotFoundError as error:
-        raise EngineError(
-            "TensorRT is not installed for this Python: pip install tensorrt, "
-            "or on a Jetson the system's package python3-libnvinfer"
-        ) from error
-    except Exception as error:  # libraries that miss or don't fit: ImportError, OSError, others
-        raise EngineError(f"TensorRT is installed but can't be loaded: {error}") from error
-    if tensorrt_version(trt) < MIN_TENSORRT:
-        raise EngineError(f"TensorRT {trt.__version__} is too old; 8.6 is the least")
-    return trt
-
-
-def tensorrt_version(trt: Any) -> tuple[int, ...]:
-    """Return (major, minor) of the module."""
-    return tuple(int(part) for part in trt.__version__.split(".")[:2])
-
-
-@functools.lru_cache(maxsize=1)
-def tensorrt_log(trt: Any) -> Any:
-    """Return the one logger of this process, whose `errors` are the last sentences of TensorRT.
-
-    TensorRT keeps a pointer to the first one it was given, so that one must never go away.
-    """
-
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined, unused-ignore]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=8)
-
-        def log(self, severity: Any, msg: str) -> None:
-            if int(severity) <= int(trt.ILogger.Severity.ERROR):
-                self.errors.append(msg)
-            if int(severity) <= int(trt.ILogger.Severity.WARNING):
-                _LOGGER.debug("TensorRT: %s", msg)
-
-    return Log()
 
 
 class TensorRTSession:
@@ -105,7 +51,7 @@ class TensorRTSession:
         self._features: _Features | None = None
         self._rows: dict[int, Rows] = {}
         self._caches: dict[int, _Cache] = {}
-        self._contexts: dict[tuple[str, int], _Context] = {}
+        self._contexts: dict[tuple[str, int], Context] = {}
         self._loops: OrderedDict[tuple[int, int], _Loop] = OrderedDict()
         self._copied_bias: Bias | None = None
         self._run_number = 0  # of what wrote the outputs last
@@ -119,10 +65,10 @@ class TensorRTSession:
             self._memory = stack.enter_context(closing(Memory(self._device, facts)))
             self._biases = stack.enter_context(closing(Biases(self._device, facts.n_vocab)))
             stack.callback(self._close_rows)
-            self._encoder = stack.enter_context(closing(_Engine(trt, folder / ENCODER_PLAN)))
-            self._decoder = stack.enter_context(closing(_Engine(trt, folder / DECODER_PLAN)))
-            self._encoder.check(_encoder_tensors(facts), len(facts.n_frames))
-            self._decoder.check(_decoder_tensors(facts), len(facts.profiles))
+            self._encoder = stack.enter_context(closing(Engine(trt, folder / ENCODER_PLAN)))
+            self._decoder = stack.enter_context(closing(Engine(trt, folder / DECODER_PLAN)))
+            self._encoder.check(encoder_tensors(facts), len(facts.n_frames))
+            self._decoder.check(decoder_tensors(facts), len(facts.profiles))
             n_bytes = max(self._encoder.scratch_bytes, self._decoder.scratch_bytes, ALIGNMENT)
             self._scratch = stack.enter_context(self._device.allocate(n_bytes))
             stack.callback(self._close_contexts)
@@ -377,7 +323,7 @@ class TensorRTSession:
         with ExitStack() as stack:
             launches: list[Callable[[], None]] = []
             for half in (0, 1):
-                context = _Context(self._decoder, profile, self._scratch, self._stream)
+                context = Context(self._decoder, profile, self._scratch, self._stream)
                 stack.enter_context(closing(context))
                 stack.callback(self._abandon)  # a context at work must not be destroyed
                 # The first run of a shape can't be captured. It reads the set that is alive,
@@ -389,7 +335,7 @@ class TensorRTSession:
                 launches.append(partial(graph.launch, self._stream))
             return _Loop(launches, stack.pop_all())
 
-    def _queue_step(self, context: _Context, cache: _Cache, half: int) -> None:
+    def _queue_step(self, context: Context, cache: _Cache, half: int) -> None:
         """Queue a step that reads set `half` and writes the other, and the copy of its result."""
         memory = self._memory
         addresses = {
@@ -429,12 +375,12 @@ class TensorRTSession:
         self._rows[batch] = Rows(self._device, self.facts, batch, n_slots)
         return self._rows[batch]
 
-    def _context(self, which: str, profile: int) -> _Context:
+    def _context(self, which: str, profile: int) -> Context:
         """Return the context that runs one profile with whatever shapes come."""
         key = (which, profile)
         if key not in self._contexts:
             engine = self._encoder if which == "encoder" else self._decoder
-            self._contexts[key] = _Context(engine, profile, self._scratch, self._stream)
+            self._contexts[key] = Context(engine, profile, self._scratch, self._stream)
         return self._contexts[key]
 
     def _close_contexts(self) -> None:
@@ -531,194 +477,6 @@ class _Loop:
     def close(self) -> None:
         self.launches = []
         self._owned.close()
-
-
-class _Engine:
-    """A plan that TensorRT has read."""
-
-    def __init__(self, trt: Any, path: Path) -> None:
-        self.trt = trt
-        self.path = path
-        self.log = tensorrt_log(trt)
-        self.log.errors.clear()
-        self._engine: Any = None
-        try:
-            with path.open("rb") as file, _mapped(file) as plan:
-                self.n_bytes = len(plan)
-                self._engine = trt.Runtime(self.log).deserialize_cuda_engine(plan)
-        except (OSError, ValueError) as error:
-            raise EngineBrokenError(f"{path} can't be read: {error}") from error
-        except (RuntimeError, TypeError) as error:
-            raise EngineError(f"TensorRT doesn't start: {error}") from error
-        if self._engine is None:
-            raise self._unread()
-        self.names = [
-            self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)
-        ]
-        self.scratch_bytes = _scratch_bytes(self._engine)
-
-    def _unread(self) -> Exception:
-        reason = self.said()
-        if "memory" in reason.lower():  # the plan may well be whole
-            return EngineError(f"TensorRT can't load {self.path.name}: {reason}")
-        return EngineBrokenError(f"{self.path} is no engine for this TensorRT and GPU: {reason}")
-
-    def said(self) -> str:
-        """Return TensorRT's last complaint."""
-        return self.log.errors[-1] if self.log.errors else "it does not say why"
-
-    def check(self, tensors: dict[str, _Tensor], n_profiles: int) -> None:
-        """Raise EngineBrokenError unless the plan has just these tensors and profiles.
-
-        The memory is laid out by what `engine.json` says: what differs from it would be overrun.
-        """
-        wrong = sorted(set(self.names) ^ set(tensors))
-        if not wrong:
-            wrong = [name for name in self.names if not self._is(name, tensors[name])]
-        if wrong or self._engine.num_optimization_profiles != n_profiles:
-            what = ", ".join(wrong[:3]) or "its number of profiles"
-            raise EngineBrokenError(f"{self.path} is not what {FACTS} says: {what} differs")
-
-    # No local names for TensorRT's objects: an error's traceback would keep them, and their memory.
-
-    def _is(self, name: str, tensor: _Tensor) -> bool:
-        is_input = self._engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT
-        return (
-            is_input == tensor.is_input
-            and self._engine.get_tensor_dtype(name) == getattr(self.trt.DataType, tensor.dtype)
-            and tensor.allows(tuple(self._engine.get_tensor_shape(name)))
-        )
-
-    def context(self) -> Any:
-        """Return a context without memory of its own."""
-        strategies = getattr(self.trt, "ExecutionContextAllocationStrategy", None)
-        self.log.errors.clear()
-        if strategies is None:
-            found = self._engine.create_execution_context_without_device_memory()
-        else:
-            found = self._engine.create_execution_context(strategies.USER_MANAGED)
-        if found is None:
-            raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.said()}")
-        return found
-
-    def close(self) -> None:
-        self._engine = None
-
-
-def _mapped(file: IO[bytes]) -> mmap.mmap:
-    """Return a file's bytes without a copy of them: a plan may be half of a Jetson's memory."""
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _scratch_bytes(engine: Any) -> int:
-    if hasattr(engine, "device_memory_size_v2"):
-        return int(engine.device_memory_size_v2)
-    return int(engine.device_memory_size)
-
-
-class _Context:
-    """One profile of an engine, to be run with shapes and addresses.
-
-    All contexts share the scratch memory, as they run one after another in one stream.
-    """
-
-    def __init__(
-        self, engine: _Engine, profile: int, scratch: DeviceBuffer, stream: Stream
-    ) -> None:
-        self._engine = engine
-        self._stream = stream
-        self._shapes: Shapes = {}
-        self._addresses: Addresses = {}
-        self._context: Any = engine.context()
-        if not self._take(profile):
-            self.close()
-            raise EngineError(f"TensorRT refuses profile {profile}: {engine.said()}")
-        if hasattr(self._context, "set_device_memory"):
-            self._context.set_device_memory(scratch.handle, scratch.n_bytes)
-        else:
-            self._context.device_memory = scratch.handle
-
-    def _take(self, profile: int) -> bool:
-        try:
-            return bool(self._context.set_optimization_profile_async(profile, self._stream.handle))
-        except RuntimeError:  # which the bindings make of False
-            return False
-
-    def run(self, shapes: Shapes, addresses: Addresses) -> None:
-        """Queue one run; what the engine has no tensor for is passed over. Raises EngineError."""
-        self._engine.log.errors.clear()
-        for name in self._engine.names:
-            shape, address = shapes.get(name), addresses[name]
-            if shape and self._shapes.get(name) != shape:
-                self._shapes[name] = shape
-                self._ensure(self._context.set_input_shape(name, shape), f"{name} of {shape}")
-            if self._addresses.get(name) != address:
-                self._addresses[name] = address
-                self._ensure(
-                    self._context.set_tensor_address(name, address), f"the place of {name}"
-                )
-        self._ensure(self._context.execute_async_v3(self._stream.handle), "to run")
-
-    def _ensure(self, done: bool, what: str) -> None:
-        if not done:
-            self._shapes.clear()
-            self._addresses.clear()
-            said = self._engine.said()
-            raise EngineError(f"TensorRT refuses {what} ({self._engine.path.name}): {said}")
-
-    def close(self) -> None:
-        self._context = None
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """An input or output as it should be; -1 is a length that varies."""
-
-    is_input: bool
-    dtype: str
-    shape: tuple[int, ...]
-
-    def allows(self, shape: tuple[int, ...]) -> bool:
-        """Return whether an engine's shape fits; it may know less or more of what varies."""
-        return len(shape) == len(self.shape) and all(
-            mine in (-1, its) or its == -1 for mine, its in zip(self.shape, shape, strict=True)
-        )
-
-
-def _encoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
-    return {"mel": _Tensor(True, "FLOAT", (-1, facts.n_mels, -1)), **_cross_tensors(facts, False)}
-
-
-def _cross_tensors(facts: PlanFacts, is_input: bool) -> dict[str, _Tensor]:
-    kind, n_head = facts.dtype_name, facts.n_text_head
-    tensors = {}
-    for i in range(facts.n_text_layer):
-        tensors[f"cross_k_{i}"] = _Tensor(is_input, kind, (-1, n_head, HEAD_WIDTH, -1))
-        tensors[f"cross_v_{i}"] = _Tensor(is_input, kind, (-1, n_head, -1, HEAD_WIDTH))
-    return tensors
-
-
-def _decoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
-    row = (-1, facts.n_text_head, -1, HEAD_WIDTH)
-    selves = [f"self_{part}_{i}" for i in range(facts.n_text_layer) for part in "kv"]
-    tensors = {
-        "tokens": _Tensor(True, "INT32", (-1, -1)),
-        "positions": _Tensor(True, "INT32", (-1,)),
-        "slots": _Tensor(True, "INT32", (-1,)),
-        "logit_bias": _Tensor(True, "FLOAT", (facts.n_vocab,)),
-        **{name: _Tensor(True, facts.dtype_name, row) for name in selves},
-        **_cross_tensors(facts, True),
-        **{f"new_{name}": _Tensor(False, facts.dtype_name, row) for name in selves},
-        "next_tokens": _Tensor(False, "INT32", (-1, 1)),
-        "next_positions": _Tensor(False, "INT32", (1,)),
-        "logprobs": _Tensor(False, "FLOAT", (-1, 1)),
-        "logits": _Tensor(False, "FLOAT", (-1, facts.n_vocab)),
-    }
-    if facts.n_candidates:
-        tensors["parents"] = _Tensor(True, "INT32", (-1,))
-        tensors["candidates"] = _Tensor(False, "INT32", (-1, facts.n_candidates))
-        tensors["candidate_logprobs"] = _Tensor(False, "FLOAT", (-1, facts.n_candidates))
-    return tensors
 
 
 def _decoder_shapes(facts: PlanFacts, cache: _Cache, n_tokens: int) -> Shapes:

@@ -1,0 +1,1 @@
+"""The commands of `wyoming-whisper`, apart from what they work on."""

@@ -1,0 +1,208 @@
+"""Whether an engine writes what CTranslate2 writes, on this very machine: `engine selftest`.
+
+Three spoken clips and one of noise are heard by CTranslate2 in float32, then by the engine: in the
+window that the server would give them, in the full one, and after a long prompt. The report is made
+to be pasted into an issue: it names the machine, and holds no word that a user said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ...autopick import best_here
+from ...engine.checkpoint import read
+from ...engine.graphs import write_graphs
+from ...engine.progress import BuildDisplay
+from ...engine.session import OnnxSession
+from ...engine.tensorrt.session import TensorRTSession
+from ...errors import EngineError, ModelUnavailableError, SettingsError
+from ...machine import physical_cores
+from ...models import AUTO, ensure_model, suppressed_begin
+from .cases import LANGUAGE, make_cases
+from .compare import compare, hear, time_stages
+from .llm import selftest_llm
+from .machine import machine, memory_mb, resident_bytes
+from .reference import open_reference, say
+from .report import Report, as_json, as_text
+
+if TYPE_CHECKING:
+    from ...engine.graphs import Precision
+    from ...settings import Settings
+    from ...whisper.session import Session
+RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-llm")
+PRECISIONS = ("float16", "bfloat16", "float32")
+
+
+@dataclass
+class _Engine:
+    """What is tested."""
+
+    session: Session
+    runtime: str
+    precision: str
+    prepare_seconds: float
+    open_seconds: float
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own flags."""
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default="auto",
+        help="what runs the engine (default: tensorrt where there is a GPU, else onnxruntime); "
+        "tensorrt-llm is only tested where it is named",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="arithmetic of the engine (default: float16 on GPUs, float32 on onnxruntime); "
+        "bfloat16 is for tensorrt-llm alone",
+    )
+    parser.add_argument("--json", action="store_true", help="write the report as JSON")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Test, print the report; return 0 if it passed, else 1. Raises WyomingWhisperError."""
+    runtime = choose_runtime(args.runtime, settings.device)
+    if args.precision == "bfloat16" and runtime != "tensorrt-llm":
+        raise SettingsError(f"--precision bfloat16: {runtime} has float16 and float32")
+    name = _model_here(settings) if settings.model == AUTO else settings.model
+    settings = dataclasses.replace(settings, model=name)
+    path = ensure_model(name, settings)
+    test = selftest_llm if runtime == "tensorrt-llm" else selftest
+    report = test(settings, path, runtime, args.precision)
+    print(json.dumps(as_json(report), indent=1) if args.json else as_text(report))
+    return 0 if report.passed else 1
+
+
+def _model_here(settings: Settings) -> str:
+    """Return the best stock model that is on this machine. Raises ModelUnavailableError."""
+    found = best_here(dataclasses.replace(settings, language=LANGUAGE))
+    if found is None:
+        folders = ", ".join(map(str, settings.data_dir))
+        raise ModelUnavailableError(
+            f"there is no model in {folders} to test the engine with: "
+            "`wyoming-whisper models download base` gets one, or name another with --model"
+        )
+    say(f"{found[0]} is tested, as it is here")
+    return found[0]
+
+
+def selftest(settings: Settings, path: Path, runtime: str, precision: str | None = None) -> Report:
+    """Compare the model in folder `path` on `runtime` with CTranslate2.
+
+    CTranslate2 is gone before the engine comes: a Jetson has memory for one of them.
+    """
+    from ...backends.pipeline import decoding_options
+
+    context = decoding_options(settings, path, beam_size=1).audio_context
+    say("CTranslate2 hears the clips in float32")
+    with open_reference(path, settings.cpu_threads) as reference:
+        tokenizer = reference.tokenizer
+        n_mels = reference.inference.n_mels
+        cases = make_cases(n_mels, tokenizer, context, settings.beam_size or 1)
+        references = [hear(reference.inference, case, tokenizer) for case in cases]
+        del reference
+    before = resident_bytes()
+    with _opened(settings, path, runtime, precision) as engine:
+        say(f"{engine.runtime} hears them in {engine.precision}")
+        comparisons = compare(
+            *(engine.session, engine.precision, cases, references, tokenizer),
+            suppressed_begin(path),
+        )
+        stages = time_stages(engine.session, cases[0], tokenizer)
+        memory = memory_mb(engine.session, before)
+    return Report(
+        machine=machine() | engine.facts,
+        model=settings.model_name,
+        runtime=engine.runtime,
+        precision=engine.precision,
+        prepare_seconds=engine.prepare_seconds,
+        open_seconds=engine.open_seconds,
+        memory_mb=memory,
+        stages=stages,
+        comparisons=comparisons,
+    )
+
+
+def choose_runtime(wanted: str, device: str) -> str:
+    """Return what `auto` means here, and say why. Raises EngineError for a tensorrt that can't be.
+
+    The same for tensorrt-llm. Before anything else is done: nobody should wait for that sentence.
+    """
+    from ...backends.tensorrt import find_runtime
+
+    if wanted == "onnxruntime":
+        return wanted
+    if wanted == "tensorrt-llm":
+        from ...backends.tensorrt_llm import find_api
+
+        find_api(device)
+        return wanted
+    try:
+        find_runtime(device)
+    except EngineError as error:
+        if wanted == "tensorrt":
+            raise
+        say(f"onnxruntime, as TensorRT can't be used here ({error})")
+        return "onnxruntime"
+    return "tensorrt"
+
+
+@contextlib.contextmanager
+def _opened(
+    settings: Settings, path: Path, runtime: str, precision: str | None
+) -> Iterator[_Engine]:
+    opened = _on_tensorrt if runtime == "tensorrt" else _on_onnxruntime
+    with opened(settings, path, precision) as engine:
+        try:
+            yield engine
+        finally:
+            engine.session.close()
+
+
+@contextlib.contextmanager
+def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
+    chosen = cast("Precision", precision or "float32")
+    with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
+        say("the graphs are being written")
+        start = time.perf_counter()
+        write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
+        written = time.perf_counter()
+        session = OnnxSession(Path(folder), settings.cpu_threads or physical_cores())
+        opened = time.perf_counter()
+        yield _Engine(session, "onnxruntime", chosen, written - start, opened - written)
+
+
+@contextlib.contextmanager
+def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
+    """The engine that the server would use, built unless it is there."""
+    from ...backends.tensorrt import engine_spec, find_runtime, tensorrt_engines
+
+    runtime = find_runtime(settings.device)
+    if precision is not None:
+        settings = dataclasses.replace(settings, compute_type=precision)
+    precision = engine_spec(settings, path, runtime).precision
+    engines = tensorrt_engines(settings, path, runtime)
+    start = time.perf_counter()
+    display = BuildDisplay(engines.label)
+    try:
+        folder = engines.build(display.show)
+    finally:
+        display.close()
+    built = time.perf_counter()
+    session = TensorRTSession(folder, runtime.gpu.index)
+    opened = time.perf_counter()
+    facts = {"TensorRT": runtime.tensorrt}
+    yield _Engine(session, "tensorrt", precision, built - start, opened - built, facts)

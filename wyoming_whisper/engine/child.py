@@ -1,0 +1,74 @@
+"""From a checkpoint to engines, in a process of its own: its memory goes back, its crash harms
+nobody. An engine is TensorRT's plans, or the graphs made for onnxruntime on a CPU.
+
+`python -m wyoming_whisper.engine.child` reads a BuildRequest as one line of JSON, writes its
+progress as lines of JSON, leaves what it made in the request's folder, and ends with 0; or says in
+one sentence what went wrong, and ends with 1. `builder.EngineBuild` is its other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import cast
+
+from ..errors import WyomingWhisperError
+from .checkpoint import read
+from .progress import CPU_SHARES, GRAPHS, READING, SHARES, Report
+from .spec import TENSORRT, BuildRequest
+from .tensorrt.compile import build
+
+NICENESS = 10  # the CPU backend answers while engines build
+BADNESS = 1000  # who the kernel ends first when memory is short: not the server
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+def main() -> int:
+    """Do what stdin asks for; return the exit status."""
+    stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no report
+    request = BuildRequest.from_json(sys.stdin.readline())
+    make, shares = (build, SHARES) if request.runtime == TENSORRT else (build_cpu, CPU_SHARES)
+    report = Report(stdout, shares)
+    _live_with(request.parent)
+    try:
+        make(request, report)
+    except WyomingWhisperError as error:
+        report.say(error=str(error))
+    except OSError as error:
+        report.say(error=f"{error.filename or request.folder}: {error.strerror or error}")
+    except MemoryError:
+        report.say(error="there is not enough memory")
+    else:
+        return 0
+    return 1
+
+
+def build_cpu(request: BuildRequest, report: Report) -> None:
+    """Write the graphs for onnxruntime into the request's folder. Raises ModelBrokenError."""
+    from .cpu_graphs import Arithmetic, write_cpu_graphs
+
+    report.phase(READING)
+    checkpoint = read(Path(request.model_bin))
+    report.phase(GRAPHS)
+    arithmetic = cast("Arithmetic", request.precision)
+    write_cpu_graphs(checkpoint, Path(request.folder), arithmetic, report.fraction)
+
+
+def _live_with(parent: int) -> None:
+    """Be nice to the others, be the first to go when memory is short, and end with the parent."""
+    os.nice(NICENESS)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(BADNESS))
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""How far a build is: reported by the child as lines of JSON, shown by its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+_LOGGER = logging.getLogger(__name__)
+HEARTBEAT_SECONDS = 5.0
+LOG_SECONDS = 15.0
+PROGRESS_SECONDS = 0.5  # at least between two lines of one phase
+READING, GRAPHS, ENCODER, DECODER = "weights", "graphs", "encoder engine", "decoder engine"
+SHARES = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
+"""About what part of the whole time each phase takes."""
+CPU_SHARES = {READING: 0.02, GRAPHS: 0.98}
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """How far a build is."""
+
+    phase: str
+    fraction: float
+    """Of the whole, roughly."""
+    seconds: float
+    """Since it began."""
+
+
+class BuildDisplay:
+    """Shows how far a build is: a bar on a terminal, else a log line now and then."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._shown: tuple[str, float] = "", 0.0
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            bar = importlib.import_module("tqdm").tqdm  # untyped
+            self._bar = bar(total=100, desc=label, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
+
+    def show(self, progress: BuildProgress) -> None:
+        percent = round(100 * progress.fraction)
+        if self._bar is not None:
+            self._bar.set_postfix_str(progress.phase, refresh=False)
+            self._bar.update(percent - self._bar.n)
+            return
+        phase, seconds = self._shown
+        if progress.phase != phase or progress.seconds - seconds >= LOG_SECONDS:
+            self._shown = progress.phase, progress.seconds
+            _LOGGER.info(
+                "%s: %s, %d %%, %d s",
+                *(self._label, progress.phase, percent, progress.seconds),
+            )
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Report:
+    """Lines of JSON to the parent, from any thread; the last progress again every few seconds."""
+
+    def __init__(self, stream: IO[str], shares: Mapping[str, float]) -> None:
+        self._stream = stream
+        self._shares = shares
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._phase, self._before, self._fraction = READING, 0.0, 0.0
+        self._said = self._started
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def phase(self, name: str) -> None:
+        phases = list(self._shares)
+        self._before = sum(self._shares[phase] for phase in phases[: phases.index(name)])
+        self._phase = name
+        self.fraction(0.0)
+
+    def fraction(self, done: float) -> None:
+        """Say what share of the phase is done."""
+        self._fraction = self._before + self._shares[self._phase] * min(max(done, 0.0), 1.0)
+        if done == 0 or time.monotonic() - self._said >= PROGRESS_SECONDS:
+            self._say_progress()
+
+    def say(self, **told: object) -> None:
+        # The parent's end is this process's too: there is nobody to tell of a broken pipe.
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            self._stream.write(json.dumps(told) + "\n")
+            self._stream.flush()
+
+    def _say_progress(self) -> None:
+        self._said = time.monotonic()
+        seconds = round(self._said - self._started, 1)
+        self.say(phase=self._phase, fraction=round(self._fraction, 4), seconds=seconds)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT_SECONDS)
+            self._say_progress()

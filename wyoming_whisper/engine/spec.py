@@ -1,0 +1,151 @@
+"""What is to be built: of which model, for which runtime; and what a child is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from .cache import CpuKey, EngineCache, EngineKey, Key, weights_hash
+from .tensorrt.cuda import Gpu
+
+GRAPH_SCHEMA = 1
+"""To be raised with every change of graphs.py or of the profiles here that makes other engines."""
+CPU_GRAPH_SCHEMA = 3
+"""The same of cpu_graphs.py."""
+OPTIMIZATION_LEVEL = 3  # TensorRT's default: higher ones take many times longer
+FRAMES = ((200, 1200), (1200, 3000))
+"""Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast for
+its longest window: the first for the one that most commands get with stock weights."""
+# What the decoder is made fast for; the rest is possible.
+COMMON_CONTEXT = 600
+COMMON_SLOTS = 64
+COMMON_TOKENS = 4
+TENSORRT, ONNXRUNTIME = "tensorrt", "onnxruntime"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What the child is told."""
+
+    model_bin: str
+    folder: str
+    timing_cache: str = ""
+    """A file that is read, where it is there, and written."""
+    runtime: str = TENSORRT
+    device: int = 0
+    precision: str = "float16"
+    beam_size: int = 1
+    max_batch: int = 5
+    optimization_level: int = OPTIMIZATION_LEVEL
+    tactic_sources: tuple[str, ...] = ()
+    """Of trt.TacticSource; empty leaves it to TensorRT."""
+    parent: int = dataclasses.field(default_factory=os.getpid)
+    """Whose end is the child's too."""
+
+    @classmethod
+    def from_json(cls, text: str) -> BuildRequest:
+        facts = json.loads(text)
+        return cls(**{**facts, "tactic_sources": tuple(facts["tactic_sources"])})
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """An engine that is wanted: of which model, for which GPU, able to do what."""
+
+    model: str
+    """Its name, for people."""
+    model_bin: Path
+    gpu: Gpu
+    tensorrt: str
+    """The version."""
+    precision: str = "float16"
+    beam_size: int = 1
+    max_batch: int = 5
+    tactic_sources: tuple[str, ...] = ()
+
+    def key(self) -> EngineKey:
+        """Return the cache's key: reads the weights, unless the hub's cache tells their hash."""
+        return EngineKey(
+            weights=weights_hash(self.model_bin),
+            precision=self.precision,
+            beam_size=self.beam_size,
+            max_batch=self.max_batch,
+            profiles=(
+                *(f"{first}-{last}" for first, last in FRAMES),
+                f"{COMMON_CONTEXT}/{COMMON_SLOTS}/{COMMON_TOKENS}",
+            ),
+            graph_schema=GRAPH_SCHEMA,
+            optimization_level=OPTIMIZATION_LEVEL,
+            tactic_sources=self.tactic_sources,
+            tensorrt=self.tensorrt,
+            compute_capability=".".join(map(str, self.gpu.compute_capability)),
+            device=self.gpu.name,
+        )
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} on {self.gpu.name}"
+
+    def request(self, folder: Path, cache: EngineCache) -> BuildRequest:
+        return BuildRequest(
+            model_bin=str(self.model_bin.resolve()),
+            folder=str(folder),
+            timing_cache=str(cache.timing_cache(self.tensorrt, self.gpu.name)),
+            device=self.gpu.index,
+            precision=self.precision,
+            beam_size=self.beam_size,
+            max_batch=self.max_batch,
+            tactic_sources=self.tactic_sources,
+        )
+
+
+@dataclass(frozen=True)
+class CpuSpec:
+    """Graphs for onnxruntime that are wanted: of which model, in what arithmetic."""
+
+    model: str
+    """Its name, for people."""
+    model_bin: Path
+    arithmetic: str
+    """Of cpu_graphs."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} on the CPU"
+
+    def key(self) -> CpuKey:
+        """Return the cache's key: reads the weights, unless the hub's cache tells their hash."""
+        return CpuKey(weights_hash(self.model_bin), self.arithmetic, CPU_GRAPH_SCHEMA)
+
+    def request(self, folder: Path, _: EngineCache) -> BuildRequest:
+        return BuildRequest(
+            str(self.model_bin.resolve()),
+            str(folder),
+            runtime=ONNXRUNTIME,
+            precision=self.arithmetic,
+        )
+
+
+class Spec(Protocol):
+    """An engine that is wanted."""
+
+    @property
+    def model(self) -> str:
+        """Its name, for people."""
+
+    @property
+    def label(self) -> str:
+        """The model's name, and what it is to run on."""
+
+    def key(self) -> Key:
+        """Return the cache's key."""
+
+    def request(self, folder: Path, cache: EngineCache) -> BuildRequest:
+        """Return what builds it into `folder`."""

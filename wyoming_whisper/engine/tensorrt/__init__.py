@@ -1,0 +1,1 @@
+"""What TensorRT alone needs: compiling a model for it, and running what was compiled."""

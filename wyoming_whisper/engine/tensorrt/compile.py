@@ -1,0 +1,343 @@
+"""ONNX files to TensorRT plans, with one cache of timings: TensorRT 8.6 to 11."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ...errors import EngineBuildError
+from ..checkpoint import read
+from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
+from ..session import MAX_PREFILL_TOKENS
+from ..spec import COMMON_CONTEXT, COMMON_SLOTS, COMMON_TOKENS, FRAMES, BuildRequest
+from .cuda import Device
+from .library import import_tensorrt, tensorrt_log
+from .plan import DECODER_PLAN, ENCODER_PLAN, FACTS, HEAD_WIDTH, PlanFacts, Profile
+
+if TYPE_CHECKING:
+    from ..dims import Dims
+    from ..graphs import Precision
+
+_LOGGER = logging.getLogger(__name__)
+MIN_WORKSPACE_BYTES = 256 << 20
+MAX_WORKSPACE_BYTES = 4 << 30
+EXACT = (
+    "ACTIVATION",
+    "ELEMENTWISE",
+    "MATRIX_MULTIPLY",
+    "NORMALIZATION",
+    "REDUCE",
+    "SOFTMAX",
+    "TOPK",
+    "UNARY",
+)
+"""Of trt.LayerType: what computes, and so can lose digits."""
+LIBRARIES = {
+    "CUBLAS": ("libcublas.so.13", "libcublas.so.12", "libcublas.so.11"),
+    "CUBLAS_LT": ("libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"),
+    "CUDNN": ("libcudnn.so.9", "libcudnn.so.8"),
+}
+"""What the tactic sources of TensorRT 8 and 10 need; a build fails where one is missing."""
+
+
+def build(request: BuildRequest, report: Report) -> None:
+    """Write encoder.plan, decoder.plan and engine.json into the request's folder.
+
+    Raises ModelBrokenError, EngineError and EngineBuildError.
+    """
+    graphs = import_graphs()
+    trt = import_tensorrt()
+    with tempfile.TemporaryDirectory(prefix="graphs-", dir=request.folder) as aside:
+        report.phase(READING)
+        checkpoint = read(Path(request.model_bin))
+        report.phase(GRAPHS)
+        precision = cast("Precision", request.precision)
+        dims = graphs.write_graphs(
+            checkpoint, Path(aside), precision, request.beam_size, report.fraction
+        )
+        del checkpoint
+        facts = plan_facts(dims, request.precision, request.beam_size, request.max_batch)
+        with Device(request.device) as device:
+            device.use()
+            workspace = workspace_bytes(device.memory_info()[0])
+            _compile(_Compiler(trt, request, report, workspace), facts, Path(aside))
+    Path(request.folder, FACTS).write_text(facts.to_json(), encoding="utf-8")
+
+
+def _compile(compiler: _Compiler, facts: PlanFacts, graphs: Path) -> None:
+    for phase, plan, shapes in (
+        (ENCODER, ENCODER_PLAN, encoder_shapes(facts)),
+        (DECODER, DECODER_PLAN, decoder_shapes(facts)),
+    ):
+        graph = Path(graphs, plan).with_suffix(".onnx")
+        compiler.compile(phase, graph, shapes, plan)
+        for written in graphs.glob(f"{graph.name}*"):
+            written.unlink()  # a disk may be small, and what follows is large
+
+
+def import_graphs() -> Any:
+    """Return the module `graphs`. Raises EngineBuildError where onnx is missing."""
+    try:
+        from .. import graphs
+    except ModuleNotFoundError as error:
+        raise EngineBuildError(
+            f"the package {error.name} is not installed: pip install 'wyoming-whisper[tensorrt]'"
+        ) from error
+    return graphs
+
+
+def plan_facts(dims: Dims, precision: str, beam_size: int, max_batch: int) -> PlanFacts:
+    """Return what the plans for this model will be able to do."""
+    profiles = [
+        Profile("step", (1, 1), (1, 1)),
+        Profile("prompt", (1, 1), (2, MAX_PREFILL_TOKENS)),
+    ]
+    if max_batch > 1:
+        profiles.append(Profile("rows", (2, max_batch), (1, MAX_PREFILL_TOKENS)))
+    return PlanFacts(
+        n_mels=dims.n_mels,
+        n_vocab=dims.n_vocab,
+        n_text_ctx=dims.n_text_ctx,
+        n_text_head=dims.n_text_head,
+        n_text_layer=dims.n_text_layer,
+        beam_size=beam_size,
+        max_batch=max_batch,
+        precision=precision,
+        n_frames=FRAMES,
+        profiles=tuple(profiles),
+    )
+
+
+Shape = tuple[int, ...]
+Range = tuple[Shape, Shape, Shape]
+"""Of one input: the least, what it is made fast for, the most."""
+
+
+def encoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
+    """Return the encoder's optimization profiles."""
+    found: list[dict[str, Range]] = []
+    for first, last in facts.n_frames:
+        least, most = (1, facts.n_mels, first), (1, facts.n_mels, last)
+        found.append({"mel": (least, most, most)})
+    return found
+
+
+def decoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
+    """Return the decoder's optimization profiles."""
+    contexts = (facts.n_frames[0][0] // 2, COMMON_CONTEXT, facts.n_audio_ctx)
+    slots = (1, min(COMMON_SLOTS, facts.n_text_ctx), facts.n_text_ctx)
+    found = []
+    for profile in facts.profiles:
+        batches = (profile.batch[0], profile.batch[1], profile.batch[1])
+        lengths = (
+            profile.n_tokens[0],
+            min(profile.n_tokens[1], COMMON_TOKENS),
+            profile.n_tokens[1],
+        )
+        if profile.batch[1] > 1:
+            lengths = (lengths[0], lengths[0], lengths[2])  # rows come to many steps of one token
+        ends = [
+            _decoder_inputs(facts, *sizes)
+            for sizes in zip(batches, lengths, slots, contexts, strict=True)
+        ]
+        found.append({name: cast("Range", tuple(end[name] for end in ends)) for name in ends[0]})
+    return found
+
+
+def _decoder_inputs(
+    facts: PlanFacts, batch: int, n_tokens: int, n_slots: int, n_ctx: int
+) -> dict[str, Shape]:
+    head, width = facts.n_text_head, HEAD_WIDTH
+    shapes: dict[str, Shape] = {
+        "tokens": (batch, n_tokens),
+        "positions": (n_tokens,),
+        "slots": (n_slots,),
+        "logit_bias": (facts.n_vocab,),
+        "parents": (batch,),
+    }
+    for layer in range(facts.n_text_layer):
+        shapes[f"self_k_{layer}"] = shapes[f"self_v_{layer}"] = (batch, head, n_slots, width)
+        shapes[f"cross_k_{layer}"] = (1, head, width, n_ctx)
+        shapes[f"cross_v_{layer}"] = (1, head, n_ctx, width)
+    return shapes
+
+
+def workspace_bytes(free: int) -> int:
+    """Return what a tactic may take of the GPU memory that is free now."""
+    return min(max(free // 2, MIN_WORKSPACE_BYTES), MAX_WORKSPACE_BYTES)
+
+
+class _Compiler:
+    """ONNX files to plans, with one timing cache. One code base for TensorRT 8.6 to 11."""
+
+    def __init__(self, trt: Any, request: BuildRequest, report: Report, workspace: int) -> None:
+        self._trt = trt
+        self._request = request
+        self._report = report
+        self._workspace = workspace
+        self._log = tensorrt_log(trt)
+        self._builder = trt.Builder(self._log)
+
+    def compile(
+        self, phase: str, graph: Path, profiles: Sequence[dict[str, Range]], plan: str
+    ) -> None:
+        """Write the plan of an ONNX file. Raises EngineBuildError with TensorRT's reason."""
+        self._report.phase(phase)
+        network = self._parsed(graph)
+        config = self._config()
+        for shapes in profiles:
+            config.add_optimization_profile(self._profile(network, shapes))
+        if not hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+            self._type_weakly(config, network)
+        timings = self._read_timings(config)
+        built = self._builder.build_serialized_network(network, config)
+        if built is None:
+            raise EngineBuildError(f"TensorRT made no {phase}: {self._reason()}")
+        with Path(self._request.folder, plan).open("wb") as file:
+            file.write(built)
+        self._write_timings(timings)
+
+    def _parsed(self, graph: Path) -> Any:
+        trt = self._trt
+        known = trt.NetworkDefinitionCreationFlag
+        flags = 0
+        if hasattr(known, "STRONGLY_TYPED"):
+            flags |= 1 << int(known.STRONGLY_TYPED)
+        elif hasattr(known, "EXPLICIT_BATCH"):
+            flags |= 1 << int(known.EXPLICIT_BATCH)
+        network = self._builder.create_network(flags)
+        parser = trt.OnnxParser(network, self._log)
+        if not parser.parse_from_file(str(graph)):
+            errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+            raise EngineBuildError(f"TensorRT can't read {graph.name}: {'; '.join(errors)}")
+        return network
+
+    def _config(self) -> Any:
+        trt, request = self._trt, self._request
+        config = self._builder.create_builder_config()
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace)
+        config.builder_optimization_level = request.optimization_level
+        if request.precision == "float32":
+            config.clear_flag(trt.BuilderFlag.TF32)
+        config.set_tactic_sources(self._tactic_sources(config))
+        features = trt.PreviewFeature
+        if hasattr(features, "PROFILE_SHARING_0806"):
+            # Each CUDA graph has a context, all of one profile. TensorRT 10 has this on by itself.
+            config.set_preview_feature(features.PROFILE_SHARING_0806, True)
+        if hasattr(trt, "IProgressMonitor"):
+            config.progress_monitor = _progress_monitor(trt, self._report.fraction)
+        return config
+
+    def _tactic_sources(self, config: Any) -> int:
+        """Return the sources asked for, or TensorRT's own but for libraries that are not here."""
+        known = self._trt.TacticSource
+        wanted = self._request.tactic_sources
+        if not wanted:
+            mask = int(config.get_tactic_sources())
+            for name, libraries in LIBRARIES.items():
+                if hasattr(known, name) and not any(map(_loads, libraries)):
+                    mask &= ~(1 << int(getattr(known, name)))
+            return mask
+        unknown = [name for name in wanted if not hasattr(known, name)]
+        if unknown:
+            raise EngineBuildError(f"this TensorRT has no tactic source {unknown[0]}")
+        return sum(1 << int(getattr(known, name)) for name in set(wanted))
+
+    def _profile(self, network: Any, shapes: dict[str, Range]) -> Any:
+        profile = self._builder.create_optimization_profile()
+        for i in range(network.num_inputs):
+            tensor = network.get_input(i)
+            if -1 in tuple(tensor.shape):
+                profile.set_shape(tensor.name, *shapes[tensor.name])
+        return profile
+
+    def _type_weakly(self, config: Any, network: Any) -> None:
+        """Have TensorRT 8 keep the graph's types, which it takes for no more than a hint."""
+        trt = self._trt
+        if self._request.precision == "float16":
+            config.set_flag(trt.BuilderFlag.FP16)
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        exact = [getattr(trt.LayerType, name) for name in EXACT if hasattr(trt.LayerType, name)]
+        for i in range(network.num_layers):
+            layer = network.get_layer(i)
+            outputs = range(layer.num_outputs)
+            floats = [n for n in outputs if layer.get_output(n).dtype == trt.DataType.FLOAT]
+            if layer.type in exact and floats:
+                layer.precision = trt.DataType.FLOAT
+                for n in floats:  # a TOPK has indices too
+                    layer.set_output_type(n, trt.DataType.FLOAT)
+
+    def _read_timings(self, config: Any) -> Any:
+        """Return the cache of timings in which this build's are kept too."""
+        file = Path(self._request.timing_cache)
+        data = file.read_bytes() if file.is_file() else b""
+        timings = config.create_timing_cache(data) or config.create_timing_cache(b"")
+        config.set_timing_cache(timings, False)  # ignore_mismatch
+        return timings
+
+    def _write_timings(self, timings: Any) -> None:
+        file = Path(self._request.timing_cache)
+        aside = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as stream:
+                stream.write(timings.serialize())
+                stream.flush()
+                os.fsync(stream.fileno())
+            aside.replace(file)
+        except OSError as error:  # the next build takes longer, nothing else
+            self._report.say(log=f"the timings are lost: {error}")
+
+    def _reason(self) -> str:
+        return self._log.errors[-1] if self._log.errors else "it gives no reason"
+
+
+def _progress_monitor(trt: Any, report: Callable[[float], None]) -> Any:
+    """Return what TensorRT (10 on) tells how far it is, from any of its threads."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined, unused-ignore]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._lock = threading.Lock()
+            self._phases: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, done
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self._lock:
+                self._phases[phase_name] = (parent_phase, max(num_steps, 1), 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self._lock:
+                parent, steps, _ = self._phases.get(phase_name, (None, 1, 0))
+                self._phases[phase_name] = (parent, steps, step + 1)
+                done = self._done()
+            report(done)
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            with self._lock:
+                self._phases.pop(phase_name, None)
+
+        def _done(self) -> float:
+            """The outermost phase's share, and the shares of phases within its current step."""
+            done, weight, parent = 0.0, 1.0, None
+            while within := [phase for phase in self._phases.items() if phase[1][0] == parent]:
+                parent, (_, steps, finished) = within[0]
+                done += weight * finished / steps
+                weight /= steps
+            return done
+
+    return Monitor()
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
