@@ -292,8 +292,9 @@ async def test_a_server_that_breaks_its_promises_is_noticed(tmp_path: Path) -> N
     options = replace(SHORT, opens="tests.benchmarks.week_standins:careless")
     lived = await life.lived(tmp_path / "house", options, HOME_EN, two_clips(), lambda _: None)
     failures = "\n".join(lived.failures)
-    assert "it was lost" in failures
-    assert "'something else', not '" in failures
+    assert "it was lost" in lived.lost[0]
+    assert "'something else', not '" in lived.wrong[0]
+    assert f"{len(lived.lost)} commands were lost" in failures
     assert "descriptors at rest grew" in failures
     assert "such as: ValueError: a bug" in failures
     assert "ERROR of no use" in failures
