@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.servers import BenchmarkError
 from benchmarks.week import people, plan, records, surroundings
@@ -32,6 +33,7 @@ from benchmarks.week.records import Excuse, Week
 from benchmarks.week.server import IDLE
 from wyoming_whisper.transcriber import Samples
 
+LONGEST_START = 300.0  # of the household: so much is lost of its day when a server starts
 AWAY = 300.0  # of the household, while Home Assistant restarts
 MIN_AWAY_SECONDS = 0.5
 
@@ -74,7 +76,7 @@ class Life:
         self._returns: list[asyncio.Task[None]] = []
         self._happen: Mapping[str, Callable[[], Awaitable[None]]] = {
             "at rest": self._rest,
-            "upstream starts": house.upstream.start,
+            "upstream starts": self._start_upstream,
             "upstream is killed": self._kill_upstream,
             "upstream stops": self._stop_upstream,
             "client vanishes": self._vanish,
@@ -195,7 +197,19 @@ class Life:
 
         self._returns.append(asyncio.create_task(note()))
 
+    async def _within(self, seconds: float, happening: Coroutine[Any, Any, None]) -> None:
+        """Have something happen in so many seconds of the household: then its clock waits."""
+        task = asyncio.create_task(happening)
+        await asyncio.wait({task}, timeout=seconds / self._clock.factor)
+        begin = time.monotonic()
+        async with self._still, self._clock.stopped():
+            await task
+        self._house.week.stopped_seconds += time.monotonic() - begin
+
     # The upstream.
+
+    async def _start_upstream(self) -> None:
+        await self._within(LONGEST_START, self._house.upstream.start())
 
     async def _kill_upstream(self) -> None:
         await self._rooms.spoken_to(SPOKEN_TO_SECONDS)
@@ -254,7 +268,7 @@ class Life:
         # Home Assistant is asked for its names again, in the background.
         self._household.expectations.known(*AREAS, NOBODY)
         house.excuses.begin(Excuse(f"{name}: its page", begin, DOWN, of_commands=False))
-        await house.server.start()
+        await self._within(LONGEST_START, house.server.start())
         now = time.monotonic()
         house.excuses.end(name, now)
         house.week.happened[name] = f"it answers after {now - begin:.1f} s"

@@ -242,13 +242,13 @@ async def keep_connection(house: Household, clip: str) -> None:
         try:
             async with connected(house.uri) as client:
                 while True:
-                    begin = time.monotonic()
                     await _ping(client)
                     house.week.answered("pings on a connection that stays")
                     if int(house.clock.now // HOUR) % 24 == 3:
-                        said = house.clock.now
+                        said, spoken_from = house.clock.now, time.monotonic()
                         text, seconds = await converse(client, house.clips[clip], house.pace)
-                        judge(house, said, clip, text, seconds, begin)
+                        judge(house, said, clip, text, seconds, spoken_from)
+                    begin = time.monotonic()  # it was well until then
                     await house.clock.until((house.clock.now // HOUR + 1) * HOUR)
         except FAILURES as error:
             house.failed("a connection that stays", begin, error)
