@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 from benchmarks.servers import BenchmarkError
@@ -333,8 +334,11 @@ async def lived(
         rooms = Rooms(household, said, plan.SATELLITES)
         life = Life(home, household, rooms, tell)
         shortest = min(household.clips, key=lambda name: len(household.clips[name]))
-        await life.live(people.Dictation(household, dictation), shortest)
-        home.week.exit_status = await home.server.terminate()
+        try:
+            await life.live(people.Dictation(household, dictation), shortest)
+            home.week.exit_status = await home.server.terminate()
+        except (BenchmarkError, OSError, SubprocessError) as error:  # what came before counts
+            home.week.missing.append(f"the week ended before its time: {error}")
         judge_log(home)
     return home.week
 
