@@ -1,1 +1,0 @@
-"""A household's week, compressed: see `python -m benchmarks.week --help`."""
