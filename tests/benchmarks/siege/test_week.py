@@ -316,7 +316,7 @@ def test_a_broken_week_is_an_exit_status(
     files = [str(tmp_path / name) for name in ("week.json", "week.log")]
     assert command.main(["week", "--days", "1", "--json", files[0], "--log", files[1]]) == 1
     told = capsys.readouterr()
-    assert "benchmarks.siege.week: 1 commands were lost, such as: a.flac: gone" in told.err
+    assert "benchmarks week: 1 commands were lost, such as: a.flac: gone" in told.err
     assert json.loads(Path(files[0]).read_text())["lost"] == ["a.flac: gone"]
     assert Path(files[1]).read_text() == "INFO ready\n"
 
@@ -330,7 +330,7 @@ def test_a_week_that_can_not_go_on_is_a_sentence(
     monkeypatch.setattr(life, "lived", lived)
     monkeypatch.setattr(surroundings, "in_own_network", lambda _: None)
     assert command.main(["week"]) == 1
-    assert capsys.readouterr().err == "benchmarks.siege.week: the server does not answer\n"
+    assert capsys.readouterr().err == "benchmarks week: the server does not answer\n"
 
 
 def test_recordings_of_a_folder_are_said_too(tmp_path: Path) -> None:
