@@ -2,7 +2,7 @@
 
 time.time() is shifted by the seconds (a float64, native) at the beginning of the file that
 CLOCK_SHIFT_FILE names, which may change at any time. Only what Python code asks of `time` is
-shifted: libraries in C keep the right time. `python -m benchmarks.faults clock` shifts theirs, too,
+shifted: libraries in C keep the right time. `python -m benchmarks faults clock` shifts theirs, too,
 where libfaketime is installed.
 
 SIGUSR2 is answered on stderr with what is allocated: bytes by malloc, blocks by Python.
