@@ -203,6 +203,12 @@ def is_loop(text: str, voicing: Voicing) -> bool:
     return len(text) > room and compression_ratio(text) > LOOP_COMPRESSION_RATIO
 
 
+def score_evidence(heard_logprob: float, noise_logprob: float) -> float:
+    """Return the part of the log-odds that is the text's own likelihood; see Transcription."""
+    gain = heard_logprob - noise_logprob
+    return PER_GAIN * min(gain, MAX_GAIN) + PER_HEARD * max(heard_logprob, MIN_HEARD)
+
+
 def speech_evidence(transcription: Transcription, voicing: Voicing) -> float:
     """Return the log-odds of the text's having been said; without evidence of its own, ValueError.
 
@@ -210,13 +216,11 @@ def speech_evidence(transcription: Transcription, voicing: Voicing) -> float:
     """
     if transcription.noise_logprob is None or transcription.heard_logprob is None:
         raise ValueError("this text was not weighed")
-    gain = transcription.heard_logprob - transcription.noise_logprob
     seconds = max(voicing.voiced_seconds, MIN_SECONDS)
     return (
         BIAS
         + PER_CLEAR * math.log1p(voicing.clear_frames)
-        + PER_GAIN * min(gain, MAX_GAIN)
-        + PER_HEARD * max(transcription.heard_logprob, MIN_HEARD)
+        + score_evidence(transcription.heard_logprob, transcription.noise_logprob)
         + PER_NO_SPEECH * transcription.no_speech_prob
         + PER_SLOWNESS * min(0.0, math.log(max(transcription.n_tokens, 1) / seconds / SLOW))
     )

@@ -122,8 +122,8 @@ class Transcription:
     """Of the text."""
 
     heard_logprob: float | None = None
-    """Mean log-probability of the tokens of the text's phrases, each once, by the audio alone; with
-    the prompt where without one the audio bears the prompt's words out (backends/weighing.py)."""
+    """Mean log-probability of the text's tokens by the audio alone; with the prompt where without
+    one the audio bears the prompt's words out (backends/weighing.py)."""
 
     noise_logprob: float | None = None
     """The same had the audio been noise: how likely the text is anyway. None where nobody asked."""

@@ -126,9 +126,8 @@ def test_a_similar_text_without_the_prompt_bears_it_out(alone: str, kept: str) -
 
 @pytest.mark.parametrize("alone", ["", "Thank you. " * 20])
 def test_without_another_text_the_prompt_s_has_its_own_evidence(alone: str) -> None:
-    model = ScriptedScorer(
-        {LAMP: -4.4, "Thank you.": -0.1}, {LAMP: -4.3, "Thank you.": -3.0}, text(alone, -0.1)
-    )
+    others = {"Thank you.": -0.1, alone.strip(): -0.1}
+    model = ScriptedScorer({LAMP: -4.4} | others, {LAMP: -4.3} | others, text(alone, -0.1))
     result = weighed(model, text(LAMP, -0.6))
     assert bytes(result.tokens) == LAMP.encode()
     assert result.heard_logprob == pytest.approx(-4.4)
@@ -144,12 +143,19 @@ def test_timestamps_are_no_part_of_the_evidence_but_of_the_text() -> None:
 
 
 def test_repeated_and_chained_farewells_have_the_evidence_of_single_ones() -> None:
-    likely = {"Thank you. Bye.": -0.9}
-    model = ScriptedScorer(likely, {"Thank you. Bye.": -2.4}, text("", 0.0))
-    result = weighed(model, text("Thank you. Thank you. Thank you. Bye. Bye.", -0.2), PLAIN)
+    farewells = "Thank you. Thank you. Thank you. Bye. Bye."
+    heard, noise = {"Thank you. Bye.": -0.9}, {"Thank you. Bye.": -2.4, farewells: -1.8}
+    result = weighed(ScriptedScorer(heard, noise, text("", 0.0)), text(farewells, -0.2), PLAIN)
     assert result.heard_logprob == pytest.approx(-0.9)
     assert result.noise_logprob == pytest.approx(-2.4)
-    assert bytes(result.tokens).decode().count("Thank you.") == 3  # which is for the text to say
+    assert bytes(result.tokens).decode() == farewells
+
+
+def test_repetitions_do_not_make_up_for_what_they_lack_themselves() -> None:
+    laughter = "Ha ha ha ha"
+    model = ScriptedScorer({"Ha": -0.3}, {"Ha": -4.0, laughter: -1.0}, text("", 0.0))
+    result = weighed(model, text(laughter, -0.6), PLAIN)
+    assert (result.heard_logprob, result.noise_logprob) == (-0.6, -1.0)
 
 
 def test_nothing_written_needs_no_evidence() -> None:

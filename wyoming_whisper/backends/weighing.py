@@ -17,6 +17,7 @@ import numpy as np
 
 from ..names import fold, similarity_of
 from ..repetition import compression_ratio, said_once
+from ..text import score_evidence
 from ..whisper.decoding import GenerateOptions, Hypothesis, ScoringInference
 from ..whisper.tokenizer import Tokenizer
 
@@ -44,6 +45,12 @@ class _Weights:
         return self.heard - self.noise
 
 
+def _weakest(heard: Sequence[float], noise: Sequence[float]) -> _Weights:
+    """Return what says least for a text: repetitions neither add to its evidence nor replace it."""
+    pairs = [_Weights(*pair) for pair in zip(heard, noise, strict=True)]
+    return min(pairs, key=lambda pair: score_evidence(pair.heard, pair.noise))
+
+
 class Weighing:
     """Gives the text of a window its evidence; a `Correct` of whisper.decoding.
 
@@ -69,38 +76,41 @@ class Weighing:
         self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
     ) -> Hypothesis:
         """Return the hypothesis with its evidence, or what the audio alone says instead."""
-        tokens = self._phrases(hypothesis.tokens)
-        if not tokens:
+        texts = self._texts(hypothesis.tokens)
+        if not texts:
             return hypothesis
         self._checkpoint()
         start = prompt.index(self._tokenizer.sot)
         unprompted = list(prompt[start:])
         plain = self._without_timestamps(unprompted)
-        if plain == list(prompt) and tokens == hypothesis.tokens:
-            heard = hypothesis.avg_logprob
+        if plain == list(prompt):
+            rest = self._scores(audio_features, plain, texts[1:])
+            heard = [hypothesis.avg_logprob, *rest]
         else:
-            heard = self._score(audio_features, plain, tokens)
-        if not start or hypothesis.avg_logprob - heard <= DOUBT:
-            noise = self._score(self._noise(), plain, tokens)
-            return dataclasses.replace(hypothesis, heard_logprob=heard, noise_logprob=noise)
-        return self._compared(audio_features, unprompted, hypothesis, tokens, heard)
+            heard = self._scores(audio_features, plain, texts)
+        if not start or hypothesis.avg_logprob - heard[0] <= DOUBT:
+            weights = _weakest(heard, self._scores(self._noise(), plain, texts))
+            return dataclasses.replace(
+                hypothesis, heard_logprob=weights.heard, noise_logprob=weights.noise
+            )
+        return self._compared(audio_features, unprompted, hypothesis, texts, heard)
 
     def _compared(
         self,
         audio_features: Any,
         unprompted: list[int],
         prompted: Hypothesis,
-        tokens: list[int],
-        heard: float,
+        texts: list[list[int]],
+        heard: list[float],
     ) -> Hypothesis:
         """Return the text that the prompt led to, or what is decoded without it."""
         plain = self._without_timestamps(unprompted)
         other = self._decoded(audio_features, unprompted, len(prompted.tokens))
-        others = self._phrases(other.tokens)
-        other_heard = self._score(audio_features, plain, others) if others else 0.0
+        others = self._texts(other.tokens)
+        others_heard = self._scores(audio_features, plain, others)
         noise = self._noise()  # from here on the audio's own features may be gone
-        weights = _Weights(heard, self._score(noise, plain, tokens))
-        is_similar = bool(others) and self._similarity(tokens, others) >= SIMILAR
+        weights = _weakest(heard, self._scores(noise, plain, texts))
+        is_similar = bool(others) and self._similarity(texts[-1], others[-1]) >= SIMILAR
         if weights.gain >= (LEAST_GAIN if is_similar else SURE_GAIN):
             # The audio bears it out: that its words are unusual says nothing against it.
             return dataclasses.replace(
@@ -112,13 +122,13 @@ class Weighing:
             return dataclasses.replace(
                 prompted, heard_logprob=weights.heard, noise_logprob=weights.noise
             )
-        other_noise = self._score(noise, plain, others)
+        other_weights = _weakest(others_heard, self._scores(noise, plain, others))
         return dataclasses.replace(
             prompted,
             tokens=other.tokens,
             avg_logprob=other.avg_logprob,
-            heard_logprob=other_heard,
-            noise_logprob=other_noise,
+            heard_logprob=other_weights.heard,
+            noise_logprob=other_weights.noise,
         )
 
     def _decoded(self, audio_features: Any, prompt: list[int], n_tokens: int) -> Hypothesis:
@@ -133,19 +143,24 @@ class Weighing:
         )
         return self._inference.generate(audio_features, prompt, options)
 
-    def _score(self, audio_features: Any, prompt: list[int], tokens: list[int]) -> float:
-        return float(np.mean(self._inference.score(audio_features, prompt, [tokens])[0]))
+    def _scores(
+        self, audio_features: Any, prompt: list[int], texts: list[list[int]]
+    ) -> list[float]:
+        scores = self._inference.score(audio_features, prompt, texts) if texts else []
+        return [float(np.mean(logprobs)) for logprobs in scores]
 
     def _without_timestamps(self, prompt: list[int]) -> list[int]:
         no_timestamps = self._tokenizer.no_timestamps
         return prompt if prompt[-1] == no_timestamps else [*prompt, no_timestamps]
 
-    def _phrases(self, tokens: Sequence[int]) -> list[int]:
-        """Return the text's tokens with every phrase once: its repetition is no evidence."""
+    def _texts(self, tokens: Sequence[int]) -> list[list[int]]:
+        """Return the text's tokens as they are and, where a phrase follows itself, each once."""
         spoken = [token for token in tokens if token < self._tokenizer.eot]
         text = self._text(spoken)
         once = said_once(text)
-        return spoken if once == text else self._tokenizer.encode(" " + once)
+        if not spoken:
+            return []
+        return [spoken] if once == text else [spoken, self._tokenizer.encode(" " + once)]
 
     def _similarity(self, tokens: Sequence[int], others: Sequence[int]) -> float:
         return similarity_of(fold(self._text(tokens)), fold(self._text(others)))

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..repetition import compression_ratio
-from ..repetition import words as words_of
+from ..repetition import compression_ratio, words
 from ..transcriber import Segment, Word
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
 from .budget import room
@@ -285,24 +284,26 @@ class Utterance:
         return dataclasses.replace(part, attempt=dataclasses.replace(attempt, hypothesis=cut))
 
     def _judged(self, part: Part, features: Any = None) -> Part:
-        """Return the part with the text that was meant, its evidence, and its words' places."""
-        decoder = self._decoder
-        if part.attempt.silent or not (self._last_words or decoder.wants_words):
+        """Return the part with the text that was meant, and the evidence of it."""
+        if part.attempt.silent:
             return part
         hypothesis = part.attempt.hypothesis
         for last_word in self._last_words:
             if features is None:
                 features = self._encode(part.window)
             hypothesis = last_word(features, self._prompt, self.language or "", hypothesis)
-            if not decoder.keeps_features:  # noise may have been encoded meanwhile
+            if not self._decoder.keeps_features:  # noise may have been encoded meanwhile
                 features = None
-        if decoder.wants_words:
-            if features is None:
-                features = self._encode(part.window)
-            with self._stopwatch("align"):
-                hypothesis = decoder.align(features, self.language, hypothesis, part.n_frames)
+        if self._decoder.wants_words:
+            hypothesis = self._aligned(part, hypothesis, features)
         attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
         return dataclasses.replace(part, attempt=attempt)
+
+    def _aligned(self, part: Part, hypothesis: Hypothesis, features: Any) -> Hypothesis:
+        if features is None:
+            features = self._encode(part.window)
+        with self._stopwatch("align"):
+            return self._decoder.align(features, self.language, hypothesis, part.n_frames)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
         """Take the text unless the quality gate withholds it; return whether it doesn't."""
@@ -322,16 +323,16 @@ class Utterance:
     def _keep_segments(self, tokens: list[int], attempt: Attempt, seek: int, n_frames: int) -> None:
         offset = seek / FRAMES_PER_SECOND
         ratio = compression_ratio(self._decoder.text(tokens))
-        heard = self._mel[:, seek : seek + n_frames]
+        mel = self._mel[:, seek : seek + n_frames]
         for start, end, where in self._decoder.timed(tokens, n_frames / FRAMES_PER_SECOND):
-            words = self._decoder.words(attempt.hypothesis, where, self.language, heard)
+            spoken = self._decoder.words(attempt.hypothesis, where, self.language, mel)
             self.segments.append(
                 Segment(
                     start=offset + start,
                     end=offset + end,
                     text=self._decoder.segment_text(tokens[where]),
                     words=tuple(
-                        Word(offset + word.start, offset + word.end, word.text) for word in words
+                        Word(offset + word.start, offset + word.end, word.text) for word in spoken
                     ),
                     tokens=tuple(tokens[where]),
                     avg_logprob=attempt.hypothesis.avg_logprob,
@@ -364,8 +365,8 @@ def quietest(mel: Array) -> int:
 
 def _bears_out(part: Part, attempt: Attempt) -> bool:
     """Whether the part says something, and nothing but what the attempt says."""
-    spoken = set(words_of(part.attempt.text))
-    return bool(spoken) and not part.attempt.unlikely and spoken.issubset(words_of(attempt.text))
+    spoken = set(words(part.attempt.text))
+    return bool(spoken) and not part.attempt.unlikely and spoken.issubset(words(attempt.text))
 
 
 def _is_settled(part: Part, parts: Sequence[Part]) -> bool:
