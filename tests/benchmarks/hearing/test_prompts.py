@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import prompts
-from benchmarks.corpus import Recording, write_manifest
+from benchmarks.__main__ import main
+from benchmarks.hearing import prompts
+from benchmarks.lib.corpus import Recording, write_manifest
 
 LAMP = Recording(Path(), "lamp.wav", "turn on the lamp", "en", "command", "here")
 COMMANDS = ("turn on the lamp", "what time is it", "pause music", "stop", "close blinds")
@@ -39,7 +40,7 @@ def test_an_echo_is_the_prompt_s_and_wrong(answered: str, is_right: bool, is_ech
 def test_a_whole_run(
     stock_tiny_en: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = Path(__file__).parents[1] / "audio" / "jfk.flac"
+    clip = Path(__file__).parents[2] / "audio" / "jfk.flac"
     (tmp_path / "jfk.flac").write_bytes(clip.read_bytes())
     said = (
         "And so my fellow Americans, ask not what your country can do for you, "
@@ -49,7 +50,7 @@ def test_a_whole_run(
     write_manifest(tmp_path, [row])
     out = tmp_path / "out.json"
     argv = ["--corpus", str(tmp_path), "--part", "all", "--models", str(stock_tiny_en)]
-    assert prompts.main([*argv, "--json", str(out), "--show"]) == 0
+    assert main(["prompts", *argv, "--json", str(out), "--show"]) == 0
     cases = [prompts.Case(**case) for case in json.loads(out.read_text())["cases"]]
     clean = [case for case in cases if case.condition == "clean"]
     assert [(case.prompt, case.is_right) for case in clean] == [("others", True), ("its own", True)]

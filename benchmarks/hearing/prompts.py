@@ -1,27 +1,25 @@
 """What a prompt does to commands: those that it contains, and those that it doesn't.
 
-`python -m benchmarks.prompts --corpus DIR --models base,tiny.en` hears each command (and other
-speech in the same language) after a prompt of three commands: once with its own text among them,
-once with others alone. Counted are the texts that are right, those of its own words that are
-withheld, and those that are the prompt's and not the speaker's.
+Each command (and other speech in the same language) is heard after a prompt of three commands: once
+with its own text among them, once with others alone. Counted are the texts that are right, those of
+its own words that are withheld, and those that are the prompt's and not the speaker's.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import models, report
-from benchmarks.clips import ClipError
-from benchmarks.corpus import Recording, add_corpus_arguments, as_heard, chosen
-from benchmarks.words import normalised, word_errors
+from benchmarks.lib import report
+from benchmarks.lib.corpus import Recording, as_heard, chosen
+from benchmarks.lib.options import add_corpus, add_models
+from benchmarks.lib.report import Outcome
+from benchmarks.lib.words import normalised, word_errors
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.errors import WyomingWhisperError
 from wyoming_whisper.settings import Settings
 from wyoming_whisper.speech import span_options, transcribe_speech
 from wyoming_whisper.transcriber import TranscribeOptions, Transcriber
@@ -125,46 +123,36 @@ def rows(cases: Sequence[Case]) -> list[list[str]]:
     return table
 
 
-def measure(name: str, recordings: Sequence[Recording], folder: Path) -> list[Case]:
+def measure(path: Path, recordings: Sequence[Recording]) -> list[Case]:
     """Return what a model makes of the recordings. Raises WyomingWhisperError."""
-    path = models.model_folder(name)
-    settings = Settings(model=str(path), data_dir=(folder,), cpu_threads=1)
+    settings = Settings(model=str(path), data_dir=(), cpu_threads=1)
     with closing(open_faster_whisper(settings, path)) as transcriber:
         known = [one for one in recordings if one.lang in transcriber.languages]
         return list(hear(path.name, transcriber, known, SileroVad()))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.prompts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_corpus_arguments(parser)
+def echoes(cases: Sequence[Case]) -> Iterator[str]:
+    """Yield a line for each text that is withheld, or the prompt's."""
+    for case in cases:
+        if case.withheld or case.is_echo:
+            where = f"{case.model}, {case.prompt}, {case.condition}: {case.file}"
+            yield f"{where} ({case.said!r}): {case.answered!r}"
+
+
+# -- the suite -----------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_corpus(parser)
     parser.set_defaults(kinds=("command", "speech"), languages=("en",))
-    parser.add_argument("--models", default="base,tiny.en", metavar="LIST")
+    add_models(parser, "base,tiny.en")
     parser.add_argument("--show", action="store_true", help="print what is withheld or echoed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
-    args = parser.parse_args(argv)
-    facts = report.machine()
-    cases: list[Case] = []
-    try:
-        recordings = chosen(args)
-        for name in args.models.split(","):
-            cases += measure(name, recordings, Path())
-    except (ClipError, WyomingWhisperError) as error:
-        print(f"benchmarks.prompts: {error}", file=sys.stderr)
-        return 1
-    print(report.machine_line(facts), report.table(HEAD, rows(cases)), sep="\n\n")
-    if args.show:
-        for case in cases:
-            if case.withheld or case.is_echo:
-                print(f"{case.model}, {case.prompt}, {case.condition}: {case.file} ", end="")
-                print(f"({case.said!r}): {case.answered!r}")
-    report.write_json(args.json, {"machine": facts, "cases": [asdict(case) for case in cases]})
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(args: argparse.Namespace) -> Outcome:
+    """Hear everything with every model."""
+    recordings = chosen(args)
+    cases = [case for path in args.models for case in measure(path, recordings)]
+    lines = ["\n".join(echoes(cases))] if args.show else []
+    facts = {"cases": [asdict(case) for case in cases]}
+    return Outcome([report.table(HEAD, rows(cases)), *lines], facts)
