@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.noise import LEVELS, SOUNDS, VOICES, make
+from benchmarks.hearing.noise import LEVELS, SOUNDS, VOICES, make
 from tests.support import AUDIO, Client, FakeTranscriber, clips, run_server
 from wyoming_whisper.client import read_audio
 from wyoming_whisper.settings import Settings

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.numbers import Way, in_seconds, judge, kept, main, ways
-from benchmarks.understood import meaning
+from benchmarks.__main__ import main
+from benchmarks.hearing.numbers import Way, in_seconds, judge, kept, ways
+from benchmarks.lib.understood import meaning
 from tests.test_addon import TRANSLATIONS
 from wyoming_whisper import wording
 from wyoming_whisper.text import TextStyle, is_begun, tidy
@@ -233,7 +234,7 @@ def test_the_option_switches_it_off() -> None:
 
 
 def test_the_benchmark_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--languages", "en", "--sentences", "3"]) == 0
+    assert main(["numbers", "--languages", "en", "--sentences", "3"]) == 0
     told = capsys.readouterr().out
     assert "| all                 | 32 > 86 of 86 | 32 > 86 of 86 |" in told
     assert "0 mean something else" in told

@@ -40,7 +40,7 @@ HESITATION_FACTOR = 1.5
 MIN_PAUSE_SECONDS = 0.2  # shorter ones are within words
 
 # A draft this likely, per token, was heard well. Of stock base's drafts of whole sentences 95 % are
-# (benchmarks.endpointing, the part fit); those of beginnings are no less likely, so this tells what
+# (benchmarks endpointing, the part fit); those of beginnings are no less likely, so this tells what
 # was heard badly alone.
 CONFIDENT_AVG_LOGPROB = -0.6
 

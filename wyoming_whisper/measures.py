@@ -3,7 +3,7 @@
 Its matcher knows whole numbers up to 100 before whole names of units, and little else: "½ hour",
 "d'une heure" and "21 °C" are nothing to it, or a song's title. What it knows is left as it is, and
 so is all that others are to read: list items, announcements, what is to be played. Each language's
-data names the words that tell (`wordings/`); `python -m benchmarks.numbers` counts what is
+data names the words that tell (`wordings/`); `python -m benchmarks numbers` counts what is
 understood before and after.
 """
 

@@ -46,7 +46,7 @@ SURE_LOGPROB = -0.1
 MIN_REST_LOGPROB = -1.2
 MAX_GAP = 25.0
 
-# Fitted by `benchmarks.names --fit` with the stock model `base`, on other names, voices, sentences
+# Fitted by `benchmarks names --fit` with the stock model `base`, on other names, voices, sentences
 # and people than it measures with (docs/benchmarks.md, Names).
 BIAS = -5.21
 PER_SIMILARITY = 3.86

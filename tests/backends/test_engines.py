@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.servers import DECIDED, UNDECIDED
+from benchmarks.lib.servers import DECIDED, UNDECIDED
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
 from wyoming_whisper.backends.engines import Compare, EngineTranscriber, Verdict
 from wyoming_whisper.engine.progress import BuildProgress

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import models
+from benchmarks.lib import models
 from tests.support import HOME_EN
 
 

@@ -14,11 +14,11 @@ from typing import cast
 
 import pytest
 
-from benchmarks import ray_cluster
-from benchmarks.client import say
-from benchmarks.ray_cluster import Node
-from benchmarks.scaling import under_load, wait_for_front_end
-from benchmarks.servers import BenchmarkError
+from benchmarks.lib.client import say
+from benchmarks.lib.errors import BenchmarkError
+from tests.ray import cluster
+from tests.ray.cluster import Node
+from tests.ray.speaking import under_load, wait_for_front_end
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.client import read_audio
 
@@ -30,8 +30,8 @@ SPEAKERS = 4
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
-    with ray_cluster.cluster(tmp_path_factory.mktemp("ray"), [1, 1, 1]) as started:
-        said = ray_cluster.deploy(started[0], "--replicas", "3")
+    with cluster.cluster(tmp_path_factory.mktemp("ray"), [1, 1, 1]) as started:
+        said = cluster.deploy(started[0], "--replicas", "3")
         assert said.startswith("home-en on CPU")
         assert said.strip().endswith("3 replicas on Ray")
         yield started
@@ -39,11 +39,11 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
 
 @pytest.fixture(scope="module")
 def front_end(nodes: list[Node]) -> Iterator[str]:
-    server = ray_cluster.front_end(nodes[0])
-    where = ray_cluster.uri(nodes[0])
+    server = cluster.front_end(nodes[0])
+    where = cluster.uri(nodes[0])
     asyncio.run(wait_for_front_end(where))
     yield where
-    assert ray_cluster.stop(server) == 0
+    assert cluster.stop(server) == 0
 
 
 def status(node: Node) -> dict[str, object]:
@@ -89,7 +89,7 @@ def test_nothing_listens_but_ray_itself(nodes: list[Node]) -> None:
 def test_replicas_grow_with_the_work(nodes: list[Node], front_end: str) -> None:
     clip = read_audio(str(AUDIO / clips("long")[0].file))
     nodes[0].run(WYOMING_WHISPER, "ray", "remove")  # three would stay for five minutes
-    ray_cluster.deploy(nodes[0], "--replicas", "1-3")
+    cluster.deploy(nodes[0], "--replicas", "1-3")
     assert status(nodes[0])["replicas"] == {"RUNNING": 1}
 
     async def keep_asking(until: asyncio.Event) -> None:
@@ -111,7 +111,7 @@ def test_replicas_grow_with_the_work(nodes: list[Node], front_end: str) -> None:
         return running
 
     assert asyncio.run(grow()) > 1
-    ray_cluster.deploy(nodes[0], "--replicas", "3")
+    cluster.deploy(nodes[0], "--replicas", "3")
     assert status(nodes[0])["replicas"] == {"RUNNING": 3}
 
 

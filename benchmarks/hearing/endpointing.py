@@ -1,0 +1,478 @@
+"""When the server ends a command: how often too soon, and how long after its last word.
+
+People's speech is heard by ours (`auto` and a fixed wait) and by the official server's
+`--vad-endpointing`, on the clock of the audio, faster than it is spoken: the servers' own code for
+the end of speech. A draft is taken to be there --draft-ms after work began, which the suite latency
+measures. Parts:
+
+virtual      the recordings as they are, and silence after them
+hesitations  commands, with a pause put where each is quietest, in its middle
+
+The last word ends where the clean recording was last loud for 60 ms; an end before that cuts off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from wyoming.audio import AudioChunk
+
+from benchmarks.lib import report
+from benchmarks.lib.clips import as_pcm
+from benchmarks.lib.corpus import Recording, read_corpus, read_recordings
+from benchmarks.lib.errors import BenchmarkError, ClipError
+from benchmarks.lib.official import PYTHON, install_official
+from benchmarks.lib.options import (
+    add_chunk_ms,
+    add_folders,
+    add_in_process,
+    add_model,
+    add_number,
+    add_official,
+    add_part,
+    add_parts,
+    add_recordings,
+)
+from benchmarks.lib.report import Outcome, progress
+from wyoming_whisper import utterance
+from wyoming_whisper.backends import open_transcriber
+from wyoming_whisper.endpointing import Endpointer, EndpointOptions
+from wyoming_whisper.languages import SpokenLanguages
+from wyoming_whisper.limits import Limits
+from wyoming_whisper.scheduler import Job
+from wyoming_whisper.settings import Settings
+from wyoming_whisper.speech import span_options
+from wyoming_whisper.text import TextStyle
+from wyoming_whisper.transcriber import (
+    SAMPLE_RATE,
+    Samples,
+    TranscribeOptions,
+    Transcriber,
+    Transcription,
+)
+from wyoming_whisper.utterance import Utterance
+from wyoming_whisper.vad import SileroVad, Vad
+
+VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")
+AUTO, OFFICIAL = "ours, auto", "official"
+
+TAIL_SECONDS = 4.0  # of silence after the command: who has not ended by then never does
+MAX_SECONDS = 12.0  # what is longer is no command
+FRAME = SAMPLE_RATE // 50
+LOUD_FRAMES = 3
+QUIETER = 10 ** (-24 / 20)  # than the loudest frame is no speech any more
+ABOVE_NOISE = 3  # times the noise of the recording itself
+
+PAUSES = (0.5, 0.8, 1.2)
+"""Seconds; hesitations put into commands."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One recording of one command."""
+
+    group: str
+    """What is counted together."""
+    file: str
+    samples: Samples
+    last_word: float
+    """Seconds at which it ends."""
+    language: str = "en"
+
+
+@dataclass(frozen=True)
+class Take:
+    """When somebody took one command for ended."""
+
+    part: str
+    group: str
+    pause: str
+    """That was put in."""
+    who: str
+    file: str
+    last_word: float
+    end: float | None
+    """Seconds; None is never."""
+    text: str = ""
+
+    @property
+    def late(self) -> float | None:
+        """Seconds after the last word; before it is negative."""
+        return None if self.end is None else self.end - self.last_word
+
+
+Takes = list[Take]
+
+# -- audio ---------------------------------------------------------------------------------
+
+
+def read_commands(
+    corpora: Sequence[Path], folders: Sequence[Path], part: str, limit: int | None
+) -> list[Command]:
+    """Return what people say in a part of corpora and folders, `limit` of each group at most.
+
+    Raises ClipError.
+    """
+    groups: dict[str, list[Command]] = {}
+    for one in (one for folder in corpora for one in read_corpus(folder)):
+        if one.kind == "noise" or one.voice == "unknown" or part not in (one.part, "all"):
+            continue
+        samples = one.samples()
+        if len(samples) <= MAX_SECONDS * SAMPLE_RATE:
+            command = Command(_group(one), one.file, samples, last_word(samples), one.lang)
+            groups.setdefault(command.group, []).append(command)
+    for file, samples in read_recordings(folders, part):
+        group = file.parent.name
+        command = Command(group, file.name, samples, last_word(samples))
+        groups.setdefault(group, []).append(command)
+    return [command for group in groups.values() for command in group[:limit]]
+
+
+def _group(recording: Recording) -> str:
+    """Sentences that are read, and other languages, are no English commands."""
+    language = "English" if recording.lang == "en" else "others"
+    return f"{recording.voice}, {recording.kind}, {language}"
+
+
+def last_word(samples: Samples) -> float:
+    """Return where speech ends in a clean recording, in seconds."""
+    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
+    levels = np.sqrt(np.mean(np.square(frames, dtype=np.float64), axis=1))
+    if len(levels) < LOUD_FRAMES:
+        return len(samples) / SAMPLE_RATE
+    noise = float(np.sort(levels)[len(levels) // 10])
+    loud = levels > max(float(levels.max()) * QUIETER, noise * ABOVE_NOISE)
+    runs = np.convolve(loud, np.ones(LOUD_FRAMES), "valid") == LOUD_FRAMES
+    last = int(np.flatnonzero(runs)[-1]) + LOUD_FRAMES if runs.any() else len(levels)
+    return last * FRAME / SAMPLE_RATE
+
+
+def with_tail(command: Command) -> Samples:
+    """Return the command and the silence after it."""
+    return np.pad(command.samples, (0, round(TAIL_SECONDS * SAMPLE_RATE)))
+
+
+def hesitating(command: Command, seconds: float) -> Command:
+    """Return the command with a pause where it is quietest, in the middle third of its speech."""
+    end = round(command.last_word * SAMPLE_RATE)
+    first, last = end // 3 // FRAME, 2 * end // 3 // FRAME
+    frames = command.samples[first * FRAME : last * FRAME].reshape(-1, FRAME)
+    at = (first + int(np.argmin(np.sum(np.square(frames), axis=1)))) * FRAME + FRAME // 2
+    pause = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    samples = np.concatenate([command.samples[:at], pause, command.samples[at:]])
+    return replace(command, samples=samples, last_word=command.last_word + seconds)
+
+
+# -- ours, on virtual time -----------------------------------------------------------------
+
+
+class VirtualWorkshop:
+    """What an Utterance needs, on the clock of the audio.
+
+    Early work is done after `draft_seconds`; with None there is none.
+    """
+
+    def __init__(
+        self, vad: Vad, transcriber: Transcriber, settings: Settings, draft_seconds: float | None
+    ) -> None:
+        self.limits = Limits()
+        self.span_options = span_options(settings)
+        self.text_style = TextStyle()
+        self.spoken = SpokenLanguages()
+        self.eager = draft_seconds is not None
+        self.vad = vad
+        self._transcriber = transcriber
+        self._draft_seconds = draft_seconds or 0.0
+        self._now = 0.0
+        self._jobs: list[tuple[float, Job]] = []
+
+    async def loaded_vad(self) -> Vad:
+        return self.vad
+
+    def wake(self) -> None: ...
+
+    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+        job = Job(samples, options, eager=eager)
+        self._jobs.append((self._now + self._draft_seconds if eager else self._now, job))
+        if not eager:
+            self.pass_time(0.0)
+        return job
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the clock go on; what is done by then is answered, unless nobody waits any more."""
+        self._now += seconds
+        for due, job in self._jobs:
+            if due <= self._now and not job.future.done():
+                job.future.set_result(self._transcriber.transcribe(job.samples, job.options))
+        self._jobs = [(due, job) for due, job in self._jobs if due > self._now]
+
+    def answered(self, answer: object) -> None: ...
+
+
+class Remembering:
+    """A Transcriber that is asked once for the same speech; texts of many policies cost no more."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._transcriber = open_transcriber(settings)
+        self.languages = self._transcriber.languages
+        self.description = self._transcriber.description
+        self._known: dict[tuple[bytes, str | None], Transcription] = {}
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        key = hashlib.sha256(samples.tobytes()).digest(), options.language
+        if key not in self._known:
+            self._known[key] = self._transcriber.transcribe(samples, options)
+        return self._known[key]
+
+    def close(self) -> None:
+        self._transcriber.close()
+
+
+class Virtual:
+    """Ends commands as our server does, faster than they are spoken."""
+
+    def __init__(self, settings: Settings, transcriber: Transcriber, chunk_ms: int) -> None:
+        self._settings = settings
+        self._vad = SileroVad()
+        self._transcriber = transcriber
+        self._samples = SAMPLE_RATE * chunk_ms // 1000
+        # All of it comes at once, and is to be taken for speech nonetheless.
+        utterance.MAX_AHEAD_SECONDS = float("inf")
+
+    def end(
+        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
+    ) -> tuple[float | None, str]:
+        """Return after how many seconds the command is taken for ended, and what was written."""
+        return asyncio.run(self._end(audio, options, language, draft_seconds))
+
+    async def _end(
+        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
+    ) -> tuple[float | None, str]:
+        # A fixed wait reads no draft.
+        seconds = draft_seconds if options.seconds is None else None
+        workshop = VirtualWorkshop(self._vad, self._transcriber, self._settings, seconds)
+        known = language if language in self._transcriber.languages else None
+        spoken = Utterance(workshop, TranscribeOptions(language=known), Endpointer(options))
+        n_chunks = 0
+        for chunk in audio_chunks(audio, self._samples):
+            n_chunks += 1
+            spoken.add(chunk)
+            workshop.pass_time(self._samples / SAMPLE_RATE)
+            if spoken.is_over:
+                break
+        end = n_chunks * self._samples / SAMPLE_RATE if spoken.is_over else None
+        workshop.pass_time(draft_seconds)  # nobody else would end what is under way
+        text = (await spoken.transcription()).text if end and workshop.eager else ""
+        spoken.drop()
+        return end, text
+
+
+def audio_chunks(audio: Samples, size: int) -> Iterator[AudioChunk]:
+    pcm = as_pcm(audio)
+    for start in range(0, len(pcm), 2 * size):
+        yield AudioChunk(SAMPLE_RATE, 2, 1, pcm[start : start + 2 * size])
+
+
+# -- the official server's, on virtual time ------------------------------------------------
+
+_OFFICIAL_CODE = """
+import json, sys
+from wyoming_faster_whisper.endpointing import SileroEndpointDetector
+seconds, size, files = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+for file in files:
+    audio = open(file, "rb").read()
+    detector = SileroEndpointDetector(seconds)
+    ends = (at for at in range(0, len(audio), 2 * size)
+            if not detector.process(audio[at : at + 2 * size]))
+    end = next(ends, None)
+    print(json.dumps(None if end is None else (end // 2 + size) / 16000), flush=True)
+"""
+
+
+def official_ends(audio: Sequence[Samples], seconds: float, size: int) -> list[float | None]:
+    """Return when the official server's own code ends each, in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number:06}.pcm" for number in range(len(audio))]
+        for file, samples in zip(files, audio, strict=True):
+            file.write_bytes(as_pcm(samples))
+        command = [str(PYTHON), "-c", _OFFICIAL_CODE, str(seconds), str(size), *map(str, files)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkError(f"the official server's code failed:\n{done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+# -- the parts -----------------------------------------------------------------------------
+
+
+def measure_virtual(args: argparse.Namespace, virtual: Virtual, commands: list[Command]) -> Takes:
+    """Return all takes of the recordings as they are."""
+    return _heard(VIRTUAL, "none", args, virtual, commands)
+
+
+def measure_hesitations(
+    args: argparse.Namespace, virtual: Virtual, commands: Sequence[Command]
+) -> Takes:
+    """Return all takes of commands with a pause in them."""
+    takes: list[Take] = []
+    for seconds in PAUSES:
+        spoken = [hesitating(command, seconds) for command in commands]
+        takes += _heard(HESITATIONS, f"{seconds:g} s", args, virtual, spoken)
+    return takes
+
+
+def _heard(
+    part: str, pause: str, args: argparse.Namespace, virtual: Virtual, commands: Sequence[Command]
+) -> Takes:
+    audio = [with_tail(command) for command in commands]
+    found: dict[str, list[tuple[float | None, str]]] = {}
+    waits = [(f"{AUTO}, {ms} ms", EndpointOptions(), ms / 1000) for ms in args.draft_ms]
+    waits.append((f"ours, {args.seconds:g} s", EndpointOptions(args.seconds), 0.0))
+    for who, options, draft_seconds in waits:
+        progress(f"{part}, pause {pause}, {who}: {len(commands)} recordings")
+        found[who] = [
+            virtual.end(samples, options, command.language, draft_seconds)
+            for command, samples in zip(commands, audio, strict=True)
+        ]
+    if not args.no_official:
+        ends = official_ends(audio, args.seconds, SAMPLE_RATE * args.chunk_ms // 1000)
+        found[OFFICIAL] = [(end, "") for end in ends]
+    return [
+        Take(part, command.group, pause, who, command.file, command.last_word, end, text)
+        for who, ends_and_texts in found.items()
+        for command, (end, text) in zip(commands, ends_and_texts, strict=True)
+    ]
+
+
+# -- the report ----------------------------------------------------------------------------
+
+TOO_SOON = 0.03  # the last word's end is known to a frame or two
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one line of the table is made of."""
+
+    takes: list[Take]
+
+    @property
+    def cut_off(self) -> int:
+        return sum(take.late is not None and take.late < -TOO_SOON for take in self.takes)
+
+    @property
+    def never(self) -> int:
+        return sum(take.end is None for take in self.takes)
+
+    @property
+    def late(self) -> list[float]:
+        """Of those not cut off, seconds."""
+        return _late(self.takes)
+
+    @property
+    def written(self) -> list[float]:
+        """Of those, where there is a text: the others were withheld, or nobody transcribed them."""
+        return _late([take for take in self.takes if take.text])
+
+    def cells(self) -> list[str]:
+        """Return what was counted and timed, for a table."""
+        late = self.late
+        times = [report.NOTHING, report.NOTHING]
+        if late:
+            times = [f"{median(late):.2f} s", f"{report.percentile(late, 90):.2f} s"]
+        found = self.written
+        times.append(f"{median(found):.2f} s ({len(found)})" if found else report.NOTHING)
+        number = len(self.takes)
+        cut = f"{self.cut_off} ({report.percent(self.cut_off, number)})"
+        return [str(number), cut, str(self.never), *times]
+
+
+def _late(takes: Sequence[Take]) -> list[float]:
+    found = [take.late for take in takes if take.late is not None]
+    return [late for late in found if late >= -TOO_SOON]
+
+
+def rows(takes: Sequence[Take]) -> dict[tuple[str, str, str, str], Row]:
+    """Return the takes by part, group, pause and who, in the order of their first."""
+    found: dict[tuple[str, str, str, str], Row] = {}
+    for take in takes:
+        key = (take.part, take.group, take.pause, take.who)
+        found.setdefault(key, Row([])).takes.append(take)
+    return found
+
+
+def table(takes: Sequence[Take]) -> str:
+    """Return all rows as Markdown."""
+    head = ["part", "speech", "pause", "who ends", "number", "cut off", "never"]
+    head += ["after the last word", "p90", "with a text (number)"]
+    return report.table(head, [[*key, *row.cells()] for key, row in rows(takes).items()])
+
+
+# -- the suite -----------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_parts(parser, PARTS, [VIRTUAL])
+    add_model(parser)
+    add_in_process(parser)
+    add_folders(parser)
+    add_recordings(parser)
+    add_part(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="recordings of a group at most")
+    add_number(parser, "--seconds", 0.7, "the fixed wait of ours and the official's")
+    parser.add_argument(
+        "--draft-ms",
+        type=int,
+        nargs="+",
+        default=[150, 500],
+        metavar="MS",
+        help="from the start of early work to its result (default: 150 500)",
+    )
+    add_chunk_ms(parser, 32)
+    add_official(parser)
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Have everybody end the commands."""
+    if not args.corpus and not args.recordings:
+        raise ClipError("there is nothing to hear: name a --corpus, or --recordings")
+    versions = {} if args.no_official else install_official()
+    commands = read_commands(args.corpus, args.recordings, args.part, args.limit)
+    settings = Settings(
+        model=str(args.model),
+        data_dir=(args.data_dir,),
+        backend=args.backend,
+        strict_backend=True,
+        cpu_threads=args.threads,
+    )
+    takes: list[Take] = []
+    with closing(Remembering(settings)) as transcriber:
+        virtual = Virtual(settings, transcriber, args.chunk_ms)
+        if VIRTUAL in args.parts:
+            takes += measure_virtual(args, virtual, commands)
+        if HESITATIONS in args.parts:
+            takes += measure_hesitations(args, virtual, commands)
+    summary = [
+        {
+            **dict(zip(("part", "group", "pause", "who"), key, strict=True)),
+            "number": len(row.takes),
+            "cut_off": row.cut_off,
+            "never": row.never,
+            "median_seconds": median(row.late) if row.late else None,
+            "with_text": len(row.written),
+            "median_seconds_with_text": median(row.written) if row.written else None,
+        }
+        for key, row in rows(takes).items()
+    ]
+    facts = {"official": versions, "rows": summary, "takes": [asdict(take) for take in takes]}
+    return Outcome([table(takes)], facts)

@@ -1,0 +1,444 @@
+"""Names of the home: how many that were misheard are put right, and how often wrongly.
+
+Synthesizers speak commands with the names of an invented household, and commands about things that
+are not in it, into --clips DIR (once; --speech-python is a Python that has what lib/synthesizers.py
+needs); all of them are transcribed without and with the household's names. `--corpus` adds what
+people say there, `--recordings` recordings of which nobody wrote down the words: none of them names
+anything of the household. `--fit` finds the weights in the server's names anew, from other names,
+sentences, voices and people than it measures with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from benchmarks.lib import report
+from benchmarks.lib.clips import Clip, read_clips, with_silence
+from benchmarks.lib.corpus import PARTS, read_corpus, read_recordings
+from benchmarks.lib.model import Model
+from benchmarks.lib.options import add_folders, add_model, add_number, add_recordings
+from benchmarks.lib.report import Outcome, progress
+from benchmarks.lib.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
+from benchmarks.lib.words import word_errors
+from wyoming_whisper.backends.pipeline import noise_mel
+from wyoming_whisper.names import (
+    LEAST_EXPECTED,
+    LEAST_HEARD,
+    MIN_EVIDENCE,
+    Candidate,
+    Evidence,
+    NameIndex,
+    Snapper,
+    fold,
+)
+from wyoming_whisper.whisper.decoding import DecodingResult, Hypothesis
+
+WORDS: Mapping[str, list[str]] = yaml.safe_load(
+    Path(__file__).with_name("names.yaml").read_text(encoding="utf-8")
+)
+"""Lists of names and of commands, by what they are."""
+
+HOMES = {
+    "small": [*WORDS["invented"], *WORDS["ordinary"]],
+    "large": [
+        *(*WORDS["invented"], *WORDS["ordinary"]),
+        *(f"{room} {thing}" for room in WORDS["rooms"] for thing in WORDS["things"]),
+    ],
+    "real": WORDS["real"],
+}
+TO_FIT = [*WORDS["invented_to_fit"], *WORDS["ordinary_to_fit"]]
+
+PEOPLE = "people"
+
+FALSE_SHARE_TO_FIT = 0.0025  # of sentences without names: half of what is allowed
+
+Floats = npt.NDArray[np.float64]
+
+Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
+
+
+@dataclass(frozen=True)
+class Said:
+    """One clip, and what is known of it."""
+
+    clip: Clip
+    language: str = "en"
+    told: bool = True
+    """Whether its words are known; else what is written without names is taken for them."""
+
+    @property
+    def names(self) -> bool:
+        """Whether something of the household is named."""
+        return self.clip.kind.removeprefix("fit-") in ("name", "ordinary")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One clip, transcribed without and with names."""
+
+    clip: Clip
+    home: str
+    """Of HOMES."""
+    without: str
+    named: str
+    seconds: float
+    """Of processor time that comparing took."""
+    lost: str
+    """Why the name that was said is not there."""
+
+
+# -- clips ---------------------------------------------------------------------------------
+
+
+def make_clips(folder: Path, count: int, n_plain: int, python: str) -> None:
+    """Have everything spoken and write it."""
+    sets = [
+        ("name", _commands("invented", count, 2), VOICES),
+        ("ordinary", _commands("ordinary", count, 3), VOICES),
+        ("plain", _commands("absent", n_plain, 32), VOICES),
+        ("fit-name", _commands("invented_to_fit", count, 1), VOICES_TO_FIT),
+        ("fit-ordinary", _commands("ordinary_to_fit", count // 2, 4), VOICES_TO_FIT),
+        ("fit-plain", _commands("absent_to_fit", n_plain, 31), VOICES_TO_FIT),
+    ]
+    sentences = [
+        Sentence(kind, text, voices[number % len(voices)])
+        for kind, texts, voices in sets
+        for number, text in enumerate(texts)
+    ]
+    speak(folder, sentences, python)
+
+
+def read_everything(args: argparse.Namespace) -> list[Said]:
+    """Return the clips to measure with, or those to fit to, and what people say.
+
+    Raises ClipError.
+    """
+    prefix = "fit-" if args.fit else ""
+    kinds = [prefix + kind for kind in ("name", "ordinary", "plain")]
+    found = [Said(clip) for clip in read_clips(args.clips) if clip.kind in kinds]
+    part = PARTS[not args.fit]
+    for one in (one for folder in args.corpus for one in read_corpus(folder)):
+        if one.part == part and one.voice == "human" and one.kind != "noise":
+            clip = Clip(one.file, one.text or "", prefix + PEOPLE, one.samples())
+            found.append(Said(clip, one.lang, told=one.text is not None))
+    for file, samples in read_recordings(args.recordings, part):
+        found.append(Said(Clip(file.name, "", prefix + PEOPLE, samples), told=False))
+    return found
+
+
+def _commands(names_of: str, count: int, seed: int) -> list[str]:
+    """Return commands, each name as often as the others, half of them with an article."""
+    r, names, commands = random.Random(seed), WORDS[names_of], WORDS["commands"]
+    chosen = [names[number % len(names)] for number in range(count)]
+    return [r.choice(commands).format(r.choice(["", "the "]) + name) for name in chosen]
+
+
+# -- transcribing --------------------------------------------------------------------------
+
+
+class Namer(Model):
+    """A model that can be asked with names."""
+
+    def __init__(self, path: Path, beam_size: int, threads: int, graphs: Path | None) -> None:
+        super().__init__(path, beam_size, threads, graphs)
+        self._noise = self.inference.encode(noise_mel(self.inference.n_mels, self.options))
+
+    def snapper(self, names: Sequence[str]) -> Snapper:
+        """Return what puts these names into texts."""
+        index = NameIndex(names)
+        return Snapper(self.inference, self.tokenizer, [index], lambda: self._noise)
+
+    def transcribe(self, said: Said, correct: Correct | None = None) -> DecodingResult:
+        """Return what was said, as `correct` has it."""
+        language = said.language if said.language in self.languages else None
+        mel = self.mel(with_silence(said.clip.samples))
+        return self.decoder.decode(mel, language, correct=correct)
+
+    def hear(self, said: Said, snappers: Mapping[str, Snapper]) -> list[Heard]:
+        """Transcribe a clip without names, and with those of each home."""
+        found: dict[str, tuple[str, float, str]] = {}
+
+        def compare(
+            features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+        ) -> Hypothesis:
+            for home, snapper in snappers.items():
+                began = time.process_time()
+                corrected = snapper(features, prompt, language, heard)
+                seconds = time.process_time() - began
+                text, lost = self._text(corrected), ""
+                if said.names and not has_name(said.clip.text, text, HOMES[home]):
+                    weighed = snapper.weighed(features, prompt, language, heard)
+                    lost = _lost(said.clip, home, weighed)
+                found[home] = text, seconds, lost
+            return heard
+
+        without = self.transcribe(said, compare).text
+        clip = said.clip if said.told else replace(said.clip, text=without)
+        nothing = (without, 0.0, "")  # silence is compared with nothing
+        return [Heard(clip, home, without, *found.get(home, nothing)) for home in snappers]
+
+    def _text(self, heard: Hypothesis) -> str:
+        """Return what the server would write."""
+        text = self.decoder.text(heard.tokens)
+        return "" if self.decoder.gate(text, heard.avg_logprob) else text
+
+
+def _lost(clip: Clip, home: str, weighed: Sequence[tuple[float, Candidate, Evidence]]) -> str:
+    """Return what kept a name from being written."""
+    meant = [w for w, c, _ in weighed if has_name(clip.text, c.text, HOMES[home])]
+    if not meant:
+        return "no text with it is possible"
+    if max(meant) < max(weight for weight, _, _ in weighed):
+        return "another name has more evidence"
+    return "too little evidence" if max(meant) < MIN_EVIDENCE else "the rest is a guess: withheld"
+
+
+# -- fitting -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Possible:
+    """One candidate of one clip."""
+
+    place: int
+    """Of the clip."""
+    features: list[float]
+    meant: bool
+    """Whether the text is better with it."""
+
+
+def fit(model: Namer, saids: Sequence[Said]) -> str:
+    """Return the constants of names.py that tell best what was meant from what was not."""
+    snapper = model.snapper(TO_FIT)
+    found: list[Possible] = []
+    for place, said in enumerate(saids):
+        found += _candidates(model, snapper, said, place)
+        if place % 100 == 99:
+            progress(f"{place + 1} of {len(saids)} clips")
+    silent = {place for place, said in enumerate(saids) if not said.names}
+    return fitted(found, silent)
+
+
+def fitted(found: Sequence[Possible], silent: Set[int]) -> str:
+    """Return constants; `silent` are the clips that name nothing."""
+    x = np.array([one.features for one in found])
+    weights = logistic(x, np.array([one.meant for one in found], np.float64))
+    odds = x @ weights
+    # The likeliest candidate of each clip is what would be written.
+    best = {found[n].place: n for n in np.argsort(odds).tolist()}
+    wrong = [float(odds[n]) for place, n in best.items() if not found[n].meant]
+    plain = sorted((float(odds[best[place]]) for place in best.keys() & silent), reverse=True)
+    allowed = int(FALSE_SHARE_TO_FIT * len(silent))
+    least = plain[allowed] if len(plain) > allowed else 0.0
+    names = ("BIAS", "PER_SIMILARITY", "PER_CONTEXT", "PER_GAP", "PER_HEARD", "PER_EXPECTED")
+    lines = [f"{name} = {weight:.3g}" for name, weight in zip(names, weights, strict=True)]
+    n_right = sum(found[n].meant and odds[n] > least for n in best.values())
+    n_wrong = sum(odd > least for odd in wrong)
+    lines.append(f"MIN_EVIDENCE = {least:.2g}")
+    return "\n".join([*lines, f"there: {n_right} meant, {n_wrong} not, of {len(found)} candidates"])
+
+
+def _candidates(model: Namer, snapper: Snapper, said: Said, place: int) -> list[Possible]:
+    found: list[Possible] = []
+
+    def note(audio: Any, prompt: Sequence[int], language: str, heard: Hypothesis) -> Hypothesis:
+        written = model.tokenizer.decode(heard.tokens)
+        text = said.clip.text if said.told else written
+        before = word_errors(text, written).errors
+        for _, candidate, evidence in snapper.weighed(audio, prompt, language, heard):
+            better = word_errors(text, candidate.text).errors < before
+            meant = better and f" {fold(candidate.name)} " in f" {fold(text)} "
+            found.append(Possible(place, features(candidate, evidence), meant))
+        return heard
+
+    model.transcribe(said, note)
+    return found
+
+
+def features(candidate: Candidate, evidence: Evidence) -> list[float]:
+    """Return what Evidence.weigh weighs, in its order."""
+    return [
+        1.0,
+        candidate.similarity,
+        candidate.context,
+        evidence.gap,
+        max(evidence.heard, LEAST_HEARD),
+        max(evidence.expected, LEAST_EXPECTED),
+    ]
+
+
+def logistic(x: Floats, y: Floats, rounds: int = 50, ridge: float = 0.1) -> Floats:
+    """Return the weights of a logistic regression by Newton's method, shape = (x.shape[1],)."""
+    weights = np.zeros(x.shape[1])
+    for _ in range(rounds):
+        p = 1 / (1 + np.exp(-x @ weights))
+        slope = x.T @ (y - p) - ridge * weights
+        bend = (x * (p * (1 - p))[:, None]).T @ x + ridge * np.eye(x.shape[1])
+        weights = weights + np.linalg.solve(bend, slope)
+    return weights
+
+
+# -- measuring -----------------------------------------------------------------------------
+
+
+def has_name(said: str, written: str, names: Sequence[str]) -> bool:
+    """Return whether the longest name that was said stands in what was written."""
+    said_names = [fold(name) for name in names if f" {fold(name)} " in f" {fold(said)} "]
+    return f" {max(said_names, key=len)} " in f" {fold(written)} "
+
+
+def is_false(heard: Heard) -> bool:
+    """Return whether a name was written that nobody said, in what would have been otherwise."""
+    if heard.named in ("", heard.without):
+        return False
+    said, without, named = (
+        f" {fold(text)} " for text in (heard.clip.text, heard.without, heard.named)
+    )
+    spaced = [f" {fold(name)} " for name in HOMES[heard.home]]
+    new = [name for name in spaced if name in named and name not in without]
+    return bool(new) and not any(name in said for name in new)
+
+
+def is_spoiled(heard: Heard) -> bool:
+    """Return whether a text that was right is so no more."""
+    before, after = (word_errors(heard.clip.text, t).errors for t in (heard.without, heard.named))
+    return not before and bool(after)
+
+
+def summary(results: Sequence[Heard]) -> str:
+    """Return the tables: sentences with names, those without, what is lost, and times."""
+    rows = []
+    for home in HOMES:
+        for kind in ("name", "ordinary"):
+            heard = [one for one in results if one.clip.kind == kind and one.home == home]
+            if heard:
+                what = kind.replace("name", "invented")
+                if home == "small":  # without names all homes are the same
+                    rows.append([what, "none", *_cells(heard, [one.without for one in heard])])
+                number = str(len(NameIndex(HOMES[home])))
+                rows.append([what, number, *_cells(heard, [one.named for one in heard])])
+    headings = ["names said", "names known", "number", "right", "name wrong", "empty"]
+    tables = [report.table(headings, rows), _false_table(results)]
+    reasons = Counter(
+        one.lost for one in results if one.lost and (one.clip.kind, one.home) == ("name", "small")
+    )
+    lost = [[reason, str(number)] for reason, number in reasons.most_common()]
+    tables.append(report.table(["invented names not written, of the small home", "number"], lost))
+    for home in HOMES:
+        times = [one.seconds for one in results if one.home == home]
+        tables.append(
+            f"Comparing with {len(NameIndex(HOMES[home]))} names took "
+            f"{report.milliseconds(median(times))} of processor time (median), "
+            f"{report.milliseconds(report.percentile(times, 95))} (95 %)"
+        )
+    return "\n\n".join(tables)
+
+
+def _cells(heard: Sequence[Heard], texts: Sequence[str]) -> list[str]:
+    said = [one.clip.text for one in heard]
+    right = sum(not word_errors(s, t).errors for s, t in zip(said, texts, strict=True))
+    named = sum(
+        has_name(one.clip.text, text, HOMES[one.home])
+        for one, text in zip(heard, texts, strict=True)
+    )
+    count = len(heard)
+    return [
+        str(count),
+        report.percent(right, count),
+        report.percent(count - named, count),
+        report.percent(sum(not text for text in texts), count),
+    ]
+
+
+def _false_table(results: Sequence[Heard]) -> str:
+    rows = []
+    for kind, what in (("plain", "synthesizers"), (PEOPLE, "people")):
+        for home, names in HOMES.items():
+            heard = [one for one in results if one.home == home and one.clip.kind == kind]
+            if not heard:
+                continue
+            false = sum(map(is_false, heard))
+            rows.append(
+                [
+                    what,
+                    f"{home}: {len(NameIndex(names))}",
+                    str(len(heard)),
+                    f"{false} ({100 * false / len(heard):.2f} %)",
+                    str(sum(map(is_spoiled, heard))),
+                ]
+            )
+    headings = ["sentences without, by", "home, names", "number", "false names", "spoiled"]
+    return report.table(headings, rows)
+
+
+def measure(model: Namer, saids: Sequence[Said]) -> list[Heard]:
+    """Return how everything was heard."""
+    results: list[Heard] = []
+    homes = {home: model.snapper(names) for home, names in HOMES.items()}
+    for number, said in enumerate(saids, 1):
+        results += model.hear(said, {"small": homes["small"]} if said.names else homes)
+        if number % 100 == 0:
+            progress(f"{number} of {len(saids)} clips")
+    return results
+
+
+# -- the suite -----------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clips", type=Path, required=True, metavar="DIR")
+    add_model(parser)
+    add_folders(parser)
+    add_recordings(parser)
+    parser.add_argument("--speech-python", default=sys.executable, metavar="FILE")
+    add_number(parser, "--count", 180, "commands of a kind")
+    add_number(parser, "--plain", 120, "that name something else")
+    parser.add_argument(
+        "--graphs",
+        type=Path,
+        metavar="DIR",
+        help="ask onnxruntime, with the graphs in DIR (made if it is not there)",
+    )
+    parser.add_argument("--beam-size", type=int, default=0, metavar="N")
+    parser.add_argument("--threads", type=int, default=1, metavar="N")
+    parser.add_argument("--fit", action="store_true", help="find the weights anew")
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Make the clips where there are none, then fit or measure."""
+    if not args.clips.exists():
+        make_clips(args.clips, args.count, args.plain, args.speech_python)
+    saids = read_everything(args)
+    model = Namer(args.model, args.beam_size, args.threads, args.graphs)
+    if args.fit:
+        return Outcome([fit(model, saids)], {})
+    results = measure(model, saids)
+    runtime = "onnxruntime" if args.graphs else "CTranslate2"
+    shown = [
+        {
+            "clip": one.clip.file,
+            "said": one.clip.text,
+            "kind": one.clip.kind,
+            "home": one.home,
+            "without": one.without,
+            "named": one.named,
+            "seconds": one.seconds,
+            "lost": one.lost,
+        }
+        for one in results
+    ]
+    head = f"{args.model.name}, beam {model.options.beam_size}, {runtime}"
+    return Outcome([head, summary(results)], {"clips": shown})

@@ -1,0 +1,149 @@
+"""A model packed for a machine that has a GPU and little else: weights, clips, and what CTranslate2
+made of them. What reads it again needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks.lib import models
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.report import progress
+from wyoming_whisper.commands.selftest.cases import Case, make_cases
+from wyoming_whisper.commands.selftest.compare import hear
+from wyoming_whisper.commands.selftest.machine import versions
+from wyoming_whisper.commands.selftest.reference import open_reference
+from wyoming_whisper.commands.selftest.report import Heard
+from wyoming_whisper.machine import cpu_name
+from wyoming_whisper.whisper.tokenizer import Tokenizer
+
+WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
+_COMPRESSION = [{"id": lzma.FILTER_LZMA2, "preset": 1}]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What of a Tokenizer decoding needs, without its text."""
+
+    eot: int
+    sot: int
+    no_speech: int
+    no_timestamps: int
+    suppressed_tokens: list[int]
+    texts: list[tuple[list[int], str]]
+    """Of what CTranslate2 heard."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return next((text for known, text in self.texts if known == list(tokens)), "(other words)")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One model's folder."""
+
+    name: str
+    tokens: Tokens
+    suppressed_begin: list[int]
+    cases: list[Case]
+    references: list[Heard]
+    ctranslate2: str
+    """Its version, and the machine that the references come from."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return cast("Tokenizer", self.tokens)
+
+    @property
+    def full(self) -> Case:
+        """The one in the full window."""
+        return max(self.cases, key=lambda case: case.mel.shape[1])
+
+
+def prepare(folder: Path, names: Sequence[str]) -> None:
+    """Write a folder for each model; needs all that the tests need."""
+    from wyoming_whisper.backends.pipeline import decoding_options
+    from wyoming_whisper.settings import Settings
+
+    for name in names:
+        progress(f"{name}: weights")
+        path, target = models.stock(name), folder / name
+        target.mkdir(parents=True, exist_ok=True)
+        options = {"format": lzma.FORMAT_XZ, "filters": _COMPRESSION}
+        with (
+            (path / "model.bin").open("rb") as weights,
+            lzma.open(target / WEIGHTS, "wb", **options) as packed,  # type: ignore[call-overload]
+        ):
+            shutil.copyfileobj(weights, packed, 1 << 20)
+        context = decoding_options(Settings(), path, 1).audio_context
+        progress(f"{name}: CTranslate2 hears the clips in float32")
+        _pack(target, name, path, context)
+
+
+def _pack(target: Path, name: str, path: Path, context: Any) -> None:
+    from wyoming_whisper.models import suppressed_begin
+
+    with open_reference(path) as reference:
+        tokenizer = reference.tokenizer
+        cases = make_cases(reference.inference.n_mels, tokenizer, context)
+        heard = [hear(reference.inference, case, tokenizer) for case in cases]
+    tokens = Tokens(
+        eot=tokenizer.eot,
+        sot=tokenizer.sot,
+        no_speech=tokenizer.no_speech,
+        no_timestamps=tokenizer.no_timestamps,
+        suppressed_tokens=tokenizer.suppressed_tokens,
+        texts=[(list(h.tokens), tokenizer.decode(h.tokens).strip()) for h in heard],
+    )
+    facts = {
+        "name": name,
+        "ctranslate2": f"{versions()['ctranslate2']} on {cpu_name()}",
+        "tokens": asdict(tokens),
+        "suppressed_begin": suppressed_begin(path),
+        "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],
+        "heard": [asdict(h) for h in heard],
+    }
+    (target / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    np.savez_compressed(target / MELS, *(case.mel for case in cases))
+
+
+def read_packed(folder: Path) -> Packed:
+    """Return what `prepare` wrote of one model. Raises BenchmarkError."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        with (folder / MELS).open("rb") as file, np.load(file) as mels:
+            arrays = [mels[f"arr_{i}"] for i in range(len(facts["cases"]))]
+        return Packed(
+            name=facts["name"],
+            tokens=Tokens(**facts["tokens"]),
+            suppressed_begin=facts["suppressed_begin"],
+            cases=[
+                Case(case["name"], mel, tuple(case["prompt"]))
+                for case, mel in zip(facts["cases"], arrays, strict=True)
+            ],
+            references=[Heard(**{**h, "tokens": tuple(h["tokens"])}) for h in facts["heard"]],
+            ctranslate2=facts["ctranslate2"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise BenchmarkError(
+            f"{folder} is not a model that --prepare packed ({error}); run it again"
+        ) from error
+
+
+def unpacked(file: Path, folder: Path) -> Path:
+    """Return the weights, unpacked into a folder. Raises BenchmarkError."""
+    target = folder / "model.bin"
+    try:
+        with lzma.open(file) as packed, target.open("wb") as weights:
+            shutil.copyfileobj(packed, weights, 1 << 20)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise BenchmarkError(f"{file} can't be unpacked ({error}); run --prepare again") from error
+    return target

@@ -1,0 +1,489 @@
+"""Faults of the machine, one after the other, and what our server does: as a table.
+
+Some need root (file systems that are full or read-only, a network that loses packets), and one
+libfaketime; what is not possible here is said to be not run. A stand-in for the hub serves
+`tiny.en`'s files under the name of `tiny`.
+
+Packets are lost in a network namespace: by the kernel's `netem` with a delay where it has that,
+else by iptables alone. Delays, jitter, stalls and cuts come from lib/proxy.py, in user space, where
+a loss is what TCP makes of it: a delay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread, Timer
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.lib import models, report
+from benchmarks.lib.client import SATELLITE_CHUNK_MS, Heard, say
+from benchmarks.lib.clips import Clip, short_clips, with_silence
+from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.inside import STANDIN, Standin
+from benchmarks.lib.options import add_parts
+from benchmarks.lib.proxy import Weather, bad_network
+from benchmarks.lib.report import Outcome, progress
+from benchmarks.lib.servers import END_SECONDS, ROOT, Counts, Watched, free_port
+from tests.models.hub_standin import Fault, HubStandin, serve
+from wyoming_whisper.model_json import EXTRAS
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+
+TINY = ("--model", "tiny", "--language", "en", "--cpu-threads", "2")
+SPOKEN = "01-clean.flac"
+REPO = "Systran/faster-whisper-tiny"
+KILLS = 10
+LOSS = 0.05
+RESETS = 30
+SPOKEN_TIMES = 12  # through a bad network
+STALL_SECONDS = 3.0
+BAD_WIFI = Weather(
+    delay_seconds=0.1, jitter_seconds=0.05, loss=LOSS, resend_seconds=0.2, bytes_per_second=64_000
+)
+WAIT_SECONDS = 90.0
+FAKETIME = "*/faketime/libfaketime.so.1"
+
+
+class NotRunError(Exception):
+    """What a fault needs is not possible on this machine."""
+
+
+class Broken(Exception):  # noqa: N818 - a promise, not an error
+    """The server did something else than it should."""
+
+
+def expect(truth: object, otherwise: str) -> None:
+    if not truth:
+        raise Broken(otherwise)
+
+
+# -- helpers -------------------------------------------------------------------------------
+
+
+def clip() -> Clip:
+    """Return a command."""
+    return next(c for c in short_clips() if c.file == SPOKEN)
+
+
+def said(uri: str, samples: Samples, *, in_time: bool = False) -> Heard:
+    """Say a command at once, or at the pace of speech."""
+    chunk_ms = SATELLITE_CHUNK_MS
+    return asyncio.run(say(uri, with_silence(samples), chunk_ms=chunk_ms, in_time=in_time))
+
+
+def text_of(server: Watched, samples: Samples) -> str:
+    """Return the transcript. Raises Broken when there is none."""
+    heard = said(server.uri, samples)
+    expect(heard.text, f"a command was answered with: {heard.error or 'no text'}")
+    return heard.text
+
+
+@contextlib.contextmanager
+def started(folder: Path, **how: Any) -> Iterator[Watched]:
+    with Watched(folder, *models.serving(), **how) as server:
+        server.answering()
+        server.ready()
+        yield server
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """Give a small file system of its own. Raises NotRunError where that is not allowed."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        raise NotRunError("a file system can't be mounted here: that is for root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def hub() -> Iterator[HubStandin]:
+    folder = models.stock(models.TINY).iterdir()
+    files = {file.name: file.read_bytes() for file in folder if file.name != EXTRAS}
+    with serve({REPO: files}) as standin:
+        yield standin
+
+
+def until(happened: Callable[[], object], otherwise: str, seconds: float = WAIT_SECONDS) -> None:
+    end = time.perf_counter() + seconds
+    while not happened():
+        expect(time.perf_counter() < end, otherwise)
+        time.sleep(0.05)
+
+
+# -- the faults ----------------------------------------------------------------------------
+
+
+def stopped_process(folder: Path) -> str:
+    """SIGSTOP while a command is spoken, SIGCONT three seconds later"""
+    with started(folder) as server:
+        expected = text_of(server, clip().samples)
+        timer = Thread(target=_stop_for_a_while, args=(server,))
+        timer.start()
+        heard = said(server.uri, clip().samples, in_time=True)
+        timer.join()
+        expect(heard.text == expected, f"{heard.text!r}, not {expected!r}")
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return "the command is answered with its text"
+
+
+def _stop_for_a_while(server: Watched) -> None:
+    time.sleep(0.5)
+    server.send(signal.SIGSTOP)
+    time.sleep(STALL_SECONDS)
+    server.send(signal.SIGCONT)
+
+
+def killed_while_serving(folder: Path) -> str:
+    """Kill -9 of the server at random moments of a command, then a start at the same socket"""
+    expected, choose = "", random.Random(0)
+    for _ in range(KILLS):
+        with started(folder) as server:
+            expected = expected or text_of(server, clip().samples)
+            expect(text_of(server, clip().samples) == expected, "another text after a kill")
+            timer = Timer(choose.random() * 0.2, server.send, (signal.SIGKILL,))
+            timer.start()
+            said(server.uri, clip().samples)
+            timer.join()
+    return f"{KILLS} times: it starts, takes the socket over and answers with the same text"
+
+
+def hanging_model(folder: Path) -> str:
+    """The model hangs in native code"""
+    flags = ("--model", "tiny", "--language", "en", "--deadline", "2")
+    with Watched(folder, *flags, opens="benchmarks.siege.faults:hangs_once") as server:
+        server.answering()
+        server.ready()
+        heard = said(server.uri, clip().samples)
+        expect(heard.error, "a command that hangs was answered")
+        until(lambda: server.log.count("INFO ready") == 2, "it did not start again")
+        server.answering()
+        text_of(server, clip().samples)
+    return f"an error after the deadline ({heard.error}); the process is replaced and answers"
+
+
+class HangsOnce(Standin):
+    """Hangs at its first request, unless a process before this one did."""
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        if not os.environ.get("HUNG"):
+            os.environ["HUNG"] = "1"
+            time.sleep(1000)
+        return super().transcribe(samples, options)
+
+
+def hangs_once(*_: Any, **__: Any) -> HangsOnce:
+    """Stand in for `backends.open_transcriber`."""
+    return HangsOnce()
+
+
+def crashing_model(folder: Path) -> str:
+    """A segmentation fault in the model's library, and a start as a restart policy does it"""
+    flags = ("--model", "tiny", "--language", "en")
+    for opens in ("benchmarks.siege.faults:crashes", STANDIN):
+        with Watched(folder, *flags, opens=opens) as server:
+            server.answering()
+            server.ready()
+            if opens != STANDIN:
+                heard = said(server.uri, clip().samples)
+                expect(heard.error, "a command that crashed the server was answered")
+                expect(server.ended() == -signal.SIGSEGV, "it outlived a segmentation fault")
+            else:
+                text_of(server, clip().samples)
+    return "the connection ends, and so does the process, at once; started again, it answers"
+
+
+class Crashes(Standin):
+    """Ends as a library does that reads where nothing is."""
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return super().transcribe(samples, options)
+
+
+def crashes(*_: Any, **__: Any) -> Crashes:
+    """Stand in for `backends.open_transcriber`."""
+    return Crashes()
+
+
+def model_that_does_not_come_back(folder: Path) -> str:
+    """No memory for the model when somebody speaks after --idle-unload, at the first try"""
+    flags = ("--model", "tiny", "--language", "en", "--idle-unload", "1")
+    with Watched(folder, *flags, opens="benchmarks.siege.faults:comes_back_late") as server:
+        server.ready()
+        until(lambda: "the model is unloaded" in server.log, "it was not unloaded")
+        expect(health(server.uri) == 0, "a model that is unloaded is called unhealthy")
+        heard = said(server.uri, clip().samples)
+        expect(heard.error, "a command was answered without a model")
+        expect(health(server.uri) == 1, "a server without its model is called healthy")
+        until(lambda: server.log.count("INFO ready") == 2, "the model did not come back")
+        expect(health(server.uri) == 0, "a server with its model is called unhealthy")
+        text_of(server, clip().samples)
+    return f"an error that says so ({heard.error}), unhealthy meanwhile; it comes back by itself"
+
+
+def health(uri: str) -> int:
+    """Return the exit code of `wyoming-whisper health`."""
+    command = [sys.executable, "-m", "wyoming_whisper", "health", "--uri", uri]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+
+
+_opened: list[Standin] = []
+
+
+def comes_back_late(*_: Any, **__: Any) -> Standin:
+    """Stand in for `backends.open_transcriber`; fails when it is called for the second time."""
+    _opened.append(Standin())
+    if len(_opened) == 2:
+        raise MemoryError
+    return _opened[-1]
+
+
+def killed_at_first_start(folder: Path) -> str:
+    """Kill -9 at random moments of the first start, with its download"""
+    choose = random.Random(1)
+    with hub() as standin:
+        for _ in range(KILLS):
+            with Watched(folder, *TINY, environment={"HF_ENDPOINT": standin.url}) as server:
+                time.sleep(0.5 + choose.random() * 3)
+                server.send(signal.SIGKILL)
+        with Watched(folder, *TINY, environment={"HF_ENDPOINT": standin.url}) as server:
+            server.ready()
+            text_of(server, clip().samples)
+    return f"after {KILLS} kills it starts, and answers"
+
+
+def hub_faults(folder: Path) -> str:
+    """A hub that is busy, cuts the line, and sends something else"""
+    with hub() as standin:
+        standin.faults["info"] = [Fault(status=503)]
+        standin.faults["model.bin"] = [Fault(cut_after=10_000), Fault(content=b"<html>" * 9)]
+        with Watched(folder, *TINY, environment={"HF_ENDPOINT": standin.url}) as server:
+            server.answering()
+            server.ready()
+            text_of(server, clip().samples)
+            expect(not server.trouble, f"{server.trouble}")
+    return "the download goes on where it was, what is wrong is fetched again; it answers"
+
+
+def full_disk(folder: Path) -> str:
+    """A disk too small for the model, which gets room later"""
+    with hub() as standin, mounted(folder / "disk", "size=2m") as disk:
+        flags = (*TINY, "--data-dir", str(disk))
+        with Watched(folder, *flags, environment={"HF_ENDPOINT": standin.url}) as server:
+            server.answering()
+            until(lambda: "NOT READY" in server.log, "the full disk was not told")
+            heard = said(server.uri, clip().samples)
+            expect(heard.error and "disk" in heard.error.lower(), f"told as: {heard.error}")
+            subprocess.run(["mount", "-o", "remount,size=256m", str(disk)], check=True)
+            server.ready()
+            text_of(server, clip().samples)
+    return f"an error that says so ({heard.error}); once there is room it is ready by itself"
+
+
+def read_only_disk(folder: Path) -> str:
+    """A data folder that can't be written, with a model that is elsewhere"""
+    with (
+        mounted(folder / "disk", "size=1m,ro") as disk,
+        Watched(folder, *models.serving(), "--data-dir", str(disk)) as server,
+    ):
+        server.answering()
+        server.ready()
+        text_of(server, clip().samples)
+        expect(not server.trouble, f"{server.trouble}")
+    return "it answers as ever"
+
+
+def clock_jumps(folder: Path) -> str:
+    """The clock jumps a day ahead and a year back, while commands are spoken"""
+    libraries = [str(path) for path in Path("/usr/lib").glob(FAKETIME)]
+    if not libraries:
+        raise NotRunError("libfaketime is not installed")
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = folder / "clock"
+    clock.write_text("+0")
+    environment = {
+        "LD_PRELOAD": libraries[0],
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with started(folder, environment=environment) as server:
+        expected = text_of(server, clip().samples)
+        for jump in ("+1d", "-365d", "+0"):
+            timer = Timer(0.5, clock.write_text, (jump,))
+            timer.start()
+            heard = said(server.uri, clip().samples, in_time=True)
+            timer.join()
+            expect(heard.text == expected, f"{heard.text!r}, not {expected!r}, after {jump}")
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return "every command is answered with its text"
+
+
+def late_network(folder: Path) -> str:
+    """A network that is 100 to 150 ms late, sends 5 % again, and carries 64 kB a second"""
+    uri = f"tcp://127.0.0.1:{free_port()}"
+    with started(folder, uri=uri) as server:
+        expected = text_of(server, clip().samples)
+        texts = asyncio.run(_through(uri, BAD_WIFI, SPOKEN_TIMES))
+        expect(texts == [expected] * SPOKEN_TIMES, f"{texts}, not {expected!r}")
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return f"{SPOKEN_TIMES} of {SPOKEN_TIMES} commands answered with their text"
+
+
+def stalled_network(folder: Path) -> str:
+    """A network that stands still for three seconds in the middle of a command"""
+    uri = f"tcp://127.0.0.1:{free_port()}"
+    weather = Weather(stall_after_bytes=30_000, stall_seconds=STALL_SECONDS)
+    with started(folder, uri=uri) as server:
+        expected = text_of(server, clip().samples)
+        texts = asyncio.run(_through(uri, weather, 1))
+        expect(texts == [expected], f"{texts}, not {expected!r}")
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return "the command is answered with its text"
+
+
+def cut_network(folder: Path) -> str:
+    """Connections that are reset at random moments of a command"""
+    uri, choose = f"tcp://127.0.0.1:{free_port()}", random.Random(0)
+    with started(folder, uri=uri) as server:
+        expected = text_of(server, clip().samples)
+        before = server.counts()
+        for _ in range(RESETS):
+            weather = Weather(cut_after_bytes=choose.randint(0, 2 * len(clip().samples)))
+            asyncio.run(_through(uri, weather, 1))
+        expect(text_of(server, clip().samples) == expected, "another text after the resets")
+        until(lambda: _leaked(server, before) == 0, "connections were left behind", END_SECONDS)
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return f"after {RESETS} resets it answers with the same text, nothing is left of them"
+
+
+def _leaked(server: Watched, before: Counts) -> int:
+    now = server.counts()
+    return max(0, now.descriptors - before.descriptors) + max(0, now.tasks - before.tasks)
+
+
+async def _through(uri: str, weather: Weather, commands: int) -> list[str]:
+    """Say a command through bad weather, again and again; return the texts, "" where none came."""
+    samples = with_silence(clip().samples)
+    async with bad_network(urlsplit(uri).port or 0, weather) as port:
+        proxied = f"tcp://127.0.0.1:{port}"
+        return [
+            (await say(proxied, samples, chunk_ms=SATELLITE_CHUNK_MS, in_time=True)).text
+            for _ in range(commands)
+        ]
+
+
+def lossy_network(folder: Path) -> str:
+    """A network that loses 5 % of all packets, both ways"""
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        raise NotRunError("network namespaces are for root")
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = [sys.executable, "-m", "benchmarks.siege.faults", str(folder)]
+    netem = f"tc qdisc add dev lo root netem loss {LOSS:%} delay 50ms 2>/dev/null"
+    iptables = f"iptables -A INPUT -m statistic --mode random --probability {LOSS} -j DROP"
+    how = f"({netem} && echo netem, 50 ms late) || ({iptables} && echo iptables)"
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", f'ip link set lo up && {how} && exec "$@"', "sh", *inside],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    expect(done.returncode == 0, done.stderr[-300:])
+    how_lost, _, told = done.stdout.strip().partition("\n")
+    return f"{told} (lost by {how_lost})"
+
+
+def speak_through_losses(folder: Path, commands: int = SPOKEN_TIMES) -> str:
+    """Run inside the namespace: server and speakers share its lossy loopback interface."""
+    uri = f"tcp://127.0.0.1:{free_port()}"
+    with started(folder / "server", uri=uri) as server:
+        expected = text_of(server, clip().samples)
+        for _ in range(commands):
+            heard = said(uri, clip().samples, in_time=True)
+            expect(heard.text == expected, f"{heard.text!r}, not {expected!r}")
+        expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
+    return f"{commands} of {commands} commands answered with their text"
+
+
+FAULTS: Mapping[str, Callable[[Path], str]] = {
+    "stopped": stopped_process,
+    "killed": killed_while_serving,
+    "hanging": hanging_model,
+    "crashing": crashing_model,
+    "not-back": model_that_does_not_come_back,
+    "first-start": killed_at_first_start,
+    "hub": hub_faults,
+    "full-disk": full_disk,
+    "read-only": read_only_disk,
+    "clock": clock_jumps,
+    "network": lossy_network,
+    "late-network": late_network,
+    "stalled-network": stalled_network,
+    "cut-network": cut_network,
+}
+
+
+# -- the suite -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Suffered:
+    """What came of one fault."""
+
+    fault: str
+    outcome: str
+    """survived, broken, or not run."""
+    told: str
+
+
+def suffer(name: str, folder: Path) -> Suffered:
+    """Let one fault happen to a server of its own."""
+    fault = FAULTS[name]
+    about = (fault.__doc__ or name).strip()
+    try:
+        return Suffered(about, "survived", fault(folder))
+    except NotRunError as error:
+        return Suffered(about, "not run", str(error))
+    except (Broken, BenchmarkError, OSError) as error:
+        return Suffered(about, "broken", str(error))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_parts(parser, list(FAULTS), metavar="FAULT")
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Suffer; a promise that was broken is a failure."""
+    outcomes: list[Suffered] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.parts:
+            progress(f"{name} ...")
+            outcomes.append(suffer(name, Path(folder) / name))
+    rows = [[one.fault, one.outcome, one.told] for one in outcomes]
+    return Outcome(
+        [report.table(["fault", "", "what happens"], rows)],
+        {"faults": [vars(one) for one in outcomes]},
+        [f"{one.fault}: {one.told}" for one in outcomes if one.outcome == "broken"],
+    )
+
+
+if __name__ == "__main__":
+    print(speak_through_losses(Path(sys.argv[1])))

@@ -1,0 +1,305 @@
+"""What the TensorRT engines do on an NVIDIA GPU: the same words, and how far from its limits.
+
+`--prepare` packs models, clips and what CTranslate2 made of them into DIR. Without it engines are
+built of what is in DIR, and measured; that needs Python 3.10, numpy, onnx and tensorrt, nothing
+else, and no network. `--rehearse` runs all of it on a CPU, in onnxruntime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.lib import models, report
+from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
+from benchmarks.lib.report import Outcome, progress
+from wyoming_whisper.commands.selftest import machine as machine_module
+from wyoming_whisper.commands.selftest.cases import Case
+from wyoming_whisper.commands.selftest.compare import TIMED_STEPS, compare, time_stages
+from wyoming_whisper.commands.selftest.report import Comparison, Stages
+from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
+from wyoming_whisper.whisper.search import SLOTS
+from wyoming_whisper.whisper.session import Session
+
+MODELS = (models.TINY, models.BASE)
+WINDOWS = (3, 5, 10, 30)
+"""Seconds."""
+
+BEAM_SIZE = 1
+BYTES = {"float16": 2, "float32": 4}
+
+COPIED_BYTES = 256 << 20
+COPIES = 20
+
+
+# -- runtimes ------------------------------------------------------------------------------
+
+
+@dataclass
+class Opened:
+    """An engine, ready."""
+
+    session: Session
+    plain: Session | None
+    """The same without CUDA graphs; None where there are none."""
+    precision: str
+    build_seconds: float
+    open_seconds: float
+
+
+@contextmanager
+def rehearsed(weights: Path, folder: Path) -> Iterator[Opened]:
+    """The graphs in onnxruntime."""
+    from wyoming_whisper.engine.graphs import write_graphs
+    from wyoming_whisper.engine.session import OnnxSession
+
+    start = time.perf_counter()
+    write_graphs(read(weights), folder, "float32", BEAM_SIZE)
+    written = time.perf_counter()
+    with closing(OnnxSession(folder)) as session:
+        yield Opened(session, None, "float32", written - start, time.perf_counter() - written)
+
+
+@contextmanager
+def compiled(weights: Path, folder: Path) -> Iterator[Opened]:
+    """The graphs on TensorRT, with and without CUDA graphs."""
+    from wyoming_whisper.engine.builder import EngineBuild
+    from wyoming_whisper.engine.progress import BuildProgress
+    from wyoming_whisper.engine.spec import BuildRequest
+    from wyoming_whisper.engine.tensorrt.session import TensorRTSession
+
+    timings = folder.parent / "timings.cache"
+    request = BuildRequest(str(weights), str(folder), str(timings), beam_size=BEAM_SIZE)
+    phases = set[str]()
+
+    def show(build: BuildProgress) -> None:
+        if build.phase not in phases:
+            phases.add(build.phase)
+            progress(f"  {build.phase}, {build.seconds:.0f} s")
+
+    start = time.perf_counter()
+    EngineBuild(request, show).run()
+    built = time.perf_counter()
+    with closing(TensorRTSession(folder)) as session:
+        seconds = time.perf_counter() - built
+        with closing(TensorRTSession(folder, cuda_graphs=False)) as plain:
+            yield Opened(session, plain, request.precision, built - start, seconds)
+
+
+def bandwidth() -> float:
+    """Return bytes per second that the GPU reads and writes, copying its own memory."""
+    from wyoming_whisper.engine.tensorrt.cuda import Device
+
+    with ExitStack() as stack:
+        device = stack.enter_context(Device())
+        device.use()
+        size = min(COPIED_BYTES, device.memory_info()[0] // 4)
+        source, target = (stack.enter_context(device.allocate(size)) for _ in range(2))
+        stream = stack.enter_context(device.stream())
+        begin, end = (stack.enter_context(device.event(timing=True)) for _ in range(2))
+        stream.copy(target.handle, source.handle, size)
+        stream.record(begin)
+        for _ in range(COPIES):
+            stream.copy(target.handle, source.handle, size)
+        stream.record(end)
+        end.synchronize()
+        return 2 * COPIES * size / (end.milliseconds_since(begin) / 1000)
+
+
+# -- what is measured ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Window:
+    """Medians of the stages in one window, each waited for."""
+
+    seconds: int
+    stages: Stages
+    plain_step: float | None
+    """Without CUDA graphs."""
+    step_bytes: float
+    """What a step reads at least: weights, the audio's keys and values, the cache."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model."""
+
+    name: str
+    precision: str
+    build_seconds: float
+    open_seconds: float
+    comparisons: list[Comparison]
+    windows: list[Window]
+
+    @property
+    def failures(self) -> list[str]:
+        wrong = [f"{self.name}: {c.name}: {c.verdict}" for c in self.comparisons if not c.good]
+        if not any(c.verdict == "same" and c.reference.tokens for c in self.comparisons):
+            wrong.append(f"{self.name}: no clip with words in it came out the same")
+        return wrong
+
+
+def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measured:
+    """Compare with CTranslate2, with CUDA graphs and without; then time."""
+    progress("  comparing with CTranslate2")
+    comparisons = [
+        comparison
+        for session in (opened.session, opened.plain)
+        if session is not None
+        for comparison in compare(
+            *(session, opened.precision, packed.cases, packed.references, packed.tokenizer),
+            packed.suppressed_begin,
+        )
+    ]
+    size, windows = Size.of(weights), list[Window]()
+    slots = next(n for n in SLOTS if n >= len(packed.full.prompt) + TIMED_STEPS)
+    for seconds in WINDOWS:
+        progress(f"  timing windows of {seconds} s")
+        mel = np.ascontiguousarray(packed.full.mel[:, : seconds * FRAMES_PER_SECOND])
+        case = Case(packed.full.name, mel, packed.full.prompt)
+        least = size.step_bytes(mel.shape[1] // FRAMES_PER_POSITION, slots, BYTES[opened.precision])
+        plain = timed(opened.plain, case, packed, runs).step if opened.plain else None
+        windows.append(Window(seconds, timed(opened.session, case, packed, runs), plain, least))
+    return Measured(
+        packed.name,
+        opened.precision,
+        opened.build_seconds,
+        opened.open_seconds,
+        comparisons,
+        windows,
+    )
+
+
+def timed(session: Session, case: Case, packed: Packed, runs: int) -> Stages:
+    """Return the medians of so many runs of the selftest's timing."""
+    found = [time_stages(session, case, packed.tokenizer) for _ in range(runs)]
+    return Stages(
+        median(one.encode for one in found),
+        median(one.prefill for one in found),
+        median(one.step for one in found),
+    )
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model's work follows from."""
+
+    width: int
+    decoder_layers: int
+    n_vocab: int
+
+    @classmethod
+    def of(cls, weights: Path) -> Size:
+        checkpoint = read(weights)
+        names = [*checkpoint.variables, *checkpoint.aliases]
+        layers = {m[0] for name in names if (m := re.match(r"decoder/layer_\d+", name))}
+        n_vocab, width = checkpoint["decoder/embeddings/weight"].shape
+        return cls(width, len(layers), n_vocab)
+
+    def step_bytes(self, n_ctx: int, n_slots: int, item: int) -> float:
+        """Of a step that reads everything once; the cache is read and written anew."""
+        weights = self.decoder_layers * 14 * self.width**2 + self.n_vocab * self.width
+        audio = self.decoder_layers * 2 * n_ctx * self.width
+        cache = self.decoder_layers * 2 * 2 * n_slots * self.width
+        return float(item * (weights + audio + cache))
+
+
+# -- the suite -----------------------------------------------------------------------------
+
+
+def stages_table(results: Sequence[Measured], bandwidth: float | None) -> str:
+    """Return the times of all windows, beside what reading everything once would take."""
+    head = ["model", "window", "encode", "prefill", "step", "step, no CUDA graphs"]
+    rows = []
+    for model in results:
+        for window in model.windows:
+            floor = window.step_bytes / bandwidth if bandwidth else math.nan
+            stages, plain = window.stages, window.plain_step
+            rows.append(
+                [
+                    model.name,
+                    f"{window.seconds} s",
+                    *map(report.milliseconds, (stages.encode, stages.prefill, stages.step)),
+                    report.NOTHING if plain is None else report.milliseconds(plain),
+                    report.milliseconds(floor) if bandwidth else report.NOTHING,
+                    report.times(stages.step, floor) if bandwidth else report.NOTHING,
+                ]
+            )
+    return report.table([*head, "floor", "step / floor"], rows)
+
+
+def comparisons_table(results: Sequence[Measured]) -> str:
+    """Return what was heard of each clip, beside what CTranslate2 heard."""
+    head = ["model", "clip", "window", "tokens", "verdict", "avg_logprob apart", "text"]
+    rows = [
+        [
+            model.name,
+            one.name,
+            f"{one.window_seconds:.0f} s",
+            str(len(one.engine.tokens)),
+            one.verdict,
+            one.apart,
+            one.text,
+        ]
+        for model in results
+        for one in model.comparisons
+    ]
+    return report.table(head, rows)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what --prepare wrote")
+    parser.add_argument("--prepare", action="store_true", help="write DIR, on a machine with all")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, in onnxruntime")
+    # Not of lib/options.py, which needs packages that a bare machine has not.
+    parser.add_argument("--models", type=lambda text: text.split(","), default=MODELS)
+    parser.add_argument("--runs", type=int, default=7, help="each the median of three (default: 7)")
+    about = "of the GPU's memory, for the floor (default: measured by copying)"
+    parser.add_argument("--bandwidth", type=float, metavar="GB/S", help=about)
+
+
+def run(args: argparse.Namespace) -> Outcome:
+    """Prepare, or measure; an engine that heard something else is a failure."""
+    if args.prepare:
+        prepare(args.folder, args.models)
+        return Outcome([f"{', '.join(args.models)} in {args.folder}"], {})
+    machine, rate = machine_module.machine(), args.bandwidth * 1e9 if args.bandwidth else None
+    if not args.rehearse:
+        from wyoming_whisper.engine.tensorrt.library import import_tensorrt
+
+        machine["TensorRT"] = import_tensorrt().__version__
+        rate = rate or bandwidth()
+    opening, results = rehearsed if args.rehearse else compiled, list[Measured]()
+    for name in args.models:
+        progress(name)
+        packed = read_packed(args.folder / name)
+        with tempfile.TemporaryDirectory() as work:
+            weights = unpacked(args.folder / name / WEIGHTS, Path(work))
+            engine = Path(work, "engine")
+            engine.mkdir()
+            with opening(weights, engine) as opened:
+                results.append(measure(packed, opened, weights, args.runs))
+    lines = [f"- {name}: {value}" for name, value in machine.items()]
+    if args.rehearse:
+        lines.append("- a rehearsal on the CPU in onnxruntime: nothing here is a GPU's time")
+    if rate:
+        lines.append(f"- memory: {rate / 1e9:.0f} GB/s")
+    for model in results:
+        built = f"built in {model.build_seconds:.1f} s, opened in {model.open_seconds:.2f} s"
+        lines.append(f"- {model.name}, {model.precision}: {built}")
+    failures = [failure for model in results for failure in model.failures]
+    shown = ["\n".join(lines), stages_table(results, rate), comparisons_table(results)]
+    facts = {"machine": machine, "bandwidth": rate, "models": [asdict(one) for one in results]}
+    return Outcome([*shown, "FAILED" if failures else "PASSED"], facts, failures)

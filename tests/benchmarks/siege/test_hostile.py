@@ -1,0 +1,57 @@
+"""The siege, shortened: it is one, the honest are answered, and what is promised is checked."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.lib.clips import short_clips
+from benchmarks.siege import hostile
+from benchmarks.siege.hostile import Found, Turn
+
+
+def found(**changes: object) -> Found:
+    values: dict[str, object] = {"quiet": Turn([0.1] * 20), "siege": Turn([0.15] * 20)}
+    return Found(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_half_as_long_again_is_no_failure() -> None:
+    assert found().failures == []
+    assert found().slowdown == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"siege": Turn([0.21] * 20)}, "2.1 times as long"),
+        ({"siege": Turn()}, "inf times as long"),
+        ({"siege": Turn([0.1], ["a.flac: no answer"])}, "1 honest commands went wrong in a siege"),
+        ({"quiet": Turn([0.1], ["a.flac: no answer"])}, "1 honest commands went wrong in quiet"),
+        ({"trouble": ["Traceback"]}, "Traceback"),
+        ({"leaked": {"descriptors": 3}}, "left behind"),
+        ({"exit_status": 1}, "exit status 1"),
+    ],
+)
+def test_a_broken_promise_is_a_failure(changes: dict[str, object], said: str) -> None:
+    (failure,) = found(**changes).failures
+    assert said in failure
+
+
+def test_a_short_siege_of_a_real_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hostile, "MAX_SLOWDOWN", float("inf"))  # tests assert no times
+    monkeypatch.setattr(hostile, "SETTLE_SECONDS", 2.5)  # attackers' connections linger for two
+    monkeypatch.setattr(hostile, "short_clips", lambda: short_clips()[:4])
+    file = tmp_path / "hostile.json"
+    argv = ["--seconds", "3", "--rounds", "1", "--speakers", "2", "--json", str(file)]
+    assert main(["hostile", *argv]) == 0, capsys.readouterr().err
+    written = json.loads(file.read_text())
+    assert written["quiet"]["seconds"]
+    assert written["siege"]["seconds"]
+    assert written["attacks"]["connections"] > 20
+    assert written["attacks"]["lengths lied about"] > 0
+    assert written["siege"]["processor"] > 0
+    assert hostile.PROCESSOR in written["attacks"]
+    assert "in a siege" in capsys.readouterr().out
