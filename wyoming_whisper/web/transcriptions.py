@@ -27,6 +27,7 @@ from ..peers import Allowed, PeerLog
 from ..pieces import MAX_PIECE_SECONDS
 from ..recording import Piece, Recording
 from ..scheduler import Job
+from ..scripts import seam
 from ..status import Status
 from ..text import finished
 from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
@@ -401,7 +402,7 @@ class Spoken:
                 await self._courtesy(recording)
                 transcription = await self._heard(piece)
                 if transcription.text:
-                    self._texts.append(" " * bool(self._texts) + transcription.text)
+                    self._texts.append(seam(self.text, transcription.text) + transcription.text)
                     yield self._texts[-1]
         self.seconds = recording.seconds
 
