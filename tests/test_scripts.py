@@ -6,8 +6,6 @@ import pytest
 
 from wyoming_whisper.scripts import joined
 
-# ruff: noqa: RUF001  (letters and marks of all scripts)
-
 
 @pytest.mark.parametrize(
     ("texts", "whole"),
