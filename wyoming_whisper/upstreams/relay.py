@@ -233,6 +233,7 @@ class Relay:
             return believed(asking.result(), self._request.language, recording.seconds)
         finally:
             await end_tasks(asking, ending)
+            del asking  # as in `answer`
 
     # What comes of it.
 
@@ -301,7 +302,10 @@ class Relay:
         errors = [(a.member is None, a.error) for a in self._attempts if a.error]
         if not errors:
             raise UpstreamError("nobody could be asked")
-        raise max(errors, key=lambda error: error[0])[1] from None
+        try:
+            raise max(errors, key=lambda error: error[0])[1] from None
+        finally:
+            del errors  # as in `answer`
 
     def _settle(self, winner: _Attempt) -> None:
         """Note how the others did."""
