@@ -372,6 +372,14 @@ def test_a_long_recording_is_cut_in_pauses_and_nothing_is_lost_or_moved() -> Non
         assert abs(whole[round(end * SAMPLE_RATE) - 1]) < 0.1
 
 
+def test_a_long_recording_is_cut_about_a_sentence_long_and_one_of_half_a_minute_not() -> None:
+    sentence = (loud(4.5), quiet(0.5))
+    pieces, _ = heard(*sentence * 12)
+    assert len(pieces) >= 10
+    assert max(len(piece.samples) for piece in pieces) <= 12 * SAMPLE_RATE
+    assert len(heard(*sentence * 6)[0]) == 1
+
+
 def test_speech_without_any_pause_is_cut_all_the_same() -> None:
     pieces, _ = heard(loud(100.0))
     assert sum(len(piece.samples) for piece in pieces) == 100 * SAMPLE_RATE
