@@ -353,7 +353,7 @@ def test_silence_is_no_piece_however_long_it_is() -> None:
 
 
 def test_a_long_recording_is_cut_in_pauses_and_nothing_is_lost_or_moved() -> None:
-    phrases = [(4.0, 0.5), (9.0, 2.0), (9.0, 0.3), (5.0, 40.0), (12.0, 1.0), (14.0, 0.2)]
+    phrases = [(4.0, 0.5), (9.0, 2.0), (9.0, 0.3), (5.0, 40.0), (11.0, 1.0), (10.0, 0.2)]
     parts = [part for speech, pause in phrases for part in (loud(speech), quiet(pause))]
     whole = np.concatenate(parts)
     pieces, _ = heard(*parts)

@@ -436,7 +436,7 @@ async def test_words_and_segments_have_times_as_they_are_asked_for(
         assert texts == ["piece", "1", "piece", "2", "piece", "3"]
         third = told["words"][4]
         assert set(third) == {"word", "start", "end"}
-        begun = 50.0 - PAD_BEFORE_SECONDS  # in the file, not in the piece
+        begun = 32.0 - PAD_BEFORE_SECONDS  # in the file, not in the piece
         assert (third["start"], third["end"]) == pytest.approx(
             (begun + 0.25, begun + 0.75), abs=0.05
         )
