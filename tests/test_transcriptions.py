@@ -9,7 +9,7 @@ import re
 import shlex
 import wave
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -393,6 +393,23 @@ async def test_a_long_recording_is_one_text_with_times_of_the_whole(tmp_path: Pa
     assert lines[2] == "piece 4 <i> -> ü"
     assert lines[9].endswith("--> 00:00:42,000")
     assert "piece 9 &lt;i&gt; --&gt; ü" in cues
+
+
+async def test_a_language_that_is_in_doubt_is_detected_again(tmp_path: Path) -> None:
+    class Doubtful(Timed):
+        def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+            heard = super().transcribe(samples, options)
+            language, probability = (("pt", 0.5), ("de", 0.95))[min(len(self.requests), 2) - 1]
+            return replace(
+                heard, language=options.language or language, language_probability=probability
+            )
+
+    fake = Doubtful()
+    short = wav(loud(3.0), quiet(3.0), loud(11.0), quiet(5.0), loud(11.0))  # a word or two first
+    async with serving(tmp_path, fake) as (_, session):
+        _, told = await post(session, asked(short, response_format="verbose_json"))
+    assert [options.language for _, options in fake.requests] == [None, None, "de"]
+    assert told["language"] == "german"
 
 
 async def test_translations_are_of_the_task_and_in_english(tmp_path: Path) -> None:
