@@ -18,6 +18,7 @@ import numpy as np
 from .errors import WyomingWhisperError
 from .languages import Detected, likeliest, settled
 from .scheduler import Job
+from .scripts import joined
 from .text import TextStyle, Voicing, finished
 from .transcriber import Samples, TranscribeOptions, Transcription
 
@@ -199,7 +200,7 @@ def together(parts: Sequence[Part], style: TextStyle) -> Transcription:
             stages[name] = stages.get(name, 0.0) + seconds
     return dataclasses.replace(
         in_it,
-        text=" ".join(one.text for one in texts),
+        text=joined(one.text for one in texts),
         avg_logprob=logprob,
         no_speech_prob=max(one.no_speech_prob for one in texts),
         n_tokens=n_tokens,
