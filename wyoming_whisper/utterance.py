@@ -32,7 +32,7 @@ from .languages import SpokenLanguages
 from .limits import Held, Limits
 from .live import LiveText
 from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
-from .pieces import DICTATION, Section
+from .pieces import SENTENCES, Section
 from .results import result_of
 from .scheduler import Job
 from .speech import Speech
@@ -265,7 +265,7 @@ class Utterance:
             self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
         self._n_unheard = 0
-        for section in self._speech.take_sections(DICTATION):
+        for section in self._speech.take_sections(SENTENCES):
             self._dictate(section)
         return self._speech
 

@@ -23,6 +23,7 @@ from aiohttp import web
 from ..aliases import ALIAS, is_same_model
 from ..errors import BusyError, WyomingWhisperError
 from ..handler import requested_language
+from ..languages import likeliest, settled
 from ..peers import Allowed, PeerLog
 from ..pieces import MAX_PIECE_SECONDS
 from ..recording import Piece, Recording
@@ -380,6 +381,8 @@ class Spoken:
         self.segments: list[tuple[float, Segment]] = []
         """With where the piece of each begins."""
         self._texts: list[str] = []
+        self._detected: list[tuple[Transcription, float]] = []
+        """Pieces whose language was detected, with their seconds of voices."""
 
     @property
     def text(self) -> str:
@@ -388,7 +391,9 @@ class Spoken:
     @property
     def language(self) -> str:
         """OpenAI's name of the text's language."""
-        code = "en" if self.wanted.task == "translate" else self._options.language
+        code = self._options.language or likeliest(self._detected)
+        if self.wanted.task == "translate":
+            code = "en"
         return LANGUAGES.get(code or "", "unknown")
 
     async def pieces(self) -> AsyncGenerator[str, None]:
@@ -415,8 +420,9 @@ class Spoken:
         heard = finished(heard, piece.voicing, self._host.text_style.verbatim)
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
-        if heard.text and self._options.language is None:  # the rest is in the same
-            self._options = dataclasses.replace(self._options, language=heard.language)
+        if self._options.language is None:
+            self._detected.append((heard, piece.voicing.voiced_seconds))
+            self._options = dataclasses.replace(self._options, language=settled(self._detected))
         return heard
 
     async def _courtesy(self, recording: Recording) -> None:
