@@ -103,7 +103,7 @@ def test_faster_whisper_answers_while_a_child_makes_the_graphs(
     assert "(onnxruntime)" not in status.state.description
     before = texts(transcriber)
     may_build.set()
-    until(lambda: status.state.backend == ONNXRUNTIME)
+    until(lambda: status.state.backend == ONNXRUNTIME and not status.state.building)
     state = status.state
     assert state.description == transcriber.description
     assert state.description.startswith("home-en on CPU (")
