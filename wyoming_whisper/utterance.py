@@ -27,12 +27,13 @@ import numpy as np
 from .dictation import Dictation, Part, Piece, together
 from .early import EarlyWork
 from .endpointing import Endpointer
-from .errors import DeadlineError, StoppedError, WyomingWhisperError
+from .errors import StoppedError, WyomingWhisperError
 from .languages import SpokenLanguages
 from .limits import Held, Limits
 from .live import LiveText
 from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
-from .pieces import DICTATION, Section
+from .pieces import SENTENCES, Section
+from .results import result_of
 from .scheduler import Job
 from .speech import Speech
 from .status import Answer, Outcome
@@ -132,8 +133,7 @@ class Utterance:
         self.is_cut_short = False
         """Whether its end was not heard, or not transcribed, because the server stops."""
         self._has_ended = False
-        self._is_hurried = False
-        self._awaited: asyncio.Future[Transcription] | None = None
+        self._hurrying: asyncio.Future[None] | None = None  # while a job is waited for
         self._n_samples = 0
         self._n_unheard = 0
         self._held = Held(workshop.limits)
@@ -165,10 +165,10 @@ class Utterance:
 
         Then nothing is changed.
         """
-        if self._awaited is None or self._relay or not self._dictation.parts:
+        hurrying = self._hurrying
+        if hurrying is None or hurrying.done() or self._relay or not self._dictation.parts:
             return False
-        self._is_hurried = True
-        self._awaited.cancel()
+        hurrying.set_result(None)
         return True
 
     async def take(self, chunk: Pcm) -> None:
@@ -302,7 +302,7 @@ class Utterance:
             self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
         self._n_unheard = 0
-        for section in self._speech.take_sections(DICTATION):
+        for section in self._speech.take_sections(SENTENCES):
             self._dictate(section)
         return self._speech
 
@@ -390,27 +390,12 @@ class Utterance:
                 early.cancel()
 
     async def _result(self, job: Job) -> Transcription:
-        """Wait for it until the deadline; who stops waiting cancels it.
-
-        Raises DeadlineError; StoppedError when it is hurried.
-        """
-        seconds = self._workshop.limits.deadline_seconds
-        future = self._awaited = asyncio.wrap_future(job.future)
+        """Raises what `result_of` does; StoppedError when it is hurried."""
+        self._hurrying = asyncio.get_running_loop().create_future()
         try:
-            done, _ = await asyncio.wait({future}, timeout=seconds or None)
-            if self._is_hurried and future.cancelled():
-                raise StoppedError("the server is shutting down")
-            if done:
-                return future.result()
-            why = "its turn did not come: the model was not there, or had other work"
-            if job.future.running():
-                why = "the model was still at it"
-            raise DeadlineError(f"there was no answer within {seconds:g} s (--deadline): {why}")
+            return await result_of(job, self._workshop.limits.deadline_seconds, self._hurrying)
         finally:
-            self._awaited = None
-            if not future.done() or future.cancelled():
-                job.cancel()
-                future.cancel()
+            self._hurrying = None
 
     # What can be done before the audio has ended.
 
