@@ -56,8 +56,8 @@ class PcmFormat:
             value = getattr(self, name)
             if type(value) is not int:
                 raise AudioError(
-                    f"{name} must be a whole number from {lowest} to {highest}, "
-                    f"not {repr(value)[:50]}"
+                    f"audio with {name} {repr(value)[:50]} is not possible: "
+                    f"a whole number from {lowest} to {highest} is"
                 )
             if not lowest <= value <= highest:
                 raise AudioError(
