@@ -130,6 +130,6 @@ def test_only_long_chunks_are_costly(rate: int, seconds: float, costly: bool) ->
 
 def test_a_rate_that_is_no_whole_number_is_refused_as_such() -> None:
     with pytest.raises(
-        AudioError, match="rate '16k' is not .*: a whole number from 1000 to 384000"
+        AudioError, match=r"rate '16k' is not .*: a whole number from 1000 to 384000"
     ):
         PcmFormat("16k", 2, 1)  # type: ignore[arg-type]
