@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wyoming.audio import AudioChunk
 
+from wyoming_whisper.errors import AudioError
 from wyoming_whisper.pcm import PcmFormat, PcmStream
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
@@ -125,3 +126,10 @@ def test_a_sample_is_carried_over_a_change_of_rate_but_into_no_other_kind_of_fra
 def test_only_long_chunks_are_costly(rate: int, seconds: float, costly: bool) -> None:
     chunk = AudioChunk(rate, 2, 1, bytes(2 * round(rate * seconds)))
     assert PcmStream.is_costly(chunk) is costly
+
+
+def test_a_rate_that_is_no_whole_number_is_refused_as_such() -> None:
+    with pytest.raises(
+        AudioError, match=r"rate '16k' is not .*: a whole number from 1000 to 384000"
+    ):
+        PcmFormat("16k", 2, 1)  # type: ignore[arg-type]

@@ -592,7 +592,7 @@ async def test_an_utterance_too_long_is_answered_at_its_limit_and_the_rest_is_no
         await client.send(AudioStart(16000, 2, 1).event())  # the end of the last one is missing
         await client.send(AudioStop().event())
         assert (await client.transcript()).text == ""
-    assert caplog.text.count("--max-utterance-seconds") == 1
+    assert caplog.text.count("--max-utterance-seconds (1)") == 1
 
 
 async def test_a_chunk_that_names_hours_costs_what_its_beginning_costs(tmp_path: Path) -> None:

@@ -426,3 +426,11 @@ def test_channels_that_cancel_are_heard_by_ffmpeg() -> None:
             out.mux(packet)
     samples = np.concatenate(list(audio_blocks(file.getvalue())))
     np.testing.assert_allclose(samples[200:], left[200:], atol=1e-3)
+
+
+def test_a_header_without_audio_is_refused_without_a_python_object() -> None:
+    header = b"RIFF\x24\x00\x00\x00WAVEfmt \x10\x00\x00\x00" + b"\x99" * 24
+    with pytest.raises(AudioError, match="can't be decoded") as refused:
+        list(audio_blocks(header))
+    assert "object at" not in str(refused.value)
+    assert "_Bytes" not in str(refused.value)

@@ -34,6 +34,9 @@ SETTLE_SECONDS = 0.1
 MAX_UNSETTLED = 512  # more than that are not even heard
 SPEAKER_SECONDS = 5.0  # silent for so long, who began to speak is as idle as others
 
+SPEAKING_SHARE = 0.75  # of the time to drain; then what was said by then is transcribed
+PARTING_SECONDS = 0.5  # at its end, for what is sent then
+
 KEEPALIVE_SECONDS = 60  # of silence; then who has lost its power is found out
 
 
@@ -91,17 +94,43 @@ class Connections:
         )
 
     async def drain(self, seconds: float) -> None:
-        """Let what is being spoken or transcribed finish, for a while; then cut."""
+        """Let what is being spoken or transcribed finish, for a while.
+
+        Then who speaks is cut short; at last everybody gets what there is, or an error.
+        """
         tasks = list(self._tasks.values())
         for handler in list(self._tasks):
             handler.drain()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        ends = time.monotonic() + seconds
+        speaking = SPEAKING_SHARE * max(0.0, seconds - PARTING_SECONDS)
+        await self._wait_for(tasks, speaking)
+        if n_cut := sum(handler.cut_short() for handler in list(self._tasks)):
+            _LOGGER.warning(
+                "%d still spoke %.1f s after the server was told to stop, and are cut short "
+                "(--drain-seconds %g)",
+                n_cut,
+                speaking,
+                seconds,
+            )
+        await self._wait_for(tasks, ends - PARTING_SECONDS - time.monotonic())
+        if n_late := sum(handler.hurry() for handler in list(self._tasks)):
+            _LOGGER.warning(
+                "%d still waited for an answer when the server had to end: they get what is "
+                "transcribed by now, or an error (--drain-seconds %g)",
+                n_late,
+                seconds,
+            )
+        await self._wait_for(tasks, max(ends - time.monotonic(), PARTING_SECONDS))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._judging:
             self._judging.cancel()
+
+    async def _wait_for(self, tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
+        under_way = [task for task in tasks if not task.done()]
+        if under_way:
+            await asyncio.wait(under_way, timeout=max(0.0, seconds))
 
     async def _judge(self) -> None:
         """As long as there are too many, refuse one in every turn of the event loop."""

@@ -15,6 +15,7 @@ WyomingWhisperError
 └── TranscribeError        the request can't be answered, or the backend failed on it
     ├── BusyError              there is more to do than the server may take on
     ├── DeadlineError          the answer took too long
+    ├── StoppedError           the server is shutting down, and can wait no longer
     ├── NotPossibleError       what is asked for is not to be had of this model, or its backend
     │   ├── UnknownLanguageError   Whisper, or this model, does not know it
     │   ├── UnknownTaskError       this model was not made for it
@@ -141,6 +142,12 @@ class DeadlineError(TranscribeError):
     """The answer took longer than anybody should wait."""
 
     code = "deadline-exceeded"
+
+
+class StoppedError(TranscribeError):
+    """The server is shutting down, and --drain-seconds are over."""
+
+    code = "server-stopped"
 
 
 class NotPossibleError(TranscribeError, ValueError):

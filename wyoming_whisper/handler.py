@@ -25,7 +25,7 @@ from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping, Pong
 
 from .endpointing import SENSITIVITIES, Endpointer, EndpointOptions
-from .errors import ProtocolError, UnknownLanguageError, UnknownModelError
+from .errors import ProtocolError, StoppedError, UnknownLanguageError, UnknownModelError
 from .errors import WyomingWhisperError as OurError
 from .hangup import until_lost
 from .info import PROGRAM_NAME
@@ -36,7 +36,7 @@ from .tasks import end_tasks, start_task
 from .transcriber import TranscribeOptions
 from .upstreams.exchange import hops_in
 from .upstreams.relay import Relay
-from .utterance import TOO_LONG, Utterance, Workshop
+from .utterance import Utterance, Workshop, too_long
 from .whisper.tokenizer import LANGUAGES, language_code
 from .wire import read_event, with_whole_numbers
 
@@ -124,6 +124,8 @@ class Handler:
         )
         self._unanswered = 0
         self._draining = False
+        self._answering: Utterance | None = None
+        self._is_hurried = False
         self._reading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -186,6 +188,29 @@ class Handler:
         self._draining = True
         self._leave_when_drained()
 
+    def cut_short(self) -> bool:
+        """Have what is being spoken end now; return whether anything was."""
+        utterance = self._utterance
+        if utterance is None or self.is_refused:
+            return False
+        if utterance.is_mid_command or self._waiting.full():
+            self.refuse(_stopped())
+            return True
+        utterance.cut_short()
+        self._utterance, self._ended = None, True
+        self._unanswered += 1
+        self._waiting.put_nowait((utterance, self._asked))
+        return True
+
+    def hurry(self) -> bool:
+        """Answer now, with what is there or with an error; return whether anybody waited."""
+        if self.is_refused or not self.is_busy:
+            return False
+        self._is_hurried = True
+        if not (self._answering and self._answering.hurry()):
+            self.refuse(_stopped())
+        return True
+
     async def _read(self) -> None:
         n_chunks = 0
         while (event := await read_event(self._reader)) is not None:
@@ -210,7 +235,14 @@ class Handler:
     async def _answer(self) -> None:
         while (item := await self._waiting.get()) is not None:
             utterance, request = item
-            transcription = await utterance.transcription()
+            if self._is_hurried:
+                utterance.drop()
+                raise _stopped()
+            self._answering = utterance
+            try:
+                transcription = await utterance.transcription()
+            finally:
+                self._answering = None
             transcript = Transcript(
                 transcription.text, context=request.context, language=transcription.language
             )
@@ -269,10 +301,12 @@ class Handler:
             return
         utterance = self._utterance or self._begin()
         await utterance.take(chunk)
+        if utterance is not self._utterance:  # it was cut short meanwhile
+            return
         if utterance.live and not self._unanswered:  # those before it are answered first
             await self._show(utterance.live)
         if utterance.is_full:
-            self._service.peer_log.warn(self._peer, TOO_LONG)
+            self._service.peer_log.warn(self._peer, too_long(self._service.limits))
         if utterance.is_full or utterance.is_over:
             self._ended = True
             await self._end(utterance)
@@ -463,6 +497,12 @@ def _shown(words: object) -> str:
     """Return a peer's words, which may be many, for people."""
     text = repr(words)
     return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
+
+
+def _stopped() -> StoppedError:
+    return StoppedError(
+        "the server is shutting down, and --drain-seconds were too short to hear and answer this"
+    )
 
 
 def _ended_well(task: asyncio.Task[None]) -> bool:

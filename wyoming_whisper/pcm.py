@@ -54,7 +54,12 @@ class PcmFormat:
             ("channels", 1, MAX_CHANNELS),
         ):
             value = getattr(self, name)
-            if type(value) is not int or not lowest <= value <= highest:
+            if type(value) is not int:
+                raise AudioError(
+                    f"audio with {name} {repr(value)[:50]} is not possible: "
+                    f"a whole number from {lowest} to {highest} is"
+                )
+            if not lowest <= value <= highest:
                 raise AudioError(
                     f"audio with {name} {repr(value)[:50]} is not possible: "
                     f"{lowest} to {highest} is"

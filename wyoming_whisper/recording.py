@@ -61,7 +61,9 @@ def audio_blocks(data: bytes) -> Iterator[Samples]:
     except AudioError:
         raise
     except _failures() as error:
-        reason = getattr(error, "strerror", None) or str(error) or "it ends early"
+        # libsndfile's own words: soundfile puts the Python object that was read before them.
+        said = getattr(error, "strerror", None) or getattr(error, "error_string", None)
+        reason = (said or str(error) or "it ends early").rstrip(".")
         raise AudioError(f"the {kind.name} file can't be decoded: {reason}") from None
 
 

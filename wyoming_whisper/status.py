@@ -141,7 +141,8 @@ class Answer:
     upstream: str | None = None
     """The address of who transcribed it; None is this machine."""
     truncated: bool = False
-    """Whether it was longer than --max-utterance-seconds, and its end was not heard."""
+    """Whether its end was not heard: it was longer than --max-utterance-seconds, or the server
+    stopped."""
     error: str = ""
     """One sentence, where it failed."""
     code: str = ""

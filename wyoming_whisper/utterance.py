@@ -27,7 +27,7 @@ import numpy as np
 from .dictation import Dictation, Part, Piece, together
 from .early import EarlyWork
 from .endpointing import Endpointer
-from .errors import WyomingWhisperError
+from .errors import StoppedError, WyomingWhisperError
 from .languages import SpokenLanguages
 from .limits import Held, Limits
 from .live import LiveText
@@ -58,7 +58,13 @@ MAX_AHEAD_SECONDS = 1.0
 # A chunk that is longer is converted in steps: it may name a quarter of an hour in 1 MB.
 CONVERT_SECONDS = 10.0
 
-TOO_LONG = "an utterance reached --max-utterance-seconds: the rest of it is not heard"
+
+def too_long(limits: Limits) -> str:
+    """Return what the log says of an utterance whose rest is not heard."""
+    seconds = limits.utterance_samples / SAMPLE_RATE
+    return (
+        f"an utterance reached --max-utterance-seconds ({seconds:g}): the rest of it is not heard"
+    )
 
 
 class Workshop(Protocol):
@@ -124,6 +130,10 @@ class Utterance:
         """Whether there is more of it than one may have: what came beyond that was not taken."""
         self.is_over = False
         """Whether its speaker has finished, says the endpointer."""
+        self.is_cut_short = False
+        """Whether its end was not heard, or not transcribed, because the server stops."""
+        self._has_ended = False
+        self._hurrying: asyncio.Future[None] | None = None  # while a job is waited for
         self._n_samples = 0
         self._n_unheard = 0
         self._held = Held(workshop.limits)
@@ -137,6 +147,29 @@ class Utterance:
     @property
     def seconds(self) -> float:
         return self._n_samples / SAMPLE_RATE
+
+    @property
+    def is_mid_command(self) -> bool:
+        """Whether it is a command whose end is not said yet: half of one may mean another."""
+        if not self._dictation.is_empty:
+            return False
+        speech = self._speech
+        return speech is None or (speech.is_spoken and not speech.has_paused)
+
+    def cut_short(self) -> None:
+        """Take no more audio; its `transcription` is what was said by now."""
+        self._has_ended = self.is_cut_short = True
+
+    def hurry(self) -> bool:
+        """Have `transcription` return now with the pieces that are done; False if there are none.
+
+        Then nothing is changed.
+        """
+        hurrying = self._hurrying
+        if hurrying is None or hurrying.done() or self._relay or not self._dictation.parts:
+            return False
+        hurrying.set_result(None)
+        return True
 
     async def take(self, chunk: Pcm) -> None:
         """Take of a chunk what fits, however long it is, without keeping the event loop.
@@ -198,14 +231,14 @@ class Utterance:
         except Exception as error:
             waited = time.perf_counter() - ended
             failure = _failure(error, self.seconds, waited)
-            self._workshop.answered(dataclasses.replace(failure, truncated=self.is_full))
+            self._workshop.answered(dataclasses.replace(failure, truncated=self._is_truncated))
             raise
         finally:
             self.drop()
         if self._options.language is None and upstream is None:
             self._workshop.spoken.note(transcription)
         answer = _answer(transcription, time.perf_counter() - ended, early, upstream)
-        answer = dataclasses.replace(answer, truncated=self.is_full)
+        answer = dataclasses.replace(answer, truncated=self._is_truncated)
         _log(answer, transcription)
         self._workshop.answered(answer)
         return transcription
@@ -229,8 +262,12 @@ class Utterance:
         self.is_full = self.is_full or fitting is not chunk
         return fitting
 
+    @property
+    def _is_truncated(self) -> bool:
+        return self.is_full or self.is_cut_short
+
     def _add(self, samples: Samples) -> None:
-        if self._is_dropped:
+        if self._is_dropped or self._has_ended:
             return
         n_left = self._workshop.limits.utterance_samples - self._n_samples
         self.is_full = self.is_full or len(samples) > n_left
@@ -325,10 +362,14 @@ class Utterance:
 
     async def _here(self, speech: Speech, spans: list[Span], early: Job | None) -> Transcription:
         dictation = self._dictation
-        await dictation.finish(self._result)
-        if spans:
-            job = early or self._workshop.submit(speech.cut(spans), dictation.options, eager=False)
-            dictation.parts.append(Part(await self._result(job), speech.voicing))
+        try:
+            await dictation.finish(self._result)
+            if spans:
+                rest = speech.cut(spans)
+                job = early or self._workshop.submit(rest, dictation.options, eager=False)
+                dictation.parts.append(Part(await self._result(job), speech.voicing))
+        except StoppedError:
+            self.is_cut_short = True
         if len(dictation.parts) == 1:
             return dictation.parts[0].transcription
         return together(dictation.parts, self._workshop.text_style)
@@ -349,7 +390,12 @@ class Utterance:
                 early.cancel()
 
     async def _result(self, job: Job) -> Transcription:
-        return await result_of(job, self._workshop.limits.deadline_seconds)
+        """Raises what `result_of` does; StoppedError when it is hurried."""
+        self._hurrying = asyncio.get_running_loop().create_future()
+        try:
+            return await result_of(job, self._workshop.limits.deadline_seconds, self._hurrying)
+        finally:
+            self._hurrying = None
 
     # What can be done before the audio has ended.
 

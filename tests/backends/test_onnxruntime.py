@@ -617,7 +617,9 @@ def test_arithmetic_that_onnxruntime_lacks_is_left_to_faster_whisper(
     opened = FakeTranscriber()
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)
     chosen = settings(tmp_path, backend="auto", device="cpu", compute_type="int16")
-    assert open_fastest(chosen, HOME_EN, Status()) is opened
+    status = Status()
+    assert open_fastest(chosen, HOME_EN, status) is opened
+    assert status.state.why.startswith("rather than onnxruntime, because --compute-type int16")
     assert not (tmp_path / "engines").exists()
 
 

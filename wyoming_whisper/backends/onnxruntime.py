@@ -102,6 +102,8 @@ def open_fastest(settings: Settings, path: Path, status: Status | None) -> Trans
         why_not = str(error)
     if why_not:
         _LOGGER.info("backend: faster-whisper rather than onnxruntime, because %s", why_not)
+        if status:
+            status.update(why=f"rather than onnxruntime, because {why_not}")
         return open_faster_whisper(settings, path)
     return _open(settings, path, arithmetic, status, comparison)
 

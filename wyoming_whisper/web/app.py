@@ -29,7 +29,7 @@ from ..handler import requested_language
 from ..recording import read_clip
 from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
-from ..utterance import TOO_LONG, Utterance
+from ..utterance import Utterance, too_long
 from . import transcriptions
 from .metrics import Metrics
 
@@ -261,7 +261,7 @@ class _Site:
         try:
             await utterance.take(clip)
             if utterance.is_full:
-                self._host.peer_log.warn(str(request.remote), TOO_LONG)
+                self._host.peer_log.warn(str(request.remote), too_long(self._host.limits))
             transcription = await utterance.transcription()
         finally:
             utterance.drop()
