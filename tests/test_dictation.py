@@ -18,7 +18,7 @@ from tests.support import AUDIO, LoudnessVad, clips, loud, quiet, words
 from wyoming_whisper import speech, utterance
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.client import read_audio
-from wyoming_whisper.dictation import Part, together
+from wyoming_whisper.dictation import Dictation, Part, Piece, together
 from wyoming_whisper.errors import ModelUnavailableError, TranscribeError
 from wyoming_whisper.languages import SpokenLanguages
 from wyoming_whisper.limits import Limits
@@ -330,19 +330,49 @@ def part(text: str, **how: Any) -> Part:
 
 
 def test_parts_are_one_text_without_what_nobody_said() -> None:
-    style = TextStyle()
     nobody = part("Thank you.", noise_logprob=-0.1, heard_logprob=-2.0, no_speech_prob=0.9)
     nobody = dataclasses.replace(nobody, voicing=Voicing(0.1, 0))
     parts = [part("One, two.", stages={"mel": 1.0}), nobody, part("Three.", stages={"mel": 2.0})]
-    whole = together(parts, style)
+    whole = together(parts)
     assert whole.text == "One, two. Three."
     assert whole.stages == {"mel": 3.0}
     assert whole.n_tokens == 3
-    assert together([part("電気をつけて。"), part("ドアを閉めて。")], style).text == (
+    assert together([part("電気をつけて。"), part("ドアを閉めて。")]).text == (
         "電気をつけて。ドアを閉めて。"
     )
-    assert together([nobody, nobody], style).rejected
-    assert together([part(""), part("")], style).text == ""
+    assert together([nobody, nobody]).rejected
+    assert together([part(""), part("")]).text == ""
+
+
+SENTENCE = "Ask not what your country can do for you, ask what you can do for your country."
+
+
+class OneSentenceDesk(Desk):
+    """Hears the same sentence in every piece."""
+
+    def do(self, job: Job, error: Exception | None = None) -> None:
+        job.future.set_result(Transcription(SENTENCE, "en", n_tokens=20))
+
+
+@pytest.mark.usefixtures("_without_a_clock")
+async def test_what_is_said_in_every_piece_stays_in_every_piece() -> None:
+    desk = OneSentenceDesk()
+    live = LiveText(lambda *_: None, TranscribeOptions("en"), TextStyle())
+    spoken = Utterance(desk, TranscribeOptions("en"), live=live)
+    for part in phrases(12):
+        say(spoken, part)
+    transcription = await spoken.transcription()
+    n_pieces = transcription.n_tokens // 20
+    assert n_pieces >= 6
+    assert transcription.text.count("Ask not") == n_pieces
+    assert live.before.count("Ask not") >= n_pieces - 2  # of the pieces that were done by then
+
+
+def test_the_voicing_of_a_dictation_is_that_of_all_its_pieces() -> None:
+    dictation = Dictation(Desk().submit, TranscribeOptions("en"))
+    for _ in range(3):
+        dictation.add(Piece(np.zeros(16000, np.float32), Voicing(4.0, 100), 16000))
+    assert dictation.voicing(Voicing(1.0, 20)) == Voicing(13.0, 320)
 
 
 async def test_a_real_model_writes_of_a_dictation_what_it_writes_of_its_sentences(

@@ -42,6 +42,13 @@ def test_nothing_is_added_and_nothing_repeats_itself_any_more(spoken: list[str])
     assert all(first != second for first, second in zip(words(once), words(once)[1:], strict=False))
 
 
-def test_what_is_looked_at_is_bounded() -> None:
-    text = " ".join(str(number) for number in range(2 * MAX_WORDS))
-    assert words(said_once(text)) == [str(number) for number in range(MAX_WORDS)]
+def test_a_long_text_keeps_its_end() -> None:
+    text = " ".join(str(number) for number in range(20 * MAX_WORDS))
+    assert said_once(text) == text
+
+
+def test_a_long_loop_is_there_once() -> None:
+    text = " ".join(["Turn on the light in the kitchen."] * 200)
+    assert words(said_once(text + " Good night.")) == words(
+        "Turn on the light in the kitchen. Good night."
+    )

@@ -19,7 +19,7 @@ from .errors import WyomingWhisperError
 from .languages import Detected, likeliest, settled
 from .scheduler import Job
 from .scripts import joined
-from .text import TextStyle, Voicing, finished
+from .text import TextStyle, Voicing, judged, styled
 from .transcriber import Samples, TranscribeOptions, Transcription
 
 _LOGGER = logging.getLogger(__name__)
@@ -133,6 +133,14 @@ class Dictation:
             piece.job.promote()
             self._take(await result(piece.job))
 
+    def voicing(self, rest: Voicing) -> Voicing:
+        """Return the voicing of the whole utterance, `rest` being that of what is in no piece."""
+        pieces = [*(part.voicing for part in self.parts), *(one.voicing for one in self._waiting)]
+        every = [*pieces, rest]
+        return Voicing(
+            sum(one.voiced_seconds for one in every), sum(one.clear_frames for one in every)
+        )
+
     def speech(self, rest: Samples) -> Samples:
         """Return all speech of the utterance, `rest` being what belongs to no piece."""
         return np.concatenate([*self._kept, rest]) if self._kept else rest
@@ -141,8 +149,7 @@ class Dictation:
         """Return what was said in the pieces that are done, with its marks."""
         if len(self.parts) > self._n_in_text:  # asked for with every chunk
             with_marks = dataclasses.replace(style, strip_punctuation=False)
-            whole = together(self.parts, style)
-            self._text = finished(whole, self.parts[0].voicing, with_marks).text
+            self._text = styled(together(self.parts), with_marks).text
             self._n_in_text = len(self.parts)
         return self._text
 
@@ -179,14 +186,15 @@ def _detected(parts: Sequence[Part]) -> Detected:
     return [(part.transcription, part.voicing.voiced_seconds) for part in parts]
 
 
-def together(parts: Sequence[Part], style: TextStyle) -> Transcription:
-    """Return several parts as one transcription: the text as it was written, with its marks.
+def together(parts: Sequence[Part]) -> Transcription:
+    """Return one or more parts as one transcription: the text as it was written, with its marks.
 
-    What nobody said in a part is left out here, as all together can't be judged.
+    Each part is judged here by its own audio, and the whole never again: what is said in one part
+    after the other is no loop. It is worded once, by who gives it to the client (text.styled).
     """
-    # The whole is worded once, by who gives it to the client: replacements may follow each other.
-    verbatim = TextStyle(strip_punctuation=False, hass_wording=False, language=style.language)
-    said = [finished(part.transcription, part.voicing, verbatim) for part in parts]
+    said = [judged(part.transcription, part.voicing) for part in parts]
+    if len(said) == 1:
+        return said[0]
     texts = [one for one in said if one.text]
     if not texts:
         return next((one for one in said if one.rejected), said[-1])
@@ -200,7 +208,7 @@ def together(parts: Sequence[Part], style: TextStyle) -> Transcription:
             stages[name] = stages.get(name, 0.0) + seconds
     return dataclasses.replace(
         in_it,
-        text=joined(one.text for one in texts),
+        text=joined(" ".join(one.text.split()) for one in texts),
         avg_logprob=logprob,
         no_speech_prob=max(one.no_speech_prob for one in texts),
         n_tokens=n_tokens,

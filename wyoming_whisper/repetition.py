@@ -5,6 +5,7 @@ Pure text: knows neither models nor audio, and imports nothing of this package.
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ MAX_LOOP_TOKENS = 4
 MAX_LOOP_REPEATS = 5
 
 MAX_WORDS = 500  # that repetitions are looked for among: more than one window's tokens
+MAX_STEPS = 8  # of half as many words each, in which longer texts are gone through
 
 # Words; in scripts without blanks, letters: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
 _WORD = re.compile(
@@ -57,14 +59,31 @@ def is_doubled(text: str) -> bool:
 def said_once(text: str) -> str:
     """Return the text with every phrase that follows itself written once.
 
-    Of more than MAX_WORDS words the first ones are looked at, and the rest is dropped.
+    Longer texts are gone through in steps, so that only what repeats itself within MAX_WORDS words
+    is noticed; what comes after MAX_STEPS of them stays as it is.
 
     >>> said_once("Thank you. Thank you. Bye."), said_once("no, no, no")
     ('Thank you. Bye.', 'no')
     """
-    matches = list(_WORD.finditer(text))
-    if len(matches) > MAX_WORDS:
-        text = text[: matches[MAX_WORDS].start()].rstrip()
+    starts = [match.start() for match in _WORD.finditer(text)]
+    if len(starts) <= MAX_WORDS:
+        return _said_once(text)
+    size = MAX_WORDS // 2
+    bounds = [0, *starts[size : MAX_STEPS * size + 1 : size], len(text)]
+    steps = [text[start:end] for start, end in itertools.pairwise(bounds)]
+    settled, last = "", ""
+    for step in steps[:MAX_STEPS]:
+        if len(words(last)) > size:
+            settled, last = settled + last, ""
+        last = _said_once(_joined(last, step))
+    return _joined(settled + last, "".join(steps[MAX_STEPS:]))
+
+
+def _joined(text: str, rest: str) -> str:
+    return f"{text} {rest}" if text and rest and not text[-1].isspace() else text + rest
+
+
+def _said_once(text: str) -> str:
     while (repetition := _longest_repetition(words(text))) is not None:
         first, last = repetition
         places = [match.start() for match in _WORD.finditer(text)]

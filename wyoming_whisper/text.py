@@ -55,16 +55,26 @@ def text_style(settings: Settings) -> TextStyle:
 
 def finished(transcription: Transcription, voicing: Voicing, style: TextStyle) -> Transcription:
     """Return the answer for the client."""
+    return styled(judged(transcription, voicing), style)
+
+
+def judged(transcription: Transcription, voicing: Voicing) -> Transcription:
+    """Return what of it was said, as it was written; `voicing` is that of just its audio."""
     why = made_up(transcription, voicing)
     if why:
         return replace(transcription, text="", rejected=why)
-    language = style.language or transcription.language
-    text = transcription.text
-    if transcription.noise_logprob is None and is_loop(text, voicing):
-        text = said_once(text)
+    if transcription.noise_logprob is None and is_loop(transcription.text, voicing):
+        return replace(transcription, text=said_once(transcription.text))
+    return transcription
+
+
+def styled(transcription: Transcription, style: TextStyle) -> Transcription:
+    """Return what was said as the client is to have it."""
+    if transcription.rejected and not transcription.text:
+        return transcription
     return replace(
         transcription,
-        text=tidy(text, style, language),
+        text=tidy(transcription.text, style, style.language or transcription.language),
         segments=tuple(_replaced(segment, style) for segment in transcription.segments),
     )
 

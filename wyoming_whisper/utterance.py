@@ -37,7 +37,7 @@ from .results import result_of
 from .scheduler import Job
 from .speech import Speech
 from .status import Answer, Outcome
-from .text import TextStyle, finished
+from .text import TextStyle, judged, styled
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
 
@@ -354,9 +354,7 @@ class Utterance:
             transcription, upstream = await self._relayed(self._relay, speech, spans, early)
         else:
             transcription = await self._here(speech, spans, early)
-        parts = self._dictation.parts
-        voicing = parts[0].voicing if len(parts) == 1 else speech.voicing
-        answer = finished(transcription, voicing, self._workshop.text_style)
+        answer = styled(transcription, self._workshop.text_style)
         answer = dataclasses.replace(answer, seconds=speech.seconds)
         return answer, has_begun and upstream is None, upstream
 
@@ -369,22 +367,24 @@ class Utterance:
                 job = early or self._workshop.submit(rest, dictation.options, eager=False)
                 dictation.parts.append(Part(await self._result(job), speech.voicing))
         except StoppedError:
+            if not dictation.parts:
+                raise
             self.is_cut_short = True
-        if len(dictation.parts) == 1:
-            return dictation.parts[0].transcription
-        return together(dictation.parts, self._workshop.text_style)
+        return together(dictation.parts)
 
     async def _relayed(
         self, relay: Relay, speech: Speech, spans: list[Span], early: Job | None
     ) -> tuple[Transcription, str | None]:
+        voicing = self._dictation.voicing(speech.voicing)
         try:
-            return await relay.answer(
+            transcription, upstream = await relay.answer(
                 self._dictation.speech(speech.cut(spans)),
                 (speech.last_voiced + 1) * FRAME_SAMPLES,
                 lambda: self._here(speech, spans, early),
                 local_has_begun=early is not None or self._dictation.has_begun,
                 deadline_seconds=self._workshop.limits.deadline_seconds * self._dictation.n_pieces,
             )
+            return judged(transcription, voicing) if upstream else transcription, upstream
         finally:
             if early and not early.future.done():
                 early.cancel()

@@ -286,6 +286,27 @@ def test_a_phrase_that_is_said_in_both_halves_again_is_no_loop() -> None:
     assert [window[0, 0] for window in inference.windows] == [0.0, 0.0, mel_of(12)[0, 400]]
 
 
+def test_what_is_said_many_times_and_written_once_is_heard_in_parts() -> None:
+    inference = ScriptedInference([said(PHRASE), said(PHRASE * 2), said(PHRASE * 3)])
+    result = decoder(inference).decode(mel_of(12), "en")
+    assert result.text == (PHRASE * 5).strip()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "script"),
+    [
+        (16, [said("Turn on the light."), said("Turn on"), said("the light.")]),
+        (16, [said("Turn on the light."), said("Close the door.")]),
+        (16, [said("Turn on the light."), said("Turn on the light.", -1.2)]),
+        (16, [said("Thank you.")]),
+        (3, [said("Turn on the light.")]),
+    ],
+)
+def test_a_phrase_that_is_said_once_stays(seconds: int, script: list[Hypothesis]) -> None:
+    result = decoder(ScriptedInference(script)).decode(mel_of(seconds), "en")
+    assert result.text == bytes(script[0].tokens).decode().strip()
+
+
 def test_of_a_loop_the_parts_say_what_was_said() -> None:
     inference = ScriptedInference([said(PHRASE * 8), said(PHRASE), said("Close the door.")])
     result = decoder(inference).decode(mel_of(12), "en")

@@ -32,6 +32,10 @@ MIN_PART_FRAMES = 3 * FRAMES_PER_SECOND // 2
 # speech: hearing it again would only make something up.
 REST_FRAMES = FRAMES_PER_SECOND // 2
 
+# A text of a phrase, and so few words a second of it, may be a summary of what is said many times.
+MIN_ROUND_WORDS = 4
+SPARSE_WORDS_PER_SECOND = 1.2
+
 QUIET_FRAMES = 20  # a pause between sentences lasts this long at least
 
 
@@ -190,6 +194,11 @@ class Utterance:
         window, features, attempt = self._first(window, n_frames)
         if not attempt.failed:
             attempt = self._fallback(features, n_frames, attempt)
+            is_sparse = not self._timestamps and _is_sparse(attempt, n_frames)
+            if is_sparse and (parts := self._rounds(seek, n_frames, attempt)):
+                return [self._judged(part) for part in parts]
+            if is_sparse and not self._decoder.keeps_features:
+                features = None  # parts were encoded meanwhile
             return [self._judged(Part(seek, n_frames, window, attempt), features)]
         deadline = time.monotonic() + self._decoder.fallback_seconds
         parts = self._halves(seek, n_frames, deadline)
@@ -203,6 +212,21 @@ class Utterance:
                 settled = [p if _is_settled(p, parts) else self._cut(p) for p in parts]
                 return [self._judged(part) for part in settled]
         return [self._judged(Part(seek, n_frames, window, attempt))]
+
+    def _rounds(self, seek: int, n_frames: int, attempt: Attempt) -> list[Part]:
+        """Return the parts of a window whose text is a summary of them, or none.
+
+        Without timestamps Whisper may write once what is said many times. Only where each part says
+        these words again, and nothing else.
+        """
+        if not _is_sparse(attempt, n_frames):
+            return []
+        parts = self._halves(seek, n_frames, time.monotonic() + self._decoder.fallback_seconds)
+        if not parts or not all(_bears_out(p, attempt) and not p.attempt.failed for p in parts):
+            return []
+        if sum(len(words(p.attempt.text)) for p in parts) <= len(words(attempt.text)):
+            return []
+        return [q for p in parts for q in self._rounds(p.seek, p.n_frames, p.attempt) or [p]]
 
     def _first(self, window: Array, n_frames: int) -> tuple[Array, Any, Attempt]:
         """Decode a window at the first temperature, again in full width where that is doubtful.
@@ -362,6 +386,13 @@ def quietest(mel: Array) -> int:
     n_frames: int = mel.shape[1]
     loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
     return int(np.argmin(loudness[n_frames // 3 : 2 * n_frames // 3])) + n_frames // 3
+
+
+def _is_sparse(attempt: Attempt, n_frames: int) -> bool:
+    """Whether far fewer words were written than are said in that time."""
+    n_words = len(words(attempt.text))
+    seconds = n_frames / FRAMES_PER_SECOND
+    return n_words >= MIN_ROUND_WORDS and n_words < SPARSE_WORDS_PER_SECOND * seconds
 
 
 def _bears_out(part: Part, attempt: Attempt) -> bool:
