@@ -74,6 +74,18 @@ def test_the_name_of_a_thing_is_no_filler() -> None:
     assert reworded("Um bongos off", "en", names) == "Bongos off"
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("turn on the ½ hour timer lamp", "½ hour timer lamp"),
+        ("set the 21.5 °C sensor", "21.5 °c Sensor"),
+    ],
+)
+def test_the_name_of_a_thing_is_no_measure(text: str, name: str) -> None:
+    assert reworded(text, "en") != text
+    assert reworded(text, "en", ["Kitchen", name]) == text
+
+
 def test_the_addons_languages_have_lists_each_with_its_reason() -> None:
     assert set(TRANSLATIONS) <= set(wording.languages()) <= set(LANGUAGES)
     for file in wording.FOLDER.iterdir():

@@ -27,7 +27,9 @@ def reworded(text: str, language: str | None, names: Iterable[str] = ()) -> str:
     wording = _wording(language) if language else None
     if wording is None or len(text) > MAX_LENGTH:
         return text
-    return wording.measures.rewritten(wording.without_fillers(text, names))
+    names = tuple(names)
+    text = wording.without_fillers(text, names)
+    return text if _names_change(text, names, wording) else wording.measures.rewritten(text)
 
 
 def is_filler(text: str, language: str | None) -> bool:
@@ -78,6 +80,18 @@ def _wording(language: str) -> Wording | None:
 def _drawn_out(fillers: Sequence[str]) -> str:
     """Return a pattern of fillers, each letter as long as it may be: "uhhh", "äääh"."""
     return "|".join("".join(f"{re.escape(letter)}+" for letter in filler) for filler in fillers)
+
+
+def _names_change(text: str, names: Iterable[str], wording: Wording) -> bool:
+    """Whether one of the names is in the text, and no longer once it is rewritten."""
+    rewritten = wording.measures.rewritten(text)
+    if rewritten == text:
+        return False
+    patterns = (rf"(?<!\w){words_pattern([name])}(?!\w)" for name in names)
+    return any(
+        re.search(pattern, text, re.IGNORECASE) and not re.search(pattern, rewritten, re.IGNORECASE)
+        for pattern in patterns
+    )
 
 
 def _begins_with(text: str, names: Iterable[str]) -> bool:
