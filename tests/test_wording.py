@@ -55,6 +55,10 @@ def test_fillers_at_the_start_are_dropped(language: str, text: str, result: str)
         ("en", "Turn on the, uh, light"),  # at the start alone
         ("de", "Um fünf Uhr"),  # words of their languages
         ("de", "Er ist da"),
+        ("en", "ER is on channel 5"),
+        ("en", "Oh Happy Day"),
+        ("nl", "AH boodschappen toevoegen"),
+        ("de", "Oh Tannenbaum spielen"),
         ("pt", "Um temporizador"),
         ("pt", "Em 5 minutos apaga a luz"),
         ("nl", "Er is iemand"),

@@ -49,13 +49,15 @@ class Wording:
     def __init__(self, content: Mapping[str, Any]) -> None:
         fillers = _drawn_out(content["fillers"])
         # A hyphen or an apostrophe makes it part of a word: "uh-huh".
-        self._filler = re.compile(rf"\W*(?:{fillers})(?!['’-]?\w)\W*", re.IGNORECASE)  # noqa: RUF001
+        self._filler = re.compile(rf"\W*(?P<word>{fillers})(?!['’-]?\w)(?P<end>\W*)", re.IGNORECASE)  # noqa: RUF001
         self.measures = Measures(content)
 
     def without_fillers(self, text: str, names: Iterable[str] = ()) -> str:
         """Return the text without fillers at its start, unless nothing else is in it."""
         rest = text
-        while (filler := self._filler.match(rest)) and not _begins_with(rest, names):
+        while (filler := self._filler.match(rest)) and not (
+            _is_word(filler) or _begins_with(rest, names)
+        ):
             rest = rest[filler.end() :]
         if rest == text or not any(letter.isalnum() for letter in rest):
             return text
@@ -80,6 +82,13 @@ def _wording(language: str) -> Wording | None:
 def _drawn_out(fillers: Sequence[str]) -> str:
     """Return a pattern of fillers, each letter as long as it may be: "uhhh", "äääh"."""
     return "|".join("".join(f"{re.escape(letter)}+" for letter in filler) for filler in fillers)
+
+
+def _is_word(filler: re.Match[str]) -> bool:
+    """Whether it may be a word or a name: "ER", and "oh" or "ah" without a mark behind it."""
+    word = filler["word"]
+    is_exclamation = re.fullmatch("o+h+|a+h+", word, re.IGNORECASE)
+    return (len(word) > 1 and word.isupper()) or bool(is_exclamation and filler["end"].isspace())
 
 
 def _names_change(text: str, names: Iterable[str], wording: Wording) -> bool:
