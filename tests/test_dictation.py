@@ -338,6 +338,9 @@ def test_parts_are_one_text_without_what_nobody_said() -> None:
     assert whole.text == "One, two. Three."
     assert whole.stages == {"mel": 3.0}
     assert whole.n_tokens == 3
+    assert together([part("電気をつけて。"), part("ドアを閉めて。")], style).text == (
+        "電気をつけて。ドアを閉めて。"
+    )
     assert together([nobody, nobody], style).rejected
     assert together([part(""), part("")], style).text == ""
 

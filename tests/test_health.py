@@ -267,6 +267,30 @@ async def test_a_watch_that_fails_goes_on_watching(
     assert "looking for a model that hangs has failed; it is started again" in caplog.text
 
 
+async def test_a_model_that_is_woken_is_healthy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    may_load = threading.Event()
+    may_load.set()
+
+    def load(_: Settings) -> Transcriber:
+        assert may_load.wait(TIMEOUT_SECONDS)
+        return FakeTranscriber()
+
+    status = Status()
+    async with run_server(tmp_path, load, status, idle_unload=0.02) as server:
+        await until_phase(status, "idle")
+        may_load.clear()
+        server.wake()
+        await until_phase(status, "loading")
+        answer = await serving(tmp_path)
+        assert (answer["health"], answer["phase"]) == ("healthy", "loading")
+        code, out, _ = await command(tmp_path, capsys)
+        assert (code, out.split()[0]) == (0, "ok:")
+        assert "loaded again" in out
+        may_load.set()
+
+
 async def test_a_model_that_can_not_be_had_at_the_start_is_unhealthy(tmp_path: Path) -> None:
     def fail(_: Settings) -> Transcriber:
         raise ModelUnavailableError("no way to the hub")

@@ -257,6 +257,18 @@ async def test_the_users_names_and_home_assistants_are_one_index(
         assert names.index.names[0] == "Fritz"
 
 
+@pytest.mark.parametrize("own", [(), ("Fritz",)])
+async def test_of_a_home_that_knows_no_names_any_more_the_users_own_stay(
+    home: Home, tmp_path: Path, own: tuple[str, ...]
+) -> None:
+    names = HomeNames(settings(tmp_path, names=own, hass_api=home.url, hass_token=TOKEN), None)
+    async with names.followed():
+        await until(lambda: names.index is not None and "Kitchen" in names.index.names)
+        await names._known(())
+        assert names.index is not None
+        assert names.index.names == own
+
+
 async def test_the_add_on_asks_through_the_supervisor(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,14 @@ from wyoming.audio import AudioStop
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet
 from tests.test_utterance import say, speaking, started
-from wyoming_whisper.languages import HALF_LIFE_SECONDS, MAX_ODDS, SURE_PROBABILITY, SpokenLanguages
+from wyoming_whisper.languages import (
+    HALF_LIFE_SECONDS,
+    MAX_ODDS,
+    SURE_PROBABILITY,
+    SpokenLanguages,
+    likeliest,
+    settled,
+)
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.whisper.decoding import likeliest_language
 
@@ -194,3 +201,14 @@ def test_without_memory_a_home_is_misunderstood_as_its_recordings_are(german: fl
 
 def test_a_home_that_speaks_one_language_is_understood_far_better() -> None:
     assert wrong_share(1.0, remembers=True) < wrong_share(1.0, remembers=False) / 2
+
+
+def test_the_language_of_long_speech_is_settled_when_it_is_sure_or_much_was_heard() -> None:
+    doubtful = (Transcription("Okay.", "pt", 0.5), 1.0)
+    unsure = (Transcription("Das ist schon etwas mehr.", "de", 0.6), 5.0)
+    assert settled([]) is None
+    assert settled([doubtful, unsure]) is None
+    assert likeliest([doubtful, unsure]) == "de"
+    assert settled([doubtful, unsure, unsure]) == "de"
+    assert settled([doubtful, (SURE, 2.0)]) == "de"
+    assert settled([(Transcription("", "fr", 1.0), 20.0)]) is None

@@ -409,3 +409,58 @@ def test_what_is_under_way_is_known_by_kind_and_length() -> None:
     text(job)
     assert working.close(TIMEOUT_SECONDS)
     assert working.under_way == []
+
+
+# -- a later try ---------------------------------------------------------------------------
+
+
+def test_who_asks_while_a_later_try_downloads_is_told_how_far_that_is() -> None:
+    status = Status()
+    phases = Phases(status)
+    may_go_on = threading.Event()
+    tries: list[int] = []
+
+    def open_at_the_second() -> Transcriber:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ModelUnavailableError("the hub can't be reached")
+        status.downloading("tiny", 0.43)
+        assert may_go_on.wait(TIMEOUT_SECONDS)
+        return FakeTranscriber()
+
+    working = Scheduler(open_at_the_second, status=status)
+    working.start()
+    phases.wait_for("downloading")
+    with pytest.raises(ModelUnavailableError) as caught:
+        working.submit(loud(0.1), OPTIONS)
+    assert str(caught.value) == "the model is not there yet: downloading tiny (43% done)"
+    assert (status.state.was_ready, status.state.is_refusing) == (False, True)
+    may_go_on.set()
+    working.opened.result(TIMEOUT_SECONDS)
+    assert text(working.submit(loud(0.1), OPTIONS))
+    assert (status.state.was_ready, status.state.is_refusing) == (True, False)
+    assert working.close(TIMEOUT_SECONDS)
+
+
+def test_a_model_is_not_unloaded_while_engines_are_compared() -> None:
+    status = Status()
+    phases = Phases(status)
+    working = Scheduler(FakeTranscriber, idle_seconds=IDLE_SECONDS, status=status)
+    status.update(building="comparing the engine with faster-whisper")
+    working.start()
+    phases.wait_for("ready")
+    looked = threading.Event()
+    looks = iter(range(3))
+    is_idle = working._is_idle
+
+    def look() -> bool:
+        if next(looks, None) is None:
+            looked.set()
+        return is_idle()
+
+    working._is_idle = look  # type: ignore[method-assign]
+    assert looked.wait(TIMEOUT_SECONDS)
+    assert status.state.phase == "ready"
+    status.update(building="")
+    phases.wait_for("idle")
+    assert working.close(TIMEOUT_SECONDS)

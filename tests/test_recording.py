@@ -353,7 +353,7 @@ def test_silence_is_no_piece_however_long_it_is() -> None:
 
 
 def test_a_long_recording_is_cut_in_pauses_and_nothing_is_lost_or_moved() -> None:
-    phrases = [(4.0, 0.5), (9.0, 2.0), (9.0, 0.3), (5.0, 40.0), (12.0, 1.0), (14.0, 0.2)]
+    phrases = [(4.0, 0.5), (9.0, 2.0), (9.0, 0.3), (5.0, 40.0), (11.0, 1.0), (10.0, 0.2)]
     parts = [part for speech, pause in phrases for part in (loud(speech), quiet(pause))]
     whole = np.concatenate(parts)
     pieces, _ = heard(*parts)
@@ -370,6 +370,14 @@ def test_a_long_recording_is_cut_in_pauses_and_nothing_is_lost_or_moved() -> Non
     assert all(end <= piece.start + 0.001 for end, piece in zip(ends, pieces[1:], strict=False))
     for end in ends[:-1]:  # cut where nobody speaks
         assert abs(whole[round(end * SAMPLE_RATE) - 1]) < 0.1
+
+
+def test_a_long_recording_is_cut_about_a_sentence_long_and_one_of_half_a_minute_not() -> None:
+    sentence = (loud(4.5), quiet(0.5))
+    pieces, _ = heard(*sentence * 12)
+    assert len(pieces) >= 10
+    assert max(len(piece.samples) for piece in pieces) <= 12 * SAMPLE_RATE
+    assert len(heard(*sentence * 6)[0]) == 1
 
 
 def test_speech_without_any_pause_is_cut_all_the_same() -> None:

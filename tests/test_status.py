@@ -142,6 +142,16 @@ def test_every_phase_has_one_verdict(
     assert health.is_failure == (verdict == "unhealthy")
 
 
+def test_a_model_that_is_woken_is_healthy_and_says_so() -> None:
+    woken = health_of(State(phase="loading", detail="loading the model", was_ready=True))
+    assert (woken.verdict, woken.phase) == ("healthy", "loading")
+    assert "loaded again" in woken.reason
+    stopping = health_of(State(phase="loading", was_ready=True), stopping=True)
+    assert stopping.verdict == "stopping"
+    refusing = State(phase="loading", detail="why", was_ready=True, is_refusing=True)
+    assert (health_of(refusing).verdict, health_of(refusing).reason) == ("starting", "why")
+
+
 def test_no_phase_is_without_a_verdict() -> None:
     for phase in get_args(Phase):
         assert health_of(State(phase=phase)).verdict

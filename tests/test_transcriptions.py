@@ -9,7 +9,7 @@ import re
 import shlex
 import wave
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def wav(*parts: Samples) -> bytes:
 
 
 CLIP = wav(quiet(1.0), loud(2.0), quiet(1.0))
-LONG = wav(loud(20.0), quiet(5.0), loud(20.0), quiet(5.0), loud(10.0))  # three pieces
+LONG = wav(loud(11.0), quiet(5.0), loud(11.0), quiet(5.0), loud(10.0))  # three pieces
 
 
 def asked(file: bytes | None = CLIP, /, **fields: Any) -> FormData:
@@ -383,17 +383,34 @@ async def test_a_long_recording_is_one_text_with_times_of_the_whole(tmp_path: Pa
     assert [options.language for _, options in [first, *rest][:3]] == [None, "de", "de"]
     assert [segment["id"] for segment in told["segments"]] == [0, 1, 2]
     starts = [segment["start"] for segment in told["segments"]]
-    begun = [0.0, 25.0 - PAD_BEFORE_SECONDS, 50.0 - PAD_BEFORE_SECONDS]
+    begun = [0.0, 16.0 - PAD_BEFORE_SECONDS, 32.0 - PAD_BEFORE_SECONDS]
     assert starts == pytest.approx([start + 0.25 for start in begun], abs=0.05)
-    assert told["segments"][-1]["end"] == pytest.approx(60.0, abs=0.05)
+    assert told["segments"][-1]["end"] == pytest.approx(42.0, abs=0.05)
     assert told["text"] == "".join(segment["text"] for segment in told["segments"]).strip()
     assert told["language"] == "german"
     lines = subtitles.splitlines()
     assert lines[0] == "1"
-    assert re.fullmatch(r"00:00:00,250 --> 00:00:20,\d{3}", lines[1])
+    assert re.fullmatch(r"00:00:00,250 --> 00:00:11,\d{3}", lines[1])
     assert lines[2] == "piece 4 <i> -> ü"
-    assert lines[9].endswith("--> 00:01:00,000")
+    assert lines[9].endswith("--> 00:00:42,000")
     assert "piece 9 &lt;i&gt; --&gt; ü" in cues
+
+
+async def test_a_language_that_is_in_doubt_is_detected_again(tmp_path: Path) -> None:
+    class Doubtful(Timed):
+        def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+            heard = super().transcribe(samples, options)
+            language, probability = (("pt", 0.5), ("de", 0.95))[min(len(self.requests), 2) - 1]
+            return replace(
+                heard, language=options.language or language, language_probability=probability
+            )
+
+    fake = Doubtful()
+    short = wav(loud(3.0), quiet(3.0), loud(11.0), quiet(5.0), loud(11.0))  # a word or two first
+    async with serving(tmp_path, fake) as (_, session):
+        _, told = await post(session, asked(short, response_format="verbose_json"))
+    assert [options.language for _, options in fake.requests] == [None, None, "de"]
+    assert told["language"] == "german"
 
 
 async def test_translations_are_of_the_task_and_in_english(tmp_path: Path) -> None:
@@ -437,7 +454,7 @@ async def test_words_and_segments_have_times_as_they_are_asked_for(
         assert texts == ["piece", "1", "piece", "2", "piece", "3"]
         third = told["words"][4]
         assert set(third) == {"word", "start", "end"}
-        begun = 50.0 - PAD_BEFORE_SECONDS  # in the file, not in the piece
+        begun = 32.0 - PAD_BEFORE_SECONDS  # in the file, not in the piece
         assert (third["start"], third["end"]) == pytest.approx(
             (begun + 0.25, begun + 0.75), abs=0.05
         )

@@ -16,7 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from .errors import WyomingWhisperError
+from .languages import Detected, likeliest, settled
 from .scheduler import Job
+from .scripts import joined
 from .text import TextStyle, Voicing, finished
 from .transcriber import Samples, TranscribeOptions, Transcription
 
@@ -167,12 +169,14 @@ class Dictation:
         self._settle_language()
 
     def _settle_language(self) -> None:
-        """Where it is detected: the rest is in the language of the first words."""
+        """Where it is detected: once that is settled, the rest is in the same."""
         if self._asked.language is None:
-            spoken = (part.transcription for part in self.parts if part.transcription.text)
-            first = next(spoken, None)
-            language = first.language if first else None
+            language = settled(_detected(self.parts))
             self.options = dataclasses.replace(self._asked, language=language)
+
+
+def _detected(parts: Sequence[Part]) -> Detected:
+    return [(part.transcription, part.voicing.voiced_seconds) for part in parts]
 
 
 def together(parts: Sequence[Part], style: TextStyle) -> Transcription:
@@ -186,6 +190,8 @@ def together(parts: Sequence[Part], style: TextStyle) -> Transcription:
     texts = [one for one in said if one.text]
     if not texts:
         return next((one for one in said if one.rejected), said[-1])
+    language = likeliest(_detected(parts))
+    in_it = next((one for one in texts if one.language == language), texts[0])
     n_tokens = sum(one.n_tokens for one in texts)
     logprob = sum(one.avg_logprob * one.n_tokens for one in texts) / max(n_tokens, 1)
     stages: dict[str, float] = {}
@@ -193,8 +199,8 @@ def together(parts: Sequence[Part], style: TextStyle) -> Transcription:
         for name, seconds in part.transcription.stages.items():
             stages[name] = stages.get(name, 0.0) + seconds
     return dataclasses.replace(
-        texts[0],
-        text=" ".join(one.text for one in texts),
+        in_it,
+        text=joined(one.text for one in texts),
         avg_logprob=logprob,
         no_speech_prob=max(one.no_speech_prob for one in texts),
         n_tokens=n_tokens,

@@ -92,8 +92,8 @@ class HomeNames:
         await Household(url, token, self._known).run()
 
     async def _known(self, names: tuple[str, ...]) -> None:
-        if self._settings.names or names:
-            self.index = await asyncio.to_thread(NameIndex, [*self._settings.names, *names])
+        """Take what Home Assistant knows now; where that is nothing, the user's own names stay."""
+        self.index = await asyncio.to_thread(NameIndex, [*self._settings.names, *names])
 
 
 class RefusedError(Exception):

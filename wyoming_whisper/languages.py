@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .transcriber import TranscribeOptions, Transcription
 
@@ -21,6 +21,36 @@ MAX_ODDS = 9.0
 # The last ten detections or so count, of the last half day or so.
 FADE = 0.9
 HALF_LIFE_SECONDS = 6 * 3600.0
+
+
+SETTLED_SECONDS = 10.0
+"""Of voices: after so much of long speech its language stays what is most likely by then."""
+
+
+Detected = Sequence[tuple[Transcription, float]]
+"""Pieces of long speech, each with the seconds in which there is a voice."""
+
+
+def settled(pieces: Detected) -> str | None:
+    """Return the language of long speech by its pieces; None while it has to be detected again.
+
+    A piece may be no more than a word, whose language is easily mistaken, and whatever follows
+    would be written in it.
+    """
+    spoken = [(piece, seconds) for piece, seconds in pieces if piece.text]
+    is_sure = any(piece.language_probability >= SURE_PROBABILITY for piece, _ in spoken)
+    n_seconds = sum(seconds for _, seconds in spoken)
+    return likeliest(pieces) if is_sure or n_seconds >= SETTLED_SECONDS else None
+
+
+def likeliest(pieces: Detected) -> str | None:
+    """Return the language that most of the speech is likely in; None where there is no text."""
+    shares: dict[str, float] = {}
+    for piece, seconds in pieces:
+        if piece.text and piece.language is not None:
+            share = piece.language_probability * seconds
+            shares[piece.language] = shares.get(piece.language, 0.0) + share
+    return max(shares, key=shares.__getitem__, default=None)
 
 
 class SpokenLanguages:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .scheduler import Job
+from .scripts import UNPARTED, joined
 from .speech import Speech
 from .text import MARKS, QUOTES, TextStyle, Voicing, finished, is_begun
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions
@@ -55,9 +56,8 @@ Begin = Callable[[Samples, TranscribeOptions], Job | None]
 
 # -- texts ---------------------------------------------------------------------------------
 
-# Scripts written without blanks: each of their letters is taken for a word.
-_LETTER = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_PIECE = re.compile(rf"\s*(?:[{_LETTER}]|[^\s{_LETTER}]+)")
+# Where words are not parted, each letter is taken for one.
+_PIECE = re.compile(rf"\s*(?:[{UNPARTED}]|[^\s{UNPARTED}]+)")
 
 
 def units(text: str) -> list[str]:
@@ -276,7 +276,7 @@ class LiveText:
         found = finished(future.result(), work.voicing, self._style)
         is_rejected = found.rejected and not found.text
         if not is_rejected and is_begun(found.text, self._style, found.language):
-            self._agreement.add(" ".join(filter(None, (work.before, found.text))))
+            self._agreement.add(joined((work.before, found.text)))
 
 
 def _is_speaking(speech: Speech) -> bool:

@@ -24,10 +24,16 @@ class Cutting:
     longest: float
     pause: float
     """The first pause of this length is cut in, from `shortest` on; else the longest there is."""
+    whole: float = MAX_PIECE_SECONDS
+    """What is no longer than this in all is not cut."""
 
     @property
     def longest_samples(self) -> int:
         return round(self.longest * SAMPLE_RATE)
+
+    @property
+    def whole_samples(self) -> int:
+        return round(self.whole * SAMPLE_RATE)
 
     def frame(self, probabilities: Samples, low: float) -> int:
         """Return the frame to cut before, of more than a piece that begins with speech.
@@ -50,12 +56,9 @@ def _frames(seconds: float) -> int:
     return int(seconds * SAMPLE_RATE) // FRAME_SAMPLES
 
 
-RECORDING = Cutting(shortest=10.0, longest=MAX_PIECE_SECONDS, pause=float("inf"))
-"""Of a file, for which there is time: sooner, a piece says too little of what it is about."""
-
-DICTATION = Cutting(shortest=2.0, longest=12.0, pause=0.3)
-"""Of somebody who speaks: about a sentence. Of windows of half a minute Whisper now and then skips
-sentences, and of one it doesn't (docs/benchmarks.md, Dictation)."""
+SENTENCES = Cutting(shortest=2.0, longest=12.0, pause=0.3)
+"""About a sentence. Of windows of half a minute Whisper now and then skips sentences, and of one it
+seldom does (docs/benchmarks.md, Where long speech is cut)."""
 
 
 @dataclass(frozen=True)

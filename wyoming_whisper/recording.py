@@ -21,7 +21,7 @@ from .channels import Downmix
 from .containers import ALL, WAV, Container, sniff
 from .errors import AudioError
 from .pcm import PcmFormat, PcmStream
-from .pieces import RECORDING, Section
+from .pieces import SENTENCES, Cutting, Section
 from .speech import Speech
 from .text import Voicing
 from .transcriber import SAMPLE_RATE, Samples
@@ -258,7 +258,15 @@ class Recording:
     Not for several threads at once.
     """
 
-    def __init__(self, data: bytes, vad: Vad, options: SpanOptions, max_seconds: float) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        vad: Vad,
+        options: SpanOptions,
+        max_seconds: float,
+        cutting: Cutting = SENTENCES,
+    ) -> None:
+        self._cutting = cutting
         self._blocks = audio_blocks(data)
         self._speech = Speech(vad, options)
         self._options = options
@@ -287,7 +295,7 @@ class Recording:
         if self.seconds > self._max_seconds:
             raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")
         self._speech.add(block)
-        return self._pieces(self._speech.take_sections(RECORDING))
+        return self._pieces(self._speech.take_sections(self._cutting))
 
     def _pieces(self, sections: list[Section]) -> list[Piece]:
         return [

@@ -12,15 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .scripts import UNPARTED
 from .text_files import read_text_file
 
 MAX_REPLACEMENTS = 1000
 MAX_LENGTH = 200  # characters, of either side
 
-# Of scripts with blanks between words: not Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-_LETTER = re.compile(
-    r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
-)
+_LETTER = re.compile(rf"[^\W{UNPARTED}]")  # of scripts with blanks between words
 _MARK_IN_NUMBER = re.compile(r"\d[.,:/\u066b]\d")
 _APOSTROPHES = "'’"  # noqa: RUF001
 _MARKS = r",;:、，；："  # noqa: RUF001

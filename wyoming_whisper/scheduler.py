@@ -29,7 +29,7 @@ from .errors import (
 )
 from .hangs import Work
 from .process import MODEL_THREAD
-from .status import Status
+from .status import FETCHING, Status
 from .transcriber import (
     SAMPLE_RATE,
     Abandoned,
@@ -101,6 +101,16 @@ class Job:
         """
         self._checkpoint.is_abandoned = True
         return self.future.cancel()
+
+    def forget(self) -> None:
+        """Let go of how it ended, for who has taken that.
+
+        An error knows by its traceback all those who raised it, and they know the job: with its
+        samples it would be garbage that only a search finds.
+        """
+        if self.future.done():
+            self.future = Future()
+            self.future.cancel()
 
     @property
     def work(self) -> Work:
@@ -174,7 +184,7 @@ class Scheduler:
             if self._refusal is not None:
                 self._awaited = True
                 self._changed.notify_all()
-                raise self._refusal.error()
+                raise self._present_refusal(self._refusal).error()
             if self._spare is not None:
                 self._spare.cancel()
             n_waiting = sum(_urgency(waiting) <= _urgency(job) for waiting in self._jobs)
@@ -228,6 +238,14 @@ class Scheduler:
         with self._changed:
             self._awaited = True
             self._changed.notify_all()
+
+    def _present_refusal(self, refusal: Reason) -> Reason:
+        """Return why there can be none now: a later try may have got further than the last one."""
+        state = self._status.state
+        if state.phase not in FETCHING or not state.is_refusing or self._closing.is_set():
+            return refusal
+        done = "" if state.fraction is None else f" ({state.fraction:.0%} done)"
+        return Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")
 
     def _forget_when_done(self, job: Job) -> None:
         known = weakref.ref(job)  # its future keeps what is called when it is done, for ever
@@ -297,7 +315,8 @@ class Scheduler:
     def _is_idle(self) -> bool:
         """Whether the model may be unloaded; who speaks from now on is waited for no more.
 
-        While something is built it stays: that would be lost, and begun again and again.
+        While something is built or compared it stays: that would be lost, and begun again and
+        again.
         """
         with self._changed:
             awaited, self._awaited = self._awaited, False
@@ -396,6 +415,8 @@ class Scheduler:
             phase="ready",
             detail="",
             fraction=None,
+            was_ready=True,
+            is_refusing=False,
             description=transcriber.description,
             languages=transcriber.languages,
         )
@@ -442,7 +463,9 @@ class Scheduler:
             )
         else:
             _LOGGER.debug("still not ready: %s", reason.message)
-        self._status.update(phase="unavailable", detail=reason.message, fraction=None)
+        self._status.update(
+            phase="unavailable", detail=reason.message, fraction=None, is_refusing=True
+        )
         self._refuse(reason)
 
     def _wait_for_retry(self) -> None:
@@ -465,7 +488,7 @@ class Scheduler:
 
     def _give_up(self, reason: Reason) -> None:
         """Say that there will be no model in this process any more."""
-        self._status.update(phase="failed", detail=reason.message, fraction=None)
+        self._status.update(phase="failed", detail=reason.message, fraction=None, is_refusing=True)
         self._refuse(reason)
         with self._changed:
             stranded, self._running = self._running, []

@@ -504,8 +504,9 @@ class Settings:
     deadline: int = _option(
         120,
         SERVER,
-        "an answer that is not there so long after the end of the audio is an error, and a model "
-        "that takes twice as long hangs: the server starts again; 0 is never",
+        "an answer that is not there so long after the end of the audio is an error; a model that "
+        "does not get on for twice that time (more for more than 10 s of audio, and on a slow "
+        "machine) hangs, and the server starts again; 0 is never",
         SECONDS,
         metavar="SECONDS",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .pieces import MAX_PIECE_SAMPLES, Cutting, Section
+from .pieces import Cutting, Section
 from .text import TextStyle, Voicing, finished
 from .transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
@@ -56,7 +56,7 @@ class Speech:
         self._options = options
         self._parts: list[Samples] = []
         self._probabilities = [np.zeros(0, np.float32)]
-        self._is_long = False  # longer than what Whisper hears at once
+        self._is_long = False  # something of it was cut off
         self._n_before = 0  # samples that were taken off: whole frames
         self._n_samples = 0
         self._n_frames = 0
@@ -129,8 +129,8 @@ class Speech:
     def take_sections(self, cutting: Cutting) -> list[Section]:
         """Take off what can be transcribed apart by now, so that no more than a piece is left.
 
-        Nothing of an utterance that is no longer than what Whisper hears at once. What comes before
-        speech is taken off and dropped.
+        Nothing of an utterance that is no longer than `cutting.whole`. What comes before speech is
+        taken off and dropped.
         """
         sections = []
         while self.n_kept > self._longest(cutting):
@@ -142,7 +142,7 @@ class Speech:
         return sections
 
     def _longest(self, cutting: Cutting) -> int:
-        return cutting.longest_samples if self._is_long else MAX_PIECE_SAMPLES
+        return cutting.longest_samples if self._is_long else cutting.whole_samples
 
     def take_rest(self) -> Section:
         """Take off all that is left."""

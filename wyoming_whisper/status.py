@@ -27,6 +27,11 @@ ANSWERING: tuple[Phase, ...] = ("ready", "idle")
 UNHEALTHY: tuple[Phase, ...] = ("unavailable", "failed")
 """Those in which every command is an error: the model is tried again; never will be there."""
 
+WAKING = "the model is loaded again, as somebody speaks; commands wait for it"
+
+FETCHING: tuple[Phase, ...] = ("downloading", "loading", "building")
+"""Those in which the model is on its way."""
+
 Verdict = Literal["healthy", "starting", "stopping", "unhealthy"]
 
 MAX_ANSWERS = 50
@@ -72,6 +77,10 @@ class State:
     building: str = ""
     """What is built in the background while requests are answered; empty when nothing is."""
     building_fraction: float | None = None
+    was_ready: bool = False
+    """Whether the model here has been there before: one that is loading now is woken."""
+    is_refusing: bool = False
+    """Whether commands are errors at once, for `detail`, since the model could not be had."""
     upstreams: tuple[UpstreamState, ...] = ()
     """In the order in which they are asked."""
 
@@ -85,7 +94,7 @@ class Health:
     phase: str
     """State.phase, or `stopping`."""
     reason: str = ""
-    """Why it is not healthy, one sentence."""
+    """Why it is not healthy, or what is to be waited for; one sentence, or nothing."""
 
     @property
     def is_failure(self) -> bool:
@@ -101,6 +110,8 @@ def health_of(state: State, *, stopping: bool = False) -> Health:
         return Health("stopping", "stopping", "the server is shutting down")
     if state.phase in ANSWERING:
         return Health("healthy", state.phase)
+    if state.phase == "loading" and state.was_ready and not state.is_refusing:
+        return Health("healthy", state.phase, WAKING)
     return Health("starting", state.phase, state.detail or state.phase)
 
 

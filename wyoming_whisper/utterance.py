@@ -27,12 +27,13 @@ import numpy as np
 from .dictation import Dictation, Part, Piece, together
 from .early import EarlyWork
 from .endpointing import Endpointer
-from .errors import DeadlineError, WyomingWhisperError
+from .errors import WyomingWhisperError
 from .languages import SpokenLanguages
 from .limits import Held, Limits
 from .live import LiveText
 from .pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
-from .pieces import DICTATION, Section
+from .pieces import SENTENCES, Section
+from .results import result_of
 from .scheduler import Job
 from .speech import Speech
 from .status import Answer, Outcome
@@ -264,7 +265,7 @@ class Utterance:
             self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
         self._n_unheard = 0
-        for section in self._speech.take_sections(DICTATION):
+        for section in self._speech.take_sections(SENTENCES):
             self._dictate(section)
         return self._speech
 
@@ -348,21 +349,7 @@ class Utterance:
                 early.cancel()
 
     async def _result(self, job: Job) -> Transcription:
-        """Wait for it until the deadline; who stops waiting cancels it. Raises DeadlineError."""
-        seconds = self._workshop.limits.deadline_seconds
-        future = asyncio.wrap_future(job.future)
-        try:
-            done, _ = await asyncio.wait({future}, timeout=seconds or None)
-            if done:
-                return future.result()
-            why = "its turn did not come: the model was not there, or had other work"
-            if job.future.running():
-                why = "the model was still at it"
-            raise DeadlineError(f"there was no answer within {seconds:g} s (--deadline): {why}")
-        finally:
-            if not future.done():
-                job.cancel()
-                future.cancel()
+        return await result_of(job, self._workshop.limits.deadline_seconds)
 
     # What can be done before the audio has ended.
 

@@ -488,6 +488,56 @@ def test_while_they_are_compared_the_stand_in_answers(scene: MakeScene) -> None:
     until(lambda: s.transcriber.has_engine)
 
 
+@pytest.mark.parametrize("verdict", [FASTER, SLOWER, RuntimeError("no"), EngineError("no")])
+def test_until_all_is_decided_something_is_being_built(
+    scene: MakeScene, verdict: Verdict | Exception
+) -> None:
+    """Whoever unloads an idle model asks for that: a comparison would be lost."""
+    judge = Judge(verdict, at_once=False)
+    s = judged(scene, judge)
+    until(lambda: judge.asked)
+    assert s.status.state.building == "comparing the engine with faster-whisper"
+    judge.may_say.set()
+    until(lambda: not s.status.state.building)
+    assert s.status.state.why != "its engine is not built yet"
+
+
+def test_while_an_engine_is_opened_it_is_being_built(scene: MakeScene) -> None:
+    engines = Engines()
+    engines.may_build.set()
+    opening, may_open = threading.Event(), threading.Event()
+    open_it = engines.open
+
+    def open_later(folder: Path) -> Transcriber:
+        opening.set()
+        assert may_open.wait(TIMEOUT_SECONDS)
+        return open_it(folder)
+
+    engines.open = open_later  # type: ignore[method-assign]
+    s = scene(engines)
+    assert opening.wait(TIMEOUT_SECONDS)
+    assert s.status.state.building == "opening the engine"
+    may_open.set()
+    until(lambda: s.transcriber.has_engine and not s.status.state.building)
+
+
+def test_who_was_closed_says_nothing_of_what_is_built_after_it(
+    scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{MODULE}.CLOSE_SECONDS", 0.0)
+    judge = Judge(FASTER, at_once=False)
+    s = judged(scene, judge)
+    until(lambda: judge.asked)
+    s.transcriber.close()
+    assert s.status.state.building == ""
+    s.status.update(building="the next one's engine")
+    judge.may_say.set()
+    until(lambda: s.engine.closed)
+    assert s.transcriber._thread is not None
+    s.transcriber._thread.join(TIMEOUT_SECONDS)
+    assert s.status.state.building == "the next one's engine"
+
+
 def test_an_engine_that_is_there_and_wanted_is_not_compared(scene: MakeScene) -> None:
     judge = Judge(SLOWER)
     s = scene(Engines(built=True), judge, "it was faster")

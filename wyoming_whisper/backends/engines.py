@@ -251,6 +251,7 @@ class EngineTranscriber:
         # After that, as it ends a comparison, too. Native code that is left aborts at Python's end.
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
+            self._show("", None)
 
     def _open_what_is_there(self) -> Transcriber | None:
         try:
@@ -321,12 +322,7 @@ class EngineTranscriber:
         if self._stop.wait(delay):
             return
         try:
-            engine = self._built_and_opened()
-            verdict = self._judge(engine)
-            if verdict.wanted:
-                self._change_places(engine, verdict.why)
-            else:
-                self._leave(engine, verdict.why)
+            self._choose()
         except EngineError as error:
             if not self._stop.is_set():
                 self._failed(error)
@@ -336,6 +332,21 @@ class EngineTranscriber:
             if not self._stop.is_set():
                 self._stay(error)
                 self._do_without()
+        finally:
+            self._building("", None)
+
+    def _choose(self) -> None:
+        """Bring the engine, and say who is to answer; all the while something is `building`.
+
+        Who unloads models that are idle waits for that: otherwise it would begin again and again.
+        """
+        self._building("looking for the engine", None)
+        engine = self._built_and_opened()
+        verdict = self._judge(engine)
+        if verdict.wanted:
+            self._change_places(engine, verdict.why)
+        else:
+            self._leave(engine, verdict.why)
 
     def _built_and_opened(self) -> Transcriber:
         try:
@@ -358,15 +369,20 @@ class EngineTranscriber:
         finally:
             if display:
                 display.close()
-            self._building("", None)
+            self._building("opening the engine", None)
 
     def _building(self, what: str, fraction: float | None) -> None:
+        if not self._stop.is_set():  # who was closed says nothing of its successor's engine
+            self._show(what, fraction)
+
+    def _show(self, what: str, fraction: float | None) -> None:
         if self._status is not None:
             self._status.update(building=what, building_fraction=fraction)
 
     def _judge(self, engine: Transcriber) -> Verdict:
         if self._compare is None or self._stand_in is None or self._stop.is_set():
             return Verdict(wanted=True, why=self._wanted)
+        self._building(f"comparing the engine with {STAND_IN}", None)
         try:
             return self._compare(engine, self._stand_in, _Turn(self._turn, self._stop))
         except Exception:

@@ -102,6 +102,8 @@ class Replica:
         except Exception as error:
             _LOGGER.exception("a request failed")
             return TranscribeError(f"the model failed: {error!r}")
+        finally:
+            job.forget()
 
     def check_health(self) -> None:
         """Raise where the model hangs, or can't be had any more.

@@ -159,11 +159,16 @@ class Relay:
             self._settle(winner)
         finally:
             self.drop()
-        transcription = winner.task.result()
-        if winner.member is None:
+        task, member = winner.task, winner.member
+        del winner
+        try:
+            transcription = task.result()
+        finally:
+            del task  # what it failed of knows this frame: not each the other
+        if member is None:
             return transcription, None
         stages = {"upstream": self._loop.time() - (self._recording.ended or 0.0)}
-        return replace(transcription, stages=stages), winner.member.upstream.url
+        return replace(transcription, stages=stages), member.upstream.url
 
     def drop(self) -> None:
         """Break off what nobody waits for; a trial whose audio is complete goes on."""
@@ -171,6 +176,7 @@ class Relay:
         for attempt in self._attempts:
             if not (attempt.trial and attempt.lost):
                 attempt.task.cancel()
+        self._attempts = []
 
     # Asking.
 
@@ -227,6 +233,7 @@ class Relay:
             return believed(asking.result(), self._request.language, recording.seconds)
         finally:
             await end_tasks(asking, ending)
+            del asking  # as in `answer`
 
     # What comes of it.
 
@@ -295,7 +302,10 @@ class Relay:
         errors = [(a.member is None, a.error) for a in self._attempts if a.error]
         if not errors:
             raise UpstreamError("nobody could be asked")
-        raise max(errors, key=lambda error: error[0])[1] from None
+        try:
+            raise max(errors, key=lambda error: error[0])[1] from None
+        finally:
+            del errors  # as in `answer`
 
     def _settle(self, winner: _Attempt) -> None:
         """Note how the others did."""

@@ -212,7 +212,7 @@ class _Site:
         }
 
     async def _health(self, _: web.Request) -> web.Response:
-        """200 when a command is answered now, else 503 and why it isn't."""
+        """200 when commands are answered, also by a model that is woken, else 503 and why not."""
         state = self._host.status.state
         health = health_of(state, stopping=self._host.stopping)
         is_well = health.verdict == "healthy"

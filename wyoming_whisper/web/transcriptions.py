@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from aiohttp import web
 
 from ..aliases import ALIAS, is_same_model
-from ..errors import BusyError, DeadlineError, WyomingWhisperError
+from ..errors import BusyError, WyomingWhisperError
 from ..handler import requested_language
+from ..languages import likeliest, settled
 from ..peers import Allowed, PeerLog
 from ..pieces import MAX_PIECE_SECONDS
 from ..recording import Piece, Recording
+from ..results import result_of
 from ..scheduler import Job
+from ..scripts import seam
 from ..status import Status
 from ..text import finished
 from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
@@ -225,7 +228,7 @@ class Api:
         state = self._host.status.state
         if self._host.stopping:
             raise Refused(503, "the server is shutting down", code="stopping")
-        if state.phase == "unavailable":
+        if state.phase == "unavailable" or state.is_refusing:
             raise Refused(503, state.detail, code="model-unavailable")
 
     def _check_name(self, name: str) -> None:
@@ -378,6 +381,8 @@ class Spoken:
         self.segments: list[tuple[float, Segment]] = []
         """With where the piece of each begins."""
         self._texts: list[str] = []
+        self._detected: list[tuple[Transcription, float]] = []
+        """Pieces whose language was detected, with their seconds of voices."""
 
     @property
     def text(self) -> str:
@@ -386,7 +391,9 @@ class Spoken:
     @property
     def language(self) -> str:
         """OpenAI's name of the text's language."""
-        code = "en" if self.wanted.task == "translate" else self._options.language
+        code = self._options.language or likeliest(self._detected)
+        if self.wanted.task == "translate":
+            code = "en"
         return LANGUAGES.get(code or "", "unknown")
 
     async def pieces(self) -> AsyncGenerator[str, None]:
@@ -401,20 +408,21 @@ class Spoken:
                 await self._courtesy(recording)
                 transcription = await self._heard(piece)
                 if transcription.text:
-                    self._texts.append(" " * bool(self._texts) + transcription.text)
+                    self._texts.append(seam(self.text, transcription.text) + transcription.text)
                     yield self._texts[-1]
         self.seconds = recording.seconds
 
     async def _heard(self, piece: Piece) -> Transcription:
         """Return what is said in a piece; its segments are kept."""
         job = self._host.submit_recording(piece.samples, self._options)
-        heard = await _result(job, self._host.limits.deadline_seconds)
+        heard = await result_of(job, self._host.limits.deadline_seconds)
         self._patience = MAX_COURTESY_SECONDS
         heard = finished(heard, piece.voicing, self._host.text_style.verbatim)
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
-        if heard.text and self._options.language is None:  # the rest is in the same
-            self._options = dataclasses.replace(self._options, language=heard.language)
+        if self._options.language is None:
+            self._detected.append((heard, piece.voicing.voiced_seconds))
+            self._options = dataclasses.replace(self._options, language=settled(self._detected))
         return heard
 
     async def _courtesy(self, recording: Recording) -> None:
@@ -424,20 +432,6 @@ class Spoken:
         while self._host.is_spoken_to and self._patience > 0:
             self._patience -= COURTESY_SECONDS
             await asyncio.sleep(COURTESY_SECONDS)
-
-
-async def _result(job: Job, seconds: float) -> Transcription:
-    """Wait for a job, with a limit that isn't 0; who stops waiting cancels it."""
-    future = asyncio.wrap_future(job.future)
-    try:
-        done, _ = await asyncio.wait({future}, timeout=seconds or None)
-        if done:
-            return future.result()
-        raise DeadlineError(f"there was no answer within {seconds:g} s (--deadline)")
-    finally:
-        if not future.done():
-            job.cancel()
-            future.cancel()
 
 
 # -- a stream -----------------------------------------------------------------------------

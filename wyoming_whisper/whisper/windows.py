@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..repetition import compression_ratio, words
+from ..scripts import joined
 from ..transcriber import Segment, Word
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
 from .budget import room
@@ -128,7 +129,7 @@ class Utterance:
 
     @property
     def text(self) -> str:
-        return " ".join(text for text in self._texts if text)
+        return joined(self._texts)
 
     def _hear_pieces(self) -> None:
         given = self._previous

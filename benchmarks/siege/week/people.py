@@ -318,9 +318,7 @@ class Page:
 
     async def health(self) -> None:
         status, text, _ = await self._get("/health", {})
-        if status == 503 and '"phase": "loading"' in text:  # a model that is woken
-            self._house.week.answered("health, that the model is being loaded")
-        elif status != 200:
+        if status != 200:
             raise ConnectionError(f"/health was answered with {status}: {text[:300]}")
 
     async def _get(self, path: str, headers: Mapping[str, str]) -> tuple[int, str, str]:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.lib import fuzzing
-from benchmarks.siege.fuzz_http import STATUS, requests, streams
+from benchmarks.siege.fuzz_http import STATUS, ending, requests, streams
 from tests.support import loud
 
 SEEDS = requests(loud(0.2))
@@ -29,6 +29,14 @@ def test_a_status_is_read() -> None:
     assert found
     assert found[1] == b"404"
     assert STATUS.match(b"<html>") is None
+
+
+def test_a_server_that_is_busy_is_told_from_one_that_fails() -> None:
+    line = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+    assert ending(line + b'{"error": "try again", "code": "busy"}').startswith("503 (busy: ")
+    assert ending(line + b'{"error": "no model", "code": "model-unavailable"}') == "503"
+    assert ending(b"HTTP/1.1 200 OK\r\n\r\n") == "200"
+    assert ending(b"") == "none"
 
 
 def test_a_short_run_against_a_real_server(
