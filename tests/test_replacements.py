@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,11 @@ def replaced(text: str, *items: str) -> str:
         ("room one light", ["room=hall", "room one=office"], "office light"),  # the longest
         ("one two", ["one=two", "two=three"], "two three"),  # none in what another wrote
         ("x", ["x=1", "X=2"], "2"),  # the last
+        ("5.5 is 5, not 5.", ["5=five"], "5.5 is five, not five."),  # a number is one word
+        ("1,5 at 5:05 on 1/5", ["5=five", "1=one"], "1,5 at 5:05 on 1/5"),
+        ("5,5.5 5", [".=", ",="], "5,5.5 5"),
+        ("1.5 a.", [".="], "1.5 a"),
+        ("21.5 on", ["21.5=21½"], "21½ on"),
         ("nothing", [], "nothing"),
         ("as  it is", ["x=y"], "as  it is"),
     ],
@@ -138,6 +144,33 @@ def test_a_file_that_can_not_be_used_is_one_sentence(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(SettingsError, match=message):
         load_settings(["--replace", f"@{tmp_path / name}"], HOME)
+
+
+@pytest.mark.parametrize("device", [False, True])
+def test_what_is_no_plain_file_is_refused_unread(device: bool, tmp_path: Path) -> None:
+    path = Path("/dev/zero") if device else tmp_path / "pipe"
+    if not device:
+        os.mkfifo(path)  # opening it would wait for a writer
+    for argv, environ in (
+        (["--replace", f"@{path}"], {}),
+        ([], {"WYOMING_WHISPER_REPLACE_FILE": str(path)}),
+    ):
+        with pytest.raises(SettingsError, match=f"{path} is a device or a pipe, not a plain file"):
+            load_settings(argv, HOME | environ)
+
+
+def test_a_file_is_read_to_its_bound_alone_whatever_its_size_says(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="/dev/zero is larger than 1000 kB"):
+        load_settings(["--options", "/dev/zero"], HOME)
+    with pytest.raises(SettingsError, match="/dev/zero is larger than 1000 kB"):
+        load_settings([], HOME | {"WYOMING_WHISPER_MODEL_FILE": "/dev/zero"})
+
+
+def test_a_file_without_a_name_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="@ must be followed by a file's name"):
+        load_settings(["--replace", "@"], HOME)
+    with pytest.raises(SettingsError, match=rf"{tmp_path} can't be read \(Is a directory\)"):
+        load_settings(["--replace", f"@{tmp_path}"], HOME)
 
 
 def test_flags_variables_and_files_give_the_same(tmp_path: Path) -> None:

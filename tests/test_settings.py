@@ -353,9 +353,13 @@ def test_a_probability_may_be_written_in_any_usual_way(text: str) -> None:
         (["--uri", "tcp://[::1:10300"], "tcp://HOST:PORT"),
         (["--uri", "http://localhost:80"], "tcp://HOST:PORT"),
         (["--uri", "unix://run/whisper.sock"], "unix:///PATH"),
-        (["--model", ""], "--model is '', but it must be text"),
+        (["--model", ""], "--model is '', but it must be auto, a model's name such as base"),
+        (["--language", " "], "--language is ' ', but it must not be empty"),
         (["--vad-clip", "whisper"], "did you mean faster-whisper?"),
         (["--log-format", "%(level"], "format of Python's logging"),
+        (["--log-format", "%(foo)s"], "field not found in record: 'foo'"),
+        (["--log-format", "%(levelname)d"], "format of Python's logging"),
+        (["--openai-origins", "null"], "null is what any sandboxed frame or local file is"),
         (["--beam-size"], "--beam-size: expected one argument"),
         (["--debug=yes"], "--debug"),
         (["--beem-size", "5"], "--beem-size is not an option; did you mean --beam-size?"),
@@ -569,6 +573,22 @@ def test_the_end_of_speech(argv: list[str], endpointing: str, external_vad: bool
 def test_an_end_of_speech_that_is_none_is_one_sentence(value: str) -> None:
     with pytest.raises(SettingsError, match="must be off, auto, or seconds of silence"):
         load([f"--endpointing={value}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("https://huggingface.co/Systran/faster-whisper-base", "Systran/faster-whisper-base"),
+        ("https://huggingface.co/owner/name/tree/main", "owner/name"),
+        ("huggingface.co/owner/name/", "owner/name"),
+        ("https://hf.co/owner/name?library=x", "owner/name"),
+        ("https://huggingface.co/owner", "https://huggingface.co/owner"),
+        ("https://evil.example/owner/name", "https://evil.example/owner/name"),
+        ("Auto", "auto"),
+    ],
+)
+def test_a_models_address_on_the_hub_names_its_repository(name: str, model: str) -> None:
+    assert load(["--model", name]).model == model
 
 
 OFFICIAL_COMMAND_LINE = """

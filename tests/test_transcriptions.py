@@ -63,6 +63,7 @@ from wyoming_whisper.web import form, transcriptions, web_page
 from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import HEADERS
 from wyoming_whisper.web.form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES
+from wyoming_whisper.web.origins import Origins
 from wyoming_whisper.web.transcriptions import MAX_NOTED_PARAMETERS, MAX_REQUESTS
 
 ROOT = AUDIO.parent.parent
@@ -1171,6 +1172,30 @@ def test_what_is_no_origin_is_one_sentence(origins: str) -> None:
 
     with pytest.raises(SettingsError, match=r"origins such as https://notes\.example"):
         load_settings(["--openai-origins", origins], {"HOME": "/nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("named", "origin", "is_same"),
+    [
+        ("https://a.example", "https://a.example:443", True),
+        ("https://a.example:443", "https://A.example", True),
+        ("http://a.example:80", "http://a.example", True),
+        ("http://[::1]", "http://[::1]:80", True),
+        ("https://a.example", "https://a.example:80", False),
+        ("http://a.example", "http://a.example:443", False),
+        ("app://a.example", "app://a.example:443", False),
+    ],
+)
+def test_a_default_port_makes_no_other_origin(named: str, origin: str, is_same: bool) -> None:
+    assert (origin in Origins([named])) is is_same
+
+
+async def test_origins_without_the_api_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(data_dir=(), openai_origins=(APP,))
+    async with web_page(Mock(), settings):
+        pass
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "--openai-origins does nothing without --openai-api" in caplog.text
 
 
 def test_origins_are_a_list_in_small_letters() -> None:

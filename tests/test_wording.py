@@ -55,6 +55,10 @@ def test_fillers_at_the_start_are_dropped(language: str, text: str, result: str)
         ("en", "Turn on the, uh, light"),  # at the start alone
         ("de", "Um fünf Uhr"),  # words of their languages
         ("de", "Er ist da"),
+        ("en", "ER is on channel 5"),
+        ("en", "Oh Happy Day"),
+        ("nl", "AH boodschappen toevoegen"),
+        ("de", "Oh Tannenbaum spielen"),
         ("pt", "Um temporizador"),
         ("pt", "Em 5 minutos apaga a luz"),
         ("nl", "Er is iemand"),
@@ -72,6 +76,18 @@ def test_the_name_of_a_thing_is_no_filler() -> None:
     assert reworded("Um Bongo off", "en", names) == "Um Bongo off"
     assert reworded("Uh, um bongo off", "en", names) == "Um bongo off"
     assert reworded("Um bongos off", "en", names) == "Bongos off"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("turn on the ½ hour timer lamp", "½ hour timer lamp"),
+        ("set the 21.5 °C sensor", "21.5 °c Sensor"),
+    ],
+)
+def test_the_name_of_a_thing_is_no_measure(text: str, name: str) -> None:
+    assert reworded(text, "en") != text
+    assert reworded(text, "en", ["Kitchen", name]) == text
 
 
 def test_the_addons_languages_have_lists_each_with_its_reason() -> None:

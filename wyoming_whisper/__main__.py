@@ -297,7 +297,7 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
         raise UnknownModelError(
             f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
         )
-    if name == models.AUTO and action != "remove" and layout == "ctranslate2":
+    if name.lower() == models.AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":
         return str(models.ensure_model(name, settings, layout=layout))

@@ -29,6 +29,7 @@ from .errors import (
 )
 from .formats import about_file, about_folder, about_weights, is_weights_name
 from .model_json import damaged, numbers_by_name, pairs, read_facts, read_json, whole_numbers
+from .model_names import without_address
 from .vocabulary import (
     TOKENIZER,
     check_special_tokens,
@@ -319,7 +320,7 @@ def model_languages(name: str, path: Path | None) -> tuple[str, ...]:
     `path` is the model's folder where it is known: what its files say counts more than its name.
     Raises ModelBrokenError when those files are damaged.
     """
-    known = KNOWN_MODELS.get(_canonical(name))
+    known = _known(name)
     if path is not None and (languages := read_facts(path).languages):
         return languages
     if known is not None and known.languages == "en":
@@ -511,9 +512,15 @@ def _canonical(name: str) -> str:
     return re.sub(r"\.int8$", "-int8", name)
 
 
+def _known(name: str) -> KnownModel | None:
+    """Return the stock model of a name in any case."""
+    return KNOWN_MODELS.get(_canonical(name)) or KNOWN_MODELS.get(_canonical(name.lower()))
+
+
 def _resolve(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> _Reference:
     """Return what `name` stands for. Raises UnknownModelError."""
-    if name == AUTO:  # backends.model_of resolves it, once what it runs on is known
+    name = without_address(name)
+    if name.lower() == AUTO:  # backends.model_of resolves it, once what it runs on is known
         raise UnknownModelError("auto is a choice, not a model: name a model (models list)")
     known = KNOWN_MODELS.get(_canonical(name))
     if known is not None:
@@ -525,6 +532,9 @@ def _resolve(name: str, settings: ModelSettings, layout: Layout = "ctranslate2")
         if not path.is_dir():
             raise UnknownModelError(about_file(path, KNOWN_MODELS))
         return _Reference(name, folder=path, layout=layout)
+    known = _known(name)
+    if known is not None:  # after the folders, which may differ from it in case alone
+        return _Reference(known.name, repo=known.repo_in(layout), layout=layout)
     if _REPO_NAME.fullmatch(name) and not is_weights_name(name):
         return _Reference(name, repo=name, layout=layout)
     raise UnknownModelError(_unknown(name))

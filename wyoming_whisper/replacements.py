@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .scripts import UNPARTED
+from .text_files import read_text_file
 
 MAX_REPLACEMENTS = 1000
 MAX_LENGTH = 200  # characters, of either side
-MAX_FILE_BYTES = 1_000_000
 
 _LETTER = re.compile(rf"[^\W{UNPARTED}]")  # of scripts with blanks between words
+_MARK_IN_NUMBER = re.compile(r"\d[.,:/\u066b]\d")
 _APOSTROPHES = "'’"  # noqa: RUF001
 _MARKS = r",;:、，；："  # noqa: RUF001
 
@@ -85,17 +86,13 @@ def _is_file(item: str) -> bool:
 
 def _of_file(name: str) -> list[Replacement]:
     """Return what a file's lines say; empty ones and those with # at their start say nothing."""
+    if not name.strip():
+        raise ValueError("@ must be followed by a file's name, such as @replacements.txt")
     try:
         path = Path(name).expanduser()
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"{name} is larger than {MAX_FILE_BYTES // 1000} kB")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{name} can't be read ({error.strerror})") from None
     except RuntimeError:
         raise ValueError(f"{name} can't be read (there is no such home folder)") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{name} is not UTF-8 text") from None
+    text = read_text_file(path, plain_only=True)
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
@@ -171,8 +168,17 @@ def _pattern(old: str) -> re.Pattern[str]:
 
 
 def _is_within_word(text: str, place: int) -> bool:
-    """Whether a place is between two letters of one word, in a script that has blanks."""
-    return 0 < place < len(text) and all(map(_LETTER.match, text[place - 1 : place + 1]))
+    """Whether a place is between two letters of one word, in a script that has blanks.
+
+    A number is one word, with the mark between two of its digits: "5.5", "1/2", "7:30".
+    """
+    if not 0 < place < len(text):
+        return False
+    if all(map(_LETTER.match, text[place - 1 : place + 1])):
+        return True
+    return bool(_MARK_IN_NUMBER.match(text, max(place - 2, 0), place + 1)) or bool(
+        _MARK_IN_NUMBER.match(text, place - 1, place + 2)
+    )
 
 
 def _without_gaps(text: str) -> str:

@@ -32,7 +32,9 @@ from .bounds import (
     Whole,
 )
 from .errors import SettingsError
+from .model_names import without_address
 from .replacements import Replacement, read_replacements
+from .text_files import read_text_file
 from .upstreams.config import read_upstream
 from .whisper.tokenizer import language_code
 
@@ -74,7 +76,17 @@ _OFF = ("0", "false", "no", "n", "off", "")
 def _text(raw: Raw) -> str:
     if isinstance(raw, str) and raw.strip():
         return raw.strip()
-    raise ValueError("it must be text")
+    raise ValueError("it must be one text" if raw and not isinstance(raw, str) else _EMPTY)
+
+
+_EMPTY = "it must not be empty"
+
+
+def _model(raw: Raw) -> str:
+    if isinstance(raw, str) and raw.strip():
+        name = without_address(raw.strip())
+        return name.lower() if name.lower() == "auto" else name
+    raise ValueError("it must be auto, a model's name such as base, a repository or a folder")
 
 
 def _optional_text(raw: Raw) -> str | None:
@@ -140,8 +152,14 @@ def _host_names(raw: Raw) -> tuple[str, ...]:
 
 
 def _origins(raw: Raw) -> tuple[str, ...]:
-    origins = tuple(item.lower() for item in _items(raw))
+    items = raw if isinstance(raw, list) else re.split(r"[,\s]+", str(raw))
+    origins = tuple(item.lower() for item in items if item)
     for origin in origins:
+        if origin == "null":
+            raise ValueError(
+                "null is what any sandboxed frame or local file is: it must be origins such as "
+                "https://notes.example, or * for any page"
+            )
         if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]*", origin):
             raise ValueError(
                 "it must be origins such as https://notes.example or app://obsidian.md"
@@ -301,11 +319,12 @@ def _wait(raw: Raw) -> float | None:
 
 
 def _log_format(raw: Raw) -> str:
+    text = _text(raw)
     try:
-        logging.Formatter(_text(raw))
-    except ValueError as error:
+        logging.Formatter(text).format(logging.makeLogRecord({}))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"it must be a format of Python's logging ({error})") from None
-    return _text(raw)
+    return text
 
 
 _OUR_LIBRARIES = ("auto", "faster-whisper")
@@ -560,6 +579,7 @@ class Settings:
         MODEL,
         "name (tiny, base-int8, small.en, ...), Hugging Face repository, or folder; "
         "auto chooses for this machine",
+        _model,
     )
     language: str = _option("auto", MODEL, "spoken language where the client names none")
     languages: tuple[str, ...] = _option(
@@ -1118,11 +1138,9 @@ def _without_addon_keys(given: dict[str, _Given]) -> dict[str, _Given]:
 
 def _read_text(path: Path, origin: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{origin}: {path} can't be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{origin}: {path} is not UTF-8 text") from None
+        return read_text_file(path)
+    except ValueError as error:
+        raise SettingsError(f"{origin}: {error}") from None
 
 
 # -- flags ---------------------------------------------------------------------------------

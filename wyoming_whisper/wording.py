@@ -27,7 +27,9 @@ def reworded(text: str, language: str | None, names: Iterable[str] = ()) -> str:
     wording = _wording(language) if language else None
     if wording is None or len(text) > MAX_LENGTH:
         return text
-    return wording.measures.rewritten(wording.without_fillers(text, names))
+    names = tuple(names)
+    text = wording.without_fillers(text, names)
+    return text if _names_change(text, names, wording) else wording.measures.rewritten(text)
 
 
 def is_filler(text: str, language: str | None) -> bool:
@@ -47,13 +49,15 @@ class Wording:
     def __init__(self, content: Mapping[str, Any]) -> None:
         fillers = _drawn_out(content["fillers"])
         # A hyphen or an apostrophe makes it part of a word: "uh-huh".
-        self._filler = re.compile(rf"\W*(?:{fillers})(?!['’-]?\w)\W*", re.IGNORECASE)  # noqa: RUF001
+        self._filler = re.compile(rf"\W*(?P<word>{fillers})(?!['’-]?\w)(?P<end>\W*)", re.IGNORECASE)  # noqa: RUF001
         self.measures = Measures(content)
 
     def without_fillers(self, text: str, names: Iterable[str] = ()) -> str:
         """Return the text without fillers at its start, unless nothing else is in it."""
         rest = text
-        while (filler := self._filler.match(rest)) and not _begins_with(rest, names):
+        while (filler := self._filler.match(rest)) and not (
+            _is_word(filler) or _begins_with(rest, names)
+        ):
             rest = rest[filler.end() :]
         if rest == text or not any(letter.isalnum() for letter in rest):
             return text
@@ -78,6 +82,25 @@ def _wording(language: str) -> Wording | None:
 def _drawn_out(fillers: Sequence[str]) -> str:
     """Return a pattern of fillers, each letter as long as it may be: "uhhh", "äääh"."""
     return "|".join("".join(f"{re.escape(letter)}+" for letter in filler) for filler in fillers)
+
+
+def _is_word(filler: re.Match[str]) -> bool:
+    """Whether it may be a word or a name: "ER", and "oh" or "ah" without a mark behind it."""
+    word = filler["word"]
+    is_exclamation = re.fullmatch("o+h+|a+h+", word, re.IGNORECASE)
+    return (len(word) > 1 and word.isupper()) or bool(is_exclamation and filler["end"].isspace())
+
+
+def _names_change(text: str, names: Iterable[str], wording: Wording) -> bool:
+    """Whether one of the names is in the text, and no longer once it is rewritten."""
+    rewritten = wording.measures.rewritten(text)
+    if rewritten == text:
+        return False
+    patterns = (rf"(?<!\w){words_pattern([name])}(?!\w)" for name in names)
+    return any(
+        re.search(pattern, text, re.IGNORECASE) and not re.search(pattern, rewritten, re.IGNORECASE)
+        for pattern in patterns
+    )
 
 
 def _begins_with(text: str, names: Iterable[str]) -> bool:

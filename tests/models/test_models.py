@@ -155,7 +155,7 @@ def test_model_that_is_nowhere(settings: FakeSettings) -> None:
     ("name", "message"),
     [
         ("tinny", r"unknown model 'tinny': did you mean tiny "),
-        ("Base.EN", r"did you mean base\.en "),
+        ("Base.ENG", r"did you mean base\.en "),
         ("", "unknown model ''"),
         ("a/b/c", "unknown model"),
         ("../data", r"no model folder \.\./data"),
@@ -170,6 +170,34 @@ def test_model_that_is_nowhere(settings: FakeSettings) -> None:
 def test_unknown_name(settings: FakeSettings, name: str, message: str) -> None:
     with pytest.raises(UnknownModelError, match=message):
         find_model(name, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("BASE", r"base \(Systran/faster-whisper-base\)"),
+        ("Large-V3", r"large-v3 \(Systran/faster-whisper-large-v3\)"),
+        ("Base.INT8", r"base-int8 \(rhasspy/faster-whisper-base-int8\)"),
+        ("https://huggingface.co/owner/name", "model owner/name is not"),
+    ],
+)
+def test_names_are_taken_in_any_case_and_addresses_too(
+    settings: FakeSettings, name: str, known: str
+) -> None:
+    with pytest.raises(ModelUnavailableError, match=known):
+        find_model(name, settings)
+
+
+def test_languages_go_by_the_name_in_any_case() -> None:
+    assert model_languages("Distil-Large-V3", None) == ("en",)
+
+
+def test_a_folder_of_that_very_name_comes_before_another_case(
+    settings: FakeSettings, data: Path
+) -> None:
+    (data / "BASE").mkdir()
+    with pytest.raises(ModelError, match="BASE"):
+        find_model("BASE", settings)
 
 
 def test_a_model_that_is_gone_is_unknown(settings: FakeSettings) -> None:

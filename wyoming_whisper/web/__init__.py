@@ -46,6 +46,8 @@ async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
         raise SettingsError(
             "--openai-api is answered by this server's own model, which --backend none leaves out"
         )
+    if settings.openai_origins and not settings.openai_api:
+        _LOGGER.warning("--openai-origins does nothing without --openai-api")
     if not settings.http_port:
         yield
         return

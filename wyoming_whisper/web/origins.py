@@ -19,17 +19,23 @@ REQUEST_HEADERS = "Access-Control-Request-Headers"
 _METHODS = "GET, POST"
 _EXPOSED = "Retry-After, WWW-Authenticate"
 _MAX_AGE_SECONDS = 600
+_DEFAULT_PORT = re.compile(r"\A(https(?=.*:443\Z)|http(?=.*:80\Z))(://.*):\d+\Z")
 _HEADER_NAMES = re.compile(r"[\w-]+( *, *[\w-]+)*", re.ASCII)
 
 
+def _normal(origin: str) -> str:
+    """Return an origin as browsers send it: in small letters, without its scheme's own port."""
+    return _DEFAULT_PORT.sub(r"\1\2", origin.lower())
+
+
 class Origins:
-    """Those that the user named, in small letters as browsers send them; none by default."""
+    """Those that the user named, in any case, with or without a default port; none by default."""
 
     def __init__(self, origins: Sequence[str]) -> None:
-        self._origins = frozenset(origins)
+        self._origins = frozenset(map(_normal, origins))
 
     def __contains__(self, origin: str | None) -> bool:
-        return origin is not None and (ANY in self._origins or origin.lower() in self._origins)
+        return origin is not None and (ANY in self._origins or _normal(origin) in self._origins)
 
     def preflight(self, request: web.Request) -> web.Response | None:
         """Return the answer to a browser that asks what a page may send; None for all others.
