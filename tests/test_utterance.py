@@ -54,6 +54,7 @@ async def speaking(
         Client(tmp_path) as client,
     ):
         await asyncio.wrap_future(server.opened)
+        await server.loaded_vad()  # what comes before is heard with what comes after
         yield client
 
 
