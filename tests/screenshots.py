@@ -1,7 +1,7 @@
 """Draw the page for docs/images: python -m tests.screenshots. Speaks to a server for two minutes.
 
-Needs Chromium and the extras test and browser, as tests/test_page.py does, and a stock model, which
-script/models fetches. `--clips DIR` says other recordings than those of tests/audio.
+Needs Chromium and the extras test and browser, as tests/web/test_page.py does, and a stock model,
+which script/models fetches. `--clips DIR` says other recordings than those of tests/audio.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from wyoming.audio import AudioChunk, AudioStop
 
 from tests.browser import browsing, opened
 from tests.support import AUDIO, Client, run_server
-from tests.test_web import free_port, until_open
+from tests.web.test_web import free_port, until_open
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.status import Status
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"

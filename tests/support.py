@@ -18,11 +18,11 @@ from wyoming.client import AsyncClient
 from wyoming.error import Error
 from wyoming.event import Event
 
-from wyoming_whisper.server import Server
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.audio.vad import FRAME_SAMPLES
+from wyoming_whisper.serving.server import Server
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.vad import FRAME_SAMPLES
 
 AUDIO = Path(__file__).parent / "audio"
 HOME_EN = Path(__file__).parent / "models" / ".weights" / "home-en"

@@ -20,15 +20,22 @@ import yaml
 from wyoming.client import AsyncClient
 from wyoming.info import Describe, Info
 
+from tests.serving.test_supervisor import StandIn, supervisor  # noqa: F401  (a fixture)
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber
-from tests.test_supervisor import StandIn, supervisor  # noqa: F401  (a fixture)
-from wyoming_whisper import __version__, settings
-from wyoming_whisper import supervisor as supervisor_module
-from wyoming_whisper.bounds import Decimal, Whole
+from wyoming_whisper import __version__
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.models import KNOWN_MODELS
-from wyoming_whisper.server import Server
-from wyoming_whisper.settings import ADDON_DEFAULTS, OPTIONS, RETIRED_MODEL, Settings, load_settings
+from wyoming_whisper.models.models import KNOWN_MODELS
+from wyoming_whisper.serving import supervisor as supervisor_module
+from wyoming_whisper.serving.server import Server
+from wyoming_whisper.settings import options as settings
+from wyoming_whisper.settings.bounds import Decimal, Whole
+from wyoming_whisper.settings.options import (
+    ADDON_DEFAULTS,
+    OPTIONS,
+    RETIRED_MODEL,
+    Settings,
+    load_settings,
+)
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 ROOT = Path(__file__).parent.parent
@@ -339,7 +346,7 @@ async def running(loaded: Settings) -> AsyncIterator[int]:
                 listening.set_result(record.args[1])  # type: ignore[index]
 
     handler = Listening()
-    logger = logging.getLogger("wyoming_whisper.server")
+    logger = logging.getLogger("wyoming_whisper.serving.server")
     logger.addHandler(handler)
     changed = dataclasses.replace(loaded, uri="tcp://127.0.0.1:0", http_port=0, model="tiny")
     server = Server(changed, lambda _: FakeTranscriber())
@@ -373,7 +380,7 @@ async def test_each_start_is_told_to_the_supervisor_and_to_nobody_else(
     def never(*_: object) -> None:
         raise AssertionError("zeroconf, beside the Supervisor")
 
-    monkeypatch.setattr("wyoming_whisper.discovery.Announcement.start", never)
+    monkeypatch.setattr("wyoming_whisper.serving.discovery.Announcement.start", never)
     loaded = load(tmp_path, monkeypatch, MANIFEST["options"])
     for _ in range(2):  # an update, for example
         async with running(dataclasses.replace(loaded, zeroconf="")) as port:

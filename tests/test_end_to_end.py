@@ -24,7 +24,7 @@ from wyoming.info import Describe, Info
 
 from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, clips, run_server, words
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 
 MODULE = [sys.executable, "-W", "ignore", "-m", "wyoming_whisper"]
 SURE = next(clip for clip in clips("clean") if words(clip.text)[:2] == ["turn", "off"])

@@ -15,31 +15,25 @@ from typing import Any, get_args
 import pytest
 from wyoming.info import Describe
 
-from tests.support import (
-    TIMEOUT_SECONDS,
-    Client,
-    FakeTranscriber,
-    LoudnessVad,
-    run_server,
-)
-from wyoming_whisper import scheduler as scheduler_module
-from wyoming_whisper import server as server_module
+from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.client import describe_event
+from wyoming_whisper.commands.client import describe_event
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
-from wyoming_whisper.hangs import HangWatch, Work
-from wyoming_whisper.info import serving_in
-from wyoming_whisper.server import Server
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.serving import server as server_module
+from wyoming_whisper.serving.info import serving_in
+from wyoming_whisper.serving.server import Server
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Phase, Status
 from wyoming_whisper.transcriber import Transcriber
+from wyoming_whisper.utterance import scheduler as scheduler_module
+from wyoming_whisper.utterance.hangs import HangWatch, Work
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
 
 
 async def serving(tmp_path: Path) -> dict[str, Any]:
@@ -173,7 +167,7 @@ from pathlib import Path
 from tests.support import FakeTranscriber
 from wyoming_whisper.__main__ import main
 import wyoming_whisper.backends as backends
-import wyoming_whisper.server as server
+import wyoming_whisper.serving.server as server
 
 def say_ready():
     raise ZeroDivisionError

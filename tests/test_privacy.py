@@ -18,9 +18,9 @@ from wyoming.event import Event
 from wyoming.info import SelectProgram
 
 from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, clips, run_server, words
-from tests.test_web import free_port, until_open
+from tests.web.test_web import free_port, until_open
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.transcriber import Samples
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ QUIET = ("object.", "compile", "exec", "import", "marshal.", "code.", "sys._", "
 
 def test_onnxruntime_neither_marks_this_machine_nor_keeps_a_diary(tmp_path: Path) -> None:
     """Where it reports to Microsoft it has an id and a database in the home folder."""
-    code = "from wyoming_whisper.vad import SileroVad; SileroVad()"
+    code = "from wyoming_whisper.audio.vad import SileroVad; SileroVad()"
     environ = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "CI")}
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -50,7 +50,7 @@ def test_onnxruntime_neither_marks_this_machine_nor_keeps_a_diary(tmp_path: Path
 
 def test_the_libraries_are_told_so_before_they_are_loaded() -> None:
     code = (
-        "import os, wyoming_whisper.settings as _; "
+        "import os, wyoming_whisper.settings.options as _; "
         "print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['HF_HUB_DISABLE_TELEMETRY'])"
     )
     environ = {k: v for k, v in os.environ.items() if "TELEMETRY" not in k}

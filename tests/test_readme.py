@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wyoming_whisper.settings import OPTIONS, Settings, flag_name
+from wyoming_whisper.settings.options import OPTIONS, Settings, flag_name
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wyoming_whisper.scripts import joined
+from wyoming_whisper.text.scripts import joined
 
 
 @pytest.mark.parametrize(

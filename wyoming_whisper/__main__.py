@@ -26,7 +26,14 @@ from .errors import (
     UnknownModelError,
     WyomingWhisperError,
 )
-from .settings import ABOUT_RETIRED, OPTIONS, RETIRED_MODEL, OptionParser, Settings, settings_from
+from .settings.options import (
+    ABOUT_RETIRED,
+    OPTIONS,
+    RETIRED_MODEL,
+    OptionParser,
+    Settings,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from wyoming.event import Event
     from wyoming.info import Info
 
-    from .models import Layout, ModelEntry
+    from .models.models import Layout, ModelEntry
     from .transcriber import Samples, Transcription
 
 PROG = "wyoming-whisper"
@@ -126,8 +133,8 @@ def _serve(argv: Sequence[str]) -> int:
     parser = OptionParser(PROG, _ABOUT, arguments="[COMMAND] [flags]")
     settings = settings_from(vars(parser.parse(argv)), os.environ)
     _start_logging(settings)
-    from .process import is_in_native_code, leave
-    from .server import serve
+    from .serving.process import is_in_native_code, leave
+    from .serving.server import serve
 
     try:
         return serve(settings)
@@ -198,11 +205,11 @@ def _recogniser(
     arguments: argparse.Namespace, settings: Settings
 ) -> Iterator[Callable[[Samples], Transcription]]:
     """Give what turns samples into text: a running server, or a model opened here."""
-    from .server import configured_language
+    from .serving.server import configured_language
 
     language = configured_language(settings.language)
     if arguments.server:
-        from .client import transcribe_remote
+        from .commands.client import transcribe_remote
 
         def ask(samples: Samples) -> Transcription:
             waiting = transcribe_remote(
@@ -212,12 +219,12 @@ def _recogniser(
 
         yield ask
         return
+    from .audio.speech import span_options, transcribe_speech
+    from .audio.vad import SileroVad
     from .backends import open_transcriber
-    from .names import NameIndex
-    from .speech import span_options, transcribe_speech
-    from .text import text_style
+    from .home.names import NameIndex
+    from .text.text import text_style
     from .transcriber import TranscribeOptions
-    from .vad import SileroVad
 
     vad, spans, style = SileroVad(), span_options(settings), text_style(settings)
     with contextlib.closing(open_transcriber(settings)) as transcriber:
@@ -229,7 +236,7 @@ def _recogniser(
 def _transcribe_file(
     file: str, recognise: Callable[[Samples], Transcription], arguments: argparse.Namespace
 ) -> str:
-    from .client import read_audio
+    from .commands.client import read_audio
     from .transcriber import transcription_to_dict
 
     samples = read_audio(file)
@@ -284,14 +291,14 @@ def _models(argv: Sequence[str]) -> int:
 
 
 def _models_list(settings: Settings, *, as_json: bool) -> str:
-    from .models import list_models
+    from .models.models import list_models
 
     entries = list_models(settings)
     return _as_json(entries) if as_json else _as_table(entries)
 
 
 def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
-    from . import models
+    from .models import models
 
     if name == RETIRED_MODEL:
         raise UnknownModelError(
@@ -309,9 +316,9 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
 
 def _auto(action: str, settings: Settings) -> Path:
     """Return the folder of the model that auto is here, downloading it if that is the action."""
-    from .autopick import pick_model
     from .backends.auto import gpu_of, model_of
-    from .models import AUTO, find_model
+    from .models.autopick import pick_model
+    from .models.models import AUTO, find_model
 
     if action == "download":
         return model_of(replace(settings, model=AUTO))[1]
@@ -369,7 +376,7 @@ def _health(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse(argv)
     settings = settings_from(vars(arguments), os.environ)
-    from .client import describe_event
+    from .commands.client import describe_event
 
     described = asyncio.run(describe_event(settings.uri, arguments.timeout))
     answer = _server_state(settings.uri, *described)
@@ -391,7 +398,7 @@ def _health_line(answer: Mapping[str, Any]) -> str:
 
 
 def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
-    from .info import serving_in
+    from .serving.info import serving_in
 
     if not info.asr:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
@@ -418,7 +425,7 @@ def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
 
 
 def _engine(argv: Sequence[str]) -> int:
-    from .engine.commands import run
+    from .commands.engine import run
 
     return run(argv, _start_logging)
 
@@ -427,7 +434,7 @@ def _engine(argv: Sequence[str]) -> int:
 
 
 def _ray(argv: Sequence[str]) -> int:
-    from .cluster.commands import run
+    from .commands.ray import run
 
     return run(argv, _start_logging)
 

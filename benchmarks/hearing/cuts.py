@@ -29,14 +29,14 @@ from benchmarks.lib.corpus import part_of, read_corpus
 from benchmarks.lib.options import add_decoding, add_folders, add_model, add_number, add_part, names
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.words import WordErrors, word_errors
+from wyoming_whisper.audio.pieces import MAX_PIECE_SECONDS, SENTENCES, Cutting
+from wyoming_whisper.audio.recording import Recording
+from wyoming_whisper.audio.speech import span_options
+from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.pieces import MAX_PIECE_SECONDS, SENTENCES, Cutting
-from wyoming_whisper.recording import Recording
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import span_options
-from wyoming_whisper.text import TextStyle, finished
+from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.text.text import TextStyle, finished
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber
-from wyoming_whisper.vad import SileroVad
 
 KINDS = ("speakers", "voice", "unbroken", "short", "short-voice")
 VOICES = (

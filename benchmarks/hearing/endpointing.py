@@ -45,15 +45,11 @@ from benchmarks.lib.options import (
     add_recordings,
 )
 from benchmarks.lib.report import Outcome, progress
-from wyoming_whisper import utterance
+from wyoming_whisper.audio.speech import span_options
+from wyoming_whisper.audio.vad import SileroVad, Vad
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.endpointing import Endpointer, EndpointOptions
-from wyoming_whisper.languages import SpokenLanguages
-from wyoming_whisper.limits import Limits
-from wyoming_whisper.scheduler import Job
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import span_options
-from wyoming_whisper.text import TextStyle
+from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.text.text import TextStyle
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -61,8 +57,12 @@ from wyoming_whisper.transcriber import (
     Transcriber,
     Transcription,
 )
-from wyoming_whisper.utterance import Utterance
-from wyoming_whisper.vad import SileroVad, Vad
+from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.endpointing import Endpointer, EndpointOptions
+from wyoming_whisper.utterance.languages import SpokenLanguages
+from wyoming_whisper.utterance.limits import Limits
+from wyoming_whisper.utterance.scheduler import Job
+from wyoming_whisper.utterance.utterance import Utterance
 
 VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")
 AUTO, OFFICIAL = "ours, auto", "official"

@@ -26,11 +26,12 @@ from benchmarks.lib.corpus import PARTS, Recording, as_heard, chosen
 from benchmarks.lib.options import add_corpus, add_models
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.words import word_errors
-from wyoming_whisper import text
+from wyoming_whisper.audio.speech import Speech, span_options
+from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import Speech, span_options
-from wyoming_whisper.text import Voicing, speech_evidence
+from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.text import text
+from wyoming_whisper.text.text import Voicing, speech_evidence
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -38,7 +39,6 @@ from wyoming_whisper.transcriber import (
     Transcriber,
     Transcription,
 )
-from wyoming_whisper.vad import SileroVad
 
 CONDITIONS = ("clean", "noise10", "quiet45")
 PITCHES = (1.0, 0.8, 1.25)

@@ -34,7 +34,7 @@ from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
 from benchmarks.lib.words import word_errors
 from wyoming_whisper.backends.pipeline import noise_mel
-from wyoming_whisper.names import (
+from wyoming_whisper.home.names import (
     LEAST_EXPECTED,
     LEAST_HEARD,
     MIN_EVIDENCE,

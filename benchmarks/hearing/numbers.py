@@ -24,8 +24,8 @@ from benchmarks.lib.options import add_number, names, one_of
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.sentences import draw
 from benchmarks.lib.understood import Meaning, meaning
-from wyoming_whisper.measures import SECONDS
-from wyoming_whisper.text import TextStyle, tidy
+from wyoming_whisper.text.measures import SECONDS
+from wyoming_whisper.text.text import TextStyle, tidy
 
 WRITTEN = Path(__file__).parent / "written.yaml"
 BEFORE, AFTER = TextStyle(hass_wording=False), TextStyle()

@@ -20,11 +20,11 @@ from benchmarks.lib.corpus import Recording, as_heard, chosen
 from benchmarks.lib.options import add_corpus, add_models
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.words import normalised, word_errors
+from wyoming_whisper.audio.speech import span_options, transcribe_speech
+from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import span_options, transcribe_speech
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions, Transcriber
-from wyoming_whisper.vad import SileroVad
 
 CONDITIONS = ("clean", "noise10", "noise0", "quiet45")
 OWN, OTHER = "its own", "others"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lib.errors import ClipError
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 LABELS = "labels.json"

@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.lib.clips import noisy, speech_level, with_silence
 from benchmarks.lib.errors import ClipError
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.transcriber import Samples
 
 MANIFEST = "manifest.jsonl"

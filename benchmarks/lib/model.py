@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from wyoming_whisper.audio.speech import Speech, span_options
+from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, choose_beam_size
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic
 from wyoming_whisper.backends.pipeline import decoding_options, load_tokenizer
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.session import CpuSession
-from wyoming_whisper.models import WEIGHTS, is_multilingual, suppressed_begin
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import Speech, span_options
+from wyoming_whisper.models.models import WEIGHTS, is_multilingual, suppressed_begin
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples
-from wyoming_whisper.vad import SileroVad
 from wyoming_whisper.whisper.audio import Array, log_mel_spectrogram, silence_level
 from wyoming_whisper.whisper.decoding import Decoder, ScoringInference
 from wyoming_whisper.whisper.search import SessionInference

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.lib import models
 from benchmarks.lib.corpus import KINDS, MANIFEST, PARTS
-from wyoming_whisper.machine import physical_cores
+from wyoming_whisper.machine.cpu import physical_cores
 
 BACKENDS = ("faster-whisper", "onnxruntime")
 

@@ -23,7 +23,7 @@ from wyoming_whisper.commands.selftest.compare import hear
 from wyoming_whisper.commands.selftest.machine import versions
 from wyoming_whisper.commands.selftest.reference import open_reference
 from wyoming_whisper.commands.selftest.report import Heard
-from wyoming_whisper.machine import cpu_name
+from wyoming_whisper.machine.cpu import cpu_name
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
@@ -71,7 +71,7 @@ class Packed:
 def prepare(folder: Path, names: Sequence[str]) -> None:
     """Write a folder for each model; needs all that the tests need."""
     from wyoming_whisper.backends.pipeline import decoding_options
-    from wyoming_whisper.settings import Settings
+    from wyoming_whisper.settings.options import Settings
 
     for name in names:
         progress(f"{name}: weights")
@@ -89,7 +89,7 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
-    from wyoming_whisper.models import suppressed_begin
+    from wyoming_whisper.models.models import suppressed_begin
 
     with open_reference(path) as reference:
         tokenizer = reference.tokenizer

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lib.errors import BenchmarkError
-from wyoming_whisper.machine import cpu_name, instruction_set, physical_cores
+from wyoming_whisper.machine.cpu import cpu_name, instruction_set, physical_cores
 
 NOTHING = "-"  # in a cell without a number
 NOT_ASKED = ("json", "read", "command_line")

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.lib.clips import LABELS, noisy, write_wav
 from benchmarks.lib.errors import ClipError
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 SYNTHESIZERS = Path(__file__).with_name("synthesizers.py")

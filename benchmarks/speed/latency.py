@@ -53,9 +53,9 @@ from benchmarks.lib.waits import (
     notes,
     show,
 )
-from wyoming_whisper.speech import Speech
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
-from wyoming_whisper.vad import SileroVad, SpanOptions, Vad
 
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
 

@@ -24,12 +24,14 @@ from benchmarks.lib.clips import BUNDLED_CLIPS, read_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.options import BACKENDS, add_decoding, add_model, add_number
 from benchmarks.lib.report import Outcome
+from wyoming_whisper.audio.pcm import PcmStream
+from wyoming_whisper.audio.speech import Speech, span_options
+from wyoming_whisper.audio.vad import SileroVad, Vad
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
-from wyoming_whisper.client import read_audio
-from wyoming_whisper.pcm import PcmStream
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import Speech, span_options
+from wyoming_whisper.commands.client import read_audio
+from wyoming_whisper.models.vocabulary import tokenizer_json
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -37,8 +39,6 @@ from wyoming_whisper.transcriber import (
     Transcriber,
     Transcription,
 )
-from wyoming_whisper.vad import SileroVad, Vad
-from wyoming_whisper.vocabulary import tokenizer_json
 
 STAGES = ("pcm", "vad", "mel", "encode", "detect", "decode", "evidence", "rest")
 AS_IT_ARRIVES = ("pcm", "vad")

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from tests.support import FakeTranscriber
-from wyoming_whisper import autopick, backends
+from wyoming_whisper import backends
 from wyoming_whisper.backends import auto, faster_whisper, open_transcriber, tensorrt
 from wyoming_whisper.backends.auto import gpu_of, model_of
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.models import autopick
+from wyoming_whisper.settings.options import Settings
 
 GIB = 1024**3
 JETSON = Gpu(0, "Orin", (8, 7), 16 * GIB, integrated=True, cuda_version=(12, 6))

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from tests.support import AUDIO, HOME_EN, Clip, clips, words
+from wyoming_whisper.audio.speech import span_options, transcribe_speech
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.backends.faster_whisper import (
     CTranslate2Inference,
@@ -20,12 +22,10 @@ from wyoming_whisper.backends.faster_whisper import (
     choose_device,
     open_faster_whisper,
 )
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import ModelBrokenError, SettingsError, UnknownLanguageError
-from wyoming_whisper.settings import Settings
-from wyoming_whisper.speech import span_options, transcribe_speech
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.vad import SileroVad, SpanOptions
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
 from wyoming_whisper.whisper.decoding import GenerateOptions, Hypothesis
 
@@ -344,7 +344,7 @@ def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_a
         asked.append(verify)
         return HOME_EN if verify else folder
 
-    monkeypatch.setattr("wyoming_whisper.models.ensure_model", ensure)
+    monkeypatch.setattr("wyoming_whisper.models.models.ensure_model", ensure)
     monkeypatch.setattr("wyoming_whisper.backends.auto.ensure_model", ensure)
     transcriber = open_transcriber(Settings(model="tiny", data_dir=(tmp_path,)))
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text == ""

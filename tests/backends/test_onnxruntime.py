@@ -17,23 +17,24 @@ import pytest
 
 from tests.backends.test_engines import until
 from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, clips
-from wyoming_whisper import backends, machine
+from wyoming_whisper import backends
 from wyoming_whisper.backends import onnxruntime, open_transcriber
 from wyoming_whisper.backends.engines import STAND_IN, Engines, EngineTranscriber, engine_cache
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import REMEMBERED, open_fastest
 from wyoming_whisper.backends.pipeline import COMMAND_RUNS, WhisperTranscriber
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.dims import dims_of, int8_bytes
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.errors import SettingsError, UnknownLanguageError, UnknownTaskError
-from wyoming_whisper.machine import adds_int8_exactly
-from wyoming_whisper.models import WEIGHTS
-from wyoming_whisper.names import NameIndex
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.home.names import NameIndex
+from wyoming_whisper.machine import cpu as machine
+from wyoming_whisper.machine.cpu import adds_int8_exactly
+from wyoming_whisper.models.models import WEIGHTS
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.whisper.decoding import Hypothesis

@@ -7,12 +7,12 @@ import pytest
 
 from tests.engine.test_equivalence import BEAM, Pair, open_pair
 from tests.support import AUDIO, HOME_EN, Clip, clips, words
+from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import UnknownTaskError, WordTimesError
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from wyoming_whisper.vad import SileroVad
 from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT, DecodingOptions, ScoringInference
 
 SPOKEN = [clip for clip in clips("clean") if clip.file[:2] in ("02", "07", "13")]

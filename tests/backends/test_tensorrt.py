@@ -22,11 +22,11 @@ from wyoming_whisper.backends import choose_backend, engines, open_transcriber, 
 from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
 from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, on_cpu
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.info import serving_in
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.serving.info import serving_in
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
 from wyoming_whisper.whisper.decoding import Hypothesis

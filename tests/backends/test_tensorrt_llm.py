@@ -27,8 +27,9 @@ from tests.backends.llm_standin import OnnxWhisper, RequestError, Standin, insta
 from tests.engine import fakes
 from tests.engine.conftest import Models
 from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
-from wyoming_whisper.backends import open_transcriber, tensorrt_llm
-from wyoming_whisper.backends.tensorrt_llm import (
+from wyoming_whisper.backends import open_transcriber
+from wyoming_whisper.backends.tensorrt_llm import backend as tensorrt_llm
+from wyoming_whisper.backends.tensorrt_llm.backend import (
     AT_ONCE,
     LLMTranscriber,
     WithStandIn,
@@ -37,7 +38,7 @@ from wyoming_whisper.backends.tensorrt_llm import (
     import_api,
     options_for,
 )
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.selftest.cases import CLIPS
 from wyoming_whisper.commands.selftest.command import add_arguments, run
 from wyoming_whisper.errors import (
@@ -46,8 +47,8 @@ from wyoming_whisper.errors import (
     SettingsError,
     UnknownLanguageError,
 )
-from wyoming_whisper.names import NameIndex
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.home.names import NameIndex
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcriber, at_once
 from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT, DecodingOptions, GenerateOptions

@@ -40,21 +40,16 @@ from tests.engine.test_session import (
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import load_tokenizer
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, CpuGraph, write_cpu_graphs
 from wyoming_whisper.engine.dims import EMBEDDINGS, dims_of
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.machine import adds_int8_exactly
-from wyoming_whisper.models import alignment_heads
-from wyoming_whisper.whisper.audio import (
-    N_FRAMES,
-    log_mel_spectrogram,
-    pad_or_trim,
-    silence_level,
-)
+from wyoming_whisper.machine.cpu import adds_int8_exactly
+from wyoming_whisper.models.models import alignment_heads
+from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.decoding import GenerateOptions
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession

@@ -24,12 +24,12 @@ from tests.engine.widen import SIZES, widen
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import load_tokenizer, noise_mel
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
 from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS, OnnxSession
-from wyoming_whisper.names import NameIndex, Snapper
-from wyoming_whisper.repetition import loops
+from wyoming_whisper.home.names import NameIndex, Snapper
+from wyoming_whisper.text.repetition import loops
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import (
     N_FRAMES,
@@ -241,8 +241,8 @@ def test_long_audio_is_followed_by_its_timestamps_alike(bundled: Pair, beam_size
 
 def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise is encoded between what was heard and what is expected: ours keeps one audio alone."""
-    monkeypatch.setattr("wyoming_whisper.names.MIN_REST_LOGPROB", -100.0)  # nobody said it
-    monkeypatch.setattr("wyoming_whisper.names.MAX_GAP", 1000.0)
+    monkeypatch.setattr("wyoming_whisper.home.names.MIN_REST_LOGPROB", -100.0)  # nobody said it
+    monkeypatch.setattr("wyoming_whisper.home.names.MAX_GAP", 1000.0)
     theirs = CTranslate2Inference(bundled.theirs)
     index, noise = (
         NameIndex(MANY_NAMES.split(", ")),

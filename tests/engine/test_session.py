@@ -13,7 +13,7 @@ import pytest
 from tests.engine import widen
 from tests.engine.conftest import SIZES, Models, Size, save_random
 from tests.support import AUDIO, HOME_EN, Clip, clips
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.session import IMPOSSIBLE, MAX_PREFILL_TOKENS, OnnxSession

@@ -23,7 +23,7 @@ from tests.engine.fakes.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
 from tests.engine.fakes.plans import MAX_BATCH, write_plans
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.pipeline import load_tokenizer
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.tensorrt import plan
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.engine.tensorrt.library import import_tensorrt

@@ -11,7 +11,7 @@ from faster_whisper import WhisperModel
 
 from tests.engine import widen
 from tests.support import AUDIO, HOME_EN
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint
 
 SMALLEST = 6  # clips enough for a test

@@ -8,7 +8,7 @@ import pytest
 
 from tests.models.fakes import FakeSettings, model_files
 from tests.models.hub_standin import HubStandin, serve
-from wyoming_whisper import download, mirror, models
+from wyoming_whisper.models import download, mirror, models
 
 REPO = "Systran/faster-whisper-tiny"
 MODEL_FILES = model_files(weight_bytes=600_000)

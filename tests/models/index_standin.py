@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.models.fakes import Files
 from tests.models.serving import serving
-from wyoming_whisper.mirror import Mirror, ModelFile, Wheel
+from wyoming_whisper.models.mirror import Mirror, ModelFile, Wheel
 
 VERSION = "1.2"
 FIRST, SECOND = "fake-whisper-part1", "fake-whisper-part2"

@@ -15,8 +15,10 @@ import pytest
 from tests.models.conftest import MODEL_FILES, REPO
 from tests.models.fakes import FakeSettings, model_files, write_cache, write_folder
 from tests.models.hub_standin import HubStandin
-from wyoming_whisper import autopick, models
-from wyoming_whisper.autopick import (
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
+from wyoming_whisper.errors import ModelUnavailableError, UnknownModelError
+from wyoming_whisper.models import autopick, models
+from wyoming_whisper.models.autopick import (
     SHAPES,
     Machine,
     Rates,
@@ -31,10 +33,8 @@ from wyoming_whisper.autopick import (
     solve_rates,
     work_of,
 )
-from wyoming_whisper.engine.tensorrt.cuda import Gpu
-from wyoming_whisper.errors import ModelUnavailableError, UnknownModelError
-from wyoming_whisper.models import KNOWN_MODELS, find_model
-from wyoming_whisper.yardstick import write_yardstick
+from wyoming_whisper.models.models import KNOWN_MODELS, find_model
+from wyoming_whisper.models.yardstick import write_yardstick
 
 GIB = 1024**3
 MEASURE_RATES = autopick.measure_rates  # tests replace it

@@ -18,10 +18,10 @@ import pytest
 from tests.models.conftest import MODEL_FILES, REPO
 from tests.models.fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
 from tests.models.hub_standin import COMMIT, Fault, HubStandin
-from wyoming_whisper import download
-from wyoming_whisper.download import download_model
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
-from wyoming_whisper.models import ensure_model, find_model, verify_hashes
+from wyoming_whisper.models import download
+from wyoming_whisper.models.download import download_model
+from wyoming_whisper.models.models import ensure_model, find_model, verify_hashes
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)
@@ -374,7 +374,7 @@ def test_progress_is_logged_now_and_then(
     download_model(REPO, tmp_path)
     assert "Systran/faster-whisper-tiny: 1.1 MB of 1.1 MB (100 %)" in caplog.text
     names = {record.name for record in caplog.records}
-    assert names == {"wyoming_whisper.download"}
+    assert names == {"wyoming_whisper.models.download"}
 
 
 def test_progress_is_a_bar_on_a_terminal(

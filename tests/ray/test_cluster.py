@@ -20,7 +20,7 @@ from tests.ray import cluster
 from tests.ray.cluster import Node
 from tests.ray.speaking import under_load, wait_for_front_end
 from tests.support import AUDIO, HOME_EN, clips
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 
 pytestmark = pytest.mark.ray
 

@@ -18,9 +18,9 @@ from wyoming.info import Describe, Info
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says, until
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.replacements import read_replacements
-from wyoming_whisper.server import Server
+from wyoming_whisper.serving.server import Server
 from wyoming_whisper.status import UpstreamState
+from wyoming_whisper.text.replacements import read_replacements
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.upstreams.exchange import HOPS
 from wyoming_whisper.upstreams.relay import MAX_HOPS
@@ -31,7 +31,7 @@ NEVER = 60.0
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
 
 
 def upstreams_of(server: Server) -> tuple[UpstreamState, ...]:
@@ -145,7 +145,7 @@ async def say(client: Client, *parts: Samples) -> None:
 async def test_no_work_is_begun_early_here_while_another_hears_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr("wyoming_whisper.utterance.utterance.MAX_AHEAD_SECONDS", float("inf"))
     local = FakeTranscriber()
     async with (
         FakeWyoming(says("yes")).running() as fake,

@@ -10,13 +10,13 @@ import pytest
 from aiohttp import ClientSession
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, run_server
-from tests.test_web import free_port, until_open
 from tests.upstreams.fakes import FakeWyoming, fails, says, until
+from tests.web.test_web import free_port, until_open
 
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
 
 
 async def test_metrics_and_state_have_each_upstream(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.whisper.scripted import IDS, TEXT_TOKENS, TIMESTAMP_BEGIN, ByteTokenizer
-from wyoming_whisper.repetition import compression_ratio, is_doubled, loops
+from wyoming_whisper.text.repetition import compression_ratio, is_doubled, loops
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.budget import room
 from wyoming_whisper.whisper.decoding import (

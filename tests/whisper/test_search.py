@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.whisper.scripted import IDS, TIMESTAMP_BEGIN, ByteTokenizer
-from wyoming_whisper.repetition import loops
+from wyoming_whisper.text.repetition import loops
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.decoding import N_TEXT_CTX, GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.search import (

@@ -16,14 +16,14 @@ from tests.whisper.scripted import ByteTokenizer
 from tests.whisper.test_decoding import ScriptedInference, at, decoder, mel_of
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import open_graphs
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.machine import adds_int8_exactly
-from wyoming_whisper.models import WEIGHTS, alignment_heads
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.machine.cpu import adds_int8_exactly
+from wyoming_whisper.models.models import WEIGHTS, alignment_heads
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions, Word
 from wyoming_whisper.whisper.decoding import Hypothesis
 from wyoming_whisper.whisper.timing import (

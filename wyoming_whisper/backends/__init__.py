@@ -11,7 +11,7 @@ from ..errors import EngineError, ModelBrokenError, SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..settings import Settings
+    from ..settings.options import Settings
     from ..status import Status
     from ..transcriber import Transcriber
     from .tensorrt import Runtime
@@ -34,7 +34,7 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
 
         return NoModel()
     if settings.backend == "ray":
-        from .ray import open_ray
+        from ..cluster.front_end import open_ray
 
         if status:
             status.update(backend="ray", why="it was asked for")
@@ -45,7 +45,7 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
         if opened:
             return opened
         settings = dataclasses.replace(settings, backend="faster-whisper")
-    from ..models import ensure_model
+    from ..models.models import ensure_model
     from .auto import model_of
 
     runtime, chosen = choose_backend(settings)
@@ -71,7 +71,7 @@ def _try_tensorrt_llm(settings: Settings, status: Status | None) -> tuple[Transc
 
     Raises SettingsError where `strict_backend` leaves no choice, and what `open_tensorrt_llm` does.
     """
-    from .tensorrt_llm import open_tensorrt_llm
+    from .tensorrt_llm.backend import open_tensorrt_llm
 
     try:
         return open_tensorrt_llm(settings, status), ""
@@ -119,7 +119,7 @@ def _is_small(path: Path) -> bool:
     """Whether a model answers in no time on any backend: then none is measured."""
     from ..engine.checkpoint import read
     from ..engine.dims import dims_of, int8_bytes
-    from ..models import WEIGHTS
+    from ..models.models import WEIGHTS
 
     try:
         return int8_bytes(dims_of(read(path / WEIGHTS))) < SMALL_BYTES

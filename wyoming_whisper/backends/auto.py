@@ -7,15 +7,15 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..autopick import choose_for_gpu, ensure_auto
 from ..engine.tensorrt.cuda import Gpu, find_gpus
 from ..errors import EngineError, SettingsError
-from ..models import AUTO, ensure_model
+from ..models.autopick import choose_for_gpu, ensure_auto
+from ..models.models import AUTO, ensure_model
 from ..whisper.tokenizer import language_code
 
 if TYPE_CHECKING:
-    from ..download import Report
-    from ..settings import Settings
+    from ..models.download import Report
+    from ..settings.options import Settings
 
 
 def model_of(

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.dims import HEAD_WIDTH
-from ..model_json import pairs, read_json
-from ..models import CONFIG, EMBEDDINGS, WEIGHTS, weights_shapes
+from ..models.model_json import pairs, read_json
+from ..models.models import CONFIG, EMBEDDINGS, WEIGHTS, weights_shapes
 
 HEADS = "alignment_heads"
 BEGIN = "suppress_ids_begin"

@@ -25,11 +25,11 @@ from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
-from ..process import ENGINE_THREAD
+from ..serving.process import ENGINE_THREAD
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.options import Settings
     from ..status import Status
 
 _LOGGER = logging.getLogger(__name__)

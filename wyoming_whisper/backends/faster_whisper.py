@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelBrokenError, SettingsError
-from ..machine import instruction_set, physical_cores
-from ..models import check_model, model_languages
-from ..threads import REMEMBERED, fastest_threads, thread_counts
+from ..machine.cpu import instruction_set, physical_cores
+from ..machine.threads import REMEMBERED, fastest_threads, thread_counts
+from ..models.models import check_model, model_languages
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.decoding import GenerateOptions, Hypothesis
 from .ct2_config import loadable
@@ -33,7 +33,7 @@ from .pipeline import (
 )
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..autopick import ram_bytes
 from ..engine.checkpoint import read
 from ..engine.dims import dims_of, int8_bytes
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
 from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
-from ..machine import adds_int8_exactly, cpu_name, instruction_set, physical_cores
-from ..memory import recall, remember
-from ..models import (
+from ..machine.cpu import adds_int8_exactly, cpu_name, instruction_set, physical_cores
+from ..machine.measured import recall, remember
+from ..models.autopick import ram_bytes
+from ..models.models import (
     WEIGHTS,
     alignment_heads,
     is_multilingual,
@@ -33,19 +33,12 @@ from ..models import (
 )
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
-from .engines import (
-    STAND_IN,
-    Engines,
-    EngineTranscriber,
-    Verdict,
-    engine_cache,
-    try_out,
-)
+from .engines import STAND_IN, Engines, EngineTranscriber, Verdict, engine_cache, try_out
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
 from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.options import Settings
     from ..status import Status
 
 _LOGGER = logging.getLogger(__name__)

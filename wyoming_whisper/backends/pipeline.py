@@ -19,10 +19,10 @@ from ..errors import (
     UnknownTaskError,
     WordTimesError,
 )
-from ..model_json import read_facts
-from ..names import NameIndex, Snapper
+from ..home.names import NameIndex, Snapper
+from ..models.model_json import read_facts
+from ..models.vocabulary import TOKENIZER, tokenizer_json
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from ..vocabulary import TOKENIZER, tokenizer_json
 from ..whisper.audio import (
     FRAMES_PER_SECOND,
     Array,
@@ -49,7 +49,7 @@ from ..whisper.tokenizer import LANGUAGES, Tokenizer
 from .weighing import Weighing
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
 

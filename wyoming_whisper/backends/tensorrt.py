@@ -14,7 +14,7 @@ from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
 from ..engine.tensorrt.library import import_tensorrt
 from ..engine.tensorrt.session import TensorRTSession
 from ..errors import SettingsError
-from ..models import WEIGHTS, is_multilingual, model_languages, suppressed_begin
+from ..models.models import WEIGHTS, is_multilingual, model_languages, suppressed_begin
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.decoding import DecodingOptions
@@ -24,7 +24,7 @@ from .faster_whisper import choose_compute_type, choose_device, open_faster_whis
 from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.options import Settings
     from ..status import Status
 
 _LOGGER = logging.getLogger(__name__)

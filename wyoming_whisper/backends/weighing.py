@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..names import fold, similarity_of
-from ..repetition import compression_ratio, said_once
-from ..text import score_evidence
+from ..home.names import fold, similarity_of
+from ..text.repetition import compression_ratio, said_once
+from ..text.text import score_evidence
 from ..whisper.decoding import GenerateOptions, Hypothesis, ScoringInference
 from ..whisper.tokenizer import Tokenizer
 

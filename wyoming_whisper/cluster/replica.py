@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
-from ..backends.ray import About
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
-from ..hangs import HangWatch
-from ..process import settle
-from ..scheduler import Scheduler
-from ..settings import Settings, settings_from
+from ..serving.process import settle
+from ..settings.options import Settings, settings_from
 from ..status import Status, health_of
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from ..utterance.hangs import HangWatch
+from ..utterance.scheduler import Scheduler
+from .front_end import About
 
 if TYPE_CHECKING:
-    from ..names import NameIndex
+    from ..home.names import NameIndex
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import math
 import wave
 from typing import TYPE_CHECKING, Any
 
-from ..aliases import is_same_stock
 from ..errors import UpstreamError
+from ..models.aliases import is_same_stock
 from ..transcriber import SAMPLE_RATE, Samples
 from .config import Upstream
 from .exchange import (

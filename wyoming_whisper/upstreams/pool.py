@@ -24,7 +24,7 @@ from .wake import Waker
 from .wyoming import WyomingUpstream
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ..connections import TAKEN_A_TURN, listen_for_many
 from ..errors import SettingsError
+from ..serving.connections import TAKEN_A_TURN, listen_for_many
 from ..tasks import end_tasks, start_task
 
 if TYPE_CHECKING:
     from aiohttp.web import AppRunner
 
-    from ..settings import Settings
+    from ..settings.options import Settings
     from .app import Host
 
 _LOGGER = logging.getLogger(__name__)

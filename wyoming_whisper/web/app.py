@@ -24,17 +24,17 @@ from aiohttp.http_exceptions import HttpProcessingError
 from wyoming.audio import AudioChunk
 
 from .. import __version__
+from ..audio.recording import read_clip
 from ..errors import AudioError, SettingsError, WyomingWhisperError
-from ..handler import requested_language
-from ..recording import read_clip
+from ..serving.handler import requested_language
 from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
-from ..utterance import Utterance, too_long
+from ..utterance.utterance import Utterance, too_long
 from . import transcriptions
 from .metrics import Metrics
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.options import Settings
     from ..upstreams.relay import Relay
 
 MAX_CLIP_SECONDS = 60

@@ -20,27 +20,27 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aiohttp import web
 
-from ..aliases import ALIAS, is_same_model
+from ..audio.pieces import MAX_PIECE_SECONDS
+from ..audio.recording import Piece, Recording
 from ..errors import BusyError, WyomingWhisperError
-from ..handler import requested_language
-from ..languages import likeliest, settled
-from ..peers import Allowed, PeerLog
-from ..pieces import MAX_PIECE_SECONDS
-from ..recording import Piece, Recording
-from ..results import result_of
-from ..scheduler import Job
-from ..scripts import seam
+from ..models.aliases import ALIAS, is_same_model
+from ..serving.handler import requested_language
+from ..serving.peers import Allowed, PeerLog
 from ..status import Status
-from ..text import finished
+from ..text.scripts import seam
+from ..text.text import finished
 from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
-from ..utterance import Workshop
+from ..utterance.languages import likeliest, settled
+from ..utterance.results import result_of
+from ..utterance.scheduler import Job
+from ..utterance.utterance import Workshop
 from ..whisper.tokenizer import LANGUAGES
 from .answers import RENDERED, TIMED
 from .form import Fields, Granularity, Refused, Room, Upload, as_refused, either, missing, shown
 from .origins import Origins
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
 

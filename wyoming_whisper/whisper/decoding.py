@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from ..repetition import compression_ratio, is_doubled, loops, said_once
+from ..text.repetition import compression_ratio, is_doubled, loops, said_once
 from ..transcriber import Segment, Word
 from .audio import (
     FRAMES_PER_POSITION,

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..repetition import loops
+from ..text.repetition import loops
 from .audio import SECONDS_PER_TIMESTAMP, Array
 from .decoding import N_TEXT_CTX, GenerateOptions, Hypothesis
 from .session import ElasticSession, Session, StepOutput, Tokens

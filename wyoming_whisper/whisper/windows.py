@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..repetition import compression_ratio, words
-from ..scripts import joined
+from ..text.repetition import compression_ratio, words
+from ..text.scripts import joined
 from ..transcriber import Segment, Word
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
 from .budget import room

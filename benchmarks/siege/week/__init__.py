@@ -36,7 +36,7 @@ from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.siege.week import life, plan, records, surroundings
 from benchmarks.siege.week.house import MODEL, Options
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.transcriber import Samples
 
 MAX_OF_CORPUS = 100

@@ -24,7 +24,7 @@ from benchmarks.siege.week.surroundings import Disk, Gate, ShiftedClock
 from tests.home_standin import TOKEN, Home
 from tests.home_standin import serving as serving_home
 from tests.models.hub_standin import serve as serve_hub
-from wyoming_whisper.server import TIDY_SECONDS
+from wyoming_whisper.serving.server import TIDY_SECONDS
 from wyoming_whisper.transcriber import Samples
 
 MODEL = models.TINY

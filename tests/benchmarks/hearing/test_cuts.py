@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.hearing.cuts import Part, cutting, recordings
-from wyoming_whisper.pieces import SENTENCES
+from wyoming_whisper.audio.pieces import SENTENCES
 from wyoming_whisper.transcriber import SAMPLE_RATE
 
 

@@ -26,10 +26,10 @@ from benchmarks.hearing.endpointing import (
 from benchmarks.lib.client import command_events
 from benchmarks.lib.errors import ClipError
 from tests.support import AUDIO, HOME_EN, FakeTranscriber, clips, loud, quiet
-from wyoming_whisper.client import read_audio
-from wyoming_whisper.endpointing import EndpointOptions
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.commands.client import read_audio
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
+from wyoming_whisper.utterance.endpointing import EndpointOptions
 
 
 def take(end: float | None, who: str = "ours", last: float = 2.0) -> Take:
@@ -108,7 +108,9 @@ def test_a_folder_without_recordings_is_an_error(tmp_path: Path) -> None:
 
 
 def test_virtual_time_is_the_audios(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.MAX_AHEAD_SECONDS", 1.0)  # restored at the end
+    monkeypatch.setattr(
+        "wyoming_whisper.utterance.utterance.MAX_AHEAD_SECONDS", 1.0
+    )  # restored at the end
     settings = Settings(
         model=str(HOME_EN), data_dir=(), cpu_threads=1, backend="faster-whisper", beam_size=1
     )

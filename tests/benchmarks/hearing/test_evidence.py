@@ -13,8 +13,8 @@ from benchmarks.__main__ import main
 from benchmarks.hearing import evidence
 from benchmarks.hearing.evidence import Case, features, fit, heard_as, rows, weighed
 from benchmarks.lib.corpus import Recording
-from wyoming_whisper import text
-from wyoming_whisper.text import Voicing, speech_evidence
+from wyoming_whisper.text import text
+from wyoming_whisper.text.text import Voicing, speech_evidence
 from wyoming_whisper.transcriber import SAMPLE_RATE, Transcription
 
 SAID = Transcription(

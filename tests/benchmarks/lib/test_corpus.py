@@ -17,7 +17,7 @@ from benchmarks.lib.clips import speech_level, with_silence, write_wav
 from benchmarks.lib.corpus import MANIFEST, as_heard, condition, read_corpus, select
 from benchmarks.lib.errors import ClipError
 from benchmarks.lib.options import add_corpus
-from wyoming_whisper.client import read_audio
+from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 ROW = {"file": "a.wav", "text": "turn it on", "lang": "en", "kind": "command", "source": "a"}

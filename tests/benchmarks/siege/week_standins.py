@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.lib.inside import Standin
 from wyoming_whisper.errors import TranscribeError
-from wyoming_whisper.settings import Settings
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
 

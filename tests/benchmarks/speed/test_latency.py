@@ -27,9 +27,9 @@ from benchmarks.lib.waits import (
 )
 from benchmarks.speed import latency
 from benchmarks.speed.latency import programs, rounds, shares, trimmed
-from wyoming_whisper.speech import Speech
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
-from wyoming_whisper.vad import SileroVad, SpanOptions
 
 AUDIO = Path(__file__).parents[2] / "audio"
 SHORTEST = "04-clean.flac"

@@ -72,7 +72,7 @@ def make_cases(
 
 def sounds() -> dict[str, Array]:
     """Return what is heard: the clips by what is said in them, and noise."""
-    from ...client import read_audio
+    from ..client import read_audio
 
     found = {file.stem.replace("-", " "): read_audio(file) for file in sorted(CLIPS.glob("*.wav"))}
     if not found:

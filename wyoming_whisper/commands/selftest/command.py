@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ...autopick import best_here
 from ...engine.checkpoint import read
 from ...engine.graphs import write_graphs
 from ...engine.progress import BuildDisplay
 from ...engine.session import OnnxSession
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
-from ...machine import physical_cores
-from ...models import AUTO, ensure_model, suppressed_begin
+from ...machine.cpu import physical_cores
+from ...models.autopick import best_here
+from ...models.models import AUTO, ensure_model, suppressed_begin
 from .cases import LANGUAGE, make_cases
 from .compare import compare, hear, time_stages
 from .llm import selftest_llm
@@ -36,7 +36,7 @@ from .report import Report, as_json, as_text
 
 if TYPE_CHECKING:
     from ...engine.graphs import Precision
-    from ...settings import Settings
+    from ...settings.options import Settings
     from ...whisper.session import Session
 RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-llm")
 PRECISIONS = ("float16", "bfloat16", "float32")
@@ -146,7 +146,7 @@ def choose_runtime(wanted: str, device: str) -> str:
     if wanted == "onnxruntime":
         return wanted
     if wanted == "tensorrt-llm":
-        from ...backends.tensorrt_llm import find_api
+        from ...backends.tensorrt_llm.backend import find_api
 
         find_api(device)
         return wanted

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...repetition import loops
+from ...text.repetition import loops
 from ...whisper.audio import FRAMES_PER_SECOND
 from ...whisper.decoding import GenerateOptions
 from ...whisper.search import SLOTS, STOP_REPEATS, SessionInference

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engine.tensorrt.cuda import NoGpuError, find_gpus
-from ...machine import cpu_name, instruction_set, physical_cores
+from ...machine.cpu import cpu_name, instruction_set, physical_cores
 
 if TYPE_CHECKING:
     from ...whisper.session import Session

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ModelBrokenError
-from ...machine import physical_cores
-from ...models import check_model
+from ...machine.cpu import physical_cores
+from ...models.models import check_model
 
 if TYPE_CHECKING:
     from ...whisper.decoding import Inference

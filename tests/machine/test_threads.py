@@ -1,0 +1,151 @@
+"""How many threads are used: what is tried, what wins, and that it is asked once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support import HOME_EN
+from wyoming_whisper.backends import faster_whisper
+from wyoming_whisper.backends.pipeline import (
+    COMMAND_FRAMES,
+    COMMAND_RUNS,
+    COMMAND_TOKENS,
+    command_seconds,
+    load_tokenizer,
+)
+from wyoming_whisper.machine import cpu as machine
+from wyoming_whisper.machine import threads
+from wyoming_whisper.machine.cpu import fast_cores
+from wyoming_whisper.machine.threads import fastest_threads, thread_counts
+from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.whisper.decoding import GenerateOptions, Hypothesis
+
+
+def timed(times: dict[int, float], asked: list[int]) -> Callable[[int], float]:
+    def seconds(count: int) -> float:
+        asked.append(count)
+        return times[count]
+
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ({4: 0.2, 8: 0.3}, 4),
+        ({4: 0.2, 8: 0.1}, 8),
+        ({4: 0.2, 8: 0.195}, 4),  # noise
+        ({8: 0.3, 4: 0.1, 2: 0.2}, 4),
+    ],
+)
+def test_another_number_must_pay(times: dict[int, float], expected: int, tmp_path: Path) -> None:
+    assert fastest_threads(list(times), timed(times, []), tmp_path / "t.json", "m") == expected
+
+
+def test_it_is_measured_once_for_a_model_and_a_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    measure = timed({4: 0.2, 8: 0.1}, asked)
+    memory = tmp_path / "data" / "threads.json"
+    assert fastest_threads([4, 8], measure, memory, "base") == 8
+    assert fastest_threads([4, 8], measure, memory, "base") == 8
+    assert asked == [4, 8]
+    fastest_threads([4, 8], measure, memory, "small")
+    monkeypatch.setattr(threads, "cpu_name", lambda: "another")
+    fastest_threads([4, 8], measure, memory, "base")
+    assert len(asked) == 6
+    assert len(json.loads(memory.read_text())) == 3
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 3}', "\xff"])
+def test_a_memory_that_is_damaged_is_written_anew(content: str, tmp_path: Path) -> None:
+    memory = tmp_path / "threads.json"
+    memory.write_bytes(content.encode("latin-1"))
+    assert fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
+    assert 8 in json.loads(memory.read_text()).values()
+
+
+def test_a_number_remembered_from_another_container_is_not_used(tmp_path: Path) -> None:
+    memory = tmp_path / "threads.json"
+    fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base")
+    asked: list[int] = []
+    assert fastest_threads([2, 4], timed({2: 0.2, 4: 0.2}, asked), memory, "base") == 2
+    assert asked == [2, 4]
+
+
+def test_a_folder_that_is_read_only_is_no_reason_to_stop(tmp_path: Path) -> None:
+    memory = tmp_path / "file" / "threads.json"
+    (tmp_path / "file").touch()
+    assert fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
+
+
+def test_fast_cores_are_told_from_slow_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(machine, "_quota_cores", lambda: 99)
+    for number in range(8):
+        (tmp_path / f"cpu{number}").mkdir()
+        capacity = "1024\n" if number >= 4 else "530\n"
+        (tmp_path / f"cpu{number}" / "cpu_capacity").write_text(capacity)
+    assert fast_cores(tmp_path) == 4
+    monkeypatch.setattr(machine, "_quota_cores", lambda: 3)
+    assert fast_cores(tmp_path) == 3
+    assert fast_cores(tmp_path / "nothing") == machine.physical_cores()
+
+
+def test_only_numbers_that_differ_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, count in (("physical_cores", 4), ("fast_cores", 4), ("usable_threads", 8)):
+        monkeypatch.setattr(threads, name, lambda count=count: count)
+    assert thread_counts() == [4, 8]
+    monkeypatch.setattr(threads, "usable_threads", lambda: 4)
+    assert thread_counts() == [4]
+
+
+class Counting:
+    """An Inference that remembers what it was asked."""
+
+    n_mels = 80
+
+    def __init__(self) -> None:
+        self.asked: list[GenerateOptions] = []
+
+    def encode(self, mel: Any) -> Any:
+        assert mel.dtype == np.float32
+        return mel
+
+    def detect_language(self, audio_features: Any) -> list[tuple[str, float]]:
+        raise AssertionError("nobody asked")
+
+    def generate(self, audio_features: Any, prompt: Any, options: GenerateOptions) -> Hypothesis:
+        self.asked.append(options)
+        return Hypothesis([], 0.0, 0.0)
+
+
+def test_every_measurement_decodes_as_many_tokens() -> None:
+    tokenizer = load_tokenizer(HOME_EN, multilingual=True)
+    inference = Counting()
+    assert command_seconds(inference, tokenizer, 5, COMMAND_FRAMES) >= 0
+    (options,) = inference.asked
+    assert options.max_new_tokens == COMMAND_TOKENS
+    assert tokenizer.eot in options.suppressed_tokens
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(0, 1), (2, 2)])
+def test_the_model_is_opened_with_what_was_measured_unless_the_user_says(
+    wanted: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faster_whisper, "thread_counts", lambda: [2, 1])
+    times = iter([0.2] * COMMAND_RUNS + [0.1] * COMMAND_RUNS)
+    monkeypatch.setattr(faster_whisper, "command_seconds", lambda *_: next(times))
+    settings = Settings(model=str(HOME_EN), data_dir=(tmp_path,), cpu_threads=wanted)
+    opened = faster_whisper.open_faster_whisper(settings, HOME_EN)
+    assert f"{expected} threads" in opened.description
+    assert (tmp_path / "threads.json").exists() == (wanted == 0)

@@ -1,0 +1,1 @@
+"""Audio as it comes in: any PCM, files of any format, voices in it, where it is cut."""

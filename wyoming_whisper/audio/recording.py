@@ -1,0 +1,311 @@
+"""A recording that is there as a whole: decoded in memory, block by block, and cut into pieces.
+
+However long it is, one piece of it is held decoded, and nothing touches a disk. Importing this
+loads numpy; what decodes compressed audio only once such a file is read.
+"""
+
+from __future__ import annotations
+
+import time
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import AudioError
+from ..text.text import Voicing
+from ..transcriber import SAMPLE_RATE, Samples
+from .channels import Downmix
+from .containers import ALL, WAV, Container, sniff
+from .pcm import PcmFormat, PcmStream
+from .pieces import SENTENCES, Cutting, Section
+from .speech import Speech
+from .vad import SpanOptions, Vad
+
+BLOCK_SECONDS = 10
+"""Decoded and heard at a time: some 30 ms of work."""
+
+MAX_BLOCK_VALUES = 1_000_000
+"""4 MB: fewer seconds at once where there are many channels."""
+
+BLOCK_PACKETS = 2000
+"""Of a compressed file at a time, whatever comes of them."""
+
+MAX_DECODING_SECONDS = 300.0
+"""Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one minute."""
+
+NO_PROTOCOL = "none"
+"""What FFmpeg may open beside the bytes that it gets: there is no protocol of this name."""
+
+# -- decoding ------------------------------------------------------------------------------
+
+FORMATS = "WAV, FLAC, OGG (Opus or Vorbis), MP3, M4A, WEBM, AAC, AMR, AIFF, CAF, AU and WMA"
+
+
+def audio_blocks(data: bytes) -> Iterator[Samples]:
+    """Yield the first audio track of a file, mono at SAMPLE_RATE, BLOCK_SECONDS at a time or less.
+
+    Each format has its own reader, and only that one is tried: FFmpeg's playlists, for example,
+    would have it open other files. Raises AudioError.
+    """
+    kind, start = sniff(data)
+    if kind is None:
+        raise AudioError(f"the file is no audio that is known here: {FORMATS} are")
+    try:
+        yield from _reader(kind, data[start:] if start else data)
+    except AudioError:
+        raise
+    except _failures() as error:
+        # libsndfile's own words: soundfile puts the Python object that was read before them.
+        said = getattr(error, "strerror", None) or getattr(error, "error_string", None)
+        reason = (said or str(error) or "it ends early").rstrip(".")
+        raise AudioError(f"the {kind.name} file can't be decoded: {reason}") from None
+
+
+def read_clip(data: bytes, max_seconds: float) -> Samples:
+    """Return what audio_blocks() gives, as a whole. Raises AudioError, also where it is longer."""
+    parts, n_left = [np.zeros(0, np.float32)], round(max_seconds * SAMPLE_RATE)
+    for block in audio_blocks(data):
+        parts.append(block)
+        n_left -= len(block)
+        if n_left < 0:
+            raise AudioError(f"a clip may last {max_seconds:.0f} seconds at most")
+    return np.concatenate(parts)
+
+
+def _reader(kind: Container, data: bytes) -> Iterator[Samples]:
+    if kind is WAV and _is_plain_wav(data):
+        return wav_blocks(BytesIO(data))
+    soundfile, av = _module("soundfile"), _module("av")
+    if soundfile and kind.sndfile and not (av and kind.is_mostly_ffmpegs):
+        return _sndfile_blocks(soundfile, kind, data)
+    if av:
+        return _ffmpeg_blocks(av, kind, data)
+    needed = "soundfile (the extra `audio`)" if kind.sndfile else "PyAV (pip install av)"
+    raise AudioError(
+        f"{kind.name} can't be read here, as {needed} is not installed; {_readable(soundfile)} can"
+    )
+
+
+def _readable(soundfile: Any) -> str:
+    """Return the formats that can be read without PyAV."""
+    names = [kind.name for kind in ALL if kind.sndfile] if soundfile else ["plain WAV"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what readers raise: soundfile RuntimeErrors, PyAV errors of its own too."""
+    av = _module("av")
+    theirs = (av.FFmpegError,) if av else ()
+    return (wave.Error, EOFError, OSError, RuntimeError, ValueError, *theirs)
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except (ImportError, OSError):  # soundfile without its library is an OSError
+        return None
+
+
+def _is_plain_wav(data: bytes) -> bool:
+    """Whether Python's own reader can read it: integers, no compression."""
+    try:
+        with wave.open(BytesIO(data)):
+            return True
+    except (wave.Error, EOFError):
+        return False
+
+
+@dataclass
+class _Block:
+    """Part of a WAV file, as Pcm."""
+
+    rate: int
+    width: int
+    channels: int
+    audio: bytes
+
+
+def wav_blocks(source: str | Path | BytesIO) -> Iterator[Samples]:
+    """Yield a WAV file as audio_blocks() does. Raises wave.Error, EOFError, OSError, AudioError."""
+    stream = PcmStream()
+    with wave.open(str(source) if isinstance(source, Path) else source) as file:
+        rate = file.getframerate()
+        width, channels = file.getsampwidth(), file.getnchannels()
+        while audio := file.readframes(BLOCK_SECONDS * rate):
+            yield stream.convert(_Block(rate, width, channels, audio))
+    yield stream.flush()
+
+
+def _sndfile_blocks(soundfile: Any, kind: Container, data: bytes) -> Iterator[Samples]:
+    stream = PcmStream()
+    with soundfile.SoundFile(_Bytes(data)) as file:
+        if file.format not in kind.sndfile:
+            raise AudioError(f"the file begins as {kind.name} does, but is none")
+        rate = PcmFormat(file.samplerate, 4, file.channels).rate
+        n_frames = min(BLOCK_SECONDS * rate, MAX_BLOCK_VALUES // file.channels)
+        downmix = Downmix(rate)
+        while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
+            yield stream.resample(downmix.mix(_sound(block)), rate)
+    yield stream.flush()
+
+
+class _Bytes(BytesIO):
+    """Bytes that stay where they are when a damaged file has its reader go before their start."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
+def _ffmpeg_blocks(av: Any, kind: Container, data: bytes) -> Iterator[Samples]:
+    """Decode with FFmpeg; packets that can't be decoded are passed over, as players do."""
+    # Before PyAV 19, a file with a title that is not UTF-8 is refused unless this is given.
+    lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+    options = {"protocol_whitelist": NO_PROTOCOL}  # whatever a file refers to, it holds the audio
+    with av.open(BytesIO(data), format=kind.ffmpeg, container_options=options, **lenient) as file:
+        if not file.streams.audio:
+            raise AudioError(f"the {kind.name} file holds no audio")
+        track, mixer = file.streams.audio[0], _Mixer(av)
+        damage: Exception | None = None
+        n_packets = 0
+        for packet in file.demux(track):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                damage = error
+                continue
+            for frame in frames:
+                mixer.add(frame)
+            n_packets += 1
+            # Also where nothing comes of many packets, whoever asked has a say.
+            if mixer.n_samples >= BLOCK_SECONDS * SAMPLE_RATE or n_packets % BLOCK_PACKETS == 0:
+                yield mixer.take()
+        mixer.finish()
+    if damage is not None and not mixer.has_heard:
+        raise damage
+    yield mixer.take()
+
+
+class _Mixer:
+    """Makes FFmpeg's frames, which may change in the middle of a file, mono at SAMPLE_RATE."""
+
+    def __init__(self, av: Any) -> None:
+        self._av = av
+        self._resampler: Any = None
+        self._format: tuple[object, ...] = ()
+        self._downmix = Downmix(SAMPLE_RATE)
+        self._parts: list[Samples] = []
+        self.n_samples = 0
+        """Not taken yet."""
+        self.has_heard = False
+
+    def add(self, frame: Any) -> None:
+        """Raises AudioError for a rate or a number of channels that nothing has."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._format:
+            self.finish()
+            PcmFormat(frame.sample_rate, 4, frame.layout.nb_channels)
+            self._resampler = self._av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+            self._format = form
+        self._keep(self._resampler.resample(frame))
+
+    def finish(self) -> None:
+        if self._resampler is not None:
+            self._keep(self._resampler.resample(None))
+            self._resampler, self._format = None, ()
+
+    def take(self) -> Samples:
+        taken = np.concatenate([np.zeros(0, np.float32), *self._parts])
+        self._parts, self.n_samples = [], 0
+        return taken
+
+    def _keep(self, frames: list[Any]) -> None:
+        # The channels are mixed here: FFmpeg's own mix of stereo is 3 dB too loud.
+        parts = [self._downmix.mix(_sound(frame.to_ndarray().T)) for frame in frames]
+        self._parts += parts
+        self.n_samples += sum(map(len, parts))
+        self.has_heard = self.has_heard or self.n_samples > 0
+
+
+def _sound(samples: Samples) -> Samples:
+    """Return what can be heard: files of floats may hold anything."""
+    return np.clip(np.nan_to_num(samples), -1.0, 1.0).astype(np.float32, copy=False)
+
+
+# -- pieces --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Speech that is transcribed at once."""
+
+    start: float
+    """Seconds from the beginning of the recording."""
+    samples: Samples
+    voicing: Voicing
+
+
+class Recording:
+    """A file, heard step by step; what is transcribed of one of MAX_PIECE_SECONDS or less is what
+    would be of a command.
+
+    Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        vad: Vad,
+        options: SpanOptions,
+        max_seconds: float,
+        cutting: Cutting = SENTENCES,
+    ) -> None:
+        self._cutting = cutting
+        self._blocks = audio_blocks(data)
+        self._speech = Speech(vad, options)
+        self._options = options
+        self._max_seconds = max_seconds
+        self._decoding_seconds = 0.0
+        self.seconds = 0.0
+        """Length of what was heard so far."""
+        self.is_over = False
+
+    def step(self) -> list[Piece]:
+        """Hear BLOCK_SECONDS more; return what can be transcribed by now. Raises AudioError."""
+        begun = time.monotonic()
+        block = next(self._blocks, None)
+        self._decoding_seconds += time.monotonic() - begun
+        if self._decoding_seconds > MAX_DECODING_SECONDS:
+            raise AudioError(f"the file takes more than {MAX_DECODING_SECONDS:.0f} s to decode")
+        if block is None:
+            self.is_over = True
+            if not self.seconds:
+                raise AudioError("the file holds no audio")
+            self._speech.finish()
+            return self._pieces([self._speech.take_rest()])
+        if not len(block):
+            return []
+        self.seconds += len(block) / SAMPLE_RATE
+        if self.seconds > self._max_seconds:
+            raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")
+        self._speech.add(block)
+        return self._pieces(self._speech.take_sections(self._cutting))
+
+    def _pieces(self, sections: list[Section]) -> list[Piece]:
+        return [
+            Piece(
+                (section.start + start) / SAMPLE_RATE,
+                section.samples[start:end],
+                section.voicing(self._options, (start, end)),
+            )
+            for section in sections
+            for start, end in section.spans(self._options)
+        ]

@@ -1,0 +1,226 @@
+"""What of an utterance is speech, followed as it arrives: only that is ever transcribed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..text.text import TextStyle, Voicing, finished
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
+from .pieces import Cutting, Section
+from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
+
+if TYPE_CHECKING:
+    from ..settings.options import Settings
+
+# Kept around speech. Before: soft onsets come late to the network. After: what a window that fits
+# needs to be sure of the end. The sooner this much silence has passed, the sooner work can begin:
+# six of the network's frames. Five cost as few words, but work begins in vain more often
+# (docs/benchmarks.md, When to begin).
+PAD_BEFORE_SECONDS = 0.4
+PAD_AFTER_SECONDS = 0.19
+
+
+def span_options(settings: Settings) -> SpanOptions:
+    """Return how this user wants silence treated.
+
+    One span from the first word to the last, unless `--vad-filter` cuts pauses out of it.
+    """
+    if settings.vad_filter:
+        return SpanOptions(
+            threshold=settings.vad_threshold,
+            min_speech_seconds=settings.vad_min_speech_ms / 1000,
+            min_silence_seconds=settings.vad_min_silence_ms / 1000,
+            pad_before_seconds=PAD_BEFORE_SECONDS,
+            pad_after_seconds=PAD_AFTER_SECONDS,
+        )
+    if settings.clips_speech:
+        pad = settings.vad_clip_pad_ms / 1000
+        return SpanOptions(
+            settings.vad_clip_threshold, pad_before_seconds=pad, pad_after_seconds=pad
+        )
+    return SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)
+
+
+class Speech:
+    """Follows one utterance. Equal spans mean equal samples, whenever they were asked for.
+
+    Of a long one, what is to be transcribed apart is taken off (`take_sections`); spans are then of
+    the rest. Samples are counted from the beginning of the utterance everywhere.
+    """
+
+    def __init__(self, vad: Vad, options: SpanOptions) -> None:
+        self._stream = vad.stream()
+        self._options = options
+        self._parts: list[Samples] = []
+        self._probabilities = [np.zeros(0, np.float32)]
+        self._is_long = False  # something of it was cut off
+        self._n_before = 0  # samples that were taken off: whole frames
+        self._n_samples = 0
+        self._n_frames = 0
+        self._n_voiced = 0  # frames
+        self._n_sure = 0
+        self._last_speech = -1  # the last frame that was not clearly silent, once speech began
+        self.last_voiced = -1
+        """The last frame that was clearly speech; -1 as long as there is none."""
+
+    def add(self, samples: Samples) -> None:
+        """Hear more. A millisecond or two per second of audio."""
+        self._parts.append(samples)
+        self._n_samples += len(samples)
+        self._hear(self._stream.push(samples))
+
+    def finish(self) -> None:
+        """Hear the end; nothing may be added afterwards."""
+        self._hear(self._stream.finish())
+
+    @property
+    def seconds(self) -> float:
+        """Length of what was heard."""
+        return self._n_samples / SAMPLE_RATE
+
+    @property
+    def n_kept(self) -> int:
+        """Samples that were not taken off."""
+        return self._n_samples - self._n_before
+
+    @property
+    def voiced_seconds(self) -> float:
+        """How much of it was clearly speech."""
+        return self._n_voiced * FRAME_SAMPLES / SAMPLE_RATE
+
+    @property
+    def voicing(self) -> Voicing:
+        """How much of the rest was a voice, as evidence for what it is taken to have said."""
+        return self._rest().voicing(self._options)
+
+    @property
+    def has_paused(self) -> bool:
+        """Whether speech has been followed by enough silence for its end to be known."""
+        if self._last_speech < 0:
+            return False
+        silence = self._n_samples - (self._last_speech + 1) * FRAME_SAMPLES
+        return silence >= self._options.pad_after_seconds * SAMPLE_RATE
+
+    @property
+    def silence_seconds(self) -> float:
+        """How much silence came after the last speech, for certain: in whole frames."""
+        return (self._n_frames - self._last_speech - 1) * FRAME_SAMPLES / SAMPLE_RATE
+
+    @property
+    def is_spoken(self) -> bool:
+        """Whether there is evidence that anybody speaks: without it `spans` finds nothing."""
+        return self._n_sure >= self._options.min_sure_frames
+
+    def spans(self) -> list[Span]:
+        """Return where speech is in the rest; nowhere is an empty list."""
+        spans = self._rest().spans(self._options)
+        return [(self._n_before + start, self._n_before + end) for start, end in spans]
+
+    def cut(self, spans: list[Span]) -> Samples:
+        """Return the samples of `spans`, shape = (n_samples,)."""
+        if not spans:
+            return np.zeros(0, np.float32)
+        start = self._n_before
+        return cut(self._rest().samples, [(first - start, end - start) for first, end in spans])
+
+    def take_sections(self, cutting: Cutting) -> list[Section]:
+        """Take off what can be transcribed apart by now, so that no more than a piece is left.
+
+        Nothing of an utterance that is no longer than `cutting.whole`. What comes before speech is
+        taken off and dropped.
+        """
+        sections = []
+        while self.n_kept > self._longest(cutting):
+            self._skip_silence()
+            if self.n_kept > self._longest(cutting):
+                probabilities = self._rest().probabilities
+                sections.append(self._take(cutting.frame(probabilities, self._options.low)))
+                self._is_long = True
+        return sections
+
+    def _longest(self, cutting: Cutting) -> int:
+        return cutting.longest_samples if self._is_long else cutting.whole_samples
+
+    def take_rest(self) -> Section:
+        """Take off all that is left."""
+        rest = self._rest()
+        self._forget(len(rest.probabilities))
+        return rest
+
+    def _rest(self) -> Section:
+        """Return what was not taken off; it stays."""
+        if len(self._parts) != 1:
+            self._parts = [np.concatenate([np.zeros(0, np.float32), *self._parts])]
+        if len(self._probabilities) > 1:
+            self._probabilities = [np.concatenate(self._probabilities)]
+        return Section(self._n_before, self._parts[0], self._probabilities[0])
+
+    def _skip_silence(self) -> None:
+        """Drop what comes before speech; without any, all but what would be kept before it."""
+        probabilities = self._rest().probabilities
+        voiced = np.flatnonzero(probabilities >= self._options.threshold)
+        first = int(voiced[0]) if len(voiced) else len(probabilities)
+        pad = -(-round(self._options.pad_before_seconds * SAMPLE_RATE) // FRAME_SAMPLES)
+        self._forget(max(0, first - pad))
+
+    def _take(self, n_frames: int) -> Section:
+        rest, n_samples = self._rest(), n_frames * FRAME_SAMPLES
+        section = Section(rest.start, rest.samples[:n_samples], rest.probabilities[:n_frames])
+        self._forget(n_frames)
+        return section
+
+    def _forget(self, n_frames: int) -> None:
+        rest = self._rest()
+        # Copies, or all that came before would stay in memory.
+        self._parts = [rest.samples[n_frames * FRAME_SAMPLES :].copy()]
+        self._probabilities = [rest.probabilities[n_frames:].copy()]
+        self._n_before += n_frames * FRAME_SAMPLES
+        if self._last_speech < self._n_before // FRAME_SAMPLES or not self._is_begun:
+            self._last_speech = -1
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether speech has begun in the rest."""
+        return bool(np.any(self._rest().probabilities >= self._options.threshold))
+
+    def _hear(self, probabilities: Samples) -> None:
+        if not len(probabilities):
+            return
+        self._probabilities.append(probabilities)
+        started = self._last_speech >= 0
+        low = self._options.low if started else self._options.threshold
+        loud = np.flatnonzero(probabilities >= low)
+        voiced = np.flatnonzero(probabilities >= self._options.threshold)
+        if len(loud):
+            self._last_speech = self._n_frames + int(loud[-1])
+        if len(voiced):
+            self.last_voiced = self._n_frames + int(voiced[-1])
+        self._n_frames += len(probabilities)
+        self._n_voiced += len(voiced)
+        self._n_sure += int(np.count_nonzero(probabilities >= self._options.sure))
+
+
+def transcribe_speech(
+    samples: Samples,
+    transcriber: Transcriber,
+    options: TranscribeOptions,
+    vad: Vad,
+    spans: SpanOptions,
+    style: TextStyle | None = None,
+) -> Transcription:
+    """Return what is said in a whole recording; the model is not asked when nobody speaks.
+
+    Raises TranscribeError.
+    """
+    speech = Speech(vad, spans)
+    speech.add(samples)
+    speech.finish()
+    found = speech.spans()
+    if not found:
+        return Transcription("", options.language, seconds=speech.seconds)
+    transcription = transcriber.transcribe(speech.cut(found), options)
+    answer = finished(transcription, speech.voicing, style or TextStyle())
+    return replace(answer, seconds=speech.seconds)

@@ -1,0 +1,1 @@
+"""TensorRT-LLM's Whisper: many requests at once, on large GPUs."""

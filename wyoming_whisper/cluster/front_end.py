@@ -1,0 +1,322 @@
+"""The ray backend: replicas of the model on other machines answer, by way of Ray Serve.
+
+What is here is the front end's half; `cluster/` has the replicas'. A replica answers with a text,
+or with an error that is a user's to read. What Ray itself raises means that the request was lost
+with its replica or its node: it is asked again of another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from .. import __version__
+from ..errors import (
+    DeadlineError,
+    ModelUnavailableError,
+    SettingsError,
+    TranscribeError,
+    WyomingWhisperError,
+)
+from ..transcriber import Samples, TranscribeOptions, Transcription, go_on
+
+if TYPE_CHECKING:
+    from ..home.names import NameIndex
+    from ..settings.options import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+APP = "wyoming-whisper"
+"""The application's name in Ray Serve."""
+
+AT_ONCE = 32
+"""Requests in flight from one front end; each waits in a thread of its own."""
+
+MAX_LOST = 6
+"""A request is lost with its replica so often, then it is taken for the reason."""
+
+FIRST_PAUSE_SECONDS = 0.1
+"""Before asking again; twice as long each time, while Ray learns which replicas are gone."""
+
+POLL_SECONDS = 0.05
+"""How often one who waits looks whether anybody still waits for him."""
+
+HEDGE_SECONDS = 3.0
+"""Without an answer for so long, another replica is asked too: the first may be cut off, which Ray
+notices after 15 s. The first answer counts."""
+
+MAX_ASKED = 3
+"""Replicas that are asked the same at once: the second may be on the lost machine as well."""
+
+MAX_HEDGES = 20.0
+HEDGES_PER_REQUEST = 0.1
+"""How often another replica may be asked: what is saved up, and what each answer earns. Where all
+replicas are merely busy, asking twice would make it worse."""
+
+CHUNK_SAMPLES = 16_384
+"""64 KiB. Ray sends arguments below 100 KB with the call itself; larger ones would go through
+its object store, which takes a detour and may write them to a disk."""
+
+CONNECT_SECONDS = 5.0
+"""How long the cluster's first machine may take to accept a connection."""
+
+ABOUT_SECONDS = 20.0
+"""How long replicas may take to say what they run."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a replica runs."""
+
+    version: str
+    languages: tuple[str, ...]
+    description: str
+
+
+class Call(Protocol):
+    """What of Ray Serve's DeploymentResponse is used."""
+
+    def result(self, *, timeout_s: float) -> Any:
+        """Return the answer; raises TimeoutError when it is not there yet, else why never."""
+
+    def cancel(self) -> object:
+        """Have the replica end its work."""
+
+
+class RayTranscriber:
+    """A Transcriber that has replicas transcribe, as many requests at once as there are.
+
+    `ask` is the deployment's `transcribe.remote`; `put` keeps an object where every replica can get
+    it; `deadline` is in seconds, 0 for none.
+    """
+
+    at_once = AT_ONCE
+
+    def __init__(
+        self,
+        ask: Callable[..., Call],
+        about: About,
+        deadline: float,
+        put: Callable[[Any], Any],
+        disconnect: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.languages = about.languages
+        self.description = f"{about.description}, on Ray"
+        self._ask = ask
+        self._deadline = deadline or float("inf")
+        self._put = put
+        self._disconnect = disconnect
+        self._lock = threading.Lock()  # of what follows
+        self._home: tuple[NameIndex, Any] | None = None
+        self._hedges = MAX_HEDGES
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        """Return what was said. Raises TranscribeError; see Transcriber."""
+        asked = replace(options, home=None, checkpoint=go_on)
+        home = self._shared(options.home) if options.home else []
+        n_chunks = max(1, -(-len(samples) // CHUNK_SAMPLES))
+        # Copies: a slice would be sent with all that it is a slice of.
+        chunks = [chunk.copy() for chunk in np.array_split(samples, n_chunks)]
+        answer = self._answer(lambda: self._ask(asked, home, *chunks), options.checkpoint)
+        if isinstance(answer, WyomingWhisperError):
+            raise answer
+        if not isinstance(answer, Transcription):
+            raise TranscribeError(f"a replica answered with {type(answer).__name__}")
+        return answer
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._disconnect()
+
+    def _shared(self, home: NameIndex) -> list[Any]:
+        """Return the home's names as replicas are told of them: they get each index once."""
+        with self._lock:
+            if self._home is None or self._home[0] is not home:
+                try:
+                    self._home = (home, self._put(home))
+                except Exception as problem:  # Ray's; the request itself may do
+                    _LOGGER.warning("going without the names of the home: %s", _line(problem))
+                    return []
+            return [self._home[1]]
+
+    def _answer(self, ask: Callable[[], Call], checkpoint: Callable[[], None]) -> Any:
+        """Return what the first replica says that says anything."""
+        end = time.monotonic() + self._deadline
+        with _Calls(ask) as calls:
+            while True:
+                checkpoint()
+                if time.monotonic() > end:
+                    raise DeadlineError(f"no replica answered within {self._deadline:g} s")
+                if calls.is_late and self._may_hedge():
+                    calls.add()
+                answer = calls.poll()
+                if answer is not None:
+                    self._earn_hedge()
+                    return answer
+
+    def _may_hedge(self) -> bool:
+        with self._lock:
+            if self._hedges < 1:
+                return False
+            self._hedges -= 1
+        _LOGGER.info("no answer for %g s: another replica is asked", HEDGE_SECONDS)
+        return True
+
+    def _earn_hedge(self) -> None:
+        with self._lock:
+            self._hedges = min(self._hedges + HEDGES_PER_REQUEST, MAX_HEDGES)
+
+
+class _Calls:
+    """One request, asked of one replica, or of several where some are lost or late."""
+
+    def __init__(self, ask: Callable[[], Call]) -> None:
+        self._ask = ask
+        self._n_lost = 0
+        self._running: list[Call] = []
+        self._problem: Exception | None = None
+        self._next = 0.0  # when to ask where nobody is asked
+        self._late = 0.0
+
+    def __enter__(self) -> _Calls:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for call in self._running:
+            with contextlib.suppress(Exception):  # it's over
+                call.cancel()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether those that were asked are silent for long, and another may be asked."""
+        return 0 < len(self._running) < MAX_ASKED and time.monotonic() > self._late
+
+    def add(self) -> None:
+        """Ask a replica."""
+        self._late = time.monotonic() + HEDGE_SECONDS
+        try:
+            self._running.append(self._ask())
+        except Exception as problem:
+            self._lost(problem)
+
+    def poll(self) -> Any | None:
+        """Return an answer, waiting for it for a moment; ask again where nobody is asked any more.
+
+        Raises TranscribeError where the request was lost too often.
+        """
+        if not self._running:
+            self._ask_again()
+        for call in list(self._running):
+            try:
+                answer = call.result(timeout_s=POLL_SECONDS / len(self._running))
+            except TimeoutError:
+                continue
+            except Exception as problem:  # Ray's own: those of replicas are answers
+                self._running.remove(call)
+                self._lost(problem)
+            else:
+                self._running.remove(call)
+                return answer
+        return None
+
+    def _ask_again(self) -> None:
+        if self._n_lost >= MAX_LOST:
+            raise TranscribeError(
+                f"the request was lost {self._n_lost} times, at last with: {_line(self._problem)}"
+            ) from self._problem
+        time.sleep(min(POLL_SECONDS, max(0.0, self._next - time.monotonic())))
+        if time.monotonic() >= self._next:
+            self.add()
+
+    def _lost(self, problem: Exception) -> None:
+        self._problem = problem
+        self._next = time.monotonic() + FIRST_PAUSE_SECONDS * 2**self._n_lost
+        self._n_lost += 1
+        _LOGGER.warning("a request was lost and is asked again: %s", _line(problem))
+
+
+def _line(problem: BaseException | None) -> str:
+    """Return a problem in a line: Ray's have many, the last of which says most."""
+    lines = str(problem).strip().splitlines() or [""]
+    return f"{type(problem).__name__}: {lines[-1].strip()[:200]}"
+
+
+def open_ray(settings: Settings) -> RayTranscriber:
+    """Join the cluster and find the replicas.
+
+    Raises SettingsError without Ray, ModelUnavailableError where no replica is there yet.
+    """
+    with joined(settings.ray_address) as ray:
+        from ray import serve
+
+        try:
+            handle = serve.get_app_handle(APP)
+            about: About = handle.about.remote().result(timeout_s=ABOUT_SECONDS)
+        except Exception as error:  # serve has no base for what it raises
+            raise ModelUnavailableError(
+                f"nothing answers in the Ray cluster at {settings.ray_address}: deploy a model "
+                f"with wyoming-whisper ray deploy ({_line(error)})"
+            ) from error
+    if about.version != __version__:
+        _LOGGER.warning(
+            "the replicas have version %s, this is %s: deploy again with the same version",
+            about.version,
+            __version__,
+        )
+    _LOGGER.info("backend: ray, because it was asked for: %s", about.description)
+    return RayTranscriber(handle.transcribe.remote, about, settings.deadline, ray.put, ray.shutdown)
+
+
+@contextlib.contextmanager
+def joined(address: str) -> Iterator[Any]:
+    """Be a driver in the cluster and give the module ray; leave it again when the block fails."""
+    ray = import_ray()
+    try:
+        _reach(address)
+        ray.init(address=address, namespace=APP, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, OSError) as error:
+        raise ModelUnavailableError(
+            f"no Ray cluster is at {address}: join this machine to one with ray start, or make it "
+            f"the first with ray start --head ({_line(error)})"
+        ) from error
+    except (RuntimeError, ValueError) as error:  # another version of Ray or Python; no address
+        raise SettingsError(f"--ray-address {address} can't be used: {_line(error)}") from error
+    try:
+        yield ray
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+
+
+def import_ray() -> Any:
+    """Return the module ray; raises SettingsError without it."""
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.serve
+    except ImportError as error:
+        raise SettingsError(
+            f"Ray is not installed: pip install 'wyoming-whisper[ray]' ({error})"
+        ) from error
+    return ray
+
+
+RAY_ENVIRONMENT: Mapping[str, str] = {"RAY_USAGE_STATS_ENABLED": "0"}
+"""What Ray reads from the environment where we start it: nothing is reported to its makers."""

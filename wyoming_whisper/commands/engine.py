@@ -1,0 +1,294 @@
+"""`wyoming-whisper engine ...`: build engines, see and remove them, export graphs, test itself."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import EngineBrokenError, SettingsError
+from ..settings.options import OptionParser, Settings
+from .actions import Action, Arguments, run_action
+
+if TYPE_CHECKING:
+    from ..backends.engines import Engines
+    from ..engine.cache import EngineCache, Entry
+    from ..engine.graphs import Precision
+
+_ABOUT = """\
+Engines: a model made for TensorRT on NVIDIA GPUs, or for onnxruntime on CPUs. The server builds
+what it needs by itself; these are for looking and for preparing.
+
+  build      build the engine of a model now, or say where it is
+  list       the engines that are built
+  remove     delete engines: names from the list, or all
+  export     write a model's graphs as encoder.onnx and decoder.onnx, or its weights as
+             transformers and TensorRT-LLM read them
+  selftest   compare an engine with CTranslate2 on this machine
+
+wyoming-whisper engine ACTION --help tells more about each."""
+
+_COMMON = ("options", "debug", "log_format")
+_PLACES = ("data_dir", "download_dir", "local_files_only", *_COMMON)
+_MODEL = ("model", "language", *_PLACES)
+
+
+def run(argv: Sequence[str], start_logging: Callable[[Settings], None]) -> int:
+    """Run an action; return the exit status. Raises WyomingWhisperError."""
+    return run_action("engine", _ABOUT, _ACTIONS, argv, start_logging)
+
+
+# -- build ---------------------------------------------------------------------------------
+
+
+def _build_parser(prog: str) -> OptionParser:
+    return OptionParser(
+        prog,
+        "Build the engine of a model, or find it built, and try it out. Takes minutes for "
+        "TensorRT, seconds for onnxruntime.",
+        (
+            *_MODEL,
+            *("backend", "device", "compute_type", "beam_size", "audio_context"),
+            *("max_cache_size", "cpu_threads"),
+        ),
+    )
+
+
+def _build(_: Arguments, settings: Settings) -> int:
+    from ..engine.progress import BuildDisplay
+
+    engines = _engines(settings)
+    display = BuildDisplay(f"the engine of {engines.label}")
+    try:
+        folder = engines.build(display.show)
+    finally:
+        display.close()
+    try:
+        engines.open(folder).close()
+    except EngineBrokenError:
+        engines.discard()
+        raise
+    print(folder)
+    return 0
+
+
+def _engines(settings: Settings) -> Engines:
+    from ..backends.auto import model_of
+
+    if settings.backend == "onnxruntime":
+        from ..backends.onnxruntime import choose_arithmetic, cpu_engines
+
+        arithmetic = choose_arithmetic(settings)  # what is not possible is told before all else
+        return cpu_engines(*model_of(settings), arithmetic)
+    if settings.backend not in ("auto", "tensorrt"):
+        raise SettingsError(
+            f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
+        )
+    from ..backends.tensorrt import find_runtime, tensorrt_engines
+
+    runtime = find_runtime(settings.device)
+    return tensorrt_engines(*model_of(settings, runtime.gpu), runtime)
+
+
+# -- list, remove --------------------------------------------------------------------------
+
+
+def _list_parser(prog: str) -> OptionParser:
+    parser = OptionParser(prog, "The engines that are built, the last used first.", _PLACES)
+    parser.add_argument("--json", action="store_true", help="one JSON array")
+    return parser
+
+
+def _list(arguments: Arguments, settings: Settings) -> int:
+    entries = _cache(settings).entries()
+    print(_as_json(entries) if arguments.json else _as_table(entries))
+    return 0
+
+
+def _remove_parser(prog: str) -> OptionParser:
+    parser = OptionParser(prog, "Delete engines.", _PLACES, "NAME... | all [flags]")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="from the list; all is all of it")
+    return parser
+
+
+def _remove(arguments: Arguments, settings: Settings) -> int:
+    cache = _cache(settings)
+    there = [entry.name for entry in cache.entries()]
+    wanted = there if arguments.names == ["all"] else list(dict.fromkeys(arguments.names))
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], there, n=1, cutoff=0.3)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ": engine list shows them"
+        raise SettingsError(f"there is no engine {unknown[0]}{hint}")
+    freed = 0
+    for name in wanted:
+        try:
+            freed += cache.discard(name)
+        except OSError as error:
+            raise SettingsError(
+                f"{cache.root / name} can't be removed: {error.strerror}"
+            ) from error
+    print(f"{', '.join(wanted) or 'nothing'} removed, {_megabytes(freed)} are free")
+    return 0
+
+
+def _cache(settings: Settings) -> EngineCache:
+    from ..backends.engines import engine_cache
+
+    return engine_cache(settings)
+
+
+def _as_json(entries: Sequence[Entry]) -> str:
+    told = [
+        {
+            "name": entry.name,
+            "model": entry.model,
+            "precision": entry.precision,
+            "runtime": entry.runtime,
+            "device": entry.device,
+            "size_bytes": entry.size_bytes,
+            "used": _when(entry.used),
+            "path": str(entry.path),
+        }
+        for entry in entries
+    ]
+    return json.dumps(told, ensure_ascii=False, indent=2)
+
+
+def _as_table(entries: Sequence[Entry]) -> str:
+    if not entries:
+        return "no engine is built yet"
+    head = ("MODEL", "DEVICE", "RUNTIME", "PRECISION", "SIZE", "LAST USED", "NAME")
+    rows = [head, *map(_row, entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    about = (entry.model, entry.device, entry.runtime, entry.precision)
+    return (*about, _megabytes(entry.size_bytes), _when(entry.used), entry.name)
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "?"
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"
+
+
+# -- export --------------------------------------------------------------------------------
+
+
+LAYOUTS = ("onnx", "huggingface")
+
+
+def _export_parser(prog: str) -> OptionParser:
+    parser = OptionParser(
+        prog,
+        "Write a model for other programs; needs no GPU. As onnx: the graphs that onnxruntime and "
+        "TensorRT run (encoder.onnx, decoder.onnx, and .data beside one that is large). As "
+        "huggingface: the folder that transformers and TensorRT-LLM load.",
+        (*_MODEL, "beam_size"),
+        "--output DIR [flags]",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for it")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default="onnx", help="what to write (default: onnx)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float16", "float32"),
+        default="float16",
+        help="of weights and activations (default: float16)",
+    )
+    return parser
+
+
+def _export(arguments: Arguments, settings: Settings) -> int:
+    from ..backends.auto import model_of
+    from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
+    from ..engine.tensorrt.compile import import_graphs
+
+    if arguments.layout == "onnx":
+        import_graphs()  # what is missing for it is told before anything is fetched
+    settings, source = model_of(settings)
+    output, started = arguments.output, time.monotonic()
+    display = BuildDisplay(f"exporting {settings.model}")
+    phase = GRAPHS if arguments.layout == "onnx" else "weights"
+
+    def show(fraction: float) -> None:
+        display.show(BuildProgress(phase, fraction, time.monotonic() - started))
+
+    write = _write_graphs if arguments.layout == "onnx" else _write_huggingface
+    try:
+        written = write(source, output, arguments.precision, settings.beam_size or 1, show)
+    except OSError as error:
+        raise SettingsError(f"--output {output}: {error.strerror or error}") from error
+    finally:
+        display.close()
+    for file in written:
+        print(file)
+    return 0
+
+
+def _write_graphs(
+    source: Path, output: Path, precision: Precision, beam_size: int, show: Callable[[float], None]
+) -> list[Path]:
+    from ..engine.checkpoint import read
+    from ..engine.tensorrt.compile import import_graphs
+    from ..models.models import WEIGHTS
+
+    checkpoint = read(source / WEIGHTS)
+    output.mkdir(parents=True, exist_ok=True)
+    # Aside first: what is there already is not lost to a failure.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
+        import_graphs().write_graphs(checkpoint, Path(aside), precision, beam_size, show)
+        written = sorted(Path(aside).iterdir())
+        for file in written:
+            file.replace(output / file.name)
+    return [output / file.name for file in written]
+
+
+def _write_huggingface(
+    source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
+) -> list[Path]:
+    from ..backends.tensorrt_llm.huggingface import write_folder
+
+    return write_folder(source, output, precision, show)
+
+
+# -- selftest ------------------------------------------------------------------------------
+
+
+def _selftest_parser(prog: str) -> OptionParser:
+    from .selftest import command
+
+    parser = OptionParser(
+        prog,
+        "Compare an engine with CTranslate2 on this machine: texts, log-probabilities, times, "
+        "memory. The report is made to be pasted into an issue.",
+        (*_MODEL, "device", "beam_size", "cpu_threads", "max_cache_size"),
+    )
+    command.add_arguments(parser)
+    return parser
+
+
+def _selftest(arguments: Arguments, settings: Settings) -> int:
+    from .selftest import command
+
+    return command.run(arguments, settings)
+
+
+_ACTIONS: dict[str, Action] = {
+    "build": (_build_parser, _build),
+    "list": (_list_parser, _list),
+    "remove": (_remove_parser, _remove),
+    "export": (_export_parser, _export),
+    "selftest": (_selftest_parser, _selftest),
+}

@@ -1,0 +1,384 @@
+"""What the home calls its things, from Home Assistant's websocket: fetched once, then kept.
+
+Exposed entities, their aliases, areas and floors. Home Assistant tells when one of them changes;
+nothing is asked for a transcription, and no failure here is more than an entry in the log.
+https://developers.home-assistant.io/docs/api/websocket
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..tasks import end_tasks, start_lasting_task
+from .names import NameIndex
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from ..settings.options import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+SUPERVISOR_SOCKET = "ws://supervisor/core/websocket"
+"""Home Assistant's websocket as an add-on reaches it; the Supervisor's token opens it."""
+
+ASSISTANT = "conversation"
+"""Home Assistant's own name for Assist, to which entities are exposed."""
+
+EVENTS = (
+    "entity_registry_updated",
+    "device_registry_updated",
+    "area_registry_updated",
+    "floor_registry_updated",
+)
+
+# A home with 5,000 exposed entities sends 3 MB; what is larger is none.
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+MAX_ENTITIES = 10_000
+
+ANSWER_SECONDS = 30.0
+HEARTBEAT_SECONDS = 55.0
+FIRST_DELAY_SECONDS = 5.0
+LONGEST_DELAY_SECONDS = 300.0
+PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
+
+# One change in Home Assistant is often many events.
+SETTLE_SECONDS = 2.0
+MAX_SETTLE_SECONDS = 30.0
+
+# Entities without an entry in the registry change their name, or are exposed, without an event.
+REFRESH_SECONDS = 3600.0
+
+
+class HomeNames:
+    """The names that texts are compared with: the user's own, and Home Assistant's."""
+
+    def __init__(self, settings: Settings, supervisor_token: str | None) -> None:
+        self._settings = settings
+        self._supervisor_token = supervisor_token
+        self.index: NameIndex | None = None
+        """None where nothing is to be compared."""
+        self._has_own = False  # the user's own names are in it
+
+    @contextlib.asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Keep `index` up to date while the block runs."""
+        if not self._settings.bias_names:
+            yield
+            return
+        self.index = NameIndex(())
+        following = start_lasting_task(self._follow, "the names of the home")
+        try:
+            yield
+        finally:
+            await end_tasks(following)
+
+    async def _follow(self) -> None:
+        if not self._has_own:  # started again, it goes on with the names that it has
+            await self._known(())
+            self._has_own = True
+        if self._settings.hass_token:
+            url, token = socket_url(self._settings.hass_api), self._settings.hass_token
+        elif self._supervisor_token:
+            url, token = SUPERVISOR_SOCKET, self._supervisor_token
+        else:
+            return
+        await Household(url, token, self._known).run()
+
+    async def _known(self, names: tuple[str, ...]) -> None:
+        """Take what Home Assistant knows now; where that is nothing, the user's own names stay."""
+        self.index = await asyncio.to_thread(NameIndex, [*self._settings.names, *names])
+
+
+class RefusedError(Exception):
+    """Home Assistant doesn't accept the token: asking again would not change that."""
+
+
+class AnswerError(Exception):
+    """Home Assistant answered something else than expected."""
+
+
+def socket_url(api: str) -> str:
+    """Return the websocket of the Home Assistant at `api`, as http://HOST:PORT or .../api."""
+    parts = urlsplit(api)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    path = parts.path.rstrip("/").removesuffix("/websocket").removesuffix("/api")
+    return f"{scheme}://{parts.netloc}{path}/api/websocket"
+
+
+class Household:
+    """Follows one Home Assistant for as long as `run` is awaited.
+
+    `on_names` gets all names, likeliest to be said first, whenever they may have changed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        on_names: Callable[[tuple[str, ...]], Awaitable[None]],
+        first_delay: float = FIRST_DELAY_SECONDS,
+        settle: float = SETTLE_SECONDS,
+    ) -> None:
+        self._url = url
+        self._token = token
+        self._on_names = on_names
+        self._first_delay = first_delay
+        self._settle = settle
+        self._delay = first_delay
+        self._n_failures = 0
+        self._known: tuple[str, ...] | None = None
+
+    async def run(self) -> None:
+        """Connect, and again whenever that ends, with growing waits; return when refused.
+
+        Raises what nobody foresaw.
+        """
+        await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
+        while True:
+            try:
+                await self._connected()
+            except RefusedError as error:
+                _LOGGER.warning("No names come from Home Assistant: %s", error)
+                return
+            except _expected_errors() as error:
+                self._n_failures += 1
+                _LOGGER.log(
+                    logging.WARNING if self._n_failures == PATIENCE else logging.DEBUG,
+                    "Home Assistant's names can't be had now (%s); it is tried again",
+                    str(error) or type(error).__name__,
+                )
+            await asyncio.sleep(self._delay)
+            self._delay = min(2 * self._delay, LONGEST_DELAY_SECONDS)
+
+    async def _connected(self) -> None:
+        """Keep the names until the connection ends. Raises what ended it."""
+        async with _open(self._url) as socket:
+            connection = _Connection(socket)
+            await connection.log_in(self._token)
+            for event in EVENTS:
+                await connection.subscribe(event)
+            while True:
+                await self._take(await _fetch(connection))
+                self._delay = self._first_delay
+                self._n_failures = 0
+                await connection.changed(self._settle)
+
+    async def _take(self, names: tuple[str, ...]) -> None:
+        if names != self._known:
+            self._known = names
+            _LOGGER.info("%d names of the home are known from Home Assistant", len(names))
+            await self._on_names(names)
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Return what a network, or what answers there, may raise at any time."""
+    import aiohttp
+
+    return (OSError, asyncio.TimeoutError, aiohttp.ClientError, AnswerError)
+
+
+@contextlib.asynccontextmanager
+async def _open(url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, connect=ANSWER_SECONDS)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.ws_connect(
+            url, max_msg_size=MAX_MESSAGE_BYTES, heartbeat=HEARTBEAT_SECONDS
+        ) as socket,
+    ):
+        yield socket
+
+
+class _Connection:
+    """Questions and answers on one websocket, one at a time; events are noticed in between."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._id = 0
+        self._subscriptions: set[int] = set()
+        self._stale = False
+
+    async def log_in(self, token: str) -> None:
+        """Raises RefusedError when the token is not accepted."""
+        greeting = await self._receive()
+        if greeting.get("type") == "auth_required":
+            await self._socket.send_json({"type": "auth", "access_token": token})
+            greeting = await self._receive()
+        if greeting.get("type") == "auth_invalid":
+            raise RefusedError("it does not accept the token; make a new one, or check hass_token")
+        if greeting.get("type") != "auth_ok":
+            raise AnswerError("what answers there is no Home Assistant")
+
+    async def subscribe(self, event: str) -> None:
+        """Have `changed` return when there is one; older versions don't know all of them."""
+        try:
+            await self.ask("subscribe_events", event_type=event)
+        except AnswerError as error:
+            _LOGGER.debug("no news of %s: %s", event, error)
+        else:
+            self._subscriptions.add(self._id)
+
+    async def ask(self, kind: str, **fields: object) -> Any:
+        """Return the result of a command. Raises AnswerError when it is refused."""
+        number = await self._send(kind, **fields)
+        while True:
+            message = await self._receive()
+            self._notice(message)
+            if message.get("id") == number and message.get("type") == "result":
+                break
+        if not message.get("success"):
+            error = message.get("error")
+            reason = error.get("message") if isinstance(error, Mapping) else None
+            raise AnswerError(f"{kind} failed: {reason}")
+        return message.get("result")
+
+    async def states(self, entity_ids: list[str]) -> Mapping[str, Any]:
+        """Return {entity: {"a": attributes}}, of these alone: all of a home would be far more."""
+        number = await self._send("subscribe_entities", entity_ids=entity_ids)
+        while True:
+            message = await self._receive()
+            self._notice(message)
+            if message.get("id") != number:
+                continue
+            if message.get("type") == "result" and not message.get("success"):
+                raise AnswerError("subscribe_entities failed")
+            if message.get("type") == "event":
+                break
+        await self.ask("unsubscribe_events", subscription=number)
+        event = message.get("event")
+        return _mapping(event.get("a", {}) if isinstance(event, Mapping) else None)
+
+    async def changed(self, settle: float) -> None:
+        """Return a moment after something changed, or when it is time to look anyway."""
+        end = asyncio.get_running_loop().time() + REFRESH_SECONDS
+        while not self._stale:
+            message = await self._receive_until(end)
+            if message is None:
+                return
+            self._notice(message)
+        last = asyncio.get_running_loop().time() + MAX_SETTLE_SECONDS
+        while True:
+            now = asyncio.get_running_loop().time()
+            if await self._receive_until(min(now + settle, last)) is None:
+                break
+        self._stale = False
+
+    def _notice(self, message: Mapping[str, Any]) -> None:
+        if message.get("type") == "event" and message.get("id") in self._subscriptions:
+            self._stale = True
+
+    async def _send(self, kind: str, **fields: object) -> int:
+        self._id += 1
+        await self._socket.send_json({"id": self._id, "type": kind, **fields})
+        return self._id
+
+    async def _receive_until(self, end: float) -> Mapping[str, Any] | None:
+        """Return the next message, or None when there is none until then."""
+        seconds = max(end - asyncio.get_running_loop().time(), 0.001)
+        try:
+            return await self._receive(seconds)
+        except asyncio.TimeoutError:
+            return None
+
+    async def _receive(self, seconds: float = ANSWER_SECONDS) -> Mapping[str, Any]:
+        """Return the next message. Raises TimeoutError, AnswerError, ConnectionError."""
+        import aiohttp
+
+        message = await self._socket.receive(seconds)
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            raise ConnectionError(f"the connection ended (code {self._socket.close_code})")
+        # Of a large home it is long: nobody else should wait meanwhile.
+        text: str = message.data
+        parsed = await asyncio.to_thread(_json, text) if len(text) > 100_000 else _json(text)
+        return _mapping(parsed)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise AnswerError("it sent something else than JSON") from None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise AnswerError("it sent something else than expected")
+    return value
+
+
+def _list(value: object) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list):
+        raise AnswerError("it sent something else than expected")
+    return [item for item in value if isinstance(item, Mapping)]
+
+
+async def _fetch(connection: _Connection) -> tuple[str, ...]:
+    """Return all names, each once: areas and floors first, as there are few of them."""
+    areas = _list(await connection.ask("config/area_registry/list"))
+    names = [*_names_of(areas)]
+    with contextlib.suppress(AnswerError):  # floors are from 2024.3 on
+        names += _names_of(_list(await connection.ask("config/floor_registry/list")))
+    exposed = await _exposed(connection)
+    if exposed:
+        states = await connection.states(exposed)
+        entries = _mapping(
+            await connection.ask("config/entity_registry/get_entries", entity_ids=exposed)
+        )
+        names += _names_of_entities(exposed, states, entries)
+    return tuple(dict.fromkeys(names))
+
+
+async def _exposed(connection: _Connection) -> list[str]:
+    """Return the entities that may be spoken of; none where the token is no administrator's."""
+    try:
+        answer = _mapping(await connection.ask("homeassistant/expose_entity/list"))
+    except AnswerError as error:
+        _LOGGER.warning(
+            "Home Assistant tells which entities are exposed to administrators only (%s); names "
+            "are those of areas and floors",
+            error,
+        )
+        return []
+    found = _mapping(answer.get("exposed_entities", {}))
+    exposed = [name for name, to in found.items() if isinstance(to, Mapping) and to.get(ASSISTANT)]
+    return exposed[:MAX_ENTITIES]
+
+
+def _names_of(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield name and aliases of areas or floors."""
+    for entry in entries:
+        yield from _texts([entry.get("name"), *_aliases(entry)])
+
+
+def _names_of_entities(
+    exposed: Iterable[str], states: Mapping[str, Any], entries: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield the name that is shown and the aliases of each entity."""
+    for entity in exposed:
+        state, entry = states.get(entity), entries.get(entity)
+        attributes = state.get("a") if isinstance(state, Mapping) else None
+        if isinstance(attributes, Mapping):
+            yield from _texts([attributes.get("friendly_name")])
+        if isinstance(entry, Mapping):
+            yield from _texts(_aliases(entry))
+
+
+def _aliases(entry: Mapping[str, Any]) -> list[object]:
+    """Return the aliases; None among them is the name itself, which is known otherwise."""
+    aliases = entry.get("aliases")
+    return aliases if isinstance(aliases, list) else []
+
+
+def _texts(values: Iterable[object]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, str) and value.strip():
+            yield " ".join(value.split())

@@ -1,0 +1,466 @@
+"""Names of the home in a text that was misheard: which could be meant, and which it is.
+
+Three things decide together: how alike a name is to what was written in its place, by letters; by
+sound (metaphone, which is English and a fair guess elsewhere); and what the model itself says of
+the text with the name in it, once with the audio and once with noise instead. A name that it never
+saw is never likely, but the audio makes the right one far likelier than it is anyway; that ratio
+is known in speech recognition as internal language model subtraction
+(https://arxiv.org/abs/2011.01991). Knows neither runtime nor protocol.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ..whisper.decoding import Hypothesis, ScoringInference
+    from ..whisper.tokenizer import Tokenizer
+
+    Scores = npt.NDArray[np.float32]
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_NAMES = 10_000
+MAX_NAME_CHARS = 80
+MIN_NAME_LETTERS = 4  # "TV" is like too many things
+
+MAX_WORDS = 40  # of a text; names are for commands
+MAX_SPAN_WORDS = 6  # in a row, that may be one name misheard
+MAX_EXTRA_WORDS = 2  # more than the name has
+MAX_CANDIDATES = 12  # each costs two passes of the decoder over the text at most
+
+# How alike, by letters and sound, a name must be at least to be looked at.
+MIN_SIMILARITY = 0.3
+
+# What a candidate needs in any case, in nats: the model is not sure of all it wrote instead, the
+# rest is no mere guess, and the name is not out of the question.
+SURE_LOGPROB = -0.1
+MIN_REST_LOGPROB = -1.2
+MAX_GAP = 25.0
+
+# Fitted by `benchmarks names --fit` with the stock model `base`, on other names, voices, sentences
+# and people than it measures with (docs/benchmarks.md, Names).
+BIAS = -5.21
+PER_SIMILARITY = 3.86
+PER_CONTEXT = 1.77
+PER_GAP = -0.033
+PER_HEARD = 2.21
+PER_EXPECTED = -2.02
+MIN_EVIDENCE = 1.0
+
+# What is less likely says no more.
+LEAST_HEARD = -4.0
+LEAST_EXPECTED = -5.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text with a name in the place of what was written there."""
+
+    text: str
+    name: str
+    start: int
+    """The name's place in `text`, in words."""
+    replaced: tuple[int, int]
+    """The words of the first text that are not in this one."""
+    similarity: float
+    """Of the name and what one of the texts has in its place, 0..1."""
+    context: float
+    """Of the name and what the first text has there, 0..1."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the model says of a candidate, in nats."""
+
+    gap: float
+    """How much less likely it is than what was written."""
+    rest: float
+    """Mean log-probability of what is not the name, end included."""
+    doubt: float
+    """Log-probability of the least likely token that the name replaces."""
+    heard: float
+    """Log-probability of the name, by its letters."""
+    expected: float = 0.0
+    """The same with noise in place of the audio: how likely the model finds it anyway."""
+
+    @property
+    def is_possible(self) -> bool:
+        return self.doubt < SURE_LOGPROB and self.rest > MIN_REST_LOGPROB and self.gap < MAX_GAP
+
+    def weigh(self, candidate: Candidate) -> float:
+        """Return how much speaks for the candidate: the log-odds of its being meant."""
+        return (
+            BIAS
+            + PER_SIMILARITY * candidate.similarity
+            + PER_CONTEXT * candidate.context
+            + PER_GAP * self.gap
+            + PER_HEARD * max(self.heard, LEAST_HEARD)
+            + PER_EXPECTED * max(self.expected, LEAST_EXPECTED)
+        )
+
+
+class NameIndex:
+    """Names, ready to be compared with what was heard. Made once, as it takes its time."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        kept: dict[str, str] = {}
+        for name in names:
+            folded = _without_article(fold(name))
+            letters = folded.replace(" ", "")
+            if len(letters) >= MIN_NAME_LETTERS and len(name) <= MAX_NAME_CHARS:
+                kept.setdefault(folded, _without_article(" ".join(name.split())))
+            if len(kept) == MAX_NAMES:
+                break
+        self.names = tuple(kept.values())
+        self._folded = tuple(kept)
+        self._known = set(kept)
+        self._letters = [name.replace(" ", "") for name in kept]
+        self._sounds = [sound(name) for name in kept]
+        if kept:
+            list(self._alike(["now"]))  # imports what comparing needs, before somebody waits
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def candidates(self, texts: Sequence[str], language: str | None = None) -> list[Candidate]:
+        """Return what may have been meant by the first text, best first, MAX_CANDIDATES at most.
+
+        The other texts are what else the model could have written.
+        """
+        if not self.names or not texts or len(texts[0].split()) > MAX_WORDS:
+            return []
+        best = _Text(texts[0])
+        spoken = self._spoken(best)
+        common = COMMON_WORDS.get(language or "", frozenset())
+        spans: dict[str, list[tuple[_Text, int, int]]] = {}
+        for text in dict.fromkeys(texts):
+            other = _Text(text)
+            for start, end in other.spans():
+                span = " ".join(other.folded[start:end])
+                if not self._is_protected(span, common):
+                    spans.setdefault(span, []).append((other, start, end))
+        found: dict[str, Candidate] = {}
+        for similarity, span, number in self._alike(list(spans)):
+            for other, start, end in spans[span]:
+                candidate = self._candidate(best, other, start, end, number, similarity)
+                if candidate is not None and not _loses(best, candidate, spoken):
+                    found.setdefault(fold(candidate.text), candidate)
+            if len(found) >= MAX_CANDIDATES:
+                break
+        return list(found.values())[:MAX_CANDIDATES]
+
+    def _is_protected(self, span: str, common: frozenset[str]) -> bool:
+        """Whether these words say what they say: common ones, or a name that is known."""
+        words = span.split()
+        return not words or all(word in common or word.isdigit() for word in words)
+
+    def _alike(self, spans: list[str]) -> Iterator[tuple[float, str, int]]:
+        """Yield (similarity, span, number of the name), most alike first."""
+        if not spans:
+            return
+        import numpy as np
+        from rapidfuzz.distance import Levenshtein
+        from rapidfuzz.process import cdist
+
+        scorer = Levenshtein.normalized_similarity
+        letters = [span.replace(" ", "") for span in spans]
+        sounds = [sound(span) for span in spans]
+        by_letter = cdist(letters, self._letters, scorer=scorer, dtype=np.float32)
+        by_sound = cdist(sounds, self._sounds, scorer=scorer, dtype=np.float32)
+        similar = (by_letter + by_sound) / 2
+        rows, columns = np.nonzero(similar >= MIN_SIMILARITY)
+        for place in np.argsort(-similar[rows, columns], kind="stable").tolist():
+            row, column = int(rows[place]), int(columns[place])
+            yield float(similar[row, column]), spans[row], column
+
+    def _candidate(
+        self, best: _Text, other: _Text, start: int, end: int, number: int, similarity: float
+    ) -> Candidate | None:
+        """Return `other` with a name in place of a span; None where that is no candidate."""
+        folded = self._folded[number]
+        words = folded.split()
+        if end - start > len(words) + MAX_EXTRA_WORDS or best.has(folded):
+            return None
+        if end - start == len(other.words):  # a name alone is no command: it fits any noise
+            return None
+        first, last = best.replaced_by([*other.folded[:start], *words, *other.folded[end:]])
+        # What is not the name has to be what the model wrote: its second thoughts are of no use.
+        if last - first > max(len(words), end - start) + MAX_EXTRA_WORDS:
+            return None
+        heard = " ".join(best.folded[first:last])
+        if not heard:
+            return None
+        return Candidate(
+            text=other.with_name(self.names[number], start, end),
+            name=self.names[number],
+            start=start,
+            replaced=(first, last),
+            similarity=similarity,
+            context=similarity_of(heard, folded),
+        )
+
+    def _spoken(self, text: _Text) -> list[str]:
+        """Return the names that are in the text as they are: they were heard well."""
+        spans = (" ".join(text.folded[start:end]) for start, end in text.spans())
+        return [span for span in spans if span in self._known]
+
+
+def _loses(best: _Text, candidate: Candidate, spoken: Iterable[str]) -> bool:
+    """Whether a name that was heard well would be replaced."""
+    heard = f" {' '.join(best.folded[slice(*candidate.replaced)])} "
+    return any(f" {name} " in heard for name in spoken)
+
+
+class Snapper:
+    """Puts names into what was misheard, for one utterance; a `Correct` of whisper.decoding.
+
+    `noise` returns audio features of noise. It may encode them, whereupon others are gone.
+    `checkpoint` is called between passes; what it raises ends the work.
+    """
+
+    def __init__(
+        self,
+        scorer: ScoringInference,
+        tokenizer: Tokenizer,
+        indexes: Sequence[NameIndex],
+        noise: Callable[[], Any],
+        checkpoint: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._scorer = scorer
+        self._checkpoint = checkpoint
+        self._tokenizer = tokenizer
+        self._indexes = indexes
+        self._noise = noise
+
+    def __call__(
+        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+    ) -> Hypothesis:
+        """Return `heard`, or the likeliest candidate where enough speaks for it."""
+        try:
+            weighed = self.weighed(audio_features, prompt, language, heard)
+        except RuntimeError as error:  # of the model's runtime: what was heard is there still
+            _LOGGER.warning("names can't be compared: %s", error)
+            return heard
+        if not weighed:
+            return heard
+        weight, candidate, evidence = max(weighed, key=lambda item: item[0])
+        if weight < MIN_EVIDENCE:
+            return heard
+        _LOGGER.debug("%r is taken for %r: %r", candidate.name, candidate.text, evidence)
+        # A name is never likely: where the rest was heard better than all of it was, the quality
+        # gate is to know.
+        avg_logprob = max(evidence.rest, heard.avg_logprob)
+        return dataclasses.replace(
+            heard, tokens=self._encode(candidate.text), avg_logprob=avg_logprob
+        )
+
+    def weighed(
+        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+    ) -> list[tuple[float, Candidate, Evidence]]:
+        """Return the candidates that are possible, with what speaks for them."""
+        possible = self._possible(audio_features, prompt, language, heard)
+        if not possible:
+            return []
+        texts = [self._encode(candidate.text) for candidate, _ in possible]
+        found = []
+        expected = self._scores(self._noise(), prompt, texts)
+        for (candidate, evidence), scores in zip(possible, expected, strict=True):
+            whole = dataclasses.replace(evidence, expected=self._of_name(candidate, scores))
+            found.append((whole.weigh(candidate), candidate, whole))
+        return found
+
+    def _possible(
+        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+    ) -> list[tuple[Candidate, Evidence]]:
+        """Return the candidates that the audio allows; none at once where the model is sure."""
+        texts = [self._text(tokens) for tokens in (heard.tokens, *heard.others)]
+        if not 0 < len(texts[0].split()) <= MAX_WORDS:
+            return []
+        (mine,) = self._scores(audio_features, prompt, [self._encode(texts[0])])
+        if mine.min() >= SURE_LOGPROB:
+            return []
+        candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
+        doubtful = [c for c in candidates if self._doubt(texts[0], mine, c) < SURE_LOGPROB]
+        wanted = [self._encode(candidate.text) for candidate in doubtful]
+        theirs = self._scores(audio_features, prompt, wanted)
+        found = (
+            (candidate, self._evidence(texts[0], mine, candidate, scores))
+            for candidate, scores in zip(doubtful, theirs, strict=True)
+        )
+        return [(candidate, evidence) for candidate, evidence in found if evidence.is_possible]
+
+    def _scores(
+        self, audio_features: Any, prompt: Sequence[int], texts: Sequence[list[int]]
+    ) -> list[Scores]:
+        found: list[Scores] = []
+        for text in texts:
+            self._checkpoint()
+            found += self._scorer.score(audio_features, prompt, [text])
+        return found
+
+    def _evidence(self, text: str, mine: Scores, candidate: Candidate, theirs: Scores) -> Evidence:
+        start, end = self._place(candidate)
+        n_rest = len(theirs) - (end - start) + 1
+        return Evidence(
+            gap=float(mine.sum() - theirs.sum()),
+            rest=float(theirs[:start].sum() + theirs[end:].sum()) / n_rest,
+            doubt=self._doubt(text, mine, candidate),
+            heard=self._of_name(candidate, theirs),
+        )
+
+    def _doubt(self, text: str, mine: Scores, candidate: Candidate) -> float:
+        first, last = (self._n_tokens(text, n) for n in candidate.replaced)
+        return float(mine[first:last].min(initial=0.0))
+
+    def _of_name(self, candidate: Candidate, scores: Scores) -> float:
+        start, end = self._place(candidate)
+        return float(scores[start:end].sum()) / len(fold(candidate.name).replace(" ", ""))
+
+    def _place(self, candidate: Candidate) -> tuple[int, int]:
+        """Return where the name's tokens are."""
+        end = candidate.start + len(candidate.name.split())
+        return self._n_tokens(candidate.text, candidate.start), self._n_tokens(candidate.text, end)
+
+    def _n_tokens(self, text: str, n_words: int) -> int:
+        """Return how many tokens the first words have; a token never spans two."""
+        return len(self._encode(" ".join(text.split()[:n_words]))) if n_words else 0
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(" " + text)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return " ".join(self._tokenizer.decode(tokens).split())
+
+
+class _Text:
+    """A text by words, as it is and as it is compared."""
+
+    def __init__(self, text: str) -> None:
+        self.words = text.split()
+        self.folded = [fold(word) for word in self.words]
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        for start in range(len(self.words)):
+            for end in range(start + 1, min(start + MAX_SPAN_WORDS, len(self.words)) + 1):
+                yield start, end
+
+    def has(self, folded: str) -> bool:
+        return f" {folded} " in f" {' '.join(self.folded)} "
+
+    def replaced_by(self, changed: list[str]) -> tuple[int, int]:
+        """Return which words of this text are not in the other one: first, last + 1."""
+        mine = self.folded
+        shortest = min(len(mine), len(changed))
+        start = next((n for n in range(shortest) if mine[n] != changed[n]), shortest)
+        rest = shortest - start
+        end = next((n for n in range(rest) if mine[-1 - n] != changed[-1 - n]), rest)
+        return start, len(mine) - end
+
+    def with_name(self, name: str, start: int, end: int) -> str:
+        """Return the text with a name there, written as the text is: case and punctuation."""
+        last = self.words[end - 1]
+        tail = last[len(last.rstrip(_PUNCTUATION)) :]
+        small = not any(word[0].isupper() for word in self.words)
+        written = name.casefold() if small else name
+        return " ".join([*self.words[:start], written + tail, *self.words[end:]])
+
+
+_PUNCTUATION = ".,;:!?…\"'”’»)"  # noqa: RUF001
+
+
+def fold(text: str) -> str:
+    """Return a text as it is compared: small letters and digits without accents, single spaces."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    letters = (
+        letter if letter.isalnum() else "" if _is_mark(letter) else " " for letter in decomposed
+    )
+    return " ".join("".join(letters).split())
+
+
+def _is_mark(letter: str) -> bool:
+    return letter in "'’" or unicodedata.combining(letter) > 0  # noqa: RUF001
+
+
+def sound(folded: str) -> str:
+    """Return what a folded text sounds like, roughly; itself where it isn't written in Latin."""
+    import jellyfish
+
+    if not folded.isascii():
+        return folded.replace(" ", "")
+    return jellyfish.metaphone(folded).replace(" ", "") or folded.replace(" ", "")
+
+
+def similarity_of(folded: str, other: str) -> float:
+    """Return how alike two folded texts are, by letters and by sound, 0..1."""
+    from rapidfuzz.distance import Levenshtein
+
+    by_letter = Levenshtein.normalized_similarity(folded.replace(" ", ""), other.replace(" ", ""))
+    return (by_letter + Levenshtein.normalized_similarity(sound(folded), sound(other))) / 2
+
+
+def _without_article(name: str) -> str:
+    article, _, rest = name.partition(" ")
+    return rest if rest and article.casefold() in ("the", "der", "die", "das") else name
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(fold(word) for word in text.split())
+
+
+COMMON_WORDS = {
+    "en": _words(
+        "the a an of to on off in at up down is are it my your please turn switch set open close "
+        "start stop make what what's status state lock unlock dim percent and for from with by "
+        "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty "
+        "sixty seventy eighty ninety hundred zero how many much do does i you me we he she they "
+        "this that there all now can could would play pause resume skip next previous add remove "
+        "cancel show tell increase decrease raise lower volume brightness temperature color colour "
+        "timer minutes seconds hours degrees"
+    ),
+    "de": _words(
+        "der die das den dem ein eine einen im in ist sind an aus auf zu ab mach mache machen "
+        "schalte schalten stell stelle öffne schließe starte stoppe bitte prozent grad und für "
+        "von mit wie was wo viel eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf "
+        "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig hundert null minuten"
+    ),
+    "fr": _words(
+        "le la les l un une des du de d à au aux en est sont dans sur et pour avec par allume "
+        "éteins ouvre ferme mets règle démarre arrête pour cent degrés quel quelle combien deux "
+        "trois quatre cinq six sept huit neuf dix vingt trente quarante cinquante soixante zéro"
+    ),
+    "es": _words(
+        "el la los las un una de del al a en es está son y por para con enciende apaga abre "
+        "cierra pon sube baja inicia para por ciento grados qué cuál cuánto uno dos tres cuatro "
+        "cinco seis siete ocho nueve diez veinte treinta cuarenta cincuenta sesenta setenta cien"
+    ),
+    "it": _words(
+        "il lo la i gli le un una di del della al alla a in è sono e per con accendi spegni apri "
+        "chiudi imposta metti avvia ferma per cento gradi che quale quanto uno due tre quattro "
+        "cinque sei sette otto nove dieci venti trenta quaranta cinquanta sessanta settanta cento"
+    ),
+    "nl": _words(
+        "de het een van op aan uit in is zijn en voor met bij naar zet doe schakel open sluit "
+        "start stop maak procent graden wat welke hoeveel een twee drie vier vijf zes zeven acht "
+        "negen tien twintig dertig veertig vijftig zestig zeventig tachtig negentig honderd nul"
+    ),
+    "pl": _words(
+        "w we na do z ze i o od za po jest są czy włącz wyłącz otwórz zamknij ustaw zapal zgaś "
+        "uruchom zatrzymaj proszę procent stopni co jaki jaka ile jeden dwa trzy cztery pięć "
+        "sześć siedem osiem dziewięć dziesięć dwadzieścia trzydzieści pięćdziesiąt sto zero"
+    ),
+    "pt": _words(
+        "o a os as um uma de do da no na ao em é está são e por para com liga desliga acende "
+        "apaga abre fecha põe coloca inicia para por cento graus que qual quanto dois três "
+        "quatro cinco seis sete oito nove dez vinte trinta quarenta cinquenta sessenta cem zero"
+    ),
+}
+"""Words of which commands are made, by language: alone they are never a name misheard."""

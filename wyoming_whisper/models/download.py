@@ -1,0 +1,600 @@
+"""Fetches a model from the Hugging Face hub into its cache layout, where faster-whisper, the
+official server and `models.find_model` all look.
+
+The hub's library says what there is (names, sizes, hashes, tokens, proxies, HF_ENDPOINT); the bytes
+are received here, because that library, as of 2.4, deletes what it has when a download breaks off
+and starts again from nothing: on a poor line a large model would never arrive.
+A file gets its name only when its hash is right, a model its folder only when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Set
+from concurrent import futures
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import (
+    ModelBrokenError,
+    ModelError,
+    ModelRefusedError,
+    ModelUnavailableError,
+    UnknownModelError,
+)
+from .formats import COPIED, TRANSFORMERS_WEIGHTS, conversion_command
+from .models import (
+    HUGGING_FACE_FILES,
+    HUGGING_FACE_WEIGHTS,
+    KNOWN_MODELS,
+    WEIGHTS_OF,
+    Layout,
+    matches_hash,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+
+_LOGGER = logging.getLogger(__name__)
+
+FILE_PATTERNS: dict[Layout, tuple[str, ...]] = {
+    # faster_whisper.utils.download_model
+    "ctranslate2": (
+        "config.json",
+        "preprocessor_config.json",
+        "model.bin",
+        "tokenizer.json",
+        "vocabulary.*",
+    ),
+    # what transformers.AutoProcessor and TensorRT-LLM read; not the same weights in other types
+    "huggingface": (
+        *HUGGING_FACE_FILES,
+        HUGGING_FACE_WEIGHTS,
+        "added_tokens.json",
+        "merges.txt",
+        "normalizer.json",
+        "special_tokens_map.json",
+        "vocab.json",
+    ),
+}
+"""Of all files in a repository, those a model needs."""
+_NOT_THERE: dict[Layout, str] = {
+    "ctranslate2": "it is not a CTranslate2 model (look for one named faster-whisper)",
+    "huggingface": "its weights are not there in Hugging Face's layout, in one file",
+}
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+TIMEOUT_S = 15.0
+"""Seconds without a byte (or without a connection) that count as a failure."""
+QUICK_S = 5.0
+"""So long a hub that doesn't answer is waited for where there is another source."""
+RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
+"""Waits between tries; a try that brought bytes starts them anew."""
+LOCK_POLL_S = 1.0
+STALE_S = 24 * 3600.0
+"""Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
+PROGRESS_S = 5.0
+REPORT_S = 0.5
+"""Between two log lines."""
+FREE_MARGIN_BYTES = 32 * 1024 * 1024
+"""Left on the disk beyond the model itself: a full disk breaks more than us."""
+HASH_TRIES = 2
+"""Downloads of one file; one with a wrong hash twice is not a bad line but a bad source."""
+
+ADVICE = (
+    "when this machine is online again, start again or run `models download`; or copy the model's "
+    "folder from another machine and set --local-files-only"
+)
+
+T = TypeVar("T")
+
+Report = Callable[[str, float], None]
+"""Told what is downloaded, and which fraction of it is here."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_DISK_ERRORS = (*_FULL, errno.EROFS, errno.EIO, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class _RemoteFile:
+    name: str
+    size: int
+    etag: str
+    """Its hash, and the name of its blob in the cache."""
+
+
+@dataclass
+class _Job:
+    """One download: where from, where to, and who may stop it."""
+
+    repo: str
+    cache_dir: Path
+    token: str | None
+    stop: threading.Event
+    layout: Layout = "ctranslate2"
+    quick: bool = False
+    endpoint: str = field(
+        default_factory=lambda: os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
+    )
+
+    @property
+    def folder(self) -> Path:
+        return self.cache_dir / f"models--{self.repo.replace('/', '--')}"
+
+    @property
+    def blobs(self) -> Path:
+        return self.folder / "blobs"
+
+    def check_stop(self) -> None:
+        if self.stop.is_set():
+            raise ModelRefusedError(
+                f"the download of {self.repo} was stopped; the next one goes on from there"
+            )
+
+
+def download_model(
+    repo: str,
+    cache_dir: Path,
+    *,
+    token: str | None = None,
+    stop: threading.Event | None = None,
+    report: Report | None = None,
+    layout: Layout = "ctranslate2",
+    quick: bool = False,
+) -> Path:
+    """Fetch the newest revision of `repo` (owner/name) and return its folder in `cache_dir`.
+
+    What is already there and has the right hash is kept; what was cut off is continued. Safe
+    beside another process (ours or the hub's own) that downloads the same. Blocks; setting `stop`
+    ends it within TIMEOUT_S. `report` is called with how much is here, about twice a second.
+    `quick` gives up within seconds a hub that sends nothing: the caller knows another source.
+
+    Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not allowed:
+    worth another try later), ModelRefusedError (no room, stopped), ModelBrokenError (the hub sends
+    something else than it says).
+    """
+    _quiet_the_hub()
+    job = _Job(repo, cache_dir, token, stop or threading.Event(), layout, quick)
+    with local_errors(repo, cache_dir, lambda: _sweep(job, older_than_s=0)):
+        ask = _list_quickly if quick else _list_files
+        commit, files = _retry(job, lambda: ask(job))
+        job.blobs.mkdir(parents=True, exist_ok=True)
+        check_room(repo, cache_dir, _missing_bytes(job, files))
+        _LOGGER.info("downloading %s (%s) to %s", repo, _mb(sum(f.size for f in files)), cache_dir)
+        with Progress(repo, sum(file.size for file in files), report) as progress:
+            for file in files:
+                _fetch(job, commit, file, progress)
+        snapshot = _link(job, commit, files)
+        _sweep(job, older_than_s=STALE_S)
+    _LOGGER.info("%s came from %s", repo, job.endpoint)
+    return snapshot
+
+
+class Progress:
+    """Shows bytes done of a total: a bar on a terminal, else a log line every few seconds."""
+
+    def __init__(self, label: str, total: int, report: Report | None = None) -> None:
+        self._label = label
+        self._total = total
+        self._report = report
+        self._reported = -REPORT_S
+        self._finished = 0  # bytes of the files before the current one
+        self._started: tuple[float, int] | None = None
+        self._logged = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            bar = importlib.import_module("tqdm").tqdm  # untyped
+            self._bar = bar(total=total, desc=label, unit="B", unit_scale=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, n_bytes: int) -> None:
+        """Say that `n_bytes` of the current file are here."""
+        done, now = self._finished + n_bytes, time.monotonic()
+        if self._report and now - self._reported >= REPORT_S:
+            self._reported = now
+            self._report(self._label, done / max(self._total, 1))
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            return
+        if self._started is None or done < self._started[1]:
+            self._started = (now, done)
+        if now - self._logged >= PROGRESS_S:
+            self._logged = now
+            since, before = self._started
+            speed = (done - before) / max(now - since, 1e-3)
+            percent = 100 * done // max(self._total, 1)
+            _LOGGER.info(
+                "%s: %s of %s (%d %%), %s/s",
+                *(self._label, _mb(done), _mb(self._total), percent, _mb(speed)),
+            )
+
+    def finish_file(self, n_bytes: int) -> None:
+        self.show(n_bytes)
+        self._finished += n_bytes
+
+
+# What there is
+
+
+def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
+    """Return the commit and the files that a model needs. Raises what the hub's library raises."""
+    info = _ask(job)
+    siblings = [s for s in info.siblings or () if _wanted(s.rfilename, job.layout)]
+    if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):  # becomes the name of a folder
+        raise ModelUnavailableError(
+            f"{job.endpoint} doesn't say which revision of {job.repo} it has"
+        )
+    weights = WEIGHTS_OF[job.layout]
+    if weights not in {sibling.rfilename for sibling in siblings}:
+        advice = _NOT_THERE[job.layout]
+        if job.layout == "ctranslate2":
+            advice += _advice(job.repo, {sibling.rfilename for sibling in info.siblings or ()})
+        raise ModelBrokenError(f"{job.repo} on {job.endpoint} has no {weights}: {advice}")
+    commit = str(info.sha)
+    files = [_remote_file(job, commit, sibling) for sibling in siblings]
+    return commit, sorted(files, key=lambda file: file.size)  # what is missing shows early
+
+
+def _advice(repo: str, names: Set[str]) -> str:
+    """Return what to do with a repository in another layout, whose files are `names`."""
+    for known in KNOWN_MODELS.values():
+        if known.repo_in("huggingface") == repo:
+            return f"; --model {known.name} is the same model in that layout"
+    if names.isdisjoint(TRANSFORMERS_WEIGHTS):
+        return ""
+    output = f"{repo.rpartition('/')[2]}-ct2"
+    copied = [name for name in COPIED if name in names]
+    return (
+        f"; if it is a Whisper, `{conversion_command(repo, output, copied)}` makes one of it (that "
+        f"needs `pip install transformers torch`), which --model ./{output} then names"
+    )
+
+
+def _list_quickly(job: _Job) -> tuple[str, list[_RemoteFile]]:
+    """Do the same within QUICK_S.
+
+    A name server that is silent, or an answer that drips, has no other end.
+    """
+    answer: futures.Future[tuple[str, list[_RemoteFile]]] = futures.Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_list_files(job))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="hub", daemon=True).start()
+    try:
+        return answer.result(QUICK_S)
+    except futures.TimeoutError:  # not Python's own before 3.11
+        raise TimeoutError(f"no answer in {QUICK_S:.0f} s") from None
+
+
+def _ask(job: _Job) -> ModelInfo:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    api = HfApi(endpoint=job.endpoint, token=job.token)
+    try:
+        return api.model_info(job.repo, revision="main", files_metadata=True, timeout=TIMEOUT_S)
+    except HFValidationError as error:
+        raise UnknownModelError(f"{job.repo} is no name of a hub repository: {error}") from error
+    except _network_errors():
+        raise
+    except Exception as error:  # whatever a captive portal's page does to the hub's parser
+        raise ModelUnavailableError(
+            f"{job.endpoint} doesn't answer as a model hub does ({error}): is there a login page "
+            "or proxy between, or is HF_ENDPOINT wrong?"
+        ) from error
+
+
+def _wanted(name: str, layout: Layout) -> bool:
+    return "/" not in name and any(fnmatchcase(name, p) for p in FILE_PATTERNS[layout])
+
+
+def _remote_file(job: _Job, commit: str, sibling: RepoSibling) -> _RemoteFile:
+    etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+    size = sibling.lfs.size if sibling.lfs else sibling.size
+    if etag is None or size is None:  # a mirror that doesn't list them
+        from huggingface_hub import get_hf_file_metadata
+
+        url = _url(job, commit, sibling.rfilename)
+        found = get_hf_file_metadata(url, token=job.token, timeout=TIMEOUT_S, endpoint=job.endpoint)
+        etag, size = found.etag, found.size
+    if etag is None or size is None or not etag.isalnum():
+        raise ModelBrokenError(f"{job.endpoint} doesn't say what {sibling.rfilename} should be")
+    return _RemoteFile(sibling.rfilename, size, etag)
+
+
+def _url(job: _Job, commit: str, name: str) -> str:
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(job.repo, name, revision=commit, endpoint=job.endpoint)
+
+
+# Files
+
+
+def _fetch(job: _Job, commit: str, file: _RemoteFile, progress: Progress) -> None:
+    """Put `file` under its hash into the cache, unless it is there already and right."""
+    blob = job.blobs / file.etag
+    partial = job.blobs / f"{file.etag}.incomplete"
+    lock = job.cache_dir / ".locks" / job.folder.name / f"{file.etag}.lock"
+    with locked(lock, job.repo, job.check_stop):
+        if blob.exists() and _is_right(blob, file):
+            progress.finish_file(file.size)
+            return
+        if blob.exists():
+            _LOGGER.warning("%s in %s is corrupt: fetching it again", file.name, job.folder)
+            blob.unlink()
+        for _ in range(HASH_TRIES):
+            _receive(job, _url(job, commit, file.name), partial, file.size, progress)
+            if _is_right(partial, file):
+                partial.replace(blob)
+                progress.finish_file(file.size)
+                return
+            _LOGGER.warning("%s of %s arrived with a wrong hash", file.name, job.repo)
+            partial.unlink()
+    raise ModelBrokenError(
+        f"{file.name} of {job.repo} arrived {HASH_TRIES} times with a wrong hash: "
+        f"something between here and {job.endpoint} changes it"
+    )
+
+
+def _is_right(path: Path, file: _RemoteFile) -> bool:
+    return path.stat().st_size == file.size and matches_hash(path, file.etag) is not False
+
+
+def _receive(job: _Job, url: str, partial: Path, size: int, progress: Progress) -> None:
+    """Continue `partial` until it has `size` bytes."""
+
+    def receive_rest() -> None:
+        if (done := _size(partial)) > size:  # of another file, or a server that sends too much
+            partial.unlink()
+            done = 0
+        if done < size or size == 0:
+            _stream(job, url, partial, (done, size), progress)
+        if _size(partial) < size:
+            raise ConnectionError(f"the connection closed after {_size(partial)} of {size} bytes")
+
+    _retry(job, receive_rest, progressed=lambda: _size(partial))
+
+
+def _stream(
+    job: _Job, url: str, partial: Path, extent: tuple[int, int], progress: Progress
+) -> None:
+    """Append what the server still sends to `partial`; `extent`: bytes here, bytes expected."""
+    hub: Any = importlib.import_module("huggingface_hub.utils")  # typed, but exports nothing
+    headers = hub.build_hf_headers(token=job.token)
+    done, size = extent
+    headers["Accept-Encoding"] = "identity"  # sizes and ranges are those of the file
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    # The session drops the token when it is redirected to another host (the hub's storage).
+    with hub.get_session().stream(
+        "GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True
+    ) as response:
+        if response.status_code == 416:  # nothing after `done`: what is here isn't of this file
+            partial.unlink(missing_ok=True)
+        hub.hf_raise_for_status(response)
+        resumed = response.status_code == 206
+        done = done if resumed else 0
+        with partial.open("ab" if resumed else "wb") as out:
+            for block in response.iter_raw():
+                job.check_stop()
+                out.write(block)
+                done += len(block)
+                progress.show(min(done, size))
+                if done > size:  # not what was announced: no reason to fill the disk with it
+                    break
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextlib.contextmanager
+def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock file `path`, as the hub's library takes it; give whether it is held for sure.
+
+    While another process that downloads `name` has it, `check_stop` is called again and again.
+    """
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    waited = False
+    while True:
+        check_stop()
+        try:
+            lock.acquire(timeout=LOCK_POLL_S)
+            break
+        except filelock.Timeout:
+            if not waited:
+                _LOGGER.info("another process is downloading %s: waiting for it", name)
+            waited = True
+        except NotImplementedError:  # a file system without locks: the hash still decides
+            break
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+def _link(job: _Job, commit: str, files: list[_RemoteFile]) -> Path:
+    """Make the snapshot: links named as the files are, then `refs/main` that names the commit."""
+    snapshot = job.folder / "snapshots" / commit
+    snapshot.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        aside = snapshot / f".{file.name}.{os.getpid()}"
+        try:
+            aside.symlink_to(Path("..", "..", "blobs", file.etag))
+        except OSError:  # a file system without links (exFAT): the hub's library moves files too
+            shutil.move(job.blobs / file.etag, aside)
+        aside.replace(snapshot / file.name)
+    main = job.folder / "refs" / "main"
+    main.parent.mkdir(exist_ok=True)
+    aside = main.with_name(f"main.{os.getpid()}.tmp")
+    aside.write_text(commit, encoding="utf-8")
+    aside.replace(main)
+    return snapshot
+
+
+def _sweep(job: _Job, older_than_s: float) -> None:
+    """Delete what cut-off downloads left."""
+    for partial in job.blobs.glob("*.incomplete"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime >= older_than_s:
+                partial.unlink()
+
+
+# What can go wrong
+
+
+def _retry(job: _Job, action: Callable[[], T], progressed: Callable[[], int] = lambda: 0) -> T:
+    """Return what `action` returns; repeat it after failures of the network.
+
+    Raises ModelError after as many failures in a row without more bytes than ever before.
+    """
+    best, failures = progressed(), 0
+    while True:
+        job.check_stop()
+        try:
+            return action()
+        except _network_errors() as error:
+            if (final := _final(error, job)) is not None:
+                raise final from (None if final is error else error)
+            if (now := progressed()) > best:
+                best, failures = now, 0
+            if failures == (0 if job.quick and not best else len(RETRY_DELAYS_S)):
+                raise ModelUnavailableError(_unreachable(job, error, failures + 1)) from error
+            _LOGGER.debug("%s: %s; trying again", job.repo, error)
+            job.stop.wait(RETRY_DELAYS_S[failures])
+            failures += 1
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Return what a request may raise: the base error of whatever HTTP library the hub's uses."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, *HfHubHTTPError.__bases__)
+
+
+def _final(error: Exception, job: _Job) -> Exception | None:
+    """Return what to raise for an error that trying again doesn't help; None for the others."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return ModelRefusedError(
+            f"{job.repo} is not here and HF_HUB_OFFLINE forbids to download it"
+        )
+    if isinstance(error, OSError) and (error.filename or error.errno in _DISK_ERRORS):
+        return error  # this machine's, not the network's: `_local_errors` says it
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None or status in (408, 416, 429) or status >= 500:
+        return None
+    if status == 404:
+        return UnknownModelError(f"there is no model {job.repo} on {job.endpoint}")
+    if status in (401, 403):
+        token = "the hf_token given isn't" if job.token else "set hf_token to one that is"
+        return ModelUnavailableError(
+            f"{job.endpoint} doesn't give out {job.repo} (HTTP {status}): it doesn't exist, or is "
+            f"private or gated and needs a token that is allowed to read it; {token}"
+        )
+    return ModelUnavailableError(f"{job.endpoint} answered HTTP {status} for {job.repo}")
+
+
+def _unreachable(job: _Job, error: Exception, tries: int) -> str:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = re.sub(r"\?\S+", "", reason)  # a signed URL's query is as good as a password
+    said = f"{job.repo} can't be downloaded from {job.endpoint} ({reason}"
+    if job.quick:  # what to do is said when the other source has failed, too
+        return f"{said})"
+    return f"{said}; {tries} tries): {ADVICE}"
+
+
+@contextlib.contextmanager
+def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator[None]:
+    """Turn the errors of disk and folders into sentences; `name` was to go to `folder`.
+
+    When the disk is full, `clean` is called first: that breaks more than this download.
+    Raises ModelRefusedError.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            clean()
+            message = disk_full(name, folder)
+        elif error.errno in _FORBIDDEN:
+            where = error.filename or folder
+            message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
+        else:
+            message = f"{name} can't be stored in {folder}: {error}"
+        raise ModelRefusedError(message) from error
+
+
+def disk_full(name: str, folder: Path) -> str:
+    free = _mb(_free_bytes(folder))
+    return f"the disk is full: {name} doesn't fit into {folder} ({free} free)"
+
+
+def _missing_bytes(job: _Job, files: list[_RemoteFile]) -> int:
+    needed = 0
+    for file in files:
+        if not (job.blobs / file.etag).exists():
+            needed += max(0, file.size - _size(job.blobs / f"{file.etag}.incomplete"))
+    return needed
+
+
+def check_room(name: str, folder: Path, needed: int) -> None:
+    """Raise ModelRefusedError unless `needed` bytes, and some to spare, are free for `folder`."""
+    free = _free_bytes(folder)
+    if needed and free < needed + FREE_MARGIN_BYTES:
+        raise ModelRefusedError(
+            f"not enough room for {name} in {folder}: {_mb(needed)} needed, "
+            f"{_mb(FREE_MARGIN_BYTES)} to spare, {_mb(free)} free"
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the free bytes where `folder` is or will be."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _mb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes < 10e6 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _quiet_the_hub() -> None:
+    """Keep other libraries' lines about single requests out of our log, unless asked for."""
+    if not _LOGGER.isEnabledFor(logging.DEBUG):
+        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "filelock"):
+            logging.getLogger(name).setLevel(logging.ERROR)

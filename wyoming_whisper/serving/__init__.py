@@ -1,0 +1,1 @@
+"""The Wyoming server: its life, its connections, and how it is found."""

@@ -1,0 +1,1 @@
+"""Options: what there is, how each is read, and where their values come from."""

@@ -1,0 +1,1 @@
+"""One voice command as it arrives: early work, its turn in the queue, its end."""

@@ -1,0 +1,218 @@
+"""Long utterances, transcribed piece by piece while they are spoken.
+
+Nothing of a command, which is shorter than a piece. Of dictation one piece after the other goes to
+the model, as each is told the language of the first; so one speaker has one place in the queue.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import WyomingWhisperError
+from ..text.scripts import joined
+from ..text.text import TextStyle, Voicing, judged, styled
+from ..transcriber import Samples, TranscribeOptions, Transcription
+from .languages import Detected, likeliest, settled
+from .scheduler import Job
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Submit(Protocol):
+    """Queues a transcription; one that is `eager` is not waited for yet."""
+
+    def __call__(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+        """Raises WyomingWhisperError when there can be none."""
+
+
+@dataclass
+class Piece:
+    """Speech that is transcribed at once, and the work on it where that has begun."""
+
+    samples: Samples
+    voicing: Voicing
+    n_held: int
+    """Samples of the utterance that are held for it, with the silence around the speech."""
+    job: Job | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was said in a piece, as the model wrote it."""
+
+    transcription: Transcription
+    voicing: Voicing
+
+
+class Dictation:
+    """The pieces of one utterance, in order. Belongs to the event loop.
+
+    With `keeps_speech`, the samples of all pieces are kept: other servers may be asked for all.
+    """
+
+    def __init__(
+        self, submit: Submit, options: TranscribeOptions, *, keeps_speech: bool = False
+    ) -> None:
+        self._submit = submit
+        self._asked = self.options = options
+        """What pieces are transcribed with from now on."""
+        self._keeps_speech = keeps_speech
+        self._kept: list[Samples] = []
+        self._waiting: deque[Piece] = deque()
+        self._is_refused = False  # not asked again before there is more to do
+        self._text, self._n_in_text = "", 0
+        self.parts: list[Part] = []
+        """What was said, of the pieces that are done."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every piece that there is has been transcribed."""
+        return not self._waiting
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was transcribed here, or is."""
+        return bool(self.parts) or any(piece.job for piece in self._waiting)
+
+    @property
+    def n_held(self) -> int:
+        """Samples of the utterance that are held for pieces that are not done."""
+        return sum(piece.n_held for piece in self._waiting)
+
+    @property
+    def n_pieces(self) -> int:
+        """How many there are, with the one that has not ended yet."""
+        return len(self.parts) + len(self._waiting) + 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no piece: what is said may be a command."""
+        return not (self.parts or self._waiting)
+
+    def add(self, piece: Piece) -> None:
+        """Add the next piece; its job, if it has one, is of `options`."""
+        self._waiting.append(piece)
+        self._is_refused = False
+        if self._keeps_speech:
+            self._kept.append(piece.samples)
+
+    def ask(self, options: TranscribeOptions) -> None:
+        """Take other options for all that has not been transcribed yet."""
+        self.drop()
+        self._asked = self.options = options
+        self._settle_language()
+
+    def follow(self) -> None:
+        """Take in what was transcribed meanwhile, and begin with the next piece."""
+        while self._waiting:
+            piece = self._waiting[0]
+            if piece.job is None and not self._begin(piece):
+                return
+            if piece.job is None or not piece.job.future.done():
+                return
+            if piece.job.future.cancelled() or piece.job.future.exception():
+                piece.job = None  # once more when it is waited for
+                self._is_refused = True
+                return
+            self._take(piece.job.future.result())
+
+    async def finish(self, result: Callable[[Job], Awaitable[Transcription]]) -> None:
+        """Have all pieces transcribed; `result` waits for a job. Raises WyomingWhisperError."""
+        self.follow()
+        while self._waiting:
+            piece = self._waiting[0]
+            if piece.job is None:
+                piece.job = self._submit(piece.samples, self.options, eager=False)
+            piece.job.promote()
+            self._take(await result(piece.job))
+
+    def voicing(self, rest: Voicing) -> Voicing:
+        """Return the voicing of the whole utterance, `rest` being that of what is in no piece."""
+        pieces = [*(part.voicing for part in self.parts), *(one.voicing for one in self._waiting)]
+        every = [*pieces, rest]
+        return Voicing(
+            sum(one.voiced_seconds for one in every), sum(one.clear_frames for one in every)
+        )
+
+    def speech(self, rest: Samples) -> Samples:
+        """Return all speech of the utterance, `rest` being what belongs to no piece."""
+        return np.concatenate([*self._kept, rest]) if self._kept else rest
+
+    def text(self, style: TextStyle) -> str:
+        """Return what was said in the pieces that are done, with its marks."""
+        if len(self.parts) > self._n_in_text:  # asked for with every chunk
+            with_marks = dataclasses.replace(style, strip_punctuation=False)
+            self._text = styled(together(self.parts), with_marks).text
+            self._n_in_text = len(self.parts)
+        return self._text
+
+    def drop(self) -> None:
+        """Nobody waits for it any more."""
+        for piece in self._waiting:
+            if piece.job:
+                piece.job.cancel()
+                piece.job = None
+
+    def _begin(self, piece: Piece) -> bool:
+        if self._is_refused:
+            return False
+        try:
+            piece.job = self._submit(piece.samples, self.options, eager=True)
+        except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
+            _LOGGER.debug("no piece is begun: %s", error)
+            self._is_refused = True
+        return piece.job is not None
+
+    def _take(self, transcription: Transcription) -> None:
+        piece = self._waiting.popleft()
+        self.parts.append(Part(transcription, piece.voicing))
+        self._settle_language()
+
+    def _settle_language(self) -> None:
+        """Where it is detected: once that is settled, the rest is in the same."""
+        if self._asked.language is None:
+            language = settled(_detected(self.parts))
+            self.options = dataclasses.replace(self._asked, language=language)
+
+
+def _detected(parts: Sequence[Part]) -> Detected:
+    return [(part.transcription, part.voicing.voiced_seconds) for part in parts]
+
+
+def together(parts: Sequence[Part]) -> Transcription:
+    """Return one or more parts as one transcription: the text as it was written, with its marks.
+
+    Each part is judged here by its own audio, and the whole never again: what is said in one part
+    after the other is no loop. It is worded once, by who gives it to the client (text.styled).
+    """
+    said = [judged(part.transcription, part.voicing) for part in parts]
+    if len(said) == 1:
+        return said[0]
+    texts = [one for one in said if one.text]
+    if not texts:
+        return next((one for one in said if one.rejected), said[-1])
+    language = likeliest(_detected(parts))
+    in_it = next((one for one in texts if one.language == language), texts[0])
+    n_tokens = sum(one.n_tokens for one in texts)
+    logprob = sum(one.avg_logprob * one.n_tokens for one in texts) / max(n_tokens, 1)
+    stages: dict[str, float] = {}
+    for part in parts:
+        for name, seconds in part.transcription.stages.items():
+            stages[name] = stages.get(name, 0.0) + seconds
+    return dataclasses.replace(
+        in_it,
+        text=joined(" ".join(one.text.split()) for one in texts),
+        avg_logprob=logprob,
+        no_speech_prob=max(one.no_speech_prob for one in texts),
+        n_tokens=n_tokens,
+        heard_logprob=None,
+        noise_logprob=None,
+        stages=stages,
+    )

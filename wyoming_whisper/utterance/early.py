@@ -1,0 +1,85 @@
+"""Work that begins when speech pauses, on the chance that it is over.
+
+It is used only if what it transcribes is what the whole utterance gives: equal spans of speech.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ..audio.speech import Speech
+from ..audio.vad import Span
+from ..errors import WyomingWhisperError
+from ..transcriber import TranscribeOptions, Transcription
+from .dictation import Submit
+from .scheduler import Job
+
+_LOGGER = logging.getLogger(__name__)
+
+# How often one command or piece may be transcribed for nothing: a speaker who hesitates again and
+# again must not keep the processor busy.
+MAX_EAGER_JOBS = 3
+
+
+class EarlyWork:
+    """The transcription that is under way before the utterance has ended."""
+
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._job: Job | None = None
+        self._spans: list[Span] = []
+        self._voiced = -1  # where speech stood when work was last begun
+        self._n_jobs = 0
+
+    @property
+    def job(self) -> Job | None:
+        """What is under way or done, of the pause that there is now."""
+        return self._job
+
+    @property
+    def draft(self) -> Transcription | None:
+        """What was said up to the pause that there is now, once that is known."""
+        job = self._job
+        if job is None or not job.future.done() or job.future.cancelled():
+            return None
+        return None if job.future.exception() else job.future.result()
+
+    def follow(self, speech: Speech, options: TranscribeOptions) -> None:
+        """Begin when speech pauses; drop what was begun when it goes on."""
+        if speech.last_voiced != self._voiced:
+            self.drop()
+            if speech.has_paused and self._n_jobs < MAX_EAGER_JOBS:
+                self._begin(speech, options)
+
+    def collect(self, spans: list[Span]) -> Job | None:
+        """Return the work if it is of these spans; else drop it."""
+        job = self._job
+        if job is None or spans != self._spans:
+            self.drop()
+            return None
+        self._job = None
+        return job
+
+    def restart(self) -> None:
+        """Begin afresh: what is to be transcribed, or how, has changed."""
+        self.drop()
+        self._voiced = -1
+        self._n_jobs = 0
+
+    def drop(self) -> None:
+        if self._job is not None and not self._job.cancel():
+            _LOGGER.debug("transcribed %d times for nothing: speech went on", self._n_jobs)
+        self._job = None
+
+    def _begin(self, speech: Speech, options: TranscribeOptions) -> None:
+        spans = speech.spans()
+        self._voiced = speech.last_voiced
+        if not spans:
+            return
+        try:
+            self._job = self._submit(speech.cut(spans), options, eager=True)
+        except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
+            _LOGGER.debug("no work is begun early: %s", error)
+            return
+        self._n_jobs += 1
+        self._spans = spans

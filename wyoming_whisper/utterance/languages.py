@@ -1,0 +1,98 @@
+"""Which languages this household has lately been heard to speak, for when detection is unsure.
+
+Counts of sure detections that fade, kept in memory alone: no texts, no speakers, nothing on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from ..transcriber import TranscribeOptions, Transcription
+
+SURE_PROBABILITY = 0.9
+"""Of a detection that is remembered. Unsure ones are not: they would confirm themselves."""
+
+MAX_ODDS = 9.0
+"""How many times likelier a language gets at most: one whose share is above 0.9 always wins."""
+
+# The last ten detections or so count, of the last half day or so.
+FADE = 0.9
+HALF_LIFE_SECONDS = 6 * 3600.0
+
+
+SETTLED_SECONDS = 10.0
+"""Of voices: after so much of long speech its language stays what is most likely by then."""
+
+
+Detected = Sequence[tuple[Transcription, float]]
+"""Pieces of long speech, each with the seconds in which there is a voice."""
+
+
+def settled(pieces: Detected) -> str | None:
+    """Return the language of long speech by its pieces; None while it has to be detected again.
+
+    A piece may be no more than a word, whose language is easily mistaken, and whatever follows
+    would be written in it.
+    """
+    spoken = [(piece, seconds) for piece, seconds in pieces if piece.text]
+    is_sure = any(piece.language_probability >= SURE_PROBABILITY for piece, _ in spoken)
+    n_seconds = sum(seconds for _, seconds in spoken)
+    return likeliest(pieces) if is_sure or n_seconds >= SETTLED_SECONDS else None
+
+
+def likeliest(pieces: Detected) -> str | None:
+    """Return the language that most of the speech is likely in; None where there is no text."""
+    shares: dict[str, float] = {}
+    for piece, seconds in pieces:
+        if piece.text and piece.language is not None:
+            share = piece.language_probability * seconds
+            shares[piece.language] = shares.get(piece.language, 0.0) + share
+    return max(shares, key=shares.__getitem__, default=None)
+
+
+class SpokenLanguages:
+    """What was spoken lately; safe to use from any thread.
+
+    An utterance takes what is known when it begins and keeps it, so that its transcription is the
+    same whenever it is made; only what the client is given as the answer is noted.
+    """
+
+    def __init__(self, enabled: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        self._enabled = enabled
+        self._clock = clock
+        self._counts: dict[str, float] = {}
+        self._faded = clock()
+        self._lock = threading.Lock()
+
+    def prior(self) -> Mapping[str, float]:
+        """Return how many times likelier than others languages are, 1..MAX_ODDS."""
+        with self._lock:
+            self._fade()
+            return {code: min(1 + count, MAX_ODDS) for code, count in self._counts.items()}
+
+    def remembered(self, options: TranscribeOptions) -> TranscribeOptions:
+        """Return what an utterance is begun with: with the prior, where its language is asked."""
+        if options.language is not None:
+            return options
+        return dataclasses.replace(options, language_prior=self.prior())
+
+    def note(self, answer: Transcription) -> None:
+        """Remember the language of an answer whose language was detected, if that was sure."""
+        if not self._enabled or answer.language is None or not answer.text:
+            return
+        if answer.language_probability < SURE_PROBABILITY:
+            return
+        with self._lock:
+            self._fade()
+            counts = {code: FADE * count for code, count in self._counts.items()}
+            counts[answer.language] = counts.get(answer.language, 0.0) + 1
+            self._counts = {code: count for code, count in counts.items() if count > 0.01}
+
+    def _fade(self) -> None:
+        now = self._clock()
+        share = 0.5 ** ((now - self._faded) / HALF_LIFE_SECONDS)
+        self._counts = {code: share * count for code, count in self._counts.items()}
+        self._faded = now

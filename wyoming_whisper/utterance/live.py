@@ -1,0 +1,284 @@
+"""Live text: what is certain of an utterance while it is still being spoken.
+
+What was heard so far is transcribed again and again. Only the beginning on which successive
+transcriptions agree is given out, each made of more speech than the one before, and what was given
+out is never taken back: LocalAgreement-n of Liu, Spanakis and Niehues, "Low-Latency
+Sequence-to-Sequence Speech Recognition and Translation by Partial Hypothesis Selection"
+(Interspeech 2020, arXiv:2005.11185), with Whisper as in Macháček, Dabre and Bojar, "Turning Whisper
+into Real-Time Transcription System" (whisper_streaming, 2023, arXiv:2307.14743).
+
+All of it is spare work, which is done when the model has nothing else to do. The final text owes it
+nothing: it is made of the whole utterance, as without live text.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..audio.speech import Speech
+from ..audio.vad import FRAME_SAMPLES
+from ..text.scripts import UNPARTED, joined
+from ..text.text import MARKS, QUOTES, TextStyle, Voicing, finished, is_begun
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions
+from .scheduler import Job
+
+# How many transcriptions have to agree. With 3 hardly less that is sent is wrong (1.4 % instead of
+# 1.9 % with stock base), and a quarter fewer words come before the end of speech, half a second
+# later; with 1 a quarter is wrong (docs/benchmarks.md, Live text).
+N_AGREEING = 2
+
+# So much new speech is worth another transcription: about a word. Twice as often costs a third
+# more, and errors at the end of what was heard are agreed on twice as often.
+STEP_SECONDS = 0.25
+
+# And so much of all that was heard: then all transcriptions of an utterance together are of at most
+# 1 / GROWTH times its length, however long it gets.
+GROWTH = 0.125
+
+# The model rests for as long as it took, so that live text takes half of its time at most.
+REST = 1.0
+
+# Later than this after the last voiced frame nothing is begun: speech may be over, and the model is
+# to be free for what then counts.
+SPEAKING_SECONDS = 0.1
+
+# If more words than this were sent after one that turned out to be wrong, they are only counted:
+# comparing each with each takes the time of both numbers multiplied.
+MAX_ALIGNED = 100
+
+Begin = Callable[[Samples, TranscribeOptions], Job | None]
+"""Begins spare work, or none where there is other work: Scheduler.spare."""
+
+
+# -- texts ---------------------------------------------------------------------------------
+
+# Where words are not parted, each letter is taken for one.
+_PIECE = re.compile(rf"\s*(?:[{UNPARTED}]|[^\s{UNPARTED}]+)")
+
+
+def units(text: str) -> list[str]:
+    """Return the words of a text, each with the blanks and marks between it and the one before.
+
+    Joined they are the text, but for marks at its end: only the next word tells which stay there.
+    """
+    found: list[str] = []
+    between = ""
+    for piece in _PIECE.findall(text):
+        word = piece.rstrip(MARKS + QUOTES)
+        if word.strip():
+            found.append(between + word)
+            between = piece[len(word) :]
+        else:
+            between += piece
+    return found
+
+
+def folded(unit: str) -> str:
+    """Return what is compared: a word without the marks around it, and without capitals."""
+    return unit.strip(MARKS + QUOTES + "\"'- \t").casefold()
+
+
+def agreed(texts: Sequence[Sequence[str]]) -> list[str]:
+    """Return the units that all texts begin with, as the last one has them."""
+    found: list[str] = []
+    for alike in zip(*texts, strict=False):
+        if len({folded(unit) for unit in alike}) > 1:
+            break
+        found.append(alike[-1])
+    return found
+
+
+def overlap(sent: Sequence[str], words: Sequence[str]) -> int:
+    """Return how many of `words` are those that were sent, rightly or not.
+
+    That is the beginning with the least edit distance to what was sent; of equals one that ends
+    with the same word, then the one nearest in length: a word that was misheard is followed by what
+    follows the right one.
+    """
+    was, now = [folded(unit) for unit in sent], [folded(unit) for unit in words]
+    same = 0
+    while same < min(len(was), len(now)) and was[same] == now[same]:
+        same += 1
+    was, now = was[same:], now[same : len(was) + MAX_ALIGNED]
+    if not was or len(was) > MAX_ALIGNED:
+        return min(same + len(was), len(words))
+    n_letters, distances = len("".join(was)), edit_distances(was, now)
+
+    def unlikeness(n: int) -> tuple[int, bool, int]:
+        return distances[n], now[n - 1 : n] != was[-1:], abs(n_letters - len("".join(now[:n])))
+
+    return same + min(range(len(now) + 1), key=unlikeness)
+
+
+def edit_distances(source: Sequence[str], target: Sequence[str]) -> list[int]:
+    """Return the edit distances from `source` to the beginnings of `target`, shortest first."""
+    distances = list(range(len(target) + 1))
+    for row, was in enumerate(source, 1):
+        diagonal, distances[0] = distances[0], row
+        for column, now in enumerate(target, 1):
+            changed = diagonal + (was != now)
+            diagonal = distances[column]
+            distances[column] = min(changed, diagonal + 1, distances[column - 1] + 1)
+    return distances
+
+
+class Agreement:
+    """What successive transcriptions of one utterance agree on; grows, and never changes."""
+
+    def __init__(self, n: int = N_AGREEING) -> None:
+        self._last: deque[list[str]] = deque(maxlen=n)
+        self._agreed: list[str] = []
+        self._n_taken = 0
+
+    def add(self, text: str) -> None:
+        """Take in what the next transcription says, which is of more speech than the last one."""
+        self._last.append(units(text))
+        if len(self._last) == self._last.maxlen:
+            found = agreed(self._last)
+            self._agreed += found[overlap(self._agreed, found) :]
+
+    def take(self) -> str:
+        """Return what is agreed on since this was last called."""
+        new = "".join(self._agreed[self._n_taken :])
+        self._n_taken = len(self._agreed)
+        return new
+
+    def rest(self, text: str) -> str:
+        """Return what of the final text follows what was taken.
+
+        All that was taken and this are the final text, with other marks and capitals at most, where
+        nothing that was taken contradicts it. Where something does, it stays as it was, and what
+        follows it in the final text is returned.
+        """
+        taken, words = self._agreed[: self._n_taken], units(text)
+        return text[len("".join(words[: overlap(taken, words)])) :]
+
+
+# -- time ----------------------------------------------------------------------------------
+
+
+class Pace:
+    """When an utterance may be transcribed again: times on any clock, lengths in seconds."""
+
+    def __init__(self) -> None:
+        self._voiced = 0.0
+        self._began = self._free = float("-inf")
+
+    def allows(self, now: float, voiced: float, heard: float) -> bool:
+        """Whether it may: `voiced` is how much speech was heard, within `heard` of audio."""
+        return now >= self._free and voiced - self._voiced >= max(STEP_SECONDS, GROWTH * heard)
+
+    def begin(self, now: float, voiced: float) -> None:
+        self._began, self._voiced = now, voiced
+
+    def end(self, now: float) -> None:
+        self._free = now + REST * (now - self._began)
+
+
+# -- one utterance -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A transcription under way, and where speech stood when it was begun."""
+
+    job: Job
+    end: int
+    """Samples of the utterance, up to the end of what is transcribed."""
+    voicing: Voicing
+    before: str
+    """What was said before what is transcribed."""
+
+
+class LiveText:
+    """Follows one utterance: what of it can be shown by now. Used by one task at a time.
+
+    At most one transcription of its own is under way. Those that were begun because speech has
+    paused count too: they cost nothing more.
+    """
+
+    def __init__(
+        self,
+        begin: Begin,
+        options: TranscribeOptions,
+        style: TextStyle,
+        clock: Callable[[], float] = time.monotonic,
+        n: int = N_AGREEING,
+    ) -> None:
+        self._begin = begin
+        self._options = options
+        self._style = style
+        self._clock = clock
+        self._agreement = Agreement(n)
+        self._pace = Pace()
+        self._own: _Work | None = None
+        self._early: _Work | None = None
+        self._end = 0  # of the audio that was last taken in
+        self.before = ""
+        """Of dictation, the text of the pieces that are done: what is followed is the rest."""
+        self.started = False
+        """Whether the client has been told that a transcript begins."""
+
+    def follow(self, speech: Speech, early: Job | None = None) -> None:
+        """Take in what was transcribed meanwhile, and begin again where it is time.
+
+        `early` is the work that was begun because speech has paused.
+        """
+        self._collect()
+        if early is not None and (self._early is None or self._early.job is not early):
+            end = round(speech.seconds * SAMPLE_RATE)
+            self._early = _Work(early, end, speech.voicing, self.before)
+        if self._own is None and _is_speaking(speech):
+            self._transcribe(speech)
+
+    def take(self) -> str:
+        """Return the text that has become certain since this was last called."""
+        return self._agreement.take()
+
+    def rest(self, text: str) -> str:
+        """Return what of the final text is to follow what was taken: Agreement.rest."""
+        return self._agreement.rest(text)
+
+    def drop(self) -> None:
+        """End what is under way: nobody waits for it any more."""
+        if self._own is not None:
+            self._own.job.cancel()
+        self._own = self._early = None
+
+    def _transcribe(self, speech: Speech) -> None:
+        now, voiced = self._clock(), speech.voiced_seconds
+        if not self._pace.allows(now, voiced, speech.n_kept / SAMPLE_RATE):
+            return
+        spans = speech.spans()
+        job = self._begin(speech.cut(spans), self._options) if spans else None
+        if job is not None:
+            self._own = _Work(job, spans[-1][1], speech.voicing, self.before)
+            self._pace.begin(now, voiced)
+
+    def _collect(self) -> None:
+        if self._own is not None and self._own.job.future.done():
+            self._pace.end(self._clock())
+            own, self._own = self._own, None
+            self._add(own)
+        if self._early is not None and self._early.job.future.done():
+            self._add(self._early)
+
+    def _add(self, work: _Work) -> None:
+        """Take in a transcription, unless it failed, was withheld, or is of no more audio."""
+        future = work.job.future
+        if work.end <= self._end or future.cancelled() or future.exception() is not None:
+            return
+        self._end = work.end
+        found = finished(future.result(), work.voicing, self._style)
+        is_rejected = found.rejected and not found.text
+        if not is_rejected and is_begun(found.text, self._style, found.language):
+            self._agreement.add(joined((work.before, found.text)))
+
+
+def _is_speaking(speech: Speech) -> bool:
+    since = speech.seconds - (speech.last_voiced + 1) * FRAME_SAMPLES / SAMPLE_RATE
+    return speech.last_voiced >= 0 and since <= SPEAKING_SECONDS

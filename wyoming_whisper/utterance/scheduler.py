@@ -1,0 +1,562 @@
+"""The one queue before the Transcriber, and the only thread that touches it; for one that takes
+more requests at once, as many threads (transcriber.at_once).
+
+Who waits for an answer goes before work that was begun early, on the chance that speech is over;
+recordings come last.
+
+The thread opens the Transcriber first, which may take minutes; requests wait meanwhile. When the
+model can't be had now, requests fail at once with the reason, and the thread keeps trying. It never
+ends without saying so: `ended` fails where it does before it was asked to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+from ..errors import (
+    BusyError,
+    EngineError,
+    ModelUnavailableError,
+    Reason,
+    TranscribeError,
+    WyomingWhisperError,
+)
+from ..serving.process import MODEL_THREAD
+from ..status import FETCHING, Status
+from ..transcriber import (
+    SAMPLE_RATE,
+    Abandoned,
+    Samples,
+    TranscribeOptions,
+    Transcriber,
+    Transcription,
+    at_once,
+)
+from .hangs import Work
+
+_LOGGER = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 15.0
+MAX_RETRY_SECONDS = 600.0
+
+MAX_REOPENINGS = 5
+"""Failures of a library in a row to open a model that it had opened before: 4 minutes. Then only a
+new process can help, such as where a GPU's context is lost."""
+
+MAX_QUEUE = 32
+
+
+class _Checkpoint:
+    """Breaks a transcription off when nobody wants it any more.
+
+    Not a method of its Job: each would know the other, and the samples would be garbage that only
+    a search finds.
+    """
+
+    def __init__(self) -> None:
+        self.is_abandoned = False
+        self.n_passed = 0
+
+    def __call__(self) -> None:
+        self.n_passed += 1
+        if self.is_abandoned:
+            raise Abandoned
+
+
+class Job:
+    """One transcription that was asked for: `eager` as long as nobody waits for it.
+
+    A `patient` one has time, though somebody waits: it is no command.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        options: TranscribeOptions,
+        *,
+        eager: bool = False,
+        patient: bool = False,
+    ) -> None:
+        self.samples = samples
+        self._checkpoint = _Checkpoint()
+        self.options = dataclasses.replace(options, checkpoint=self._checkpoint)
+        self.eager = eager
+        self.patient = patient
+        self.future: Future[Transcription] = Future()
+
+    def promote(self) -> None:
+        """Say that somebody waits for it now."""
+        self.eager = False
+
+    def cancel(self) -> bool:
+        """Say that nobody wants it any more; return whether that was in time to save all work.
+
+        What is being transcribed ends at its next checkpoint.
+        """
+        self._checkpoint.is_abandoned = True
+        return self.future.cancel()
+
+    def forget(self) -> None:
+        """Let go of how it ended, for who has taken that.
+
+        An error knows by its traceback all those who raised it, and they know the job: with its
+        samples it would be garbage that only a search finds.
+        """
+        if self.future.done():
+            self.future = Future()
+            self.future.cancel()
+
+    @property
+    def work(self) -> Work:
+        """What the hang watch is told of it; keeps neither the job nor its samples."""
+        return Work(
+            self._checkpoint,
+            "a piece of a recording" if self.patient else "a transcription",
+            self._checkpoint.n_passed,
+            len(self.samples) / SAMPLE_RATE,
+            self.patient,
+        )
+
+
+class Scheduler:
+    """Runs transcriptions in the order they came, as many at once as the Transcriber takes.
+
+    `on_ready` is called in the scheduler's thread whenever a Transcriber has been opened. After
+    `idle_seconds` without work (0: never) it is closed, and opened again when somebody speaks.
+    `status` is told all of this. `max_queue` jobs that somebody waits for may wait for their turn.
+    """
+
+    def __init__(
+        self,
+        open_transcriber: Callable[[], Transcriber],
+        on_ready: Callable[[Transcriber], None] = lambda _: None,
+        idle_seconds: float = 0,
+        status: Status | None = None,
+        max_queue: int = MAX_QUEUE,
+    ) -> None:
+        self._open = open_transcriber
+        self._status = status or Status()
+        self._on_ready = on_ready
+        self._idle_seconds = idle_seconds or None
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._n_failures = 0  # to open the model, in a row
+        self._jobs: list[Job] = []
+        self._max_queue = max_queue
+        self._changed = threading.Condition()  # of _jobs, _closing and _awaited
+        self._closing = threading.Event()
+        self._awaited = False  # somebody speaks, or has asked, since the model was last at work
+        self._running: list[Job] = []  # the longest first
+        self._spare: Job | None = None
+        self._refusal: Reason | None = None
+        self._upkeep: tuple[object, str] | None = None  # what is done that is no job
+        # A daemon: a download or a native call in it must never keep the process alive.
+        self._thread = threading.Thread(target=self._run, name=MODEL_THREAD, daemon=True)
+        self.opened: Future[None] = Future()
+        """Done when the model is ready; failed when it never will be."""
+        self.ended: Future[None] = Future()
+        """Done when the thread has ended as it was asked to; failed when it can't go on: only a new
+        process can."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(
+        self,
+        samples: Samples,
+        options: TranscribeOptions,
+        *,
+        eager: bool = False,
+        patient: bool = False,
+    ) -> Job:
+        """Queue a transcription; at the start it waits for the model too.
+
+        Raises WyomingWhisperError: BusyError when too many wait already, else why there can be
+        none.
+        """
+        job = Job(samples, options, eager=eager, patient=patient)
+        with self._changed:
+            if self._refusal is not None:
+                self._awaited = True
+                self._changed.notify_all()
+                raise self._present_refusal(self._refusal).error()
+            if self._spare is not None:
+                self._spare.cancel()
+            n_waiting = sum(_urgency(waiting) <= _urgency(job) for waiting in self._jobs)
+            if n_waiting >= self._max_queue:
+                raise BusyError(
+                    f"{n_waiting} requests wait already, which is all that --max-queue allows; "
+                    "try again in a moment"
+                )
+            self._jobs.append(job)
+            self._changed.notify_all()
+        self._forget_when_done(job)
+        return job
+
+    def spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
+        """Begin work that can be done without; None where any other waits or is under way.
+
+        Whatever is submitted meanwhile ends it, at its next checkpoint.
+        """
+        job = Job(samples, options, eager=True)
+        with self._changed:
+            if self._refusal is not None or self._jobs or self._running:
+                return None
+            self._spare = job
+            self._jobs.append(job)
+            self._changed.notify_all()
+        self._forget_when_done(job)
+        return job
+
+    @property
+    def running(self) -> Job | None:
+        """What the model is at now; of several the one that it has been at for longest."""
+        running = self._running[:1]
+        return running[0] if running else None
+
+    @property
+    def under_way(self) -> list[Work]:
+        """All that the threads are at, for the hang watch."""
+        with self._changed:
+            works = [job.work for job in self._running]
+            upkeep = self._upkeep
+        if upkeep:
+            state = self._status.state
+            works.append(Work(*upkeep, (state.phase, state.detail, state.fraction)))
+        return works
+
+    def wake(self) -> None:
+        """Say that there will be work soon, so that an idle model can be loaded meanwhile.
+
+        One that could not be had is tried again, unless that was a moment ago.
+        """
+        with self._changed:
+            self._awaited = True
+            self._changed.notify_all()
+
+    def _present_refusal(self, refusal: Reason) -> Reason:
+        """Return why there can be none now: a later try may have got further than the last one."""
+        state = self._status.state
+        if state.phase not in FETCHING or not state.is_refusing or self._closing.is_set():
+            return refusal
+        done = "" if state.fraction is None else f" ({state.fraction:.0%} done)"
+        return Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")
+
+    def _forget_when_done(self, job: Job) -> None:
+        known = weakref.ref(job)  # its future keeps what is called when it is done, for ever
+
+        def forget(_: Future[Transcription]) -> None:
+            if done := known():
+                self._forget(done)
+
+        job.future.add_done_callback(forget)
+
+    def _forget(self, job: Job) -> None:
+        """Make room where a job waited: it was cancelled."""
+        with self._changed:
+            if job is self._spare:
+                self._spare = None
+            if job in self._jobs:
+                self._jobs.remove(job)
+
+    def close(self, timeout_seconds: float = 1.0) -> bool:
+        """Finish what was asked for, and free the model.
+
+        Return False when the thread is busy for longer than `timeout_seconds`, in native code.
+        """
+        with self._changed:
+            self._closing.set()
+            self._changed.notify_all()
+        if self._thread.ident is None:  # never started
+            return True
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # nobody else would answer those who wait
+            _LOGGER.exception("the model's thread has failed")
+            self._give_up(Reason(TranscribeError, f"the model's thread has failed: {error!r}"))
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _serve(self) -> None:
+        while (transcriber := self._open_until_there()) is not None:
+            try:
+                self._say_ready(transcriber)
+                self._work_until_idle(transcriber)
+            finally:
+                self._close(transcriber)
+            if self._closing.is_set():
+                break
+            del transcriber  # the last reference: its memory is free while we wait
+            _LOGGER.info("idle: the model is unloaded until somebody speaks")
+            self._status.update(phase="idle", detail="the model is unloaded until somebody speaks")
+            self._wait_until_wanted()
+        if self._closing.is_set():
+            self._refuse(Reason(TranscribeError, "the server is shutting down"))
+
+    def _work_until_idle(self, transcriber: Transcriber) -> None:
+        """Return when it is time to close, or there was nothing to do for long."""
+        with self._helped(transcriber) as done:
+            while self._work(transcriber, done) or not (
+                done.is_set() or self._closing.is_set() or self._is_idle()
+            ):
+                pass
+
+    def _is_idle(self) -> bool:
+        """Whether the model may be unloaded; who speaks from now on is waited for no more.
+
+        While something is built or compared it stays: that would be lost, and begun again and
+        again.
+        """
+        with self._changed:
+            awaited, self._awaited = self._awaited, False
+            return not (awaited or self._running or self._jobs or self._status.state.building)
+
+    @contextlib.contextmanager
+    def _helped(self, transcriber: Transcriber) -> Iterator[threading.Event]:
+        """Have more threads work beside this one; at the end, wait for what they are at.
+
+        Yields what is set when one of them has failed; raises what it has failed of.
+        """
+        done = threading.Event()
+        failures: list[BaseException] = []
+
+        def help_out() -> None:
+            try:
+                while self._work(transcriber, done) or not (
+                    done.is_set() or self._closing.is_set()
+                ):
+                    pass
+            except BaseException as error:  # in this thread nobody would know
+                failures.append(error)
+                end()
+
+        def end() -> None:
+            done.set()
+            with self._changed:
+                self._changed.notify_all()
+
+        helpers = [
+            threading.Thread(target=help_out, name=f"{MODEL_THREAD}-{number}", daemon=True)
+            for number in range(1, at_once(transcriber))
+        ]
+        for helper in helpers:
+            helper.start()
+        try:
+            yield done
+        finally:
+            end()
+            for helper in helpers:
+                helper.join()
+        if failures:
+            raise failures[0]
+
+    def _work(self, transcriber: Transcriber, done: threading.Event) -> bool:
+        """Do what is to be done now, until `done`; return whether there was anything."""
+        job = None if done.is_set() else self._next(done)
+        if job is None:
+            return False
+        _run_job(job, transcriber)
+        with self._changed:
+            self._running.remove(job)
+        del job  # as in _run_job
+        return True
+
+    def _next(self, done: threading.Event) -> Job | None:
+        """Return what is to be done now; None when it is time to close, or nothing came for long.
+
+        A server that closes still answers those who wait for it.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._jobs or done.is_set() or self._closing.is_set(), self._idle_seconds
+            )
+            job = min(self._jobs, key=_urgency, default=None)  # the first of equals
+            if job is None or (job.eager and self._closing.is_set()):
+                return None
+            self._jobs.remove(job)
+            self._running.append(job)
+            self._awaited = False
+            return job
+
+    def _wait_until_wanted(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._awaited or self._closing.is_set())
+
+    def _open_until_there(self) -> Transcriber | None:
+        while not self._closing.is_set():
+            if self._refusal is None:  # otherwise the reason is worth more
+                self._status.update(phase="loading", detail="loading the model", fraction=None)
+            try:
+                with self._at("opening the model"):
+                    return self._open()
+            except BaseException as error:
+                if not self._is_worth_a_retry(error):
+                    self._give_up(_reason(error))
+                    return None
+                self._say_unavailable(error)
+            self._wait_for_retry()
+        return None
+
+    def _say_ready(self, transcriber: Transcriber) -> None:
+        self._refusal = None
+        self._retry_seconds, self._n_failures = FIRST_RETRY_SECONDS, 0
+        self._status.update(
+            phase="ready",
+            detail="",
+            fraction=None,
+            was_ready=True,
+            is_refusing=False,
+            description=transcriber.description,
+            languages=transcriber.languages,
+        )
+        self._on_ready(transcriber)
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    @contextlib.contextmanager
+    def _at(self, kind: str) -> Iterator[None]:
+        """Tell the hang watch what is done that is no job."""
+        with self._changed:
+            self._upkeep = object(), kind
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._upkeep = None
+
+    def _is_worth_a_retry(self, error: BaseException) -> bool:
+        """Whether the model may be there later, in this process.
+
+        At the start nearly every error is a setting's, and the user is there to see the process
+        end. One that has been open with these settings comes back when the machine allows; but a
+        library that fails again and again may have lost itself, and only a new process helps.
+        """
+        if isinstance(error, ModelUnavailableError):
+            return True
+        if not self.opened.done():
+            return False
+        if _is_of_the_machine(error):
+            return True
+        self._n_failures += 1
+        return self._n_failures < MAX_REOPENINGS
+
+    def _say_unavailable(self, error: BaseException) -> None:
+        """Say it once, loudly."""
+        reason = _reason(error)
+        if self._refusal is None:
+            unexpected = None if isinstance(error, WyomingWhisperError) else error
+            _LOGGER.error(
+                "NOT READY: %s (trying again in the background)",
+                reason.message,
+                exc_info=unexpected,
+            )
+        else:
+            _LOGGER.debug("still not ready: %s", reason.message)
+        self._status.update(
+            phase="unavailable", detail=reason.message, fraction=None, is_refusing=True
+        )
+        self._refuse(reason)
+
+    def _wait_for_retry(self) -> None:
+        """Wait for the next try: longer each time, unless somebody speaks meanwhile."""
+        with self._changed:
+            self._awaited = False
+            self._changed.wait_for(self._closing.is_set, FIRST_RETRY_SECONDS)
+            self._changed.wait_for(
+                lambda: self._awaited or self._closing.is_set(),
+                max(0.0, self._retry_seconds - FIRST_RETRY_SECONDS),
+            )
+        self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
+
+    def _close(self, transcriber: Transcriber) -> None:
+        try:
+            with self._at("closing the model"):
+                transcriber.close()
+        except Exception:  # the next one may do
+            _LOGGER.exception("the model could not be closed")
+
+    def _give_up(self, reason: Reason) -> None:
+        """Say that there will be no model in this process any more."""
+        self._status.update(phase="failed", detail=reason.message, fraction=None, is_refusing=True)
+        self._refuse(reason)
+        with self._changed:
+            stranded, self._running = self._running, []
+        for job in stranded:
+            if not job.future.done():
+                job.future.set_exception(reason.error())
+        for future in (self.opened, self.ended):
+            if not future.done():
+                future.set_exception(reason.error())
+
+    def _refuse(self, reason: Reason) -> None:
+        """Fail the waiting requests, and every later one at once."""
+        with self._changed:
+            self._refusal = reason
+            refused, self._jobs = self._jobs, []
+        for job in refused:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(reason.error())
+
+
+def _reason(error: BaseException) -> Reason:
+    """Return what those who ask are told of a model that could not be opened."""
+    if isinstance(error, WyomingWhisperError):
+        return Reason.of(error)
+    if isinstance(error, MemoryError):
+        return Reason(
+            ModelUnavailableError, "there is not enough memory to load the model; free some"
+        )
+    return Reason(TranscribeError, f"the model could not be opened: {error!r}")
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    """Whether a new process would find the same: its memory, disk, settings and files."""
+    if isinstance(error, WyomingWhisperError):
+        return not isinstance(error, EngineError)
+    return isinstance(error, MemoryError | OSError)
+
+
+def _urgency(job: Job) -> tuple[bool, bool]:
+    """Return what jobs are ordered by: commands first, then those that may become one."""
+    return job.patient, job.eager
+
+
+def _run_job(job: Job, transcriber: Transcriber) -> None:
+    if not job.future.set_running_or_notify_cancel():
+        return
+    try:
+        transcription = transcriber.transcribe(job.samples, job.options)
+    except Abandoned:
+        _LOGGER.debug("a transcription was broken off: nobody waited for it any more")
+        job.future.set_exception(TranscribeError("nobody waited for it any more"))
+        return
+    except MemoryError:
+        job.future.set_exception(
+            TranscribeError("there is not enough memory to transcribe this; use a smaller model")
+        )
+        return
+    except BaseException as error:  # whatever it is, it goes to the one who asked
+        job.future.set_exception(_as_exception(error))
+        del job  # the error knows this frame and its callers: they must not know who keeps it
+        return
+    _LOGGER.debug("transcription: %r", transcription)
+    job.future.set_result(transcription)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """Return what asyncio can carry: a panic of a library written in Rust is no Exception."""
+    if isinstance(error, Exception):
+        return error
+    _LOGGER.error("the model's library failed", exc_info=error)
+    return TranscribeError(f"the model's library failed with {type(error).__name__}")
