@@ -28,7 +28,7 @@ from typing import Any
 
 from wyoming_whisper.commands.client import describe, read_audio, transcribe_remote
 from wyoming_whisper.errors import ServerUnavailableError
-from wyoming_whisper.models.models import KNOWN_MODELS
+from wyoming_whisper.models.known import KNOWN_MODELS
 from wyoming_whisper.transcriber import Samples
 
 AUDIO = Path(__file__).parent.parent / "tests" / "audio"

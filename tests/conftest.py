@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from wyoming_whisper.errors import ModelError
-from wyoming_whisper.models.models import find_model
+from wyoming_whisper.models.find import find_model
 from wyoming_whisper.settings.options import Settings
 
 # A slow or busy machine is no failure: no test here asserts a wall-clock time.

@@ -24,18 +24,13 @@ from tests.serving.test_supervisor import StandIn, supervisor  # noqa: F401  (a 
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber
 from wyoming_whisper import __version__
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.models.models import KNOWN_MODELS
+from wyoming_whisper.models.known import KNOWN_MODELS
 from wyoming_whisper.serving import supervisor as supervisor_module
 from wyoming_whisper.serving.server import Server
-from wyoming_whisper.settings import options as settings
 from wyoming_whisper.settings.bounds import Decimal, Whole
-from wyoming_whisper.settings.options import (
-    ADDON_DEFAULTS,
-    OPTIONS,
-    RETIRED_MODEL,
-    Settings,
-    load_settings,
-)
+from wyoming_whisper.settings.flags import load_settings
+from wyoming_whisper.settings.options import OPTIONS, Settings
+from wyoming_whisper.settings.sources import ADDON_DEFAULTS, RETIRED_MODEL
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +90,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: object) -> Se
     """Return the settings of an add-on whose options file holds `options`."""
     file = tmp_path / "options.json"
     file.write_text(json.dumps(options))
-    monkeypatch.setattr(settings, "ADDON_OPTIONS", file)
+    monkeypatch.setattr("wyoming_whisper.settings.sources.ADDON_OPTIONS", file)
     return load_settings([], {"SUPERVISOR_TOKEN": "a-token", "HOME": "/nowhere"})
 
 

@@ -25,7 +25,6 @@ from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Phase, Status
 from wyoming_whisper.transcriber import Transcriber
-from wyoming_whisper.utterance import scheduler as scheduler_module
 from wyoming_whisper.utterance.hangs import HangWatch, Work
 
 ROOT = Path(__file__).parent.parent
@@ -100,7 +99,7 @@ async def test_a_model_that_does_not_come_back_is_unhealthy_until_it_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nothing may look healthy while every command fails."""
-    monkeypatch.setattr(scheduler_module, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.FIRST_RETRY_SECONDS", 0.01)
     may_come_back = threading.Event()
     opened: list[int] = []
 
@@ -136,7 +135,7 @@ async def test_a_model_that_does_not_come_back_is_unhealthy_until_it_does(
 async def test_a_models_thread_that_ends_ends_the_server_with_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler_module, "FIRST_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.FIRST_RETRY_SECONDS", 0.001)
     opened: list[int] = []
 
     def load(_: Settings) -> Transcriber:

@@ -59,7 +59,7 @@ MUST_NOT_LOAD = {
     ),
     "wyoming_whisper.serving.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
     "wyoming_whisper.serving.supervisor": ("asyncio", "wyoming.", "numpy"),
-    "wyoming_whisper.home.names": (
+    "wyoming_whisper.home.snapper": (
         "wyoming.",
         "asyncio",
         "numpy",
@@ -78,7 +78,7 @@ MUST_NOT_LOAD = {
         *WEB,
     ),
     "wyoming_whisper.utterance.languages": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.models.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.models.find": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.backends.tensorrt_llm.huggingface": (
         "wyoming.",
         "asyncio",
@@ -153,7 +153,7 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.whisper.search": ("wyoming.", "asyncio", "tokenizers", *RUNTIMES, *HUB),
-    "wyoming_whisper.text.text": (
+    "wyoming_whisper.text.style": (
         "wyoming.",
         "asyncio",
         "wyoming_whisper.settings.options",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from wyoming_whisper.settings.options import OPTIONS, Settings, flag_name
+from wyoming_whisper.settings.option import flag_name
+from wyoming_whisper.settings.options import OPTIONS, Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

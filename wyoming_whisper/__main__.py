@@ -26,14 +26,9 @@ from .errors import (
     UnknownModelError,
     WyomingWhisperError,
 )
-from .settings.options import (
-    ABOUT_RETIRED,
-    OPTIONS,
-    RETIRED_MODEL,
-    OptionParser,
-    Settings,
-    settings_from,
-)
+from .settings.flags import OptionParser
+from .settings.options import OPTIONS, Settings
+from .settings.sources import ABOUT_RETIRED, RETIRED_MODEL, settings_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +36,8 @@ if TYPE_CHECKING:
     from wyoming.event import Event
     from wyoming.info import Info
 
-    from .models.models import Layout, ModelEntry
+    from .models.known import Layout
+    from .models.listing import ModelEntry
     from .transcriber import Samples, Transcription
 
 PROG = "wyoming-whisper"
@@ -222,8 +218,8 @@ def _recogniser(
     from .audio.speech import span_options, transcribe_speech
     from .audio.vad import SileroVad
     from .backends import open_transcriber
-    from .home.names import NameIndex
-    from .text.text import text_style
+    from .home.index import NameIndex
+    from .text.style import text_style
     from .transcriber import TranscribeOptions
 
     vad, spans, style = SileroVad(), span_options(settings), text_style(settings)
@@ -291,34 +287,37 @@ def _models(argv: Sequence[str]) -> int:
 
 
 def _models_list(settings: Settings, *, as_json: bool) -> str:
-    from .models.models import list_models
+    from .models.listing import list_models
 
     entries = list_models(settings)
     return _as_json(entries) if as_json else _as_table(entries)
 
 
 def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
-    from .models import models
+    from .models.find import ensure_model, find_model
+    from .models.known import AUTO
+    from .models.listing import remove_model
 
     if name == RETIRED_MODEL:
         raise UnknownModelError(
             f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
         )
-    if name.lower() == models.AUTO and action != "remove" and layout == "ctranslate2":
+    if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":
-        return str(models.ensure_model(name, settings, layout=layout))
+        return str(ensure_model(name, settings, layout=layout))
     if action == "remove":
-        freed = models.remove_model(name, settings, layout)
+        freed = remove_model(name, settings, layout)
         return f"{name} is removed, {_megabytes(freed)} are free"
-    return str(models.find_model(name, settings, layout))
+    return str(find_model(name, settings, layout))
 
 
 def _auto(action: str, settings: Settings) -> Path:
     """Return the folder of the model that auto is here, downloading it if that is the action."""
     from .backends.auto import gpu_of, model_of
     from .models.autopick import pick_model
-    from .models.models import AUTO, find_model
+    from .models.find import find_model
+    from .models.known import AUTO
 
     if action == "download":
         return model_of(replace(settings, model=AUTO))[1]

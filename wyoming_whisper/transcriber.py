@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from .home.names import NameIndex
+    from .home.index import NameIndex
 
 SAMPLE_RATE = 16_000
 """Hertz of everything behind this seam."""

@@ -34,7 +34,7 @@ from benchmarks.lib.options import add_chunk_ms, add_corpus, add_decoding, add_m
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.scores import NOISE, Report, Result, as_json, read_json, shown, tables
 from benchmarks.lib.servers import Memory, Program, Server, running, turned
-from wyoming_whisper.models.models import model_languages
+from wyoming_whisper.models.folder import model_languages
 from wyoming_whisper.transcriber import Samples
 
 SERVERS = ("ours-fw", "ours-ort", "ours-fw-full", "ours-fw-5", "ours-fw-3", "official")

@@ -35,7 +35,7 @@ from wyoming_whisper.audio.speech import span_options
 from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.text import TextStyle, finished
+from wyoming_whisper.text.style import TextStyle, finished
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber
 
 KINDS = ("speakers", "voice", "unbroken", "short", "short-voice")

@@ -49,7 +49,7 @@ from wyoming_whisper.audio.speech import span_options
 from wyoming_whisper.audio.vad import SileroVad, Vad
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.text import TextStyle
+from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -59,9 +59,9 @@ from wyoming_whisper.transcriber import (
 )
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.endpointing import Endpointer, EndpointOptions
+from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
-from wyoming_whisper.utterance.scheduler import Job
 from wyoming_whisper.utterance.utterance import Utterance
 
 VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")

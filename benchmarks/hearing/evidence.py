@@ -1,4 +1,4 @@
-"""What Whisper makes up of noise, and what of it is told from speech: text.speech_evidence.
+"""What Whisper makes up of noise, and what of it is told from speech: speech_evidence.
 
 Hears speech in several conditions, and noise as it is, higher and lower, with and without a prompt;
 counts the noises whose text is kept and the utterances whose text is lost, by the part of the
@@ -30,8 +30,14 @@ from wyoming_whisper.audio.speech import Speech, span_options
 from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text import text
-from wyoming_whisper.text.text import Voicing, speech_evidence
+from wyoming_whisper.text.evidence import (
+    MAX_GAIN,
+    MIN_HEARD,
+    MIN_SECONDS,
+    SLOW,
+    Voicing,
+    speech_evidence,
+)
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -96,13 +102,13 @@ def features(transcription: Transcription, voicing: Voicing) -> tuple[float, ...
     heard, noise = transcription.heard_logprob, transcription.noise_logprob
     if heard is None or noise is None:
         raise ValueError("this text was not weighed")
-    rate = max(transcription.n_tokens, 1) / max(voicing.voiced_seconds, text.MIN_SECONDS)
+    rate = max(transcription.n_tokens, 1) / max(voicing.voiced_seconds, MIN_SECONDS)
     return (
         math.log1p(voicing.clear_frames),
-        min(heard - noise, text.MAX_GAIN),
-        max(heard, text.MIN_HEARD),
+        min(heard - noise, MAX_GAIN),
+        max(heard, MIN_HEARD),
         transcription.no_speech_prob,
-        min(0.0, math.log(rate / text.SLOW)),
+        min(0.0, math.log(rate / SLOW)),
     )
 
 

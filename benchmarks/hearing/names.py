@@ -34,17 +34,16 @@ from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
 from benchmarks.lib.words import word_errors
 from wyoming_whisper.backends.pipeline import noise_mel
-from wyoming_whisper.home.names import (
+from wyoming_whisper.home.index import Candidate, NameIndex, fold
+from wyoming_whisper.home.snapper import (
     LEAST_EXPECTED,
     LEAST_HEARD,
     MIN_EVIDENCE,
-    Candidate,
     Evidence,
-    NameIndex,
     Snapper,
-    fold,
 )
-from wyoming_whisper.whisper.decoding import DecodingResult, Hypothesis
+from wyoming_whisper.whisper.decoding import DecodingResult
+from wyoming_whisper.whisper.inference import Hypothesis
 
 WORDS: Mapping[str, list[str]] = yaml.safe_load(
     Path(__file__).with_name("names.yaml").read_text(encoding="utf-8")

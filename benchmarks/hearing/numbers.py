@@ -25,7 +25,7 @@ from benchmarks.lib.report import Outcome
 from benchmarks.lib.sentences import draw
 from benchmarks.lib.understood import Meaning, meaning
 from wyoming_whisper.text.measures import SECONDS
-from wyoming_whisper.text.text import TextStyle, tidy
+from wyoming_whisper.text.style import TextStyle, tidy
 
 WRITTEN = Path(__file__).parent / "written.yaml"
 BEFORE, AFTER = TextStyle(hass_wording=False), TextStyle()

@@ -13,11 +13,13 @@ from wyoming_whisper.backends.pipeline import decoding_options, load_tokenizer
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.session import CpuSession
-from wyoming_whisper.models.models import WEIGHTS, is_multilingual, suppressed_begin
+from wyoming_whisper.models.folder import is_multilingual, suppressed_begin
+from wyoming_whisper.models.known import WEIGHTS
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import Array, log_mel_spectrogram, silence_level
-from wyoming_whisper.whisper.decoding import Decoder, ScoringInference
+from wyoming_whisper.whisper.decoding import Decoder
+from wyoming_whisper.whisper.inference import ScoringInference
 from wyoming_whisper.whisper.search import SessionInference
 
 

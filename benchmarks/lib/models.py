@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from wyoming_whisper.errors import ModelError
-from wyoming_whisper.models.models import ensure_model
+from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.settings.options import Settings
 
 FOLDER = Path(__file__).parents[2] / ".models"

@@ -89,7 +89,7 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
-    from wyoming_whisper.models.models import suppressed_begin
+    from wyoming_whisper.models.folder import suppressed_begin
 
     with open_reference(path) as reference:
         tokenizer = reference.tokenizer

@@ -99,6 +99,9 @@ def ordinary_names(sources: Iterable[str]) -> frozenset[str]:
 def _defined(node: ast.AST) -> Iterable[str]:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield node.name
+        for inner in node.body if isinstance(node, ast.ClassDef) else []:
+            if isinstance(inner, ast.Assign):
+                yield from (name.id for name in inner.targets if isinstance(name, ast.Name))
     elif isinstance(node, ast.AnnAssign):
         target = node.target
         yield getattr(target, "attr", "") or getattr(target, "id", "")

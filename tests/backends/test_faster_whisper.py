@@ -27,7 +27,7 @@ from wyoming_whisper.errors import ModelBrokenError, SettingsError, UnknownLangu
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
-from wyoming_whisper.whisper.decoding import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 
 ENGLISH = TranscribeOptions(language="en")
 SPANS = span_options(Settings())
@@ -344,7 +344,7 @@ def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_a
         asked.append(verify)
         return HOME_EN if verify else folder
 
-    monkeypatch.setattr("wyoming_whisper.models.models.ensure_model", ensure)
+    monkeypatch.setattr("wyoming_whisper.models.find.ensure_model", ensure)
     monkeypatch.setattr("wyoming_whisper.backends.auto.ensure_model", ensure)
     transcriber = open_transcriber(Settings(model="tiny", data_dir=(tmp_path,)))
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text == ""

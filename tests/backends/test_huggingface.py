@@ -18,7 +18,7 @@ from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.selftest.cases import CLIPS
 from wyoming_whisper.engine import checkpoint
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.models.models import (
+from wyoming_whisper.models.folder import (
     check_model,
     is_multilingual,
     model_languages,

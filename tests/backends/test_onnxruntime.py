@@ -30,14 +30,14 @@ from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.errors import SettingsError, UnknownLanguageError, UnknownTaskError
-from wyoming_whisper.home.names import NameIndex
+from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.machine import cpu as machine
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.models import WEIGHTS
+from wyoming_whisper.models.known import WEIGHTS
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.whisper.decoding import Hypothesis
+from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
 ENGLISH = TranscribeOptions(language="en")

@@ -13,7 +13,8 @@ from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import UnknownTaskError, WordTimesError
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT, DecodingOptions, ScoringInference
+from wyoming_whisper.whisper.inference import ScoringInference
+from wyoming_whisper.whisper.options import TRAINED_CONTEXT, DecodingOptions
 
 SPOKEN = [clip for clip in clips("clean") if clip.file[:2] in ("02", "07", "13")]
 TIMED = TranscribeOptions("en", timestamps=True)

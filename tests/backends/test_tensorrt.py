@@ -29,7 +29,7 @@ from wyoming_whisper.serving.info import serving_in
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
-from wyoming_whisper.whisper.decoding import Hypothesis
+from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
 ENGLISH = TranscribeOptions(language="en")

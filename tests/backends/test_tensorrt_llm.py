@@ -28,16 +28,14 @@ from tests.engine import fakes
 from tests.engine.conftest import Models
 from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.backends.tensorrt_llm import backend as tensorrt_llm
+from wyoming_whisper.backends.tensorrt_llm.api import AT_ONCE, NO_USAGE_STATS, find_api, import_api
 from wyoming_whisper.backends.tensorrt_llm.backend import (
-    AT_ONCE,
+    STAND_IN_RETRY_SECONDS,
     LLMTranscriber,
     WithStandIn,
-    find_api,
-    frames,
-    import_api,
     options_for,
 )
+from wyoming_whisper.backends.tensorrt_llm.inference import frames
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.selftest.cases import CLIPS
 from wyoming_whisper.commands.selftest.command import add_arguments, run
@@ -47,11 +45,12 @@ from wyoming_whisper.errors import (
     SettingsError,
     UnknownLanguageError,
 )
-from wyoming_whisper.home.names import NameIndex
+from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcriber, at_once
-from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT, DecodingOptions, GenerateOptions
+from wyoming_whisper.whisper.inference import GenerateOptions
+from wyoming_whisper.whisper.options import TRAINED_CONTEXT, DecodingOptions
 
 ENGLISH = TranscribeOptions(language="en")
 TEXT = "turn off the pump"
@@ -401,7 +400,7 @@ def test_what_hangs_is_given_up(
     standin: Standin, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transcriber = opened(data)
-    monkeypatch.setattr(tensorrt_llm, "GENERATE_SECONDS", 0.2)
+    monkeypatch.setattr("wyoming_whisper.backends.tensorrt_llm.inference.GENERATE_SECONDS", 0.2)
     standin.gate.clear()
     with pytest.raises(EngineError, match="gave no answer in 0 s"):
         transcriber.transcribe(clip(), ENGLISH)
@@ -552,7 +551,7 @@ def test_what_it_cannot_do_is_said(
 def test_it_reports_nothing_to_nvidia(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    for name in tensorrt_llm.NO_USAGE_STATS:
+    for name in NO_USAGE_STATS:
         monkeypatch.delenv(name, raising=False)
     import_api()
     assert os.environ["TRTLLM_NO_USAGE_STATS"] == "1"
@@ -681,7 +680,10 @@ def test_a_stand_in_that_could_not_be_had_is_tried_again_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(tensorrt_llm, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(
+        "wyoming_whisper.backends.tensorrt_llm.backend.time",
+        SimpleNamespace(monotonic=lambda: clock[0]),
+    )
     outcomes: list[Transcriber | ModelUnavailableError] = [
         ModelUnavailableError("the hub can't be reached"),
         FakeTranscriber(),
@@ -698,7 +700,7 @@ def test_a_stand_in_that_could_not_be_had_is_tried_again_later(
         with pytest.raises(EngineError, match="nothing stands in for it: the hub can't be reached"):
             transcriber.transcribe(loud(1.0), ENGLISH)
     assert len(outcomes) == 1
-    clock[0] += tensorrt_llm.STAND_IN_RETRY_SECONDS
+    clock[0] += STAND_IN_RETRY_SECONDS
     assert transcriber.transcribe(loud(1.0), ENGLISH).text == "16000 samples in en"
     transcriber.close()
     with pytest.raises(EngineError, match="was closed"):

@@ -24,7 +24,7 @@ from wyoming_whisper.errors import (
     TranscribeError,
     WyomingWhisperError,
 )
-from wyoming_whisper.home.names import NameIndex
+from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcription, go_on
 from wyoming_whisper.utterance.scheduler import Scheduler
 

@@ -22,7 +22,7 @@ from wyoming_whisper.cluster import replica as module
 from wyoming_whisper.cluster.front_end import About
 from wyoming_whisper.cluster.replica import Replica, find_model, on_this_node
 from wyoming_whisper.errors import ModelError, ModelUnavailableError, TranscribeError
-from wyoming_whisper.home.names import NameIndex
+from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import TranscribeOptions, Transcriber

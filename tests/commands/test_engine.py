@@ -16,8 +16,8 @@ from tests.support import HOME_EN
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.engine.cache import SIDECAR, EngineCache
 from wyoming_whisper.engine.session import OnnxSession
-from wyoming_whisper.models.models import check_model, safetensors_shapes
-from wyoming_whisper.whisper.decoding import Hypothesis
+from wyoming_whisper.models.folder import check_model, safetensors_shapes
+from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
 

@@ -19,10 +19,10 @@ from tests.support import LOUD, LoudnessVad
 from wyoming_whisper import __version__
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.errors import ModelUnavailableError, ServerUnavailableError, TranscribeError
-from wyoming_whisper.models.models import ModelEntry
+from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.serving.info import SERVING, what_runs
-from wyoming_whisper.settings import options as settings
 from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.settings.sources import PREFIXES
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
 HEAVY = ("numpy", "wyoming", "ctranslate2", "faster_whisper", "huggingface_hub", "av", "yaml")
@@ -31,7 +31,7 @@ HEAVY = ("numpy", "wyoming", "ctranslate2", "faster_whisper", "huggingface_hub",
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(settings.PREFIXES):
+        if name.startswith(PREFIXES):
             monkeypatch.delenv(name)
 
 
@@ -332,7 +332,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             calls.append((function, *shown, *flags.values()))
             return result
 
-        monkeypatch.setattr(f"wyoming_whisper.models.models.{function}", call)
+        module = "listing" if function in ("list_models", "remove_model") else "find"
+        monkeypatch.setattr(f"wyoming_whisper.models.{module}.{function}", call)
 
     fake("list_models", ENTRIES)
     fake("ensure_model", Path("/data/tiny"))

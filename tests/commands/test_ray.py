@@ -12,7 +12,8 @@ from wyoming_whisper.__main__ import main
 from wyoming_whisper.commands import ray as commands
 from wyoming_whisper.commands.ray import State, deployment_options, reason, replica_settings
 from wyoming_whisper.errors import ModelError, SettingsError
-from wyoming_whisper.settings.options import Settings, default_data_dir
+from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.settings.server import default_data_dir
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_a_tie_is_measured_where_the_texts_part() -> None:
 
 def test_a_long_prompt_takes_more_than_one_call() -> None:
     from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS
-    from wyoming_whisper.whisper.decoding import TRAINED_CONTEXT
+    from wyoming_whisper.whisper.options import TRAINED_CONTEXT
 
     with open_reference(HOME_EN) as reference:
         cases = make_cases(80, reference.tokenizer, TRAINED_CONTEXT)

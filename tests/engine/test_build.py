@@ -43,7 +43,7 @@ from wyoming_whisper.engine.tensorrt.compile import (
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.plan import read_facts
 from wyoming_whisper.errors import EngineBuildError
-from wyoming_whisper.models.models import WEIGHTS
+from wyoming_whisper.models.known import WEIGHTS
 
 MODEL = str(HOME_EN / WEIGHTS)
 TIMEOUT_SECONDS = 60.0

@@ -48,9 +48,9 @@ from wyoming_whisper.engine.dims import EMBEDDINGS, dims_of
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.models import alignment_heads
+from wyoming_whisper.models.folder import alignment_heads
 from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
-from wyoming_whisper.whisper.decoding import GenerateOptions
+from wyoming_whisper.whisper.inference import GenerateOptions
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession
 from wyoming_whisper.whisper.tokenizer import Tokenizer

@@ -28,7 +28,8 @@ from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
 from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS, OnnxSession
-from wyoming_whisper.home.names import NameIndex, Snapper
+from wyoming_whisper.home.index import NameIndex
+from wyoming_whisper.home.snapper import Snapper
 from wyoming_whisper.text.repetition import loops
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import (
@@ -38,14 +39,9 @@ from wyoming_whisper.whisper.audio import (
     pad_or_trim,
     silence_level,
 )
-from wyoming_whisper.whisper.decoding import (
-    FULL_CONTEXT,
-    TRAINED_CONTEXT,
-    Decoder,
-    DecodingOptions,
-    GenerateOptions,
-    Hypothesis,
-)
+from wyoming_whisper.whisper.decoding import Decoder
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.options import FULL_CONTEXT, TRAINED_CONTEXT, DecodingOptions
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -241,8 +237,8 @@ def test_long_audio_is_followed_by_its_timestamps_alike(bundled: Pair, beam_size
 
 def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise is encoded between what was heard and what is expected: ours keeps one audio alone."""
-    monkeypatch.setattr("wyoming_whisper.home.names.MIN_REST_LOGPROB", -100.0)  # nobody said it
-    monkeypatch.setattr("wyoming_whisper.home.names.MAX_GAP", 1000.0)
+    monkeypatch.setattr("wyoming_whisper.home.snapper.MIN_REST_LOGPROB", -100.0)  # nobody said it
+    monkeypatch.setattr("wyoming_whisper.home.snapper.MAX_GAP", 1000.0)
     theirs = CTranslate2Inference(bundled.theirs)
     index, noise = (
         NameIndex(MANY_NAMES.split(", ")),

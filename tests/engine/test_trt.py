@@ -31,7 +31,7 @@ from wyoming_whisper.engine.tensorrt.plan import PlanFacts, Profile
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import EngineBrokenError, EngineError, WyomingWhisperError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
-from wyoming_whisper.whisper.decoding import GenerateOptions
+from wyoming_whisper.whisper.inference import GenerateOptions
 from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import Session
 

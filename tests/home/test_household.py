@@ -20,7 +20,7 @@ from tests.home_standin import TOKEN, Home, serving
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber
 from wyoming_whisper.home import household
 from wyoming_whisper.home.household import PATIENCE, HomeNames, Household, socket_url
-from wyoming_whisper.home.names import NameIndex
+from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions

@@ -19,21 +19,21 @@ from tests.whisper.scripted import ByteTokenizer
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.home.names import (
+from wyoming_whisper.home.index import (
     MAX_CANDIDATES,
     MAX_NAME_CHARS,
-    MIN_EVIDENCE,
     Candidate,
-    Evidence,
     NameIndex,
-    Snapper,
     fold,
     similarity_of,
     sound,
 )
+from wyoming_whisper.home.snapper import MIN_EVIDENCE, Evidence, Snapper
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions
-from wyoming_whisper.whisper.decoding import Decoder, DecodingOptions, GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.decoding import Decoder
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.options import DecodingOptions
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 HOME = ("Zorbo Lamp", "Captain Sparkle", "Wendigo", "Kitchen", "The Bat Cave", "Müllers Büro")
@@ -110,7 +110,7 @@ def test_long_texts_and_no_names_cost_nothing() -> None:
 
 
 def test_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.home.names.MAX_NAMES", 3)
+    monkeypatch.setattr("wyoming_whisper.home.index.MAX_NAMES", 3)
     many = [
         "TV",
         "x" * (MAX_NAME_CHARS + 1),

@@ -24,7 +24,7 @@ from wyoming_whisper.machine import threads
 from wyoming_whisper.machine.cpu import fast_cores
 from wyoming_whisper.machine.threads import fastest_threads, thread_counts
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.whisper.decoding import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 
 
 def timed(times: dict[int, float], asked: list[int]) -> Callable[[int], float]:

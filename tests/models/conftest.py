@@ -8,7 +8,7 @@ import pytest
 
 from tests.models.fakes import FakeSettings, model_files
 from tests.models.hub_standin import HubStandin, serve
-from wyoming_whisper.models import download, mirror, models
+from wyoming_whisper.models import mirror
 
 REPO = "Systran/faster-whisper-tiny"
 MODEL_FILES = model_files(weight_bytes=600_000)
@@ -20,8 +20,8 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("HF_TOKEN", "HF_ENDPOINT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(download, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(models, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("wyoming_whisper.models.download.RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("wyoming_whisper.models.known.SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr(mirror, "MIRRORS", {})  # an index on the network is no part of these tests
 
 

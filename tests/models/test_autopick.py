@@ -17,7 +17,8 @@ from tests.models.fakes import FakeSettings, model_files, write_cache, write_fol
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.errors import ModelUnavailableError, UnknownModelError
-from wyoming_whisper.models import autopick, models
+from wyoming_whisper.models import autopick
+from wyoming_whisper.models import known as known_module
 from wyoming_whisper.models.autopick import (
     SHAPES,
     Machine,
@@ -33,7 +34,9 @@ from wyoming_whisper.models.autopick import (
     solve_rates,
     work_of,
 )
-from wyoming_whisper.models.models import KNOWN_MODELS, find_model
+from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.folder import weights_shapes
+from wyoming_whisper.models.known import KNOWN_MODELS, SHIPPED_NAME
 from wyoming_whisper.models.yardstick import write_yardstick
 
 GIB = 1024**3
@@ -195,7 +198,7 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch, compute_type:
 
 def test_the_yardstick_is_a_whisper_of_the_shape_asked_for(tmp_path: Path) -> None:
     write_yardstick(tmp_path, 128, 3, 80)
-    shapes = models.weights_shapes(tmp_path / "model.bin")
+    shapes = weights_shapes(tmp_path / "model.bin")
     assert shapes["encoder/conv1/weight"] == (128, 80, 3)
     assert shapes["encoder/position_encodings/encodings"] == (1500, 128)
     layers = {name.split("/")[1] for name in shapes if re.match(r"encoder/layer_\d", name)}
@@ -355,7 +358,7 @@ def test_auto_downloads_its_choice(tiny_hub: HubStandin, settings: FakeSettings)
 
 
 def test_finding_auto_measures_nothing(settings: FakeSettings, fake_machine: list[str]) -> None:
-    for find in (find_model, models.ensure_model):
+    for find in (find_model, ensure_model):
         with pytest.raises(UnknownModelError, match="auto is a choice, not a model"):
             find("auto", settings)
     assert fake_machine == []
@@ -402,22 +405,22 @@ def test_offline_auto_takes_none_that_does_not_know_the_language(settings: FakeS
 def test_auto_is_the_model_that_came_along(
     settings: FakeSettings, shipped: str, language: str, expected: str
 ) -> None:
-    models.SHIPPED.mkdir()
-    (models.SHIPPED / models.SHIPPED_NAME).write_text(f"{shipped}\n")
+    known_module.SHIPPED.mkdir()
+    (known_module.SHIPPED / SHIPPED_NAME).write_text(f"{shipped}\n")
     assert pick_model(replace(settings, language=language)) == expected
 
 
 def test_what_came_along_is_found_and_no_download_goes_there(
     hub: HubStandin, settings: FakeSettings
 ) -> None:
-    shipped = write_folder(models.SHIPPED / "faster-whisper-base")
-    (models.SHIPPED / models.SHIPPED_NAME).write_text("base")
+    shipped = write_folder(known_module.SHIPPED / "faster-whisper-base")
+    (known_module.SHIPPED / SHIPPED_NAME).write_text("base")
     assert ensure_auto(replace(settings, local_files_only=True)) == ("base", shipped)
     assert find_model("base", settings) == shipped
     assert hub.requests == []
-    assert models.ensure_model("tiny", settings).is_relative_to(settings.data_dir[0])
+    assert ensure_model("tiny", settings).is_relative_to(settings.data_dir[0])
     with pytest.raises(ModelUnavailableError, match="set --data-dir"):
-        models.ensure_model("tiny", replace(settings, data_dir=()))
+        ensure_model("tiny", replace(settings, data_dir=()))
 
 
 def test_the_best_that_is_here(settings: FakeSettings) -> None:

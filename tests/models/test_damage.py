@@ -17,8 +17,9 @@ from tests.models.hub_standin import HubStandin
 from tests.support import HOME_EN
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.errors import ModelBrokenError
+from wyoming_whisper.models.find import ensure_model
+from wyoming_whisper.models.folder import check_model, suppressed_begin
 from wyoming_whisper.models.model_json import EXTRAS
-from wyoming_whisper.models.models import check_model, ensure_model, suppressed_begin
 from wyoming_whisper.settings.options import Settings
 
 FILES = ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json", EXTRAS)

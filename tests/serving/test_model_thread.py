@@ -20,8 +20,8 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.status import Phase, State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.utterance import scheduler as scheduler_module
-from wyoming_whisper.utterance.scheduler import MAX_REOPENINGS, Job, Scheduler
+from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.scheduler import MAX_REOPENINGS, Scheduler
 
 OPTIONS = TranscribeOptions("en")
 
@@ -69,8 +69,8 @@ def text(job: Job) -> str:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler_module, "FIRST_RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(scheduler_module, "MAX_RETRY_SECONDS", 0.04)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.MAX_RETRY_SECONDS", 0.04)
 
 
 class Panic(BaseException):
@@ -193,7 +193,7 @@ def test_an_error_in_a_second_thread_is_no_secret(monkeypatch: pytest.MonkeyPatc
 
     status = Status()
     working = Scheduler(Several, status=status)
-    monkeypatch.setattr(scheduler_module, "_run_job", fail)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.run_job", fail)
     working.start()
     working.opened.result(TIMEOUT_SECONDS)
     job = working.submit(loud(0.1), OPTIONS)
@@ -349,7 +349,9 @@ def test_who_speaks_while_the_model_is_there_does_not_bring_it_back_when_it_is_i
 def test_who_speaks_has_an_unavailable_model_tried_again_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scheduler_module, "MAX_RETRY_SECONDS", 10 * TIMEOUT_SECONDS)
+    monkeypatch.setattr(
+        "wyoming_whisper.utterance.scheduler.MAX_RETRY_SECONDS", 10 * TIMEOUT_SECONDS
+    )
     status = Status()
     phases = Phases(status)
     tries: list[int] = []

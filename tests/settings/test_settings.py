@@ -10,15 +10,10 @@ from typing import Any
 import pytest
 
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.options import (
-    COMPUTE_TYPES,
-    OPTIONS,
-    PREFIXES,
-    OptionParser,
-    Settings,
-    flag_name,
-    load_settings,
-)
+from wyoming_whisper.settings.flags import OptionParser, load_settings
+from wyoming_whisper.settings.option import flag_name
+from wyoming_whisper.settings.options import COMPUTE_TYPES, OPTIONS, Settings
+from wyoming_whisper.settings.sources import PREFIXES
 
 HOME = {"HOME": "/home/user"}
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.options import Settings, load_settings
+from wyoming_whisper.settings.flags import load_settings
+from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.replacements import (
     MAX_LENGTH,
     MAX_REPLACEMENTS,
@@ -19,7 +21,7 @@ from wyoming_whisper.text.replacements import (
     read_replacement,
     read_replacements,
 )
-from wyoming_whisper.text.text import TextStyle, Voicing, finished, text_style, tidy
+from wyoming_whisper.text.style import TextStyle, finished, text_style, tidy
 from wyoming_whisper.transcriber import Segment, Transcription
 
 HOME = {"HOME": "/home/user"}

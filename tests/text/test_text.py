@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from tests.support import AUDIO, Client, FakeTranscriber, clips, run_server
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.text import (
+from wyoming_whisper.text.evidence import Voicing, made_up, speech_evidence
+from wyoming_whisper.text.style import (
     TextStyle,
-    Voicing,
     finished,
     lowercase,
-    made_up,
-    speech_evidence,
     text_style,
     tidy,
     without_punctuation,

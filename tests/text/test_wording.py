@@ -15,7 +15,7 @@ from benchmarks.hearing.numbers import Way, in_seconds, judge, kept, ways
 from benchmarks.lib.understood import meaning
 from tests.test_addon import TRANSLATIONS
 from wyoming_whisper.text import wording
-from wyoming_whisper.text.text import TextStyle, is_begun, tidy
+from wyoming_whisper.text.style import TextStyle, is_begun, tidy
 from wyoming_whisper.text.wording import MAX_LENGTH, is_filler, reworded
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 

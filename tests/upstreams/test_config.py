@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.options import Settings, load_settings
+from wyoming_whisper.settings.flags import load_settings
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.upstreams.config import EVERYBODY, Upstream, read_upstream, with_keys
 from wyoming_whisper.upstreams.pool import open_pool

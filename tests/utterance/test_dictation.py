@@ -24,14 +24,15 @@ from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import ModelUnavailableError, TranscribeError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Answer
-from wyoming_whisper.text.text import TextStyle, Voicing
+from wyoming_whisper.text.evidence import Voicing
+from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.dictation import Dictation, Part, Piece, together
+from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.live import LiveText
-from wyoming_whisper.utterance.scheduler import Job
 from wyoming_whisper.utterance.utterance import Utterance
 
 SPANS = SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)

@@ -17,13 +17,13 @@ from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Answer
-from wyoming_whisper.text.text import TextStyle
+from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.early import MAX_EAGER_JOBS
+from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
-from wyoming_whisper.utterance.scheduler import Job
 from wyoming_whisper.utterance.utterance import Utterance
 
 VARIATIONS = 12

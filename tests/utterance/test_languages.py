@@ -22,7 +22,7 @@ from wyoming_whisper.utterance.languages import (
     likeliest,
     settled,
 )
-from wyoming_whisper.whisper.decoding import likeliest_language
+from wyoming_whisper.whisper.window import likeliest_language
 
 SURE = Transcription("schalte das Licht ein", "de", 0.97)
 

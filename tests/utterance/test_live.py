@@ -38,9 +38,10 @@ from wyoming_whisper.audio.speech import Speech, span_options
 from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.errors import TranscribeError
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.text import TextStyle
+from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.live import (
     GROWTH,
     MAX_ALIGNED,
@@ -52,7 +53,7 @@ from wyoming_whisper.utterance.live import (
     overlap,
     units,
 )
-from wyoming_whisper.utterance.scheduler import Job, Scheduler
+from wyoming_whisper.utterance.scheduler import Scheduler
 from wyoming_whisper.utterance.utterance import Utterance
 
 OPTIONS = TranscribeOptions(language="en")

@@ -25,8 +25,8 @@ from tests.support import (
 from tests.web.test_transcriptions import CLIP, asked, post, serving
 from wyoming_whisper.errors import DeadlineError, TranscribeError
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.results import result_of
-from wyoming_whisper.utterance.scheduler import Job
 
 
 @dataclass

@@ -16,7 +16,8 @@ from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber,
 from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.utterance.scheduler import Job, Scheduler
+from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.scheduler import Scheduler
 
 OPTIONS = TranscribeOptions(language="en")
 

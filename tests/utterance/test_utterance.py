@@ -22,13 +22,13 @@ from wyoming_whisper.audio.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS, 
 from wyoming_whisper.audio.vad import SpanOptions, Vad
 from wyoming_whisper.errors import AudioError, BusyError
 from wyoming_whisper.status import Answer
-from wyoming_whisper.text.text import TextStyle
+from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.early import MAX_EAGER_JOBS
+from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
-from wyoming_whisper.utterance.scheduler import Job
 from wyoming_whisper.utterance.utterance import Utterance
 
 SPANS = SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)

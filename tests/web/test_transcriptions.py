@@ -59,11 +59,12 @@ from wyoming_whisper.transcriber import (
     Transcription,
     Word,
 )
-from wyoming_whisper.web import form, transcriptions, web_page
+from wyoming_whisper.web import form, web_page
 from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import HEADERS
 from wyoming_whisper.web.form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES
 from wyoming_whisper.web.origins import Origins
+from wyoming_whisper.web.spoken import COURTESY_SECONDS
 from wyoming_whisper.web.transcriptions import MAX_NOTED_PARAMETERS, MAX_REQUESTS
 
 ROOT = AUDIO.parent.parent
@@ -837,7 +838,7 @@ async def test_so_many_requests_are_taken_at_once(tmp_path: Path) -> None:
 async def test_a_recording_that_lasts_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transcriptions, "MAX_RECORDING_SECONDS", 30)
+    monkeypatch.setattr("wyoming_whisper.web.spoken.MAX_RECORDING_SECONDS", 30)
     async with serving(tmp_path, FakeTranscriber()) as (_, session):
         status, message, param, _ = await refusal(session, asked(LONG))
     assert (status, param) == (400, "file")
@@ -932,13 +933,13 @@ async def test_no_piece_of_a_long_recording_is_begun_while_somebody_speaks(
             await asyncio.sleep(0.005)
         sender = asyncio.create_task(post(session, asked(LONG)))
         assert (await post(session, asked()))[0] == 200  # a short one is no burden
-        await asyncio.sleep(2 * transcriptions.COURTESY_SECONDS)
+        await asyncio.sleep(2 * COURTESY_SECONDS)
         assert len(fake.requests) == 1
         await client.send(AudioStop().event())
         await client.transcript()
         assert (await sender)[0] == 200
         assert not server.is_spoken_to
-        monkeypatch.setattr(transcriptions, "MAX_COURTESY_SECONDS", 0.0)
+        monkeypatch.setattr("wyoming_whisper.web.spoken.MAX_COURTESY_SECONDS", 0.0)
         await client.send(AudioStart(16000, 2, 1).event())
         assert (await post(session, asked(LONG)))[0] == 200  # a microphone that is left open
 
@@ -1010,7 +1011,7 @@ async def test_a_key_is_needed_where_one_is_set(
 
 
 def test_the_key_comes_from_a_variable_or_a_file_and_is_never_shown(tmp_path: Path) -> None:
-    from wyoming_whisper.settings.options import load_settings
+    from wyoming_whisper.settings.flags import load_settings
 
     file = tmp_path / "key"
     file.write_text("secret\n")
@@ -1168,7 +1169,7 @@ async def test_headers_that_are_no_names_are_not_repeated(tmp_path: Path) -> Non
     ["notes.example", "https://notes.example/path", "https://a@b", "https://a,b", "null://x y"],
 )
 def test_what_is_no_origin_is_one_sentence(origins: str) -> None:
-    from wyoming_whisper.settings.options import load_settings
+    from wyoming_whisper.settings.flags import load_settings
 
     with pytest.raises(SettingsError, match=r"origins such as https://notes\.example"):
         load_settings(["--openai-origins", origins], {"HOME": "/nowhere"})
@@ -1199,7 +1200,7 @@ async def test_origins_without_the_api_are_warned_of(caplog: pytest.LogCaptureFi
 
 
 def test_origins_are_a_list_in_small_letters() -> None:
-    from wyoming_whisper.settings.options import load_settings
+    from wyoming_whisper.settings.flags import load_settings
 
     loaded = load_settings(
         ["--openai-origins", "https://Notes.example,app://x *"], {"HOME": "/nowhere"}

@@ -14,17 +14,15 @@ from tests.whisper.scripted import IDS, TEXT_TOKENS, TIMESTAMP_BEGIN, ByteTokeni
 from wyoming_whisper.text.repetition import compression_ratio, is_doubled, loops
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.budget import room
-from wyoming_whisper.whisper.decoding import (
+from wyoming_whisper.whisper.decoding import Decoder, DecodingResult
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.options import (
     FULL_CONTEXT,
     MAX_PREVIOUS_TOKENS,
     SAFE_CONTEXT,
     TRAINED_CONTEXT,
     AudioContext,
-    Decoder,
     DecodingOptions,
-    DecodingResult,
-    GenerateOptions,
-    Hypothesis,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 

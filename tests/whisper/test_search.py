@@ -13,15 +13,10 @@ import pytest
 from tests.whisper.scripted import IDS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.text.repetition import loops
 from wyoming_whisper.whisper.audio import Array
-from wyoming_whisper.whisper.decoding import N_TEXT_CTX, GenerateOptions, Hypothesis
-from wyoming_whisper.whisper.search import (
-    MAX_INITIAL_TIMESTAMP,
-    SLOTS,
-    STOP_REPEATS,
-    SessionInference,
-    apply_timestamp_rules,
-    log_softmax,
-)
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.logits import MAX_INITIAL_TIMESTAMP, apply_timestamp_rules, log_softmax
+from wyoming_whisper.whisper.options import N_TEXT_CTX
+from wyoming_whisper.whisper.search import SLOTS, STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.session import Tokens
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 

@@ -22,10 +22,11 @@ from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.models import WEIGHTS, alignment_heads
+from wyoming_whisper.models.folder import alignment_heads
+from wyoming_whisper.models.known import WEIGHTS
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions, Word
-from wyoming_whisper.whisper.decoding import Hypothesis
+from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.timing import (
     PAUSE_FRAMES,
     cheapest_path,

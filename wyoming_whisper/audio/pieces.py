@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..text.text import Voicing
+from ..text.evidence import Voicing
 from ..transcriber import SAMPLE_RATE, Samples
 from .vad import FRAME_SAMPLES, Span, SpanOptions, clear_frames, speech_spans
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AudioError
-from ..text.text import Voicing
+from ..text.evidence import Voicing
 from ..transcriber import SAMPLE_RATE, Samples
 from .channels import Downmix
 from .containers import ALL, WAV, Container, sniff

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..text.text import TextStyle, Voicing, finished
+from ..text.evidence import Voicing
+from ..text.style import TextStyle, finished
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from .pieces import Cutting, Section
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut

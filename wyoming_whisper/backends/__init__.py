@@ -45,7 +45,7 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
         if opened:
             return opened
         settings = dataclasses.replace(settings, backend="faster-whisper")
-    from ..models.models import ensure_model
+    from ..models.find import ensure_model
     from .auto import model_of
 
     runtime, chosen = choose_backend(settings)
@@ -119,7 +119,7 @@ def _is_small(path: Path) -> bool:
     """Whether a model answers in no time on any backend: then none is measured."""
     from ..engine.checkpoint import read
     from ..engine.dims import dims_of, int8_bytes
-    from ..models.models import WEIGHTS
+    from ..models.known import WEIGHTS
 
     try:
         return int8_bytes(dims_of(read(path / WEIGHTS))) < SMALL_BYTES

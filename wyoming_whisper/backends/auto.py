@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from ..engine.tensorrt.cuda import Gpu, find_gpus
 from ..errors import EngineError, SettingsError
 from ..models.autopick import choose_for_gpu, ensure_auto
-from ..models.models import AUTO, ensure_model
+from ..models.find import ensure_model
+from ..models.known import AUTO
 from ..whisper.tokenizer import language_code
 
 if TYPE_CHECKING:
-    from ..models.download import Report
+    from ..models.disk import Report
     from ..settings.options import Settings
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.dims import HEAD_WIDTH
+from ..models.folder import EMBEDDINGS, weights_shapes
+from ..models.known import CONFIG, WEIGHTS
 from ..models.model_json import pairs, read_json
-from ..models.models import CONFIG, EMBEDDINGS, WEIGHTS, weights_shapes
 
 HEADS = "alignment_heads"
 BEGIN = "suppress_ids_begin"

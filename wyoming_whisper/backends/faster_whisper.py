@@ -18,9 +18,9 @@ import numpy as np
 from ..errors import ModelBrokenError, SettingsError
 from ..machine.cpu import instruction_set, physical_cores
 from ..machine.threads import REMEMBERED, fastest_threads, thread_counts
-from ..models.models import check_model, model_languages
+from ..models.folder import check_model, model_languages
 from ..whisper.audio import FRAMES_PER_POSITION, Array
-from ..whisper.decoding import GenerateOptions, Hypothesis
+from ..whisper.inference import GenerateOptions, Hypothesis
 from .ct2_config import loadable
 from .pipeline import (
     COMMAND_FRAMES,

@@ -24,13 +24,8 @@ from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsE
 from ..machine.cpu import adds_int8_exactly, cpu_name, instruction_set, physical_cores
 from ..machine.measured import recall, remember
 from ..models.autopick import ram_bytes
-from ..models.models import (
-    WEIGHTS,
-    alignment_heads,
-    is_multilingual,
-    model_languages,
-    suppressed_begin,
-)
+from ..models.folder import alignment_heads, is_multilingual, model_languages, suppressed_begin
+from ..models.known import WEIGHTS
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
 from .engines import STAND_IN, Engines, EngineTranscriber, Verdict, engine_cache, try_out

@@ -19,7 +19,8 @@ from ..errors import (
     UnknownTaskError,
     WordTimesError,
 )
-from ..home.names import NameIndex, Snapper
+from ..home.index import NameIndex
+from ..home.snapper import Snapper
 from ..models.model_json import read_facts
 from ..models.vocabulary import TOKENIZER, tokenizer_json
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
@@ -30,20 +31,22 @@ from ..whisper.audio import (
     pad_or_trim,
     silence_level,
 )
-from ..whisper.decoding import (
-    FULL_CONTEXT,
-    SAFE_CONTEXT,
-    TRAINED_CONTEXT,
-    AudioContext,
+from ..whisper.decoding import Decoder
+from ..whisper.inference import (
     Correct,
-    Decoder,
-    DecodingOptions,
     GenerateOptions,
     Hypothesis,
     Inference,
     ScoringInference,
     Stopwatch,
     go_on,
+)
+from ..whisper.options import (
+    FULL_CONTEXT,
+    SAFE_CONTEXT,
+    TRAINED_CONTEXT,
+    AudioContext,
+    DecodingOptions,
 )
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
 from .weighing import Weighing

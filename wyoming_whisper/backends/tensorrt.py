@@ -14,10 +14,11 @@ from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
 from ..engine.tensorrt.library import import_tensorrt
 from ..engine.tensorrt.session import TensorRTSession
 from ..errors import SettingsError
-from ..models.models import WEIGHTS, is_multilingual, model_languages, suppressed_begin
+from ..models.folder import is_multilingual, model_languages, suppressed_begin
+from ..models.known import WEIGHTS
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
-from ..whisper.decoding import DecodingOptions
+from ..whisper.options import DecodingOptions
 from ..whisper.search import SLOTS, SessionInference
 from .engines import Engines, EngineTranscriber, engine_cache, try_out
 from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..home.names import fold, similarity_of
+from ..home.index import fold, similarity_of
+from ..text.evidence import score_evidence
 from ..text.repetition import compression_ratio, said_once
-from ..text.text import score_evidence
-from ..whisper.decoding import GenerateOptions, Hypothesis, ScoringInference
+from ..whisper.inference import GenerateOptions, Hypothesis, ScoringInference
 from ..whisper.tokenizer import Tokenizer
 
 # Nats a token. Chosen on commands in and beside the prompt, in noise and far away

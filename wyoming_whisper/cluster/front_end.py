@@ -30,7 +30,7 @@ from ..errors import (
 from ..transcriber import Samples, TranscribeOptions, Transcription, go_on
 
 if TYPE_CHECKING:
-    from ..home.names import NameIndex
+    from ..home.index import NameIndex
     from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)

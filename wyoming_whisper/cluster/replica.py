@@ -17,7 +17,8 @@ import numpy as np
 from .. import __version__
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
 from ..serving.process import settle
-from ..settings.options import Settings, settings_from
+from ..settings.options import Settings
+from ..settings.sources import settings_from
 from ..status import Status, health_of
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from ..utterance.hangs import HangWatch
@@ -25,7 +26,7 @@ from ..utterance.scheduler import Scheduler
 from .front_end import About
 
 if TYPE_CHECKING:
-    from ..home.names import NameIndex
+    from ..home.index import NameIndex
 
 _LOGGER = logging.getLogger(__name__)
 

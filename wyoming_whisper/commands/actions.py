@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import SettingsError
-from ..settings.options import OptionParser, Settings, settings_from
+from ..settings.flags import OptionParser
+from ..settings.options import Settings
+from ..settings.sources import settings_from
 
 Arguments = argparse.Namespace
 Action = tuple[Callable[[str], OptionParser], Callable[[Arguments, Settings], int]]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import EngineBrokenError, SettingsError
-from ..settings.options import OptionParser, Settings
+from ..settings.flags import OptionParser
+from ..settings.options import Settings
 from .actions import Action, Arguments, run_action
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def _write_graphs(
 ) -> list[Path]:
     from ..engine.checkpoint import read
     from ..engine.tensorrt.compile import import_graphs
-    from ..models.models import WEIGHTS
+    from ..models.known import WEIGHTS
 
     checkpoint = read(source / WEIGHTS)
     output.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import ModelError, SettingsError, WyomingWhisperError
-from ..settings.options import OptionParser, Settings, default_data_dir
+from ..settings.flags import OptionParser
+from ..settings.options import Settings
+from ..settings.server import default_data_dir
 from .actions import Action, Arguments, run_action
 
 _LOGGER = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..tasks import end_tasks, start_lasting_task
-from .names import NameIndex
+from .index import NameIndex
 
 if TYPE_CHECKING:
     import aiohttp

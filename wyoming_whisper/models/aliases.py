@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .models import AUTO, KNOWN_MODELS, KnownModel
+from .known import AUTO, KNOWN_MODELS, KnownModel
 
 ALIAS = "whisper-1"
 """OpenAI's name for Whisper, which some programs always ask for."""

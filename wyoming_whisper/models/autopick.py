@@ -24,22 +24,16 @@ from .. import __version__
 from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
 from ..machine.cpu import cpu_name, instruction_set, physical_cores
 from ..whisper.tokenizer import language_code
-from .models import (
-    KNOWN_MODELS,
-    KnownModel,
-    ModelSettings,
-    ensure_model,
-    find_model,
-    model_languages,
-    shipped_model,
-)
+from .find import ensure_model, find_model
+from .folder import model_languages
+from .known import KNOWN_MODELS, KnownModel, ModelSettings, shipped_model
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from ..engine.tensorrt.cuda import Gpu
-    from .download import Report
+    from .disk import Report
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -16,39 +16,25 @@ import logging
 import os
 import re
 import shutil
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from concurrent import futures
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import (
-    ModelBrokenError,
-    ModelError,
-    ModelRefusedError,
-    ModelUnavailableError,
-    UnknownModelError,
-)
+from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
+from .disk import FULL, STALE_S, Progress, Report, check_room, local_errors, locked, megabytes
+from .folder import matches_hash
 from .formats import COPIED, TRANSFORMERS_WEIGHTS, conversion_command
-from .models import (
-    HUGGING_FACE_FILES,
-    HUGGING_FACE_WEIGHTS,
-    KNOWN_MODELS,
-    WEIGHTS_OF,
-    Layout,
-    matches_hash,
-)
+from .known import HUGGING_FACE_FILES, HUGGING_FACE_WEIGHTS, KNOWN_MODELS, WEIGHTS_OF, Layout
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _LOGGER = logging.getLogger(__name__)
-
 FILE_PATTERNS: dict[Layout, tuple[str, ...]] = {
     # faster_whisper.utils.download_model
     "ctranslate2": (
@@ -74,7 +60,6 @@ _NOT_THERE: dict[Layout, str] = {
     "ctranslate2": "it is not a CTranslate2 model (look for one named faster-whisper)",
     "huggingface": "its weights are not there in Hugging Face's layout, in one file",
 }
-
 DEFAULT_ENDPOINT = "https://huggingface.co"
 TIMEOUT_S = 15.0
 """Seconds without a byte (or without a connection) that count as a failure."""
@@ -82,30 +67,14 @@ QUICK_S = 5.0
 """So long a hub that doesn't answer is waited for where there is another source."""
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 """Waits between tries; a try that brought bytes starts them anew."""
-LOCK_POLL_S = 1.0
-STALE_S = 24 * 3600.0
-"""Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
-PROGRESS_S = 5.0
-REPORT_S = 0.5
-"""Between two log lines."""
-FREE_MARGIN_BYTES = 32 * 1024 * 1024
-"""Left on the disk beyond the model itself: a full disk breaks more than us."""
 HASH_TRIES = 2
 """Downloads of one file; one with a wrong hash twice is not a bad line but a bad source."""
-
 ADVICE = (
     "when this machine is online again, start again or run `models download`; or copy the model's "
     "folder from another machine and set --local-files-only"
 )
-
 T = TypeVar("T")
-
-Report = Callable[[str, float], None]
-"""Told what is downloaded, and which fraction of it is here."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_DISK_ERRORS = (*_FULL, errno.EROFS, errno.EIO, errno.EFBIG)
+_DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -173,7 +142,9 @@ def download_model(
         commit, files = _retry(job, lambda: ask(job))
         job.blobs.mkdir(parents=True, exist_ok=True)
         check_room(repo, cache_dir, _missing_bytes(job, files))
-        _LOGGER.info("downloading %s (%s) to %s", repo, _mb(sum(f.size for f in files)), cache_dir)
+        _LOGGER.info(
+            "downloading %s (%s) to %s", repo, megabytes(sum(f.size for f in files)), cache_dir
+        )
         with Progress(repo, sum(file.size for file in files), report) as progress:
             for file in files:
                 _fetch(job, commit, file, progress)
@@ -181,63 +152,6 @@ def download_model(
         _sweep(job, older_than_s=STALE_S)
     _LOGGER.info("%s came from %s", repo, job.endpoint)
     return snapshot
-
-
-class Progress:
-    """Shows bytes done of a total: a bar on a terminal, else a log line every few seconds."""
-
-    def __init__(self, label: str, total: int, report: Report | None = None) -> None:
-        self._label = label
-        self._total = total
-        self._report = report
-        self._reported = -REPORT_S
-        self._finished = 0  # bytes of the files before the current one
-        self._started: tuple[float, int] | None = None
-        self._logged = time.monotonic()
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            bar = importlib.import_module("tqdm").tqdm  # untyped
-            self._bar = bar(total=total, desc=label, unit="B", unit_scale=True)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def show(self, n_bytes: int) -> None:
-        """Say that `n_bytes` of the current file are here."""
-        done, now = self._finished + n_bytes, time.monotonic()
-        if self._report and now - self._reported >= REPORT_S:
-            self._reported = now
-            self._report(self._label, done / max(self._total, 1))
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-            return
-        if self._started is None or done < self._started[1]:
-            self._started = (now, done)
-        if now - self._logged >= PROGRESS_S:
-            self._logged = now
-            since, before = self._started
-            speed = (done - before) / max(now - since, 1e-3)
-            percent = 100 * done // max(self._total, 1)
-            _LOGGER.info(
-                "%s: %s of %s (%d %%), %s/s",
-                *(self._label, _mb(done), _mb(self._total), percent, _mb(speed)),
-            )
-
-    def finish_file(self, n_bytes: int) -> None:
-        self.show(n_bytes)
-        self._finished += n_bytes
-
-
-# What there is
 
 
 def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
@@ -336,9 +250,6 @@ def _url(job: _Job, commit: str, name: str) -> str:
     return hf_hub_url(job.repo, name, revision=commit, endpoint=job.endpoint)
 
 
-# Files
-
-
 def _fetch(job: _Job, commit: str, file: _RemoteFile, progress: Progress) -> None:
     """Put `file` under its hash into the cache, unless it is there already and right."""
     blob = job.blobs / file.etag
@@ -417,34 +328,6 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-@contextlib.contextmanager
-def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bool]:
-    """Hold the lock file `path`, as the hub's library takes it; give whether it is held for sure.
-
-    While another process that downloads `name` has it, `check_stop` is called again and again.
-    """
-    import filelock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    waited = False
-    while True:
-        check_stop()
-        try:
-            lock.acquire(timeout=LOCK_POLL_S)
-            break
-        except filelock.Timeout:
-            if not waited:
-                _LOGGER.info("another process is downloading %s: waiting for it", name)
-            waited = True
-        except NotImplementedError:  # a file system without locks: the hash still decides
-            break
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
-
-
 def _link(job: _Job, commit: str, files: list[_RemoteFile]) -> Path:
     """Make the snapshot: links named as the files are, then `refs/main` that names the commit."""
     snapshot = job.folder / "snapshots" / commit
@@ -470,9 +353,6 @@ def _sweep(job: _Job, older_than_s: float) -> None:
         with contextlib.suppress(OSError):
             if time.time() - partial.stat().st_mtime >= older_than_s:
                 partial.unlink()
-
-
-# What can go wrong
 
 
 def _retry(job: _Job, action: Callable[[], T], progressed: Callable[[], int] = lambda: 0) -> T:
@@ -537,60 +417,12 @@ def _unreachable(job: _Job, error: Exception, tries: int) -> str:
     return f"{said}; {tries} tries): {ADVICE}"
 
 
-@contextlib.contextmanager
-def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator[None]:
-    """Turn the errors of disk and folders into sentences; `name` was to go to `folder`.
-
-    When the disk is full, `clean` is called first: that breaks more than this download.
-    Raises ModelRefusedError.
-    """
-    try:
-        yield
-    except ModelError:
-        raise
-    except OSError as error:
-        if error.errno in _FULL:
-            clean()
-            message = disk_full(name, folder)
-        elif error.errno in _FORBIDDEN:
-            where = error.filename or folder
-            message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
-        else:
-            message = f"{name} can't be stored in {folder}: {error}"
-        raise ModelRefusedError(message) from error
-
-
-def disk_full(name: str, folder: Path) -> str:
-    free = _mb(_free_bytes(folder))
-    return f"the disk is full: {name} doesn't fit into {folder} ({free} free)"
-
-
 def _missing_bytes(job: _Job, files: list[_RemoteFile]) -> int:
     needed = 0
     for file in files:
         if not (job.blobs / file.etag).exists():
             needed += max(0, file.size - _size(job.blobs / f"{file.etag}.incomplete"))
     return needed
-
-
-def check_room(name: str, folder: Path, needed: int) -> None:
-    """Raise ModelRefusedError unless `needed` bytes, and some to spare, are free for `folder`."""
-    free = _free_bytes(folder)
-    if needed and free < needed + FREE_MARGIN_BYTES:
-        raise ModelRefusedError(
-            f"not enough room for {name} in {folder}: {_mb(needed)} needed, "
-            f"{_mb(FREE_MARGIN_BYTES)} to spare, {_mb(free)} free"
-        )
-
-
-def _free_bytes(folder: Path) -> int:
-    """Return the free bytes where `folder` is or will be."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
-
-
-def _mb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e6:.1f} MB" if n_bytes < 10e6 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _quiet_the_hub() -> None:

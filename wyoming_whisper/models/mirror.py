@@ -30,8 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError
-from .download import STALE_S, Progress, Report, check_room, disk_full, local_errors, locked
-from .models import CHECKSUMS, matches_hash
+from .disk import STALE_S, Progress, Report, check_room, disk_full, local_errors, locked
+from .folder import matches_hash
+from .known import CHECKSUMS
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -25,30 +25,27 @@ from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping, Pong
 
 from ..audio.pcm import PcmFormat
-from ..errors import ProtocolError, StoppedError, UnknownLanguageError, UnknownModelError
+from ..errors import ProtocolError, StoppedError, UnknownModelError
 from ..errors import WyomingWhisperError as OurError
 from ..tasks import end_tasks, start_task
 from ..transcriber import TranscribeOptions
 from ..upstreams.exchange import hops_in
 from ..upstreams.relay import Relay
-from ..utterance.endpointing import SENSITIVITIES, Endpointer, EndpointOptions
+from ..utterance.endpointing import Endpointer, EndpointOptions
 from ..utterance.live import LiveText
 from ..utterance.utterance import Utterance, Workshop, too_long
-from ..whisper.tokenizer import LANGUAGES, language_code
-from ..wire import read_event, with_whole_numbers
+from ..wire import read_event
 from .hangup import until_lost
 from .info import PROGRAM_NAME
 from .peers import PeerLog
+from .requests import checked, read_sensitivity, read_strings, requested_language, shortened
 
 _LOGGER = logging.getLogger(__name__)
-
 MAX_WAITING_UTTERANCES = 4  # on one connection, before its reader waits for answers
 LINGER_SECONDS = 1.0  # for a client to notice an error before its connection is closed
 WRITE_SECONDS = 10.0  # for a client to take what it asked for
-SHOWN_LENGTH = 50  # of a peer's words in an error
 DISCARD_BYTES = 64 * 1024
 CHUNKS_A_TURN = 4  # of audio, a tenth of a second in all: half a millisecond
-
 EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
 EVENTS_AT_ONCE = 100  # for those who have asked for nothing yet
 
@@ -217,7 +214,7 @@ class Handler:
             self.last_event = time.monotonic()
             branch = _BRANCHES.get(event.type)
             if branch is None:
-                _LOGGER.debug("ignoring an event of type %s", _shown(event.type))
+                _LOGGER.debug("ignoring an event of type %s", shortened(event.type))
             else:
                 await branch(self, event)
             # What is buffered comes without waiting: let the other connections have their turn.
@@ -254,27 +251,29 @@ class Handler:
     # One short branch an event.
 
     async def _on_describe(self, event: Event) -> None:
-        _checked(Describe, event)
+        checked(Describe, event)
         await self._write(self._service.info_event)
 
     async def _on_ping(self, event: Event) -> None:
-        await self._write(Pong(_checked(Ping, event).text).event())
+        await self._write(Pong(checked(Ping, event).text).event())
 
     async def _on_select_program(self, event: Event) -> None:
-        name = _checked(SelectProgram, event).name
+        name = checked(SelectProgram, event).name
         if name not in (PROGRAM_NAME, *self._service.model_names):
-            raise UnknownModelError(f"no program {_shown(name)} is here, only {PROGRAM_NAME!r}")
+            raise UnknownModelError(f"no program {shortened(name)} is here, only {PROGRAM_NAME!r}")
 
     async def _on_transcribe(self, event: Event) -> None:
-        transcribe = _checked(Transcribe, event)
+        transcribe = checked(Transcribe, event)
         if transcribe.name and transcribe.name not in self._service.model_names:
             known = ", ".join(map(repr, self._service.model_names))
-            raise UnknownModelError(f"no model {_shown(transcribe.name)} is here, only {known}")
-        names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
+            raise UnknownModelError(f"no model {shortened(transcribe.name)} is here, only {known}")
+        names = read_strings(transcribe.transcript_names) + read_strings(
+            transcribe.transcript_terms
+        )
         asked = None if self._service.ignore_client_language else transcribe.language
         language = requested_language(asked, self._service.language)
         options = TranscribeOptions(language, names=names, hops=hops_in(transcribe.context))
-        sensitivity = _sensitivity(transcribe.vad_sensitivity)
+        sensitivity = read_sensitivity(transcribe.vad_sensitivity)
         self._request = Request(options, transcribe.context, sensitivity)
         if self._utterance:  # it counts until the audio ends
             self._ask_anew(self._utterance)
@@ -289,13 +288,13 @@ class Handler:
         utterance.ask(options, self._asked.vad_sensitivity, live, relay)
 
     async def _on_audio_start(self, event: Event) -> None:
-        start = _checked(AudioStart, event)
+        start = checked(AudioStart, event)
         PcmFormat(start.rate, start.width, start.channels)  # an impossible one is told at once
         self._ended = False
         self._begin()
 
     async def _on_audio_chunk(self, event: Event) -> None:
-        chunk = _checked(AudioChunk, event)
+        chunk = checked(AudioChunk, event)
         PcmFormat(chunk.rate, chunk.width, chunk.channels)
         if self._ended:
             return
@@ -319,7 +318,7 @@ class Handler:
                 await self._write(event)
 
     async def _on_audio_stop(self, event: Event) -> None:
-        _checked(AudioStop, event)
+        checked(AudioStop, event)
         if self._ended:  # it has been answered
             self._ended = False
             return
@@ -454,51 +453,6 @@ _BRANCHES: Mapping[str, Callable[[Handler, Event], Awaitable[None]]] = {
 }
 
 
-def requested_language(wanted: str | None, default: str | None) -> str | None:
-    """Return Whisper's code for what a client named, `default` if it named none.
-
-    Raises ProtocolError, UnknownLanguageError.
-    """
-    if not wanted:
-        return default
-    if not isinstance(wanted, str):
-        raise ProtocolError("language must be a string")
-    if wanted == "auto":
-        return None
-    code = language_code(wanted)
-    if code is None:
-        raise UnknownLanguageError(
-            f"Whisper does not know the language {_shown(wanted)}; "
-            f"it knows {', '.join(sorted(LANGUAGES))}"
-        )
-    return code
-
-
-def _sensitivity(wanted: object) -> str:
-    """Return how soon commands are to end. Raises ProtocolError."""
-    if wanted is None:
-        return "default"
-    if isinstance(wanted, str) and wanted in SENSITIVITIES:
-        return str(getattr(wanted, "value", wanted))  # the wyoming library's is an Enum
-    known = ", ".join(SENSITIVITIES)
-    raise ProtocolError(f"vad_sensitivity must be one of {known}, not {_shown(wanted)}")
-
-
-def _strings(value: object) -> tuple[str, ...]:
-    """Return names or terms, which the wyoming library doesn't check. Raises ProtocolError."""
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
-    return tuple(value)
-
-
-def _shown(words: object) -> str:
-    """Return a peer's words, which may be many, for people."""
-    text = repr(words)
-    return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
-
-
 def _stopped() -> StoppedError:
     return StoppedError(
         "the server is shutting down, and --drain-seconds were too short to hear and answer this"
@@ -507,13 +461,3 @@ def _stopped() -> StoppedError:
 
 def _ended_well(task: asyncio.Task[None]) -> bool:
     return not task.cancelled() and task.exception() is None
-
-
-def _checked(kind: Any, event: Event) -> Any:
-    """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
-    try:
-        return kind.from_event(with_whole_numbers(event))
-    except KeyError as error:
-        raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
-    except (TypeError, ValueError) as error:
-        raise ProtocolError(f"{event.type} can't be understood: {error}") from error

@@ -29,19 +29,20 @@ from ..audio.speech import span_options
 from ..audio.vad import SileroVad, Vad
 from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from ..home.household import HomeNames
-from ..settings.options import SUPERVISOR_TOKEN
+from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status, health_of
 from ..tasks import end_tasks, start_lasting_task, start_task
-from ..text.text import TextStyle, text_style
+from ..text.style import TextStyle, text_style
 from ..transcriber import Samples, TranscribeOptions, Transcriber
 from ..upstreams.pool import followed, open_pool
 from ..upstreams.relay import Relay
 from ..utterance.endpointing import endpoint_options
 from ..utterance.hangs import HangWatch
+from ..utterance.job import Job
 from ..utterance.languages import SpokenLanguages
 from ..utterance.limits import Limits
 from ..utterance.live import LiveText
-from ..utterance.scheduler import Job, Scheduler
+from ..utterance.scheduler import Scheduler
 from ..web import web_page
 from ..whisper.tokenizer import LANGUAGES, language_code
 from ..wire import MAX_HEADER_BYTES
@@ -417,7 +418,8 @@ def _expected_languages(settings: Settings) -> tuple[str, ...]:
 
     Raises UnknownModelError, so that a misspelt name ends the server before it listens.
     """
-    from ..models.models import find_model, model_languages
+    from ..models.find import find_model
+    from ..models.folder import model_languages
 
     path: Path | None = None
     if settings.model != "auto":

@@ -16,11 +16,12 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import WyomingWhisperError
+from ..text.evidence import Voicing
 from ..text.scripts import joined
-from ..text.text import TextStyle, Voicing, judged, styled
+from ..text.style import TextStyle, judged, styled
 from ..transcriber import Samples, TranscribeOptions, Transcription
+from .job import Job
 from .languages import Detected, likeliest, settled
-from .scheduler import Job
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from ..audio.vad import Span
 from ..errors import WyomingWhisperError
 from ..transcriber import TranscribeOptions, Transcription
 from .dictation import Submit
-from .scheduler import Job
+from .job import Job
 
 _LOGGER = logging.getLogger(__name__)
 

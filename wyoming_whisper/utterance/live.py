@@ -21,10 +21,11 @@ from dataclasses import dataclass
 
 from ..audio.speech import Speech
 from ..audio.vad import FRAME_SAMPLES
+from ..text.evidence import Voicing
 from ..text.scripts import UNPARTED, joined
-from ..text.text import MARKS, QUOTES, TextStyle, Voicing, finished, is_begun
+from ..text.style import MARKS, QUOTES, TextStyle, finished, is_begun
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions
-from .scheduler import Job
+from .job import Job
 
 # How many transcriptions have to agree. With 3 hardly less that is sent is wrong (1.4 % instead of
 # 1.9 % with stock base), and a quarter fewer words come before the end of speech, half a second

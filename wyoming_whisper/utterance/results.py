@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import DeadlineError, StoppedError
 from ..transcriber import Transcription
-from .scheduler import Job
+from .job import Job
 
 
 async def result_of(

@@ -12,7 +12,6 @@ ends without saying so: `ended` fails where it does before it was asked to.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 import weakref
@@ -29,99 +28,17 @@ from ..errors import (
 )
 from ..serving.process import MODEL_THREAD
 from ..status import FETCHING, Status
-from ..transcriber import (
-    SAMPLE_RATE,
-    Abandoned,
-    Samples,
-    TranscribeOptions,
-    Transcriber,
-    Transcription,
-    at_once,
-)
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription, at_once
 from .hangs import Work
+from .job import Job, run_job, urgency
 
 _LOGGER = logging.getLogger(__name__)
-
 FIRST_RETRY_SECONDS = 15.0
 MAX_RETRY_SECONDS = 600.0
-
 MAX_REOPENINGS = 5
 """Failures of a library in a row to open a model that it had opened before: 4 minutes. Then only a
 new process can help, such as where a GPU's context is lost."""
-
 MAX_QUEUE = 32
-
-
-class _Checkpoint:
-    """Breaks a transcription off when nobody wants it any more.
-
-    Not a method of its Job: each would know the other, and the samples would be garbage that only
-    a search finds.
-    """
-
-    def __init__(self) -> None:
-        self.is_abandoned = False
-        self.n_passed = 0
-
-    def __call__(self) -> None:
-        self.n_passed += 1
-        if self.is_abandoned:
-            raise Abandoned
-
-
-class Job:
-    """One transcription that was asked for: `eager` as long as nobody waits for it.
-
-    A `patient` one has time, though somebody waits: it is no command.
-    """
-
-    def __init__(
-        self,
-        samples: Samples,
-        options: TranscribeOptions,
-        *,
-        eager: bool = False,
-        patient: bool = False,
-    ) -> None:
-        self.samples = samples
-        self._checkpoint = _Checkpoint()
-        self.options = dataclasses.replace(options, checkpoint=self._checkpoint)
-        self.eager = eager
-        self.patient = patient
-        self.future: Future[Transcription] = Future()
-
-    def promote(self) -> None:
-        """Say that somebody waits for it now."""
-        self.eager = False
-
-    def cancel(self) -> bool:
-        """Say that nobody wants it any more; return whether that was in time to save all work.
-
-        What is being transcribed ends at its next checkpoint.
-        """
-        self._checkpoint.is_abandoned = True
-        return self.future.cancel()
-
-    def forget(self) -> None:
-        """Let go of how it ended, for who has taken that.
-
-        An error knows by its traceback all those who raised it, and they know the job: with its
-        samples it would be garbage that only a search finds.
-        """
-        if self.future.done():
-            self.future = Future()
-            self.future.cancel()
-
-    @property
-    def work(self) -> Work:
-        """What the hang watch is told of it; keeps neither the job nor its samples."""
-        return Work(
-            self._checkpoint,
-            "a piece of a recording" if self.patient else "a transcription",
-            self._checkpoint.n_passed,
-            len(self.samples) / SAMPLE_RATE,
-            self.patient,
-        )
 
 
 class Scheduler:
@@ -187,7 +104,7 @@ class Scheduler:
                 raise self._present_refusal(self._refusal).error()
             if self._spare is not None:
                 self._spare.cancel()
-            n_waiting = sum(_urgency(waiting) <= _urgency(job) for waiting in self._jobs)
+            n_waiting = sum(urgency(waiting) <= urgency(job) for waiting in self._jobs)
             if n_waiting >= self._max_queue:
                 raise BusyError(
                     f"{n_waiting} requests wait already, which is all that --max-queue allows; "
@@ -366,10 +283,10 @@ class Scheduler:
         job = None if done.is_set() else self._next(done)
         if job is None:
             return False
-        _run_job(job, transcriber)
+        run_job(job, transcriber)
         with self._changed:
             self._running.remove(job)
-        del job  # as in _run_job
+        del job  # as in run_job
         return True
 
     def _next(self, done: threading.Event) -> Job | None:
@@ -381,7 +298,7 @@ class Scheduler:
             self._changed.wait_for(
                 lambda: self._jobs or done.is_set() or self._closing.is_set(), self._idle_seconds
             )
-            job = min(self._jobs, key=_urgency, default=None)  # the first of equals
+            job = min(self._jobs, key=urgency, default=None)  # the first of equals
             if job is None or (job.eager and self._closing.is_set()):
                 return None
             self._jobs.remove(job)
@@ -525,38 +442,3 @@ def _is_of_the_machine(error: BaseException) -> bool:
     if isinstance(error, WyomingWhisperError):
         return not isinstance(error, EngineError)
     return isinstance(error, MemoryError | OSError)
-
-
-def _urgency(job: Job) -> tuple[bool, bool]:
-    """Return what jobs are ordered by: commands first, then those that may become one."""
-    return job.patient, job.eager
-
-
-def _run_job(job: Job, transcriber: Transcriber) -> None:
-    if not job.future.set_running_or_notify_cancel():
-        return
-    try:
-        transcription = transcriber.transcribe(job.samples, job.options)
-    except Abandoned:
-        _LOGGER.debug("a transcription was broken off: nobody waited for it any more")
-        job.future.set_exception(TranscribeError("nobody waited for it any more"))
-        return
-    except MemoryError:
-        job.future.set_exception(
-            TranscribeError("there is not enough memory to transcribe this; use a smaller model")
-        )
-        return
-    except BaseException as error:  # whatever it is, it goes to the one who asked
-        job.future.set_exception(_as_exception(error))
-        del job  # the error knows this frame and its callers: they must not know who keeps it
-        return
-    _LOGGER.debug("transcription: %r", transcription)
-    job.future.set_result(transcription)
-
-
-def _as_exception(error: BaseException) -> Exception:
-    """Return what asyncio can carry: a panic of a library written in Rust is no Exception."""
-    if isinstance(error, Exception):
-        return error
-    _LOGGER.error("the model's library failed", exc_info=error)
-    return TranscribeError(f"the model's library failed with {type(error).__name__}")

@@ -30,16 +30,16 @@ from ..audio.speech import Speech
 from ..audio.vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
-from ..text.text import TextStyle, judged, styled
+from ..text.style import TextStyle, judged, styled
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .dictation import Dictation, Part, Piece, together
 from .early import EarlyWork
 from .endpointing import Endpointer
+from .job import Job
 from .languages import SpokenLanguages
 from .limits import Held, Limits
 from .live import LiveText
 from .results import result_of
-from .scheduler import Job
 
 if TYPE_CHECKING:
     from ..upstreams.relay import Relay

@@ -15,7 +15,7 @@ from aiohttp import web
 from ..transcriber import Segment, Word
 
 if TYPE_CHECKING:
-    from .transcriptions import Spoken
+    from .spoken import Spoken
 
 TIMED = ("srt", "verbose_json", "vtt")
 """Response formats that need segments."""

@@ -26,11 +26,11 @@ from wyoming.audio import AudioChunk
 from .. import __version__
 from ..audio.recording import read_clip
 from ..errors import AudioError, SettingsError, WyomingWhisperError
-from ..serving.handler import requested_language
+from ..serving.requests import requested_language
 from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
 from ..utterance.utterance import Utterance, too_long
-from . import transcriptions
+from . import spoken, transcriptions
 from .metrics import Metrics
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ _HTTP_LOGGER.addFilter(lambda record: _is_our_fault(record))
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Host(transcriptions.Host, Protocol):
+class Host(spoken.Host, Protocol):
     """What the page needs of its server."""
 
     def relay(self, options: TranscribeOptions) -> Relay | None:

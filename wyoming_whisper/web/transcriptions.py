@@ -8,63 +8,37 @@ make no loop. Recordings go piece by piece through the scheduler, after every co
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from ..audio.pieces import MAX_PIECE_SECONDS
-from ..audio.recording import Piece, Recording
 from ..errors import BusyError, WyomingWhisperError
 from ..models.aliases import ALIAS, is_same_model
-from ..serving.handler import requested_language
-from ..serving.peers import Allowed, PeerLog
-from ..status import Status
-from ..text.scripts import seam
-from ..text.text import finished
-from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
-from ..utterance.languages import likeliest, settled
-from ..utterance.results import result_of
-from ..utterance.scheduler import Job
-from ..utterance.utterance import Workshop
-from ..whisper.tokenizer import LANGUAGES
+from ..serving.peers import Allowed
+from ..serving.requests import requested_language
+from ..transcriber import TranscribeOptions
 from .answers import RENDERED, TIMED
-from .form import Fields, Granularity, Refused, Room, Upload, as_refused, either, missing, shown
+from .form import Fields, Refused, Room, Upload, as_refused, either, missing, shown
 from .origins import Origins
+from .spoken import WRITE_SECONDS, Host, Spoken, Task, Wanted
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
-
 PREFIX = "/v1/"
-
-MAX_RECORDING_SECONDS = 3600
 MAX_REQUESTS = 8
 """At once."""
 MAX_NOTED_PARAMETERS = 64
 """Names of unknown parameters that are logged: clients make them up."""
-WRITE_SECONDS = 10.0
-"""For a client to take what it is sent while more of it is made."""
-
-COURTESY_SECONDS = 0.1
-MAX_COURTESY_SECONDS = 30.0
-"""While somebody speaks, no more of a long recording is decoded, and no further piece of it begun:
-the model would be at it when the command ends. A piece waits no longer than this, as a microphone
-may be left open."""
-
-Task = Literal["transcribe", "translate"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 STREAMED = ("json", "text")
-
 _COMMON = (
     "file",
     "model",
@@ -80,43 +54,6 @@ PARAMETERS: Mapping[Task, Sequence[str]] = {
     "transcribe": (*_COMMON, "language", "languages"),
     "translate": _COMMON,
 }
-
-
-class Host(Workshop, Protocol):
-    """What the endpoint needs of its server."""
-
-    @property
-    def status(self) -> Status: ...
-
-    @property
-    def stopping(self) -> bool: ...
-
-    @property
-    def language(self) -> str | None:
-        """Whisper's code used where none is named; None detects."""
-
-    @property
-    def peer_log(self) -> PeerLog: ...
-
-    @property
-    def is_spoken_to(self) -> bool:
-        """Whether somebody is speaking, or waits for an answer."""
-
-    def submit_recording(self, samples: Samples, options: TranscribeOptions) -> Job:
-        """Queue a transcription behind all commands. Raises WyomingWhisperError."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One request, understood."""
-
-    task: Task
-    file: bytes = field(repr=False)
-    options: TranscribeOptions
-    response_format: str = "json"
-    stream: bool = False
-    granularities: tuple[Granularity, ...] = ("segment",)
-    """What verbose_json has times of."""
 
 
 class Api:
@@ -362,79 +299,6 @@ class Api:
 def _given_key(request: web.Request) -> bytes:
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     return key.strip().encode(errors="surrogateescape") if scheme.lower() == "bearer" else b""
-
-
-# -- what is said --------------------------------------------------------------------------
-
-
-class Spoken:
-    """A recording on its way through the model, and what was heard of it by now."""
-
-    def __init__(self, host: Host, wanted: Wanted, decoding: asyncio.Semaphore) -> None:
-        self._host = host
-        self._decoding = decoding
-        self._patience = MAX_COURTESY_SECONDS
-        self._options = wanted.options
-        self._file = wanted.file
-        self.wanted = wanted
-        self.seconds = 0.0
-        self.segments: list[tuple[float, Segment]] = []
-        """With where the piece of each begins."""
-        self._texts: list[str] = []
-        self._detected: list[tuple[Transcription, float]] = []
-        """Pieces whose language was detected, with their seconds of voices."""
-
-    @property
-    def text(self) -> str:
-        return "".join(self._texts)
-
-    @property
-    def language(self) -> str:
-        """OpenAI's name of the text's language."""
-        code = self._options.language or likeliest(self._detected)
-        if self.wanted.task == "translate":
-            code = "en"
-        return LANGUAGES.get(code or "", "unknown")
-
-    async def pieces(self) -> AsyncGenerator[str, None]:
-        """Yield the text as it is found; together it is `text`. Raises WyomingWhisperError."""
-        vad = await self._host.loaded_vad()
-        recording = Recording(self._file, vad, self._host.span_options, MAX_RECORDING_SECONDS)
-        while not recording.is_over:
-            await self._courtesy(recording)
-            async with self._decoding:
-                found = await asyncio.to_thread(recording.step)
-            for piece in found:
-                await self._courtesy(recording)
-                transcription = await self._heard(piece)
-                if transcription.text:
-                    self._texts.append(seam(self.text, transcription.text) + transcription.text)
-                    yield self._texts[-1]
-        self.seconds = recording.seconds
-
-    async def _heard(self, piece: Piece) -> Transcription:
-        """Return what is said in a piece; its segments are kept."""
-        job = self._host.submit_recording(piece.samples, self._options)
-        heard = await result_of(job, self._host.limits.deadline_seconds)
-        self._patience = MAX_COURTESY_SECONDS
-        heard = finished(heard, piece.voicing, self._host.text_style.verbatim)
-        if heard.text:
-            self.segments += [(piece.start, segment) for segment in heard.segments]
-        if self._options.language is None:
-            self._detected.append((heard, piece.voicing.voiced_seconds))
-            self._options = dataclasses.replace(self._options, language=settled(self._detected))
-        return heard
-
-    async def _courtesy(self, recording: Recording) -> None:
-        """Let those who speak go first, where there is much to hear."""
-        if recording.seconds <= MAX_PIECE_SECONDS:
-            return
-        while self._host.is_spoken_to and self._patience > 0:
-            self._patience -= COURTESY_SECONDS
-            await asyncio.sleep(COURTESY_SECONDS)
-
-
-# -- a stream -----------------------------------------------------------------------------
 
 
 async def _send(response: web.StreamResponse, told: Mapping[str, Any]) -> None:

@@ -15,8 +15,10 @@ from typing import Any, cast
 import numpy as np
 
 from ..text.repetition import loops
-from .audio import SECONDS_PER_TIMESTAMP, Array
-from .decoding import N_TEXT_CTX, GenerateOptions, Hypothesis
+from .audio import Array
+from .inference import GenerateOptions, Hypothesis
+from .logits import apply_timestamp_rules, log_softmax, top
+from .options import N_TEXT_CTX
 from .session import ElasticSession, Session, StepOutput, Tokens
 from .timing import first_positions
 from .tokenizer import Tokenizer
@@ -27,7 +29,6 @@ ROOM = 40  # positions free after the prompt at first: nearly every command fits
 # A loop this long is left: nobody says "no" so often in one breath, but five times somebody does,
 # and goes on. Shorter ones are judged when the text has ended.
 STOP_REPEATS = 20
-MAX_INITIAL_TIMESTAMP = round(1.0 / SECONDS_PER_TIMESTAMP)  # openai/whisper, DecodingOptions
 
 
 class SessionInference:
@@ -308,7 +309,7 @@ class SessionInference:
         given = [beam.tokens for beam in beams]
         if self._wants_timestamps(prompt):
             logprobs = self._logprobs(audio, prompt, given, options, parents)
-            return _top(logprobs, 2 * options.beam_size)
+            return top(logprobs, 2 * options.beam_size)
         first = () if given[0] else self._suppressed_begin
         bias = self._bias((*options.suppressed_tokens, *first))
         pasts = [prompt + tokens for tokens in given]
@@ -393,40 +394,6 @@ class SessionInference:
         return prompt[-1] != self._tokenizer.no_timestamps
 
 
-def apply_timestamp_rules(logits: Array, tokens: Sequence[int], tokenizer: Tokenizer) -> None:
-    """Make impossible, in place, what timestamps forbid after `tokens`, shape = (n_vocab,).
-
-    They come in pairs, except right before the end; they never decrease; the first is early; and
-    where all of them together are likelier than any one text token, one of them it is
-    (openai/whisper, decoding.py: ApplyTimestampRules).
-    """
-    begin = tokenizer.timestamp_begin
-    logits[tokenizer.no_timestamps] = -np.inf
-    if not tokens:
-        logits[:begin] = -np.inf
-        logits[begin + MAX_INITIAL_TIMESTAMP + 1 :] = -np.inf
-        return
-    after_one = tokens[-1] >= begin
-    if after_one and (len(tokens) == 1 or tokens[-2] >= begin):
-        logits[begin:] = -np.inf
-        return
-    if after_one:
-        logits[: tokenizer.eot] = -np.inf
-        logits[begin : tokens[-1]] = -np.inf
-    else:
-        latest = next((token for token in reversed(tokens) if token >= begin), begin - 1)
-        logits[begin : latest + 1] = -np.inf
-    logprobs = log_softmax(logits)
-    if np.logaddexp.reduce(logprobs[begin:]) > logprobs[:begin].max():
-        logits[:begin] = -np.inf
-
-
-def log_softmax(logits: Array) -> Array:
-    """Return log-probabilities over the last axis; -inf stays what it is."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
-
-
 @dataclass
 class _Found:
     """A text that is finished, or on its way."""
@@ -496,14 +463,3 @@ def _rank(beams: list[_Found], tokens: Tokens, logprobs: Array, n_best: int) -> 
     ]
     candidates.sort(key=lambda candidate: candidate.total_logprob, reverse=True)
     return candidates[:n_best]
-
-
-def _top(logprobs: Array, n_best: int) -> tuple[Tokens, Array]:
-    """Return the n_best (tokens, logprobs) of each row, best first."""
-    found = np.argpartition(-logprobs, n_best - 1, axis=-1)[:, :n_best]
-    best = np.take_along_axis(logprobs, found, axis=-1)
-    order = np.argsort(-best, axis=-1, kind="stable")
-    return (
-        np.take_along_axis(found, order, axis=-1).astype(np.int32),
-        np.take_along_axis(best, order, axis=-1),
-    )

@@ -1,6 +1,7 @@
 """One utterance, window by window: what is heard again, in parts, and what is kept of it.
 
-The rules of a window are those of `Decoder` (decoding.py); what is here is carried between them.
+The rules of a window are those of `WindowDecoder` (window.py); what is here is carried from one to
+the next.
 """
 
 from __future__ import annotations
@@ -17,63 +18,23 @@ import numpy as np
 from ..text.repetition import compression_ratio, words
 from ..text.scripts import joined
 from ..transcriber import Segment, Word
+from .attempt import Attempt, quietest
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
 from .budget import room
 
 if TYPE_CHECKING:
-    from .decoding import Correct, Decoder, Hypothesis, Stopwatch
+    from .inference import Correct, Hypothesis, Stopwatch
+    from .window import WindowDecoder
 
 _LOGGER = logging.getLogger(__name__)
-
 # What is divided to be heard again in parts is twice as long as this at least.
 MIN_PART_FRAMES = 3 * FRAMES_PER_SECOND // 2
-
 # What is left after the last segment and shorter than this is the silence that was kept around
 # speech: hearing it again would only make something up.
 REST_FRAMES = FRAMES_PER_SECOND // 2
-
 # A text of a phrase, and so few words a second of it, may be a summary of what is said many times.
 MIN_ROUND_WORDS = 4
 SPARSE_WORDS_PER_SECOND = 1.2
-
-QUIET_FRAMES = 20  # a pause between sentences lasts this long at least
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What decoding a window once gave, and what speaks against it."""
-
-    hypothesis: Hypothesis
-    temperature: float
-    text: str
-    repetitive: bool
-    unlikely: bool
-    silent: bool
-    endless: bool
-    """No end token came, or the same few tokens came again and again."""
-    unfinished: bool
-    """No end token came where one was due: more was written than can be said in that time."""
-    doubled: bool
-    """All of it was written twice, or more often."""
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether it looks like a window cut too tight."""
-        return self.endless or self.doubled or not self.good
-
-    @property
-    def failed(self) -> bool:
-        """Whether it is no answer as it is: it goes round, or never ends."""
-        return not self.silent and (self.repetitive or self.unfinished)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing speaks against it but that it repeats itself."""
-        return not (self.unfinished or self.unlikely)
-
-    @property
-    def good(self) -> bool:
-        return self.silent or not (self.failed or self.unlikely)
 
 
 @dataclass(frozen=True)
@@ -94,7 +55,7 @@ class Utterance:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: WindowDecoder,
         mel: Array,
         language: str | None,
         language_prior: Mapping[str, float],
@@ -366,26 +327,6 @@ class Utterance:
                     temperature=attempt.temperature,
                 )
             )
-
-
-def quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
-    """Return (first, last + 1) frames of pieces that end where it is quietest."""
-    loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
-    pieces, start, n_frames = [], 0, mel.shape[1]
-    while n_frames - start > longest:
-        # Not too early either: a piece of speech is more than a word.
-        first = start + longest // 3
-        end = first + int(np.argmin(loudness[first : start + longest]))
-        pieces.append((start, end))
-        start = end
-    return [*pieces, (start, n_frames)]
-
-
-def quietest(mel: Array) -> int:
-    """Return the frame of the quietest moment in the middle third of `mel`."""
-    n_frames: int = mel.shape[1]
-    loudness = np.convolve(mel.mean(axis=0), np.ones(QUIET_FRAMES) / QUIET_FRAMES, mode="same")
-    return int(np.argmin(loudness[n_frames // 3 : 2 * n_frames // 3])) + n_frames // 3
 
 
 def _is_sparse(attempt: Attempt, n_frames: int) -> bool:

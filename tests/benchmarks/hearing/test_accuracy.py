@@ -21,7 +21,7 @@ from benchmarks.lib.servers import Memory
 from benchmarks.lib.words import WordErrors
 from tests.benchmarks.lib.test_corpus import ROW, named, noise, write
 from tests.support import AUDIO, HOME_EN
-from wyoming_whisper.models.models import MULTILINGUAL_VOCABULARY
+from wyoming_whisper.models.folder import MULTILINGUAL_VOCABULARY
 
 SPOKEN = "change our front yard window to seventy one percent"  # in 02-clean.flac
 ASKED = argparse.Namespace(threads=1, beam_size=0, compute_type="default", prompt=None)

@@ -13,8 +13,16 @@ from benchmarks.__main__ import main
 from benchmarks.hearing import evidence
 from benchmarks.hearing.evidence import Case, features, fit, heard_as, rows, weighed
 from benchmarks.lib.corpus import Recording
-from wyoming_whisper.text import text
-from wyoming_whisper.text.text import Voicing, speech_evidence
+from wyoming_whisper.text.evidence import (
+    BIAS,
+    PER_CLEAR,
+    PER_GAIN,
+    PER_HEARD,
+    PER_NO_SPEECH,
+    PER_SLOWNESS,
+    Voicing,
+    speech_evidence,
+)
 from wyoming_whisper.transcriber import SAMPLE_RATE, Transcription
 
 SAID = Transcription(
@@ -32,16 +40,16 @@ def case(
 
 def test_features_are_what_the_server_weighs() -> None:
     weights = (
-        text.PER_CLEAR,
-        text.PER_GAIN,
-        text.PER_HEARD,
-        text.PER_NO_SPEECH,
-        text.PER_SLOWNESS,
+        PER_CLEAR,
+        PER_GAIN,
+        PER_HEARD,
+        PER_NO_SPEECH,
+        PER_SLOWNESS,
     )
     for said in (SAID, replace(SAID, heard_logprob=-3.0), replace(SAID, noise_logprob=-9.0)):
         for voicing in (Voicing(1.0, 12), Voicing(4.0, 90), Voicing(0.0, 0)):
             found = features(said, voicing)
-            total = text.BIAS + float(np.dot(weights, found))
+            total = BIAS + float(np.dot(weights, found))
             assert total == pytest.approx(speech_evidence(said, voicing))
 
 

@@ -19,7 +19,7 @@ from benchmarks.hearing.names import (
 )
 from benchmarks.lib.clips import Clip
 from benchmarks.lib.spoken import VOICES, VOICES_TO_FIT
-from wyoming_whisper.home.names import NameIndex
+from wyoming_whisper.home.index import NameIndex
 
 
 def heard(said: str, without: str, named: str, kind: str = "plain", lost: str = "") -> Heard:

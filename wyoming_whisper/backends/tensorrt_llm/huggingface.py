@@ -23,8 +23,9 @@ import numpy.typing as npt
 from ...engine.checkpoint import Checkpoint, read
 from ...engine.dims import EMBEDDINGS, PROJECTION, Dims, dims_of
 from ...errors import ModelBrokenError
+from ...models.folder import is_multilingual
+from ...models.known import CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS
 from ...models.model_json import EXTRAS, read_json, whole_numbers
-from ...models.models import CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS, is_multilingual
 from ...models.vocabulary import TOKENIZER, read_vocabulary, tokenizer_json
 from ...whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE
 from ...whisper.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from ...whisper.audio import N_FRAMES, SAMPLE_RATE, log_mel_spectrogram, pad_or_
 
 if TYPE_CHECKING:
     from ...whisper.audio import Array
-    from ...whisper.decoding import AudioContext
+    from ...whisper.options import AudioContext
     from ...whisper.tokenizer import Tokenizer
 CLIPS = Path(__file__).parent / "clips"
 LANGUAGE = "en"

@@ -26,7 +26,9 @@ from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.cpu import physical_cores
 from ...models.autopick import best_here
-from ...models.models import AUTO, ensure_model, suppressed_begin
+from ...models.find import ensure_model
+from ...models.folder import suppressed_begin
+from ...models.known import AUTO
 from .cases import LANGUAGE, make_cases
 from .compare import compare, hear, time_stages
 from .llm import selftest_llm
@@ -146,7 +148,7 @@ def choose_runtime(wanted: str, device: str) -> str:
     if wanted == "onnxruntime":
         return wanted
     if wanted == "tensorrt-llm":
-        from ...backends.tensorrt_llm.backend import find_api
+        from ...backends.tensorrt_llm.api import find_api
 
         find_api(device)
         return wanted

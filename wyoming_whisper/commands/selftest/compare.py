@@ -11,13 +11,13 @@ import numpy as np
 
 from ...text.repetition import loops
 from ...whisper.audio import FRAMES_PER_SECOND
-from ...whisper.decoding import GenerateOptions
+from ...whisper.inference import GenerateOptions
 from ...whisper.search import SLOTS, STOP_REPEATS, SessionInference
 from .cases import Case
 from .report import Comparison, Heard, Stages
 
 if TYPE_CHECKING:
-    from ...whisper.decoding import Hypothesis, Inference
+    from ...whisper.inference import Hypothesis, Inference
     from ...whisper.session import Session
     from ...whisper.tokenizer import Tokenizer
 MAX_NEW_TOKENS = 64

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...models.models import ensure_model
-from ...whisper.decoding import FULL_CONTEXT
+from ...models.find import ensure_model
+from ...whisper.options import FULL_CONTEXT
 from .cases import FULL_WINDOW, Case, make_cases, sounds
 from .compare import OTHER_TOKENS, RUNS, TIE, common_prefix, comparison, hear, judge
 from .machine import machine, resident_bytes
@@ -19,7 +19,7 @@ from .reference import open_reference, say
 from .report import Comparison, Heard, Report, ms
 
 if TYPE_CHECKING:
-    from ...backends.tensorrt_llm.backend import LLMInference
+    from ...backends.tensorrt_llm.inference import LLMInference
     from ...settings.options import Settings
     from ...whisper.audio import Array
     from ...whisper.tokenizer import Tokenizer
@@ -32,7 +32,9 @@ def selftest_llm(
 
     It searches with `settings.beam_size` beams, whatever is asked, so CTranslate2 does too.
     """
-    from ...backends.tensorrt_llm.backend import choose_dtype, find_api, frames, open_model
+    from ...backends.tensorrt_llm.api import choose_dtype, find_api
+    from ...backends.tensorrt_llm.backend import open_model
+    from ...backends.tensorrt_llm.inference import frames
 
     settings = dataclasses.replace(settings, compute_type=precision or "default")
     dtype = choose_dtype(settings)
@@ -119,7 +121,7 @@ def _scored_gap(
 
 def _time_at_once(inference: LLMInference, heard: Array, case: Case, tokenizer: Tokenizer) -> str:
     """Return how long as many commands take as it takes at once, from as many threads."""
-    from ...backends.tensorrt_llm.backend import AT_ONCE
+    from ...backends.tensorrt_llm.api import AT_ONCE
 
     def one(_: int) -> None:
         hear(inference, dataclasses.replace(case, mel=heard), tokenizer)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from ...errors import ModelBrokenError
 from ...machine.cpu import physical_cores
-from ...models.models import check_model
+from ...models.folder import check_model
 
 if TYPE_CHECKING:
-    from ...whisper.decoding import Inference
+    from ...whisper.inference import Inference
     from ...whisper.tokenizer import Tokenizer
 
 

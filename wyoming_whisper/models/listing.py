@@ -1,0 +1,192 @@
+"""The models on this machine: what there is, and deleting it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
+from .find import State, find_model, not_here
+from .folder import describe_languages, model_languages
+from .known import (
+    HUGGING_FACE_WEIGHTS,
+    KNOWN_MODELS,
+    SIMPLE_NAME,
+    TABLE,
+    WEIGHTS,
+    Layout,
+    ModelSettings,
+    Reference,
+    cache_folder,
+    candidates,
+    hub_caches,
+    model_roots,
+    own_roots,
+    plain_folders,
+    resolve,
+    snapshots,
+)
+from .model_json import read_json
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of `models list`."""
+
+    name: str
+    repo: str | None
+    state: State
+    """broken: files are here but missing, empty or cut off; known: can be downloaded."""
+    size_bytes: int
+    """On disk; of a download if it isn't here."""
+    languages: str
+    """Such as "en" or "multilingual+yue"."""
+    path: Path | None
+    problem: str = ""
+    """What is wrong with one that is broken."""
+
+
+def list_models(settings: ModelSettings) -> list[ModelEntry]:
+    """Return the stock models, and whatever else lies in the data folders."""
+    entries = [_entry(known.name, settings) for known in TABLE if known.alias_of is None]
+    stock = {known.repo for known in TABLE}
+    others = {name for name in _names_on_disk(settings) if name not in stock}
+    entries += [_entry(name, settings) for name in sorted(others)]
+    for name in sorted(set(_huggingface_on_disk(settings)) - others - stock):
+        entries.append(_entry(name, settings, "huggingface"))
+    return entries
+
+
+def remove_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> int:
+    """Delete the model `name` from the data folders, with what cut-off downloads left.
+
+    Returns the bytes freed. Raises ModelError for anything outside the data folders,
+    ModelUnavailableError when there is nothing to remove.
+    """
+    reference = resolve(name, settings, layout)
+    targets = _removable(reference, settings)
+    if not targets:
+        raise ModelUnavailableError(not_here(reference, settings))
+    return sum(_delete(target) for target in targets)
+
+
+def _entry(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> ModelEntry:
+    reference = resolve(name, settings, layout)
+    repo = reference.repo
+    known = KNOWN_MODELS.get(name)
+    try:
+        path = find_model(name, settings, layout)
+        languages = describe_languages(model_languages(name, path))
+        return ModelEntry(name, repo, "cached", _model_bytes(path), languages, path)
+    except ModelBrokenError as error:
+        path = next(candidates(reference, settings))
+        languages = known.languages if known else "unknown"
+        return ModelEntry(name, repo, "broken", _model_bytes(path), languages, path, str(error))
+    except ModelUnavailableError:
+        size, languages = (known.download_bytes, known.languages) if known else (0, "unknown")
+        return ModelEntry(name, repo, "known", size, languages, None)
+
+
+def _names_on_disk(settings: ModelSettings) -> Iterator[str]:
+    """Yield the names of the models in the data folders: repositories and plain folders."""
+    for cache in hub_caches(settings):
+        for folder in sorted(cache.glob("models--*--*")):
+            repo = folder.name.removeprefix("models--").replace("--", "/", 1)
+            if any((path / WEIGHTS).exists() for path in snapshots(folder)):
+                yield repo  # other programs cache other things there too
+    stock = {part for known in TABLE for part in (known.name, known.repo.rpartition("/")[2])}
+    for root in model_roots(settings):
+        for weights in sorted(root.glob(f"*/{WEIGHTS}")):
+            name = weights.parent.name
+            if name not in stock and SIMPLE_NAME.fullmatch(name):
+                yield name
+
+
+def _huggingface_on_disk(settings: ModelSettings) -> Iterator[str]:
+    """Yield the repositories in the caches that hold a Whisper in Hugging Face's layout."""
+    for cache in hub_caches(settings):
+        for folder in sorted(cache.glob("models--*--*")):
+            whole = any(_is_whisper(path) for path in snapshots(folder))
+            if whole:
+                yield folder.name.removeprefix("models--").replace("--", "/", 1)
+
+
+def _is_whisper(snapshot: Path) -> bool:
+    """Return whether it holds one in Hugging Face's layout: other programs cache other things."""
+    if not (snapshot / HUGGING_FACE_WEIGHTS).exists():
+        return False
+    try:
+        return read_json(snapshot / "config.json").get("model_type") == "whisper"
+    except ModelBrokenError:
+        return False
+
+
+def _model_bytes(path: Path) -> int:
+    """Return the size of a model's files, links followed."""
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+def _removable(reference: Reference, settings: ModelSettings) -> list[Path]:
+    """Return what to delete. Raises ModelError for a folder outside the data folders."""
+    if reference.folder is not None:
+        return [_inside(reference.folder, settings)]
+    targets = [_inside(path, settings) for path in plain_folders(reference, settings)]
+    for cache in hub_caches(settings):
+        folder = cache_folder(cache, reference.repo or "")
+        targets += [folder, cache / ".locks" / folder.name]
+    from .mirror import leftovers
+
+    for root in own_roots(settings):
+        targets += leftovers(reference.repo or "", root)
+    return [path for path in dict.fromkeys(targets) if path.is_dir() and not path.is_symlink()]
+
+
+def _inside(folder: Path, settings: ModelSettings) -> Path:
+    """Return what a model folder in a data folder is part of, links resolved."""
+    real = folder.resolve()
+    for root in (path.resolve() for path in model_roots(settings)):
+        if real == root or not real.is_relative_to(root):
+            continue
+        # A snapshot alone would leave its blobs, which are the bytes.
+        cached = [part for part in (real, *real.parents) if part.name.startswith("models--")]
+        return cached[0] if cached and cached[0].is_relative_to(root) else real
+    roots = ", ".join(str(root) for root in model_roots(settings))
+    raise ModelError(f"{folder} is not in {roots}: delete it yourself if you no longer need it")
+
+
+def _delete(folder: Path) -> int:
+    shared = _unshared_blobs(folder)
+    paths = [*(Path(top, name) for top, _, names in os.walk(folder) for name in names), *shared]
+    freed = sum(path.lstat().st_size for path in paths if not path.is_symlink())
+    try:
+        for path in shared:
+            path.unlink()
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise ModelError(
+            f"{error.filename or folder} can't be deleted: {error.strerror}"
+        ) from error
+    return freed
+
+
+def _unshared_blobs(cache_folder: Path) -> list[Path]:
+    """Return the files in the hub's shared store that only this model's blobs link to.
+
+    Since 2.x the hub may keep contents in <cache>/blobs, linked to by each model's own blobs.
+    """
+    cache = cache_folder.parent
+    store = cache / "blobs"
+    if not (store / ".huggingface-shared-blobs").is_file():
+        return []
+    mine: set[Path] = set()
+    others: set[Path] = set()
+    for blob in cache.glob("models--*/blobs/*"):
+        target = blob.resolve()
+        if blob.is_symlink() and target.is_relative_to(store.resolve()):
+            (mine if blob.is_relative_to(cache_folder) else others).add(target)
+    only_mine = sorted(mine - others)
+    lists = [path.with_name(f"{path.name}.refs") for path in only_mine]
+    return [path for path in (*only_mine, *lists) if path.is_file()]

@@ -1,0 +1,137 @@
+"""One recording of a request, on its way: decoded, cut, transcribed piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ..audio.pieces import MAX_PIECE_SECONDS
+from ..audio.recording import Piece, Recording
+from ..serving.peers import PeerLog
+from ..status import Status
+from ..text.scripts import seam
+from ..text.style import finished
+from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
+from ..utterance.job import Job
+from ..utterance.languages import likeliest, settled
+from ..utterance.results import result_of
+from ..utterance.utterance import Workshop
+from ..whisper.tokenizer import LANGUAGES
+from .form import Granularity
+
+MAX_RECORDING_SECONDS = 3600
+WRITE_SECONDS = 10.0
+"""For a client to take what it is sent while more of it is made."""
+COURTESY_SECONDS = 0.1
+MAX_COURTESY_SECONDS = 30.0
+"""While somebody speaks, no more of a long recording is decoded, and no further piece of it begun:
+the model would be at it when the command ends. A piece waits no longer than this, as a microphone
+may be left open."""
+Task = Literal["transcribe", "translate"]
+
+
+class Host(Workshop, Protocol):
+    """What the endpoint needs of its server."""
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+    @property
+    def language(self) -> str | None:
+        """Whisper's code used where none is named; None detects."""
+
+    @property
+    def peer_log(self) -> PeerLog: ...
+
+    @property
+    def is_spoken_to(self) -> bool:
+        """Whether somebody is speaking, or waits for an answer."""
+
+    def submit_recording(self, samples: Samples, options: TranscribeOptions) -> Job:
+        """Queue a transcription behind all commands. Raises WyomingWhisperError."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One request, understood."""
+
+    task: Task
+    file: bytes = field(repr=False)
+    options: TranscribeOptions
+    response_format: str = "json"
+    stream: bool = False
+    granularities: tuple[Granularity, ...] = ("segment",)
+    """What verbose_json has times of."""
+
+
+class Spoken:
+    """A recording on its way through the model, and what was heard of it by now."""
+
+    def __init__(self, host: Host, wanted: Wanted, decoding: asyncio.Semaphore) -> None:
+        self._host = host
+        self._decoding = decoding
+        self._patience = MAX_COURTESY_SECONDS
+        self._options = wanted.options
+        self._file = wanted.file
+        self.wanted = wanted
+        self.seconds = 0.0
+        self.segments: list[tuple[float, Segment]] = []
+        """With where the piece of each begins."""
+        self._texts: list[str] = []
+        self._detected: list[tuple[Transcription, float]] = []
+        """Pieces whose language was detected, with their seconds of voices."""
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    @property
+    def language(self) -> str:
+        """OpenAI's name of the text's language."""
+        code = self._options.language or likeliest(self._detected)
+        if self.wanted.task == "translate":
+            code = "en"
+        return LANGUAGES.get(code or "", "unknown")
+
+    async def pieces(self) -> AsyncGenerator[str, None]:
+        """Yield the text as it is found; together it is `text`. Raises WyomingWhisperError."""
+        vad = await self._host.loaded_vad()
+        recording = Recording(self._file, vad, self._host.span_options, MAX_RECORDING_SECONDS)
+        while not recording.is_over:
+            await self._courtesy(recording)
+            async with self._decoding:
+                found = await asyncio.to_thread(recording.step)
+            for piece in found:
+                await self._courtesy(recording)
+                transcription = await self._heard(piece)
+                if transcription.text:
+                    self._texts.append(seam(self.text, transcription.text) + transcription.text)
+                    yield self._texts[-1]
+        self.seconds = recording.seconds
+
+    async def _heard(self, piece: Piece) -> Transcription:
+        """Return what is said in a piece; its segments are kept."""
+        job = self._host.submit_recording(piece.samples, self._options)
+        heard = await result_of(job, self._host.limits.deadline_seconds)
+        self._patience = MAX_COURTESY_SECONDS
+        heard = finished(heard, piece.voicing, self._host.text_style.verbatim)
+        if heard.text:
+            self.segments += [(piece.start, segment) for segment in heard.segments]
+        if self._options.language is None:
+            self._detected.append((heard, piece.voicing.voiced_seconds))
+            self._options = dataclasses.replace(self._options, language=settled(self._detected))
+        return heard
+
+    async def _courtesy(self, recording: Recording) -> None:
+        """Let those who speak go first, where there is much to hear."""
+        if recording.seconds <= MAX_PIECE_SECONDS:
+            return
+        while self._host.is_spoken_to and self._patience > 0:
+            self._patience -= COURTESY_SECONDS
+            await asyncio.sleep(COURTESY_SECONDS)
