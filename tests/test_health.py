@@ -99,7 +99,7 @@ async def test_a_model_that_does_not_come_back_is_unhealthy_until_it_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nothing may look healthy while every command fails."""
-    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.Scheduler.FIRST_RETRY_SECONDS", 0.01)
     may_come_back = threading.Event()
     opened: list[int] = []
 
@@ -135,7 +135,7 @@ async def test_a_model_that_does_not_come_back_is_unhealthy_until_it_does(
 async def test_a_models_thread_that_ends_ends_the_server_with_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.FIRST_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.Scheduler.FIRST_RETRY_SECONDS", 0.001)
     opened: list[int] = []
 
     def load(_: Settings) -> Transcriber:
@@ -209,7 +209,7 @@ async def test_info_is_made_anew_only_where_it_has_changed(tmp_path: Path) -> No
 @contextlib.contextmanager
 def quick_watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patched:
-        patched.setattr(server_module, "WATCH_SECONDS", 0.005)
+        patched.setattr(server_module.Server, "WATCH_SECONDS", 0.005)
         yield
 
 

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from tests.support import TIMEOUT_SECONDS
-from wyoming_whisper.status import MAX_ANSWERS, Answer, Phase, State, Status, health_of
+from wyoming_whisper.status import Answer, Phase, State, Status, health_of
 
 
 def answer(seconds: float) -> Answer:
@@ -35,10 +35,10 @@ def test_a_field_that_is_none_is_a_mistake() -> None:
 
 def test_so_many_answers_are_remembered_the_last_ones() -> None:
     status = Status()
-    for number in range(MAX_ANSWERS + 3):
+    for number in range(Status.MAX_ANSWERS + 3):
         status.record(answer(number))
-    assert [each.seconds for each in status.answers] == list(range(3, MAX_ANSWERS + 3))
-    assert status.revision == MAX_ANSWERS + 3
+    assert [each.seconds for each in status.answers] == list(range(3, Status.MAX_ANSWERS + 3))
+    assert status.revision == Status.MAX_ANSWERS + 3
 
 
 def test_a_listener_that_fails_harms_neither_the_work_nor_the_others(

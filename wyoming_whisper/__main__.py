@@ -42,35 +42,15 @@ if TYPE_CHECKING:
 
 PROG = "wyoming-whisper"
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
-_SERVING = (
-    "uri",
-    "zeroconf",
-    "allow",
-    "socket_mode",
-    "max_connections",
-    "max_utterance_seconds",
-    "max_queue",
-    "deadline",
-    "drain_seconds",
-    "http_port",
-    "http_allow",
-    "http_names",
-    "http_text",
-    "hass_api",
-    "hass_token",
-    "upstreams",
-    "upstream_key",
-    "upstream_hedge",
-)
 _COMMON = ("options", "debug", "log_format")
 _MODELS = ("data_dir", "download_dir", "local_files_only", *_COMMON)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0, or 1 with one sentence on stderr."""
+    # Exit status after Ctrl-C, as shells have it.
+    interrupted = 130
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()  # here, where a closed pipe is still caught
@@ -78,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error)
         return 1
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return interrupted
     except BrokenPipeError:  # `| head` has read enough
         # Python flushes again at exit; there it would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -164,10 +144,30 @@ def _transcribe(argv: Sequence[str]) -> int:
 
 
 def _transcribe_parser() -> OptionParser:
+    serving = (
+        "uri",
+        "zeroconf",
+        "allow",
+        "socket_mode",
+        "max_connections",
+        "max_utterance_seconds",
+        "max_queue",
+        "deadline",
+        "drain_seconds",
+        "http_port",
+        "http_allow",
+        "http_names",
+        "http_text",
+        "hass_api",
+        "hass_token",
+        "upstreams",
+        "upstream_key",
+        "upstream_hedge",
+    )
     parser = OptionParser(
         f"{PROG} transcribe",
         "Write what is said in audio files, one line each.",
-        [name for name in OPTIONS if name not in _SERVING],
+        [name for name in OPTIONS if name not in serving],
         "FILE... [flags]",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio or video; - is stdin")

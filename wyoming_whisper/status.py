@@ -27,15 +27,11 @@ ANSWERING: tuple[Phase, ...] = ("ready", "idle")
 UNHEALTHY: tuple[Phase, ...] = ("unavailable", "failed")
 """Those in which every command is an error: the model is tried again; never will be there."""
 
-WAKING = "the model is loaded again, as somebody speaks; commands wait for it"
 
 FETCHING: tuple[Phase, ...] = ("downloading", "loading", "building")
 """Those in which the model is on its way."""
 
 Verdict = Literal["healthy", "starting", "stopping", "unhealthy"]
-
-MAX_ANSWERS = 50
-"""How many of the last answers are remembered."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +100,7 @@ class Health:
 
 def health_of(state: State, *, stopping: bool = False) -> Health:
     """Return the verdict of a State, for a server that drains with `stopping`."""
+    waking = "the model is loaded again, as somebody speaks; commands wait for it"
     if state.phase in UNHEALTHY:
         return Health("unhealthy", state.phase, state.detail or state.phase)
     if stopping:
@@ -111,7 +108,7 @@ def health_of(state: State, *, stopping: bool = False) -> Health:
     if state.phase in ANSWERING:
         return Health("healthy", state.phase)
     if state.phase == "loading" and state.was_ready and not state.is_refusing:
-        return Health("healthy", state.phase, WAKING)
+        return Health("healthy", state.phase, waking)
     return Health("starting", state.phase, state.detail or state.phase)
 
 
@@ -157,10 +154,13 @@ class Status:
     for both. No lock is held meanwhile, so a listener may change the status itself.
     """
 
+    MAX_ANSWERS = 50
+    """How many of the last answers are remembered."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._state = State()
-        self._answers: deque[Answer] = deque(maxlen=MAX_ANSWERS)
+        self._answers: deque[Answer] = deque(maxlen=self.MAX_ANSWERS)
         self._revision = 0
         self._on_state: list[Callable[[State], None]] = []
         self._on_answer: list[Callable[[Answer], None]] = []

@@ -16,7 +16,6 @@ _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_RESTART_SECONDS = 1.0
-LONGEST_RESTART_SECONDS = 300.0
 
 _kept: set[asyncio.Task[Any]] = set()
 
@@ -56,6 +55,7 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 
 async def _restarted(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    longest_restart_seconds = 300.0
     delay = FIRST_RESTART_SECONDS
     loop = asyncio.get_running_loop()
     while True:
@@ -65,8 +65,8 @@ async def _restarted(work: Callable[[], Coroutine[Any, Any, None]], name: str) -
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException:  # also a panic of a library in Rust, which is no Exception
-            if loop.time() - began > LONGEST_RESTART_SECONDS:
+            if loop.time() - began > longest_restart_seconds:
                 delay = FIRST_RESTART_SECONDS  # it had been well
             _LOGGER.exception("%s has failed; it is started again in %.0f s", name, delay)
         await asyncio.sleep(delay)
-        delay = min(2 * delay, LONGEST_RESTART_SECONDS)
+        delay = min(2 * delay, longest_restart_seconds)

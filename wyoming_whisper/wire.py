@@ -19,7 +19,6 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_DATA_BYTES = 128 * 1024  # names and terms for a large house
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024  # a minute of 16 kHz in one chunk
 MAX_NESTING = 32  # of lists and objects, which is more than Wyoming's own five
-FORMAT_KEYS = ("rate", "width", "channels")
 MAX_EVENT_SECONDS = 30.0  # from the first byte of an event to its last, over the worst Wi-Fi
 
 
@@ -120,7 +119,8 @@ def with_whole_numbers(event: Event) -> Event:
 
     Some clients write "16000" or 16000.0; what is no number is left for the caller to refuse.
     """
-    for key in FORMAT_KEYS:
+    format_keys = ("rate", "width", "channels")
+    for key in format_keys:
         value = event.data.get(key)
         if (isinstance(value, float) and value.is_integer()) or (
             isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}", value)

@@ -248,7 +248,7 @@ class Virtual:
         self._transcriber = transcriber
         self._samples = SAMPLE_RATE * chunk_ms // 1000
         # All of it comes at once, and is to be taken for speech nonetheless.
-        utterance.MAX_AHEAD_SECONDS = float("inf")
+        utterance.Utterance.MAX_AHEAD_SECONDS = float("inf")
 
     def end(
         self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float

@@ -35,13 +35,7 @@ from benchmarks.lib.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
 from benchmarks.lib.words import word_errors
 from wyoming_whisper.backends.pipeline import noise_mel
 from wyoming_whisper.home.index import Candidate, NameIndex, fold
-from wyoming_whisper.home.snapper import (
-    LEAST_EXPECTED,
-    LEAST_HEARD,
-    MIN_EVIDENCE,
-    Evidence,
-    Snapper,
-)
+from wyoming_whisper.home.snapper import Evidence, Snapper
 from wyoming_whisper.whisper.decoding import DecodingResult
 from wyoming_whisper.whisper.inference import Hypothesis
 
@@ -202,7 +196,11 @@ def _lost(clip: Clip, home: str, weighed: Sequence[tuple[float, Candidate, Evide
         return "no text with it is possible"
     if max(meant) < max(weight for weight, _, _ in weighed):
         return "another name has more evidence"
-    return "too little evidence" if max(meant) < MIN_EVIDENCE else "the rest is a guess: withheld"
+    return (
+        "too little evidence"
+        if max(meant) < Snapper.MIN_EVIDENCE
+        else "the rest is a guess: withheld"
+    )
 
 
 # -- fitting -------------------------------------------------------------------------------
@@ -274,8 +272,8 @@ def features(candidate: Candidate, evidence: Evidence) -> list[float]:
         candidate.similarity,
         candidate.context,
         evidence.gap,
-        max(evidence.heard, LEAST_HEARD),
-        max(evidence.expected, LEAST_EXPECTED),
+        max(evidence.heard, Evidence.LEAST_HEARD),
+        max(evidence.expected, Evidence.LEAST_EXPECTED),
     ]
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from benchmarks.lib import report
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Watched
-from wyoming_whisper.serving.server import TIDY_SECONDS
+from wyoming_whisper.serving.server import Server
 
 HANG_SECONDS = 30.0  # far more than an answer takes; only a hang reaches it
-SETTLE_SECONDS = TIDY_SECONDS + 3  # until all are gone, and their memory has been given back
+SETTLE_SECONDS = Server.TIDY_SECONDS + 3  # until all are gone, and their memory has been given back
 MAX_GROWTH_BYTES = 20_000_000
 
 LENGTHS = re.compile(rb'"((?:data|payload)_length)": (\d{1,9})\b')

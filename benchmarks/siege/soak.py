@@ -28,10 +28,10 @@ from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, read_clips, with_silence
 from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Counts, Watched
-from wyoming_whisper.serving.server import TIDY_SECONDS
+from wyoming_whisper.serving.server import Server
 
 SAMPLES = 200  # of what the process holds
-REST_SECONDS = TIDY_SECONDS + 3  # until the server has given back what is free
+REST_SECONDS = Server.TIDY_SECONDS + 3  # until the server has given back what is free
 MAX_GROWTH_BYTES = 5_000_000
 """Of the memory, from rest before to rest after."""
 MAX_SLOPE_BYTES = 1_000_000

@@ -395,7 +395,7 @@ def test_what_lasts_too_long_is_refused_before_it_is_heard_to_its_end() -> None:
 
 
 def test_what_takes_too_long_to_decode_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "MAX_DECODING_SECONDS", 0.0)
+    monkeypatch.setattr(recording.Recording, "MAX_DECODING_SECONDS", 0.0)
     with pytest.raises(AudioError, match="to decode"):
         heard(quiet(1.0))
 

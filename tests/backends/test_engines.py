@@ -115,7 +115,7 @@ class Scene:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{MODULE}.REOPEN_SECONDS", 0.0)
+    monkeypatch.setattr(f"{MODULE}.EngineTranscriber.REOPEN_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_after_a_second_failure_the_cpu_stays(
 def test_failures_long_apart_are_forgiven(
     scene: MakeScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.FAILURE_SECONDS", -1.0)
+    monkeypatch.setattr(f"{MODULE}.EngineTranscriber.FAILURE_SECONDS", -1.0)
     s = scene(Engines(built=True))
     for n in range(3):
         until(lambda: s.transcriber.has_engine)
@@ -611,7 +611,7 @@ def test_a_stand_in_that_cannot_be_opened_leaves_no_thread_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who tries again opens another; the engine of the first would be nobody's, on the GPU."""
-    monkeypatch.setattr(f"{MODULE}.REOPEN_SECONDS", 3600.0)
+    monkeypatch.setattr(f"{MODULE}.EngineTranscriber.REOPEN_SECONDS", 3600.0)
     engines = Engines(built=True)
     engines.outcomes = [EngineError("the GPU failed")]
 

@@ -38,7 +38,7 @@ OUT_OF_MEMORY = 2
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "REOPEN_SECONDS", 0.0)
+    monkeypatch.setattr(engines.EngineTranscriber, "REOPEN_SECONDS", 0.0)
 
 
 # -- which backend, and why ----------------------------------------------------------------

@@ -29,12 +29,7 @@ from tests.engine.conftest import Models
 from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.backends.tensorrt_llm.api import AT_ONCE, NO_USAGE_STATS, find_api, import_api
-from wyoming_whisper.backends.tensorrt_llm.backend import (
-    STAND_IN_RETRY_SECONDS,
-    LLMTranscriber,
-    WithStandIn,
-    options_for,
-)
+from wyoming_whisper.backends.tensorrt_llm.backend import LLMTranscriber, WithStandIn, options_for
 from wyoming_whisper.backends.tensorrt_llm.inference import frames
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.selftest.cases import CLIPS
@@ -400,7 +395,9 @@ def test_what_hangs_is_given_up(
     standin: Standin, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transcriber = opened(data)
-    monkeypatch.setattr("wyoming_whisper.backends.tensorrt_llm.inference.GENERATE_SECONDS", 0.2)
+    monkeypatch.setattr(
+        "wyoming_whisper.backends.tensorrt_llm.inference.LLMInference.GENERATE_SECONDS", 0.2
+    )
     standin.gate.clear()
     with pytest.raises(EngineError, match="gave no answer in 0 s"):
         transcriber.transcribe(clip(), ENGLISH)
@@ -700,7 +697,7 @@ def test_a_stand_in_that_could_not_be_had_is_tried_again_later(
         with pytest.raises(EngineError, match="nothing stands in for it: the hub can't be reached"):
             transcriber.transcribe(loud(1.0), ENGLISH)
     assert len(outcomes) == 1
-    clock[0] += STAND_IN_RETRY_SECONDS
+    clock[0] += WithStandIn.STAND_IN_RETRY_SECONDS
     assert transcriber.transcribe(loud(1.0), ENGLISH).text == "16000 samples in en"
     transcriber.close()
     with pytest.raises(EngineError, match="was closed"):

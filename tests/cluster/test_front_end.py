@@ -85,7 +85,7 @@ class FakeReplicas:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(backend._Calls, "FIRST_PAUSE_SECONDS", 0.0)
 
 
 def test_samples_and_options_arrive_as_they_were_sent() -> None:
@@ -136,7 +136,7 @@ def test_a_request_that_ends_every_replica_is_given_up() -> None:
     replicas = FakeReplicas([LostError("died\nThe worker crashed.")])
     with pytest.raises(TranscribeError, match=r"lost 6 times, .*: LostError: The worker crashed\."):
         replicas.transcriber().transcribe(loud(0.1), OPTIONS)
-    assert len(replicas.calls) == backend.MAX_LOST
+    assert len(replicas.calls) == backend._Calls.MAX_LOST
 
 
 def test_asking_may_fail_itself() -> None:
@@ -199,7 +199,7 @@ def test_others_are_asked_seldom_where_all_are_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backend, "HEDGE_SECONDS", 0.0)
-    monkeypatch.setattr(backend, "MAX_HEDGES", 3.0)
+    monkeypatch.setattr(backend.RayTranscriber, "MAX_HEDGES", 3.0)
     front = FakeReplicas([None]).transcriber()
     for expected in (3, 2, 1, 1):
         replicas = FakeReplicas([None])
@@ -212,7 +212,7 @@ def test_others_are_asked_seldom_where_all_are_slow(
         with pytest.raises(Abandoned):
             front.transcribe(loud(0.1), options)
         assert len(replicas.calls) == expected
-    monkeypatch.setattr(backend, "HEDGES_PER_REQUEST", 1.0)
+    monkeypatch.setattr(backend.RayTranscriber, "HEDGES_PER_REQUEST", 1.0)
     front._ask = FakeReplicas().ask
     assert front.transcribe(loud(0.1), OPTIONS) == SAID  # which earns another one
     front._ask = FakeReplicas([None, SAID]).ask

@@ -111,16 +111,16 @@ async def test_names_are_fetched_once_for_each_home() -> None:
             home.value,
         ]
         assert (home.fetched, other.fetched) == (1, 1)
-        for number in range(module.MAX_HOMES):
+        for number in range(module.Replica.MAX_HOMES):
             await one.transcribe(OPTIONS, [Reference(home.value, f"x{number}")], loud(0.1))
-        assert len(one._homes) == module.MAX_HOMES
+        assert len(one._homes) == module.Replica.MAX_HOMES
         assert "2" not in one._homes
 
 
 async def test_names_that_do_not_come_are_done_without(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "HOME_SECONDS", 0.01)
+    monkeypatch.setattr(module.Replica, "HOME_SECONDS", 0.01)
 
     class Lost(Reference):
         async def _get(self) -> NameIndex:

@@ -32,10 +32,10 @@ from wyoming_whisper.engine.progress import (
     BuildDisplay,
     BuildProgress,
 )
-from wyoming_whisper.engine.spec import GRAPH_SCHEMA, BuildRequest, EngineSpec
+from wyoming_whisper.engine.spec import BuildRequest, EngineSpec
 from wyoming_whisper.engine.tensorrt import compile as compile_module
 from wyoming_whisper.engine.tensorrt.compile import (
-    EXACT,
+    _Compiler,
     _progress_monitor,
     import_graphs,
     workspace_bytes,
@@ -262,7 +262,7 @@ def test_a_build_that_gets_no_further_is_ended(
 ) -> None:
     """Its heartbeat alone is no progress."""
     in_child(monkeypatch, build="hang")
-    monkeypatch.setattr("wyoming_whisper.engine.builder.STALL_SECONDS", 8.0)
+    monkeypatch.setattr("wyoming_whisper.engine.builder.EngineBuild.STALL_SECONDS", 8.0)
     beats: list[BuildProgress] = []
     assert "got no further" in error_of(EngineBuild(request(tmp_path), beats.append))
     assert [beat.phase for beat in beats].count(ENCODER) > 1
@@ -381,7 +381,7 @@ def test_tensorrt_8_is_told_which_layers_stay_float32(
     trt = gpu.tensorrt.module
     assert {dtype for _, dtype in asked} == {trt.DataType.FLOAT}
     assert "NORMALIZATION" in {kind for kind, _ in asked}
-    assert all(kind in EXACT for kind, _ in asked)
+    assert all(kind in _Compiler.EXACT for kind, _ in asked)
     for config in told["BuilderConfig"]:
         assert config.get_flag(trt.BuilderFlag.FP16)
         assert config.get_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
@@ -480,7 +480,7 @@ def test_other_graphs_have_another_schema() -> None:
             digest.update(repr((node.op_type, *node.input, *node.output, *attributes)).encode())
         for value in (*model.graph.input, *model.graph.output):
             digest.update(value.SerializeToString(deterministic=True))
-    assert {GRAPH_SCHEMA: digest.hexdigest()[:16]} == GRAPHS_OF_SCHEMA
+    assert {EngineSpec.GRAPH_SCHEMA: digest.hexdigest()[:16]} == GRAPHS_OF_SCHEMA
 
 
 # -- requests, keys, display ---------------------------------------------------------------

@@ -209,7 +209,7 @@ def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     model = ctranslate2.models.Whisper(
         str(tmp_path / "tiny"), compute_type="float32", intra_threads=1
     )
-    assert dims_of(weights).n_vocab > 2 * cpu_graphs.ROWS
+    assert dims_of(weights).n_vocab > 2 * cpu_graphs.CpuGraph.ROWS
     mel = speech(clips("clean")[1])
     features = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[np.newaxis]))
     (wanted,) = model.generate(
@@ -432,7 +432,7 @@ def test_a_checkpoint_of_integers_keeps_them(quantization: str, tmp_path: Path) 
 def test_pieces_of_a_matrix_are_as_the_whole(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_graphs, "ROWS", 7)
+    monkeypatch.setattr(cpu_graphs.CpuGraph, "ROWS", 7)
     weights = checkpoint.read(models.model("distil") / "model.bin")
     write_cpu_graphs(weights, tmp_path, "int8")
     whole, pieces = initializers(models.cpu_graphs("distil", "int8")), initializers(tmp_path)

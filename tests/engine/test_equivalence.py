@@ -237,8 +237,10 @@ def test_long_audio_is_followed_by_its_timestamps_alike(bundled: Pair, beam_size
 
 def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise is encoded between what was heard and what is expected: ours keeps one audio alone."""
-    monkeypatch.setattr("wyoming_whisper.home.snapper.MIN_REST_LOGPROB", -100.0)  # nobody said it
-    monkeypatch.setattr("wyoming_whisper.home.snapper.MAX_GAP", 1000.0)
+    monkeypatch.setattr(
+        "wyoming_whisper.home.snapper.Evidence.MIN_REST_LOGPROB", -100.0
+    )  # nobody said it
+    monkeypatch.setattr("wyoming_whisper.home.snapper.Evidence.MAX_GAP", 1000.0)
     theirs = CTranslate2Inference(bundled.theirs)
     index, noise = (
         NameIndex(MANY_NAMES.split(", ")),

@@ -253,7 +253,7 @@ def test_a_token_costs_one_launch_and_no_wait_for_the_stream(
 def test_graphs_are_captured_once_for_a_length_and_the_oldest_go(
     gpu: FakeGpu, tiny: TensorRTSession, oracle: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.session.MAX_LOOPS", 2)
+    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.session.TensorRTSession.MAX_LOOPS", 2)
     captured = []
     for n_frames in (200, 400, 200, 600, 200, 400):
         before = gpu.driver.calls["cuStreamBeginCapture_v2"]

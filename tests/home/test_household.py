@@ -19,7 +19,7 @@ import pytest
 from tests.home_standin import TOKEN, Home, serving
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber
 from wyoming_whisper.home import household
-from wyoming_whisper.home.household import PATIENCE, HomeNames, Household, socket_url
+from wyoming_whisper.home.household import HomeNames, Household, socket_url
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
@@ -183,7 +183,7 @@ async def test_waits_grow_and_only_a_long_absence_is_said(
     assert waited[:9] == [5, 10, 20, 40, 80, 160, 300, 300, 300]
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 1
-    assert PATIENCE == 4
+    assert Household.PATIENCE == 4
     assert "can't be had now" in warnings[0].getMessage()
 
 
@@ -272,7 +272,7 @@ async def test_of_a_home_that_knows_no_names_any_more_the_users_own_stay(
 async def test_the_add_on_asks_through_the_supervisor(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(household, "SUPERVISOR_SOCKET", socket_url(home.url))
+    monkeypatch.setattr(household.HomeNames, "SUPERVISOR_SOCKET", socket_url(home.url))
     names = HomeNames(settings(tmp_path), TOKEN)
     async with names.followed():
         await until(lambda: names.index is not None and "Attic" in names.index.names)

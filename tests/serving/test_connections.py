@@ -150,7 +150,7 @@ async def test_memory_is_given_back_when_there_was_work_and_not_again(
 ) -> None:
     given = asyncio.Semaphore(0)
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(server_module, "TIDY_SECONDS", 0.01)
+    monkeypatch.setattr(server_module.Server, "TIDY_SECONDS", 0.01)
     monkeypatch.setattr(
         server_module, "give_back", lambda: loop.call_soon_threadsafe(given.release)
     )

@@ -17,7 +17,6 @@ from tests.support import TIMEOUT_SECONDS
 from wyoming_whisper.serving import discovery
 from wyoming_whisper.serving.discovery import (
     MAX_LABEL_BYTES,
-    SERVICE_TYPE,
     Announcement,
     announced_addresses,
     is_behind_bridge,
@@ -116,7 +115,7 @@ class Listener:
         self._zeroconf = zeroconf
         self.changes: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.browser = AsyncServiceBrowser(
-            zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._changed]
+            zeroconf.zeroconf, Announcement.SERVICE_TYPE, handlers=[self._changed]
         )
 
     def _changed(
@@ -137,7 +136,7 @@ class Listener:
                 return name
 
     async def info(self, name: str) -> AsyncServiceInfo:
-        info = AsyncServiceInfo(SERVICE_TYPE, name)
+        info = AsyncServiceInfo(Announcement.SERVICE_TYPE, name)
         assert await info.async_request(self._zeroconf.zeroconf, 3000)
         return info
 
@@ -148,7 +147,7 @@ OURS = f"test {socket.gethostname()} of wyoming-whisper"
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> str:
     """Return an address of this machine that others reach."""
-    monkeypatch.setattr(discovery, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(discovery.Announcement, "LOOK_SECONDS", 0.05)
     found = [address for address in announced_addresses(["0.0.0.0"]) if ":" not in address]
     assert found, "these tests need a network interface"
     return found[0]
@@ -272,7 +271,7 @@ async def test_a_network_that_says_nothing_in_time_is_no_surprise(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before Python 3.11 asyncio's TimeoutError is no OSError."""
-    monkeypatch.setattr(discovery, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(discovery.Announcement, "LOOK_SECONDS", 0.01)
     again = asyncio.Event()
     looks: list[int] = []
 

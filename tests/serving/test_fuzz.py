@@ -53,7 +53,7 @@ def mutated(data: bytes, mutations: list[tuple[str, int, int | bytes]]) -> bytes
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
     # Nobody here reads slowly: an error need not wait for its reader.
-    monkeypatch.setattr("wyoming_whisper.serving.handler.LINGER_SECONDS", 0.01)
+    monkeypatch.setattr("wyoming_whisper.serving.handler.Handler.LINGER_SECONDS", 0.01)
 
 
 async def survive(tmp_path: Path, streams: list[bytes]) -> None:

@@ -21,7 +21,7 @@ from wyoming_whisper.errors import (
 from wyoming_whisper.status import Phase, State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.utterance.job import Job
-from wyoming_whisper.utterance.scheduler import MAX_REOPENINGS, Scheduler
+from wyoming_whisper.utterance.scheduler import Scheduler
 
 OPTIONS = TranscribeOptions("en")
 
@@ -69,8 +69,8 @@ def text(job: Job) -> str:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.FIRST_RETRY_SECONDS", 0.02)
-    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.MAX_RETRY_SECONDS", 0.04)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.Scheduler.FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.Scheduler.MAX_RETRY_SECONDS", 0.04)
 
 
 class Panic(BaseException):
@@ -121,7 +121,7 @@ def test_a_library_that_fails_again_and_again_ends_the_thread_and_says_so() -> N
     working.wake()
     with pytest.raises(TranscribeError, match="fallen off the bus"):
         working.ended.result(TIMEOUT_SECONDS)
-    assert opening.n_calls == 1 + MAX_REOPENINGS
+    assert opening.n_calls == 1 + Scheduler.MAX_REOPENINGS
     assert (status.state.phase, "fallen off" in status.state.detail) == ("failed", True)
     with pytest.raises(TranscribeError, match="fallen off the bus"):
         working.submit(loud(0.1), OPTIONS)
@@ -130,7 +130,7 @@ def test_a_library_that_fails_again_and_again_ends_the_thread_and_says_so() -> N
 
 
 def test_what_is_the_machines_fault_is_tried_for_ever() -> None:
-    opening = Opening(*(MemoryError() for _ in range(3 * MAX_REOPENINGS)))
+    opening = Opening(*(MemoryError() for _ in range(3 * Scheduler.MAX_REOPENINGS)))
     status = Status()
     phases = Phases(status)
     working = Scheduler(opening, idle_seconds=IDLE_SECONDS, status=status)
@@ -138,7 +138,7 @@ def test_what_is_the_machines_fault_is_tried_for_ever() -> None:
     phases.wait_for("idle")
     working.wake()
     phases.wait_for("idle", 2)
-    assert opening.n_calls == 2 + 3 * MAX_REOPENINGS
+    assert opening.n_calls == 2 + 3 * Scheduler.MAX_REOPENINGS
     assert working.close(TIMEOUT_SECONDS)
 
 
@@ -350,7 +350,7 @@ def test_who_speaks_has_an_unavailable_model_tried_again_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "wyoming_whisper.utterance.scheduler.MAX_RETRY_SECONDS", 10 * TIMEOUT_SECONDS
+        "wyoming_whisper.utterance.scheduler.Scheduler.MAX_RETRY_SECONDS", 10 * TIMEOUT_SECONDS
     )
     status = Status()
     phases = Phases(status)

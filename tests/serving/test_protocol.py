@@ -382,7 +382,7 @@ async def test_a_client_that_leaves_takes_its_waiting_work_along(tmp_path: Path)
 async def test_a_model_that_cannot_be_had_now_is_an_error_that_says_why_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.FIRST_RETRY_SECONDS", 0.3)
+    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.Scheduler.FIRST_RETRY_SECONDS", 0.3)
     attempts = []
 
     def unreachable_once(_: Settings) -> Transcriber:
@@ -720,7 +720,7 @@ async def test_a_peer_is_warned_of_once_a_minute(
         (first,) = warnings()
         assert "a unix socket" in first
         assert "rate 0" in first
-        monkeypatch.setattr("wyoming_whisper.serving.peers.QUIET_SECONDS", 0.0)
+        monkeypatch.setattr("wyoming_whisper.serving.peers.PeerLog.QUIET_SECONDS", 0.0)
         await misbehave(1)
         assert "4 more" in warnings()[1]
 
@@ -729,7 +729,7 @@ async def test_a_client_that_reads_nothing_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wyoming_whisper.serving.handler.WRITE_SECONDS", 0.2)
-    monkeypatch.setattr("wyoming_whisper.serving.handler.LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("wyoming_whisper.serving.handler.Handler.LINGER_SECONDS", 0.2)
     async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "socket", limit=1)
         writer.write(b'{"type":"describe"}\n' * 20_000)
@@ -828,7 +828,7 @@ async def test_hundreds_of_silent_connections_leave_room_to_speak(tmp_path: Path
 async def test_far_too_many_connections_are_cut_unheard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.connections.MAX_UNSETTLED", 0)
+    monkeypatch.setattr("wyoming_whisper.serving.connections.Connections.MAX_UNSETTLED", 0)
     async with (
         run_server(tmp_path, lambda _: FakeTranscriber(), max_connections=1),
         Client(tmp_path) as first,

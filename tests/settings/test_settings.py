@@ -12,7 +12,7 @@ import pytest
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.flags import OptionParser, load_settings
 from wyoming_whisper.settings.option import flag_name
-from wyoming_whisper.settings.options import COMPUTE_TYPES, OPTIONS, Settings
+from wyoming_whisper.settings.options import OPTIONS, Settings
 from wyoming_whisper.settings.sources import PREFIXES
 
 HOME = {"HOME": "/home/user"}
@@ -695,7 +695,7 @@ def test_help_names_every_option_but_those_not_had_here(
     assert "--sherpa-streaming" not in text
     assert "--hass-refresh-seconds" not in text
     assert "(default: tcp://0.0.0.0:10300)" in text
-    assert all(compute_type in text for compute_type in COMPUTE_TYPES)
+    assert all(compute_type in text for compute_type in Settings.COMPUTE_TYPES)
 
 
 def test_a_parser_may_offer_some_options_only() -> None:

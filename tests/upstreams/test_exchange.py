@@ -39,7 +39,7 @@ class Well:
 async def test_who_looks_after_an_upstream_leaves_no_task_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.upstreams.pool.SOONEST_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("wyoming_whisper.upstreams.pool.Member.SOONEST_CHECK_SECONDS", 0.0)
     checked = asyncio.Event()
     before = asyncio.all_tasks()
     member = Member(read_upstream("tcp://192.0.2.1:10300"), Well())

@@ -7,13 +7,8 @@ import socket
 import pytest
 
 from wyoming_whisper.upstreams import wake
-from wyoming_whisper.upstreams.health import (
-    FIRST_BACKOFF_SECONDS,
-    LONGEST_BACKOFF_SECONDS,
-    MAX_DOUBTS,
-    Circuit,
-)
-from wyoming_whisper.upstreams.wake import EVERY_SECONDS, Waker, magic_packet
+from wyoming_whisper.upstreams.health import Circuit
+from wyoming_whisper.upstreams.wake import Waker, magic_packet
 
 
 def state_of(circuit: Circuit) -> str:
@@ -51,7 +46,7 @@ def test_a_failure_opens_it_and_one_trial_closes_it_again(clock: Clock) -> None:
     assert (state_of(circuit), circuit.why) == ("open", "it lied")
     circuit.reached()  # being there is not enough
     assert state_of(circuit) == "open"
-    clock.now += FIRST_BACKOFF_SECONDS
+    clock.now += Circuit.FIRST_BACKOFF_SECONDS
     assert state_of(circuit) == "half-open"
     assert circuit.take_trial()
     assert not circuit.take_trial()  # one at a time
@@ -71,10 +66,10 @@ def test_each_failed_trial_doubles_the_wait(clock: Clock) -> None:
         waits.append(clock.now - start)
         assert circuit.take_trial()
     assert waits[:4] == [2, 4, 8, 16]
-    assert waits[-1] == LONGEST_BACKOFF_SECONDS
+    assert waits[-1] == Circuit.LONGEST_BACKOFF_SECONDS
     circuit.succeeded()
     circuit.failed("once")
-    clock.now += FIRST_BACKOFF_SECONDS
+    clock.now += Circuit.FIRST_BACKOFF_SECONDS
     assert state_of(circuit) == "half-open"
 
 
@@ -83,7 +78,7 @@ def test_many_that_fail_at_once_are_one_failure(clock: Clock) -> None:
     circuit.reached()
     for _ in range(10):
         circuit.failed("reset")
-    clock.now += FIRST_BACKOFF_SECONDS
+    clock.now += Circuit.FIRST_BACKOFF_SECONDS
     assert state_of(circuit) == "half-open"
 
 
@@ -91,7 +86,7 @@ def test_a_trial_that_was_broken_off_says_nothing(clock: Clock) -> None:
     circuit = Circuit(clock)
     circuit.reached()
     circuit.failed("once")
-    clock.now += FIRST_BACKOFF_SECONDS
+    clock.now += Circuit.FIRST_BACKOFF_SECONDS
     assert circuit.take_trial()
     circuit.untried()
     assert circuit.take_trial()
@@ -102,7 +97,7 @@ def test_who_is_off_is_not_tried(clock: Clock) -> None:
     circuit.reached()
     circuit.failed("refused")
     circuit.unreachable("refused")
-    clock.now += LONGEST_BACKOFF_SECONDS
+    clock.now += Circuit.LONGEST_BACKOFF_SECONDS
     assert state_of(circuit) == "open"
     circuit.reached()
     assert state_of(circuit) == "half-open"
@@ -118,7 +113,7 @@ def test_what_it_asks_for_is_waited_within_bounds(clock: Clock) -> None:
     assert state_of(circuit) == "half-open"
     circuit.take_trial()
     circuit.failed("busy", 1e9)
-    clock.now += LONGEST_BACKOFF_SECONDS
+    clock.now += Circuit.LONGEST_BACKOFF_SECONDS
     assert state_of(circuit) == "half-open"
 
 
@@ -126,11 +121,11 @@ def test_doubts_in_a_row_open_it(clock: Clock) -> None:
     circuit = Circuit(clock)
     circuit.reached()
     for _ in range(5):
-        for _ in range(MAX_DOUBTS - 1):
+        for _ in range(Circuit.MAX_DOUBTS - 1):
             circuit.doubted("it is late")
         circuit.succeeded()
     assert state_of(circuit) == "closed"
-    for _ in range(MAX_DOUBTS):
+    for _ in range(Circuit.MAX_DOUBTS):
         circuit.doubted("it is late")
     assert state_of(circuit) == "open"
     assert "late" in circuit.why
@@ -158,7 +153,7 @@ def test_it_is_sent_to_the_network_but_not_too_often(
         assert listener.recv(200) == magic_packet("00:11:22:aa:bb:cc")
         for _ in range(100):
             assert not waker.wake()
-        clock.now += EVERY_SECONDS
+        clock.now += Waker.EVERY_SECONDS
         assert waker.wake()
 
 

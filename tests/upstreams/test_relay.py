@@ -27,9 +27,9 @@ from wyoming_whisper.upstreams.exchange import (
     Reply,
     Request,
 )
-from wyoming_whisper.upstreams.health import FIRST_BACKOFF_SECONDS, MAX_DOUBTS
-from wyoming_whisper.upstreams.pool import MAX_AT_ONCE, Member, Pool
-from wyoming_whisper.upstreams.relay import MAX_HOPS, Race, Relay, Step
+from wyoming_whisper.upstreams.health import Circuit
+from wyoming_whisper.upstreams.pool import Member, Pool
+from wyoming_whisper.upstreams.relay import Race, Relay, Step
 from wyoming_whisper.upstreams.wake import Waker
 
 SECOND = loud(1.0)
@@ -215,7 +215,7 @@ async def test_who_does_not_know_the_language_is_passed_over() -> None:
 async def test_what_cannot_be_asked_of_others_stays_here() -> None:
     async with house([Scripted()]) as home:
         for options in (
-            TranscribeOptions(hops=MAX_HOPS),
+            TranscribeOptions(hops=Relay.MAX_HOPS),
             TranscribeOptions(timestamps=True),
             TranscribeOptions(prompt="x"),
             TranscribeOptions(task="translate"),
@@ -250,16 +250,16 @@ async def test_who_is_slow_may_still_win() -> None:
 async def test_who_is_slow_again_and_again_is_left_alone_then_tried() -> None:
     slow = Scripted(at_once=False)
     async with house([slow], hedge=0.005) as home:
-        for _ in range(MAX_DOUBTS):
+        for _ in range(Circuit.MAX_DOUBTS):
             assert await home.say() == ("from here", None)
         assert home.circuits() == ["open"]
         assert await home.say() == ("from here", None)
-        assert len(slow.requests) == MAX_DOUBTS
-        home.clock.now += FIRST_BACKOFF_SECONDS
+        assert len(slow.requests) == Circuit.MAX_DOUBTS
+        home.clock.now += Circuit.FIRST_BACKOFF_SECONDS
         slow.at_once = True
         home.local.gate = asyncio.Event()
         assert await home.say() == ("from upstream", "tcp://a:1")
-        assert home.local.n_asked == MAX_DOUBTS + 2  # also during the trial
+        assert home.local.n_asked == Circuit.MAX_DOUBTS + 2  # also during the trial
         assert home.circuits() == ["closed"]
 
 
@@ -267,7 +267,7 @@ async def test_a_trial_is_not_waited_for_but_goes_on() -> None:
     lying = Scripted(error=UpstreamError("no"))
     async with house([lying]) as home:
         assert await home.say() == ("from here", None)
-        home.clock.now += FIRST_BACKOFF_SECONDS
+        home.clock.now += Circuit.FIRST_BACKOFF_SECONDS
         lying.error, lying.at_once = None, False
         relay = home.relay()
         assert not relay.is_enough  # what can be begun here is begun
@@ -282,7 +282,7 @@ async def test_a_trial_that_is_too_late_is_a_failure() -> None:
     lying = Scripted(error=UpstreamError("no"))
     async with house([lying], hedge=0.01) as home:
         await home.say()
-        home.clock.now += FIRST_BACKOFF_SECONDS
+        home.clock.now += Circuit.FIRST_BACKOFF_SECONDS
         lying.error, lying.at_once = None, False
         assert await home.say() == ("from here", None)
         await asyncio.sleep(0.02)
@@ -355,7 +355,7 @@ async def test_with_nobody_left_work_begins_here() -> None:
 async def test_who_is_gone_is_asked_again_as_soon_as_it_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool_module, "SOONEST_CHECK_SECONDS", 0.005)
+    monkeypatch.setattr(pool_module.Member, "SOONEST_CHECK_SECONDS", 0.005)
     first = Scripted(error=GoneError("refused"))
     async with house([first]) as home:
         first.is_there = False
@@ -387,7 +387,7 @@ async def test_a_lie_is_not_taken(text: object) -> None:
 async def test_hearing_nothing_is_asked_about() -> None:
     deaf = Scripted("")
     async with house([deaf]) as home:
-        for _ in range(MAX_DOUBTS):
+        for _ in range(Circuit.MAX_DOUBTS):
             assert await home.say() == ("from here", None)
         assert home.circuits() == ["open"]
 
@@ -395,7 +395,7 @@ async def test_hearing_nothing_is_asked_about() -> None:
 async def test_nothing_heard_by_all_is_nothing() -> None:
     async with house([Scripted(""), Scripted("")]) as home:
         home.local.text = ""
-        for _ in range(2 * MAX_DOUBTS):
+        for _ in range(2 * Circuit.MAX_DOUBTS):
             assert (await home.say())[0] == ""
         assert home.circuits() == ["closed", "closed"]
         home.local.error = TranscribeError("broken")
@@ -469,8 +469,8 @@ async def test_a_dropped_utterance_is_broken_off_everywhere() -> None:
 async def test_nobody_gets_more_than_it_can_take() -> None:
     first = Scripted()
     async with house([first]) as home:
-        relays = [home.relay() for _ in range(MAX_AT_ONCE + 3)]
-        assert sum(relay.is_enough for relay in relays) == MAX_AT_ONCE
+        relays = [home.relay() for _ in range(Member.MAX_AT_ONCE + 3)]
+        assert sum(relay.is_enough for relay in relays) == Member.MAX_AT_ONCE
         answers = [await home.answer(relay) for relay in relays]
         assert answers.count(("from here", None)) == 0  # by their end there was room again
 
@@ -482,7 +482,7 @@ async def test_who_is_off_is_looked_for_and_asked_when_it_is_there(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(pool_module, "SOONEST_CHECK_SECONDS", 0.005)
+    monkeypatch.setattr(pool_module.Member, "SOONEST_CHECK_SECONDS", 0.005)
     away = Scripted(is_there=False)
     async with house([away]) as home:
         assert home.circuits() == ["open"]

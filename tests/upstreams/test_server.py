@@ -23,7 +23,7 @@ from wyoming_whisper.status import UpstreamState
 from wyoming_whisper.text.replacements import read_replacements
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.upstreams.exchange import HOPS
-from wyoming_whisper.upstreams.relay import MAX_HOPS
+from wyoming_whisper.upstreams.relay import Relay
 
 KEY = "sk-very-secret"
 NEVER = 60.0
@@ -145,7 +145,9 @@ async def say(client: Client, *parts: Samples) -> None:
 async def test_no_work_is_begun_early_here_while_another_hears_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.utterance.MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr(
+        "wyoming_whisper.utterance.utterance.Utterance.MAX_AHEAD_SECONDS", float("inf")
+    )
     local = FakeTranscriber()
     async with (
         FakeWyoming(says("yes")).running() as fake,
@@ -205,7 +207,7 @@ async def test_who_has_been_passed_on_too_often_stays(tmp_path: Path) -> None:
         FakeWyoming(says("elsewhere")).running() as fake,
         serving(tmp_path, FakeTranscriber(), fake.uri) as (_, client),
     ):
-        for hops in (MAX_HOPS, 10**9, "x", None):
+        for hops in (Relay.MAX_HOPS, 10**9, "x", None):
             await client.send(Transcribe(context={HOPS: hops}).event())
             await client.send(AudioChunk(16000, 2, 1, b"\x00\x40" * 8000).event())
             await client.send(AudioStop().event())

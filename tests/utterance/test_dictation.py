@@ -111,7 +111,7 @@ def phrases(count: int, seconds: float = 4.0, pause: float = 1.0) -> list[Sample
 @pytest.fixture
 def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
 
 
 @pytest.mark.parametrize("is_spoken", [False, True])
@@ -119,7 +119,7 @@ async def test_pieces_are_transcribed_while_they_are_spoken(
     monkeypatch: pytest.MonkeyPatch, is_spoken: bool
 ) -> None:
     if is_spoken:
-        monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+        monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
     desk = Desk()
     spoken = Utterance(desk, TranscribeOptions("en"))
     say(spoken, *phrases(24))  # two minutes
@@ -207,7 +207,7 @@ async def test_work_begun_early_in_the_last_pause_is_the_piece() -> None:
     spoken = Utterance(desk, TranscribeOptions("en"))
     monkey = pytest.MonkeyPatch()
     with monkey.context() as context:
-        context.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+        context.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
         say(spoken, loud(3.0), quiet(60.0))
     await spoken.transcription()
     assert len(desk.jobs) == 1

@@ -20,7 +20,7 @@ from wyoming_whisper.status import Answer
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.early import MAX_EAGER_JOBS
+from wyoming_whisper.utterance.early import EarlyWork
 from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
@@ -120,7 +120,7 @@ async def hear(spoken: Spoken, workshop: Workshop) -> Samples | None:
 def test_the_same_samples_are_transcribed_with_and_without_early_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))  # tests don't wait
+    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))  # tests don't wait
     vad, spans = SileroVad(), span_options(Settings())
     n_spoken = n_wasted = 0
     for spoken in utterances():
@@ -131,7 +131,7 @@ def test_the_same_samples_are_transcribed_with_and_without_early_work(
             continue
         np.testing.assert_array_equal(early, late)
         assert patient.n_jobs == 1
-        assert eager.n_jobs <= MAX_EAGER_JOBS + 1
+        assert eager.n_jobs <= EarlyWork.MAX_EAGER_JOBS + 1
         n_spoken += 1
         n_wasted += eager.n_jobs - 1
     # Neither of the two cases may have been left out.

@@ -31,7 +31,6 @@ from wyoming_whisper.utterance.endpointing import (
     COMPLETE_SECONDS,
     DANGLING_SECONDS,
     GRAMMARS,
-    MIN_WAIT_SECONDS,
     SENSITIVITIES,
     UNSURE_SECONDS,
     End,
@@ -181,7 +180,7 @@ def test_the_sensitivity_is_home_assistants(seconds: float) -> None:
         for name in SENSITIVITIES
     }
     assert waits["aggressive"] <= waits["default"] < waits["relaxed"]
-    assert waits["aggressive"] >= min(seconds, MIN_WAIT_SECONDS)
+    assert waits["aggressive"] >= min(seconds, Endpointer.MIN_WAIT_SECONDS)
     assert waits["relaxed"] == pytest.approx(seconds * 1.25 / 0.7, abs=2 * FRAME)
 
 
@@ -342,7 +341,7 @@ def test_somebody_has_to_end_commands() -> None:
 @pytest.fixture
 def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
 
 
 async def _answer(workshop: InstantWorkshop, audio: list[Samples], ends: bool) -> tuple[str, int]:

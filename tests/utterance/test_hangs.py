@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wyoming_whisper.utterance.hangs import (
-    MARGIN,
-    MAX_LIMIT_SECONDS,
-    UPKEEP_SECONDS,
-    HangWatch,
-    Work,
-)
+from wyoming_whisper.utterance.hangs import HangWatch, Work
 
 DEADLINE = 120.0
 
@@ -32,7 +26,7 @@ def hangs_after(watch: HangWatch, one: Work, tick: float = 1.0) -> float:
     seconds = 0.0
     while watch.look([one], tick) is None:
         seconds += tick
-        assert seconds < 2 * MAX_LIMIT_SECONDS
+        assert seconds < 2 * HangWatch.MAX_LIMIT_SECONDS
     return seconds + tick
 
 
@@ -46,7 +40,7 @@ def hangs_after(watch: HangWatch, one: Work, tick: float = 1.0) -> float:
         (work(600.0), 720.0),  # window after window, each of them a step
         (work(30.0, patient=True), 1440.0),
         (work(3.0, patient=True), 480.0),
-        (work(None, kind="opening the model"), UPKEEP_SECONDS),
+        (work(None, kind="opening the model"), HangWatch.UPKEEP_SECONDS),
     ],
 )
 def test_the_limit_is_of_the_kind_of_work_and_of_its_audio(one: Work, seconds: float) -> None:
@@ -73,8 +67,8 @@ def test_a_slow_machine_has_longer_limits_and_a_hang_is_found_there_too() -> Non
         watch.look([work(step=step)], 50.0)
     watch.look([], 1.0)
     # A piece of a recording, three times as long, may take three times as long.
-    assert watch.limit_seconds(work(30.0, patient=True)) == 3 * MARGIN * 50
-    assert hangs_after(watch, work(key="two")) == MARGIN * 50
+    assert watch.limit_seconds(work(30.0, patient=True)) == 3 * HangWatch.MARGIN * 50
+    assert hangs_after(watch, work(key="two")) == HangWatch.MARGIN * 50
 
 
 def test_what_was_measured_while_the_process_was_stopped_is_bounded() -> None:
@@ -82,7 +76,7 @@ def test_what_was_measured_while_the_process_was_stopped_is_bounded() -> None:
     watch.look([work()], 1.0)
     watch.look([work()], 200.0)
     watch.look([work(key="two")], 1.0)  # at 20 s a second of audio, 30 s could take 6000 s
-    assert watch.limit_seconds(work(30.0)) == MAX_LIMIT_SECONDS
+    assert watch.limit_seconds(work(30.0)) == HangWatch.MAX_LIMIT_SECONDS
 
 
 def test_other_work_is_counted_anew() -> None:

@@ -15,8 +15,6 @@ from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet
 from tests.utterance.test_utterance import say, speaking, started
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.languages import (
-    HALF_LIFE_SECONDS,
-    MAX_ODDS,
     SURE_PROBABILITY,
     SpokenLanguages,
     likeliest,
@@ -40,7 +38,7 @@ def test_nothing_is_preferred_at_first() -> None:
 
 def test_what_is_spoken_often_is_likelier_but_never_certain() -> None:
     assert 1 < remembering(1).prior()["de"] < remembering(4).prior()["de"]
-    assert remembering(1000).prior()["de"] == MAX_ODDS
+    assert remembering(1000).prior()["de"] == SpokenLanguages.MAX_ODDS
 
 
 @pytest.mark.parametrize(
@@ -72,9 +70,9 @@ def test_time_makes_it_forget() -> None:
     now = 0.0
     memory = SpokenLanguages(clock=lambda: now)
     memory.note(SURE)
-    now = HALF_LIFE_SECONDS
+    now = SpokenLanguages.HALF_LIFE_SECONDS
     assert memory.prior()["de"] == pytest.approx(1.5)
-    now = 1000 * HALF_LIFE_SECONDS
+    now = 1000 * SpokenLanguages.HALF_LIFE_SECONDS
     assert memory.prior()["de"] == pytest.approx(1.0)
 
 
@@ -104,7 +102,7 @@ def test_a_clear_detection_always_wins(weights: list[float], spoken: list[str]) 
     best, share = max(found, key=lambda item: item[1])
     chosen, its_share = likeliest_language(found, memory.prior())
     assert (chosen, its_share) in found
-    if share > MAX_ODDS / (1 + MAX_ODDS) + 1e-9:
+    if share > SpokenLanguages.MAX_ODDS / (1 + SpokenLanguages.MAX_ODDS) + 1e-9:
         assert chosen == best
 
 
@@ -124,7 +122,7 @@ class Detecting(FakeTranscriber):
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
-    monkeypatch.setattr("wyoming_whisper.utterance.utterance.MAX_AHEAD_SECONDS", 1000.0)
+    monkeypatch.setattr("wyoming_whisper.utterance.utterance.Utterance.MAX_AHEAD_SECONDS", 1000.0)
 
 
 @pytest.mark.usefixtures("_hear_loudness")

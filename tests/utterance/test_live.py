@@ -43,9 +43,7 @@ from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriptio
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.live import (
-    GROWTH,
     MAX_ALIGNED,
-    STEP_SECONDS,
     Agreement,
     LiveText,
     Pace,
@@ -208,7 +206,7 @@ def test_all_transcriptions_of_an_utterance_cost_little(speaks: list[bool], cost
             until = now + cost
             busy += cost
             transcribed += now
-    assert transcribed <= voiced / GROWTH + 1e-6
+    assert transcribed <= voiced / Pace.GROWTH + 1e-6
     assert busy <= (now + cost) / 2 + cost
 
 
@@ -295,7 +293,7 @@ def test_one_transcription_at_a_time_and_then_a_rest_as_long() -> None:
     busy = following.desk.now
     while len(following.desk.jobs) == 1:
         following.hear(loud(0.064))
-    assert following.desk.now >= 2 * busy - 2 * (STEP_SECONDS + 0.1)
+    assert following.desk.now >= 2 * busy - 2 * (Pace.STEP_SECONDS + 0.1)
 
 
 def test_who_is_busy_is_asked_again() -> None:
@@ -451,7 +449,7 @@ class Spare:
 @pytest.fixture
 def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
 
 
 @pytest.mark.usefixtures("_without_a_clock")
@@ -478,7 +476,7 @@ def test_the_same_samples_are_transcribed_with_and_without_live_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Spoken utterances, through the real VAD."""
-    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
     vad, spans = SileroVad(), span_options(Settings())
     n_live = 0
 

@@ -25,7 +25,7 @@ from wyoming_whisper.status import Answer
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.early import MAX_EAGER_JOBS
+from wyoming_whisper.utterance.early import EarlyWork
 from wyoming_whisper.utterance.job import Job
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
@@ -42,7 +42,7 @@ def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
 
 
 @asynccontextmanager
@@ -216,11 +216,11 @@ async def test_early_work_is_waited_for_like_any_other_once_the_audio_has_ended(
 async def test_hesitation_cannot_keep_the_processor_busy(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake) as client:
-        for _ in range(MAX_EAGER_JOBS + 3):
+        for _ in range(EarlyWork.MAX_EAGER_JOBS + 3):
             await say(client, loud(0.2), quiet(0.4))
         await client.send(AudioStop().event())
         await client.transcript()
-    assert 2 <= len(fake.requests) <= MAX_EAGER_JOBS + 1
+    assert 2 <= len(fake.requests) <= EarlyWork.MAX_EAGER_JOBS + 1
 
 
 async def test_a_client_that_leaves_takes_its_early_work_along(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ async def test_nothing_is_begun_for_who_left_while_a_long_chunk_was_converted(
         assert may_end.wait(20)
         return np.concatenate([loud(1.0), quiet(1.0)])
 
-    monkeypatch.setattr(utterance, "MAX_AHEAD_SECONDS", float("inf"))
+    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
     monkeypatch.setattr(PcmStream, "convert", convert)
     workshop = InstantWorkshop(eager=True)
     free = workshop.limits.free_samples
@@ -468,4 +468,4 @@ def test_the_answer_is_the_same_with_and_without_early_work(
     )
     assert asyncio.run(answer(eager)) == asyncio.run(answer(patient)) == expected
     assert patient.n_jobs <= 1
-    assert eager.n_jobs <= MAX_EAGER_JOBS + 1
+    assert eager.n_jobs <= EarlyWork.MAX_EAGER_JOBS + 1

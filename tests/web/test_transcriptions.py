@@ -62,10 +62,10 @@ from wyoming_whisper.transcriber import (
 from wyoming_whisper.web import form, web_page
 from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import HEADERS
-from wyoming_whisper.web.form import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILE_BYTES
+from wyoming_whisper.web.form import MAX_FILE_BYTES, Upload
 from wyoming_whisper.web.origins import Origins
-from wyoming_whisper.web.spoken import COURTESY_SECONDS
-from wyoming_whisper.web.transcriptions import MAX_NOTED_PARAMETERS, MAX_REQUESTS
+from wyoming_whisper.web.spoken import Spoken
+from wyoming_whisper.web.transcriptions import Api
 
 ROOT = AUDIO.parent.parent
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
@@ -627,7 +627,7 @@ async def test_unknown_parameters_are_ignored_with_one_line_each(
             fields = {f"x{start + i}": "1" for i in range(50)}
             assert (await post(session, asked(**fields)))[0] == 200
         assert (await post(session, asked(**{"y" * 1000: "1"})))[0] == 200
-    assert len(noted()) == MAX_NOTED_PARAMETERS
+    assert len(noted()) == Api.MAX_NOTED_PARAMETERS
     assert max(map(len, noted())) < 200
 
 
@@ -660,8 +660,16 @@ async def test_unknown_parameters_are_ignored_with_one_line_each(
         (asked(**{"chunking_strategy[type]": "server_vad"}), "must be auto", "chunking_strategy"),
         (asked(colour="blue", temperature="warm"), "from 0 to 1", "temperature"),
         (asked(prompt=["a", "b"]), "2 times", "prompt"),
-        (asked(prompt="x" * (MAX_FIELD_BYTES + 1)), f"{MAX_FIELD_BYTES} bytes", "prompt"),
-        (asked(**{"keywords[]": ["x"] * (MAX_FIELDS + 1)}), f"{MAX_FIELDS} fields", None),
+        (
+            asked(prompt="x" * (Upload.MAX_FIELD_BYTES + 1)),
+            f"{Upload.MAX_FIELD_BYTES} bytes",
+            "prompt",
+        ),
+        (
+            asked(**{"keywords[]": ["x"] * (Upload.MAX_FIELDS + 1)}),
+            f"{Upload.MAX_FIELDS} fields",
+            None,
+        ),
         (asked(**{"keywords[]": ["x" * 101]}), "100 letters", "keywords"),
         ({"model": "tiny"}, "multipart/form-data", None),
         (b"{}", "multipart/form-data", None),
@@ -808,7 +816,7 @@ async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_
 async def test_all_uploads_together_are_bounded_and_their_room_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form, "MAX_UPLOADED_BYTES", 150_000)
+    monkeypatch.setattr(form.Room, "MAX_UPLOADED_BYTES", 150_000)
     fake = FakeTranscriber()
     fake.gate.clear()
     async with serving(tmp_path, fake) as (_, session):
@@ -824,21 +832,21 @@ async def test_so_many_requests_are_taken_at_once(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     fake.gate.clear()
     async with serving(tmp_path, fake) as (_, session):
-        posts = [asyncio.create_task(post(session, asked())) for _ in range(MAX_REQUESTS + 1)]
+        posts = [asyncio.create_task(post(session, asked())) for _ in range(Api.MAX_REQUESTS + 1)]
         done, _ = await asyncio.wait(
             posts, timeout=TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         assert [task.result()[0] for task in done] == [429]
         fake.gate.set()
         answers = await asyncio.gather(*posts)
-        assert sorted(status for status, _ in answers) == [200] * MAX_REQUESTS + [429]
+        assert sorted(status for status, _ in answers) == [200] * Api.MAX_REQUESTS + [429]
         assert (await post(session, asked()))[0] == 200
 
 
 async def test_a_recording_that_lasts_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.web.spoken.MAX_RECORDING_SECONDS", 30)
+    monkeypatch.setattr("wyoming_whisper.web.spoken.Spoken.MAX_RECORDING_SECONDS", 30)
     async with serving(tmp_path, FakeTranscriber()) as (_, session):
         status, message, param, _ = await refusal(session, asked(LONG))
     assert (status, param) == (400, "file")
@@ -933,13 +941,13 @@ async def test_no_piece_of_a_long_recording_is_begun_while_somebody_speaks(
             await asyncio.sleep(0.005)
         sender = asyncio.create_task(post(session, asked(LONG)))
         assert (await post(session, asked()))[0] == 200  # a short one is no burden
-        await asyncio.sleep(2 * COURTESY_SECONDS)
+        await asyncio.sleep(2 * Spoken.COURTESY_SECONDS)
         assert len(fake.requests) == 1
         await client.send(AudioStop().event())
         await client.transcript()
         assert (await sender)[0] == 200
         assert not server.is_spoken_to
-        monkeypatch.setattr("wyoming_whisper.web.spoken.MAX_COURTESY_SECONDS", 0.0)
+        monkeypatch.setattr("wyoming_whisper.web.spoken.Spoken.MAX_COURTESY_SECONDS", 0.0)
         await client.send(AudioStart(16000, 2, 1).event())
         assert (await post(session, asked(LONG)))[0] == 200  # a microphone that is left open
 

@@ -36,16 +36,8 @@ from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, Transcriber, Transcription
-from wyoming_whisper.web import MAX_CONNECTIONS
-from wyoming_whisper.web.app import (
-    AS_FILE,
-    CLIP_HEADER,
-    HEADERS,
-    INGRESS,
-    MAX_CLIP_BYTES,
-    MAX_CLIPS,
-    _Site,
-)
+from wyoming_whisper.web import _Page
+from wyoming_whisper.web.app import AS_FILE, CLIP_HEADER, HEADERS, MAX_CLIP_BYTES, _Site
 
 PAGE = Path(__file__).parents[2] / "wyoming_whisper" / "web" / "page"
 FILES = sorted(file.name for file in PAGE.iterdir())
@@ -428,13 +420,13 @@ async def test_so_many_clips_are_heard_at_once(tmp_path: Path) -> None:
             async with session.post("/transcribe", data=pcm(loud(1.0)), headers=CLIP) as response:
                 return response.status
 
-        posts = [asyncio.create_task(post()) for _ in range(MAX_CLIPS + 1)]
+        posts = [asyncio.create_task(post()) for _ in range(_Site.MAX_CLIPS + 1)]
         done, _ = await asyncio.wait(
             posts, timeout=TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         assert [task.result() for task in done] == [503]
         fake.gate.set()
-        assert sorted(await asyncio.gather(*posts)) == [200] * MAX_CLIPS + [503]
+        assert sorted(await asyncio.gather(*posts)) == [200] * _Site.MAX_CLIPS + [503]
         assert await post() == 200
 
 
@@ -447,7 +439,7 @@ async def test_a_clip_whose_sender_has_gone_is_dropped(tmp_path: Path) -> None:
             async with session.post("/transcribe", data=pcm(*parts), headers=CLIP) as response:
                 return response.status
 
-        senders = [asyncio.create_task(post(loud(1.0))) for _ in range(MAX_CLIPS)]
+        senders = [asyncio.create_task(post(loud(1.0))) for _ in range(_Site.MAX_CLIPS)]
         await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
         while await post(quiet(0.1)) != 503:  # noqa: ASYNC110 - until both are there
             await asyncio.sleep(0.005)
@@ -516,8 +508,8 @@ async def test_only_names_of_this_machine_are_answered_to(host: str, status: int
 @pytest.mark.parametrize(
     ("peer", "status"),
     [
-        (str(INGRESS), 200),
-        (f"::ffff:{INGRESS}", 200),
+        (str(_Site.INGRESS), 200),
+        (f"::ffff:{_Site.INGRESS}", 200),
         ("127.0.0.1", 200),
         ("::1", 200),
         ("192.168.1.50", 200),
@@ -527,20 +519,22 @@ async def test_only_names_of_this_machine_are_answered_to(host: str, status: int
     ],
 )
 async def test_only_those_allowed_see_the_page(peer: str, status: int) -> None:
-    site = guarded(http_allow=(f"{INGRESS}/32", "192.168.1.0/24"))
+    site = guarded(http_allow=(f"{_Site.INGRESS}/32", "192.168.1.0/24"))
     assert await ask(site, peer, "127.0.0.1") == status
 
 
 async def test_home_assistant_shows_the_page_under_any_of_its_names() -> None:
-    site = guarded(http_allow=(f"{INGRESS}/32",))
-    assert await ask(site, str(INGRESS), "home.example.org") == 200
+    site = guarded(http_allow=(f"{_Site.INGRESS}/32",))
+    assert await ask(site, str(_Site.INGRESS), "home.example.org") == 200
     assert await ask(site, "127.0.0.1", "home.example.org") == 403
 
 
 async def test_connections_are_bounded_and_no_matter_to_the_wyoming_port(tmp_path: Path) -> None:
     async with ready(tmp_path, FakeTranscriber()) as (_, session):
         port = int(str(session._base_url).rpartition(":")[2].strip("/"))
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
+        held = [
+            await asyncio.open_connection("127.0.0.1", port) for _ in range(_Page.MAX_CONNECTIONS)
+        ]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), TIMEOUT_SECONDS) == b""

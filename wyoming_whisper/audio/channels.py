@@ -15,16 +15,7 @@ import numpy.typing as npt
 from ..transcriber import Samples
 
 BLOCK_SECONDS = 0.01
-MEMORY_SECONDS = 1.0  # the time constant of the energies
 
-# The average of n unrelated channels has the n-th part of their mean energy, that of equal ones all
-# of it. With less than this fraction of what unrelated ones would have, channels cancel: two of
-# equal loudness, say, whose correlation is below -0.75.
-CANCELLED = 0.25
-
-# Once one channel was chosen it is kept, until another one is so many times as loud: within an
-# utterance nothing flaps. One channel of several is never worse than one microphone.
-LOUDER = 2.0
 
 Frames = npt.NDArray[np.float32]
 """Interleaved channels at one rate, shape = (n_samples, n_channels)."""
@@ -33,10 +24,21 @@ Frames = npt.NDArray[np.float32]
 class Downmix:
     """Mixes one stream of several channels; how the stream is cut into calls changes nothing."""
 
+    MEMORY_SECONDS = 1.0  # the time constant of the energies
+
+    # The average of n unrelated channels has the n-th part of their mean energy, that of equal ones
+    # all of it. With less than this fraction of what unrelated ones would have, channels cancel:
+    # two of equal loudness, say, whose correlation is below -0.75.
+    CANCELLED = 0.25
+
+    # Once one channel was chosen it is kept, until another one is so many times as loud: within an
+    # utterance nothing flaps. One channel of several is never worse than one microphone.
+    LOUDER = 2.0
+
     def __init__(self, rate: int) -> None:
         """`rate` is in hertz."""
         self._block_samples = max(1, round(BLOCK_SECONDS * rate))
-        self._decay = math.exp(-self._block_samples / rate / MEMORY_SECONDS)
+        self._decay = math.exp(-self._block_samples / rate / self.MEMORY_SECONDS)
         self._energies = np.zeros(1)  # of each channel
         self._average_energy = 0.0
         self._channel: int | None = None  # None is the average of all
@@ -78,9 +80,9 @@ class Downmix:
         """Decide on the channel of the next block."""
         loudest = int(np.argmax(self._energies))
         if self._channel is not None:
-            if self._energies[loudest] > LOUDER * self._energies[self._channel]:
+            if self._energies[loudest] > self.LOUDER * self._energies[self._channel]:
                 self._channel = loudest
-        elif self._average_energy < CANCELLED * self._unrelated_energy:
+        elif self._average_energy < self.CANCELLED * self._unrelated_energy:
             self._channel = loudest
 
     @property

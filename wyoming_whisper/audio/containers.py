@@ -9,11 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MAX_SKIPPED_BYTES = 64 * 1024
-"""Of what precedes the first frame of raw MP3 or AAC, besides zeros and tags."""
-FRAMES_IN_A_ROW = 3
-"""By which raw MP3 or AAC is told from any two bytes that look like a frame's."""
-
 
 @dataclass(frozen=True)
 class Container:
@@ -52,13 +47,15 @@ def sniff(data: bytes) -> tuple[Container | None, int]:
 
     Zeros and tags come before some MP3 and AAC; other junk too, where frames follow it soon.
     """
+    # Of what precedes the first frame of raw MP3 or AAC, besides zeros and tags.
+    max_skipped_bytes = 64 * 1024
     start = 0
     for start in _beginnings(data):
         kind = _by_magic(data, start) or _raw(data, start)
         if kind is not None:
             return kind, start
     if start < len(data):
-        for at in range(start, min(start + MAX_SKIPPED_BYTES, len(data))):
+        for at in range(start, min(start + max_skipped_bytes, len(data))):
             kind = _raw(data, at, whole=True) if data[at] == 0xFF else None
             if kind is not None:
                 return kind, at
@@ -99,26 +96,16 @@ def _tag_bytes(data: bytes, at: int) -> int:
 
 # -- raw frames ----------------------------------------------------------------------------
 
-_KBPS_OF_MPEG_1 = (
-    (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-)
-_KBPS_OF_MPEG_2 = (
-    (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-)
-_HERTZ_OF_MPEG_1 = (44_100, 48_000, 32_000)
-
 
 def _raw(data: bytes, at: int, *, whole: bool = False) -> Container | None:
     """Return what frames begin there, as many as FRAMES_IN_A_ROW; fewer end with the file.
 
     `whole` asks for all of them.
     """
+    # By which raw MP3 or AAC is told from any two bytes that look like a frame's.
+    frames_in_a_row = 3
     kind = None
-    for _ in range(FRAMES_IN_A_ROW):
+    for _ in range(frames_in_a_row):
         head = data[at : at + 6]
         if kind is not None and len(head) < 6:
             return None if whole else kind
@@ -131,6 +118,17 @@ def _raw(data: bytes, at: int, *, whole: bool = False) -> Container | None:
 
 def _frame(head: bytes) -> tuple[Container | None, int]:
     """Return the kind of a frame and its length in bytes, by its first six."""
+    hertz_of_mpeg_1 = (44_100, 48_000, 32_000)
+    kbps_of_mpeg_2 = (
+        (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+        (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+        (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    )
+    kbps_of_mpeg_1 = (
+        (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+        (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+        (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    )
     if len(head) < 6 or head[0] != 0xFF:
         return None, 0
     if head[1] & 0xF6 == 0xF0:  # ADTS has no layer
@@ -141,8 +139,8 @@ def _frame(head: bytes) -> tuple[Container | None, int]:
     kbps, hertz, padding = head[2] >> 4, (head[2] >> 2) & 3, (head[2] >> 1) & 1
     if head[1] & 0xE0 != 0xE0 or version == 1 or layer == 3 or kbps in (0, 15) or hertz == 3:
         return None, 0
-    rate = _HERTZ_OF_MPEG_1[hertz] >> {3: 0, 2: 1, 0: 2}[version]
-    bits = 1000 * (_KBPS_OF_MPEG_1 if version == 3 else _KBPS_OF_MPEG_2)[layer][kbps - 1]
+    rate = hertz_of_mpeg_1[hertz] >> {3: 0, 2: 1, 0: 2}[version]
+    bits = 1000 * (kbps_of_mpeg_1 if version == 3 else kbps_of_mpeg_2)[layer][kbps - 1]
     if layer == 0:
         return MP3, (12 * bits // rate + padding) * 4
     n_samples = 576 if layer == 2 and version != 3 else 1152

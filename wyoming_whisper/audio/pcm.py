@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import soxr
 
 MIN_RATE, MAX_RATE = 1_000, 384_000
-MAX_CHANNELS = 32
 
 # Above this much audio at once, conversion belongs on a thread: resampling runs at some hundred
 # times real time, so half a second costs a few milliseconds at most.
@@ -36,6 +35,8 @@ class Pcm(Protocol):
 class PcmFormat:
     """A checked format: little-endian; 8-bit is unsigned, as in WAV."""
 
+    MAX_CHANNELS = 32
+
     rate: int
     width: int
     channels: int
@@ -43,7 +44,7 @@ class PcmFormat:
     def __post_init__(self) -> None:
         rate, width, channels = self.rate, self.width, self.channels
         if not (type(rate) is type(width) is type(channels) is int) or not (
-            MIN_RATE <= rate <= MAX_RATE and 1 <= width <= 4 and 1 <= channels <= MAX_CHANNELS
+            MIN_RATE <= rate <= MAX_RATE and 1 <= width <= 4 and 1 <= channels <= self.MAX_CHANNELS
         ):
             self._refuse()
 
@@ -51,7 +52,7 @@ class PcmFormat:
         for name, lowest, highest in (
             ("rate", MIN_RATE, MAX_RATE),
             ("width", 1, 4),
-            ("channels", 1, MAX_CHANNELS),
+            ("channels", 1, self.MAX_CHANNELS),
         ):
             value = getattr(self, name)
             if type(value) is not int:

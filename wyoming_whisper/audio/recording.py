@@ -36,8 +36,6 @@ MAX_BLOCK_VALUES = 1_000_000
 BLOCK_PACKETS = 2000
 """Of a compressed file at a time, whatever comes of them."""
 
-MAX_DECODING_SECONDS = 300.0
-"""Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one minute."""
 
 NO_PROTOCOL = "none"
 """What FFmpeg may open beside the bytes that it gets: there is no protocol of this name."""
@@ -260,6 +258,10 @@ class Recording:
     Not for several threads at once.
     """
 
+    MAX_DECODING_SECONDS = 300.0
+    """Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one
+    minute."""
+
     def __init__(
         self,
         data: bytes,
@@ -283,8 +285,10 @@ class Recording:
         begun = time.monotonic()
         block = next(self._blocks, None)
         self._decoding_seconds += time.monotonic() - begun
-        if self._decoding_seconds > MAX_DECODING_SECONDS:
-            raise AudioError(f"the file takes more than {MAX_DECODING_SECONDS:.0f} s to decode")
+        if self._decoding_seconds > self.MAX_DECODING_SECONDS:
+            raise AudioError(
+                f"the file takes more than {self.MAX_DECODING_SECONDS:.0f} s to decode"
+            )
         if block is None:
             self.is_over = True
             if not self.seconds:

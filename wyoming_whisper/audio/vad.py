@@ -14,13 +14,7 @@ import numpy.typing as npt
 from ..transcriber import SAMPLE_RATE, Samples
 
 FRAME_SAMPLES = 512  # Silero's only frame length at 16 kHz: 32 ms
-CONTEXT_SAMPLES = 64  # of the frame before, seen again
-HYSTERESIS = 0.15  # a started span ends this much below the threshold (Silero's own default)
 
-# Coughs and clatter rise to the threshold for a moment; the shortest words stay above it for twice
-# as long as this, and more certainly (docs/benchmarks.md, Noise).
-SURE_FRAMES = 3
-SURER = 0.2  # of what the threshold lacks to certainty
 
 CLEAR = 0.8  # from here on a frame is clearly speech: cries and clatter hardly have any
 
@@ -31,6 +25,13 @@ Span = tuple[int, int]
 @dataclass(frozen=True)
 class SpanOptions:
     """How probabilities become spans; seconds."""
+
+    HYSTERESIS = 0.15  # a started span ends this much below the threshold (Silero's own default)
+
+    # Coughs and clatter rise to the threshold for a moment; the shortest words stay above it for
+    # twice as long as this, and more certainly (docs/benchmarks.md, Noise).
+    SURE_FRAMES = 3
+    SURER = 0.2  # of what the threshold lacks to certainty
 
     threshold: float = 0.5
     min_speech_seconds: float = 0.0
@@ -44,12 +45,12 @@ class SpanOptions:
     @property
     def low(self) -> float:
         """Below this, speech that had begun has ended."""
-        return max(self.threshold - HYSTERESIS, 0.01)
+        return max(self.threshold - self.HYSTERESIS, 0.01)
 
     @property
     def sure(self) -> float:
         """From here on a frame is evidence that somebody speaks."""
-        return self.threshold + SURER * (1 - self.threshold)
+        return self.threshold + self.SURER * (1 - self.threshold)
 
 
 class VadStream(Protocol):
@@ -96,10 +97,12 @@ class SileroVad:
 class SileroStream:
     """Silero as a VadStream: its memory, and what is left of a frame."""
 
+    CONTEXT_SAMPLES = 64  # of the frame before, seen again
+
     def __init__(self, session: Any) -> None:
         self._session = session
         self._h = self._c = np.zeros((1, 1, 128), np.float32)
-        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
+        self._context = np.zeros(self.CONTEXT_SAMPLES, np.float32)
         self._rest = np.zeros(0, np.float32)
 
     def push(self, samples: Samples) -> Samples:
@@ -110,8 +113,8 @@ class SileroStream:
         if not n_frames:
             return np.zeros(0, np.float32)
         frames = samples[: n_frames * FRAME_SAMPLES].reshape(n_frames, FRAME_SAMPLES)
-        contexts = np.vstack([self._context, frames[:-1, -CONTEXT_SAMPLES:]])
-        self._context = frames[-1, -CONTEXT_SAMPLES:].copy()
+        contexts = np.vstack([self._context, frames[:-1, -self.CONTEXT_SAMPLES :]])
+        self._context = frames[-1, -self.CONTEXT_SAMPLES :].copy()
         inputs = {"input": np.hstack([contexts, frames]), "h": self._h, "c": self._c}
         probabilities, self._h, self._c = self._session.run(None, inputs)
         return np.asarray(probabilities, np.float32)

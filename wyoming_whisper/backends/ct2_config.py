@@ -21,7 +21,6 @@ from ..models.known import CONFIG, WEIGHTS
 from ..models.model_json import pairs, read_json
 
 HEADS = "alignment_heads"
-BEGIN = "suppress_ids_begin"
 
 
 @contextlib.contextmanager
@@ -44,6 +43,7 @@ def loadable(path: Path) -> Iterator[Path]:
 
 
 def _mended(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    begin = "suppress_ids_begin"
     shapes = weights_shapes(path / WEIGHTS)
     found = (re.match(r"decoder/layer_(\d+)/", name) for name in shapes)
     n_layers = 1 + max((int(match[1]) for match in found if match), default=-1)
@@ -53,4 +53,4 @@ def _mended(config: dict[str, Any], path: Path) -> dict[str, Any]:
         # As CTranslate2's converter does without better knowledge: the last half of the layers.
         layers = range(n_layers // 2, n_layers)
         config = {**config, HEADS: [list(pair) for pair in product(layers, range(n_heads))]}
-    return config if BEGIN in config else {**config, BEGIN: []}
+    return config if begin in config else {**config, begin: []}

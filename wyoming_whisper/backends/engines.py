@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-REOPEN_SECONDS = 10.0
-"""From an engine's failure to its second chance: others may have given memory back by then."""
-
-FAILURE_SECONDS = 3600.0
-"""Two failures within it, and the stand-in stays."""
 
 CLOSE_SECONDS = 0.8  # the scheduler waits for 1.0
 
@@ -172,6 +167,11 @@ class EngineTranscriber:
     Where it can't be built, `open_instead` gives what is better than the stand-in, if anything is.
     """
 
+    REOPEN_SECONDS = 10.0
+    """From an engine's failure to its second chance: others may have given memory back by then."""
+    FAILURE_SECONDS = 3600.0
+    """Two failures within it, and the stand-in stays."""
+
     def __init__(
         self,
         engines: EngineSource,
@@ -216,7 +216,7 @@ class EngineTranscriber:
             self.languages = current.languages
             self._is_open = True
             if self._engine is None and self._status is not None:
-                self._bring_engine(0.0 if self._failed_at is None else REOPEN_SECONDS)
+                self._bring_engine(0.0 if self._failed_at is None else self.REOPEN_SECONDS)
             self._tell()
         return self
 
@@ -279,13 +279,15 @@ class EngineTranscriber:
     def _failed(self, error: Exception) -> None:
         """Open the engine again, once in a while."""
         before, self._failed_at = self._failed_at, time.monotonic()
-        again = before is None or self._failed_at - before > FAILURE_SECONDS
+        again = before is None or self._failed_at - before > self.FAILURE_SECONDS
         if self._status is None or not again:
             self._stay(error)
             return
-        self._because(f"the engine failed, and is opened again in {REOPEN_SECONDS:.0f} s: {error}")
+        self._because(
+            f"the engine failed, and is opened again in {self.REOPEN_SECONDS:.0f} s: {error}"
+        )
         if self._is_open:
-            self._bring_engine(REOPEN_SECONDS)
+            self._bring_engine(self.REOPEN_SECONDS)
 
     def _stay(self, error: BaseException) -> None:
         self._because(f"there is no engine until the next start: {error}")

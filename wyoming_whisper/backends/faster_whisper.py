@@ -39,15 +39,15 @@ _LOGGER = logging.getLogger(__name__)
 
 # Beam search costs a slow core more than it gains on a short command.
 BEAM_SIZE = 5
-BEAM_SIZE_ARM = 1
 
-TINY = 1e-30  # probabilities are held above it, for their logarithms
 
 LENGTH_PENALTY = 1  # scores come back divided by the length to this power
 
 
 class CTranslate2Inference:
     """A `ctranslate2.models.Whisper`."""
+
+    TINY = 1e-30  # probabilities are held above it, for their logarithms
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -111,7 +111,7 @@ class CTranslate2Inference:
             self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
             for text in texts
         )
-        return [np.log(np.maximum(one.text_token_probs, TINY)) for one in found]
+        return [np.log(np.maximum(one.text_token_probs, self.TINY)) for one in found]
 
     can_align = True
 
@@ -213,10 +213,11 @@ def choose_compute_type(wanted: str, device: str) -> str:
 
 def choose_beam_size(wanted: int) -> int:
     """Return the beam: what the user wants, or for 0 what suits the processor."""
+    beam_size_arm = 1
     if wanted:
         return wanted
     arm = platform.machine().lower().startswith(("arm", "aarch64"))
-    return BEAM_SIZE_ARM if arm else BEAM_SIZE
+    return beam_size_arm if arm else BEAM_SIZE
 
 
 def _load(path: Path, device: str, device_index: int, compute_type: str, threads: int) -> Any:

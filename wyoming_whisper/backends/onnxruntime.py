@@ -39,17 +39,13 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 REMEMBERED = "backends.json"  # in the first data folder
-WITHOUT_ROOM = "not compared, with so many bytes of memory"
 WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
-REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
 
 ROOM = 4
 """For a while both are there: memory for so many times the model in int8 is needed,"""
 RAM_SHARE = 0.5
 """of no more than this part of what there is. Not of what happens to be free: which backend
 answers, and so what it writes, must be the same at every start."""
-RAM_CHANGE = 1.1
-"""By how much memory has to grow for that to be decided again; its total varies a little."""
 
 INT8 = ("default", "auto", "int8", "int8_float32")
 
@@ -196,6 +192,11 @@ def _is_for_cuda(settings: Settings) -> bool:
 class Comparison:
     """Measures a command on both backends, once on this machine: engines.Compare."""
 
+    WITHOUT_ROOM = "not compared, with so many bytes of memory"
+    REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
+    RAM_CHANGE = 1.1
+    """By how much memory has to grow for that to be decided again; its total varies a little."""
+
     def __init__(self, settings: Settings, path: Path, arithmetic: str) -> None:
         self._file = settings.data_dir[0] / REMEMBERED
         self._asked = settings.backend == ONNXRUNTIME
@@ -230,12 +231,12 @@ class Comparison:
     def was_without_room(self, ram_bytes: int) -> bool:
         """Whether there was too little memory to compare them, and there is no more of it now."""
         found = recall(self._file).get(self._key)
-        before = found.get(WITHOUT_ROOM) if isinstance(found, dict) else None
-        return isinstance(before, int | float) and ram_bytes <= RAM_CHANGE * before
+        before = found.get(self.WITHOUT_ROOM) if isinstance(found, dict) else None
+        return isinstance(before, int | float) and ram_bytes <= self.RAM_CHANGE * before
 
     def remember_without_room(self, ram_bytes: int) -> None:
         if not self.was_without_room(ram_bytes):
-            remember(self._file, self._key, {WITHOUT_ROOM: ram_bytes})
+            remember(self._file, self._key, {self.WITHOUT_ROOM: ram_bytes})
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
@@ -250,7 +251,7 @@ class Comparison:
             for one, found in zip(pair, times, strict=True):
                 with turn:  # whoever speaks meanwhile waits for one command at most
                     found.append(one.command_seconds())
-                time.sleep(REST_SECONDS)
+                time.sleep(self.REST_SECONDS)
         ours, theirs = (min(found[1:]) for found in times)
         wanted = ours <= WORTH * theirs
         remember(self._file, self._key, ONNXRUNTIME if wanted else STAND_IN)

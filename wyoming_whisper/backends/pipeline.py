@@ -62,8 +62,6 @@ COMMAND_TOKENS = 10
 COMMAND_RUNS = 4  # the first one allocates, and doesn't count
 WARM_UP_TOKENS = 2
 
-MAX_REQUEST_NAMES = 500  # their index is made while somebody waits: some milliseconds
-
 
 class WhisperTranscriber:
     """A Transcriber over any `Inference`: two backends, one behaviour.
@@ -71,6 +69,8 @@ class WhisperTranscriber:
     `free` is called by `close`, for a runtime whose memory does not go with the last reference.
     `keeps_features` says that audio features stay good when others are encoded.
     """
+
+    MAX_REQUEST_NAMES = 500  # their index is made while somebody waits: some milliseconds
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class WhisperTranscriber:
             return self._as_without_timestamps
         if options.home is None or (options.task or self._decoding.task) == "translate":
             return None
-        indexes = [NameIndex(options.names[:MAX_REQUEST_NAMES]), options.home]
+        indexes = [NameIndex(options.names[: self.MAX_REQUEST_NAMES]), options.home]
         known = [index for index in indexes if len(index)]
         if not known:
             return None

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-MIN_COMPUTE_CAPABILITY = (6, 0)
-"""What TensorRT 8.6 has kernels for; later ones need more, and say so when they build."""
 
 FRAMES_MULTIPLE = 200
 """Windows have so many different lengths that each can have its own CUDA graphs."""
@@ -53,6 +51,8 @@ class Runtime:
 
 def find_runtime(device: str) -> Runtime:
     """Return what there is for `auto`, `cuda` or `cuda:N`. Raises EngineError: what is missing."""
+    # What TensorRT 8.6 has kernels for; later ones need more, and say so when they build.
+    min_compute_capability = (6, 0)
     if device == "cpu":
         raise NoGpuError("--device is cpu")
     gpus = find_gpus()
@@ -60,7 +60,7 @@ def find_runtime(device: str) -> Runtime:
     if index >= len(gpus):
         raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")
     gpu = gpus[index]
-    if gpu.compute_capability < MIN_COMPUTE_CAPABILITY:
+    if gpu.compute_capability < min_compute_capability:
         raise NoGpuError(f"the {gpu.name} is too old for TensorRT")
     return Runtime(gpu, import_tensorrt().__version__)
 

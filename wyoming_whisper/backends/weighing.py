@@ -21,16 +21,7 @@ from ..text.repetition import compression_ratio, said_once
 from ..whisper.inference import GenerateOptions, Hypothesis, ScoringInference
 from ..whisper.tokenizer import Tokenizer
 
-# Nats a token. Chosen on commands in and beside the prompt, in noise and far away
-# (docs/benchmarks.md, Noise).
-DOUBT = 0.8  # by which the prompt makes a text likelier
-SURE_GAIN = 2.5  # by which the audio makes it likelier than noise does: nobody asks any further
-LEAST_GAIN = 1.0  # the same where the audio alone gives a similar text
-
-SIMILAR = 0.5  # by letters and sound
-
 SPARE_TOKENS = 16
-MAX_COMPRESSION_RATIO = 2.4
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,14 @@ class Weighing:
     `noise` returns audio features of noise. It may encode them, whereupon others are gone.
     `checkpoint` is called between passes; what it raises ends the work.
     """
+
+    # Nats a token. Chosen on commands in and beside the prompt, in noise and far away
+    # (docs/benchmarks.md, Noise).
+    DOUBT = 0.8  # by which the prompt makes a text likelier
+    SURE_GAIN = 2.5  # by which the audio makes it likelier than noise does: nobody asks any further
+    LEAST_GAIN = 1.0  # the same where the audio alone gives a similar text
+    SIMILAR = 0.5  # by letters and sound
+    MAX_COMPRESSION_RATIO = 2.4
 
     def __init__(
         self,
@@ -88,7 +87,7 @@ class Weighing:
             heard = [hypothesis.avg_logprob, *rest]
         else:
             heard = self._scores(audio_features, plain, texts)
-        if not start or hypothesis.avg_logprob - heard[0] <= DOUBT:
+        if not start or hypothesis.avg_logprob - heard[0] <= self.DOUBT:
             weights = _weakest(heard, self._scores(self._noise(), plain, texts))
             return dataclasses.replace(
                 hypothesis, heard_logprob=weights.heard, noise_logprob=weights.noise
@@ -110,15 +109,15 @@ class Weighing:
         others_heard = self._scores(audio_features, plain, others)
         noise = self._noise()  # from here on the audio's own features may be gone
         weights = _weakest(heard, self._scores(noise, plain, texts))
-        is_similar = bool(others) and self._similarity(texts[-1], others[-1]) >= SIMILAR
-        if weights.gain >= (LEAST_GAIN if is_similar else SURE_GAIN):
+        is_similar = bool(others) and self._similarity(texts[-1], others[-1]) >= self.SIMILAR
+        if weights.gain >= (self.LEAST_GAIN if is_similar else self.SURE_GAIN):
             # The audio bears it out: that its words are unusual says nothing against it.
             return dataclasses.replace(
                 prompted,
                 heard_logprob=prompted.avg_logprob,
                 noise_logprob=prompted.avg_logprob - weights.gain,
             )
-        if not others or compression_ratio(self._text(other.tokens)) > MAX_COMPRESSION_RATIO:
+        if not others or compression_ratio(self._text(other.tokens)) > self.MAX_COMPRESSION_RATIO:
             return dataclasses.replace(
                 prompted, heard_logprob=weights.heard, noise_logprob=weights.noise
             )

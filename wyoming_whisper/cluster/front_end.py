@@ -41,11 +41,6 @@ APP = "wyoming-whisper"
 AT_ONCE = 32
 """Requests in flight from one front end; each waits in a thread of its own."""
 
-MAX_LOST = 6
-"""A request is lost with its replica so often, then it is taken for the reason."""
-
-FIRST_PAUSE_SECONDS = 0.1
-"""Before asking again; twice as long each time, while Ray learns which replicas are gone."""
 
 POLL_SECONDS = 0.05
 """How often one who waits looks whether anybody still waits for him."""
@@ -54,23 +49,9 @@ HEDGE_SECONDS = 3.0
 """Without an answer for so long, another replica is asked too: the first may be cut off, which Ray
 notices after 15 s. The first answer counts."""
 
-MAX_ASKED = 3
-"""Replicas that are asked the same at once: the second may be on the lost machine as well."""
-
-MAX_HEDGES = 20.0
-HEDGES_PER_REQUEST = 0.1
-"""How often another replica may be asked: what is saved up, and what each answer earns. Where all
-replicas are merely busy, asking twice would make it worse."""
-
-CHUNK_SAMPLES = 16_384
-"""64 KiB. Ray sends arguments below 100 KB with the call itself; larger ones would go through
-its object store, which takes a detour and may write them to a disk."""
 
 CONNECT_SECONDS = 5.0
 """How long the cluster's first machine may take to accept a connection."""
-
-ABOUT_SECONDS = 20.0
-"""How long replicas may take to say what they run."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +80,14 @@ class RayTranscriber:
     it; `deadline` is in seconds, 0 for none.
     """
 
+    MAX_HEDGES = 20.0
+    HEDGES_PER_REQUEST = 0.1
+    """How often another replica may be asked: what is saved up, and what each answer earns. Where
+    all replicas are merely busy, asking twice would make it worse."""
+    CHUNK_SAMPLES = 16_384
+    """64 KiB. Ray sends arguments below 100 KB with the call itself; larger ones would go through
+    its object store, which takes a detour and may write them to a disk."""
+
     at_once = AT_ONCE
 
     def __init__(
@@ -117,13 +106,13 @@ class RayTranscriber:
         self._disconnect = disconnect
         self._lock = threading.Lock()  # of what follows
         self._home: tuple[NameIndex, Any] | None = None
-        self._hedges = MAX_HEDGES
+        self._hedges = self.MAX_HEDGES
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         asked = replace(options, home=None, checkpoint=go_on)
         home = self._shared(options.home) if options.home else []
-        n_chunks = max(1, -(-len(samples) // CHUNK_SAMPLES))
+        n_chunks = max(1, -(-len(samples) // self.CHUNK_SAMPLES))
         # Copies: a slice would be sent with all that it is a slice of.
         chunks = [chunk.copy() for chunk in np.array_split(samples, n_chunks)]
         answer = self._answer(lambda: self._ask(asked, home, *chunks), options.checkpoint)
@@ -173,11 +162,18 @@ class RayTranscriber:
 
     def _earn_hedge(self) -> None:
         with self._lock:
-            self._hedges = min(self._hedges + HEDGES_PER_REQUEST, MAX_HEDGES)
+            self._hedges = min(self._hedges + self.HEDGES_PER_REQUEST, self.MAX_HEDGES)
 
 
 class _Calls:
     """One request, asked of one replica, or of several where some are lost or late."""
+
+    MAX_LOST = 6
+    """A request is lost with its replica so often, then it is taken for the reason."""
+    FIRST_PAUSE_SECONDS = 0.1
+    """Before asking again; twice as long each time, while Ray learns which replicas are gone."""
+    MAX_ASKED = 3
+    """Replicas that are asked the same at once: the second may be on the lost machine as well."""
 
     def __init__(self, ask: Callable[[], Call]) -> None:
         self._ask = ask
@@ -198,7 +194,7 @@ class _Calls:
     @property
     def is_late(self) -> bool:
         """Whether those that were asked are silent for long, and another may be asked."""
-        return 0 < len(self._running) < MAX_ASKED and time.monotonic() > self._late
+        return 0 < len(self._running) < self.MAX_ASKED and time.monotonic() > self._late
 
     def add(self) -> None:
         """Ask a replica."""
@@ -229,7 +225,7 @@ class _Calls:
         return None
 
     def _ask_again(self) -> None:
-        if self._n_lost >= MAX_LOST:
+        if self._n_lost >= self.MAX_LOST:
             raise TranscribeError(
                 f"the request was lost {self._n_lost} times, at last with: {_line(self._problem)}"
             ) from self._problem
@@ -239,7 +235,7 @@ class _Calls:
 
     def _lost(self, problem: Exception) -> None:
         self._problem = problem
-        self._next = time.monotonic() + FIRST_PAUSE_SECONDS * 2**self._n_lost
+        self._next = time.monotonic() + self.FIRST_PAUSE_SECONDS * 2**self._n_lost
         self._n_lost += 1
         _LOGGER.warning("a request was lost and is asked again: %s", _line(problem))
 
@@ -255,12 +251,14 @@ def open_ray(settings: Settings) -> RayTranscriber:
 
     Raises SettingsError without Ray, ModelUnavailableError where no replica is there yet.
     """
+    # How long replicas may take to say what they run.
+    about_seconds = 20.0
     with joined(settings.ray_address) as ray:
         from ray import serve
 
         try:
             handle = serve.get_app_handle(APP)
-            about: About = handle.about.remote().result(timeout_s=ABOUT_SECONDS)
+            about: About = handle.about.remote().result(timeout_s=about_seconds)
         except Exception as error:  # serve has no base for what it raises
             raise ModelUnavailableError(
                 f"nothing answers in the Ray cluster at {settings.ray_address}: deploy a model "

@@ -35,12 +35,6 @@ Open = Callable[[Settings, Status], Transcriber]
 MAX_QUEUE = 256
 """Requests that wait in a replica; each front end has at most AT_ONCE in flight."""
 
-HOME_SECONDS = 1.0
-"""How long a request waits for the names of its home; then it goes on without them."""
-
-MAX_HOMES = 8
-"""Name indexes kept: one per front end, and those that have just changed."""
-
 
 @dataclass(frozen=True)
 class Opened:
@@ -56,6 +50,11 @@ class Replica:
     `open_transcriber` is backends.open_transcriber, or another like it. Raises ModelError or
     SettingsError when the model can't be had; Ray tries again a few times.
     """
+
+    HOME_SECONDS = 1.0
+    """How long a request waits for the names of its home; then it goes on without them."""
+    MAX_HOMES = 8
+    """Name indexes kept: one per front end, and those that have just changed."""
 
     def __init__(self, settings: Settings, open_transcriber: Open | None = None) -> None:
         self._settings = settings = on_this_node(settings)
@@ -127,12 +126,12 @@ class Replica:
         key = reference.hex()
         if key not in self._homes:
             try:
-                self._homes[key] = await asyncio.wait_for(_value(reference), HOME_SECONDS)
+                self._homes[key] = await asyncio.wait_for(_value(reference), self.HOME_SECONDS)
             except Exception as error:
                 _LOGGER.warning("transcribing without the names of the home: %r", error)
                 return None
         self._homes.move_to_end(key)
-        while len(self._homes) > MAX_HOMES:
+        while len(self._homes) > self.MAX_HOMES:
             self._homes.popitem(last=False)
         return self._homes.get(key)
 

@@ -39,8 +39,6 @@ from ..transcriber import SAMPLE_RATE, Samples, Transcription
 
 T = TypeVar("T")
 
-SAMPLES_PER_CHUNK = 1024
-"""As Home Assistant's satellites send them."""
 
 _LISTENING_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
@@ -201,6 +199,8 @@ async def _upload(connection: _Connection, samples: Samples, language: str | Non
 
 
 def _chunks(samples: Samples) -> Iterator[bytes]:
-    for start in range(0, len(samples), SAMPLES_PER_CHUNK):
-        scaled = np.round(samples[start : start + SAMPLES_PER_CHUNK] * 32768)
+    # As Home Assistant's satellites send them.
+    samples_per_chunk = 1024
+    for start in range(0, len(samples), samples_per_chunk):
+        scaled = np.round(samples[start : start + samples_per_chunk] * 32768)
         yield np.clip(scaled, -32768, 32767).astype("<i2").tobytes()

@@ -186,10 +186,8 @@ def _megabytes(size_bytes: int) -> str:
 # -- export --------------------------------------------------------------------------------
 
 
-LAYOUTS = ("onnx", "huggingface")
-
-
 def _export_parser(prog: str) -> OptionParser:
+    layouts = ("onnx", "huggingface")
     parser = OptionParser(
         prog,
         "Write a model for other programs; needs no GPU. As onnx: the graphs that onnxruntime and "
@@ -200,7 +198,7 @@ def _export_parser(prog: str) -> OptionParser:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for it")
     parser.add_argument(
-        "--layout", choices=LAYOUTS, default="onnx", help="what to write (default: onnx)"
+        "--layout", choices=layouts, default="onnx", help="what to write (default: onnx)"
     )
     parser.add_argument(
         "--precision",

@@ -32,41 +32,14 @@ Then, on as many machines as answer Home Assistant: wyoming-whisper --backend ra
 wyoming-whisper ray ACTION --help tells more about each."""
 
 _COMMON = ("ray_address", "options", "debug", "log_format")
-_OF_REPLICAS = (
-    "model",
-    "languages",
-    "data_dir",
-    "download_dir",
-    "local_files_only",
-    "backend",
-    "strict_backend",
-    "device",
-    "compute_type",
-    "max_cache_size",
-    "beam_size",
-    "cpu_threads",
-    "audio_context",
-    "initial_prompt",
-    "whisper_task",
-    "deadline",
-)
 
 DEPLOYMENT = "replica"
 """The deployment's name in Ray Serve."""
 
-MAX_ONGOING = 128
-"""Requests that Ray hands to a replica, where they have a queue. Ray's own keeps no order of
-urgency, and looks again only after 25 to 500 ms when all replicas are at work (docs/scaling.md)."""
 
 BUSY = 1.0
 """Requests per replica that autoscaling aims at: one in work, none waiting."""
 
-UPSCALE_SECONDS = 5.0
-DOWNSCALE_SECONDS = 300.0
-"""How long replicas are too few, or too many, before that is changed."""
-
-HEALTH_SECONDS = 5.0
-"""How often Ray asks a replica whether it works, and how long that may take."""
 
 POLL_SECONDS = 0.5
 
@@ -80,12 +53,30 @@ def run(argv: Sequence[str], start_logging: Callable[[Settings], None]) -> int:
 
 
 def _deploy_parser(prog: str) -> OptionParser:
+    of_replicas = (
+        "model",
+        "languages",
+        "data_dir",
+        "download_dir",
+        "local_files_only",
+        "backend",
+        "strict_backend",
+        "device",
+        "compute_type",
+        "max_cache_size",
+        "beam_size",
+        "cpu_threads",
+        "audio_context",
+        "initial_prompt",
+        "whisper_task",
+        "deadline",
+    )
     parser = OptionParser(
         prog,
         "Run replicas of a model, or change what runs. Each finds its model and its engine on its "
         "own machine, or fetches them there. A front end answers Home Assistant: "
         "wyoming-whisper --backend ray.",
-        (*_OF_REPLICAS, *_COMMON),
+        (*of_replicas, *_COMMON),
     )
     parser.add_argument(
         "--replicas",
@@ -129,6 +120,15 @@ def deployment_options(
     replicas: tuple[int, int], replica_cpus: float, replica_gpus: float
 ) -> dict[str, Any]:
     """Return how Ray Serve is to run the replicas, in its own terms."""
+    # How often Ray asks a replica whether it works, and how long that may take.
+    health_seconds = 5.0
+    # How long replicas are too few, or too many, before that is changed.
+    downscale_seconds = 300.0
+    upscale_seconds = 5.0
+    # Requests that Ray hands to a replica, where they have a queue. Ray's own keeps no order of
+    # urgency, and looks again only after 25 to 500 ms when all replicas are at work
+    # (docs/scaling.md).
+    max_ongoing = 128
     least, most = replicas
     number: dict[str, Any] = {"num_replicas": least}
     if least != most:
@@ -137,15 +137,15 @@ def deployment_options(
                 "min_replicas": least,
                 "max_replicas": most,
                 "target_ongoing_requests": BUSY,
-                "upscale_delay_s": UPSCALE_SECONDS,
-                "downscale_delay_s": DOWNSCALE_SECONDS,
+                "upscale_delay_s": upscale_seconds,
+                "downscale_delay_s": downscale_seconds,
             }
         }
     return {
         "name": DEPLOYMENT,
-        "max_ongoing_requests": MAX_ONGOING,
-        "health_check_period_s": HEALTH_SECONDS,
-        "health_check_timeout_s": HEALTH_SECONDS,
+        "max_ongoing_requests": max_ongoing,
+        "health_check_period_s": health_seconds,
+        "health_check_timeout_s": health_seconds,
         "ray_actor_options": {"num_cpus": replica_cpus, "num_gpus": replica_gpus},
         **number,
     }

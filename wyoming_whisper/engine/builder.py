@@ -20,17 +20,18 @@ from .progress import BuildProgress
 from .spec import BuildRequest
 
 _LOGGER = logging.getLogger(__name__)
-STALL_SECONDS = 7200.0
-"""A build that gets no further for so long hangs. TensorRT 8 doesn't tell how far it is, and takes
-more than half an hour for a large model on a small Jetson."""
 KILL_AFTER_SECONDS = 3.0
-STDERR_LINES = 20
-MAX_LINE_BYTES = 1 << 16
-MAX_ERROR_LENGTH = 500  # TensorRT's sentences may be long, and of several lines
 
 
 class EngineBuild:
     """One child that builds; `run` blocks, `cancel` may come from any thread."""
+
+    STALL_SECONDS = 7200.0
+    """A build that gets no further for so long hangs. TensorRT 8 doesn't tell how far it is, and
+    takes more than half an hour for a large model on a small Jetson."""
+    STDERR_LINES = 20
+    MAX_LINE_BYTES = 1 << 16
+    MAX_ERROR_LENGTH = 500  # TensorRT's sentences may be long, and of several lines
 
     def __init__(
         self, request: BuildRequest, on_progress: Callable[[BuildProgress], None] | None = None
@@ -39,7 +40,7 @@ class EngineBuild:
         self._on_progress = on_progress or (lambda _: None)
         self._cancelled = threading.Event()
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._stderr: deque[str] = deque(maxlen=self.STDERR_LINES)
         self._error = ""
         self._progress: tuple[str, float] | None = None
         self._moved = time.monotonic()
@@ -84,22 +85,22 @@ class EngineBuild:
             stdin.close()
 
     def _next_line(self) -> bytes | None:
-        left = self._moved + STALL_SECONDS - time.monotonic()
+        left = self._moved + self.STALL_SECONDS - time.monotonic()
         with contextlib.suppress(queue.Empty):
             if left > 0:
                 return self._lines.get(timeout=left)
         raise EngineBuildError(
             f"the building of the engine was ended: it got no further for "
-            f"{STALL_SECONDS / 60:.0f} minutes"
+            f"{self.STALL_SECONDS / 60:.0f} minutes"
         )
 
     def _read_stdout(self, stream: IO[bytes]) -> None:
-        while line := stream.readline(MAX_LINE_BYTES):
+        while line := stream.readline(self.MAX_LINE_BYTES):
             self._lines.put(line)
         self._lines.put(None)
 
     def _read_stderr(self, stream: IO[bytes]) -> None:
-        while line := stream.readline(MAX_LINE_BYTES):
+        while line := stream.readline(self.MAX_LINE_BYTES):
             text = line.decode(errors="replace").strip()
             if text:
                 self._stderr.append(text)
@@ -115,7 +116,7 @@ class EngineBuild:
                     self._moved = time.monotonic()
                 self._on_progress(progress)
             elif "error" in told:
-                self._error = " ".join(str(told["error"]).split())[:MAX_ERROR_LENGTH]
+                self._error = " ".join(str(told["error"]).split())[: self.MAX_ERROR_LENGTH]
             elif "log" in told:
                 _LOGGER.debug("TensorRT: %s", told["log"])
         except (ValueError, TypeError):

@@ -28,14 +28,6 @@ from .hashes import file_hash
 _LOGGER = logging.getLogger(__name__)
 
 SIDECAR = "entry.json"
-MAX_SIDECAR_BYTES = 1 << 20
-
-LOCK_POLL_SECONDS = 0.5
-
-_BUILDING = ".building-"
-_TRASH = ".trash-"
-_LOCKS = ".locks"
-_TIMING = "timing"
 
 
 @dataclass(frozen=True)
@@ -111,6 +103,12 @@ class Entry:
 class EngineCache:
     """Entries under `root`, together no more than `max_bytes`, the one in use not counted out."""
 
+    LOCK_POLL_SECONDS = 0.5
+    _BUILDING = ".building-"
+    _TRASH = ".trash-"
+    _LOCKS = ".locks"
+    _TIMING = "timing"
+
     def __init__(self, root: Path, max_bytes: int) -> None:
         self.root = root
         self.max_bytes = max_bytes
@@ -157,7 +155,7 @@ class EngineCache:
         """Remove an entry at once, so that nobody finds it any more; return the bytes freed."""
         folder = self.root / name
         size = _size(folder)
-        aside = self.root / f"{_TRASH}{name}-{os.getpid()}"
+        aside = self.root / f"{self._TRASH}{name}-{os.getpid()}"
         _delete(aside)
         folder.rename(aside)
         _delete(aside)
@@ -187,7 +185,7 @@ class EngineCache:
 
     def timing_cache(self, tensorrt: str, device: str) -> Path:
         """Return the file for TensorRT's timings, which are good for one version and device."""
-        return self.root / _TIMING / f"trt{_slug(tensorrt)}-{_slug(device)}.cache"
+        return self.root / self._TIMING / f"trt{_slug(tensorrt)}-{_slug(device)}.cache"
 
     def _folders(self) -> list[Path]:
         if not self.root.is_dir():
@@ -195,13 +193,13 @@ class EngineCache:
         return [
             path
             for path in self.root.iterdir()
-            if path.is_dir() and not path.name.startswith(".") and path.name != _TIMING
+            if path.is_dir() and not path.name.startswith(".") and path.name != self._TIMING
         ]
 
     def _fill(self, key: Key, build: Callable[[Path], None], model: str) -> Path:
-        for left in self.root.glob(f"{_BUILDING}{key.name}-*"):  # its builder is dead: we hold
+        for left in self.root.glob(f"{self._BUILDING}{key.name}-*"):  # its builder is dead: we hold
             _delete(left)  # its lock
-        aside = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{key.name}-", dir=self.root))
+        aside = Path(tempfile.mkdtemp(prefix=f"{self._BUILDING}{key.name}-", dir=self.root))
         try:
             build(aside)
             _seal(aside, key, model)
@@ -214,16 +212,16 @@ class EngineCache:
         return folder
 
     def _sweep(self) -> None:
-        for left in self.root.glob(f"{_TRASH}*"):
+        for left in self.root.glob(f"{self._TRASH}*"):
             _delete(left)
-        for left in self.root.glob(f"{_BUILDING}*"):
-            name = left.name.removeprefix(_BUILDING).rpartition("-")[0]
+        for left in self.root.glob(f"{self._BUILDING}*"):
+            name = left.name.removeprefix(self._BUILDING).rpartition("-")[0]
             with _lock_now(self._lock_file(name)) as ours:
                 if ours:
                     _delete(left)
 
     def _lock_file(self, name: str) -> Path:
-        return self.root / _LOCKS / f"{name}.lock"
+        return self.root / self._LOCKS / f"{name}.lock"
 
     @contextlib.contextmanager
     def _locked(self, name: str, stop: threading.Event) -> Iterator[None]:
@@ -235,7 +233,7 @@ class EngineCache:
         lock, waited = filelock.FileLock(file), False
         while True:
             try:
-                lock.acquire(timeout=LOCK_POLL_SECONDS)
+                lock.acquire(timeout=self.LOCK_POLL_SECONDS)
                 break
             except filelock.Timeout:
                 if not waited:
@@ -308,8 +306,9 @@ def _what_is_wrong(folder: Path, key: Key) -> str | None:
 
 
 def _read_sidecar(folder: Path) -> dict[str, Any]:
+    max_sidecar_bytes = 1 << 20
     with (folder / SIDECAR).open("rb") as file:
-        content: dict[str, Any] = json.loads(file.read(MAX_SIDECAR_BYTES))
+        content: dict[str, Any] = json.loads(file.read(max_sidecar_bytes))
     return content
 
 

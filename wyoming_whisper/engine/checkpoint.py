@@ -19,14 +19,7 @@ import numpy.typing as npt
 from ..errors import ModelBrokenError
 
 VERSION = 6
-TYPES = ("float32", "int8", "int16", "int32", "float16", "uint16")
-"""By CTranslate2's number. The last is bfloat16, which numpy has not: its bits; nothing else in a
-model.bin is unsigned."""
-BFLOAT16 = np.dtype(np.uint16)
-QUANTIZED = (np.dtype(np.int8), np.dtype(np.int16))
 
-MAX_VARIABLES = 100_000  # large-v3 has 1,300
-MAX_RANK = 8
 
 ALL = slice(None)
 
@@ -36,6 +29,9 @@ Array = npt.NDArray[np.generic]
 @dataclass(frozen=True)
 class Checkpoint:
     """What a model.bin holds: views of the file, read from the disk when they are used."""
+
+    BFLOAT16 = np.dtype(np.uint16)
+    QUANTIZED = (np.dtype(np.int8), np.dtype(np.int16))
 
     name: str
     revision: int
@@ -63,10 +59,10 @@ class Checkpoint:
         Raises ModelBrokenError where it or its scales are missing or don't fit.
         """
         stored = self[name][rows]
-        if stored.dtype == BFLOAT16:
+        if stored.dtype == self.BFLOAT16:
             return (stored.astype(np.uint32) << 16).view(np.float32)
         values: npt.NDArray[np.float32] = stored.astype(np.float32)
-        if stored.dtype in QUANTIZED:
+        if stored.dtype in self.QUANTIZED:
             with np.errstate(over="ignore"):  # a damaged scale makes infinite weights, no warning
                 values /= self._scale(name)[rows if stored.dtype == np.int8 else ...]
         return values
@@ -87,19 +83,20 @@ class Checkpoint:
 
 def read(path: Path) -> Checkpoint:
     """Map a model.bin into memory and find what is in it. Raises ModelBrokenError."""
+    max_variables = 100_000  # large-v3 has 1,300
     reader = _Reader(path, _mapped(path))
     version = reader.number("I")
     if version != VERSION:
         raise reader.broken(f"has binary version {version}, not {VERSION}")
     name, revision = reader.string(), reader.number("I")
     variables: dict[str, Array] = {}
-    for _ in range(reader.count("variables", MAX_VARIABLES)):
+    for _ in range(reader.count("variables", max_variables)):
         variable = reader.string()
         if variable in variables:
             raise reader.broken(f"has {variable!r} twice")
         variables[variable] = reader.array()
     aliases: dict[str, str] = {}
-    for _ in range(reader.count("aliases", MAX_VARIABLES)):
+    for _ in range(reader.count("aliases", max_variables)):
         alias = reader.string()
         aliases[alias] = reader.string()
     return Checkpoint(name, revision, variables, aliases, path)
@@ -117,6 +114,11 @@ def _mapped(path: Path) -> memoryview:
 
 class _Reader:
     """Takes from the front; every length is compared with what is left before it is used."""
+
+    TYPES = ("float32", "int8", "int16", "int32", "float16", "uint16")
+    """By CTranslate2's number. The last is bfloat16, which numpy has not: its bits; nothing else in
+    a model.bin is unsigned."""
+    MAX_RANK = 8
 
     def __init__(self, path: Path, data: memoryview) -> None:
         self._path, self._data, self._at = path, data, 0
@@ -150,13 +152,13 @@ class _Reader:
 
     def array(self) -> Array:
         rank = self.number("B")
-        if rank > MAX_RANK:
-            raise self.broken(f"has {rank} dimensions, more than {MAX_RANK}")
+        if rank > self.MAX_RANK:
+            raise self.broken(f"has {rank} dimensions, more than {self.MAX_RANK}")
         shape = [self.number("I") for _ in range(rank)]
         number = self.number("B")
-        if number >= len(TYPES):
+        if number >= len(self.TYPES):
             raise self.broken(f"has the unknown type {number}")
-        kind, size = np.dtype(TYPES[number]).newbyteorder("<"), self.number("I")
+        kind, size = np.dtype(self.TYPES[number]).newbyteorder("<"), self.number("I")
         wanted = kind.itemsize
         for length in shape:
             wanted *= length

@@ -22,10 +22,6 @@ from .progress import CPU_SHARES, GRAPHS, READING, SHARES, Report
 from .spec import TENSORRT, BuildRequest
 from .tensorrt.compile import build
 
-NICENESS = 10  # the CPU backend answers while engines build
-BADNESS = 1000  # who the kernel ends first when memory is short: not the server
-PR_SET_PDEATHSIG = 1  # of prctl(2)
-
 
 def main() -> int:
     """Do what stdin asks for; return the exit status."""
@@ -61,11 +57,14 @@ def build_cpu(request: BuildRequest, report: Report) -> None:
 
 def _live_with(parent: int) -> None:
     """Be nice to the others, be the first to go when memory is short, and end with the parent."""
-    os.nice(NICENESS)
+    pr_set_pdeathsig = 1  # of prctl(2)
+    badness = 1000  # who the kernel ends first when memory is short: not the server
+    niceness = 10  # the CPU backend answers while engines build
+    os.nice(niceness)
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(BADNESS))
+        Path("/proc/self/oom_score_adj").write_text(str(badness))
     libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we asked
         sys.exit(1)
 

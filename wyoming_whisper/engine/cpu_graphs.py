@@ -38,11 +38,7 @@ Arithmetic = Literal["int8", "uint8", "float32"]
 uint8 is int8 for processors that add two products of int8 in 16 bits, and are silent when they
 don't fit (x86 without VNNI): onnxruntime takes a longer, exact way for it."""
 
-CONTRIBUTED = "com.microsoft"
 LARGEST = 127  # of int8 that has no lonely -128
-MIDDLE = 128  # of uint8: what stands for 0
-ROWS = 4096  # of a matrix at once: the embeddings in float32 take more than all the rest
-QUIETEST = 1e-6  # what a position without any activation is divided by
 
 Floats = npt.NDArray[np.float32]
 
@@ -77,11 +73,14 @@ class Smoothing:
     shift: Floats
 
 
-NO_SMOOTHING = Smoothing(np.ones(1, np.float32), np.zeros(1, np.float32))
-
-
 class CpuGraph(Graph):
     """A graph whose products are of integers, and whose attention is one operator."""
+
+    CONTRIBUTED = "com.microsoft"
+    MIDDLE = 128  # of uint8: what stands for 0
+    ROWS = 4096  # of a matrix at once: the embeddings in float32 take more than all the rest
+    QUIETEST = 1e-6  # what a position without any activation is divided by
+    NO_SMOOTHING = Smoothing(np.ones(1, np.float32), np.zeros(1, np.float32))
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class CpuGraph(Graph):
 
     def model(self, name: str) -> Any:
         model = super().model(name)
-        model.opset_import.append(onnx.helper.make_opsetid(CONTRIBUTED, 1))
+        model.opset_import.append(onnx.helper.make_opsetid(self.CONTRIBUTED, 1))
         return model
 
     def layer_norm(self, x: str, name: str) -> str:
@@ -150,14 +149,14 @@ class CpuGraph(Graph):
         return self._product(x, EMBEDDINGS if self.tied else PROJECTION, PROJECTION, name=name)
 
     def gelu(self, x: str) -> str:
-        return self.op("Gelu", x, domain=CONTRIBUTED)
+        return self.op("Gelu", x, domain=self.CONTRIBUTED)
 
     def attend(self, q: str, k: str, v: str, n_head: int) -> str:
         """Return softmax(q k' / 8) v, shape = (batch, n, width), of queries of that shape.
 
         Keys and values have it too, or (1, n_head, n_ctx, 64).
         """
-        return self.op("MultiHeadAttention", q, k, v, num_heads=n_head, domain=CONTRIBUTED)
+        return self.op("MultiHeadAttention", q, k, v, num_heads=n_head, domain=self.CONTRIBUTED)
 
     def attend_to_past(
         self, q: str, k: str, v: str, n_head: int, past: list[str], present: list[str]
@@ -170,7 +169,7 @@ class CpuGraph(Graph):
             [name, *present],
             num_heads=n_head,
             unidirectional=1,
-            domain=CONTRIBUTED,
+            domain=self.CONTRIBUTED,
         )
         return name
 
@@ -183,14 +182,14 @@ class CpuGraph(Graph):
         rows, scales, shift = self._int8(weight)
         zeros = []
         if self._arithmetic == "uint8":
-            rows = (rows.astype(np.int16) + MIDDLE).astype(np.uint8)
-            zeros = [self.constant(f"{stored}/zeros", np.full(len(rows), MIDDLE, np.uint8))]
+            rows = (rows.astype(np.int16) + self.MIDDLE).astype(np.uint8)
+            zeros = [self.constant(f"{stored}/zeros", np.full(len(rows), self.MIDDLE, np.uint8))]
         matrix = self.constant(f"{stored}/columns", rows.T)
         columns = [matrix, self.constant(f"{stored}/scales", scales), *zeros]
         largest = self.op("ReduceMax", self.op("Abs", x), axes=[-1], keepdims=1)
-        largest = self.op("Max", largest, self.number(QUIETEST))
+        largest = self.op("Max", largest, self.number(self.QUIETEST))
         even = self.op("Div", x, largest)
-        found = self.op("DynamicQuantizeMatMul", even, *columns, domain=CONTRIBUTED)
+        found = self.op("DynamicQuantizeMatMul", even, *columns, domain=self.CONTRIBUTED)
         found = self.op("Mul", found, largest, name="" if bias else name)
         if not bias:
             return found
@@ -201,11 +200,11 @@ class CpuGraph(Graph):
         them makes of the shift of the norm before it.
         """
         shape = self._checkpoint[name].shape
-        smoothing = self._smoothings.get(name, NO_SMOOTHING)
+        smoothing = self._smoothings.get(name, self.NO_SMOOTHING)
         matrix = np.empty(shape, np.int8)
         scales, shift = np.empty(shape[0], np.float32), np.empty(shape[0], np.float32)
-        for start in range(0, shape[0], ROWS):
-            rows = slice(start, start + ROWS)
+        for start in range(0, shape[0], self.ROWS):
+            rows = slice(start, start + self.ROWS)
             values = self._read(name, rows)
             shift[rows] = (values * smoothing.shift).sum(axis=1)
             values = values * smoothing.gain

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from ..errors import ModelBrokenError
 from .checkpoint import Checkpoint
 
-SPECIFICATION = "WhisperSpec"  # what CTranslate2 calls it
-
 HEAD_WIDTH = 64  # in every Whisper
 CONV_WIDTH = 3
 EMBEDDINGS = "decoder/embeddings/weight"
@@ -40,7 +38,8 @@ def dims_of(checkpoint: Checkpoint) -> Dims:
 
     Raises ModelBrokenError for anything but a Whisper.
     """
-    if checkpoint.name != SPECIFICATION:
+    specification = "WhisperSpec"  # what CTranslate2 calls it
+    if checkpoint.name != specification:
         raise ModelBrokenError(
             f"{checkpoint.path} is no Whisper model: it calls itself {checkpoint.name!r}"
         )

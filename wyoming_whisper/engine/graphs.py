@@ -34,12 +34,7 @@ from .dims import (
     encoder_shapes,
 )
 
-OPSET = 17
-IR_VERSION = 8
-SCALE = HEAD_WIDTH**-0.5  # of the queries; a power of two, so folding it into weights is exact
-HIDDEN = -1e4  # added to the scores of slots ahead: exp of it is 0, and float16 holds it
 LAYER_NORM_EPSILON = 1e-5
-CROSS_KEY_VALUE = "/attention/linear_1/"
 
 MAX_MODEL_BYTES = 500_000_000
 """Of weights in the graph's own file. Python and the runtime's parser hold that several times over,
@@ -104,10 +99,11 @@ def write_graphs(
 
 def _parts(dims: Dims, tied: bool) -> dict[str, dict[str, Shape]]:
     """What each graph holds: its half; the keys and values of the audio are the encoder's."""
+    cross_key_value = "/attention/linear_1/"
     decoder = decoder_shapes(dims)
     if tied:
         del decoder[PROJECTION]
-    cross = {name: decoder.pop(name) for name in list(decoder) if CROSS_KEY_VALUE in name}
+    cross = {name: decoder.pop(name) for name in list(decoder) if cross_key_value in name}
     return {"encoder": encoder_shapes(dims) | cross, "decoder": decoder}
 
 
@@ -176,6 +172,10 @@ class Counter:
 class Graph:
     """Nodes and weights as they are added. Methods return the name of what they compute."""
 
+    OPSET = 17
+    IR_VERSION = 8
+    SCALE = HEAD_WIDTH**-0.5  # of the queries; a power of two, so folding it into weights is exact
+
     def __init__(
         self,
         checkpoint: Checkpoint,
@@ -240,9 +240,12 @@ class Graph:
         graph = onnx.helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, list(self._initializers.values())
         )
-        opset = onnx.helper.make_opsetid("", OPSET)
+        opset = onnx.helper.make_opsetid("", self.OPSET)
         return onnx.helper.make_model(
-            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="wyoming-whisper"
+            graph,
+            opset_imports=[opset],
+            ir_version=self.IR_VERSION,
+            producer_name="wyoming-whisper",
         )
 
     # weights
@@ -274,7 +277,7 @@ class Graph:
         def scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             if scaled:
                 values = values.copy()
-                values[:scaled] *= np.float32(SCALE)
+                values[:scaled] *= np.float32(self.SCALE)
             return values.T
 
         weight = self.weights(f"{name}/weight", scale)
@@ -420,6 +423,7 @@ def _decoder(g: Graph, dims: Dims, beam_size: int) -> Any:
 def _step(
     g: Graph, tokens: str, positions: str, slots: str, width: int, parents: str | None
 ) -> _Step:
+    hidden = -1e4  # added to the scores of slots ahead: exp of it is 0, and float16 holds it
     column = g.op("Unsqueeze", slots, g.integers(1))
     row = g.op("Unsqueeze", positions, g.integers(0))
     written = g.op("Cast", g.op("Equal", column, row), to=g.float)
@@ -432,7 +436,7 @@ def _step(
     return _Step(
         written=written,
         hit=g.op("Greater", count, g.number(0.5)),
-        hidden=g.op("Where", ahead, g.number(HIDDEN), g.number(0.0)),
+        hidden=g.op("Where", ahead, g.number(hidden), g.number(0.0)),
         shape=g.op("Concat", g.op("Shape", tokens), g.integers(width), axis=0),
         parents=parents,
     )

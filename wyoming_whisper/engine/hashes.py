@@ -12,7 +12,6 @@ SETTLED_SECONDS = 1.0
 """A file changed less than this ago may change once more within the same tick of the file system's
 clock; what is hashed faster than that is soon hashed again."""
 
-_BLOCK_BYTES = 1 << 20
 
 _Identity = tuple[int, ...]
 _remembered: dict[_Identity, str] = {}
@@ -20,12 +19,13 @@ _remembered: dict[_Identity, str] = {}
 
 def file_hash(file: Path) -> str:
     """Return the file's SHA-256; what has not changed since is not read again. Raises OSError."""
+    block_bytes = 1 << 20
     with file.open("rb") as stream:
         identity = _identity(os.fstat(stream.fileno()))
         if identity in _remembered:
             return _remembered[identity]
         digest = hashlib.sha256()
-        while block := stream.read(_BLOCK_BYTES):
+        while block := stream.read(block_bytes):
             digest.update(block)
         status = os.fstat(stream.fileno())
     found = digest.hexdigest()

@@ -15,8 +15,6 @@ from typing import IO, Any
 
 _LOGGER = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
-LOG_SECONDS = 15.0
-PROGRESS_SECONDS = 0.5  # at least between two lines of one phase
 READING, GRAPHS, ENCODER, DECODER = "weights", "graphs", "encoder engine", "decoder engine"
 SHARES = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
 """About what part of the whole time each phase takes."""
@@ -37,6 +35,8 @@ class BuildProgress:
 class BuildDisplay:
     """Shows how far a build is: a bar on a terminal, else a log line now and then."""
 
+    LOG_SECONDS = 15.0
+
     def __init__(self, label: str) -> None:
         self._label = label
         self._shown: tuple[str, float] = "", 0.0
@@ -52,7 +52,7 @@ class BuildDisplay:
             self._bar.update(percent - self._bar.n)
             return
         phase, seconds = self._shown
-        if progress.phase != phase or progress.seconds - seconds >= LOG_SECONDS:
+        if progress.phase != phase or progress.seconds - seconds >= self.LOG_SECONDS:
             self._shown = progress.phase, progress.seconds
             _LOGGER.info(
                 "%s: %s, %d %%, %d s",
@@ -66,6 +66,8 @@ class BuildDisplay:
 
 class Report:
     """Lines of JSON to the parent, from any thread; the last progress again every few seconds."""
+
+    PROGRESS_SECONDS = 0.5  # at least between two lines of one phase
 
     def __init__(self, stream: IO[str], shares: Mapping[str, float]) -> None:
         self._stream = stream
@@ -85,7 +87,7 @@ class Report:
     def fraction(self, done: float) -> None:
         """Say what share of the phase is done."""
         self._fraction = self._before + self._shares[self._phase] * min(max(done, 0.0), 1.0)
-        if done == 0 or time.monotonic() - self._said >= PROGRESS_SECONDS:
+        if done == 0 or time.monotonic() - self._said >= self.PROGRESS_SECONDS:
             self._say_progress()
 
     def say(self, **told: object) -> None:

@@ -21,10 +21,8 @@ from ..errors import ModelBrokenError
 
 N_FRAMES = 3000  # of mel in 30 s
 FRAMES_PER_POSITION = 2
-SEEN_FRAMES = 12  # more than both convolutions see at once, on both sides of what is silent
 MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
 MAX_SAMPLES = 5  # rows without a beam: best_of of Whisper's temperature fallback
-QUERIES = "cross_q_{}"  # outputs of cpu_graphs' decoder, by layer
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
 
 Array = npt.NDArray[np.float32]
@@ -160,6 +158,8 @@ class CpuSession:
     `beam_size` is the most that is asked for. Raises ModelBrokenError when they can't be loaded.
     """
 
+    QUERIES = "cross_q_{}"  # outputs of cpu_graphs' decoder, by layer
+
     def __init__(self, folder: Path, threads: int = 0, beam_size: int = 1) -> None:
         """`threads` 0 leaves their number to onnxruntime."""
         # Each graph has threads of its own, which wait for work by spinning. Longer than a run, or
@@ -173,7 +173,7 @@ class CpuSession:
         inputs = {value.name: value for value in self._decoder.get_inputs()}
         self._caches = [name for name in inputs if name.startswith("self_")]
         names = [value.name for value in self._decoder.get_outputs()]
-        self._queries = [name for name in names if name.startswith(QUERIES.format(""))]
+        self._queries = [name for name in names if name.startswith(self.QUERIES.format(""))]
         self._outputs = [name for name in names if name not in self._queries]
         self._n_head, self._head_width = (inputs["self_k_0"].shape[i] for i in (1, 3))
         self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
@@ -232,14 +232,16 @@ class CpuSession:
         n_layers = len(self._queries)
         there = [(layer, head) for layer in range(n_layers) for head in range(self._n_head)]
         heads = [head for head in heads if head in there] or there[len(there) // 2 :]
-        names = sorted({QUERIES.format(layer) for layer, _ in heads})
+        names = sorted({self.QUERIES.format(layer) for layer, _ in heads})
         cache = self.open_cache(audio_features, 1, len(tokens))
         bias = np.zeros(self.n_vocab, np.float32)
         found = self._run(names, cache, np.array([tokens], np.int32), 0, bias)
         return np.stack(
             [
                 _attention(
-                    found[QUERIES.format(layer)].reshape(len(tokens), self._n_head, -1)[:, head],
+                    found[self.QUERIES.format(layer)].reshape(len(tokens), self._n_head, -1)[
+                        :, head
+                    ],
                     audio_features[f"cross_k_{layer}"][0, head, :n_positions],
                 )
                 for layer, head in heads
@@ -341,9 +343,10 @@ def _silent_positions(mel: Array) -> int:
 
     The convolutions make the same of all of these, but where they see something else.
     """
+    seen_frames = 12  # more than both convolutions see at once, on both sides of what is silent
     sounds = np.flatnonzero((mel != mel[:, -1:]).any(axis=0))
     n_silent = mel.shape[1] - (int(sounds[-1]) + 1 if len(sounds) else 0)
-    return int(max(0, (n_silent - SEEN_FRAMES) // FRAMES_PER_POSITION))
+    return int(max(0, (n_silent - seen_frames) // FRAMES_PER_POSITION))
 
 
 def _check_mel(n_mels: int, mel: Array) -> None:

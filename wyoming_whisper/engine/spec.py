@@ -12,10 +12,6 @@ from typing import Protocol
 from .cache import CpuKey, EngineCache, EngineKey, Key, weights_hash
 from .tensorrt.cuda import Gpu
 
-GRAPH_SCHEMA = 1
-"""To be raised with every change of graphs.py or of the profiles here that makes other engines."""
-CPU_GRAPH_SCHEMA = 4
-"""The same of cpu_graphs.py."""
 OPTIMIZATION_LEVEL = 3  # TensorRT's default: higher ones take many times longer
 FRAMES = ((200, 1200), (1200, 3000))
 """Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast for
@@ -59,6 +55,10 @@ class BuildRequest:
 class EngineSpec:
     """An engine that is wanted: of which model, for which GPU, able to do what."""
 
+    GRAPH_SCHEMA = 1
+    """To be raised with every change of graphs.py or of the profiles here that makes other
+    engines."""
+
     model: str
     """Its name, for people."""
     model_bin: Path
@@ -81,7 +81,7 @@ class EngineSpec:
                 *(f"{first}-{last}" for first, last in FRAMES),
                 f"{COMMON_CONTEXT}/{COMMON_SLOTS}/{COMMON_TOKENS}",
             ),
-            graph_schema=GRAPH_SCHEMA,
+            graph_schema=self.GRAPH_SCHEMA,
             optimization_level=OPTIMIZATION_LEVEL,
             tactic_sources=self.tactic_sources,
             tensorrt=self.tensorrt,
@@ -110,6 +110,9 @@ class EngineSpec:
 class CpuSpec:
     """Graphs for onnxruntime that are wanted: of which model, in what arithmetic."""
 
+    CPU_GRAPH_SCHEMA = 4
+    """The same of cpu_graphs.py."""
+
     model: str
     """Its name, for people."""
     model_bin: Path
@@ -122,7 +125,7 @@ class CpuSpec:
 
     def key(self) -> CpuKey:
         """Return the cache's key: reads the weights, unless the hub's cache tells their hash."""
-        return CpuKey(weights_hash(self.model_bin), self.arithmetic, CPU_GRAPH_SCHEMA)
+        return CpuKey(weights_hash(self.model_bin), self.arithmetic, self.CPU_GRAPH_SCHEMA)
 
     def request(self, folder: Path, _: EngineCache) -> BuildRequest:
         return BuildRequest(

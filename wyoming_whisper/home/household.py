@@ -25,39 +25,24 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-SUPERVISOR_SOCKET = "ws://supervisor/core/websocket"
-"""Home Assistant's websocket as an add-on reaches it; the Supervisor's token opens it."""
-
-ASSISTANT = "conversation"
-"""Home Assistant's own name for Assist, to which entities are exposed."""
-
-EVENTS = (
-    "entity_registry_updated",
-    "device_registry_updated",
-    "area_registry_updated",
-    "floor_registry_updated",
-)
 
 # A home with 5,000 exposed entities sends 3 MB; what is larger is none.
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-MAX_ENTITIES = 10_000
 
 ANSWER_SECONDS = 30.0
 HEARTBEAT_SECONDS = 55.0
 FIRST_DELAY_SECONDS = 5.0
 LONGEST_DELAY_SECONDS = 300.0
-PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
 
 # One change in Home Assistant is often many events.
 SETTLE_SECONDS = 2.0
-MAX_SETTLE_SECONDS = 30.0
-
-# Entities without an entry in the registry change their name, or are exposed, without an event.
-REFRESH_SECONDS = 3600.0
 
 
 class HomeNames:
     """The names that texts are compared with: the user's own, and Home Assistant's."""
+
+    SUPERVISOR_SOCKET = "ws://supervisor/core/websocket"
+    """Home Assistant's websocket as an add-on reaches it; the Supervisor's token opens it."""
 
     def __init__(self, settings: Settings, supervisor_token: str | None) -> None:
         self._settings = settings
@@ -86,7 +71,7 @@ class HomeNames:
         if self._settings.hass_token:
             url, token = socket_url(self._settings.hass_api), self._settings.hass_token
         elif self._supervisor_token:
-            url, token = SUPERVISOR_SOCKET, self._supervisor_token
+            url, token = self.SUPERVISOR_SOCKET, self._supervisor_token
         else:
             return
         await Household(url, token, self._known).run()
@@ -117,6 +102,14 @@ class Household:
 
     `on_names` gets all names, likeliest to be said first, whenever they may have changed.
     """
+
+    EVENTS = (
+        "entity_registry_updated",
+        "device_registry_updated",
+        "area_registry_updated",
+        "floor_registry_updated",
+    )
+    PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
 
     def __init__(
         self,
@@ -150,7 +143,7 @@ class Household:
             except _expected_errors() as error:
                 self._n_failures += 1
                 _LOGGER.log(
-                    logging.WARNING if self._n_failures == PATIENCE else logging.DEBUG,
+                    logging.WARNING if self._n_failures == self.PATIENCE else logging.DEBUG,
                     "Home Assistant's names can't be had now (%s); it is tried again",
                     str(error) or type(error).__name__,
                 )
@@ -162,7 +155,7 @@ class Household:
         async with _open(self._url) as socket:
             connection = _Connection(socket)
             await connection.log_in(self._token)
-            for event in EVENTS:
+            for event in self.EVENTS:
                 await connection.subscribe(event)
             while True:
                 await self._take(await _fetch(connection))
@@ -200,6 +193,11 @@ async def _open(url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
 
 class _Connection:
     """Questions and answers on one websocket, one at a time; events are noticed in between."""
+
+    MAX_SETTLE_SECONDS = 30.0
+
+    # Entities without an entry in the registry change their name, or are exposed, without an event.
+    REFRESH_SECONDS = 3600.0
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -259,13 +257,13 @@ class _Connection:
 
     async def changed(self, settle: float) -> None:
         """Return a moment after something changed, or when it is time to look anyway."""
-        end = asyncio.get_running_loop().time() + REFRESH_SECONDS
+        end = asyncio.get_running_loop().time() + self.REFRESH_SECONDS
         while not self._stale:
             message = await self._receive_until(end)
             if message is None:
                 return
             self._notice(message)
-        last = asyncio.get_running_loop().time() + MAX_SETTLE_SECONDS
+        last = asyncio.get_running_loop().time() + self.MAX_SETTLE_SECONDS
         while True:
             now = asyncio.get_running_loop().time()
             if await self._receive_until(min(now + settle, last)) is None:
@@ -339,6 +337,9 @@ async def _fetch(connection: _Connection) -> tuple[str, ...]:
 
 async def _exposed(connection: _Connection) -> list[str]:
     """Return the entities that may be spoken of; none where the token is no administrator's."""
+    max_entities = 10_000
+    # Home Assistant's own name for Assist, to which entities are exposed.
+    assistant = "conversation"
     try:
         answer = _mapping(await connection.ask("homeassistant/expose_entity/list"))
     except AnswerError as error:
@@ -349,8 +350,8 @@ async def _exposed(connection: _Connection) -> list[str]:
         )
         return []
     found = _mapping(answer.get("exposed_entities", {}))
-    exposed = [name for name, to in found.items() if isinstance(to, Mapping) and to.get(ASSISTANT)]
-    return exposed[:MAX_ENTITIES]
+    exposed = [name for name, to in found.items() if isinstance(to, Mapping) and to.get(assistant)]
+    return exposed[:max_entities]
 
 
 def _names_of(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -9,15 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-MAX_NAMES = 10_000
-MAX_NAME_CHARS = 80
-MIN_NAME_LETTERS = 4  # "TV" is like too many things
 MAX_WORDS = 40  # of a text; names are for commands
-MAX_SPAN_WORDS = 6  # in a row, that may be one name misheard
-MAX_EXTRA_WORDS = 2  # more than the name has
-MAX_CANDIDATES = 12  # each costs two passes of the decoder over the text at most
-# How alike, by letters and sound, a name must be at least to be looked at.
-MIN_SIMILARITY = 0.3
 
 
 @dataclass(frozen=True)
@@ -39,14 +31,23 @@ class Candidate:
 class NameIndex:
     """Names, ready to be compared with what was heard. Made once, as it takes its time."""
 
+    MAX_NAMES = 10_000
+    MAX_NAME_CHARS = 80
+    MIN_NAME_LETTERS = 4  # "TV" is like too many things
+    MAX_EXTRA_WORDS = 2  # more than the name has
+    MAX_CANDIDATES = 12  # each costs two passes of the decoder over the text at most
+
+    # How alike, by letters and sound, a name must be at least to be looked at.
+    MIN_SIMILARITY = 0.3
+
     def __init__(self, names: Iterable[str]) -> None:
         kept: dict[str, str] = {}
         for name in names:
             folded = _without_article(fold(name))
             letters = folded.replace(" ", "")
-            if len(letters) >= MIN_NAME_LETTERS and len(name) <= MAX_NAME_CHARS:
+            if len(letters) >= self.MIN_NAME_LETTERS and len(name) <= self.MAX_NAME_CHARS:
                 kept.setdefault(folded, _without_article(" ".join(name.split())))
-            if len(kept) == MAX_NAMES:
+            if len(kept) == self.MAX_NAMES:
                 break
         self.names = tuple(kept.values())
         self._folded = tuple(kept)
@@ -82,9 +83,9 @@ class NameIndex:
                 candidate = self._candidate(best, other, start, end, number, similarity)
                 if candidate is not None and not _loses(best, candidate, spoken):
                     found.setdefault(fold(candidate.text), candidate)
-            if len(found) >= MAX_CANDIDATES:
+            if len(found) >= self.MAX_CANDIDATES:
                 break
-        return list(found.values())[:MAX_CANDIDATES]
+        return list(found.values())[: self.MAX_CANDIDATES]
 
     def _is_protected(self, span: str, common: frozenset[str]) -> bool:
         """Whether these words say what they say: common ones, or a name that is known."""
@@ -105,7 +106,7 @@ class NameIndex:
         by_letter = cdist(letters, self._letters, scorer=scorer, dtype=np.float32)
         by_sound = cdist(sounds, self._sounds, scorer=scorer, dtype=np.float32)
         similar = (by_letter + by_sound) / 2
-        rows, columns = np.nonzero(similar >= MIN_SIMILARITY)
+        rows, columns = np.nonzero(similar >= self.MIN_SIMILARITY)
         for place in np.argsort(-similar[rows, columns], kind="stable").tolist():
             row, column = int(rows[place]), int(columns[place])
             yield float(similar[row, column]), spans[row], column
@@ -116,13 +117,13 @@ class NameIndex:
         """Return `other` with a name in place of a span; None where that is no candidate."""
         folded = self._folded[number]
         words = folded.split()
-        if end - start > len(words) + MAX_EXTRA_WORDS or best.has(folded):
+        if end - start > len(words) + self.MAX_EXTRA_WORDS or best.has(folded):
             return None
         if end - start == len(other.words):  # a name alone is no command: it fits any noise
             return None
         first, last = best.replaced_by([*other.folded[:start], *words, *other.folded[end:]])
         # What is not the name has to be what the model wrote: its second thoughts are of no use.
-        if last - first > max(len(words), end - start) + MAX_EXTRA_WORDS:
+        if last - first > max(len(words), end - start) + self.MAX_EXTRA_WORDS:
             return None
         heard = " ".join(best.folded[first:last])
         if not heard:
@@ -151,13 +152,15 @@ def _loses(best: _Text, candidate: Candidate, spoken: Iterable[str]) -> bool:
 class _Text:
     """A text by words, as it is and as it is compared."""
 
+    MAX_SPAN_WORDS = 6  # in a row, that may be one name misheard
+
     def __init__(self, text: str) -> None:
         self.words = text.split()
         self.folded = [fold(word) for word in self.words]
 
     def spans(self) -> Iterator[tuple[int, int]]:
         for start in range(len(self.words)):
-            for end in range(start + 1, min(start + MAX_SPAN_WORDS, len(self.words)) + 1):
+            for end in range(start + 1, min(start + self.MAX_SPAN_WORDS, len(self.words)) + 1):
                 yield start, end
 
     def has(self, folded: str) -> bool:

@@ -27,25 +27,26 @@ _LOGGER = logging.getLogger(__name__)
 # What a candidate needs in any case, in nats: the model is not sure of all it wrote instead, the
 # rest is no mere guess, and the name is not out of the question.
 SURE_LOGPROB = -0.1
-MIN_REST_LOGPROB = -1.2
-MAX_GAP = 25.0
 # Fitted by `benchmarks names --fit` with the stock model `base`, on other names, voices, sentences
 # and people than it measures with (docs/benchmarks.md, Names).
 BIAS = -5.21
-PER_SIMILARITY = 3.86
-PER_CONTEXT = 1.77
-PER_GAP = -0.033
 PER_HEARD = 2.21
-PER_EXPECTED = -2.02
-MIN_EVIDENCE = 1.0
-# What is less likely says no more.
-LEAST_HEARD = -4.0
-LEAST_EXPECTED = -5.0
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What the model says of a candidate, in nats."""
+
+    MIN_REST_LOGPROB = -1.2
+    MAX_GAP = 25.0
+    PER_SIMILARITY = 3.86
+    PER_CONTEXT = 1.77
+    PER_GAP = -0.033
+    PER_EXPECTED = -2.02
+
+    # What is less likely says no more.
+    LEAST_HEARD = -4.0
+    LEAST_EXPECTED = -5.0
 
     gap: float
     """How much less likely it is than what was written."""
@@ -60,17 +61,21 @@ class Evidence:
 
     @property
     def is_possible(self) -> bool:
-        return self.doubt < SURE_LOGPROB and self.rest > MIN_REST_LOGPROB and self.gap < MAX_GAP
+        return (
+            self.doubt < SURE_LOGPROB
+            and self.rest > self.MIN_REST_LOGPROB
+            and self.gap < self.MAX_GAP
+        )
 
     def weigh(self, candidate: Candidate) -> float:
         """Return how much speaks for the candidate: the log-odds of its being meant."""
         return (
             BIAS
-            + PER_SIMILARITY * candidate.similarity
-            + PER_CONTEXT * candidate.context
-            + PER_GAP * self.gap
-            + PER_HEARD * max(self.heard, LEAST_HEARD)
-            + PER_EXPECTED * max(self.expected, LEAST_EXPECTED)
+            + self.PER_SIMILARITY * candidate.similarity
+            + self.PER_CONTEXT * candidate.context
+            + self.PER_GAP * self.gap
+            + PER_HEARD * max(self.heard, self.LEAST_HEARD)
+            + self.PER_EXPECTED * max(self.expected, self.LEAST_EXPECTED)
         )
 
 
@@ -80,6 +85,8 @@ class Snapper:
     `noise` returns audio features of noise. It may encode them, whereupon others are gone.
     `checkpoint` is called between passes; what it raises ends the work.
     """
+
+    MIN_EVIDENCE = 1.0
 
     def __init__(
         self,
@@ -107,7 +114,7 @@ class Snapper:
         if not weighed:
             return heard
         weight, candidate, evidence = max(weighed, key=lambda item: item[0])
-        if weight < MIN_EVIDENCE:
+        if weight < self.MIN_EVIDENCE:
             return heard
         _LOGGER.debug("%r is taken for %r: %r", candidate.name, candidate.text, evidence)
         # A name is never likely: where the rest was heard better than all of it was, the quality

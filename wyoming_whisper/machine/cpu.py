@@ -7,8 +7,6 @@ import platform
 from functools import lru_cache
 from pathlib import Path
 
-_X86_SETS = ("avx512_vnni", "avx512f", "avx2", "avx", "sse4_1")  # best first
-_VNNI = ("avx512_vnni", "avx_vnni")
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -66,10 +64,11 @@ def fast_cores(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
 
 def instruction_set() -> str:
     """Return the widest vector instructions, such as AVX2 or NEON."""
+    x86_sets = ("avx512_vnni", "avx512f", "avx2", "avx", "sse4_1")  # best first
     if platform.machine().lower().startswith(("aarch64", "arm")):
         return "NEON"
     flags = set(cpu_facts()[0].get("flags", "").split()) if cpu_facts() else set()
-    return next((name.upper() for name in _X86_SETS if name in flags), "no AVX")
+    return next((name.upper() for name in x86_sets if name in flags), "no AVX")
 
 
 def adds_int8_exactly() -> bool:
@@ -77,10 +76,11 @@ def adds_int8_exactly() -> bool:
 
     x86 without VNNI has them in 16 bits, two by two, which may be too few (vpmaddubsw).
     """
+    vnni = ("avx512_vnni", "avx_vnni")
     if platform.machine().lower().startswith(("aarch64", "arm")):
         return True
     flags = set(cpu_facts()[0].get("flags", "").split()) if cpu_facts() else set()
-    return not flags.isdisjoint(_VNNI)
+    return not flags.isdisjoint(vnni)
 
 
 def cpu_name() -> str:

@@ -37,48 +37,22 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-BUDGET_S = 1.5
-"""Longest time from audio to text that still feels like an answer: about the silence that Home
-Assistant waits anyway before it says that the audio ends."""
 N_POSITIONS = 1500
 """Encoder positions of the window that stock models are given: 30 s."""
 N_TOKENS = 12
 """Tokens of a command, prompt included."""
 N_VOCAB = 51_865
 
-DECODER_FACTOR = 5.0
-"""How much longer its operations take: one token at a time it waits for memory, not arithmetic.
-Measured with stock weights, for 12 tokens after a full window, in times what the encoder's rates
-say: 4.6 (base, 95 ms) and 6.0 (tiny.en, 50 ms) on two cores with AVX-512 VNNI; 4.2 and 5.1 on
-one."""
 
-SHORT_POSITIONS = 250
-MEASURE_RUNS = 2
-MEASURE_S = 0.25
-"""A window is encoded so often, and so long: many short runs find a quiet moment on a busy machine,
-and a slow one isn't kept for long."""
 GUESSED_FLOPS = {"AVX512_VNNI": 150e9, "AVX512F": 80e9, "AVX2": 60e9, "NEON": 15e9}
 """Per core, of int8 matrices, where nothing could be measured."""
 
-RAM_PER_BYTE = 1.6
-"""While loading: the weights as stored and, beside them, as int8."""
-RAM_BASE_BYTES = 200_000_000
-"""Python, the runtime, one utterance's activations."""
 RAM_SHARE = 0.5
 """Of the memory there is; the rest of the machine has the other half. What happens to be free at a
 start decides nothing: the model is the same at every start."""
 
 REMEMBERED = "auto.json"
 
-GPU_MODELS = ((3.5 * 1024**3, "turbo"), (1.5 * 1024**3, "small"), (0.0, "base"))
-"""Bytes of a GPU's memory, and what it has room for: weights in float16 (1.6, 0.5 and 0.15 GB), the
-keys and values, and TensorRT's builder beside them. An estimate: not run on a GPU."""
-INTEGRATED_SHARE = 1 / 3
-"""Of memory that a GPU shares, as on a Jetson: the system is in there too, and, until the engine is
-built, the model of the CPU and the builder."""
-ENGLISH_MODELS = ("small.en", "base.en", "tiny.en")
-MULTILINGUAL_MODELS = ("medium", "small", "base", "tiny")
-"""Best first. English alone is worth more to a small model than to a large one."""
 _FAMILIES = ("tiny", "base", "small", "medium", "turbo", "large")
 
 
@@ -212,6 +186,9 @@ def best_here(settings: ModelSettings) -> tuple[str, Path] | None:
 
 def choose(machine: Machine, rates: Rates, *, english: bool, int8: bool = True) -> Choice:
     """Return the best model for a CPU that fits into the machine's memory and BUDGET_S."""
+    # Longest time from audio to text that still feels like an answer: about the silence that Home
+    # Assistant waits anyway before it says that the audio ends.
+    budget_s = 1.5
     facts = (
         f"{machine.threads} threads, {machine.instruction_set}, "
         f"{machine.ram_bytes / 1024**3:.1f} GiB of memory"
@@ -219,7 +196,7 @@ def choose(machine: Machine, rates: Rates, *, english: bool, int8: bool = True) 
     for known in _candidates(english, int8):
         seconds = rates.seconds(work_of(SHAPES[_family(known.name)]))
         fits = ram_needed(known) <= RAM_SHARE * machine.ram_bytes
-        if fits and seconds <= BUDGET_S:
+        if fits and seconds <= budget_s:
             return Choice(known.name, f"{facts}; about {seconds:.2f} s a command")
     slow = f"{facts}; the smallest, though about {seconds:.2f} s a command"
     return Choice(known.name, slow if fits else f"{facts}; the smallest, though memory is short")
@@ -227,8 +204,14 @@ def choose(machine: Machine, rates: Rates, *, english: bool, int8: bool = True) 
 
 def choose_for_gpu(gpu: Gpu, *, english: bool) -> Choice:
     """Return the best model for a GPU, by the memory that its driver tells."""
-    room = gpu.total_bytes * (INTEGRATED_SHARE if gpu.integrated else 1.0)
-    name = next(name for needed, name in GPU_MODELS if room >= needed)
+    # Of memory that a GPU shares, as on a Jetson: the system is in there too, and, until the engine
+    # is built, the model of the CPU and the builder.
+    integrated_share = 1 / 3
+    # Bytes of a GPU's memory, and what it has room for: weights in float16 (1.6, 0.5 and 0.15 GB),
+    # the keys and values, and TensorRT's builder beside them. An estimate: not run on a GPU.
+    gpu_models = ((3.5 * 1024**3, "turbo"), (1.5 * 1024**3, "small"), (0.0, "base"))
+    room = gpu.total_bytes * (integrated_share if gpu.integrated else 1.0)
+    name = next(name for needed, name in gpu_models if room >= needed)
     if english and f"{name}.en" in KNOWN_MODELS:
         name = f"{name}.en"
     shared = ", shared with the system" if gpu.integrated else ""
@@ -240,8 +223,13 @@ def work_of(shape: Shape, n_positions: int = N_POSITIONS, n_tokens: int = N_TOKE
 
     The decoder's is weighted with DECODER_FACTOR.
     """
+    # How much longer its operations take: one token at a time it waits for memory, not arithmetic.
+    # Measured with stock weights, for 12 tokens after a full window, in times what the encoder's
+    # rates say: 4.6 (base, 95 ms) and 6.0 (tiny.en, 50 ms) on two cores with AVX-512 VNNI; 4.2 and
+    # 5.1 on one.
+    decoder_factor = 5.0
     decoder = decoder_work(shape, n_positions, n_tokens)
-    return encoder_work(shape, n_positions) + decoder * DECODER_FACTOR
+    return encoder_work(shape, n_positions) + decoder * decoder_factor
 
 
 def encoder_work(shape: Shape, n_positions: int) -> Work:
@@ -271,7 +259,11 @@ def decoder_work(shape: Shape, n_positions: int, n_tokens: int) -> Work:
 
 def ram_needed(known: KnownModel) -> float:
     """Return about the bytes that loading and running `known` as int8 takes."""
-    return known.download_bytes * RAM_PER_BYTE + RAM_BASE_BYTES
+    # Python, the runtime, one utterance's activations.
+    ram_base_bytes = 200_000_000
+    # While loading: the weights as stored and, beside them, as int8.
+    ram_per_byte = 1.6
+    return known.download_bytes * ram_per_byte + ram_base_bytes
 
 
 def _candidates(english: bool, int8: bool) -> list[KnownModel]:
@@ -280,7 +272,10 @@ def _candidates(english: bool, int8: bool) -> list[KnownModel]:
     Where int8 is computed anyway, models stored as int8 give the same and halve the download;
     the official add-on's default is one of them.
     """
-    names = ENGLISH_MODELS if english else MULTILINGUAL_MODELS
+    # Best first. English alone is worth more to a small model than to a large one.
+    multilingual_models = ("medium", "small", "base", "tiny")
+    english_models = ("small.en", "base.en", "tiny.en")
+    names = english_models if english else multilingual_models
     suffix = "-int8" if int8 and not english else ""
     return [KNOWN_MODELS[f"{name}{suffix}"] for name in names]
 
@@ -394,6 +389,7 @@ def measure_rates(threads: int, compute_type: str) -> Rates:
     second and, at its most, 120 MB. Raises OSError where there is no temporary folder, ImportError,
     RuntimeError or ValueError where CTranslate2 can't compute so here.
     """
+    short_positions = 250
     import ctranslate2
     import numpy as np
 
@@ -411,8 +407,8 @@ def measure_rates(threads: int, compute_type: str) -> Rates:
         frames = np.linspace(-1.0, 1.0, shape.n_mels * 2 * n_positions, dtype=np.float32)
         return _best_time(model, frames.reshape(1, shape.n_mels, -1))
 
-    works = encoder_work(shape, N_POSITIONS), encoder_work(shape, SHORT_POSITIONS)
-    return solve_rates(works, (seconds(N_POSITIONS), seconds(SHORT_POSITIONS)))
+    works = encoder_work(shape, N_POSITIONS), encoder_work(shape, short_positions)
+    return solve_rates(works, (seconds(N_POSITIONS), seconds(short_positions)))
 
 
 def solve_rates(works: tuple[Work, Work], seconds: tuple[float, float]) -> Rates:
@@ -427,12 +423,16 @@ def solve_rates(works: tuple[Work, Work], seconds: tuple[float, float]) -> Rates
 
 
 def _best_time(model: Any, mel: npt.NDArray[np.float32]) -> float:
+    # A window is encoded so often, and so long: many short runs find a quiet moment on a busy
+    # machine, and a slow one isn't kept for long.
+    measure_s = 0.25
+    measure_runs = 2
     import ctranslate2
 
     features = ctranslate2.StorageView.from_array(mel)
     model.encode(features, to_cpu=True)  # the first run allocates
     times: list[float] = []
-    while len(times) < MEASURE_RUNS or sum(times) < MEASURE_S:
+    while len(times) < measure_runs or sum(times) < measure_s:
         start = time.perf_counter()
         model.encode(features, to_cpu=True)
         times.append(time.perf_counter() - start)

@@ -17,14 +17,8 @@ from typing import Any
 from ..errors import ModelError, ModelRefusedError
 
 _LOGGER = logging.getLogger(__name__)
-LOCK_POLL_S = 1.0
 STALE_S = 24 * 3600.0
 """Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
-PROGRESS_S = 5.0
-REPORT_S = 0.5
-"""Between two log lines."""
-FREE_MARGIN_BYTES = 32 * 1024 * 1024
-"""Left on the disk beyond the model itself: a full disk breaks more than us."""
 Report = Callable[[str, float], None]
 """Told what is downloaded, and which fraction of it is here."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -34,11 +28,15 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 class Progress:
     """Shows bytes done of a total: a bar on a terminal, else a log line every few seconds."""
 
+    PROGRESS_S = 5.0
+    REPORT_S = 0.5
+    """Between two log lines."""
+
     def __init__(self, label: str, total: int, report: Report | None = None) -> None:
         self._label = label
         self._total = total
         self._report = report
-        self._reported = -REPORT_S
+        self._reported = -self.REPORT_S
         self._finished = 0  # bytes of the files before the current one
         self._started: tuple[float, int] | None = None
         self._logged = time.monotonic()
@@ -62,7 +60,7 @@ class Progress:
     def show(self, n_bytes: int) -> None:
         """Say that `n_bytes` of the current file are here."""
         done, now = self._finished + n_bytes, time.monotonic()
-        if self._report and now - self._reported >= REPORT_S:
+        if self._report and now - self._reported >= self.REPORT_S:
             self._reported = now
             self._report(self._label, done / max(self._total, 1))
         if self._bar is not None:
@@ -70,7 +68,7 @@ class Progress:
             return
         if self._started is None or done < self._started[1]:
             self._started = (now, done)
-        if now - self._logged >= PROGRESS_S:
+        if now - self._logged >= self.PROGRESS_S:
             self._logged = now
             since, before = self._started
             speed = (done - before) / max(now - since, 1e-3)
@@ -91,6 +89,7 @@ def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bo
 
     While another process that downloads `name` has it, `check_stop` is called again and again.
     """
+    lock_poll_s = 1.0
     import filelock
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +98,7 @@ def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bo
     while True:
         check_stop()
         try:
-            lock.acquire(timeout=LOCK_POLL_S)
+            lock.acquire(timeout=lock_poll_s)
             break
         except filelock.Timeout:
             if not waited:
@@ -143,11 +142,13 @@ def disk_full(name: str, folder: Path) -> str:
 
 def check_room(name: str, folder: Path, needed: int) -> None:
     """Raise ModelRefusedError unless `needed` bytes, and some to spare, are free for `folder`."""
+    # Left on the disk beyond the model itself: a full disk breaks more than us.
+    free_margin_bytes = 32 * 1024 * 1024
     free = _free_bytes(folder)
-    if needed and free < needed + FREE_MARGIN_BYTES:
+    if needed and free < needed + free_margin_bytes:
         raise ModelRefusedError(
             f"not enough room for {name} in {folder}: {megabytes(needed)} needed, "
-            f"{megabytes(FREE_MARGIN_BYTES)} to spare, {megabytes(free)} free"
+            f"{megabytes(free_margin_bytes)} to spare, {megabytes(free)} free"
         )
 
 

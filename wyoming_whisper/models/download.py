@@ -67,8 +67,6 @@ QUICK_S = 5.0
 """So long a hub that doesn't answer is waited for where there is another source."""
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 """Waits between tries; a try that brought bytes starts them anew."""
-HASH_TRIES = 2
-"""Downloads of one file; one with a wrong hash twice is not a bad line but a bad source."""
 ADVICE = (
     "when this machine is online again, start again or run `models download`; or copy the model's "
     "folder from another machine and set --local-files-only"
@@ -252,6 +250,8 @@ def _url(job: _Job, commit: str, name: str) -> str:
 
 def _fetch(job: _Job, commit: str, file: _RemoteFile, progress: Progress) -> None:
     """Put `file` under its hash into the cache, unless it is there already and right."""
+    # Downloads of one file; one with a wrong hash twice is not a bad line but a bad source.
+    hash_tries = 2
     blob = job.blobs / file.etag
     partial = job.blobs / f"{file.etag}.incomplete"
     lock = job.cache_dir / ".locks" / job.folder.name / f"{file.etag}.lock"
@@ -262,7 +262,7 @@ def _fetch(job: _Job, commit: str, file: _RemoteFile, progress: Progress) -> Non
         if blob.exists():
             _LOGGER.warning("%s in %s is corrupt: fetching it again", file.name, job.folder)
             blob.unlink()
-        for _ in range(HASH_TRIES):
+        for _ in range(hash_tries):
             _receive(job, _url(job, commit, file.name), partial, file.size, progress)
             if _is_right(partial, file):
                 partial.replace(blob)
@@ -271,7 +271,7 @@ def _fetch(job: _Job, commit: str, file: _RemoteFile, progress: Progress) -> Non
             _LOGGER.warning("%s of %s arrived with a wrong hash", file.name, job.repo)
             partial.unlink()
     raise ModelBrokenError(
-        f"{file.name} of {job.repo} arrived {HASH_TRIES} times with a wrong hash: "
+        f"{file.name} of {job.repo} arrived {hash_tries} times with a wrong hash: "
         f"something between here and {job.endpoint} changes it"
     )
 

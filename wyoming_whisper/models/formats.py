@@ -29,13 +29,7 @@ TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.ms
 COPIED = ("tokenizer.json", "preprocessor_config.json")
 """What the converter copies, where it is there."""
 
-_CONFIG = "config.json"
 _WEIGHTS = "model.bin"
-_HEAD_BYTES = 64
-_MAX_CONFIG_BYTES = 1 << 20
-_MAX_FILES = 1000  # of a folder that may be anything
-_SUBFOLDERS = ("*", "snapshots/*", "models--*/snapshots/*")
-"""Where in a folder a model's may lie: one that was unpacked there, or the hub's cache."""
 
 _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"GGUF", "ggml"),
@@ -52,8 +46,6 @@ _SUFFIXES: dict[str, Kind] = {
     ".nemo": "nemo",
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"), "archive"),
 }
-_TORCH = (b"PK\x03\x04", b"\x80\x02")
-"""How torch's files begin: a zip archive, and a pickle before that."""
 
 _CALLED: dict[Kind, str] = {
     "ctranslate2": "a file of a CTranslate2 model",
@@ -76,9 +68,12 @@ def is_weights_name(name: str) -> bool:
 
 def kind_of(file: Path) -> Kind | None:
     """Return what `file` is, by its first bytes, then by its name; None where neither tells."""
+    # How torch's files begin: a zip archive, and a pickle before that.
+    torch = (b"PK\x03\x04", b"\x80\x02")
+    head_bytes = 64
     try:
         with file.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
+            head = stream.read(head_bytes)
     except OSError:
         head = b""
     suffix = file.suffix.lower()
@@ -86,7 +81,7 @@ def kind_of(file: Path) -> Kind | None:
         return "ctranslate2"
     if kind := next((kind for magic, kind in _MAGIC if head.startswith(magic)), None):
         return kind
-    if head.startswith(_TORCH) and (suffix == ".bin" or _SUFFIXES.get(suffix) == "pytorch"):
+    if head.startswith(torch) and (suffix == ".bin" or _SUFFIXES.get(suffix) == "pytorch"):
         return "pytorch"
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
@@ -179,16 +174,20 @@ def _is_transformers(folder: Path) -> bool:
 
 
 def _config(folder: Path) -> dict[str, object]:
+    max_config_bytes = 1 << 20
+    config = "config.json"
     try:
-        with (folder / _CONFIG).open("rb") as stream:
-            content = json.loads(stream.read(_MAX_CONFIG_BYTES))
+        with (folder / config).open("rb") as stream:
+            content = json.loads(stream.read(max_config_bytes))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _model_inside(folder: Path) -> Path | None:
-    found = (file for pattern in _SUBFOLDERS for file in folder.glob(f"{pattern}/{_WEIGHTS}"))
+    # Where in a folder a model's may lie: one that was unpacked there, or the hub's cache.
+    subfolders = ("*", "snapshots/*", "models--*/snapshots/*")
+    found = (file for pattern in subfolders for file in folder.glob(f"{pattern}/{_WEIGHTS}"))
     try:
         return next((file.parent for file in found if kind_of(file) == "ctranslate2"), None)
     except OSError:
@@ -197,8 +196,9 @@ def _model_inside(folder: Path) -> Path | None:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder, not too many."""
+    max_files = 1000  # of a folder that may be anything
     try:
-        for file, _ in zip(sorted(folder.iterdir()), range(_MAX_FILES), strict=False):
+        for file, _ in zip(sorted(folder.iterdir()), range(max_files), strict=False):
             if file.is_file():
                 yield file
     except OSError:

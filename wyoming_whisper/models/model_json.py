@@ -17,7 +17,6 @@ from ..whisper.tokenizer import LANGUAGES
 EXTRAS = "wyoming_whisper.json"
 """What a model folder may say about itself: {"languages": ["en"], ...}."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-MAX_LOGPROB = 1e6  # and NaN is not below it
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -128,9 +127,10 @@ def _languages(value: object, file: Path) -> tuple[str, ...]:
 
 
 def _number(value: object, file: Path) -> float | None:
+    max_logprob = 1e6  # and NaN is not below it
     if value is None:
         return None
-    if isinstance(value, int | float) and type(value) is not bool and abs(value) <= MAX_LOGPROB:
+    if isinstance(value, int | float) and type(value) is not bool and abs(value) <= max_logprob:
         return float(value)
     raise damaged(file, "min_avg_logprob", "a number")
 

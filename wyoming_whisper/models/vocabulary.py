@@ -26,13 +26,9 @@ TOKENIZER = "tokenizer.json"
 VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
 """In the order that CTranslate2 looks for them."""
 
-FIRST_MERGE = "Ġt"  # " t", as byte-level vocabularies write it
-"""The first token of two characters that Whisper's vocabulary learned."""
 
 NEEDED = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
 """Special tokens that every Whisper has."""
-GENERATION_KEYS = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
-"""The same in generation_config.json."""
 STOCK_SIZES = {51_864, 51_865, 51_866}
 """Tokens of English-only models, of multilingual ones, and of those since large-v3."""
 
@@ -90,9 +86,11 @@ def check_vocabulary(path: Path, n_vocab: int | None) -> None:
 
 def check_special_tokens(path: Path, generation_config: Mapping[str, Any]) -> None:
     """Do the same in Hugging Face's layout. Raises ModelBrokenError."""
+    # The same in generation_config.json.
+    generation_keys = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
     ids = {
         token: generation_config[key]
-        for token, key in zip(NEEDED, GENERATION_KEYS, strict=True)
+        for token, key in zip(NEEDED, generation_keys, strict=True)
         if type(generation_config.get(key)) is int
     }
     _compare_tokenizer(path / TOKENIZER, ids, "copy the model's own there")
@@ -148,16 +146,18 @@ def _with_first_merge(text: str) -> str:
     The hub's file for OpenAI's multilingual models has all others (of the tokens there, only that
     one can't be made), so " to" and " turn" become two tokens that the model never saw in a row.
     """
+    # The first token of two characters that Whisper's vocabulary learned.
+    first_merge = "Ġt"  # " t", as byte-level vocabularies write it
     try:
         content = json.loads(text)
         vocab, merges = (content["model"][name] for name in ("vocab", "merges"))
         pairs = isinstance(merges[0], list)
-        is_whole = FIRST_MERGE not in vocab or any(
-            "".join(merge).replace(" ", "") == FIRST_MERGE for merge in merges
+        is_whole = first_merge not in vocab or any(
+            "".join(merge).replace(" ", "") == first_merge for merge in merges
         )
         if is_whole:
             return text
-        merges.insert(0, list(FIRST_MERGE) if pairs else " ".join(FIRST_MERGE))
+        merges.insert(0, list(first_merge) if pairs else " ".join(first_merge))
         return json.dumps(content, ensure_ascii=False)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return text  # who loads it says what is wrong

@@ -19,8 +19,6 @@ HEAD_WIDTH = 64
 """Of every Whisper."""
 
 N_POSITIONS = 1500
-N_TEXT_POSITIONS = 8
-"""Nothing is ever decoded."""
 
 TOKENS = (
     "",  # by the empty one CTranslate2 knows a multilingual vocabulary
@@ -53,6 +51,8 @@ def write_yardstick(folder: Path, width: int, encoder_layers: int, n_mels: int) 
 
 def _fill(spec: whisper_spec.WhisperSpec, width: int, n_mels: int) -> None:
     """Set all weights, large enough to keep activations at a usual size."""
+    # Nothing is ever decoded.
+    n_text_positions = 8
     rng = np.random.default_rng(0)
 
     def weights(*shape: int) -> npt.NDArray[np.float32]:
@@ -77,7 +77,7 @@ def _fill(spec: whisper_spec.WhisperSpec, width: int, n_mels: int) -> None:
     for conv, inputs in ((encoder.conv1, n_mels), (encoder.conv2, width)):
         conv.weight, conv.bias = weights(width, inputs, 3), np.zeros(width, np.float32)
     encoder.position_encodings.encodings = weights(N_POSITIONS, width)
-    decoder.position_encodings.encodings = weights(N_TEXT_POSITIONS, width)
+    decoder.position_encodings.encodings = weights(n_text_positions, width)
     decoder.scale_embeddings = False
     decoder.embeddings.weight = decoder.projection.weight = weights(len(TOKENS), width)
     for layer in (*encoder.layer, *decoder.layer):

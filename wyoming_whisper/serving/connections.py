@@ -26,22 +26,19 @@ _LOGGER = logging.getLogger(__name__)
 # Taking a connection and refusing one each cost half a millisecond; an answer takes the event loop
 # some turns, each of which is longer by so much. Ranking hundreds costs more: one for many.
 TAKEN_A_TURN = 1
-REFUSED_AT_ONCE = 32  # one in every turn, before they are ranked again
-MAX_UNTAKEN = 512  # wait in the kernel for their turn
 
 # Those beyond --max-connections are judged after this: who has something to say has begun by then.
 SETTLE_SECONDS = 0.1
-MAX_UNSETTLED = 512  # more than that are not even heard
-SPEAKER_SECONDS = 5.0  # silent for so long, who began to speak is as idle as others
-
-SPEAKING_SHARE = 0.75  # of the time to drain; then what was said by then is transcribed
-PARTING_SECONDS = 0.5  # at its end, for what is sent then
-
-KEEPALIVE_SECONDS = 60  # of silence; then who has lost its power is found out
 
 
 class Connections:
     """Every connection has a Handler, whose task is watched until it ends."""
+
+    REFUSED_AT_ONCE = 32  # one in every turn, before they are ranked again
+    MAX_UNSETTLED = 512  # more than that are not even heard
+    SPEAKER_SECONDS = 5.0  # silent for so long, who began to speak is as idle as others
+    SPEAKING_SHARE = 0.75  # of the time to drain; then what was said by then is transcribed
+    PARTING_SECONDS = 0.5  # at its end, for what is sent then
 
     def __init__(self, service: Service, allowed: Allowed, max_connections: int) -> None:
         self._service = service
@@ -58,7 +55,7 @@ class Connections:
 
     def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve who has connected, or tell why not."""
-        if len(self._tasks) >= self._max + MAX_UNSETTLED:
+        if len(self._tasks) >= self._max + self.MAX_UNSETTLED:
             self._service.peer_log.warn("everybody", "far too many connections: the newest are cut")
             writer.transport.abort()
             return
@@ -87,7 +84,7 @@ class Connections:
     @property
     def is_spoken_to(self) -> bool:
         """Whether somebody is speaking, or waits for an answer."""
-        too_long_ago = time.monotonic() - SPEAKER_SECONDS
+        too_long_ago = time.monotonic() - self.SPEAKER_SECONDS
         return any(
             one.is_waiting or (one.is_busy and one.last_event > too_long_ago)
             for one in self._there()
@@ -102,7 +99,7 @@ class Connections:
         for handler in list(self._tasks):
             handler.drain()
         ends = time.monotonic() + seconds
-        speaking = SPEAKING_SHARE * max(0.0, seconds - PARTING_SECONDS)
+        speaking = self.SPEAKING_SHARE * max(0.0, seconds - self.PARTING_SECONDS)
         await self._wait_for(tasks, speaking)
         if n_cut := sum(handler.cut_short() for handler in list(self._tasks)):
             _LOGGER.warning(
@@ -112,7 +109,7 @@ class Connections:
                 speaking,
                 seconds,
             )
-        await self._wait_for(tasks, ends - PARTING_SECONDS - time.monotonic())
+        await self._wait_for(tasks, ends - self.PARTING_SECONDS - time.monotonic())
         if n_late := sum(handler.hurry() for handler in list(self._tasks)):
             _LOGGER.warning(
                 "%d still waited for an answer when the server had to end: they get what is "
@@ -120,7 +117,7 @@ class Connections:
                 n_late,
                 seconds,
             )
-        await self._wait_for(tasks, max(ends - time.monotonic(), PARTING_SECONDS))
+        await self._wait_for(tasks, max(ends - time.monotonic(), self.PARTING_SECONDS))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -139,7 +136,7 @@ class Connections:
                 long_ago = time.monotonic() - SETTLE_SECONDS
                 settled = [one for one in self._there() if one.since <= long_ago]
                 n_too_many = len(settled) - self._max
-                ranked = self._least_missed(settled, min(n_too_many, REFUSED_AT_ONCE))
+                ranked = self._least_missed(settled, min(n_too_many, self.REFUSED_AT_ONCE))
                 heard = [one.last_event for one in ranked]
                 for handler, then in zip(ranked, heard, strict=True):
                     # Who has gone, or said something since, is another case.
@@ -166,7 +163,7 @@ class Connections:
 
         Of these, first who comes from where most come from.
         """
-        too_long_ago = time.monotonic() - SPEAKER_SECONDS
+        too_long_ago = time.monotonic() - self.SPEAKER_SECONDS
         idle = [
             one
             for one in settled
@@ -184,18 +181,20 @@ class Connections:
 
 def listen_for_many(server: asyncio.Server) -> None:
     """Let many wait in the kernel. asyncio uses one number for that and for TAKEN_A_TURN."""
+    max_untaken = 512  # wait in the kernel for their turn
     for listener in server.sockets:
         with listener.dup() as same:
-            same.listen(MAX_UNTAKEN)
+            same.listen(max_untaken)
 
 
 def _tune(connection: socket.socket | None, peer: object) -> str | None:
     """Set up a TCP connection and return the address of its peer; None for a unix socket."""
+    keepalive_seconds = 60  # of silence; then who has lost its power is found out
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     with contextlib.suppress(OSError):  # the peer has gone already
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
     return str(peer[0]) if isinstance(peer, tuple) else "0.0.0.0"  # noqa: S104  (gone: nobody)

@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-SERVICE_TYPE = "_wyoming._tcp.local."
 PRODUCT = "wyoming-whisper"
 STANDARD_PORT = 10300
 MAX_LABEL_BYTES = 63  # of one part of a DNS name (RFC 1035)
-MAX_PROPERTY_BYTES = 200  # of one value in a TXT record; key=value has 255 (RFC 6763)
-LOOK_SECONDS = 10.0  # between two looks at this machine's addresses
-GOODBYE_SECONDS = 2.0  # within the time that the Supervisor and Docker leave us
 
 _CONTAINER_INTERFACE = re.compile(
     r"(docker|podman|cni|lxcbr|lxdbr|virbr|veth|hassio).*|br-[0-9a-f]{12}"
@@ -48,6 +44,11 @@ class Announcement:
     `bound` are the addresses that the server listens at, as numbers. `properties` is asked for
     what else to tell (TXT); what has changed, here or of the machine's addresses, is told again.
     """
+
+    SERVICE_TYPE = "_wyoming._tcp.local."
+    MAX_PROPERTY_BYTES = 200  # of one value in a TXT record; key=value has 255 (RFC 6763)
+    LOOK_SECONDS = 10.0  # between two looks at this machine's addresses
+    GOODBYE_SECONDS = 2.0  # within the time that the Supervisor and Docker leave us
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Announcement:
         if self._task:
             await end_tasks(self._task)
         try:
-            await asyncio.wait_for(self._withdraw(), GOODBYE_SECONDS)
+            await asyncio.wait_for(self._withdraw(), self.GOODBYE_SECONDS)
         except _network_errors() as error:
             _LOGGER.debug("no goodbye was said on the network: %s", error)
         except Exception:  # whatever it is, the server goes on to end
@@ -89,13 +90,13 @@ class Announcement:
                 await self.refresh()
             except _network_errors() as error:  # an interface that is not up yet, or gone again
                 self._warn("not announced on the network (%s); it is tried again", error)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self.LOOK_SECONDS)
 
     async def refresh(self) -> None:
         """Make what is announced what is true. Raises what zeroconf and sockets raise."""
         addresses = await asyncio.to_thread(announced_addresses, self._bound)
         properties = {
-            key: value.encode()[:MAX_PROPERTY_BYTES].decode(errors="ignore")
+            key: value.encode()[: self.MAX_PROPERTY_BYTES].decode(errors="ignore")
             for key, value in self._properties().items()
         }
         if (addresses, properties) == self._told:
@@ -119,7 +120,7 @@ class Announcement:
         info = self._info(addresses, properties)
         registering = self._zeroconf.async_register_service(info, allow_name_change=True)
         await (await registering)
-        self._name = info.name.removesuffix(f".{SERVICE_TYPE}")  # another may have had it
+        self._name = info.name.removesuffix(f".{self.SERVICE_TYPE}")  # another may have had it
         self._last_words = ""
         _LOGGER.info("announced as %r at %s port %d", info.name, ", ".join(addresses), self._port)
         if is_behind_bridge(addresses):
@@ -142,8 +143,8 @@ class Announcement:
         from zeroconf.asyncio import AsyncServiceInfo
 
         return AsyncServiceInfo(
-            SERVICE_TYPE,
-            f"{self._name}.{SERVICE_TYPE}",
+            self.SERVICE_TYPE,
+            f"{self._name}.{self.SERVICE_TYPE}",
             port=self._port,
             properties=dict(properties),
             server=server_name(self._port),

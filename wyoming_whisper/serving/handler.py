@@ -41,11 +41,7 @@ from .peers import PeerLog
 from .requests import checked, read_sensitivity, read_strings, requested_language, shortened
 
 _LOGGER = logging.getLogger(__name__)
-MAX_WAITING_UTTERANCES = 4  # on one connection, before its reader waits for answers
-LINGER_SECONDS = 1.0  # for a client to notice an error before its connection is closed
 WRITE_SECONDS = 10.0  # for a client to take what it asked for
-DISCARD_BYTES = 64 * 1024
-CHUNKS_A_TURN = 4  # of audio, a tenth of a second in all: half a millisecond
 EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
 EVENTS_AT_ONCE = 100  # for those who have asked for nothing yet
 
@@ -96,6 +92,11 @@ class Request:
 class Handler:
     """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log."""
 
+    MAX_WAITING_UTTERANCES = 4  # on one connection, before its reader waits for answers
+    LINGER_SECONDS = 1.0  # for a client to notice an error before its connection is closed
+    DISCARD_BYTES = 64 * 1024
+    CHUNKS_A_TURN = 4  # of audio, a tenth of a second in all: half a millisecond
+
     def __init__(
         self,
         service: Service,
@@ -117,7 +118,7 @@ class Handler:
         self._pace = 0.0  # when as many events have come as may
         self._asked = self._request  # what the utterance was begun with
         self._waiting: asyncio.Queue[tuple[Utterance, Request] | None] = asyncio.Queue(
-            MAX_WAITING_UTTERANCES
+            self.MAX_WAITING_UTTERANCES
         )
         self._unanswered = 0
         self._draining = False
@@ -220,7 +221,7 @@ class Handler:
             # What is buffered comes without waiting: let the other connections have their turn.
             if not AudioChunk.is_type(event.type):
                 await asyncio.sleep(self._too_soon())
-            elif (n_chunks := n_chunks + 1) % CHUNKS_A_TURN == 0:
+            elif (n_chunks := n_chunks + 1) % self.CHUNKS_A_TURN == 0:
                 await asyncio.sleep(0)
 
     def _too_soon(self) -> float:
@@ -403,20 +404,20 @@ class Handler:
             await self._write(answer.event())
             if self._writer.can_write_eof():
                 self._writer.write_eof()
-            await asyncio.wait_for(self._discard(), LINGER_SECONDS)
+            await asyncio.wait_for(self._discard(), self.LINGER_SECONDS)
 
     async def _discard(self) -> None:
         if self._reading:
             self._reading.cancel()
             await asyncio.wait({self._reading})
-        while await self._reader.read(DISCARD_BYTES):
+        while await self._reader.read(self.DISCARD_BYTES):
             pass
 
     async def _hang_up(self) -> None:
         """Close. Who doesn't read what is left for it must not keep its connection."""
         self._writer.close()
         try:
-            await asyncio.wait_for(self._writer.wait_closed(), LINGER_SECONDS)
+            await asyncio.wait_for(self._writer.wait_closed(), self.LINGER_SECONDS)
         except asyncio.TimeoutError:
             self._writer.transport.abort()
         except OSError:

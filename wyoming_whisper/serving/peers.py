@@ -10,11 +10,6 @@ from collections.abc import Sequence
 MAX_REMEMBERED = 256
 """Peers whose last line in the log is remembered."""
 
-QUIET_SECONDS = 60.0
-"""After a line about a peer, further ones of it are only counted."""
-
-IPV6_NETWORK_BITS = 64
-
 
 class Allowed:
     """The addresses that may connect: all where none are named, this machine always."""
@@ -32,10 +27,11 @@ class Allowed:
 
 def neighbourhood(address: str) -> str:
     """Return what all addresses of one IPv6 network share; its machines give themselves many."""
+    ipv6_network_bits = 64
     found = _parsed(address)
     if isinstance(found, ipaddress.IPv4Address):
         return str(found)
-    return str(ipaddress.ip_network((found, IPV6_NETWORK_BITS), strict=False))
+    return str(ipaddress.ip_network((found, ipv6_network_bits), strict=False))
 
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -46,6 +42,9 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 class PeerLog:
     """Warnings about peers: one line a minute each, so that nobody can fill a disk."""
 
+    QUIET_SECONDS = 60.0
+    """After a line about a peer, further ones of it are only counted."""
+
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._told: dict[str, tuple[float, int]] = {}  # when last, and how many since
@@ -53,8 +52,8 @@ class PeerLog:
     def warn(self, peer: str, message: str) -> None:
         """Log a warning about `peer`, or only count it."""
         now = time.monotonic()
-        last, n_untold = self._told.pop(peer, (-QUIET_SECONDS, 0))
-        if now - last < QUIET_SECONDS:
+        last, n_untold = self._told.pop(peer, (-self.QUIET_SECONDS, 0))
+        if now - last < self.QUIET_SECONDS:
             self._told[peer] = last, n_untold + 1
             self._logger.debug("%s: %s", peer, message)
             return

@@ -59,8 +59,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-WATCH_SECONDS = 1.0  # how often the model is looked after
-TIDY_SECONDS = 20.0  # how often free memory is given back, when there was work
 
 OpenTranscriber = Callable[["Settings"], Transcriber]
 
@@ -87,6 +85,9 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
 
 class Server:
     """All connections, and the one Scheduler behind them: the handlers' Service."""
+
+    WATCH_SECONDS = 1.0  # how often the model is looked after
+    TIDY_SECONDS = 20.0  # how often free memory is given back, when there was work
 
     def __init__(
         self, settings: Settings, open_transcriber: OpenTranscriber, status: Status | None = None
@@ -341,8 +342,8 @@ class Server:
         """End the server when the model hangs: it can't be stopped, nor used any more."""
         hanging, watch = None, HangWatch(self._settings.deadline)
         while hanging is None:
-            await asyncio.sleep(WATCH_SECONDS)
-            hanging = watch.look(self._scheduler.under_way, WATCH_SECONDS)
+            await asyncio.sleep(self.WATCH_SECONDS)
+            hanging = watch.look(self._scheduler.under_way, self.WATCH_SECONDS)
         _LOGGER.critical("%s; starting again", hanging)
         self.status.update(phase="failed", detail=hanging)
         self.hangs = True
@@ -352,7 +353,7 @@ class Server:
         """Give free memory back: a long day must not end with more than it began with."""
         tidied = None
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
+            await asyncio.sleep(self.TIDY_SECONDS)
             done = self.connections.n_taken, self.status.revision
             if done != tidied:
                 tidied = done

@@ -14,14 +14,10 @@ from collections.abc import Iterator
 _LOGGER = logging.getLogger(__name__)
 
 API = "http://supervisor"
-SERVICE = "wyoming"
 
 ANSWER_SECONDS = 10.0
-MAX_ANSWER_BYTES = 64 * 1024
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 300.0
-REFUSED = (400, 401, 403)
-"""Answers that asking again doesn't change: what we send, the token, or the manifest is wrong."""
 
 
 class _RefusedError(Exception):
@@ -34,6 +30,12 @@ class SupervisorDiscovery:
     To post the same again changes nothing there. No failure of it is more than a line in the log.
     It has a daemon thread of its own, so that a Supervisor that hangs holds nobody up.
     """
+
+    SERVICE = "wyoming"
+    MAX_ANSWER_BYTES = 64 * 1024
+    REFUSED = (400, 401, 403)
+    """Answers that asking again doesn't change: what we send, the token, or the manifest is
+    wrong."""
 
     def __init__(
         self,
@@ -91,18 +93,18 @@ class SupervisorDiscovery:
         """
         request = urllib.request.Request(  # noqa: S310  (the address is ours)
             f"{self._api}/discovery",
-            json.dumps({"service": SERVICE, "config": {"uri": self._uri}}).encode(),
+            json.dumps({"service": self.SERVICE, "config": {"uri": self._uri}}).encode(),
             {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
         # The Supervisor is next door: a proxy that is set for downloads has no business here.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=ANSWER_SECONDS) as answer:
-                answer = _parsed(answer.read(MAX_ANSWER_BYTES))
+                answer = _parsed(answer.read(self.MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:
             with error:
-                reason = f"{error.code} {_message(error.read(MAX_ANSWER_BYTES))}".strip()
-            kind = _RefusedError if error.code in REFUSED else ValueError
+                reason = f"{error.code} {_message(error.read(self.MAX_ANSWER_BYTES))}".strip()
+            kind = _RefusedError if error.code in self.REFUSED else ValueError
             raise kind(reason) from None
         if answer.get("result") != "ok":
             raise ValueError(f"it answered {answer.get('message') or 'something else'}")

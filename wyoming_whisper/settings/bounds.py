@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_DECIMAL = re.compile(r"(\d{1,6}(\.\d{0,20})?|\.\d{1,20})([eE]-?\d{1,2})?")
-
 
 @dataclass(frozen=True)
 class Whole:
@@ -31,13 +29,15 @@ class Whole:
 class Decimal:
     """Reads a number from `lowest` to `highest`, both included; `unit` is its name in messages."""
 
+    _DECIMAL = re.compile(r"(\d{1,6}(\.\d{0,20})?|\.\d{1,20})([eE]-?\d{1,2})?")
+
     lowest: float
     highest: float
     unit: str = "a number"
 
     def __call__(self, raw: object) -> float:
         """Return the number; the ValueError says what is allowed."""
-        if isinstance(raw, str) and _DECIMAL.fullmatch(raw):
+        if isinstance(raw, str) and self._DECIMAL.fullmatch(raw):
             number = float(raw)
             if self.lowest <= number <= self.highest:
                 return number

@@ -30,12 +30,6 @@ _ARGPARSE: Mapping[Shape, Mapping[str, Any]] = {
     "lines": {"action": "append"},
     "words": {"nargs": "*"},
 }
-_EPILOG = """\
-Every option is also an environment variable, and a line of the options file. For --beam-size 5:
-  WYOMING_WHISPER_BEAM_SIZE=5, or WYOMING_WHISPER_BEAM_SIZE_FILE=FILE for a file that holds it;
-  beam_size: 5
-A flag wins over a variable, a variable over the options file. The official server's variables
-(WYO_WHISPER_...) and the options of its add-on are understood too."""
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -43,6 +37,13 @@ class OptionParser(argparse.ArgumentParser):
 
     Values stay raw: settings_from() reads them, so that all sources are read alike.
     """
+
+    _EPILOG = """\
+    Every option is also an environment variable, and a line of the options file. For --beam-size 5:
+      WYOMING_WHISPER_BEAM_SIZE=5, or WYOMING_WHISPER_BEAM_SIZE_FILE=FILE for a file that holds it;
+      beam_size: 5
+    A flag wins over a variable, a variable over the options file. The official server's variables
+    (WYO_WHISPER_...) and the options of its add-on are understood too."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class OptionParser(argparse.ArgumentParser):
             prog=prog,
             usage=f"{prog} {arguments}",
             description=description,
-            epilog=_EPILOG,
+            epilog=self._EPILOG,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

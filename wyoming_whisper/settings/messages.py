@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-_SHOWN_LENGTH = 80
-
 
 def shortened(raw: object) -> str:
+    shown_length = 80
     text = "on" if raw is True else "off" if raw is False else repr(raw)
-    return text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "..."
+    return text if len(text) <= shown_length else text[:shown_length] + "..."
 
 
 def listed(names: Sequence[str]) -> str:

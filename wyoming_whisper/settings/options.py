@@ -32,23 +32,24 @@ from .readers import (
 from .server import ServerSettings
 
 _LOGGER = logging.getLogger(__name__)
-COMPUTE_TYPES = (
-    "default",
-    "auto",
-    "int8",
-    "int8_float32",
-    "int8_float16",
-    "int8_bfloat16",
-    "int16",
-    "float16",
-    "bfloat16",
-    "float32",
-)
 
 
 @dataclass(frozen=True)
 class Settings(ServerSettings):
     """What the user said."""
+
+    COMPUTE_TYPES = (
+        "default",
+        "auto",
+        "int8",
+        "int8_float32",
+        "int8_float16",
+        "int8_bfloat16",
+        "int16",
+        "float16",
+        "bfloat16",
+        "float32",
+    )
 
     backend: str = option_field(
         "auto",

@@ -26,12 +26,10 @@ _OFF = ("0", "false", "no", "n", "off", "")
 
 
 def as_text(raw: Raw) -> str:
+    empty = "it must not be empty"
     if isinstance(raw, str) and raw.strip():
         return raw.strip()
-    raise ValueError("it must be one text" if raw and not isinstance(raw, str) else _EMPTY)
-
-
-_EMPTY = "it must not be empty"
+    raise ValueError("it must be one text" if raw and not isinstance(raw, str) else empty)
 
 
 def as_model(raw: Raw) -> str:

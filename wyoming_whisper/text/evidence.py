@@ -19,8 +19,6 @@ PER_NO_SPEECH = -7.9  # times Whisper's own probability that nothing was said
 PER_SLOWNESS = 7.5  # times log(tokens per second of speech / SLOW)
 # Recordings in 16 languages have 25 characters a second at most.
 CHARACTERS_PER_SECOND = 50
-SPARE_CHARACTERS = 40
-LOOP_COMPRESSION_RATIO = 2.4  # as Whisper's own
 MAX_GAIN = 6.0  # more is not more certain
 MIN_HEARD = -2.0
 SLOW = 3.0  # tokens per second of speech; people hardly say fewer
@@ -55,8 +53,10 @@ def is_loop(text: str, voicing: Voicing) -> bool:
     For texts of other servers, of which nothing else is known; those of our own models are judged
     where they are written (whisper/windows.py).
     """
-    room = SPARE_CHARACTERS + CHARACTERS_PER_SECOND * voicing.voiced_seconds
-    return len(text) > room and compression_ratio(text) > LOOP_COMPRESSION_RATIO
+    loop_compression_ratio = 2.4  # as Whisper's own
+    spare_characters = 40
+    room = spare_characters + CHARACTERS_PER_SECOND * voicing.voiced_seconds
+    return len(text) > room and compression_ratio(text) > loop_compression_ratio
 
 
 def score_evidence(heard_logprob: float, noise_logprob: float) -> float:

@@ -22,18 +22,6 @@ LARGEST = 100  # of the ranges of hours, minutes, seconds and degrees in all lan
 
 _HALF = Fraction(1, 2)
 _FRACTIONS = {"½": _HALF, "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
-# "1 1/2", "1/2", "1½", "½", "1.5", "1"; not part of anything longer.
-_DIGITS = (
-    r"(?<![\w.,/:°−-])(?:"
-    r"(?:\d{1,3}\s)?[1-9]/[2-9](?![\d/])|\d{0,3}\s?[½¼¾]|\d{1,4}(?:[.,]\d{1,2})?(?![\d½¼¾]))"
-)
-# Patterns without capitals take these for s and i, and the tables that follow don't.
-_LIKE_OTHERS = re.compile("[ſıİ]")
-_BLANK = r"[\s-]?"
-_SIGN = r"°\s?[CF](?!\w)|º\s?[CF](?!\w)|[℃℉]"
-_KELVIN = re.compile(
-    r"(?<![\w.,])(\d{1,2})[.,\s](\d{3})\s?(?:k|kelvins?|kelwin\w*)(?!\w)", re.IGNORECASE
-)
 
 
 def words_pattern(words: Iterable[str]) -> str:
@@ -65,6 +53,20 @@ class _Span:
 
 class Measures:
     """What one language's file says of them, as patterns."""
+
+    # "1 1/2", "1/2", "1½", "½", "1.5", "1"; not part of anything longer.
+    _DIGITS = (
+        r"(?<![\w.,/:°−-])(?:"
+        r"(?:\d{1,3}\s)?[1-9]/[2-9](?![\d/])|\d{0,3}\s?[½¼¾]|\d{1,4}(?:[.,]\d{1,2})?(?![\d½¼¾]))"
+    )
+
+    # Patterns without capitals take these for s and i, and the tables that follow don't.
+    _LIKE_OTHERS = re.compile("[ſıİ]")
+    _BLANK = r"[\s-]?"
+    _SIGN = r"°\s?[CF](?!\w)|º\s?[CF](?!\w)|[℃℉]"
+    _KELVIN = re.compile(
+        r"(?<![\w.,])(\d{1,2})[.,\s](\d{3})\s?(?:k|kelvins?|kelwin\w*)(?!\w)", re.IGNORECASE
+    )
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self._content = content
@@ -102,7 +104,7 @@ class Measures:
 
     def rewritten(self, text: str) -> str:
         """Return the text with each measure as Home Assistant's templates have it."""
-        if self._wildcards.search(text) or _LIKE_OTHERS.search(text):
+        if self._wildcards.search(text) or self._LIKE_OTHERS.search(text):
             return text
         is_timer = bool(self._timer.search(text))
         if is_timer:
@@ -113,7 +115,7 @@ class Measures:
             text = self._with_durations(text, is_timer)
         if is_timer or is_free:
             return text
-        text = _KELVIN.sub(rf"\1\2 {self._content['kelvin']}", text)
+        text = self._KELVIN.sub(rf"\1\2 {self._content['kelvin']}", text)
         return self._percent.sub("%", self._with_degrees(text))
 
     # Durations.
@@ -132,9 +134,9 @@ class Measures:
             r"|(?<![\w.,/:])(?P<hours>\d{1,2})\s?h\s?(?P<minutes>[0-5]\d)(?:\s?m(?:in)?)?(?!\w)"
             rf"|(?<!\w)(?P<elided>{elided})?"
             rf"(?:(?P<article>{article})\s)?"
-            rf"(?P<number>{_DIGITS}|(?<![^\W_-]){words_pattern(self._values)})"
-            rf"(?:{_BLANK}(?P<before>{words_pattern(content['half_before'])}))?"
-            rf"(?P<blank>{_BLANK})(?:(?P<of>{words_pattern(content['fraction_of'])})\s?)?"
+            rf"(?P<number>{self._DIGITS}|(?<![^\W_-]){words_pattern(self._values)})"
+            rf"(?:{self._BLANK}(?P<before>{words_pattern(content['half_before'])}))?"
+            rf"(?P<blank>{self._BLANK})(?:(?P<of>{words_pattern(content['fraction_of'])})\s?)?"
             rf"(?P<unit>{units})(?!\w)(?P<stop>\.?)"
             rf"(?:\s(?P<after>{words_pattern(content['half_after'])})(?!\w)"
             rf"|\s(?P<bare>{bare if 'bare' in content else '(?!)'}))?"
@@ -258,9 +260,9 @@ class Measures:
         names = words_pattern([*degrees["known"], *degrees["other"]])
         before = words_pattern(content["half_before"])
         return (
-            rf"(?:(?P<number>{_DIGITS})|(?<=[^\W\d_])(?P<word>))"
-            rf"(?:{_BLANK}(?P<before>{before}))?"
-            rf"{_BLANK}(?:(?P<sign>{_SIGN})|(?P<name>{names})(?!\w)|°)"
+            rf"(?:(?P<number>{self._DIGITS})|(?<=[^\W\d_])(?P<word>))"
+            rf"(?:{self._BLANK}(?P<before>{before}))?"
+            rf"{self._BLANK}(?:(?P<sign>{self._SIGN})|(?P<name>{names})(?!\w)|°)"
             rf"(?:\s(?P<scale>{words_pattern(content['celsius'])})(?!\w))?"
             rf"(?:\s(?P<after>{words_pattern(content['half_after'])})(?!\w))?"
         )

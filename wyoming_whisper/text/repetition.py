@@ -15,7 +15,6 @@ MAX_LOOP_TOKENS = 4
 MAX_LOOP_REPEATS = 5
 
 MAX_WORDS = 500  # that repetitions are looked for among: more than one window's tokens
-MAX_STEPS = 8  # of half as many words each, in which longer texts are gone through
 
 # Words; in scripts without blanks, letters: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
 _WORD = re.compile(
@@ -65,18 +64,19 @@ def said_once(text: str) -> str:
     >>> said_once("Thank you. Thank you. Bye."), said_once("no, no, no")
     ('Thank you. Bye.', 'no')
     """
+    max_steps = 8  # of half as many words each, in which longer texts are gone through
     starts = [match.start() for match in _WORD.finditer(text)]
     if len(starts) <= MAX_WORDS:
         return _said_once(text)
     size = MAX_WORDS // 2
-    bounds = [0, *starts[size : MAX_STEPS * size + 1 : size], len(text)]
+    bounds = [0, *starts[size : max_steps * size + 1 : size], len(text)]
     steps = [text[start:end] for start, end in itertools.pairwise(bounds)]
     settled, last = "", ""
-    for step in steps[:MAX_STEPS]:
+    for step in steps[:max_steps]:
         if len(words(last)) > size:
             settled, last = settled + last, ""
         last = _said_once(_joined(last, step))
-    return _joined(settled + last, "".join(steps[MAX_STEPS:]))
+    return _joined(settled + last, "".join(steps[max_steps:]))
 
 
 def _joined(text: str, rest: str) -> str:

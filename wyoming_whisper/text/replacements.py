@@ -21,7 +21,6 @@ MAX_LENGTH = 200  # characters, of either side
 _LETTER = re.compile(rf"[^\W{UNPARTED}]")  # of scripts with blanks between words
 _MARK_IN_NUMBER = re.compile(r"\d[.,:/\u066b]\d")
 _APOSTROPHES = "'’"  # noqa: RUF001
-_MARKS = r",;:、，；："  # noqa: RUF001
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,8 @@ def _is_within_word(text: str, place: int) -> bool:
 
 def _without_gaps(text: str) -> str:
     """Return the text without the commas that stood beside dropped words, and single blanks."""
-    text = re.sub(rf"\A\s*(?:{_GAP}[\s{_MARKS}.!?…]*)+", "", text)
-    text = re.sub(rf"[\s{_MARKS}]*{_GAP}\s*(?=[.!?…。！？]*\Z)", "", text)  # noqa: RUF001
-    text = re.sub(rf"[{_MARKS}]?\s*{_GAP}\s*(?=[{_MARKS}.!?…])", "", text)
+    marks = r",;:、，；："  # noqa: RUF001
+    text = re.sub(rf"\A\s*(?:{_GAP}[\s{marks}.!?…]*)+", "", text)
+    text = re.sub(rf"[\s{marks}]*{_GAP}\s*(?=[.!?…。！？]*\Z)", "", text)  # noqa: RUF001
+    text = re.sub(rf"[{marks}]?\s*{_GAP}\s*(?=[{marks}.!?…])", "", text)
     return " ".join(text.replace(_GAP, " ").split())

@@ -16,12 +16,9 @@ from ..transcriber import SAMPLE_RATE, Samples, Transcription
 from ..whisper.tokenizer import language_code
 
 SAMPLE_BYTES = 2
-MIN_CHUNK_BYTES = 32 * SAMPLE_RATE // 1000 * SAMPLE_BYTES  # 32 ms, as satellites send
-MAX_CHUNK_BYTES = SAMPLE_RATE * SAMPLE_BYTES  # a second; others may bound what they read, as we do
 
 # The fastest speakers of any script stay far below; a text that is longer was not said.
 MAX_LETTERS = 200
-MAX_LETTERS_PER_SECOND = 40
 
 HOPS = "wyoming-whisper-hops"
 """Key in a request's context: how many of our servers it has passed."""
@@ -78,6 +75,11 @@ class Recording:
     To be made in the event loop; only `add` may be called by another thread.
     """
 
+    MIN_CHUNK_BYTES = 32 * SAMPLE_RATE // 1000 * SAMPLE_BYTES  # 32 ms, as satellites send
+    MAX_CHUNK_BYTES = (
+        SAMPLE_RATE * SAMPLE_BYTES
+    )  # a second; others may bound what they read, as we do
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._chunks: list[bytes] = []  # 16-bit little-endian
@@ -128,9 +130,9 @@ class Recording:
             fresh = self._chunks[n_taken:]
             n_taken += len(fresh)
             waiting += b"".join(fresh)
-            if len(waiting) >= MIN_CHUNK_BYTES or has_ended:
-                for start in range(0, len(waiting), MAX_CHUNK_BYTES):
-                    yield waiting[start : start + MAX_CHUNK_BYTES]
+            if len(waiting) >= self.MIN_CHUNK_BYTES or has_ended:
+                for start in range(0, len(waiting), self.MAX_CHUNK_BYTES):
+                    yield waiting[start : start + self.MAX_CHUNK_BYTES]
                 waiting = b""
             if has_ended:
                 return
@@ -168,8 +170,6 @@ _ERRORS = re.compile(
     r"\W*(?:(?:\w+ ){0,3}\w*(?:error|exception|failure) ?[:：]|traceback \()",  # noqa: RUF001
     re.IGNORECASE,
 )
-_MARKUP = ("<", "{")
-_NO_LETTERS = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
 
 
 def believed(reply: Reply, asked: str | None, seconds: float) -> Transcription:
@@ -177,14 +177,17 @@ def believed(reply: Reply, asked: str | None, seconds: float) -> Transcription:
 
     No message holds its text, which may be what was said.
     """
+    no_letters = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
+    markup = ("<", "{")
+    max_letters_per_second = 40
     if not isinstance(reply.text, str):
         raise UpstreamError("its transcript is no text")
-    if len(reply.text) > MAX_LETTERS + MAX_LETTERS_PER_SECOND * seconds:
+    if len(reply.text) > MAX_LETTERS + max_letters_per_second * seconds:
         raise UpstreamError(f"its transcript has {len(reply.text)} letters of {seconds:.1f} s")
     text = " ".join(reply.text.split())
-    if any(unicodedata.category(letter) in _NO_LETTERS for letter in text):
+    if any(unicodedata.category(letter) in no_letters for letter in text):
         raise UpstreamError("its transcript has characters that are no text")
-    if _ERRORS.match(text) or text.startswith(_MARKUP):
+    if _ERRORS.match(text) or text.startswith(markup):
         raise UpstreamError("its transcript is an error message, or no text at all")
     known = language_code(reply.language) if isinstance(reply.language, str) else None
     return Transcription(text, known or asked, seconds=seconds)

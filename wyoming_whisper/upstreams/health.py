@@ -16,19 +16,18 @@ from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
 
-FIRST_BACKOFF_SECONDS = 2.0
-LONGEST_BACKOFF_SECONDS = 300.0
-MAX_DOUBLINGS = 10
-
-MAX_DOUBTS = 3
-"""How often in a row another's answer may be taken before that counts as a failure."""
-
 
 UNASKED = "it has not been asked yet"
 
 
 class Circuit:
     """What is known of one upstream. Not for several threads."""
+
+    FIRST_BACKOFF_SECONDS = 2.0
+    LONGEST_BACKOFF_SECONDS = 300.0
+    MAX_DOUBLINGS = 10
+    MAX_DOUBTS = 3
+    """How often in a row another's answer may be taken before that counts as a failure."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -88,13 +87,13 @@ class Circuit:
         self.why = why
         if self._n_failures and self._clock() < self._open_until:
             return  # an utterance that was under way already: the same failure
-        backoff = FIRST_BACKOFF_SECONDS * 2 ** min(self._n_failures, MAX_DOUBLINGS)
+        backoff = self.FIRST_BACKOFF_SECONDS * 2 ** min(self._n_failures, self.MAX_DOUBLINGS)
         self._n_failures += 1
-        seconds = min(max(backoff, at_least_seconds), LONGEST_BACKOFF_SECONDS)
+        seconds = min(max(backoff, at_least_seconds), self.LONGEST_BACKOFF_SECONDS)
         self._open_until = self._clock() + seconds
 
     def doubted(self, why: str) -> None:
         """Another's answer was taken, though it had had its time."""
         self._n_doubts += 1
-        if self._n_doubts >= MAX_DOUBTS:
-            self.failed(f"{why}, {MAX_DOUBTS} times in a row")
+        if self._n_doubts >= self.MAX_DOUBTS:
+            self.failed(f"{why}, {self.MAX_DOUBTS} times in a row")

@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     import aiohttp
 
 CONNECT_SECONDS = 2.0
-KEEP_SECONDS = (
-    75.0  # longer than it is between two looks after its health: no TLS when it is hurried
-)
 MAX_BODY_BYTES = 256 * 1024
-MAX_PROMPT_LETTERS = 600  # 224 tokens are all that Whisper takes
-DEFAULT_MODEL = "whisper-1"  # OpenAI's name, which most others take for their own
-
-NOT_FOUND = (404, 405, 501)  # many have no list of models
 
 
 class OpenAIUpstream:
     """One endpoint. The key leaves in one header, and is in nothing that is shown."""
+
+    KEEP_SECONDS = (
+        75.0  # longer than it is between two looks after its health: no TLS when it is hurried
+    )
+    MAX_PROMPT_LETTERS = 600  # 224 tokens are all that Whisper takes
+    DEFAULT_MODEL = "whisper-1"  # OpenAI's name, which most others take for their own
+    NOT_FOUND = (404, 405, 501)  # many have no list of models
 
     def __init__(self, upstream: Upstream, task: str) -> None:
         self._url = upstream.url
@@ -51,8 +51,8 @@ class OpenAIUpstream:
     async def check(self) -> tuple[str, frozenset[str]]:
         """Return what it is; it doesn't tell its languages. Raises UpstreamError."""
         status, headers, body = await self._ask("GET", "/models")
-        described = self._model or DEFAULT_MODEL
-        if status in NOT_FOUND:
+        described = self._model or self.DEFAULT_MODEL
+        if status in self.NOT_FOUND:
             return described, frozenset()
         _raise_for(status, headers)
         models = _json(body).get("data")
@@ -87,12 +87,12 @@ class OpenAIUpstream:
 
         form = aiohttp.FormData()
         form.add_field("file", audio, filename="speech.wav", content_type="audio/wav")
-        form.add_field("model", self._model or DEFAULT_MODEL)
+        form.add_field("model", self._model or self.DEFAULT_MODEL)
         form.add_field("response_format", "json")
         if request.language and self._path == "transcriptions":
             form.add_field("language", request.language)
         if request.names:
-            form.add_field("prompt", ", ".join(request.names)[:MAX_PROMPT_LETTERS])
+            form.add_field("prompt", ", ".join(request.names)[: self.MAX_PROMPT_LETTERS])
         return form
 
     async def _ask(self, method: str, path: str, **how: Any) -> tuple[int, Any, bytes]:
@@ -120,7 +120,7 @@ class OpenAIUpstream:
 
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-            connector = aiohttp.TCPConnector(keepalive_timeout=KEEP_SECONDS)
+            connector = aiohttp.TCPConnector(keepalive_timeout=self.KEEP_SECONDS)
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
             )

@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-MAX_AT_ONCE = 16  # utterances that one upstream has
-CHECK_SECONDS = 5.0  # to answer a question after its health
-CHECK_EVERY_SECONDS = 30.0
-FIRST_CHECK_AGAIN_SECONDS = 2.0
-LAST_CHECK_AGAIN_SECONDS = 60.0
-SOONEST_CHECK_SECONDS = 2.0  # however often somebody speaks
-KEPT_LATENCIES = 20
-
 
 class Client(Protocol):
     """Speaks with one upstream."""
@@ -50,6 +42,14 @@ class Client(Protocol):
 class Member:
     """One upstream, and what is known of it."""
 
+    MAX_AT_ONCE = 16  # utterances that one upstream has
+    CHECK_SECONDS = 5.0  # to answer a question after its health
+    CHECK_EVERY_SECONDS = 30.0
+    FIRST_CHECK_AGAIN_SECONDS = 2.0
+    LAST_CHECK_AGAIN_SECONDS = 60.0
+    SOONEST_CHECK_SECONDS = 2.0  # however often somebody speaks
+    KEPT_LATENCIES = 20
+
     def __init__(
         self,
         upstream: Upstream,
@@ -59,7 +59,7 @@ class Member:
         self.upstream = upstream
         self.client = client
         self.circuit = Circuit(clock)
-        self.latencies: deque[float] = deque(maxlen=KEPT_LATENCIES)
+        self.latencies: deque[float] = deque(maxlen=self.KEPT_LATENCIES)
         """Seconds from the end of the audio to its answer, of the last ones."""
         self.n_answers = 0
         self.n_failures = 0
@@ -79,7 +79,9 @@ class Member:
         """Whether it could answer such a request, if it is well."""
         language = request.language
         known = not language or not self._languages or language in self._languages
-        return known and language not in self.unknown_languages and self.n_running < MAX_AT_ONCE
+        return (
+            known and language not in self.unknown_languages and self.n_running < self.MAX_AT_ONCE
+        )
 
     def answered(self, seconds: float) -> None:
         """It answered so long after the end of the audio."""
@@ -107,21 +109,21 @@ class Member:
 
     async def look_after(self, on_change: Callable[[], None]) -> None:
         """Ask after its health again and again, less often where it isn't there."""
-        delay = FIRST_CHECK_AGAIN_SECONDS
+        delay = self.FIRST_CHECK_AGAIN_SECONDS
         while True:
             self._hurried.clear()
             is_there = await self._check()
             on_change()
-            delay = FIRST_CHECK_AGAIN_SECONDS if is_there else delay
-            await self._rest(CHECK_EVERY_SECONDS if is_there else delay)
-            delay = min(2 * delay, LAST_CHECK_AGAIN_SECONDS)
+            delay = self.FIRST_CHECK_AGAIN_SECONDS if is_there else delay
+            await self._rest(self.CHECK_EVERY_SECONDS if is_there else delay)
+            delay = min(2 * delay, self.LAST_CHECK_AGAIN_SECONDS)
 
     async def _check(self) -> bool:
         asking = start_task(self.client.check(), "asking an upstream", is_awaited=True)
         try:
-            await asyncio.wait({asking}, timeout=CHECK_SECONDS)
+            await asyncio.wait({asking}, timeout=self.CHECK_SECONDS)
             if not asking.done():
-                self.circuit.unreachable(f"it said nothing within {CHECK_SECONDS:g} s")
+                self.circuit.unreachable(f"it said nothing within {self.CHECK_SECONDS:g} s")
                 return False
             told = asking.result()
         except UpstreamError as error:
@@ -140,10 +142,10 @@ class Member:
         return True
 
     async def _rest(self, seconds: float) -> None:
-        await asyncio.sleep(min(seconds, SOONEST_CHECK_SECONDS))
+        await asyncio.sleep(min(seconds, self.SOONEST_CHECK_SECONDS))
         waiting = start_task(self._hurried.wait(), "resting between two looks", is_awaited=True)
         try:
-            await asyncio.wait({waiting}, timeout=max(seconds - SOONEST_CHECK_SECONDS, 0))
+            await asyncio.wait({waiting}, timeout=max(seconds - self.SOONEST_CHECK_SECONDS, 0))
         finally:
             await end_tasks(waiting)
 

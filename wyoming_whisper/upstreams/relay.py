@@ -23,9 +23,6 @@ from .pool import Member, Pool
 
 _LOGGER = logging.getLogger(__name__)
 
-MAX_HOPS = 2
-"""How many of our servers an utterance passes at most: beyond, who has it answers itself. Two that
-are each other's upstreams pass it back and forth once."""
 
 ANSWER_SECONDS = 30.0
 """From the end of the audio, or from when it was asked; then it has failed."""
@@ -105,6 +102,10 @@ class _Attempt:
 class Relay:
     """Made when an utterance begins; then `answer` is awaited, or `drop` called."""
 
+    MAX_HOPS = 2
+    """How many of our servers an utterance passes at most: beyond, who has it answers itself. Two
+    that are each other's upstreams pass it back and forth once."""
+
     def __init__(self, pool: Pool, request: Request) -> None:
         self._pool = pool
         self._request = request
@@ -117,7 +118,7 @@ class Relay:
     @classmethod
     def begin(cls, pool: Pool, options: TranscribeOptions) -> Relay | None:
         """Return what passes on an utterance that begins now; None where it must not be."""
-        if options.hops >= MAX_HOPS or not _is_plain(options):
+        if options.hops >= cls.MAX_HOPS or not _is_plain(options):
             return None
         for member in pool.members:
             member.somebody_speaks()

@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 _LOGGER = logging.getLogger(__name__)
 
-EVERY_SECONDS = 30.0
-"""At most, however often somebody speaks: starting takes a machine about so long."""
 
 PORT = 9  # discard: nobody listens, the network card reads it
 
@@ -23,6 +21,9 @@ def magic_packet(mac: str) -> bytes:
 class Waker:
     """Wakes one machine, not too often."""
 
+    EVERY_SECONDS = 30.0
+    """At most, however often somebody speaks: starting takes a machine about so long."""
+
     def __init__(
         self, mac: str, broadcast: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
@@ -34,7 +35,7 @@ class Waker:
     def wake(self) -> bool:
         """Send the packet if that is not too soon; return whether it was sent."""
         now = self._clock()
-        if self._last is not None and now - self._last < EVERY_SECONDS:
+        if self._last is not None and now - self._last < self.EVERY_SECONDS:
             return False
         self._last = now
         try:

@@ -16,13 +16,13 @@ from .job import Job
 
 _LOGGER = logging.getLogger(__name__)
 
-# How often one command or piece may be transcribed for nothing: a speaker who hesitates again and
-# again must not keep the processor busy.
-MAX_EAGER_JOBS = 3
-
 
 class EarlyWork:
     """The transcription that is under way before the utterance has ended."""
+
+    # How often one command or piece may be transcribed for nothing: a speaker who hesitates again
+    # and again must not keep the processor busy.
+    MAX_EAGER_JOBS = 3
 
     def __init__(self, submit: Submit) -> None:
         self._submit = submit
@@ -48,7 +48,7 @@ class EarlyWork:
         """Begin when speech pauses; drop what was begun when it goes on."""
         if speech.last_voiced != self._voiced:
             self.drop()
-            if speech.has_paused and self._n_jobs < MAX_EAGER_JOBS:
+            if speech.has_paused and self._n_jobs < self.MAX_EAGER_JOBS:
                 self._begin(speech, options)
 
     def collect(self, spans: list[Span]) -> Job | None:

@@ -31,18 +31,6 @@ COMPLETE_SECONDS = 0.35
 UNSURE_SECONDS = 0.7
 DANGLING_SECONDS = 1.5
 
-# Less speech than this is hardly a command: the end of the wake word, a cough, a short "no". It
-# ends, but never sooner than a hesitation does.
-MIN_SPEECH_SECONDS = 0.3
-
-# Who paused once and went on will pause again for about as long.
-HESITATION_FACTOR = 1.5
-MIN_PAUSE_SECONDS = 0.2  # shorter ones are within words
-
-# A draft this likely, per token, was heard well. Of stock base's drafts of whole sentences 95 % are
-# (benchmarks endpointing, the part fit); those of beginnings are no less likely, so this tells what
-# was heard badly alone.
-CONFIDENT_AVG_LOGPROB = -0.6
 
 # What a request's vad_sensitivity makes of all waits. The ratios are those of Home Assistant's own
 # settings (0.25, 0.7, 1.25 s), and so is the shortest of them all.
@@ -51,7 +39,6 @@ SENSITIVITIES: Mapping[str, float] = {
     "default": 1.0,
     "relaxed": 1.25 / 0.7,
 }
-MIN_WAIT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -104,6 +91,15 @@ class Hearing(Protocol):
 class Endpointer:
     """Follows one command, and tells its end once."""
 
+    # Less speech than this is hardly a command: the end of the wake word, a cough, a short "no". It
+    # ends, but never sooner than a hesitation does.
+    MIN_SPEECH_SECONDS = 0.3
+
+    # Who paused once and went on will pause again for about as long.
+    HESITATION_FACTOR = 1.5
+    MIN_PAUSE_SECONDS = 0.2  # shorter ones are within words
+    MIN_WAIT_SECONDS = 0.25
+
     def __init__(self, options: EndpointOptions, sensitivity: str = "default") -> None:
         self._options = options
         self._factor = SENSITIVITIES[sensitivity]
@@ -143,9 +139,9 @@ class Endpointer:
         seconds = self._options.seconds
         if seconds is None:
             seconds = max(self._auto_seconds(), self._hesitation_seconds())
-        if self._voiced < MIN_SPEECH_SECONDS:
+        if self._voiced < self.MIN_SPEECH_SECONDS:
             seconds = max(seconds, DANGLING_SECONDS)
-        return max(seconds * self._factor, min(seconds, MIN_WAIT_SECONDS))
+        return max(seconds * self._factor, min(seconds, self.MIN_WAIT_SECONDS))
 
     def _auto_seconds(self) -> float:
         if self._draft is None:
@@ -153,11 +149,11 @@ class Endpointer:
         return _WAITS[ending(self._draft, self._previous)]
 
     def _hesitation_seconds(self) -> float:
-        return min(HESITATION_FACTOR * self._longest_pause, DANGLING_SECONDS)
+        return min(self.HESITATION_FACTOR * self._longest_pause, DANGLING_SECONDS)
 
     def _go_on(self) -> None:
         """Speech has resumed."""
-        if self._pause >= MIN_PAUSE_SECONDS:
+        if self._pause >= self.MIN_PAUSE_SECONDS:
             self._longest_pause = max(self._longest_pause, self._pause)
         self._pause = 0.0
         if self._draft is not None:
@@ -199,6 +195,10 @@ def ending(draft: Transcription, previous: str = "") -> Ending:
 
     In a language without a Grammar nothing is complete: nobody here could say so.
     """
+    # A draft this likely, per token, was heard well. Of stock base's drafts of whole sentences 95 %
+    # are (benchmarks endpointing, the part fit); those of beginnings are no less likely, so this
+    # tells what was heard badly alone.
+    confident_avg_logprob = -0.6
     words = _words(draft.text)
     if not words:  # something was said that the model won't write, or nothing at all
         return "unsure" if draft.rejected else "dangling"
@@ -208,7 +208,7 @@ def ending(draft: Transcription, previous: str = "") -> Ending:
     if (
         grammar is None
         or draft.rejected
-        or draft.avg_logprob < CONFIDENT_AVG_LOGPROB
+        or draft.avg_logprob < confident_avg_logprob
         or not _agree(_words(previous), words)
         or not _is_whole(words, grammar)
     ):

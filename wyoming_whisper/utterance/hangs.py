@@ -13,24 +13,6 @@ from dataclasses import dataclass
 WINDOW_SECONDS = 10.0
 """The shortest window that a stock model hears: less audio costs no less."""
 
-LONGEST_WINDOW_SECONDS = 30.0
-"""The longest: more audio is more steps."""
-
-RECORDING_FACTOR = 2.0
-"""A piece of a recording may take so much longer than a command: nobody has a deadline for it."""
-
-MARGIN = 10.0
-"""Times the longest step measured here, for audio of the same length."""
-
-N_MEASURED = 20
-"""The last steps whose durations count."""
-
-MAX_LIMIT_SECONDS = 3600.0
-"""Whatever was measured: while a process was stopped, or its machine had no memory left."""
-
-UPKEEP_SECONDS = 1800.0
-"""For opening or closing a model without any progress: a large one from a slow disk, an engine."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -64,10 +46,23 @@ class HangWatch:
     With a `deadline` of 0 nothing hangs.
     """
 
+    RECORDING_FACTOR = 2.0
+    """A piece of a recording may take so much longer than a command: nobody has a deadline for
+    it."""
+    MARGIN = 10.0
+    """Times the longest step measured here, for audio of the same length."""
+    N_MEASURED = 20
+    """The last steps whose durations count."""
+    MAX_LIMIT_SECONDS = 3600.0
+    """Whatever was measured: while a process was stopped, or its machine had no memory left."""
+    UPKEEP_SECONDS = 1800.0
+    """For opening or closing a model without any progress: a large one from a slow disk, an
+    engine."""
+
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
         self._watched: list[_Watched] = []
-        self._paces: deque[float] = deque(maxlen=N_MEASURED)  # seconds per second of audio
+        self._paces: deque[float] = deque(maxlen=self.N_MEASURED)  # seconds per second of audio
 
     def look(self, under_way: Iterable[Work], seconds: float) -> str | None:
         """Take in what is under way, `seconds` after the last look; return what hangs, if anything.
@@ -92,13 +87,13 @@ class HangWatch:
     def limit_seconds(self, work: Work) -> float:
         """Return for how long it may be at one step."""
         if work.audio_seconds is None:
-            return UPKEEP_SECONDS
+            return self.UPKEEP_SECONDS
         audio = _window(work.audio_seconds)
         limit = 2 * self._deadline * audio / WINDOW_SECONDS
         if work.patient:
-            limit *= RECORDING_FACTOR
-        measured = MARGIN * audio * max(self._paces, default=0.0)
-        return max(min(max(limit, measured), MAX_LIMIT_SECONDS), 2 * self._deadline)
+            limit *= self.RECORDING_FACTOR
+        measured = self.MARGIN * audio * max(self._paces, default=0.0)
+        return max(min(max(limit, measured), self.MAX_LIMIT_SECONDS), 2 * self._deadline)
 
     def _measure(self, done: _Watched) -> None:
         if done.work.audio_seconds is not None and done.seconds:
@@ -106,7 +101,9 @@ class HangWatch:
 
 
 def _window(audio_seconds: float) -> float:
-    return min(max(audio_seconds, WINDOW_SECONDS), LONGEST_WINDOW_SECONDS)
+    # The longest: more audio is more steps.
+    longest_window_seconds = 30.0
+    return min(max(audio_seconds, WINDOW_SECONDS), longest_window_seconds)
 
 
 def _continued(

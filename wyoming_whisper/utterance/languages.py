@@ -15,13 +15,6 @@ from ..transcriber import TranscribeOptions, Transcription
 SURE_PROBABILITY = 0.9
 """Of a detection that is remembered. Unsure ones are not: they would confirm themselves."""
 
-MAX_ODDS = 9.0
-"""How many times likelier a language gets at most: one whose share is above 0.9 always wins."""
-
-# The last ten detections or so count, of the last half day or so.
-FADE = 0.9
-HALF_LIFE_SECONDS = 6 * 3600.0
-
 
 SETTLED_SECONDS = 10.0
 """Of voices: after so much of long speech its language stays what is most likely by then."""
@@ -60,6 +53,13 @@ class SpokenLanguages:
     same whenever it is made; only what the client is given as the answer is noted.
     """
 
+    MAX_ODDS = 9.0
+    """How many times likelier a language gets at most: one whose share is above 0.9 always wins."""
+
+    # The last ten detections or so count, of the last half day or so.
+    FADE = 0.9
+    HALF_LIFE_SECONDS = 6 * 3600.0
+
     def __init__(self, enabled: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self._enabled = enabled
         self._clock = clock
@@ -71,7 +71,7 @@ class SpokenLanguages:
         """Return how many times likelier than others languages are, 1..MAX_ODDS."""
         with self._lock:
             self._fade()
-            return {code: min(1 + count, MAX_ODDS) for code, count in self._counts.items()}
+            return {code: min(1 + count, self.MAX_ODDS) for code, count in self._counts.items()}
 
     def remembered(self, options: TranscribeOptions) -> TranscribeOptions:
         """Return what an utterance is begun with: with the prior, where its language is asked."""
@@ -87,12 +87,12 @@ class SpokenLanguages:
             return
         with self._lock:
             self._fade()
-            counts = {code: FADE * count for code, count in self._counts.items()}
+            counts = {code: self.FADE * count for code, count in self._counts.items()}
             counts[answer.language] = counts.get(answer.language, 0.0) + 1
             self._counts = {code: count for code, count in counts.items() if count > 0.01}
 
     def _fade(self) -> None:
         now = self._clock()
-        share = 0.5 ** ((now - self._faded) / HALF_LIFE_SECONDS)
+        share = 0.5 ** ((now - self._faded) / self.HALF_LIFE_SECONDS)
         self._counts = {code: share * count for code, count in self._counts.items()}
         self._faded = now

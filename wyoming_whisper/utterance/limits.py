@@ -5,17 +5,17 @@ from __future__ import annotations
 from ..errors import BusyError
 from ..transcriber import SAMPLE_RATE
 
-# Three times what Home Assistant's own clients send at most (300 s, from browsers and apps), and
-# half of the audio that may be held for all speakers.
-MAX_UTTERANCE_SECONDS = 900.0
-
-# Audio held for all speakers together, in seconds: 115 MB. Each of 64 may speak for half a minute;
-# who speaks for longer is transcribed meanwhile, and holds a minute at most as a rule.
-MAX_HELD_SECONDS = 1800.0
-
 
 class Limits:
     """What is taken on. Belongs to the event loop."""
+
+    # Three times what Home Assistant's own clients send at most (300 s, from browsers and apps),
+    # and half of the audio that may be held for all speakers.
+    MAX_UTTERANCE_SECONDS = 900.0
+
+    # Audio held for all speakers together, in seconds: 115 MB. Each of 64 may speak for half a
+    # minute; who speaks for longer is transcribed meanwhile, and holds a minute at most as a rule.
+    MAX_HELD_SECONDS = 1800.0
 
     def __init__(
         self,

@@ -32,20 +32,6 @@ from .job import Job
 # later; with 1 a quarter is wrong (docs/benchmarks.md, Live text).
 N_AGREEING = 2
 
-# So much new speech is worth another transcription: about a word. Twice as often costs a third
-# more, and errors at the end of what was heard are agreed on twice as often.
-STEP_SECONDS = 0.25
-
-# And so much of all that was heard: then all transcriptions of an utterance together are of at most
-# 1 / GROWTH times its length, however long it gets.
-GROWTH = 0.125
-
-# The model rests for as long as it took, so that live text takes half of its time at most.
-REST = 1.0
-
-# Later than this after the last voiced frame nothing is begun: speech may be over, and the model is
-# to be free for what then counts.
-SPEAKING_SECONDS = 0.1
 
 # If more words than this were sent after one that turned out to be wrong, they are only counted:
 # comparing each with each takes the time of both numbers multiplied.
@@ -165,19 +151,32 @@ class Agreement:
 class Pace:
     """When an utterance may be transcribed again: times on any clock, lengths in seconds."""
 
+    # So much new speech is worth another transcription: about a word. Twice as often costs a third
+    # more, and errors at the end of what was heard are agreed on twice as often.
+    STEP_SECONDS = 0.25
+
+    # And so much of all that was heard: then all transcriptions of an utterance together are of at
+    # most 1 / GROWTH times its length, however long it gets.
+    GROWTH = 0.125
+
+    # The model rests for as long as it took, so that live text takes half of its time at most.
+    REST = 1.0
+
     def __init__(self) -> None:
         self._voiced = 0.0
         self._began = self._free = float("-inf")
 
     def allows(self, now: float, voiced: float, heard: float) -> bool:
         """Whether it may: `voiced` is how much speech was heard, within `heard` of audio."""
-        return now >= self._free and voiced - self._voiced >= max(STEP_SECONDS, GROWTH * heard)
+        return now >= self._free and voiced - self._voiced >= max(
+            self.STEP_SECONDS, self.GROWTH * heard
+        )
 
     def begin(self, now: float, voiced: float) -> None:
         self._began, self._voiced = now, voiced
 
     def end(self, now: float) -> None:
-        self._free = now + REST * (now - self._began)
+        self._free = now + self.REST * (now - self._began)
 
 
 # -- one utterance -------------------------------------------------------------------------
@@ -281,5 +280,8 @@ class LiveText:
 
 
 def _is_speaking(speech: Speech) -> bool:
+    # Later than this after the last voiced frame nothing is begun: speech may be over, and the
+    # model is to be free for what then counts.
+    speaking_seconds = 0.1
     since = speech.seconds - (speech.last_voiced + 1) * FRAME_SAMPLES / SAMPLE_RATE
-    return speech.last_voiced >= 0 and since <= SPEAKING_SECONDS
+    return speech.last_voiced >= 0 and since <= speaking_seconds

@@ -33,11 +33,6 @@ from .hangs import Work
 from .job import Job, run_job, urgency
 
 _LOGGER = logging.getLogger(__name__)
-FIRST_RETRY_SECONDS = 15.0
-MAX_RETRY_SECONDS = 600.0
-MAX_REOPENINGS = 5
-"""Failures of a library in a row to open a model that it had opened before: 4 minutes. Then only a
-new process can help, such as where a GPU's context is lost."""
 MAX_QUEUE = 32
 
 
@@ -48,6 +43,12 @@ class Scheduler:
     `idle_seconds` without work (0: never) it is closed, and opened again when somebody speaks.
     `status` is told all of this. `max_queue` jobs that somebody waits for may wait for their turn.
     """
+
+    FIRST_RETRY_SECONDS = 15.0
+    MAX_RETRY_SECONDS = 600.0
+    MAX_REOPENINGS = 5
+    """Failures of a library in a row to open a model that it had opened before: 4 minutes. Then
+    only a new process can help, such as where a GPU's context is lost."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Scheduler:
         self._status = status or Status()
         self._on_ready = on_ready
         self._idle_seconds = idle_seconds or None
-        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._retry_seconds = self.FIRST_RETRY_SECONDS
         self._n_failures = 0  # to open the model, in a row
         self._jobs: list[Job] = []
         self._max_queue = max_queue
@@ -327,7 +328,7 @@ class Scheduler:
 
     def _say_ready(self, transcriber: Transcriber) -> None:
         self._refusal = None
-        self._retry_seconds, self._n_failures = FIRST_RETRY_SECONDS, 0
+        self._retry_seconds, self._n_failures = self.FIRST_RETRY_SECONDS, 0
         self._status.update(
             phase="ready",
             detail="",
@@ -366,7 +367,7 @@ class Scheduler:
         if _is_of_the_machine(error):
             return True
         self._n_failures += 1
-        return self._n_failures < MAX_REOPENINGS
+        return self._n_failures < self.MAX_REOPENINGS
 
     def _say_unavailable(self, error: BaseException) -> None:
         """Say it once, loudly."""
@@ -389,12 +390,12 @@ class Scheduler:
         """Wait for the next try: longer each time, unless somebody speaks meanwhile."""
         with self._changed:
             self._awaited = False
-            self._changed.wait_for(self._closing.is_set, FIRST_RETRY_SECONDS)
+            self._changed.wait_for(self._closing.is_set, self.FIRST_RETRY_SECONDS)
             self._changed.wait_for(
                 lambda: self._awaited or self._closing.is_set(),
-                max(0.0, self._retry_seconds - FIRST_RETRY_SECONDS),
+                max(0.0, self._retry_seconds - self.FIRST_RETRY_SECONDS),
             )
-        self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
+        self._retry_seconds = min(2 * self._retry_seconds, self.MAX_RETRY_SECONDS)
 
     def _close(self, transcriber: Transcriber) -> None:
         try:

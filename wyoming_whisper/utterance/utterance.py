@@ -46,17 +46,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# Hearing little by little costs twice the processor time of hearing a bit more at once; later than
-# this after speech has paused nobody should know.
-HEAR_SAMPLES = 2 * FRAME_SAMPLES
 HEAR_AHEAD_SAMPLES = 16 * FRAME_SAMPLES  # of audio that is there sooner than it was spoken
-
-# Audio that is further ahead of the clock than this is a file, not a speaker who may have finished:
-# the rest of it is there already.
-MAX_AHEAD_SECONDS = 1.0
-
-# A chunk that is longer is converted in steps: it may name a quarter of an hour in 1 MB.
-CONVERT_SECONDS = 10.0
 
 
 def too_long(limits: Limits) -> str:
@@ -108,6 +98,17 @@ class Utterance:
     `relay` other servers hear it too, and the first good answer is taken.
     """
 
+    # Hearing little by little costs twice the processor time of hearing a bit more at once; later
+    # than this after speech has paused nobody should know.
+    HEAR_SAMPLES = 2 * FRAME_SAMPLES
+
+    # Audio that is further ahead of the clock than this is a file, not a speaker who may have
+    # finished: the rest of it is there already.
+    MAX_AHEAD_SECONDS = 1.0
+
+    # A chunk that is longer is converted in steps: it may name a quarter of an hour in 1 MB.
+    CONVERT_SECONDS = 10.0
+
     def __init__(
         self,
         workshop: Workshop,
@@ -122,7 +123,7 @@ class Utterance:
         self.live = live
         """What of it can be shown by now; None where nobody wants that."""
         self._endpointer = endpointer
-        self._hear_samples = FRAME_SAMPLES if endpointer else HEAR_SAMPLES
+        self._hear_samples = FRAME_SAMPLES if endpointer else self.HEAR_SAMPLES
         self._pcm = PcmStream()
         self._unheard: list[Samples] = []  # since the VAD last heard, or before it was loaded
         self._speech: Speech | None = None
@@ -179,7 +180,7 @@ class Utterance:
         if not PcmStream.is_costly(chunk):
             self.add(chunk)
             return
-        for part in _parts(self._fitting(chunk), CONVERT_SECONDS):
+        for part in _parts(self._fitting(chunk), self.CONVERT_SECONDS):
             samples = await asyncio.to_thread(self._pcm.convert, part)
             for step in _steps(samples):
                 self._add(step)
@@ -423,7 +424,7 @@ class Utterance:
 
     @property
     def _is_ahead(self) -> bool:
-        return self.seconds - (time.monotonic() - self._began) > MAX_AHEAD_SECONDS
+        return self.seconds - (time.monotonic() - self._began) > self.MAX_AHEAD_SECONDS
 
 
 def _beginning(chunk: Pcm, seconds: float) -> Pcm:

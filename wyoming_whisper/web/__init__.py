@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 64
-"""At once; a browser keeps six. Those beyond are closed unheard."""
 
 CLOSE_SECONDS = 1.0
 """For requests under way when the server stops, which has had its own time for that."""
@@ -64,6 +62,9 @@ async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
 
 class _Page:
     """The port, and the application behind it once that is imported."""
+
+    MAX_CONNECTIONS = 64
+    """At once; a browser keeps six. Those beyond are closed unheard."""
 
     def __init__(self, host: Host, settings: Settings) -> None:
         self._host = host
@@ -109,7 +110,7 @@ class _Page:
 
     def _connection(self) -> asyncio.Protocol:
         server = self._runner.server if self._runner else None
-        if server is None or len(server.connections) >= MAX_CONNECTIONS:
+        if server is None or len(server.connections) >= self.MAX_CONNECTIONS:
             return _Closed()
         return server()
 

@@ -39,19 +39,13 @@ if TYPE_CHECKING:
 
 MAX_CLIP_SECONDS = 60
 MAX_CLIP_BYTES = 2 * SAMPLE_RATE * MAX_CLIP_SECONDS
-MAX_CLIPS = 2
-"""Being heard at once."""
 UPLOAD_SECONDS = 30.0
 """For a clip to arrive."""
 
-INGRESS = ipaddress.ip_address("172.30.32.2")
-"""Home Assistant's Supervisor: it shows the page under its own names, to whom it let in."""
 
 IDLE_SECONDS = 75.0
 """For a request's first line and headers to arrive, and between requests."""
 
-LOCAL_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
-"""Of names that nobody can own on the internet."""
 
 CLIP_HEADER = "X-Wyoming-Whisper"
 """A browser lets no other site send it."""
@@ -120,6 +114,13 @@ def _read_files() -> dict[str, _File]:
 
 
 class _Site:
+    MAX_CLIPS = 2
+    """Being heard at once."""
+    INGRESS = ipaddress.ip_address("172.30.32.2")
+    """Home Assistant's Supervisor: it shows the page under its own names, to whom it let in."""
+    LOCAL_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
+    """Of names that nobody can own on the internet."""
+
     def __init__(self, host: Host, settings: Settings) -> None:
         self._host = host
         self._settings = settings
@@ -156,12 +157,12 @@ class _Site:
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         peer = _address(request.remote)
         if self._api and request.path.startswith(transcriptions.PREFIX):
-            is_our_name = peer == INGRESS or self._is_our_name(request.headers.get("Host", ""))
+            is_our_name = peer == self.INGRESS or self._is_our_name(request.headers.get("Host", ""))
             return await self._api.guarded(request, handler, is_our_name=is_our_name)
         if not self._may_see(peer):
             raise web.HTTPForbidden(text=f"{request.remote} is not among those in --http-allow")
         name = request.headers.get("Host", "")
-        if peer != INGRESS and not self._is_our_name(name):
+        if peer != self.INGRESS and not self._is_our_name(name):
             raise web.HTTPForbidden(
                 text=f"{name[:80]!r} is no known name of this server: open the page by its "
                 "address, or give the name to --http-names"
@@ -175,7 +176,7 @@ class _Site:
 
     def _is_our_name(self, host: str) -> bool:
         name = _without_port(host)
-        is_local = "." not in name or name.endswith(LOCAL_SUFFIXES)
+        is_local = "." not in name or name.endswith(self.LOCAL_SUFFIXES)
         return is_local or name in self._names or _address(name) is not None
 
     # What there is.
@@ -243,7 +244,7 @@ class _Site:
             raise web.HTTPForbidden(text=f"a clip must come with the header {CLIP_HEADER}: 1")
         if self._host.stopping:
             return _failed("the server is shutting down", "stopping", 503)
-        if self._n_clips >= MAX_CLIPS:
+        if self._n_clips >= self.MAX_CLIPS:
             return _failed("other clips are being heard; try again in a moment", "busy", 503)
         self._n_clips += 1
         try:

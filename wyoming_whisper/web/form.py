@@ -24,16 +24,9 @@ from ..errors import (
 
 MAX_FILE_BYTES = 25 * 1024 * 1024
 """Of an upload, as at OpenAI."""
-MAX_UPLOADED_BYTES = 64 * 1024 * 1024
-"""Of all that are here."""
-MAX_FIELDS = 128
-MAX_FIELD_BYTES = 16 * 1024
-MAX_KEYWORD_LENGTH = 100
-"""They are compared with all that is heard."""
 UPLOAD_SECONDS = 120.0
 """For a whole request to arrive."""
 
-CHUNK_BYTES = 64 * 1024
 SHOWN_LENGTH = 80  # of a client's words in an error
 
 Granularity = Literal["segment", "word"]
@@ -95,8 +88,11 @@ def as_refused(error: Exception) -> Refused:
 class Room:
     """What all uploads together may take of the memory."""
 
+    MAX_UPLOADED_BYTES = 64 * 1024 * 1024
+    """Of all that are here."""
+
     def __init__(self) -> None:
-        self._n_free = MAX_UPLOADED_BYTES
+        self._n_free = self.MAX_UPLOADED_BYTES
 
     def take(self, n_bytes: int) -> None:
         """Raises BusyError where there isn't as much."""
@@ -110,6 +106,9 @@ class Room:
 
 class Fields:
     """The parameters of a request, each with its values."""
+
+    MAX_KEYWORD_LENGTH = 100
+    """They are compared with all that is heard."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[str]] = {}
@@ -160,8 +159,8 @@ class Fields:
 
     def keywords(self) -> tuple[str, ...]:
         words = self.values.get("keywords", [])
-        if any(len(word) > MAX_KEYWORD_LENGTH for word in words):
-            message = f"keywords may have {MAX_KEYWORD_LENGTH} letters at most, each"
+        if any(len(word) > self.MAX_KEYWORD_LENGTH for word in words):
+            message = f"keywords may have {self.MAX_KEYWORD_LENGTH} letters at most, each"
             raise Refused(400, message, "keywords", "invalid_value")
         return tuple(words)
 
@@ -181,6 +180,10 @@ class Fields:
 class Upload:
     """A request's body on its way, and the room that it takes."""
 
+    MAX_FIELDS = 128
+    MAX_FIELD_BYTES = 16 * 1024
+    CHUNK_BYTES = 64 * 1024
+
     def __init__(self, room: Room) -> None:
         self._room = room
         self._n_bytes = 0
@@ -189,7 +192,7 @@ class Upload:
         """Return the form's fields and its file. Raises Refused, BusyError."""
         if request.content_type != "multipart/form-data":
             raise Refused(400, "the request must be a form: multipart/form-data")
-        if (request.content_length or 0) > MAX_FILE_BYTES + MAX_FIELDS * MAX_FIELD_BYTES:
+        if (request.content_length or 0) > MAX_FILE_BYTES + self.MAX_FIELDS * self.MAX_FIELD_BYTES:
             _too_large()
         try:
             return await asyncio.wait_for(self._parts(request), UPLOAD_SECONDS)
@@ -208,19 +211,21 @@ class Upload:
         reader = await request.multipart()
         while (part := await reader.next()) is not None:
             n_parts += 1
-            if not isinstance(part, BodyPartReader) or not part.name or n_parts > MAX_FIELDS:
-                raise Refused(400, f"the form must have {MAX_FIELDS} fields at most, with names")
+            if not isinstance(part, BodyPartReader) or not part.name or n_parts > self.MAX_FIELDS:
+                raise Refused(
+                    400, f"the form must have {self.MAX_FIELDS} fields at most, with names"
+                )
             if part.name == "file":
                 if file is not None:
                     raise Refused(400, "there can be one file", "file")
                 file = bytes(await self._body(part, MAX_FILE_BYTES))
                 continue
-            fields.add(part.name, (await self._body(part, MAX_FIELD_BYTES)).decode())
+            fields.add(part.name, (await self._body(part, self.MAX_FIELD_BYTES)).decode())
         return fields, file
 
     async def _body(self, part: BodyPartReader, limit: int) -> bytearray:
         body = bytearray()
-        while chunk := await part.read_chunk(CHUNK_BYTES):
+        while chunk := await part.read_chunk(self.CHUNK_BYTES):
             self._room.take(len(chunk))
             self._n_bytes += len(chunk)
             body += chunk

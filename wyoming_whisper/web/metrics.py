@@ -12,13 +12,13 @@ from ..status import Answer, State, Status, health_of
 
 PREFIX = "wyoming_whisper"
 
-AFTER_SPEECH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
-STAGE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""Seconds."""
-
 
 class Metrics:
     """Counts answers from now on; nothing of what was said."""
+
+    AFTER_SPEECH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
+    STAGE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+    """Seconds."""
 
     def __init__(self, status: Status, model: str) -> None:
         self._registry = CollectorRegistry()
@@ -32,10 +32,12 @@ class Metrics:
         )
         self._audio = self._counter("audio_seconds", "Seconds of audio received")
         self._waited = self._histogram(
-            "after_speech_seconds", "From the end of the audio to the answer", AFTER_SPEECH_BUCKETS
+            "after_speech_seconds",
+            "From the end of the audio to the answer",
+            self.AFTER_SPEECH_BUCKETS,
         )
         self._stages = self._histogram(
-            "stage_seconds", "Time of a transcription by stage", STAGE_BUCKETS, ("stage",)
+            "stage_seconds", "Time of a transcription by stage", self.STAGE_BUCKETS, ("stage",)
         )
         self._ready = self._gauge("ready", "Whether commands are answered now")
         self._done = self._gauge("build_fraction", "How much of an engine is built, 0 to 1")
@@ -52,7 +54,7 @@ class Metrics:
         self._upstream_waited = self._histogram(
             "upstream_seconds",
             "From the end of the audio to the upstream's answer, where that was taken",
-            AFTER_SPEECH_BUCKETS,
+            self.AFTER_SPEECH_BUCKETS,
             ("upstream",),
         )
         self._upstream_failures = self._counter(

@@ -22,14 +22,8 @@ from ..utterance.utterance import Workshop
 from ..whisper.tokenizer import LANGUAGES
 from .form import Granularity
 
-MAX_RECORDING_SECONDS = 3600
 WRITE_SECONDS = 10.0
 """For a client to take what it is sent while more of it is made."""
-COURTESY_SECONDS = 0.1
-MAX_COURTESY_SECONDS = 30.0
-"""While somebody speaks, no more of a long recording is decoded, and no further piece of it begun:
-the model would be at it when the command ends. A piece waits no longer than this, as a microphone
-may be left open."""
 Task = Literal["transcribe", "translate"]
 
 
@@ -73,10 +67,17 @@ class Wanted:
 class Spoken:
     """A recording on its way through the model, and what was heard of it by now."""
 
+    MAX_RECORDING_SECONDS = 3600
+    COURTESY_SECONDS = 0.1
+    MAX_COURTESY_SECONDS = 30.0
+    """While somebody speaks, no more of a long recording is decoded, and no further piece of it
+    begun: the model would be at it when the command ends. A piece waits no longer than this, as a
+    microphone may be left open."""
+
     def __init__(self, host: Host, wanted: Wanted, decoding: asyncio.Semaphore) -> None:
         self._host = host
         self._decoding = decoding
-        self._patience = MAX_COURTESY_SECONDS
+        self._patience = self.MAX_COURTESY_SECONDS
         self._options = wanted.options
         self._file = wanted.file
         self.wanted = wanted
@@ -102,7 +103,7 @@ class Spoken:
     async def pieces(self) -> AsyncGenerator[str, None]:
         """Yield the text as it is found; together it is `text`. Raises WyomingWhisperError."""
         vad = await self._host.loaded_vad()
-        recording = Recording(self._file, vad, self._host.span_options, MAX_RECORDING_SECONDS)
+        recording = Recording(self._file, vad, self._host.span_options, self.MAX_RECORDING_SECONDS)
         while not recording.is_over:
             await self._courtesy(recording)
             async with self._decoding:
@@ -119,7 +120,7 @@ class Spoken:
         """Return what is said in a piece; its segments are kept."""
         job = self._host.submit_recording(piece.samples, self._options)
         heard = await result_of(job, self._host.limits.deadline_seconds)
-        self._patience = MAX_COURTESY_SECONDS
+        self._patience = self.MAX_COURTESY_SECONDS
         heard = finished(heard, piece.voicing, self._host.text_style.verbatim)
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
@@ -133,5 +134,5 @@ class Spoken:
         if recording.seconds <= MAX_PIECE_SECONDS:
             return
         while self._host.is_spoken_to and self._patience > 0:
-            self._patience -= COURTESY_SECONDS
-            await asyncio.sleep(COURTESY_SECONDS)
+            self._patience -= self.COURTESY_SECONDS
+            await asyncio.sleep(self.COURTESY_SECONDS)

@@ -33,12 +33,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 PREFIX = "/v1/"
-MAX_REQUESTS = 8
-"""At once."""
-MAX_NOTED_PARAMETERS = 64
-"""Names of unknown parameters that are logged: clients make them up."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-STREAMED = ("json", "text")
 _COMMON = (
     "file",
     "model",
@@ -58,6 +53,12 @@ PARAMETERS: Mapping[Task, Sequence[str]] = {
 
 class Api:
     """The endpoint: who may use it, and what it answers."""
+
+    MAX_REQUESTS = 8
+    """At once."""
+    MAX_NOTED_PARAMETERS = 64
+    """Names of unknown parameters that are logged: clients make them up."""
+    STREAMED = ("json", "text")
 
     def __init__(
         self, host: Host, settings: Settings, model: str, count: Callable[[int, float], None]
@@ -196,8 +197,8 @@ class Api:
     async def _audio(self, request: web.Request, task: Task) -> web.StreamResponse:
         if self._host.stopping:
             raise Refused(503, "the server is shutting down", code="stopping")
-        if self._n_requests >= MAX_REQUESTS:
-            raise BusyError(f"{MAX_REQUESTS} requests are here already; try again in a moment")
+        if self._n_requests >= self.MAX_REQUESTS:
+            raise BusyError(f"{self.MAX_REQUESTS} requests are here already; try again in a moment")
         self._n_requests += 1
         upload = Upload(self._room)
         try:
@@ -218,8 +219,10 @@ class Api:
             self._check_can_translate()
         response_format = fields.choice("response_format", tuple(RENDERED)) or "json"
         stream = fields.switch("stream")
-        if stream and response_format not in STREAMED:
-            raise Refused(400, f"stream gives {either(STREAMED)}, not {response_format}", "stream")
+        if stream and response_format not in self.STREAMED:
+            raise Refused(
+                400, f"stream gives {either(self.STREAMED)}, not {response_format}", "stream"
+            )
         granularities = fields.granularities(response_format)
         fields.choice("chunking_strategy", ("auto",))
         options = TranscribeOptions(
@@ -236,7 +239,7 @@ class Api:
     def _note_unknown(self, names: Sequence[str]) -> None:
         """Log each parameter that is passed over, once: programs send it with every request."""
         for name in names:
-            if name not in self._unknown and len(self._unknown) < MAX_NOTED_PARAMETERS:
+            if name not in self._unknown and len(self._unknown) < self.MAX_NOTED_PARAMETERS:
                 self._unknown.add(name)
                 _LOGGER.info("the parameter %s is unknown here and is ignored", shown(name))
 

@@ -22,17 +22,11 @@ from .tokenizer import Tokenizer
 SECONDS_PER_POSITION = FRAMES_PER_POSITION / FRAMES_PER_SECOND
 SMOOTHED_POSITIONS = 7  # width of the median filter (openai/whisper)
 
-WITHOUT_BLANKS = ("zh", "ja", "th", "lo", "my", "yue")
-"""Languages whose words are not parted by blanks: each character counts (openai/whisper)."""
 
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # of a character whose bytes are several tokens
 SPOKEN_MARKS = frozenset("%&#@*/§")
 """Punctuation to Unicode, but read out."""
 
-QUIET_SHARE = 0.2
-"""Between the quietest and the loudest of a window, what is below this share is a pause."""
 PAUSE_FRAMES = 25  # longer than a consonant's stop
-MIN_WORD_FRAMES = 4
 
 
 class AligningInference(Protocol):
@@ -140,19 +134,22 @@ def timed_words(
 
 
 def _units(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterable[_Unit]:
+    unfinished = "\N{REPLACEMENT CHARACTER}"  # of a character whose bytes are several tokens
     first = 0
     for end in range(1, len(tokens) + 1):
         text = tokenizer.decode(tokens[first:end])
-        if UNFINISHED not in text or end == len(tokens):
+        if unfinished not in text or end == len(tokens):
             yield _Unit(text, first, end)
             first = end
 
 
 def _by_word(units: Iterable[_Unit], language: str | None) -> list[list[_Unit]]:
+    # Languages whose words are not parted by blanks: each character counts (openai/whisper).
+    without_blanks = ("zh", "ja", "th", "lo", "my", "yue")
     words: list[list[_Unit]] = []
     for unit in units:
         begins = unit.text[:1].isspace() or not words
-        if not begins and language in WITHOUT_BLANKS:
+        if not begins and language in without_blanks:
             begins = not (unit.text.isascii() and words[-1][-1].text.isascii())
         if begins:
             words.append([])
@@ -181,15 +178,18 @@ def without_pauses(words: Sequence[Word], mel: Array) -> list[Word]:
     in no token's own time: the path gives it to one of its neighbours, and the beginning to the
     first.
     """
+    # Between the quietest and the loudest of a window, what is below this share is a pause.
+    quiet_share = 0.2
     loudness = mel.mean(axis=0)
     if not len(loudness):
         return list(words)
     low, high = np.quantile(loudness, (0.02, 0.98))
-    loud = loudness > low + QUIET_SHARE * (high - low)
+    loud = loudness > low + quiet_share * (high - low)
     return [_without_pause(word, loud) for word in words]
 
 
 def _without_pause(word: Word, loud: npt.NDArray[np.bool_]) -> Word:
+    min_word_frames = 4
     first, end = (round(at * FRAMES_PER_SECOND) for at in (word.start, word.end))
     sounds = first + np.flatnonzero(loud[first:end])
     if not len(sounds):
@@ -199,5 +199,5 @@ def _without_pause(word: Word, loud: npt.NDArray[np.bool_]) -> Word:
     longest = max(map(len, parts))
     kept = next(part for part in reversed(parts) if 4 * len(part) >= longest)
     start = int(kept[0])
-    end = max(int(kept[-1]) + 1, min(start + MIN_WORD_FRAMES, end))
+    end = max(int(kept[-1]) + 1, min(start + min_word_frames, end))
     return Word(start / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND, word.text)

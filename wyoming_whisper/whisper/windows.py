@@ -27,14 +27,8 @@ if TYPE_CHECKING:
     from .window import WindowDecoder
 
 _LOGGER = logging.getLogger(__name__)
-# What is divided to be heard again in parts is twice as long as this at least.
-MIN_PART_FRAMES = 3 * FRAMES_PER_SECOND // 2
-# What is left after the last segment and shorter than this is the silence that was kept around
-# speech: hearing it again would only make something up.
-REST_FRAMES = FRAMES_PER_SECOND // 2
 # A text of a phrase, and so few words a second of it, may be a summary of what is said many times.
 MIN_ROUND_WORDS = 4
-SPARSE_WORDS_PER_SECOND = 1.2
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,13 @@ class Part:
 
 class Utterance:
     """One call of Decoder.decode: what is carried from window to window."""
+
+    # What is divided to be heard again in parts is twice as long as this at least.
+    MIN_PART_FRAMES = 3 * FRAMES_PER_SECOND // 2
+
+    # What is left after the last segment and shorter than this is the silence that was kept around
+    # speech: hearing it again would only make something up.
+    REST_FRAMES = FRAMES_PER_SECOND // 2
 
     PROMPT_RESET_TEMPERATURE = 0.5  # text found above it would lead the next window astray
 
@@ -143,7 +144,7 @@ class Utterance:
             return done
         if kept:
             self._keep_segments(tokens, attempt, part.seek, n_frames)
-        return done if n_frames - done > REST_FRAMES else n_frames
+        return done if n_frames - done > self.REST_FRAMES else n_frames
 
     def _hear(self, seek: int, n_frames: int) -> list[Part]:
         """Return what is said in a window: as one, or in parts where as one it fails.
@@ -234,7 +235,7 @@ class Utterance:
 
         None where they would be too short, or it is too late.
         """
-        if n_frames < 2 * MIN_PART_FRAMES or time.monotonic() > deadline:
+        if n_frames < 2 * self.MIN_PART_FRAMES or time.monotonic() > deadline:
             return []
         middle = seek + quietest(self._mel[:, seek : seek + n_frames])
         return [self._part(seek, middle), self._part(middle, seek + n_frames)]
@@ -331,9 +332,10 @@ class Utterance:
 
 def _is_sparse(attempt: Attempt, n_frames: int) -> bool:
     """Whether far fewer words were written than are said in that time."""
+    sparse_words_per_second = 1.2
     n_words = len(words(attempt.text))
     seconds = n_frames / FRAMES_PER_SECOND
-    return n_words >= MIN_ROUND_WORDS and n_words < SPARSE_WORDS_PER_SECOND * seconds
+    return n_words >= MIN_ROUND_WORDS and n_words < sparse_words_per_second * seconds
 
 
 def _bears_out(part: Part, attempt: Attempt) -> bool:

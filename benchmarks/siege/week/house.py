@@ -24,7 +24,7 @@ from benchmarks.siege.week.surroundings import Disk, Gate, ShiftedClock
 from tests.home_standin import TOKEN, Home
 from tests.home_standin import serving as serving_home
 from tests.models.hub_standin import serve as serve_hub
-from wyoming_whisper.serving.server import TIDY_SECONDS
+from wyoming_whisper.serving.server import Server
 from wyoming_whisper.transcriber import Samples
 
 MODEL = models.TINY
@@ -32,7 +32,7 @@ REPO = "Systran/faster-whisper-tiny.en"
 OUR_OWN = "wyoming_whisper.json"  # the hub has none
 
 IDLE_SECONDS = 600.0  # of the household, until the model is unloaded
-REST_SECONDS = TIDY_SECONDS + 3  # until the server has given back what is free
+REST_SECONDS = Server.TIDY_SECONDS + 3  # until the server has given back what is free
 SHARE_SPOKEN = 0.35
 """Of the hours in which people are awake: how long each satellite speaks."""
 AWAKE = 16 / 24

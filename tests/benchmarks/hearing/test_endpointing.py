@@ -109,7 +109,7 @@ def test_a_folder_without_recordings_is_an_error(tmp_path: Path) -> None:
 
 def test_virtual_time_is_the_audios(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "wyoming_whisper.utterance.utterance.MAX_AHEAD_SECONDS", 1.0
+        "wyoming_whisper.utterance.utterance.Utterance.MAX_AHEAD_SECONDS", 1.0
     )  # restored at the end
     settings = Settings(
         model=str(HOME_EN), data_dir=(), cpu_threads=1, backend="faster-whisper", beam_size=1

@@ -31,10 +31,6 @@ DTYPES = {
 AT_ONCE = 16
 """Requests in flight: it batches them as they come."""
 N_AUDIO_CTX = N_FRAMES // FRAMES_PER_POSITION
-MAX_NUM_TOKENS = 8192  # encoded at once: five windows, and what is being written meanwhile
-GPU_MEMORY_FRACTION = 0.3
-"""Of what is free on the GPU once the weights are there, for keys and values. Its own default is
-0.9, on a GPU that others may use; for AT_ONCE requests large-v3 needs 5 GB, turbo less than 1."""
 BEAM_SIZE = 1
 LENGTH_PENALTY = 1.0  # beams compared by their mean, as CTranslate2 compares them
 MAX_SEEN_PROMPT = 64
@@ -107,6 +103,11 @@ def choose_dtype(settings: Settings) -> str:
 
 def make_llm(api: Api, path: Path, dtype: str, beam_size: int) -> Any:
     """Return an LLM of the model in folder `path`, as encoder-decoder.md sizes one for Whisper."""
+    # Of what is free on the GPU once the weights are there, for keys and values. Its own default is
+    # 0.9, on a GPU that others may use; for AT_ONCE requests large-v3 needs 5 GB, turbo less than
+    # 1.
+    gpu_memory_fraction = 0.3
+    max_num_tokens = 8192  # encoded at once: five windows, and what is being written meanwhile
     self_tokens = N_TEXT_CTX * beam_size
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -118,11 +119,11 @@ def make_llm(api: Api, path: Path, dtype: str, beam_size: int) -> Any:
                 max_batch_size=AT_ONCE,
                 max_beam_width=beam_size,
                 max_input_len=N_AUDIO_CTX,
-                max_num_tokens=MAX_NUM_TOKENS,
+                max_num_tokens=max_num_tokens,
                 enable_chunked_prefill=False,
                 kv_cache_config=api.kv_cache_config(
                     enable_block_reuse=False,
-                    free_gpu_memory_fraction=GPU_MEMORY_FRACTION,
+                    free_gpu_memory_fraction=gpu_memory_fraction,
                     cross_kv_cache_fraction=round(N_AUDIO_CTX / (N_AUDIO_CTX + self_tokens), 2),
                 ),
                 scheduler_config=api.scheduler_config(use_python_scheduler=True),

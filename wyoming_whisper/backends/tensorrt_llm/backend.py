@@ -46,8 +46,6 @@ _LOGGER = logging.getLogger(__name__)
 LONGEST_FRAMES = 28 * FRAMES_PER_SECOND
 """Of pieces of long audio, which are cut where it is quiet: the rules that make timestamps
 dependable, which openai/whisper cuts by, are not applied by this runtime."""
-STAND_IN_RETRY_SECONDS = 30.0
-"""Between two tries to open a stand-in, where there was none to be had."""
 
 
 def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
@@ -177,6 +175,9 @@ class LLMTranscriber(WhisperTranscriber):
 class WithStandIn:
     """A Transcriber: TensorRT-LLM's, and once that has failed twice in a row its stand-in."""
 
+    STAND_IN_RETRY_SECONDS = 30.0
+    """Between two tries to open a stand-in, where there was none to be had."""
+
     def __init__(
         self,
         gpu: Transcriber,
@@ -253,7 +254,7 @@ class WithStandIn:
             except (ModelError, SettingsError) as error:
                 _LOGGER.error("faster-whisper can't answer either: %s", error)  # noqa: TRY400
                 self._missing = str(error)
-                self._next_try = time.monotonic() + STAND_IN_RETRY_SECONDS
+                self._next_try = time.monotonic() + self.STAND_IN_RETRY_SECONDS
         raise EngineError(f"TensorRT-LLM has failed, and nothing stands in for it: {self._missing}")
 
     @contextlib.contextmanager

@@ -36,10 +36,7 @@ Progress = Callable[[float], None]
 
 Array = npt.NDArray[np.float32]
 
-_ALIGNMENT = 8  # of the data in a safetensors file
 _TYPES: dict[Precision, str] = {"float16": "F16", "float32": "F32"}
-
-END = "<|endoftext|>"
 
 
 @dataclass(frozen=True)
@@ -184,6 +181,7 @@ def _write_safetensors(
 
     Source: huggingface/safetensors, README.md, "Format".
     """
+    alignment = 8  # of the data in a safetensors file
     kind = np.dtype(precision).newbyteorder("<")
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers wants to be told
     end = 0
@@ -196,7 +194,7 @@ def _write_safetensors(
             "data_offsets": [start, end],
         }
     raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % _ALIGNMENT)
+    raw += b" " * (-len(raw) % alignment)
     done = 0
     with file.open("wb") as stream:
         stream.write(struct.pack("<Q", len(raw)) + raw)
@@ -219,6 +217,7 @@ def _texts(
     source: Path, checkpoint: Checkpoint, tokens: list[str], precision: Precision
 ) -> dict[str, str]:
     """Return name -> content of the small files."""
+    end = "<|endoftext|>"
     import tokenizers
 
     raw = tokenizer_json(source)
@@ -227,7 +226,7 @@ def _texts(
     tokenizer = Tokenizer(text_tokenizer, multilingual=multilingual)
     bpe = json.loads(raw)["model"]
     merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in bpe["merges"])
-    special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END)
+    special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), end)
     files: dict[str, Any] = {
         "config.json": _config(checkpoint, tokenizer, len(tokens), precision),
         "generation_config.json": _generation_config(source, tokenizer, tokens),

@@ -25,16 +25,9 @@ from ...whisper.tokenizer import Tokenizer
 from .api import LENGTH_PENALTY, MAX_SEEN_PROMPT, Api, first_line
 
 _LOGGER = logging.getLogger(__name__)
-ALTERNATIVES = (100, 20, 5, 1)
-"""How many log-probabilities are asked for where a language is to be detected: one per language, or
-as many as a version gives. A language that is not among them counts as impossible."""
 POLL_SECONDS = 0.05
 """How often one who waits for a text looks whether it is still wanted."""
-GENERATE_SECONDS = 60.0
-"""Without a text for so long, it hangs."""
 NOISE_SECONDS = 1.0
-_NOT_YET = (queue.Empty, TimeoutError, concurrent.futures.TimeoutError)
-"""What waiting with a timeout ends in: which of them, TensorRT-LLM does not say."""
 
 
 class LLMInference:
@@ -42,6 +35,15 @@ class LLMInference:
 
     Its "spectrogram" is the samples themselves, frame by frame: shape = (HOP_LENGTH, n_frames).
     """
+
+    ALTERNATIVES = (100, 20, 5, 1)
+    """How many log-probabilities are asked for where a language is to be detected: one per
+    language, or as many as a version gives. A language that is not among them counts as
+    impossible."""
+    GENERATE_SECONDS = 60.0
+    """Without a text for so long, it hangs."""
+    _NOT_YET = (queue.Empty, TimeoutError, concurrent.futures.TimeoutError)
+    """What waiting with a timeout ends in: which of them, TensorRT-LLM does not say."""
 
     n_mels = 80
     """Of the spectrogram by whose loudness long audio is cut; the model's own is made elsewhere."""
@@ -51,7 +53,7 @@ class LLMInference:
         self._llm: Any = llm
         self._tokenizer = tokenizer
         self._beam_size = beam_size
-        self._alternatives = ALTERNATIVES[0]
+        self._alternatives = self.ALTERNATIVES[0]
         self._submitting = threading.Lock()  # that LLM may be called from many threads is not said
         self.sees_prompt = False
         """Whether it gives the logits of the prompt's tokens; `try_out` finds out."""
@@ -159,12 +161,12 @@ class LLMInference:
 
     def try_detection(self, samples: Samples) -> None:
         """Find out how many log-probabilities may be asked for. Raises EngineError for none."""
-        for wanted in ALTERNATIVES if self._tokenizer.multilingual else ():
+        for wanted in self.ALTERNATIVES if self._tokenizer.multilingual else ():
             self._alternatives = wanted
             try:
                 self.detect_language(samples)
             except EngineError:
-                if wanted == ALTERNATIVES[-1]:
+                if wanted == self.ALTERNATIVES[-1]:
                     raise
             else:
                 return
@@ -219,21 +221,21 @@ class LLMInference:
             raise
 
     def _result(self, future: Any, checkpoint: Callable[[], None]) -> Any:
-        deadline = time.monotonic() + GENERATE_SECONDS
+        deadline = time.monotonic() + self.GENERATE_SECONDS
         while time.monotonic() < deadline:
-            with contextlib.suppress(*_NOT_YET), self._failing():
+            with contextlib.suppress(*self._NOT_YET), self._failing():
                 return future.result(timeout=POLL_SECONDS)
             checkpoint()
             if self._llm is None:
                 raise EngineError("TensorRT-LLM was closed")
-        raise EngineError(f"TensorRT-LLM gave no answer in {GENERATE_SECONDS:.0f} s")
+        raise EngineError(f"TensorRT-LLM gave no answer in {self.GENERATE_SECONDS:.0f} s")
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
         """Tell what it raises in one sentence; that a wait has ended is no failure."""
         try:
             yield
-        except _NOT_YET:
+        except self._NOT_YET:
             raise
         except Exception as error:
             raise EngineError(f"TensorRT-LLM failed: {first_line(error)}") from error

@@ -20,8 +20,6 @@ CLIPS = Path(__file__).parent / "clips"
 LANGUAGE = "en"
 FRAMES_MULTIPLE = 200
 """Of TensorRT's windows; onnxruntime gets the same ones."""
-LONG_PROMPT_TOKENS = 100
-"""More than one call of the decoder takes."""
 NOISE_SECONDS = 2.0
 NOISE = "noise"
 FULL_WINDOW = "full window"
@@ -47,6 +45,8 @@ def make_cases(
     beam_size: int = 1,
 ) -> list[Case]:
     """Return the clips in their own windows, one in the full one, one after a long prompt."""
+    # More than one call of the decoder takes.
+    long_prompt_tokens = 100
     sot = (*tokenizer.sot_sequence(LANGUAGE), tokenizer.no_timestamps)
     fitted = dataclasses.replace(context, multiple=FRAMES_MULTIPLE)
     mels = {name: log_mel_spectrogram(samples, n_mels) for name, samples in sounds().items()}
@@ -60,7 +60,7 @@ def make_cases(
         for name, mel in mels.items()
     ]
     first = cases[0]
-    past = (tokenizer.encode(" " + ", ".join(spoken)) * LONG_PROMPT_TOKENS)[:LONG_PROMPT_TOKENS]
+    past = (tokenizer.encode(" " + ", ".join(spoken)) * long_prompt_tokens)[:long_prompt_tokens]
     prompt = (tokenizer.sot_prev, *past, *sot)
     cases.append(Case(f"{spoken[0]}, long prompt", first.mel, prompt, sound=spoken[0]))
     full = window(mels[spoken[0]], N_FRAMES)

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from ...settings.options import Settings
     from ...whisper.session import Session
 RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-llm")
-PRECISIONS = ("float16", "bfloat16", "float32")
 
 
 @dataclass
@@ -58,6 +57,7 @@ class _Engine:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own flags."""
+    precisions = ("float16", "bfloat16", "float32")
     parser.add_argument(
         "--runtime",
         choices=RUNTIMES,
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=precisions,
         help="arithmetic of the engine (default: float16 on GPUs, float32 on onnxruntime); "
         "bfloat16 is for tensorrt-llm alone",
     )

@@ -19,18 +19,6 @@ _BOARD = Path("/proc/device-tree/model")
 _POWER = Path("/var/lib/nvpmodel/status")
 _STATUS = Path("/proc/self/status")
 _MEMORY = Path("/proc/meminfo")
-_PACKAGES = (
-    "wyoming-whisper",
-    "numpy",
-    "ctranslate2",
-    "onnx",
-    "onnxruntime",
-    "tensorrt",
-    "tensorrt-cu12",
-    "tensorrt-cu13",
-    "tensorrt-llm",
-    "torch",
-)
 
 
 def machine() -> dict[str, str]:
@@ -50,8 +38,20 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
+    packages = (
+        "wyoming-whisper",
+        "numpy",
+        "ctranslate2",
+        "onnx",
+        "onnxruntime",
+        "tensorrt",
+        "tensorrt-cu12",
+        "tensorrt-cu13",
+        "tensorrt-llm",
+        "torch",
+    )
     found = {}
-    for name in _PACKAGES:
+    for name in packages:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -111,23 +111,21 @@ def _stages(stages: Stages) -> str:
     return "encode {}, prefill {}, step {}".format(*map(ms, times))
 
 
-_HEAD = (
-    "clip",
-    "window",
-    "beam",
-    "tokens",
-    "verdict",
-    "avg_logprob",
-    "apart",
-    "CTranslate2",
-    "encode",
-    "decode",
-    "text",
-)
-
-
 def _table(comparisons: Sequence[Comparison]) -> str:
-    rows = [_HEAD, ["---"] * len(_HEAD), *map(_row, comparisons)]
+    head = (
+        "clip",
+        "window",
+        "beam",
+        "tokens",
+        "verdict",
+        "avg_logprob",
+        "apart",
+        "CTranslate2",
+        "encode",
+        "decode",
+        "text",
+    )
+    rows = [head, ["---"] * len(head), *map(_row, comparisons)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"

@@ -25,19 +25,6 @@ if TYPE_CHECKING:
     from ..graphs import Precision
 
 _LOGGER = logging.getLogger(__name__)
-MIN_WORKSPACE_BYTES = 256 << 20
-MAX_WORKSPACE_BYTES = 4 << 30
-EXACT = (
-    "ACTIVATION",
-    "ELEMENTWISE",
-    "MATRIX_MULTIPLY",
-    "NORMALIZATION",
-    "REDUCE",
-    "SOFTMAX",
-    "TOPK",
-    "UNARY",
-)
-"""Of trt.LayerType: what computes, and so can lose digits."""
 LIBRARIES = {
     "CUBLAS": ("libcublas.so.13", "libcublas.so.12", "libcublas.so.11"),
     "CUBLAS_LT": ("libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"),
@@ -170,11 +157,25 @@ def _decoder_inputs(
 
 def workspace_bytes(free: int) -> int:
     """Return what a tactic may take of the GPU memory that is free now."""
-    return min(max(free // 2, MIN_WORKSPACE_BYTES), MAX_WORKSPACE_BYTES)
+    max_workspace_bytes = 4 << 30
+    min_workspace_bytes = 256 << 20
+    return min(max(free // 2, min_workspace_bytes), max_workspace_bytes)
 
 
 class _Compiler:
     """ONNX files to plans, with one timing cache. One code base for TensorRT 8.6 to 11."""
+
+    EXACT = (
+        "ACTIVATION",
+        "ELEMENTWISE",
+        "MATRIX_MULTIPLY",
+        "NORMALIZATION",
+        "REDUCE",
+        "SOFTMAX",
+        "TOPK",
+        "UNARY",
+    )
+    """Of trt.LayerType: what computes, and so can lose digits."""
 
     def __init__(self, trt: Any, request: BuildRequest, report: Report, workspace: int) -> None:
         self._trt = trt
@@ -263,7 +264,9 @@ class _Compiler:
         if self._request.precision == "float16":
             config.set_flag(trt.BuilderFlag.FP16)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-        exact = [getattr(trt.LayerType, name) for name in EXACT if hasattr(trt.LayerType, name)]
+        exact = [
+            getattr(trt.LayerType, name) for name in self.EXACT if hasattr(trt.LayerType, name)
+        ]
         for i in range(network.num_layers):
             layer = network.get_layer(i)
             outputs = range(layer.num_outputs)

@@ -63,22 +63,6 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 }
 """Function -> its argument types; each returns a CUresult."""
 
-_ONE_OF_TWO = ("cuGraphInstantiateWithFlags", "cuGraphInstantiate_v2")  # the first: CUDA 11.4 on
-
-CUDA_SUCCESS = 0
-CUDA_ERROR_OUT_OF_MEMORY = 2
-CUDA_ERROR_NO_DEVICE = 100
-
-CU_DEVICE_ATTRIBUTE_INTEGRATED = 18
-CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
-CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
-CU_STREAM_NON_BLOCKING = 1
-CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1
-CU_EVENT_DEFAULT = 0
-CU_EVENT_DISABLE_TIMING = 2
-
-MAX_NAME_BYTES = 256
-
 
 class NoGpuError(EngineError):
     """There is no NVIDIA GPU to use here; the message says why."""
@@ -87,8 +71,10 @@ class NoGpuError(EngineError):
 class CudaError(EngineError):
     """A call to the driver failed, or reports that earlier work failed."""
 
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+
     def __init__(self, call: str, status: int, name: str) -> None:
-        what = "ran out of memory" if status == CUDA_ERROR_OUT_OF_MEMORY else "failed"
+        what = "ran out of memory" if status == self.CUDA_ERROR_OUT_OF_MEMORY else "failed"
         super().__init__(f"the GPU {what} ({call}: {name})")
         self.call = call
         self.status = status
@@ -127,10 +113,14 @@ def find_gpus() -> list[Gpu]:
 
 
 def _describe(driver: Driver, index: int, version: int) -> Gpu:
+    max_name_bytes = 256
+    cu_device_attribute_compute_capability_minor = 76
+    cu_device_attribute_compute_capability_major = 75
+    cu_device_attribute_integrated = 18
     handle, total = c_int(), c_size_t()
-    name = ctypes.create_string_buffer(MAX_NAME_BYTES)
+    name = ctypes.create_string_buffer(max_name_bytes)
     driver.call("cuDeviceGet", byref(handle), index)
-    driver.call("cuDeviceGetName", name, MAX_NAME_BYTES, handle)
+    driver.call("cuDeviceGetName", name, max_name_bytes, handle)
     driver.call("cuDeviceTotalMem_v2", byref(total), handle)
 
     def attribute(number: int) -> int:
@@ -142,17 +132,20 @@ def _describe(driver: Driver, index: int, version: int) -> Gpu:
         index=index,
         name=name.value.decode(errors="replace"),
         compute_capability=(
-            attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
-            attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+            attribute(cu_device_attribute_compute_capability_major),
+            attribute(cu_device_attribute_compute_capability_minor),
         ),
         total_bytes=total.value,
-        integrated=bool(attribute(CU_DEVICE_ATTRIBUTE_INTEGRATED)),
+        integrated=bool(attribute(cu_device_attribute_integrated)),
         cuda_version=(version // 1000, version % 1000 // 10),
     )
 
 
 class Driver:
     """The driver's functions, initialised. Raises NoGpuError where there is none that works."""
+
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_NO_DEVICE = 100
 
     def __init__(self) -> None:
         try:
@@ -166,7 +159,7 @@ class Driver:
         try:
             self.call("cuInit", 0)
         except CudaError as error:
-            if error.status == CUDA_ERROR_NO_DEVICE:
+            if error.status == self.CUDA_ERROR_NO_DEVICE:
                 raise NoGpuError("the NVIDIA driver finds no GPU") from error
             raise NoGpuError(f"the NVIDIA driver does not start: {error}") from error
 
@@ -177,22 +170,23 @@ class Driver:
     def call(self, name: str, *args: Any) -> None:
         """Call a function. Raises CudaError."""
         status = self._functions[name](*args)
-        if status != CUDA_SUCCESS:
+        if status != self.CUDA_SUCCESS:
             raise CudaError(name, status, self._name_of(status))
 
     def release(self, name: str, *args: Any) -> None:
         """Call a function that gives something back: whatever it reports, the thing is gone."""
         status = self._functions[name](*args)
-        if status != CUDA_SUCCESS:
+        if status != self.CUDA_SUCCESS:
             _LOGGER.debug("%s: %s", name, self._name_of(status))
 
     def _name_of(self, status: int) -> str:
         name = c_char_p()
-        found = self._functions["cuGetErrorName"](status, byref(name)) == CUDA_SUCCESS
+        found = self._functions["cuGetErrorName"](status, byref(name)) == self.CUDA_SUCCESS
         return name.value.decode() if found and name.value else f"error {status}"
 
 
 def _declare(library: Any) -> dict[str, Any]:
+    one_of_two = ("cuGraphInstantiateWithFlags", "cuGraphInstantiate_v2")  # the first: CUDA 11.4 on
     functions = {}
     for name, argtypes in PROTOTYPES.items():
         function = getattr(library, name, None)
@@ -200,10 +194,10 @@ def _declare(library: Any) -> dict[str, Any]:
             function.argtypes = argtypes
             function.restype = c_int
             functions[name] = function
-    missing = [name for name in PROTOTYPES if name not in functions and name not in _ONE_OF_TWO]
-    if missing or not any(name in functions for name in _ONE_OF_TWO):
+    missing = [name for name in PROTOTYPES if name not in functions and name not in one_of_two]
+    if missing or not any(name in functions for name in one_of_two):
         raise NoGpuError(
-            f"the NVIDIA driver is too old: it has no {(missing or _ONE_OF_TWO)[0]}; "
+            f"the NVIDIA driver is too old: it has no {(missing or one_of_two)[0]}; "
             "CUDA 11.4 is the least"
         )
     return functions
@@ -239,6 +233,10 @@ class _Resource:
 
 class Device(_Resource):
     """A GPU's primary context: what TensorRT uses too. Raises NoGpuError and CudaError."""
+
+    CU_STREAM_NON_BLOCKING = 1
+    CU_EVENT_DEFAULT = 0
+    CU_EVENT_DISABLE_TIMING = 2
 
     def __init__(self, index: int = 0) -> None:
         driver = Driver()
@@ -282,13 +280,13 @@ class Device(_Resource):
     def stream(self) -> Stream:
         """Return a queue of work, independent of the default one."""
         handle = c_void_p()
-        self._driver.call("cuStreamCreate", byref(handle), CU_STREAM_NON_BLOCKING)
+        self._driver.call("cuStreamCreate", byref(handle), self.CU_STREAM_NON_BLOCKING)
         return Stream(self._driver, handle.value or 0, "cuStreamDestroy_v2")
 
     def event(self, timing: bool = False) -> Event:
         """Return a mark to be set in a stream; with `timing`, one that tells the time."""
         handle = c_void_p()
-        flags = CU_EVENT_DEFAULT if timing else CU_EVENT_DISABLE_TIMING
+        flags = self.CU_EVENT_DEFAULT if timing else self.CU_EVENT_DISABLE_TIMING
         self._driver.call("cuEventCreate", byref(handle), flags)
         return Event(self._driver, handle.value or 0, "cuEventDestroy_v2")
 
@@ -352,6 +350,8 @@ class Graph(_Resource):
 class Stream(_Resource):
     """A queue of work of the GPU. Addresses may point into the middle of a buffer."""
 
+    CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1
+
     def synchronize(self) -> None:
         """Wait for all of it."""
         self._driver.call("cuStreamSynchronize", self.handle)
@@ -380,7 +380,7 @@ class Stream(_Resource):
         """Return what `enqueue` queues in this stream, without running it."""
         graph = c_void_p()
         self._driver.call(
-            "cuStreamBeginCapture_v2", self.handle, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+            "cuStreamBeginCapture_v2", self.handle, self.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         )
         try:
             enqueue()

@@ -11,7 +11,6 @@ from ...errors import EngineError
 from .cuda import find_gpus
 
 _LOGGER = logging.getLogger(__name__)
-MIN_TENSORRT = (8, 6)
 
 
 def import_tensorrt() -> Any:
@@ -20,6 +19,7 @@ def import_tensorrt() -> Any:
     Without a driver TensorRT 10 and 11 crash the interpreter, so the GPU is looked for before.
     Raises EngineError where there is no GPU, no TensorRT, or a TensorRT too old.
     """
+    min_tensorrt = (8, 6)
     find_gpus()
     try:
         import tensorrt as trt
@@ -30,7 +30,7 @@ def import_tensorrt() -> Any:
         ) from error
     except Exception as error:  # libraries that miss or don't fit: ImportError, OSError, others
         raise EngineError(f"TensorRT is installed but can't be loaded: {error}") from error
-    if tensorrt_version(trt) < MIN_TENSORRT:
+    if tensorrt_version(trt) < min_tensorrt:
         raise EngineError(f"TensorRT {trt.__version__} is too old; 8.6 is the least")
     return trt
 

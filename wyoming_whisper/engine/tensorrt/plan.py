@@ -14,7 +14,6 @@ from ...errors import EngineBrokenError
 ENCODER_PLAN = "encoder.plan"
 DECODER_PLAN = "decoder.plan"
 FACTS = "engine.json"
-MAX_FACTS_BYTES = 1 << 20
 
 HEAD_WIDTH = 64  # in every Whisper
 
@@ -112,9 +111,10 @@ def _range(ends: Sequence[object]) -> tuple[int, int]:
 
 def read_facts(folder: Path) -> PlanFacts:
     """Return what an engine's folder says of itself. Raises EngineBrokenError."""
+    max_facts_bytes = 1 << 20
     path = folder / FACTS
     try:
         with path.open(encoding="utf-8") as file:
-            return PlanFacts.from_json(file.read(MAX_FACTS_BYTES))
+            return PlanFacts.from_json(file.read(max_facts_bytes))
     except (OSError, ValueError) as error:
         raise EngineBrokenError(f"{path} can't be read: {error}") from error

@@ -28,7 +28,6 @@ from .memory import STEP, Addresses, Bias, Biases, Heads, Memory, Rows
 from .plan import DECODER_PLAN, ENCODER_PLAN, HEAD_WIDTH, PlanFacts, read_facts
 
 _LOGGER = logging.getLogger(__name__)
-MAX_LOOPS = 16  # pairs of CUDA graphs kept; one is for one length of window and of cache
 WARM_UP_TOKENS = 4  # as many as a usual prompt has
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -40,6 +39,8 @@ class TensorRTSession:
     `cuda_graphs` False queues each kernel of a step by itself: the same results, more slowly.
     Raises EngineBrokenError where the plans can't be read, EngineError where the GPU fails.
     """
+
+    MAX_LOOPS = 16  # pairs of CUDA graphs kept; one is for one length of window and of cache
 
     def __init__(self, folder: Path, device: int = 0, cuda_graphs: bool = True) -> None:
         self.facts = facts = read_facts(folder)
@@ -299,7 +300,7 @@ class TensorRTSession:
         """Return what runs a step for this length of window and of cache."""
         key = (cache.features.n_ctx, cache.n_slots)
         if key not in self._loops:
-            while len(self._loops) >= MAX_LOOPS:
+            while len(self._loops) >= self.MAX_LOOPS:
                 self._loops.popitem(last=False)[1].close()
             self._loops[key] = self._make_loop(cache)
         self._loops.move_to_end(key)
