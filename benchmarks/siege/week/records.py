@@ -130,6 +130,13 @@ ALLOWED_LINES = (
     AllowedLine(
         r"WARNING 127\.0\.0\.1: a request failed: \S+ can't be downloaded", "no hub at first"
     ),
+    AllowedLine(
+        r"WARNING \d+ still (spoke|waited for an answer) .*\(--drain-seconds \d+\)",
+        "the server restarts",
+    ),
+    AllowedLine(
+        r"WARNING 127\.0\.0\.1: a request failed: the server is shutting down", "the server restarts"
+    ),
     AllowedLine(r"WARNING 127\.0\.0\.66: ", "a client sends garbage"),
     AllowedLine(
         r"WARNING not announced (until this machine has an address|on the network)",
