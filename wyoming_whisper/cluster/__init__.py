@@ -1,4 +1,4 @@
-"""The model on many machines, by way of Ray Serve: the replicas, and the command that starts them.
+"""The model on many machines, by way of Ray Serve: the replicas, and the backend that asks them.
 
-`backends/ray.py` is their front end.
+`commands/ray.py` starts them.
 """

@@ -1,7 +1,7 @@
 """A command's text in the words of Home Assistant's sentences: no "uh" at its start, no "½ hour".
 
 What a language needs for it is in `wordings/LANGUAGE.json`; other languages stay as they are.
-Standard library only, as text.py.
+Standard library only, as style.py.
 """
 
 from __future__ import annotations
