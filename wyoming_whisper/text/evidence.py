@@ -17,6 +17,7 @@ PER_GAIN = 3.5  # times nats a token by which the audio makes the text likelier 
 PER_HEARD = 8.4  # times the text's mean log-probability
 PER_NO_SPEECH = -7.9  # times Whisper's own probability that nothing was said
 PER_SLOWNESS = 7.5  # times log(tokens per second of speech / SLOW)
+
 # Recordings in 16 languages have 25 characters a second at most.
 CHARACTERS_PER_SECOND = 50
 MAX_GAIN = 6.0  # more is not more certain

@@ -59,7 +59,7 @@ def said_once(text: str) -> str:
     """Return the text with every phrase that follows itself written once.
 
     Longer texts are gone through in steps, so that only what repeats itself within MAX_WORDS words
-    is noticed; what comes after MAX_STEPS of them stays as it is.
+    is noticed; what comes after `max_steps` of them stays as it is.
 
     >>> said_once("Thank you. Thank you. Bye."), said_once("no, no, no")
     ('Thank you. Bye.', 'no')

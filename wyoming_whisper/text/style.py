@@ -94,6 +94,7 @@ def is_begun(text: str, style: TextStyle, language: str | None = None) -> bool:
 MARKS = ".,;:!?…‥;·。．、，！？；：｡､؟،؛۔।॥։።፣፤፥፧၊။។៕—–―"
 _OPENING = "¿¡"
 QUOTES = "“”„‟«»‹›「」『』〝〞〟"  # letters of no word
+
 # Scripts without blanks: a comma between words keeps a sentence from matching, a blank doesn't.
 _CJK = r"\u3040-\u30ff\u3400-\u9fff"
 _COMMA = re.compile(rf"(?<!\d)[，、､]|[，、､](?!\d)|(?<=[{_CJK}]),(?=[{_CJK}])")

@@ -26,6 +26,7 @@ from .tokenizer import Tokenizer
 # Positions of the self-attention cache: few, since each set of shapes is compiled and captured.
 SLOTS = (64, 128, 256, N_TEXT_CTX)
 ROOM = 40  # positions free after the prompt at first: nearly every command fits
+
 # A loop this long is left: nobody says "no" so often in one breath, but five times somebody does,
 # and goes on. Shorter ones are judged when the text has ended.
 STOP_REPEATS = 20

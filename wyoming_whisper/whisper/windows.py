@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .window import WindowDecoder
 
 _LOGGER = logging.getLogger(__name__)
+
 # A text of a phrase, and so few words a second of it, may be a summary of what is said many times.
 MIN_ROUND_WORDS = 4
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 64
 RUNS = 3
 TIMED_STEPS = 32
+
 # How far results may be apart. float16 rounds logits of about 20 to steps of about 0.01.
 # and bfloat16 to steps of 0.125.
 LOGPROB_TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}
