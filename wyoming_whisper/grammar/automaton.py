@@ -29,6 +29,7 @@ class Grammar:
     """
 
     def __init__(self, letters: Letters, vocabulary: Vocabulary) -> None:
+        """`letters`: state 0 is before what is searched, state 1 before all that `matches`."""
         self._letters = letters
         self._vocabulary = vocabulary
         self._clear()
@@ -76,8 +77,11 @@ class Grammar:
         return not begun and self._letters.is_end(letters)
 
     def matches(self, text: str) -> bool:
-        """Return whether a text is one of the sentences; case, marks and blanks don't count."""
-        state = 0
+        """Return whether a text is one of the sentences; case, marks and blanks don't count.
+
+        Also of those that begin with free text, which the search leaves out.
+        """
+        state = 1
         for letter in words_of(text):
             state = self._after(state, letter)
             if state == REFUSED:

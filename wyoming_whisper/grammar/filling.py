@@ -39,7 +39,7 @@ def fill(
     slots = [offsets[-2 - start] + 2 if start < -1 else start for start in starts]
     letters = Letters(
         network,
-        templates.start,
+        (templates.led, templates.start),
         templates.skip,
         slots,
         unparted=templates.unparted,

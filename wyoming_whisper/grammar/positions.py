@@ -37,17 +37,20 @@ class Letters:
     def __init__(
         self,
         network: Network,
-        start: int,
+        starts: Sequence[int],
         skip: int,
         slots: Sequence[int],
         *,
         unparted: bool,
         free_text: bool = True,
     ) -> None:
-        """`skip`, `slots`: the nodes that their values begin with, -1 where there are none."""
+        """`starts`: the nodes that states 0, 1 and so on begin with.
+
+        `skip`, `slots`: the nodes that their values begin with, -1 where there are none.
+        """
         self._first, self._labels, self._targets = network.arrays()
         self._ends = network.ends().tolist()
-        self._start = start
+        self._starts = tuple(starts)
         self._skip = skip
         self._slots = tuple(slots)
         self._unparted = unparted
@@ -58,16 +61,20 @@ class Letters:
         return len(self._kernels)
 
     def clear(self) -> None:
-        """Forget all states; the start is state 0 again."""
+        """Forget all states but the first ones."""
         self._kernels: list[frozenset[int]] = []
         self._numbers: dict[frozenset[int], int] = {}
         self._is_end: dict[int, bool] = {}
         self._following: dict[int, tuple[dict[str, int], int]] = {}
         self._returns: list[tuple[int, ...]] = [()]
         self._return_numbers: dict[tuple[int, ...], int] = {(): 0}
-        begin: list[tuple[int, tuple[int, ...]]] = [(self._start, ())]
+        for start in self._starts:
+            self._begin(start)
+
+    def _begin(self, start: int) -> None:
+        begin: list[tuple[int, tuple[int, ...]]] = [(start, ())]
         if self._skip >= 0:
-            begin.append((self._skip, (_SKIPPED, self._start)))
+            begin.append((self._skip, (_SKIPPED, start)))
         # Whisper's first token begins with a blank, mostly.
         flags = (_FRESH, _MARKED)
         self._state(self._position(node, f, returns) for node, returns in begin for f in flags)
@@ -110,19 +117,16 @@ class Letters:
         closed: set[int] = set()
         entered: dict[tuple[int, int], set[int]] = {}
         todo = [*kernel]
-        while todo:
-            position = todo.pop()
-            if position in closed:
-                continue
-            closed.add(position)
-            if position & _FLAG_MASK != _MARKED:
-                todo += self._silent(position, entered)
-            if not todo and entered:
+        while todo or entered:
+            if not todo:
                 # One position for all places in sentences that the same names may follow.
-                todo = [
-                    self._position(node, flag, returns) for (node, flag), returns in entered.items()
-                ]
+                todo = [self._position(node, flag, to) for (node, flag), to in entered.items()]
                 entered = {}
+            position = todo.pop()
+            if position not in closed:
+                closed.add(position)
+                if position & _FLAG_MASK != _MARKED:
+                    todo += self._silent(position, entered)
         return closed
 
     def _silent(self, position: int, entered: dict[tuple[int, int], set[int]]) -> list[int]:

@@ -65,6 +65,9 @@ class Templates:
     language: str
     network: Network
     start: int
+    """The node before all sentences."""
+    led: int
+    """The node before those that don't begin with free text."""
     skip: int
     """The node that words which mean nothing ("please") begin with; -1: there are none."""
     slots: tuple[Slot, ...]
@@ -80,6 +83,7 @@ class Templates:
             "format": FORMAT,
             "language": self.language,
             "start": self.start,
+            "led": self.led,
             "skip": self.skip,
             "slots": slots,
             "unparted": self.unparted,
@@ -104,7 +108,12 @@ class Templates:
         except Exception as error:  # numpy raises of many kinds for a broken file
             raise ValueError(f"no templates: {error}") from error
         templates.network.check()
-        nodes = [templates.start, templates.skip, *(slot.node for slot in templates.slots)]
+        nodes = [
+            templates.start,
+            templates.led,
+            templates.skip,
+            *(slot.node for slot in templates.slots),
+        ]
         if max(nodes) >= len(templates.network):
             raise ValueError("a slot begins nowhere")
         return templates
@@ -196,26 +205,31 @@ class _Compiler:
     def finish(self, starts: Sequence[int], skipped: Iterable[str]) -> Templates:
         builder = self.builder
         start = builder.either([*dict.fromkeys(starts)]) if starts else builder.node(())
-        start = builder.node(((GAP, self._without_free_beginning(start)),))
+        led = builder.node(((GAP, self._without_free_beginning(start)),))
+        start = builder.node(((GAP, start),))
         skip = builder.either([self._text(word, RETURNING) for word in skipped] or [RETURNING])
         slots = [slot for _, slot in self.slots.values()]
         static = [slot.node if slot.node >= 0 else END for slot in slots]
-        network, places = builder.finish([start, skip, *static])
+        network, places = builder.finish([start, led, skip, *static])
         return Templates(
             self.language,
             network,
             places[0],
-            -1 if skip == RETURNING else places[1],
+            places[1],
+            -1 if skip == RETURNING else places[2],
             tuple(
                 Slot(slot.kind, slot.requires, slot.excludes, place if slot.node >= 0 else -1)
-                for slot, place in zip(slots, places[2:], strict=True)
+                for slot, place in zip(slots, places[3:], strict=True)
             ),
             self.unparted,
             tuple(self.left_out),
         )
 
     def _without_free_beginning(self, start: int) -> int:
-        """Leave out sentences that begin with free text: everything would be a beginning."""
+        """Return the node before those sentences that don't begin with free text.
+
+        With the others, anything would be a beginning.
+        """
         builder = self.builder
         arcs = {arc for arc in builder.arcs(start) if arc[0] != ANY}
         for label, target in [*arcs]:
