@@ -29,7 +29,7 @@ class Grammar:
     """
 
     def __init__(self, letters: Letters, vocabulary: Vocabulary) -> None:
-        """`letters`: state 0 is before what is searched, state 1 before all that `matches`."""
+        """`letters`: its first start is before what is searched, its last before all sentences."""
         self._letters = letters
         self._vocabulary = vocabulary
         self._clear()
@@ -81,7 +81,7 @@ class Grammar:
 
         Also of those that begin with free text, which the search leaves out.
         """
-        state = 1
+        state = self._letters.starts[-1]
         for letter in words_of(text):
             state = self._after(state, letter)
             if state == REFUSED:
@@ -96,7 +96,7 @@ class Grammar:
         self._numbers: dict[tuple[int, bytes], int] = {}
         self._moves: dict[int, dict[int, int]] = {}
         self._continuations: dict[int, Continuations | None] = {}
-        self._state(0)
+        self._state(self._letters.starts[0])
 
     def _state(self, letters: int, begun: bytes = b"") -> int:
         key = (letters, begun)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..home.inventory import Home
 from .automaton import Grammar
-from .home import Home
 from .letters import words_of
-from .network import Network, network_of_texts
+from .network import ANY, FIRST_SLOT, Network, network_of_texts
 from .positions import Letters
 from .templates import Slot, Templates
 from .vocabulary import Vocabulary
@@ -37,13 +40,18 @@ def fill(
         starts.append(-2 - by_values[values] if values else -1)
     network, offsets = templates.network.with_others(networks)
     slots = [offsets[-2 - start] + 2 if start < -1 else start for start in starts]
+    filled = np.array([FIRST_SLOT - k for k, start in enumerate(slots) if start >= 0], np.int32)
+
+    def passable(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+        plain = (labels > FIRST_SLOT) & ((labels != ANY) | free_text)
+        return np.asarray(plain | np.isin(labels, filled))
+
     letters = Letters(
-        network,
+        network.pruned(passable),
         (templates.led, templates.start),
         templates.skip,
         slots,
         unparted=templates.unparted,
-        free_text=free_text,
     )
     return Grammar(letters, vocabulary)
 

@@ -7,7 +7,7 @@ node. No arc is empty. Equal nodes are one, so that sentences share their ends.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +150,25 @@ class Network:
             n_arcs += len(other.labels)
         parts = (np.concatenate(part).astype(np.int32) for part in (first, labels, targets))
         return Network(*parts), offsets
+
+    def pruned(self, passable: Callable[[NDArray[np.int32]], NDArray[np.bool_]]) -> Network:
+        """Return the network without ways that lead to no end, and arcs that can't be passed.
+
+        `passable` tells for labels which can be.
+        """
+        sources = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.first))
+        kept = passable(self.labels)
+        alive = np.zeros(len(self), bool)
+        alive[sources[(self.labels == FINAL) | (self.labels == RETURN)]] = True
+        while True:
+            reached = sources[kept & alive[self.targets]]
+            if alive[reached].all():
+                break
+            alive[reached] = True
+        kept &= alive[self.targets]
+        counts = np.bincount(sources[kept], minlength=len(self))
+        first = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        return Network(first, self.labels[kept], self.targets[kept])
 
     def ends(self) -> NDArray[np.bool_]:
         """Return for each node whether a sentence may end there, gaps left out."""

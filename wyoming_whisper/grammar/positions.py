@@ -42,42 +42,40 @@ class Letters:
         slots: Sequence[int],
         *,
         unparted: bool,
-        free_text: bool = True,
     ) -> None:
-        """`starts`: the nodes that states 0, 1 and so on begin with.
+        """`starts`: the nodes before all sentences of some kinds.
 
         `skip`, `slots`: the nodes that their values begin with, -1 where there are none.
         """
         self._first, self._labels, self._targets = network.arrays()
         self._ends = network.ends().tolist()
-        self._starts = tuple(starts)
+        self._start_nodes = tuple(starts)
         self._skip = skip
         self._slots = tuple(slots)
         self._unparted = unparted
-        self._free_text = free_text
         self.clear()
 
     def __len__(self) -> int:
         return len(self._kernels)
 
     def clear(self) -> None:
-        """Forget all states but the first ones."""
+        """Forget all states."""
         self._kernels: list[frozenset[int]] = []
         self._numbers: dict[frozenset[int], int] = {}
         self._is_end: dict[int, bool] = {}
         self._following: dict[int, tuple[dict[str, int], int]] = {}
         self._returns: list[tuple[int, ...]] = [()]
         self._return_numbers: dict[tuple[int, ...], int] = {(): 0}
-        for start in self._starts:
-            self._begin(start)
+        self.starts = tuple(map(self._begin, self._start_nodes))
+        """The states before `starts`."""
 
-    def _begin(self, start: int) -> None:
-        begin: list[tuple[int, tuple[int, ...]]] = [(start, ())]
-        if self._skip >= 0:
-            begin.append((self._skip, (_SKIPPED, start)))
-        # Whisper's first token begins with a blank, mostly.
-        flags = (_FRESH, _MARKED)
-        self._state(self._position(node, f, returns) for node, returns in begin for f in flags)
+    def _begin(self, start: int) -> int:
+        kernel = set()
+        for flag in (_FRESH, _MARKED):  # Whisper's first token begins with a blank, mostly
+            kernel.add(self._position(start, flag))
+            if self._skip >= 0:
+                kernel.add(self._position(self._skip, flag, (_SKIPPED, start)))
+        return self._state(kernel)
 
     def following(self, state: int) -> tuple[dict[str, int], int]:
         """Return the states after the folded letters and marks that may follow, and another.
@@ -166,7 +164,7 @@ class Letters:
                 label = self._labels[i]
                 if label >= 0:
                     letters.setdefault(label, set()).add(within + (self._targets[i] << _FLAG_BITS))
-                elif label == ANY and self._free_text:
+                elif label == ANY:
                     free.add(within + (self._targets[i] << _FLAG_BITS))
         if ord(APOSTROPHE) in letters:  # "l'entrata" is two words
             letters[ord(APOSTROPHE)] |= {at | _FRESH for at in letters[ord(APOSTROPHE)]}

@@ -1,4 +1,7 @@
-"""What a home calls its things, as the grammar needs it."""
+"""What there is in a home, and what it is called.
+
+Pure data: imports nothing of this package.
+"""
 
 from __future__ import annotations
 
@@ -28,4 +31,10 @@ class Home:
     floors: tuple[str, ...] = ()
     entities: tuple[Entity, ...] = ()
     sentences: tuple[str, ...] = ()
-    """Templates of the home's own: triggers of automations."""
+    """Templates of the home's own: those that automations wait for."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, each once: areas and floors first, as there are few of them."""
+        entities = (name for entity in self.entities for name in entity.names)
+        return tuple(dict.fromkeys((*self.areas, *self.floors, *entities)))
