@@ -130,10 +130,10 @@ class Templates:
         return cls(network=Network(*parts), slots=slots, **about)
 
 
-def compile_templates(code: str, own: Mapping[str, Any] | None = None) -> Templates:
+def compile_templates(code: str, own: Sequence[Mapping[str, Any]] = ()) -> Templates:
     """Return the templates that Home Assistant brings for a language (Whisper's code).
 
-    `own` is more in the format of its custom sentences. Raises TemplateError where the language
+    `own` are more of the user's, see `compile_intents`. Raises TemplateError where the language
     has none, or what there is can't be read.
     """
     import home_assistant_intents
@@ -144,17 +144,22 @@ def compile_templates(code: str, own: Mapping[str, Any] | None = None) -> Templa
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TemplateError(f"Home Assistant has no sentences of {code!r}") from None
-    return compile_intents(content, own or {})
+    return compile_intents(content, own)
 
 
-def compile_intents(content: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Templates:
-    """Return the templates of Home Assistant's intents, as JSON or YAML has them."""
+def compile_intents(content: Mapping[str, Any], own: Sequence[Mapping[str, Any]] = ()) -> Templates:
+    """Return the templates of Home Assistant's intents, as JSON or YAML has them.
+
+    `own` are the user's, in the format of its custom sentences, or {"sentences": [...]}: in these
+    a list that isn't there is free text, as in the sentences that automations wait for.
+    """
     unparted = bool((content.get("settings") or {}).get("ignore_whitespace"))
     compiler = _Compiler(str(content["language"]), unparted=unparted)
     starts: list[int] = []
-    for part in (content, own or {}):
+    for part in (content, *own):
         starts += compiler.intents(part)
-    skipped = [words_of(word) for word in content.get("skip_words", ())]
+        starts += compiler.sentences(part.get("sentences"))
+    skipped = [words_of(str(word)) for word in _list(content.get("skip_words"))]
     return compiler.finish(starts, [word for word in skipped if word])
 
 
@@ -173,6 +178,8 @@ class _Scope:
     requires: Mapping[str, Any]
     excludes: Mapping[str, Any]
     in_list: bool = False
+    unknown_is_free: bool = False
+    """A list that isn't there is free text."""
 
 
 class _Compiler:
@@ -191,16 +198,22 @@ class _Compiler:
         self._rules = {**self._rules, **self._parsed_rules(content.get("expansion_rules"))}
         starts = []
         for intent, its in _mapping(content.get("intents")).items():
-            for block in _mapping(its).get("data") or ():
+            for block in _list(_mapping(its).get("data")):
                 if not isinstance(block, Mapping):
                     self._leave_out(intent, "it is no block of sentences")
                     continue
                 scope = self._scope(block)
-                for sentence in block.get("sentences") or ():
+                for sentence in _list(block.get("sentences")):
                     node = self._sentence(sentence, scope)
                     if node is not None:
                         starts.append(node)
         return starts
+
+    def sentences(self, texts: object) -> list[int]:
+        """Return the first nodes of sentences that stand for themselves."""
+        scope = _Scope(self._rules, self._lists, {}, {}, unknown_is_free=True)
+        nodes = [self._sentence(text, scope) for text in _list(texts)]
+        return [node for node in nodes if node is not None]
 
     def finish(self, starts: Sequence[int], skipped: Iterable[str]) -> Templates:
         builder = self.builder
@@ -329,12 +342,13 @@ class _Compiler:
         if content is None and reference.is_inline_range:
             start, stop, step = reference.get_inline_range()
             content = {"range": {"from": start, "to": stop, "step": step}}
-        if not isinstance(content, Mapping):
+        is_free = content.get("wildcard") if isinstance(content, Mapping) else scope.unknown_is_free
+        if not (is_free or isinstance(content, Mapping)):
             raise TemplateError(f"there is no list {{{name}}}")
-        if content.get("wildcard"):
+        if is_free:
             return self.builder.free_text(then)
         key = json.dumps(content, sort_keys=True, default=str)
-        return self._slot(key, lambda: self._values(content, scope), then)
+        return self._slot(key, lambda: self._values(_mapping(content), scope), then)
 
     def _slot_of_the_home(self, name: str, then: int, scope: _Scope) -> int:
         # Home Assistant tells nothing of areas and floors that a template could require.
@@ -355,7 +369,7 @@ class _Compiler:
             nodes = [self._text(text, RETURNING) for text in texts]
         else:
             nodes, within = [], replace(scope, in_list=True)
-            for value in content.get("values") or ():
+            for value in _list(content.get("values")):
                 template = value.get("in") if isinstance(value, Mapping) else value
                 nodes.append(self._expression(_parsed(template), RETURNING, within, 0))
         nodes = [node for node in nodes if node != RETURNING]
@@ -366,6 +380,10 @@ class _Compiler:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _folded_chunk(text: str) -> str:
