@@ -24,6 +24,9 @@ class Home:
     floors: list[dict[str, Any]] = field(default_factory=list)
     entities: dict[str, tuple[str, list[str | None]]] = field(default_factory=dict)
     """entity_id -> (friendly name, aliases)."""
+    device_classes: dict[str, str] = field(default_factory=dict)
+    sentences: list[object] = field(default_factory=list)
+    """Those that automations wait for."""
     hidden: set[str] = field(default_factory=set)
     administrator: bool = True
     refused: set[str] = field(default_factory=set)
@@ -68,7 +71,7 @@ class Home:
         await socket.send_json({"id": number, "type": "result", "success": True, "result": result})
         if kind == "subscribe_entities":
             added = {
-                entity: {"s": "on", "a": {"friendly_name": self.entities[entity][0]}}
+                entity: {"s": "on", "a": self._attributes(entity)}
                 for entity in asked["entity_ids"]
                 if entity in self.entities
             }
@@ -76,11 +79,19 @@ class Home:
             change = {"c": {asked["entity_ids"][0]: {"+": {"s": "off"}}}}
             await socket.send_json({"id": number, "type": "event", "event": change})
 
+    def _attributes(self, entity: str) -> dict[str, str]:
+        attributes = {"friendly_name": self.entities[entity][0]}
+        if entity in self.device_classes:
+            attributes["device_class"] = self.device_classes[entity]
+        return attributes
+
     def _result(self, kind: str, asked: dict[str, Any]) -> Any:
         if kind == "config/area_registry/list":
             return self.areas
         if kind == "config/floor_registry/list":
             return self.floors
+        if kind == "conversation/sentences/list":
+            return {"trigger_sentences": self.sentences}
         if kind == "homeassistant/expose_entity/list":
             exposed = {e: {"conversation": True} for e in self.entities if e not in self.hidden}
             exposed |= {e: {"cloud.alexa": True} for e in self.hidden}

@@ -160,6 +160,7 @@ def _transcribe_parser() -> OptionParser:
         "http_text",
         "hass_api",
         "hass_token",
+        "home",
         "upstreams",
         "upstream_key",
         "upstream_hedge",

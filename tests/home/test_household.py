@@ -18,7 +18,8 @@ import pytest
 
 from tests.home_standin import TOKEN, Home, serving
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber
-from wyoming_whisper.home import household
+from wyoming_whisper.errors import SettingsError
+from wyoming_whisper.home import household, inventory
 from wyoming_whisper.home.household import HomeNames, Household, socket_url
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.serving.server import Server
@@ -48,8 +49,9 @@ class Told:
     def __init__(self) -> None:
         self._names: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
 
-    async def __call__(self, names: tuple[str, ...]) -> None:
-        self._names.put_nowait(names)
+    async def __call__(self, home: inventory.Home) -> None:
+        self.home = home
+        self._names.put_nowait(home.names)
 
     async def next(self) -> tuple[str, ...]:
         return await asyncio.wait_for(self._names.get(), TIMEOUT_SECONDS)
@@ -103,6 +105,29 @@ async def test_names_are_those_of_areas_floors_and_exposed_entities(home: Home) 
     # The states were wanted once: their changes are none of the names'.
     unsubscribed = next(a for a in home.asked if a["type"] == "unsubscribe_events")
     assert unsubscribed["subscription"] == entities["id"]
+
+
+async def test_what_things_are_is_known_of_them(home: Home) -> None:
+    home.device_classes["light.plain"] = "bulb"
+    home.sentences = ["it's party time", " play {album}  by {artist}", 7]
+    async with following(home.url) as (told, _):
+        await told.next()
+    assert told.home == inventory.Home(
+        areas=("Kitchen", "Scullery"),
+        floors=("Attic",),
+        entities=(
+            inventory.Entity(("Zorbo Lamp", "Zorbo"), "light"),
+            inventory.Entity(("Big Bertha",), "light", "bulb"),
+        ),
+        sentences=("it's party time", "play {album} by {artist}"),
+    )
+
+
+async def test_a_home_without_automations_sentences_is_one(home: Home) -> None:
+    home.refused = {"conversation/sentences/list"}
+    async with following(home.url) as (told, _):
+        assert "Kitchen" in await told.next()
+    assert told.home.sentences == ()
 
 
 @pytest.mark.parametrize(
@@ -264,9 +289,55 @@ async def test_of_a_home_that_knows_no_names_any_more_the_users_own_stay(
     names = HomeNames(settings(tmp_path, names=own, hass_api=home.url, hass_token=TOKEN), None)
     async with names.followed():
         await until(lambda: names.index is not None and "Kitchen" in names.index.names)
-        await names._known(())
+        await names._known(inventory.Home())
         assert names.index is not None
         assert names.index.names == own
+
+
+async def test_a_file_home_assistant_and_names_are_one(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "home.yaml"
+    file.write_text("areas: [Narnia]")
+    names = HomeNames(
+        settings(tmp_path, names=("Fritz",), home=file, hass_api=home.url, hass_token=TOKEN), None
+    )
+    heard: list[inventory.Home] = []
+    names.on_home = heard.append
+    async with names.followed():
+        await until(lambda: names.index is not None and "Kitchen" in names.index.names)
+    assert names.index is not None
+    assert names.index.names[:3] == ("Fritz", "Narnia", "Kitchen")
+    assert names.home.areas == ("Narnia", "Kitchen", "Scullery")
+    assert heard[0].areas == ("Narnia",)
+    assert heard[-1] == names.home
+
+
+async def test_a_file_is_read_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(household, "FILE_SECONDS", 0.01)
+    file = tmp_path / "home.yaml"
+    file.write_text("areas: [Narnia]")
+    names = HomeNames(settings(tmp_path, home=file, bias_names=False), None)
+    heard: asyncio.Queue[inventory.Home] = asyncio.Queue()
+    names.on_home = heard.put_nowait
+
+    async def areas() -> tuple[str, ...]:
+        return (await asyncio.wait_for(heard.get(), TIMEOUT_SECONDS)).areas
+
+    async with names.followed():
+        assert await areas() == ("Narnia",)
+        file.write_text("areas: 7777")
+        await until(lambda: "areas must be a list" in caplog.text)
+        assert names.home.areas == ("Narnia",)
+        file.write_text("areas: [Oz, Narnia]")
+        assert await areas() == ("Oz", "Narnia")
+    assert caplog.text.count("areas must be a list") == 1
+    assert names.index is None
+
+
+def test_a_file_that_cant_be_read_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^--home: .*nowhere.yaml can't be read"):
+        HomeNames(settings(tmp_path, home=tmp_path / "nowhere.yaml"), None)
 
 
 async def test_the_add_on_asks_through_the_supervisor(

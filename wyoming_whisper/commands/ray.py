@@ -168,6 +168,7 @@ def replica_settings(settings: Settings, replica_cpus: float) -> Settings:
         # Tokens stay where they are: each machine's own count (cluster/replica.py).
         hf_token=None,
         hass_token=None,
+        home=None,
     )
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..errors import SettingsError
 from ..tasks import end_tasks, start_lasting_task
+from .home_file import HomeFile
 from .index import NameIndex
+from .inventory import Entity, Home
 
 if TYPE_CHECKING:
     import aiohttp
@@ -34,39 +39,59 @@ HEARTBEAT_SECONDS = 55.0
 FIRST_DELAY_SECONDS = 5.0
 LONGEST_DELAY_SECONDS = 300.0
 
+FILE_SECONDS = 5.0
+"""How often --home is looked at."""
+
 # One change in Home Assistant is often many events.
 SETTLE_SECONDS = 2.0
 
 
 class HomeNames:
-    """The names that texts are compared with: the user's own, and Home Assistant's."""
+    """The names that texts are compared with, and the home that they are of.
+
+    What the user wrote down (--names, --home), and what Home Assistant knows.
+    """
 
     SUPERVISOR_SOCKET = "ws://supervisor/core/websocket"
     """Home Assistant's websocket as an add-on reaches it; the Supervisor's token opens it."""
 
     def __init__(self, settings: Settings, supervisor_token: str | None) -> None:
+        """Raises SettingsError where --home can't be read."""
         self._settings = settings
         self._supervisor_token = supervisor_token
+        try:
+            self._file = HomeFile(settings.home) if settings.home else None
+        except ValueError as error:
+            raise SettingsError(f"--home: {error}") from None
+        self._from_home_assistant = Home()
+        self.home = self._file.home if self._file else Home()
+        self.on_home: Callable[[Home], None] | None = None
+        """Called in the event loop whenever `home` may be another one; to be set before
+        `followed`."""
         self.index: NameIndex | None = None
         """None where nothing is to be compared."""
         self._has_own = False  # the user's own names are in it
 
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        """Keep `index` up to date while the block runs."""
-        if not self._settings.bias_names:
+        """Keep `index` and `home` up to date while the block runs."""
+        if not (self._settings.bias_names or self.on_home):
             yield
             return
-        self.index = NameIndex(())
-        following = start_lasting_task(self._follow, "the names of the home")
+        if self._settings.bias_names:
+            self.index = NameIndex(())
+        following = [start_lasting_task(self._follow, "the names of the home")]
+        if self._file:
+            following_file = partial(self._follow_file, self._file)
+            following.append(start_lasting_task(following_file, "following --home"))
         try:
             yield
         finally:
-            await end_tasks(following)
+            await end_tasks(*following)
 
     async def _follow(self) -> None:
         if not self._has_own:  # started again, it goes on with the names that it has
-            await self._known(())
+            await self._changed()
             self._has_own = True
         if self._settings.hass_token:
             url, token = socket_url(self._settings.hass_api), self._settings.hass_token
@@ -76,9 +101,28 @@ class HomeNames:
             return
         await Household(url, token, self._known).run()
 
-    async def _known(self, names: tuple[str, ...]) -> None:
-        """Take what Home Assistant knows now; where that is nothing, the user's own names stay."""
-        self.index = await asyncio.to_thread(NameIndex, [*self._settings.names, *names])
+    async def _follow_file(self, file: HomeFile) -> None:
+        while True:
+            await asyncio.sleep(FILE_SECONDS)
+            try:
+                if await asyncio.to_thread(file.has_changed):
+                    await self._changed()
+            except ValueError as error:
+                _LOGGER.warning("--home: %s; the home stays as it was", error)
+
+    async def _known(self, home: Home) -> None:
+        """Take what Home Assistant knows now; where that is nothing, the user's own stays."""
+        self._from_home_assistant = home
+        await self._changed()
+
+    async def _changed(self) -> None:
+        own = self._file.home if self._file else Home()
+        self.home = own.with_other(self._from_home_assistant)
+        if self.on_home:
+            self.on_home(self.home)
+        if self._settings.bias_names:
+            names = [*self._settings.names, *self.home.names]
+            self.index = await asyncio.to_thread(NameIndex, names)
 
 
 class RefusedError(Exception):
@@ -100,7 +144,7 @@ def socket_url(api: str) -> str:
 class Household:
     """Follows one Home Assistant for as long as `run` is awaited.
 
-    `on_names` gets all names, likeliest to be said first, whenever they may have changed.
+    `on_home` gets what it knows of the home, whenever that has changed.
     """
 
     EVENTS = (
@@ -108,6 +152,7 @@ class Household:
         "device_registry_updated",
         "area_registry_updated",
         "floor_registry_updated",
+        "automation_reloaded",  # for the sentences that they wait for
     )
     PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
 
@@ -115,18 +160,18 @@ class Household:
         self,
         url: str,
         token: str,
-        on_names: Callable[[tuple[str, ...]], Awaitable[None]],
+        on_home: Callable[[Home], Awaitable[None]],
         first_delay: float = FIRST_DELAY_SECONDS,
         settle: float = SETTLE_SECONDS,
     ) -> None:
         self._url = url
         self._token = token
-        self._on_names = on_names
+        self._on_home = on_home
         self._first_delay = first_delay
         self._settle = settle
         self._delay = first_delay
         self._n_failures = 0
-        self._known: tuple[str, ...] | None = None
+        self._known: Home | None = None
 
     async def run(self) -> None:
         """Connect, and again whenever that ends, with growing waits; return when refused.
@@ -163,11 +208,11 @@ class Household:
                 self._n_failures = 0
                 await connection.changed(self._settle)
 
-    async def _take(self, names: tuple[str, ...]) -> None:
-        if names != self._known:
-            self._known = names
-            _LOGGER.info("%d names of the home are known from Home Assistant", len(names))
-            await self._on_names(names)
+    async def _take(self, home: Home) -> None:
+        if home != self._known:
+            self._known = home
+            _LOGGER.info("%d names of the home are known from Home Assistant", len(home.names))
+            await self._on_home(home)
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
@@ -319,20 +364,33 @@ def _list(value: object) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)]
 
 
-async def _fetch(connection: _Connection) -> tuple[str, ...]:
-    """Return all names, each once: areas and floors first, as there are few of them."""
-    areas = _list(await connection.ask("config/area_registry/list"))
-    names = [*_names_of(areas)]
+async def _fetch(connection: _Connection) -> Home:
+    areas = tuple(_names_of(_list(await connection.ask("config/area_registry/list"))))
+    floors: tuple[str, ...] = ()
     with contextlib.suppress(AnswerError):  # floors are from 2024.3 on
-        names += _names_of(_list(await connection.ask("config/floor_registry/list")))
+        floors = tuple(_names_of(_list(await connection.ask("config/floor_registry/list"))))
+    entities: tuple[Entity, ...] = ()
     exposed = await _exposed(connection)
     if exposed:
         states = await connection.states(exposed)
         entries = _mapping(
             await connection.ask("config/entity_registry/get_entries", entity_ids=exposed)
         )
-        names += _names_of_entities(exposed, states, entries)
-    return tuple(dict.fromkeys(names))
+        entities = tuple(_entities(exposed, states, entries))
+    return Home(areas, floors, entities, await _sentences(connection))
+
+
+async def _sentences(connection: _Connection) -> tuple[str, ...]:
+    """Return the sentences that automations wait for; none where nobody may know."""
+    max_sentences = 2_000
+    try:
+        answer = _mapping(await connection.ask("conversation/sentences/list"))
+    except AnswerError as error:
+        _LOGGER.debug("no sentences of automations: %s", error)
+        return ()
+    sentences = answer.get("trigger_sentences")
+    found = _texts(sentences if isinstance(sentences, list) else ())
+    return tuple(itertools.islice(dict.fromkeys(found), max_sentences))
 
 
 async def _exposed(connection: _Connection) -> list[str]:
@@ -360,17 +418,24 @@ def _names_of(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield from _texts([entry.get("name"), *_aliases(entry)])
 
 
-def _names_of_entities(
+def _entities(
     exposed: Iterable[str], states: Mapping[str, Any], entries: Mapping[str, Any]
-) -> Iterator[str]:
-    """Yield the name that is shown and the aliases of each entity."""
+) -> Iterator[Entity]:
+    """Yield the entities that have a name: the one that is shown, and aliases."""
     for entity in exposed:
         state, entry = states.get(entity), entries.get(entity)
         attributes = state.get("a") if isinstance(state, Mapping) else None
-        if isinstance(attributes, Mapping):
-            yield from _texts([attributes.get("friendly_name")])
-        if isinstance(entry, Mapping):
-            yield from _texts(_aliases(entry))
+        if not isinstance(attributes, Mapping):
+            attributes = {}
+        aliases = _aliases(entry) if isinstance(entry, Mapping) else ()
+        names = dict.fromkeys(_texts([attributes.get("friendly_name"), *aliases]))
+        if names:
+            device_class = attributes.get("device_class")
+            yield Entity(
+                tuple(names),
+                entity.partition(".")[0],
+                device_class if isinstance(device_class, str) else None,
+            )
 
 
 def _aliases(entry: Mapping[str, Any]) -> list[object]:

@@ -6,6 +6,7 @@ Pure data: imports nothing of this package.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,21 @@ class Home:
     entities: tuple[Entity, ...] = ()
     sentences: tuple[str, ...] = ()
     """Templates of the home's own: those that automations wait for."""
+    custom_sentences: Path | None = None
+    """A folder with sentences of the user's own, in Home Assistant's format."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names, each once: areas and floors first, as there are few of them."""
         entities = (name for entity in self.entities for name in entity.names)
         return tuple(dict.fromkeys((*self.areas, *self.floors, *entities)))
+
+    def with_other(self, other: Home) -> Home:
+        """Return a home that has what is in this one and in another."""
+        return Home(
+            (*self.areas, *other.areas),
+            (*self.floors, *other.floors),
+            (*self.entities, *other.entities),
+            (*self.sentences, *other.sentences),
+            self.custom_sentences or other.custom_sentences,
+        )

@@ -24,6 +24,7 @@ from .readers import (
     as_log_format,
     as_names,
     as_optional_text,
+    as_path,
     as_ray_address,
     as_replacements,
     as_size,
@@ -190,6 +191,14 @@ class Settings(ServerSettings):
         "knows need not be among them",
         as_names,
         metavar="LIST",
+    )
+    home: Path | None = option_field(  # noqa: RUF009  (a field, no call's result)
+        None,
+        NAMES,
+        "a home that you wrote down: a YAML file with areas, floors, entities and sentences "
+        "(docs/home.md); what Home Assistant knows is added",
+        as_path,
+        metavar="FILE",
     )
     hass_api: str = option_field(
         "http://homeassistant.local:8123/api",
