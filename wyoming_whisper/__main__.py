@@ -109,7 +109,7 @@ def _serve(argv: Sequence[str]) -> int:
     parser = OptionParser(PROG, _ABOUT, arguments="[COMMAND] [flags]")
     settings = settings_from(vars(parser.parse(argv)), os.environ)
     _start_logging(settings)
-    from .serving.process import is_in_native_code, leave
+    from .machine.process import is_in_native_code, leave
     from .serving.server import serve
 
     try:

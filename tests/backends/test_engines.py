@@ -26,7 +26,7 @@ from wyoming_whisper.errors import (
     UnknownTaskError,
     WordTimesError,
 )
-from wyoming_whisper.serving.process import is_in_native_code
+from wyoming_whisper.machine.process import is_in_native_code
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions, Transcriber
 

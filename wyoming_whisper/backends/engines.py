@@ -25,7 +25,7 @@ from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
-from ..serving.process import ENGINE_THREAD
+from ..machine.process import NativeThread
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
@@ -315,9 +315,7 @@ class EngineTranscriber:
 
     def _bring_engine(self, delay: float = 0.0) -> None:
         _LOGGER.info("%s answers until %s has its engine", self._voice, self._source.label)
-        self._thread = threading.Thread(
-            target=self._replace_stand_in, args=(delay,), name=ENGINE_THREAD, daemon=True
-        )
+        self._thread = NativeThread(lambda: self._replace_stand_in(delay), "engine")
         self._thread.start()
 
     def _replace_stand_in(self, delay: float) -> None:
