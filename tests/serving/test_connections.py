@@ -16,11 +16,11 @@ from wyoming.ping import Ping
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
 from wyoming_whisper.machine.process import give_back, settle
+from wyoming_whisper.peers import neighbourhood
 from wyoming_whisper.serving import connections, handler
 from wyoming_whisper.serving import server as server_module
 from wyoming_whisper.serving.connections import Connections
 from wyoming_whisper.serving.handler import Handler
-from wyoming_whisper.serving.peers import neighbourhood
 from wyoming_whisper.serving.server import Server
 
 LIE = b'{"type": "audio-chunk", "payload_length": 4294967296}\n' + b"x" * 200_000

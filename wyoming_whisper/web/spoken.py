@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from ..audio.pieces import MAX_PIECE_SECONDS
 from ..audio.recording import Piece, Recording
-from ..serving.peers import PeerLog
+from ..peers import PeerLog
 from ..status import Status
 from ..text.scripts import seam
 from ..text.style import finished
