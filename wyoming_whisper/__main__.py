@@ -201,7 +201,7 @@ def _recogniser(
     arguments: argparse.Namespace, settings: Settings
 ) -> Iterator[Callable[[Samples], Transcription]]:
     """Give what turns samples into text: a running server, or a model opened here."""
-    from .serving.server import configured_language
+    from .utterance.service import configured_language
 
     language = configured_language(settings.language)
     if arguments.server:
@@ -403,7 +403,6 @@ def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]
     model = program.models[0] if program.models else None
-    description = (model.description if model else None) or ""
     serving = serving_in(event)
     return {
         "uri": uri,
@@ -414,7 +413,7 @@ def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
         "version": program.version,
         "model": model.name if model else None,
         "languages": model.languages if model else [],
-        "description": description.partition("; ")[0],
+        "description": serving.get("description") or (model and model.description) or "",
         "backend": serving.get("backend"),
         "why": serving.get("why"),
     }

@@ -176,7 +176,10 @@ async def test_the_first_is_asked_and_nobody_else() -> None:
 async def test_it_is_asked_with_language_names_and_hops() -> None:
     first = Scripted()
     async with house([first]) as home:
-        relay = home.relay(TranscribeOptions("de", names=("Ada",), hops=1))
+        relay = Relay.begin(
+            home.pool, TranscribeOptions("de", names=("Ada",)), {Request.HOPS_KEY: 1}
+        )
+        assert relay
         await home.answer(relay)
     assert first.requests == [Request("de", ("Ada",), 2)]
 
@@ -215,7 +218,6 @@ async def test_who_does_not_know_the_language_is_passed_over() -> None:
 async def test_what_cannot_be_asked_of_others_stays_here() -> None:
     async with house([Scripted()]) as home:
         for options in (
-            TranscribeOptions(hops=Relay.MAX_HOPS),
             TranscribeOptions(timestamps=True),
             TranscribeOptions(prompt="x"),
             TranscribeOptions(task="translate"),

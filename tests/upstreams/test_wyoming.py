@@ -24,12 +24,10 @@ from tests.upstreams.fakes import (
     until,
 )
 from wyoming_whisper.errors import UpstreamError
-from wyoming_whisper.transcriber import Transcription
+from wyoming_whisper.transcriber import TranscribeOptions, Transcription
 from wyoming_whisper.upstreams import wyoming as module
 from wyoming_whisper.upstreams.config import read_upstream
 from wyoming_whisper.upstreams.exchange import (
-    HOPS,
-    MANY_HOPS,
     GoneError,
     OverloadedError,
     Recording,
@@ -37,7 +35,6 @@ from wyoming_whisper.upstreams.exchange import (
     Reply,
     Request,
     believed,
-    hops_in,
     to_pcm,
 )
 from wyoming_whisper.upstreams.wyoming import MAX_EVENTS, WyomingUpstream
@@ -75,7 +72,7 @@ async def test_it_hears_the_audio_while_it_is_spoken() -> None:
     assert fake.audio == [to_pcm(SECOND) + to_pcm(QUIETER)]
     (request,) = fake.requests
     assert (request.language, request.transcript_names) == ("en", ["Ada"])
-    assert request.context == {HOPS: 2}
+    assert request.context == {Request.HOPS_KEY: 2}
 
 
 async def test_it_gets_the_model_that_was_written_behind_its_address() -> None:
@@ -269,20 +266,25 @@ async def test_an_info_that_is_none_is_an_error(data: dict[str, object]) -> None
 # -- loops ---------------------------------------------------------------------------------
 
 
+KEY = Request.HOPS_KEY
+
+
 @pytest.mark.parametrize(
     ("context", "hops"),
     [
-        (None, 0),
-        ({}, 0),
-        ({"other": 1}, 0),
-        ({HOPS: 1}, 1),
-        ({HOPS: 10**30}, MANY_HOPS),
-        ({HOPS: -1}, MANY_HOPS),
-        ({HOPS: True}, MANY_HOPS),
-        ({HOPS: "1"}, MANY_HOPS),
-        ({HOPS: [1]}, MANY_HOPS),
-        ("text", 0),
+        (None, 1),
+        ({}, 1),
+        ({"other": 1}, 1),
+        ({KEY: 1}, 2),
+        ({KEY: Request.MAX_HOPS}, None),
+        ({KEY: 10**30}, None),
+        ({KEY: -1}, None),
+        ({KEY: True}, None),
+        ({KEY: "1"}, None),
+        ({KEY: [1]}, None),
+        ("text", 1),
     ],
 )
-def test_hops_are_counted_whatever_stands_there(context: object, hops: int) -> None:
-    assert hops_in(context) == hops
+def test_hops_are_counted_whatever_stands_there(context: object, hops: int | None) -> None:
+    request = Request.of(TranscribeOptions(), context)
+    assert (request and request.hops) == hops

@@ -76,7 +76,7 @@ FORMATS = tuple(RENDERED)
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @dataclass
@@ -189,7 +189,7 @@ def ask_synchronously(url: str, file: bytes) -> dict[str, Any]:
 async def test_the_official_client_gets_the_right_text_in_every_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", SileroVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     first = SPOKEN[0]
     flac = (AUDIO / first.file).read_bytes()
     async with real_server(tmp_path, openai_key="a-key") as url:
@@ -237,7 +237,7 @@ async def test_the_official_client_gets_the_right_text_in_every_format(
 async def test_the_long_clip_is_heard_in_pieces_and_its_times_are_those_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", SileroVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     (clip,) = clips("long")
     samples = read_audio(AUDIO / clip.file)
     spoken_at = SileroVad().probabilities(samples) > 0.5
@@ -298,7 +298,7 @@ def as_curl_does(command: str) -> tuple[str, FormData]:
 async def test_the_examples_in_the_docs_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", SileroVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     monkeypatch.chdir(ROOT)
     command, program = examples()
     here = "http://127.0.0.1:8099/v1"
@@ -474,7 +474,7 @@ async def test_word_times_of_a_backend_without_them_are_a_sentence(tmp_path: Pat
 async def test_the_official_client_gets_word_times_of_people(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stock_base: Path
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", SileroVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     jfk = (AUDIO / "jfk.flac").read_bytes()
     async with (
         real_server(tmp_path, model=str(stock_base), backend="faster-whisper") as url,
@@ -914,7 +914,7 @@ async def test_a_command_goes_before_every_recording_that_waits(tmp_path: Path) 
     async with serving(tmp_path, fake) as (server, session):
 
         def waiting() -> list[bool]:
-            return sorted(job.priority is Priority.RECORDING for job in server._scheduler._jobs)
+            return sorted(job.priority is Priority.RECORDING for job in server.scheduler._jobs)
 
         posts = [asyncio.create_task(post(session, asked())) for _ in range(3)]
         async with Client(tmp_path) as client:
@@ -987,7 +987,7 @@ async def test_switched_on_where_it_cant_be_answered_is_one_sentence(
     settings: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(SettingsError, match=sentence):
-        async with web_page(Mock(), Settings(openai_api=True, **settings)):
+        async with web_page(Mock(settings=Settings(openai_api=True, **settings))):
             pass
 
 
@@ -1202,7 +1202,7 @@ def test_a_default_port_makes_no_other_origin(named: str, origin: str, is_same: 
 
 async def test_origins_without_the_api_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(data_dir=(), openai_origins=(APP,))
-    async with web_page(Mock(), settings):
+    async with web_page(Mock(settings=settings)):
         pass
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "--openai-origins does nothing without --openai-api" in caplog.text

@@ -8,21 +8,18 @@ import re
 import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import UpstreamError
-from ..transcriber import SAMPLE_RATE, Samples, Transcription
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from ..whisper.tokenizer import language_code
 
 SAMPLE_BYTES = 2
 
 # The fastest speakers of any script stay far below; a text that is longer was not said.
 MAX_LETTERS = 200
-
-HOPS = "wyoming-whisper-hops"
-"""Key in a request's context: how many of our servers it has passed."""
-MANY_HOPS = 99  # what strange values are taken for
 
 SHOWN_LENGTH = 80  # of a server's own words in an error
 
@@ -38,7 +35,30 @@ class Request:
     """What the client named. The home's own names stay here."""
 
     hops: int = 1
-    """How many servers this request will have passed, ours included."""
+    """How many of our servers it will have passed, this one included."""
+
+    HOPS_KEY = "wyoming-whisper-hops"
+    MAX_HOPS = 2
+    """Beyond, who has it answers itself. Two servers that are each other's upstreams pass a request
+    back and forth once."""
+
+    @classmethod
+    def of(cls, options: TranscribeOptions, context: object = None) -> Request | None:
+        """Return what is passed on; None where it must not be, or others can't be asked for it.
+
+        `context` is what the client's own request had.
+        """
+        special = options.task or options.prompt or options.temperature or options.timestamps
+        hops = context.get(cls.HOPS_KEY, 0) if isinstance(context, dict) else 0
+        is_number = isinstance(hops, int) and not isinstance(hops, bool)
+        if special or not is_number or not 0 <= hops < cls.MAX_HOPS:
+            return None
+        return cls(options.language, options.names, hops + 1)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What the next server is told."""
+        return {self.HOPS_KEY: self.hops}
 
 
 @dataclass(frozen=True)
@@ -148,13 +168,6 @@ class Recording:
 def to_pcm(samples: Samples) -> bytes:
     """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
     return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
-
-
-def hops_in(context: object) -> int:
-    """Return how many of our servers a request with this context has passed."""
-    hops = context.get(HOPS, 0) if isinstance(context, dict) else 0
-    is_number = isinstance(hops, int) and not isinstance(hops, bool)
-    return min(hops, MANY_HOPS) if is_number and hops >= 0 else MANY_HOPS
 
 
 def shown(words: object) -> str:

@@ -102,10 +102,6 @@ class _Attempt:
 class Relay:
     """Made when an utterance begins; then `answer` is awaited, or `drop` called."""
 
-    MAX_HOPS = 2
-    """How many of our servers an utterance passes at most: beyond, who has it answers itself. Two
-    that are each other's upstreams pass it back and forth once."""
-
     def __init__(self, pool: Pool, request: Request) -> None:
         self._pool = pool
         self._request = request
@@ -116,13 +112,14 @@ class Relay:
         self._begin_first()
 
     @classmethod
-    def begin(cls, pool: Pool, options: TranscribeOptions) -> Relay | None:
+    def begin(cls, pool: Pool, options: TranscribeOptions, context: object = None) -> Relay | None:
         """Return what passes on an utterance that begins now; None where it must not be."""
-        if options.hops >= cls.MAX_HOPS or not _is_plain(options):
+        request = Request.of(options, context)
+        if request is None:
             return None
         for member in pool.members:
             member.somebody_speaks()
-        return cls(pool, Request(options.language, options.names, options.hops + 1))
+        return cls(pool, request)
 
     def add(self, samples: Samples) -> None:
         """Pass on more audio. Any thread may."""
@@ -375,9 +372,3 @@ def _looked_at(task: asyncio.Task[Transcription]) -> None:
     """Nobody may want to know how it ended: asyncio need not say so."""
     if not task.cancelled():
         task.exception()
-
-
-def _is_plain(options: TranscribeOptions) -> bool:
-    """Whether all that is asked for can be asked of others, too."""
-    special = options.task or options.prompt or options.temperature or options.timestamps
-    return not special

@@ -24,7 +24,6 @@ from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
 from .config import Upstream
 from .exchange import (
-    HOPS,
     SAMPLE_BYTES,
     GoneError,
     OverloadedError,
@@ -87,11 +86,10 @@ class WyomingUpstream:
     ) -> None:
         with contextlib.suppress(OSError):  # who reads is told
             names = list(request.names) or None
-            context = {HOPS: request.hops}
             await _send(
                 writer,
                 Transcribe(
-                    self._upstream.model, request.language, context, transcript_names=names
+                    self._upstream.model, request.language, request.context, transcript_names=names
                 ).event(),
             )
             await _send(writer, AudioStart(SAMPLE_RATE, SAMPLE_BYTES, 1).event())
