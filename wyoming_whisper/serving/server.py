@@ -27,7 +27,6 @@ from ..peers import Allowed
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Status
 from ..tasks import end_tasks, start_lasting_task
-from ..upstreams.pool import followed
 from ..utterance.hangs import HangWatch
 from ..utterance.service import OpenTranscriber, Service
 from ..web import web_page
@@ -109,7 +108,7 @@ class Server(Service):
             self._listening(),
             web_page(self),
             self.names.followed(),
-            followed(self.upstreams),
+            self.upstreams.followed() if self.upstreams else contextlib.nullcontext(),
         ):
             self.scheduler.opened.add_done_callback(
                 lambda opened: _in_loop(loop, self._on_opened, opened.exception())

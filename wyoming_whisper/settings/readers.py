@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ..models.model_names import without_address
 from ..text.replacements import Replacement, read_replacements
-from ..upstreams.config import read_upstream
+from ..upstreams.config import Upstream
 from ..whisper.tokenizer import language_code
 from .messages import did_you_mean, listed
 
@@ -217,7 +217,7 @@ def as_home_assistant(raw: Raw) -> str:
 def as_upstreams(raw: Raw) -> tuple[str, ...]:
     items = tuple(dict.fromkeys(as_items(raw)))
     for item in items:
-        read_upstream(item)
+        Upstream.read(item)
     return items
 
 

@@ -24,7 +24,7 @@ from ..status import Answer, Health, Status, health_of
 from ..tasks import start_task
 from ..text.style import TextStyle, text_style
 from ..transcriber import Samples, TranscribeOptions, Transcriber
-from ..upstreams.pool import open_pool
+from ..upstreams.pool import Pool
 from ..upstreams.relay import Relay
 from ..whisper.tokenizer import LANGUAGES, language_code
 from .endpointing import endpoint_options
@@ -69,7 +69,7 @@ class Service:
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
         self.endpointing = endpoint_options(settings)
         """How the server ends commands; None leaves it to the client."""
-        self.upstreams = open_pool(settings, self.status)
+        self.upstreams = Pool.open(settings, self.status)
         """None where no other server is asked."""
         self.names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
