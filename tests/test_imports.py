@@ -96,7 +96,7 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.status": ("wyoming.", "asyncio", "numpy", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.serving.process": (
+    "wyoming_whisper.machine.process": (
         "wyoming.",
         "asyncio",
         "numpy",

@@ -183,7 +183,7 @@ class Ours:
     """The model as the API has it."""
 
     def __init__(self, settings: Settings, *, timestamps: bool) -> None:
-        self._transcriber: Transcriber = open_transcriber(settings)
+        self._transcriber: Transcriber = open_transcriber(settings, build_missing=False)
         self._vad, self._spans = SileroVad(), span_options(settings)
         self._timestamps = timestamps
         self._known: dict[str, str] = {}

@@ -632,7 +632,7 @@ def test_who_comes_while_the_stand_in_is_opened_waits_for_it(
     opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
 ) -> None:
     open_stand_in, begun, may_end = opening
-    transcriber = WithStandIn(Failing(), open_stand_in)
+    transcriber = WithStandIn(Failing(), open_stand_in, Status())
     answers: list[str] = []
     waits = threading.Event()
 
@@ -657,7 +657,7 @@ def test_who_waits_for_the_stand_in_may_be_given_up(
     opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
 ) -> None:
     open_stand_in, begun, may_end = opening
-    transcriber = WithStandIn(Failing(), open_stand_in)
+    transcriber = WithStandIn(Failing(), open_stand_in, Status())
     first = threading.Thread(target=transcriber.transcribe, args=(loud(1.0), ENGLISH))
     first.start()
     assert begun.wait(TIMEOUT_SECONDS)
@@ -692,7 +692,7 @@ def test_a_stand_in_that_could_not_be_had_is_tried_again_later(
             raise outcome
         return outcome
 
-    transcriber = WithStandIn(Failing(), open_stand_in)
+    transcriber = WithStandIn(Failing(), open_stand_in, Status())
     for _ in range(3):
         with pytest.raises(EngineError, match="nothing stands in for it: the hub can't be reached"):
             transcriber.transcribe(loud(1.0), ENGLISH)
@@ -709,7 +709,7 @@ def test_nothing_stands_in(standin: Standin, caplog: pytest.LogCaptureFixture) -
         raise ModelUnavailableError("no model.bin here")
 
     gpu = Failing()
-    transcriber = WithStandIn(gpu, missing)
+    transcriber = WithStandIn(gpu, missing, Status())
     for _ in range(2):
         with pytest.raises(EngineError):
             transcriber.transcribe(loud(1.0), ENGLISH)

@@ -29,6 +29,7 @@ from ..audio.speech import span_options
 from ..audio.vad import SileroVad, Vad
 from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from ..home.household import HomeNames
+from ..machine.process import give_back, is_in_native_code, leave, settle, start_again
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status, health_of
 from ..tasks import end_tasks, start_lasting_task, start_task
@@ -51,7 +52,6 @@ from .discovery import Announcement
 from .handler import Handler
 from .info import Described, described
 from .peers import Allowed, PeerLog
-from .process import give_back, is_in_native_code, leave, settle, start_again
 from .supervisor import SupervisorDiscovery
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from ..errors import (
     TranscribeError,
     WyomingWhisperError,
 )
-from ..serving.process import MODEL_THREAD
+from ..machine.process import NativeThread
 from ..status import FETCHING, Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription, at_once
 from .hangs import Work
@@ -73,8 +73,7 @@ class Scheduler:
         self._spare: Job | None = None
         self._refusal: Reason | None = None
         self._upkeep: tuple[object, str] | None = None  # what is done that is no job
-        # A daemon: a download or a native call in it must never keep the process alive.
-        self._thread = threading.Thread(target=self._run, name=MODEL_THREAD, daemon=True)
+        self._thread = NativeThread(self._run, "transcriber")
         self.opened: Future[None] = Future()
         """Done when the model is ready; failed when it never will be."""
         self.ended: Future[None] = Future()
@@ -265,7 +264,7 @@ class Scheduler:
                 self._changed.notify_all()
 
         helpers = [
-            threading.Thread(target=help_out, name=f"{MODEL_THREAD}-{number}", daemon=True)
+            threading.Thread(target=help_out, name=f"{self._thread.name}-{number}", daemon=True)
             for number in range(1, at_once(transcriber))
         ]
         for helper in helpers:
