@@ -59,7 +59,7 @@ from wyoming_whisper.transcriber import (
 )
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.endpointing import Endpointer, EndpointOptions
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.utterance import Utterance
@@ -202,10 +202,11 @@ class VirtualWorkshop:
 
     def wake(self) -> None: ...
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
-        job = Job(samples, options, eager=eager)
-        self._jobs.append((self._now + self._draft_seconds if eager else self._now, job))
-        if not eager:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
+        job = Job(samples, options, priority)
+        seconds = 0.0 if priority.is_awaited else self._draft_seconds
+        self._jobs.append((self._now + seconds, job))
+        if priority.is_awaited:
             self.pass_time(0.0)
         return job
 

@@ -16,11 +16,11 @@ from wyoming.ping import Ping
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
 from wyoming_whisper.machine.process import give_back, settle
+from wyoming_whisper.peers import neighbourhood
 from wyoming_whisper.serving import connections, handler
 from wyoming_whisper.serving import server as server_module
 from wyoming_whisper.serving.connections import Connections
 from wyoming_whisper.serving.handler import Handler
-from wyoming_whisper.serving.peers import neighbourhood
 from wyoming_whisper.serving.server import Server
 
 LIE = b'{"type": "audio-chunk", "payload_length": 4294967296}\n' + b"x" * 200_000
@@ -137,9 +137,9 @@ async def _alone(server: Server) -> None:
 def test_what_is_there_when_the_model_is_ready_is_searched_no_more() -> None:
     before = gc.get_threshold()
     try:
-        settle((4_000, 10, 50))
+        settle()
         assert gc.get_freeze_count() > 0
-        assert gc.get_threshold() == (4_000, 10, 50)
+        assert gc.get_threshold() == (5_000, 20, 100)
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()

@@ -720,7 +720,7 @@ async def test_a_peer_is_warned_of_once_a_minute(
         (first,) = warnings()
         assert "a unix socket" in first
         assert "rate 0" in first
-        monkeypatch.setattr("wyoming_whisper.serving.peers.PeerLog.QUIET_SECONDS", 0.0)
+        monkeypatch.setattr("wyoming_whisper.peers.PeerLog.QUIET_SECONDS", 0.0)
         await misbehave(1)
         assert "4 more" in warnings()[1]
 

@@ -21,7 +21,7 @@ from wyoming_whisper.audio.speech import Speech, span_options
 from wyoming_whisper.audio.vad import SileroVad, Vad
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.errors import ModelUnavailableError, TranscribeError
+from wyoming_whisper.errors import BusyError, ModelUnavailableError, TranscribeError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text.evidence import Voicing
@@ -29,7 +29,7 @@ from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.dictation import Dictation, Part, Piece, together
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.live import LiveText
@@ -61,10 +61,10 @@ class Desk:
 
     def wake(self) -> None: ...
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         if self.error:
             raise self.error
-        job = Job(samples, options, eager=eager)
+        job = Job(samples, options, priority)
         self.jobs.append(job)
         if self.at_once:
             self.do(job)
@@ -306,8 +306,8 @@ async def test_live_text_is_of_all_that_was_said() -> None:
     desk = Desk()
     spare: list[Job] = []
 
-    def begin(samples: Samples, options: TranscribeOptions) -> Job:
-        job = Job(samples, options, eager=True)
+    def begin(samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
+        job = Job(samples, options, priority)
         desk.do(job)
         spare.append(job)
         return job
@@ -356,10 +356,14 @@ class OneSentenceDesk(Desk):
         job.future.set_result(Transcription(SENTENCE, "en", n_tokens=20))
 
 
+def _refuse(*_: object) -> Job:
+    raise BusyError("the model has other work")
+
+
 @pytest.mark.usefixtures("_without_a_clock")
 async def test_what_is_said_in_every_piece_stays_in_every_piece() -> None:
     desk = OneSentenceDesk()
-    live = LiveText(lambda *_: None, TranscribeOptions("en"), TextStyle())
+    live = LiveText(_refuse, TranscribeOptions("en"), TextStyle())
     spoken = Utterance(desk, TranscribeOptions("en"), live=live)
     for part in phrases(12):
         say(spoken, part)

@@ -21,7 +21,7 @@ from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.early import EarlyWork
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.utterance import Utterance
@@ -96,10 +96,10 @@ class Workshop:
 
     def answered(self, answer: Answer) -> None: ...
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         self.n_jobs += 1
         self.heard[self.n_jobs] = samples
-        job = Job(samples, options, eager=eager)
+        job = Job(samples, options, priority)
         future: Future[Transcription] = job.future
         future.set_result(Transcription(str(self.n_jobs)))
         return job

@@ -27,7 +27,7 @@ from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.early import EarlyWork
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.utterance import Utterance
@@ -383,9 +383,9 @@ class InstantWorkshop:
 
     def wake(self) -> None: ...
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         self.n_jobs += 1
-        job = Job(samples, options, eager=eager)
+        job = Job(samples, options, priority)
         future: Future[Transcription] = job.future
         future.set_result(self.transcribe(samples, options))
         return job
@@ -429,7 +429,7 @@ class FailingWorkshop(InstantWorkshop):
 
     error: Exception = AudioError("no ears")
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         raise self.error
 
 

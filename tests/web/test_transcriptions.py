@@ -59,6 +59,7 @@ from wyoming_whisper.transcriber import (
     Transcription,
     Word,
 )
+from wyoming_whisper.utterance.job import Priority
 from wyoming_whisper.web import form, web_page
 from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import HEADERS
@@ -914,7 +915,7 @@ async def test_a_command_goes_before_every_recording_that_waits(tmp_path: Path) 
     async with serving(tmp_path, fake) as (server, session):
 
         def waiting() -> list[bool]:
-            return sorted(job.patient for job in server._scheduler._jobs)
+            return sorted(job.priority is Priority.RECORDING for job in server._scheduler._jobs)
 
         posts = [asyncio.create_task(post(session, asked())) for _ in range(3)]
         async with Client(tmp_path) as client:

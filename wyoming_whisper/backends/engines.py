@@ -315,7 +315,7 @@ class EngineTranscriber:
 
     def _bring_engine(self, delay: float = 0.0) -> None:
         _LOGGER.info("%s answers until %s has its engine", self._voice, self._source.label)
-        self._thread = NativeThread(functools.partial(self._replace_stand_in, delay), "engine")
+        self._thread = NativeThread(lambda: self._replace_stand_in(delay), "engine")
         self._thread.start()
 
     def _replace_stand_in(self, delay: float) -> None:

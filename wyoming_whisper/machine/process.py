@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import NoReturn
 
 
-def settle(thresholds: tuple[int, int, int] = (5_000, 20, 100)) -> None:
+def settle() -> None:
     """Spare what is there now, libraries and model, from being searched for garbage ever again.
 
     A search through all of it stops every thread for 60 ms (EPYC), in the middle of an answer.
-    `thresholds` are allocations before a search of the youngest, searches of these before one of
-    the older, and searches of those before one of all: connections come by the hundred, and 32 ms
-    were spent on them at once.
     """
+    # Allocations before a search of the youngest; searches of these before one of the older;
+    # searches of those before one of all: of connections that come by the hundred, 32 ms at once.
+    thresholds = 5_000, 20, 100
     gc.unfreeze()  # a model that was unloaded since the last time may be garbage by now
     gc.collect()
     gc.freeze()
@@ -38,17 +38,14 @@ def give_back() -> None:
 
 
 class NativeThread(threading.Thread):
-    """A thread that may be in native code when the process is to end.
-
-    A daemon: a download or a native call in it must never keep the process alive.
-    """
+    """A daemon thread that may be in native code when the process is to end."""
 
     def __init__(self, target: Callable[[], None], name: str) -> None:
         super().__init__(target=target, name=name, daemon=True)
 
 
 def is_in_native_code() -> bool:
-    """Whether a NativeThread is still there: a library that loads a model aborts as Python ends."""
+    """Whether a NativeThread is alive: a library that loads a model aborts as Python ends."""
     return any(isinstance(thread, NativeThread) for thread in threading.enumerate())
 
 

@@ -17,9 +17,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..errors import AccessError, BusyError
+from ..peers import Allowed, neighbourhood
 from ..tasks import start_task
 from .handler import Handler, Service
-from .peers import Allowed, neighbourhood
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from wyoming.ping import Ping, Pong
 from ..audio.pcm import PcmFormat
 from ..errors import ProtocolError, StoppedError, UnknownModelError
 from ..errors import WyomingWhisperError as OurError
+from ..peers import PeerLog
 from ..tasks import end_tasks, start_task
 from ..transcriber import TranscribeOptions
 from ..upstreams.exchange import hops_in
@@ -37,7 +38,6 @@ from ..utterance.utterance import Utterance, Workshop, too_long
 from ..wire import read_event
 from .hangup import until_lost
 from .info import PROGRAM_NAME
-from .peers import PeerLog
 from .requests import checked, read_sensitivity, read_strings, requested_language, shortened
 
 _LOGGER = logging.getLogger(__name__)

@@ -30,6 +30,7 @@ from ..audio.vad import SileroVad, Vad
 from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from ..home.household import HomeNames
 from ..machine.process import give_back, is_in_native_code, leave, settle, start_again
+from ..peers import Allowed, PeerLog
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status, health_of
 from ..tasks import end_tasks, start_lasting_task, start_task
@@ -39,7 +40,7 @@ from ..upstreams.pool import followed, open_pool
 from ..upstreams.relay import Relay
 from ..utterance.endpointing import endpoint_options
 from ..utterance.hangs import HangWatch
-from ..utterance.job import Job
+from ..utterance.job import Job, Priority
 from ..utterance.languages import SpokenLanguages
 from ..utterance.limits import Limits
 from ..utterance.live import LiveText
@@ -51,7 +52,6 @@ from .connections import TAKEN_A_TURN, Connections, listen_for_many
 from .discovery import Announcement
 from .handler import Handler
 from .info import Described, described
-from .peers import Allowed, PeerLog
 from .supervisor import SupervisorDiscovery
 
 if TYPE_CHECKING:
@@ -177,25 +177,18 @@ class Server:
     def wake(self) -> None:
         self._scheduler.wake()
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         options = replace(options, home=self._names.index)
-        return self._scheduler.submit(samples, options, eager=eager)
+        return self._scheduler.submit(samples, options, priority)
 
     @property
     def is_spoken_to(self) -> bool:
         return self.connections.is_spoken_to
 
-    def submit_recording(self, samples: Samples, options: TranscribeOptions) -> Job:
-        options = replace(options, home=self._names.index)
-        return self._scheduler.submit(samples, options, patient=True)
-
     def live_text(self, options: TranscribeOptions) -> LiveText | None:
         if not self._settings.live_text:
             return None
-        return LiveText(self._spare, options, self.text_style)
-
-    def _spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
-        return self._scheduler.spare(samples, replace(options, home=self._names.index))
+        return LiveText(self.submit, options, self.text_style)
 
     def relay(self, options: TranscribeOptions) -> Relay | None:
         return Relay.begin(self._upstreams, options) if self._upstreams else None

@@ -35,7 +35,7 @@ from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .dictation import Dictation, Part, Piece, together
 from .early import EarlyWork
 from .endpointing import Endpointer
-from .job import Job
+from .job import Job, Priority
 from .languages import SpokenLanguages
 from .limits import Held, Limits
 from .live import LiveText
@@ -84,7 +84,7 @@ class Workshop(Protocol):
     def wake(self) -> None:
         """Somebody speaks: there will be work in a moment."""
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         """Queue a transcription. Raises WyomingWhisperError when there can be none."""
 
     def answered(self, answer: Answer) -> None:
@@ -365,7 +365,7 @@ class Utterance:
             await dictation.finish(self._result)
             if spans:
                 rest = speech.cut(spans)
-                job = early or self._workshop.submit(rest, dictation.options, eager=False)
+                job = early or self._workshop.submit(rest, dictation.options, Priority.COMMAND)
                 dictation.parts.append(Part(await self._result(job), speech.voicing))
         except StoppedError:
             if not dictation.parts:

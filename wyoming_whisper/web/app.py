@@ -26,6 +26,7 @@ from wyoming.audio import AudioChunk
 from .. import __version__
 from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
+from ..peers import Allowed
 from ..serving.requests import requested_language
 from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
@@ -124,7 +125,7 @@ class _Site:
     def __init__(self, host: Host, settings: Settings) -> None:
         self._host = host
         self._settings = settings
-        self._allowed = [ipaddress.ip_network(network) for network in settings.http_allow]
+        self._allowed = Allowed(settings.http_allow)
         self._names = {socket.gethostname().lower(), *settings.http_names}
         self._files = _read_files()
         self._etag = secrets.token_hex(8)  # with the revision: other than before a restart
@@ -159,7 +160,7 @@ class _Site:
         if self._api and request.path.startswith(transcriptions.PREFIX):
             is_our_name = peer == self.INGRESS or self._is_our_name(request.headers.get("Host", ""))
             return await self._api.guarded(request, handler, is_our_name=is_our_name)
-        if not self._may_see(peer):
+        if request.remote not in self._allowed:
             raise web.HTTPForbidden(text=f"{request.remote} is not among those in --http-allow")
         name = request.headers.get("Host", "")
         if peer != self.INGRESS and not self._is_our_name(name):
@@ -168,11 +169,6 @@ class _Site:
                 "address, or give the name to --http-names"
             )
         return await handler(request)
-
-    def _may_see(self, peer: _Address | None) -> bool:
-        if not self._allowed or peer is None:
-            return not self._allowed
-        return peer.is_loopback or any(peer in network for network in self._allowed)
 
     def _is_our_name(self, host: str) -> bool:
         name = _without_port(host)

@@ -10,12 +10,12 @@ from typing import Literal, Protocol
 
 from ..audio.pieces import MAX_PIECE_SECONDS
 from ..audio.recording import Piece, Recording
-from ..serving.peers import PeerLog
+from ..peers import PeerLog
 from ..status import Status
 from ..text.scripts import seam
 from ..text.style import finished
-from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
-from ..utterance.job import Job
+from ..transcriber import Segment, TranscribeOptions, Transcription
+from ..utterance.job import Priority
 from ..utterance.languages import likeliest, settled
 from ..utterance.results import result_of
 from ..utterance.utterance import Workshop
@@ -46,9 +46,6 @@ class Host(Workshop, Protocol):
     @property
     def is_spoken_to(self) -> bool:
         """Whether somebody is speaking, or waits for an answer."""
-
-    def submit_recording(self, samples: Samples, options: TranscribeOptions) -> Job:
-        """Queue a transcription behind all commands. Raises WyomingWhisperError."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class Spoken:
 
     async def _heard(self, piece: Piece) -> Transcription:
         """Return what is said in a piece; its segments are kept."""
-        job = self._host.submit_recording(piece.samples, self._options)
+        job = self._host.submit(piece.samples, self._options, Priority.RECORDING)
         heard = await result_of(job, self._host.limits.deadline_seconds)
         self._patience = self.MAX_COURTESY_SECONDS
         heard = finished(heard, piece.voicing, self._host.text_style.verbatim)

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from ..errors import BusyError, WyomingWhisperError
 from ..models.aliases import ALIAS, is_same_model
-from ..serving.peers import Allowed
+from ..peers import Allowed
 from ..serving.requests import requested_language
 from ..transcriber import TranscribeOptions
 from .answers import RENDERED, TIMED
