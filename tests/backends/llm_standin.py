@@ -27,7 +27,7 @@ import pytest
 import tokenizers
 
 from tests.backends.huggingface import log_softmax, read_safetensors
-from wyoming_whisper.engine.session import OnnxSession
+from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.whisper.audio import N_SAMPLES, log_mel_spectrogram
 
 Array = npt.NDArray[np.float32]
@@ -59,7 +59,7 @@ class Whisper(Protocol):
 class OnnxWhisper:
     """Whisper by our graphs. What was computed once is remembered: tests say the same few clips."""
 
-    def __init__(self, session: OnnxSession) -> None:
+    def __init__(self, session: OracleSession) -> None:
         self._session = session
         self._encoded: tuple[bytes, Any] = (b"", None)
         self._rows: dict[tuple[bytes, tuple[int, ...]], Array] = {}
