@@ -45,7 +45,7 @@ from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcriber, at_once
 from wyoming_whisper.whisper.inference import GenerateOptions
-from wyoming_whisper.whisper.options import TRAINED_CONTEXT, DecodingOptions
+from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
 
 ENGLISH = TranscribeOptions(language="en")
 TEXT = "turn off the pump"
@@ -180,7 +180,10 @@ def test_long_audio_is_heard_in_pieces(standin: Standin, data: Path) -> None:
 def test_windows_of_stock_weights_are_never_over_30_s() -> None:
     options = options_for(DecodingOptions())
     assert options.audio_context.longest == 2800
-    assert options_for(DecodingOptions(audio_context=TRAINED_CONTEXT)).audio_context.longest == 800
+    assert (
+        options_for(DecodingOptions(audio_context=AudioContext.trained())).audio_context.longest
+        == 800
+    )
     assert not options.audio_context.retry
 
 

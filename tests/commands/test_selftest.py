@@ -233,10 +233,10 @@ def test_a_tie_is_measured_where_the_texts_part() -> None:
 
 def test_a_long_prompt_takes_more_than_one_call() -> None:
     from wyoming_whisper.engine.tensorrt.plan import PlanFacts
-    from wyoming_whisper.whisper.options import TRAINED_CONTEXT
+    from wyoming_whisper.whisper.options import AudioContext
 
     with open_reference(HOME_EN) as reference:
-        cases = make_cases(80, reference.tokenizer, TRAINED_CONTEXT)
+        cases = make_cases(80, reference.tokenizer, AudioContext.trained())
     assert max(len(case.prompt) for case in cases) > PlanFacts.MAX_PREFILL_TOKENS
     assert {case.mel.shape[1] % FRAMES_MULTIPLE for case in cases} == {0}
 

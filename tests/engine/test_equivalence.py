@@ -42,7 +42,7 @@ from wyoming_whisper.whisper.audio import (
 )
 from wyoming_whisper.whisper.decoding import Decoder
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
-from wyoming_whisper.whisper.options import FULL_CONTEXT, TRAINED_CONTEXT, DecodingOptions
+from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -226,7 +226,9 @@ def test_long_audio_is_followed_by_its_timestamps_alike(bundled: Pair, beam_size
     samples = read_audio(str(AUDIO / clip.file))
     mel = log_mel_spectrogram(np.concatenate([samples, samples]), bundled.ours.n_mels)
     assert mel.shape[1] > 2 * N_FRAMES
-    options = DecodingOptions(beam_size=beam_size, temperatures=(0.0,), audio_context=FULL_CONTEXT)
+    options = DecodingOptions(
+        beam_size=beam_size, temperatures=(0.0,), audio_context=AudioContext()
+    )
     ours, theirs = (
         Decoder(inference, bundled.tokenizer, ("en",), options).decode(mel, "en")
         for inference in (bundled.ours, CTranslate2Inference(bundled.theirs))
@@ -245,7 +247,7 @@ def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyP
     theirs = CTranslate2Inference(bundled.theirs)
     index, noise = (
         NameIndex(MANY_NAMES.split(", ")),
-        noise_mel(80, DecodingOptions(audio_context=TRAINED_CONTEXT)),
+        noise_mel(80, DecodingOptions(audio_context=AudioContext.trained())),
     )
     weights = []
     for mel in spoken(3):

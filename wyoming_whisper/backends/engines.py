@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-import numpy as np
-
 from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
@@ -27,6 +25,7 @@ from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..machine.process import NativeThread
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
+from ..whisper.audio import white_noise
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -44,8 +43,9 @@ def try_out(transcriber: Transcriber, folder: Path) -> None:
 
     Raises EngineBrokenError.
     """
-    noise = np.random.default_rng(0).normal(0.0, 0.05, SAMPLE_RATE).astype(np.float32)
-    text = transcriber.transcribe(noise, TranscribeOptions(transcriber.languages[0]))
+    text = transcriber.transcribe(
+        white_noise(SAMPLE_RATE), TranscribeOptions(transcriber.languages[0])
+    )
     if not (math.isfinite(text.avg_logprob) and 0 <= text.no_speech_prob <= 1):
         raise EngineBrokenError(f"the engine in {folder} computes nonsense")
 

@@ -28,8 +28,15 @@ from ...engine.tensorrt.cuda import find_gpus
 from ...errors import EngineError, ModelBrokenError, ModelError, SettingsError
 from ...models.find import ensure_model
 from ...models.folder import is_multilingual, model_languages, verify_hashes
-from ...transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from ...whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, Array
+from ...transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
+from ...whisper.audio import (
+    FRAMES_PER_POSITION,
+    FRAMES_PER_SECOND,
+    HOP_LENGTH,
+    N_FRAMES,
+    Array,
+    white_noise,
+)
 from ...whisper.decoding import Decoder
 from ...whisper.inference import Correct, Hypothesis, Stopwatch
 from ...whisper.options import AudioContext, DecodingOptions
@@ -38,7 +45,7 @@ from ..faster_whisper import open_faster_whisper
 from ..pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 from ..tensorrt import on_cpu
 from .api import AT_ONCE, BEAM_SIZE, Api, choose_dtype, find_api, make_llm
-from .inference import POLL_SECONDS, LLMInference, frames, noise
+from .inference import POLL_SECONDS, LLMInference, frames
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
@@ -168,7 +175,7 @@ class LLMTranscriber(WhisperTranscriber):
         return super()._weigh(options, stopwatch) if self._inference.scores else None
 
     def _noise(self) -> Samples:
-        return noise()
+        return white_noise(SAMPLE_RATE)
 
 
 class WithStandIn:
