@@ -35,7 +35,7 @@ from tests.support import (
     words,
 )
 from tests.web.test_web import free_port, ready, scrape, speak, until_open, web_server
-from wyoming_whisper.audio.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS
+from wyoming_whisper.audio.speech import span_options
 from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.commands.client import read_audio
@@ -72,6 +72,7 @@ ROOT = AUDIO.parent.parent
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 TRANSLATIONS = "/v1/audio/translations"
 FORMATS = tuple(RENDERED)
+SPANS = span_options(Settings())
 
 
 @pytest.fixture(autouse=True)
@@ -342,11 +343,11 @@ async def test_parameters_reach_the_model(tmp_path: Path) -> None:
         "transcribe",
     )
     assert len(samples) / SAMPLE_RATE == pytest.approx(
-        2.0 + PAD_BEFORE_SECONDS + PAD_AFTER_SECONDS, abs=0.05
+        2.0 + SPANS.pad_before_seconds + SPANS.pad_after_seconds, abs=0.05
     )
     (segment,) = told["segments"]
     # In the file, not in the piece.
-    assert segment["start"] == pytest.approx(1.0 - PAD_BEFORE_SECONDS + 0.25, abs=0.04)
+    assert segment["start"] == pytest.approx(1.0 - SPANS.pad_before_seconds + 0.25, abs=0.04)
     assert told["duration"] == 4.0
 
 
@@ -385,7 +386,7 @@ async def test_a_long_recording_is_one_text_with_times_of_the_whole(tmp_path: Pa
     assert [options.language for _, options in [first, *rest][:3]] == [None, "de", "de"]
     assert [segment["id"] for segment in told["segments"]] == [0, 1, 2]
     starts = [segment["start"] for segment in told["segments"]]
-    begun = [0.0, 16.0 - PAD_BEFORE_SECONDS, 32.0 - PAD_BEFORE_SECONDS]
+    begun = [0.0, 16.0 - SPANS.pad_before_seconds, 32.0 - SPANS.pad_before_seconds]
     assert starts == pytest.approx([start + 0.25 for start in begun], abs=0.05)
     assert told["segments"][-1]["end"] == pytest.approx(42.0, abs=0.05)
     assert told["text"] == "".join(segment["text"] for segment in told["segments"]).strip()
@@ -456,7 +457,7 @@ async def test_words_and_segments_have_times_as_they_are_asked_for(
         assert texts == ["piece", "1", "piece", "2", "piece", "3"]
         third = told["words"][4]
         assert set(third) == {"word", "start", "end"}
-        begun = 32.0 - PAD_BEFORE_SECONDS  # in the file, not in the piece
+        begun = 32.0 - SPANS.pad_before_seconds  # in the file, not in the piece
         assert (third["start"], third["end"]) == pytest.approx(
             (begun + 0.25, begun + 0.75), abs=0.05
         )
