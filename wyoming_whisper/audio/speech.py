@@ -37,7 +37,7 @@ def span_options(settings: Settings) -> SpanOptions:
             pad_before_seconds=PAD_BEFORE_SECONDS,
             pad_after_seconds=PAD_AFTER_SECONDS,
         )
-    if settings.clips_speech:
+    if settings.vad_clip:
         pad = settings.vad_clip_pad_ms / 1000
         return SpanOptions(
             settings.vad_clip_threshold, pad_before_seconds=pad, pad_after_seconds=pad
