@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, NoReturn
 
 from .. import __version__
@@ -58,7 +57,7 @@ class OptionParser(argparse.ArgumentParser):
                     rare[name] = action
         if rare:
             about = "show the options that most homes never need too, and exit"
-            self.add_argument("--help-all", action=partial(_HelpAll, rare), help=about)
+            self.add_argument("--help-all", action=_HelpAll, rare=rare, help=about)
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Return the flags, None for those not given; raises SettingsError.
