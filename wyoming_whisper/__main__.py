@@ -27,8 +27,9 @@ from .errors import (
     WyomingWhisperError,
 )
 from .settings.flags import OptionParser
+from .settings.official import about_retired
 from .settings.options import OPTIONS, Settings
-from .settings.sources import ABOUT_RETIRED, RETIRED_MODEL, settings_from
+from .settings.sources import settings_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -298,10 +299,8 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
     from .models.known import AUTO
     from .models.listing import remove_model
 
-    if name == RETIRED_MODEL:
-        raise UnknownModelError(
-            f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
-        )
+    if about := about_retired(name):
+        raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
     if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":

@@ -49,7 +49,7 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.models.aliases import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.replacements import read_replacements
+from wyoming_whisper.settings.replacements import read_replacements
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -1021,7 +1021,7 @@ async def test_a_key_is_needed_where_one_is_set(
 
 
 def test_the_key_comes_from_a_variable_or_a_file_and_is_never_shown(tmp_path: Path) -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     file = tmp_path / "key"
     file.write_text("secret\n")
@@ -1179,7 +1179,7 @@ async def test_headers_that_are_no_names_are_not_repeated(tmp_path: Path) -> Non
     ["notes.example", "https://notes.example/path", "https://a@b", "https://a,b", "null://x y"],
 )
 def test_what_is_no_origin_is_one_sentence(origins: str) -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     with pytest.raises(SettingsError, match=r"origins such as https://notes\.example"):
         load_settings(["--openai-origins", origins], {"HOME": "/nowhere"})
@@ -1210,7 +1210,7 @@ async def test_origins_without_the_api_are_warned_of(caplog: pytest.LogCaptureFi
 
 
 def test_origins_are_a_list_in_small_letters() -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     loaded = load_settings(
         ["--openai-origins", "https://Notes.example,app://x *"], {"HOME": "/nowhere"}

@@ -34,7 +34,7 @@ def span_options(settings: Settings) -> SpanOptions:
             min_speech_seconds=settings.vad_min_speech_ms / 1000,
             min_silence_seconds=settings.vad_min_silence_ms / 1000,
         )
-    if settings.clips_speech:
+    if settings.vad_clip:
         pad = settings.vad_clip_pad_ms / 1000
         return SpanOptions(
             settings.vad_clip_threshold, pad_before_seconds=pad, pad_after_seconds=pad
