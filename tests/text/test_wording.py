@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +12,8 @@ from benchmarks.__main__ import main
 from benchmarks.hearing.numbers import Way, in_seconds, judge, kept, ways
 from benchmarks.lib.understood import meaning
 from tests.test_addon import TRANSLATIONS
-from wyoming_whisper.text import wording
 from wyoming_whisper.text.style import TextStyle, is_begun, tidy
-from wyoming_whisper.text.wording import MAX_LENGTH, is_filler, reworded
-from wyoming_whisper.whisper.tokenizer import LANGUAGES
+from wyoming_whisper.text.wording import MAX_LENGTH, reworded
 
 # -- fillers -------------------------------------------------------------------------------
 
@@ -88,14 +84,6 @@ def test_the_name_of_a_thing_is_no_filler() -> None:
 def test_the_name_of_a_thing_is_no_measure(text: str, name: str) -> None:
     assert reworded(text, "en") != text
     assert reworded(text, "en", ["Kitchen", name]) == text
-
-
-def test_the_addons_languages_have_lists_each_with_its_reason() -> None:
-    assert set(TRANSLATIONS) <= set(wording.languages()) <= set(LANGUAGES)
-    for file in wording.FOLDER.iterdir():
-        content = json.loads(file.read_text(encoding="utf-8"))
-        assert content["about"].startswith("Fillers: "), file
-        assert all(is_filler(one, file.stem) for one in content["fillers"]), file
 
 
 def test_no_command_of_another_kind_begins_with_a_filler() -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+
+from ..languages import language_words
 
 MAX_WORDS = 40  # of a text; names are for commands
 
@@ -69,7 +72,7 @@ class NameIndex:
             return []
         best = _Text(texts[0])
         spoken = self._spoken(best)
-        common = COMMON_WORDS.get(language or "", frozenset())
+        common = _command_words(language)
         spans: dict[str, list[tuple[_Text, int, int]]] = {}
         for text in dict.fromkeys(texts):
             other = _Text(text)
@@ -222,55 +225,8 @@ def _without_article(name: str) -> str:
     return rest if rest and article.casefold() in ("the", "der", "die", "das") else name
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(fold(word) for word in text.split())
-
-
-COMMON_WORDS = {
-    "en": _words(
-        "the a an of to on off in at up down is are it my your please turn switch set open close "
-        "start stop make what what's status state lock unlock dim percent and for from with by "
-        "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty "
-        "sixty seventy eighty ninety hundred zero how many much do does i you me we he she they "
-        "this that there all now can could would play pause resume skip next previous add remove "
-        "cancel show tell increase decrease raise lower volume brightness temperature color colour "
-        "timer minutes seconds hours degrees"
-    ),
-    "de": _words(
-        "der die das den dem ein eine einen im in ist sind an aus auf zu ab mach mache machen "
-        "schalte schalten stell stelle öffne schließe starte stoppe bitte prozent grad und für "
-        "von mit wie was wo viel eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf "
-        "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig hundert null minuten"
-    ),
-    "fr": _words(
-        "le la les l un une des du de d à au aux en est sont dans sur et pour avec par allume "
-        "éteins ouvre ferme mets règle démarre arrête pour cent degrés quel quelle combien deux "
-        "trois quatre cinq six sept huit neuf dix vingt trente quarante cinquante soixante zéro"
-    ),
-    "es": _words(
-        "el la los las un una de del al a en es está son y por para con enciende apaga abre "
-        "cierra pon sube baja inicia para por ciento grados qué cuál cuánto uno dos tres cuatro "
-        "cinco seis siete ocho nueve diez veinte treinta cuarenta cincuenta sesenta setenta cien"
-    ),
-    "it": _words(
-        "il lo la i gli le un una di del della al alla a in è sono e per con accendi spegni apri "
-        "chiudi imposta metti avvia ferma per cento gradi che quale quanto uno due tre quattro "
-        "cinque sei sette otto nove dieci venti trenta quaranta cinquanta sessanta settanta cento"
-    ),
-    "nl": _words(
-        "de het een van op aan uit in is zijn en voor met bij naar zet doe schakel open sluit "
-        "start stop maak procent graden wat welke hoeveel een twee drie vier vijf zes zeven acht "
-        "negen tien twintig dertig veertig vijftig zestig zeventig tachtig negentig honderd nul"
-    ),
-    "pl": _words(
-        "w we na do z ze i o od za po jest są czy włącz wyłącz otwórz zamknij ustaw zapal zgaś "
-        "uruchom zatrzymaj proszę procent stopni co jaki jaka ile jeden dwa trzy cztery pięć "
-        "sześć siedem osiem dziewięć dziesięć dwadzieścia trzydzieści pięćdziesiąt sto zero"
-    ),
-    "pt": _words(
-        "o a os as um uma de do da no na ao em é está são e por para com liga desliga acende "
-        "apaga abre fecha põe coloca inicia para por cento graus que qual quanto dois três "
-        "quatro cinco seis sete oito nove dez vinte trinta quarenta cinquenta sessenta cem zero"
-    ),
-}
-"""Words of which commands are made, by language: alone they are never a name misheard."""
+@cache
+def _command_words(language: str | None) -> frozenset[str]:
+    """Return words of which commands are made: alone they are never a name misheard."""
+    words = language_words(language)
+    return frozenset(map(fold, words["command_words"])) if words else frozenset()
