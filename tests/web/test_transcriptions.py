@@ -49,7 +49,7 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.models.aliases import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.replacements import read_replacements
+from wyoming_whisper.settings.replacements import read_replacements
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..text.replacements import Replacement
 from .bounds import BEAM_SIZE, CPU_THREADS, MILLISECONDS, PROBABILITY, SECONDS, Whole
 from .option import ENDING, LOGGING, NAMES, SILENCE, SPEED, TEXT, Option, flag_field, option_field
 from .readers import (
@@ -29,6 +28,7 @@ from .readers import (
     as_size,
     as_switch,
 )
+from .replacements import Replacement
 from .server import ServerSettings
 
 _LOGGER = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ..models.model_names import without_address
-from ..text.replacements import Replacement, read_replacements
 from ..upstreams.config import read_upstream
 from ..whisper.tokenizer import language_code
 from .messages import did_you_mean, listed
+from .replacements import Replacement, read_replacements
 
 T = TypeVar("T")
 Raw = str | bool | list[str]
