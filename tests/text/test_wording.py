@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.__main__ import main
-from benchmarks.hearing.numbers import Way, in_seconds, judge, kept, ways
 from benchmarks.lib.understood import meaning
 from tests.test_addon import TRANSLATIONS
+from tests.text.ways import Way, in_seconds, kept, ways
 from wyoming_whisper.text.style import TextStyle, is_begun, tidy
 from wyoming_whisper.text.wording import MAX_LENGTH, reworded
 
@@ -108,7 +107,7 @@ def test_every_way_to_write_a_measure_is_understood(way: Way) -> None:
         "ustaw pięciominutowy minutnik",
         "ustaw temperaturę na dwadzieścia jeden i pół stopnia",
     )
-    assert judge(way).after is not not_yet
+    assert way.is_understood() is not not_yet
 
 
 @pytest.mark.parametrize(
@@ -235,10 +234,3 @@ def test_the_option_switches_it_off() -> None:
     assert tidy(text, TextStyle(), "en") == "Set a timer for 30 minutes"
     assert tidy(text, TextStyle(hass_wording=False), "en") == text
     assert tidy(text, TextStyle().verbatim, "en") == text
-
-
-def test_the_benchmark_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["numbers", "--languages", "en", "--sentences", "3"]) == 0
-    told = capsys.readouterr().out
-    assert "| all                 | 32 > 86 of 86 | 32 > 86 of 86 |" in told
-    assert "0 mean something else" in told
