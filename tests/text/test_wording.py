@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from benchmarks.lib.understood import meaning
 from tests.test_addon import TRANSLATIONS
 from tests.text.ways import Way, in_seconds, kept, ways
-from wyoming_whisper.text.style import TextStyle, is_begun, tidy
-from wyoming_whisper.text.wording import MAX_LENGTH, reworded
+from wyoming_whisper.text.style import TextStyle
+from wyoming_whisper.text.wording import reworded
+
+MAX_CHARS = 1000  # of a command
 
 # -- fillers -------------------------------------------------------------------------------
 
@@ -88,14 +90,14 @@ def test_the_name_of_a_thing_is_no_measure(text: str, name: str) -> None:
 def test_no_command_of_another_kind_begins_with_a_filler() -> None:
     """What is said first in Home Assistant's sentences is no filler of that language."""
     for one in kept(TRANSLATIONS, 20, 3):
-        assert is_begun(one.text.split()[0], TextStyle(), one.language), one
+        assert TextStyle().is_begun(one.text.split()[0], one.language), one
 
 
 def test_live_text_waits_for_more_than_fillers() -> None:
-    assert not is_begun("Uh, um", TextStyle(), "en")
-    assert is_begun("Uh, turn", TextStyle(), "en")
-    assert is_begun("", TextStyle(), "en")
-    assert is_begun("Uh", TextStyle(hass_wording=False), "en")
+    assert not TextStyle().is_begun("Uh, um", "en")
+    assert TextStyle().is_begun("Uh, turn", "en")
+    assert TextStyle().is_begun("", "en")
+    assert TextStyle(hass_wording=False).is_begun("Uh", "en")
 
 
 # -- measures ------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ def test_items_and_messages_are_what_they_were() -> None:
     ):
         meant = meaning(text, "en")
         assert meant is not None, text
-        assert meaning(tidy(text, TextStyle(), "en"), "en") == meant
+        assert meaning(TextStyle().tidy(text, "en"), "en") == meant
 
 
 def test_what_is_understood_means_the_same_afterwards() -> None:
@@ -205,10 +207,10 @@ def test_an_hour_and_30_minutes_are_90_minutes() -> None:
 )
 def test_no_text_takes_long(part: str) -> None:
     """Texts of peers: each of these is read in steps that grow with its length alone."""
-    text = (f"set timer {part * MAX_LENGTH}")[:MAX_LENGTH]
+    text = (f"set timer {part * MAX_CHARS}")[:MAX_CHARS]
     for language in TRANSLATIONS:
         assert reworded(text, language).startswith("set timer")
-    assert reworded(f"uh {'x' * MAX_LENGTH}", "en").startswith("uh ")  # that is no command
+    assert reworded(f"uh {'x' * MAX_CHARS}", "en").startswith("uh ")  # that is no command
 
 
 PIECES = st.sampled_from(
@@ -231,6 +233,6 @@ def test_whatever_a_peer_writes_becomes_a_text(text: str) -> None:
 
 def test_the_option_switches_it_off() -> None:
     text = "Uh, set a timer for ½ hour"
-    assert tidy(text, TextStyle(), "en") == "Set a timer for 30 minutes"
-    assert tidy(text, TextStyle(hass_wording=False), "en") == text
-    assert tidy(text, TextStyle().verbatim, "en") == text
+    assert TextStyle().tidy(text, "en") == "Set a timer for 30 minutes"
+    assert TextStyle(hass_wording=False).tidy(text, "en") == text
+    assert TextStyle().verbatim.tidy(text, "en") == text

@@ -15,8 +15,8 @@ import yaml
 
 from benchmarks.lib.understood import Meaning, meaning
 from tests.text.drawn import draw
-from wyoming_whisper.text.measures import SECONDS
-from wyoming_whisper.text.style import TextStyle, tidy
+from wyoming_whisper.text.measures import Measures
+from wyoming_whisper.text.style import TextStyle
 
 BEFORE, AFTER = TextStyle(hass_wording=False), TextStyle()
 
@@ -33,9 +33,9 @@ class Way:
 
     def is_understood(self) -> bool:
         """Whether it is, as it is sent."""
-        meant = in_seconds(meaning(tidy(self.sentence, BEFORE, self.language), self.language))
+        meant = in_seconds(meaning(BEFORE.tidy(self.sentence, self.language), self.language))
         assert meant is not None, self.sentence
-        sent = tidy(self.text, AFTER, self.language)
+        sent = AFTER.tidy(self.text, self.language)
         return in_seconds(meaning(sent, self.language)) == meant
 
 
@@ -53,7 +53,9 @@ def in_seconds(meant: Meaning | None) -> tuple[str, Mapping[str, str], float] | 
     if meant is None:
         return None
     slots = dict(meant.slots)
-    lengths = ((float(slots.pop(f"{unit}s", 0)), length) for unit, length in SECONDS.items())
+    lengths = (
+        (float(slots.pop(f"{unit}s", 0)), length) for unit, length in Measures.SECONDS.items()
+    )
     return meant.intent, slots, sum(count * length for count, length in lengths)
 
 
@@ -71,6 +73,6 @@ def kept(languages: Sequence[str], count: int, seed: int) -> Iterator[Kept]:
     """Yield what so many sentences of each language become, in digits and in words."""
     for one in draw(languages, count, seed):
         for text in dict.fromkeys((one.plain, one.in_words)):
-            meant, sent = meaning(text, one.language), tidy(text, AFTER, one.language)
+            meant, sent = meaning(text, one.language), AFTER.tidy(text, one.language)
             if meant is not None:
                 yield Kept(one.language, text, sent, meaning(sent, one.language) == meant)

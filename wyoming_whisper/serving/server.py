@@ -32,7 +32,7 @@ from ..home.household import HomeNames
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status, health_of
 from ..tasks import end_tasks, start_lasting_task, start_task
-from ..text.style import TextStyle, text_style
+from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcriber
 from ..upstreams.pool import followed, open_pool
 from ..upstreams.relay import Relay
@@ -105,7 +105,7 @@ class Server:
         self._expected_languages = languages
         self._info: tuple[Described, Event] | None = None
         self.span_options = span_options(settings)
-        self._style = text_style(settings)
+        self._style = TextStyle.from_settings(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
         self.ignore_client_language = settings.ignore_client_language
         self.eager = settings.eager

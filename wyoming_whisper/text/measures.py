@@ -3,8 +3,7 @@
 Its matcher knows whole numbers up to 100 before whole names of units, and little else: "½ hour",
 "d'une heure" and "21 °C" are nothing to it, or a song's title. What it knows is left as it is, and
 so is all that others are to read: list items, announcements, what is to be played. Each language's
-file names the words that tell (`languages/`); `python -m benchmarks numbers` counts what is
-understood before and after.
+file names the words that tell (`languages/`).
 """
 
 # ruff: noqa: RUF001  (marks and letters of all languages)
@@ -12,17 +11,11 @@ understood before and after.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from ..languages import MeasureWords
-
-SECONDS = {"hour": 3600, "minute": 60, "second": 1}
-LARGEST = 100  # of the ranges of hours, minutes, seconds and degrees in all languages
-
-_HALF = Fraction(1, 2)
-_FRACTIONS = {"½": _HALF, "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
 
 
 def words_pattern(words: Iterable[str]) -> str:
@@ -55,6 +48,14 @@ class _Span:
 class Measures:
     """What one language's file says of them, as patterns."""
 
+    SECONDS: Mapping[str, int] = {"hour": 3600, "minute": 60, "second": 1}
+    LARGEST = 100  # of the ranges of hours, minutes, seconds and degrees in all languages
+
+    FRACTIONS: Mapping[str, Fraction] = {
+        "½": Fraction(1, 2),
+        "¼": Fraction(1, 4),
+        "¾": Fraction(3, 4),
+    }
     # "1 1/2", "1/2", "1½", "½", "1.5", "1"; not part of anything longer.
     _DIGITS = (
         r"(?<![\w.,/:°−-])(?:"
@@ -177,14 +178,14 @@ class Measures:
         if match["span"]:
             name = _plain(match["span"])
             seconds, is_odd = self._spans[name], name not in self._known_spans or bool(match["cut"])
-            unit = "minute" if seconds >= SECONDS["minute"] else "second"
+            unit = "minute" if seconds >= self.SECONDS["minute"] else "second"
             return _Span(start, end, unit, Fraction(seconds), is_odd, self._prefix(match["cut"]))
         if match["hours"]:
             seconds = int(match["hours"]) * 3600 + int(match["minutes"]) * 60
             return _Span(start, end, "hour", Fraction(seconds), True)
         if match["lone"]:
             unit, _ = self._units[match["lone"].lower()]
-            return _Span(start, end, unit, Fraction(SECONDS[unit]), True)
+            return _Span(start, end, unit, Fraction(self.SECONDS[unit]), True)
         return self._counted(match)
 
     def _counted(self, match: re.Match[str]) -> _Span | None:
@@ -192,7 +193,7 @@ class Measures:
         text = match["number"]
         number, is_known = self._number(text)
         unit, is_known_unit = self._units[match["unit"].lower()]
-        in_words = not text[:1].isdigit() and text[-1] not in _FRACTIONS
+        in_words = not text[:1].isdigit() and text[-1] not in self.FRACTIONS
         is_glued = in_words and not match["blank"] and text[-1] not in "'’"  # "eins"
         if (match["of"] and number >= 1) or is_glued:
             return None
@@ -201,13 +202,13 @@ class Measures:
             start = match.start("number")
         if match["stop"] and is_known_unit and not (match["after"] or match["bare"]):
             end -= 1  # it ends a sentence
-        is_odd = not (is_known and is_known_unit) or number > LARGEST
+        is_odd = not (is_known and is_known_unit) or number > self.LARGEST
         is_odd |= match.string[end : end + 1] == "-" and not self._words["accepts_hyphen"]
-        seconds = number * SECONDS[unit]
+        seconds = number * self.SECONDS[unit]
         if match["before"] or match["after"]:
-            seconds += _HALF * SECONDS[unit]
+            seconds += Fraction(1, 2) * self.SECONDS[unit]
         if match["bare"]:  # "1 heure 30"
-            seconds += Fraction(self._bare(match["bare"]) * SECONDS[unit], 60)
+            seconds += Fraction(self._bare(match["bare"]) * self.SECONDS[unit], 60)
         is_odd |= self._is_odd(match, in_words)
         return _Span(start, end, unit, seconds, is_odd, self._prefix(match["elided"]))
 
@@ -234,17 +235,17 @@ class Measures:
         plain = text.lower().replace("’", "'")
         if plain in self._values:
             return Fraction(self._values[plain]), plain not in self._words["number_variants"]
-        return _value(plain)
+        return self._value(plain)
 
     def _said(self, group: Sequence[_Span]) -> str:
         """Return durations as one in hours, minutes and seconds; empty where that is impossible."""
         seconds = sum((span.seconds for span in group), Fraction(0))
-        if seconds.denominator != 1 or not 0 < seconds <= LARGEST * SECONDS["hour"]:
+        if seconds.denominator != 1 or not 0 < seconds <= self.LARGEST * self.SECONDS["hour"]:
             return ""
         rest, forms, parts = int(seconds), self._written(), []
-        largest = max(SECONDS[span.unit] for span in group)
-        for unit, length in SECONDS.items():
-            if length > largest and rest <= LARGEST * largest:
+        largest = max(self.SECONDS[span.unit] for span in group)
+        for unit, length in self.SECONDS.items():
+            if length > largest and rest <= self.LARGEST * largest:
                 continue  # "90 minutes" are known, and stay what they are
             count, rest = divmod(rest, length)
             if count:
@@ -283,15 +284,28 @@ class Measures:
             if not is_odd or (half and not point_five):
                 return match[0]
             return f" {point_five} {degrees['write']}" if half else f" {degrees['write']}"
-        number, is_known = _value(match["number"])
-        number += _HALF if half else 0
-        if number > LARGEST or not (is_odd or _is_fraction(match["number"])):
+        number, is_known = self._value(match["number"])
+        number += Fraction(1, 2) if half else 0
+        if number > self.LARGEST or not (is_odd or self._is_fraction(match["number"])):
             return match[0]
-        if is_known or half or _is_fraction(match["number"]):
+        if is_known or half or self._is_fraction(match["number"]):
             written = f"{float(number):g}"
         else:
             written = match["number"]
         return f"{written.replace('.', self._words['decimal'])} {degrees['write']}"
+
+    def _is_fraction(self, number: str) -> bool:
+        return "/" in number or any(sign in number for sign in self.FRACTIONS)
+
+    def _value(self, number: str) -> tuple[Fraction, bool]:
+        """Return the value of a number in digits, and whether it is a plain whole one."""
+        if number.isdecimal():
+            return Fraction(number), True
+        if number[-1] in self.FRACTIONS:
+            return Fraction(number[:-1].strip() or 0) + self.FRACTIONS[number[-1]], False
+        return sum(
+            (Fraction(part.replace(",", ".")) for part in number.split()), Fraction(0)
+        ), False
 
 
 def _plain(text: str) -> str:
@@ -300,19 +314,6 @@ def _plain(text: str) -> str:
 
 def _whole_words(words: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){words_pattern(words)}(?!\w)", re.IGNORECASE)
-
-
-def _is_fraction(number: str) -> bool:
-    return "/" in number or any(sign in number for sign in _FRACTIONS)
-
-
-def _value(number: str) -> tuple[Fraction, bool]:
-    """Return the value of a number in digits, and whether it is a plain whole one."""
-    if number.isdecimal():
-        return Fraction(number), True
-    if number[-1] in _FRACTIONS:
-        return Fraction(number[:-1].strip() or 0) + _FRACTIONS[number[-1]], False
-    return sum((Fraction(part.replace(",", ".")) for part in number.split()), Fraction(0)), False
 
 
 def _form(count: int, forms: list[str]) -> str:

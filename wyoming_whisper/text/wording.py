@@ -12,16 +12,17 @@ from functools import cache
 from ..languages import LanguageWords, language_words
 from .measures import Measures, words_pattern
 
-MAX_LENGTH = 1000  # characters: a longer text is no command
 
-
-def reworded(text: str, language: str | None, names: Iterable[str] = ()) -> str:
+def reworded(
+    text: str, language: str | None, names: Iterable[str] = (), max_length: int = 1000
+) -> str:
     """Return a command as Home Assistant's sentences have it; `language` is Whisper's code.
 
-    `names` are the home's: a word that one of them begins with is no filler.
+    `names` are the home's: a word that one of them begins with is no filler. A text of more
+    characters than `max_length` is no command.
     """
     wording = _wording(language)
-    if wording is None or len(text) > MAX_LENGTH:
+    if wording is None or len(text) > max_length:
         return text
     names = tuple(names)
     text = wording.without_fillers(text, names)
@@ -34,7 +35,7 @@ def is_filler(text: str, language: str | None) -> bool:
     return wording is not None and wording.is_filler(text)
 
 
-class Wording:
+class _Wording:
     """What one language's file says."""
 
     def __init__(self, words: LanguageWords) -> None:
@@ -63,9 +64,9 @@ class Wording:
 
 
 @cache
-def _wording(language: str | None) -> Wording | None:
+def _wording(language: str | None) -> _Wording | None:
     words = language_words(language)
-    return Wording(words) if words else None
+    return _Wording(words) if words else None
 
 
 def _drawn_out(fillers: Sequence[str]) -> str:
@@ -80,7 +81,7 @@ def _is_word(filler: re.Match[str]) -> bool:
     return (len(word) > 1 and word.isupper()) or bool(is_exclamation and filler["end"].isspace())
 
 
-def _names_change(text: str, names: Iterable[str], wording: Wording) -> bool:
+def _names_change(text: str, names: Iterable[str], wording: _Wording) -> bool:
     """Whether one of the names is in the text, and no longer once it is rewritten."""
     rewritten = wording.measures.rewritten(text)
     if rewritten == text:

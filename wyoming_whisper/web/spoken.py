@@ -13,7 +13,6 @@ from ..audio.recording import Piece, Recording
 from ..serving.peers import PeerLog
 from ..status import Status
 from ..text.scripts import seam
-from ..text.style import finished
 from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
 from ..utterance.job import Job
 from ..utterance.languages import likeliest, settled
@@ -121,7 +120,7 @@ class Spoken:
         job = self._host.submit_recording(piece.samples, self._options)
         heard = await result_of(job, self._host.limits.deadline_seconds)
         self._patience = self.MAX_COURTESY_SECONDS
-        heard = finished(heard, piece.voicing, self._host.text_style.verbatim)
+        heard = self._host.text_style.verbatim.finished(heard, piece.voicing)
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
         if self._options.language is None:
