@@ -121,6 +121,12 @@ def test_every_way_to_write_a_measure_is_understood(way: Way) -> None:
         ("en", "add 1/2 hour to my timer", "add 30 minutes to my timer"),
         ("en", "set a timer for 90.5 minutes", "set a timer for 90 minutes 30 seconds"),
         (
+            "en",
+            "start a timer called 5 min for ½ hour",
+            "start a timer called 5 min for 30 minutes",
+        ),
+        ("it", "spegni la luce tra 1h e 30", "spegni la luce tra 1 ora 30 minuti"),
+        (
             "fr",
             "éteins la lampe dans une heure et demie",
             "éteins la lampe dans 1 heure 30 minutes",
@@ -160,6 +166,11 @@ def test_measures_are_written_as_the_templates_have_them(
         ("en", "set a timer for 0.33 minutes"),
         ("en", "set a timer for fifty eight and a half minutes"),  # not 8 and a half
         ("en", "play the song half an hour in 1/2 hour"),
+        ("en", "set a 5 minute timer called half hour"),  # its name
+        ("en", "set a timer named an hour for 5 minutes"),
+        ("it", "imposta un timer chiamato mezz'ora"),
+        ("it", "accendi la luce tra 1 ora e 2 luci"),  # no minutes
+        ("es", "pon un temporizador de una hora y treinta y nueve segundos"),
         ("de", "alle wissen lassen Essen in 1/2 Stunde"),
         ("de", "den Podcast Wein bei 21½ Grad anhören"),
         ("it", "fa' sapere questo messaggio cena tra 1/2 ora"),

@@ -48,6 +48,7 @@ class MeasureWords(TypedDict):
 
     timer_words: list[str]
     delay_words: list[str]
+    name_words: list[str]
     temperature_words: list[str]
     conversion_words: list[str]
     wildcards: list[str]

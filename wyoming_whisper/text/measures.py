@@ -85,6 +85,11 @@ class Measures:
         self._timer = _whole_words(words["timer_words"])
         delays = words_pattern(words["delay_words"])
         self._delay = re.compile(rf"(?<!\w){delays}\s+\Z", re.IGNORECASE)
+        names = words_pattern(words["name_words"])
+        self._before_name = re.compile(rf"(?<!\w){names}\s+\Z", re.IGNORECASE)
+        self._before_timer = re.compile(
+            rf"\s+{words_pattern(words['timer_words'])}(?!\w)", re.IGNORECASE
+        )
         self._temperature = _whole_words(words["temperature_words"])
         self._scales = _whole_words(words["conversion_words"])
         self._joint = re.compile(
@@ -130,7 +135,10 @@ class Measures:
         elided = words_pattern(words["elisions"])
         units = words_pattern(self._units)
         minutes = words_pattern(words["minutes_after_hours"])
-        bare = rf"(?:[0-5]?\d|{minutes})(?![\w-])(?!\s?{units}(?!\w))"
+        # "1 heure 5", "1 ora e 30"; of "1 ora e 2 luci" nothing is minutes.
+        joins, values = words_pattern(words["joins"]), words_pattern(self._values)
+        more = rf"\s?{units}(?!\w)|\s(?:{joins}\s)?(?:\d|{values}(?!\w))"
+        bare = rf"(?:[0-5]?\d|{minutes}|{joins}\s(?:[0-5]\d|{minutes}))(?![\w-])(?!{more})"
         return (
             rf"(?<!\w)(?P<cut>{elided})?(?P<span>{words_pattern(self._spans)})(?!\w)"
             r"|(?<![\w.,/:])(?P<hours>\d{1,2})\s?h\s?(?P<minutes>[0-5]\d)(?:\s?m(?:in)?)?(?!\w)"
@@ -165,6 +173,7 @@ class Measures:
             before = text[:start]
             is_meant = is_timer or self._delay.search(before)
             is_whole = not self._number_before.search(before)
+            is_meant = is_meant and not self._before_name.search(before)
             if said and is_meant and is_whole and any(span.is_odd for span in group):
                 rest = text[end:]
                 if re.match(r"-\w", rest):  # "5-Minuten-Timer"
@@ -178,6 +187,8 @@ class Measures:
         if match["span"]:
             name = _plain(match["span"])
             seconds, is_odd = self._spans[name], name not in self._known_spans or bool(match["cut"])
+            # "a timer for half an hour" has a template, "half an hour timer" has none.
+            is_odd |= bool(self._before_timer.match(match.string, end))
             unit = "minute" if seconds >= self.SECONDS["minute"] else "second"
             return _Span(start, end, unit, Fraction(seconds), is_odd, self._prefix(match["cut"]))
         if match["hours"]:
@@ -226,8 +237,10 @@ class Measures:
     def _prefix(self, elided: str | None) -> str:
         return self._words["elisions"][_plain(elided)] if elided else ""
 
-    def _bare(self, number: str) -> int:
+    def _bare(self, text: str) -> int:
         minutes = self._words["minutes_after_hours"]
+        joins = words_pattern(self._words["joins"])
+        number = re.sub(rf"\A{joins}\s", "", text, flags=re.IGNORECASE)
         return int(number) if number.isdecimal() else minutes[_plain(number)]
 
     def _number(self, text: str) -> tuple[Fraction, bool]:
