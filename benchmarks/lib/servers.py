@@ -236,7 +236,7 @@ class Watched(Server):
             tasks=self._tasks(),
         )
 
-    def remains(self, before: Counts, settle_seconds: float = 0.0) -> Remains:
+    def remains(self, before: Counts, settle_seconds: float = 5.0) -> Remains:
         """Stop it; return what it held more than `before`, which it had so long to let go."""
         self.answering()
         deadline = time.monotonic() + settle_seconds

@@ -29,8 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 # rest is no mere guess, and the name is not out of the question.
 SURE_LOGPROB = -0.1
 
-# Fitted by `benchmarks names --fit` with the stock model `base`, on other names, voices, sentences
-# and people than it measures with (docs/benchmarks.md, Names).
+# Fitted with the stock model `base` by `benchmarks names --fit` of commit 047bd10, on other names,
+# voices, sentences and people than it measures with (docs/benchmarks.md, Names).
 BIAS = -5.21
 PER_HEARD = 2.21
 
