@@ -37,7 +37,7 @@ class Evidence:
     MAX_GAP = 25.0
 
     # Fitted with the stock model `base` by `benchmarks names --fit` of commit 047bd10,
-    # on other names, voices, sentences and people than it measures with (docs/benchmarks.md, Names).
+    # on other names, voices and people than it measures with (docs/benchmarks.md, Names).
     BIAS = -5.21
     PER_HEARD = 2.21
     PER_SIMILARITY = 3.86
