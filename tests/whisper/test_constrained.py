@@ -77,6 +77,9 @@ class Sentences:
     def advance(self, state: int, token: int) -> int:
         return self._after(state, token)
 
+    def spelling(self, token: int) -> bytes:
+        return bytes([token]).lower() if chr(token).isalnum() else b" "
+
     def is_final(self, state: int) -> bool:
         return any(at == len(self.sentences[i]) for i, at in self.states[state])
 
@@ -180,6 +183,13 @@ def test_free_text_between_fixed_words(session: ScriptedSession) -> None:
 def test_what_does_not_end_in_time_is_no_sentence(session: ScriptedSession) -> None:
     assert constrained(session, Sentences(SENTENCES), max_new_tokens=3) == []
     assert texts(constrained(session, Sentences(SENTENCES), max_new_tokens=4)) == ["stop"]
+
+
+def test_of_equal_sentences_the_likeliest_is_given(session: ScriptedSession) -> None:
+    writings = ("stop it", "Stop it", "stop-it", "stop it.", "STOP IT!")
+    found = constrained(session, Sentences([*writings, "stop"]), beam_size=5)
+    best = max(writings, key=lambda text: sum(logprobs_of(session.model, text)))
+    assert sorted(texts(found)) == sorted([best, "stop"])
 
 
 def test_an_empty_grammar_has_no_sentence(session: ScriptedSession) -> None:

@@ -35,6 +35,12 @@ class Constraint(Protocol):
     def is_final(self, state: int) -> bool:
         """Whether a sentence may end here."""
 
+    def spelling(self, token: int) -> bytes:
+        """Return what `token` adds to a sentence: equal where only capitals and marks differ.
+
+        Marks and blanks are blanks.
+        """
+
 
 @dataclass(frozen=True)
 class ConstrainedOptions:
@@ -161,10 +167,10 @@ def search(
     guide = list(guide)[: options.max_new_tokens]
     guided = steps.start(guide)
     beams, rows = [_Beginning([], [], constraint.start)], guided[:1]
-    finished: list[Sentence] = []
+    finished: dict[bytes, Sentence] = {}
     for position in range(options.max_new_tokens + 1):
         options.checkpoint()
-        logits = rows.copy()
+        logits = rows.copy()  # what a session returns is good until its next step
         logits[:, list(options.suppressed_tokens)] = -np.inf
         normalizers = _log_sum_exp(logits)
         last = position == options.max_new_tokens
@@ -172,11 +178,11 @@ def search(
         for row, beam in enumerate(beams):
             logprobs = logits[row] - normalizers[row]
             if position and constraint.is_final(beam.state):
-                finished.append(Sentence(beam.tokens, [*beam.logprobs, float(logprobs[eot])]))
+                _finish(finished, beam, float(logprobs[eot]))
             if not last:
                 ranked += _following(beam, row, logprobs, constraint, options, eot)
-        finished.sort(key=lambda sentence: sentence.total_logprob, reverse=True)
-        beams = _best(ranked, options, finished)
+        ends = sorted((one.total_logprob for one in finished.values()), reverse=True)
+        beams = _best(ranked, options, ends)
         if not beams:
             break
         tokens = [beam.tokens[-1] for beam in beams]
@@ -186,7 +192,8 @@ def search(
         else:
             rows = steps.extend([beam.parent for beam in beams], tokens, position)
             guided = guided[:1]
-    return finished[: options.n_best]
+    ranking = sorted(finished.values(), key=lambda one: one.total_logprob, reverse=True)
+    return ranking[: options.n_best]
 
 
 @dataclass(frozen=True)
@@ -199,6 +206,16 @@ class _Beginning:
     parent: int = 0
     """The row that it continues."""
     total_logprob: float = 0.0
+    spelling: bytes = b""
+    """Without blanks at its ends; see Constraint."""
+
+
+def _finish(finished: dict[bytes, Sentence], beam: _Beginning, logprob: float) -> None:
+    """Add a sentence, unless the same one is there already and likelier."""
+    sentence = Sentence(beam.tokens, [*beam.logprobs, logprob])
+    key = beam.spelling.strip()
+    if key not in finished or finished[key].total_logprob < sentence.total_logprob:
+        finished[key] = sentence
 
 
 def _following(
@@ -215,7 +232,7 @@ def _following(
         allowed = _tried(beam.state, logprobs[:eot], constraint, 8 * options.beam_size)
     tokens, states = allowed
     found = logprobs[tokens]
-    for place in _largest(found, options.beam_size):
+    for place in _largest(found, 2 * options.beam_size):
         logprob = float(found[place])
         yield _Beginning(
             [*beam.tokens, int(tokens[place])],
@@ -223,7 +240,13 @@ def _following(
             int(states[place]),
             row,
             beam.total_logprob + logprob,
+            _spelled(beam.spelling, constraint.spelling(int(tokens[place]))),
         )
+
+
+def _spelled(before: bytes, added: bytes) -> bytes:
+    """Return both, blanks in a row being one."""
+    return before + (added.lstrip() if before[-1:] in (b"", b" ") else added)
 
 
 def _tried(
@@ -236,18 +259,25 @@ def _tried(
 
 
 def _best(
-    ranked: list[_Beginning], options: ConstrainedOptions, finished: list[Sentence]
+    ranked: list[_Beginning], options: ConstrainedOptions, ends: list[float]
 ) -> list[_Beginning]:
-    """Return the beginnings that are followed: what can't become better than n_best is not."""
+    """Return the beginnings that are followed, of equal ones the likeliest.
+
+    `ends` are the logprobs of whole sentences, best first: what can't become one of n_best any
+    more is given up.
+    """
     ranked.sort(key=lambda beam: beam.total_logprob, reverse=True)
     if not ranked:
         return []
-    lowest = ranked[0].total_logprob - options.margin
-    if finished:
-        lowest = max(lowest, finished[0].total_logprob - options.margin)
-    if len(finished) >= options.n_best:
-        lowest = max(lowest, finished[options.n_best - 1].total_logprob)
-    return [beam for beam in ranked[: options.beam_size] if beam.total_logprob >= lowest]
+    lowest = max([ranked[0].total_logprob, *ends[:1]]) - options.margin
+    if len(ends) >= options.n_best:
+        lowest = max(lowest, ends[options.n_best - 1])
+    different: dict[tuple[int, bytes], _Beginning] = {}
+    for beam in ranked:
+        if beam.total_logprob < lowest or len(different) == options.beam_size:
+            break
+        different.setdefault((beam.state, beam.spelling), beam)
+    return list(different.values())
 
 
 def _largest(values: Array, n_values: int) -> Tokens:
