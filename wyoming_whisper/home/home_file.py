@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ..settings.messages import did_you_mean
+from ..errors import did_you_mean
 from ..settings.text_files import read_text_file
 from .inventory import Entity, Home
 

@@ -11,26 +11,18 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from ..errors import WyomingWhisperError
-from ..text.evidence import Voicing
+from ..text.evidence import Voicing, judged
 from ..text.scripts import joined
-from ..text.style import TextStyle, judged, styled
+from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcription
-from .job import Job
+from .job import Job, Priority, Submit
 from .languages import Detected, likeliest, settled
 
 _LOGGER = logging.getLogger(__name__)
-
-
-class Submit(Protocol):
-    """Queues a transcription; one that is `eager` is not waited for yet."""
-
-    def __call__(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
-        """Raises WyomingWhisperError when there can be none."""
 
 
 @dataclass
@@ -130,7 +122,7 @@ class Dictation:
         while self._waiting:
             piece = self._waiting[0]
             if piece.job is None:
-                piece.job = self._submit(piece.samples, self.options, eager=False)
+                piece.job = self._submit(piece.samples, self.options, Priority.COMMAND)
             piece.job.promote()
             self._take(await result(piece.job))
 
@@ -150,7 +142,7 @@ class Dictation:
         """Return what was said in the pieces that are done, with its marks."""
         if len(self.parts) > self._n_in_text:  # asked for with every chunk
             with_marks = dataclasses.replace(style, strip_punctuation=False)
-            self._text = styled(together(self.parts), with_marks).text
+            self._text = with_marks.styled(together(self.parts)).text
             self._n_in_text = len(self.parts)
         return self._text
 
@@ -165,7 +157,7 @@ class Dictation:
         if self._is_refused:
             return False
         try:
-            piece.job = self._submit(piece.samples, self.options, eager=True)
+            piece.job = self._submit(piece.samples, self.options, Priority.EARLY)
         except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
             _LOGGER.debug("no piece is begun: %s", error)
             self._is_refused = True
@@ -191,7 +183,7 @@ def together(parts: Sequence[Part]) -> Transcription:
     """Return one or more parts as one transcription: the text as it was written, with its marks.
 
     Each part is judged here by its own audio, and the whole never again: what is said in one part
-    after the other is no loop. It is worded once, by who gives it to the client (text.styled).
+    after the other is no loop. It is worded once, by who gives it to the client (TextStyle.styled).
     """
     said = [judged(part.transcription, part.voicing) for part in parts]
     if len(said) == 1:
