@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .letters import fold, variants, words_of
+from .letters import CLOSING, OPENING, fold, variants, words_of
 from .positions import BETWEEN, REFUSED, Letters
 from .vocabulary import Vocabulary
 
@@ -17,6 +17,11 @@ Continuations = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 MAX_STATES = 200_000
 """States by bytes that are kept from one utterance for the next ones."""
+
+MAX_WARM = 200
+"""First words after which is found beforehand what may follow: about a second's work."""
+
+_MARKS = frozenset(" " + CLOSING + OPENING)
 
 MANY = 64
 """More ways on than these in the trie of tokens aren't gone through for free text."""
@@ -87,6 +92,28 @@ class Grammar:
             if state == REFUSED:
                 return False
         return self._letters.is_end(state)
+
+    def spelling(self, token: int) -> bytes:
+        """Return what a token adds to a sentence: equal where only capitals and marks differ.
+
+        Marks and blanks are blanks.
+        """
+        text = self._vocabulary.tokens[token]
+        try:
+            letters = text.decode()
+        except UnicodeDecodeError:
+            return text
+        return "".join(" " if c in _MARKS else fold(c) for c in letters).encode()
+
+    def warm(self) -> None:
+        """Find what may follow at the start, and after first words: before somebody waits."""
+        first = self.continuations(self.start)
+        states = [] if first is None else dict.fromkeys(first[1].tolist())
+        words = [
+            state for state in states if " " in self._letters.following(self._states[state][0])[0]
+        ]
+        for state in words[:MAX_WARM]:
+            self.continuations(state)
 
     # -- states by bytes ---------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ hassil parses them; it and the templates are imported only by the process that c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .letters import fold, words_of
-from .network import ANY, END, GAP, RETURNING, Network, NetworkBuilder, TooLargeError
+from .network import ANY, END, FINAL, GAP, RETURNING, Arc, Network, NetworkBuilder, TooLargeError
 from .numerals import numerals
 
 MAX_NODES = 1_500_000
@@ -120,9 +120,9 @@ class Templates:
 
     @classmethod
     def _read(cls, path: Path) -> Templates:
-        with np.load(path) as file:
-            about = json.loads(file["about"].tobytes())
-            parts = [file[name].astype(np.int32) for name in ("first", "labels", "targets")]
+        with path.open("rb") as file, np.load(file) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            parts = [arrays[name].astype(np.int32) for name in ("first", "labels", "targets")]
         if about.pop("format") != FORMAT:
             raise ValueError("it has another format")
         slots = tuple(Slot(**slot) for slot in about.pop("slots"))
@@ -218,8 +218,8 @@ class _Compiler:
     def finish(self, starts: Sequence[int], skipped: Iterable[str]) -> Templates:
         builder = self.builder
         start = builder.either([*dict.fromkeys(starts)]) if starts else builder.node(())
-        led = builder.node(((GAP, self._without_free_beginning(start)),))
-        start = builder.node(((GAP, start),))
+        # With sentences that begin with free text, anything would be a beginning.
+        start, led = self._before(start, ()), self._before(start, (ANY,))
         skip = builder.either([self._text(word, RETURNING) for word in skipped] or [RETURNING])
         slots = [slot for _, slot in self.slots.values()]
         static = [slot.node if slot.node >= 0 else END for slot in slots]
@@ -238,18 +238,20 @@ class _Compiler:
             tuple(self.left_out),
         )
 
-    def _without_free_beginning(self, start: int) -> int:
-        """Return the node before those sentences that don't begin with free text.
+    def _before(self, start: int, dropped: Collection[int]) -> int:
+        """Return the node before a sentence, without the arcs at its beginning that are `dropped`.
 
-        With the others, anything would be a beginning.
+        What may be there without a word is none.
         """
-        builder = self.builder
-        arcs = {arc for arc in builder.arcs(start) if arc[0] != ANY}
-        for label, target in [*arcs]:
-            if label == GAP:
-                arcs.remove((label, target))
-                arcs |= builder.arcs(self._without_free_beginning(target))
-        return builder.node(arcs)
+        arcs: set[Arc] = set()
+        fresh = [start]
+        for node in fresh:
+            for label, target in self.builder.arcs(node):
+                if label == GAP and target not in fresh:
+                    fresh.append(target)
+                elif label not in (GAP, FINAL, *dropped):
+                    arcs.add((label, target))
+        return self.builder.node(((GAP, self.builder.node(arcs)),))
 
     # -- sentences ---------------------------------------------------------------------------
 

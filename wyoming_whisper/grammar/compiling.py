@@ -1,0 +1,118 @@
+"""Templates of a language, compiled once and kept on disk.
+
+They are compiled in a process of its own, which ends with its memory: the libraries for it are
+imported nowhere else. `python -m wyoming_whisper.grammar.compiling CODE FILE` reads the user's own
+sentences as JSON, and says in one sentence what went wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .templates import FORMAT, TemplateError, Templates, compile_templates
+
+PACKAGES = ("hassil", "home-assistant-intents", "unicode-rbnf")
+SECONDS = 120
+"""Longest time for a language; a Raspberry Pi takes a tenth of it."""
+
+MEMORY_BYTES = 1 << 30
+"""Most address space of the process. German needs a fifth of it."""
+
+Own = Sequence[Mapping[str, Any]]
+
+
+class TemplateStore:
+    """A folder with a file for each language."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def templates(self, code: str, own: Own = ()) -> Templates:
+        """Return the templates of a language, with the user's `own`; see `compile_intents`.
+
+        Raises TemplateError where there are none, in one sentence.
+        """
+        file = self._folder / f"{code}-{_key(own)}.npz"
+        with contextlib.suppress(OSError, ValueError):
+            return Templates.load(file)
+        return self._compiled(code, own, file)
+
+    def _compiled(self, code: str, own: Own, file: Path) -> Templates:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(f".{os.getpid()}.tmp")
+            try:
+                _run(code, own, partial)
+                templates = Templates.load(partial)
+                partial.replace(file)
+            finally:
+                partial.unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
+            raise TemplateError(f"the sentences of {code!r} can't be kept: {error}") from error
+        for other in self._folder.glob(f"{code}-*.npz"):
+            if other != file:
+                with contextlib.suppress(OSError):
+                    other.unlink()
+        return templates
+
+
+def _key(own: Own) -> str:
+    """Return what the file of a language depends on, as a name. Raises TemplateError."""
+    try:
+        versions = [version(package) for package in PACKAGES]
+    except PackageNotFoundError as error:
+        raise TemplateError(f"the package {error.name} is not installed") from None
+    return hashlib.sha256(_json([FORMAT, versions, own]).encode()).hexdigest()[:20]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _run(code: str, own: Own, file: Path) -> None:
+    """Compile in a process of its own. Raises TemplateError, OSError."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, code, str(file)],
+            input=_json(own),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for the server
+        )
+    except subprocess.TimeoutExpired:
+        raise TemplateError(f"the sentences of {code!r} took more than {SECONDS} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        raise TemplateError(lines[-1][:300])
+
+
+def main(code: str, file: str) -> int:
+    """Compile the templates of a language into a file; return the exit status."""
+    os.nice(10)  # the server answers meanwhile
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    try:
+        compile_templates(code, json.load(sys.stdin)).save(Path(file))
+    except (TemplateError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("the templates are too large", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,184 @@
+"""The grammars of the current home, one for each language that is spoken in it.
+
+They are built on a thread of low priority, and nobody waits for one: until it is there, there is
+none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..home.inventory import Home
+from .automaton import Grammar
+from .compiling import Own, TemplateStore
+from .custom import Signature, read_custom_sentences, signature
+from .filling import fill, unsayable
+from .templates import TemplateError, Templates
+from .vocabulary import Vocabulary
+
+_LOGGER = logging.getLogger(__name__)
+
+Spelled = Callable[[], Sequence[bytes]]
+
+MAX_LANGUAGES = 4
+"""Those last asked for are kept."""
+
+CUSTOM_SECONDS = 5.0
+"""How often the user's folder of sentences is looked at."""
+
+NICENESS = 10
+SHOWN = 3  # of what is left out, in a line of the log
+
+
+@dataclass
+class _Entry:
+    """A language: its grammar, and what that was made of."""
+
+    grammar: Grammar | None = None
+    made_of: tuple[Home, Signature] | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A grammar that is to be built."""
+
+    language: str
+    home: Home
+    spelled: Spelled
+
+
+class GrammarService:
+    """Grammars by language. Every method may be called from any thread, and returns at once."""
+
+    def __init__(self, store: TemplateStore, *, free_text: bool = True) -> None:
+        self._store = store
+        self._free_text = free_text
+        self._home = Home()
+        self._spelled: Spelled | None = None
+        self._vocabulary: tuple[Spelled, Vocabulary] | None = None
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self.on_done: Callable[[str], None] = lambda language: None
+        """Called on the thread that builds, with a language whose grammar is there or can't be."""
+
+    def use_home(self, home: Home) -> None:
+        """Have grammars of this home; those of the last one stay until they are there."""
+        with self._changed:
+            self._home = home
+            self._changed.notify()
+
+    def use_tokens(self, spelled: Spelled) -> None:
+        """Have grammars of another model's tokens; those that there are end here.
+
+        `spelled` gives their bytes by number, and is called on the thread that builds.
+        """
+        with self._changed:
+            self._spelled = spelled
+            for entry in self._entries.values():
+                entry.grammar = entry.made_of = None
+            self._changed.notify()
+
+    def current(self, language: str) -> Grammar | None:
+        """Return the grammar of a language (Whisper's code), None where there is none yet.
+
+        It is then made. One grammar is for one thread: who asks is always the same.
+        """
+        with self._changed:
+            entry = self._entries.get(language)
+            if entry is None:
+                entry = self._entries[language] = _Entry()
+                self._start()
+                self._changed.notify()
+            self._entries.move_to_end(language)
+            while len(self._entries) > MAX_LANGUAGES:
+                self._entries.popitem(last=False)
+            return entry.grammar
+
+    def close(self) -> None:
+        """Have nothing more be built; what is being built is thrown away."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    # -- the thread that builds --------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="grammars", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        except OSError as error:
+            _LOGGER.debug("the thread of the grammars keeps its priority: %s", error)
+        while (work := self._next()) is not None:
+            language = work.language
+            try:
+                self._build(work)
+            except TemplateError as error:
+                _LOGGER.info("There is no grammar of the home in %r: %s", language, error)
+            except Exception:  # a home is sent by others: what nobody foresaw costs the grammar
+                _LOGGER.exception("The grammar of the home in %r can't be built", language)
+            self.on_done(language)
+
+    def _next(self) -> _Work | None:
+        """Wait for a language whose grammar is not of the current home; None at the end."""
+        while True:
+            with self._changed:
+                home, languages = self._home, [*reversed(self._entries)]
+            folder = home.custom_sentences
+            custom = {code: signature(folder, code) if folder else () for code in languages}
+            with self._changed:
+                if self._stopped:
+                    return None
+                for language, files in custom.items():
+                    entry = self._entries.get(language)
+                    if entry and self._spelled and entry.made_of != (home, files):
+                        entry.made_of = (home, files)
+                        return _Work(language, home, self._spelled)
+                if (home, languages) == (self._home, [*reversed(self._entries)]):
+                    self._changed.wait(CUSTOM_SECONDS if folder else None)
+
+    def _build(self, work: _Work) -> None:
+        """Build a grammar and put it where it is asked for. Raises TemplateError."""
+        language, home, spelled = work.language, work.home, work.spelled
+        began = time.monotonic()
+        own, mistakes = _own(home, language)
+        templates = self._store.templates(language, own)
+        if self._vocabulary is None or self._vocabulary[0] is not spelled:
+            self._vocabulary = spelled, Vocabulary(spelled())
+        grammar = fill(templates, home, self._vocabulary[1], free_text=self._free_text)
+        grammar.warm()
+        with self._changed:
+            entry = self._entries.get(language)
+            if entry is None or spelled is not self._spelled or self._stopped:
+                return
+            entry.grammar = grammar
+        seconds = time.monotonic() - began
+        _LOGGER.info("The grammar of the home in %r is there (%.1f s)", language, seconds)
+        _log_left_out(language, templates, home, mistakes)
+
+
+def _own(home: Home, language: str) -> tuple[Own, list[str]]:
+    """Return the user's own sentences, and one sentence for each file that can't be read."""
+    folder: Path | None = home.custom_sentences
+    custom, mistakes = read_custom_sentences(folder, language) if folder else ([], [])
+    return [*custom, {"sentences": list(home.sentences)}] if home.sentences else custom, mistakes
+
+
+def _log_left_out(language: str, templates: Templates, home: Home, mistakes: Sequence[str]) -> None:
+    left_out = [*mistakes, *templates.left_out, *unsayable(home)]
+    if left_out:
+        more = f", and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else ""
+        shown = "; ".join(left_out[:SHOWN])
+        _LOGGER.info("Left out of the grammar in %r: %s%s", language, shown, more)
