@@ -29,7 +29,7 @@ OTHER_SIDES = (
 MUST_NOT_LOAD = {
     "wyoming_whisper.errors": ("numpy", "wyoming", "asyncio"),
     "wyoming_whisper.settings.options": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
-    "wyoming_whisper.commands.actions": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.console": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.__main__": ("numpy", "wyoming.", *RUNTIMES, *HUB),
     "wyoming_whisper.transcriber": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.serving.connections": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
@@ -217,11 +217,13 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.engine.child": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.builder": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.commands.selftest.report": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.serve": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.models": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.health": ("wyoming_whisper.serving.server", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.transcribe": ("wyoming_whisper.serving", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.engine": (
         "wyoming.",
-        "wyoming_whisper.backends",
         "wyoming_whisper.serving.server",
-        "numpy",
         *RUNTIMES,
         *HUB,
     ),
@@ -253,8 +255,6 @@ MUST_NOT_LOAD = {
     ),
     "wyoming_whisper.commands.ray": (
         "wyoming.",
-        "asyncio",
-        "numpy",
         "wyoming_whisper.serving.server",
         "ray",
         *RUNTIMES,

@@ -44,7 +44,7 @@ from ..utterance.limits import Limits
 from ..utterance.live import LiveText
 from ..utterance.scheduler import Scheduler
 from ..web import web_page
-from ..whisper.tokenizer import LANGUAGES, language_code
+from ..whisper.tokenizer import LANGUAGES
 from ..wire import MAX_HEADER_BYTES
 from .connections import TAKEN_A_TURN, Connections, listen_for_many
 from .discovery import Announcement
@@ -96,7 +96,7 @@ class Server:
         self.status = status or Status()
         languages = _expected_languages(settings)
         self.model_names = (settings.model,)
-        self.language = configured_language(settings.language)
+        self.language = settings.spoken_language
         if self.language and self.language not in languages:
             raise SettingsError(
                 f"--language {settings.language}: the model {settings.model} does not understand "
@@ -399,19 +399,6 @@ def _in_loop(
 ) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has ended before the model's thread has
         loop.call_soon_threadsafe(callback, error)
-
-
-def configured_language(name: str) -> str | None:
-    """Return Whisper's code for the option `language`; None for `auto`."""
-    if name == "auto":
-        return None
-    code = language_code(name)
-    if code is None:
-        raise SettingsError(
-            f"--language {name} is not a language that Whisper knows; "
-            f"choose auto, {', '.join(sorted(LANGUAGES))}"
-        )
-    return code
 
 
 def _expected_languages(settings: Settings) -> tuple[str, ...]:

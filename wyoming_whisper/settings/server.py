@@ -12,7 +12,7 @@ from urllib.parse import SplitResult
 from ..errors import SettingsError
 from ..models.model_names import without_address
 from ..upstreams.config import read_upstream
-from ..whisper.tokenizer import language_code
+from ..whisper.tokenizer import LANGUAGES, language_code
 from .option import Option, option, switch
 from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole, optional
 
@@ -313,3 +313,16 @@ class ServerSettings:
         metavar="SECONDS",
         rare=True,
     )
+
+    @property
+    def spoken_language(self) -> str | None:
+        """Whisper's code for `language`, None for auto. Raises SettingsError for an unknown one."""
+        if self.language == "auto":
+            return None
+        code = language_code(self.language)
+        if code is None:
+            raise SettingsError(
+                f"--language {self.language} is not a language that Whisper knows; "
+                f"choose auto, {', '.join(sorted(LANGUAGES))}"
+            )
+        return code

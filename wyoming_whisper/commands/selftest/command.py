@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from ...engine.graphs import Precision
     from ...settings.options import Settings
     from ...whisper.session import Session
-RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-llm")
 
 
 @dataclass
@@ -53,25 +52,6 @@ class _Engine:
     prepare_seconds: float
     open_seconds: float
     facts: dict[str, str] = field(default_factory=dict)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's own flags."""
-    precisions = ("float16", "bfloat16", "float32")
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        default="auto",
-        help="what runs the engine (default: tensorrt where there is a GPU, else onnxruntime); "
-        "tensorrt-llm is only tested where it is named",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=precisions,
-        help="arithmetic of the engine (default: float16 on GPUs, float32 on onnxruntime); "
-        "bfloat16 is for tensorrt-llm alone",
-    )
-    parser.add_argument("--json", action="store_true", help="write the report as JSON")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
