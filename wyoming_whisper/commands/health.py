@@ -59,7 +59,6 @@ def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]
     model = program.models[0] if program.models else None
-    description = (model.description if model else None) or ""
     serving = serving_in(event)
     return {
         "uri": uri,
@@ -70,7 +69,7 @@ def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
         "version": program.version,
         "model": model.name if model else None,
         "languages": model.languages if model else [],
-        "description": description.partition("; ")[0],
+        "description": serving.get("description") or (model and model.description) or "",
         "backend": serving.get("backend"),
         "why": serving.get("why"),
     }

@@ -28,7 +28,7 @@ wyoming-whisper COMMAND --help tells more about each. serve takes the flags belo
     parser = OptionParser("wyoming-whisper", about, arguments="[COMMAND] [flags]")
     _, settings = start(parser, argv)
     # Here, so that --help and mistakes are answered at once.
-    from ..serving.process import is_in_native_code, leave
+    from ..machine.process import is_in_native_code, leave
     from ..serving.server import serve
 
     try:

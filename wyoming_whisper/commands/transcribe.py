@@ -90,7 +90,7 @@ def _recogniser(
         yield ask
         return
     vad, spans, style = SileroVad(), span_options(settings), text_style(settings)
-    with contextlib.closing(open_transcriber(settings)) as transcriber:
+    with contextlib.closing(open_transcriber(settings, build_missing=False)) as transcriber:
         home = NameIndex(settings.names) if settings.bias_names else None
         options = TranscribeOptions(language=language, home=home)
         yield lambda samples: transcribe_speech(samples, transcriber, options, vad, spans, style)

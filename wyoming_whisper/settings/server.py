@@ -11,7 +11,7 @@ from urllib.parse import SplitResult
 
 from ..errors import SettingsError
 from ..models.model_names import without_address
-from ..upstreams.config import read_upstream
+from ..upstreams.config import Upstream
 from ..whisper.tokenizer import LANGUAGES, language_code
 from .option import Option, option, switch
 from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole, optional
@@ -100,7 +100,7 @@ def _language(item: str) -> str:
 
 
 def _upstream(item: str) -> str:
-    read_upstream(item)
+    Upstream.read(item)
     return item
 
 
