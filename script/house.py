@@ -46,6 +46,7 @@ class Module:
     public: list[str] = field(default_factory=list)
     lazy: int = 0
     longest: int = 0
+    is_folder: bool = False
 
 
 def read(root: Path) -> dict[str, Module]:
@@ -60,8 +61,8 @@ def measure(modules: dict[str, Module], root: str) -> dict[str, int]:
     return {
         "lines": sum(module.lines for module in mine),
         "modules in the root": sum(
-            name == root or (name.count(".") == 1 and not _is_folder(name, modules))
-            for name in modules
+            module.name == root or (module.name.count(".") == 1 and not module.is_folder)
+            for module in mine
         ),
         "files over 500 lines": sum(module.lines > 500 for module in mine),
         "import circles": len(circles({m.name: m.imports for m in mine})),
@@ -106,14 +107,10 @@ def _dotted(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _is_folder(name: str, modules: dict[str, Module]) -> bool:
-    return any(other.startswith(name + ".") for other in modules)
-
-
 def _module(name: str, path: Path, paths: dict[str, Path]) -> Module:
     text = path.read_text()
     tree = ast.parse(text)
-    module = Module(name, len(text.splitlines()))
+    module = Module(name, len(text.splitlines()), is_folder=path.name == "__init__.py")
     for node in tree.body:
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_"):
             module.public.append(node.name)

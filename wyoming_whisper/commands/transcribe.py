@@ -17,7 +17,7 @@ from ..errors import TranscribeError, WyomingWhisperError
 from ..home.index import NameIndex
 from ..settings.flags import OptionParser
 from ..settings.options import OPTIONS, Settings
-from ..text.style import text_style
+from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcription, transcription_to_dict
 from .client import read_audio, transcribe_remote
 from .console import complain, seconds, start
@@ -89,7 +89,8 @@ def _recogniser(
 
         yield ask
         return
-    vad, spans, style = SileroVad(), span_options(settings), text_style(settings)
+    vad, spans = SileroVad(), span_options(settings)
+    style = TextStyle.from_settings(settings)
     with contextlib.closing(open_transcriber(settings, build_missing=False)) as transcriber:
         home = NameIndex(settings.names) if settings.bias_names else None
         options = TranscribeOptions(language=language, home=home)
