@@ -231,7 +231,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.engine.cache": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.engine.child": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.builder": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
-    "wyoming_whisper.commands.selftest.report": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.selftest.report": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.serve": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.models": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.health": ("wyoming_whisper.serving.server", *RUNTIMES, *HUB),

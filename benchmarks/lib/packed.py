@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +19,7 @@ import numpy as np
 from benchmarks.lib import models
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.report import progress
-from wyoming_whisper.commands.selftest.cases import Case, make_cases
-from wyoming_whisper.commands.selftest.compare import hear
-from wyoming_whisper.commands.selftest.machine import versions
-from wyoming_whisper.commands.selftest.reference import open_reference
+from wyoming_whisper.commands.selftest.compare import Case, make_cases
 from wyoming_whisper.commands.selftest.report import Heard
 from wyoming_whisper.machine.cpu import cpu_name
 from wyoming_whisper.whisper.tokenizer import Tokenizer
@@ -89,12 +87,13 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
+    from wyoming_whisper.commands.selftest.reference import open_reference
     from wyoming_whisper.models.folder import suppressed_begin
 
     with open_reference(path) as reference:
         tokenizer = reference.tokenizer
         cases = make_cases(reference.inference.n_mels, tokenizer, context)
-        heard = [hear(reference.inference, case, tokenizer) for case in cases]
+        heard = [case.heard_by(reference.inference, tokenizer) for case in cases]
     tokens = Tokens(
         eot=tokenizer.eot,
         sot=tokenizer.sot,
@@ -105,7 +104,7 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
     )
     facts = {
         "name": name,
-        "ctranslate2": f"{versions()['ctranslate2']} on {cpu_name()}",
+        "ctranslate2": f"{version('ctranslate2')} on {cpu_name()}",
         "tokens": asdict(tokens),
         "suppressed_begin": suppressed_begin(path),
         "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ctranslate2
+
+from ...backends.ct2_config import loadable
+from ...backends.faster_whisper import CTranslate2Inference
+from ...backends.pipeline import load_tokenizer
 from ...errors import ModelBrokenError
 from ...machine.cpu import physical_cores
 from ...models.folder import check_model
@@ -34,12 +39,6 @@ class Reference:
 @contextlib.contextmanager
 def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
     """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
-    import ctranslate2
-
-    from ...backends.ct2_config import loadable
-    from ...backends.faster_whisper import CTranslate2Inference
-    from ...backends.pipeline import load_tokenizer
-
     check_model(path)
     try:
         with loadable(path) as folder:
