@@ -50,7 +50,7 @@ def _wait_for(backend: str, uri: str, server: subprocess.Popen[bytes], log: Path
     while time.monotonic() < given_up:
         assert server.poll() is None, log.read_text()
         with contextlib.suppress(ServerUnavailableError):
-            if _answers(asyncio.run(describe(uri, 10.0)), backend):
+            if _answers(asyncio.run(describe(uri, 10.0))[0], backend):
                 return
         time.sleep(0.2)
     pytest.fail(f"{backend} never answered: {log.read_text()}")

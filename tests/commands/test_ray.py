@@ -18,7 +18,6 @@ from wyoming_whisper.commands.ray import (
 )
 from wyoming_whisper.errors import ModelError, SettingsError
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.server import default_data_dir
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_a_range_of_replicas_is_scaled() -> None:
 
 def test_replicas_get_no_secrets_and_their_own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    usual = default_data_dir({"HOME": "/home/ada"})
+    usual = Settings.default_data_dir({"HOME": "/home/ada"})
     given = Settings(data_dir=(usual,), hf_token="secret", hass_token="secret")
     told = _replica_settings(given, 2)
     assert (told.hf_token, told.hass_token, told.data_dir) == (None, None, ())

@@ -37,10 +37,7 @@ from ..errors import (
 from ..tasks import end_tasks, start_task
 from ..transcriber import SAMPLE_RATE, Samples, Transcription
 
-T = TypeVar("T")
-
-
-_LISTENING_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+Reply = TypeVar("Reply")
 
 
 # -- audio files ---------------------------------------------------------------------------
@@ -67,7 +64,7 @@ def read_audio(path: str | Path) -> Samples:
 # -- a running server ----------------------------------------------------------------------
 
 
-def dial_address(uri: str) -> str:
+def _dial_address(uri: str) -> str:
     """Return the address to connect to for a server's own: one that listens everywhere is here.
 
     Raises SettingsError for what can't be connected to.
@@ -82,7 +79,8 @@ def dial_address(uri: str) -> str:
             return uri
     if not uri.startswith("tcp://") or host is None or port is None:
         raise SettingsError(f"{uri!r} is no server's address: tcp://HOST:PORT or unix:///PATH")
-    return f"tcp://{_LISTENING_EVERYWHERE[host]}:{port}" if host in _LISTENING_EVERYWHERE else uri
+    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host)  # noqa: S104
+    return f"tcp://{here}:{port}" if here else uri
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,7 @@ class _Connection:
         raise ServerUnavailableError("The server closed the connection without an answer")
 
 
-async def describe(uri: str, timeout: float = 15.0) -> Info:
-    """Ask a server what it is. Raises as describe_event does."""
-    return (await describe_event(uri, timeout))[0]
-
-
-async def describe_event(uri: str, timeout: float = 15.0) -> tuple[Info, Event]:
+async def describe(uri: str, timeout: float = 15.0) -> tuple[Info, Event]:
     """Ask a server what it is; return that, and the event, which may say more (info.serving_in).
 
     Raises ServerUnavailableError when there is no answer within `timeout` seconds, ProtocolError
@@ -155,9 +148,9 @@ async def transcribe_remote(
     )
 
 
-async def _talk(uri: str, timeout: float, ask: Callable[[_Connection], Awaitable[T]]) -> T:
+async def _talk(uri: str, timeout: float, ask: Callable[[_Connection], Awaitable[Reply]]) -> Reply:
     """Connect, ask, and close, with every failure turned into the project's errors."""
-    uri = dial_address(uri)
+    uri = _dial_address(uri)
     try:
         return await asyncio.wait_for(_connect_and_ask(uri, ask), timeout)
     except asyncio.TimeoutError:
@@ -168,7 +161,7 @@ async def _talk(uri: str, timeout: float, ask: Callable[[_Connection], Awaitable
         raise ProtocolError(f"{uri} answered with something that is not Wyoming") from None
 
 
-async def _connect_and_ask(uri: str, ask: Callable[[_Connection], Awaitable[T]]) -> T:
+async def _connect_and_ask(uri: str, ask: Callable[[_Connection], Awaitable[Reply]]) -> Reply:
     parts = urlsplit(uri)
     if parts.scheme == "unix":
         reader, writer = await asyncio.open_unix_connection(parts.path)

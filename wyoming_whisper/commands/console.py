@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..errors import SettingsError, WyomingWhisperError, did_you_mean
 from ..settings.flags import OptionParser
@@ -25,19 +25,30 @@ class CommandParser(OptionParser):
     """Options of commands that look for models, and of those that work on one."""
 
     def __init__(
-        self, command: str, about: str, options: Collection[str] = (), arguments: str = "[flags]"
+        self, command: str, about: str, options: Iterable[str] = (), arguments: str = "[flags]"
     ) -> None:
-        names = (*options, "options", "debug", "log_format")
-        super().__init__(f"wyoming-whisper {command}", about, names, arguments)
+        names = dict.fromkeys((*options, "options", "debug", "log_format"))
+        super().__init__(f"wyoming-whisper {command}".strip(), about, tuple(names), arguments)
 
+    def add_timeout(self, seconds: float, about: str) -> None:
+        """Add --timeout, which is `seconds` unless it is given."""
 
-def start(parser: OptionParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
-    """Return a command's arguments and settings, and log to stderr. Raises SettingsError."""
-    arguments = parser.parse(argv)
-    settings = settings_from(vars(arguments), os.environ)
-    level = logging.DEBUG if settings.debug else logging.INFO
-    logging.basicConfig(level=level, format=settings.log_format, stream=sys.stderr)
-    return arguments, settings
+        def read(text: str) -> float:
+            number = float(text) if text.replace(".", "", 1).isdecimal() else 0.0
+            if number <= 0:
+                raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+            return number
+
+        about = f"{about} (default: {seconds:g})"
+        self.add_argument("--timeout", type=read, default=seconds, metavar="SECONDS", help=about)
+
+    def start(self, argv: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
+        """Return the arguments and settings, and log to stderr. Raises SettingsError."""
+        arguments = self.parse(argv)
+        settings = settings_from(vars(arguments), os.environ)
+        level = logging.DEBUG if settings.debug else logging.INFO
+        logging.basicConfig(level=level, format=settings.log_format, stream=sys.stderr)
+        return arguments, settings
 
 
 def run_action(command: str, about: str, actions: Mapping[str, Action], argv: Sequence[str]) -> int:
@@ -53,20 +64,12 @@ def run_action(command: str, about: str, actions: Mapping[str, Action], argv: Se
         hint = did_you_mean(action, actions) or f"; there are {', '.join(actions)}"
         raise SettingsError(f"{action!r} is nothing that {command} does{hint}")
     make_parser, do = actions[action]
-    return do(*start(make_parser(f"{command} {action}"), rest))
+    return do(*make_parser(f"{command} {action}").start(rest))
 
 
 def complain(error: WyomingWhisperError) -> None:
     """Write one line to stderr."""
     print(f"wyoming-whisper: {' '.join(str(error).split())}", file=sys.stderr)
-
-
-def seconds(text: str) -> float:
-    """Return a --timeout."""
-    number = float(text) if text.replace(".", "", 1).isdecimal() else 0.0
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return number
 
 
 def table(*rows: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from wyoming.info import Info
 
 from ..errors import ServerUnavailableError
 from ..serving.info import serving_in
-from .client import describe_event
-from .console import CommandParser, seconds, start
+from .client import describe
+from .console import CommandParser
 
 
 def run(argv: Sequence[str]) -> int:
@@ -24,18 +24,12 @@ def run(argv: Sequence[str]) -> int:
         "The exit code is 0 where commands are answered, or will be once the model is there.",
         ("uri",),
     )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=15.0,
-        metavar="SECONDS",
-        help="wait for the answer (default: 15)",
-    )
+    parser.add_timeout(15.0, "wait for the answer")
     parser.add_argument(
         "--json", action="store_true", help="one JSON object: what runs, on which backend, and why"
     )
-    arguments, settings = start(parser, argv)
-    info, event = asyncio.run(describe_event(settings.uri, arguments.timeout))
+    arguments, settings = parser.start(argv)
+    info, event = asyncio.run(describe(settings.uri, arguments.timeout))
     answer = _server_state(settings.uri, info, event)
     is_failure = answer["health"] == "unhealthy"
     if arguments.json:

@@ -14,12 +14,12 @@ from ..models.known import AUTO, Layout
 from ..models.listing import ModelEntry, list_models, remove_model
 from ..settings.official import about_retired
 from ..settings.options import Settings
-from .console import CommandParser, megabytes, start, table
+from .console import CommandParser, megabytes, table
 
 
 def run(argv: Sequence[str]) -> int:
     """Run an action; return the exit status. Raises WyomingWhisperError."""
-    arguments, settings = start(_parser(), argv)
+    arguments, settings = _parser().start(argv)
     if (arguments.action == "list") != (arguments.name is None):
         needs = "takes no" if arguments.action == "list" else "needs a"
         raise SettingsError(f"models {arguments.action} {needs} model's name")

@@ -16,7 +16,6 @@ from ..cluster.front_end import APP, joined
 from ..cluster.replica import Replica, find_model
 from ..errors import ModelError, SettingsError, WyomingWhisperError
 from ..settings.options import Settings
-from ..settings.server import default_data_dir
 from .console import CommandParser, run_action
 
 _LOGGER = logging.getLogger(__name__)
@@ -153,7 +152,7 @@ def _replica_settings(settings: Settings, replica_cpus: float) -> Settings:
         raise SettingsError(
             "--backend ray is for front ends; replicas have auto, faster-whisper or tensorrt"
         )
-    own = settings.data_dir == (default_data_dir(os.environ),)
+    own = settings.data_dir == (Settings.default_data_dir(os.environ),)
     return dataclasses.replace(
         settings,
         data_dir=() if own else settings.data_dir,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import WyomingWhisperError
-from ..settings.flags import OptionParser
-from .console import complain, start
+from ..settings.official import ALL_OPTIONS
+from .console import CommandParser, complain
 
 
 def run(argv: Sequence[str]) -> int:
@@ -25,8 +25,8 @@ commands:
   health                       ask a running server whether it works
 
 wyoming-whisper COMMAND --help tells more about each. serve takes the flags below."""
-    parser = OptionParser("wyoming-whisper", about, arguments="[COMMAND] [flags]")
-    _, settings = start(parser, argv)
+    parser = CommandParser("", about, ALL_OPTIONS, "[COMMAND] [flags]")
+    _, settings = parser.start(argv)
     # Here, so that --help and mistakes are answered at once.
     from ..machine.process import is_in_native_code, leave
     from ..serving.server import serve

@@ -15,17 +15,16 @@ from ..audio.vad import SileroVad
 from ..backends import open_transcriber
 from ..errors import TranscribeError, WyomingWhisperError
 from ..home.index import NameIndex
-from ..settings.flags import OptionParser
 from ..settings.options import OPTIONS, Settings
 from ..text.style import TextStyle
-from ..transcriber import Samples, TranscribeOptions, Transcription, transcription_to_dict
+from ..transcriber import Samples, TranscribeOptions, Transcription
 from .client import read_audio, transcribe_remote
-from .console import complain, seconds, start
+from .console import CommandParser, complain
 
 
 def run(argv: Sequence[str]) -> int:
     """Write a line for each file; return the exit status, 1 where one failed."""
-    arguments, settings = start(_parser(), argv)
+    arguments, settings = _parser().start(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     failed = False
@@ -41,16 +40,15 @@ def run(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _parser() -> OptionParser:
+def _parser() -> CommandParser:
     of_servers = ("server", "web page", "upstreams")
-    parser = OptionParser(
-        "wyoming-whisper transcribe",
+    parser = CommandParser(
+        "transcribe",
         "Write what is said in audio files, one line each.",
         [
             name
             for name, option in OPTIONS.items()
-            if name == "options"
-            or (option.group not in of_servers and name not in ("hass_api", "hass_token"))
+            if option.group not in of_servers and name not in ("hass_api", "hass_token")
         ],
         "FILE... [flags]",
     )
@@ -63,13 +61,7 @@ def _parser() -> OptionParser:
         help="have a running server do it: tcp://HOST:PORT or unix:///PATH; of the flags below, "
         "only --language is sent to it",
     )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="wait for a server (default: 60)",
-    )
+    parser.add_timeout(60.0, "wait for a server")
     return parser
 
 
@@ -106,7 +98,7 @@ def _transcribe_file(
     except WyomingWhisperError as error:
         raise TranscribeError(f"{file}: {error}") from error
     if arguments.json:
-        fields = transcription_to_dict(transcription)
+        fields = transcription.to_dict()
         if arguments.server:  # a server doesn't tell more
             fields = {key: fields[key] for key in ("text", "language", "seconds", "stages")}
         return json.dumps({"file": file, **fields}, ensure_ascii=False)

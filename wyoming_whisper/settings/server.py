@@ -17,19 +17,6 @@ from .option import Option, option, switch
 from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole, optional
 
 
-def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """Return the user's folder for models; raises SettingsError where there is no home folder."""
-    base = Path(environ.get("XDG_DATA_HOME", ""))
-    if not base.is_absolute():  # unset, or to be ignored by the XDG specification
-        try:
-            base = Path(environ.get("HOME") or Path.home()) / ".local" / "share"
-        except RuntimeError:
-            raise SettingsError(
-                "There is no home folder for models; name one: --data-dir"
-            ) from None
-    return base / "wyoming-whisper"
-
-
 def _uri(raw: Raw) -> str:
     def is_valid(parts: SplitResult) -> bool:
         if parts.scheme == "tcp":
@@ -265,7 +252,7 @@ class ServerSettings:
         rare=True,
     )
     data_dir: tuple[Path, ...] = field(
-        default_factory=lambda: (default_data_dir(os.environ),),
+        default_factory=lambda: (ServerSettings.default_data_dir(os.environ),),
         metadata={
             "option": Option(
                 _folders,
@@ -326,3 +313,16 @@ class ServerSettings:
                 f"choose auto, {', '.join(sorted(LANGUAGES))}"
             )
         return code
+
+    @staticmethod
+    def default_data_dir(environ: Mapping[str, str]) -> Path:
+        """Return the user's folder for models. Raises SettingsError without a home folder."""
+        base = Path(environ.get("XDG_DATA_HOME", ""))
+        if not base.is_absolute():  # unset, or to be ignored by the XDG specification
+            try:
+                base = Path(environ.get("HOME") or Path.home()) / ".local" / "share"
+            except RuntimeError:
+                raise SettingsError(
+                    "There is no home folder for models; name one: --data-dir"
+                ) from None
+        return base / "wyoming-whisper"

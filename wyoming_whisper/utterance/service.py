@@ -20,7 +20,7 @@ from ..models.find import find_model
 from ..models.folder import model_languages
 from ..peers import PeerLog
 from ..settings.sources import SUPERVISOR_TOKEN
-from ..status import Answer, Health, Status, health_of
+from ..status import Answer, Health, Status
 from ..tasks import start_task
 from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcriber
@@ -96,7 +96,7 @@ class Service:
 
     @property
     def health(self) -> Health:
-        return health_of(self.status.state, stopping=self.stopping)
+        return self.status.state.health(stopping=self.stopping)
 
     @property
     def stopping(self) -> bool:

@@ -28,8 +28,8 @@ from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..peers import Allowed
 from ..serving.requests import requested_language
-from ..status import ANSWERING, Answer, health_of
-from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
+from ..status import Answer
+from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from ..utterance.service import Service
 from ..utterance.utterance import Utterance, too_long
 from . import transcriptions
@@ -191,7 +191,7 @@ class _Site:
             "version": __version__,
             "model": self._model,
             "language": self._service.language,
-            "answering": status.state.phase in ANSWERING,
+            "answering": status.state.is_answering,
             "text_shown": self._service.settings.http_text,
             "max_clip_seconds": MAX_CLIP_SECONDS,
             **asdict(status.state),
@@ -201,7 +201,7 @@ class _Site:
     async def _health(self, _: web.Request) -> web.Response:
         """200 when commands are answered, also by a model that is woken, else 503 and why not."""
         state = self._service.status.state
-        health = health_of(state, stopping=self._service.stopping)
+        health = state.health(stopping=self._service.stopping)
         is_well = health.verdict == "healthy"
         told = {
             "ok": is_well,
@@ -252,7 +252,7 @@ class _Site:
             transcription = await utterance.transcription()
         finally:
             utterance.drop()
-        return _json(transcription_to_dict(transcription))
+        return _json(transcription.to_dict())
 
 
 _FAULTS = (AudioError, SettingsError, ValueError)
