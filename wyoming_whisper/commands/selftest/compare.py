@@ -125,6 +125,17 @@ class Case:
         logits = session.step(cache, past, 0, session.bias([])).logits()[0]
         return float(abs(logits[ours] - logits[theirs]))
 
+    @classmethod
+    def sounds(cls) -> dict[str, Array]:
+        """Return what is heard: the clips by what is said in them, and noise."""
+        from ..client import read_audio  # needs wyoming; whoever has packed cases may not have it
+
+        files = sorted(cls.CLIPS.glob("*.wav"))
+        if not files:
+            raise SettingsError(f"{cls.CLIPS} holds no clips: this installation is not whole")
+        clips = {file.stem.replace("-", " "): read_audio(file) for file in files}
+        return clips | {"noise": white_noise(2 * SAMPLE_RATE, 0.02)}
+
 
 def make_cases(
     n_mels: int,
@@ -137,9 +148,8 @@ def make_cases(
     long_prompt_tokens = 100  # more than one call of the decoder takes
     sot = (*tokenizer.sot_sequence(Case.LANGUAGE), tokenizer.no_timestamps)
     fitted = dataclasses.replace(context, multiple=frames_multiple)
-    clips = _clips()
-    mels = {name: log_mel_spectrogram(samples, n_mels) for name, samples in clips.items()}
-    mels["noise"] = log_mel_spectrogram(_noise(), n_mels)
+    mels = {name: log_mel_spectrogram(samples, n_mels) for name, samples in Case.sounds().items()}
+    spoken = [name for name in mels if name != "noise"]
 
     def window(mel: Array, n_frames: int) -> Array:
         return pad_or_trim(mel, n_frames, silence_level(mel))
@@ -149,33 +159,15 @@ def make_cases(
         for name, mel in mels.items()
     ]
     first = cases[0]
-    past = (tokenizer.encode(" " + ", ".join(clips)) * long_prompt_tokens)[:long_prompt_tokens]
+    past = (tokenizer.encode(" " + ", ".join(spoken)) * long_prompt_tokens)[:long_prompt_tokens]
     prompt = (tokenizer.sot_prev, *past, *sot)
     cases.append(Case(f"{first.name}, long prompt", first.mel, prompt, sound=first.name))
     if first.mel.shape[1] < N_FRAMES:
         full = window(mels[first.name], N_FRAMES)
         cases.append(Case(f"{first.name}, full window", full, sot, sound=first.name))
     if beam_size > 1:
-        cases += [dataclasses.replace(c, beam_size=beam_size) for c in cases[: len(clips)]]
+        cases += [dataclasses.replace(c, beam_size=beam_size) for c in cases[: len(spoken)]]
     return cases
-
-
-def sounds() -> dict[str, Array]:
-    """Return what is heard: the clips by what is said in them, and noise."""
-    return _clips() | {"noise": _noise()}
-
-
-def _clips() -> dict[str, Array]:
-    from ..client import read_audio  # needs wyoming; whoever has packed cases may not have it
-
-    files = sorted(Case.CLIPS.glob("*.wav"))
-    if not files:
-        raise SettingsError(f"{Case.CLIPS} holds no clips: this installation is not whole")
-    return {file.stem.replace("-", " "): read_audio(file) for file in files}
-
-
-def _noise() -> Array:
-    return white_noise(2 * SAMPLE_RATE, 0.02)
 
 
 def compare(

@@ -14,9 +14,9 @@ from ...backends.tensorrt_llm.backend import open_model
 from ...backends.tensorrt_llm.inference import LLMInference, frames
 from ...models.find import ensure_model
 from ...whisper.options import AudioContext
-from .compare import Case, make_cases, sounds
+from .compare import Case, make_cases
 from .reference import open_reference, say
-from .report import Comparison, Heard, Report, machine, memory_mb, milliseconds, resident_bytes
+from .report import Comparison, Heard, Report, machine, memory_mb, resident_bytes
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
@@ -51,7 +51,7 @@ def selftest_llm(
     opened, inference = time.perf_counter(), transcriber.inference
     say(f"{runtime} hears them in {dtype}")
     try:
-        heard = {name: frames(samples) for name, samples in sounds().items()}
+        heard = {name: frames(samples) for name, samples in Case.sounds().items()}
         comparisons = [
             _compare_llm(inference, case, heard[case.sound], one, dtype, tokenizer)
             for case, one in zip(cases, references, strict=True)
@@ -121,4 +121,4 @@ def _time_at_once(inference: LLMInference, heard: Array, case: Case, tokenizer: 
         start = time.perf_counter()
         list(threads.map(one, range(AT_ONCE)))
         seconds = time.perf_counter() - start
-    return f"{AT_ONCE} commands in {milliseconds(seconds)}"
+    return f"{AT_ONCE} commands in {seconds * 1000:.0f} ms"

@@ -165,7 +165,7 @@ class Report:
 
 def _stages(stages: Stages) -> str:
     times = (stages.encode, stages.prefill, stages.step)
-    return "encode {}, prefill {}, step {}".format(*map(milliseconds, times))
+    return "encode {}, prefill {}, step {}".format(*map(_milliseconds, times))
 
 
 def _table(comparisons: Sequence[Comparison]) -> str:
@@ -200,14 +200,14 @@ def _row(row: Comparison) -> list[str]:
         row.verdict,
         f"{engine.avg_logprob:.3f}",
         row.apart,
-        milliseconds(reference.encode + reference.decode),
-        milliseconds(engine.encode),
-        milliseconds(engine.decode),
+        _milliseconds(reference.encode + reference.decode),
+        _milliseconds(engine.encode),
+        _milliseconds(engine.decode),
         row.text,
     ]
 
 
-def milliseconds(seconds: float) -> str:
+def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
 
 
