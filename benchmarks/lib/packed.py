@@ -20,7 +20,7 @@ from benchmarks.lib import models
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.report import progress
 from wyoming_whisper.commands.selftest.compare import Case, make_cases
-from wyoming_whisper.commands.selftest.report import Heard
+from wyoming_whisper.commands.selftest.report import Decoded
 from wyoming_whisper.machine.cpu import cpu_name
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -52,7 +52,7 @@ class Packed:
     tokens: Tokens
     suppressed_begin: list[int]
     cases: list[Case]
-    references: list[Heard]
+    references: list[Decoded]
     ctranslate2: str
     """Its version, and the machine that the references come from."""
 
@@ -93,7 +93,7 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
     with open_reference(path) as reference:
         tokenizer = reference.tokenizer
         cases = make_cases(reference.inference.n_mels, tokenizer, context)
-        heard = [case.heard_by(reference.inference, tokenizer) for case in cases]
+        heard = [case.decoded_by(reference.inference, tokenizer) for case in cases]
     tokens = Tokens(
         eot=tokenizer.eot,
         sot=tokenizer.sot,
@@ -128,7 +128,7 @@ def read_packed(folder: Path) -> Packed:
                 Case(case["name"], mel, tuple(case["prompt"]))
                 for case, mel in zip(facts["cases"], arrays, strict=True)
             ],
-            references=[Heard(**{**h, "tokens": tuple(h["tokens"])}) for h in facts["heard"]],
+            references=[Decoded(**{**h, "tokens": tuple(h["tokens"])}) for h in facts["heard"]],
             ctranslate2=facts["ctranslate2"],
         )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

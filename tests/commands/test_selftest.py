@@ -20,7 +20,7 @@ from wyoming_whisper.commands.selftest.compare import Case, make_cases
 from wyoming_whisper.commands.selftest.reference import open_reference
 from wyoming_whisper.commands.selftest.report import (
     Comparison,
-    Heard,
+    Decoded,
     Report,
     Stages,
     machine,
@@ -149,8 +149,8 @@ def test_an_engine_that_hears_wrongly_fails(
 # -- judging -------------------------------------------------------------------------------
 
 
-def heard(*tokens: int, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Heard:
-    return Heard(tokens, avg_logprob, no_speech_prob, encode=0.1, decode=0.1)
+def heard(*tokens: int, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Decoded:
+    return Decoded(tokens, avg_logprob, no_speech_prob, encode=0.1, decode=0.1)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def heard(*tokens: int, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) 
         (heard(), "float16", "other tokens from number 1 on"),
     ],
 )
-def test_what_differs_is_named(engine: Heard, precision: str, verdict: str) -> None:
+def test_what_differs_is_named(engine: Decoded, precision: str, verdict: str) -> None:
     assert engine.verdict(heard(1, 2), precision) == verdict
 
 

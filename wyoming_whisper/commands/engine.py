@@ -120,26 +120,26 @@ def _remove_parser(command: str) -> CommandParser:
 
 def _remove(arguments: argparse.Namespace, settings: Settings) -> int:
     cache = engine_cache(settings)
-    there = [entry.name for entry in cache.entries()]
-    wanted = there if arguments.names == ["all"] else list(dict.fromkeys(arguments.names))
-    unknown = [name for name in wanted if name not in there]
+    built = [entry.name for entry in cache.entries()]
+    names = built if arguments.names == ["all"] else list(dict.fromkeys(arguments.names))
+    unknown = [name for name in names if name not in built]
     if unknown:
-        hint = did_you_mean(unknown[0], there, cutoff=0.3) or ": engine list shows them"
+        hint = did_you_mean(unknown[0], built, cutoff=0.3) or ": engine list shows them"
         raise SettingsError(f"there is no engine {unknown[0]}{hint}")
     freed = 0
-    for name in wanted:
+    for name in names:
         try:
             freed += cache.discard(name)
         except OSError as error:
             raise SettingsError(
                 f"{cache.root / name} can't be removed: {error.strerror}"
             ) from error
-    print(f"{', '.join(wanted) or 'nothing'} removed, {megabytes(freed)} are free")
+    print(f"{', '.join(names) or 'nothing'} removed, {megabytes(freed)} are free")
     return 0
 
 
 def _as_json(entries: Sequence[Entry]) -> str:
-    told = [
+    rows = [
         {
             "name": entry.name,
             "model": entry.model,
@@ -152,7 +152,7 @@ def _as_json(entries: Sequence[Entry]) -> str:
         }
         for entry in entries
     ]
-    return json.dumps(told, ensure_ascii=False, indent=2)
+    return json.dumps(rows, ensure_ascii=False, indent=2)
 
 
 def _as_table(entries: Sequence[Entry]) -> str:

@@ -225,15 +225,15 @@ def _state(serve: Any) -> _State:
 
 def _wait_until_running(state: Callable[[], _State], poll_seconds: float = 0.5) -> None:
     """Return when the replicas run, saying what happens meanwhile; raises ModelError."""
-    said = ""
+    last_line = ""
     while (now := state()).status != "RUNNING":
         if now.status == "DEPLOY_FAILED":
             raise ModelError(f"no replica could be started: {_reason(now.message)}")
         counts = _counts(now.replicas) or "waiting for Ray Serve"
         # Such as: no machine has as many free cores.
         line = f"{counts} ({_reason(now.message)})" if now.message else counts
-        if line != said:
-            said = line
+        if line != last_line:
+            last_line = line
             _LOGGER.info("replicas: %s", line)
         time.sleep(poll_seconds)
 
@@ -265,20 +265,22 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> int:
         from ray import serve
 
         now = _state(serve)
-        told: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "status": now.status or "NOT_DEPLOYED",
             "replicas": now.replicas,
             "runs": "",
         }
         if now.replicas.get("RUNNING"):
             about = serve.get_app_handle(APP).about.remote().result(timeout_s=20)
-            told["runs"] = about.description
+            answer["runs"] = about.description
         ray.shutdown()
     if arguments.json:
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(answer, ensure_ascii=False))
     else:
         print(
-            ": ".join(filter(None, (told["status"].lower(), _counts(now.replicas), told["runs"])))
+            ": ".join(
+                filter(None, (answer["status"].lower(), _counts(now.replicas), answer["runs"]))
+            )
         )
     return 0 if now.replicas.get("RUNNING") else 1
 

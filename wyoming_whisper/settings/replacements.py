@@ -80,11 +80,11 @@ def _of_file(name: str) -> list[Replacement]:
     except RuntimeError:
         raise ValueError(f"{name} can't be read (there is no such home folder)") from None
     text = read_text_file(path, plain_only=True)
-    found = []
+    replacements = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             try:
-                found.append(Replacement.read(line))
+                replacements.append(Replacement.read(line))
             except ValueError as error:
                 raise ValueError(f"in line {number} of {name} {error}") from None
-    return found
+    return replacements

@@ -95,7 +95,7 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
         tokenizer = reference.tokenizer
         n_mels = reference.inference.n_mels
         cases = make_cases(n_mels, tokenizer, context, settings.beam_size or 1)
-        references = [case.heard_by(reference.inference, tokenizer) for case in cases]
+        references = [case.decoded_by(reference.inference, tokenizer) for case in cases]
         del reference
     before = resident_bytes()
     with _opened(settings, path, runtime, precision) as engine:

@@ -24,7 +24,7 @@ from ...whisper.audio import (
 )
 from ...whisper.inference import GenerateOptions
 from ...whisper.search import SLOTS, SessionInference
-from .report import Comparison, Heard, Stages
+from .report import Comparison, Decoded, Stages
 
 if TYPE_CHECKING:
     from ...whisper.audio import Array
@@ -52,7 +52,7 @@ class Case:
     sound: str = ""
     """Which of `sounds` it is."""
 
-    def heard_by(self, inference: Inference, tokenizer: Tokenizer, runs: int = 0) -> Heard:
+    def decoded_by(self, inference: Inference, tokenizer: Tokenizer, runs: int = 0) -> Decoded:
         """Hear it so often, and once before that, which is timed only if it is all."""
         options = GenerateOptions(
             beam_size=self.beam_size,
@@ -70,7 +70,7 @@ class Case:
             hypothesis = inference.generate(features, self.prompt, options)
             encode.append(middle - start)
             decode.append(time.perf_counter() - middle)
-        return Heard(
+        return Decoded(
             tuple(hypothesis.tokens),
             hypothesis.avg_logprob,
             hypothesis.no_speech_prob,
@@ -79,7 +79,7 @@ class Case:
         )
 
     def compared(
-        self, reference: Heard, engine: Heard, verdict: str, tokenizer: Tokenizer
+        self, reference: Decoded, engine: Decoded, verdict: str, tokenizer: Tokenizer
     ) -> Comparison:
         """Return what is reported of it."""
         return Comparison(
@@ -115,11 +115,11 @@ class Case:
             measured.append((encode, prefill, decode / steps))
         return Stages(*(median(column) for column in zip(*measured[1:], strict=True)))
 
-    def gap(self, session: Session, reference: Heard, engine: Heard, eot: int) -> float:
+    def gap(self, session: Session, reference: Decoded, engine: Decoded, eot: int) -> float:
         """Return how far apart the engine's logits of the first two tokens that differ are."""
         common = engine.n_common(reference)
         past = np.array([[*self.prompt, *engine.tokens[:common]]], np.int32)
-        ours, theirs = ((*heard.tokens, eot)[common] for heard in (engine, reference))
+        ours, theirs = ((*one.tokens, eot)[common] for one in (engine, reference))
         slots = next(n for n in SLOTS if n >= past.shape[1])
         cache = session.open_cache(session.encode(self.mel), 1, slots)
         logits = session.step(cache, past, 0, session.bias([])).logits()[0]
@@ -174,7 +174,7 @@ def compare(
     session: Session,
     precision: str,
     cases: Sequence[Case],
-    references: Sequence[Heard],
+    references: Sequence[Decoded],
     tokenizer: Tokenizer,
     suppressed_begin: Sequence[int],
 ) -> list[Comparison]:
@@ -182,10 +182,10 @@ def compare(
     inference = SessionInference(session, tokenizer, suppressed_begin)
     comparisons = []
     for case, reference in zip(cases, references, strict=True):
-        engine = case.heard_by(inference, tokenizer, case.RUNS)
+        engine = case.decoded_by(inference, tokenizer, case.RUNS)
         verdict = engine.verdict(reference, precision)
         if engine.has_other_tokens(reference) and case.beam_size == 1:
             gap = case.gap(session, reference, engine, tokenizer.eot)
-            verdict = "tie" if gap <= Heard.TIE[precision] else verdict
+            verdict = "tie" if gap <= Decoded.TIE[precision] else verdict
         comparisons.append(case.compared(reference, engine, verdict, tokenizer))
     return comparisons

@@ -16,7 +16,7 @@ from ...models.find import ensure_model
 from ...whisper.options import AudioContext
 from .compare import Case, make_cases
 from .reference import open_reference, say
-from .report import Comparison, Heard, Report, machine, memory_mb, resident_bytes
+from .report import Comparison, Decoded, Report, machine, memory_mb, resident_bytes
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
@@ -41,7 +41,7 @@ def selftest_llm(
             dataclasses.replace(case, beam_size=beam_size)
             for case in make_cases(reference.inference.n_mels, tokenizer, AudioContext())
         ]
-        references = [case.heard_by(reference.inference, tokenizer) for case in cases]
+        references = [case.decoded_by(reference.inference, tokenizer) for case in cases]
         del reference
     before, start = resident_bytes(), time.perf_counter()
     folder = ensure_model(settings.model, settings, layout="huggingface")
@@ -51,17 +51,17 @@ def selftest_llm(
     opened, inference = time.perf_counter(), transcriber.inference
     say(f"{runtime} hears them in {dtype}")
     try:
-        heard = {name: frames(samples) for name, samples in Case.sounds().items()}
+        audio = {name: frames(samples) for name, samples in Case.sounds().items()}
         comparisons = [
-            _compare_llm(inference, case, heard[case.sound], one, dtype, tokenizer)
+            _compare_llm(inference, case, audio[case.sound], one, dtype, tokenizer)
             for case, one in zip(cases, references, strict=True)
         ]
-        at_once = _time_at_once(inference, heard[cases[0].sound], cases[0], tokenizer)
+        at_once = _time_at_once(inference, audio[cases[0].sound], cases[0], tokenizer)
         memory = memory_mb(before)
     finally:
         transcriber.close()
-    told = "yes" if inference.sees_prompt else "no: no_speech_prob is not compared"
-    facts = {"logits of the prompt": told, "at once": at_once}
+    sees_prompt = "yes" if inference.sees_prompt else "no: no_speech_prob is not compared"
+    facts = {"logits of the prompt": sees_prompt, "at once": at_once}
     return Report(
         machine=machine() | facts,
         model=settings.model_name,
@@ -78,26 +78,26 @@ def selftest_llm(
 def _compare_llm(
     inference: LLMInference,
     case: Case,
-    heard: Array,
-    reference: Heard,
+    audio: Array,
+    reference: Decoded,
     precision: str,
     tokenizer: Tokenizer,
 ) -> Comparison:
-    engine = dataclasses.replace(case, mel=heard).heard_by(inference, tokenizer, case.RUNS)
+    engine = dataclasses.replace(case, mel=audio).decoded_by(inference, tokenizer, case.RUNS)
     if not inference.sees(case.prompt):
         engine = dataclasses.replace(engine, no_speech_prob=None)
     verdict = engine.verdict(reference, precision)
     if engine.has_other_tokens(reference) and case.beam_size == 1 and inference.scores:
-        gap = _scored_gap(inference, case, heard, (reference, engine), tokenizer)
-        verdict = "tie" if gap <= Heard.TIE[precision] else verdict
+        gap = _scored_gap(inference, case, audio, (reference, engine), tokenizer)
+        verdict = "tie" if gap <= Decoded.TIE[precision] else verdict
     return case.compared(reference, engine, verdict, tokenizer)
 
 
 def _scored_gap(
     inference: LLMInference,
     case: Case,
-    heard: Array,
-    pair: tuple[Heard, Heard],
+    audio: Array,
+    pair: tuple[Decoded, Decoded],
     tokenizer: Tokenizer,
 ) -> float:
     """Return how far apart the first two tokens that differ are; infinite where one is the end."""
@@ -106,16 +106,16 @@ def _scored_gap(
     if any(len(text) <= common or text[common] >= tokenizer.eot for text in texts):
         return math.inf
     scored = inference.score(
-        inference.encode(heard), case.prompt, [text[: common + 1] for text in texts]
+        inference.encode(audio), case.prompt, [text[: common + 1] for text in texts]
     )
     return float(abs(scored[0][-1] - scored[1][-1]))
 
 
-def _time_at_once(inference: LLMInference, heard: Array, case: Case, tokenizer: Tokenizer) -> str:
+def _time_at_once(inference: LLMInference, audio: Array, case: Case, tokenizer: Tokenizer) -> str:
     """Return how long as many commands take as it takes at once, from as many threads."""
 
     def one(_: int) -> None:
-        dataclasses.replace(case, mel=heard).heard_by(inference, tokenizer)
+        dataclasses.replace(case, mel=audio).decoded_by(inference, tokenizer)
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         start = time.perf_counter()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Decoded:
     """What one runtime made of a case; times are medians, in seconds."""
 
     # How far results may be apart. float16 rounds logits of about 20 to steps of about 0.01,
@@ -47,17 +47,17 @@ class Heard:
     decode: float
     """Of all tokens, the prompt included."""
 
-    def n_common(self, other: Heard) -> int:
+    def n_common(self, other: Decoded) -> int:
         """Return how many tokens both begin with."""
         pairs = enumerate(zip(self.tokens, other.tokens, strict=False))
         shorter = min(len(self.tokens), len(other.tokens))
         return next((i for i, (a, b) in pairs if a != b), shorter)
 
-    def has_other_tokens(self, reference: Heard) -> bool:
+    def has_other_tokens(self, reference: Decoded) -> bool:
         """Whether the texts differ; one that our search ended as it goes round does not."""
         return self.tokens != reference.tokens and not self._is_ended_loop(reference)
 
-    def verdict(self, reference: Heard, precision: str) -> str:
+    def verdict(self, reference: Decoded, precision: str) -> str:
         """Return "same", or in a few words what differs."""
         if self.has_other_tokens(reference):
             return f"other tokens from number {self.n_common(reference) + 1} on"
@@ -72,7 +72,7 @@ class Heard:
             return f"no_speech_prob {self.no_speech_prob:.4f}, not {reference.no_speech_prob:.4f}"
         return "same"
 
-    def _is_ended_loop(self, reference: Heard) -> bool:
+    def _is_ended_loop(self, reference: Decoded) -> bool:
         """Whether it is the reference's text as far as our search went on with its repetitions.
 
         CTranslate2's goes on; then what there is of it counts, not its mean log-probability.
@@ -89,8 +89,8 @@ class Comparison:
     window_seconds: float
     beam_size: int
     text: str
-    reference: Heard
-    engine: Heard
+    reference: Decoded
+    engine: Decoded
     verdict: str
     """same, tie (two tokens were equally likely), or what differs."""
 
