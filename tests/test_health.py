@@ -17,7 +17,7 @@ from wyoming.info import Describe
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.commands.client import describe
+from wyoming_whisper.commands.connection import describe
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
 from wyoming_whisper.serving import server as server_module
 from wyoming_whisper.serving.info import info_event, serving_in

@@ -14,7 +14,8 @@ import pytest
 from wyoming.info import Info
 
 from tests.support import AUDIO, Clip, clips, words
-from wyoming_whisper.commands.client import describe, read_audio, transcribe_remote
+from wyoming_whisper.commands.client import read_audio, transcribe_remote
+from wyoming_whisper.commands.connection import describe
 from wyoming_whisper.errors import ServerUnavailableError
 
 START_SECONDS = 300.0

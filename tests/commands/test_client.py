@@ -19,7 +19,8 @@ from wyoming.event import Event, Eventable, async_read_event, async_write_event
 from wyoming.info import AsrProgram, Attribution, Info
 
 from tests.support import AUDIO, clips
-from wyoming_whisper.commands.client import _dial_address, describe, read_audio, transcribe_remote
+from wyoming_whisper.commands.client import read_audio, transcribe_remote
+from wyoming_whisper.commands.connection import _dial_address, describe
 from wyoming_whisper.errors import (
     AudioError,
     ProtocolError,

@@ -12,7 +12,7 @@ from wyoming.info import Info
 
 from ..errors import ServerUnavailableError
 from ..serving.info import serving_in
-from .client import describe
+from .connection import describe
 from .console import CommandParser
 
 
