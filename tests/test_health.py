@@ -20,7 +20,7 @@ from wyoming_whisper.__main__ import main
 from wyoming_whisper.commands.client import describe_event
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
 from wyoming_whisper.serving import server as server_module
-from wyoming_whisper.serving.info import info_event, serving_in
+from wyoming_whisper.serving.info import ServingInfo, serving_in
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Phase, Status
@@ -197,12 +197,14 @@ async def test_info_is_made_anew_only_where_it_has_changed(tmp_path: Path) -> No
     status = Status()
     async with run_server(tmp_path, lambda _: FakeTranscriber(), status) as server:
         await asyncio.wrap_future(server.scheduler.opened)
-        event = info_event(server)
-        assert info_event(server) is event
+        event = ServingInfo.of(server).event()
+        assert ServingInfo.of(server).event() is event
         status.update(building="an engine", building_fraction=0.5)  # not told there
-        assert info_event(server) is event
+        assert ServingInfo.of(server).event() is event
         status.update(description="another")
-        assert info_event(server).data["asr"][0]["models"][0]["description"] == "another"
+        assert (
+            ServingInfo.of(server).event().data["asr"][0]["models"][0]["description"] == "another"
+        )
 
 
 # -- the hang watch ------------------------------------------------------------------------

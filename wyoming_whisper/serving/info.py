@@ -14,26 +14,20 @@ from .. import __version__
 from ..status import Health, State
 from ..utterance.service import Service
 
-PROGRAM_NAME = "wyoming-whisper"
-
-SERVING = "wyoming-whisper"
-"""Key in the data of an `info` event: what the Wyoming protocol has no fields for."""
-
 
 def serving_in(event: Event) -> Mapping[str, Any]:
     """Return what an `info` event says beyond Wyoming; empty where it is not one of our servers."""
-    serving = event.data.get(SERVING)
+    serving = event.data.get(ServingInfo.KEY)
     return serving if isinstance(serving, Mapping) else {}
-
-
-def info_event(service: Service) -> Event:
-    """Return the answer to `describe`, made anew only where something has changed."""
-    return ServingInfo.of(service).event()
 
 
 @dataclass(frozen=True)
 class ServingInfo:
     """All that an `info` event says."""
+
+    PROGRAM = "wyoming-whisper"
+    KEY = "wyoming-whisper"
+    """In the event's data: what the Wyoming protocol has no fields for."""
 
     model: str
     languages: tuple[str, ...]
@@ -72,7 +66,7 @@ class ServingInfo:
     def event(self) -> Event:
         """Return it as Home Assistant and our own `health` read it."""
         event = self._info().event()
-        event.data[SERVING] = {
+        event.data[self.KEY] = {
             "health": self.health.verdict,
             "phase": self.health.phase,
             "reason": self.health.reason,
@@ -96,7 +90,7 @@ class ServingInfo:
             languages=list(self.languages),
         )
         program = AsrProgram(
-            name=PROGRAM_NAME,
+            name=self.PROGRAM,
             attribution=Attribution(name="The wyoming-whisper authors", url=""),
             installed=True,
             description="Whisper speech-to-text for Home Assistant",

@@ -2,49 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from wyoming.asr import Transcribe
 from wyoming.event import Event
 
-from ..errors import ProtocolError, UnknownLanguageError
+from ..errors import ProtocolError, UnknownLanguageError, UnknownModelError
+from ..transcriber import TranscribeOptions
 from ..utterance.endpointing import SENSITIVITIES
 from ..whisper.tokenizer import LANGUAGES, language_code
 from ..wire import with_whole_numbers
 
-SHOWN_LENGTH = 50  # of a peer's words in an error
+if TYPE_CHECKING:
+    from ..utterance.service import Service
 
 
-def requested_language(wanted: str | None, default: str | None) -> str | None:
+@dataclass(frozen=True)
+class Request:
+    """What a `transcribe` event asks for."""
+
+    options: TranscribeOptions
+    context: dict[str, Any] | None = None
+    vad_sensitivity: str = "default"
+
+    @classmethod
+    def read(cls, event: Event, service: Service) -> Request:
+        """Raises ProtocolError, UnknownModelError, UnknownLanguageError."""
+        transcribe, settings = checked(Transcribe, event), service.settings
+        if transcribe.name and transcribe.name != settings.model:
+            raise UnknownModelError(
+                f"no model {shortened(transcribe.name)} is here, only {settings.model!r}"
+            )
+        names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
+        asked = None if settings.ignore_client_language else transcribe.language
+        language = requested_language(asked, service.language)
+        sensitivity = _sensitivity(transcribe.vad_sensitivity)
+        return cls(TranscribeOptions(language, names=names), transcribe.context, sensitivity)
+
+
+def requested_language(name: str | None, default: str | None) -> str | None:
     """Return Whisper's code for what a client named, `default` if it named none.
 
     Raises ProtocolError, UnknownLanguageError.
     """
-    if not wanted:
+    if not name:
         return default
-    if not isinstance(wanted, str):
+    if not isinstance(name, str):
         raise ProtocolError("language must be a string")
-    if wanted == "auto":
+    if name == "auto":
         return None
-    code = language_code(wanted)
+    code = language_code(name)
     if code is None:
         raise UnknownLanguageError(
-            f"Whisper does not know the language {shortened(wanted)}; "
+            f"Whisper does not know the language {shortened(name)}; "
             f"it knows {', '.join(sorted(LANGUAGES))}"
         )
     return code
 
 
-def read_sensitivity(wanted: object) -> str:
+def _sensitivity(value: object) -> str:
     """Return how soon commands are to end. Raises ProtocolError."""
-    if wanted is None:
+    if value is None:
         return "default"
-    if isinstance(wanted, str) and wanted in SENSITIVITIES:
-        return str(getattr(wanted, "value", wanted))  # the wyoming library's is an Enum
-    known = ", ".join(SENSITIVITIES)
-    raise ProtocolError(f"vad_sensitivity must be one of {known}, not {shortened(wanted)}")
+    if isinstance(value, str) and value in SENSITIVITIES:
+        return str(getattr(value, "value", value))  # the wyoming library's is an Enum
+    names = ", ".join(SENSITIVITIES)
+    raise ProtocolError(f"vad_sensitivity must be one of {names}, not {shortened(value)}")
 
 
-def read_strings(value: object) -> tuple[str, ...]:
+def _strings(value: object) -> tuple[str, ...]:
     """Return names or terms, which the wyoming library doesn't check. Raises ProtocolError."""
     if value is None:
         return ()
@@ -53,10 +80,10 @@ def read_strings(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def shortened(words: object) -> str:
+def shortened(words: object, max_letters: int = 50) -> str:
     """Return a peer's words, which may be many, for people."""
     text = repr(words)
-    return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
+    return text if len(text) <= max_letters else text[:max_letters] + "..."
 
 
 def checked(kind: Any, event: Event) -> Any:

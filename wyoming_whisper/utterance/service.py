@@ -152,7 +152,6 @@ class Service:
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
-        _LOGGER.info("ready")
 
 
 def configured_language(name: str) -> str | None:

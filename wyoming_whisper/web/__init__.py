@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import SettingsError
-from ..serving.connections import TAKEN_A_TURN, listen_for_many
+from ..serving.connections import Connections
 from ..tasks import end_tasks, start_task
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _Page:
                 self._connection,
                 None if everywhere else address,
                 port,
-                backlog=TAKEN_A_TURN,
+                backlog=Connections.ACCEPTED_AT_ONCE,
                 start_serving=False,
             )
         except OSError as error:
@@ -95,7 +95,7 @@ class _Page:
             app = await asyncio.to_thread(importlib.import_module, f"{__name__}.app")
             self._runner = await app.start(self._service, CLOSE_SECONDS)
             await server.start_serving()
-            listen_for_many(server)
+            Connections.let_many_wait(server)
         except Exception:
             _LOGGER.exception("there is no web page; everything else works")
             server.close()

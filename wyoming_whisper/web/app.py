@@ -31,7 +31,7 @@ from ..serving.requests import requested_language
 from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
 from ..utterance.service import Service
-from ..utterance.utterance import Utterance, too_long
+from ..utterance.utterance import Utterance
 from . import transcriptions
 from .metrics import Metrics
 
@@ -248,7 +248,7 @@ class _Site:
         try:
             await utterance.take(clip)
             if utterance.is_full:
-                self._service.peer_log.warn(str(request.remote), too_long(self._service.limits))
+                self._service.peer_log.warn(str(request.remote), utterance.warning)
             transcription = await utterance.transcription()
         finally:
             utterance.drop()

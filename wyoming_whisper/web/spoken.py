@@ -14,7 +14,7 @@ from ..text.scripts import seam
 from ..text.style import finished
 from ..transcriber import Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority
-from ..utterance.languages import likeliest, settled
+from ..utterance.languages import DetectedLanguage
 from ..utterance.results import result_of
 from ..utterance.service import Service
 from ..whisper.tokenizer import LANGUAGES
@@ -59,8 +59,7 @@ class Spoken:
         self.segments: list[tuple[float, Segment]] = []
         """With where the piece of each begins."""
         self._texts: list[str] = []
-        self._detected: list[tuple[Transcription, float]] = []
-        """Pieces whose language was detected, with their seconds of voices."""
+        self._detected = DetectedLanguage()
 
     @property
     def text(self) -> str:
@@ -69,7 +68,7 @@ class Spoken:
     @property
     def language(self) -> str:
         """OpenAI's name of the text's language."""
-        code = self._options.language or likeliest(self._detected)
+        code = self._options.language or self._detected.likeliest
         if self.wanted.task == "translate":
             code = "en"
         return LANGUAGES.get(code or "", "unknown")
@@ -100,8 +99,8 @@ class Spoken:
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
         if self._options.language is None:
-            self._detected.append((heard, piece.voicing.voiced_seconds))
-            self._options = dataclasses.replace(self._options, language=settled(self._detected))
+            self._detected.add(heard, piece.voicing.voiced_seconds)
+            self._options = dataclasses.replace(self._options, language=self._detected.settled)
         return heard
 
     async def _courtesy(self, recording: Recording) -> None:
