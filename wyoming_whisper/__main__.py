@@ -27,8 +27,9 @@ from .errors import (
     WyomingWhisperError,
 )
 from .settings.flags import OptionParser
+from .settings.official import about_retired
 from .settings.options import OPTIONS, Settings
-from .settings.sources import ABOUT_RETIRED, RETIRED_MODEL, settings_from
+from .settings.sources import settings_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -219,11 +220,12 @@ def _recogniser(
     from .audio.vad import SileroVad
     from .backends import open_transcriber
     from .home.index import NameIndex
-    from .text.style import text_style
+    from .text.style import TextStyle
     from .transcriber import TranscribeOptions
 
-    vad, spans, style = SileroVad(), span_options(settings), text_style(settings)
-    with contextlib.closing(open_transcriber(settings)) as transcriber:
+    vad, spans = SileroVad(), span_options(settings)
+    style = TextStyle.from_settings(settings)
+    with contextlib.closing(open_transcriber(settings, build_missing=False)) as transcriber:
         home = NameIndex(settings.names) if settings.bias_names else None
         options = TranscribeOptions(language=language, home=home)
         yield lambda samples: transcribe_speech(samples, transcriber, options, vad, spans, style)
@@ -298,10 +300,8 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
     from .models.known import AUTO
     from .models.listing import remove_model
 
-    if name == RETIRED_MODEL:
-        raise UnknownModelError(
-            f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
-        )
+    if about := about_retired(name):
+        raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
     if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":

@@ -227,7 +227,7 @@ class Remembering:
     """A Transcriber that is asked once for the same speech; texts of many policies cost no more."""
 
     def __init__(self, settings: Settings) -> None:
-        self._transcriber = open_transcriber(settings)
+        self._transcriber = open_transcriber(settings, build_missing=False)
         self.languages = self._transcriber.languages
         self.description = self._transcriber.description
         self._known: dict[tuple[bytes, str | None], Transcription] = {}

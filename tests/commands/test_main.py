@@ -71,7 +71,7 @@ class FakeTranscriber:
 @pytest.fixture
 def transcriber(monkeypatch: pytest.MonkeyPatch) -> FakeTranscriber:
     fake = FakeTranscriber()
-    monkeypatch.setattr("wyoming_whisper.backends.open_transcriber", lambda _: fake)
+    monkeypatch.setattr("wyoming_whisper.backends.open_transcriber", lambda *_, **__: fake)
     monkeypatch.setattr("wyoming_whisper.audio.vad.SileroVad", LoudnessVad)
     return fake
 

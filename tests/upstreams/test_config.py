@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.flags import load_settings
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.upstreams.config import Upstream, with_keys

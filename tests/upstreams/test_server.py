@@ -19,8 +19,8 @@ from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says, until
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.serving.server import Server
+from wyoming_whisper.settings.replacements import read_replacements
 from wyoming_whisper.status import UpstreamState
-from wyoming_whisper.text.replacements import read_replacements
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.upstreams.exchange import Request
 

@@ -18,9 +18,10 @@ from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from wyoming_whisper.audio.pcm import PcmStream
-from wyoming_whisper.audio.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS, transcribe_speech
-from wyoming_whisper.audio.vad import SpanOptions, Vad
+from wyoming_whisper.audio.speech import span_options, transcribe_speech
+from wyoming_whisper.audio.vad import Vad
 from wyoming_whisper.errors import AudioError, BusyError
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
@@ -32,7 +33,7 @@ from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
-SPANS = SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)
+SPANS = span_options(Settings())
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ async def test_work_begins_at_a_pause_and_is_there_when_the_audio_ends(tmp_path:
 async def test_no_work_begins_before_the_pause_is_long_enough(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake) as client:
-        await say(client, loud(0.5), quiet(PAD_AFTER_SECONDS - 0.03))
+        await say(client, loud(0.5), quiet(SPANS.pad_after_seconds - 0.03))
         await asyncio.sleep(0.1)
         assert not fake.requests
 

@@ -35,7 +35,7 @@ from tests.support import (
     words,
 )
 from tests.web.test_web import free_port, ready, scrape, speak, until_open, web_server
-from wyoming_whisper.audio.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS
+from wyoming_whisper.audio.speech import span_options
 from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.commands.client import read_audio
@@ -49,7 +49,7 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.models.aliases import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.replacements import read_replacements
+from wyoming_whisper.settings.replacements import read_replacements
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -72,6 +72,7 @@ ROOT = AUDIO.parent.parent
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 TRANSLATIONS = "/v1/audio/translations"
 FORMATS = tuple(RENDERED)
+SPANS = span_options(Settings())
 
 
 @pytest.fixture(autouse=True)
@@ -342,11 +343,11 @@ async def test_parameters_reach_the_model(tmp_path: Path) -> None:
         "transcribe",
     )
     assert len(samples) / SAMPLE_RATE == pytest.approx(
-        2.0 + PAD_BEFORE_SECONDS + PAD_AFTER_SECONDS, abs=0.05
+        2.0 + SPANS.pad_before_seconds + SPANS.pad_after_seconds, abs=0.05
     )
     (segment,) = told["segments"]
     # In the file, not in the piece.
-    assert segment["start"] == pytest.approx(1.0 - PAD_BEFORE_SECONDS + 0.25, abs=0.04)
+    assert segment["start"] == pytest.approx(1.0 - SPANS.pad_before_seconds + 0.25, abs=0.04)
     assert told["duration"] == 4.0
 
 
@@ -385,7 +386,7 @@ async def test_a_long_recording_is_one_text_with_times_of_the_whole(tmp_path: Pa
     assert [options.language for _, options in [first, *rest][:3]] == [None, "de", "de"]
     assert [segment["id"] for segment in told["segments"]] == [0, 1, 2]
     starts = [segment["start"] for segment in told["segments"]]
-    begun = [0.0, 16.0 - PAD_BEFORE_SECONDS, 32.0 - PAD_BEFORE_SECONDS]
+    begun = [0.0, 16.0 - SPANS.pad_before_seconds, 32.0 - SPANS.pad_before_seconds]
     assert starts == pytest.approx([start + 0.25 for start in begun], abs=0.05)
     assert told["segments"][-1]["end"] == pytest.approx(42.0, abs=0.05)
     assert told["text"] == "".join(segment["text"] for segment in told["segments"]).strip()
@@ -456,7 +457,7 @@ async def test_words_and_segments_have_times_as_they_are_asked_for(
         assert texts == ["piece", "1", "piece", "2", "piece", "3"]
         third = told["words"][4]
         assert set(third) == {"word", "start", "end"}
-        begun = 32.0 - PAD_BEFORE_SECONDS  # in the file, not in the piece
+        begun = 32.0 - SPANS.pad_before_seconds  # in the file, not in the piece
         assert (third["start"], third["end"]) == pytest.approx(
             (begun + 0.25, begun + 0.75), abs=0.05
         )
@@ -1020,7 +1021,7 @@ async def test_a_key_is_needed_where_one_is_set(
 
 
 def test_the_key_comes_from_a_variable_or_a_file_and_is_never_shown(tmp_path: Path) -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     file = tmp_path / "key"
     file.write_text("secret\n")
@@ -1178,7 +1179,7 @@ async def test_headers_that_are_no_names_are_not_repeated(tmp_path: Path) -> Non
     ["notes.example", "https://notes.example/path", "https://a@b", "https://a,b", "null://x y"],
 )
 def test_what_is_no_origin_is_one_sentence(origins: str) -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     with pytest.raises(SettingsError, match=r"origins such as https://notes\.example"):
         load_settings(["--openai-origins", origins], {"HOME": "/nowhere"})
@@ -1209,7 +1210,7 @@ async def test_origins_without_the_api_are_warned_of(caplog: pytest.LogCaptureFi
 
 
 def test_origins_are_a_list_in_small_letters() -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     loaded = load_settings(
         ["--openai-origins", "https://Notes.example,app://x *"], {"HOME": "/nowhere"}

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..audio.pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
-from ..audio.pieces import SENTENCES, Section
+from ..audio.pcm import Pcm, PcmFormat, PcmStream
+from ..audio.pieces import Cutting, Section
 from ..audio.speech import Speech
 from ..audio.vad import FRAME_SAMPLES, Span, Vad, cut
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
-from ..text.style import judged, styled
+from ..text.evidence import judged
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .dictation import Dictation, Piece
 from .early import EarlyWork
@@ -269,13 +269,13 @@ class Utterance:
             self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
         self._n_unheard = 0
-        for section in self._speech.take_sections(SENTENCES):
+        for section in self._speech.take_sections(Cutting()):
             self._dictate(section)
         return self._speech
 
     async def _hear_rest(self, vad: Vad) -> Speech:
         """Hear what has not been heard yet: all of it, if it came before the VAD was there."""
-        if self._n_unheard <= COSTLY_SECONDS * SAMPLE_RATE:
+        if self._n_unheard <= PcmStream.COSTLY_SECONDS * SAMPLE_RATE:
             return self._hear(vad)
         unheard, self._unheard = np.concatenate(self._unheard), []
         for step in self._steps(unheard):
@@ -326,7 +326,7 @@ class Utterance:
             transcription, upstream = await self._relayed(self._relay, speech, spans, early)
         else:
             transcription = await self._here(speech, spans, early)
-        answer = styled(transcription, self._service.text_style)
+        answer = self._service.text_style.styled(transcription)
         answer = dataclasses.replace(answer, seconds=speech.seconds)
         return answer, has_begun and upstream is None, upstream
 

@@ -24,7 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from wyoming.audio import AudioChunk
 
 from .. import __version__
-from ..audio.recording import read_clip
+from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..peers import Allowed
 from ..serving.requests import requested_language
@@ -264,7 +264,7 @@ async def _pcm(request: web.Request) -> bytes:
     body = await _body(request)
     if request.headers[CLIP_HEADER] != AS_FILE:
         return body
-    samples = await asyncio.to_thread(read_clip, body, MAX_CLIP_SECONDS)
+    samples = await asyncio.to_thread(AudioFile(body).read, MAX_CLIP_SECONDS)
     return (samples * 32767).astype("<i2").tobytes()
 
 
