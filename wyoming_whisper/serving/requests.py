@@ -10,7 +10,7 @@ from wyoming.event import Event
 
 from ..errors import ProtocolError, UnknownLanguageError, UnknownModelError
 from ..transcriber import TranscribeOptions
-from ..utterance.endpointing import SENSITIVITIES
+from ..utterance.endpointing import Endpointer
 from ..whisper.tokenizer import LANGUAGES, language_code
 from ..wire import with_whole_numbers
 
@@ -65,9 +65,9 @@ def _sensitivity(value: object) -> str:
     """Return how soon commands are to end. Raises ProtocolError."""
     if value is None:
         return "default"
-    if isinstance(value, str) and value in SENSITIVITIES:
+    if isinstance(value, str) and value in Endpointer.SENSITIVITIES:
         return str(getattr(value, "value", value))  # the wyoming library's is an Enum
-    names = ", ".join(SENSITIVITIES)
+    names = ", ".join(Endpointer.SENSITIVITIES)
     raise ProtocolError(f"vad_sensitivity must be one of {names}, not {shortened(value)}")
 
 

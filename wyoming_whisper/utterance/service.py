@@ -27,7 +27,7 @@ from ..transcriber import Samples, TranscribeOptions, Transcriber
 from ..upstreams.pool import Pool
 from ..upstreams.relay import Relay
 from ..whisper.tokenizer import LANGUAGES, language_code
-from .endpointing import endpoint_options
+from .endpointing import EndpointOptions
 from .job import Job, Priority
 from .languages import SpokenLanguages
 from .limits import Limits
@@ -67,7 +67,7 @@ class Service:
         self.span_options = span_options(settings)
         self._style = TextStyle.from_settings(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
-        self.endpointing = endpoint_options(settings)
+        self.endpointing = EndpointOptions.of(settings)
         """How the server ends commands; None leaves it to the client."""
         self.upstreams = Pool.open(settings, self.status)
         """None where no other server is asked."""
