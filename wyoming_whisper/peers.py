@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Sequence
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class Allowed:
     """The addresses that may connect: all where none are named, this machine always."""
@@ -44,7 +46,7 @@ class PeerLog:
     MAX_REMEMBERED = 256
     """Peers whose last line in the log is remembered."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger = _LOGGER) -> None:
         self._logger = logger
         self._logged: dict[str, tuple[float, int]] = {}  # when last, and how many since
 

@@ -73,7 +73,7 @@ class Service:
         """None where no other server is asked."""
         self.names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
-        self.peer_log = PeerLog(_LOGGER)
+        self.peer_log = PeerLog()
         self.vad: Vad | None = None
         """None while it is loading."""
         self._loading_vad: asyncio.Task[Vad] | None = None

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-CLOSE_SECONDS = 1.0
-"""For requests under way when the server stops, which has had its own time for that."""
-
-
 @contextlib.asynccontextmanager
 async def web_page(service: Service) -> AsyncIterator[None]:
     """Serve the page at settings.http_port while the block runs; do nothing if that is 0.
@@ -63,6 +59,8 @@ async def web_page(service: Service) -> AsyncIterator[None]:
 class _Page:
     """The port, and the application behind it once that is imported."""
 
+    CLOSE_SECONDS = 1.0
+    """For requests under way when the server stops, which has had its own time for that."""
     MAX_CONNECTIONS = 64
     """At once; a browser keeps six. Those beyond are closed unheard."""
 
@@ -93,7 +91,7 @@ class _Page:
         """Import what is needed, then listen."""
         try:
             app = await asyncio.to_thread(importlib.import_module, f"{__name__}.app")
-            self._runner = await app.start(self._service, CLOSE_SECONDS)
+            self._runner = await app.start(self._service, self.CLOSE_SECONDS)
             await server.start_serving()
             Connections.let_many_wait(server)
         except Exception:
