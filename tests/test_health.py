@@ -20,7 +20,7 @@ from wyoming_whisper.__main__ import main
 from wyoming_whisper.commands.client import describe_event
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
 from wyoming_whisper.serving import server as server_module
-from wyoming_whisper.serving.info import ServingInfo, serving_in
+from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Phase, Status
@@ -38,7 +38,7 @@ def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
 async def serving(tmp_path: Path) -> dict[str, Any]:
     """Return what `info` says of the server."""
     async with Client(tmp_path) as client:
-        return dict(serving_in(await client.ask(Describe().event())))
+        return dict(ServingInfo.beyond_wyoming(await client.ask(Describe().event())))
 
 
 async def until_phase(status: Status, phase: str) -> None:
@@ -296,8 +296,8 @@ async def test_a_model_that_can_not_be_had_at_the_start_is_unhealthy(tmp_path: P
     async with run_server(tmp_path, fail, status):
         await until_phase(status, "unavailable")
         _, event = await describe_event(f"unix://{tmp_path}/socket")
-        assert serving_in(event)["health"] == "unhealthy"
-        assert serving_in(event)["reason"] == "no way to the hub"
+        assert ServingInfo.beyond_wyoming(event)["health"] == "unhealthy"
+        assert ServingInfo.beyond_wyoming(event)["reason"] == "no way to the hub"
 
 
 def test_the_page_has_a_word_for_every_phase() -> None:

@@ -397,13 +397,13 @@ def _health_line(answer: Mapping[str, Any]) -> str:
 
 
 def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
-    from .serving.info import serving_in
+    from .serving.info import ServingInfo
 
     if not info.asr:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]
     model = program.models[0] if program.models else None
-    serving = serving_in(event)
+    serving = ServingInfo.beyond_wyoming(event)
     return {
         "uri": uri,
         "health": serving.get("health", "healthy"),  # who is not ours answers, and says no more

@@ -38,6 +38,12 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return getattr(ip, "ipv4_mapped", None) or ip
 
 
+def shown(words: object, max_letters: int = 80) -> str:
+    """Return what a peer has sent, which may be long, for people."""
+    text = repr(words) if isinstance(words, str) else str(words)
+    return text if len(text) <= max_letters else text[:max_letters] + "..."
+
+
 class PeerLog:
     """Warnings about peers: one line a minute each, so that nobody can fill a disk."""
 

@@ -28,7 +28,7 @@ from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.dictation import Dictation, Piece, _Part, _together
+from wyoming_whisper.utterance.dictation import Dictation, _Part, _together
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
@@ -378,7 +378,7 @@ async def test_what_is_said_in_every_piece_stays_in_every_piece() -> None:
 def test_the_voicing_of_a_dictation_is_that_of_all_its_pieces() -> None:
     dictation = Dictation(Desk().submit, TranscribeOptions("en"))
     for _ in range(3):
-        dictation.add(Piece(np.zeros(16000, np.float32), Voicing(4.0, 100), 16000))
+        dictation.add(np.zeros(16000, np.float32), Voicing(4.0, 100), 16000)
     assert dictation.voicing(Voicing(1.0, 20)) == Voicing(13.0, 320)
 
 

@@ -200,7 +200,7 @@ def test_all_transcriptions_of_an_utterance_cost_little(speaks: list[bool], cost
         if until is not None and now >= until:
             pace.end(now)
             until = None
-        if until is None and pace.allows(now, voiced, heard=now):
+        if until is None and pace.allows(now, voiced, seconds=now):
             pace.begin(now, voiced)
             until = now + cost
             busy += cost

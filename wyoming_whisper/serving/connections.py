@@ -146,8 +146,8 @@ class Connections:
                 settled = [one for one in self._there() if one.since <= long_ago]
                 n_too_many = len(settled) - self._max
                 ranked = self._least_missed(settled, min(n_too_many, self.REFUSED_AT_ONCE))
-                heard = [one.last_event for one in ranked]
-                for handler, then in zip(ranked, heard, strict=True):
+                last_events = [one.last_event for one in ranked]
+                for handler, then in zip(ranked, last_events, strict=True):
                     # Who has gone, or said something since, is another case.
                     if handler in self._tasks and handler.last_event == then:
                         handler.refuse(

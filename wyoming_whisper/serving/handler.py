@@ -15,7 +15,7 @@ import logging
 import time
 from typing import Any
 
-from wyoming.asr import Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
+from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, async_write_event
@@ -25,16 +25,17 @@ from wyoming.ping import Ping, Pong
 from ..audio.pcm import PcmFormat
 from ..errors import ProtocolError, StoppedError, UnknownModelError
 from ..errors import WyomingWhisperError as OurError
+from ..peers import shown
 from ..tasks import end_tasks, start_task
 from ..transcriber import TranscribeOptions
 from ..utterance.endpointing import Endpointer
 from ..utterance.live import LiveText
 from ..utterance.service import Service
 from ..utterance.utterance import Utterance
-from ..wire import read_event
+from ..wire import read_event, with_whole_numbers
 from .hangup import until_lost
 from .info import ServingInfo
-from .requests import Request, checked, shortened
+from .requests import Request
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -216,24 +217,24 @@ class Handler:
             case "audio-stop":
                 await self._on_audio_stop(event)
             case _:
-                _LOGGER.debug("ignoring an event of type %s", shortened(event.type))
+                _LOGGER.debug("ignoring an event of type %s", shown(event.type))
 
     async def _on_describe(self, event: Event) -> None:
-        checked(Describe, event)
+        _checked(Describe, event)
         await self._write(ServingInfo.of(self._service).event())
 
     async def _on_ping(self, event: Event) -> None:
-        await self._write(Pong(checked(Ping, event).text).event())
+        await self._write(Pong(_checked(Ping, event).text).event())
 
     async def _on_select_program(self, event: Event) -> None:
-        name = checked(SelectProgram, event).name
+        name = _checked(SelectProgram, event).name
         if name not in (ServingInfo.PROGRAM, self._service.settings.model):
             raise UnknownModelError(
-                f"no program {shortened(name)} is here, only {ServingInfo.PROGRAM!r}"
+                f"no program {shown(name)} is here, only {ServingInfo.PROGRAM!r}"
             )
 
     async def _on_transcribe(self, event: Event) -> None:
-        self._request = Request.read(event, self._service)
+        self._request = Request.of(_checked(Transcribe, event), self._service)
         if self._utterance:  # it counts until the audio ends
             self._ask_anew(self._utterance)
 
@@ -250,13 +251,13 @@ class Handler:
         utterance.ask(options, self._asked.vad_sensitivity, live, relay)
 
     async def _on_audio_start(self, event: Event) -> None:
-        start = checked(AudioStart, event)
+        start = _checked(AudioStart, event)
         PcmFormat(start.rate, start.width, start.channels)  # an impossible one is told at once
         self._ended = False
         self._begin()
 
     async def _on_audio_chunk(self, event: Event) -> None:
-        chunk = checked(AudioChunk, event)
+        chunk = _checked(AudioChunk, event)
         PcmFormat(chunk.rate, chunk.width, chunk.channels)
         if self._ended:
             return
@@ -280,7 +281,7 @@ class Handler:
                 await self._write(event)
 
     async def _on_audio_stop(self, event: Event) -> None:
-        checked(AudioStop, event)
+        _checked(AudioStop, event)
         if self._ended:  # it has been answered
             self._ended = False
             return
@@ -411,3 +412,13 @@ def _stopped() -> StoppedError:
 
 def _ended_well(task: asyncio.Task[None]) -> bool:
     return not task.cancelled() and task.exception() is None
+
+
+def _checked(kind: Any, event: Event) -> Any:
+    """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
+    try:
+        return kind.from_event(with_whole_numbers(event))
+    except KeyError as error:
+        raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"{event.type} can't be understood: {error}") from error

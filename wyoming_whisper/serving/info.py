@@ -5,20 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wyoming.event import Event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from .. import __version__
 from ..status import Health, State
-from ..utterance.service import Service
 
-
-def serving_in(event: Event) -> Mapping[str, Any]:
-    """Return what an `info` event says beyond Wyoming; empty where it is not one of our servers."""
-    serving = event.data.get(ServingInfo.KEY)
-    return serving if isinstance(serving, Mapping) else {}
+if TYPE_CHECKING:
+    from ..utterance.service import Service
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,12 @@ class ServingInfo:
     live_text: bool
     prefers_auto_gain: bool
     prefers_noise_reduction: bool
+
+    @classmethod
+    def beyond_wyoming(cls, event: Event) -> Mapping[str, Any]:
+        """Return what stands under KEY; nothing where it is not an event of one of our servers."""
+        serving = event.data.get(cls.KEY)
+        return serving if isinstance(serving, Mapping) else {}
 
     @classmethod
     def of(cls, service: Service) -> ServingInfo:

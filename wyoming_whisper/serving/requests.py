@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wyoming.asr import Transcribe
-from wyoming.event import Event
 
 from ..errors import ProtocolError, UnknownLanguageError, UnknownModelError
+from ..peers import shown
 from ..transcriber import TranscribeOptions
 from ..utterance.endpointing import Endpointer
 from ..whisper.tokenizer import LANGUAGES, language_code
-from ..wire import with_whole_numbers
 
 if TYPE_CHECKING:
     from ..utterance.service import Service
@@ -27,12 +26,12 @@ class Request:
     vad_sensitivity: str = "default"
 
     @classmethod
-    def read(cls, event: Event, service: Service) -> Request:
+    def of(cls, transcribe: Transcribe, service: Service) -> Request:
         """Raises ProtocolError, UnknownModelError, UnknownLanguageError."""
-        transcribe, settings = checked(Transcribe, event), service.settings
+        settings = service.settings
         if transcribe.name and transcribe.name != settings.model:
             raise UnknownModelError(
-                f"no model {shortened(transcribe.name)} is here, only {settings.model!r}"
+                f"no model {shown(transcribe.name)} is here, only {settings.model!r}"
             )
         names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
         asked = None if settings.ignore_client_language else transcribe.language
@@ -55,7 +54,7 @@ def requested_language(name: str | None, default: str | None) -> str | None:
     code = language_code(name)
     if code is None:
         raise UnknownLanguageError(
-            f"Whisper does not know the language {shortened(name)}; "
+            f"Whisper does not know the language {shown(name)}; "
             f"it knows {', '.join(sorted(LANGUAGES))}"
         )
     return code
@@ -68,7 +67,7 @@ def _sensitivity(value: object) -> str:
     if isinstance(value, str) and value in Endpointer.SENSITIVITIES:
         return str(getattr(value, "value", value))  # the wyoming library's is an Enum
     names = ", ".join(Endpointer.SENSITIVITIES)
-    raise ProtocolError(f"vad_sensitivity must be one of {names}, not {shortened(value)}")
+    raise ProtocolError(f"vad_sensitivity must be one of {names}, not {shown(value)}")
 
 
 def _strings(value: object) -> tuple[str, ...]:
@@ -78,19 +77,3 @@ def _strings(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
     return tuple(value)
-
-
-def shortened(words: object, max_letters: int = 50) -> str:
-    """Return a peer's words, which may be many, for people."""
-    text = repr(words)
-    return text if len(text) <= max_letters else text[:max_letters] + "..."
-
-
-def checked(kind: Any, event: Event) -> Any:
-    """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
-    try:
-        return kind.from_event(with_whole_numbers(event))
-    except KeyError as error:
-        raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
-    except (TypeError, ValueError) as error:
-        raise ProtocolError(f"{event.type} can't be understood: {error}") from error

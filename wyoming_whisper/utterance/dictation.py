@@ -26,7 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass
-class Piece:
+class _Piece:
     """Speech that is transcribed at once, and the work on it where that has begun."""
 
     samples: Samples
@@ -58,7 +58,7 @@ class Dictation:
         """What pieces are transcribed with from now on."""
         self._keeps_speech = keeps_speech
         self._kept: list[Samples] = []
-        self._waiting: deque[Piece] = deque()
+        self._waiting: deque[_Piece] = deque()
         self._is_refused = False  # not asked again before there is more to do
         self._text, self._n_in_text = "", 0
         self._parts: list[_Part] = []
@@ -93,12 +93,15 @@ class Dictation:
         """Whether there was no piece: what is said may be a command."""
         return not (self._parts or self._waiting)
 
-    def add(self, piece: Piece) -> None:
-        """Add the next piece; its job, if it has one, is of `options`."""
-        self._waiting.append(piece)
+    def add(self, samples: Samples, voicing: Voicing, n_held: int, job: Job | None = None) -> None:
+        """Add the next piece, for which `n_held` samples of the utterance are held.
+
+        `job` transcribes it with `options`, where that has begun.
+        """
+        self._waiting.append(_Piece(samples, voicing, n_held, job))
         self._is_refused = False
         if self._keeps_speech:
-            self._kept.append(piece.samples)
+            self._kept.append(samples)
 
     def ask(self, options: TranscribeOptions) -> None:
         """Take other options for all that has not been transcribed yet."""
@@ -165,7 +168,7 @@ class Dictation:
                 piece.job.cancel()
                 piece.job = None
 
-    def _begin(self, piece: Piece) -> bool:
+    def _begin(self, piece: _Piece) -> bool:
         if self._is_refused:
             return False
         try:

@@ -157,10 +157,10 @@ class _Pace:
         self._voiced = 0.0
         self._began = self._free = float("-inf")
 
-    def allows(self, now: float, voiced: float, heard: float) -> bool:
-        """Whether it may: `voiced` is how much speech was heard, within `heard` of audio."""
+    def allows(self, now: float, voiced: float, seconds: float) -> bool:
+        """Whether it may: `voiced` is how much speech was heard, in `seconds` of audio."""
         return now >= self._free and voiced - self._voiced >= max(
-            self.STEP_SECONDS, self.GROWTH * heard
+            self.STEP_SECONDS, self.GROWTH * seconds
         )
 
     def begin(self, now: float, voiced: float) -> None:

@@ -32,11 +32,10 @@ from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
 from ..text.evidence import judged
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from .dictation import Dictation, Piece
+from .dictation import Dictation
 from .early import EarlyWork
 from .endpointing import Endpointer
 from .job import Job, Priority
-from .limits import Held
 from .live import LiveText
 from .results import result_of
 from .service import Service
@@ -94,7 +93,7 @@ class Utterance:
         self._hurrying: asyncio.Future[None] | None = None  # while a job is waited for
         self._n_samples = 0
         self._n_unheard = 0
-        self._held = Held(service.limits)
+        self._held = service.limits.account()
         self._dictation = Dictation(service.submit, options, keeps_speech=relay is not None)
         self._early = EarlyWork(service.submit)
         self._is_dropped = False
@@ -298,7 +297,7 @@ class Utterance:
         self._early.restart()
         if spans:
             samples, n_held = cut(section.samples, spans), len(section.samples)
-            self._dictation.add(Piece(samples, section.voicing(options), n_held, job))
+            self._dictation.add(samples, section.voicing(options), n_held, job)
 
     # Its text.
 

@@ -21,6 +21,7 @@ from ..errors import (
     WordTimesError,
     WyomingWhisperError,
 )
+from ..peers import shown
 
 Granularity = Literal["segment", "word"]
 
@@ -234,12 +235,6 @@ class Upload:
 
     def _refuse_size(self) -> NoReturn:
         raise Refused(413, f"Maximum content size limit ({self.MAX_FILE_BYTES}) exceeded", "file")
-
-
-def shown(words: object, max_letters: int = 80) -> str:
-    """Return a client's words, which may be many, for people."""
-    text = repr(words) if isinstance(words, str) else str(words)
-    return text if len(text) <= max_letters else text[:max_letters] + "..."
 
 
 def _either(names: Sequence[str]) -> str:

@@ -20,12 +20,12 @@ from aiohttp import web
 
 from ..errors import BusyError, WyomingWhisperError
 from ..models.aliases import ALIAS, is_same_model
-from ..peers import Allowed
+from ..peers import Allowed, shown
 from ..serving.requests import requested_language
 from ..transcriber import TranscribeOptions
 from ..utterance.service import Service
 from .answers import RENDERED
-from .form import Fields, Refused, Room, Upload, shown
+from .form import Fields, Refused, Room, Upload
 from .origins import Origins
 from .spoken import AudioRequest, Spoken, Task
 
