@@ -347,7 +347,7 @@ def as_add_on(
 ) -> StandIn:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("SUPERVISOR_TOKEN", "a-token")
-    monkeypatch.setattr(supervisor_module, "API", supervisor.url)
+    monkeypatch.setattr(supervisor_module.SupervisorDiscovery, "API", supervisor.url)
     return supervisor
 
 

@@ -42,6 +42,14 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.transcriber": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.serving.connections": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.serving.handler": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
+    "wyoming_whisper.serving.info": ("numpy", *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.utterance.service": (
+        "wyoming_whisper.backends",
+        "wyoming_whisper.serving",
+        *RUNTIMES,
+        *HUB,
+        *WEB,
+    ),
     "wyoming_whisper.serving.server": (
         "wyoming_whisper.backends",
         "zeroconf",
@@ -149,7 +157,12 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.utterance.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
+    "wyoming_whisper.utterance.utterance": (
+        "wyoming_whisper.backends",
+        "wyoming_whisper.serving",
+        *RUNTIMES,
+        *HUB,
+    ),
     "wyoming_whisper.machine.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.machine.measured": (
         "wyoming.",

@@ -25,7 +25,7 @@ from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, on_cpu
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.serving.info import serving_in
+from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
@@ -444,5 +444,6 @@ async def _backends_while_speaking(tmp_path: Path) -> list[str]:
         async with Client(tmp_path) as client:
             await client.speak(language="en", samples=read_audio(str(AUDIO / clip.file)))
             assert words((await client.transcript()).text) == words(clip.text)
-            seen.append(str(serving_in(await client.ask(Describe().event()))["backend"]))
+            info = ServingInfo.beyond_wyoming(await client.ask(Describe().event()))
+            seen.append(str(info["backend"]))
     return seen

@@ -20,7 +20,7 @@ from wyoming_whisper import __version__
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.errors import ModelUnavailableError, ServerUnavailableError, TranscribeError
 from wyoming_whisper.models.listing import ModelEntry
-from wyoming_whisper.serving.info import SERVING
+from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.sources import PREFIXES
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
@@ -441,7 +441,7 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, info: Info, **serving: object) 
     """Have the server answer, as one of ours does where it says how it is `serving`."""
     event = info.event()
     if serving:
-        event.data[SERVING] = serving
+        event.data[ServingInfo.KEY] = serving
 
     async def describe_event(uri: str, timeout: float) -> tuple[Info, Event]:
         assert (uri, timeout) == ("tcp://0.0.0.0:10300", 15.0)

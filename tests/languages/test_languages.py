@@ -129,4 +129,4 @@ def test_a_command_is_not_over_after_its_verb(language: str) -> None:
     for group in endings["verbs_with_particle"]:
         for verb in group["verbs"]:
             draft = Transcription(f"{verb} {group['particles'][0]}", language, avg_logprob=-0.1)
-            assert endpointing.ending(draft) == "dangling"
+            assert endpointing._ending(draft) == "dangling"

@@ -69,7 +69,7 @@ class Connection:
 
 
 async def describe(uri: str, timeout: float = 15.0) -> tuple[Info, Event]:
-    """Ask a server what it is; return that, and the event, which may say more (info.serving_in).
+    """Ask a server what it is; return that, and the event, which may say more (ServingInfo).
 
     Raises ServerUnavailableError when there is no answer within `timeout` seconds, ProtocolError
     when the answer is not Wyoming, SettingsError when `uri` is no address.

@@ -11,7 +11,7 @@ from wyoming.event import Event
 from wyoming.info import Info
 
 from ..errors import ServerUnavailableError
-from ..serving.info import serving_in
+from ..serving.info import ServingInfo
 from .connection import describe
 from .console import CommandParser
 
@@ -53,7 +53,7 @@ def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]
     model = program.models[0] if program.models else None
-    serving = serving_in(event)
+    serving = ServingInfo.beyond_wyoming(event)
     return {
         "uri": uri,
         "health": serving.get("health", "healthy"),  # who is not ours answers, and says no more

@@ -187,9 +187,3 @@ class Recording:
         self._news.set()
         if self.ended is None:
             self._news = asyncio.Event()
-
-
-def shown(words: object, max_letters: int = 80) -> str:
-    """Return a server's words, which may be many and strange, for people."""
-    text = "".join(letter for letter in str(words)[:max_letters] if letter.isprintable())
-    return text or "nothing"

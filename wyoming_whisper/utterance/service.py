@@ -27,7 +27,7 @@ from ..transcriber import Samples, TranscribeOptions, Transcriber
 from ..upstreams.pool import Pool
 from ..upstreams.relay import Relay
 from ..whisper.tokenizer import LANGUAGES
-from .endpointing import endpoint_options
+from .endpointing import EndpointOptions
 from .job import Job, Priority
 from .languages import SpokenLanguages
 from .limits import Limits
@@ -67,13 +67,13 @@ class Service:
         self.span_options = span_options(settings)
         self._style = TextStyle.from_settings(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
-        self.endpointing = endpoint_options(settings)
+        self.endpointing = EndpointOptions.of(settings)
         """How the server ends commands; None leaves it to the client."""
         self.upstreams = Pool.open(settings, self.status)
         """None where no other server is asked."""
         self.names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
-        self.peer_log = PeerLog(_LOGGER)
+        self.peer_log = PeerLog()
         self.vad: Vad | None = None
         """None while it is loading."""
         self._loading_vad: asyncio.Task[Vad] | None = None
@@ -152,7 +152,6 @@ class Service:
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
-        _LOGGER.info("ready")
 
 
 def _expected_languages(settings: Settings) -> tuple[str, ...]:
