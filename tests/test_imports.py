@@ -62,7 +62,7 @@ MUST_NOT_LOAD = {
         "wyoming_whisper.serving.server",
         *RUNTIMES,
     ),
-    "wyoming_whisper.upstreams.config": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.settings.upstreams": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.health": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.relay": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.pool": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),

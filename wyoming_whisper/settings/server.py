@@ -11,10 +11,10 @@ from urllib.parse import SplitResult
 
 from ..errors import SettingsError
 from ..models.model_names import without_address
-from ..upstreams.config import Upstream
 from ..whisper.tokenizer import LANGUAGES, language_code
 from .option import Option, option, switch
 from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole, optional
+from .upstreams import Upstream
 
 
 def _uri(raw: Raw) -> str:
