@@ -412,7 +412,7 @@ async def test_a_model_that_can_never_be_opened_ends_the_server(tmp_path: Path) 
 
     with pytest.raises(SettingsError, match="no such device"):
         async with run_server(tmp_path, impossible) as server:
-            await asyncio.wait_for(server.stopped(), 10)
+            await asyncio.wait_for(server._stopping.wait(), 10)
 
 
 async def test_a_connection_without_a_word_leaves_no_trace_at_info(

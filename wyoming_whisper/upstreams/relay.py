@@ -116,7 +116,7 @@ class Relay:
         return cls(pool, request)
 
     def add(self, samples: Samples) -> None:
-        """Pass on more audio. Any thread may."""
+        """Pass on more audio."""
         self._recording.add(samples)
 
     def take_over(self, other: Relay) -> None:

@@ -6,7 +6,6 @@ Counts of sure detections that fade, kept in memory alone: no texts, no speakers
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -51,7 +50,7 @@ class DetectedLanguage:
 
 
 class SpokenLanguages:
-    """What was spoken lately; safe to use from any thread.
+    """What was spoken lately. Belongs to the event loop.
 
     An utterance takes the prior when it begins and keeps it, so that its transcription is the
     same whenever it is made; only what the client is given as the answer is noted.
@@ -72,13 +71,11 @@ class SpokenLanguages:
         self._clock = clock
         self._counts: dict[str, float] = {}
         self._faded = clock()
-        self._lock = threading.Lock()
 
     def prior(self) -> Mapping[str, float]:
         """Return how many times likelier than others languages are, 1..MAX_ODDS."""
-        with self._lock:
-            self._fade()
-            return {code: min(1 + count, self.MAX_ODDS) for code, count in self._counts.items()}
+        self._fade()
+        return {code: min(1 + count, self.MAX_ODDS) for code, count in self._counts.items()}
 
     def remembered(self, options: TranscribeOptions) -> TranscribeOptions:
         """Return what an utterance is begun with: with the prior, where its language is asked."""
@@ -92,11 +89,10 @@ class SpokenLanguages:
             return
         if answer.language_probability < self.SURE_PROBABILITY:
             return
-        with self._lock:
-            self._fade()
-            counts = {code: self.FADE * count for code, count in self._counts.items()}
-            counts[answer.language] = counts.get(answer.language, 0.0) + 1
-            self._counts = {code: count for code, count in counts.items() if count > 0.01}
+        self._fade()
+        counts = {code: self.FADE * count for code, count in self._counts.items()}
+        counts[answer.language] = counts.get(answer.language, 0.0) + 1
+        self._counts = {code: count for code, count in counts.items() if count > 0.01}
 
     def _fade(self) -> None:
         now = self._clock()

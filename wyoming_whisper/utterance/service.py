@@ -103,10 +103,6 @@ class Service:
         """Whether the server drains: it takes no more commands."""
         return self._stopping.is_set()
 
-    async def stopped(self) -> None:
-        """Return when the server begins to drain."""
-        await self._stopping.wait()
-
     @property
     def is_spoken_to(self) -> bool:
         """Whether somebody is speaking, or waits for an answer."""
