@@ -22,7 +22,7 @@ from wyoming_whisper.backends import onnxruntime, open_transcriber
 from wyoming_whisper.backends.engines import Engines, EngineTranscriber, engine_cache
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import _Comparison, open_fastest
-from wyoming_whisper.backends.pipeline import COMMAND_RUNS, WhisperTranscriber
+from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.dims import dims_of, int8_bytes
@@ -456,7 +456,9 @@ def test_where_onnxruntime_is_faster_it_answers_and_is_not_measured_again(
     assert status.state.why == (
         "a command takes 100 ms on onnxruntime here, 200 ms on faster-whisper"
     )
-    assert clock.asked == [ONNXRUNTIME, STAND_IN] * COMMAND_RUNS  # in turns, for fairness
+    assert (
+        clock.asked == [ONNXRUNTIME, STAND_IN] * WhisperTranscriber.COMMAND_RUNS
+    )  # in turns, for fairness
     assert verdicts(tmp_path) == [ONNXRUNTIME]
     before = texts(transcriber)
     transcriber.close()
@@ -471,7 +473,7 @@ def test_where_onnxruntime_is_faster_it_answers_and_is_not_measured_again(
     transcriber, status = open_auto(tmp_path)
     until(lambda: status.state.backend == ONNXRUNTIME)
     transcriber.close()
-    assert len(clock.asked) == 2 * COMMAND_RUNS
+    assert len(clock.asked) == 2 * WhisperTranscriber.COMMAND_RUNS
 
 
 @pytest.mark.parametrize("ours", [SLOW, 0.95 * FAST])  # what is as fast but for noise, too
@@ -507,7 +509,7 @@ def test_graphs_that_are_there_answer_only_when_they_were_measured(
         STAND_IN,
         [STAND_IN],
     )
-    assert len(clock.asked) == 2 * COMMAND_RUNS
+    assert len(clock.asked) == 2 * WhisperTranscriber.COMMAND_RUNS
     transcriber.close()
 
 

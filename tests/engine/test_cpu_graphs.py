@@ -43,7 +43,7 @@ from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
-from wyoming_whisper.engine.cpu_graphs import Arithmetic, CpuGraph, write_cpu_graphs
+from wyoming_whisper.engine.cpu_graphs import Arithmetic, _CpuGraph, write_cpu_graphs
 from wyoming_whisper.engine.dims import EMBEDDINGS, dims_of
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
@@ -209,7 +209,7 @@ def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     model = ctranslate2.models.Whisper(
         str(tmp_path / "tiny"), compute_type="float32", intra_threads=1
     )
-    assert dims_of(weights).n_vocab > 2 * cpu_graphs.CpuGraph.ROWS
+    assert dims_of(weights).n_vocab > 2 * cpu_graphs._CpuGraph.ROWS
     mel = speech(clips("clean")[1])
     features = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[np.newaxis]))
     (wanted,) = model.generate(
@@ -371,7 +371,7 @@ def test_what_a_norm_leaves_to_the_product_after_it(arithmetic: Arithmetic, tmp_
     x = random.standard_normal((1, 9, width)).astype(np.float32)
     found: dict[Arithmetic, npt.NDArray[np.float32]] = {}
     for kind in ("float32", arithmetic):
-        graph = CpuGraph(stored, kind)
+        graph = _CpuGraph(stored, kind)
         normed = graph.layer_norm(
             graph.input("x", onnx.TensorProto.FLOAT, 1, "n", width), "part/layer_norm"
         )
@@ -390,13 +390,13 @@ def one_product(
     """Return an onnxruntime session that multiplies `x` by these weights."""
     variables = {"part/weight": weights, "part/bias": bias}
     stored = Checkpoint("WhisperSpec", 3, variables, {}, folder / "model.bin")
-    graph = CpuGraph(stored, arithmetic)
+    graph = _CpuGraph(stored, arithmetic)
     found = graph.linear(graph.input("x", onnx.TensorProto.FLOAT, 1, "n", weights.shape[1]), "part")
     graph.output(found, onnx.TensorProto.FLOAT, 1, "n", len(weights))
     return session_of(graph)
 
 
-def session_of(graph: CpuGraph) -> Any:
+def session_of(graph: _CpuGraph) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -432,7 +432,7 @@ def test_a_checkpoint_of_integers_keeps_them(quantization: str, tmp_path: Path) 
 def test_pieces_of_a_matrix_are_as_the_whole(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_graphs.CpuGraph, "ROWS", 7)
+    monkeypatch.setattr(cpu_graphs._CpuGraph, "ROWS", 7)
     weights = checkpoint.read(models.model("distil") / "model.bin")
     write_cpu_graphs(weights, tmp_path, "int8")
     whole, pieces = initializers(models.cpu_graphs("distil", "int8")), initializers(tmp_path)

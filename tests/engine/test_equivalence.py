@@ -23,7 +23,7 @@ from tests.engine.conftest import save_random
 from tests.engine.widen import SIZES, widen
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.pipeline import load_tokenizer, noise_mel
+from wyoming_whisper.backends.pipeline import _noise_mel, load_tokenizer
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
@@ -247,7 +247,7 @@ def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyP
     theirs = CTranslate2Inference(bundled.theirs)
     index, noise = (
         NameIndex(MANY_NAMES.split(", ")),
-        noise_mel(80, DecodingOptions(audio_context=AudioContext.trained())),
+        _noise_mel(80, DecodingOptions(audio_context=AudioContext.trained())),
     )
     weights = []
     for mel in spoken(3):

@@ -13,9 +13,7 @@ import pytest
 from tests.support import HOME_EN
 from wyoming_whisper.backends import faster_whisper
 from wyoming_whisper.backends.pipeline import (
-    COMMAND_FRAMES,
-    COMMAND_RUNS,
-    COMMAND_TOKENS,
+    WhisperTranscriber,
     command_seconds,
     load_tokenizer,
 )
@@ -132,9 +130,9 @@ class Counting:
 def test_every_measurement_decodes_as_many_tokens() -> None:
     tokenizer = load_tokenizer(HOME_EN, multilingual=True)
     inference = Counting()
-    assert command_seconds(inference, tokenizer, 5, COMMAND_FRAMES) >= 0
+    assert command_seconds(inference, tokenizer, 5, WhisperTranscriber.COMMAND_FRAMES) >= 0
     (options,) = inference.asked
-    assert options.max_new_tokens == COMMAND_TOKENS
+    assert options.max_new_tokens == 10
     assert tokenizer.eot in options.suppressed_tokens
 
 
@@ -143,7 +141,8 @@ def test_the_model_is_opened_with_what_was_measured_unless_the_user_says(
     wanted: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faster_whisper, "thread_counts", lambda: [2, 1])
-    times = iter([0.2] * COMMAND_RUNS + [0.1] * COMMAND_RUNS)
+    n_runs = WhisperTranscriber.COMMAND_RUNS
+    times = iter([0.2] * n_runs + [0.1] * n_runs)
     monkeypatch.setattr(faster_whisper, "command_seconds", lambda *_: next(times))
     settings = Settings(model=str(HOME_EN), data_dir=(tmp_path,), cpu_threads=wanted)
     opened = faster_whisper.open_faster_whisper(settings, HOME_EN)

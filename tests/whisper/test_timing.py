@@ -15,7 +15,7 @@ from tests.support import AUDIO
 from tests.whisper.scripted import ByteTokenizer
 from tests.whisper.test_decoding import ScriptedInference, at, decoder, mel_of
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.backends.onnxruntime import open_graphs
+from wyoming_whisper.backends.onnxruntime import _open_graphs
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
@@ -216,7 +216,7 @@ def test_words_are_where_they_are_spoken(stock_base: Path, tmp_path: Path, backe
         arithmetic: Arithmetic = "int8" if adds_int8_exactly() else "uint8"
         write_cpu_graphs(read(stock_base / WEIGHTS), tmp_path, arithmetic)
         spec = CpuSpec("base", stock_base / WEIGHTS, arithmetic)
-        transcriber = open_graphs(settings, stock_base, spec, tmp_path)
+        transcriber = _open_graphs(settings, stock_base, spec, tmp_path)
     samples = read_audio(AUDIO / "jfk.flac")
     options = TranscribeOptions("en", timestamps=True, words=True)
     found = transcriber.transcribe(samples, options)

@@ -20,8 +20,6 @@ from ..models.folder import EMBEDDINGS, weights_shapes
 from ..models.known import CONFIG, WEIGHTS
 from ..models.model_json import pairs, read_json
 
-HEADS = "alignment_heads"
-
 
 @contextlib.contextmanager
 def loadable(path: Path) -> Iterator[Path]:
@@ -48,9 +46,12 @@ def _mended(config: dict[str, Any], path: Path) -> dict[str, Any]:
     found = (re.match(r"decoder/layer_(\d+)/", name) for name in shapes)
     n_layers = 1 + max((int(match[1]) for match in found if match), default=-1)
     n_heads = shapes.get(EMBEDDINGS, (0, 0))[-1] // HEAD_WIDTH
-    heads = pairs(config, HEADS, path / CONFIG)
+    heads = pairs(config, "alignment_heads", path / CONFIG)
     if not heads or not all(0 <= i < n_layers and 0 <= head < n_heads for i, head in heads):
         # As CTranslate2's converter does without better knowledge: the last half of the layers.
         layers = range(n_layers // 2, n_layers)
-        config = {**config, HEADS: [list(pair) for pair in product(layers, range(n_heads))]}
+        config = {
+            **config,
+            "alignment_heads": [list(pair) for pair in product(layers, range(n_heads))],
+        }
     return config if begin in config else {**config, begin: []}

@@ -23,8 +23,6 @@ from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.inference import GenerateOptions, Hypothesis
 from .ct2_config import loadable
 from .pipeline import (
-    COMMAND_FRAMES,
-    COMMAND_RUNS,
     WhisperTranscriber,
     command_seconds,
     decoding_options,
@@ -37,16 +35,11 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# Beam search costs a slow core more than it gains on a short command.
-BEAM_SIZE = 5
-
-
-LENGTH_PENALTY = 1  # scores come back divided by the length to this power
-
 
 class CTranslate2Inference:
     """A `ctranslate2.models.Whisper`."""
 
+    LENGTH_PENALTY = 1  # scores come back divided by the length to this power
     TINY = 1e-30  # probabilities are held above it, for their logarithms
 
     def __init__(self, model: Any) -> None:
@@ -55,10 +48,8 @@ class CTranslate2Inference:
 
     def encode(self, mel: Array) -> Any:
         """Return the encoder's output, shape = (1, n_frames // 2, n_audio_state)."""
-        import ctranslate2
-
         batch = np.ascontiguousarray(mel[None])
-        return self._model.encode(ctranslate2.StorageView.from_array(batch))
+        return self._model.encode(_ctranslate2().StorageView.from_array(batch))
 
     def detect_language(self, audio_features: Any) -> list[tuple[str, float]]:
         """Return (code, probability), likeliest first."""
@@ -85,7 +76,7 @@ class CTranslate2Inference:
             # CTranslate2 takes the smaller of half of this and what the prompt leaves of it; the
             # prompt's last token counts as new.
             max_length=max(options.max_new_tokens + len(prompt) - 1, 2 * options.max_new_tokens),
-            length_penalty=LENGTH_PENALTY,
+            length_penalty=self.LENGTH_PENALTY,
             suppress_tokens=list(options.suppressed_tokens),
             return_scores=True,
             return_no_speech_prob=True,
@@ -94,7 +85,7 @@ class CTranslate2Inference:
         tokens: list[int] = result.sequences_ids[0]
         if not tokens:  # its score was divided by a length of 0
             return Hypothesis([], 0.0, result.no_speech_prob)
-        total_logprob = result.scores[0] * len(tokens) ** LENGTH_PENALTY
+        total_logprob = result.scores[0] * len(tokens) ** self.LENGTH_PENALTY
         others = tuple(result.sequences_ids[1:])
         return Hypothesis(tokens, total_logprob / (len(tokens) + 1), result.no_speech_prob, others)
 
@@ -106,12 +97,12 @@ class CTranslate2Inference:
         `prompt` ends with the token of no timestamps.
         """
         n_frames = FRAMES_PER_POSITION * audio_features.shape[1]
-        found = (
+        alignments = (
             # The aligner adds the last token itself.
             self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
             for text in texts
         )
-        return [np.log(np.maximum(one.text_token_probs, self.TINY)) for one in found]
+        return [np.log(np.maximum(one.text_token_probs, self.TINY)) for one in alignments]
 
     can_align = True
 
@@ -120,9 +111,9 @@ class CTranslate2Inference:
     ) -> list[int]:
         """See AligningInference."""
         n_frames = FRAMES_PER_POSITION * n_positions
-        found = self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
+        words = self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
         firsts: dict[int, int] = {}
-        for row, position in found.alignments:  # a path, from its beginning
+        for row, position in words.alignments:  # a path, from its beginning
             firsts.setdefault(row, position)
         return list(firsts.values())
 
@@ -167,8 +158,9 @@ def _measured_threads(settings: Settings, path: Path, compute_type: str, beam_si
         model = _load(path, "cpu", 0, compute_type, threads)
         tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
         inference = CTranslate2Inference(model)
-        runs = range(COMMAND_RUNS)
-        times = [command_seconds(inference, tokenizer, beam_size, COMMAND_FRAMES) for _ in runs]
+        n_frames = WhisperTranscriber.COMMAND_FRAMES
+        runs = range(WhisperTranscriber.COMMAND_RUNS)
+        times = [command_seconds(inference, tokenizer, beam_size, n_frames) for _ in runs]
         return min(times[1:])
 
     memory = settings.data_dir[0] / REMEMBERED
@@ -176,57 +168,57 @@ def _measured_threads(settings: Settings, path: Path, compute_type: str, beam_si
     return fastest_threads(counts, seconds, memory, name)
 
 
-def choose_device(wanted: str) -> tuple[str, int]:
+def choose_device(name: str) -> tuple[str, int]:
     """Return CTranslate2's device and index for `auto`, `cpu`, `cuda` or `cuda:N`."""
-    if wanted == "auto":
+    if name == "auto":
         return ("cuda" if _cuda_devices() else "cpu"), 0
-    device, _, index = wanted.partition(":")
+    device, _, index = name.partition(":")
     if device == "cuda":
-        found = _cuda_devices()
-        if int(index or 0) >= found:
+        n_devices = _cuda_devices()
+        if int(index or 0) >= n_devices:
             raise SettingsError(
-                f"--device {wanted}: "
-                + (f"this machine has {found} CUDA devices" if found else "no CUDA device is here")
+                f"--device {name}: "
+                + (
+                    f"this machine has {n_devices} CUDA devices"
+                    if n_devices
+                    else "no CUDA device is here"
+                )
                 + "; use --device cpu, or auto"
             )
     return device, int(index or 0)
 
 
-def choose_compute_type(wanted: str, device: str) -> str:
+def choose_compute_type(name: str, device: str) -> str:
     """Return the arithmetic to run in: int8 on CPUs by default, float16 on GPUs.
 
     CTranslate2's own default follows the files, and runs float16 ones as float32 on a CPU.
     """
-    import ctranslate2
-
-    supported: set[str] = ctranslate2.get_supported_compute_types(device)
-    if wanted == "default":
+    supported: set[str] = _ctranslate2().get_supported_compute_types(device)
+    if name == "default":
         preferred = ("int8_float32", "float32") if device == "cpu" else ("float16", "float32")
-        return next(name for name in preferred if name in supported)
-    if wanted == "auto" or wanted in supported or wanted == "int8":
-        return wanted
+        return next(one for one in preferred if one in supported)
+    if name in ("auto", "int8") or name in supported:
+        return name
     raise SettingsError(
-        f"--compute-type {wanted} is not possible on this {device}: "
+        f"--compute-type {name} is not possible on this {device}: "
         f"it can {', '.join(sorted(supported))}"
     )
 
 
-def choose_beam_size(wanted: int) -> int:
-    """Return the beam: what the user wants, or for 0 what suits the processor."""
-    beam_size_arm = 1
-    if wanted:
-        return wanted
-    arm = platform.machine().lower().startswith(("arm", "aarch64"))
-    return beam_size_arm if arm else BEAM_SIZE
+def choose_beam_size(beam_size: int) -> int:
+    """Return the beam: what the user set, or for 0 what suits the processor.
+
+    Beam search costs a slow core more than it gains on a short command.
+    """
+    is_arm = platform.machine().lower().startswith(("arm", "aarch64"))
+    return beam_size or (1 if is_arm else 5)
 
 
 def _load(path: Path, device: str, device_index: int, compute_type: str, threads: int) -> Any:
-    import ctranslate2
-
     check_model(path)
     try:
         with loadable(path) as folder:
-            return ctranslate2.models.Whisper(
+            return _ctranslate2().models.Whisper(
                 str(folder),
                 device=device,
                 device_index=device_index,
@@ -245,6 +237,10 @@ def _description(name: str, model: Any, threads: int) -> str:
 
 
 def _cuda_devices() -> int:
+    return int(_ctranslate2().get_cuda_device_count())
+
+
+def _ctranslate2() -> Any:
     import ctranslate2
 
-    return int(ctranslate2.get_cuda_device_count())
+    return ctranslate2

@@ -30,7 +30,7 @@ from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber, Verdict, engine_cache, try_out
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
-from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -88,7 +88,7 @@ def open_fastest(
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
     spec = CpuSpec(settings.model_name, path / WEIGHTS, arithmetic)
-    open_folder = functools.partial(open_graphs, settings, path, spec)
+    open_folder = functools.partial(_open_graphs, settings, path, spec)
     return Engines(spec, engine_cache(settings), open_folder)
 
 
@@ -112,7 +112,7 @@ def _open(
     ).open()
 
 
-def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
+def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
     """Return the model in `path` over the graphs in `folder`, tried out and warm.
 
     Raises EngineBrokenError where they can't be read or make no sense.
@@ -251,7 +251,7 @@ class _Comparison:
         if len(pair) < 2:
             raise TypeError(f"{engine} and {stand_in} can't be measured")
         times: list[list[float]] = [[], []]
-        for _ in range(COMMAND_RUNS):
+        for _ in range(WhisperTranscriber.COMMAND_RUNS):
             for one, seconds in zip(pair, times, strict=True):
                 with turn:  # whoever speaks meanwhile waits for one command at most
                     seconds.append(one.command_seconds())

@@ -34,11 +34,6 @@ _LOGGER = logging.getLogger(__name__)
 FRAMES_MULTIPLE = 200
 """Windows have so many different lengths that each can have its own CUDA graphs."""
 
-COMMAND_SECONDS = range(1, 9)
-"""Of speech: the windows that these get are ready before anybody speaks."""
-
-BEAM_SIZE = 1  # greedy search is the one that runs as CUDA graphs
-
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
@@ -66,8 +61,8 @@ def find_runtime(device: str) -> Runtime:
 
 
 def engine_spec(settings: Settings, path: Path, runtime: Runtime) -> EngineSpec:
-    """Return the engine that these settings want of the model in folder `path`."""
-    beam_size = settings.beam_size or BEAM_SIZE
+    """Return the engine that these settings ask for, of the model in folder `path`."""
+    beam_size = settings.beam_size or 1  # greedy search is the one that runs as CUDA graphs
     return EngineSpec(
         model=settings.model_name,
         model_bin=path / WEIGHTS,
@@ -82,7 +77,7 @@ def engine_spec(settings: Settings, path: Path, runtime: Runtime) -> EngineSpec:
 def tensorrt_engines(settings: Settings, path: Path, runtime: Runtime) -> Engines:
     """Return where the engine of the model in `path` comes from."""
     spec = engine_spec(settings, path, runtime)
-    open_folder = functools.partial(open_engine, settings, path, spec)
+    open_folder = functools.partial(_open_engine, settings, path, spec)
     return Engines(spec, engine_cache(settings), open_folder)
 
 
@@ -133,7 +128,7 @@ def on_cpu(settings: Settings) -> Settings:
     return dataclasses.replace(settings, device="cpu", compute_type=compute_type)
 
 
-def open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) -> Transcriber:
+def _open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) -> Transcriber:
     """Return the model in `path` over the engine in `folder`, tried out.
 
     Raises EngineBrokenError where the engine can't be read or makes no sense, EngineError where
@@ -157,7 +152,8 @@ def open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) 
             session.close,
         )
         try_out(transcriber, folder)
-        lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in COMMAND_SECONDS}
+        command_seconds = range(1, 9)  # of speech: their windows are ready before anybody speaks
+        lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in command_seconds}
         session.warm_up(sorted(lengths), SLOTS[0])
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, spec.beam_size)

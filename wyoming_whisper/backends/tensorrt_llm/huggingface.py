@@ -37,8 +37,6 @@ Progress = Callable[[float], None]
 
 Array = npt.NDArray[np.float32]
 
-_TYPES: dict[Precision, str] = {"float16": "F16", "float32": "F32"}
-
 
 @dataclass(frozen=True)
 class _Tensor:
@@ -71,7 +69,7 @@ def write_folder(
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
         for name, text in texts.items():
             (Path(aside) / name).write_text(text, encoding="utf-8")
-        write_weights(
+        _write_weights(
             checkpoint, Path(aside) / HUGGING_FACE_WEIGHTS, len(tokens), precision, progress
         )
         written = sorted(Path(aside).iterdir())
@@ -83,7 +81,7 @@ def write_folder(
 # Weights
 
 
-def write_weights(
+def _write_weights(
     checkpoint: Checkpoint,
     file: Path,
     n_tokens: int,
@@ -190,7 +188,7 @@ def _write_safetensors(
         start, end = end, end + tensor.n_values * kind.itemsize
         shape = list(tensor.shape)
         header[tensor.name] = {
-            "dtype": _TYPES[precision],
+            "dtype": "F16" if precision == "float16" else "F32",
             "shape": shape,
             "data_offsets": [start, end],
         }
@@ -255,7 +253,7 @@ def _config(
     checkpoint: Checkpoint, tokenizer: Tokenizer, n_tokens: int, precision: Precision
 ) -> dict[str, Any]:
     """Return what transformers.WhisperConfig reads."""
-    return structure(checkpoint, n_tokens) | {
+    return _structure(checkpoint, n_tokens) | {
         "torch_dtype": precision,
         "bos_token_id": tokenizer.eot,
         "eos_token_id": tokenizer.eot,
@@ -264,7 +262,7 @@ def _config(
     }
 
 
-def structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
+def _structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
     """Return what config.json says of the weights. Raises ModelBrokenError."""
     dims = dims_of(checkpoint)
     return {

@@ -148,9 +148,9 @@ def choose_runtime(wanted: str, device: str) -> str:
     if wanted == "onnxruntime":
         return wanted
     if wanted == "tensorrt-llm":
-        from ...backends.tensorrt_llm.api import find_api
+        from ...backends.tensorrt_llm.api import Api
 
-        find_api(device)
+        Api.find(device)
         return wanted
     try:
         find_runtime(device)
