@@ -62,6 +62,7 @@ from wyoming_whisper.utterance.endpointing import Endpointer, EndpointOptions
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
+from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
 VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")
@@ -177,28 +178,29 @@ def hesitating(command: Command, seconds: float) -> Command:
 # -- ours, on virtual time -----------------------------------------------------------------
 
 
-class VirtualWorkshop:
+class VirtualWorkshop(Service):
     """What an Utterance needs, on the clock of the audio.
 
     Early work is done after `draft_seconds`; with None there is none.
     """
+
+    text_style = TextStyle()
 
     def __init__(
         self, vad: Vad, transcriber: Transcriber, settings: Settings, draft_seconds: float | None
     ) -> None:
         self.limits = Limits()
         self.span_options = span_options(settings)
-        self.text_style = TextStyle()
         self.spoken = SpokenLanguages()
         self.eager = draft_seconds is not None
-        self.vad = vad
+        self.vad = self._loaded_vad = vad
         self._transcriber = transcriber
         self._draft_seconds = draft_seconds or 0.0
         self._now = 0.0
         self._jobs: list[tuple[float, Job]] = []
 
     async def loaded_vad(self) -> Vad:
-        return self.vad
+        return self._loaded_vad
 
     def wake(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What Whisper makes up of noise, and what of it is told from speech: speech_evidence.
+"""What Whisper makes up of noise, and what of it is told from speech: SpeechEvidence.
 
 Hears speech in several conditions, and noise as it is, higher and lower, with and without a prompt;
 counts the noises whose text is kept and the utterances whose text is lost, by the part of the
@@ -30,14 +30,7 @@ from wyoming_whisper.audio.speech import Speech, span_options
 from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.evidence import (
-    MAX_GAIN,
-    MIN_HEARD,
-    MIN_SECONDS,
-    SLOW,
-    Voicing,
-    speech_evidence,
-)
+from wyoming_whisper.text.evidence import SpeechEvidence, Voicing
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -98,17 +91,18 @@ def heard_as(recording: Recording) -> Iterator[tuple[str, Samples]]:
 
 
 def features(transcription: Transcription, voicing: Voicing) -> tuple[float, ...]:
-    """Return what speech_evidence weighs, each by itself: its sum's parts without the weights."""
+    """Return what SpeechEvidence weighs, each by itself: its sum's parts without the weights."""
     heard, noise = transcription.heard_logprob, transcription.noise_logprob
     if heard is None or noise is None:
         raise ValueError("this text was not weighed")
-    rate = max(transcription.n_tokens, 1) / max(voicing.voiced_seconds, MIN_SECONDS)
+    bounds = SpeechEvidence()
+    rate = max(transcription.n_tokens, 1) / max(voicing.voiced_seconds, 0.1)
     return (
         math.log1p(voicing.clear_frames),
-        min(heard - noise, MAX_GAIN),
-        max(heard, MIN_HEARD),
+        min(heard - noise, bounds.max_gain),
+        max(heard, bounds.min_heard),
         transcription.no_speech_prob,
-        min(0.0, math.log(rate / SLOW)),
+        min(0.0, math.log(rate / bounds.slow)),
     )
 
 
@@ -144,7 +138,7 @@ def hear(
                 written=said.text,
                 right=_is_right(recording, said.text),
                 features=features(said, speech.voicing),
-                evidence=speech_evidence(said, speech.voicing),
+                evidence=SpeechEvidence().of(said, speech.voicing),
             )
 
 

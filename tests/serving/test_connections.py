@@ -106,7 +106,7 @@ async def test_a_connection_that_has_ended_needs_no_search_for_garbage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: object
 ) -> None:
     """Its buffers are free at once; hundreds of them would otherwise wait for the search."""
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
     gone: list[weakref.ref[Handler]] = []
     track = Connections.track
 
@@ -155,7 +155,7 @@ async def test_memory_is_given_back_when_there_was_work_and_not_again(
         server_module, "give_back", lambda: loop.call_soon_threadsafe(given.release)
     )
     async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await asyncio.sleep(0.1)
         while not given.locked():  # of the start
             await given.acquire()

@@ -33,13 +33,14 @@ from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.live import LiveText
+from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
 SPANS = span_options(Settings())
 RATE = 16000
 
 
-class Desk:
+class Desk(Service):
     """The server of an utterance: keeps the jobs, and does them when told, or at once."""
 
     span_options = SPANS

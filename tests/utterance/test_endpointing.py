@@ -26,11 +26,10 @@ from wyoming_whisper.audio.vad import FRAME_SAMPLES, SpanOptions
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import endpointing, utterance
+from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.endpointing import (
     COMPLETE_SECONDS,
     DANGLING_SECONDS,
-    GRAMMARS,
     SENSITIVITIES,
     UNSURE_SECONDS,
     End,
@@ -311,15 +310,6 @@ def test_a_doubtful_or_a_withheld_text_is_not_complete() -> None:
     assert ending(replace(COMPLETE, rejected="a phrase")) == "unsure"
 
 
-@pytest.mark.parametrize("language", GRAMMARS)
-def test_the_words_of_a_grammar_are_as_texts_are_compared(language: str) -> None:
-    grammar = GRAMMARS[language]
-    verbs = grammar.verbs or {}
-    needed = itertools.chain(*verbs.values())
-    for word in {*grammar.dangling, *grammar.open_ended, *grammar.lead_ins, *verbs, *needed} - {""}:
-        assert endpointing._words(f" {word.title()}, ") == [word]
-
-
 # -- settings ------------------------------------------------------------------------------
 
 
@@ -385,7 +375,7 @@ def test_the_text_is_that_of_the_same_samples_without_endpointing(
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @dataclass
@@ -573,4 +563,4 @@ async def test_info_says_who_ends_commands(tmp_path: Path, external: bool) -> No
             async with Client(tmp_path) as client:
                 info = Info.from_event(await client.ask(Describe().event()))
             assert info.asr[0].requires_external_vad is external
-            await asyncio.wait_for(asyncio.wrap_future(server.opened), 10)
+            await asyncio.wait_for(asyncio.wrap_future(server.scheduler.opened), 10)

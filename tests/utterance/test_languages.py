@@ -121,7 +121,7 @@ class Detecting(FakeTranscriber):
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
     monkeypatch.setattr("wyoming_whisper.utterance.utterance.Utterance.MAX_AHEAD_SECONDS", 1000.0)
 
 

@@ -592,14 +592,14 @@ async def viewing(
         run_server(tmp_path, lambda _: fake, **options) as server,
         Viewer(tmp_path) as viewer,
     ):
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await server.loaded_vad()
         yield viewer
 
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch, _without_a_clock: None) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -30,6 +30,7 @@ from wyoming_whisper.utterance.early import EarlyWork
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
+from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
 SPANS = span_options(Settings())
@@ -37,7 +38,7 @@ SPANS = span_options(Settings())
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ async def speaking(
         run_server(tmp_path, lambda _: fake, **settings) as server,
         Client(tmp_path) as client,
     ):
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await server.loaded_vad()  # what comes before is heard with what comes after
         yield client
 
@@ -363,7 +364,7 @@ async def test_a_long_chunk_is_converted_in_steps(monkeypatch: pytest.MonkeyPatc
     spoken.drop()
 
 
-class InstantWorkshop:
+class InstantWorkshop(Service):
     """Answers at once, with a text that tells the samples apart."""
 
     span_options = SPANS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..text.evidence import Voicing
-from ..text.style import TextStyle, finished
+from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from .pieces import Cutting, Section
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
@@ -34,7 +34,7 @@ def span_options(settings: Settings) -> SpanOptions:
             min_speech_seconds=settings.vad_min_speech_ms / 1000,
             min_silence_seconds=settings.vad_min_silence_ms / 1000,
         )
-    if settings.clips_speech:
+    if settings.vad_clip:
         pad = settings.vad_clip_pad_ms / 1000
         return SpanOptions(
             settings.vad_clip_threshold, pad_before_seconds=pad, pad_after_seconds=pad
@@ -220,5 +220,5 @@ def transcribe_speech(
     if not found:
         return Transcription("", options.language, seconds=speech.seconds)
     transcription = transcriber.transcribe(speech.cut(found), options)
-    answer = finished(transcription, speech.voicing, style or TextStyle())
+    answer = (style or TextStyle()).finished(transcription, speech.voicing)
     return replace(answer, seconds=speech.seconds)

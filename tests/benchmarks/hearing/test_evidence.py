@@ -13,16 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.hearing import evidence
 from benchmarks.hearing.evidence import Case, features, fit, heard_as, rows, weighed
 from benchmarks.lib.corpus import Recording
-from wyoming_whisper.text.evidence import (
-    BIAS,
-    PER_CLEAR,
-    PER_GAIN,
-    PER_HEARD,
-    PER_NO_SPEECH,
-    PER_SLOWNESS,
-    Voicing,
-    speech_evidence,
-)
+from wyoming_whisper.text.evidence import SpeechEvidence, Voicing
 from wyoming_whisper.transcriber import SAMPLE_RATE, Transcription
 
 SAID = Transcription(
@@ -39,18 +30,16 @@ def case(
 
 
 def test_features_are_what_the_server_weighs() -> None:
+    server = SpeechEvidence()
     weights = (
-        PER_CLEAR,
-        PER_GAIN,
-        PER_HEARD,
-        PER_NO_SPEECH,
-        PER_SLOWNESS,
+        *(server.per_clear, server.per_gain, server.per_heard),
+        *(server.per_no_speech, server.per_slowness),
     )
     for said in (SAID, replace(SAID, heard_logprob=-3.0), replace(SAID, noise_logprob=-9.0)):
         for voicing in (Voicing(1.0, 12), Voicing(4.0, 90), Voicing(0.0, 0)):
             found = features(said, voicing)
-            total = BIAS + float(np.dot(weights, found))
-            assert total == pytest.approx(speech_evidence(said, voicing))
+            total = server.bias + float(np.dot(weights, found))
+            assert total == pytest.approx(server.of(said, voicing))
 
 
 def test_an_unweighed_text_has_none() -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.lib.errors import BenchmarkError
-from benchmarks.lib.report import progress
 from benchmarks.lib.understood import Matcher, Meaning, matcher
 from benchmarks.lib.words import spelled
 
@@ -49,7 +48,6 @@ def draw(chosen: Sequence[str], count: int, seed: int) -> Iterator[Sentence]:
             if len(sentences) == count:
                 break
             sentences.update([drawer.draw(r)])
-        progress(f"{language}: {len(sentences)} sentences")
         yield from (Sentence(drawn, meant, language) for drawn, meant in sentences.items())
 
 
