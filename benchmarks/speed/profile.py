@@ -30,7 +30,7 @@ from wyoming_whisper.audio.vad import SileroVad, Vad
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic, cpu_engines
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.models.vocabulary import tokenizer_json
+from wyoming_whisper.models.vocabulary import Vocabulary
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
@@ -172,6 +172,6 @@ def run(args: argparse.Namespace) -> Outcome:
 
 
 def _count_tokens(model: Path, text: str) -> int:
-    tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(model))
+    tokenizer: Any = tokenizers.Tokenizer.from_str(Vocabulary(model).tokenizer_json())
     words = f" {text}" if text else ""
     return len(tokenizer.encode(words, add_special_tokens=False).ids) + 1

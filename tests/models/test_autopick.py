@@ -35,7 +35,7 @@ from wyoming_whisper.models.autopick import (
     work_of,
 )
 from wyoming_whisper.models.find import ensure_model, find_model
-from wyoming_whisper.models.folder import weights_shapes
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.known import KNOWN_MODELS, SHIPPED_NAME
 from wyoming_whisper.models.yardstick import write_yardstick
 
@@ -198,7 +198,7 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch, compute_type:
 
 def test_the_yardstick_is_a_whisper_of_the_shape_asked_for(tmp_path: Path) -> None:
     write_yardstick(tmp_path, 128, 3, 80)
-    shapes = weights_shapes(tmp_path / "model.bin")
+    shapes = ModelFolder(tmp_path).shapes
     assert shapes["encoder/conv1/weight"] == (128, 80, 3)
     assert shapes["encoder/position_encodings/encodings"] == (1500, 128)
     layers = {name.split("/")[1] for name in shapes if re.match(r"encoder/layer_\d", name)}

@@ -22,7 +22,7 @@ from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.folder import alignment_heads
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.known import WEIGHTS
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions, Word
@@ -192,11 +192,11 @@ def test_alignment_heads_that_are_none_are_a_broken_model(tmp_path: Path, heads:
     file = tmp_path / "config.json"
     file.write_text(f'{{"alignment_heads": {heads}}}')
     with pytest.raises(ModelBrokenError, match="alignment_heads"):
-        alignment_heads(tmp_path)
+        _ = ModelFolder(tmp_path).alignment_heads
     file.write_text('{"alignment_heads": [[1, 2], [3, 4]]}')
-    assert alignment_heads(tmp_path) == [(1, 2), (3, 4)]
+    assert ModelFolder(tmp_path).alignment_heads == [(1, 2), (3, 4)]
     file.write_text("{}")
-    assert alignment_heads(tmp_path) == []
+    assert ModelFolder(tmp_path).alignment_heads == []
 
 
 # -- real models ---------------------------------------------------------------------------

@@ -117,12 +117,11 @@ def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
 
 def _is_small(path: Path) -> bool:
     """Whether a model answers in no time on any backend: then none is measured."""
-    from ..engine.checkpoint import read
-    from ..engine.dims import dims_of, int8_bytes
-    from ..models.known import WEIGHTS
+    from ..engine.dims import int8_bytes
+    from ..models.folder import ModelFolder
 
     try:
-        return int8_bytes(dims_of(read(path / WEIGHTS))) < SMALL_BYTES
+        return int8_bytes(ModelFolder(path).dims) < SMALL_BYTES
     except ModelBrokenError:  # no Whisper as we know it; faster-whisper says what is wrong, if
         return True  # anything is
 

@@ -15,8 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.checkpoint import read
-from ..engine.dims import dims_of, int8_bytes
+from ..engine.dims import int8_bytes
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
@@ -24,13 +23,12 @@ from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsE
 from ..machine.cpu import adds_int8_exactly, cpu_name, instruction_set, physical_cores
 from ..machine.measured import recall, remember
 from ..models.autopick import ram_bytes
-from ..models.folder import alignment_heads, is_multilingual, model_languages, suppressed_begin
-from ..models.known import WEIGHTS
+from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
 from .engines import STAND_IN, Engines, EngineTranscriber, Verdict, engine_cache, try_out
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
-from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -94,7 +92,7 @@ def open_fastest(settings: Settings, path: Path, status: Status | None) -> Trans
 
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
-    spec = CpuSpec(settings.model_name, path / WEIGHTS, arithmetic)
+    spec = CpuSpec(settings.model_name, ModelFolder(path).weights, arithmetic)
     open_folder = functools.partial(open_graphs, settings, path, spec)
     return Engines(spec, engine_cache(settings), open_folder)
 
@@ -124,19 +122,18 @@ def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> 
         session = CpuSession(folder, threads, beam_size)
     except ModelBrokenError as error:
         raise EngineBrokenError(str(error)) from error
-    multilingual = is_multilingual(path)
-    languages = model_languages(settings.model, path) if multilingual else ("en",)
-    tokenizer = load_tokenizer(path, multilingual=multilingual)
+    model = ModelFolder(path)
+    tokenizer, languages = model.tokenizer, model.languages(settings.model)
     described = (
         f"{spec.model} on CPU ({instruction_set()}, {threads} threads) in {spec.arithmetic} "
         "(onnxruntime)"
     )
     transcriber = WhisperTranscriber(
-        SessionInference(session, tokenizer, suppressed_begin(path), alignment_heads(path)),
+        SessionInference(session, tokenizer, model.suppressed_begin, model.alignment_heads),
         tokenizer,
         languages,
         detectable(settings.languages, languages),
-        decoding_options(settings, path, beam_size),
+        decoding_options(settings, model, beam_size),
         described,
         session.close,
         keeps_features=True,
@@ -167,7 +164,7 @@ def _why_not_compared(path: Path, comparison: Comparison) -> str:
     """Return why they can't be compared; nothing where they can. Raises ModelBrokenError."""
     if importlib.util.find_spec("onnx") is None:
         return "the package onnx is not installed"
-    needed = ROOM * int8_bytes(dims_of(read(path / WEIGHTS)))
+    needed = ROOM * int8_bytes(ModelFolder(path).dims)
     total = ram_bytes()[0]
     if needed <= RAM_SHARE * total and not comparison.was_without_room(total):
         return ""

@@ -25,8 +25,7 @@ from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
 from ..machine.cpu import cpu_name, instruction_set, physical_cores
 from ..whisper.tokenizer import language_code
 from .find import ensure_model, find_model
-from .folder import model_languages
-from .known import KNOWN_MODELS, KnownModel, ModelSettings, shipped_model
+from .known import KNOWN_MODELS, KnownModel, ModelSettings, languages_of_name, shipped_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -322,7 +321,7 @@ def _shipped(settings: ModelSettings) -> str | None:
     """Return the model that came with the installation, unless it lacks the language."""
     name = shipped_model()
     language = language_code(settings.language or "")
-    if name and (language is None or language in model_languages(name, None)):
+    if name and (language is None or language in languages_of_name(name)):
         return name
     return None
 

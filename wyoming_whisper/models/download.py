@@ -26,8 +26,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
-from .disk import FULL, STALE_S, Progress, Report, check_room, local_errors, locked, megabytes
-from .folder import matches_hash
+from .disk import (
+    FULL,
+    STALE_S,
+    Progress,
+    Report,
+    check_room,
+    local_errors,
+    locked,
+    matches_hash,
+    megabytes,
+)
 from .formats import COPIED, TRANSFORMERS_WEIGHTS, conversion_command
 from .known import HUGGING_FACE_FILES, HUGGING_FACE_WEIGHTS, KNOWN_MODELS, WEIGHTS_OF, Layout
 

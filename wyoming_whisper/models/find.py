@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
-from .folder import check_model, verify_hashes, verify_sums
+from .folder import ModelFolder
 from .known import (
     Layout,
     ModelSettings,
@@ -21,7 +21,6 @@ from .known import (
     plain_folders,
     resolve,
 )
-from .vocabulary import TOKENIZER, tokenizer_json
 
 if TYPE_CHECKING:
     from .disk import Report
@@ -40,7 +39,7 @@ def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2
     broken: ModelBrokenError | None = None
     for folder in candidates(reference, settings):
         try:
-            check_model(folder, layout)
+            ModelFolder(folder).check(layout)
         except ModelBrokenError as error:
             broken = broken or error
         else:
@@ -91,12 +90,11 @@ def ensure_model(
 
 def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
     path = find_model(name, settings, layout)
+    folder = ModelFolder(path)
     if verify:
-        verify_hashes(path)
-    if (
-        layout == "ctranslate2" and not (path / TOKENIZER).is_file()
-    ):  # faster-whisper would ask the hub for it at each start
-        tokenizer_json(path)
+        folder.verify()
+    if layout == "ctranslate2" and not folder.vocabulary.tokenizer_file.is_file():
+        folder.vocabulary.tokenizer_json()  # faster-whisper would ask the hub for it at each start
     _LOGGER.info("%s is here: %s", name, path)
     return path
 
@@ -141,9 +139,10 @@ def _download(
         if not mirrored:
             raise
         path = _from_mirror(repo, root, error, stop, report)
-    check_model(path, reference.layout)
+    model = ModelFolder(path)
+    model.check(reference.layout)
     if reference.layout == "ctranslate2":
-        tokenizer_json(path)  # made now if there is none
+        model.vocabulary.tokenizer_json()  # made now if there is none
     _drop_corrupt(reference, settings)
     return path
 
@@ -176,7 +175,7 @@ def _drop_corrupt(reference: Reference, settings: ModelSettings) -> None:
     """Delete copies that came from elsewhere and rotted: they would be found first again."""
     for folder in plain_folders(reference, settings):
         try:
-            verify_sums(folder)
+            ModelFolder(folder).verify_sums()
         except ModelBrokenError as error:
             _LOGGER.warning("%s: its folder is deleted", error)
             shutil.rmtree(folder, ignore_errors=True)
@@ -185,7 +184,7 @@ def _drop_corrupt(reference: Reference, settings: ModelSettings) -> None:
 def _convert(source: Path, settings: ModelSettings) -> Path:
     folder = converted_folder(source, settings)
     try:
-        check_model(folder, "huggingface")
+        ModelFolder(folder).check("huggingface")
     except ModelBrokenError:
         from ..backends.tensorrt_llm.huggingface import write_folder
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..errors import ModelUnavailableError, UnknownModelError
+from ..whisper.tokenizer import LANGUAGES
 from .formats import about_file, is_weights_name
 from .model_names import without_address
-from .vocabulary import TOKENIZER
+from .vocabulary import Vocabulary
 
 AUTO = "auto"
 CHECKSUMS = "SHA256SUMS"
@@ -35,7 +36,7 @@ HUGGING_FACE_FILES = (
     GENERATION_CONFIG,
     "preprocessor_config.json",
     "tokenizer_config.json",
-    TOKENIZER,
+    Vocabulary.TOKENIZER,
 )
 """What must lie beside model.safetensors."""
 
@@ -156,7 +157,6 @@ class Reference:
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
 SIMPLE_NAME = re.compile(_PART)
 _REPO_NAME = re.compile(rf"{_PART}/{_PART}")
-ENGLISH_NAME = re.compile(r"\.en\b")
 
 
 def _canonical(name: str) -> str:
@@ -167,6 +167,16 @@ def _canonical(name: str) -> str:
 def stock_model(name: str) -> KnownModel | None:
     """Return the stock model of a name in any case."""
     return KNOWN_MODELS.get(_canonical(name)) or KNOWN_MODELS.get(_canonical(name.lower()))
+
+
+def languages_of_name(name: str) -> tuple[str, ...]:
+    """Return Whisper's codes of the languages that a model of this name understands."""
+    stock = stock_model(name)
+    is_english = re.search(r"\.en\b", name.rstrip("/").rpartition("/")[2])
+    if is_english or (stock is not None and stock.languages == "en"):
+        return ("en",)
+    has_yue = stock.languages.endswith("+yue") if stock else re.search(r"v3|turbo", name)
+    return tuple(code for code in LANGUAGES if has_yue or code != "yue")
 
 
 def resolve(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> Reference:

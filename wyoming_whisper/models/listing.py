@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
 from .find import State, find_model, not_here
-from .folder import describe_languages, model_languages
+from .folder import ModelFolder
 from .known import (
     HUGGING_FACE_WEIGHTS,
     KNOWN_MODELS,
@@ -29,7 +29,7 @@ from .known import (
     resolve,
     snapshots,
 )
-from .model_json import read_json
+from .model_json import JsonFile
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _entry(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -
     known = KNOWN_MODELS.get(name)
     try:
         path = find_model(name, settings, layout)
-        languages = describe_languages(model_languages(name, path))
+        languages = _describe_languages(ModelFolder(path).languages(name))
         return ModelEntry(name, repo, "cached", _model_bytes(path), languages, path)
     except ModelBrokenError as error:
         path = next(candidates(reference, settings))
@@ -119,9 +119,15 @@ def _is_whisper(snapshot: Path) -> bool:
     if not (snapshot / HUGGING_FACE_WEIGHTS).exists():
         return False
     try:
-        return read_json(snapshot / "config.json").get("model_type") == "whisper"
+        return JsonFile(snapshot / "config.json").content.get("model_type") == "whisper"
     except ModelBrokenError:
         return False
+
+
+def _describe_languages(codes: tuple[str, ...]) -> str:
+    if len(codes) < 10:
+        return ",".join(codes)
+    return "multilingual+yue" if "yue" in codes else "multilingual"
 
 
 def _model_bytes(path: Path) -> int:

@@ -30,8 +30,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError
-from .disk import STALE_S, Progress, Report, check_room, disk_full, local_errors, locked
-from .folder import matches_hash
+from .disk import (
+    STALE_S,
+    Progress,
+    Report,
+    check_room,
+    disk_full,
+    local_errors,
+    locked,
+    matches_hash,
+)
 from .known import CHECKSUMS
 
 _LOGGER = logging.getLogger(__name__)

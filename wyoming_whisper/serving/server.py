@@ -420,13 +420,14 @@ def _expected_languages(settings: Settings) -> tuple[str, ...]:
     Raises UnknownModelError, so that a misspelt name ends the server before it listens.
     """
     from ..models.find import find_model
-    from ..models.folder import model_languages
+    from ..models.folder import ModelFolder
+    from ..models.known import languages_of_name
 
-    path: Path | None = None
     if settings.model != "auto":
         with contextlib.suppress(ModelUnavailableError, ModelBrokenError):
             path = find_model(settings.model, settings)
-    return model_languages(settings.model, path)
+            return ModelFolder(path).languages(settings.model)
+    return languages_of_name(settings.model)
 
 
 def _bound_socket(path: Path, mode: str | None) -> socket.socket:
