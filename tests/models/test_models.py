@@ -28,8 +28,8 @@ from wyoming_whisper.models.find import ensure_model, find_model
 from wyoming_whisper.models.folder import (
     ModelFolder,
 )
-from wyoming_whisper.models.known import KNOWN_MODELS, languages_of_name
 from wyoming_whisper.models.listing import list_models, remove_model
+from wyoming_whisper.models.stock import STOCK_MODELS, languages_of_name
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 TINY = "Systran/faster-whisper-tiny"
@@ -48,13 +48,13 @@ def data(settings: FakeSettings) -> Path:
 
 def test_faster_whisper_knows_the_same_models() -> None:
     utils = pytest.importorskip("faster_whisper.utils")
-    ours = {name: model.repo for name, model in KNOWN_MODELS.items() if "int8" not in name}
+    ours = {name: model.repo for name, model in STOCK_MODELS.items() if "int8" not in name}
     assert ours == utils._MODELS
 
 
 def test_table_is_consistent() -> None:
-    for model in KNOWN_MODELS.values():
-        target = KNOWN_MODELS[model.alias_of or model.name]
+    for model in STOCK_MODELS.values():
+        target = STOCK_MODELS[model.alias_of or model.name]
         assert (target.repo, target.n_mels) == (model.repo, model.n_mels)
         assert model.n_mels == (128 if "v3" in model.repo else 80)
         assert model.languages == "en" or ".en" not in model.name
@@ -279,8 +279,8 @@ def test_list_has_stock_and_other_models(settings: FakeSettings, data: Path) -> 
     other = entries["someone/other"]
     size = sum(len(content) for content in SMALL_FILES.values())
     assert (other.path, other.size_bytes, other.languages) == (snapshot, size, "en")
-    assert entries["turbo"].size_bytes == KNOWN_MODELS["turbo"].download_bytes
-    assert len(entries) == 3 - 1 + len([m for m in KNOWN_MODELS.values() if not m.alias_of])
+    assert entries["turbo"].size_bytes == STOCK_MODELS["turbo"].download_bytes
+    assert len(entries) == 3 - 1 + len([m for m in STOCK_MODELS.values() if not m.alias_of])
 
 
 def test_list_without_any_folder() -> None:
@@ -531,7 +531,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wyoming_whisper.backends.tensorrt_llm.huggingface.write_weights", full)
+    monkeypatch.setattr("wyoming_whisper.models.huggingface.write_weights", full)
     with pytest.raises(ModelUnavailableError, match="can't be written: No space left on device"):
         ensure_model(str(HOME_EN), settings, layout="huggingface")
 

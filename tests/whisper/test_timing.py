@@ -23,7 +23,6 @@ from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
 from wyoming_whisper.models.folder import ModelFolder
-from wyoming_whisper.models.known import WEIGHTS
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions, Word
 from wyoming_whisper.whisper.inference import Hypothesis
@@ -215,8 +214,8 @@ def test_words_are_where_they_are_spoken(stock_base: Path, tmp_path: Path, backe
         transcriber = open_faster_whisper(settings, stock_base)
     else:
         arithmetic: Arithmetic = "int8" if adds_int8_exactly() else "uint8"
-        write_cpu_graphs(read(stock_base / WEIGHTS), tmp_path, arithmetic)
-        spec = CpuSpec("base", stock_base / WEIGHTS, arithmetic)
+        write_cpu_graphs(read(ModelFolder(stock_base).weights), tmp_path, arithmetic)
+        spec = CpuSpec("base", ModelFolder(stock_base).weights, arithmetic)
         transcriber = open_graphs(settings, stock_base, spec, tmp_path)
     samples = read_audio(AUDIO / "jfk.flac")
     options = TranscribeOptions("en", timestamps=True, words=True)

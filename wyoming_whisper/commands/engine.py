@@ -256,7 +256,7 @@ def _write_graphs(
 def _write_huggingface(
     source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
 ) -> list[Path]:
-    from ..backends.tensorrt_llm.huggingface import write_folder
+    from ..models.huggingface import write_folder
 
     return write_folder(source, output, precision, show)
 

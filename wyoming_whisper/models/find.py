@@ -5,28 +5,20 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
 from .folder import ModelFolder
-from .known import (
-    Layout,
-    ModelSettings,
-    Reference,
-    candidates,
-    converted_folder,
-    first_root,
-    model_roots,
-    plain_folders,
-    resolve,
-)
+from .huggingface import write_folder
+from .stock import Layout
+from .store import ModelSettings, ModelStore, Reference
 
 if TYPE_CHECKING:
     from .disk import Report
 
 _LOGGER = logging.getLogger(__name__)
-State = Literal["cached", "known", "broken"]
 
 
 def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> Path:
@@ -35,9 +27,10 @@ def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2
     Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
     files are missing, empty or cut off: the message names the file).
     """
-    reference = resolve(name, settings, layout)
+    store = ModelStore(settings)
+    reference = store.resolve(name, layout)
     broken: ModelBrokenError | None = None
-    for folder in candidates(reference, settings):
+    for folder in store.candidates(reference):
         try:
             ModelFolder(folder).check(layout)
         except ModelBrokenError as error:
@@ -46,7 +39,7 @@ def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2
             return folder
     if broken is not None:
         raise broken
-    raise ModelUnavailableError(not_here(reference, settings))
+    raise store.not_here(reference)
 
 
 def ensure_model(
@@ -73,9 +66,10 @@ def ensure_model(
 
     Raises ModelError.
     """
-    reference = resolve(name, settings, layout)
+    store = ModelStore(settings)
+    reference = store.resolve(name, layout)
     if reference.to_convert:
-        return _convert(reference.to_convert, settings)
+        return _convert(reference.to_convert, store.converted_folder(reference.to_convert))
     try:
         return _found(name, settings, verify, layout)
     except ModelBrokenError as error:
@@ -99,18 +93,6 @@ def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> 
     return path
 
 
-def not_here(reference: Reference, settings: ModelSettings) -> str:
-    folders = ", ".join(str(root) for root in model_roots(settings))
-    if reference.repo is None:
-        return f"there is no model in {reference.folder}"
-    source = "" if reference.name == reference.repo else f" ({reference.repo})"
-    if settings.local_files_only:
-        advice = "only local files are allowed: copy its folder there, or allow the download"
-    else:
-        advice = "`models download` fetches it, or copy its folder there"
-    return f"model {reference.name}{source} is not in {folders or 'any data folder'}: {advice}"
-
-
 def _download(
     reference: Reference,
     settings: ModelSettings,
@@ -121,7 +103,8 @@ def _download(
 ) -> Path:
     from . import download, mirror
 
-    repo, root = reference.repo or "", first_root(reference.name, settings)
+    store = ModelStore(settings)
+    repo, root = reference.repo or "", store.first_root(reference.name)
     mirrored = reference.layout == "ctranslate2" and repo in mirror.MIRRORS
     try:
         path = download.download_model(
@@ -143,7 +126,7 @@ def _download(
     model.check(reference.layout)
     if reference.layout == "ctranslate2":
         model.vocabulary.tokenizer_json()  # made now if there is none
-    _drop_corrupt(reference, settings)
+    _drop_corrupt(store.plain_folders(reference))
     return path
 
 
@@ -171,9 +154,9 @@ def _from_mirror(
         ) from error
 
 
-def _drop_corrupt(reference: Reference, settings: ModelSettings) -> None:
+def _drop_corrupt(folders: Iterable[Path]) -> None:
     """Delete copies that came from elsewhere and rotted: they would be found first again."""
-    for folder in plain_folders(reference, settings):
+    for folder in folders:
         try:
             ModelFolder(folder).verify_sums()
         except ModelBrokenError as error:
@@ -181,13 +164,10 @@ def _drop_corrupt(reference: Reference, settings: ModelSettings) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _convert(source: Path, settings: ModelSettings) -> Path:
-    folder = converted_folder(source, settings)
+def _convert(source: Path, folder: Path) -> Path:
     try:
         ModelFolder(folder).check("huggingface")
     except ModelBrokenError:
-        from ..backends.tensorrt_llm.huggingface import write_folder
-
         _LOGGER.info("writing %s in Hugging Face's layout to %s", source, folder)
         try:
             write_folder(source, folder)

@@ -6,9 +6,10 @@ import functools
 import json
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from ..engine.checkpoint import Checkpoint, read
 from ..engine.dims import EMBEDDINGS, Dims, dims_of
@@ -16,22 +17,11 @@ from ..errors import ModelBrokenError
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
 from .disk import matches_hash
 from .formats import about_folder, about_weights
-from .known import (
-    CHECKSUMS,
-    HUGGING_FACE_FILES,
-    HUGGING_FACE_WEIGHTS,
-    KNOWN_MODELS,
-    WEIGHTS,
-    Layout,
-    languages_of_name,
-)
 from .model_json import JsonFile
+from .stock import STOCK_MODELS, Layout, languages_of_name
 from .vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    Shapes = Mapping[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -71,12 +61,27 @@ class ModelFolder:
     Whatever is wrong with a file is a ModelBrokenError that names it.
     """
 
+    WEIGHTS: ClassVar[Mapping[Layout, str]] = {
+        "ctranslate2": "model.bin",
+        "huggingface": "model.safetensors",
+    }
+    HUGGING_FACE_FILES = (
+        "config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "tokenizer_config.json",
+        Vocabulary.TOKENIZER,
+    )
+    """What must lie beside model.safetensors."""
+    CHECKSUMS = "SHA256SUMS"
+    """What lies beside files that came from elsewhere than the hub, for `sha256sum --check`, and
+    us."""
     EXTRAS = "wyoming_whisper.json"
     """What a model may say of itself, in either layout: {"languages": ["en"], ...}."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.weights = path / WEIGHTS
+        self.weights = path / self.WEIGHTS["ctranslate2"]
         self.config = JsonFile(path / "config.json")
         self.vocabulary = Vocabulary(path)
         self._generation_config = JsonFile(path / "generation_config.json")
@@ -181,7 +186,7 @@ class ModelFolder:
             self._check_huggingface()
             return
         if not self.weights.exists():
-            raise ModelBrokenError(about_folder(self.path, KNOWN_MODELS))
+            raise ModelBrokenError(about_folder(self.path, STOCK_MODELS))
         n_vocab = self.shapes.get(EMBEDDINGS, (None,))[0]
         for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
             tokens = self.config.whole_numbers(key)
@@ -207,7 +212,7 @@ class ModelFolder:
 
     def verify_sums(self) -> None:
         """Do so with the files whose hashes lie beside them."""
-        sums = self.path / CHECKSUMS
+        sums = self.path / self.CHECKSUMS
         try:
             lines = sums.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -233,8 +238,8 @@ class ModelFolder:
         return self._generation_config.numbers_by_name("lang_to_id")
 
     def _check_huggingface(self) -> None:
-        safetensors_shapes(self.path / HUGGING_FACE_WEIGHTS)
-        for name in HUGGING_FACE_FILES:
+        safetensors_shapes(self.path / self.WEIGHTS["huggingface"])
+        for name in self.HUGGING_FACE_FILES:
             _ = JsonFile(self.path / name).content
         if (kind := self.config.content.get("model_type")) != "whisper":
             raise ModelBrokenError(f"{self.config.path} is of a model of type {kind}, not whisper")

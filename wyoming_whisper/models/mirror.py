@@ -40,7 +40,7 @@ from .disk import (
     locked,
     matches_hash,
 )
-from .known import CHECKSUMS
+from .folder import ModelFolder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ def _fetch_into(
         check_stop()
         _join(file, wheels, aside / "model" / file.name)
     sums = "".join(f"{file.sha256}  {file.name}\n" for file in mirror.files)
-    with (aside / "model" / CHECKSUMS).open("w", encoding="utf-8") as out:
+    with (aside / "model" / ModelFolder.CHECKSUMS).open("w", encoding="utf-8") as out:
         out.write(sums)
         _sync(out.fileno())
 

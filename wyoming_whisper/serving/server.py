@@ -421,7 +421,7 @@ def _expected_languages(settings: Settings) -> tuple[str, ...]:
     """
     from ..models.find import find_model
     from ..models.folder import ModelFolder
-    from ..models.known import languages_of_name
+    from ..models.stock import languages_of_name
 
     if settings.model != "auto":
         with contextlib.suppress(ModelUnavailableError, ModelBrokenError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from ..models.model_names import without_address
+from ..models.stock import without_address
 from ..text.replacements import Replacement, read_replacements
 from ..upstreams.config import read_upstream
 from ..whisper.tokenizer import language_code

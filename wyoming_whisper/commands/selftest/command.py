@@ -28,7 +28,7 @@ from ...machine.cpu import physical_cores
 from ...models.autopick import best_here
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
-from ...models.known import AUTO
+from ...models.stock import AUTO
 from .cases import LANGUAGE, make_cases
 from .compare import compare, hear, time_stages
 from .llm import selftest_llm

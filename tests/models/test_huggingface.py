@@ -10,10 +10,9 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from tests.backends.huggingface import NumpyWhisper, read_safetensors
 from tests.engine.conftest import SIZES, Models, random_spec, save_random
+from tests.models.huggingface import NumpyWhisper, read_safetensors
 from tests.support import HOME_EN
-from wyoming_whisper.backends.tensorrt_llm.huggingface import structure, write_folder, write_weights
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.selftest.cases import CLIPS
 from wyoming_whisper.engine import checkpoint
@@ -22,6 +21,7 @@ from wyoming_whisper.models.folder import (
     ModelFolder,
     safetensors_shapes,
 )
+from wyoming_whisper.models.huggingface import structure, write_folder, write_weights
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
 
 MAX_TOKENS = 30

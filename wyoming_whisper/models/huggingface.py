@@ -20,13 +20,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...engine.checkpoint import Checkpoint
-from ...engine.dims import EMBEDDINGS, PROJECTION, Dims, dims_of
-from ...errors import ModelBrokenError
-from ...models.folder import ModelFolder
-from ...models.known import HUGGING_FACE_WEIGHTS
-from ...whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE
-from ...whisper.tokenizer import Tokenizer
+from ..engine.checkpoint import Checkpoint
+from ..engine.dims import EMBEDDINGS, PROJECTION, Dims, dims_of
+from ..errors import ModelBrokenError
+from ..whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE
+from ..whisper.tokenizer import Tokenizer
+from .folder import ModelFolder
 
 Precision = Literal["float16", "float32"]
 Progress = Callable[[float], None]
@@ -69,7 +68,7 @@ def write_folder(
         for name, text in texts.items():
             (Path(aside) / name).write_text(text, encoding="utf-8")
         write_weights(
-            checkpoint, Path(aside) / HUGGING_FACE_WEIGHTS, len(tokens), precision, progress
+            checkpoint, Path(aside) / model.WEIGHTS["huggingface"], len(tokens), precision, progress
         )
         written = sorted(Path(aside).iterdir())
         for file in written:
