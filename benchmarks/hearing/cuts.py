@@ -29,7 +29,7 @@ from benchmarks.lib.corpus import part_of, read_corpus
 from benchmarks.lib.options import add_decoding, add_folders, add_model, add_number, add_part, names
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.words import WordErrors, word_errors
-from wyoming_whisper.audio.pieces import MAX_PIECE_SECONDS, SENTENCES, Cutting
+from wyoming_whisper.audio.pieces import MAX_PIECE_SECONDS, Cutting
 from wyoming_whisper.audio.recording import Recording
 from wyoming_whisper.audio.speech import span_options
 from wyoming_whisper.audio.vad import SileroVad
@@ -183,7 +183,7 @@ class Ours:
     """The model as the API has it."""
 
     def __init__(self, settings: Settings, *, timestamps: bool) -> None:
-        self._transcriber: Transcriber = open_transcriber(settings)
+        self._transcriber: Transcriber = open_transcriber(settings, build_missing=False)
         self._vad, self._spans = SileroVad(), span_options(settings)
         self._timestamps = timestamps
         self._known: dict[str, str] = {}
@@ -194,7 +194,7 @@ class Ours:
 
     def _alone(self, part: Part) -> str:
         if part.source not in self._known:
-            self._known[part.source] = self._heard(part.samples, part.lang, SENTENCES)[0]
+            self._known[part.source] = self._heard(part.samples, part.lang, Cutting())[0]
         return self._known[part.source]
 
     def by(self, rule: Cutting) -> Hear:

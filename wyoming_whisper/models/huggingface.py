@@ -23,7 +23,8 @@ import numpy.typing as npt
 from ..engine.checkpoint import Checkpoint
 from ..engine.dims import EMBEDDINGS, PROJECTION, Dims, dims_of
 from ..errors import ModelBrokenError
-from ..whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE
+from ..transcriber import SAMPLE_RATE
+from ..whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES
 from ..whisper.tokenizer import Tokenizer
 from .folder import ModelFolder
 
@@ -321,9 +322,9 @@ def _preprocessor_config(n_mels: int) -> dict[str, Any]:
         "feature_size": n_mels,
         "sampling_rate": SAMPLE_RATE,
         "hop_length": HOP_LENGTH,
-        "chunk_length": CHUNK_LENGTH,
+        "chunk_length": N_FRAMES * HOP_LENGTH // SAMPLE_RATE,
         "n_fft": N_FFT,
-        "n_samples": N_SAMPLES,
+        "n_samples": N_FRAMES * HOP_LENGTH,
         "nb_max_frames": N_FRAMES,
         "padding_side": "right",
         "padding_value": 0.0,
