@@ -220,10 +220,11 @@ def _recogniser(
     from .audio.vad import SileroVad
     from .backends import open_transcriber
     from .home.index import NameIndex
-    from .text.style import text_style
+    from .text.style import TextStyle
     from .transcriber import TranscribeOptions
 
-    vad, spans, style = SileroVad(), span_options(settings), text_style(settings)
+    vad, spans = SileroVad(), span_options(settings)
+    style = TextStyle.from_settings(settings)
     with contextlib.closing(open_transcriber(settings, build_missing=False)) as transcriber:
         home = NameIndex(settings.names) if settings.bias_names else None
         options = TranscribeOptions(language=language, home=home)

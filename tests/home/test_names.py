@@ -19,7 +19,8 @@ from tests.whisper.scripted import ByteTokenizer
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.home.index import Candidate, NameIndex, fold, similarity_of, sound
+from wyoming_whisper.home.index import Candidate, NameIndex, fold
+from wyoming_whisper.home.likeness import Likeness, _sound
 from wyoming_whisper.home.snapper import Evidence, Snapper
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions
@@ -129,8 +130,8 @@ def test_no_text_and_no_name_can_break_it(names: list[str], heard: str) -> None:
 
 def test_folding_and_sounds() -> None:
     assert fold("  Müller's  Café-Lampe! ") == "mullers cafe lampe"
-    assert sound("wendigo") == sound("wendy go")
-    assert similarity_of("wendigo", "wendy go") > similarity_of("wendigo", "kitchen")
+    assert _sound("wendigo") == _sound("wendy go")
+    assert Likeness.of("wendigo", "wendy go") > Likeness.of("wendigo", "kitchen")
 
 
 # -- which it is ---------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.replacements import Replacement, read_replacements
 from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.replacements import Replacer
-from wyoming_whisper.text.style import TextStyle, finished, text_style, tidy
+from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Segment, Transcription
 
 HOME = {"HOME": "/home/user"}
@@ -193,18 +193,18 @@ def test_flags_variables_and_files_give_the_same(tmp_path: Path) -> None:
 
 def style(*items: str, **options: bool) -> TextStyle:
     settings = Settings(data_dir=(), replace=read_replacements(items), **options)  # type: ignore[arg-type]
-    return text_style(settings)
+    return TextStyle.from_settings(settings)
 
 
 def test_they_come_last_and_what_they_write_stays() -> None:
     shaped = style("30 minutes=Half An Hour.", "light=LIGHT", lowercase=True)
-    assert tidy("Uh, ½ hour timer. ", shaped, "en") == "Half An Hour. timer"
-    assert tidy("The Light.", shaped, "en") == "the LIGHT"
+    assert shaped.tidy("Uh, ½ hour timer. ", "en") == "Half An Hour. timer"
+    assert shaped.tidy("The Light.", "en") == "the LIGHT"
 
 
 def test_who_wants_what_was_said_gets_them_too() -> None:
     segments = (Segment(0.0, 1.0, " Uh, tee vee.", (), -0.1, 1.0, 0.0, 0.0),)
     heard = Transcription("Uh, tee vee.", "en", segments=segments)
-    answer = finished(heard, Voicing(1.0, 20), style("tee vee=TV").verbatim)
+    answer = style("tee vee=TV").verbatim.finished(heard, Voicing(1.0, 20))
     assert answer.text == "Uh, TV."
     assert [segment.text for segment in answer.segments] == [" Uh, TV."]

@@ -26,11 +26,10 @@ from wyoming_whisper.audio.vad import FRAME_SAMPLES, SpanOptions
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import endpointing, utterance
+from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.endpointing import (
     COMPLETE_SECONDS,
     DANGLING_SECONDS,
-    GRAMMARS,
     SENSITIVITIES,
     UNSURE_SECONDS,
     End,
@@ -309,15 +308,6 @@ def test_how_a_text_ends(language: str | None, text: str, expected: str) -> None
 def test_a_doubtful_or_a_withheld_text_is_not_complete() -> None:
     assert ending(UNSURE) == "unsure"
     assert ending(replace(COMPLETE, rejected="a phrase")) == "unsure"
-
-
-@pytest.mark.parametrize("language", GRAMMARS)
-def test_the_words_of_a_grammar_are_as_texts_are_compared(language: str) -> None:
-    grammar = GRAMMARS[language]
-    verbs = grammar.verbs or {}
-    needed = itertools.chain(*verbs.values())
-    for word in {*grammar.dangling, *grammar.open_ended, *grammar.lead_ins, *verbs, *needed} - {""}:
-        assert endpointing._words(f" {word.title()}, ") == [word]
 
 
 # -- settings ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..text.evidence import Voicing
-from ..text.style import TextStyle, finished
+from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from .pieces import Cutting, Section
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
@@ -220,5 +220,5 @@ def transcribe_speech(
     if not found:
         return Transcription("", options.language, seconds=speech.seconds)
     transcription = transcriber.transcribe(speech.cut(found), options)
-    answer = finished(transcription, speech.voicing, style or TextStyle())
+    answer = (style or TextStyle()).finished(transcription, speech.voicing)
     return replace(answer, seconds=speech.seconds)

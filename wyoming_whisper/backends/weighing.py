@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..home.index import fold, similarity_of
-from ..text.evidence import score_evidence
+from ..home.index import fold
+from ..text.evidence import SpeechEvidence
 from ..text.repetition import compression_ratio, said_once
 from ..whisper.inference import GenerateOptions, Hypothesis, ScoringInference
 from ..whisper.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ class _Weights:
 def _weakest(heard: Sequence[float], noise: Sequence[float]) -> _Weights:
     """Return what says least for a text: repetitions neither add to its evidence nor replace it."""
     pairs = [_Weights(*pair) for pair in zip(heard, noise, strict=True)]
-    return min(pairs, key=lambda pair: score_evidence(pair.heard, pair.noise))
+    return min(pairs, key=lambda pair: SpeechEvidence().of_likelihoods(pair.heard, pair.noise))
 
 
 class Weighing:
@@ -162,7 +162,9 @@ class Weighing:
         return [spoken] if once == text else [spoken, self._tokenizer.encode(" " + once)]
 
     def _similarity(self, tokens: Sequence[int], others: Sequence[int]) -> float:
-        return similarity_of(fold(self._text(tokens)), fold(self._text(others)))
+        from ..home.likeness import Likeness
+
+        return Likeness.of(fold(self._text(tokens)), fold(self._text(others)))
 
     def _text(self, tokens: Sequence[int]) -> str:
         return " ".join(self._tokenizer.decode(tokens).split())

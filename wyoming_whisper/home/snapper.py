@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .index import MAX_WORDS, Candidate, NameIndex, fold
+from .index import Candidate, NameIndex, fold
 
 if TYPE_CHECKING:
     from ..whisper.audio import Array as Scores
@@ -25,22 +25,21 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# What a candidate needs in any case, in nats: the model is not sure of all it wrote instead, the
-# rest is no mere guess, and the name is not out of the question.
-SURE_LOGPROB = -0.1
-
-# Fitted by `benchmarks names --fit` with the stock model `base`, on other names, voices, sentences
-# and people than it measures with (docs/benchmarks.md, Names).
-BIAS = -5.21
-PER_HEARD = 2.21
-
 
 @dataclass(frozen=True)
 class Evidence:
     """What the model says of a candidate, in nats."""
 
+    # What a candidate needs in any case: the model is not sure of all it wrote instead, the rest is
+    # no mere guess, and the name is not out of the question.
+    SURE_LOGPROB = -0.1
     MIN_REST_LOGPROB = -1.2
     MAX_GAP = 25.0
+
+    # Fitted with the stock model `base` by `benchmarks names --fit` of commit 047bd10,
+    # on other names, voices and people than it measures with (docs/benchmarks.md, Names).
+    BIAS = -5.21
+    PER_HEARD = 2.21
     PER_SIMILARITY = 3.86
     PER_CONTEXT = 1.77
     PER_GAP = -0.033
@@ -64,7 +63,7 @@ class Evidence:
     @property
     def is_possible(self) -> bool:
         return (
-            self.doubt < SURE_LOGPROB
+            self.doubt < self.SURE_LOGPROB
             and self.rest > self.MIN_REST_LOGPROB
             and self.gap < self.MAX_GAP
         )
@@ -72,11 +71,11 @@ class Evidence:
     def weigh(self, candidate: Candidate) -> float:
         """Return how much speaks for the candidate: the log-odds of its being meant."""
         return (
-            BIAS
+            self.BIAS
             + self.PER_SIMILARITY * candidate.similarity
             + self.PER_CONTEXT * candidate.context
             + self.PER_GAP * self.gap
-            + PER_HEARD * max(self.heard, self.LEAST_HEARD)
+            + self.PER_HEARD * max(self.heard, self.LEAST_HEARD)
             + self.PER_EXPECTED * max(self.expected, self.LEAST_EXPECTED)
         )
 
@@ -146,13 +145,13 @@ class Snapper:
     ) -> list[tuple[Candidate, Evidence]]:
         """Return the candidates that the audio allows; none at once where the model is sure."""
         texts = [self._text(tokens) for tokens in (heard.tokens, *heard.others)]
-        if not 0 < len(texts[0].split()) <= MAX_WORDS:
+        if not 0 < len(texts[0].split()) <= NameIndex.MAX_WORDS:
             return []
         (mine,) = self._scores(audio_features, prompt, [self._encode(texts[0])])
-        if mine.min() >= SURE_LOGPROB:
+        if mine.min() >= Evidence.SURE_LOGPROB:
             return []
         candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
-        doubtful = [c for c in candidates if self._doubt(texts[0], mine, c) < SURE_LOGPROB]
+        doubtful = [c for c in candidates if self._doubt(texts[0], mine, c) < Evidence.SURE_LOGPROB]
         wanted = [self._encode(candidate.text) for candidate in doubtful]
         theirs = self._scores(audio_features, prompt, wanted)
         found = (

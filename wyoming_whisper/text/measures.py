@@ -3,8 +3,7 @@
 Its matcher knows whole numbers up to 100 before whole names of units, and little else: "½ hour",
 "d'une heure" and "21 °C" are nothing to it, or a song's title. What it knows is left as it is, and
 so is all that others are to read: list items, announcements, what is to be played. Each language's
-data names the words that tell (`wordings/`); `python -m benchmarks numbers` counts what is
-understood before and after.
+file names the words that tell (`languages/`).
 """
 
 # ruff: noqa: RUF001  (marks and letters of all languages)
@@ -15,13 +14,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
-SECONDS = {"hour": 3600, "minute": 60, "second": 1}
-LARGEST = 100  # of the ranges of hours, minutes, seconds and degrees in all languages
-
-_HALF = Fraction(1, 2)
-_FRACTIONS = {"½": _HALF, "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
+from ..languages import MeasureWords
 
 
 def words_pattern(words: Iterable[str]) -> str:
@@ -54,6 +48,14 @@ class _Span:
 class Measures:
     """What one language's file says of them, as patterns."""
 
+    SECONDS: Mapping[str, int] = {"hour": 3600, "minute": 60, "second": 1}
+    LARGEST = 100  # of the ranges of hours, minutes, seconds and degrees in all languages
+
+    FRACTIONS: Mapping[str, Fraction] = {
+        "½": Fraction(1, 2),
+        "¼": Fraction(1, 4),
+        "¾": Fraction(3, 4),
+    }
     # "1 1/2", "1/2", "1½", "½", "1.5", "1"; not part of anything longer.
     _DIGITS = (
         r"(?<![\w.,/:°−-])(?:"
@@ -68,27 +70,33 @@ class Measures:
         r"(?<![\w.,])(\d{1,2})[.,\s](\d{3})\s?(?:k|kelvins?|kelwin\w*)(?!\w)", re.IGNORECASE
     )
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self._content = content
-        self._values: dict[str, int] = {**content["words"], **content["odd_words"]}
-        self._spans = {_plain(text): seconds for text, seconds in content["spans"].items()}
-        self._known_spans = set(map(_plain, content["known_spans"]))
+    def __init__(self, words: MeasureWords) -> None:
+        self._words = words
+        self._values: dict[str, int] = {**words["numbers"], **words["number_variants"]}
+        self._spans = {_plain(text): seconds for text, seconds in words["durations"].items()}
+        self._known_spans = set(map(_plain, words["accepted_durations"]))
         self._units = {
-            name: (unit, name in forms["known"])
-            for unit, forms in content["units"].items()
-            for name in (*forms["known"], *forms["other"])
+            name: (unit, name in forms["accepted"])
+            for unit, forms in words["units"].items()
+            for name in (*forms["accepted"], *forms["variants"])
         }
-        self._wildcards = _words(content["wildcards"])
-        self._free = _words(content["free"])
-        self._timer = _words(content["timer"])
-        self._delay = re.compile(rf"(?<!\w){words_pattern(content['delay'])}\s+\Z", re.IGNORECASE)
-        self._temperature = _words(content["temperature"])
-        self._scales = _words(content["scales"])
-        self._joint = re.compile(
-            rf"[\s,-]*(?:{words_pattern(content['joins'])}[\s-]+)?", re.IGNORECASE
+        self._wildcards = _whole_words(words["wildcards"])
+        self._free = _whole_words(words["wildcards_unless_timer"])
+        self._timer = _whole_words(words["timer_words"])
+        delays = words_pattern(words["delay_words"])
+        self._delay = re.compile(rf"(?<!\w){delays}\s+\Z", re.IGNORECASE)
+        names = words_pattern(words["name_words"])
+        self._before_name = re.compile(rf"(?<!\w){names}\s+\Z", re.IGNORECASE)
+        self._before_timer = re.compile(
+            rf"\s+{words_pattern(words['timer_words'])}(?!\w)", re.IGNORECASE
         )
-        tens = words_pattern([*content["tens"], *(w for w, n in self._values.items() if n > 1)])
-        joins = words_pattern(content["joins"])
+        self._temperature = _whole_words(words["temperature_words"])
+        self._scales = _whole_words(words["conversion_words"])
+        self._joint = re.compile(
+            rf"[\s,-]*(?:{words_pattern(words['joins'])}[\s-]+)?", re.IGNORECASE
+        )
+        tens = words_pattern([*words["tens"], *(w for w, n in self._values.items() if n > 1)])
+        joins = words_pattern(words["joins"])
         # What a duration can't follow: then it is the rest of a larger number.
         self._number_before = re.compile(
             rf"(?:(?<!\w){tens}\s|\w-|(?<!\w){joins}[\s-])\s*\Z", re.IGNORECASE
@@ -96,10 +104,10 @@ class Measures:
         self._duration = re.compile(self._duration_pattern(), re.IGNORECASE)
         self._degrees = re.compile(self._degrees_pattern(), re.IGNORECASE)
         self._percent = re.compile(
-            rf"(?<=\w)[\s-]?{words_pattern(content['percent']['other'])}(?!\w)", re.IGNORECASE
+            rf"(?<=\w)[\s-]?{words_pattern(words['percent_variants'])}(?!\w)", re.IGNORECASE
         )
         self._patterns = [
-            (re.compile(pattern, re.IGNORECASE), new) for pattern, new in content["patterns"]
+            (re.compile(pattern, re.IGNORECASE), new) for pattern, new in words["patterns"]
         ]
 
     def rewritten(self, text: str) -> str:
@@ -115,36 +123,38 @@ class Measures:
             text = self._with_durations(text, is_timer)
         if is_timer or is_free:
             return text
-        text = self._KELVIN.sub(rf"\1\2 {self._content['kelvin']}", text)
+        text = self._KELVIN.sub(rf"\1\2 {self._words['kelvin']}", text)
         return self._percent.sub("%", self._with_degrees(text))
 
     # Durations.
 
     def _duration_pattern(self) -> str:
-        content = self._content
+        words = self._words
         article = words_pattern(word for word, value in self._values.items() if value == 1)
         lone = words_pattern(names[0] for names in self._written().values())
-        elided = words_pattern(content.get("elisions", ()))
+        elided = words_pattern(words["elisions"])
         units = words_pattern(self._units)
-        bare = (
-            rf"(?:[0-5]?\d|{words_pattern(content.get('bare', ()))})(?![\w-])(?!\s?{units}(?!\w))"
-        )
+        minutes = words_pattern(words["minutes_after_hours"])
+        # "1 heure 5", "1 ora e 30"; of "1 ora e 2 luci" nothing is minutes.
+        joins, values = words_pattern(words["joins"]), words_pattern(self._values)
+        more = rf"\s?{units}(?!\w)|\s(?:{joins}\s)?(?:\d|{values}(?!\w))"
+        bare = rf"(?:[0-5]?\d|{minutes}|{joins}\s(?:[0-5]\d|{minutes}))(?![\w-])(?!{more})"
         return (
             rf"(?<!\w)(?P<cut>{elided})?(?P<span>{words_pattern(self._spans)})(?!\w)"
             r"|(?<![\w.,/:])(?P<hours>\d{1,2})\s?h\s?(?P<minutes>[0-5]\d)(?:\s?m(?:in)?)?(?!\w)"
             rf"|(?<!\w)(?P<elided>{elided})?"
             rf"(?:(?P<article>{article})\s)?"
             rf"(?P<number>{self._DIGITS}|(?<![^\W_-]){words_pattern(self._values)})"
-            rf"(?:{self._BLANK}(?P<before>{words_pattern(content['half_before'])}))?"
-            rf"(?P<blank>{self._BLANK})(?:(?P<of>{words_pattern(content['fraction_of'])})\s?)?"
+            rf"(?:{self._BLANK}(?P<before>{words_pattern(words['half_before'])}))?"
+            rf"(?P<blank>{self._BLANK})(?:(?P<of>{words_pattern(words['fraction_of'])})\s?)?"
             rf"(?P<unit>{units})(?!\w)(?P<stop>\.?)"
-            rf"(?:\s(?P<after>{words_pattern(content['half_after'])})(?!\w)"
-            rf"|\s(?P<bare>{bare if 'bare' in content else '(?!)'}))?"
-            rf"|(?<=\b[nz]a\s)(?P<lone>{lone if content.get('lone_units') else '(?!)'})(?!\w)"
+            rf"(?:\s(?P<after>{words_pattern(words['half_after'])})(?!\w)"
+            rf"|\s(?P<bare>{bare if words['minutes_after_hours'] else '(?!)'}))?"
+            rf"|(?<=\b[nz]a\s)(?P<lone>{lone if words['lone_units'] else '(?!)'})(?!\w)"
         )
 
     def _written(self) -> dict[str, list[str]]:
-        return {unit: forms["write"] for unit, forms in self._content["units"].items()}
+        return {unit: forms["write"] for unit, forms in self._words["units"].items()}
 
     def _with_durations(self, text: str, is_timer: bool) -> str:
         groups: list[list[_Span]] = []
@@ -161,7 +171,8 @@ class Measures:
             start, end = group[0].start, group[-1].end
             said = self._said(group)
             before = text[:start]
-            is_meant = is_timer or self._delay.search(before)
+            is_meant = is_timer or bool(self._delay.search(before))
+            is_meant = is_meant and not self._before_name.search(before)
             is_whole = not self._number_before.search(before)
             if said and is_meant and is_whole and any(span.is_odd for span in group):
                 rest = text[end:]
@@ -176,14 +187,16 @@ class Measures:
         if match["span"]:
             name = _plain(match["span"])
             seconds, is_odd = self._spans[name], name not in self._known_spans or bool(match["cut"])
-            unit = "minute" if seconds >= SECONDS["minute"] else "second"
+            # "a timer for half an hour" has a template, "half an hour timer" has none.
+            is_odd |= bool(self._before_timer.match(match.string, end))
+            unit = "minute" if seconds >= self.SECONDS["minute"] else "second"
             return _Span(start, end, unit, Fraction(seconds), is_odd, self._prefix(match["cut"]))
         if match["hours"]:
             seconds = int(match["hours"]) * 3600 + int(match["minutes"]) * 60
             return _Span(start, end, "hour", Fraction(seconds), True)
         if match["lone"]:
             unit, _ = self._units[match["lone"].lower()]
-            return _Span(start, end, unit, Fraction(SECONDS[unit]), True)
+            return _Span(start, end, unit, Fraction(self.SECONDS[unit]), True)
         return self._counted(match)
 
     def _counted(self, match: re.Match[str]) -> _Span | None:
@@ -191,7 +204,7 @@ class Measures:
         text = match["number"]
         number, is_known = self._number(text)
         unit, is_known_unit = self._units[match["unit"].lower()]
-        in_words = not text[:1].isdigit() and text[-1] not in _FRACTIONS
+        in_words = not text[:1].isdigit() and text[-1] not in self.FRACTIONS
         is_glued = in_words and not match["blank"] and text[-1] not in "'’"  # "eins"
         if (match["of"] and number >= 1) or is_glued:
             return None
@@ -200,13 +213,13 @@ class Measures:
             start = match.start("number")
         if match["stop"] and is_known_unit and not (match["after"] or match["bare"]):
             end -= 1  # it ends a sentence
-        is_odd = not (is_known and is_known_unit) or number > LARGEST
-        is_odd |= match.string[end : end + 1] == "-" and not self._knows("hyphen")
-        seconds = number * SECONDS[unit]
+        is_odd = not (is_known and is_known_unit) or number > self.LARGEST
+        is_odd |= match.string[end : end + 1] == "-" and not self._words["accepts_hyphen"]
+        seconds = number * self.SECONDS[unit]
         if match["before"] or match["after"]:
-            seconds += _HALF * SECONDS[unit]
+            seconds += Fraction(1, 2) * self.SECONDS[unit]
         if match["bare"]:  # "1 heure 30"
-            seconds += Fraction(self._bare(match["bare"]) * SECONDS[unit], 60)
+            seconds += Fraction(self._bare(match["bare"]) * self.SECONDS[unit], 60)
         is_odd |= self._is_odd(match, in_words)
         return _Span(start, end, unit, seconds, is_odd, self._prefix(match["elided"]))
 
@@ -216,36 +229,36 @@ class Measures:
             match["of"]
             or match["elided"]
             or match["bare"]
-            or (match["blank"] == "-" and not self._knows("hyphen"))
-            or (match["before"] and not (in_words and self._knows("half_before")))
-            or (match["after"] and not self._knows("half_after"))
+            or (match["blank"] == "-" and not self._words["accepts_hyphen"])
+            or (match["before"] and not (in_words and self._words["accepts_half_before"]))
+            or (match["after"] and not self._words["accepts_half_after"])
         )
 
-    def _knows(self, form: str) -> bool:
-        return bool(self._content.get(f"known_{form}"))
-
     def _prefix(self, elided: str | None) -> str:
-        return str(self._content["elisions"][_plain(elided)]) if elided else ""
+        return self._words["elisions"][_plain(elided)] if elided else ""
 
-    def _bare(self, number: str) -> int:
-        return int(number) if number.isdecimal() else int(self._content["bare"][_plain(number)])
+    def _bare(self, text: str) -> int:
+        minutes = self._words["minutes_after_hours"]
+        joins = words_pattern(self._words["joins"])
+        number = re.sub(rf"\A{joins}\s", "", text, flags=re.IGNORECASE)
+        return int(number) if number.isdecimal() else minutes[_plain(number)]
 
     def _number(self, text: str) -> tuple[Fraction, bool]:
         """Return a number's value, and whether Home Assistant knows what is written."""
         plain = text.lower().replace("’", "'")
         if plain in self._values:
-            return Fraction(self._values[plain]), plain not in self._content["odd_words"]
-        return _value(plain)
+            return Fraction(self._values[plain]), plain not in self._words["number_variants"]
+        return self._value(plain)
 
     def _said(self, group: Sequence[_Span]) -> str:
         """Return durations as one in hours, minutes and seconds; empty where that is impossible."""
         seconds = sum((span.seconds for span in group), Fraction(0))
-        if seconds.denominator != 1 or not 0 < seconds <= LARGEST * SECONDS["hour"]:
+        if seconds.denominator != 1 or not 0 < seconds <= self.LARGEST * self.SECONDS["hour"]:
             return ""
         rest, forms, parts = int(seconds), self._written(), []
-        largest = max(SECONDS[span.unit] for span in group)
-        for unit, length in SECONDS.items():
-            if length > largest and rest <= LARGEST * largest:
+        largest = max(self.SECONDS[span.unit] for span in group)
+        for unit, length in self.SECONDS.items():
+            if length > largest and rest <= self.LARGEST * largest:
                 continue  # "90 minutes" are known, and stay what they are
             count, rest = divmod(rest, length)
             if count:
@@ -255,16 +268,16 @@ class Measures:
     # Temperatures.
 
     def _degrees_pattern(self) -> str:
-        content = self._content
-        degrees = content["degrees"]
-        names = words_pattern([*degrees["known"], *degrees["other"]])
-        before = words_pattern(content["half_before"])
+        words = self._words
+        degrees = words["degrees"]
+        names = words_pattern([*degrees["accepted"], *degrees["variants"]])
+        before = words_pattern(words["half_before"])
         return (
             rf"(?:(?P<number>{self._DIGITS})|(?<=[^\W\d_])(?P<word>))"
             rf"(?:{self._BLANK}(?P<before>{before}))?"
             rf"{self._BLANK}(?:(?P<sign>{self._SIGN})|(?P<name>{names})(?!\w)|°)"
-            rf"(?:\s(?P<scale>{words_pattern(content['celsius'])})(?!\w))?"
-            rf"(?:\s(?P<after>{words_pattern(content['half_after'])})(?!\w))?"
+            rf"(?:\s(?P<scale>{words_pattern(words['scales'])})(?!\w))?"
+            rf"(?:\s(?P<after>{words_pattern(words['half_after'])})(?!\w))?"
         )
 
     def _with_degrees(self, text: str) -> str:
@@ -275,45 +288,45 @@ class Measures:
         return self._degrees.sub(self._degree, text)
 
     def _degree(self, match: re.Match[str]) -> str:
-        degrees, half = self._content["degrees"], match["before"] or match["after"]
+        degrees, half = self._words["degrees"], match["before"] or match["after"]
         name = match["name"] and match["name"].lower()
-        is_odd = bool(half) or name in degrees["other"]
-        is_odd |= bool(match["sign"] or match["scale"]) and not self._knows("scales")
+        is_odd = bool(half) or name in degrees["variants"]
+        is_odd |= bool(match["sign"] or match["scale"]) and not self._words["accepts_scales"]
         if match["number"] is None:  # in words, which are known
-            point_five = self._content["point_five"]
+            point_five = self._words["point_five"]
             if not is_odd or (half and not point_five):
                 return match[0]
             return f" {point_five} {degrees['write']}" if half else f" {degrees['write']}"
-        number, is_known = _value(match["number"])
-        number += _HALF if half else 0
-        if number > LARGEST or not (is_odd or _is_fraction(match["number"])):
+        number, is_known = self._value(match["number"])
+        number += Fraction(1, 2) if half else 0
+        if number > self.LARGEST or not (is_odd or self._is_fraction(match["number"])):
             return match[0]
-        if is_known or half or _is_fraction(match["number"]):
+        if is_known or half or self._is_fraction(match["number"]):
             written = f"{float(number):g}"
         else:
             written = match["number"]
-        return f"{written.replace('.', self._content['decimal'])} {degrees['write']}"
+        return f"{written.replace('.', self._words['decimal'])} {degrees['write']}"
+
+    def _is_fraction(self, number: str) -> bool:
+        return "/" in number or any(sign in number for sign in self.FRACTIONS)
+
+    def _value(self, number: str) -> tuple[Fraction, bool]:
+        """Return the value of a number in digits, and whether it is a plain whole one."""
+        if number.isdecimal():
+            return Fraction(number), True
+        if number[-1] in self.FRACTIONS:
+            return Fraction(number[:-1].strip() or 0) + self.FRACTIONS[number[-1]], False
+        return sum(
+            (Fraction(part.replace(",", ".")) for part in number.split()), Fraction(0)
+        ), False
 
 
 def _plain(text: str) -> str:
     return re.sub(r"[\s-]+", " ", text.lower().replace("’", "'"))
 
 
-def _words(words: Iterable[str]) -> re.Pattern[str]:
+def _whole_words(words: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){words_pattern(words)}(?!\w)", re.IGNORECASE)
-
-
-def _is_fraction(number: str) -> bool:
-    return "/" in number or any(sign in number for sign in _FRACTIONS)
-
-
-def _value(number: str) -> tuple[Fraction, bool]:
-    """Return the value of a number in digits, and whether it is a plain whole one."""
-    if number.isdecimal():
-        return Fraction(number), True
-    if number[-1] in _FRACTIONS:
-        return Fraction(number[:-1].strip() or 0) + _FRACTIONS[number[-1]], False
-    return sum((Fraction(part.replace(",", ".")) for part in number.split()), Fraction(0)), False
 
 
 def _form(count: int, forms: list[str]) -> str:

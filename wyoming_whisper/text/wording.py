@@ -1,31 +1,28 @@
 """A command's text in the words of Home Assistant's sentences: no "uh" at its start, no "½ hour".
 
-What a language needs for it is in `wordings/LANGUAGE.json`; other languages stay as they are.
-Standard library only, as style.py.
+Texts in languages without a file in `languages/` stay as they are.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any
 
+from ..languages import LanguageWords, language_words
 from .measures import Measures, words_pattern
 
-FOLDER = Path(__file__).parent / "wordings"
-MAX_LENGTH = 1000  # characters: a longer text is no command
 
-
-def reworded(text: str, language: str | None, names: Iterable[str] = ()) -> str:
+def reworded(
+    text: str, language: str | None, names: Iterable[str] = (), max_length: int = 1000
+) -> str:
     """Return a command as Home Assistant's sentences have it; `language` is Whisper's code.
 
-    `names` are the home's: a word that one of them begins with is no filler.
+    `names` are the home's: a word that one of them begins with is no filler. A text of more
+    characters than `max_length` is no command.
     """
-    wording = _wording(language) if language else None
-    if wording is None or len(text) > MAX_LENGTH:
+    wording = _wording(language)
+    if wording is None or len(text) > max_length:
         return text
     names = tuple(names)
     text = wording.without_fillers(text, names)
@@ -34,23 +31,18 @@ def reworded(text: str, language: str | None, names: Iterable[str] = ()) -> str:
 
 def is_filler(text: str, language: str | None) -> bool:
     """Return whether the text has nothing but fillers so far: what follows may begin the text."""
-    wording = _wording(language) if language else None
+    wording = _wording(language)
     return wording is not None and wording.is_filler(text)
 
 
-def languages() -> list[str]:
-    """Return Whisper's codes of the languages that there is a file of."""
-    return sorted(file.stem for file in FOLDER.glob("*.json"))
-
-
-class Wording:
+class _Wording:
     """What one language's file says."""
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        fillers = _drawn_out(content["fillers"])
+    def __init__(self, words: LanguageWords) -> None:
+        fillers = _drawn_out(words["fillers"])
         # A hyphen or an apostrophe makes it part of a word: "uh-huh".
         self._filler = re.compile(rf"\W*(?P<word>{fillers})(?!['’-]?\w)(?P<end>\W*)", re.IGNORECASE)  # noqa: RUF001
-        self.measures = Measures(content)
+        self.measures = Measures(words["measures"])
 
     def without_fillers(self, text: str, names: Iterable[str] = ()) -> str:
         """Return the text without fillers at its start, unless nothing else is in it."""
@@ -72,11 +64,9 @@ class Wording:
 
 
 @cache
-def _wording(language: str) -> Wording | None:
-    """Return what is known of a language; a file of some KB is read once."""
-    if language not in languages():
-        return None
-    return Wording(json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8")))
+def _wording(language: str | None) -> _Wording | None:
+    words = language_words(language)
+    return _Wording(words) if words else None
 
 
 def _drawn_out(fillers: Sequence[str]) -> str:
@@ -91,7 +81,7 @@ def _is_word(filler: re.Match[str]) -> bool:
     return (len(word) > 1 and word.isupper()) or bool(is_exclamation and filler["end"].isspace())
 
 
-def _names_change(text: str, names: Iterable[str], wording: Wording) -> bool:
+def _names_change(text: str, names: Iterable[str], wording: _Wording) -> bool:
     """Whether one of the names is in the text, and no longer once it is rewritten."""
     rewritten = wording.measures.rewritten(text)
     if rewritten == text:

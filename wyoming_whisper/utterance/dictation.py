@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import WyomingWhisperError
-from ..text.evidence import Voicing
+from ..text.evidence import Voicing, judged
 from ..text.scripts import joined
-from ..text.style import TextStyle, judged, styled
+from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcription
 from .job import Job, Priority, Submit
 from .languages import Detected, likeliest, settled
@@ -142,7 +142,7 @@ class Dictation:
         """Return what was said in the pieces that are done, with its marks."""
         if len(self.parts) > self._n_in_text:  # asked for with every chunk
             with_marks = dataclasses.replace(style, strip_punctuation=False)
-            self._text = styled(together(self.parts), with_marks).text
+            self._text = with_marks.styled(together(self.parts)).text
             self._n_in_text = len(self.parts)
         return self._text
 
@@ -183,7 +183,7 @@ def together(parts: Sequence[Part]) -> Transcription:
     """Return one or more parts as one transcription: the text as it was written, with its marks.
 
     Each part is judged here by its own audio, and the whole never again: what is said in one part
-    after the other is no loop. It is worded once, by who gives it to the client (text.styled).
+    after the other is no loop. It is worded once, by who gives it to the client (TextStyle.styled).
     """
     said = [judged(part.transcription, part.voicing) for part in parts]
     if len(said) == 1:

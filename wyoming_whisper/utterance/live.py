@@ -23,8 +23,8 @@ from ..audio.speech import Speech
 from ..audio.vad import FRAME_SAMPLES
 from ..errors import WyomingWhisperError
 from ..text.evidence import Voicing
-from ..text.scripts import UNPARTED, joined
-from ..text.style import MARKS, QUOTES, TextStyle, finished, is_begun
+from ..text.scripts import MARKS, QUOTES, UNPARTED, joined
+from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from .job import Job, Priority, Submit
 
@@ -274,9 +274,9 @@ class LiveText:
         if work.end <= self._end or future.cancelled() or future.exception() is not None:
             return
         self._end = work.end
-        found = finished(future.result(), work.voicing, self._style)
+        found = self._style.finished(future.result(), work.voicing)
         is_rejected = found.rejected and not found.text
-        if not is_rejected and is_begun(found.text, self._style, found.language):
+        if not is_rejected and self._style.is_begun(found.text, found.language):
             self._agreement.add(joined((work.before, found.text)))
 
 

@@ -22,7 +22,7 @@ from ..peers import PeerLog
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status, health_of
 from ..tasks import start_task
-from ..text.style import TextStyle, text_style
+from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcriber
 from ..upstreams.pool import Pool
 from ..upstreams.relay import Relay
@@ -65,7 +65,7 @@ class Service:
             )
         self.eager = settings.eager
         self.span_options = span_options(settings)
-        self._style = text_style(settings)
+        self._style = TextStyle.from_settings(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
         self.endpointing = endpoint_options(settings)
         """How the server ends commands; None leaves it to the client."""

@@ -30,7 +30,7 @@ from ..audio.speech import Speech
 from ..audio.vad import FRAME_SAMPLES, Span, Vad, cut
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
-from ..text.style import judged, styled
+from ..text.evidence import judged
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .dictation import Dictation, Part, Piece, together
 from .early import EarlyWork
@@ -321,7 +321,7 @@ class Utterance:
             transcription, upstream = await self._relayed(self._relay, speech, spans, early)
         else:
             transcription = await self._here(speech, spans, early)
-        answer = styled(transcription, self._service.text_style)
+        answer = self._service.text_style.styled(transcription)
         answer = dataclasses.replace(answer, seconds=speech.seconds)
         return answer, has_begun and upstream is None, upstream
 

@@ -11,7 +11,6 @@ from typing import Literal
 from ..audio.pieces import MAX_PIECE_SECONDS
 from ..audio.recording import Piece, Recording
 from ..text.scripts import seam
-from ..text.style import finished
 from ..transcriber import Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority
 from ..utterance.languages import likeliest, settled
@@ -96,7 +95,7 @@ class Spoken:
         job = self._service.submit(piece.samples, self._options, Priority.RECORDING)
         heard = await result_of(job, self._service.limits.deadline_seconds)
         self._patience = self.MAX_COURTESY_SECONDS
-        heard = finished(heard, piece.voicing, self._service.text_style.verbatim)
+        heard = self._service.text_style.verbatim.finished(heard, piece.voicing)
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
         if self._options.language is None:
