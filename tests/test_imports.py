@@ -87,7 +87,7 @@ MUST_NOT_LOAD = {
     ),
     "wyoming_whisper.utterance.languages": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.models.find": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
-    "wyoming_whisper.backends.tensorrt_llm.huggingface": (
+    "wyoming_whisper.models.huggingface": (
         "wyoming.",
         "asyncio",
         "tokenizers",

@@ -33,7 +33,7 @@ from wyoming_whisper.errors import SettingsError, UnknownLanguageError, UnknownT
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.machine import cpu as machine
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.known import WEIGHTS
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
@@ -179,7 +179,7 @@ def test_graphs_that_cannot_be_loaded_are_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     arithmetic = onnxruntime.choose_arithmetic(settings(tmp_path))
-    key = CpuSpec("home-en", HOME_EN / WEIGHTS, arithmetic).key()
+    key = CpuSpec("home-en", ModelFolder(HOME_EN).weights, arithmetic).key()
 
     def junk(folder: Path) -> None:
         (folder / "encoder.onnx").write_bytes(b"junk")
@@ -546,7 +546,7 @@ def test_a_measurement_that_fails_leaves_faster_whisper(
     transcriber.close()
 
 
-MODEL_BYTES = int8_bytes(dims_of(read(HOME_EN / WEIGHTS)))
+MODEL_BYTES = int8_bytes(dims_of(read(ModelFolder(HOME_EN).weights)))
 ENOUGH = 8 * MODEL_BYTES
 """Memory of a machine of which half is four times the model."""
 

@@ -16,7 +16,7 @@ from tests.support import HOME_EN
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.engine.cache import EngineCache
 from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.models.folder import check_model, safetensors_shapes
+from wyoming_whisper.models.folder import ModelFolder, safetensors_shapes
 from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
@@ -195,7 +195,7 @@ def test_a_model_is_exported_for_transformers_and_tensorrt_llm(
     flags = ("--layout", "huggingface", "--precision", "float32", "--output", str(output))
     assert run(tmp_path, "export", "--model", str(HOME_EN), *flags) == 0
     assert {Path(file).name for file in told(capsys).split()} == {f.name for f in output.iterdir()}
-    check_model(output, "huggingface")
+    ModelFolder(output).check("huggingface")
     assert safetensors_shapes(output / "model.safetensors")
 
 

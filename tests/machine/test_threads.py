@@ -15,12 +15,12 @@ from wyoming_whisper.backends import faster_whisper
 from wyoming_whisper.backends.pipeline import (
     WhisperTranscriber,
     command_seconds,
-    load_tokenizer,
 )
 from wyoming_whisper.machine import cpu as machine
 from wyoming_whisper.machine import threads
 from wyoming_whisper.machine.cpu import fast_cores
 from wyoming_whisper.machine.threads import fastest_threads, thread_counts
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 
@@ -128,7 +128,7 @@ class Counting:
 
 
 def test_every_measurement_decodes_as_many_tokens() -> None:
-    tokenizer = load_tokenizer(HOME_EN, multilingual=True)
+    tokenizer = ModelFolder(HOME_EN).tokenizer
     inference = Counting()
     assert command_seconds(inference, tokenizer, 5, WhisperTranscriber.COMMAND_FRAMES) >= 0
     (options,) = inference.asked

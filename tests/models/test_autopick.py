@@ -18,7 +18,6 @@ from tests.models.hub_standin import HubStandin
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.errors import ModelUnavailableError, UnknownModelError
 from wyoming_whisper.models import autopick
-from wyoming_whisper.models import known as known_module
 from wyoming_whisper.models.autopick import (
     SHAPES,
     Machine,
@@ -35,8 +34,9 @@ from wyoming_whisper.models.autopick import (
     work_of,
 )
 from wyoming_whisper.models.find import ensure_model, find_model
-from wyoming_whisper.models.folder import weights_shapes
-from wyoming_whisper.models.known import KNOWN_MODELS, SHIPPED_NAME
+from wyoming_whisper.models.folder import ModelFolder
+from wyoming_whisper.models.stock import STOCK_MODELS
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.models.yardstick import write_yardstick
 
 GIB = 1024**3
@@ -198,7 +198,7 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch, compute_type:
 
 def test_the_yardstick_is_a_whisper_of_the_shape_asked_for(tmp_path: Path) -> None:
     write_yardstick(tmp_path, 128, 3, 80)
-    shapes = weights_shapes(tmp_path / "model.bin")
+    shapes = ModelFolder(tmp_path).shapes
     assert shapes["encoder/conv1/weight"] == (128, 80, 3)
     assert shapes["encoder/position_encodings/encodings"] == (1500, 128)
     layers = {name.split("/")[1] for name in shapes if re.match(r"encoder/layer_\d", name)}
@@ -375,7 +375,7 @@ def test_offline_auto_takes_the_best_that_is_here(
 ) -> None:
     data = settings.data_dir[0]
     for name in ("tiny", "base", "base.en", "small", "large-v3"):
-        write_cache(data, KNOWN_MODELS[name].repo, model_files(n_tokens=200))
+        write_cache(data, STOCK_MODELS[name].repo, model_files(n_tokens=200))
     settings = replace(settings, local_files_only=True, language=language)
     autopick._remember(data / "auto.json", {}, autopick.Choice("x", ""))
     if language == "en":  # its choice is there: nothing to replace
@@ -386,7 +386,7 @@ def test_offline_auto_takes_the_best_that_is_here(
 
 
 def test_offline_auto_takes_none_that_does_not_know_the_language(settings: FakeSettings) -> None:
-    write_cache(settings.data_dir[0], KNOWN_MODELS["tiny.en"].repo)
+    write_cache(settings.data_dir[0], STOCK_MODELS["tiny.en"].repo)
     settings = replace(settings, local_files_only=True, language="de")
     with pytest.raises(ModelUnavailableError, match="auto: model base-int8"):
         ensure_auto(settings)
@@ -405,16 +405,16 @@ def test_offline_auto_takes_none_that_does_not_know_the_language(settings: FakeS
 def test_auto_is_the_model_that_came_along(
     settings: FakeSettings, shipped: str, language: str, expected: str
 ) -> None:
-    known_module.SHIPPED.mkdir()
-    (known_module.SHIPPED / SHIPPED_NAME).write_text(f"{shipped}\n")
+    ModelStore.SHIPPED.mkdir()
+    (ModelStore.SHIPPED / ModelStore.SHIPPED_NAME).write_text(f"{shipped}\n")
     assert pick_model(replace(settings, language=language)) == expected
 
 
 def test_what_came_along_is_found_and_no_download_goes_there(
     hub: HubStandin, settings: FakeSettings
 ) -> None:
-    shipped = write_folder(known_module.SHIPPED / "faster-whisper-base")
-    (known_module.SHIPPED / SHIPPED_NAME).write_text("base")
+    shipped = write_folder(ModelStore.SHIPPED / "faster-whisper-base")
+    (ModelStore.SHIPPED / ModelStore.SHIPPED_NAME).write_text("base")
     assert ensure_auto(replace(settings, local_files_only=True)) == ("base", shipped)
     assert find_model("base", settings) == shipped
     assert hub.requests == []
@@ -426,7 +426,7 @@ def test_what_came_along_is_found_and_no_download_goes_there(
 def test_the_best_that_is_here(settings: FakeSettings) -> None:
     assert best_here(settings) is None
     for name in ("tiny", "base.en"):
-        write_cache(settings.data_dir[0], KNOWN_MODELS[name].repo, model_files(n_tokens=200))
+        write_cache(settings.data_dir[0], STOCK_MODELS[name].repo, model_files(n_tokens=200))
     assert best_here(settings) == ("tiny", find_model("tiny", settings))
     english = replace(settings, language="en")
     assert best_here(english) == ("base.en", find_model("base.en", settings))

@@ -22,7 +22,7 @@ from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, Unkn
 from wyoming_whisper.models import download as download_module
 from wyoming_whisper.models.download import FILE_PATTERNS, download_model
 from wyoming_whisper.models.find import ensure_model, find_model
-from wyoming_whisper.models.folder import verify_hashes
+from wyoming_whisper.models.folder import ModelFolder
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)
@@ -33,7 +33,7 @@ def blobs(cache: Path) -> Path:
 
 
 def assert_whole(snapshot: Path) -> None:
-    verify_hashes(snapshot)
+    ModelFolder(snapshot).verify()
     for name in ("config.json", "model.bin", "tokenizer.json", "vocabulary.json"):
         assert (snapshot / name).read_bytes() == MODEL_FILES[name]
     assert not list(snapshot.parents[1].glob("blobs/*.incomplete"))
@@ -287,7 +287,7 @@ def test_corrupt_model_is_fetched_again(
     hub: HubStandin, settings: FakeSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshot = write_cache(settings.data_dir[0], REPO, MODEL_FILES)
-    (blobs(settings.data_dir[0]) / BLOB).write_bytes(WEIGHTS[:-1] + b"?")
+    (blobs(settings.data_dir[0]) / BLOB).write_bytes(WEIGHTS[:-5] + b"?" + WEIGHTS[-4:])
     assert ensure_model("tiny", settings) == snapshot  # looks right
     path = ensure_model("tiny", settings, verify=True)
     assert_whole(path)
@@ -307,7 +307,7 @@ def test_cut_off_model_is_fetched_again(
 
 def test_cut_off_model_without_network(settings: FakeSettings) -> None:
     write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
-    with pytest.raises(ModelBrokenError, match=r"model\.bin is cut off"):
+    with pytest.raises(ModelBrokenError, match=r"model\.bin is cut short"):
         ensure_model("tiny", replace(settings, local_files_only=True))
 
 

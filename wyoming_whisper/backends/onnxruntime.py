@@ -15,8 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.checkpoint import read
-from ..engine.dims import dims_of, int8_bytes
+from ..engine.dims import int8_bytes
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
@@ -24,13 +23,12 @@ from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsE
 from ..machine.cpu import adds_int8_exactly, cpu_name, instruction_set, physical_cores
 from ..machine.measured import recall, remember
 from ..models.autopick import ram_bytes
-from ..models.folder import alignment_heads, is_multilingual, model_languages, suppressed_begin
-from ..models.known import WEIGHTS
+from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber, Verdict, engine_cache, try_out
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
-from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from .pipeline import WhisperTranscriber, decoding_options, detectable
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -87,7 +85,7 @@ def open_fastest(
 
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
-    spec = CpuSpec(settings.model_name, path / WEIGHTS, arithmetic)
+    spec = CpuSpec(settings.model_name, ModelFolder(path).weights, arithmetic)
     open_folder = functools.partial(_open_graphs, settings, path, spec)
     return Engines(spec, engine_cache(settings), open_folder)
 
@@ -123,19 +121,18 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
         session = CpuSession(folder, threads, beam_size)
     except ModelBrokenError as error:
         raise EngineBrokenError(str(error)) from error
-    multilingual = is_multilingual(path)
-    languages = model_languages(settings.model, path) if multilingual else ("en",)
-    tokenizer = load_tokenizer(path, multilingual=multilingual)
+    model = ModelFolder(path)
+    tokenizer, languages = model.tokenizer, model.languages(settings.model)
     described = (
         f"{spec.model} on CPU ({instruction_set()}, {threads} threads) in {spec.arithmetic} "
         "(onnxruntime)"
     )
     transcriber = WhisperTranscriber(
-        SessionInference(session, tokenizer, suppressed_begin(path), alignment_heads(path)),
+        SessionInference(session, tokenizer, model.suppressed_begin, model.alignment_heads),
         tokenizer,
         languages,
         detectable(settings.languages, languages),
-        decoding_options(settings, path, beam_size),
+        decoding_options(settings, model, beam_size),
         described,
         session.close,
         keeps_features=True,
@@ -169,7 +166,7 @@ def _why_not_compared(path: Path, comparison: _Comparison) -> str:
     # For a while both are there: memory for so many times the model in int8 is needed, of no more
     # than half of what there is. Not of what happens to be free: which backend answers, and so what
     # it writes, must be the same at every start.
-    needed = 4 * int8_bytes(dims_of(read(path / WEIGHTS)))
+    needed = 4 * int8_bytes(ModelFolder(path).dims)
     total = ram_bytes()[0]
     if needed <= total / 2 and not comparison.was_without_room(total):
         return ""

@@ -25,8 +25,8 @@ from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
 from ..machine.cpu import cpu_name, instruction_set, physical_cores
 from ..whisper.tokenizer import language_code
 from .find import ensure_model, find_model
-from .folder import model_languages
-from .known import KNOWN_MODELS, KnownModel, ModelSettings, shipped_model
+from .stock import STOCK_MODELS, StockModel, languages_of_name
+from .store import ModelSettings, ModelStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,7 +212,7 @@ def choose_for_gpu(gpu: Gpu, *, english: bool) -> Choice:
     gpu_models = ((3.5 * 1024**3, "turbo"), (1.5 * 1024**3, "small"), (0.0, "base"))
     room = gpu.total_bytes * (integrated_share if gpu.integrated else 1.0)
     name = next(name for needed, name in gpu_models if room >= needed)
-    if english and f"{name}.en" in KNOWN_MODELS:
+    if english and f"{name}.en" in STOCK_MODELS:
         name = f"{name}.en"
     shared = ", shared with the system" if gpu.integrated else ""
     return Choice(name, f"a {gpu.name} with {gpu.total_bytes / 1024**3:.1f} GiB{shared}")
@@ -257,7 +257,7 @@ def decoder_work(shape: Shape, n_positions: int, n_tokens: int) -> Work:
     return Work(once + n_tokens * per_token, n_tokens * layers * 4 * d * n_positions)
 
 
-def ram_needed(known: KnownModel) -> float:
+def ram_needed(known: StockModel) -> float:
     """Return about the bytes that loading and running `known` as int8 takes."""
     # Python, the runtime, one utterance's activations.
     ram_base_bytes = 200_000_000
@@ -266,7 +266,7 @@ def ram_needed(known: KnownModel) -> float:
     return known.download_bytes * ram_per_byte + ram_base_bytes
 
 
-def _candidates(english: bool, int8: bool) -> list[KnownModel]:
+def _candidates(english: bool, int8: bool) -> list[StockModel]:
     """Return the models for a CPU, best first.
 
     Where int8 is computed anyway, models stored as int8 give the same and halve the download;
@@ -277,7 +277,7 @@ def _candidates(english: bool, int8: bool) -> list[KnownModel]:
     english_models = ("small.en", "base.en", "tiny.en")
     names = english_models if english else multilingual_models
     suffix = "-int8" if int8 and not english else ""
-    return [KNOWN_MODELS[f"{name}{suffix}"] for name in names]
+    return [STOCK_MODELS[f"{name}{suffix}"] for name in names]
 
 
 def _family(name: str) -> str:
@@ -303,26 +303,26 @@ def _best_mirrored(name: str, settings: ModelSettings) -> str | None:
     return next((known.name for known in _no_larger(name, settings) if known.repo in MIRRORS), None)
 
 
-def _no_larger(name: str, settings: ModelSettings) -> Iterator[KnownModel]:
+def _no_larger(name: str, settings: ModelSettings) -> Iterator[StockModel]:
     """Yield the stock models, best first, that know the language and are at most this large."""
-    if name not in KNOWN_MODELS:  # one that was shipped
+    if name not in STOCK_MODELS:  # one that was shipped
         return
     english = language_code(settings.language or "") == "en"
     limit = _FAMILIES.index(_family(name))
 
-    def quality(known: KnownModel) -> tuple[int, bool]:
+    def quality(known: StockModel) -> tuple[int, bool]:
         return _FAMILIES.index(_family(known.name)), known.languages == "en"
 
-    for known in sorted(KNOWN_MODELS.values(), key=quality, reverse=True):
+    for known in sorted(STOCK_MODELS.values(), key=quality, reverse=True):
         if quality(known)[0] <= limit and (english or known.languages != "en"):
             yield known
 
 
 def _shipped(settings: ModelSettings) -> str | None:
     """Return the model that came with the installation, unless it lacks the language."""
-    name = shipped_model()
+    name = ModelStore(settings).shipped_model()
     language = language_code(settings.language or "")
-    if name and (language is None or language in model_languages(name, None)):
+    if name and (language is None or language in languages_of_name(name)):
         return name
     return None
 
@@ -462,7 +462,7 @@ def _recall(memory: Path | None, key: dict[str, Any]) -> Choice | None:
         choice = Choice(**saved["choice"]) if saved["key"] == key else None
     except (ValueError, KeyError, TypeError):
         return None
-    return choice if choice is not None and choice.model in KNOWN_MODELS else None
+    return choice if choice is not None and choice.model in STOCK_MODELS else None
 
 
 def _remember(memory: Path | None, key: dict[str, Any], choice: Choice) -> None:

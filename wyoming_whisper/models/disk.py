@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import importlib
 import logging
+import re
 import shutil
 import sys
 import time
@@ -133,6 +135,24 @@ def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator
         else:
             message = f"{name} can't be stored in {folder}: {error}"
         raise ModelRefusedError(message) from error
+
+
+def matches_hash(file: Path, etag: str) -> bool | None:
+    """Return whether `file` has the hash `etag`; None if that is no hash known here.
+
+    The hub names large files by SHA-256 and small ones as git does. Raises OSError.
+    """
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+        digest = hashlib.sha256()
+    elif re.fullmatch(r"[0-9a-f]{40}", etag):
+        digest = hashlib.sha1(usedforsecurity=False)
+        digest.update(b"blob %d\0" % file.stat().st_size)
+    else:
+        return None
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest() == etag
 
 
 def disk_full(name: str, folder: Path) -> str:

@@ -26,10 +26,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
-from .disk import FULL, STALE_S, Progress, Report, check_room, local_errors, locked, megabytes
-from .folder import matches_hash
+from .disk import (
+    FULL,
+    STALE_S,
+    Progress,
+    Report,
+    check_room,
+    local_errors,
+    locked,
+    matches_hash,
+    megabytes,
+)
+from .folder import ModelFolder
 from .formats import COPIED, TRANSFORMERS_WEIGHTS, conversion_command
-from .known import HUGGING_FACE_FILES, HUGGING_FACE_WEIGHTS, KNOWN_MODELS, WEIGHTS_OF, Layout
+from .stock import STOCK_MODELS, Layout
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -46,8 +56,8 @@ FILE_PATTERNS: dict[Layout, tuple[str, ...]] = {
     ),
     # what transformers.AutoProcessor and TensorRT-LLM read; not the same weights in other types
     "huggingface": (
-        *HUGGING_FACE_FILES,
-        HUGGING_FACE_WEIGHTS,
+        *ModelFolder.HUGGING_FACE_FILES,
+        ModelFolder.WEIGHTS["huggingface"],
         "added_tokens.json",
         "merges.txt",
         "normalizer.json",
@@ -160,7 +170,7 @@ def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
         raise ModelUnavailableError(
             f"{job.endpoint} doesn't say which revision of {job.repo} it has"
         )
-    weights = WEIGHTS_OF[job.layout]
+    weights = ModelFolder.WEIGHTS[job.layout]
     if weights not in {sibling.rfilename for sibling in siblings}:
         advice = _NOT_THERE[job.layout]
         if job.layout == "ctranslate2":
@@ -173,7 +183,7 @@ def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
 
 def _advice(repo: str, names: Set[str]) -> str:
     """Return what to do with a repository in another layout, whose files are `names`."""
-    for known in KNOWN_MODELS.values():
+    for known in STOCK_MODELS.values():
         if known.repo_in("huggingface") == repo:
             return f"; --model {known.name} is the same model in that layout"
     if names.isdisjoint(TRANSFORMERS_WEIGHTS):

@@ -30,9 +30,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError
-from .disk import STALE_S, Progress, Report, check_room, disk_full, local_errors, locked
-from .folder import matches_hash
-from .known import CHECKSUMS
+from .disk import (
+    STALE_S,
+    Progress,
+    Report,
+    check_room,
+    disk_full,
+    local_errors,
+    locked,
+    matches_hash,
+)
+from .folder import ModelFolder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -242,7 +250,7 @@ def _fetch_into(
         check_stop()
         _join(file, wheels, aside / "model" / file.name)
     sums = "".join(f"{file.sha256}  {file.name}\n" for file in mirror.files)
-    with (aside / "model" / CHECKSUMS).open("w", encoding="utf-8") as out:
+    with (aside / "model" / ModelFolder.CHECKSUMS).open("w", encoding="utf-8") as out:
         out.write(sums)
         _sync(out.fileno())
 

@@ -10,24 +10,18 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from tests.backends.huggingface import NumpyWhisper, read_safetensors
 from tests.engine.conftest import SIZES, Models, random_spec, save_random
+from tests.models.huggingface import NumpyWhisper, read_safetensors
 from tests.support import HOME_EN
-from wyoming_whisper.backends.tensorrt_llm.huggingface import (
-    _structure,
-    _write_weights,
-    write_folder,
-)
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.selftest.cases import CLIPS
 from wyoming_whisper.engine import checkpoint
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.models.folder import (
-    check_model,
-    is_multilingual,
-    model_languages,
+    ModelFolder,
     safetensors_shapes,
 )
+from wyoming_whisper.models.huggingface import _structure, _write_weights, write_folder
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
 
 MAX_TOKENS = 30
@@ -141,9 +135,9 @@ def test_the_halves_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_a_whole_model(home: Path) -> None:
-    check_model(home, "huggingface")
-    assert is_multilingual(home)
-    assert model_languages("whatever", home) == ("en",)
+    ModelFolder(home).check("huggingface")
+    assert ModelFolder(home).is_multilingual
+    assert ModelFolder(home).languages("whatever") == ("en",)
     config = json.loads((home / "config.json").read_text())
     generation = json.loads((home / "generation_config.json").read_text())
     tokenizer = json.loads((home / "tokenizer.json").read_text())
@@ -196,7 +190,7 @@ def test_a_model_that_is_no_whisper_is_refused(home: Path, tmp_path: Path) -> No
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ModelBrokenError, match="type t5, not whisper"):
-        check_model(tmp_path, "huggingface")
+        ModelFolder(tmp_path).check("huggingface")
 
 
 def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
