@@ -50,7 +50,7 @@ def machine(
         return ("cuda" if cuda else "cpu"), 0
 
     monkeypatch.setattr(auto, "find_gpus", find_gpus)
-    monkeypatch.setattr(auto, "find_runtime", find_runtime)
+    monkeypatch.setattr(Runtime, "find", find_runtime)
     monkeypatch.setattr(auto, "choose_device", choose_device)
 
 

@@ -25,7 +25,7 @@ from wyoming_whisper.backends.onnxruntime import _Comparison, open_fastest
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.dims import dims_of, int8_bytes
+from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
@@ -546,7 +546,7 @@ def test_a_measurement_that_fails_leaves_faster_whisper(
     transcriber.close()
 
 
-MODEL_BYTES = int8_bytes(dims_of(read(ModelFolder(HOME_EN).weights)))
+MODEL_BYTES = Dims.of(read(ModelFolder(HOME_EN).weights)).int8_bytes
 ENOUGH = 8 * MODEL_BYTES
 """Memory of a machine of which half is four times the model."""
 

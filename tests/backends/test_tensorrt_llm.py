@@ -29,7 +29,11 @@ from tests.engine.conftest import Models
 from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.backends.tensorrt_llm.api import Api
-from wyoming_whisper.backends.tensorrt_llm.backend import LLMTranscriber, WithStandIn, _options_for
+from wyoming_whisper.backends.tensorrt_llm.backend import (
+    _LLMTranscriber,
+    _options_for,
+    _WithStandIn,
+)
 from wyoming_whisper.backends.tensorrt_llm.inference import frames
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.selftest.cases import CLIPS
@@ -83,10 +87,10 @@ def settings_of(data: Path, **values: Any) -> Settings:
     return Settings(**given)
 
 
-def opened(data: Path, **values: Any) -> LLMTranscriber:
+def opened(data: Path, **values: Any) -> _LLMTranscriber:
     """Return the Transcriber over the stand-in, with nothing to stand in for it in turn."""
     transcriber = open_transcriber(settings_of(data, strict_backend=True, **values))
-    assert isinstance(transcriber, LLMTranscriber)
+    assert isinstance(transcriber, _LLMTranscriber)
     return transcriber
 
 
@@ -635,7 +639,7 @@ def test_who_comes_while_the_stand_in_is_opened_waits_for_it(
     opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
 ) -> None:
     open_stand_in, begun, may_end = opening
-    transcriber = WithStandIn(Failing(), open_stand_in, Status())
+    transcriber = _WithStandIn(Failing(), open_stand_in, Status())
     answers: list[str] = []
     waits = threading.Event()
 
@@ -660,7 +664,7 @@ def test_who_waits_for_the_stand_in_may_be_given_up(
     opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
 ) -> None:
     open_stand_in, begun, may_end = opening
-    transcriber = WithStandIn(Failing(), open_stand_in, Status())
+    transcriber = _WithStandIn(Failing(), open_stand_in, Status())
     first = threading.Thread(target=transcriber.transcribe, args=(loud(1.0), ENGLISH))
     first.start()
     assert begun.wait(TIMEOUT_SECONDS)
@@ -695,12 +699,12 @@ def test_a_stand_in_that_could_not_be_had_is_tried_again_later(
             raise outcome
         return outcome
 
-    transcriber = WithStandIn(Failing(), open_stand_in, Status())
+    transcriber = _WithStandIn(Failing(), open_stand_in, Status())
     for _ in range(3):
         with pytest.raises(EngineError, match="nothing stands in for it: the hub can't be reached"):
             transcriber.transcribe(loud(1.0), ENGLISH)
     assert len(outcomes) == 1
-    clock[0] += WithStandIn.STAND_IN_RETRY_SECONDS
+    clock[0] += _WithStandIn.STAND_IN_RETRY_SECONDS
     assert transcriber.transcribe(loud(1.0), ENGLISH).text == "16000 samples in en"
     transcriber.close()
     with pytest.raises(EngineError, match="was closed"):
@@ -712,7 +716,7 @@ def test_nothing_stands_in(standin: Standin, caplog: pytest.LogCaptureFixture) -
         raise ModelUnavailableError("no model.bin here")
 
     gpu = Failing()
-    transcriber = WithStandIn(gpu, missing, Status())
+    transcriber = _WithStandIn(gpu, missing, Status())
     for _ in range(2):
         with pytest.raises(EngineError):
             transcriber.transcribe(loud(1.0), ENGLISH)

@@ -43,7 +43,7 @@ from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, _CpuGraph, write_cpu_graphs
-from wyoming_whisper.engine.dims import EMBEDDINGS, dims_of
+from wyoming_whisper.engine.dims import EMBEDDINGS, Dims
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
@@ -133,7 +133,7 @@ def test_without_heads_that_there_are_the_later_layers_tell(
 ) -> None:
     session = models.cpu_session("tiny")
     features = session.encode(noise(80, 200))
-    size = dims_of(checkpoint.read(models.model("tiny") / "model.bin"))
+    size = Dims.of(checkpoint.read(models.model("tiny") / "model.bin"))
     later = range(size.n_text_layer // 2, size.n_text_layer)
     all_later = [(layer, head) for layer in later for head in range(size.n_text_head)]
     tokens = [1, 2, 3]
@@ -208,7 +208,7 @@ def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     model = ctranslate2.models.Whisper(
         str(tmp_path / "tiny"), compute_type="float32", intra_threads=1
     )
-    assert dims_of(weights).n_vocab > 2 * cpu_graphs._CpuGraph.ROWS
+    assert Dims.of(weights).n_vocab > 2 * cpu_graphs._CpuGraph.ROWS
     mel = speech(clips("clean")[1])
     features = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[np.newaxis]))
     (wanted,) = model.generate(
@@ -567,7 +567,7 @@ def test_weights_lie_beside_the_graphs(name: str, arithmetic: Arithmetic, models
         assert {tensor.name for tensor in graph.initializer} <= used
         for tensor in graph.initializer:
             is_beside = tensor.data_location == onnx.TensorProto.EXTERNAL
-            assert is_beside or len(tensor.raw_data) < graphs.Beside.SMALLEST
+            assert is_beside or len(tensor.raw_data) < graphs.Storage.SMALLEST
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from ..engine.dims import int8_bytes
 from ..engine.tensorrt.cuda import NoGpuError, find_gpus
 from ..errors import EngineError, ModelBrokenError, SettingsError
 from ..models.find import ensure_model
@@ -18,7 +17,7 @@ from .auto import model_of
 from .faster_whisper import open_faster_whisper
 from .none import NoModel
 from .onnxruntime import open_fastest, open_onnxruntime
-from .tensorrt import Runtime, find_runtime, open_tensorrt
+from .tensorrt import Runtime, open_tensorrt
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
         if settings.device == "cpu":
             raise NoGpuError("--device is cpu")
         find_gpus()
-        runtime = find_runtime(settings.device)
+        runtime = Runtime.find(settings.device)
     except EngineError as error:
         if settings.backend == "auto":
             _LOGGER.info("backend: faster-whisper, because %s", error)
@@ -114,7 +113,7 @@ def _is_small(path: Path, small_bytes: int = 8_000_000) -> bool:
     Every stock one has more than `small_bytes` in int8.
     """
     try:
-        return int8_bytes(ModelFolder(path).dims) < small_bytes
+        return ModelFolder(path).dims.int8_bytes < small_bytes
     except ModelBrokenError:  # no Whisper as we know it; faster-whisper says what is wrong, if
         return True  # anything is
 

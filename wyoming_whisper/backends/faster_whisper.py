@@ -26,7 +26,6 @@ from .pipeline import (
     WhisperTranscriber,
     command_seconds,
     decoding_options,
-    detectable,
 )
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
         CTranslate2Inference(model),
         folder.tokenizer,
         languages,
-        detectable(settings.languages, languages),
+        settings.languages,
         decoding,
         described,
         keeps_features=True,

@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.dims import int8_bytes
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
@@ -28,7 +27,7 @@ from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber, Verdict, engine_cache, try_out
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
-from .pipeline import WhisperTranscriber, decoding_options, detectable
+from .pipeline import WhisperTranscriber, decoding_options
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -131,7 +130,7 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
         SessionInference(session, tokenizer, model.suppressed_begin, model.alignment_heads),
         tokenizer,
         languages,
-        detectable(settings.languages, languages),
+        settings.languages,
         decoding_options(settings, model, beam_size),
         described,
         session.close,
@@ -166,7 +165,7 @@ def _why_not_compared(path: Path, comparison: _Comparison) -> str:
     # For a while both are there: memory for so many times the model in int8 is needed, of no more
     # than half of what there is. Not of what happens to be free: which backend answers, and so what
     # it writes, must be the same at every start.
-    needed = 4 * int8_bytes(ModelFolder(path).dims)
+    needed = 4 * ModelFolder(path).dims.int8_bytes
     total = ram_bytes()[0]
     if needed <= total / 2 and not comparison.was_without_room(total):
         return ""

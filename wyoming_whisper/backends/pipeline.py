@@ -55,8 +55,10 @@ _LOGGER = logging.getLogger(__name__)
 class WhisperTranscriber:
     """A Transcriber over any `Inference`: two backends, one behaviour.
 
-    `free` is called by `close`, for a runtime whose memory does not go with the last reference.
-    `keeps_features` says that audio features stay good when others are encoded.
+    `choosable` are the user's --languages, of which one is detected; all of the model's where there
+    are none. `free` is called by `close`, for a runtime whose memory does not go with the last
+    reference. `keeps_features` says that audio features stay good when others are encoded. Raises
+    SettingsError where the model understands none of `choosable`.
     """
 
     # What a command's time is measured with.
@@ -70,7 +72,7 @@ class WhisperTranscriber:
         inference: ScoringInference,
         tokenizer: Tokenizer,
         languages: tuple[str, ...],
-        detectable: tuple[str, ...],
+        choosable: tuple[str, ...],
         decoding: DecodingOptions,
         description: str,
         free: Callable[[], None] = lambda: None,
@@ -85,7 +87,7 @@ class WhisperTranscriber:
         self._keeps_features = keeps_features
         self._noise_features: Any = None
         self._is_closed = False
-        self._detectable = detectable
+        self._detectable = _detectable(choosable, languages)
         self._decoding = decoding
         self._decoder = self._new_decoder(decoding)
 
@@ -282,7 +284,7 @@ def _previous_text(names: tuple[str, ...], prompt: str | None) -> str | None:
     return " ".join(part for part in (", ".join(names), prompt or "") if part) or None
 
 
-def detectable(chosen: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
+def _detectable(chosen: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
     """Return the languages to choose from when one has to be detected."""
     if not chosen:
         return languages

@@ -21,17 +21,13 @@ from ..whisper.options import DecodingOptions
 from ..whisper.search import SLOTS, SessionInference
 from .engines import Engines, EngineTranscriber, engine_cache, try_out
 from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
-from .pipeline import WhisperTranscriber, decoding_options, detectable
+from .pipeline import WhisperTranscriber, decoding_options
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
     from ..status import Status
 
 _LOGGER = logging.getLogger(__name__)
-
-
-FRAMES_MULTIPLE = 200
-"""Windows have so many different lengths that each can have its own CUDA graphs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,42 +38,40 @@ class Runtime:
     tensorrt: str
     """The version."""
 
+    @classmethod
+    def find(cls, device: str) -> Runtime:
+        """Return what there is for `auto`, `cuda`, `cuda:N`. Raises EngineError: what is missing."""
+        # What TensorRT 8.6 has kernels for; later ones need more, and say so when they build.
+        min_compute_capability = (6, 0)
+        if device == "cpu":
+            raise NoGpuError("--device is cpu")
+        gpus = find_gpus()
+        index = int(device.partition(":")[2] or 0)
+        if index >= len(gpus):
+            raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")
+        gpu = gpus[index]
+        if gpu.compute_capability < min_compute_capability:
+            raise NoGpuError(f"the {gpu.name} is too old for TensorRT")
+        return cls(gpu, import_tensorrt().__version__)
 
-def find_runtime(device: str) -> Runtime:
-    """Return what there is for `auto`, `cuda` or `cuda:N`. Raises EngineError: what is missing."""
-    # What TensorRT 8.6 has kernels for; later ones need more, and say so when they build.
-    min_compute_capability = (6, 0)
-    if device == "cpu":
-        raise NoGpuError("--device is cpu")
-    gpus = find_gpus()
-    index = int(device.partition(":")[2] or 0)
-    if index >= len(gpus):
-        raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")
-    gpu = gpus[index]
-    if gpu.compute_capability < min_compute_capability:
-        raise NoGpuError(f"the {gpu.name} is too old for TensorRT")
-    return Runtime(gpu, import_tensorrt().__version__)
+    def spec(self, settings: Settings, path: Path) -> EngineSpec:
+        """Return the engine that these settings ask for, of the model in folder `path`."""
+        beam_size = settings.beam_size or 1  # greedy search is the one that runs as CUDA graphs
+        return EngineSpec(
+            model=settings.model_name,
+            model_bin=ModelFolder(path).weights,
+            gpu=self.gpu,
+            tensorrt=self.tensorrt,
+            precision="float32" if settings.compute_type == "float32" else "float16",
+            beam_size=beam_size,
+            max_batch=max(beam_size, DecodingOptions.best_of),
+        )
 
-
-def engine_spec(settings: Settings, path: Path, runtime: Runtime) -> EngineSpec:
-    """Return the engine that these settings ask for, of the model in folder `path`."""
-    beam_size = settings.beam_size or 1  # greedy search is the one that runs as CUDA graphs
-    return EngineSpec(
-        model=settings.model_name,
-        model_bin=ModelFolder(path).weights,
-        gpu=runtime.gpu,
-        tensorrt=runtime.tensorrt,
-        precision="float32" if settings.compute_type == "float32" else "float16",
-        beam_size=beam_size,
-        max_batch=max(beam_size, DecodingOptions.best_of),
-    )
-
-
-def tensorrt_engines(settings: Settings, path: Path, runtime: Runtime) -> Engines:
-    """Return where the engine of the model in `path` comes from."""
-    spec = engine_spec(settings, path, runtime)
-    open_folder = functools.partial(_open_engine, settings, path, spec)
-    return Engines(spec, engine_cache(settings), open_folder)
+    def engines(self, settings: Settings, path: Path) -> Engines:
+        """Return where the engine of the model in `path` comes from."""
+        spec = self.spec(settings, path)
+        open_folder = functools.partial(_open_engine, settings, path, spec)
+        return Engines(spec, engine_cache(settings), open_folder)
 
 
 def open_tensorrt(
@@ -89,7 +83,7 @@ def open_tensorrt(
     as open_faster_whisper does, SettingsError with `strict_backend` where an engine is not there
     and will not be built.
     """
-    engines = tensorrt_engines(settings, path, runtime)
+    engines = runtime.engines(settings, path)
     transcriber = EngineTranscriber(
         engines,
         lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
@@ -139,12 +133,12 @@ def _open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path)
         model = ModelFolder(path)
         tokenizer, languages = model.tokenizer, model.languages(settings.model)
         decoding = decoding_options(settings, model, spec.beam_size)
-        windows = dataclasses.replace(decoding.audio_context, multiple=FRAMES_MULTIPLE)
+        windows = dataclasses.replace(decoding.audio_context, multiple=spec.FRAMES_MULTIPLE)
         transcriber = WhisperTranscriber(
             SessionInference(session, tokenizer, model.suppressed_begin),
             tokenizer,
             languages,
-            detectable(settings.languages, languages),
+            settings.languages,
             dataclasses.replace(decoding, audio_context=windows),
             f"{spec.model} on {spec.gpu.name} in {spec.precision} (TensorRT {spec.tensorrt})",
             session.close,

@@ -89,10 +89,10 @@ def _engines(settings: Settings) -> Engines:
         raise SettingsError(
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
         )
-    from ..backends.tensorrt import find_runtime, tensorrt_engines
+    from ..backends.tensorrt import Runtime
 
-    runtime = find_runtime(settings.device)
-    return tensorrt_engines(*model_of(settings, runtime.gpu), runtime)
+    runtime = Runtime.find(settings.device)
+    return runtime.engines(*model_of(settings, runtime.gpu))
 
 
 # -- list, remove --------------------------------------------------------------------------

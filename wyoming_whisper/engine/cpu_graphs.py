@@ -10,7 +10,6 @@ multiplied after it. onnxruntime packs the weights once, CTranslate2's oneDNN at
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,18 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .checkpoint import ALL, Checkpoint
+from .checkpoint import Checkpoint
 from .dims import (
     EMBEDDINGS,
     HEAD_WIDTH,
     PROJECTION,
     Dims,
     Shape,
-    decoder_shapes,
-    dims_of,
-    encoder_shapes,
 )
-from .graphs import Beside, Counter, Graph, Inside, Progress, Storage
+from .graphs import Counter, Graph, Progress, Storage
 
 Arithmetic = Literal["int8", "uint8", "float32"]
 """What weights are stored and multiplied in.
@@ -52,14 +48,13 @@ def write_cpu_graphs(
     One decoder does for any beam. One weight after the other is in memory. Raises ModelBrokenError,
     and OSError when the disk is full; the files are then of no use.
     """
-    dims = dims_of(checkpoint)
-    shapes = {**encoder_shapes(dims), **decoder_shapes(dims)}
-    n_weights = sum(map(math.prod, shapes.values()))
+    dims = Dims.of(checkpoint)
+    n_weights = dims.int8_bytes  # one each
     counter = Counter(n_weights * np.dtype(np.float32).itemsize, progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in (("encoder", _encoder), ("decoder", _decoder)):
         with (folder / f"{name}.onnx.data").open("wb") as file:
-            model = make(_CpuGraph(checkpoint, arithmetic, Beside(file), counter), dims)
+            model = make(_CpuGraph(checkpoint, arithmetic, Storage(file), counter), dims)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
 
 
@@ -88,7 +83,7 @@ class _CpuGraph(Graph):
         storage: Storage | None = None,
         counter: Counter | None = None,
     ) -> None:
-        super().__init__(checkpoint, "float32", storage or Inside(), counter)
+        super().__init__(checkpoint, "float32", storage or Storage(), counter)
         self._arithmetic = arithmetic
         self._smoothings: dict[str, _Smoothing] = {}
 
@@ -212,7 +207,7 @@ class _CpuGraph(Graph):
             scales[rows], matrix[rows] = scale, np.rint(values / scale[:, np.newaxis])
         return matrix, scales, shift
 
-    def _read(self, name: str, rows: slice = ALL) -> Floats:
+    def _read(self, name: str, rows: slice = slice(None)) -> Floats:
         values = self._checkpoint.weights(name, rows)
         if self._counter:
             self._counter.add(values.nbytes)

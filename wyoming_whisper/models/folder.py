@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from ..engine.checkpoint import Checkpoint, read
-from ..engine.dims import EMBEDDINGS, Dims, dims_of
+from ..engine.dims import EMBEDDINGS, Dims
 from ..errors import ModelBrokenError
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
 from .disk import matches_hash
@@ -117,7 +117,7 @@ class ModelFolder:
     @functools.cached_property
     def dims(self) -> Dims:
         """What the Whisper in CTranslate2's weights measures."""
-        return dims_of(self.checkpoint())
+        return Dims.of(self.checkpoint())
 
     @functools.cached_property
     def is_multilingual(self) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine.checkpoint import Checkpoint
-from ..engine.dims import EMBEDDINGS, PROJECTION, Dims, dims_of
+from ..engine.dims import EMBEDDINGS, PROJECTION, Dims
 from ..errors import ModelBrokenError
 from ..transcriber import SAMPLE_RATE
 from ..whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES
@@ -89,7 +89,7 @@ def _write_weights(
 
     Raises ModelBrokenError, OSError.
     """
-    tensors = list(_tensors(checkpoint, dims_of(checkpoint), n_tokens))
+    tensors = list(_tensors(checkpoint, Dims.of(checkpoint), n_tokens))
     _write_safetensors(file, tensors, precision, progress)
 
 
@@ -221,7 +221,7 @@ def _texts(
     files: dict[str, Any] = {
         "config.json": _config(checkpoint, tokenizer, len(tokens), precision),
         "generation_config.json": _generation_config(model, tokenizer, tokens),
-        "preprocessor_config.json": _preprocessor_config(dims_of(checkpoint).n_mels),
+        "preprocessor_config.json": _preprocessor_config(Dims.of(checkpoint).n_mels),
         "tokenizer_config.json": {
             **special,
             "add_prefix_space": False,
@@ -257,7 +257,7 @@ def _config(
 
 def _structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
     """Return what config.json says of the weights. Raises ModelBrokenError."""
-    dims = dims_of(checkpoint)
+    dims = Dims.of(checkpoint)
     return {
         "architectures": ["WhisperForConditionalGeneration"],
         "model_type": "whisper",

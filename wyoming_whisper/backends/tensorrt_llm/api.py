@@ -64,7 +64,7 @@ class Api:
                 "pip install 'wyoming-whisper[tensorrt-llm]'"
             ) from error
         except Exception as error:  # it loads CUDA, MPI and torch, which fail in ways of their own
-            raise EngineError(f"TensorRT-LLM can't be imported: {first_line(error)}") from error
+            raise EngineError(f"TensorRT-LLM can't be imported: {cls.first_line(error)}") from error
         version = str(getattr(package, "__version__", "of unknown version"))
         missing = [name for name in cls.NAMES if not hasattr(llmapi, name)]
         if missing:
@@ -73,6 +73,24 @@ class Api:
                 "or later is needed"
             )
         return cls(version, *(getattr(llmapi, name) for name in cls.NAMES))
+
+    @staticmethod
+    def choose_dtype(settings: Settings) -> str:
+        """Return the arithmetic. Raises SettingsError for what TensorRT-LLM's Whisper can't do."""
+        if settings.device.startswith("cuda:"):
+            raise SettingsError(
+                f"--device {settings.device}: TensorRT-LLM takes the first GPU that it sees; "
+                "use --device auto, and CUDA_VISIBLE_DEVICES to choose one"
+            )
+        if settings.compute_type in ("default", "auto"):
+            return "float16"  # as Whisper's weights are; bfloat16 would round them
+        possible = ("float16", "bfloat16", "float32")
+        if settings.compute_type not in possible:
+            raise SettingsError(
+                f"--compute-type {settings.compute_type} is not possible with TensorRT-LLM: "
+                f"it can {', '.join(possible)}"
+            )
+        return settings.compute_type
 
     def open(self, path: Path, dtype: str, beam_size: int) -> Any:
         """Return an LLM of the model in folder `path`, as encoder-decoder.md sizes one for Whisper.
@@ -107,29 +125,11 @@ class Api:
         except Exception as error:
             raise EngineError(
                 f"TensorRT-LLM {self.version} does not open the model (Whisper needs "
-                f"{self.FIRST_VERSION} or later): {first_line(error)}"
+                f"{self.FIRST_VERSION} or later): {self.first_line(error)}"
             ) from error
 
-
-def choose_dtype(settings: Settings) -> str:
-    """Return the arithmetic. Raises SettingsError for what TensorRT-LLM's Whisper can't do."""
-    if settings.device.startswith("cuda:"):
-        raise SettingsError(
-            f"--device {settings.device}: TensorRT-LLM takes the first GPU that it sees; "
-            "use --device auto, and CUDA_VISIBLE_DEVICES to choose one"
-        )
-    if settings.compute_type in ("default", "auto"):
-        return "float16"  # as Whisper's weights are; bfloat16 would round them
-    possible = ("float16", "bfloat16", "float32")
-    if settings.compute_type not in possible:
-        raise SettingsError(
-            f"--compute-type {settings.compute_type} is not possible with TensorRT-LLM: "
-            f"it can {', '.join(possible)}"
-        )
-    return settings.compute_type
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, for a sentence: its first line, its type where that is empty."""
-    text = str(error).strip().partition("\n")[0]
-    return text or type(error).__name__
+    @staticmethod
+    def first_line(error: BaseException) -> str:
+        """Return what an error says, for a sentence: its first line; its type where it is empty."""
+        text = str(error).strip().partition("\n")[0]
+        return text or type(error).__name__

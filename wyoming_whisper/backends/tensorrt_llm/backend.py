@@ -42,9 +42,9 @@ from ...whisper.inference import Correct, Hypothesis, Stopwatch
 from ...whisper.options import AudioContext, DecodingOptions
 from ..auto import with_model_for
 from ..faster_whisper import open_faster_whisper
-from ..pipeline import WhisperTranscriber, decoding_options, detectable
+from ..pipeline import WhisperTranscriber, decoding_options
 from ..tensorrt import on_cpu
-from .api import Api, choose_dtype
+from .api import Api
 from .inference import LLMInference, frames
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     Raises EngineError where TensorRT-LLM can't be used, SettingsError for what it can't do,
     ModelError.
     """
-    dtype = choose_dtype(settings)
+    dtype = Api.choose_dtype(settings)
     api, gpu = Api.find(settings.device)
     settings = with_model_for(settings, find_gpus()[0])
     path = ensure_model(settings.model, settings, report=status.downloading, layout="huggingface")
@@ -75,7 +75,7 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     status.update(backend="tensorrt-llm", why=why)
     if settings.strict_backend:
         return opened
-    return WithStandIn(opened, functools.partial(_open_stand_in, settings), status)
+    return _WithStandIn(opened, functools.partial(_open_stand_in, settings), status)
 
 
 def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
@@ -88,23 +88,22 @@ def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
     raise error
 
 
-def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -> LLMTranscriber:
+def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -> _LLMTranscriber:
     """Load the model in folder `path` and try it out. Raises EngineError, ModelBrokenError."""
     beam_size = settings.beam_size or 1
     name = settings.model_name
     folder = ModelFolder(path)
     tokenizer, languages = folder.tokenizer, folder.languages(settings.model)
     decoding = _options_for(decoding_options(settings, folder, beam_size))
-    choosable = detectable(settings.languages, languages)
     inference = LLMInference(api, api.open(path, dtype, beam_size), tokenizer, beam_size)
     with contextlib.ExitStack() as stack:
         stack.callback(inference.close)
         inference.try_out()
-        transcriber = LLMTranscriber(
+        transcriber = _LLMTranscriber(
             inference,
             tokenizer,
             languages,
-            choosable,
+            settings.languages,
             decoding,
             f"{name} on {gpu} in {dtype} (TensorRT-LLM {api.version})",
         )
@@ -140,7 +139,7 @@ class _SampleDecoder(Decoder):
         return frames(self._samples[seek * HOP_LENGTH : last * HOP_LENGTH])
 
 
-class LLMTranscriber(WhisperTranscriber):
+class _LLMTranscriber(WhisperTranscriber):
     """A Transcriber over an LLM, for as many requests at once as it batches."""
 
     at_once = Api.AT_ONCE
@@ -176,7 +175,7 @@ class LLMTranscriber(WhisperTranscriber):
         return white_noise(SAMPLE_RATE)
 
 
-class WithStandIn:
+class _WithStandIn:
     """A Transcriber: TensorRT-LLM's, and once that has failed twice in a row its stand-in."""
 
     STAND_IN_RETRY_SECONDS = 30.0

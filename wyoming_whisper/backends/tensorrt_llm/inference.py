@@ -22,7 +22,7 @@ from ...whisper.audio import HOP_LENGTH, Array, white_noise
 from ...whisper.inference import GenerateOptions, Hypothesis, go_on
 from ...whisper.logits import log_softmax
 from ...whisper.tokenizer import Tokenizer
-from .api import Api, first_line
+from .api import Api
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -193,7 +193,9 @@ class LLMInference:
         try:
             return self._api.sampling_params(**values)
         except TypeError as error:
-            raise EngineError(f"TensorRT-LLM {self._api.version}: {first_line(error)}") from error
+            raise EngineError(
+                f"TensorRT-LLM {self._api.version}: {Api.first_line(error)}"
+            ) from error
 
     def _submit(self, samples: Samples, prompt: Sequence[int], params: Any) -> Any:
         """Return what will have the result."""
@@ -238,7 +240,7 @@ class LLMInference:
         except self._NOT_YET:
             raise
         except Exception as error:
-            raise EngineError(f"TensorRT-LLM failed: {first_line(error)}") from error
+            raise EngineError(f"TensorRT-LLM failed: {Api.first_line(error)}") from error
 
     def _hypothesis(self, output: Any) -> Hypothesis:
         tokens = list(output.token_ids)

@@ -143,7 +143,7 @@ def choose_runtime(wanted: str, device: str) -> str:
 
     The same for tensorrt-llm. Before anything else is done: nobody should wait for that sentence.
     """
-    from ...backends.tensorrt import find_runtime
+    from ...backends.tensorrt import Runtime
 
     if wanted == "onnxruntime":
         return wanted
@@ -153,7 +153,7 @@ def choose_runtime(wanted: str, device: str) -> str:
         Api.find(device)
         return wanted
     try:
-        find_runtime(device)
+        Runtime.find(device)
     except EngineError as error:
         if wanted == "tensorrt":
             raise
@@ -190,13 +190,13 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
 @contextlib.contextmanager
 def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
     """The engine that the server would use, built unless it is there."""
-    from ...backends.tensorrt import engine_spec, find_runtime, tensorrt_engines
+    from ...backends.tensorrt import Runtime
 
-    runtime = find_runtime(settings.device)
+    runtime = Runtime.find(settings.device)
     if precision is not None:
         settings = dataclasses.replace(settings, compute_type=precision)
-    precision = engine_spec(settings, path, runtime).precision
-    engines = tensorrt_engines(settings, path, runtime)
+    precision = runtime.spec(settings, path).precision
+    engines = runtime.engines(settings, path)
     start = time.perf_counter()
     display = BuildDisplay(engines.label)
     try:

@@ -32,12 +32,12 @@ def selftest_llm(
 
     It searches with `settings.beam_size` beams, whatever is asked, so CTranslate2 does too.
     """
-    from ...backends.tensorrt_llm.api import Api, choose_dtype
+    from ...backends.tensorrt_llm.api import Api
     from ...backends.tensorrt_llm.backend import open_model
     from ...backends.tensorrt_llm.inference import frames
 
     settings = dataclasses.replace(settings, compute_type=precision or "default")
-    dtype = choose_dtype(settings)
+    dtype = Api.choose_dtype(settings)
     beam_size = settings.beam_size or 1
     say("CTranslate2 hears the clips in float32")
     with open_reference(path, settings.cpu_threads) as reference:
