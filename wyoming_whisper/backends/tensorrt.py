@@ -40,7 +40,7 @@ class Runtime:
 
     @classmethod
     def find(cls, device: str) -> Runtime:
-        """Return what there is for `auto`, `cuda`, `cuda:N`. Raises EngineError: what is missing."""
+        """Return what there is for auto, cuda or cuda:N. Raises EngineError: what is missing."""
         # What TensorRT 8.6 has kernels for; later ones need more, and say so when they build.
         min_compute_capability = (6, 0)
         if device == "cpu":
