@@ -40,8 +40,8 @@ def loadable(model: ModelFolder) -> Iterator[Path]:
 
 def _mended(model: ModelFolder) -> dict[str, Any]:
     begin, config, shapes = "suppress_ids_begin", model.config.content, model.shapes
-    found = (re.match(r"decoder/layer_(\d+)/", name) for name in shapes)
-    n_layers = 1 + max((int(match[1]) for match in found if match), default=-1)
+    matches = (re.match(r"decoder/layer_(\d+)/", name) for name in shapes)
+    n_layers = 1 + max((int(match[1]) for match in matches if match), default=-1)
     n_heads = shapes.get(EMBEDDINGS, (0, 0))[-1] // HEAD_WIDTH
     heads = model.alignment_heads
     if not heads or not all(0 <= i < n_layers and 0 <= head < n_heads for i, head in heads):

@@ -95,9 +95,9 @@ class Utterance:
         return joined(self._texts)
 
     def _hear_pieces(self) -> None:
-        given = self._previous
+        previous = self._previous
         for start, end in self._pieces:
-            self._previous = given  # a piece begins anywhere: the one before leads it astray
+            self._previous = previous  # a piece begins anywhere: the one before leads it astray
             self._hear_windows(start, end)
 
     def _hear_windows(self, seek: int, end: int) -> None:

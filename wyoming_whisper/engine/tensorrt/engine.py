@@ -42,12 +42,12 @@ class Engine:
         self.scratch_bytes = _scratch_bytes(self._engine)
 
     def _unread(self) -> Exception:
-        reason = self.said()
+        reason = self.complaint()
         if "memory" in reason.lower():  # the plan may well be whole
             return EngineError(f"TensorRT can't load {self.path.name}: {reason}")
         return EngineBrokenError(f"{self.path} is no engine for this TensorRT and GPU: {reason}")
 
-    def said(self) -> str:
+    def complaint(self) -> str:
         """Return TensorRT's last complaint."""
         return self.log.errors[-1] if self.log.errors else "it does not say why"
 
@@ -91,7 +91,7 @@ class Engine:
         else:
             context = self._engine.create_execution_context(strategies.USER_MANAGED)
         if context is None:
-            raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.said()}")
+            raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.complaint()}")
         return context
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Context:
         self._context: Any = engine.context()
         if not self._take(profile):
             self.close()
-            raise EngineError(f"TensorRT refuses profile {profile}: {engine.said()}")
+            raise EngineError(f"TensorRT refuses profile {profile}: {engine.complaint()}")
         if hasattr(self._context, "set_device_memory"):
             self._context.set_device_memory(scratch.handle, scratch.n_bytes)
         else:
@@ -154,8 +154,8 @@ class Context:
         if not done:
             self._shapes.clear()
             self._addresses.clear()
-            said = self._engine.said()
-            raise EngineError(f"TensorRT refuses {what} ({self._engine.path.name}): {said}")
+            name, reason = self._engine.path.name, self._engine.complaint()
+            raise EngineError(f"TensorRT refuses {what} ({name}): {reason}")
 
     def close(self) -> None:
         self._context = None
