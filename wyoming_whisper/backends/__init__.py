@@ -7,15 +7,15 @@ import logging
 from pathlib import Path
 
 from ..engine.tensorrt.cuda import NoGpuError, find_gpus
-from ..errors import EngineError, ModelBrokenError, SettingsError
+from ..errors import EngineError, ModelBrokenError, SettingsError, UpstreamError
 from ..models.find import ensure_model
 from ..models.folder import ModelFolder
 from ..settings.options import Settings
 from ..status import Status
-from ..transcriber import Transcriber
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from ..whisper.tokenizer import LANGUAGES
 from .auto import model_of
 from .faster_whisper import open_faster_whisper
-from .none import NoModel
 from .onnxruntime import open_fastest, open_onnxruntime
 from .tensorrt import Runtime, open_tensorrt
 
@@ -33,7 +33,7 @@ def open_transcriber(
     """
     status = status or Status()
     if settings.backend == "none":
-        return NoModel()
+        return _NoModel()
     if settings.backend == "ray":
         from ..cluster.front_end import open_ray
 
@@ -128,3 +128,19 @@ def _open(
     if settings.backend == "auto" and not _is_small(path):
         return open_fastest(settings, path, status, build_missing=build_missing)
     return open_faster_whisper(settings, path)
+
+
+class _NoModel:
+    """No model at all: a front end that only passes on what it hears (--upstreams)."""
+
+    languages: tuple[str, ...] = tuple(LANGUAGES)
+    description = "no model here"
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        """Raises UpstreamError: it is asked when nobody else has answered."""
+        raise UpstreamError(
+            "none of --upstreams has answered, and there is no model here (--backend none)"
+        )
+
+    def close(self) -> None:
+        """There is nothing to free."""
