@@ -17,7 +17,8 @@ import numpy as np
 
 from ..errors import ModelBrokenError, SettingsError
 from ..machine.cpu import instruction_set, physical_cores
-from ..machine.threads import REMEMBERED, fastest_threads, thread_counts
+from ..machine.measured import Measurements
+from ..machine.threads import fastest_threads, thread_counts
 from ..models.folder import ModelFolder
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.inference import GenerateOptions, Hypothesis
@@ -173,9 +174,8 @@ def _measured_threads(
         ]
         return min(times[1:])
 
-    memory = settings.data_dir[0] / REMEMBERED
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
-    return fastest_threads(counts, seconds, memory, name)
+    return fastest_threads(counts, seconds, Measurements(settings.data_dir), name)
 
 
 def choose_device(wanted: str) -> tuple[str, int]:

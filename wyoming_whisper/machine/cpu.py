@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from functools import lru_cache
 from pathlib import Path
 
-_CPUINFO = Path("/proc/cpuinfo")
-
 
 @lru_cache(maxsize=1)
-def cpu_facts() -> list[dict[str, str]]:
+def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[dict[str, str]]:
     """Return /proc/cpuinfo, one dict a logical processor; empty where there is none."""
-    try:
-        text = _CPUINFO.read_text()
-    except OSError:
-        return []
+    text = _text(cpuinfo)
     blocks = [block for block in text.split("\n\n") if block.strip()]
     return [
         {
@@ -88,6 +84,25 @@ def cpu_name() -> str:
     facts = cpu_facts()
     named = facts[0].get("model name") if facts else None
     return named or platform.processor() or platform.machine()
+
+
+def ram_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return all memory that there is, or less where a container has a limit; 0: not known.
+
+    What happens to be free at a start decides nothing: the next one may find another amount.
+    """
+    kilobytes = re.search(r"^MemTotal: +(\d+) kB$", _text(meminfo), re.MULTILINE)
+    total = int(kilobytes[1]) * 1024 if kilobytes else 0
+    limits = (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes")
+    texts = (_text(file).strip() for file in limits)
+    return min([total, *(int(text) for text in texts if text.isdecimal())])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _quota_cores() -> int:

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from .cpu import cpu_name, fast_cores, physical_cores, usable_threads
-from .measured import recall, remember
+from .measured import Measurements
 
 _LOGGER = logging.getLogger(__name__)
-
-REMEMBERED = "threads.json"  # in the first data folder
-WORTH = 0.9  # of the usual number's time, or less: anything closer is noise
 
 
 def thread_counts() -> list[int]:
@@ -28,23 +24,25 @@ def thread_counts() -> list[int]:
 def fastest_threads(
     counts: Sequence[int],
     seconds: Callable[[int], float],
-    memory: Path,
+    memory: Measurements,
     name: str,
+    worth: float = 0.9,
 ) -> int:
     """Return the best of `counts` for what `name` stands for; the first unless another pays.
 
     `seconds` opens a model with so many threads, runs it once or more and returns the shortest
-    time; it is only called where `memory` knows no answer for this machine.
+    time; it is only called where `memory` has no answer for this machine. Another number pays where
+    it takes no more than `worth` of the first one's time: anything closer is noise.
     """
-    key = f"{name} on {cpu_name()}, {'/'.join(map(str, counts))}"
-    remembered = recall(memory)
-    if remembered.get(key) in counts:
-        return int(remembered[key])
+    key = f"threads: {name} on {cpu_name()}, {'/'.join(map(str, counts))}"
+    remembered = memory.get(key)
+    if remembered in counts:
+        return int(remembered)
     times = {count: seconds(count) for count in counts}
     best = min(times, key=lambda count: times[count])
-    if times[best] > WORTH * times[counts[0]]:
+    if times[best] > worth * times[counts[0]]:
         best = counts[0]
     shown = ", ".join(f"{count}: {time * 1000:.0f} ms" for count, time in times.items())
     _LOGGER.info("%d threads, measured once for this model (%s)", best, shown)
-    remember(memory, key, best)
+    memory.put(key, best)
     return best
