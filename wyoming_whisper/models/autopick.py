@@ -26,7 +26,7 @@ from ..machine.cpu import cpu_name, instruction_set, physical_cores, ram_bytes
 from ..machine.measured import Measurements
 from ..whisper.tokenizer import language_code
 from .find import ensure_model, find_model
-from .mirror import MIRRORS, has_pip
+from .mirror import Mirror
 from .stock import STOCK_MODELS, StockModel, languages_of_name
 from .store import ModelSettings, ModelStore
 
@@ -201,9 +201,9 @@ def _best_cached(name: str, settings: ModelSettings) -> tuple[str, Path] | None:
 
 def _best_mirrored(name: str, settings: ModelSettings) -> str | None:
     """Return the best such model that can be had where the hub can't be reached."""
-    if not has_pip():
+    if not Mirror.has_pip():
         return None
-    return next((stock.name for stock in _no_larger(name, settings) if stock.repo in MIRRORS), None)
+    return next((stock.name for stock in _no_larger(name, settings) if Mirror.of(stock.repo)), None)
 
 
 def _no_larger(name: str, settings: ModelSettings) -> Iterator[StockModel]:

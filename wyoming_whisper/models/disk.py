@@ -19,12 +19,9 @@ from typing import Any
 from ..errors import ModelError, ModelRefusedError
 
 _LOGGER = logging.getLogger(__name__)
-STALE_S = 24 * 3600.0
-"""Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
 Report = Callable[[str, float], None]
 """Told what is downloaded, and which fraction of it is here."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Progress:
@@ -129,12 +126,19 @@ def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator
         if error.errno in FULL:
             clean()
             message = disk_full(name, folder)
-        elif error.errno in _FORBIDDEN:
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = error.filename or folder
             message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
         else:
             message = f"{name} can't be stored in {folder}: {error}"
         raise ModelRefusedError(message) from error
+
+
+def is_stale(path: Path, age_s: float = 24 * 3600.0) -> bool:
+    """Return whether a partial file that nobody continues is rubbish, as the hub's library never
+    continues one. Raises OSError.
+    """
+    return time.time() - path.stat().st_mtime >= age_s
 
 
 def matches_hash(file: Path, etag: str) -> bool | None:

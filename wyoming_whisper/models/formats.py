@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +27,6 @@ Kind = Literal[
 ]
 
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
-COPIED = ("tokenizer.json", "preprocessor_config.json")
-"""What the converter copies, where it is there."""
 
 _WEIGHTS = "model.bin"
 
@@ -138,8 +137,12 @@ def about_folder(folder: Path, known: Collection[str]) -> str:
     return f"{missing}: {folder} is not the folder of a CTranslate2 model"
 
 
-def conversion_command(source: str, output: str, copied: Sequence[str] = COPIED) -> str:
-    """Return the command line that makes a CTranslate2 model of a Whisper of transformers."""
+def conversion_command(source: str, output: str, names: AbstractSet[str]) -> str:
+    """Return the command line that makes a CTranslate2 model of a Whisper of transformers.
+
+    `names` are the files that `source` has.
+    """
+    copied = [name for name in ("tokenizer.json", "preprocessor_config.json") if name in names]
     words = ["ct2-transformers-converter", "--model", source, "--output_dir", output]
     if copied:
         words += ["--copy_files", *copied]
@@ -148,8 +151,7 @@ def conversion_command(source: str, output: str, copied: Sequence[str] = COPIED)
 
 def _conversion(folder: Path) -> str:
     output = f"{folder.resolve()}-ct2"
-    copied = [name for name in COPIED if (folder / name).is_file()]
-    command = conversion_command(str(folder), output, copied)
+    command = conversion_command(str(folder), output, {file.name for file in _files(folder)})
     return (
         f"convert it with `{command}` (that needs `pip install transformers torch`), and give "
         f"--model {shlex.quote(output)}"
