@@ -189,7 +189,7 @@ def test_silence_has_an_end() -> None:
 def test_other_replicas_are_asked_where_the_first_are_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backend, "HEDGE_SECONDS", 0.0)
+    monkeypatch.setattr(backend._Calls, "HEDGE_SECONDS", 0.0)
     replicas = FakeReplicas([None, None, SAID])
     assert replicas.transcriber().transcribe(loud(0.1), OPTIONS) == SAID
     assert [call.cancelled for call in replicas.calls] == [True, True, False]
@@ -198,7 +198,7 @@ def test_other_replicas_are_asked_where_the_first_are_silent(
 def test_others_are_asked_seldom_where_all_are_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backend, "HEDGE_SECONDS", 0.0)
+    monkeypatch.setattr(backend._Calls, "HEDGE_SECONDS", 0.0)
     monkeypatch.setattr(backend.RayTranscriber, "MAX_HEDGES", 3.0)
     front = FakeReplicas([None]).transcriber()
     for expected in (3, 2, 1, 1):

@@ -1,4 +1,4 @@
-"""Room on the disk, errors of the disk as sentences, and one lock with progress."""
+"""Room on the disk, errors of the disk as sentences, hashes, and how far a download is."""
 
 from __future__ import annotations
 
@@ -80,35 +80,6 @@ class Progress:
     def finish_file(self, n_bytes: int) -> None:
         self.show(n_bytes)
         self._finished += n_bytes
-
-
-@contextlib.contextmanager
-def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bool]:
-    """Hold the lock file `path`, as the hub's library takes it; give whether it is held for sure.
-
-    While another process that downloads `name` has it, `check_stop` is called again and again.
-    """
-    lock_poll_s = 1.0
-    import filelock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    waited = False
-    while True:
-        check_stop()
-        try:
-            lock.acquire(timeout=lock_poll_s)
-            break
-        except filelock.Timeout:
-            if not waited:
-                _LOGGER.info("another process is downloading %s: waiting for it", name)
-            waited = True
-        except NotImplementedError:  # a file system without locks: the hash still decides
-            break
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

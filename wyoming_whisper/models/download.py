@@ -29,6 +29,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
+from ..machine.locks import locked
 from .disk import (
     FULL,
     Progress,
@@ -36,7 +37,6 @@ from .disk import (
     check_room,
     is_stale,
     local_errors,
-    locked,
     matches_hash,
     megabytes,
 )
@@ -245,7 +245,7 @@ class _Download:
         blob = self._blobs / file.etag
         partial = self._blobs / f"{file.etag}.incomplete"
         lock = self.cache_dir / ".locks" / self._folder.name / f"{file.etag}.lock"
-        with locked(lock, self.repo, self._check_stop):
+        with locked(lock, f"another process is downloading {self.repo}", self._check_stop):
             if blob.exists() and _is_right(blob, file):
                 progress.finish_file(file.size)
                 return

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError
+from ..machine.locks import locked
 from .disk import (
     Progress,
     Report,
@@ -37,7 +38,6 @@ from .disk import (
     disk_full,
     is_stale,
     local_errors,
-    locked,
     matches_hash,
 )
 from .folder import ModelFolder
@@ -161,7 +161,8 @@ def fetch(
         if stop.is_set():
             raise ModelRefusedError(f"the download of {repo} was stopped")
 
-    with local_errors(repo, root, lambda: None), locked(lock, repo, check_stop) as alone:
+    busy = f"another process is downloading {repo}"
+    with local_errors(repo, root, lambda: None), locked(lock, busy, check_stop) as alone:
         if mirror.is_whole(folder):
             return folder  # another process was faster
         _sweep(repo, root, alone=alone)
