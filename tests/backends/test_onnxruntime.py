@@ -354,8 +354,8 @@ def test_sums_of_int8_are_exact_where_the_processor_makes_them_in_32_bits(
 ) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr("platform.machine", lambda: architecture)
-    facts = machine.cpu_facts(tmp_path / "cpuinfo")
-    monkeypatch.setattr(machine, "cpu_facts", lambda: facts)
+    facts = machine._cpu_facts(tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine, "_cpu_facts", lambda: facts)
     assert adds_int8_exactly() is exactly
 
 

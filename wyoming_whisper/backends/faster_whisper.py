@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelBrokenError, SettingsError
-from ..machine.cpu import instruction_set, physical_cores
+from ..machine.cpu import fastest_threads, instruction_set, physical_cores
 from ..machine.measured import Measurements
-from ..machine.threads import fastest_threads, thread_counts
 from ..models.folder import ModelFolder
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.inference import GenerateOptions, Hypothesis
@@ -161,10 +160,6 @@ def _measured_threads(
     settings: Settings, folder: ModelFolder, compute_type: str, beam_size: int
 ) -> int:
     """Return how many threads suit this model; measured at its first start where that is open."""
-    counts = thread_counts()
-    if len(counts) == 1:
-        return counts[0]
-    _LOGGER.info("measuring how many threads suit this model: %s", ", ".join(map(str, counts)))
 
     def seconds(threads: int) -> float:
         inference = CTranslate2Inference(_load(folder, "cpu", 0, compute_type, threads))
@@ -175,7 +170,7 @@ def _measured_threads(
         return min(times[1:])
 
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
-    return fastest_threads(counts, seconds, Measurements(settings.data_dir), name)
+    return fastest_threads(seconds, Measurements(settings.data_dir), name)
 
 
 def choose_device(wanted: str) -> tuple[str, int]:

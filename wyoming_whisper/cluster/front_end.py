@@ -268,7 +268,7 @@ def open_ray(settings: Settings) -> RayTranscriber:
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[Any]:
     """Be a driver in the cluster and give the module ray; leave it again when the block fails."""
-    ray = import_ray()
+    ray = _import_ray()
     try:
         _reach(address)
         ray.init(address=address, namespace=APP, log_to_driver=False, logging_level=logging.WARNING)
@@ -293,7 +293,7 @@ def _reach(address: str, timeout_s: float = 5.0) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
 
 
-def import_ray() -> Any:
+def _import_ray() -> Any:
     """Return the module ray; raises SettingsError without it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to its makers
     try:

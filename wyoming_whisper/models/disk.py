@@ -96,7 +96,7 @@ def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator
     except OSError as error:
         if error.errno in FULL:
             clean()
-            message = disk_full(name, folder)
+            message = _disk_full(name, folder)
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = error.filename or folder
             message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
@@ -130,7 +130,7 @@ def matches_hash(file: Path, etag: str) -> bool | None:
     return digest.hexdigest() == etag
 
 
-def disk_full(name: str, folder: Path) -> str:
+def _disk_full(name: str, folder: Path) -> str:
     free = megabytes(_free_bytes(folder))
     return f"the disk is full: {name} doesn't fit into {folder} ({free} free)"
 

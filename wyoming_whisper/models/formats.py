@@ -65,7 +65,7 @@ def is_weights_name(name: str) -> bool:
     return suffix == ".bin" or suffix in _SUFFIXES
 
 
-def kind_of(file: Path) -> Kind | None:
+def _kind_of(file: Path) -> Kind | None:
     """Return what `file` is, by its first bytes, then by its name; None where neither tells."""
     # How torch's files begin: a zip archive, and a pickle before that.
     torch = (b"PK\x03\x04", b"\x80\x02")
@@ -93,13 +93,13 @@ def kind_of(file: Path) -> Kind | None:
 
 def about_weights(file: Path) -> str:
     """Return what a model.bin is that is not CTranslate2's: ", but ..."; "" where nobody knows."""
-    kind = kind_of(file)
+    kind = _kind_of(file)
     return f", but {_CALLED[kind]}" if kind and kind != "ctranslate2" else ""
 
 
 def about_file(file: Path, known: Collection[str]) -> str:
     """Return what to do with a file where a folder was wanted; `known` are stock models' names."""
-    kind = kind_of(file)
+    kind = _kind_of(file)
     folder = file.parent
     if kind == "ctranslate2" or (kind is None and (folder / _WEIGHTS).is_file()):
         return f"{file} is a file of a model: give its folder, --model {_quoted(folder)}"
@@ -132,7 +132,7 @@ def about_folder(folder: Path, known: Collection[str]) -> str:
     if inner := _model_inside(folder):
         return f"{missing}, but there is one in a folder below: --model {_quoted(inner)}"
     for file in _files(folder):
-        if kind_of(file) in ("ggml", "pytorch", "onnx", "nemo", "archive"):
+        if _kind_of(file) in ("ggml", "pytorch", "onnx", "nemo", "archive"):
             return f"{missing}; {about_file(file, known)}"
     return f"{missing}: {folder} is not the folder of a CTranslate2 model"
 
@@ -191,7 +191,7 @@ def _model_inside(folder: Path) -> Path | None:
     subfolders = ("*", "snapshots/*", "models--*/snapshots/*")
     found = (file for pattern in subfolders for file in folder.glob(f"{pattern}/{_WEIGHTS}"))
     try:
-        return next((file.parent for file in found if kind_of(file) == "ctranslate2"), None)
+        return next((file.parent for file in found if _kind_of(file) == "ctranslate2"), None)
     except OSError:
         return None
 

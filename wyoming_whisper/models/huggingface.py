@@ -68,7 +68,7 @@ def write_folder(
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
         for name, text in texts.items():
             (Path(aside) / name).write_text(text, encoding="utf-8")
-        write_weights(
+        _write_weights(
             checkpoint, Path(aside) / model.WEIGHTS["huggingface"], len(tokens), precision, progress
         )
         written = sorted(Path(aside).iterdir())
@@ -80,7 +80,7 @@ def write_folder(
 # Weights
 
 
-def write_weights(
+def _write_weights(
     checkpoint: Checkpoint,
     file: Path,
     n_tokens: int,
@@ -248,7 +248,7 @@ def _config(
     checkpoint: Checkpoint, tokenizer: Tokenizer, n_tokens: int, precision: Precision
 ) -> dict[str, Any]:
     """Return what transformers.WhisperConfig reads."""
-    return structure(checkpoint, n_tokens) | {
+    return _structure(checkpoint, n_tokens) | {
         "torch_dtype": precision,
         "bos_token_id": tokenizer.eot,
         "eos_token_id": tokenizer.eot,
@@ -257,7 +257,7 @@ def _config(
     }
 
 
-def structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
+def _structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
     """Return what config.json says of the weights. Raises ModelBrokenError."""
     dims = dims_of(checkpoint)
     return {

