@@ -150,7 +150,7 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.utterance.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
-    "wyoming_whisper.machine.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.machine.cpu": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.machine.measured": (
         "wyoming.",
         "asyncio",

@@ -19,7 +19,7 @@ from wyoming_whisper.engine import checkpoint
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.models.folder import (
     ModelFolder,
-    safetensors_shapes,
+    _safetensors_shapes,
 )
 from wyoming_whisper.models.huggingface import _structure, _write_weights, write_folder
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
@@ -149,7 +149,7 @@ def test_the_folder_is_a_whole_model(home: Path) -> None:
     assert generation["lang_to_id"] == {"<|en|>": ids["<|en|>"]}
     assert ids["<|nospeech|>"] in generation["suppress_tokens"]
     assert generation["begin_suppress_tokens"] == [220, ids["<|endoftext|>"]]
-    shapes = safetensors_shapes(home / "model.safetensors")
+    shapes = _safetensors_shapes(home / "model.safetensors")
     assert shapes["model.encoder.conv2.weight"] == (128, 128, 3)
     assert shapes["model.decoder.embed_tokens.weight"] == (config["vocab_size"], 128)
 
@@ -182,7 +182,7 @@ def test_a_damaged_safetensors_file_is_named(damage: str, home: Path, tmp_path: 
     if damage != "missing":
         file.write_bytes(content[damage])
     with pytest.raises(ModelBrokenError, match=r"model\.safetensors"):
-        safetensors_shapes(file)
+        _safetensors_shapes(file)
 
 
 def test_a_model_that_is_no_whisper_is_refused(home: Path, tmp_path: Path) -> None:

