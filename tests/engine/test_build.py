@@ -506,8 +506,8 @@ def test_a_log_gets_a_line_for_each_phase_and_now_and_then(
     display = BuildDisplay("the engine of base")
     with caplog.at_level(logging.INFO):
         for seconds, fraction in [(0, 0.1), (1, 0.11), (14, 0.2), (15, 0.25), (16, 0.26)]:
-            display.show(BuildProgress(ENCODER, fraction, seconds))
-        display.show(BuildProgress(DECODER, 0.5, 17))
+            display.show_build(BuildProgress(ENCODER, fraction, seconds))
+        display.show_build(BuildProgress(DECODER, 0.5, 17))
     display.close()
     assert [record.getMessage() for record in caplog.records] == [
         "the engine of base: encoder engine, 10 %, 0 s",

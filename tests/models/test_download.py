@@ -374,7 +374,7 @@ def test_progress_is_logged_now_and_then(
     download_model(REPO, tmp_path)
     assert "Systran/faster-whisper-tiny: 1.1 MB of 1.1 MB (100 %)" in caplog.text
     names = {record.name for record in caplog.records}
-    assert names == {"wyoming_whisper.models.download", "wyoming_whisper.models.disk"}
+    assert names == {"wyoming_whisper.models.download", "wyoming_whisper.machine.display"}
 
 
 def test_progress_is_a_bar_on_a_terminal(

@@ -361,7 +361,7 @@ class EngineTranscriber:
         def show(progress: BuildProgress) -> None:
             nonlocal display
             display = display or BuildDisplay(f"the engine of {self._source.label}")
-            display.show(progress)
+            display.show_build(progress)
             self._building(f"building the engine: {progress.phase}", progress.fraction)
 
         try:

@@ -65,7 +65,7 @@ def _build(_: Arguments, settings: Settings) -> int:
     engines = _engines(settings)
     display = BuildDisplay(f"the engine of {engines.label}")
     try:
-        folder = engines.build(display.show)
+        folder = engines.build(display.show_build)
     finally:
         display.close()
     try:
@@ -222,7 +222,7 @@ def _export(arguments: Arguments, settings: Settings) -> int:
     phase = GRAPHS if arguments.layout == "onnx" else "weights"
 
     def show(fraction: float) -> None:
-        display.show(BuildProgress(phase, fraction, time.monotonic() - started))
+        display.show_build(BuildProgress(phase, fraction, time.monotonic() - started))
 
     write = _write_graphs if arguments.layout == "onnx" else _write_huggingface
     try:

@@ -5,77 +5,60 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import importlib
-import logging
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from ..errors import ModelError, ModelRefusedError
+from ..machine.display import Display
 
-_LOGGER = logging.getLogger(__name__)
 Report = Callable[[str, float], None]
 """Told what is downloaded, and which fraction of it is here."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Progress:
-    """Shows bytes done of a total: a bar on a terminal, else a log line every few seconds."""
+    """Shows bytes done of a total, and tells `report` of them."""
 
     PROGRESS_S = 5.0
-    REPORT_S = 0.5
     """Between two log lines."""
+    REPORT_S = 0.5
 
     def __init__(self, label: str, total: int, report: Report | None = None) -> None:
-        self._label = label
-        self._total = total
-        self._report = report
+        self._label, self._total, self._report = label, total, report
         self._reported = -self.REPORT_S
         self._finished = 0  # bytes of the files before the current one
-        self._started: tuple[float, int] | None = None
-        self._logged = time.monotonic()
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            bar = importlib.import_module("tqdm").tqdm  # untyped
-            self._bar = bar(total=total, desc=label, unit="B", unit_scale=True)
+        self._began = time.monotonic()
+        self._first: tuple[float, int] | None = None  # seconds, bytes
+        self._display = Display(self.PROGRESS_S, total=total, desc=label, unit="B", unit_scale=True)
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def __exit__(self, *_: object) -> None:
+        self._display.close()
 
     def show(self, n_bytes: int) -> None:
         """Say that `n_bytes` of the current file are here."""
-        done, now = self._finished + n_bytes, time.monotonic()
+        done, now = self._finished + n_bytes, time.monotonic() - self._began
         if self._report and now - self._reported >= self.REPORT_S:
             self._reported = now
             self._report(self._label, done / max(self._total, 1))
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-            return
-        if self._started is None or done < self._started[1]:
-            self._started = (now, done)
-        if now - self._logged >= self.PROGRESS_S:
-            self._logged = now
-            since, before = self._started
+        if self._first is None or done < self._first[1]:
+            self._first = now, done
+        since, before = self._first
+
+        def line() -> str:
             speed = (done - before) / max(now - since, 1e-3)
             percent = 100 * done // max(self._total, 1)
-            _LOGGER.info(
-                "%s: %s of %s (%d %%), %s/s",
-                *(self._label, megabytes(done), megabytes(self._total), percent, megabytes(speed)),
+            return (
+                f"{self._label}: {megabytes(done)} of {megabytes(self._total)} ({percent} %), "
+                f"{megabytes(speed)}/s"
             )
+
+        self._display.show(done, now, line)
 
     def finish_file(self, n_bytes: int) -> None:
         self.show(n_bytes)

@@ -200,7 +200,7 @@ def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Itera
     start = time.perf_counter()
     display = BuildDisplay(engines.label)
     try:
-        folder = engines.build(display.show)
+        folder = engines.build(display.show_build)
     finally:
         display.close()
     built = time.perf_counter()
