@@ -95,7 +95,7 @@ MUST_NOT_LOAD = {
     ),
     "wyoming_whisper.utterance.languages": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.models.find": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
-    "wyoming_whisper.backends.tensorrt_llm.huggingface": (
+    "wyoming_whisper.models.huggingface": (
         "wyoming.",
         "asyncio",
         "tokenizers",
@@ -163,7 +163,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.machine.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.machine.cpu": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.machine.measured": (
         "wyoming.",
         "asyncio",

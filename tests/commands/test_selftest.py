@@ -26,6 +26,7 @@ from wyoming_whisper.commands.selftest.report import (
     machine,
 )
 from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.settings.options import Settings
@@ -241,7 +242,7 @@ def test_a_long_prompt_takes_more_than_one_call() -> None:
     with open_reference(HOME_EN) as reference:
         cases = make_cases(80, reference.tokenizer, AudioContext.trained())
     assert max(len(case.prompt) for case in cases) > PlanFacts.MAX_PREFILL_TOKENS
-    assert {case.mel.shape[1] % 200 for case in cases} == {0}
+    assert {case.mel.shape[1] % EngineSpec.FRAMES_MULTIPLE for case in cases} == {0}
 
 
 def test_a_jetson_says_which_it_is(tmp_path: Path) -> None:

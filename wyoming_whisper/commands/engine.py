@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from ..backends.auto import model_of
 from ..backends.engines import Engines, engine_cache
 from ..backends.onnxruntime import choose_arithmetic, cpu_engines
-from ..backends.tensorrt import find_runtime, tensorrt_engines
+from ..backends.tensorrt import Runtime
 from ..engine.cache import Entry
-from ..engine.checkpoint import read
 from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
 from ..engine.tensorrt.compile import import_graphs
 from ..errors import EngineBrokenError, SettingsError, did_you_mean
-from ..models.known import WEIGHTS
+from ..models.folder import ModelFolder
+from ..models.huggingface import write_folder
 from ..settings.options import Settings
 from .console import CommandParser, megabytes, run_action, table
 
@@ -71,7 +71,7 @@ def _build(_: argparse.Namespace, settings: Settings) -> int:
     engines = _engines(settings)
     display = BuildDisplay(f"the engine of {engines.label}")
     try:
-        folder = engines.build(display.show)
+        folder = engines.build(display.show_build)
     finally:
         display.close()
     try:
@@ -91,8 +91,8 @@ def _engines(settings: Settings) -> Engines:
         raise SettingsError(
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
         )
-    runtime = find_runtime(settings.device)
-    return tensorrt_engines(*model_of(settings, runtime.gpu), runtime)
+    runtime = Runtime.find(settings.device)
+    return runtime.engines(*model_of(settings, runtime.gpu))
 
 
 # -- list, remove --------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> int:
     phase = GRAPHS if arguments.layout == "onnx" else "weights"
 
     def show(fraction: float) -> None:
-        display.show(BuildProgress(phase, fraction, time.monotonic() - started))
+        display.show_build(BuildProgress(phase, fraction, time.monotonic() - started))
 
     write = _write_graphs if arguments.layout == "onnx" else _write_huggingface
     try:
@@ -223,7 +223,7 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> int:
 def _write_graphs(
     source: Path, output: Path, precision: Precision, beam_size: int, show: Callable[[float], None]
 ) -> list[Path]:
-    checkpoint = read(source / WEIGHTS)
+    checkpoint = ModelFolder(source).checkpoint()
     output.mkdir(parents=True, exist_ok=True)
     # Aside first: what is there already is not lost to a failure.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
@@ -237,8 +237,6 @@ def _write_graphs(
 def _write_huggingface(
     source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
 ) -> list[Path]:
-    from ..backends.tensorrt_llm.huggingface import write_folder  # an optional part
-
     return write_folder(source, output, precision, show)
 
 

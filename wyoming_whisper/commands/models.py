@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import SettingsError, UnknownModelError
 from ..models.find import ensure_model, find_model
-from ..models.known import AUTO, Layout
 from ..models.listing import ModelEntry, list_models, remove_model
+from ..models.stock import AUTO, Layout
 from ..settings.official import about_retired
 from ..settings.options import Settings
 from .console import CommandParser, megabytes, table

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import SplitResult
 
 from ..errors import SettingsError
-from ..models.model_names import without_address
+from ..models.stock import without_address
 from ..whisper.tokenizer import LANGUAGES, language_code
 from .option import Option, option, switch
 from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole, optional

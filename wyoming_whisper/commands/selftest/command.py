@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ...backends.pipeline import decoding_options
-from ...backends.tensorrt import engine_spec, find_runtime, tensorrt_engines
+from ...backends.tensorrt import Runtime
 from ...engine.checkpoint import read
 from ...engine.graphs import write_graphs
 from ...engine.oracle import OracleSession
@@ -29,8 +29,8 @@ from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.cpu import physical_cores
 from ...models.autopick import best_here
 from ...models.find import ensure_model
-from ...models.folder import suppressed_begin
-from ...models.known import AUTO
+from ...models.folder import ModelFolder
+from ...models.stock import AUTO
 from .compare import Case, compare, make_cases
 from .reference import open_reference, say
 from .report import Report, machine, memory_mb, resident_bytes
@@ -89,7 +89,7 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
 
     CTranslate2 is gone before the engine comes: a Jetson has memory for one of them.
     """
-    context = decoding_options(settings, path, beam_size=1).audio_context
+    context = decoding_options(settings, ModelFolder(path), beam_size=1).audio_context
     say("CTranslate2 hears the clips in float32")
     with open_reference(path, settings.cpu_threads) as reference:
         tokenizer = reference.tokenizer
@@ -102,7 +102,7 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
         say(f"{engine.runtime} hears them in {engine.precision}")
         comparisons = compare(
             *(engine.session, engine.precision, cases, references, tokenizer),
-            suppressed_begin(path),
+            ModelFolder(path).suppressed_begin,
         )
         stages = cases[0].time_stages(engine.session, tokenizer)
         memory = memory_mb(before, engine.session)
@@ -127,12 +127,12 @@ def _choose_runtime(asked: str, device: str) -> str:
     if asked == "onnxruntime":
         return asked
     if asked == "tensorrt-llm":
-        from ...backends.tensorrt_llm.api import find_api  # an optional part
+        from ...backends.tensorrt_llm.api import Api  # an optional part
 
-        find_api(device)
+        Api.find(device)
         return asked
     try:
-        find_runtime(device)
+        Runtime.find(device)
     except EngineError as error:
         if asked == "tensorrt":
             raise
@@ -169,15 +169,15 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
 @contextlib.contextmanager
 def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
     """The engine that the server would use, built unless it is there."""
-    runtime = find_runtime(settings.device)
+    runtime = Runtime.find(settings.device)
     if precision is not None:
         settings = dataclasses.replace(settings, compute_type=precision)
-    precision = engine_spec(settings, path, runtime).precision
-    engines = tensorrt_engines(settings, path, runtime)
+    precision = runtime.spec(settings, path).precision
+    engines = runtime.engines(settings, path)
     start = time.perf_counter()
     display = BuildDisplay(engines.label)
     try:
-        folder = engines.build(display.show)
+        folder = engines.build(display.show_build)
     finally:
         display.close()
     built = time.perf_counter()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ...engine.spec import EngineSpec
 from ...errors import SettingsError
 from ...transcriber import SAMPLE_RATE
 from ...whisper.audio import (
@@ -144,10 +145,10 @@ def make_cases(
     beam_size: int = 1,
 ) -> list[Case]:
     """Return the clips in their own windows, one in the full one, one after a long prompt."""
-    frames_multiple = 200  # of TensorRT's windows; onnxruntime gets the same ones
     long_prompt_tokens = 100  # more than one call of the decoder takes
     sot = (*tokenizer.sot_sequence(Case.LANGUAGE), tokenizer.no_timestamps)
-    fitted = dataclasses.replace(context, multiple=frames_multiple)
+    # Of TensorRT's windows; onnxruntime gets the same ones.
+    fitted = dataclasses.replace(context, multiple=EngineSpec.FRAMES_MULTIPLE)
     mels = {name: log_mel_spectrogram(samples, n_mels) for name, samples in Case.sounds().items()}
     spoken = [name for name in mels if name != "noise"]
 

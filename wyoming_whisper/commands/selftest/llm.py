@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...backends.tensorrt_llm.api import AT_ONCE, choose_dtype, find_api
+from ...backends.tensorrt_llm.api import Api
 from ...backends.tensorrt_llm.backend import open_model
 from ...backends.tensorrt_llm.inference import LLMInference, frames
 from ...models.find import ensure_model
@@ -32,7 +32,7 @@ def selftest_llm(
     It searches with `settings.beam_size` beams, whatever is asked, so CTranslate2 does too.
     """
     settings = dataclasses.replace(settings, compute_type=precision or "default")
-    dtype = choose_dtype(settings)
+    dtype = Api.choose_dtype(settings)
     beam_size = settings.beam_size or 1
     say("CTranslate2 hears the clips in float32")
     with open_reference(path, settings.cpu_threads) as reference:
@@ -46,7 +46,7 @@ def selftest_llm(
     before, start = resident_bytes(), time.perf_counter()
     folder = ensure_model(settings.model, settings, layout="huggingface")
     written = time.perf_counter()
-    api, gpu = find_api(settings.device)
+    api, gpu = Api.find(settings.device)
     transcriber = open_model(settings, folder, api, dtype, gpu)
     opened, inference = time.perf_counter(), transcriber.inference
     say(f"{runtime} hears them in {dtype}")
@@ -117,8 +117,8 @@ def _time_at_once(inference: LLMInference, audio: Array, case: Case, tokenizer: 
     def one(_: int) -> None:
         dataclasses.replace(case, mel=audio).decoded_by(inference, tokenizer)
 
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(Api.AT_ONCE) as threads:
         start = time.perf_counter()
-        list(threads.map(one, range(AT_ONCE)))
+        list(threads.map(one, range(Api.AT_ONCE)))
         seconds = time.perf_counter() - start
-    return f"{AT_ONCE} commands in {seconds * 1000:.0f} ms"
+    return f"{Api.AT_ONCE} commands in {seconds * 1000:.0f} ms"
