@@ -76,7 +76,3 @@ def table(*rows: Sequence[str]) -> str:
     """Return rows in columns, the first being the head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def megabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:.0f} MB"

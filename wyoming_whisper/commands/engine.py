@@ -18,10 +18,11 @@ from ..engine.cache import Entry
 from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
 from ..engine.tensorrt.compile import import_graphs
 from ..errors import EngineBrokenError, SettingsError, did_you_mean
+from ..models.disk import megabytes
 from ..models.folder import ModelFolder
 from ..models.huggingface import write_folder
 from ..settings.options import Settings
-from .console import CommandParser, megabytes, run_action, table
+from .console import CommandParser, run_action, table
 
 if TYPE_CHECKING:
     from ..engine.graphs import Precision

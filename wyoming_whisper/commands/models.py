@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, UnknownModelError
+from ..models.disk import megabytes
 from ..models.find import ensure_model, find_model
 from ..models.listing import ModelEntry, list_models, remove_model
 from ..models.stock import AUTO, Layout
 from ..settings.official import about_retired
 from ..settings.options import Settings
-from .console import CommandParser, megabytes, table
+from .console import CommandParser, table
 
 
 def run(argv: Sequence[str]) -> int:

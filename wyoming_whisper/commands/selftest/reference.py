@@ -28,7 +28,7 @@ def say(text: str) -> None:
 
 
 @dataclass
-class Reference:
+class _Reference:
     """CTranslate2 with a model, in float32 on the CPU."""
 
     inference: Inference
@@ -36,7 +36,7 @@ class Reference:
 
 
 @contextlib.contextmanager
-def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
+def open_reference(path: Path, threads: int = 0) -> Iterator[_Reference]:
     """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
     folder = ModelFolder(path)
     folder.check()
@@ -49,7 +49,7 @@ def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
     tokenizer = folder.tokenizer
     try:
-        yield Reference(CTranslate2Inference(model), tokenizer)
+        yield _Reference(CTranslate2Inference(model), tokenizer)
     finally:
         model.unload_model()
         gc.collect()
