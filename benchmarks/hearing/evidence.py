@@ -100,7 +100,7 @@ def features(transcription: Transcription, voicing: Voicing) -> tuple[float, ...
     return (
         math.log1p(voicing.clear_frames),
         min(heard - noise, bounds.max_gain),
-        max(heard, bounds.min_heard),
+        max(heard, bounds.min_logprob),
         transcription.no_speech_prob,
         min(0.0, math.log(rate / bounds.slow)),
     )
@@ -249,7 +249,7 @@ def run(args: argparse.Namespace) -> Outcome:
     if args.show:
         shown.append("\n".join(wrong(cases)))
     if args.fit:
-        names = ("BIAS", "PER_CLEAR", "PER_GAIN", "PER_HEARD", "PER_NO_SPEECH", "PER_SLOWNESS")
+        names = ("bias", "per_clear", "per_gain", "per_logprob", "per_no_speech", "per_slowness")
         weights = zip(names, fit(weighed(cases)), strict=True)
         shown.append("\n".join(f"{name} = {value:.2f}" for name, value in weights))
     return Outcome(shown, {"cases": [asdict(case) for case in cases]})

@@ -173,7 +173,7 @@ class Namer(Model):
                 seconds = time.process_time() - began
                 text, lost = self._text(corrected), ""
                 if said.names and not has_name(said.clip.text, text, HOMES[home]):
-                    weighed = snapper.weighed(features, prompt, language, heard)
+                    weighed = snapper.weigh(features, prompt, language, heard)
                     lost = _lost(said.clip, home, weighed)
                 found[home] = text, seconds, lost
             return heard
@@ -240,7 +240,7 @@ def fitted(found: Sequence[Possible], silent: Set[int]) -> str:
     plain = sorted((float(odds[best[place]]) for place in best.keys() & silent), reverse=True)
     allowed = int(FALSE_SHARE_TO_FIT * len(silent))
     least = plain[allowed] if len(plain) > allowed else 0.0
-    names = ("BIAS", "PER_SIMILARITY", "PER_CONTEXT", "PER_GAP", "PER_HEARD", "PER_EXPECTED")
+    names = ("BIAS", "PER_SIMILARITY", "PER_CONTEXT", "PER_GAP", "PER_LOGPROB", "PER_PRIOR")
     lines = [f"{name} = {weight:.3g}" for name, weight in zip(names, weights, strict=True)]
     n_right = sum(found[n].meant and odds[n] > least for n in best.values())
     n_wrong = sum(odd > least for odd in wrong)
@@ -255,7 +255,7 @@ def _candidates(model: Namer, snapper: Snapper, said: Said, place: int) -> list[
         written = model.tokenizer.decode(heard.tokens)
         text = said.clip.text if said.told else written
         before = word_errors(text, written).errors
-        for _, candidate, evidence in snapper.weighed(audio, prompt, language, heard):
+        for _, candidate, evidence in snapper.weigh(audio, prompt, language, heard):
             better = word_errors(text, candidate.text).errors < before
             meant = better and f" {fold(candidate.name)} " in f" {fold(text)} "
             found.append(Possible(place, features(candidate, evidence), meant))
@@ -272,8 +272,8 @@ def features(candidate: Candidate, evidence: Evidence) -> list[float]:
         candidate.similarity,
         candidate.context,
         evidence.gap,
-        max(evidence.heard, Evidence.LEAST_HEARD),
-        max(evidence.expected, Evidence.LEAST_EXPECTED),
+        max(evidence.logprob, Evidence.MIN_LOGPROB),
+        max(evidence.prior, Evidence.MIN_PRIOR),
     ]
 
 

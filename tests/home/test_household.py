@@ -184,7 +184,7 @@ async def test_waits_grow_and_only_a_long_absence_is_said(
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 1
     assert Household.PATIENCE == 4
-    assert "can't be had now" in warnings[0].getMessage()
+    assert "can't get names" in warnings[0].getMessage()
 
 
 async def test_who_is_no_administrator_gets_areas_and_floors(

@@ -1,9 +1,9 @@
 """Durations, temperatures and shares of a command, written as Home Assistant's templates have them.
 
-Its matcher knows whole numbers up to 100 before whole names of units, and little else: "½ hour",
-"d'une heure" and "21 °C" are nothing to it, or a song's title. What it knows is left as it is, and
-so is all that others are to read: list items, announcements, what is to be played. Each language's
-file names the words that tell (`languages/`).
+Its matcher accepts whole numbers up to 100 before whole names of units, and little else: "½ hour",
+"d'une heure" and "21 °C" are nothing to it, or a song's title. What it accepts stays as it is, and
+so does all that others are to read: list items, announcements, what is to be played. The words that
+tell are in each language's file (`languages/`).
 """
 
 # ruff: noqa: RUF001  (marks and letters of all languages)
@@ -39,8 +39,8 @@ class _Span:
     """The largest that it is written in."""
 
     seconds: Fraction
-    is_odd: bool
-    """Whether Home Assistant doesn't know what is written."""
+    is_variant: bool
+    """Whether Home Assistant's templates lack what is written."""
 
     prefix: str = ""
 
@@ -74,14 +74,14 @@ class Measures:
         self._words = words
         self._values: dict[str, int] = {**words["numbers"], **words["number_variants"]}
         self._spans = {_plain(text): seconds for text, seconds in words["durations"].items()}
-        self._known_spans = set(map(_plain, words["accepted_durations"]))
+        self._accepted_spans = set(map(_plain, words["accepted_durations"]))
         self._units = {
             name: (unit, name in forms["accepted"])
             for unit, forms in words["units"].items()
             for name in (*forms["accepted"], *forms["variants"])
         }
         self._wildcards = _whole_words(words["wildcards"])
-        self._free = _whole_words(words["wildcards_unless_timer"])
+        self._wildcards_unless_timer = _whole_words(words["wildcards_unless_timer"])
         self._timer = _whole_words(words["timer_words"])
         delays = words_pattern(words["delay_words"])
         self._delay = re.compile(rf"(?<!\w){delays}\s+\Z", re.IGNORECASE)
@@ -118,10 +118,10 @@ class Measures:
         if is_timer:
             for pattern, new in self._patterns:
                 text = pattern.sub(new, text)
-        is_free = bool(self._free.search(text))
-        if is_timer or not is_free:
+        has_wildcard = bool(self._wildcards_unless_timer.search(text))
+        if is_timer or not has_wildcard:
             text = self._with_durations(text, is_timer)
-        if is_timer or is_free:
+        if is_timer or has_wildcard:
             return text
         text = self._KELVIN.sub(rf"\1\2 {self._words['kelvin']}", text)
         return self._percent.sub("%", self._with_degrees(text))
@@ -169,16 +169,16 @@ class Measures:
                 groups.append([span])
         for group in reversed(groups):
             start, end = group[0].start, group[-1].end
-            said = self._said(group)
+            written = self._in_units(group)
             before = text[:start]
-            is_meant = is_timer or self._delay.search(before)
+            is_name = self._before_name.search(before)
+            is_meant = not is_name and (is_timer or self._delay.search(before))
             is_whole = not self._number_before.search(before)
-            is_meant = is_meant and not self._before_name.search(before)
-            if said and is_meant and is_whole and any(span.is_odd for span in group):
+            if written and is_meant and is_whole and any(span.is_variant for span in group):
                 rest = text[end:]
                 if re.match(r"-\w", rest):  # "5-Minuten-Timer"
                     rest = " " + rest[1:]
-                text = before + group[0].prefix + said + rest
+                text = before + group[0].prefix + written + rest
         return text
 
     def _span(self, match: re.Match[str]) -> _Span | None:
@@ -186,11 +186,16 @@ class Measures:
         start, end = match.span()
         if match["span"]:
             name = _plain(match["span"])
-            seconds, is_odd = self._spans[name], name not in self._known_spans or bool(match["cut"])
+            seconds, is_variant = (
+                self._spans[name],
+                name not in self._accepted_spans or bool(match["cut"]),
+            )
             # "a timer for half an hour" has a template, "half an hour timer" has none.
-            is_odd |= bool(self._before_timer.match(match.string, end))
+            is_variant |= bool(self._before_timer.match(match.string, end))
             unit = "minute" if seconds >= self.SECONDS["minute"] else "second"
-            return _Span(start, end, unit, Fraction(seconds), is_odd, self._prefix(match["cut"]))
+            return _Span(
+                start, end, unit, Fraction(seconds), is_variant, self._prefix(match["cut"])
+            )
         if match["hours"]:
             seconds = int(match["hours"]) * 3600 + int(match["minutes"]) * 60
             return _Span(start, end, "hour", Fraction(seconds), True)
@@ -202,8 +207,8 @@ class Measures:
     def _counted(self, match: re.Match[str]) -> _Span | None:
         """Return what a number of units says; None where it is no duration."""
         text = match["number"]
-        number, is_known = self._number(text)
-        unit, is_known_unit = self._units[match["unit"].lower()]
+        number, is_accepted = self._number(text)
+        unit, is_accepted_unit = self._units[match["unit"].lower()]
         in_words = not text[:1].isdigit() and text[-1] not in self.FRACTIONS
         is_glued = in_words and not match["blank"] and text[-1] not in "'’"  # "eins"
         if (match["of"] and number >= 1) or is_glued:
@@ -211,20 +216,20 @@ class Measures:
         start, end = match.span()
         if match["article"] and number >= 1:  # "a 5 minute timer" keeps its article
             start = match.start("number")
-        if match["stop"] and is_known_unit and not (match["after"] or match["bare"]):
+        if match["stop"] and is_accepted_unit and not (match["after"] or match["bare"]):
             end -= 1  # it ends a sentence
-        is_odd = not (is_known and is_known_unit) or number > self.LARGEST
-        is_odd |= match.string[end : end + 1] == "-" and not self._words["accepts_hyphen"]
+        is_variant = not (is_accepted and is_accepted_unit) or number > self.LARGEST
+        is_variant |= match.string[end : end + 1] == "-" and not self._words["accepts_hyphen"]
         seconds = number * self.SECONDS[unit]
         if match["before"] or match["after"]:
             seconds += Fraction(1, 2) * self.SECONDS[unit]
         if match["bare"]:  # "1 heure 30"
             seconds += Fraction(self._bare(match["bare"]) * self.SECONDS[unit], 60)
-        is_odd |= self._is_odd(match, in_words)
-        return _Span(start, end, unit, seconds, is_odd, self._prefix(match["elided"]))
+        is_variant |= self._is_variant(match, in_words)
+        return _Span(start, end, unit, seconds, is_variant, self._prefix(match["elided"]))
 
-    def _is_odd(self, match: re.Match[str], in_words: bool) -> bool:
-        """Whether Home Assistant doesn't know what stands around a number and its unit."""
+    def _is_variant(self, match: re.Match[str], in_words: bool) -> bool:
+        """Whether Home Assistant's templates lack what stands around a number and its unit."""
         return bool(
             match["of"]
             or match["elided"]
@@ -244,13 +249,13 @@ class Measures:
         return int(number) if number.isdecimal() else minutes[_plain(number)]
 
     def _number(self, text: str) -> tuple[Fraction, bool]:
-        """Return a number's value, and whether Home Assistant knows what is written."""
+        """Return a number's value, and whether Home Assistant's templates have it."""
         plain = text.lower().replace("’", "'")
         if plain in self._values:
             return Fraction(self._values[plain]), plain not in self._words["number_variants"]
         return self._value(plain)
 
-    def _said(self, group: Sequence[_Span]) -> str:
+    def _in_units(self, group: Sequence[_Span]) -> str:
         """Return durations as one in hours, minutes and seconds; empty where that is impossible."""
         seconds = sum((span.seconds for span in group), Fraction(0))
         if seconds.denominator != 1 or not 0 < seconds <= self.LARGEST * self.SECONDS["hour"]:
@@ -259,7 +264,7 @@ class Measures:
         largest = max(self.SECONDS[span.unit] for span in group)
         for unit, length in self.SECONDS.items():
             if length > largest and rest <= self.LARGEST * largest:
-                continue  # "90 minutes" are known, and stay what they are
+                continue  # "90 minutes" are accepted, and stay what they are
             count, rest = divmod(rest, length)
             if count:
                 parts.append(f"{count} {_form(count, forms[unit])}")
@@ -281,27 +286,27 @@ class Measures:
         )
 
     def _with_degrees(self, text: str) -> str:
-        found = list(self._degrees.finditer(text))
+        matches = list(self._degrees.finditer(text))
         # One temperature to be set; where there are two, one may be what the other is to be in.
-        if len(found) != 1 or not self._temperature.search(text) or self._scales.search(text):
+        if len(matches) != 1 or not self._temperature.search(text) or self._scales.search(text):
             return text
         return self._degrees.sub(self._degree, text)
 
     def _degree(self, match: re.Match[str]) -> str:
         degrees, half = self._words["degrees"], match["before"] or match["after"]
         name = match["name"] and match["name"].lower()
-        is_odd = bool(half) or name in degrees["variants"]
-        is_odd |= bool(match["sign"] or match["scale"]) and not self._words["accepts_scales"]
-        if match["number"] is None:  # in words, which are known
+        is_variant = bool(half) or name in degrees["variants"]
+        is_variant |= bool(match["sign"] or match["scale"]) and not self._words["accepts_scales"]
+        if match["number"] is None:  # in words, which are accepted
             point_five = self._words["point_five"]
-            if not is_odd or (half and not point_five):
+            if not is_variant or (half and not point_five):
                 return match[0]
             return f" {point_five} {degrees['write']}" if half else f" {degrees['write']}"
-        number, is_known = self._value(match["number"])
+        number, is_accepted = self._value(match["number"])
         number += Fraction(1, 2) if half else 0
-        if number > self.LARGEST or not (is_odd or self._is_fraction(match["number"])):
+        if number > self.LARGEST or not (is_variant or self._is_fraction(match["number"])):
             return match[0]
-        if is_known or half or self._is_fraction(match["number"]):
+        if is_accepted or half or self._is_fraction(match["number"]):
             written = f"{float(number):g}"
         else:
             written = match["number"]

@@ -122,7 +122,7 @@ class AllowedLine:
 ALLOWED_LINES = (
     AllowedLine(r"WARNING tcp://\S+ is not asked for now: ", "the upstream comes and goes"),
     AllowedLine(
-        r"WARNING Home Assistant's names can't be had now \(.*\); it is tried again",
+        r"WARNING can't get names from Home Assistant \(.*\); trying again",
         "Home Assistant restarts",
     ),
     AllowedLine(r"WARNING \S+ can't be downloaded from .*; asking pip's index", "no hub at first"),

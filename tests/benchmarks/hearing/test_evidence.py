@@ -32,7 +32,7 @@ def case(
 def test_features_are_what_the_server_weighs() -> None:
     server = SpeechEvidence()
     weights = (
-        *(server.per_clear, server.per_gain, server.per_heard),
+        *(server.per_clear, server.per_gain, server.per_logprob),
         *(server.per_no_speech, server.per_slowness),
     )
     for said in (SAID, replace(SAID, heard_logprob=-3.0), replace(SAID, noise_logprob=-9.0)):
