@@ -20,7 +20,7 @@ from wyoming_whisper.__main__ import main
 from wyoming_whisper.commands.client import describe_event
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
 from wyoming_whisper.serving import server as server_module
-from wyoming_whisper.serving.info import serving_in
+from wyoming_whisper.serving.info import info_event, serving_in
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Phase, Status
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 async def serving(tmp_path: Path) -> dict[str, Any]:
@@ -71,18 +71,20 @@ async def test_info_and_the_command_say_what_the_server_does(
             "health": "starting",
             "phase": "loading",
             "reason": "loading the model",
+            "description": "",
             "backend": None,
             "why": None,
         }
         code, out, _ = await command(tmp_path, capsys)
         assert (code, out.split()[0]) == (0, "starting:")
         may_load.set()
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         status.update(backend="faster-whisper", why="it was asked for")
         assert await serving(tmp_path) == {
             "health": "healthy",
             "phase": "ready",
             "reason": "",
+            "description": "a fake",
             "backend": "faster-whisper",
             "why": "it was asked for",
         }
@@ -194,13 +196,13 @@ async def test_a_process_without_its_models_thread_ends_with_exit_code_1(tmp_pat
 async def test_info_is_made_anew_only_where_it_has_changed(tmp_path: Path) -> None:
     status = Status()
     async with run_server(tmp_path, lambda _: FakeTranscriber(), status) as server:
-        await asyncio.wrap_future(server.opened)
-        event = server.info_event
-        assert server.info_event is event
+        await asyncio.wrap_future(server.scheduler.opened)
+        event = info_event(server)
+        assert info_event(server) is event
         status.update(building="an engine", building_fraction=0.5)  # not told there
-        assert server.info_event is event
+        assert info_event(server) is event
         status.update(description="another")
-        assert server.info_event.data["asr"][0]["models"][0]["description"] == "another"
+        assert info_event(server).data["asr"][0]["models"][0]["description"] == "another"
 
 
 # -- the hang watch ------------------------------------------------------------------------
@@ -223,7 +225,7 @@ async def watched(
     with quick_watch(monkeypatch):
         server = Server(settings, lambda _: FakeTranscriber())
         running = asyncio.create_task(server.run())
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         yield server, running
 
 
@@ -233,7 +235,7 @@ async def test_what_hangs_ends_the_server_to_be_started_again(
     async with watched(tmp_path, monkeypatch) as (server, running):
         stuck = Work("key", "a transcription", 0, 3.0)
         monkeypatch.setattr(HangWatch, "limit_seconds", lambda *_: 0.01)
-        monkeypatch.setattr(type(server._scheduler), "under_way", [stuck])
+        monkeypatch.setattr(type(server.scheduler), "under_way", [stuck])
         await asyncio.wait_for(running, TIMEOUT_SECONDS)
     assert server.hangs
     assert (server.health.verdict, server.health.phase) == ("unhealthy", "failed")

@@ -18,9 +18,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support import load_settings
 from wyoming_whisper import __version__
 from wyoming_whisper.models.known import SHIPPED, SHIPPED_NAME
-from wyoming_whisper.settings.flags import load_settings
 from wyoming_whisper.settings.options import Settings
 
 if sys.version_info >= (3, 11):

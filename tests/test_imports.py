@@ -20,6 +20,14 @@ OTHER_HALVES = (
     "wyoming_whisper.serving.server",
 )
 
+ABOVE_ENGINES = (
+    "wyoming_whisper.whisper.search",
+    "wyoming_whisper.whisper.decoding",
+    "wyoming_whisper.whisper.tokenizer",
+    "wyoming_whisper.backends",
+    "wyoming_whisper.serving.server",
+)
+
 OTHER_SIDES = (
     "wyoming_whisper.backends",
     "wyoming_whisper.serving.server",
@@ -96,7 +104,7 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.status": ("wyoming.", "asyncio", "numpy", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.serving.process": (
+    "wyoming_whisper.machine.process": (
         "wyoming.",
         "asyncio",
         "numpy",
@@ -104,7 +112,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.serving.peers": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.peers": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.endpointing": (
         "wyoming.",
         "asyncio",
@@ -204,18 +212,25 @@ MUST_NOT_LOAD = {
         *HUB,
         *(runtime for runtime in RUNTIMES if runtime != "onnx"),
     ),
-    "wyoming_whisper.engine.session": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.engine.tensorrt.cuda": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.session": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.oracle": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.tensorrt.cuda": (
+        "wyoming.",
+        "asyncio",
+        *ABOVE_ENGINES,
+        *RUNTIMES,
+        *HUB,
+    ),
     "wyoming_whisper.engine.tensorrt.session": (
         "wyoming.",
         "asyncio",
-        *OTHER_HALVES,
+        *ABOVE_ENGINES,
         *RUNTIMES,
         *HUB,
     ),
     "wyoming_whisper.engine.cache": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
-    "wyoming_whisper.engine.child": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.engine.builder": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.child": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
+    "wyoming_whisper.engine.builder": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
     "wyoming_whisper.commands.selftest.report": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.engine": (
         "wyoming.",

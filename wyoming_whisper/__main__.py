@@ -27,8 +27,9 @@ from .errors import (
     WyomingWhisperError,
 )
 from .settings.flags import OptionParser
+from .settings.official import about_retired
 from .settings.options import OPTIONS, Settings
-from .settings.sources import ABOUT_RETIRED, RETIRED_MODEL, settings_from
+from .settings.sources import settings_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,7 +110,7 @@ def _serve(argv: Sequence[str]) -> int:
     parser = OptionParser(PROG, _ABOUT, arguments="[COMMAND] [flags]")
     settings = settings_from(vars(parser.parse(argv)), os.environ)
     _start_logging(settings)
-    from .serving.process import is_in_native_code, leave
+    from .machine.process import is_in_native_code, leave
     from .serving.server import serve
 
     try:
@@ -201,7 +202,7 @@ def _recogniser(
     arguments: argparse.Namespace, settings: Settings
 ) -> Iterator[Callable[[Samples], Transcription]]:
     """Give what turns samples into text: a running server, or a model opened here."""
-    from .serving.server import configured_language
+    from .utterance.service import configured_language
 
     language = configured_language(settings.language)
     if arguments.server:
@@ -223,7 +224,7 @@ def _recogniser(
     from .transcriber import TranscribeOptions
 
     vad, spans, style = SileroVad(), span_options(settings), TextStyle.from_settings(settings)
-    with contextlib.closing(open_transcriber(settings)) as transcriber:
+    with contextlib.closing(open_transcriber(settings, build_missing=False)) as transcriber:
         home = NameIndex(settings.names) if settings.bias_names else None
         options = TranscribeOptions(language=language, home=home)
         yield lambda samples: transcribe_speech(samples, transcriber, options, vad, spans, style)
@@ -298,10 +299,8 @@ def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -
     from .models.known import AUTO
     from .models.listing import remove_model
 
-    if name == RETIRED_MODEL:
-        raise UnknownModelError(
-            f"{ABOUT_RETIRED}; `models list` shows those that there are, such as base"
-        )
+    if about := about_retired(name):
+        raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
     if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":
@@ -403,7 +402,6 @@ def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
         raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]
     model = program.models[0] if program.models else None
-    description = (model.description if model else None) or ""
     serving = serving_in(event)
     return {
         "uri": uri,
@@ -414,7 +412,7 @@ def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
         "version": program.version,
         "model": model.name if model else None,
         "languages": model.languages if model else [],
-        "description": description.partition("; ")[0],
+        "description": serving.get("description") or (model and model.description) or "",
         "backend": serving.get("backend"),
         "why": serving.get("why"),
     }

@@ -58,9 +58,6 @@ class TranscribeOptions:
     words: bool = False
     """Whether segments have their words' times; needs `timestamps`."""
 
-    hops: int = 0
-    """How many of our servers have passed this on already (upstreams/)."""
-
     home: NameIndex | None = field(default=None, repr=False, compare=False)
     """Names that a misheard text is compared with, `names` too; None compares with none."""
 

@@ -62,12 +62,12 @@ class Opened:
 def rehearsed(weights: Path, folder: Path) -> Iterator[Opened]:
     """The graphs in onnxruntime."""
     from wyoming_whisper.engine.graphs import write_graphs
-    from wyoming_whisper.engine.session import OnnxSession
+    from wyoming_whisper.engine.oracle import OracleSession
 
     start = time.perf_counter()
     write_graphs(read(weights), folder, "float32", BEAM_SIZE)
     written = time.perf_counter()
-    with closing(OnnxSession(folder)) as session:
+    with closing(OracleSession(folder)) as session:
         yield Opened(session, None, "float32", written - start, time.perf_counter() - written)
 
 

@@ -19,9 +19,9 @@ from tests.backends.test_engines import until
 from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, clips
 from wyoming_whisper import backends
 from wyoming_whisper.backends import onnxruntime, open_transcriber
-from wyoming_whisper.backends.engines import STAND_IN, Engines, EngineTranscriber, engine_cache
+from wyoming_whisper.backends.engines import Engines, EngineTranscriber, engine_cache
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.backends.onnxruntime import REMEMBERED, open_fastest
+from wyoming_whisper.backends.onnxruntime import _Comparison, open_fastest
 from wyoming_whisper.backends.pipeline import COMMAND_RUNS, WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
@@ -139,13 +139,13 @@ def test_at_the_next_start_the_graphs_are_there_at_once(
     assert (status.state.backend, status.state.building) == (ONNXRUNTIME, "")
     assert texts(transcriber) == before
     transcriber.close()
-    transcriber = open_transcriber(settings(tmp_path, strict_backend=True))
+    transcriber = open_transcriber(settings(tmp_path, strict_backend=True), build_missing=False)
     assert transcriber.description.endswith("(onnxruntime)")
     transcriber.close()
 
 
 def test_a_command_makes_no_graphs_and_faster_whisper_answers(tmp_path: Path) -> None:
-    transcriber = open_transcriber(settings(tmp_path))
+    transcriber = open_transcriber(settings(tmp_path), build_missing=False)
     assert texts(transcriber) == expected(tmp_path)
     assert "(onnxruntime)" not in transcriber.description
     transcriber.close()
@@ -155,7 +155,7 @@ def test_a_command_makes_no_graphs_and_faster_whisper_answers(tmp_path: Path) ->
 def test_a_command_that_must_have_the_graphs_is_told_how_to_make_them(tmp_path: Path) -> None:
     wanted = f"engine build --backend onnxruntime --model {HOME_EN} makes them"
     with pytest.raises(SettingsError, match=wanted):
-        open_transcriber(settings(tmp_path, strict_backend=True))
+        open_transcriber(settings(tmp_path, strict_backend=True), build_missing=False)
 
 
 def test_graphs_that_were_cut_are_made_again(
@@ -394,13 +394,14 @@ class Clock:
 
 
 FAST, SLOW = 0.1, 0.2
+STAND_IN = EngineTranscriber.STAND_IN
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Clock]:
     """Takes every model for a large one, and a command's time from a script."""
-    monkeypatch.setattr(backends, "SMALL_BYTES", 0)
-    monkeypatch.setattr(onnxruntime.Comparison, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(backends, "_is_small", lambda _: False)
+    monkeypatch.setattr(onnxruntime._Comparison, "REST_SECONDS", 0.0)
 
     def script(ours: float, theirs: float) -> Clock:
         clock = Clock(ours, theirs)
@@ -417,7 +418,7 @@ Measured = Callable[[float, float], Clock]
 
 def verdicts(tmp_path: Path) -> list[str]:
     """Return what is remembered."""
-    file = tmp_path / REMEMBERED
+    file = tmp_path / _Comparison.FILE
     return list(json.loads(file.read_text()).values()) if file.exists() else []
 
 
@@ -502,7 +503,10 @@ def test_graphs_that_are_there_answer_only_when_they_were_measured(
     transcriber, status = open_auto(tmp_path)
     assert status.state.backend == STAND_IN
     until_measured(status)
-    assert (status.state.backend, verdicts(tmp_path)) == (STAND_IN, [STAND_IN])
+    assert (status.state.backend, verdicts(tmp_path)) == (
+        STAND_IN,
+        [STAND_IN],
+    )
     assert len(clock.asked) == 2 * COMMAND_RUNS
     transcriber.close()
 
@@ -642,7 +646,7 @@ def test_a_gpu_that_ctranslate2_can_use_is_faster_unmeasured(
     opened = FakeTranscriber()
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)
     chosen = settings(tmp_path, backend="auto", device=device)
-    transcriber = open_fastest(chosen, HOME_EN, None)
+    transcriber = open_fastest(chosen, HOME_EN, Status(), build_missing=False)
     assert (transcriber is not opened) is compared
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text
     transcriber.close()

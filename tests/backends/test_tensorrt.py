@@ -18,7 +18,7 @@ from tests.backends.test_engines import until
 from tests.engine import fakes
 from tests.engine.test_build import children_of
 from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, words
-from wyoming_whisper.backends import choose_backend, engines, open_transcriber, tensorrt
+from wyoming_whisper.backends import _choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
 from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, on_cpu
@@ -64,7 +64,7 @@ def test_tensorrt_is_preferred_where_it_can_run(
 ) -> None:
     gpu_with(monkeypatch, version)
     with caplog.at_level(logging.INFO):
-        runtime, why = choose_backend(settings(tmp_path))
+        runtime, why = _choose_backend(settings(tmp_path))
     assert runtime
     assert (runtime.gpu.name, runtime.tensorrt) == ("Fake Orin", version)
     assert why == f"a Fake Orin and TensorRT {version} are here"
@@ -91,16 +91,16 @@ def test_what_is_missing_is_said_in_one_line(
 ) -> None:
     gpu_with(monkeypatch, **options)
     with caplog.at_level(logging.INFO):
-        runtime, why = choose_backend(settings(tmp_path, **chosen))
+        runtime, why = _choose_backend(settings(tmp_path, **chosen))
         assert runtime is None
         assert words in why
         assert caplog.messages == [f"backend: faster-whisper, because {why}"]
         caplog.clear()
-        assert choose_backend(settings(tmp_path, backend="tensorrt", **chosen)) == (None, why)
+        assert _choose_backend(settings(tmp_path, backend="tensorrt", **chosen)) == (None, why)
         (record,) = caplog.records
         assert (record.levelname, words in record.getMessage()) == ("WARNING", True)
         with pytest.raises(SettingsError, match="--backend tensorrt") as caught:
-            choose_backend(settings(tmp_path, backend="tensorrt", strict_backend=True, **chosen))
+            _choose_backend(settings(tmp_path, backend="tensorrt", strict_backend=True, **chosen))
         assert words in str(caught.value)
 
 
@@ -109,7 +109,7 @@ def test_without_the_tensorrt_package_it_is_named(
 ) -> None:
     gpu_with(monkeypatch)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    runtime, why = choose_backend(settings(tmp_path))
+    runtime, why = _choose_backend(settings(tmp_path))
     assert runtime is None
     assert "TensorRT is not installed" in why
 
@@ -121,7 +121,7 @@ def test_who_asks_for_faster_whisper_gets_it_and_no_gpu_is_looked_for(
         raise AssertionError("a GPU was looked for")
 
     monkeypatch.setattr(tensorrt, "find_runtime", refuse)
-    assert choose_backend(settings(tmp_path, backend="faster-whisper"))[0] is None
+    assert _choose_backend(settings(tmp_path, backend="faster-whisper"))[0] is None
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_at_the_next_start_the_engine_is_there_at_once(
 
     for name in ("open_faster_whisper", "choose_compute_type", "choose_device"):
         monkeypatch.setattr(tensorrt, name, refuse)
-    transcriber = open_transcriber(settings(tmp_path, **FULL))
+    transcriber = open_transcriber(settings(tmp_path, **FULL), build_missing=False)
     assert texts(transcriber) == expected
     transcriber.close()
     gpu.assert_nothing_left()
@@ -380,12 +380,16 @@ def test_a_command_uses_an_engine_but_builds_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu_with(monkeypatch)
-    transcriber = open_transcriber(settings(tmp_path, backend="tensorrt", **FULL))
+    transcriber = open_transcriber(
+        settings(tmp_path, backend="tensorrt", **FULL), build_missing=False
+    )
     assert all(texts(transcriber))
     assert "on CPU" in transcriber.description
     transcriber.close()
     with pytest.raises(SettingsError, match=f"engine build --model {HOME_EN}"):
-        open_transcriber(settings(tmp_path, backend="tensorrt", strict_backend=True))
+        open_transcriber(
+            settings(tmp_path, backend="tensorrt", strict_backend=True), build_missing=False
+        )
     assert engine_cache(settings(tmp_path)).entries() == []
 
 

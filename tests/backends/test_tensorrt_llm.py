@@ -45,7 +45,7 @@ from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcriber, at_once
 from wyoming_whisper.whisper.inference import GenerateOptions
-from wyoming_whisper.whisper.options import TRAINED_CONTEXT, DecodingOptions
+from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
 
 ENGLISH = TranscribeOptions(language="en")
 TEXT = "turn off the pump"
@@ -180,7 +180,10 @@ def test_long_audio_is_heard_in_pieces(standin: Standin, data: Path) -> None:
 def test_windows_of_stock_weights_are_never_over_30_s() -> None:
     options = options_for(DecodingOptions())
     assert options.audio_context.longest == 2800
-    assert options_for(DecodingOptions(audio_context=TRAINED_CONTEXT)).audio_context.longest == 800
+    assert (
+        options_for(DecodingOptions(audio_context=AudioContext.trained())).audio_context.longest
+        == 800
+    )
     assert not options.audio_context.retry
 
 
@@ -632,7 +635,7 @@ def test_who_comes_while_the_stand_in_is_opened_waits_for_it(
     opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
 ) -> None:
     open_stand_in, begun, may_end = opening
-    transcriber = WithStandIn(Failing(), open_stand_in)
+    transcriber = WithStandIn(Failing(), open_stand_in, Status())
     answers: list[str] = []
     waits = threading.Event()
 
@@ -657,7 +660,7 @@ def test_who_waits_for_the_stand_in_may_be_given_up(
     opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
 ) -> None:
     open_stand_in, begun, may_end = opening
-    transcriber = WithStandIn(Failing(), open_stand_in)
+    transcriber = WithStandIn(Failing(), open_stand_in, Status())
     first = threading.Thread(target=transcriber.transcribe, args=(loud(1.0), ENGLISH))
     first.start()
     assert begun.wait(TIMEOUT_SECONDS)
@@ -692,7 +695,7 @@ def test_a_stand_in_that_could_not_be_had_is_tried_again_later(
             raise outcome
         return outcome
 
-    transcriber = WithStandIn(Failing(), open_stand_in)
+    transcriber = WithStandIn(Failing(), open_stand_in, Status())
     for _ in range(3):
         with pytest.raises(EngineError, match="nothing stands in for it: the hub can't be reached"):
             transcriber.transcribe(loud(1.0), ENGLISH)
@@ -709,7 +712,7 @@ def test_nothing_stands_in(standin: Standin, caplog: pytest.LogCaptureFixture) -
         raise ModelUnavailableError("no model.bin here")
 
     gpu = Failing()
-    transcriber = WithStandIn(gpu, missing)
+    transcriber = WithStandIn(gpu, missing, Status())
     for _ in range(2):
         with pytest.raises(EngineError):
             transcriber.transcribe(loud(1.0), ENGLISH)

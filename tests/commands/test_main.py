@@ -20,7 +20,7 @@ from wyoming_whisper import __version__
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.errors import ModelUnavailableError, ServerUnavailableError, TranscribeError
 from wyoming_whisper.models.listing import ModelEntry
-from wyoming_whisper.serving.info import SERVING, what_runs
+from wyoming_whisper.serving.info import SERVING
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.sources import PREFIXES
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
@@ -71,7 +71,7 @@ class FakeTranscriber:
 @pytest.fixture
 def transcriber(monkeypatch: pytest.MonkeyPatch) -> FakeTranscriber:
     fake = FakeTranscriber()
-    monkeypatch.setattr("wyoming_whisper.backends.open_transcriber", lambda _: fake)
+    monkeypatch.setattr("wyoming_whisper.backends.open_transcriber", lambda *_, **__: fake)
     monkeypatch.setattr("wyoming_whisper.audio.vad.SileroVad", LoudnessVad)
     return fake
 
@@ -525,8 +525,8 @@ def test_a_server_that_offers_nothing_is_not_well(
     ("description", "serving"),
     [
         (
-            what_runs("tiny on CPU", "faster-whisper", "a; b, because c"),
-            {"backend": "faster-whisper", "why": "a; b, because c"},
+            "tiny on CPU; faster-whisper, because a; b, because c",
+            {"description": "tiny on CPU", "backend": "faster-whisper", "why": "a; b, because c"},
         ),
         ("tiny", {}),
         (None, {}),
@@ -544,7 +544,7 @@ def test_health_tells_the_backend_and_why(
     told = json.loads(capsys.readouterr().out)
     assert (told["backend"], told["why"]) == (serving.get("backend"), serving.get("why"))
     assert (told["model"], told["languages"]) == ("tiny", ["en"])
-    assert told["description"] == (description or "").partition(";")[0]
+    assert told["description"] == serving.get("description", description or "")
 
 
 def test_health_asks_where_the_server_was_told_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:

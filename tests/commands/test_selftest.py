@@ -20,7 +20,7 @@ from wyoming_whisper.commands.selftest.compare import _gap, judge
 from wyoming_whisper.commands.selftest.machine import machine
 from wyoming_whisper.commands.selftest.reference import open_reference
 from wyoming_whisper.commands.selftest.report import Comparison, Heard, Report, Stages, as_json
-from wyoming_whisper.engine.session import OnnxSession
+from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.settings.options import Settings
@@ -109,7 +109,7 @@ def test_tensorrt_passes_on_a_fake_gpu_with_the_servers_own_engine(
     gpu.assert_nothing_left()
 
 
-class _Wrong(OnnxSession):
+class _Wrong(OracleSession):
     """Its encoder does not hear the first half of the window."""
 
     def encode(self, mel: Any) -> Any:
@@ -118,7 +118,7 @@ class _Wrong(OnnxSession):
         return super().encode(deaf)
 
 
-class _Shifted(OnnxSession):
+class _Shifted(OracleSession):
     """The same words, with other probabilities."""
 
     def greedy(self, *args: Any) -> Iterator[tuple[int, float]]:
@@ -130,12 +130,12 @@ class _Shifted(OnnxSession):
     ("session", "complaint"), [(_Wrong, "other tokens"), (_Shifted, "avg_logprob")]
 )
 def test_an_engine_that_hears_wrongly_fails(
-    session: type[OnnxSession],
+    session: type[OracleSession],
     complaint: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.command.OnnxSession", session)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.command.OracleSession", session)
     status = run(arguments("--runtime", "onnxruntime"), HOME)
     last = capsys.readouterr().out.splitlines()[-1]
     assert status == 1
@@ -232,12 +232,12 @@ def test_a_tie_is_measured_where_the_texts_part() -> None:
 
 
 def test_a_long_prompt_takes_more_than_one_call() -> None:
-    from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS
-    from wyoming_whisper.whisper.options import TRAINED_CONTEXT
+    from wyoming_whisper.engine.tensorrt.plan import PlanFacts
+    from wyoming_whisper.whisper.options import AudioContext
 
     with open_reference(HOME_EN) as reference:
-        cases = make_cases(80, reference.tokenizer, TRAINED_CONTEXT)
-    assert max(len(case.prompt) for case in cases) > MAX_PREFILL_TOKENS
+        cases = make_cases(80, reference.tokenizer, AudioContext.trained())
+    assert max(len(case.prompt) for case in cases) > PlanFacts.MAX_PREFILL_TOKENS
     assert {case.mel.shape[1] % FRAMES_MULTIPLE for case in cases} == {0}
 
 

@@ -28,7 +28,7 @@ from tests.engine.test_equivalence import (
     spoken,
 )
 from tests.engine.test_graphs import OFFICIAL, empty
-from tests.engine.test_session import (
+from tests.engine.test_oracle import (
     LOGITS_TOLERANCE,
     compare,
     log_softmax,

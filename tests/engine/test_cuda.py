@@ -93,7 +93,7 @@ def test_a_device_there_is_not_is_an_error(gpu: FakeGpu) -> None:
 def test_memory_is_counted_and_given_back(gpu: FakeGpu, device: Device) -> None:
     free, total = device.memory_info()
     with device.allocate(1000) as buffer, device.allocate_host(500):
-        assert buffer.handle % cuda.ALIGNMENT == 0
+        assert buffer.handle % cuda.Device.ALIGNMENT == 0
         assert device.allocated_bytes == 1000
         assert device.memory_info() == (free - 1000, total)
     assert device.allocated_bytes == 0

@@ -24,6 +24,7 @@ from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
+from wyoming_whisper.utterance.job import Priority
 
 
 @pytest.fixture
@@ -299,7 +300,7 @@ async def test_transcriptions_get_the_names_that_are_known_then(home: Home, tmp_
         def known() -> tuple[str, ...]:
             import numpy as np
 
-            job = server.submit(np.zeros(16, np.float32), TranscribeOptions(), eager=False)
+            job = server.submit(np.zeros(16, np.float32), TranscribeOptions(), Priority.COMMAND)
             return job.options.home.names if job.options.home else ()
 
         await until(lambda: "Kitchen" in known())

@@ -37,7 +37,7 @@ from wyoming_whisper.wire import MAX_HEADER_BYTES
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @dataclass
@@ -90,7 +90,7 @@ async def no_connection(server: Server) -> None:
 @contextlib.asynccontextmanager
 async def peer(tmp_path: Path, kind: str, transcriber: Transcriber) -> AsyncIterator[Peer]:
     async with run_server(tmp_path, lambda _: transcriber, deadline=0) as server:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         if kind == "unix":
             reader, writer = await asyncio.open_unix_connection(tmp_path / "socket")
             yield Peer(server, reader, writer)

@@ -20,7 +20,7 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.status import Phase, State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.scheduler import Scheduler
 
 OPTIONS = TranscribeOptions("en")
@@ -193,7 +193,7 @@ def test_an_error_in_a_second_thread_is_no_secret(monkeypatch: pytest.MonkeyPatc
 
     status = Status()
     working = Scheduler(Several, status=status)
-    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.run_job", fail)
+    monkeypatch.setattr("wyoming_whisper.utterance.job.Job.run", fail)
     working.start()
     working.opened.result(TIMEOUT_SECONDS)
     job = working.submit(loud(0.1), OPTIONS)
@@ -394,7 +394,7 @@ def test_what_is_under_way_is_known_by_kind_and_length() -> None:
     assert working.under_way == []
     working.start()
     phases.wait_for("loading")
-    job = working.submit(loud(0.5), OPTIONS, patient=True)
+    job = working.submit(loud(0.5), OPTIONS, Priority.RECORDING)
     while not (opening := working.under_way):
         pass
     status.downloading("tiny", 0.5)
@@ -405,7 +405,8 @@ def test_what_is_under_way_is_known_by_kind_and_length() -> None:
     may_open.set()
     assert stepping.started.wait(TIMEOUT_SECONDS)
     (work,) = working.under_way
-    assert (work.kind, work.audio_seconds, work.patient) == ("a piece of a recording", 0.5, True)
+    assert (work.kind, work.audio_seconds) == ("a piece of a recording", 0.5)
+    assert work.is_recording
     assert work.step == 1
     stepping.gate.set()
     text(job)

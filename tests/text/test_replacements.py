@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.flags import load_settings
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.replacements import Replacement, read_replacements
 from wyoming_whisper.text.evidence import Voicing

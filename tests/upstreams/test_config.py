@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.flags import load_settings
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
-from wyoming_whisper.upstreams.config import EVERYBODY, Upstream, read_upstream, with_keys
-from wyoming_whisper.upstreams.pool import open_pool
+from wyoming_whisper.upstreams.config import Upstream, with_keys
+from wyoming_whisper.upstreams.pool import Pool
 
 KEY = "sk-very-secret"
 
@@ -34,8 +34,8 @@ KEY = "sk-very-secret"
     ],
 )
 def test_an_upstream_is_read(text: str, expected: Upstream) -> None:
-    assert read_upstream(text) == expected
-    assert expected.broadcast in (EVERYBODY, "192.168.1.255")
+    assert Upstream.read(text) == expected
+    assert expected.broadcast in (Upstream.broadcast, "192.168.1.255")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_upstream_is_read(text: str, expected: Upstream) -> None:
 )
 def test_what_is_no_upstream_is_said_in_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="must") as caught:
-        read_upstream(text)
+        Upstream.read(text)
     assert KEY not in str(caught.value)
 
 
@@ -89,10 +89,10 @@ def test_upstreams_come_by_flag_variable_and_file(tmp_path: Path) -> None:
 def test_a_key_comes_from_a_file_or_a_variable_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(KEY + "\n")
     upstreams = [
-        read_upstream(f"https://a/v1?key_file={tmp_path}/key"),
-        read_upstream("https://b/v1?key_variable=B_KEY"),
-        read_upstream("https://c/v1"),
-        read_upstream("tcp://d:1"),
+        Upstream.read(f"https://a/v1?key_file={tmp_path}/key"),
+        Upstream.read("https://b/v1?key_variable=B_KEY"),
+        Upstream.read("https://c/v1"),
+        Upstream.read("tcp://d:1"),
     ]
     keyed = with_keys(upstreams, {"B_KEY": "other"}, "third")
     assert [upstream.key for upstream in keyed] == [KEY, "other", "third", None]
@@ -101,27 +101,27 @@ def test_a_key_comes_from_a_file_or_a_variable_of_its_own(tmp_path: Path) -> Non
 
 
 def test_one_key_never_goes_to_two_houses() -> None:
-    two = [read_upstream("https://a/v1"), read_upstream("https://b/v1")]
+    two = [Upstream.read("https://a/v1"), Upstream.read("https://b/v1")]
     with pytest.raises(SettingsError, match=r"https://a/v1, https://b/v1.*exactly one") as caught:
         with_keys(two, {}, KEY)
     assert KEY not in str(caught.value)
     with pytest.raises(SettingsError, match="for none"):
-        with_keys([read_upstream("tcp://a:1")], {}, KEY)
+        with_keys([Upstream.read("tcp://a:1")], {}, KEY)
 
 
 @pytest.mark.parametrize("key", ["two words", "", "a\nb", "schlüssel", "x" * 5000])
 def test_what_is_no_key_is_not_repeated(key: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(key)
     with pytest.raises(SettingsError, match="must be one word") as caught:
-        with_keys([read_upstream(f"https://a/v1?key_file={tmp_path}/key")], {}, None)
+        with_keys([Upstream.read(f"https://a/v1?key_file={tmp_path}/key")], {}, None)
     assert not key or key not in str(caught.value)
 
 
 def test_a_key_that_is_not_there_is_missed_at_the_start() -> None:
     with pytest.raises(SettingsError, match="can't be read"):
-        with_keys([read_upstream("https://a/v1?key_file=/nowhere/key")], {}, None)
+        with_keys([Upstream.read("https://a/v1?key_file=/nowhere/key")], {}, None)
     with pytest.raises(SettingsError, match="A_KEY, which is not set"):
-        with_keys([read_upstream("https://a/v1?key_variable=A_KEY")], {}, None)
+        with_keys([Upstream.read("https://a/v1?key_variable=A_KEY")], {}, None)
 
 
 def test_the_settings_do_not_show_the_key() -> None:
@@ -137,7 +137,7 @@ def test_the_settings_do_not_show_the_key() -> None:
 
 
 def pool_of(**values: object) -> object:
-    return open_pool(Settings(data_dir=(), **values), Status())  # type: ignore[arg-type]
+    return Pool.open(Settings(data_dir=(), **values), Status())  # type: ignore[arg-type]
 
 
 def test_without_upstreams_there_is_no_pool() -> None:

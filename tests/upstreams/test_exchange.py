@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.support import loud
-from wyoming_whisper.upstreams.config import read_upstream
+from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.exchange import Recording, Reply, Request
 from wyoming_whisper.upstreams.pool import Member
 
@@ -42,7 +42,7 @@ async def test_who_looks_after_an_upstream_leaves_no_task_behind(
     monkeypatch.setattr("wyoming_whisper.upstreams.pool.Member.SOONEST_CHECK_SECONDS", 0.0)
     checked = asyncio.Event()
     before = asyncio.all_tasks()
-    member = Member(read_upstream("tcp://192.0.2.1:10300"), Well())
+    member = Member(Upstream.read("tcp://192.0.2.1:10300"), Well())
     looking = asyncio.create_task(member.look_after(checked.set))
     await checked.wait()
     while not [t for t in asyncio.all_tasks() if "resting" in t.get_name()]:  # noqa: ASYNC110

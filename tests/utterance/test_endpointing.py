@@ -375,7 +375,7 @@ def test_the_text_is_that_of_the_same_samples_without_endpointing(
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @dataclass
@@ -563,4 +563,4 @@ async def test_info_says_who_ends_commands(tmp_path: Path, external: bool) -> No
             async with Client(tmp_path) as client:
                 info = Info.from_event(await client.ask(Describe().event()))
             assert info.asr[0].requires_external_vad is external
-            await asyncio.wait_for(asyncio.wrap_future(server.opened), 10)
+            await asyncio.wait_for(asyncio.wrap_future(server.scheduler.opened), 10)

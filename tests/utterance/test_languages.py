@@ -20,7 +20,7 @@ from wyoming_whisper.utterance.languages import (
     likeliest,
     settled,
 )
-from wyoming_whisper.whisper.window import likeliest_language
+from wyoming_whisper.whisper.window import _likeliest_language
 
 SURE = Transcription("schalte das Licht ein", "de", 0.97)
 
@@ -86,8 +86,8 @@ def test_a_prior_that_was_taken_stays_what_it_was() -> None:
 
 def test_in_doubt_it_is_the_language_of_the_house() -> None:
     unsure = [("nl", 0.5), ("de", 0.4), ("en", 0.1)]
-    assert likeliest_language(unsure, {}) == ("nl", 0.5)
-    assert likeliest_language(unsure, remembering(3).prior()) == ("de", 0.4)
+    assert _likeliest_language(unsure, {}) == ("nl", 0.5)
+    assert _likeliest_language(unsure, remembering(3).prior()) == ("de", 0.4)
 
 
 @given(
@@ -100,7 +100,7 @@ def test_a_clear_detection_always_wins(weights: list[float], spoken: list[str]) 
         memory.note(dataclasses.replace(SURE, language=code))
     found = [(code, weight / sum(weights)) for code, weight in zip("abcde", weights, strict=False)]
     best, share = max(found, key=lambda item: item[1])
-    chosen, its_share = likeliest_language(found, memory.prior())
+    chosen, its_share = _likeliest_language(found, memory.prior())
     assert (chosen, its_share) in found
     if share > SpokenLanguages.MAX_ODDS / (1 + SpokenLanguages.MAX_ODDS) + 1e-9:
         assert chosen == best
@@ -121,7 +121,7 @@ class Detecting(FakeTranscriber):
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
     monkeypatch.setattr("wyoming_whisper.utterance.utterance.Utterance.MAX_AHEAD_SECONDS", 1000.0)
 
 
@@ -186,7 +186,7 @@ def wrong_share(german: float, *, remembers: bool) -> float:
         spoken, other = ("de", "en") if choose.random() < german else ("en", "de")
         share = 0.3 / 0.8 if choose.random() < 0.2 else 0.96
         detected = [(spoken, share), (other, 1 - share)]
-        code, probability = likeliest_language(detected, memory.prior())
+        code, probability = _likeliest_language(detected, memory.prior())
         memory.note(Transcription("something", code, probability))
         errors += code != spoken
     return errors / 1000

@@ -36,12 +36,12 @@ from tests.utterance.test_eager_clips import Spoken, Workshop, utterances
 from tests.utterance.test_utterance import PARTS, SPANS, InstantWorkshop
 from wyoming_whisper.audio.speech import Speech, span_options
 from wyoming_whisper.audio.vad import SileroVad
-from wyoming_whisper.errors import TranscribeError
+from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.live import (
     MAX_ALIGNED,
     Agreement,
@@ -221,10 +221,11 @@ class Desk:
     jobs: list[Job] = field(default_factory=list)
     now: float = 0.0
 
-    def begin(self, samples: Samples, options: TranscribeOptions) -> Job | None:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
+        assert priority is Priority.SPARE
         if not self.free:
-            return None
-        self.jobs.append(Job(samples, options, eager=True))
+            raise BusyError("the model has other work")
+        self.jobs.append(Job(samples, options, priority))
         return self.jobs[-1]
 
     def finish(self, text: str = "", rejected: str | None = None) -> None:
@@ -237,7 +238,7 @@ class Following:
     def __init__(self, style: TextStyle = PLAIN) -> None:
         self.desk = Desk()
         self.shown = ""
-        self.live = LiveText(self.desk.begin, OPTIONS, style, lambda: self.desk.now)
+        self.live = LiveText(self.desk.submit, OPTIONS, style, lambda: self.desk.now)
         self.speech = Speech(LoudnessVad(), SPANS)
 
     def hear(self, samples: Samples, early: Job | None = None) -> str:
@@ -346,7 +347,7 @@ def test_work_begun_early_counts_and_that_which_it_overtook_does_not() -> None:
     following.hear(loud(0.9))
     overtaken = following.desk.jobs[-1]
     assert len(following.desk.jobs) == 2
-    early = Job(loud(1.5), OPTIONS, eager=True)
+    early = Job(loud(1.5), OPTIONS, Priority.EARLY)
     early.future.set_result(Transcription("turn on the light", "en"))
     assert following.hear(quiet(0.5), early) == "turn on"
     overtaken.future.set_result(Transcription("turn on the li", "en"))
@@ -358,7 +359,7 @@ def test_the_same_audio_does_not_agree_with_itself() -> None:
     following = Following()
     following.hear(loud(0.6))
     following.desk.finish("turn on")
-    early = Job(loud(0.6), OPTIONS, eager=True)
+    early = Job(loud(0.6), OPTIONS, Priority.EARLY)
     early.future.set_result(Transcription("turn on", "en"))
     assert following.hear(quiet(0.4), early) == "turn on"  # of more silence: that is more
     assert following.hear(quiet(2.0), early) == ""
@@ -381,29 +382,29 @@ def test_spare_work_is_done_by_who_has_nothing_else_to_do() -> None:
     scheduler = Scheduler(lambda: fake)
     scheduler.start()
     scheduler.opened.result(10)
-    spare = scheduler.spare(loud(0.1), OPTIONS)
-    assert spare is not None
+    spare = scheduler.submit(loud(0.1), OPTIONS, Priority.SPARE)
     assert spare.future.result(10).text == "1600 samples in en"
     fake.gate.clear()
     fake.started.clear()
     waited_for = scheduler.submit(loud(0.2), OPTIONS)
     assert fake.started.wait(10)
-    assert scheduler.spare(loud(0.3), OPTIONS) is None
+    with pytest.raises(BusyError):
+        scheduler.submit(loud(0.3), OPTIONS, Priority.SPARE)
     fake.gate.set()
     assert waited_for.future.result(10).text == "3200 samples in en"
     assert scheduler.close(10)
-    assert scheduler.spare(loud(0.1), OPTIONS) is None
+    with pytest.raises(TranscribeError, match="shutting down"):
+        scheduler.submit(loud(0.1), OPTIONS, Priority.SPARE)
 
 
-@pytest.mark.parametrize("eager", [True, False])
-def test_spare_work_gives_way_to_all_other(eager: bool) -> None:
+@pytest.mark.parametrize("priority", [p for p in Priority if p is not Priority.SPARE])
+def test_spare_work_gives_way_to_all_other(priority: Priority) -> None:
     stepping = SteppingTranscriber()
     scheduler = Scheduler(lambda: stepping)
     scheduler.start()
-    spare = scheduler.spare(loud(0.1), OPTIONS)
-    assert spare is not None
+    spare = scheduler.submit(loud(0.1), OPTIONS, Priority.SPARE)
     assert stepping.started.wait(10)
-    other = scheduler.submit(loud(0.2), OPTIONS, eager=eager)
+    other = scheduler.submit(loud(0.2), OPTIONS, priority)
     assert stepping.ended.wait(10)  # at its next checkpoint
     assert isinstance(other.future.exception(10), AssertionError)  # its turn came
     assert spare.future.exception(10) is not None
@@ -419,8 +420,7 @@ def test_spare_work_that_waits_for_the_model_makes_way() -> None:
 
     scheduler = Scheduler(open_transcriber, max_queue=1)
     scheduler.start()
-    spare = scheduler.spare(loud(0.1), OPTIONS)
-    assert spare is not None
+    spare = scheduler.submit(loud(0.1), OPTIONS, Priority.SPARE)
     other = scheduler.submit(loud(0.2), OPTIONS)
     assert spare.future.cancelled()
     opening.set()
@@ -438,9 +438,9 @@ class Spare:
     def __init__(self) -> None:
         self.n_jobs = 0
 
-    def begin(self, samples: Samples, options: TranscribeOptions) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         self.n_jobs += 1
-        job = Job(samples, options, eager=True)
+        job = Job(samples, options, priority)
         future: Future[Transcription] = job.future
         future.set_result(Transcription(f"{len(samples) // 9000} turn on {self.n_jobs // 3}"))
         return job
@@ -468,7 +468,7 @@ def test_the_answer_is_the_same_with_and_without_live_text(
             spoken.add(AudioChunk(16000, 2, 1, pcm[start : start + step].tobytes()))
         return await spoken.transcription()
 
-    live = LiveText(Spare().begin, OPTIONS, TextStyle())
+    live = LiveText(Spare().submit, OPTIONS, TextStyle())
     assert asyncio.run(answer(live)) == asyncio.run(answer(None))
 
 
@@ -493,7 +493,7 @@ def test_the_same_samples_are_transcribed_with_and_without_live_text(
     for number, spoken in enumerate(utterances()):
         if number % 11 == 0:
             spare = Spare()
-            live = LiveText(spare.begin, OPTIONS, TextStyle())
+            live = LiveText(spare.submit, OPTIONS, TextStyle())
             one, other = asyncio.run(hear(spoken, live)), asyncio.run(hear(spoken, None))
             assert (one is None) == (other is None)
             if one is not None and other is not None:
@@ -592,14 +592,14 @@ async def viewing(
         run_server(tmp_path, lambda _: fake, **options) as server,
         Viewer(tmp_path) as viewer,
     ):
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await server.loaded_vad()
         yield viewer
 
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch, _without_a_clock: None) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -46,7 +46,7 @@ CLIP = {CLIP_HEADER: "1"}
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 def free_port() -> int:
@@ -74,7 +74,7 @@ async def ready(
     tmp_path: Path, fake: FakeTranscriber, **settings: object
 ) -> AsyncIterator[tuple[Server, ClientSession]]:
     async with web_server(tmp_path, lambda _: fake, **settings) as (server, session):
-        await asyncio.wait_for(asyncio.wrap_future(server.opened), TIMEOUT_SECONDS)
+        await asyncio.wait_for(asyncio.wrap_future(server.scheduler.opened), TIMEOUT_SECONDS)
         yield server, session
 
 
@@ -152,7 +152,7 @@ async def test_the_state_follows_from_loading_to_an_answer(tmp_path: Path) -> No
         state = await state_of(session)
         assert (state["phase"], state["fraction"]) == ("downloading", 0.25)
         loaded.set()
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         state = await state_of(session)
         assert (state["phase"], state["answering"], state["fraction"]) == ("ready", True, None)
         assert (state["model"], state["description"]) == ("tiny", "a fake")
@@ -211,7 +211,7 @@ async def test_health_is_503_with_the_reason_until_commands_are_answered(tmp_pat
             assert response.status == 503
             assert (await response.json())["phase"] == "loading"
         may_load.set()
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         async with session.get("/health") as response:
             assert response.status == 200
             told = await response.json()
@@ -465,7 +465,7 @@ async def test_a_failure_within_is_a_sentence_without_its_details(tmp_path: Path
 
 
 def guarded(**settings: object) -> _Site:
-    return _Site(Mock(status=Status()), Settings(**settings))  # type: ignore[arg-type]
+    return _Site(Mock(status=Status(), settings=Settings(**settings)))  # type: ignore[arg-type]
 
 
 async def ask(site: _Site, peer: str, host: str) -> int:

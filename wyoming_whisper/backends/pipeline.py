@@ -30,6 +30,7 @@ from ..whisper.audio import (
     log_mel_spectrogram,
     pad_or_trim,
     silence_level,
+    white_noise,
 )
 from ..whisper.decoding import Decoder
 from ..whisper.inference import (
@@ -42,9 +43,6 @@ from ..whisper.inference import (
     go_on,
 )
 from ..whisper.options import (
-    FULL_CONTEXT,
-    SAFE_CONTEXT,
-    TRAINED_CONTEXT,
     AudioContext,
     DecodingOptions,
 )
@@ -279,8 +277,7 @@ def command_seconds(
 
 def noise_mel(n_mels: int, decoding: DecodingOptions) -> Array:
     """Return a window of white noise, shape = (n_mels, n_frames); always the same."""
-    noise = np.random.default_rng(0).normal(0.0, 0.05, 2 * SAMPLE_RATE).astype(np.float32)
-    mel = log_mel_spectrogram(noise, n_mels)
+    mel = log_mel_spectrogram(white_noise(2 * SAMPLE_RATE), n_mels)
     return pad_or_trim(mel, decoding.audio_context.frames(mel.shape[1]), silence_level(mel))
 
 
@@ -335,8 +332,8 @@ def decoding_options(settings: Settings, path: Path, beam_size: int) -> Decoding
 def choose_audio_context(wanted: str, *, trained: bool) -> AudioContext:
     """Return the window for `auto`, `full`, or a number of seconds that it has at least."""
     if wanted == "full":
-        return FULL_CONTEXT
-    context = TRAINED_CONTEXT if trained else SAFE_CONTEXT
+        return AudioContext()
+    context = AudioContext.trained() if trained else AudioContext.safe()
     if wanted == "auto":
         return context
     return dataclasses.replace(context, minimum=round(float(wanted) * FRAMES_PER_SECOND))

@@ -87,13 +87,13 @@ def tensorrt_engines(settings: Settings, path: Path, runtime: Runtime) -> Engine
 
 
 def open_tensorrt(
-    settings: Settings, path: Path, runtime: Runtime, status: Status | None
+    settings: Settings, path: Path, runtime: Runtime, status: Status, *, build_missing: bool = True
 ) -> Transcriber:
     """Return what answers at once: an engine that is there, else the CPU, until one is.
 
-    Without a `status` nobody stays to see an engine built, so none is. Raises SettingsError and
-    ModelBrokenError as open_faster_whisper does, SettingsError with `strict_backend` where an
-    engine is not there and will not be built.
+    With `build_missing` that is built in the background. Raises SettingsError and ModelBrokenError
+    as open_faster_whisper does, SettingsError with `strict_backend` where an engine is not there
+    and will not be built.
     """
     engines = tensorrt_engines(settings, path, runtime)
     transcriber = EngineTranscriber(
@@ -101,8 +101,9 @@ def open_tensorrt(
         lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
         status,
         functools.partial(_open_on_cuda, settings, path),
+        build_missing=build_missing,
     ).open()
-    if status is None and settings.strict_backend and not transcriber.has_engine:
+    if settings.strict_backend and not build_missing and not transcriber.has_engine:
         transcriber.close()
         raise SettingsError(
             "--backend tensorrt: there is no engine of this model yet; "

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
-from ..serving.process import settle
+from ..machine.process import settle
 from ..settings.options import Settings
 from ..settings.sources import settings_from
 from ..status import Status, health_of

@@ -26,7 +26,7 @@ from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_read_event, write_event
 from wyoming.info import Describe, Info
 
-from ..audio.recording import audio_blocks
+from ..audio.recording import AudioFile
 from ..errors import (
     AudioError,
     ProtocolError,
@@ -56,7 +56,7 @@ def read_audio(path: str | Path) -> Samples:
     except OSError as error:
         raise AudioError(f"{path} can't be read as audio ({error.strerror})") from None
     try:
-        samples = np.concatenate([np.zeros(0, np.float32), *audio_blocks(data)])
+        samples = np.concatenate([np.zeros(0, np.float32), *AudioFile(data).blocks()])
     except AudioError as error:
         raise AudioError(f"{path} can't be read as audio ({error})") from None
     if not len(samples):

@@ -30,15 +30,13 @@ from .dims import (
     dims_of,
     encoder_shapes,
 )
-from .graphs import LAYER_NORM_EPSILON, Beside, Counter, Graph, Inside, Progress, Storage
+from .graphs import Beside, Counter, Graph, Inside, Progress, Storage
 
 Arithmetic = Literal["int8", "uint8", "float32"]
 """What weights are stored and multiplied in.
 
 uint8 is int8 for processors that add two products of int8 in 16 bits, and are silent when they
 don't fit (x86 without VNNI): onnxruntime takes a longer, exact way for it."""
-
-LARGEST = 127  # of int8 that has no lonely -128
 
 Floats = npt.NDArray[np.float32]
 
@@ -77,6 +75,7 @@ class CpuGraph(Graph):
     """A graph whose products are of integers, and whose attention is one operator."""
 
     CONTRIBUTED = "com.microsoft"
+    LARGEST = 127  # of int8 that has no lonely -128
     MIDDLE = 128  # of uint8: what stands for 0
     ROWS = 4096  # of a matrix at once: the embeddings in float32 take more than all the rest
     QUIETEST = 1e-6  # what a position without any activation is divided by
@@ -114,7 +113,7 @@ class CpuGraph(Graph):
             root = np.ones_like(root)
         self._smoothings[weight] = Smoothing(root, beta)
         gain = self.constant(f"{name}/gamma", gamma / root)
-        return self.op("LayerNormalization", x, gain, axis=-1, epsilon=LAYER_NORM_EPSILON)
+        return self.op("LayerNormalization", x, gain, axis=-1, epsilon=self.LAYER_NORM_EPSILON)
 
     def linear(self, x: str, name: str, scaled: int = 0) -> str:
         """Multiply `x` by a matrix and add its bias. The queries are scaled by `attend`."""
@@ -177,8 +176,8 @@ class CpuGraph(Graph):
         """Multiply by `weight` of the checkpoint, shape = (outputs, inputs), called `stored`."""
         if self._arithmetic == "float32":
             matrix = self.constant(f"{stored}/columns", self._read(weight).T)
-            found = self.op("MatMul", x, matrix, name="" if bias else name)
-            return self.op("Add", found, self.weights(bias), name=name) if bias else found
+            product = self.op("MatMul", x, matrix, name="" if bias else name)
+            return self.op("Add", product, self.weights(bias), name=name) if bias else product
         rows, scales, shift = self._int8(weight)
         zeros = []
         if self._arithmetic == "uint8":
@@ -189,11 +188,11 @@ class CpuGraph(Graph):
         largest = self.op("ReduceMax", self.op("Abs", x), axes=[-1], keepdims=1)
         largest = self.op("Max", largest, self.number(self.QUIETEST))
         even = self.op("Div", x, largest)
-        found = self.op("DynamicQuantizeMatMul", even, *columns, domain=self.CONTRIBUTED)
-        found = self.op("Mul", found, largest, name="" if bias else name)
+        product = self.op("DynamicQuantizeMatMul", even, *columns, domain=self.CONTRIBUTED)
+        product = self.op("Mul", product, largest, name="" if bias else name)
         if not bias:
-            return found
-        return self.op("Add", found, self.constant(bias, self._read(bias) + shift), name=name)
+            return product
+        return self.op("Add", product, self.constant(bias, self._read(bias) + shift), name=name)
 
     def _int8(self, name: str) -> tuple[npt.NDArray[Any], Floats, Floats]:
         """Return a matrix as int8, what each of its rows is to be multiplied by, and what each of
@@ -208,7 +207,7 @@ class CpuGraph(Graph):
             values = self._read(name, rows)
             shift[rows] = (values * smoothing.shift).sum(axis=1)
             values = values * smoothing.gain
-            scale = np.abs(values).max(axis=1) / np.float32(LARGEST)
+            scale = np.abs(values).max(axis=1) / np.float32(self.LARGEST)
             scale[scale == 0] = 1
             scales[rows], matrix[rows] = scale, np.rint(values / scale[:, np.newaxis])
         return matrix, scales, shift
@@ -244,9 +243,9 @@ def _encoder(g: CpuGraph, dims: Dims) -> Any:
         both = g.linear(x, f"decoder/layer_{i}/attention/linear_1")
         for letter, y in zip("kv", g.split(both, 2, [width] * 2), strict=True):
             y = g.op("Reshape", y, g.integers(0, -1, dims.n_text_head, HEAD_WIDTH))
-            found = g.op("Transpose", y, perm=[0, 2, 1, 3], name=f"cross_{letter}_{i}")
+            turned = g.op("Transpose", y, perm=[0, 2, 1, 3], name=f"cross_{letter}_{i}")
             shape: Shape | tuple[Any, ...] = (1, dims.n_text_head, "n_ctx", HEAD_WIDTH)
-            g.output(found, onnx.TensorProto.FLOAT, *shape)
+            g.output(turned, onnx.TensorProto.FLOAT, *shape)
     return g.model("encoder")
 
 

@@ -34,37 +34,11 @@ from .dims import (
     encoder_shapes,
 )
 
-LAYER_NORM_EPSILON = 1e-5
-
-MAX_MODEL_BYTES = 500_000_000
-"""Of weights in the graph's own file. Python and the runtime's parser hold that several times over,
-which an 8 GB Jetson feels with medium; above 2 GiB protobuf refuses it."""
-ALIGNMENT = 4096  # of tensors beside the model, so that a runtime can map them
-
 Precision = Literal["float16", "float32"]
 Progress = Callable[[float], None]
 """Told the share that is done, up to 1.0."""
 
 Array = npt.NDArray[np.generic]
-
-
-def encoder_model(checkpoint: Checkpoint, precision: Precision) -> Any:
-    """Return the encoder as an onnx.ModelProto with its weights inside.
-
-    mel, shape = (batch, n_mels, n_frames), n_frames even and <= 3000 -> for every layer of the
-    decoder cross_k_i, shape = (batch, n_head, 64, n_ctx), and cross_v_i, shape = (batch, n_head,
-    n_ctx, 64), n_ctx = n_frames / 2. Raises ModelBrokenError.
-    """
-    return _encoder(Graph(checkpoint, precision, Inside()), dims_of(checkpoint))
-
-
-def decoder_model(checkpoint: Checkpoint, precision: Precision, beam_size: int = 1) -> Any:
-    """Return the decoder as an onnx.ModelProto with its weights inside.
-
-    A `beam_size` over 1 adds the input `parents` and the outputs `candidates` and
-    `candidate_logprobs`. Raises ModelBrokenError.
-    """
-    return _decoder(Graph(checkpoint, precision, Inside()), dims_of(checkpoint), beam_size)
 
 
 def write_graphs(
@@ -76,9 +50,9 @@ def write_graphs(
 ) -> Dims:
     """Write encoder.onnx and decoder.onnx into `folder`; return the dimensions.
 
-    Where weights are over MAX_MODEL_BYTES they go to one file beside the graph, one at a time: they
-    need not fit into memory. Raises ModelBrokenError, and OSError when the disk is full; the files
-    are then of no use.
+    Where weights are over Inside.MAX_BYTES they go to one file beside the graph, one at a time:
+    they need not fit into memory. Raises ModelBrokenError, and OSError when the disk is full; the
+    files are then of no use.
     """
     dims = dims_of(checkpoint)
     parts = _parts(dims, tied=_is_tied(checkpoint))
@@ -88,7 +62,7 @@ def write_graphs(
     for name, size in sizes.items():
         with ExitStack() as stack:
             storage: Storage = Inside()
-            if size > MAX_MODEL_BYTES:
+            if size > Inside.MAX_BYTES:
                 file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
                 storage = Beside(file)
             graph = Graph(checkpoint, precision, storage, counter)
@@ -126,6 +100,10 @@ class Storage(Protocol):
 class Inside:
     """Weights in the model's own file."""
 
+    MAX_BYTES = 500_000_000
+    """Python and the runtime's parser hold that several times over, which an 8 GB Jetson feels with
+    medium; above 2 GiB protobuf refuses it."""
+
     def tensor(self, name: str, values: Array) -> Any:
         return onnx.numpy_helper.from_array(values, name)
 
@@ -134,6 +112,7 @@ class Beside:
     """Weights in a file beside the model's; small constants, which shapes need, stay inside."""
 
     SMALLEST = 1024  # bytes
+    ALIGNMENT = 4096  # of tensors, so that a runtime can map them
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -141,8 +120,8 @@ class Beside:
     def tensor(self, name: str, values: Array) -> Any:
         if values.nbytes < self.SMALLEST:
             return onnx.numpy_helper.from_array(values, name)
-        self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
-        found = onnx.TensorProto(
+        self._file.write(b"\0" * (-self._file.tell() % self.ALIGNMENT))
+        tensor = onnx.TensorProto(
             name=name,
             dims=values.shape,
             data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
@@ -154,9 +133,9 @@ class Beside:
             "length": values.nbytes,
         }
         for key, value in place.items():
-            found.external_data.add(key=key, value=str(value))
+            tensor.external_data.add(key=key, value=str(value))
         self._file.write(values.data)
-        return found
+        return tensor
 
 
 class Counter:
@@ -174,6 +153,7 @@ class Graph:
 
     OPSET = 17
     IR_VERSION = 8
+    LAYER_NORM_EPSILON = 1e-5
     SCALE = HEAD_WIDTH**-0.5  # of the queries; a power of two, so folding it into weights is exact
 
     def __init__(
@@ -288,7 +268,9 @@ class Graph:
         gamma = self.weights(f"{name}/gamma", kind=np.float32)
         beta = self.weights(f"{name}/beta", kind=np.float32)
         x = self.float32(x)
-        normed = self.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=LAYER_NORM_EPSILON)
+        normed = self.op(
+            "LayerNormalization", x, gamma, beta, axis=-1, epsilon=self.LAYER_NORM_EPSILON
+        )
         return self.narrow(normed)
 
     def float32(self, x: str, name: str = "") -> str:

@@ -14,11 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 _LOGGER = logging.getLogger(__name__)
-HEARTBEAT_SECONDS = 5.0
 READING, GRAPHS, ENCODER, DECODER = "weights", "graphs", "encoder engine", "decoder engine"
-SHARES = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
-"""About what part of the whole time each phase takes."""
-CPU_SHARES = {READING: 0.02, GRAPHS: 0.98}
 
 
 @dataclass(frozen=True)
@@ -68,10 +64,12 @@ class Report:
     """Lines of JSON to the parent, from any thread; the last progress again every few seconds."""
 
     PROGRESS_SECONDS = 0.5  # at least between two lines of one phase
+    HEARTBEAT_SECONDS = 5.0
 
-    def __init__(self, stream: IO[str], shares: Mapping[str, float]) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._shares = shares
+        self.shares: Mapping[str, float] = {}
+        """About what part of the whole time each phase takes, in their order."""
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._phase, self._before, self._fraction = READING, 0.0, 0.0
@@ -79,21 +77,21 @@ class Report:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def phase(self, name: str) -> None:
-        phases = list(self._shares)
-        self._before = sum(self._shares[phase] for phase in phases[: phases.index(name)])
+        phases = list(self.shares)
+        self._before = sum(self.shares[phase] for phase in phases[: phases.index(name)])
         self._phase = name
         self.fraction(0.0)
 
     def fraction(self, done: float) -> None:
         """Say what share of the phase is done."""
-        self._fraction = self._before + self._shares[self._phase] * min(max(done, 0.0), 1.0)
+        self._fraction = self._before + self.shares[self._phase] * min(max(done, 0.0), 1.0)
         if done == 0 or time.monotonic() - self._said >= self.PROGRESS_SECONDS:
             self._say_progress()
 
-    def say(self, **told: object) -> None:
+    def say(self, **fields: object) -> None:
         # The parent's end is this process's too: there is nobody to tell of a broken pipe.
         with self._lock, contextlib.suppress(BrokenPipeError):
-            self._stream.write(json.dumps(told) + "\n")
+            self._stream.write(json.dumps(fields) + "\n")
             self._stream.flush()
 
     def _say_progress(self) -> None:
@@ -103,5 +101,5 @@ class Report:
 
     def _beat(self) -> None:
         while True:
-            time.sleep(HEARTBEAT_SECONDS)
+            time.sleep(self.HEARTBEAT_SECONDS)
             self._say_progress()

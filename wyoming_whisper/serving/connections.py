@@ -17,9 +17,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..errors import AccessError, BusyError
+from ..peers import Allowed, neighbourhood
 from ..tasks import start_task
-from .handler import Handler, Service
-from .peers import Allowed, neighbourhood
+from ..utterance.service import Service
+from .handler import Handler
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -29,55 +29,19 @@ from ..errors import ProtocolError, StoppedError, UnknownModelError
 from ..errors import WyomingWhisperError as OurError
 from ..tasks import end_tasks, start_task
 from ..transcriber import TranscribeOptions
-from ..upstreams.exchange import hops_in
-from ..upstreams.relay import Relay
-from ..utterance.endpointing import Endpointer, EndpointOptions
+from ..utterance.endpointing import Endpointer
 from ..utterance.live import LiveText
-from ..utterance.utterance import Utterance, Workshop, too_long
+from ..utterance.service import Service
+from ..utterance.utterance import Utterance, too_long
 from ..wire import read_event
 from .hangup import until_lost
-from .info import PROGRAM_NAME
-from .peers import PeerLog
+from .info import PROGRAM_NAME, info_event
 from .requests import checked, read_sensitivity, read_strings, requested_language, shortened
 
 _LOGGER = logging.getLogger(__name__)
 WRITE_SECONDS = 10.0  # for a client to take what it asked for
 EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
 EVENTS_AT_ONCE = 100  # for those who have asked for nothing yet
-
-
-class Service(Workshop, Protocol):
-    """What a connection needs of its server."""
-
-    @property
-    def model_names(self) -> Sequence[str]:
-        """The names by which a client may ask for the model."""
-
-    @property
-    def language(self) -> str | None:
-        """Whisper's code used when a client names no language; None detects."""
-
-    @property
-    def ignore_client_language(self) -> bool:
-        """Whether `language` is used whatever a client names."""
-
-    @property
-    def endpointing(self) -> EndpointOptions | None:
-        """How the server ends commands; None leaves it to the client."""
-
-    def live_text(self, options: TranscribeOptions) -> LiveText | None:
-        """Return what follows a new utterance while it is spoken; None where that is off."""
-
-    def relay(self, options: TranscribeOptions) -> Relay | None:
-        """Return what passes a new utterance on; None where nobody else is to hear it."""
-
-    @property
-    def info_event(self) -> Event:
-        """The answer to `describe`, ready to send."""
-
-    @property
-    def peer_log(self) -> PeerLog:
-        """Where it is told what peers do wrong."""
 
 
 @dataclass(frozen=True)
@@ -253,27 +217,29 @@ class Handler:
 
     async def _on_describe(self, event: Event) -> None:
         checked(Describe, event)
-        await self._write(self._service.info_event)
+        await self._write(info_event(self._service))
 
     async def _on_ping(self, event: Event) -> None:
         await self._write(Pong(checked(Ping, event).text).event())
 
     async def _on_select_program(self, event: Event) -> None:
         name = checked(SelectProgram, event).name
-        if name not in (PROGRAM_NAME, *self._service.model_names):
+        if name not in (PROGRAM_NAME, self._service.settings.model):
             raise UnknownModelError(f"no program {shortened(name)} is here, only {PROGRAM_NAME!r}")
 
     async def _on_transcribe(self, event: Event) -> None:
         transcribe = checked(Transcribe, event)
-        if transcribe.name and transcribe.name not in self._service.model_names:
-            known = ", ".join(map(repr, self._service.model_names))
-            raise UnknownModelError(f"no model {shortened(transcribe.name)} is here, only {known}")
+        settings = self._service.settings
+        if transcribe.name and transcribe.name != settings.model:
+            raise UnknownModelError(
+                f"no model {shortened(transcribe.name)} is here, only {settings.model!r}"
+            )
         names = read_strings(transcribe.transcript_names) + read_strings(
             transcribe.transcript_terms
         )
-        asked = None if self._service.ignore_client_language else transcribe.language
+        asked = None if settings.ignore_client_language else transcribe.language
         language = requested_language(asked, self._service.language)
-        options = TranscribeOptions(language, names=names, hops=hops_in(transcribe.context))
+        options = TranscribeOptions(language, names=names)
         sensitivity = read_sensitivity(transcribe.vad_sensitivity)
         self._request = Request(options, transcribe.context, sensitivity)
         if self._utterance:  # it counts until the audio ends
@@ -285,7 +251,10 @@ class Handler:
         if dataclasses.replace(self._asked, context=before.context) == before:
             return
         options = self._service.spoken.remembered(self._asked.options)
-        live, relay = self._service.live_text(options), self._service.relay(options)
+        live, relay = (
+            self._service.live_text(options),
+            self._service.relay(options, self._asked.context),
+        )
         utterance.ask(options, self._asked.vad_sensitivity, live, relay)
 
     async def _on_audio_start(self, event: Event) -> None:
@@ -343,7 +312,7 @@ class Handler:
         endpointer = Endpointer(ending, self._asked.vad_sensitivity) if ending else None
         options = self._service.spoken.remembered(self._asked.options)
         live = self._service.live_text(options)
-        relay = self._service.relay(options)
+        relay = self._service.relay(options, self._asked.context)
         self._utterance = Utterance(self._service, options, endpointer, live, relay)
         return self._utterance
 

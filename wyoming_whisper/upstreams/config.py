@@ -12,24 +12,14 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from ..errors import SettingsError
 
-MAX_UPSTREAMS = 8
-MAX_KEY_BYTES = 4096
-
 Kind = Literal["wyoming", "openai"]
-
-EVERYBODY = "255.255.255.255"
-"""The local network, as far as broadcasts go."""
-
-PARAMETERS: Mapping[Kind, tuple[str, ...]] = {
-    "wyoming": ("model", "mac", "broadcast"),
-    "openai": ("model", "key_file", "key_variable", "mac", "broadcast"),
-}
-"""What may follow an address, as in tcp://pc:10300?mac=00:11:22:33:44:55."""
 
 
 @dataclass(frozen=True)
 class Upstream:
     """One server, as the user wrote it."""
+
+    MAX_KEY_BYTES = 4096
 
     url: str
     """Its address, which is its name in logs and on the page: no parameters, never a key."""
@@ -41,35 +31,36 @@ class Upstream:
     mac: str | None = None
     """Of its network card, where it may be woken."""
 
-    broadcast: str = EVERYBODY
+    broadcast: str = "255.255.255.255"
+    """The local network, as far as broadcasts go."""
     key: str | None = field(default=None, repr=False)
 
-
-def read_upstream(text: str) -> Upstream:
-    """Return what `text` names, without its key. Raises ValueError that says what it must be."""
-    try:
-        parts = urlsplit(text)
-        kind = _kind(parts)
-    except ValueError:  # a port that is no number, a bracket left open
-        kind = None
-    if kind is None:
-        raise ValueError(
-            "it must be tcp://HOST:PORT for a Wyoming server, or http(s)://HOST/v1 for one like "
-            "OpenAI's"
+    @classmethod
+    def read(cls, text: str) -> Upstream:
+        """Return what `text` names, without its key. Raises ValueError: what it must be."""
+        try:
+            parts = urlsplit(text)
+            kind = _kind(parts)
+        except ValueError:  # a port that is no number, a bracket left open
+            kind = None
+        if kind is None:
+            raise ValueError(
+                "it must be tcp://HOST:PORT for a Wyoming server, or http(s)://HOST/v1 for one "
+                "like OpenAI's"
+            )
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("it must be without a name and password: use key_file=FILE")
+        parameters = _parameters(parts.query, kind)
+        key_file = parameters.get("key_file")
+        return cls(
+            url=f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}",
+            kind=kind,
+            model=parameters.get("model"),
+            key_file=Path(key_file) if key_file else None,
+            key_variable=parameters.get("key_variable"),
+            mac=_mac(parameters["mac"]) if "mac" in parameters else None,
+            broadcast=_address(parameters.get("broadcast", cls.broadcast)),
         )
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("it must be without a name and password: use key_file=FILE")
-    given = _parameters(parts.query, kind)
-    key_file = given.get("key_file")
-    return Upstream(
-        url=f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}",
-        kind=kind,
-        model=given.get("model"),
-        key_file=Path(key_file) if key_file else None,
-        key_variable=given.get("key_variable"),
-        mac=_mac(given["mac"]) if "mac" in given else None,
-        broadcast=_address(given.get("broadcast", EVERYBODY)),
-    )
 
 
 def _kind(parts: SplitResult) -> Kind | None:
@@ -80,20 +71,23 @@ def _kind(parts: SplitResult) -> Kind | None:
         return "wyoming" if parts.hostname and parts.port and not parts.path else None
     if parts.scheme == "unix":
         return "wyoming" if not parts.netloc and len(parts.path) > 1 else None
-    known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    return "openai" if known else None
+    is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    return "openai" if is_http else None
 
 
 def _parameters(query: str, kind: Kind) -> dict[str, str]:
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    for name, value in given.items():
+    """Return what follows an address, as in tcp://pc:10300?mac=00:11:22:33:44:55."""
+    keys = ("key_file", "key_variable") if kind == "openai" else ()
+    names = ("model", *keys, "mac", "broadcast")
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    for name, value in parameters.items():
         if name in ("key", "api_key", "token"):  # its value is not repeated, of course
             raise ValueError("it must not hold a key, which others could see: use key_file=FILE")
-        if name not in PARAMETERS[kind]:
-            raise ValueError(f"it must have no other parameters than {', '.join(PARAMETERS[kind])}")
+        if name not in names:
+            raise ValueError(f"it must have no other parameters than {', '.join(names)}")
         if not value:
             raise ValueError(f"{name} must have a value")
-    return given
+    return parameters
 
 
 def _mac(text: str) -> str:
@@ -136,7 +130,7 @@ def _key(upstream: Upstream, environ: Mapping[str, str]) -> str | None:
         path = upstream.key_file
         try:
             with path.open("rb") as file:
-                text = file.read(MAX_KEY_BYTES + 1).decode("ascii", "replace")
+                text = file.read(Upstream.MAX_KEY_BYTES + 1).decode("ascii", "replace")
         except OSError as error:
             raise SettingsError(
                 f"the key of {upstream.url} can't be read from {path} ({error.strerror})"
@@ -156,6 +150,6 @@ def _key(upstream: Upstream, environ: Mapping[str, str]) -> str | None:
 def _checked(text: str, where: str) -> str:
     """Return a key that can be sent. Raises SettingsError, which doesn't show it."""
     text = text.strip()
-    if not re.fullmatch(r"[!-~]+", text) or len(text) > MAX_KEY_BYTES:
+    if not re.fullmatch(r"[!-~]+", text) or len(text) > Upstream.MAX_KEY_BYTES:
         raise SettingsError(f"{where} must be one word of ASCII letters, digits and signs")
     return text

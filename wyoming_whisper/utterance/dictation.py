@@ -11,7 +11,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -20,17 +19,10 @@ from ..text.evidence import Voicing, judged
 from ..text.scripts import joined
 from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcription
-from .job import Job
+from .job import Job, Priority, Submit
 from .languages import Detected, likeliest, settled
 
 _LOGGER = logging.getLogger(__name__)
-
-
-class Submit(Protocol):
-    """Queues a transcription; one that is `eager` is not waited for yet."""
-
-    def __call__(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
-        """Raises WyomingWhisperError when there can be none."""
 
 
 @dataclass
@@ -130,7 +122,7 @@ class Dictation:
         while self._waiting:
             piece = self._waiting[0]
             if piece.job is None:
-                piece.job = self._submit(piece.samples, self.options, eager=False)
+                piece.job = self._submit(piece.samples, self.options, Priority.COMMAND)
             piece.job.promote()
             self._take(await result(piece.job))
 
@@ -165,7 +157,7 @@ class Dictation:
         if self._is_refused:
             return False
         try:
-            piece.job = self._submit(piece.samples, self.options, eager=True)
+            piece.job = self._submit(piece.samples, self.options, Priority.EARLY)
         except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
             _LOGGER.debug("no piece is begun: %s", error)
             self._is_refused = True

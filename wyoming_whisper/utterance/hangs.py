@@ -26,8 +26,8 @@ class Work:
     """Changes when the work gets on: a checkpoint was passed, a download has more."""
     audio_seconds: float | None = None
     """Length of what is transcribed; None is no transcription."""
-    patient: bool = False
-    """Whether it is a piece of a recording."""
+    is_recording: bool = False
+    """Whether it is a piece of a recording, for which nobody has a deadline."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ class HangWatch:
             return self.UPKEEP_SECONDS
         audio = _window(work.audio_seconds)
         limit = 2 * self._deadline * audio / WINDOW_SECONDS
-        if work.patient:
+        if work.is_recording:
             limit *= self.RECORDING_FACTOR
         measured = self.MARGIN * audio * max(self._paces, default=0.0)
         return max(min(max(limit, measured), self.MAX_LIMIT_SECONDS), 2 * self._deadline)

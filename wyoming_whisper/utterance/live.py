@@ -21,11 +21,12 @@ from dataclasses import dataclass
 
 from ..audio.speech import Speech
 from ..audio.vad import FRAME_SAMPLES
+from ..errors import WyomingWhisperError
 from ..text.evidence import Voicing
 from ..text.scripts import MARKS, QUOTES, UNPARTED, joined
 from ..text.style import TextStyle
-from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions
-from .job import Job
+from ..transcriber import SAMPLE_RATE, TranscribeOptions
+from .job import Job, Priority, Submit
 
 # How many transcriptions have to agree. With 3 hardly less that is sent is wrong (1.4 % instead of
 # 1.9 % with stock base), and a quarter fewer words come before the end of speech, half a second
@@ -36,10 +37,6 @@ N_AGREEING = 2
 # If more words than this were sent after one that turned out to be wrong, they are only counted:
 # comparing each with each takes the time of both numbers multiplied.
 MAX_ALIGNED = 100
-
-Begin = Callable[[Samples, TranscribeOptions], Job | None]
-"""Begins spare work, or none where there is other work: Scheduler.spare."""
-
 
 # -- texts ---------------------------------------------------------------------------------
 
@@ -203,13 +200,13 @@ class LiveText:
 
     def __init__(
         self,
-        begin: Begin,
+        submit: Submit,
         options: TranscribeOptions,
         style: TextStyle,
         clock: Callable[[], float] = time.monotonic,
         n: int = N_AGREEING,
     ) -> None:
-        self._begin = begin
+        self._submit = submit
         self._options = options
         self._style = style
         self._clock = clock
@@ -254,10 +251,14 @@ class LiveText:
         if not self._pace.allows(now, voiced, speech.n_kept / SAMPLE_RATE):
             return
         spans = speech.spans()
-        job = self._begin(speech.cut(spans), self._options) if spans else None
-        if job is not None:
-            self._own = _Work(job, spans[-1][1], speech.voicing, self.before)
-            self._pace.begin(now, voiced)
+        if not spans:
+            return
+        try:
+            job = self._submit(speech.cut(spans), self._options, Priority.SPARE)
+        except WyomingWhisperError:  # there is other work, or no model
+            return
+        self._own = _Work(job, spans[-1][1], speech.voicing, self.before)
+        self._pace.begin(now, voiced)
 
     def _collect(self) -> None:
         if self._own is not None and self._own.job.future.done():

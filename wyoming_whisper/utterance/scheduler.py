@@ -26,11 +26,11 @@ from ..errors import (
     TranscribeError,
     WyomingWhisperError,
 )
-from ..serving.process import MODEL_THREAD
+from ..machine.process import NativeThread
 from ..status import FETCHING, Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription, at_once
 from .hangs import Work
-from .job import Job, run_job, urgency
+from .job import Job, Priority
 
 _LOGGER = logging.getLogger(__name__)
 MAX_QUEUE = 32
@@ -70,11 +70,9 @@ class Scheduler:
         self._closing = threading.Event()
         self._awaited = False  # somebody speaks, or has asked, since the model was last at work
         self._running: list[Job] = []  # the longest first
-        self._spare: Job | None = None
         self._refusal: Reason | None = None
         self._upkeep: tuple[object, str] | None = None  # what is done that is no job
-        # A daemon: a download or a native call in it must never keep the process alive.
-        self._thread = threading.Thread(target=self._run, name=MODEL_THREAD, daemon=True)
+        self._thread = NativeThread(self._run, "transcriber")
         self.opened: Future[None] = Future()
         """Done when the model is ready; failed when it never will be."""
         self.ended: Future[None] = Future()
@@ -88,48 +86,39 @@ class Scheduler:
         self,
         samples: Samples,
         options: TranscribeOptions,
-        *,
-        eager: bool = False,
-        patient: bool = False,
+        priority: Priority = Priority.COMMAND,
     ) -> Job:
         """Queue a transcription; at the start it waits for the model too.
 
-        Raises WyomingWhisperError: BusyError when too many wait already, else why there can be
-        none.
+        One of Priority.SPARE is cancelled as soon as another is submitted. Raises
+        WyomingWhisperError: BusyError when too many wait already, of a SPARE one when any waits or
+        is under way; else why there can be none.
         """
-        job = Job(samples, options, eager=eager, patient=patient)
+        job = Job(samples, options, priority)
         with self._changed:
             if self._refusal is not None:
                 self._awaited = True
                 self._changed.notify_all()
                 raise self._present_refusal(self._refusal).error()
-            if self._spare is not None:
-                self._spare.cancel()
-            n_waiting = sum(urgency(waiting) <= urgency(job) for waiting in self._jobs)
-            if n_waiting >= self._max_queue:
-                raise BusyError(
-                    f"{n_waiting} requests wait already, which is all that --max-queue allows; "
-                    "try again in a moment"
-                )
+            self._make_room(priority)
             self._jobs.append(job)
             self._changed.notify_all()
         self._forget_when_done(job)
         return job
 
-    def spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
-        """Begin work that can be done without; None where any other waits or is under way.
-
-        Whatever is submitted meanwhile ends it, at its next checkpoint.
-        """
-        job = Job(samples, options, eager=True)
-        with self._changed:
-            if self._refusal is not None or self._jobs or self._running:
-                return None
-            self._spare = job
-            self._jobs.append(job)
-            self._changed.notify_all()
-        self._forget_when_done(job)
-        return job
+    def _make_room(self, priority: Priority) -> None:
+        """Cancel spare work for a new job. Raises BusyError where there is none for it."""
+        if priority is Priority.SPARE and (self._jobs or self._running):
+            raise BusyError("the model has other work")
+        for job in (*self._jobs, *self._running):
+            if job.priority is Priority.SPARE:
+                job.cancel()
+        n_waiting = sum(job.priority <= priority for job in self._jobs)
+        if n_waiting >= self._max_queue:
+            raise BusyError(
+                f"{n_waiting} requests wait already, which is all that --max-queue allows; "
+                "try again in a moment"
+            )
 
     @property
     def running(self) -> Job | None:
@@ -166,10 +155,10 @@ class Scheduler:
         return Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")
 
     def _forget_when_done(self, job: Job) -> None:
-        known = weakref.ref(job)  # its future keeps what is called when it is done, for ever
+        waiting = weakref.ref(job)  # its future keeps what is called when it is done, for ever
 
         def forget(_: Future[Transcription]) -> None:
-            if done := known():
+            if done := waiting():
                 self._forget(done)
 
         job.future.add_done_callback(forget)
@@ -177,8 +166,6 @@ class Scheduler:
     def _forget(self, job: Job) -> None:
         """Make room where a job waited: it was cancelled."""
         with self._changed:
-            if job is self._spare:
-                self._spare = None
             if job in self._jobs:
                 self._jobs.remove(job)
 
@@ -265,7 +252,7 @@ class Scheduler:
                 self._changed.notify_all()
 
         helpers = [
-            threading.Thread(target=help_out, name=f"{MODEL_THREAD}-{number}", daemon=True)
+            threading.Thread(target=help_out, name=f"{self._thread.name}-{number}", daemon=True)
             for number in range(1, at_once(transcriber))
         ]
         for helper in helpers:
@@ -284,10 +271,10 @@ class Scheduler:
         job = None if done.is_set() else self._next(done)
         if job is None:
             return False
-        run_job(job, transcriber)
+        job.run(transcriber)
         with self._changed:
             self._running.remove(job)
-        del job  # as in run_job
+        del job  # as in Job.run
         return True
 
     def _next(self, done: threading.Event) -> Job | None:
@@ -299,8 +286,8 @@ class Scheduler:
             self._changed.wait_for(
                 lambda: self._jobs or done.is_set() or self._closing.is_set(), self._idle_seconds
             )
-            job = min(self._jobs, key=urgency, default=None)  # the first of equals
-            if job is None or (job.eager and self._closing.is_set()):
+            job = min(self._jobs, key=lambda job: job.priority, default=None)
+            if job is None or (self._closing.is_set() and not job.priority.is_awaited):
                 return None
             self._jobs.remove(job)
             self._running.append(job)

@@ -20,27 +20,26 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..audio.pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
-from ..audio.pieces import SENTENCES, Section
+from ..audio.pcm import Pcm, PcmFormat, PcmStream
+from ..audio.pieces import Cutting, Section
 from ..audio.speech import Speech
-from ..audio.vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
+from ..audio.vad import FRAME_SAMPLES, Span, Vad, cut
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
 from ..text.evidence import judged
-from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .dictation import Dictation, Part, Piece, together
 from .early import EarlyWork
 from .endpointing import Endpointer
-from .job import Job
-from .languages import SpokenLanguages
+from .job import Job, Priority
 from .limits import Held, Limits
 from .live import LiveText
 from .results import result_of
+from .service import Service
 
 if TYPE_CHECKING:
     from ..upstreams.relay import Relay
@@ -56,40 +55,6 @@ def too_long(limits: Limits) -> str:
     return (
         f"an utterance reached --max-utterance-seconds ({seconds:g}): the rest of it is not heard"
     )
-
-
-class Workshop(Protocol):
-    """What an utterance needs of its server."""
-
-    @property
-    def limits(self) -> Limits: ...
-
-    @property
-    def span_options(self) -> SpanOptions: ...
-
-    @property
-    def text_style(self) -> TextStyle: ...
-
-    @property
-    def spoken(self) -> SpokenLanguages: ...
-
-    @property
-    def eager(self) -> bool: ...
-
-    @property
-    def vad(self) -> Vad | None:
-        """None while it is loading."""
-
-    async def loaded_vad(self) -> Vad: ...
-
-    def wake(self) -> None:
-        """Somebody speaks: there will be work in a moment."""
-
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
-        """Queue a transcription. Raises WyomingWhisperError when there can be none."""
-
-    def answered(self, answer: Answer) -> None:
-        """Take note of how an utterance was answered."""
 
 
 class Utterance:
@@ -112,13 +77,13 @@ class Utterance:
 
     def __init__(
         self,
-        workshop: Workshop,
+        service: Service,
         options: TranscribeOptions,
         endpointer: Endpointer | None = None,
         live: LiveText | None = None,
         relay: Relay | None = None,
     ) -> None:
-        self._workshop = workshop
+        self._service = service
         self._options = options
         self._relay = relay
         self.live = live
@@ -138,13 +103,13 @@ class Utterance:
         self._hurrying: asyncio.Future[None] | None = None  # while a job is waited for
         self._n_samples = 0
         self._n_unheard = 0
-        self._held = Held(workshop.limits)
-        self._dictation = Dictation(workshop.submit, options, keeps_speech=relay is not None)
-        self._early = EarlyWork(workshop.submit)
+        self._held = Held(service.limits)
+        self._dictation = Dictation(service.submit, options, keeps_speech=relay is not None)
+        self._early = EarlyWork(service.submit)
         self._is_dropped = False
         self._began = time.monotonic()
         if not self._is_heard_elsewhere:
-            workshop.wake()
+            service.wake()
 
     @property
     def seconds(self) -> float:
@@ -233,16 +198,16 @@ class Utterance:
         except Exception as error:
             waited = time.perf_counter() - ended
             failure = _failure(error, self.seconds, waited)
-            self._workshop.answered(dataclasses.replace(failure, truncated=self._is_truncated))
+            self._service.answered(dataclasses.replace(failure, truncated=self._is_truncated))
             raise
         finally:
             self.drop()
         if self._options.language is None and upstream is None:
-            self._workshop.spoken.note(transcription)
+            self._service.spoken.note(transcription)
         answer = _answer(transcription, time.perf_counter() - ended, early, upstream)
         answer = dataclasses.replace(answer, truncated=self._is_truncated)
         _log(answer, transcription)
-        self._workshop.answered(answer)
+        self._service.answered(answer)
         return transcription
 
     def drop(self) -> None:
@@ -259,7 +224,7 @@ class Utterance:
     # Its audio.
 
     def _fitting(self, chunk: Pcm) -> Pcm:
-        n_left = self._workshop.limits.utterance_samples - self._n_samples
+        n_left = self._service.limits.utterance_samples - self._n_samples
         fitting = _beginning(chunk, n_left / SAMPLE_RATE)
         self.is_full = self.is_full or fitting is not chunk
         return fitting
@@ -271,7 +236,7 @@ class Utterance:
     def _add(self, samples: Samples) -> None:
         if self._is_dropped or self._has_ended:
             return
-        n_left = self._workshop.limits.utterance_samples - self._n_samples
+        n_left = self._service.limits.utterance_samples - self._n_samples
         self.is_full = self.is_full or len(samples) > n_left
         samples = samples[:n_left]
         self._n_samples += len(samples)
@@ -282,8 +247,8 @@ class Utterance:
             self._relay.add(samples)
         is_ahead = self._is_ahead
         enough = HEAR_AHEAD_SAMPLES if is_ahead else self._hear_samples
-        if self._workshop.vad is not None and self._n_unheard >= enough:
-            speech = self._hear(self._workshop.vad)
+        if self._service.vad is not None and self._n_unheard >= enough:
+            speech = self._hear(self._service.vad)
             if self._works_here:
                 self._dictation.follow()
             if not is_ahead:
@@ -299,18 +264,18 @@ class Utterance:
 
     def _hear(self, vad: Vad) -> Speech:
         if self._speech is None:
-            self._speech = Speech(vad, self._workshop.span_options)
+            self._speech = Speech(vad, self._service.span_options)
         if self._n_unheard:
             self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
         self._n_unheard = 0
-        for section in self._speech.take_sections(SENTENCES):
+        for section in self._speech.take_sections(Cutting()):
             self._dictate(section)
         return self._speech
 
     async def _hear_rest(self, vad: Vad) -> Speech:
         """Hear what has not been heard yet: all of it, if it came before the VAD was there."""
-        if self._n_unheard <= COSTLY_SECONDS * SAMPLE_RATE:
+        if self._n_unheard <= PcmStream.COSTLY_SECONDS * SAMPLE_RATE:
             return self._hear(vad)
         unheard, self._unheard = np.concatenate(self._unheard), []
         for step in _steps(unheard):
@@ -321,7 +286,7 @@ class Utterance:
 
     def _dictate(self, section: Section) -> None:
         """Have a piece transcribed apart: the utterance is too long for one."""
-        options = self._workshop.span_options
+        options = self._service.span_options
         spans = section.spans(options)
         absolute = [(section.start + start, section.start + end) for start, end in spans]
         job = self._early.collect(absolute)
@@ -341,7 +306,7 @@ class Utterance:
             self._relay.add(rest)
         self._unheard.append(rest)
         self._n_unheard += len(rest)
-        speech = await self._hear_rest(await self._workshop.loaded_vad())
+        speech = await self._hear_rest(await self._service.loaded_vad())
         speech.finish()
         spans = speech.spans()
         if not spans and self._dictation.is_empty:
@@ -356,7 +321,7 @@ class Utterance:
             transcription, upstream = await self._relayed(self._relay, speech, spans, early)
         else:
             transcription = await self._here(speech, spans, early)
-        answer = self._workshop.text_style.styled(transcription)
+        answer = self._service.text_style.styled(transcription)
         answer = dataclasses.replace(answer, seconds=speech.seconds)
         return answer, has_begun and upstream is None, upstream
 
@@ -366,7 +331,7 @@ class Utterance:
             await dictation.finish(self._result)
             if spans:
                 rest = speech.cut(spans)
-                job = early or self._workshop.submit(rest, dictation.options, eager=False)
+                job = early or self._service.submit(rest, dictation.options, Priority.COMMAND)
                 dictation.parts.append(Part(await self._result(job), speech.voicing))
         except StoppedError:
             if not dictation.parts:
@@ -384,7 +349,7 @@ class Utterance:
                 (speech.last_voiced + 1) * FRAME_SAMPLES,
                 lambda: self._here(speech, spans, early),
                 local_has_begun=early is not None or self._dictation.has_begun,
-                deadline_seconds=self._workshop.limits.deadline_seconds * self._dictation.n_pieces,
+                deadline_seconds=self._service.limits.deadline_seconds * self._dictation.n_pieces,
             )
             return judged(transcription, voicing) if upstream else transcription, upstream
         finally:
@@ -395,7 +360,7 @@ class Utterance:
         """Raises what `result_of` does; StoppedError when it is hurried."""
         self._hurrying = asyncio.get_running_loop().create_future()
         try:
-            return await result_of(job, self._workshop.limits.deadline_seconds, self._hurrying)
+            return await result_of(job, self._service.limits.deadline_seconds, self._hurrying)
         finally:
             self._hurrying = None
 
@@ -404,10 +369,10 @@ class Utterance:
     def _follow(self, speech: Speech) -> None:
         """Begin with the answer in a pause, show what is certain, and find the end."""
         if self._dictation.is_done:
-            if self._workshop.eager and self._works_here:
+            if self._service.eager and self._works_here:
                 self._early.follow(speech, self._dictation.options)
             if self.live:
-                self.live.before = self._dictation.text(self._workshop.text_style)
+                self.live.before = self._dictation.text(self._service.text_style)
                 self.live.follow(speech, self._early.job)
         if self._endpointer and (end := self._endpointer.hear(speech, self._early.draft)):
             _LOGGER.debug("the command ends after %.2f s: %s", self.seconds, end)

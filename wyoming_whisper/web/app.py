@@ -17,25 +17,23 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from aiohttp import ETag, web
 from aiohttp.http_exceptions import HttpProcessingError
 from wyoming.audio import AudioChunk
 
 from .. import __version__
-from ..audio.recording import read_clip
+from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
+from ..peers import Allowed
 from ..serving.requests import requested_language
 from ..status import ANSWERING, Answer, health_of
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
+from ..utterance.service import Service
 from ..utterance.utterance import Utterance, too_long
-from . import spoken, transcriptions
+from . import transcriptions
 from .metrics import Metrics
-
-if TYPE_CHECKING:
-    from ..settings.options import Settings
-    from ..upstreams.relay import Relay
 
 MAX_CLIP_SECONDS = 60
 MAX_CLIP_BYTES = 2 * SAMPLE_RATE * MAX_CLIP_SECONDS
@@ -71,16 +69,9 @@ _HTTP_LOGGER.addFilter(lambda record: _is_our_fault(record))
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Host(spoken.Host, Protocol):
-    """What the page needs of its server."""
-
-    def relay(self, options: TranscribeOptions) -> Relay | None:
-        """Return what passes a new utterance on; None where nobody else is to hear it."""
-
-
-async def start(host: Host, settings: Settings, close_seconds: float) -> web.AppRunner:
+async def start(service: Service, close_seconds: float) -> web.AppRunner:
     """Return the application, ready for connections."""
-    site = await asyncio.to_thread(_Site, host, settings)  # it reads the page's files
+    site = await asyncio.to_thread(_Site, service)  # it reads the page's files
     runner = web.AppRunner(
         site.application(),
         access_log=None,
@@ -121,20 +112,20 @@ class _Site:
     LOCAL_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
     """Of names that nobody can own on the internet."""
 
-    def __init__(self, host: Host, settings: Settings) -> None:
-        self._host = host
-        self._settings = settings
-        self._allowed = [ipaddress.ip_network(network) for network in settings.http_allow]
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        settings = service.settings
+        self._allowed = Allowed(settings.http_allow)
         self._names = {socket.gethostname().lower(), *settings.http_names}
         self._files = _read_files()
         self._etag = secrets.token_hex(8)  # with the revision: other than before a restart
         self._n_clips = 0
         self._model = settings.model_name
-        self._metrics = Metrics(host.status, self._model)
+        self._metrics = Metrics(service.status, self._model)
         self._api: transcriptions.Api | None = None
         if settings.openai_api:
             count = self._metrics.take_request
-            self._api = transcriptions.Api(host, settings, self._model, count)
+            self._api = transcriptions.Api(service, self._model, count)
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_CLIP_BYTES)
@@ -159,7 +150,7 @@ class _Site:
         if self._api and request.path.startswith(transcriptions.PREFIX):
             is_our_name = peer == self.INGRESS or self._is_our_name(request.headers.get("Host", ""))
             return await self._api.guarded(request, handler, is_our_name=is_our_name)
-        if not self._may_see(peer):
+        if request.remote not in self._allowed:
             raise web.HTTPForbidden(text=f"{request.remote} is not among those in --http-allow")
         name = request.headers.get("Host", "")
         if peer != self.INGRESS and not self._is_our_name(name):
@@ -168,11 +159,6 @@ class _Site:
                 "address, or give the name to --http-names"
             )
         return await handler(request)
-
-    def _may_see(self, peer: _Address | None) -> bool:
-        if not self._allowed or peer is None:
-            return not self._allowed
-        return peer.is_loopback or any(peer in network for network in self._allowed)
 
     def _is_our_name(self, host: str) -> bool:
         name = _without_port(host)
@@ -191,7 +177,7 @@ class _Site:
 
     async def _state(self, request: web.Request) -> web.Response:
         """Everything that the page shows; nothing when it hasn't changed."""
-        etag = f"{self._etag}-{self._host.status.revision}"
+        etag = f"{self._etag}-{self._service.status.revision}"
         if ETag(etag) in (request.if_none_match or ()):
             response = web.Response(status=304)
         else:
@@ -200,13 +186,13 @@ class _Site:
         return response
 
     def _shown_state(self) -> dict[str, Any]:
-        status = self._host.status
+        status = self._service.status
         return {
             "version": __version__,
             "model": self._model,
-            "language": self._host.language,
+            "language": self._service.language,
             "answering": status.state.phase in ANSWERING,
-            "text_shown": self._settings.http_text,
+            "text_shown": self._service.settings.http_text,
             "max_clip_seconds": MAX_CLIP_SECONDS,
             **asdict(status.state),
             "answers": [_shown_answer(answer) for answer in reversed(status.answers)],
@@ -214,8 +200,8 @@ class _Site:
 
     async def _health(self, _: web.Request) -> web.Response:
         """200 when commands are answered, also by a model that is woken, else 503 and why not."""
-        state = self._host.status.state
-        health = health_of(state, stopping=self._host.stopping)
+        state = self._service.status.state
+        health = health_of(state, stopping=self._service.stopping)
         is_well = health.verdict == "healthy"
         told = {
             "ok": is_well,
@@ -242,7 +228,7 @@ class _Site:
         """
         if CLIP_HEADER not in request.headers:
             raise web.HTTPForbidden(text=f"a clip must come with the header {CLIP_HEADER}: 1")
-        if self._host.stopping:
+        if self._service.stopping:
             return _failed("the server is shutting down", "stopping", 503)
         if self._n_clips >= self.MAX_CLIPS:
             return _failed("other clips are being heard; try again in a moment", "busy", 503)
@@ -255,14 +241,14 @@ class _Site:
             self._n_clips -= 1
 
     async def _hear(self, request: web.Request) -> web.Response:
-        language = requested_language(request.query.get("language"), self._host.language)
+        language = requested_language(request.query.get("language"), self._service.language)
         clip = AudioChunk(SAMPLE_RATE, 2, 1, await _pcm(request))
-        options = self._host.spoken.remembered(TranscribeOptions(language))
-        utterance = Utterance(self._host, options, relay=self._host.relay(options))
+        options = self._service.spoken.remembered(TranscribeOptions(language))
+        utterance = Utterance(self._service, options, relay=self._service.relay(options))
         try:
             await utterance.take(clip)
             if utterance.is_full:
-                self._host.peer_log.warn(str(request.remote), too_long(self._host.limits))
+                self._service.peer_log.warn(str(request.remote), too_long(self._service.limits))
             transcription = await utterance.transcription()
         finally:
             utterance.drop()
@@ -278,7 +264,7 @@ async def _pcm(request: web.Request) -> bytes:
     body = await _body(request)
     if request.headers[CLIP_HEADER] != AS_FILE:
         return body
-    samples = await asyncio.to_thread(read_clip, body, MAX_CLIP_SECONDS)
+    samples = await asyncio.to_thread(AudioFile(body).read, MAX_CLIP_SECONDS)
     return (samples * 32767).astype("<i2").tobytes()
 
 

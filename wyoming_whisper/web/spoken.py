@@ -6,48 +6,22 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from ..audio.pieces import MAX_PIECE_SECONDS
 from ..audio.recording import Piece, Recording
-from ..serving.peers import PeerLog
-from ..status import Status
 from ..text.scripts import seam
-from ..transcriber import Samples, Segment, TranscribeOptions, Transcription
-from ..utterance.job import Job
+from ..transcriber import Segment, TranscribeOptions, Transcription
+from ..utterance.job import Priority
 from ..utterance.languages import likeliest, settled
 from ..utterance.results import result_of
-from ..utterance.utterance import Workshop
+from ..utterance.service import Service
 from ..whisper.tokenizer import LANGUAGES
 from .form import Granularity
 
 WRITE_SECONDS = 10.0
 """For a client to take what it is sent while more of it is made."""
 Task = Literal["transcribe", "translate"]
-
-
-class Host(Workshop, Protocol):
-    """What the endpoint needs of its server."""
-
-    @property
-    def status(self) -> Status: ...
-
-    @property
-    def stopping(self) -> bool: ...
-
-    @property
-    def language(self) -> str | None:
-        """Whisper's code used where none is named; None detects."""
-
-    @property
-    def peer_log(self) -> PeerLog: ...
-
-    @property
-    def is_spoken_to(self) -> bool:
-        """Whether somebody is speaking, or waits for an answer."""
-
-    def submit_recording(self, samples: Samples, options: TranscribeOptions) -> Job:
-        """Queue a transcription behind all commands. Raises WyomingWhisperError."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +47,8 @@ class Spoken:
     begun: the model would be at it when the command ends. A piece waits no longer than this, as a
     microphone may be left open."""
 
-    def __init__(self, host: Host, wanted: Wanted, decoding: asyncio.Semaphore) -> None:
-        self._host = host
+    def __init__(self, service: Service, wanted: Wanted, decoding: asyncio.Semaphore) -> None:
+        self._service = service
         self._decoding = decoding
         self._patience = self.MAX_COURTESY_SECONDS
         self._options = wanted.options
@@ -101,8 +75,9 @@ class Spoken:
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         """Yield the text as it is found; together it is `text`. Raises WyomingWhisperError."""
-        vad = await self._host.loaded_vad()
-        recording = Recording(self._file, vad, self._host.span_options, self.MAX_RECORDING_SECONDS)
+        vad = await self._service.loaded_vad()
+        options = self._service.span_options
+        recording = Recording(self._file, vad, options, self.MAX_RECORDING_SECONDS)
         while not recording.is_over:
             await self._courtesy(recording)
             async with self._decoding:
@@ -117,10 +92,10 @@ class Spoken:
 
     async def _heard(self, piece: Piece) -> Transcription:
         """Return what is said in a piece; its segments are kept."""
-        job = self._host.submit_recording(piece.samples, self._options)
-        heard = await result_of(job, self._host.limits.deadline_seconds)
+        job = self._service.submit(piece.samples, self._options, Priority.RECORDING)
+        heard = await result_of(job, self._service.limits.deadline_seconds)
         self._patience = self.MAX_COURTESY_SECONDS
-        heard = self._host.text_style.verbatim.finished(heard, piece.voicing)
+        heard = self._service.text_style.verbatim.finished(heard, piece.voicing)
         if heard.text:
             self.segments += [(piece.start, segment) for segment in heard.segments]
         if self._options.language is None:
@@ -132,6 +107,6 @@ class Spoken:
         """Let those who speak go first, where there is much to hear."""
         if recording.seconds <= MAX_PIECE_SECONDS:
             return
-        while self._host.is_spoken_to and self._patience > 0:
+        while self._service.is_spoken_to and self._patience > 0:
             self._patience -= self.COURTESY_SECONDS
             await asyncio.sleep(self.COURTESY_SECONDS)

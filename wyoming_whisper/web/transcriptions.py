@@ -14,22 +14,20 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
 from ..errors import BusyError, WyomingWhisperError
 from ..models.aliases import ALIAS, is_same_model
-from ..serving.peers import Allowed
+from ..peers import Allowed
 from ..serving.requests import requested_language
 from ..transcriber import TranscribeOptions
+from ..utterance.service import Service
 from .answers import RENDERED, TIMED
 from .form import Fields, Refused, Room, Upload, as_refused, either, missing, shown
 from .origins import Origins
-from .spoken import WRITE_SECONDS, Host, Spoken, Task, Wanted
-
-if TYPE_CHECKING:
-    from ..settings.options import Settings
+from .spoken import WRITE_SECONDS, Spoken, Task, Wanted
 
 _LOGGER = logging.getLogger(__name__)
 PREFIX = "/v1/"
@@ -60,12 +58,10 @@ class Api:
     """Names of unknown parameters that are logged: clients make them up."""
     STREAMED = ("json", "text")
 
-    def __init__(
-        self, host: Host, settings: Settings, model: str, count: Callable[[int, float], None]
-    ) -> None:
+    def __init__(self, service: Service, model: str, count: Callable[[int, float], None]) -> None:
         """`model` is the name to show; `count` is told the status and seconds of each request."""
-        self._host = host
-        self._settings = settings
+        self._service = service
+        settings = service.settings
         self._names = (model, ALIAS)
         self._count = count
         self._allowed = Allowed(settings.allow)
@@ -142,7 +138,7 @@ class Api:
 
     def _log(self, request: web.Request, error: Exception, refused: Refused) -> None:
         if isinstance(error, Refused | WyomingWhisperError):
-            self._host.peer_log.warn(str(request.remote), f"a request failed: {refused}")
+            self._service.peer_log.warn(str(request.remote), f"a request failed: {refused}")
         elif isinstance(error, ConnectionError):
             _LOGGER.debug("the client has gone: %s", error)
         else:
@@ -163,14 +159,16 @@ class Api:
         return web.json_response(self._described(name))
 
     def _check_model_is_there(self) -> None:
-        state = self._host.status.state
-        if self._host.stopping:
+        state = self._service.status.state
+        if self._service.stopping:
             raise Refused(503, "the server is shutting down", code="stopping")
         if state.phase == "unavailable" or state.is_refusing:
             raise Refused(503, state.detail, code="model-unavailable")
 
     def _check_name(self, name: str) -> None:
-        if not any(is_same_model(name, model) for model in (self._names[0], self._settings.model)):
+        if not any(
+            is_same_model(name, model) for model in (self._names[0], self._service.settings.model)
+        ):
             raise Refused(
                 404,
                 f"The model {shown(name)} does not exist; {self._names[0]!r} does",
@@ -195,7 +193,7 @@ class Api:
         return await self._audio(request, "translate")
 
     async def _audio(self, request: web.Request, task: Task) -> web.StreamResponse:
-        if self._host.stopping:
+        if self._service.stopping:
             raise Refused(503, "the server is shutting down", code="stopping")
         if self._n_requests >= self.MAX_REQUESTS:
             raise BusyError(f"{self.MAX_REQUESTS} requests are here already; try again in a moment")
@@ -248,7 +246,7 @@ class Api:
         if len(several) > 1:
             raise Refused(400, "name one language, or none to detect it", "languages")
         wanted = fields.one("language") or next(iter(several), None)
-        return requested_language(wanted, self._host.language)
+        return requested_language(wanted, self._service.language)
 
     def _check_can_translate(self) -> None:
         """Refuse what the model says of itself, or its makers of it, that it can't."""
@@ -263,8 +261,8 @@ class Api:
 
     async def _answer(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
         start = time.monotonic()
-        spoken = Spoken(self._host, wanted, self._decoding)
-        self._host.wake()
+        spoken = Spoken(self._service, wanted, self._decoding)
+        self._service.wake()
         if wanted.stream:
             response = await self._streamed(request, spoken)
         else:

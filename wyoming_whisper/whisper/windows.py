@@ -18,18 +18,14 @@ import numpy as np
 from ..text.repetition import compression_ratio, words
 from ..text.scripts import joined
 from ..transcriber import Segment, Word
-from .attempt import Attempt, quietest
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
-from .budget import room
+from .window import Attempt, smoothed_loudness, token_budget
 
 if TYPE_CHECKING:
     from .inference import Correct, Hypothesis, Stopwatch
     from .window import WindowDecoder
 
 _LOGGER = logging.getLogger(__name__)
-
-# A text of a phrase, and so few words a second of it, may be a summary of what is said many times.
-MIN_ROUND_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -238,7 +234,7 @@ class Utterance:
         """
         if n_frames < 2 * self.MIN_PART_FRAMES or time.monotonic() > deadline:
             return []
-        middle = seek + quietest(self._mel[:, seek : seek + n_frames])
+        middle = seek + _quietest(self._mel[:, seek : seek + n_frames])
         return [self._part(seek, middle), self._part(middle, seek + n_frames)]
 
     def _part(self, start: int, end: int) -> Part:
@@ -265,7 +261,7 @@ class Utterance:
             return part
         tokens = self._decoder.said_once(attempt.hypothesis.tokens)
         seconds = part.n_frames / FRAMES_PER_SECOND
-        if attempt.unfinished and len(tokens) >= room(seconds, self.language or ""):
+        if attempt.unfinished and len(tokens) >= token_budget(seconds, self.language or ""):
             self.rejected = f"no end of it within {len(tokens)} tokens for {seconds:.1f} s"
             tokens = []
         cut = dataclasses.replace(attempt.hypothesis, tokens=tokens)
@@ -333,10 +329,11 @@ class Utterance:
 
 def _is_sparse(attempt: Attempt, n_frames: int) -> bool:
     """Whether far fewer words were written than are said in that time."""
-    sparse_words_per_second = 1.2
+    # A phrase of so many words, of so few a second, may be a summary of what is said many times.
+    min_words, sparse_words_per_second = 4, 1.2
     n_words = len(words(attempt.text))
     seconds = n_frames / FRAMES_PER_SECOND
-    return n_words >= MIN_ROUND_WORDS and n_words < sparse_words_per_second * seconds
+    return n_words >= min_words and n_words < sparse_words_per_second * seconds
 
 
 def _bears_out(part: Part, attempt: Attempt) -> bool:
@@ -351,3 +348,10 @@ def _is_settled(part: Part, parts: Sequence[Part]) -> bool:
     others = [other for other in parts if other is not part]
     is_said_elsewhere = any(_bears_out(other, attempt) for other in others)
     return attempt.good or (attempt.has_ended and is_said_elsewhere)
+
+
+def _quietest(mel: Array) -> int:
+    """Return the frame of the quietest moment in the middle third of `mel`."""
+    n_frames: int = mel.shape[1]
+    middle = smoothed_loudness(mel)[n_frames // 3 : 2 * n_frames // 3]
+    return int(np.argmin(middle)) + n_frames // 3

@@ -21,9 +21,8 @@ from benchmarks.siege.failover import (
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, http, says
 from wyoming_whisper.errors import UpstreamError
-from wyoming_whisper.upstreams import wyoming
-from wyoming_whisper.upstreams.config import read_upstream
-from wyoming_whisper.upstreams.exchange import GoneError, Recording, Request, believed
+from wyoming_whisper.upstreams.config import Upstream
+from wyoming_whisper.upstreams.exchange import GoneError, Recording, Request
 from wyoming_whisper.upstreams.openai import OpenAIUpstream
 from wyoming_whisper.upstreams.pool import Client
 from wyoming_whisper.upstreams.wyoming import WyomingUpstream
@@ -38,7 +37,7 @@ async def ask(client: Client) -> str:
     recording.add(SECOND)
     recording.finish(SECOND, len(SECOND))
     reply = await client.transcribe(recording, Request("en"))
-    return believed(reply, "en", recording.seconds).text
+    return reply.believed("en", recording.seconds).text
 
 
 async def outcome(client: Client, fault: str) -> str:
@@ -59,11 +58,11 @@ async def outcome(client: Client, fault: str) -> str:
 async def test_a_wyoming_gate_does_what_it_says(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wyoming, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(WyomingUpstream, "CONNECT_SECONDS", 0.2)
     async with FakeWyoming(says("yes")).running() as fake:
         gate = wyoming_gate(urlsplit(fake.uri).port or 0)
         await gate.set("")
-        client = WyomingUpstream(read_upstream(f"tcp://127.0.0.1:{gate.port}"))
+        client = WyomingUpstream(Upstream.read(f"tcp://127.0.0.1:{gate.port}"))
         assert await ask(client) == "yes"
         assert (await client.check())[0] == "a fake model"
         if fault == "reset":
@@ -104,7 +103,7 @@ async def test_an_http_gate_does_what_it_says(fault: str) -> None:
     async with FakeHttp(http({"text": "yes"})).running() as fake:
         gate = http_gate(urlsplit(fake.uri).port or 0)
         await gate.set("")
-        client = OpenAIUpstream(read_upstream(f"http://127.0.0.1:{gate.port}/v1"), "transcribe")
+        client = OpenAIUpstream(Upstream.read(f"http://127.0.0.1:{gate.port}/v1"), "transcribe")
         assert await ask(client) == "yes"
         await gate.set(fault)
         await _fails(client, fault)

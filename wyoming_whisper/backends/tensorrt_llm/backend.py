@@ -28,15 +28,24 @@ from ...engine.tensorrt.cuda import find_gpus
 from ...errors import EngineError, ModelBrokenError, ModelError, SettingsError
 from ...models.find import ensure_model
 from ...models.folder import is_multilingual, model_languages, verify_hashes
-from ...transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from ...whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, Array
+from ...transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
+from ...whisper.audio import (
+    FRAMES_PER_POSITION,
+    FRAMES_PER_SECOND,
+    HOP_LENGTH,
+    N_FRAMES,
+    Array,
+    white_noise,
+)
 from ...whisper.decoding import Decoder
 from ...whisper.inference import Correct, Hypothesis, Stopwatch
 from ...whisper.options import AudioContext, DecodingOptions
 from ..auto import with_model_for
+from ..faster_whisper import open_faster_whisper
 from ..pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from ..tensorrt import on_cpu
 from .api import AT_ONCE, BEAM_SIZE, Api, choose_dtype, find_api, make_llm
-from .inference import POLL_SECONDS, LLMInference, frames, noise
+from .inference import POLL_SECONDS, LLMInference, frames
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
@@ -48,7 +57,7 @@ LONGEST_FRAMES = 28 * FRAMES_PER_SECOND
 dependable, which openai/whisper cuts by, are not applied by this runtime."""
 
 
-def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
+def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     """Return what answers on the GPU, and faster-whisper where that fails later.
 
     Raises EngineError where TensorRT-LLM can't be used, SettingsError for what it can't do,
@@ -57,10 +66,8 @@ def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
     dtype = choose_dtype(settings)
     api, gpu = find_api(settings.device)
     settings = with_model_for(settings, find_gpus()[0])
-    report = status.downloading if status else None
-    path = ensure_model(settings.model, settings, report=report, layout="huggingface")
-    if status:
-        status.update(phase="loading", detail="loading the model", fraction=None)
+    path = ensure_model(settings.model, settings, report=status.downloading, layout="huggingface")
+    status.update(phase="loading", detail="loading the model", fraction=None)
     try:
         opened = open_model(settings, path, api, dtype, gpu)
     except (EngineError, ModelBrokenError) as error:
@@ -68,8 +75,7 @@ def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
         opened = open_model(settings, path, api, dtype, gpu)
     why = f"it was asked for, and a {gpu} and TensorRT-LLM {api.version} are here"
     _LOGGER.info("backend: tensorrt-llm, because %s", why)
-    if status:
-        status.update(backend="tensorrt-llm", why=why)
+    status.update(backend="tensorrt-llm", why=why)
     if settings.strict_backend:
         return opened
     return WithStandIn(opened, functools.partial(_open_stand_in, settings), status)
@@ -169,7 +175,7 @@ class LLMTranscriber(WhisperTranscriber):
         return super()._weigh(options, stopwatch) if self._inference.scores else None
 
     def _noise(self) -> Samples:
-        return noise()
+        return white_noise(SAMPLE_RATE)
 
 
 class WithStandIn:
@@ -182,7 +188,7 @@ class WithStandIn:
         self,
         gpu: Transcriber,
         open_stand_in: Callable[[], Transcriber],
-        status: Status | None = None,
+        status: Status,
     ) -> None:
         self.languages = gpu.languages
         self.description = gpu.description
@@ -239,10 +245,9 @@ class WithStandIn:
             if self._stand_in is None:
                 self._stand_in = self._opened()
                 self.description = self._stand_in.description
-                if self._status:
-                    self._status.update(
-                        backend="faster-whisper", why=self._why, description=self.description
-                    )
+                self._status.update(
+                    backend="faster-whisper", why=self._why, description=self.description
+                )
             return self._stand_in
 
     def _opened(self) -> Transcriber:
@@ -270,8 +275,5 @@ class WithStandIn:
 
 def _open_stand_in(settings: Settings) -> Transcriber:
     """Return faster-whisper with the same model, on the CPU: the GPU has just failed."""
-    from ..faster_whisper import open_faster_whisper
-    from ..tensorrt import on_cpu
-
     settings = on_cpu(settings)
     return open_faster_whisper(settings, ensure_model(settings.model, settings))

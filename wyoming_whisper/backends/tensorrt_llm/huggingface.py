@@ -27,7 +27,8 @@ from ...models.folder import is_multilingual
 from ...models.known import CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS
 from ...models.model_json import EXTRAS, read_json, whole_numbers
 from ...models.vocabulary import TOKENIZER, read_vocabulary, tokenizer_json
-from ...whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE
+from ...transcriber import SAMPLE_RATE
+from ...whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES
 from ...whisper.tokenizer import Tokenizer
 
 Precision = Literal["float16", "float32"]
@@ -327,9 +328,9 @@ def _preprocessor_config(n_mels: int) -> dict[str, Any]:
         "feature_size": n_mels,
         "sampling_rate": SAMPLE_RATE,
         "hop_length": HOP_LENGTH,
-        "chunk_length": CHUNK_LENGTH,
+        "chunk_length": N_FRAMES * HOP_LENGTH // SAMPLE_RATE,
         "n_fft": N_FFT,
-        "n_samples": N_SAMPLES,
+        "n_samples": N_FRAMES * HOP_LENGTH,
         "nb_max_frames": N_FRAMES,
         "padding_side": "right",
         "padding_value": 0.0,

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import EngineError
 from ...transcriber import SAMPLE_RATE, Samples
-from ...whisper.audio import HOP_LENGTH, Array
+from ...whisper.audio import HOP_LENGTH, Array, white_noise
 from ...whisper.inference import GenerateOptions, Hypothesis, go_on
 from ...whisper.logits import log_softmax
 from ...whisper.tokenizer import Tokenizer
@@ -27,7 +27,6 @@ from .api import LENGTH_PENALTY, MAX_SEEN_PROMPT, Api, first_line
 _LOGGER = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
 """How often one who waits for a text looks whether it is still wanted."""
-NOISE_SECONDS = 1.0
 
 
 class LLMInference:
@@ -139,7 +138,7 @@ class LLMInference:
 
         Raises EngineError where it does not work at all.
         """
-        samples, language = noise(), next(iter(self._tokenizer.language_tokens))
+        samples, language = white_noise(SAMPLE_RATE), next(iter(self._tokenizer.language_tokens))
         prompt = [*self._tokenizer.sot_sequence(language), self._tokenizer.no_timestamps]
         try:
             params = self._params(max_tokens=1, return_context_logits=True)
@@ -282,12 +281,6 @@ def frames(samples: Samples) -> Array:
     """Return samples frame by frame, shape = (HOP_LENGTH, n_frames); a broken frame is left out."""
     whole = len(samples) // HOP_LENGTH * HOP_LENGTH
     return samples[:whole].reshape(-1, HOP_LENGTH).T
-
-
-def noise() -> Samples:
-    """Return a second of white noise, always the same."""
-    found = np.random.default_rng(0).normal(0.0, 0.05, round(NOISE_SECONDS * SAMPLE_RATE))
-    return found.astype(np.float32)
 
 
 def _first_tokens(output: Any) -> dict[int, float]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...errors import SettingsError
-from ...whisper.audio import N_FRAMES, SAMPLE_RATE, log_mel_spectrogram, pad_or_trim, silence_level
+from ...transcriber import SAMPLE_RATE
+from ...whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level, white_noise
 
 if TYPE_CHECKING:
     from ...whisper.audio import Array
@@ -82,4 +81,4 @@ def sounds() -> dict[str, Array]:
 
 def _noise() -> Array:
     n_samples = round(NOISE_SECONDS * SAMPLE_RATE)
-    return np.random.default_rng(0).normal(0.0, 0.02, n_samples).astype(np.float32)
+    return white_noise(n_samples, 0.02)

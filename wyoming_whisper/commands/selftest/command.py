@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, cast
 
 from ...engine.checkpoint import read
 from ...engine.graphs import write_graphs
+from ...engine.oracle import OracleSession
 from ...engine.progress import BuildDisplay
-from ...engine.session import OnnxSession
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.cpu import physical_cores
@@ -182,7 +182,7 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
         start = time.perf_counter()
         write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
         written = time.perf_counter()
-        session = OnnxSession(Path(folder), settings.cpu_threads or physical_cores())
+        session = OracleSession(Path(folder), settings.cpu_threads or physical_cores())
         opened = time.perf_counter()
         yield _Engine(session, "onnxruntime", chosen, written - start, opened - written)
 

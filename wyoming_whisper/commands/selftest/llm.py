@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...models.find import ensure_model
-from ...whisper.options import FULL_CONTEXT
+from ...whisper.options import AudioContext
 from .cases import FULL_WINDOW, Case, make_cases, sounds
 from .compare import OTHER_TOKENS, RUNS, TIE, common_prefix, comparison, hear, judge
 from .machine import machine, resident_bytes
@@ -44,7 +44,7 @@ def selftest_llm(
         tokenizer = reference.tokenizer
         cases = [
             dataclasses.replace(case, beam_size=beam_size)
-            for case in make_cases(reference.inference.n_mels, tokenizer, FULL_CONTEXT)
+            for case in make_cases(reference.inference.n_mels, tokenizer, AudioContext())
             if FULL_WINDOW not in case.name
         ]
         references = [hear(reference.inference, case, tokenizer) for case in cases]

@@ -12,7 +12,7 @@ from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_ubyte, 
 from ctypes import c_uint64 as c_device_pointer
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,48 +20,6 @@ import numpy.typing as npt
 from ...errors import EngineError
 
 _LOGGER = logging.getLogger(__name__)
-
-LIBRARY = "libcuda.so.1"
-ALIGNMENT = 256  # bytes: what TensorRT asks of a tensor's address, and the least that is given
-
-PROTOTYPES: dict[str, tuple[Any, ...]] = {
-    "cuInit": (c_uint,),
-    "cuDriverGetVersion": (POINTER(c_int),),
-    "cuGetErrorName": (c_int, POINTER(c_char_p)),
-    "cuDeviceGetCount": (POINTER(c_int),),
-    "cuDeviceGet": (POINTER(c_int), c_int),
-    "cuDeviceGetName": (c_void_p, c_int, c_int),
-    "cuDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
-    "cuDeviceTotalMem_v2": (POINTER(c_size_t), c_int),
-    "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
-    "cuDevicePrimaryCtxRelease_v2": (c_int,),
-    "cuCtxSetCurrent": (c_void_p,),
-    "cuMemGetInfo_v2": (POINTER(c_size_t), POINTER(c_size_t)),
-    "cuMemAlloc_v2": (POINTER(c_device_pointer), c_size_t),
-    "cuMemFree_v2": (c_device_pointer,),
-    "cuMemHostAlloc": (POINTER(c_void_p), c_size_t, c_uint),
-    "cuMemFreeHost": (c_void_p,),
-    "cuMemcpyHtoDAsync_v2": (c_device_pointer, c_void_p, c_size_t, c_void_p),
-    "cuMemcpyDtoHAsync_v2": (c_void_p, c_device_pointer, c_size_t, c_void_p),
-    "cuMemcpyDtoDAsync_v2": (c_device_pointer, c_device_pointer, c_size_t, c_void_p),
-    "cuMemsetD8Async": (c_device_pointer, c_ubyte, c_size_t, c_void_p),
-    "cuStreamCreate": (POINTER(c_void_p), c_uint),
-    "cuStreamSynchronize": (c_void_p,),
-    "cuStreamDestroy_v2": (c_void_p,),
-    "cuEventCreate": (POINTER(c_void_p), c_uint),
-    "cuEventRecord": (c_void_p, c_void_p),
-    "cuEventSynchronize": (c_void_p,),
-    "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
-    "cuEventDestroy_v2": (c_void_p,),
-    "cuStreamBeginCapture_v2": (c_void_p, c_int),
-    "cuStreamEndCapture": (c_void_p, POINTER(c_void_p)),
-    "cuGraphInstantiateWithFlags": (POINTER(c_void_p), c_void_p, ctypes.c_ulonglong),
-    "cuGraphInstantiate_v2": (POINTER(c_void_p), c_void_p, c_void_p, c_void_p, c_size_t),
-    "cuGraphLaunch": (c_void_p, c_void_p),
-    "cuGraphExecDestroy": (c_void_p,),
-    "cuGraphDestroy": (c_void_p,),
-}
-"""Function -> its argument types; each returns a CUresult."""
 
 
 class NoGpuError(EngineError):
@@ -144,24 +102,85 @@ def _describe(driver: Driver, index: int, version: int) -> Gpu:
 class Driver:
     """The driver's functions, initialised. Raises NoGpuError where there is none that works."""
 
+    LIBRARY = "libcuda.so.1"
     CUDA_SUCCESS = 0
     CUDA_ERROR_NO_DEVICE = 100
+    PROTOTYPES: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "cuInit": (c_uint,),
+        "cuDriverGetVersion": (POINTER(c_int),),
+        "cuGetErrorName": (c_int, POINTER(c_char_p)),
+        "cuDeviceGetCount": (POINTER(c_int),),
+        "cuDeviceGet": (POINTER(c_int), c_int),
+        "cuDeviceGetName": (c_void_p, c_int, c_int),
+        "cuDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
+        "cuDeviceTotalMem_v2": (POINTER(c_size_t), c_int),
+        "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
+        "cuDevicePrimaryCtxRelease_v2": (c_int,),
+        "cuCtxSetCurrent": (c_void_p,),
+        "cuMemGetInfo_v2": (POINTER(c_size_t), POINTER(c_size_t)),
+        "cuMemAlloc_v2": (POINTER(c_device_pointer), c_size_t),
+        "cuMemFree_v2": (c_device_pointer,),
+        "cuMemHostAlloc": (POINTER(c_void_p), c_size_t, c_uint),
+        "cuMemFreeHost": (c_void_p,),
+        "cuMemcpyHtoDAsync_v2": (c_device_pointer, c_void_p, c_size_t, c_void_p),
+        "cuMemcpyDtoHAsync_v2": (c_void_p, c_device_pointer, c_size_t, c_void_p),
+        "cuMemcpyDtoDAsync_v2": (c_device_pointer, c_device_pointer, c_size_t, c_void_p),
+        "cuMemsetD8Async": (c_device_pointer, c_ubyte, c_size_t, c_void_p),
+        "cuStreamCreate": (POINTER(c_void_p), c_uint),
+        "cuStreamSynchronize": (c_void_p,),
+        "cuStreamDestroy_v2": (c_void_p,),
+        "cuEventCreate": (POINTER(c_void_p), c_uint),
+        "cuEventRecord": (c_void_p, c_void_p),
+        "cuEventSynchronize": (c_void_p,),
+        "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+        "cuEventDestroy_v2": (c_void_p,),
+        "cuStreamBeginCapture_v2": (c_void_p, c_int),
+        "cuStreamEndCapture": (c_void_p, POINTER(c_void_p)),
+        "cuGraphInstantiateWithFlags": (POINTER(c_void_p), c_void_p, ctypes.c_ulonglong),
+        "cuGraphInstantiate_v2": (POINTER(c_void_p), c_void_p, c_void_p, c_void_p, c_size_t),
+        "cuGraphLaunch": (c_void_p, c_void_p),
+        "cuGraphExecDestroy": (c_void_p,),
+        "cuGraphDestroy": (c_void_p,),
+    }
+    """Function -> its argument types; each returns a CUresult."""
 
     def __init__(self) -> None:
         try:
-            library = ctypes.CDLL(LIBRARY)
+            library = ctypes.CDLL(self.LIBRARY)
         except OSError as error:
             raise NoGpuError(
                 f"no NVIDIA driver is installed, or it is not passed into this container "
-                f"({LIBRARY} can't be loaded)"
+                f"({self.LIBRARY} can't be loaded)"
             ) from error
-        self._functions = _declare(library)
+        self._functions = self._declare(library)
         try:
             self.call("cuInit", 0)
         except CudaError as error:
             if error.status == self.CUDA_ERROR_NO_DEVICE:
                 raise NoGpuError("the NVIDIA driver finds no GPU") from error
             raise NoGpuError(f"the NVIDIA driver does not start: {error}") from error
+
+    def _declare(self, library: Any) -> dict[str, Any]:
+        one_of_two = (
+            "cuGraphInstantiateWithFlags",
+            "cuGraphInstantiate_v2",
+        )  # the first: CUDA 11.4 on
+        functions = {}
+        for name, argtypes in self.PROTOTYPES.items():
+            function = getattr(library, name, None)
+            if function is not None:
+                function.argtypes = argtypes
+                function.restype = c_int
+                functions[name] = function
+        missing = [
+            name for name in self.PROTOTYPES if name not in functions and name not in one_of_two
+        ]
+        if missing or not any(name in functions for name in one_of_two):
+            raise NoGpuError(
+                f"the NVIDIA driver is too old: it has no {(missing or one_of_two)[0]}; "
+                "CUDA 11.4 is the least"
+            )
+        return functions
 
     def has(self, name: str) -> bool:
         """Return whether this driver is new enough to have the function."""
@@ -181,26 +200,8 @@ class Driver:
 
     def _name_of(self, status: int) -> str:
         name = c_char_p()
-        found = self._functions["cuGetErrorName"](status, byref(name)) == self.CUDA_SUCCESS
-        return name.value.decode() if found and name.value else f"error {status}"
-
-
-def _declare(library: Any) -> dict[str, Any]:
-    one_of_two = ("cuGraphInstantiateWithFlags", "cuGraphInstantiate_v2")  # the first: CUDA 11.4 on
-    functions = {}
-    for name, argtypes in PROTOTYPES.items():
-        function = getattr(library, name, None)
-        if function is not None:
-            function.argtypes = argtypes
-            function.restype = c_int
-            functions[name] = function
-    missing = [name for name in PROTOTYPES if name not in functions and name not in one_of_two]
-    if missing or not any(name in functions for name in one_of_two):
-        raise NoGpuError(
-            f"the NVIDIA driver is too old: it has no {(missing or one_of_two)[0]}; "
-            "CUDA 11.4 is the least"
-        )
-    return functions
+        has_name = self._functions["cuGetErrorName"](status, byref(name)) == self.CUDA_SUCCESS
+        return name.value.decode() if has_name and name.value else f"error {status}"
 
 
 Self = TypeVar("Self", bound="_Resource")
@@ -234,6 +235,7 @@ class _Resource:
 class Device(_Resource):
     """A GPU's primary context: what TensorRT uses too. Raises NoGpuError and CudaError."""
 
+    ALIGNMENT = 256  # bytes: what TensorRT asks of a tensor's address, and the least that is given
     CU_STREAM_NON_BLOCKING = 1
     CU_EVENT_DEFAULT = 0
     CU_EVENT_DISABLE_TIMING = 2

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import EngineBrokenError, EngineError
+from ..dims import HEAD_WIDTH
 from .cuda import DeviceBuffer, Stream
 from .library import tensorrt_log
 from .memory import Addresses
-from .plan import FACTS, HEAD_WIDTH, PlanFacts
+from .plan import PlanFacts
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -60,7 +61,9 @@ class Engine:
             wrong = [name for name in self.names if not self._is(name, tensors[name])]
         if wrong or self._engine.num_optimization_profiles != n_profiles:
             what = ", ".join(wrong[:3]) or "its number of profiles"
-            raise EngineBrokenError(f"{self.path} is not what {FACTS} says: {what} differs")
+            raise EngineBrokenError(
+                f"{self.path} is not what {PlanFacts.FILE} says: {what} differs"
+            )
 
     # No local names for TensorRT's objects: an error's traceback would keep them, and their memory.
 
@@ -77,12 +80,12 @@ class Engine:
         strategies = getattr(self.trt, "ExecutionContextAllocationStrategy", None)
         self.log.errors.clear()
         if strategies is None:
-            found = self._engine.create_execution_context_without_device_memory()
+            context = self._engine.create_execution_context_without_device_memory()
         else:
-            found = self._engine.create_execution_context(strategies.USER_MANAGED)
-        if found is None:
+            context = self._engine.create_execution_context(strategies.USER_MANAGED)
+        if context is None:
             raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.said()}")
-        return found
+        return context
 
     def close(self) -> None:
         self._engine = None

@@ -9,11 +9,8 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
-
-# Allocations before a search of the youngest; searches of these before one of the older; searches
-# of those before one of all. Connections come by the hundred, and 32 ms were spent on them at once.
-THRESHOLDS = (5_000, 20, 100)
 
 
 def settle() -> None:
@@ -21,10 +18,13 @@ def settle() -> None:
 
     A search through all of it stops every thread for 60 ms (EPYC), in the middle of an answer.
     """
+    # Allocations before a search of the youngest; searches of these before one of the older;
+    # searches of those before one of all: of connections that come by the hundred, 32 ms at once.
+    thresholds = 5_000, 20, 100
     gc.unfreeze()  # a model that was unloaded since the last time may be garbage by now
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*THRESHOLDS)
+    gc.set_threshold(*thresholds)
 
 
 def give_back() -> None:
@@ -37,15 +37,16 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-MODEL_THREAD = "transcriber"
-ENGINE_THREAD = "engine"
-"""Names of the threads that may be in native code when the process is to end."""
+class NativeThread(threading.Thread):
+    """A daemon thread that may be in native code when the process is to end."""
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        super().__init__(target=target, name=name, daemon=True)
 
 
 def is_in_native_code() -> bool:
-    """Whether one of these is still there: a library that loads a model aborts as Python ends."""
-    names = {thread.name for thread in threading.enumerate()}
-    return not names.isdisjoint((MODEL_THREAD, ENGINE_THREAD))
+    """Whether a NativeThread is alive: a library that loads a model aborts as Python ends."""
+    return any(isinstance(thread, NativeThread) for thread in threading.enumerate())
 
 
 def leave(status: int) -> NoReturn:

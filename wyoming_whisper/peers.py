@@ -7,9 +7,6 @@ import logging
 import time
 from collections.abc import Sequence
 
-MAX_REMEMBERED = 256
-"""Peers whose last line in the log is remembered."""
-
 
 class Allowed:
     """The addresses that may connect: all where none are named, this machine always."""
@@ -21,22 +18,22 @@ class Allowed:
         """Whether an IP address may; None is a unix socket or a pipe, which the system guards."""
         if not self._networks or address is None:
             return True
-        found = _parsed(address)
-        return found.is_loopback or any(found in network for network in self._networks)
+        ip = _parsed(address)
+        return ip.is_loopback or any(ip in network for network in self._networks)
 
 
 def neighbourhood(address: str) -> str:
     """Return what all addresses of one IPv6 network share; its machines give themselves many."""
     ipv6_network_bits = 64
-    found = _parsed(address)
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    return str(ipaddress.ip_network((found, ipv6_network_bits), strict=False))
+    ip = _parsed(address)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ipaddress.ip_network((ip, ipv6_network_bits), strict=False))
 
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    found = ipaddress.ip_address(address.partition("%")[0])
-    return getattr(found, "ipv4_mapped", None) or found
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return getattr(ip, "ipv4_mapped", None) or ip
 
 
 class PeerLog:
@@ -44,21 +41,23 @@ class PeerLog:
 
     QUIET_SECONDS = 60.0
     """After a line about a peer, further ones of it are only counted."""
+    MAX_REMEMBERED = 256
+    """Peers whose last line in the log is remembered."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._told: dict[str, tuple[float, int]] = {}  # when last, and how many since
+        self._logged: dict[str, tuple[float, int]] = {}  # when last, and how many since
 
     def warn(self, peer: str, message: str) -> None:
         """Log a warning about `peer`, or only count it."""
         now = time.monotonic()
-        last, n_untold = self._told.pop(peer, (-self.QUIET_SECONDS, 0))
+        last, n_unlogged = self._logged.pop(peer, (-self.QUIET_SECONDS, 0))
         if now - last < self.QUIET_SECONDS:
-            self._told[peer] = last, n_untold + 1
+            self._logged[peer] = last, n_unlogged + 1
             self._logger.debug("%s: %s", peer, message)
             return
-        more = f" (and {n_untold} more since its last line here)" if n_untold else ""
+        more = f" (and {n_unlogged} more since its last line here)" if n_unlogged else ""
         self._logger.warning("%s: %s%s", peer, message, more)
-        self._told[peer] = now, 0
-        if len(self._told) > MAX_REMEMBERED:
-            del self._told[next(iter(self._told))]
+        self._logged[peer] = now, 0
+        if len(self._logged) > self.MAX_REMEMBERED:
+            del self._logged[next(iter(self._logged))]

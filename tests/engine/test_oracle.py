@@ -16,7 +16,9 @@ from tests.support import AUDIO, HOME_EN, Clip, clips
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.dims import Dims
-from wyoming_whisper.engine.session import IMPOSSIBLE, MAX_PREFILL_TOKENS, OnnxSession
+from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import IMPOSSIBLE
+from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.session import Session, StepOutput
@@ -118,7 +120,7 @@ def test_prompts_of_any_length(length: int, models: Models) -> None:
     size = SIZES["tiny"]
     words = np.random.default_rng(length).integers(0, size.n_words, length).tolist()
     prompt = [size.previous, *words, *size.prompt]
-    assert 2 * MAX_PREFILL_TOKENS < 150
+    assert 2 * PlanFacts.MAX_PREFILL_TOKENS < 150
     mel = noise(size.n_mels, 400)
     compare(models.session("tiny"), models.oracle("tiny"), size, mel, prompt)
 
@@ -142,7 +144,7 @@ def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     weights = checkpoint.read(tmp_path / "tiny" / "model.bin")
     dims = graphs.write_graphs(weights, tmp_path / "graphs", "float32")
     assert dims == Dims(80, 1500, 384, 6, 4, 51865, 448, 384, 6, 4)
-    session = OnnxSession(tmp_path / "graphs", threads=1)
+    session = OracleSession(tmp_path / "graphs", threads=1)
     model = ctranslate2.models.Whisper(str(tmp_path / "tiny"), compute_type="float32")
     mel, prompt = speech(clips("clean")[0]), [641, 642, 644, 648]
     wanted = oracle(model, mel, prompt, [], 448).sequences_ids[0]
@@ -170,7 +172,7 @@ def test_weights_that_are_the_same_may_be_stored_once(
     weights = checkpoint.read(tmp_path / "model" / "model.bin")
     assert len(weights.aliases) >= 6
     graphs.write_graphs(weights, tmp_path / "graphs", precision)
-    session = OnnxSession(tmp_path / "graphs", threads=1)
+    session = OracleSession(tmp_path / "graphs", threads=1)
     model = ctranslate2.models.Whisper(str(tmp_path / "model"), compute_type="float32")
     mel = noise(size.n_mels, 200)
     if precision == "float32":
@@ -367,9 +369,9 @@ def test_what_does_not_fit_is_refused(models: Models) -> None:
 
 def test_files_that_are_no_graphs(models: Models, tmp_path: Path) -> None:
     with pytest.raises(ModelBrokenError, match=r"encoder\.onnx"):
-        OnnxSession(tmp_path)
+        OracleSession(tmp_path)
     whole = models.graphs("tied")
     (tmp_path / "encoder.onnx").write_bytes((whole / "encoder.onnx").read_bytes())
     (tmp_path / "decoder.onnx").write_bytes((whole / "decoder.onnx").read_bytes()[:5000])
     with pytest.raises(ModelBrokenError, match=r"decoder\.onnx"):
-        OnnxSession(tmp_path)
+        OracleSession(tmp_path)
