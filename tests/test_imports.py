@@ -85,6 +85,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *WEB,
     ),
+    "wyoming_whisper.languages.words": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.languages": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.models.find": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.backends.tensorrt_llm.huggingface": (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.test_addon import TRANSLATIONS
-from wyoming_whisper.languages import LanguageWords, language_words, languages
+from wyoming_whisper.languages.words import LanguageWords, language_words, languages
 from wyoming_whisper.text.wording import is_filler, reworded
 from wyoming_whisper.transcriber import Transcription
 from wyoming_whisper.utterance import endpointing

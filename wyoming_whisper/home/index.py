@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from ..languages import language_words
+from ..languages.words import language_words
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..languages import MeasureWords
+from ..languages.words import MeasureWords
 
 
 def words_pattern(words: Iterable[str]) -> str:

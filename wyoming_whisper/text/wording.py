@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from ..languages import LanguageWords, language_words
+from ..languages.words import LanguageWords, language_words
 from .measures import Measures, words_pattern
 
 

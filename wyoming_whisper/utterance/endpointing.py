@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import SettingsError
-from ..languages import EndingWords, language_words
+from ..languages.words import EndingWords, language_words
 from ..transcriber import Transcription
 
 if TYPE_CHECKING:
