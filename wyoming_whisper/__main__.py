@@ -223,7 +223,8 @@ def _recogniser(
     from .text.style import TextStyle
     from .transcriber import TranscribeOptions
 
-    vad, spans, style = SileroVad(), span_options(settings), TextStyle.from_settings(settings)
+    vad, spans = SileroVad(), span_options(settings)
+    style = TextStyle.from_settings(settings)
     with contextlib.closing(open_transcriber(settings, build_missing=False)) as transcriber:
         home = NameIndex(settings.names) if settings.bias_names else None
         options = TranscribeOptions(language=language, home=home)

@@ -7,7 +7,7 @@ import random
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,20 +50,16 @@ def speak(folder: Path, sentences: Sequence[Sentence], python: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / f"{number}.wav" for number in range(len(sentences))]
         jobs = [
-            json.dumps(
-                {
-                    "voice": one.voice,
-                    "text": one.text,
-                    "pace": random.Random(f"{number} {one.text}").uniform(*PACES),
-                    "file": str(file),
-                }
-            )
+            {
+                "voice": one.voice,
+                "text": one.text,
+                "lang": "en",
+                "pace": random.Random(f"{number} {one.text}").uniform(*PACES),
+                "file": str(file),
+            }
             for number, (one, file) in enumerate(zip(sentences, files, strict=True))
         ]
-        command = [python, str(SYNTHESIZERS)]
-        done = subprocess.run(command, input="\n".join(jobs), capture_output=True, text=True)
-        if done.returncode:
-            raise ClipError(f"the synthesizers failed:\n{done.stderr[-2000:]}")
+        synthesize(jobs, python)
         folder.mkdir(parents=True, exist_ok=True)
         labels = []
         for number, (one, file) in enumerate(zip(sentences, files, strict=True)):
@@ -75,6 +71,14 @@ def speak(folder: Path, sentences: Sequence[Sentence], python: str) -> None:
             labels.append({"file": name, "text": one.text, "kind": one.kind, "voice": one.voice})
     content = json.dumps(labels, ensure_ascii=False, indent=1)
     (folder / LABELS).write_text(content + "\n", encoding="utf-8")
+
+
+def synthesize(jobs: Sequence[Mapping[str, object]], python: str) -> None:
+    """Have `python` run synthesizers.py for these jobs. Raises ClipError."""
+    command, asked = [python, str(SYNTHESIZERS)], "\n".join(map(json.dumps, jobs))
+    done = subprocess.run(command, input=asked, capture_output=True, text=True)
+    if done.returncode:
+        raise ClipError(f"the synthesizers failed:\n{done.stderr[-2000:]}")
 
 
 def in_a_room(samples: Samples, seed: str) -> Samples:

@@ -281,6 +281,9 @@ class NamesOnly:
     def token_to_id(self, token: str, /) -> int | None:
         return self._ids.get(token)
 
+    def id_to_token(self, number: int, /) -> str | None:
+        return None
+
 
 @pytest.fixture(scope="module")
 def two_languages(tmp_path_factory: pytest.TempPathFactory) -> Pair:

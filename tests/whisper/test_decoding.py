@@ -587,6 +587,9 @@ def test_a_vocabulary_without_whispers_tokens_is_refused() -> None:
         def token_to_id(self, token: str, /) -> int | None:
             return None
 
+        def id_to_token(self, number: int, /) -> str | None:
+            return None
+
     with pytest.raises(ValueError, match="endoftext"):
         Tokenizer(Empty(), multilingual=True)
 

@@ -36,8 +36,8 @@ class Evidence:
     MIN_REST_LOGPROB = -1.2
     MAX_GAP = 25.0
 
-    # Fitted by `benchmarks names --fit` with the stock model `base`, on other names, voices,
-    # sentences and people than it measures with (docs/benchmarks.md, Names).
+    # Fitted with the stock model `base` by `benchmarks names --fit` of commit 047bd10,
+    # on other names, voices and people than it measures with (docs/benchmarks.md, Names).
     BIAS = -5.21
     PER_LOGPROB = 2.21
     PER_SIMILARITY = 3.86

@@ -19,7 +19,7 @@ STAND_IN = """
 import json, sys, wave
 for line in sys.stdin:
     job = json.loads(line)
-    assert 0.9 <= job["pace"] <= 1.3
+    assert 0.9 <= job["pace"] <= 1.3 and job["lang"] == "en"
     with wave.open(job["file"], "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(b"".join((1000 * (n % 9)).to_bytes(2, "little") for n in range(16000)))

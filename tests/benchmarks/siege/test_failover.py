@@ -13,9 +13,8 @@ from benchmarks.siege.failover import (
     HTTP_ANSWERS,
     WYOMING_ANSWERS,
     Found,
-    failures,
     http_gate,
-    rows,
+    table,
     wyoming_gate,
 )
 from tests.support import TIMEOUT_SECONDS, loud
@@ -119,11 +118,11 @@ def test_each_fault_has_a_name_of_its_own() -> None:
 
 
 def test_what_is_broken_is_said() -> None:
-    well = Found("nothing", [0.1, 0.2, 0.3], by={"wyoming": 3}, recovered_seconds=0.0)
-    assert failures([well]) == []
-    ill = Found("kill", [0.1, 1.3], lost=["a"], wrong=["b", "c"], by={"here": 2})
-    assert len(failures([well, ill])) == 4
-    _, row = rows([well, ill])
+    well = Found([0.1, 0.2, 0.3], fault="nothing", by={"wyoming": 3}, recovered_seconds=0.0)
+    assert well.failures == []
+    ill = Found([0.1, 1.3], ["a"], ["b", "c"], fault="kill", by={"here": 2})
+    assert len(ill.failures) == 4
+    row = [cell.strip() for cell in table([well, ill]).splitlines()[-1].split("|")[1:-1]]
     assert row[:4] == ["kill", "2", "1", "2"]
     assert row[6] == "1100 ms"  # the slowest, beyond what is usual
     assert row[-1] == "never"
