@@ -16,7 +16,7 @@ class _Verbs(TypedDict):
     particles: list[str]
 
 
-class EndingWords(TypedDict):
+class _EndingWords(TypedDict):
     """What tells a finished command from the beginning of one (utterance/endpointing.py)."""
 
     dangling: list[str]
@@ -40,8 +40,8 @@ class _Degrees(TypedDict):
     write: str
 
 
-class MeasureWords(TypedDict):
-    """How durations, temperatures and shares are said and written (text/measures.py).
+class _MeasureWords(TypedDict):
+    """How durations, temperatures and shares are said and written (text/wording.py).
 
     "accepted" is what Home Assistant's templates have; other ways to write it are "variants".
     """
@@ -85,19 +85,19 @@ class LanguageWords(TypedDict):
     about: str
     fillers: list[str]
     command_words: list[str]
-    endings: EndingWords
-    measures: MeasureWords
+    endings: _EndingWords
+    measures: _MeasureWords
 
 
 @cache
-def languages() -> frozenset[str]:
+def _codes() -> frozenset[str]:
     """Return Whisper's codes of the languages that there is a file of."""
     return frozenset(file.stem for file in Path(__file__).parent.glob("*.json"))
 
 
 def language_words(language: str | None) -> LanguageWords | None:
     """Return the words of a language, by Whisper's code; None where there is no file of it."""
-    return _read(language) if language in languages() else None
+    return _read(language) if language in _codes() else None
 
 
 @cache
