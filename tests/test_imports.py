@@ -88,7 +88,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.languages.words": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.languages": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.models.find": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
-    "wyoming_whisper.backends.tensorrt_llm.huggingface": (
+    "wyoming_whisper.models.huggingface": (
         "wyoming.",
         "asyncio",
         "tokenizers",
@@ -151,7 +151,7 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.utterance.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
-    "wyoming_whisper.machine.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.machine.cpu": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.machine.measured": (
         "wyoming.",
         "asyncio",

@@ -78,7 +78,7 @@ def test_every_precision_gives_back_the_weights(
         np.testing.assert_allclose(values, weights, atol=tolerance * largest, rtol=0)
 
 
-@pytest.mark.parametrize("size", range(len(GOOD)))
+@pytest.mark.parametrize("size", range(1, len(GOOD)))
 def test_a_file_cut_anywhere_is_refused(size: int, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(GOOD[:size])
     with pytest.raises(ModelBrokenError, match=r"model\.bin is cut short"):
@@ -116,6 +116,17 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "model.bin")
     with pytest.raises(ModelBrokenError, match="can't be read"):
         checkpoint.read(tmp_path)
+    (tmp_path / "model.bin").touch()
+    with pytest.raises(ModelBrokenError, match=r"model\.bin is empty"):
+        checkpoint.read(tmp_path / "model.bin")
+
+
+def test_a_later_format_is_read_but_no_engine_is_made_of_it(tmp_path: Path) -> None:
+    later = struct.pack("<I", checkpoint.VERSION + 1)
+    (tmp_path / "model.bin").write_bytes(later + GOOD[len(later) :])
+    found = checkpoint.read(tmp_path / "model.bin")
+    with pytest.raises(ModelBrokenError, match=r"has binary version 7, not 6"):
+        dims_of(found)
 
 
 def variable(name: bytes, kind: int, shape: tuple[int, ...], data: bytes) -> bytes:

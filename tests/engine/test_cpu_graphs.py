@@ -39,7 +39,6 @@ from tests.engine.test_oracle import (
 )
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
@@ -48,7 +47,7 @@ from wyoming_whisper.engine.dims import EMBEDDINGS, dims_of
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.folder import alignment_heads
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.inference import GenerateOptions
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
@@ -73,7 +72,7 @@ INT8_OTHER_TEXTS = 2  # of 21; one was seen, a word that doesn't exist in either
 
 def bundled_pair(models: Models, arithmetic: Arithmetic = "float32") -> Pair:
     config = json.loads((HOME_EN / "config.json").read_text())
-    tokenizer = load_tokenizer(HOME_EN, multilingual=True)
+    tokenizer = ModelFolder(HOME_EN).tokenizer
     session = models.cpu_session("home-en", arithmetic, BEAM)
     ours = SessionInference(session, tokenizer, config["suppress_ids_begin"])
     return Pair(models.oracle("home-en"), ours, tokenizer)
@@ -109,7 +108,7 @@ def test_greedy_tokens_and_logits_are_ctranslate2s(
 def test_tokens_attend_to_the_audio_as_ctranslate2_aligns_them(bundled: Pair) -> None:
     """Without heads that the model names, both take those of the later layers."""
     theirs = CTranslate2Inference(bundled.theirs)
-    heads = alignment_heads(HOME_EN)
+    heads = ModelFolder(HOME_EN).alignment_heads
     session = bundled.ours._elastic
     assert session is not None
     for clip in clips("clean")[:6]:

@@ -23,7 +23,7 @@ from tests.engine.conftest import save_random
 from tests.engine.widen import SIZES, widen
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.pipeline import load_tokenizer, noise_mel
+from wyoming_whisper.backends.pipeline import noise_mel
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
@@ -31,6 +31,7 @@ from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.home.snapper import Snapper
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.text.repetition import loops
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import (
@@ -106,7 +107,7 @@ def open_pair(folder: Path, graphs: Path, precision: Precision = "float32") -> P
 
     write_graphs(read(folder / "model.bin"), graphs, precision, BEAM)
     config = json.loads((folder / "config.json").read_text())
-    tokenizer = load_tokenizer(folder, multilingual=True)
+    tokenizer = ModelFolder(folder).tokenizer
     session = OracleSession(graphs, N_THREADS)
     theirs = ctranslate2.models.Whisper(
         str(folder), compute_type="float32", intra_threads=N_THREADS

@@ -6,12 +6,11 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from ..engine.checkpoint import read
-from ..engine.dims import dims_of, int8_bytes
+from ..engine.dims import int8_bytes
 from ..engine.tensorrt.cuda import NoGpuError, find_gpus
 from ..errors import EngineError, ModelBrokenError, SettingsError
 from ..models.find import ensure_model
-from ..models.known import WEIGHTS
+from ..models.folder import ModelFolder
 from ..settings.options import Settings
 from ..status import Status
 from ..transcriber import Transcriber
@@ -115,7 +114,7 @@ def _is_small(path: Path, small_bytes: int = 8_000_000) -> bool:
     Every stock one has more than `small_bytes` in int8.
     """
     try:
-        return int8_bytes(dims_of(read(path / WEIGHTS))) < small_bytes
+        return int8_bytes(ModelFolder(path).dims) < small_bytes
     except ModelBrokenError:  # no Whisper as we know it; faster-whisper says what is wrong, if
         return True  # anything is
 

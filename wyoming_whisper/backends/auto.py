@@ -11,7 +11,7 @@ from ..engine.tensorrt.cuda import Gpu, find_gpus
 from ..errors import EngineError, SettingsError
 from ..models.autopick import choose_for_gpu, ensure_auto
 from ..models.find import ensure_model
-from ..models.known import AUTO
+from ..models.stock import AUTO
 from ..whisper.tokenizer import language_code
 from .faster_whisper import choose_device
 from .tensorrt import find_runtime

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelBrokenError, SettingsError
-from ..machine.cpu import instruction_set, physical_cores
-from ..machine.threads import REMEMBERED, fastest_threads, thread_counts
-from ..models.folder import check_model, model_languages
+from ..machine.cpu import fastest_threads, instruction_set, physical_cores
+from ..machine.measured import Measurements
+from ..models.folder import ModelFolder
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.inference import GenerateOptions, Hypothesis
 from .ct2_config import loadable
@@ -29,7 +29,6 @@ from .pipeline import (
     command_seconds,
     decoding_options,
     detectable,
-    load_tokenizer,
 )
 
 if TYPE_CHECKING:
@@ -135,17 +134,18 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     """
     device, device_index = choose_device(settings.device)
     compute_type = choose_compute_type(settings.compute_type, device)
-    decoding = decoding_options(settings, path, choose_beam_size(settings.beam_size))
+    folder = ModelFolder(path)
+    decoding = decoding_options(settings, folder, choose_beam_size(settings.beam_size))
     threads = settings.cpu_threads or physical_cores()
     if device == "cpu" and not settings.cpu_threads:
-        threads = _measured_threads(settings, path, compute_type, decoding.beam_size)
-    model = _load(path, device, device_index, compute_type, threads)
-    languages = model_languages(settings.model, path) if model.is_multilingual else ("en",)
+        threads = _measured_threads(settings, folder, compute_type, decoding.beam_size)
+    model = _load(folder, device, device_index, compute_type, threads)
+    languages = folder.languages(settings.model)
     described = _description(settings.model_name, model, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
         CTranslate2Inference(model),
-        load_tokenizer(path, multilingual=model.is_multilingual),
+        folder.tokenizer,
         languages,
         detectable(settings.languages, languages),
         decoding,
@@ -156,24 +156,21 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     return transcriber
 
 
-def _measured_threads(settings: Settings, path: Path, compute_type: str, beam_size: int) -> int:
+def _measured_threads(
+    settings: Settings, folder: ModelFolder, compute_type: str, beam_size: int
+) -> int:
     """Return how many threads suit this model; measured at its first start where that is open."""
-    counts = thread_counts()
-    if len(counts) == 1:
-        return counts[0]
-    _LOGGER.info("measuring how many threads suit this model: %s", ", ".join(map(str, counts)))
 
     def seconds(threads: int) -> float:
-        model = _load(path, "cpu", 0, compute_type, threads)
-        tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
-        inference = CTranslate2Inference(model)
-        runs = range(COMMAND_RUNS)
-        times = [command_seconds(inference, tokenizer, beam_size, COMMAND_FRAMES) for _ in runs]
+        inference = CTranslate2Inference(_load(folder, "cpu", 0, compute_type, threads))
+        times = [
+            command_seconds(inference, folder.tokenizer, beam_size, COMMAND_FRAMES)
+            for _ in range(COMMAND_RUNS)
+        ]
         return min(times[1:])
 
-    memory = settings.data_dir[0] / REMEMBERED
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
-    return fastest_threads(counts, seconds, memory, name)
+    return fastest_threads(seconds, Measurements(settings.data_dir), name)
 
 
 def choose_device(wanted: str) -> tuple[str, int]:
@@ -220,21 +217,23 @@ def choose_beam_size(wanted: int) -> int:
     return beam_size_arm if arm else BEAM_SIZE
 
 
-def _load(path: Path, device: str, device_index: int, compute_type: str, threads: int) -> Any:
+def _load(
+    folder: ModelFolder, device: str, device_index: int, compute_type: str, threads: int
+) -> Any:
     import ctranslate2
 
-    check_model(path)
+    folder.check()
     try:
-        with loadable(path) as folder:
+        with loadable(folder) as path:
             return ctranslate2.models.Whisper(
-                str(folder),
+                str(path),
                 device=device,
                 device_index=device_index,
                 compute_type=compute_type,
                 intra_threads=threads,
             )
     except (RuntimeError, ValueError) as error:
-        raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
+        raise ModelBrokenError(f"the model in {folder.path} can't be loaded: {error}") from error
 
 
 def _description(name: str, model: Any, threads: int) -> str:

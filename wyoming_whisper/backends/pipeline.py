@@ -6,13 +6,11 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import (
-    ModelBrokenError,
     SettingsError,
     TranscribeError,
     UnknownLanguageError,
@@ -21,8 +19,7 @@ from ..errors import (
 )
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
-from ..models.model_json import read_facts
-from ..models.vocabulary import TOKENIZER, tokenizer_json
+from ..models.folder import ModelFolder
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from ..whisper.audio import (
     FRAMES_PER_SECOND,
@@ -286,21 +283,6 @@ def _previous_text(names: tuple[str, ...], prompt: str | None) -> str | None:
     return " ".join(part for part in (", ".join(names), prompt or "") if part) or None
 
 
-def load_tokenizer(path: Path, *, multilingual: bool) -> Tokenizer:
-    """Return the tokenizer of the model in folder `path`; raises ModelBrokenError."""
-    import tokenizers
-
-    try:
-        text_tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(path))
-        tokenizer = Tokenizer(text_tokenizer, multilingual=multilingual)
-        tokenizer.check()
-    except ModelBrokenError:
-        raise
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise ModelBrokenError(f"{path / TOKENIZER} can't be loaded: {error}") from error
-    return tokenizer
-
-
 def detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
     """Return the languages to choose from when one has to be detected."""
     if not wanted:
@@ -314,12 +296,12 @@ def detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str
     return found
 
 
-def decoding_options(settings: Settings, path: Path, beam_size: int) -> DecodingOptions:
-    """Return what the user set, and what the model in `path` says of itself.
+def decoding_options(settings: Settings, folder: ModelFolder, beam_size: int) -> DecodingOptions:
+    """Return what the user set, and what the model says of itself.
 
     Raises ModelBrokenError.
     """
-    facts = read_facts(path)
+    facts = folder.facts
     return DecodingOptions(
         task="translate" if settings.whisper_task == "translate" else "transcribe",
         initial_prompt=settings.initial_prompt,

@@ -14,15 +14,14 @@ from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
 from ..engine.tensorrt.library import import_tensorrt
 from ..engine.tensorrt.session import TensorRTSession
 from ..errors import SettingsError
-from ..models.folder import is_multilingual, model_languages, suppressed_begin
-from ..models.known import WEIGHTS
+from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.options import DecodingOptions
 from ..whisper.search import SLOTS, SessionInference
 from .engines import Engines, EngineTranscriber, engine_cache, try_out
 from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
-from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from .pipeline import WhisperTranscriber, decoding_options, detectable
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -70,7 +69,7 @@ def engine_spec(settings: Settings, path: Path, runtime: Runtime) -> EngineSpec:
     beam_size = settings.beam_size or BEAM_SIZE
     return EngineSpec(
         model=settings.model_name,
-        model_bin=path / WEIGHTS,
+        model_bin=ModelFolder(path).weights,
         gpu=runtime.gpu,
         tensorrt=runtime.tensorrt,
         precision="float32" if settings.compute_type == "float32" else "float16",
@@ -142,13 +141,12 @@ def open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) 
     session = TensorRTSession(folder, spec.gpu.index)
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
-        multilingual = is_multilingual(path)
-        languages = model_languages(settings.model, path) if multilingual else ("en",)
-        tokenizer = load_tokenizer(path, multilingual=multilingual)
-        decoding = decoding_options(settings, path, spec.beam_size)
+        model = ModelFolder(path)
+        tokenizer, languages = model.tokenizer, model.languages(settings.model)
+        decoding = decoding_options(settings, model, spec.beam_size)
         windows = dataclasses.replace(decoding.audio_context, multiple=FRAMES_MULTIPLE)
         transcriber = WhisperTranscriber(
-            SessionInference(session, tokenizer, suppressed_begin(path)),
+            SessionInference(session, tokenizer, model.suppressed_begin),
             tokenizer,
             languages,
             detectable(settings.languages, languages),

@@ -239,11 +239,10 @@ def _export(arguments: Arguments, settings: Settings) -> int:
 def _write_graphs(
     source: Path, output: Path, precision: Precision, beam_size: int, show: Callable[[float], None]
 ) -> list[Path]:
-    from ..engine.checkpoint import read
     from ..engine.tensorrt.compile import import_graphs
-    from ..models.known import WEIGHTS
+    from ..models.folder import ModelFolder
 
-    checkpoint = read(source / WEIGHTS)
+    checkpoint = ModelFolder(source).checkpoint()
     output.mkdir(parents=True, exist_ok=True)
     # Aside first: what is there already is not lost to a failure.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
@@ -257,7 +256,7 @@ def _write_graphs(
 def _write_huggingface(
     source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
 ) -> list[Path]:
-    from ..backends.tensorrt_llm.huggingface import write_folder
+    from ..models.huggingface import write_folder
 
     return write_folder(source, output, precision, show)
 

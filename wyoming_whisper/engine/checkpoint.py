@@ -38,6 +38,7 @@ class Checkpoint:
     variables: Mapping[str, Array]
     aliases: Mapping[str, str]
     path: Path
+    version: int = VERSION
 
     def __contains__(self, name: str) -> bool:
         return self.resolved(name) in self.variables
@@ -86,7 +87,7 @@ def read(path: Path) -> Checkpoint:
     max_variables = 100_000  # large-v3 has 1,300
     reader = _Reader(path, _mapped(path))
     version = reader.number("I")
-    if version != VERSION:
+    if not VERSION <= version <= 100:  # later ones are CTranslate2's to read, if not ours
         raise reader.broken(f"has binary version {version}, not {VERSION}")
     name, revision = reader.string(), reader.number("I")
     variables: dict[str, Array] = {}
@@ -99,14 +100,14 @@ def read(path: Path) -> Checkpoint:
     for _ in range(reader.count("aliases", max_variables)):
         alias = reader.string()
         aliases[alias] = reader.string()
-    return Checkpoint(name, revision, variables, aliases, path)
+    return Checkpoint(name, revision, variables, aliases, path, version)
 
 
 def _mapped(path: Path) -> memoryview:
     try:
         with path.open("rb") as file:
             if not file.seek(0, 2):  # an empty file can't be mapped
-                return memoryview(b"")
+                raise ModelBrokenError(f"{path} is empty")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise ModelBrokenError(f"{path} can't be read: {error.strerror or error}") from error

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import ModelBrokenError
-from .checkpoint import Checkpoint
+from .checkpoint import VERSION, Checkpoint
 
 HEAD_WIDTH = 64  # in every Whisper
 CONV_WIDTH = 3
@@ -42,6 +42,10 @@ def dims_of(checkpoint: Checkpoint) -> Dims:
     if checkpoint.name != specification:
         raise ModelBrokenError(
             f"{checkpoint.path} is no Whisper model: it calls itself {checkpoint.name!r}"
+        )
+    if checkpoint.version != VERSION:
+        raise ModelBrokenError(
+            f"{checkpoint.path} has binary version {checkpoint.version}, not {VERSION}"
         )
     shapes = {
         name: checkpoint[name].shape

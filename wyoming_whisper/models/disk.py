@@ -1,11 +1,13 @@
-"""Room on the disk, errors of the disk as sentences, and one lock with progress."""
+"""Room on the disk, errors of the disk as sentences, hashes, and how far a download is."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import importlib
 import logging
+import re
 import shutil
 import sys
 import time
@@ -17,12 +19,9 @@ from typing import Any
 from ..errors import ModelError, ModelRefusedError
 
 _LOGGER = logging.getLogger(__name__)
-STALE_S = 24 * 3600.0
-"""Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
 Report = Callable[[str, float], None]
 """Told what is downloaded, and which fraction of it is here."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Progress:
@@ -84,35 +83,6 @@ class Progress:
 
 
 @contextlib.contextmanager
-def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bool]:
-    """Hold the lock file `path`, as the hub's library takes it; give whether it is held for sure.
-
-    While another process that downloads `name` has it, `check_stop` is called again and again.
-    """
-    lock_poll_s = 1.0
-    import filelock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    waited = False
-    while True:
-        check_stop()
-        try:
-            lock.acquire(timeout=lock_poll_s)
-            break
-        except filelock.Timeout:
-            if not waited:
-                _LOGGER.info("another process is downloading %s: waiting for it", name)
-            waited = True
-        except NotImplementedError:  # a file system without locks: the hash still decides
-            break
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
 def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator[None]:
     """Turn the errors of disk and folders into sentences; `name` was to go to `folder`.
 
@@ -126,8 +96,8 @@ def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator
     except OSError as error:
         if error.errno in FULL:
             clean()
-            message = disk_full(name, folder)
-        elif error.errno in _FORBIDDEN:
+            message = _disk_full(name, folder)
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = error.filename or folder
             message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
         else:
@@ -135,7 +105,32 @@ def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator
         raise ModelRefusedError(message) from error
 
 
-def disk_full(name: str, folder: Path) -> str:
+def is_stale(path: Path, age_s: float = 24 * 3600.0) -> bool:
+    """Return whether a partial file that nobody continues is rubbish, as the hub's library never
+    continues one. Raises OSError.
+    """
+    return time.time() - path.stat().st_mtime >= age_s
+
+
+def matches_hash(file: Path, etag: str) -> bool | None:
+    """Return whether `file` has the hash `etag`; None if that is no hash known here.
+
+    The hub names large files by SHA-256 and small ones as git does. Raises OSError.
+    """
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+        digest = hashlib.sha256()
+    elif re.fullmatch(r"[0-9a-f]{40}", etag):
+        digest = hashlib.sha1(usedforsecurity=False)
+        digest.update(b"blob %d\0" % file.stat().st_size)
+    else:
+        return None
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest() == etag
+
+
+def _disk_full(name: str, folder: Path) -> str:
     free = megabytes(_free_bytes(folder))
     return f"the disk is full: {name} doesn't fit into {folder} ({free} free)"
 

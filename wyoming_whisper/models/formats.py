@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +27,6 @@ Kind = Literal[
 ]
 
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
-COPIED = ("tokenizer.json", "preprocessor_config.json")
-"""What the converter copies, where it is there."""
 
 _WEIGHTS = "model.bin"
 
@@ -66,7 +65,7 @@ def is_weights_name(name: str) -> bool:
     return suffix == ".bin" or suffix in _SUFFIXES
 
 
-def kind_of(file: Path) -> Kind | None:
+def _kind_of(file: Path) -> Kind | None:
     """Return what `file` is, by its first bytes, then by its name; None where neither tells."""
     # How torch's files begin: a zip archive, and a pickle before that.
     torch = (b"PK\x03\x04", b"\x80\x02")
@@ -94,13 +93,13 @@ def kind_of(file: Path) -> Kind | None:
 
 def about_weights(file: Path) -> str:
     """Return what a model.bin is that is not CTranslate2's: ", but ..."; "" where nobody knows."""
-    kind = kind_of(file)
+    kind = _kind_of(file)
     return f", but {_CALLED[kind]}" if kind and kind != "ctranslate2" else ""
 
 
 def about_file(file: Path, known: Collection[str]) -> str:
     """Return what to do with a file where a folder was wanted; `known` are stock models' names."""
-    kind = kind_of(file)
+    kind = _kind_of(file)
     folder = file.parent
     if kind == "ctranslate2" or (kind is None and (folder / _WEIGHTS).is_file()):
         return f"{file} is a file of a model: give its folder, --model {_quoted(folder)}"
@@ -133,13 +132,17 @@ def about_folder(folder: Path, known: Collection[str]) -> str:
     if inner := _model_inside(folder):
         return f"{missing}, but there is one in a folder below: --model {_quoted(inner)}"
     for file in _files(folder):
-        if kind_of(file) in ("ggml", "pytorch", "onnx", "nemo", "archive"):
+        if _kind_of(file) in ("ggml", "pytorch", "onnx", "nemo", "archive"):
             return f"{missing}; {about_file(file, known)}"
     return f"{missing}: {folder} is not the folder of a CTranslate2 model"
 
 
-def conversion_command(source: str, output: str, copied: Sequence[str] = COPIED) -> str:
-    """Return the command line that makes a CTranslate2 model of a Whisper of transformers."""
+def conversion_command(source: str, output: str, names: AbstractSet[str]) -> str:
+    """Return the command line that makes a CTranslate2 model of a Whisper of transformers.
+
+    `names` are the files that `source` has.
+    """
+    copied = [name for name in ("tokenizer.json", "preprocessor_config.json") if name in names]
     words = ["ct2-transformers-converter", "--model", source, "--output_dir", output]
     if copied:
         words += ["--copy_files", *copied]
@@ -148,8 +151,7 @@ def conversion_command(source: str, output: str, copied: Sequence[str] = COPIED)
 
 def _conversion(folder: Path) -> str:
     output = f"{folder.resolve()}-ct2"
-    copied = [name for name in COPIED if (folder / name).is_file()]
-    command = conversion_command(str(folder), output, copied)
+    command = conversion_command(str(folder), output, {file.name for file in _files(folder)})
     return (
         f"convert it with `{command}` (that needs `pip install transformers torch`), and give "
         f"--model {shlex.quote(output)}"
@@ -189,7 +191,7 @@ def _model_inside(folder: Path) -> Path | None:
     subfolders = ("*", "snapshots/*", "models--*/snapshots/*")
     found = (file for pattern in subfolders for file in folder.glob(f"{pattern}/{_WEIGHTS}"))
     try:
-        return next((file.parent for file in found if kind_of(file) == "ctranslate2"), None)
+        return next((file.parent for file in found if _kind_of(file) == "ctranslate2"), None)
     except OSError:
         return None
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from ...engine.tensorrt.cuda import find_gpus
 from ...errors import EngineError, ModelBrokenError, ModelError, SettingsError
 from ...models.find import ensure_model
-from ...models.folder import is_multilingual, model_languages, verify_hashes
+from ...models.folder import ModelFolder
 from ...transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ...whisper.audio import (
     FRAMES_PER_POSITION,
@@ -42,7 +42,7 @@ from ...whisper.inference import Correct, Hypothesis, Stopwatch
 from ...whisper.options import AudioContext, DecodingOptions
 from ..auto import with_model_for
 from ..faster_whisper import open_faster_whisper
-from ..pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from ..pipeline import WhisperTranscriber, decoding_options, detectable
 from ..tensorrt import on_cpu
 from .api import AT_ONCE, BEAM_SIZE, Api, choose_dtype, find_api, make_llm
 from .inference import POLL_SECONDS, LLMInference, frames
@@ -84,7 +84,7 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
 def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
     """Return the model fetched again, if its files are not what they were; else raise `error`."""
     try:
-        verify_hashes(path)
+        ModelFolder(path).verify()
     except ModelBrokenError as broken:
         _LOGGER.warning("%s; fetching it again", broken)
         return ensure_model(settings.model, settings, verify=True, layout="huggingface")
@@ -95,10 +95,9 @@ def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -
     """Load the model in folder `path` and try it out. Raises EngineError, ModelBrokenError."""
     beam_size = settings.beam_size or BEAM_SIZE
     name = settings.model_name
-    multilingual = is_multilingual(path)
-    tokenizer = load_tokenizer(path, multilingual=multilingual)
-    languages = model_languages(settings.model, path) if multilingual else ("en",)
-    decoding = options_for(decoding_options(settings, path, beam_size))
+    folder = ModelFolder(path)
+    tokenizer, languages = folder.tokenizer, folder.languages(settings.model)
+    decoding = options_for(decoding_options(settings, folder, beam_size))
     choosable = detectable(settings.languages, languages)
     inference = LLMInference(api, make_llm(api, path, dtype, beam_size), tokenizer, beam_size)
     with contextlib.ExitStack() as stack:

@@ -27,8 +27,8 @@ from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.cpu import physical_cores
 from ...models.autopick import best_here
 from ...models.find import ensure_model
-from ...models.folder import suppressed_begin
-from ...models.known import AUTO
+from ...models.folder import ModelFolder
+from ...models.stock import AUTO
 from .cases import LANGUAGE, make_cases
 from .compare import compare, hear, time_stages
 from .llm import selftest_llm
@@ -108,7 +108,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
     """
     from ...backends.pipeline import decoding_options
 
-    context = decoding_options(settings, path, beam_size=1).audio_context
+    context = decoding_options(settings, ModelFolder(path), beam_size=1).audio_context
     say("CTranslate2 hears the clips in float32")
     with open_reference(path, settings.cpu_threads) as reference:
         tokenizer = reference.tokenizer
@@ -121,7 +121,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
         say(f"{engine.runtime} hears them in {engine.precision}")
         comparisons = compare(
             *(engine.session, engine.precision, cases, references, tokenizer),
-            suppressed_begin(path),
+            ModelFolder(path).suppressed_begin,
         )
         stages = time_stages(engine.session, cases[0], tokenizer)
         memory = memory_mb(engine.session, before)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ModelBrokenError
 from ...machine.cpu import physical_cores
-from ...models.folder import check_model
+from ...models.folder import ModelFolder
 
 if TYPE_CHECKING:
     from ...whisper.inference import Inference
@@ -38,17 +38,17 @@ def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
 
     from ...backends.ct2_config import loadable
     from ...backends.faster_whisper import CTranslate2Inference
-    from ...backends.pipeline import load_tokenizer
 
-    check_model(path)
+    folder = ModelFolder(path)
+    folder.check()
     try:
-        with loadable(path) as folder:
+        with loadable(folder) as loaded:
             model = ctranslate2.models.Whisper(
-                str(folder), compute_type="float32", intra_threads=threads or physical_cores()
+                str(loaded), compute_type="float32", intra_threads=threads or physical_cores()
             )
     except (RuntimeError, ValueError) as error:
         raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
-    tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
+    tokenizer = folder.tokenizer
     try:
         yield Reference(CTranslate2Inference(model), tokenizer)
     finally:
