@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import ModelBrokenError
 from ...machine.cpu import physical_cores
 from ...models.folder import ModelFolder
 
@@ -34,23 +33,12 @@ class Reference:
 @contextlib.contextmanager
 def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
     """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
-    import ctranslate2
-
-    from ...backends.ct2_config import loadable
-    from ...backends.faster_whisper import CTranslate2Inference
+    from ...backends.faster_whisper import CTranslate2Inference, load_ctranslate2
 
     folder = ModelFolder(path)
-    folder.check()
+    model = load_ctranslate2(folder, "float32", threads or physical_cores())
     try:
-        with loadable(folder) as loaded:
-            model = ctranslate2.models.Whisper(
-                str(loaded), compute_type="float32", intra_threads=threads or physical_cores()
-            )
-    except (RuntimeError, ValueError) as error:
-        raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
-    tokenizer = folder.tokenizer
-    try:
-        yield Reference(CTranslate2Inference(model), tokenizer)
+        yield Reference(CTranslate2Inference(model), folder.tokenizer)
     finally:
         model.unload_model()
         gc.collect()
