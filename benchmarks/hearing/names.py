@@ -157,7 +157,7 @@ class Namer(Model):
                 seconds = time.process_time() - began
                 text, lost = self._text(corrected), ""
                 if said.names and not has_name(said.clip.text, text, HOMES[home]):
-                    weighed = snapper.weighed(features, prompt, language, heard)
+                    weighed = snapper.weigh(features, prompt, language, heard)
                     lost = _lost(said.clip, home, weighed)
                 found[home] = text, seconds, lost
             return heard

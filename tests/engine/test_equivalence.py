@@ -257,7 +257,7 @@ def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyP
         for inference in (theirs, bundled.ours):
             encoded = partial(inference.encode, noise)
             snapper = Snapper(inference, bundled.tokenizer, [index], encoded)
-            found.append(snapper.weighed(inference.encode(mel), bundled.prompt(), "en", heard))
+            found.append(snapper.weigh(inference.encode(mel), bundled.prompt(), "en", heard))
         expected, ours = found
         assert [c for _, c, _ in ours] == [c for _, c, _ in expected]
         assert [w for w, _, _ in ours] == pytest.approx([w for w, _, _ in expected], abs=0.01)
