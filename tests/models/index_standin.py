@@ -27,7 +27,7 @@ def wheel(package: str, members: Files) -> bytes:
     about = f"{name}-{VERSION}.dist-info"
     texts = {
         f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: {VERSION}\n",
-        f"{about}/WHEEL": "_Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{about}/RECORD": "",
     }
     out = io.BytesIO()

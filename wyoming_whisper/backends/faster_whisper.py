@@ -7,21 +7,26 @@ itself rather than through WhisperModel, which imports PyAV (24 MB here), pads e
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import platform
-from collections.abc import Sequence
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.dims import EMBEDDINGS, HEAD_WIDTH
 from ..errors import ModelBrokenError, SettingsError
 from ..machine.cpu import fastest_threads, instruction_set, physical_cores
 from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.inference import GenerateOptions, Hypothesis
-from .ct2_config import loadable
 from .pipeline import (
     WhisperTranscriber,
     command_seconds,
@@ -129,7 +134,7 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     threads = settings.cpu_threads or physical_cores()
     if device == "cpu" and not settings.cpu_threads:
         threads = _measured_threads(settings, folder, compute_type, decoding.beam_size)
-    model = _load(folder, device, device_index, compute_type, threads)
+    model = load_ctranslate2(folder, compute_type, threads, device, device_index)
     languages = folder.languages(settings.model)
     described = _description(settings.model_name, model, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
@@ -152,7 +157,7 @@ def _measured_threads(
     """Return how many threads suit this model; measured at its first start where that is open."""
 
     def seconds(threads: int) -> float:
-        inference = CTranslate2Inference(_load(folder, "cpu", 0, compute_type, threads))
+        inference = CTranslate2Inference(load_ctranslate2(folder, compute_type, threads))
         times = [
             command_seconds(
                 inference, folder.tokenizer, beam_size, WhisperTranscriber.COMMAND_FRAMES
@@ -211,12 +216,13 @@ def choose_beam_size(beam_size: int) -> int:
     return beam_size or (1 if is_arm else 5)
 
 
-def _load(
-    folder: ModelFolder, device: str, device_index: int, compute_type: str, threads: int
+def load_ctranslate2(
+    folder: ModelFolder, compute_type: str, threads: int, device: str = "cpu", device_index: int = 0
 ) -> Any:
+    """Return the `ctranslate2.models.Whisper` of a model. Raises ModelBrokenError."""
     folder.check()
     try:
-        with loadable(folder) as path:
+        with _loadable(folder) as path:
             return _ctranslate2().models.Whisper(
                 str(path),
                 device=device,
@@ -226,6 +232,43 @@ def _load(
             )
     except (RuntimeError, ValueError) as error:
         raise ModelBrokenError(f"the model in {folder.path} can't be loaded: {error}") from error
+
+
+@contextlib.contextmanager
+def _loadable(model: ModelFolder) -> Iterator[Path]:
+    """Give the folder to load: the model's, or one of links beside a config.json that is mended.
+
+    What it lacks ends a request, and heads that the decoder has not end the process: distilled
+    models may name the alignment heads of the model that they were made of. Raises
+    ModelBrokenError.
+    """
+    mended = _mended(model)
+    if mended == model.config.content:
+        yield model.path
+        return
+    with tempfile.TemporaryDirectory(prefix="wyoming-whisper-") as folder:
+        for file in model.path.iterdir():
+            (Path(folder) / file.name).symlink_to(file.resolve())
+        config = Path(folder) / model.config.path.name
+        config.unlink()
+        config.write_text(json.dumps(mended), encoding="utf-8")
+        yield Path(folder)
+
+
+def _mended(model: ModelFolder) -> dict[str, Any]:
+    begin, config, shapes = "suppress_ids_begin", model.config.content, model.shapes
+    matches = (re.match(r"decoder/layer_(\d+)/", name) for name in shapes)
+    n_layers = 1 + max((int(match[1]) for match in matches if match), default=-1)
+    n_heads = shapes.get(EMBEDDINGS, (0, 0))[-1] // HEAD_WIDTH
+    heads = model.alignment_heads
+    if not heads or not all(0 <= i < n_layers and 0 <= head < n_heads for i, head in heads):
+        # As CTranslate2's converter does without better knowledge: the last half of the layers.
+        layers = range(n_layers // 2, n_layers)
+        config = {
+            **config,
+            "alignment_heads": [list(pair) for pair in product(layers, range(n_heads))],
+        }
+    return config if begin in config else {**config, begin: []}
 
 
 def _description(name: str, model: Any, threads: int) -> str:

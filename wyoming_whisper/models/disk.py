@@ -17,6 +17,10 @@ from ..machine.display import Display
 Report = Callable[[str, float], None]
 """Told what is downloaded, and which fraction of it is here."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
+ADVICE = (
+    "when this machine is online again, start again or run `models download`; or copy the model's "
+    "folder from another machine and set --local-files-only"
+)
 
 
 class Progress:

@@ -31,6 +31,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
 from ..machine.locks import locked
 from .disk import (
+    ADVICE,
     FULL,
     Progress,
     Report,
@@ -46,10 +47,6 @@ from .stock import STOCK_MODELS, Layout
 
 _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-ADVICE = (
-    "when this machine is online again, start again or run `models download`; or copy the model's "
-    "folder from another machine and set --local-files-only"
-)
 
 
 def download_model(
@@ -379,10 +376,10 @@ class _Download:
     def _unreachable(self, error: Exception, tries: int) -> str:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         reason = re.sub(r"\?\S+", "", reason)  # a signed URL's query is as good as a password
-        said = f"{self.repo} can't be downloaded from {self.endpoint} ({reason}"
+        message = f"{self.repo} can't be downloaded from {self.endpoint} ({reason}"
         if self.quick:  # what to do is said when the other source has failed, too
-            return f"{said})"
-        return f"{said}; {tries} tries): {ADVICE}"
+            return f"{message})"
+        return f"{message}; {tries} tries): {ADVICE}"
 
     def _missing_bytes(self, files: list[_RemoteFile]) -> int:
         needed = 0

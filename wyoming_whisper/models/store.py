@@ -91,7 +91,7 @@ class ModelStore:
             path = next((root / name for root in self.roots if (root / name).exists()), None)
         if path is not None:
             if not path.is_dir():
-                raise UnknownModelError(about_file(path, STOCK_MODELS))
+                raise UnknownModelError(about_file(path))
             return Reference(name, folder=path, layout=layout)
         if stock is not None:  # after the folders, which may differ from it in case alone
             return Reference(stock.name, repo=stock.repo_in(layout), layout=layout)

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ctranslate2
-
-from ...backends.ct2_config import loadable
-from ...backends.faster_whisper import CTranslate2Inference
-from ...errors import ModelBrokenError
+from ...backends.faster_whisper import CTranslate2Inference, load_ctranslate2
 from ...machine.cpu import physical_cores
 from ...models.folder import ModelFolder
 
@@ -39,17 +35,9 @@ class _Reference:
 def open_reference(path: Path, threads: int = 0) -> Iterator[_Reference]:
     """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
     folder = ModelFolder(path)
-    folder.check()
+    model = load_ctranslate2(folder, "float32", threads or physical_cores())
     try:
-        with loadable(folder) as loaded:
-            model = ctranslate2.models.Whisper(
-                str(loaded), compute_type="float32", intra_threads=threads or physical_cores()
-            )
-    except (RuntimeError, ValueError) as error:
-        raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
-    tokenizer = folder.tokenizer
-    try:
-        yield _Reference(CTranslate2Inference(model), tokenizer)
+        yield _Reference(CTranslate2Inference(model), folder.tokenizer)
     finally:
         model.unload_model()
         gc.collect()
