@@ -25,7 +25,7 @@ from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.whisper.search import STOP_REPEATS
+from wyoming_whisper.whisper.search import SessionInference
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +173,7 @@ def test_what_differs_is_named(engine: Heard, precision: str, verdict: str) -> N
 
 def test_a_text_that_ours_ended_for_its_repetitions_is_the_same_as_far_as_it_goes() -> None:
     endless = heard(*[7] * 60)
-    n = STOP_REPEATS
+    n = SessionInference.STOP_REPEATS
     assert judge(endless, heard(*[7] * n, avg_logprob=-0.9), "float32") == "same"
     assert judge(endless, heard(*[7] * (n - 1)), "float32") == f"other tokens from number {n} on"
     assert judge(endless, heard(*[8] * n), "float32") == "other tokens from number 1 on"

@@ -12,7 +12,7 @@ import numpy as np
 from ...text.repetition import loops
 from ...whisper.audio import FRAMES_PER_SECOND
 from ...whisper.inference import GenerateOptions
-from ...whisper.search import SLOTS, STOP_REPEATS, SessionInference
+from ...whisper.search import SessionInference
 from .cases import Case
 from .report import Comparison, Heard, Stages
 
@@ -66,7 +66,7 @@ def time_stages(session: Session, case: Case, tokenizer: Tokenizer) -> Stages:
     bias = session.bias([tokenizer.eot])  # a text that goes on
     prompt = np.array([case.prompt], np.int32)
     position = prompt.shape[1]
-    slots = next(n for n in SLOTS if n >= position + TIMED_STEPS)
+    slots = next(n for n in SessionInference.SLOTS if n >= position + TIMED_STEPS)
     measured: list[tuple[float, float, float]] = []
     for _ in range(RUNS + 1):
         wait()
@@ -126,7 +126,7 @@ def judge(reference: Heard, heard: Heard, precision: str) -> str:
     it counts, and not its mean log-probability.
     """
     common = common_prefix(heard.tokens, reference.tokens)
-    ended = common == len(heard.tokens) and loops(heard.tokens, STOP_REPEATS)
+    ended = common == len(heard.tokens) and loops(heard.tokens, SessionInference.STOP_REPEATS)
     if heard.tokens != reference.tokens and not ended:
         return f"{OTHER_TOKENS} from number {common + 1} on"
     # Written so that what is no number is no success.
@@ -145,7 +145,7 @@ def _gap(session: Session, case: Case, reference: Heard, heard: Heard, eot: int)
     common = common_prefix(heard.tokens, reference.tokens)
     past = np.array([[*case.prompt, *heard.tokens[:common]]], np.int32)
     ours, theirs = ((*h.tokens, eot)[common] for h in (heard, reference))
-    slots = next(n for n in SLOTS if n >= past.shape[1])
+    slots = next(n for n in SessionInference.SLOTS if n >= past.shape[1])
     cache = session.open_cache(session.encode(case.mel), 1, slots)
     logits = session.step(cache, past, 0, session.bias([])).logits()[0]
     return float(abs(logits[ours] - logits[theirs]))
