@@ -73,7 +73,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.serving.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
+    "wyoming_whisper.serving.discovery": ("wyoming.", "numpy"),
     "wyoming_whisper.serving.supervisor": ("asyncio", "wyoming.", "numpy"),
     "wyoming_whisper.home.snapper": (
         "wyoming.",

@@ -28,7 +28,7 @@ from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..peers import Allowed
 from ..serving.requests import requested_language
-from ..status import ANSWERING, Answer, health_of
+from ..status import ANSWERING, Answer
 from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
 from ..utterance.service import Service
 from ..utterance.utterance import Utterance
@@ -192,7 +192,7 @@ class _Site:
     async def _health(self, _: web.Request) -> web.Response:
         """200 when commands are answered, also by a model that is woken, else 503 and why not."""
         state = self._service.status.state
-        health = health_of(state, stopping=self._service.stopping)
+        health = self._service.health
         is_well = health.verdict == "healthy"
         body = {
             "ok": is_well,
