@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from wyoming.event import Event
     from wyoming.info import Info
 
-    from .models.known import Layout
     from .models.listing import ModelEntry
+    from .models.stock import Layout
     from .transcriber import Samples, Transcription
 
 PROG = "wyoming-whisper"
@@ -297,8 +297,8 @@ def _models_list(settings: Settings, *, as_json: bool) -> str:
 
 def _models_answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
     from .models.find import ensure_model, find_model
-    from .models.known import AUTO
     from .models.listing import remove_model
+    from .models.stock import AUTO
 
     if about := about_retired(name):
         raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
@@ -317,7 +317,7 @@ def _auto(action: str, settings: Settings) -> Path:
     from .backends.auto import gpu_of, model_of
     from .models.autopick import pick_model
     from .models.find import find_model
-    from .models.known import AUTO
+    from .models.stock import AUTO
 
     if action == "download":
         return model_of(replace(settings, model=AUTO))[1]

@@ -24,6 +24,7 @@ from wyoming_whisper.commands.selftest.machine import versions
 from wyoming_whisper.commands.selftest.reference import open_reference
 from wyoming_whisper.commands.selftest.report import Heard
 from wyoming_whisper.machine.cpu import cpu_name
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
@@ -83,13 +84,13 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
             lzma.open(target / WEIGHTS, "wb", **options) as packed,  # type: ignore[call-overload]
         ):
             shutil.copyfileobj(weights, packed, 1 << 20)
-        context = decoding_options(Settings(), path, 1).audio_context
+        context = decoding_options(Settings(), ModelFolder(path), 1).audio_context
         progress(f"{name}: CTranslate2 hears the clips in float32")
         _pack(target, name, path, context)
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
-    from wyoming_whisper.models.folder import suppressed_begin
+    from wyoming_whisper.models.folder import ModelFolder
 
     with open_reference(path) as reference:
         tokenizer = reference.tokenizer
@@ -107,7 +108,7 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
         "name": name,
         "ctranslate2": f"{versions()['ctranslate2']} on {cpu_name()}",
         "tokens": asdict(tokens),
-        "suppressed_begin": suppressed_begin(path),
+        "suppressed_begin": ModelFolder(path).suppressed_begin,
         "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],
         "heard": [asdict(h) for h in heard],
     }

@@ -14,13 +14,14 @@ import pytest
 
 from tests.engine import fakes
 from tests.support import HOME_EN
-from wyoming_whisper.commands.selftest.cases import FRAMES_MULTIPLE, Case, make_cases
+from wyoming_whisper.commands.selftest.cases import Case, make_cases
 from wyoming_whisper.commands.selftest.command import add_arguments, choose_runtime, run, selftest
 from wyoming_whisper.commands.selftest.compare import _gap, judge
 from wyoming_whisper.commands.selftest.machine import machine
 from wyoming_whisper.commands.selftest.reference import open_reference
 from wyoming_whisper.commands.selftest.report import Comparison, Heard, Report, Stages, as_json
 from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.settings.options import Settings
@@ -238,7 +239,7 @@ def test_a_long_prompt_takes_more_than_one_call() -> None:
     with open_reference(HOME_EN) as reference:
         cases = make_cases(80, reference.tokenizer, AudioContext.trained())
     assert max(len(case.prompt) for case in cases) > PlanFacts.MAX_PREFILL_TOKENS
-    assert {case.mel.shape[1] % FRAMES_MULTIPLE for case in cases} == {0}
+    assert {case.mel.shape[1] % EngineSpec.FRAMES_MULTIPLE for case in cases} == {0}
 
 
 def test_a_jetson_says_which_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

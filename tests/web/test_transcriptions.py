@@ -47,7 +47,7 @@ from wyoming_whisper.errors import (
     TranscribeError,
     WordTimesError,
 )
-from wyoming_whisper.models.aliases import ALIAS, is_same_model
+from wyoming_whisper.models.stock import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.replacements import read_replacements
 from wyoming_whisper.transcriber import (

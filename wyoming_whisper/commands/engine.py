@@ -65,7 +65,7 @@ def _build(_: Arguments, settings: Settings) -> int:
     engines = _engines(settings)
     display = BuildDisplay(f"the engine of {engines.label}")
     try:
-        folder = engines.build(display.show)
+        folder = engines.build(display.show_build)
     finally:
         display.close()
     try:
@@ -89,10 +89,10 @@ def _engines(settings: Settings) -> Engines:
         raise SettingsError(
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
         )
-    from ..backends.tensorrt import find_runtime, tensorrt_engines
+    from ..backends.tensorrt import Runtime
 
-    runtime = find_runtime(settings.device)
-    return tensorrt_engines(*model_of(settings, runtime.gpu), runtime)
+    runtime = Runtime.find(settings.device)
+    return runtime.engines(*model_of(settings, runtime.gpu))
 
 
 # -- list, remove --------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def _export(arguments: Arguments, settings: Settings) -> int:
     phase = GRAPHS if arguments.layout == "onnx" else "weights"
 
     def show(fraction: float) -> None:
-        display.show(BuildProgress(phase, fraction, time.monotonic() - started))
+        display.show_build(BuildProgress(phase, fraction, time.monotonic() - started))
 
     write = _write_graphs if arguments.layout == "onnx" else _write_huggingface
     try:
@@ -239,11 +239,10 @@ def _export(arguments: Arguments, settings: Settings) -> int:
 def _write_graphs(
     source: Path, output: Path, precision: Precision, beam_size: int, show: Callable[[float], None]
 ) -> list[Path]:
-    from ..engine.checkpoint import read
     from ..engine.tensorrt.compile import import_graphs
-    from ..models.known import WEIGHTS
+    from ..models.folder import ModelFolder
 
-    checkpoint = read(source / WEIGHTS)
+    checkpoint = ModelFolder(source).checkpoint()
     output.mkdir(parents=True, exist_ok=True)
     # Aside first: what is there already is not lost to a failure.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
@@ -257,7 +256,7 @@ def _write_graphs(
 def _write_huggingface(
     source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
 ) -> list[Path]:
-    from ..backends.tensorrt_llm.huggingface import write_folder
+    from ..models.huggingface import write_folder
 
     return write_folder(source, output, precision, show)
 

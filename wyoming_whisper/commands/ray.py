@@ -179,10 +179,10 @@ def _deploy(arguments: Arguments, settings: Settings) -> int:
     with joined(settings.ray_address) as ray:
         from ray import serve
 
-        from ..cluster.replica import Replica, find_model
+        from ..cluster.replica import Replica, fetch_model
 
         # What fails later has ended the replicas that were there: Ray Serve replaces as it starts.
-        found = ray.get(ray.remote(num_cpus=0)(find_model).remote(wanted))
+        found = ray.get(ray.remote(num_cpus=0)(fetch_model).remote(wanted))
         if isinstance(found, WyomingWhisperError):
             raise found
         # Nobody needs Ray Serve's own port: front ends reach replicas by Ray itself.

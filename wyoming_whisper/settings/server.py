@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import SplitResult
 
 from ..errors import SettingsError
-from ..models.model_names import without_address
+from ..models.stock import without_address
 from ..upstreams.config import Upstream
 from ..whisper.tokenizer import language_code
 from .option import Option, option, switch

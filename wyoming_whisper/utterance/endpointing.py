@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import SettingsError
-from ..languages import EndingWords, language_words
+from ..languages.words import LanguageWords, language_words
 from ..transcriber import Transcription
 
 if TYPE_CHECKING:
@@ -195,7 +195,8 @@ class _EndingRules:
     an empty set anything may, with an empty word only the speaker knows when it is enough."""
 
     @classmethod
-    def from_words(cls, words: EndingWords) -> _EndingRules:
+    def of_language(cls, language: LanguageWords) -> _EndingRules:
+        words = language["endings"]
         return cls(
             dangling=_folded(words["dangling"]),
             open_ended=_folded(words["open_ended"]),
@@ -240,7 +241,7 @@ def _folded(words: Iterable[str]) -> frozenset[str]:
 @cache
 def _ending_rules(language: str | None) -> _EndingRules | None:
     words = language_words(language)
-    return _EndingRules.from_words(words["endings"]) if words else None
+    return _EndingRules.of_language(words) if words else None
 
 
 def _ending(draft: Transcription, previous: str = "") -> Ending:

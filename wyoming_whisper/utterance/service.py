@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..audio.speech import span_options
@@ -17,7 +16,8 @@ from ..audio.vad import SileroVad, Vad
 from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from ..home.household import HomeNames
 from ..models.find import find_model
-from ..models.folder import model_languages
+from ..models.folder import ModelFolder
+from ..models.stock import languages_of_name
 from ..peers import PeerLog
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status, health_of
@@ -164,8 +164,8 @@ def configured_language(name: str) -> str | None:
 
 
 def _expected_languages(settings: Settings) -> tuple[str, ...]:
-    path: Path | None = None
     if settings.model != "auto":
         with contextlib.suppress(ModelUnavailableError, ModelBrokenError):
             path = find_model(settings.model, settings)
-    return model_languages(settings.model, path)
+            return ModelFolder(path).languages(settings.model)
+    return languages_of_name(settings.model)

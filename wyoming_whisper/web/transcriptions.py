@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from ..errors import BusyError, WyomingWhisperError
-from ..models.aliases import ALIAS, is_same_model
+from ..models.stock import ALIAS, is_same_model
 from ..peers import Allowed, shown
 from ..serving.requests import requested_language
 from ..transcriber import TranscribeOptions

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...engine.spec import EngineSpec
 from ...errors import SettingsError
 from ...transcriber import SAMPLE_RATE
 from ...whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level, white_noise
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from ...whisper.tokenizer import Tokenizer
 CLIPS = Path(__file__).parent / "clips"
 LANGUAGE = "en"
-FRAMES_MULTIPLE = 200
-"""Of TensorRT's windows; onnxruntime gets the same ones."""
 NOISE_SECONDS = 2.0
 NOISE = "noise"
 FULL_WINDOW = "full window"
@@ -47,7 +46,8 @@ def make_cases(
     # More than one call of the decoder takes.
     long_prompt_tokens = 100
     sot = (*tokenizer.sot_sequence(LANGUAGE), tokenizer.no_timestamps)
-    fitted = dataclasses.replace(context, multiple=FRAMES_MULTIPLE)
+    # Of TensorRT's windows; onnxruntime gets the same ones.
+    fitted = dataclasses.replace(context, multiple=EngineSpec.FRAMES_MULTIPLE)
     mels = {name: log_mel_spectrogram(samples, n_mels) for name, samples in sounds().items()}
     spoken = [name for name in mels if name != NOISE]
 

@@ -27,8 +27,8 @@ from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.cpu import physical_cores
 from ...models.autopick import best_here
 from ...models.find import ensure_model
-from ...models.folder import suppressed_begin
-from ...models.known import AUTO
+from ...models.folder import ModelFolder
+from ...models.stock import AUTO
 from .cases import LANGUAGE, make_cases
 from .compare import compare, hear, time_stages
 from .llm import selftest_llm
@@ -108,7 +108,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
     """
     from ...backends.pipeline import decoding_options
 
-    context = decoding_options(settings, path, beam_size=1).audio_context
+    context = decoding_options(settings, ModelFolder(path), beam_size=1).audio_context
     say("CTranslate2 hears the clips in float32")
     with open_reference(path, settings.cpu_threads) as reference:
         tokenizer = reference.tokenizer
@@ -121,7 +121,7 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
         say(f"{engine.runtime} hears them in {engine.precision}")
         comparisons = compare(
             *(engine.session, engine.precision, cases, references, tokenizer),
-            suppressed_begin(path),
+            ModelFolder(path).suppressed_begin,
         )
         stages = time_stages(engine.session, cases[0], tokenizer)
         memory = memory_mb(engine.session, before)
@@ -143,17 +143,17 @@ def choose_runtime(wanted: str, device: str) -> str:
 
     The same for tensorrt-llm. Before anything else is done: nobody should wait for that sentence.
     """
-    from ...backends.tensorrt import find_runtime
+    from ...backends.tensorrt import Runtime
 
     if wanted == "onnxruntime":
         return wanted
     if wanted == "tensorrt-llm":
-        from ...backends.tensorrt_llm.api import find_api
+        from ...backends.tensorrt_llm.api import Api
 
-        find_api(device)
+        Api.find(device)
         return wanted
     try:
-        find_runtime(device)
+        Runtime.find(device)
     except EngineError as error:
         if wanted == "tensorrt":
             raise
@@ -190,17 +190,17 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
 @contextlib.contextmanager
 def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
     """The engine that the server would use, built unless it is there."""
-    from ...backends.tensorrt import engine_spec, find_runtime, tensorrt_engines
+    from ...backends.tensorrt import Runtime
 
-    runtime = find_runtime(settings.device)
+    runtime = Runtime.find(settings.device)
     if precision is not None:
         settings = dataclasses.replace(settings, compute_type=precision)
-    precision = engine_spec(settings, path, runtime).precision
-    engines = tensorrt_engines(settings, path, runtime)
+    precision = runtime.spec(settings, path).precision
+    engines = runtime.engines(settings, path)
     start = time.perf_counter()
     display = BuildDisplay(engines.label)
     try:
-        folder = engines.build(display.show)
+        folder = engines.build(display.show_build)
     finally:
         display.close()
     built = time.perf_counter()

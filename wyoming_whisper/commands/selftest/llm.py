@@ -32,12 +32,12 @@ def selftest_llm(
 
     It searches with `settings.beam_size` beams, whatever is asked, so CTranslate2 does too.
     """
-    from ...backends.tensorrt_llm.api import choose_dtype, find_api
+    from ...backends.tensorrt_llm.api import Api
     from ...backends.tensorrt_llm.backend import open_model
     from ...backends.tensorrt_llm.inference import frames
 
     settings = dataclasses.replace(settings, compute_type=precision or "default")
-    dtype = choose_dtype(settings)
+    dtype = Api.choose_dtype(settings)
     beam_size = settings.beam_size or 1
     say("CTranslate2 hears the clips in float32")
     with open_reference(path, settings.cpu_threads) as reference:
@@ -52,7 +52,7 @@ def selftest_llm(
     before, start = resident_bytes(), time.perf_counter()
     folder = ensure_model(settings.model, settings, layout="huggingface")
     written = time.perf_counter()
-    api, gpu = find_api(settings.device)
+    api, gpu = Api.find(settings.device)
     transcriber = open_model(settings, folder, api, dtype, gpu)
     opened, inference = time.perf_counter(), transcriber.inference
     say(f"{runtime} hears them in {dtype}")
@@ -121,13 +121,13 @@ def _scored_gap(
 
 def _time_at_once(inference: LLMInference, heard: Array, case: Case, tokenizer: Tokenizer) -> str:
     """Return how long as many commands take as it takes at once, from as many threads."""
-    from ...backends.tensorrt_llm.api import AT_ONCE
+    from ...backends.tensorrt_llm.api import Api
 
     def one(_: int) -> None:
         hear(inference, dataclasses.replace(case, mel=heard), tokenizer)
 
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(Api.AT_ONCE) as threads:
         start = time.perf_counter()
-        list(threads.map(one, range(AT_ONCE)))
+        list(threads.map(one, range(Api.AT_ONCE)))
         seconds = time.perf_counter() - start
-    return f"{AT_ONCE} commands in {ms(seconds)}"
+    return f"{Api.AT_ONCE} commands in {ms(seconds)}"
