@@ -49,6 +49,7 @@ class Module:
     longest: int = 0
     about: str = ""
     """The first line of its docstring."""
+    is_folder: bool = False
 
 
 def read(root: Path) -> dict[str, Module]:
@@ -63,8 +64,8 @@ def measure(modules: dict[str, Module], root: str) -> dict[str, int]:
     return {
         "lines": sum(module.lines for module in mine),
         "modules in the root": sum(
-            name == root or (name.count(".") == 1 and not _is_folder(name, modules))
-            for name in modules
+            module.name == root or (module.name.count(".") == 1 and not module.is_folder)
+            for module in mine
         ),
         "files over 500 lines": sum(module.lines > 500 for module in mine),
         "import circles": len(circles({m.name: m.imports for m in mine})),
@@ -109,14 +110,10 @@ def _dotted(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _is_folder(name: str, modules: dict[str, Module]) -> bool:
-    return any(other.startswith(name + ".") for other in modules)
-
-
 def _module(name: str, path: Path, paths: dict[str, Path]) -> Module:
     text = path.read_text()
     tree = ast.parse(text)
-    module = Module(name, len(text.splitlines()))
+    module = Module(name, len(text.splitlines()), is_folder=path.name == "__init__.py")
     module.about = (ast.get_docstring(tree) or "").partition("\n")[0]
     for node in tree.body:
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_"):

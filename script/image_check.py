@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wyoming_whisper.commands.client import describe, read_audio, transcribe_remote
+from wyoming_whisper.commands.client import read_audio, transcribe_remote
+from wyoming_whisper.commands.connection import describe
 from wyoming_whisper.errors import ServerUnavailableError
 from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.transcriber import Samples

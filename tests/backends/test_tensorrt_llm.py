@@ -36,8 +36,9 @@ from wyoming_whisper.backends.tensorrt_llm.backend import (
 )
 from wyoming_whisper.backends.tensorrt_llm.inference import frames
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.commands.selftest.cases import CLIPS
-from wyoming_whisper.commands.selftest.command import add_arguments, run
+from wyoming_whisper.commands.engine import _selftest_parser
+from wyoming_whisper.commands.selftest.command import run
+from wyoming_whisper.commands.selftest.compare import Case
 from wyoming_whisper.errors import (
     EngineError,
     ModelUnavailableError,
@@ -94,7 +95,7 @@ def opened(data: Path, **values: Any) -> _LLMTranscriber:
     return transcriber
 
 
-SPOKEN = {file.stem.replace("-", " ").split()[0]: file for file in sorted(CLIPS.glob("*.wav"))}
+SPOKEN = {file.stem.replace("-", " ").split()[0]: file for file in sorted(Case.CLIPS.glob("*.wav"))}
 """First word -> file, of the selftest's clips."""
 
 
@@ -736,15 +737,13 @@ def test_a_wish_that_cannot_be_is_no_failure(standin: Standin, data: Path) -> No
 
 
 def selftest_arguments(*argv: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["--runtime", "tensorrt-llm", *argv])
+    return _selftest_parser("engine selftest").parse(["--runtime", "tensorrt-llm", *argv])
 
 
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.RUNS", 1)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.RUNS", 1)
     for user in ("command", "reference"):  # threads wait for each other
         monkeypatch.setattr(f"wyoming_whisper.commands.selftest.{user}.physical_cores", lambda: 1)
 

@@ -151,7 +151,7 @@ def test_engines_are_removed_by_name_or_all(
     tmp_path: Path, two: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, "remove", two[1]) == 0
-    assert told(capsys) == "cut-off removed, 0 MB are free\n"
+    assert told(capsys) == "cut-off removed, 0.0 MB are free\n"
     assert run(tmp_path, "remove", "all") == 0
     assert not (tmp_path / "engines" / two[0]).exists()
 

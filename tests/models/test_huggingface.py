@@ -14,7 +14,7 @@ from tests.engine.conftest import SIZES, Models, random_spec, save_random
 from tests.models.huggingface import NumpyWhisper, read_safetensors
 from tests.support import HOME_EN
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.commands.selftest.cases import CLIPS
+from wyoming_whisper.commands.selftest.compare import Case
 from wyoming_whisper.engine import checkpoint
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.models.folder import (
@@ -71,7 +71,7 @@ def test_what_home_en_writes_is_what_ctranslate2_writes(home: Path) -> None:
         str(HOME_EN), compute_type="float32", intra_threads=1
     )
     never = json.loads((home / "generation_config.json").read_text())
-    for clip in sorted(CLIPS.glob("*.wav"))[:1]:
+    for clip in sorted(Case.CLIPS.glob("*.wav"))[:1]:
         mel = log_mel_spectrogram(read_audio(clip))
         mel = mel[:, : mel.shape[1] // 2 * 2]
         view = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None]))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from wyoming_whisper.upstreams.config import Upstream
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.upstreams.exchange import Recording, Reply, Request
 from wyoming_whisper.upstreams.pool import Member
 

@@ -14,8 +14,8 @@ import pytest
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import FakeHttp, http
 from wyoming_whisper.errors import UpstreamError
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.transcriber import Transcription
-from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.exchange import (
     GoneError,
     OverloadedError,

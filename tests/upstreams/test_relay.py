@@ -14,10 +14,10 @@ import pytest
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import until
 from wyoming_whisper.errors import DeadlineError, TranscribeError, UpstreamError
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status, UpstreamState
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
 from wyoming_whisper.upstreams import pool as pool_module
-from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.exchange import (
     GoneError,
     OverloadedError,

@@ -49,7 +49,7 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.models.stock import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.replacements import read_replacements
+from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -369,7 +369,7 @@ async def test_words_are_replaced_for_other_programs_too_and_fillers_stay(tmp_pa
             segments = (Segment(0.0, 1.0, text, (1, 2), -0.1, 0.9, 0.01, 0.0),)
             return Transcription(text, "en", segments=segments)
 
-    replaced = read_replacements(["tee vee=TV"])
+    replaced = Replacement.read_all(["tee vee=TV"])
     async with serving(tmp_path, Spoken(), replace=replaced) as (_, session):
         _, told = await post(session, asked(response_format="verbose_json"))
     assert told["text"] == "Uh, TV for ½ hour."

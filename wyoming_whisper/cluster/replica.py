@@ -21,7 +21,7 @@ from ..errors import ModelError, ModelUnavailableError, TranscribeError, Wyoming
 from ..machine.process import settle
 from ..settings.options import Settings
 from ..settings.sources import settings_from
-from ..status import Status, health_of
+from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from ..utterance.hangs import HangWatch
 from ..utterance.scheduler import Scheduler
@@ -111,7 +111,7 @@ class Replica:
 
         Ray Serve asks regularly, and replaces who raises.
         """
-        health = health_of(self._status.state)
+        health = self._status.state.health()
         if health.is_failure:
             raise RuntimeError(health.reason)
         before, self._looked = self._looked, time.monotonic()

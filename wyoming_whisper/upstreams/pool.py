@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError, UpstreamError
+from ..settings.upstreams import Upstream
 from ..status import Status, UpstreamState
 from ..tasks import end_tasks, start_lasting_task, start_task
-from .config import Upstream
 from .exchange import Recording, Reply, Request
 from .health import Circuit
 from .openai import OpenAIUpstream

@@ -18,11 +18,11 @@ from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, Info
 
 from ..errors import ProtocolError, UpstreamError
+from ..settings.upstreams import Upstream
 from ..tasks import end_tasks, start_task
 from ..transcriber import SAMPLE_RATE
 from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
-from .config import Upstream
 from .exchange import (
     GoneError,
     OverloadedError,

@@ -27,7 +27,7 @@ from ..errors import (
     WyomingWhisperError,
 )
 from ..machine.process import NativeThread
-from ..status import FETCHING, Status
+from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription, at_once
 from .hangs import Work
 from .job import Job, Priority
@@ -149,7 +149,7 @@ class Scheduler:
     def _present_refusal(self, refusal: Reason) -> Reason:
         """Return why there can be none now: a later try may have got further than the last one."""
         state = self._status.state
-        if state.phase not in FETCHING or not state.is_refusing or self._closing.is_set():
+        if not state.is_fetching or not state.is_refusing or self._closing.is_set():
             return refusal
         done = "" if state.fraction is None else f" ({state.fraction:.0%} done)"
         return Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")

@@ -20,13 +20,13 @@ from ..models.folder import ModelFolder
 from ..models.stock import languages_of_name
 from ..peers import PeerLog
 from ..settings.sources import SUPERVISOR_TOKEN
-from ..status import Answer, Health, Status, health_of
+from ..status import Answer, Health, Status
 from ..tasks import start_task
 from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcriber
 from ..upstreams.pool import Pool
 from ..upstreams.relay import Relay
-from ..whisper.tokenizer import LANGUAGES, language_code
+from ..whisper.tokenizer import LANGUAGES
 from .endpointing import EndpointOptions
 from .job import Job, Priority
 from .languages import SpokenLanguages
@@ -56,7 +56,7 @@ class Service:
         self.status = status or Status()
         self.expected_languages = _expected_languages(settings)
         """Whisper's codes of those that the model understands, by its name and files alone."""
-        self.language = configured_language(settings.language)
+        self.language = settings.spoken_language
         """Whisper's code of the language where a client names none; None detects it."""
         if self.language and self.language not in self.expected_languages:
             raise SettingsError(
@@ -96,7 +96,7 @@ class Service:
 
     @property
     def health(self) -> Health:
-        return health_of(self.status.state, stopping=self.stopping)
+        return self.status.state.health(stopping=self.stopping)
 
     @property
     def stopping(self) -> bool:
@@ -148,19 +148,6 @@ class Service:
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
-
-
-def configured_language(name: str) -> str | None:
-    """Return Whisper's code for the option `language`; None for `auto`. Raises SettingsError."""
-    if name == "auto":
-        return None
-    code = language_code(name)
-    if code is None:
-        raise SettingsError(
-            f"--language {name} is not a language that Whisper knows; "
-            f"choose auto, {', '.join(sorted(LANGUAGES))}"
-        )
-    return code
 
 
 def _expected_languages(settings: Settings) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..peers import Allowed
 from ..serving.requests import requested_language
-from ..status import ANSWERING, Answer
-from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
+from ..status import Answer
+from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from ..utterance.service import Service
 from ..utterance.utterance import Utterance
 from . import transcriptions
@@ -182,7 +182,7 @@ class _Site:
             "version": __version__,
             "model": self._model,
             "language": self._service.language,
-            "answering": status.state.phase in ANSWERING,
+            "answering": status.state.is_answering,
             "text_shown": self._service.settings.http_text,
             "max_clip_seconds": self.MAX_CLIP_SECONDS,
             **asdict(status.state),
@@ -245,7 +245,7 @@ class _Site:
             transcription = await utterance.transcription()
         finally:
             utterance.drop()
-        return _json(transcription_to_dict(transcription))
+        return _json(transcription.to_dict())
 
     async def _pcm(self, request: web.Request) -> bytes:
         """Return a clip as 16-bit PCM. Raises AudioError."""

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 
 from .. import __version__
-from ..status import Answer, State, Status, health_of
+from ..status import Answer, State, Status
 
 
 class Metrics:
@@ -89,7 +89,7 @@ class Metrics:
         )
 
     def _take_state(self, state: State) -> None:
-        self._ready.set(health_of(state).verdict == "healthy")
+        self._ready.set(state.health().verdict == "healthy")
         self._done.set(state.building_fraction or 0)
         labels = (__version__, self._model, state.backend or "", state.description)
         with self._changing:

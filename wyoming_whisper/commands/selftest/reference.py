@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...backends.faster_whisper import CTranslate2Inference, load_ctranslate2
 from ...machine.cpu import physical_cores
 from ...models.folder import ModelFolder
 
@@ -23,7 +24,7 @@ def say(text: str) -> None:
 
 
 @dataclass
-class Reference:
+class _Reference:
     """CTranslate2 with a model, in float32 on the CPU."""
 
     inference: Inference
@@ -31,14 +32,12 @@ class Reference:
 
 
 @contextlib.contextmanager
-def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
+def open_reference(path: Path, threads: int = 0) -> Iterator[_Reference]:
     """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
-    from ...backends.faster_whisper import CTranslate2Inference, load_ctranslate2
-
     folder = ModelFolder(path)
     model = load_ctranslate2(folder, "float32", threads or physical_cores())
     try:
-        yield Reference(CTranslate2Inference(model), folder.tokenizer)
+        yield _Reference(CTranslate2Inference(model), folder.tokenizer)
     finally:
         model.unload_model()
         gc.collect()

@@ -9,8 +9,8 @@ import pytest
 from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status
-from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.pool import Pool
 
 KEY = "sk-very-secret"
