@@ -14,10 +14,10 @@ import pytest
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import until
 from wyoming_whisper.errors import DeadlineError, TranscribeError, UpstreamError
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status, UpstreamState
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
 from wyoming_whisper.upstreams import pool as pool_module
-from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.exchange import (
     GoneError,
     OverloadedError,
@@ -28,7 +28,7 @@ from wyoming_whisper.upstreams.exchange import (
 )
 from wyoming_whisper.upstreams.health import Circuit
 from wyoming_whisper.upstreams.pool import Member, Pool
-from wyoming_whisper.upstreams.relay import Race, Relay, Step
+from wyoming_whisper.upstreams.relay import Relay, Step, _Race
 from wyoming_whisper.upstreams.wake import Waker
 
 SECOND = loud(1.0)
@@ -543,7 +543,7 @@ async def test_without_a_model_here_the_ill_are_asked_at_last() -> None:
     ],
 )
 def test_whom_to_ask_next(now: float, trials: list[bool], silent: bool, step: Step) -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
     assert race.next_step(now, trials, silent=silent) == step
 
 
@@ -559,12 +559,12 @@ def test_whom_to_ask_next(now: float, trials: list[bool], silent: bool, step: St
     ],
 )
 def test_with_nobody_left_to_ask(now: float, trials: list[bool], silent: bool, step: Step) -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0, is_last=True)
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0, is_last=True)
     assert race.next_step(now, trials, silent=silent) == step
 
 
 def test_how_long_those_asked_are_waited_for() -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
     assert race.until(silent=False) == 1.0
     race.asked(3.0, trial=False)
     assert race.until(silent=False) == 4.0

@@ -14,9 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError, UpstreamError
+from ..settings.upstreams import Upstream
 from ..status import Status, UpstreamState
 from ..tasks import end_tasks, start_lasting_task, start_task
-from .config import Upstream, with_keys
 from .exchange import Recording, Reply, Request
 from .health import Circuit
 from .openai import OpenAIUpstream
@@ -200,7 +200,7 @@ class Pool:
             return None
         if len(settings.upstreams) > cls.MAX_MEMBERS:
             raise SettingsError(f"--upstreams may name {cls.MAX_MEMBERS} at most")
-        upstreams = with_keys(
+        upstreams = Upstream.with_keys(
             [Upstream.read(text) for text in settings.upstreams], os.environ, settings.upstream_key
         )
         if len({upstream.url for upstream in upstreams}) < len(upstreams):
