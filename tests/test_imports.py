@@ -255,7 +255,7 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.engine.builder": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
     "wyoming_whisper.commands.selftest.report": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.serve": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
-    "wyoming_whisper.commands.models": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.connection": ("numpy", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.commands.health": ("wyoming_whisper.serving.server", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.transcribe": ("wyoming_whisper.serving", *RUNTIMES, *HUB),
