@@ -371,7 +371,8 @@ def test_auto_is_resolved_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("wyoming_whisper.backends.auto.gpu_of", lambda _: None)
-    monkeypatch.setattr("wyoming_whisper.models.autopick.pick_model", lambda *_: "tiny")
+    for module in ("models.autopick", "commands.models"):
+        monkeypatch.setattr(f"wyoming_whisper.{module}.pick_model", lambda *_: "tiny")
     folder = write_folder(tmp_path / "tiny", model_files(n_tokens=200))
     for action in ("path", "download"):
         assert main(["models", action, "auto", "--data-dir", str(tmp_path)]) == 0

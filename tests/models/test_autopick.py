@@ -37,6 +37,7 @@ MEASURE = autopick._yardstick_s  # tests replace it
 PI_4 = 1.78
 TWO_XEON_CORES = 0.302
 TWO_EPYC_CORES = 0.0712
+ONE_EPYC_CORE = 0.139
 DESKTOP = 0.054
 SERVER = 0.011
 
@@ -149,6 +150,9 @@ def test_choice_says_why() -> None:
         # tiny.en and base, int8, two cores of an EPYC with AVX-512 VNNI.
         (TWO_EPYC_CORES, "tiny", 162 + 54),
         (TWO_EPYC_CORES, "base", 273 + 87),
+        # The same, on one core of another.
+        (ONE_EPYC_CORE, "tiny", 342),
+        (ONE_EPYC_CORE, "base", 632),
     ],
 )
 def test_the_table_tells_the_times_measured_of_a_full_window_and_12_tokens(

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..backends.auto import gpu_of, model_of
 from ..errors import SettingsError, UnknownModelError
+from ..models.autopick import pick_model
 from ..models.disk import megabytes
 from ..models.find import ensure_model, find_model
 from ..models.listing import ModelEntry, list_models, remove_model
@@ -73,9 +75,6 @@ def _answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
 
 def _auto(action: str, settings: Settings) -> Path:
     """Return the folder of the model that auto is here, downloading it if that is the action."""
-    from ..backends.auto import gpu_of, model_of  # loads numpy, which all other actions don't need
-    from ..models.autopick import pick_model
-
     if action == "download":
         return model_of(dataclasses.replace(settings, model=AUTO))[1]
     return find_model(pick_model(settings, gpu_of(settings)), settings)

@@ -71,8 +71,9 @@ class _Machine:
         # Home Assistant waits anyway before it says that the audio ends.
         budget_s = 1.5
         # Best first: how many times the yardstick's window a command takes, of 12 tokens in a
-        # window of 30 s. Measured for tiny (2.3, 3.0) and base (4.9, 5.1) on two cores of a Xeon
-        # and of an EPYC with AVX-512 VNNI; the others follow from their dimensions.
+        # window of 30 s. Measured, int8 with AVX-512 VNNI: tiny 2.3, 3.0, 2.5 and base 4.9, 5.1,
+        # 4.5 on two cores of a Xeon, two and one of EPYCs; on that one core small's encoder alone
+        # is 14.0, medium's 37.6.
         times = {"medium": 52.0, "small": 17.0, "base": 4.9, "tiny": 2.6}
         if english:  # alone it is worth more to a small model than to a large one
             times = {f"{size}.en": times[size] for size in ("small", "base", "tiny")}
