@@ -82,7 +82,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.serving.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
+    "wyoming_whisper.serving.discovery": ("wyoming.", "numpy"),
     "wyoming_whisper.serving.supervisor": ("asyncio", "wyoming.", "numpy"),
     "wyoming_whisper.home.snapper": (
         "wyoming.",
@@ -150,7 +150,6 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.audio.channels": ("wyoming.", "asyncio", "soxr", *RUNTIMES, *HUB),
     "wyoming_whisper.audio.pieces": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.limits": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.serving.hangup": ("wyoming.", "numpy", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.dictation": (
         "wyoming.",
         "wyoming_whisper.utterance.utterance",

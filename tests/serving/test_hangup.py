@@ -29,7 +29,7 @@ from tests.support import (
     run_server,
 )
 from wyoming_whisper.errors import BusyError
-from wyoming_whisper.serving.hangup import _is_lost
+from wyoming_whisper.serving.handler import _is_lost
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.transcriber import Transcriber
 from wyoming_whisper.wire import MAX_HEADER_BYTES

@@ -27,9 +27,8 @@ from wyoming_whisper.upstreams.exchange import (
     Request,
 )
 from wyoming_whisper.upstreams.health import Circuit
-from wyoming_whisper.upstreams.pool import Member, Pool
+from wyoming_whisper.upstreams.pool import Member, Pool, _Waker
 from wyoming_whisper.upstreams.relay import Relay, Step, _Race
-from wyoming_whisper.upstreams.wake import Waker
 
 SECOND = loud(1.0)
 NEVER = 3600.0
@@ -498,7 +497,7 @@ async def test_who_is_off_is_looked_for_and_asked_when_it_is_there(
 
 
 async def test_who_is_away_is_woken_when_somebody_speaks_and_only_then() -> None:
-    class CountingWaker(Waker):
+    class CountingWaker(_Waker):
         n_woken = 0
 
         def wake(self) -> bool:

@@ -1,8 +1,9 @@
 """All connections that are there: taken a few at a time, judged where there are too many.
 
-Nobody can make the event loop's turn long: neither by opening hundreds of connections at once, nor
-by having hundreds refused. No address is banned, nor slowed down: Home Assistant, its satellites
-and what misbehaves may well share one (Docker's bridge, a proxy), and a ban would be the attack.
+Nobody can make an iteration of the event loop long: neither by opening hundreds of connections at
+once, nor by having hundreds refused. No address is banned, nor slowed down: Home Assistant, its
+satellites and what misbehaves may well share one (Docker's bridge, a proxy), and a ban would be the
+attack.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class Connections:
             await asyncio.wait(under_way, timeout=max(0.0, seconds))
 
     async def _judge(self) -> None:
-        """As long as there are too many, refuse one in every turn of the event loop."""
+        """As long as there are too many, refuse one in every iteration of the event loop."""
         try:
             while self._n_there() > self._max:
                 long_ago = time.monotonic() - self.SETTLE_SECONDS

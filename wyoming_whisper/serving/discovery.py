@@ -12,13 +12,12 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import ifaddr
+from zeroconf import Error
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from ..tasks import end_tasks, start_lasting_task
-
-if TYPE_CHECKING:
-    from ifaddr import Adapter
-    from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,6 +32,9 @@ class Announcement:
     PRODUCT = "wyoming-whisper"
     STANDARD_PORT = 10300
     SERVICE_TYPE = "_wyoming._tcp.local."
+    NETWORK_ERRORS = (OSError, RuntimeError, asyncio.TimeoutError, Error)
+    """What sockets and zeroconf raise; RuntimeError is of interfaces that went away. Before Python
+    3.11, asyncio's TimeoutError is no OSError."""
     MAX_LABEL_BYTES = 63  # of one part of a DNS name (RFC 1035)
     MAX_PROPERTY_BYTES = 200  # of one value in a TXT record; key=value has 255 (RFC 6763)
     LOOK_SECONDS = 10.0  # between two looks at this machine's addresses
@@ -67,7 +69,7 @@ class Announcement:
             await end_tasks(self._task)
         try:
             await asyncio.wait_for(self._withdraw(), self.GOODBYE_SECONDS)
-        except _network_errors() as error:
+        except self.NETWORK_ERRORS as error:
             _LOGGER.debug("no goodbye was said on the network: %s", error)
         except Exception:  # whatever it is, the server goes on to end
             _LOGGER.exception("no goodbye was said on the network")
@@ -76,7 +78,7 @@ class Announcement:
         while True:
             try:
                 await self.refresh()
-            except _network_errors() as error:  # an interface that is not up yet, or gone again
+            except self.NETWORK_ERRORS as error:  # an interface that is not up yet, or gone again
                 self._warn("not announced on the network (%s); it is tried again", error)
             await asyncio.sleep(self.LOOK_SECONDS)
 
@@ -101,8 +103,6 @@ class Announcement:
         self._announced = (addresses, properties)
 
     async def _register(self, addresses: Sequence[str], properties: Mapping[str, str]) -> None:
-        from zeroconf.asyncio import AsyncZeroconf
-
         logging.getLogger("zeroconf").addFilter(_without_traceback)
         self._zeroconf = AsyncZeroconf(interfaces=list(addresses))
         info = self._info(addresses, properties)
@@ -128,8 +128,6 @@ class Announcement:
                 await zeroconf.async_close()
 
     def _info(self, addresses: Sequence[str], properties: Mapping[str, str]) -> AsyncServiceInfo:
-        from zeroconf.asyncio import AsyncServiceInfo
-
         return AsyncServiceInfo(
             self.SERVICE_TYPE,
             f"{self._name}.{self.SERVICE_TYPE}",
@@ -151,14 +149,6 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     """Keep the sentence alone of what zeroconf logs when an interface goes away."""
     record.exc_info = None
     return True
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    """Return what sockets and zeroconf raise; RuntimeError is of interfaces that went away."""
-    from zeroconf import Error
-
-    # Before Python 3.11, asyncio's TimeoutError is no OSError.
-    return (OSError, RuntimeError, asyncio.TimeoutError, Error)
 
 
 def _service_name(name: str, port: int = Announcement.STANDARD_PORT) -> str:
@@ -183,7 +173,7 @@ def _server_name(port: int) -> str:
 
 
 def _announced_addresses(
-    bound: Iterable[str], adapters: Iterable[Adapter] | None = None
+    bound: Iterable[str], adapters: Iterable[ifaddr.Adapter] | None = None
 ) -> list[str]:
     """Return where others reach a server bound to these addresses: IPv4 first, none twice.
 
@@ -202,9 +192,7 @@ def _announced_addresses(
     return sorted(reachable, key=lambda text: ":" in text)
 
 
-def _interface_addresses(version: int, adapters: Iterable[Adapter] | None) -> list[str]:
-    import ifaddr
-
+def _interface_addresses(version: int, adapters: Iterable[ifaddr.Adapter] | None) -> list[str]:
     # They lead to this machine's own containers and virtual machines.
     to_containers = r"(docker|podman|cni|lxcbr|lxdbr|virbr|veth|hassio).*|br-[0-9a-f]{12}"
     return [

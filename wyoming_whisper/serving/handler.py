@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import select
+import socket
 import time
 from typing import Any
 
@@ -33,7 +35,6 @@ from ..utterance.live import LiveText
 from ..utterance.service import Service
 from ..utterance.utterance import Utterance
 from ..wire import read_event, with_whole_numbers
-from .hangup import until_lost
 from .info import ServingInfo
 from .requests import Request
 
@@ -106,7 +107,7 @@ class Handler:
             if done == {self._reading} and _ended_well(self._reading):
                 # The end of what it sends is not the end of the client.
                 self._drop_unfinished()
-                lost = start_task(until_lost(self._writer), "watching a half-closed connection")
+                lost = start_task(_until_lost(self._writer), "watching a half-closed connection")
                 tasks |= {lost, start_task(self._waiting.put(None), "ending a connection")}
                 await asyncio.wait(
                     {answering, lost, self._refused}, return_when=asyncio.FIRST_COMPLETED
@@ -422,3 +423,28 @@ def _checked(kind: Any, event: Event) -> Any:
         raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
     except (TypeError, ValueError) as error:
         raise ProtocolError(f"{event.type} can't be understood: {error}") from error
+
+
+async def _until_lost(writer: asyncio.StreamWriter, poll_seconds: float = 0.25) -> None:
+    """Return when whoever has sent its last byte doesn't listen any more, as far as can be told.
+
+    A client that closes its writing side and one that closes, or vanishes, look alike at first:
+    nothing more can be read. On a unix socket the kernel knows which it is. On TCP it learns of a
+    client that has closed when something is sent to it, or a keepalive finds nobody; a reset it
+    knows at once.
+    """
+    connection: Any = writer.get_extra_info("socket")
+    # asyncio watches no connection at whose end it has read.
+    while not (writer.transport.is_closing() or _is_lost(connection)):  # noqa: ASYNC110
+        await asyncio.sleep(poll_seconds)
+
+
+def _is_lost(connection: socket.socket | None) -> bool:
+    """Whether both directions of a socket are closed, or it was reset; None is no socket."""
+    if connection is None or not hasattr(select, "poll"):  # not on every system
+        return False
+    if connection.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)  # a hang-up is reported whatever is asked for
+    return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))

@@ -33,12 +33,12 @@ from ..utterance.service import OpenTranscriber, Service
 from ..web import web_page
 from ..wire import MAX_HEADER_BYTES
 from .connections import Connections
-from .discovery import Announcement
 from .handler import Handler
 from .supervisor import SupervisorDiscovery
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
+    from .discovery import Announcement
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -207,6 +207,8 @@ class Server(Service):
             return SupervisorDiscovery(token, port)
         if self.settings.zeroconf is None:
             return None
+        from .discovery import Announcement  # zeroconf, which an add-on does without
+
         hosts = [str(address[0]) for address in bound]
         return Announcement(self.settings.zeroconf, hosts, port, self._properties)
 

@@ -159,7 +159,7 @@ def _raise_for(status: int, headers: Any) -> None:
 
 
 def _seconds(text: object) -> float:
-    """Return what Retry-After says in seconds; a date is passed over."""
+    """Return what Retry-After says in seconds; a date is ignored."""
     try:
         seconds = float(str(text))
     except ValueError:

@@ -192,7 +192,7 @@ class _Site:
     async def _health(self, _: web.Request) -> web.Response:
         """200 when commands are answered, also by a model that is woken, else 503 and why not."""
         state = self._service.status.state
-        health = state.health(stopping=self._service.stopping)
+        health = self._service.health
         is_well = health.verdict == "healthy"
         body = {
             "ok": is_well,

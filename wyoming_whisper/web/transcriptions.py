@@ -233,7 +233,7 @@ class Api:
         return AudioRequest(task, file, options, response_format, stream, granularities)
 
     def _note_unknown(self, names: Sequence[str]) -> None:
-        """Log each parameter that is passed over, once: programs send it with every request."""
+        """Log each parameter that is ignored, once: programs send it with every request."""
         for name in names:
             if name not in self._unknown and len(self._unknown) < self.MAX_NOTED_PARAMETERS:
                 self._unknown.add(name)
