@@ -28,7 +28,7 @@ from wyoming_whisper.commands.selftest.compare import Case, compare
 from wyoming_whisper.commands.selftest.report import Comparison, Stages
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
-from wyoming_whisper.whisper.search import SLOTS
+from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import Session
 
 MODELS = (models.TINY, models.BASE)
@@ -163,7 +163,9 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measure
         )
     ]
     size, windows = Size.of(weights), list[Window]()
-    slots = next(n for n in SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS)
+    slots = next(
+        n for n in SessionInference.SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS
+    )
     for seconds in WINDOWS:
         progress(f"  timing windows of {seconds} s")
         mel = np.ascontiguousarray(packed.full.mel[:, : seconds * FRAMES_PER_SECOND])

@@ -112,11 +112,13 @@ def test_the_backend_is_chosen_before_the_model_and_all_below_know_its_name(
         seen.append(gpu)
         return "turbo", tmp_path / "there"
 
-    def open_tensorrt(given: Settings, path: Path, *_: object, **__: object) -> FakeTranscriber:
+    def open_engine(
+        _: Runtime, given: Settings, path: Path, *__: object, **___: object
+    ) -> FakeTranscriber:
         seen.append((given.model, path))
         return FakeTranscriber()
 
     monkeypatch.setattr(auto, "ensure_auto", ensure_auto)
-    monkeypatch.setattr(backends, "open_tensorrt", open_tensorrt)
+    monkeypatch.setattr(Runtime, "open", open_engine)
     open_transcriber(settings(tmp_path))
     assert seen == [JETSON, ("turbo", tmp_path / "there")]

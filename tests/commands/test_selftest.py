@@ -30,7 +30,7 @@ from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.whisper.search import STOP_REPEATS
+from wyoming_whisper.whisper.search import SessionInference
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +176,7 @@ def test_what_differs_is_named(engine: Decoded, precision: str, verdict: str) ->
 
 def test_a_text_that_ours_ended_for_its_repetitions_is_the_same_as_far_as_it_goes() -> None:
     endless = heard(*[7] * 60)
-    n = STOP_REPEATS
+    n = SessionInference.STOP_REPEATS
     assert heard(*[7] * n, avg_logprob=-0.9).verdict(endless, "float32") == "same"
     assert heard(*[7] * (n - 1)).verdict(endless, "float32") == f"other tokens from number {n} on"
     assert heard(*[8] * n).verdict(endless, "float32") == "other tokens from number 1 on"

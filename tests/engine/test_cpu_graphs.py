@@ -50,7 +50,7 @@ from wyoming_whisper.machine.cpu import adds_int8_exactly
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.inference import GenerateOptions
-from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
+from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -161,7 +161,7 @@ def test_random_models_find_the_same_hypotheses(name: str, beam_size: int, model
     tokenizer = Tokenizer(NamesOnly(models.model(name)), multilingual=True)
     ours = SessionInference(models.cpu_session(name, beam_size=BEAM), tokenizer, ())
     theirs = CTranslate2Inference(models.oracle(name))
-    options = GenerateOptions(beam_size, 0.0, 1, STOP_REPEATS, size.suppressed)
+    options = GenerateOptions(beam_size, 0.0, 1, SessionInference.STOP_REPEATS, size.suppressed)
     texts = set()
     for seed, n_frames in enumerate((100, 400, 1000, N_FRAMES)):
         mel = noise(size.n_mels, n_frames, seed)

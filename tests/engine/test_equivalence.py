@@ -44,7 +44,7 @@ from wyoming_whisper.whisper.audio import (
 from wyoming_whisper.whisper.decoding import Decoder
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
-from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
+from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 VOCABULARY = "vocabulary.json"
@@ -152,7 +152,9 @@ def check_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
 
 def never_ended(hypotheses: list[Hypothesis]) -> bool:
     return any(
-        loops(h.tokens[:end], STOP_REPEATS) for h in hypotheses for end in range(len(h.tokens) + 1)
+        loops(h.tokens[:end], SessionInference.STOP_REPEATS)
+        for h in hypotheses
+        for end in range(len(h.tokens) + 1)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..engine.tensorrt.cuda import NoGpuError, find_gpus
 from ..errors import EngineError, ModelBrokenError, SettingsError, UpstreamError
@@ -17,7 +18,9 @@ from ..whisper.tokenizer import LANGUAGES
 from .auto import model_of
 from .faster_whisper import open_faster_whisper
 from .onnxruntime import open_fastest, open_onnxruntime
-from .tensorrt import Runtime, open_tensorrt
+
+if TYPE_CHECKING:
+    from .tensorrt import Runtime
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -91,6 +94,8 @@ def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
         if settings.device == "cpu":
             raise NoGpuError("--device is cpu")
         find_gpus()
+        from .tensorrt import Runtime  # much to import, where most machines have no GPU
+
         runtime = Runtime.find(settings.device)
     except EngineError as error:
         if settings.backend == "auto":
@@ -122,7 +127,7 @@ def _open(
     settings: Settings, path: Path, runtime: Runtime | None, status: Status, build_missing: bool
 ) -> Transcriber:
     if runtime:
-        return open_tensorrt(settings, path, runtime, status, build_missing=build_missing)
+        return runtime.open(settings, path, status, build_missing=build_missing)
     if settings.backend == "onnxruntime":
         return open_onnxruntime(settings, path, status, build_missing=build_missing)
     if settings.backend == "auto" and not _is_small(path):

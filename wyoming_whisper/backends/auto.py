@@ -14,7 +14,6 @@ from ..models.find import ensure_model
 from ..models.stock import AUTO
 from ..whisper.tokenizer import language_code
 from .faster_whisper import choose_device
-from .tensorrt import Runtime
 
 if TYPE_CHECKING:
     from ..models.disk import Report
@@ -48,6 +47,8 @@ def gpu_of(settings: Settings) -> Gpu | None:
     except EngineError:
         return None
     if settings.backend != "faster-whisper":
+        from .tensorrt import Runtime
+
         try:
             return Runtime.find(settings.device).gpu
         except EngineError:  # then CTranslate2, which may have been built without CUDA

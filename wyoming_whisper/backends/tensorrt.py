@@ -18,7 +18,7 @@ from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.options import DecodingOptions
-from ..whisper.search import SLOTS, SessionInference
+from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber, engine_cache, try_out
 from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
 from .pipeline import WhisperTranscriber, decoding_options
@@ -73,31 +73,30 @@ class Runtime:
         open_folder = functools.partial(_open_engine, settings, path, spec)
         return Engines(spec, engine_cache(settings), open_folder)
 
+    def open(
+        self, settings: Settings, path: Path, status: Status, *, build_missing: bool = True
+    ) -> Transcriber:
+        """Return what answers at once: an engine that is there, else the CPU, until one is.
 
-def open_tensorrt(
-    settings: Settings, path: Path, runtime: Runtime, status: Status, *, build_missing: bool = True
-) -> Transcriber:
-    """Return what answers at once: an engine that is there, else the CPU, until one is.
-
-    With `build_missing` that is built in the background. Raises SettingsError and ModelBrokenError
-    as open_faster_whisper does, SettingsError with `strict_backend` where an engine is not there
-    and will not be built.
-    """
-    engines = runtime.engines(settings, path)
-    transcriber = EngineTranscriber(
-        engines,
-        lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
-        status,
-        functools.partial(_open_on_cuda, settings, path),
-        build_missing=build_missing,
-    ).open()
-    if settings.strict_backend and not build_missing and not transcriber.has_engine:
-        transcriber.close()
-        raise SettingsError(
-            "--backend tensorrt: there is no engine of this model yet; "
-            f"wyoming-whisper engine build --model {settings.model} makes it"
-        )
-    return transcriber
+        With `build_missing` that is built in the background. Raises SettingsError and
+        ModelBrokenError as open_faster_whisper does, SettingsError with `strict_backend` where an
+        engine is not there and will not be built.
+        """
+        engines = self.engines(settings, path)
+        transcriber = EngineTranscriber(
+            engines,
+            lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
+            status,
+            functools.partial(_open_on_cuda, settings, path),
+            build_missing=build_missing,
+        ).open()
+        if settings.strict_backend and not build_missing and not transcriber.has_engine:
+            transcriber.close()
+            raise SettingsError(
+                "--backend tensorrt: there is no engine of this model yet; "
+                f"wyoming-whisper engine build --model {settings.model} makes it"
+            )
+        return transcriber
 
 
 def _open_on_cuda(settings: Settings, path: Path) -> Transcriber | None:
@@ -146,7 +145,7 @@ def _open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path)
         try_out(transcriber, folder)
         command_seconds = range(1, 9)  # of speech: their windows are ready before anybody speaks
         lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in command_seconds}
-        session.warm_up(sorted(lengths), SLOTS[0])
+        session.warm_up(sorted(lengths), SessionInference.SLOTS[0])
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, spec.beam_size)
     return transcriber
