@@ -34,7 +34,7 @@ def selftest_llm(
     """
     from ...backends.tensorrt_llm.api import Api
     from ...backends.tensorrt_llm.backend import open_model
-    from ...backends.tensorrt_llm.inference import frames
+    from ...backends.tensorrt_llm.inference import LLMInference
 
     settings = dataclasses.replace(settings, compute_type=precision or "default")
     dtype = Api.choose_dtype(settings)
@@ -57,7 +57,7 @@ def selftest_llm(
     opened, inference = time.perf_counter(), transcriber.inference
     say(f"{runtime} hears them in {dtype}")
     try:
-        heard = {name: frames(samples) for name, samples in sounds().items()}
+        heard = {name: LLMInference.frames(samples) for name, samples in sounds().items()}
         comparisons = [
             _compare_llm(inference, case, heard[case.sound], found, dtype, tokenizer)
             for case, found in zip(cases, references, strict=True)
