@@ -30,7 +30,7 @@ END_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
 # What our server logs.
-READY = re.compile(r"^INFO(:wyoming_whisper\.serving\.server:| )ready$", re.MULTILINE)
+READY = re.compile(r"^INFO(:[\w.]+:| )ready$", re.MULTILINE)
 UNDECIDED = " has its engine\n"
 DECIDED = ("from now on the engine answers", "goes on to answer", "there is no engine until")
 
