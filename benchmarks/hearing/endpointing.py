@@ -37,7 +37,6 @@ from benchmarks.lib.official import PYTHON, install_official
 from benchmarks.lib.options import (
     add_chunk_ms,
     add_folders,
-    add_in_process,
     add_model,
     add_number,
     add_official,
@@ -420,7 +419,10 @@ def table(takes: Sequence[Take]) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_parts(parser, PARTS, [VIRTUAL])
     add_model(parser)
-    add_in_process(parser)
+    backends = ("faster-whisper", "onnxruntime")
+    parser.add_argument("--backend", choices=backends, default=backends[0], help="%(default)s")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
+    parser.add_argument("--threads", type=int, default=0, metavar="N")
     add_folders(parser)
     add_recordings(parser)
     add_part(parser)

@@ -10,9 +10,9 @@ import random
 from functools import cache
 
 import pytest
-from benchmarks.lib.sentences import Drawer, Sentence
 
 from benchmarks.lib import understood
+from tests.text.drawn import Drawer, Sentence
 from wyoming_whisper.grammar.automaton import Grammar
 from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.positions import REFUSED

@@ -13,7 +13,7 @@ import pytest
 from tests.whisper.scripted import IDS, TEXT_TOKENS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.text.repetition import compression_ratio, is_doubled, loops
 from wyoming_whisper.whisper.audio import Array
-from wyoming_whisper.whisper.decoding import Decoder, DecodingResult
+from wyoming_whisper.whisper.decoding import Decoder, _DecodingResult
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.options import (
     AudioContext,
@@ -491,7 +491,7 @@ def test_a_timestamp_at_zero_cannot_stop_the_clock() -> None:
     assert len(inference.windows) == 31
 
 
-def heard(result: DecodingResult) -> list[tuple[float, float, str]]:
+def heard(result: _DecodingResult) -> list[tuple[float, float, str]]:
     return [
         (round(segment.start, 2), round(segment.end, 2), segment.text)
         for segment in result.segments

@@ -75,6 +75,6 @@ class Section:
     def voicing(self, options: SpanOptions, span: Span | None = None) -> Voicing:
         """Return the evidence of a voice in it, or in one of its spans."""
         start, end = span or (0, len(self.samples))
-        heard = self.probabilities[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)]
-        n_voiced = int(np.count_nonzero(heard >= options.threshold))
-        return Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, clear_frames(heard))
+        within = self.probabilities[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)]
+        n_voiced = int(np.count_nonzero(within >= options.threshold))
+        return Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, clear_frames(within))

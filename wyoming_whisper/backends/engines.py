@@ -50,7 +50,7 @@ def try_out(transcriber: Transcriber, folder: Path) -> None:
         raise EngineBrokenError(f"the engine in {folder} computes nonsense")
 
 
-class EngineSource(Protocol):
+class _EngineSource(Protocol):
     """Where the one engine that is asked for comes from."""
 
     label: str
@@ -73,7 +73,7 @@ class EngineSource(Protocol):
 
 
 class Engines:
-    """The EngineSource of a Spec and a cache."""
+    """Where the engine of a Spec comes from: a cache, or a child that builds it."""
 
     def __init__(
         self, spec: Spec, cache: EngineCache, open_folder: Callable[[Path], Transcriber]
@@ -173,7 +173,7 @@ class EngineTranscriber:
 
     def __init__(
         self,
-        engines: EngineSource,
+        engines: _EngineSource,
         open_stand_in: Callable[[], Transcriber],
         status: Status,
         open_instead: Callable[[], Transcriber | None] = lambda: None,
@@ -361,7 +361,7 @@ class EngineTranscriber:
         def show(progress: BuildProgress) -> None:
             nonlocal display
             display = display or BuildDisplay(f"the engine of {self._source.label}")
-            display.show(progress)
+            display.show_build(progress)
             self._building(f"building the engine: {progress.phase}", progress.fraction)
 
         try:
