@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from wyoming.event import Event
 
 from wyoming_whisper.audio.vad import FRAME_SAMPLES
 from wyoming_whisper.serving.server import Server
+from wyoming_whisper.settings.flags import OptionParser
 from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.settings.sources import settings_from
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
@@ -40,6 +42,11 @@ class Clip:
     kind: str
     """clean, noisy, long, silence, noise, or human: spoken by a person."""
     voice: str
+
+
+def load_settings(argv: Sequence[str], environ: Mapping[str, str], **places: Path) -> Settings:
+    """Return the settings of `wyoming-whisper [serve] ARGV`; `places` as for settings_from."""
+    return settings_from(vars(OptionParser("wyoming-whisper").parse(argv)), environ, **places)
 
 
 def clips(*kinds: str) -> list[Clip]:

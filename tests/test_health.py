@@ -17,10 +17,10 @@ from wyoming.info import Describe
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.commands.client import describe_event
+from wyoming_whisper.commands.connection import describe
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
 from wyoming_whisper.serving import server as server_module
-from wyoming_whisper.serving.info import serving_in
+from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Phase, Status
@@ -32,13 +32,13 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 async def serving(tmp_path: Path) -> dict[str, Any]:
     """Return what `info` says of the server."""
     async with Client(tmp_path) as client:
-        return dict(serving_in(await client.ask(Describe().event())))
+        return dict(ServingInfo.beyond_wyoming(await client.ask(Describe().event())))
 
 
 async def until_phase(status: Status, phase: str) -> None:
@@ -71,18 +71,20 @@ async def test_info_and_the_command_say_what_the_server_does(
             "health": "starting",
             "phase": "loading",
             "reason": "loading the model",
+            "description": "",
             "backend": None,
             "why": None,
         }
         code, out, _ = await command(tmp_path, capsys)
         assert (code, out.split()[0]) == (0, "starting:")
         may_load.set()
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         status.update(backend="faster-whisper", why="it was asked for")
         assert await serving(tmp_path) == {
             "health": "healthy",
             "phase": "ready",
             "reason": "",
+            "description": "a fake",
             "backend": "faster-whisper",
             "why": "it was asked for",
         }
@@ -194,13 +196,15 @@ async def test_a_process_without_its_models_thread_ends_with_exit_code_1(tmp_pat
 async def test_info_is_made_anew_only_where_it_has_changed(tmp_path: Path) -> None:
     status = Status()
     async with run_server(tmp_path, lambda _: FakeTranscriber(), status) as server:
-        await asyncio.wrap_future(server.opened)
-        event = server.info_event
-        assert server.info_event is event
+        await asyncio.wrap_future(server.scheduler.opened)
+        event = ServingInfo.of(server).event()
+        assert ServingInfo.of(server).event() is event
         status.update(building="an engine", building_fraction=0.5)  # not told there
-        assert server.info_event is event
+        assert ServingInfo.of(server).event() is event
         status.update(description="another")
-        assert server.info_event.data["asr"][0]["models"][0]["description"] == "another"
+        assert (
+            ServingInfo.of(server).event().data["asr"][0]["models"][0]["description"] == "another"
+        )
 
 
 # -- the hang watch ------------------------------------------------------------------------
@@ -223,7 +227,7 @@ async def watched(
     with quick_watch(monkeypatch):
         server = Server(settings, lambda _: FakeTranscriber())
         running = asyncio.create_task(server.run())
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         yield server, running
 
 
@@ -233,7 +237,7 @@ async def test_what_hangs_ends_the_server_to_be_started_again(
     async with watched(tmp_path, monkeypatch) as (server, running):
         stuck = Work("key", "a transcription", 0, 3.0)
         monkeypatch.setattr(HangWatch, "limit_seconds", lambda *_: 0.01)
-        monkeypatch.setattr(type(server._scheduler), "under_way", [stuck])
+        monkeypatch.setattr(type(server.scheduler), "under_way", [stuck])
         await asyncio.wait_for(running, TIMEOUT_SECONDS)
     assert server.hangs
     assert (server.health.verdict, server.health.phase) == ("unhealthy", "failed")
@@ -291,9 +295,9 @@ async def test_a_model_that_can_not_be_had_at_the_start_is_unhealthy(tmp_path: P
     status = Status()
     async with run_server(tmp_path, fail, status):
         await until_phase(status, "unavailable")
-        _, event = await describe_event(f"unix://{tmp_path}/socket")
-        assert serving_in(event)["health"] == "unhealthy"
-        assert serving_in(event)["reason"] == "no way to the hub"
+        _, event = await describe(f"unix://{tmp_path}/socket")
+        assert ServingInfo.beyond_wyoming(event)["health"] == "unhealthy"
+        assert ServingInfo.beyond_wyoming(event)["reason"] == "no way to the hub"
 
 
 def test_the_page_has_a_word_for_every_phase() -> None:

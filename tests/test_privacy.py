@@ -126,7 +126,7 @@ async def _serve(tmp_path: Path, what: str) -> None:
     port = free_port() if what == "posted" else 0
     settings = {"model": str(HOME_EN), "http_port": port, "openai_api": what == "posted"}
     async with run_server(tmp_path, open_transcriber, **settings) as server:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         if port:
             await until_open(port)
         # What is imported late is imported now.

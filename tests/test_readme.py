@@ -22,16 +22,16 @@ COMMANDS = [
     for path in sorted((ROOT / "script").iterdir())
     if path.suffix != ".py" and path.name != "image-entrypoint"  # the image's, not a developer's
 ]
-SHOWN = [field for field in dataclasses.fields(Settings) if not OPTIONS[field.name].hidden]
+FIELDS = dataclasses.fields(Settings)
 
 
-@pytest.mark.parametrize("field", SHOWN, ids=lambda field: field.name)
-def test_every_option_is_in_the_table_with_its_default_and_help(
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_every_option_is_in_its_table_with_its_default_and_help(
     field: dataclasses.Field[object],
 ) -> None:
     option = OPTIONS[field.name]
     shown = f"`{flag_name(field.name)}`" if option.flag else f"`{field.name}`"
-    rows = [line for line in OPTIONS_PAGE.splitlines() if line.startswith(f"| {shown} |")]
+    rows = [line for line in _table(rare=option.rare) if line.startswith(f"| {shown} |")]
     assert len(rows) == 1, shown
     _, _, default, about, _ = (cell.strip() for cell in rows[0].split("|"))
     if field.default is not dataclasses.MISSING:
@@ -39,10 +39,17 @@ def test_every_option_is_in_the_table_with_its_default_and_help(
     assert about == option.help.partition(" (default:")[0]
 
 
-def test_the_table_has_no_option_that_there_is_not() -> None:
-    table = OPTIONS_PAGE.partition("| option | default |")[2].partition("\n\n")[0]
-    rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert len(rows) == len(SHOWN)
+def test_the_tables_have_no_option_that_there_is_not() -> None:
+    for rare in (False, True):
+        rows = [line for line in _table(rare=rare) if line.startswith("| `")]
+        assert len(rows) == sum(option.rare is rare for option in OPTIONS.values())
+
+
+def _table(*, rare: bool) -> list[str]:
+    usual, heading, others = OPTIONS_PAGE.partition("\n## Options that most homes never need\n")
+    assert heading
+    table = (others if rare else usual).partition("| option | default |")[2]
+    return table.partition("\n\n")[0].splitlines()
 
 
 def _written(default: object) -> str:

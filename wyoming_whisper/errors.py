@@ -26,6 +26,8 @@ WyomingWhisperError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -182,3 +184,9 @@ class EngineError(TranscribeError):
     """The GPU, its driver or TensorRT failed; what was asked may be asked of another backend."""
 
     code = "engine-failed"
+
+
+def did_you_mean(word: object, choices: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the end of a sentence that refuses `word`, naming the choice most like it, or ""."""
+    nearest = difflib.get_close_matches(str(word), sorted(choices), n=1, cutoff=cutoff)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

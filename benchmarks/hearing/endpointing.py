@@ -59,9 +59,10 @@ from wyoming_whisper.transcriber import (
 )
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.endpointing import Endpointer, EndpointOptions
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
+from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
 VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")
@@ -177,35 +178,37 @@ def hesitating(command: Command, seconds: float) -> Command:
 # -- ours, on virtual time -----------------------------------------------------------------
 
 
-class VirtualWorkshop:
+class VirtualWorkshop(Service):
     """What an Utterance needs, on the clock of the audio.
 
     Early work is done after `draft_seconds`; with None there is none.
     """
+
+    text_style = TextStyle()
 
     def __init__(
         self, vad: Vad, transcriber: Transcriber, settings: Settings, draft_seconds: float | None
     ) -> None:
         self.limits = Limits()
         self.span_options = span_options(settings)
-        self.text_style = TextStyle()
         self.spoken = SpokenLanguages()
         self.eager = draft_seconds is not None
-        self.vad = vad
+        self.vad = self._loaded_vad = vad
         self._transcriber = transcriber
         self._draft_seconds = draft_seconds or 0.0
         self._now = 0.0
         self._jobs: list[tuple[float, Job]] = []
 
     async def loaded_vad(self) -> Vad:
-        return self.vad
+        return self._loaded_vad
 
     def wake(self) -> None: ...
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
-        job = Job(samples, options, eager=eager)
-        self._jobs.append((self._now + self._draft_seconds if eager else self._now, job))
-        if not eager:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
+        job = Job(samples, options, priority)
+        seconds = 0.0 if priority.is_awaited else self._draft_seconds
+        self._jobs.append((self._now + seconds, job))
+        if priority.is_awaited:
             self.pass_time(0.0)
         return job
 
@@ -224,7 +227,7 @@ class Remembering:
     """A Transcriber that is asked once for the same speech; texts of many policies cost no more."""
 
     def __init__(self, settings: Settings) -> None:
-        self._transcriber = open_transcriber(settings)
+        self._transcriber = open_transcriber(settings, build_missing=False)
         self.languages = self._transcriber.languages
         self.description = self._transcriber.description
         self._known: dict[tuple[bytes, str | None], Transcription] = {}

@@ -4,8 +4,8 @@ Synthesizers speak commands with the names of an invented household, and command
 are not in it, into --clips DIR (once; --speech-python is a Python that has what lib/synthesizers.py
 needs); all of them are transcribed without and with the household's names. `--corpus` adds what
 people say there, `--recordings` recordings of which nobody wrote down the words: none of them names
-anything of the household. `--fit` finds the weights in the server's names anew, from other names,
-sentences, voices and people than it measures with.
+anything of the household. The weights of the server's names were fitted to other names, sentences,
+voices and people than these.
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import yaml
 
 from benchmarks.lib import report
 from benchmarks.lib.clips import Clip, read_clips, with_silence
-from benchmarks.lib.corpus import PARTS, read_corpus, read_recordings
+from benchmarks.lib.corpus import read_corpus, read_recordings
 from benchmarks.lib.model import Model
 from benchmarks.lib.options import add_folders, add_model, add_number, add_recordings
 from benchmarks.lib.report import Outcome, progress
-from benchmarks.lib.spoken import VOICES, VOICES_TO_FIT, Sentence, speak
+from benchmarks.lib.spoken import VOICES, Sentence, speak
 from benchmarks.lib.words import word_errors
-from wyoming_whisper.backends.pipeline import noise_mel
+from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.home.index import Candidate, NameIndex, fold
 from wyoming_whisper.home.snapper import Evidence, Snapper
 from wyoming_whisper.whisper.decoding import DecodingResult
@@ -52,13 +50,8 @@ HOMES = {
     ],
     "real": WORDS["real"],
 }
-TO_FIT = [*WORDS["invented_to_fit"], *WORDS["ordinary_to_fit"]]
 
 PEOPLE = "people"
-
-FALSE_SHARE_TO_FIT = 0.0025  # of sentences without names: half of what is allowed
-
-Floats = npt.NDArray[np.float64]
 
 Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
 
@@ -69,13 +62,13 @@ class Said:
 
     clip: Clip
     language: str = "en"
-    told: bool = True
+    is_written: bool = True
     """Whether its words are known; else what is written without names is taken for them."""
 
     @property
     def names(self) -> bool:
         """Whether something of the household is named."""
-        return self.clip.kind.removeprefix("fit-") in ("name", "ordinary")
+        return self.clip.kind in ("name", "ordinary")
 
 
 @dataclass(frozen=True)
@@ -99,37 +92,28 @@ class Heard:
 def make_clips(folder: Path, count: int, n_plain: int, python: str) -> None:
     """Have everything spoken and write it."""
     sets = [
-        ("name", _commands("invented", count, 2), VOICES),
-        ("ordinary", _commands("ordinary", count, 3), VOICES),
-        ("plain", _commands("absent", n_plain, 32), VOICES),
-        ("fit-name", _commands("invented_to_fit", count, 1), VOICES_TO_FIT),
-        ("fit-ordinary", _commands("ordinary_to_fit", count // 2, 4), VOICES_TO_FIT),
-        ("fit-plain", _commands("absent_to_fit", n_plain, 31), VOICES_TO_FIT),
+        ("name", _commands("invented", count, 2)),
+        ("ordinary", _commands("ordinary", count, 3)),
+        ("plain", _commands("absent", n_plain, 32)),
     ]
     sentences = [
-        Sentence(kind, text, voices[number % len(voices)])
-        for kind, texts, voices in sets
+        Sentence(kind, text, VOICES[number % len(VOICES)])
+        for kind, texts in sets
         for number, text in enumerate(texts)
     ]
     speak(folder, sentences, python)
 
 
 def read_everything(args: argparse.Namespace) -> list[Said]:
-    """Return the clips to measure with, or those to fit to, and what people say.
-
-    Raises ClipError.
-    """
-    prefix = "fit-" if args.fit else ""
-    kinds = [prefix + kind for kind in ("name", "ordinary", "plain")]
-    found = [Said(clip) for clip in read_clips(args.clips) if clip.kind in kinds]
-    part = PARTS[not args.fit]
+    """Return the clips, and what people say. Raises ClipError."""
+    saids = [Said(clip) for clip in read_clips(args.clips)]
     for one in (one for folder in args.corpus for one in read_corpus(folder)):
-        if one.part == part and one.voice == "human" and one.kind != "noise":
-            clip = Clip(one.file, one.text or "", prefix + PEOPLE, one.samples())
-            found.append(Said(clip, one.lang, told=one.text is not None))
-    for file, samples in read_recordings(args.recordings, part):
-        found.append(Said(Clip(file.name, "", prefix + PEOPLE, samples), told=False))
-    return found
+        if one.part == "report" and one.voice == "human" and one.kind != "noise":
+            clip = Clip(one.file, one.text or "", PEOPLE, one.samples())
+            saids.append(Said(clip, one.lang, is_written=one.text is not None))
+    for file, samples in read_recordings(args.recordings, "report"):
+        saids.append(Said(Clip(file.name, "", PEOPLE, samples), is_written=False))
+    return saids
 
 
 def _commands(names_of: str, count: int, seed: int) -> list[str]:
@@ -147,7 +131,7 @@ class Namer(Model):
 
     def __init__(self, path: Path, beam_size: int, threads: int, graphs: Path | None) -> None:
         super().__init__(path, beam_size, threads, graphs)
-        self._noise = self.inference.encode(noise_mel(self.inference.n_mels, self.options))
+        self._noise = self.inference.encode(_noise_mel(self.inference.n_mels, self.options))
 
     def snapper(self, names: Sequence[str]) -> Snapper:
         """Return what puts these names into texts."""
@@ -173,13 +157,13 @@ class Namer(Model):
                 seconds = time.process_time() - began
                 text, lost = self._text(corrected), ""
                 if said.names and not has_name(said.clip.text, text, HOMES[home]):
-                    weighed = snapper.weighed(features, prompt, language, heard)
+                    weighed = snapper.weigh(features, prompt, language, heard)
                     lost = _lost(said.clip, home, weighed)
                 found[home] = text, seconds, lost
             return heard
 
         without = self.transcribe(said, compare).text
-        clip = said.clip if said.told else replace(said.clip, text=without)
+        clip = said.clip if said.is_written else replace(said.clip, text=without)
         nothing = (without, 0.0, "")  # silence is compared with nothing
         return [Heard(clip, home, without, *found.get(home, nothing)) for home in snappers]
 
@@ -201,91 +185,6 @@ def _lost(clip: Clip, home: str, weighed: Sequence[tuple[float, Candidate, Evide
         if max(meant) < Snapper.MIN_EVIDENCE
         else "the rest is a guess: withheld"
     )
-
-
-# -- fitting -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Possible:
-    """One candidate of one clip."""
-
-    place: int
-    """Of the clip."""
-    features: list[float]
-    meant: bool
-    """Whether the text is better with it."""
-
-
-def fit(model: Namer, saids: Sequence[Said]) -> str:
-    """Return the constants of names.py that tell best what was meant from what was not."""
-    snapper = model.snapper(TO_FIT)
-    found: list[Possible] = []
-    for place, said in enumerate(saids):
-        found += _candidates(model, snapper, said, place)
-        if place % 100 == 99:
-            progress(f"{place + 1} of {len(saids)} clips")
-    silent = {place for place, said in enumerate(saids) if not said.names}
-    return fitted(found, silent)
-
-
-def fitted(found: Sequence[Possible], silent: Set[int]) -> str:
-    """Return constants; `silent` are the clips that name nothing."""
-    x = np.array([one.features for one in found])
-    weights = logistic(x, np.array([one.meant for one in found], np.float64))
-    odds = x @ weights
-    # The likeliest candidate of each clip is what would be written.
-    best = {found[n].place: n for n in np.argsort(odds).tolist()}
-    wrong = [float(odds[n]) for place, n in best.items() if not found[n].meant]
-    plain = sorted((float(odds[best[place]]) for place in best.keys() & silent), reverse=True)
-    allowed = int(FALSE_SHARE_TO_FIT * len(silent))
-    least = plain[allowed] if len(plain) > allowed else 0.0
-    names = ("BIAS", "PER_SIMILARITY", "PER_CONTEXT", "PER_GAP", "PER_HEARD", "PER_EXPECTED")
-    lines = [f"{name} = {weight:.3g}" for name, weight in zip(names, weights, strict=True)]
-    n_right = sum(found[n].meant and odds[n] > least for n in best.values())
-    n_wrong = sum(odd > least for odd in wrong)
-    lines.append(f"MIN_EVIDENCE = {least:.2g}")
-    return "\n".join([*lines, f"there: {n_right} meant, {n_wrong} not, of {len(found)} candidates"])
-
-
-def _candidates(model: Namer, snapper: Snapper, said: Said, place: int) -> list[Possible]:
-    found: list[Possible] = []
-
-    def note(audio: Any, prompt: Sequence[int], language: str, heard: Hypothesis) -> Hypothesis:
-        written = model.tokenizer.decode(heard.tokens)
-        text = said.clip.text if said.told else written
-        before = word_errors(text, written).errors
-        for _, candidate, evidence in snapper.weighed(audio, prompt, language, heard):
-            better = word_errors(text, candidate.text).errors < before
-            meant = better and f" {fold(candidate.name)} " in f" {fold(text)} "
-            found.append(Possible(place, features(candidate, evidence), meant))
-        return heard
-
-    model.transcribe(said, note)
-    return found
-
-
-def features(candidate: Candidate, evidence: Evidence) -> list[float]:
-    """Return what Evidence.weigh weighs, in its order."""
-    return [
-        1.0,
-        candidate.similarity,
-        candidate.context,
-        evidence.gap,
-        max(evidence.heard, Evidence.LEAST_HEARD),
-        max(evidence.expected, Evidence.LEAST_EXPECTED),
-    ]
-
-
-def logistic(x: Floats, y: Floats, rounds: int = 50, ridge: float = 0.1) -> Floats:
-    """Return the weights of a logistic regression by Newton's method, shape = (x.shape[1],)."""
-    weights = np.zeros(x.shape[1])
-    for _ in range(rounds):
-        p = 1 / (1 + np.exp(-x @ weights))
-        slope = x.T @ (y - p) - ridge * weights
-        bend = (x * (p * (1 - p))[:, None]).T @ x + ridge * np.eye(x.shape[1])
-        weights = weights + np.linalg.solve(bend, slope)
-    return weights
 
 
 # -- measuring -----------------------------------------------------------------------------
@@ -411,31 +310,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--beam-size", type=int, default=0, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
-    parser.add_argument("--fit", action="store_true", help="find the weights anew")
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    """Make the clips where there are none, then fit or measure."""
+    """Make the clips where there are none, then measure."""
     if not args.clips.exists():
         make_clips(args.clips, args.count, args.plain, args.speech_python)
     saids = read_everything(args)
     model = Namer(args.model, args.beam_size, args.threads, args.graphs)
-    if args.fit:
-        return Outcome([fit(model, saids)], {})
     results = measure(model, saids)
     runtime = "onnxruntime" if args.graphs else "CTranslate2"
-    shown = [
-        {
-            "clip": one.clip.file,
-            "said": one.clip.text,
-            "kind": one.clip.kind,
-            "home": one.home,
-            "without": one.without,
-            "named": one.named,
-            "seconds": one.seconds,
-            "lost": one.lost,
-        }
+    clips = [
+        {"said": one.clip.text, "kind": one.clip.kind, **vars(one), "clip": one.clip.file}
         for one in results
     ]
     head = f"{args.model.name}, beam {model.options.beam_size}, {runtime}"
-    return Outcome([head, summary(results)], {"clips": shown})
+    return Outcome([head, summary(results)], {"clips": clips})

@@ -1,4 +1,4 @@
-"""What mutated input of any protocol is sent with, and what it may leave: nothing."""
+"""Mutated input of any protocol: how it is made, sent, and what it may leave: nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import random
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.lib import report
 from benchmarks.lib.report import Outcome
-from benchmarks.lib.servers import Watched
+from benchmarks.lib.servers import Remains, Watched
 from wyoming_whisper.serving.server import Server
 
 HANG_SECONDS = 30.0  # far more than an answer takes; only a hang reaches it
@@ -37,77 +37,83 @@ REPLACEMENTS = (
 # -- mutations -----------------------------------------------------------------------------
 
 
+def replaced(seed: bytes, place: re.Match[bytes], value: bytes) -> bytes:
+    """Return the seed with another value in a place."""
+    return seed[: place.start(2)] + value + seed[place.end(2) :]
+
+
 def refitted(seed: bytes, place: re.Match[bytes], value: bytes) -> bytes:
     """Replace a value, and say the right length of its data, so that the value is what is read."""
-    changed = seed[: place.start(2)] + value + seed[place.end(2) :]
+    changed = replaced(seed, place, value)
     headers = [m for m in LENGTHS.finditer(seed, 0, place.start()) if m[1] == b"data_length"]
     line_end = seed.find(b"\n", headers[-1].end()) + 1 if headers else 0
     if not line_end or place.start() - line_end >= int(headers[-1][2]) or place.start() < line_end:
         return changed
     length = int(headers[-1][2]) + len(value) - len(place[2])
-    start, end = headers[-1].span(2)
-    return changed[:start] + str(length).encode() + changed[end:]
+    return replaced(changed, headers[-1], str(length).encode())
 
 
-def mutated(seeds: Sequence[bytes], whole: bytes, number: int) -> bytes:
-    """Return the random stream `number`: the same for the same seeds."""
-    choose = random.Random(number)
-    data = whole if choose.random() < 0.01 else choose.choice(seeds)
-    for _ in range(choose.randint(1, 4)):
-        data = choose.choice(_MUTATIONS)(data, choose, seeds)
-    return data
+class Mutator:
+    """Changes streams at random, the same way for the same seeds."""
 
+    def __init__(self, seeds: Sequence[bytes], whole: bytes) -> None:
+        """`whole` is a stream that is rarely taken: it is long."""
+        self._seeds, self._whole = seeds, whole
+        self._draw = random.Random(0)
+        self._mutations: tuple[Callable[[bytes], bytes], ...] = (
+            *(self._cut, self._repeat, self._flip, self._insert, self._shuffle, self._splice),
+            *(self._lie, self._replace),
+        )
 
-def _cut(data: bytes, choose: random.Random, _: Sequence[bytes]) -> bytes:
-    at = choose.randint(0, len(data))
-    return data[:at] + data[at + choose.randint(1, 400) :]
-
-
-def _repeat(data: bytes, choose: random.Random, _: Sequence[bytes]) -> bytes:
-    at = choose.randint(0, len(data))
-    return data[:at] + data[at : at + choose.randint(1, 400)] + data[at:]
-
-
-def _flip(data: bytes, choose: random.Random, _: Sequence[bytes]) -> bytes:
-    if not data:
+    def stream(self, number: int) -> bytes:
+        """Return the random stream `number`."""
+        self._draw = draw = random.Random(number)
+        data = self._whole if draw.random() < 0.01 else draw.choice(self._seeds)
+        for _ in range(draw.randint(1, 4)):
+            data = draw.choice(self._mutations)(data)
         return data
-    at = choose.randrange(len(data))
-    return data[:at] + bytes([data[at] ^ choose.randint(1, 255)]) + data[at + 1 :]
 
+    def _at(self, data: bytes) -> int:
+        return self._draw.randint(0, len(data))
 
-def _insert(data: bytes, choose: random.Random, _: Sequence[bytes]) -> bytes:
-    at = choose.randint(0, len(data))
-    return data[:at] + choose.randbytes(choose.randint(1, 8)) + data[at:]
+    def _cut(self, data: bytes) -> bytes:
+        at = self._at(data)
+        return data[:at] + data[at + self._draw.randint(1, 400) :]
 
+    def _repeat(self, data: bytes) -> bytes:
+        at = self._at(data)
+        return data[:at] + data[at : at + self._draw.randint(1, 400)] + data[at:]
 
-def _shuffle(data: bytes, choose: random.Random, _: Sequence[bytes]) -> bytes:
-    """Change the order of events, roughly: a payload may hold a newline, too."""
-    lines = data.split(b'{"type"')
-    choose.shuffle(lines)
-    return b'{"type"'.join(lines)
+    def _flip(self, data: bytes) -> bytes:
+        at = self._at(data[1:])
+        flipped = bytes(byte ^ self._draw.randint(1, 255) for byte in data[at : at + 1])
+        return data[:at] + flipped + data[at + 1 :]
 
+    def _insert(self, data: bytes) -> bytes:
+        at = self._at(data)
+        return data[:at] + self._draw.randbytes(self._draw.randint(1, 8)) + data[at:]
 
-def _splice(data: bytes, choose: random.Random, seeds: Sequence[bytes]) -> bytes:
-    other = choose.choice(seeds)
-    return data[: choose.randint(0, len(data))] + other[choose.randint(0, len(other)) :]
+    def _shuffle(self, data: bytes) -> bytes:
+        """Change the order of events, roughly: a payload may hold a newline, too."""
+        lines = data.split(b'{"type"')
+        self._draw.shuffle(lines)
+        return b'{"type"'.join(lines)
 
+    def _splice(self, data: bytes) -> bytes:
+        other = self._draw.choice(self._seeds)
+        return data[: self._at(data)] + other[self._at(other) :]
 
-def _lie(data: bytes, choose: random.Random, _: Sequence[bytes]) -> bytes:
-    places = list(LENGTHS.finditer(data))
-    if not places:
-        return data
-    place = choose.choice(places)
-    near = str(int(place[2]) + choose.randint(-3, 3)).encode()
-    lie = choose.choice((*LIES, near, near))
-    return data[: place.start(2)] + lie + data[place.end(2) :]
+    def _lie(self, data: bytes) -> bytes:
+        if not (places := list(LENGTHS.finditer(data))):
+            return data
+        place = self._draw.choice(places)
+        near = str(int(place[2]) + self._draw.randint(-3, 3)).encode()
+        return replaced(data, place, self._draw.choice((*LIES, near, near)))
 
-
-def _replace(data: bytes, choose: random.Random, _: Sequence[bytes]) -> bytes:
-    places = list(VALUES.finditer(data))
-    return refitted(data, choose.choice(places), choose.choice(REPLACEMENTS)) if places else data
-
-
-_MUTATIONS = (_cut, _repeat, _flip, _insert, _shuffle, _splice, _lie, _replace)
+    def _replace(self, data: bytes) -> bytes:
+        if not (places := list(VALUES.finditer(data))):
+            return data
+        return refitted(data, self._draw.choice(places), self._draw.choice(REPLACEMENTS))
 
 
 # -- sending -------------------------------------------------------------------------------
@@ -125,27 +131,10 @@ class Result:
     """By what should not be: the numbers of what was sent."""
     honest: int = 0
     """Honest requests in between."""
-    trouble: list[str] = field(default_factory=list)
-    """Exceptions and errors in the server's log."""
-    growth_bytes: int = 0
-    """Of the server's resident memory, from the first to the last."""
-    leaked: dict[str, int] = field(default_factory=dict)
-    """What the server holds more than before: descriptors, tasks."""
-    exit_status: int = 0
+    remains: Remains = field(default_factory=Remains)
 
-    @property
-    def failures(self) -> list[str]:
-        """Promises that were broken, a sentence each."""
-        said = [f"{len(n)} {what}: numbers {n[:10]}" for what, n in self.broken.items() if n]
-        if self.trouble:
-            said.append(f"{len(self.trouble)} exceptions or errors in the log: {self.trouble[:3]}")
-        if self.growth_bytes >= MAX_GROWTH_BYTES:
-            said.append(f"memory grew by {report.megabytes(self.growth_bytes)}")
-        if any(count > 0 for count in self.leaked.values()):
-            said.append(f"left behind: {self.leaked}")
-        if self.exit_status:
-            said.append(f"SIGTERM ended it with exit status {self.exit_status}")
-        return said
+    def answered(self, how: str) -> None:
+        self.answers[how] = self.answers.get(how, 0) + 1
 
     def outcome(self, unit: str) -> Outcome:
         """Return what is shown and written; `unit` is what was sent."""
@@ -153,14 +142,13 @@ class Result:
             [unit, str(self.sent)],
             *([f"ended in: {name}", str(count)] for name, count in sorted(self.answers.items())),
             [f"{unit} a second", f"{self.sent / max(self.seconds, 1e-9):.0f}"],
-            ["exceptions and errors in the log", str(len(self.trouble))],
             *([what, str(len(numbers))] for what, numbers in self.broken.items()),
             ["honest ones between them", str(self.honest)],
-            ["growth of memory (VmRSS)", report.megabytes(self.growth_bytes)],
-            *([f"{name} left behind", str(count)] for name, count in self.leaked.items()),
-            ["exit status after SIGTERM", str(self.exit_status)],
+            *self.remains.rows(),
         ]
-        return Outcome([report.table(["", "fuzz"], rows)], asdict(self), self.failures)
+        failures = report.counted({f"{what}: numbers": n for what, n in self.broken.items()})
+        failures += self.remains.failures(MAX_GROWTH_BYTES)
+        return Outcome([report.table(["", "fuzz"], rows)], asdict(self), failures)
 
 
 class Fuzzer(ABC):
@@ -197,28 +185,14 @@ class Fuzzer(ABC):
                     self.result.broken[self.wrong].append(number)
             progress.update()
 
-    def answered(self, how: str) -> None:
-        self.result.answers[how] = self.result.answers.get(how, 0) + 1
-
-
-def fuzz(
-    server: Watched,
-    fuzzer: Fuzzer,
-    numbered: Iterator[tuple[int, bytes]],
-    workers: int,
-    total: int,
-) -> Result:
-    """Send everything, and see what it left; the server is warm, and ends with it."""
-    time.sleep(SETTLE_SECONDS)
-    before, start = server.counts(), time.perf_counter()
-    asyncio.run(fuzzer.run(numbered, workers, total))
-    result = fuzzer.result
-    result.sent, result.seconds = total, time.perf_counter() - start
-    server.answering()
-    time.sleep(SETTLE_SECONDS)
-    after = server.counts()
-    result.growth_bytes = after.resident - before.resident
-    result.leaked = after.left_behind(before)
-    result.exit_status = server.stopped()
-    result.trouble = server.trouble
-    return result
+    def fuzz(
+        self, server: Watched, numbered: Iterator[tuple[int, bytes]], workers: int, total: int
+    ) -> Outcome:
+        """Send everything, and see what it left; the server is warm, and ends with it."""
+        time.sleep(SETTLE_SECONDS)
+        before, start = server.counts(), time.perf_counter()
+        asyncio.run(self.run(numbered, workers, total))
+        self.result.sent, self.result.seconds = total, time.perf_counter() - start
+        time.sleep(SETTLE_SECONDS)
+        self.result.remains = server.remains(before)
+        return self.result.outcome(self.unit)

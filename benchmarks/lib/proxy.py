@@ -1,8 +1,8 @@
 """What stands between a client and a server: a bad network, or a server that fails in some way.
 
-Proxies for TCP on 127.0.0.1. `Weather` is for kernels without `netem`: it never reorders and never
-loses a byte, as TCP does not either: a segment that is lost arrives later, and all after it wait. A
-`Gate` passes everything on until it is told a fault, and does what that says.
+Proxies for TCP on 127.0.0.1. A `Proxy` passes everything on, or refuses. `Weather` is for kernels
+without `netem`: it never reorders and never loses a byte, as TCP does not either: a segment that is
+lost arrives later, and all after it wait. A `Gate` does what a fault says that it is told.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import random
 import socket
 import struct
 import time
-from abc import ABC, abstractmethod
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from benchmarks.lib.servers import free_port
 
@@ -26,8 +26,8 @@ MAX_SEGMENTS = 256  # under way in one direction: then its sender has to wait, a
 SLOW_SECONDS = 2.5
 
 
-class Proxy(ABC):
-    """Listens on `port`, and connects everybody to the port `to`."""
+class Proxy:
+    """Listens on `port` as long as it is open, and connects everybody to the port `to`."""
 
     def __init__(self, to: int, port: int = 0) -> None:
         self.port = port or free_port()
@@ -46,6 +46,7 @@ class Proxy(ABC):
             self._server = None
 
     async def close(self) -> None:
+        """Listen no more, and cut what is connected."""
         self.refuse()
         for task in self._connections:
             task.cancel()
@@ -75,9 +76,32 @@ class Proxy(ABC):
         """End a connection before its time."""
         _reset(writer)
 
-    @abstractmethod
     async def _carry(self, client: tuple[Reader, Writer], server: tuple[Reader, Writer]) -> None:
         """Carry bytes both ways, until both ends have finished; an OSError resets both."""
+        await _together(
+            asyncio.create_task(self._one_way(client[0], server[1])),
+            asyncio.create_task(self._one_way(server[0], client[1])),
+        )
+
+    async def _one_way(self, reader: Reader, writer: Writer) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+
+P = TypeVar("P", bound=Proxy)
+
+
+@contextlib.asynccontextmanager
+async def standing(proxy: P, *, is_open: bool = True) -> AsyncIterator[P]:
+    """Give a proxy, and close it in the end."""
+    if is_open:
+        await proxy.listen()
+    try:
+        yield proxy
+    finally:
+        await proxy.close()
 
 
 async def _together(*ways: asyncio.Task[None], until: str = asyncio.FIRST_EXCEPTION) -> None:
@@ -152,12 +176,8 @@ class Line:
 @contextlib.asynccontextmanager
 async def bad_network(port: int, weather: Weather, seed: int = 0) -> AsyncIterator[int]:
     """Give a port of 127.0.0.1 behind which is `port`, and the weather in between."""
-    network = _Network(port, weather, random.Random(seed))
-    await network.listen()
-    try:
+    async with standing(_Network(port, weather, random.Random(seed))) as network:
         yield network.port
-    finally:
-        await network.close()
 
 
 class _Network(Proxy):
@@ -165,12 +185,6 @@ class _Network(Proxy):
         super().__init__(to)
         self._weather = weather
         self._choose = choose
-
-    async def _carry(self, client: tuple[Reader, Writer], server: tuple[Reader, Writer]) -> None:
-        await _together(
-            asyncio.create_task(self._one_way(client[0], server[1])),
-            asyncio.create_task(self._one_way(server[0], client[1])),
-        )
 
     async def _one_way(self, reader: Reader, writer: Writer) -> None:
         line = Line(self._weather, self._choose)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import math
 import os
@@ -15,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib.errors import BenchmarkError
 from wyoming_whisper.machine.cpu import cpu_name, instruction_set, physical_cores
 
 NOTHING = "-"  # in a cell without a number
@@ -92,6 +90,11 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def counted(complaints: Mapping[str, Sequence[object]]) -> list[str]:
+    """Return a sentence, with an example, for each name that there are complaints of."""
+    return [f"{len(all_)} {name}, such as {all_[0]}" for name, all_ in complaints.items() if all_]
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that at least `percent` of the values don't exceed."""
     ordered = sorted(values)
@@ -142,15 +145,6 @@ def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) 
 
 def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or cell in ("", NOTHING)
-
-
-def pyplot() -> Any:
-    """Return matplotlib's functions, for a file. Raises BenchmarkError where it is missing."""
-    try:
-        importlib.import_module("matplotlib").use("Agg")
-        return importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BenchmarkError("--plot needs matplotlib: pip install matplotlib") from error
 
 
 def write_json(path: Path | None, facts: Mapping[str, Any]) -> None:

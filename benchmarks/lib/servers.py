@@ -12,15 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from benchmarks.lib import models, report
 from benchmarks.lib.client import describe
 from benchmarks.lib.errors import BenchmarkError
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Server")
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ END_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
 # What our server logs.
-READY = re.compile(r"^INFO(:wyoming_whisper\.serving\.server:| )ready$", re.MULTILINE)
+READY = re.compile(r"^INFO(:[\w.]+:| )ready$", re.MULTILINE)
 UNDECIDED = " has its engine\n"
 DECIDED = ("from now on the engine answers", "goes on to answer", "there is no engine until")
 
@@ -81,15 +82,10 @@ class Server:
                 command, stdout=log, stderr=log, cwd=ROOT, env=_environment(environment or {})
             )
 
-    def __enter__(self) -> Server:
+    def __enter__(self: S) -> S:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.send(signal.SIGTERM)
         try:
             self._process.wait(END_SECONDS)
@@ -101,11 +97,14 @@ class Server:
 
     def listening(self) -> float:
         """Wait until a connection is accepted; return the seconds since the start."""
-        address = self.uri.removeprefix("tcp://").split(":")
+        return self.until_open(int(self.uri.rpartition(":")[2]))
+
+    def until_open(self, port: int) -> float:
+        """Wait until a port of this machine is open; return the seconds since the start."""
 
         def accepts() -> bool:
             with contextlib.suppress(OSError):
-                socket.create_connection((address[0], int(address[1]))).close()
+                socket.create_connection(("127.0.0.1", port)).close()
                 return True
             return False
 
@@ -226,15 +225,7 @@ class Watched(Server):
         program = Program("server", tuple(command), is_ours=True)
         super().__init__(program, folder, uri or f"unix://{folder}/socket", environment)
 
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.alive:
             self.send(signal.SIGKILL)
         self._process.wait()
@@ -249,6 +240,17 @@ class Watched(Server):
             tasks=self._tasks(),
         )
 
+    def remains(self, before: Counts, settle_seconds: float = 5.0) -> Remains:
+        """Stop it; return what it held more than `before`, which it had so long to let go."""
+        self.answering()
+        deadline = time.monotonic() + settle_seconds
+        while any((after := self.counts()).left_behind(before).values()):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
+        growth, leaked = after.resident - before.resident, after.left_behind(before)
+        return Remains(growth, leaked, self.stopped(), self.trouble)
+
     def _tasks(self) -> int:
         def answers() -> list[str]:
             return re.findall(rf"{TASKS}(\d+)\n", self.log)
@@ -257,6 +259,16 @@ class Watched(Server):
         self.send(signal.SIGUSR1)
         self._until(lambda: len(answers()) > before, "does not tell its number of tasks")
         return int(answers()[-1])
+
+
+@contextlib.contextmanager
+def watched(folder: Path, *flags: str, **how: Any) -> Iterator[Watched]:
+    """Run our server with `tiny.en`, and these flags, until the block ends; it is ready."""
+    model = ("--model", "tiny", "--language", "en") if how.get("opens") else models.serving()
+    with Watched(folder, *model, *flags, **how) as server:
+        server.answering()
+        server.ready()
+        yield server
 
 
 @contextlib.contextmanager
@@ -347,7 +359,38 @@ class Counts:
 
     def left_behind(self, before: Counts) -> dict[str, int]:
         """Return how many more are held than `before`."""
-        return {
-            "descriptors": self.descriptors - before.descriptors,
-            "tasks": self.tasks - before.tasks,
-        }
+        names = ("descriptors", "tasks")
+        return {name: max(0, getattr(self, name) - getattr(before, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What is left of all that a server went through: nothing, if all is well."""
+
+    growth_bytes: int = 0
+    """Of its resident memory."""
+    leaked: Mapping[str, int] = field(default_factory=dict)
+    """What it holds more than before: descriptors, tasks."""
+    exit_status: int = 0
+    trouble: Sequence[str] = ()
+    """Exceptions and errors in its log."""
+
+    def failures(self, max_growth_bytes: float = float("inf")) -> list[str]:
+        """Return the promises that were broken, a sentence each."""
+        said = report.counted({"exceptions or errors in the log": self.trouble})
+        if self.growth_bytes >= max_growth_bytes:
+            said.append(f"memory grew by {report.megabytes(self.growth_bytes)}")
+        if any(self.leaked.values()):
+            said.append(f"left behind: {dict(self.leaked)}")
+        if self.exit_status:
+            said.append(f"SIGTERM ended it with exit status {self.exit_status}")
+        return said
+
+    def rows(self) -> list[list[str]]:
+        """Return rows of a table, of two cells each."""
+        return [
+            ["exceptions and errors in the log", str(len(self.trouble))],
+            ["growth of memory (VmRSS)", report.megabytes(self.growth_bytes)],
+            *([f"{name} left behind", str(count)] for name, count in self.leaked.items()),
+            ["exit status after SIGTERM", str(self.exit_status)],
+        ]

@@ -1,12 +1,16 @@
-"""Mutated conversations against a server in another process: nothing may bring it down.
+"""Mutated conversations and HTTP requests against a server: nothing may bring it down.
 
 Records real conversations, then sends the server every beginning of each, every length in them lied
 about, every value replaced, and random mutations until there are enough. Every answer must be whole
 Wyoming events and end; between them honest commands must be answered as ever. A stream is known by
 its number: `--first N --streams 1` sends it again.
 
-The server is the real one on a unix socket, with a stand-in for the model, which answers at once.
-Flags of the server may follow: `python -m benchmarks fuzz -- --endpointing 0.3 --live-text`.
+With --http every beginning of real requests to the page and the OpenAI-compatible endpoint, and
+mutations of them; who sends them leaves soon, as half a request is waited for. No answer may be a
+failure of ours (500, or 503 of a server that is not busy).
+
+The server is the real one, with a stand-in for the model, which answers at once. Flags of it may
+follow: `python -m benchmarks fuzz -- --endpointing 0.3 --live-text`.
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ import asyncio
 import contextlib
 import itertools
 import json
+import random
+import re
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from enum import Enum, auto
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +34,7 @@ from wyoming.event import async_read_event
 from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping
 
-from benchmarks.lib import fuzzing
-from benchmarks.lib.client import as_bytes, command_bytes, command_events
+from benchmarks.lib.client import as_bytes, command_bytes, command_events, say
 from benchmarks.lib.clips import short_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.fuzzing import (
@@ -39,19 +44,23 @@ from benchmarks.lib.fuzzing import (
     REPLACEMENTS,
     VALUES,
     Fuzzer,
-    Result,
-    mutated,
+    Mutator,
     refitted,
+    replaced,
 )
 from benchmarks.lib.inside import STANDIN
 from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
-from benchmarks.lib.servers import Watched
-from wyoming_whisper.transcriber import Samples
+from benchmarks.lib.servers import free_port, watched
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
+from wyoming_whisper.upstreams.openai import wav
 
-WORKERS = 16
-LATER_SECONDS = 0.05  # in which the stand-in answers
 LIVE = ("transcript-start", "transcript-chunk")  # before a transcript, with --live-text
+HTTP_ANSWER_SECONDS = 0.3  # for an answer to come, where there is to be one
+BOUNDARY = "lineofdashes"
+PATHS = ("/", "/state", "/health", "/metrics", "/v1/models", "/v1/models/whisper-1", "/../x")
+STATUS = re.compile(rb"^HTTP/\d\.\d (\d{3}) ")
+HEADERS = "Host: 127.0.0.1\r\nConnection: close\r\n"
 
 
 # -- conversations -------------------------------------------------------------------------
@@ -85,34 +94,26 @@ def systematic(seeds: Sequence[bytes]) -> Iterator[bytes]:
         for length in range(len(seed) + 1):
             yield seed[:length]
         for place, lie in itertools.product(LENGTHS.finditer(seed), LIES):
-            yield seed[: place.start(2)] + lie + seed[place.end(2) :]
+            yield replaced(seed, place, lie)
         for place, value in itertools.product(VALUES.finditer(seed), REPLACEMENTS):
             yield refitted(seed, place, value)
 
 
-def streams(seeds: Sequence[bytes], whole: bytes, first: int, count: int) -> Iterator[bytes]:
-    """Return `count` streams from number `first` on."""
-    ordered = list(systematic(seeds))
+def streams(
+    seeds: Sequence[bytes], whole: bytes, first: int, count: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield `count` numbered streams from number `first` on."""
+    ordered, mutator = list(systematic(seeds)), Mutator(seeds, whole)
     for number in range(first, first + count):
-        yield ordered[number] if number < len(ordered) else mutated(seeds, whole, number)
+        yield number, ordered[number] if number < len(ordered) else mutator.stream(number)
 
 
-# -- sending -------------------------------------------------------------------------------
+LATER, ABRUPTLY = "later", "abruptly"
+WAYS = ("at once", LATER, "at once", ABRUPTLY)
+"""How clients go in turn after their last byte; abruptly is without having read what there is."""
 
 
-class Leave(Enum):
-    """How a client goes after its last byte."""
-
-    AT_ONCE = auto()
-    LATER = auto()
-    ABRUPTLY = auto()
-    """Without having read what there is."""
-
-
-WAYS = (Leave.AT_ONCE, Leave.LATER, Leave.AT_ONCE, Leave.ABRUPTLY)
-
-
-async def ask(path: str, data: bytes, leave: Leave) -> bytes:
+async def ask(path: str, data: bytes, leave: str) -> bytes:
     """Send a stream and leave; return everything the server says until it closes, too."""
     reader, writer = await asyncio.open_unix_connection(path)
     sending = asyncio.ensure_future(_send(writer, data, leave))
@@ -126,15 +127,15 @@ async def ask(path: str, data: bytes, leave: Leave) -> bytes:
         writer.close()
 
 
-async def _send(writer: asyncio.StreamWriter, data: bytes, leave: Leave) -> None:
+async def _send(writer: asyncio.StreamWriter, data: bytes, leave: str) -> None:
     with contextlib.suppress(OSError):
         writer.write(data)
         await writer.drain()
-        if leave is Leave.ABRUPTLY:
+        if leave == ABRUPTLY:
             writer.transport.abort()
             return
-        if leave is Leave.LATER:
-            await asyncio.sleep(LATER_SECONDS)
+        if leave == LATER:
+            await asyncio.sleep(0.05)  # in which the stand-in answers
         writer.write_eof()
 
 
@@ -188,8 +189,7 @@ class WyomingFuzzer(Fuzzer):
 
     def __init__(self, path: str, honest: bytes, expected: str) -> None:
         super().__init__(expected, self.hung, self.not_wyoming)
-        self._path = path
-        self._honest = honest
+        self._path, self._honest = path, honest
 
     async def honest(self) -> object:
         try:
@@ -201,49 +201,178 @@ class WyomingFuzzer(Fuzzer):
         leave = WAYS[number % len(WAYS)]
         try:
             answer = await ask(self._path, data, leave)
-            self.answered("left" if leave is Leave.ABRUPTLY else ending(answer))
+            self.result.answered("left" if leave == ABRUPTLY else ending(answer))
         except asyncio.TimeoutError:
             self.result.broken[self.hung].append(number)
         except (ValueError, KeyError, TypeError, AttributeError):
             self.result.broken[self.not_wyoming].append(number)
 
 
+def fuzz_wyoming(folder: Path, args: argparse.Namespace) -> Outcome:
+    """Send streams to a server of its own. Raises BenchmarkError."""
+    speech = short_clips()[0].samples
+    honest, path = command_bytes(with_silence(speech)), str(folder / "socket")
+    count = args.count or 200_000
+    numbered = streams(conversations(speech), honest, args.first, count)
+    with watched(folder, *args.flags, opens=STANDIN) as server:
+        answers = asyncio.run(_warm(path, honest))
+        if not answers[0] or len(set(answers)) != 1:
+            raise BenchmarkError(f"an honest command is answered with {set(answers)}")
+        fuzzer = WyomingFuzzer(path, honest, answers[0])
+        return fuzzer.fuzz(server, numbered, args.workers or 16, count)
+
+
+async def _warm(path: str, honest: bytes) -> list[str]:
+    """Return the answers to honest commands, after which all that is loaded once is there."""
+    return await asyncio.gather(*(command(path, honest) for _ in range(16)))
+
+
+# -- HTTP ----------------------------------------------------------------------------------
+
+
+def transcription(file: bytes, *, chunked: bool = False, **fields: str) -> bytes:
+    """Return the request for a file's transcription."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in {"model": "whisper-1", **fields}.items()
+    ]
+    head = 'Content-Disposition: form-data; name="file"; filename="a.wav"'
+    parts += [f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode(), file, f"\r\n--{BOUNDARY}--\r\n".encode()]
+    body = b"".join(parts)
+    length = f"Content-Length: {len(body)}"
+    if chunked:
+        length, body = "Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
+    line = "POST /v1/audio/transcriptions HTTP/1.1"
+    return f"{line}\r\n{HEADERS}{kind}\r\n{length}\r\n\r\n".encode() + body
+
+
+def requests(samples: Samples) -> list[bytes]:
+    """Return one of every kind, with 100 ms of `samples` where audio is sent."""
+    short = samples[: SAMPLE_RATE // 10]
+    file, pcm = wav(short), np.round(short * 32767).astype("<i2").tobytes()
+    clip = f"POST /transcribe HTTP/1.1\r\n{HEADERS}X-Wyoming-Whisper: 1\r\n"
+    return [
+        *(f"GET {path} HTTP/1.1\r\n{HEADERS}\r\n".encode() for path in PATHS),
+        f"{clip}Content-Length: {len(pcm)}\r\n\r\n".encode() + pcm,
+        transcription(file, language="en", response_format="verbose_json"),
+        transcription(file, chunked=True, stream="true", temperature="0.5", prompt="x"),
+    ]
+
+
+def http_streams(seeds: Sequence[bytes], first: int, count: int) -> Iterator[tuple[int, bytes]]:
+    """Yield `count` numbered requests from number `first` on: beginnings, then mutations."""
+    beginnings = [seed[:length] for seed in seeds for length in range(0, len(seed) + 1, 3)]
+    mutator = Mutator(seeds, seeds[-1])
+    for number in range(first, first + count):
+        if number < len(beginnings):
+            yield number, beginnings[number]
+        else:
+            yield number, _lied(mutator.stream(number), number)
+
+
+def _lied(request: bytes, number: int) -> bytes:
+    """Now and then lie about the length of the body."""
+    choose = random.Random(f"length of {number}")  # not what its mutations are drawn from
+    if choose.random() > 0.2:
+        return request
+    lie = choose.choice((b"0", b"-1", b"99999999999", b"1e3", b"", b"7, 8", b"0x10"))
+    return re.sub(rb"(?<=Content-Length: )\d+", lie, request)
+
+
+async def ask_http(port: int, request: bytes, seconds: float = HTTP_ANSWER_SECONDS) -> bytes:
+    """Send a request; return what comes until the server closes, or `seconds` have passed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answer = bytearray()
+    with contextlib.suppress(OSError, asyncio.TimeoutError):
+        writer.write(request)
+        end = time.perf_counter() + seconds
+        while data := await asyncio.wait_for(reader.read(65536), end - time.perf_counter()):
+            answer += data
+    writer.transport.abort()
+    return bytes(answer)
+
+
+def http_ending(answer: bytes) -> str:
+    """Return what an answer is counted as; 503 alone has another reason than too many requests.
+
+    Two clips are taken at once, and half of one is waited for: of six workers most are refused.
+    """
+    status = STATUS.match(answer)
+    if not status:
+        return "none"
+    is_busy = status[1] == b"503" and b'"code": "busy"' in answer
+    return "503 (busy: the page hears two clips at once)" if is_busy else status[1].decode()
+
+
+class HttpFuzzer(Fuzzer):
+    """Sends requests to a port."""
+
+    unit = "requests"
+    honest_every = 200
+    failed, not_http = "answers were failures of ours", "answers were not HTTP"
+    deaf = "commands were not answered after the requests"
+
+    def __init__(self, port: int, honest: bytes, expected: bytes, uri: str) -> None:
+        super().__init__(expected, self.failed, self.not_http, self.deaf)
+        self._port, self._honest, self._uri = port, honest, uri
+
+    async def run(self, numbered: Iterator[tuple[int, bytes]], workers: int, total: int) -> None:
+        await super().run(numbered, workers, total)
+        if (await say(self._uri, with_silence(short_clips()[0].samples))).error:
+            self.result.broken[self.deaf].append(total)
+
+    async def honest(self) -> object:
+        return await content(self._port, self._honest)
+
+    async def send(self, number: int, data: bytes) -> None:
+        answer = await ask_http(self._port, data)
+        how = http_ending(answer)
+        self.result.answered(how)
+        if how in ("500", "503"):
+            self.result.broken[self.failed].append(number)
+        if answer and how == "none":
+            self.result.broken[self.not_http].append(number)
+
+
+async def content(port: int, request: bytes) -> bytes:
+    """Return the body of the answer to an honest request."""
+    return (await ask_http(port, request, HANG_SECONDS)).partition(b"\r\n\r\n")[2]
+
+
+def fuzz_http(folder: Path, args: argparse.Namespace) -> Outcome:
+    """Send requests to a server of its own. Raises BenchmarkError."""
+    speech, count = short_clips()[0].samples, args.count or 20_000
+    honest = transcription(wav(speech), response_format="text")
+    port, uri = free_port(), f"tcp://127.0.0.1:{free_port()}"
+    flags = ("--zeroconf", "off", "--openai-api", "--http-port", str(port), *args.flags)
+    with watched(folder, *flags, uri=uri, opens=STANDIN) as server:
+        server.until_open(port)
+        asyncio.run(say(uri, with_silence(speech)))
+        # Fewer workers than requests may be there at once, so that honest ones have room.
+        workers = args.workers or 6
+        answers = [asyncio.run(content(port, honest)) for _ in range(workers)]
+        if b"samples" not in answers[-1]:
+            raise BenchmarkError(f"an honest request is answered with {answers[-1]!r}")
+        fuzzer = HttpFuzzer(port, honest, answers[-1], uri)
+        numbered = http_streams(requests(speech), args.first, count)
+        return fuzzer.fuzz(server, numbered, workers, count)
+
+
 # -- the suite -----------------------------------------------------------------------------
 
 
-def fuzz(
-    folder: Path, first: int, count: int, workers: int, server_flags: Sequence[str] = ()
-) -> Result:
-    """Send `count` streams to a server of its own. Raises BenchmarkError."""
-    speech = short_clips()[0].samples
-    seeds, honest = conversations(speech), command_bytes(with_silence(speech))
-    numbered = zip(itertools.count(first), streams(seeds, honest, first, count), strict=False)
-    flags = ("--model", "tiny", "--language", "en", *server_flags)
-    with Watched(folder, *flags, opens=STANDIN) as server:
-        server.answering()
-        server.ready()
-        path = str(folder / "socket")
-        fuzzer = WyomingFuzzer(path, honest, asyncio.run(_warm(path, honest)))
-        return fuzzing.fuzz(server, fuzzer, numbered, workers, count)
-
-
-async def _warm(path: str, honest: bytes) -> str:
-    """Return the answer to an honest command, when all that is loaded once is there."""
-    answers = await asyncio.gather(*(command(path, honest) for _ in range(WORKERS)))
-    if not answers[0] or len(set(answers)) != 1:
-        raise BenchmarkError(f"an honest command is answered with {set(answers)}")
-    return answers[0]
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_number(parser, "--streams", 200_000)
+    parser.add_argument("--http", action="store_true", help="requests, not conversations")
+    about = "how many (default: 200000, of requests 20000)"
+    parser.add_argument("--streams", dest="count", type=int, metavar="N", help=about)
     add_number(parser, "--first", 0, "number of the first")
-    add_number(parser, "--workers", WORKERS, "connections at once")
+    about = "connections at once (default: 16, of requests 6)"
+    parser.add_argument("--workers", type=int, metavar="N", help=about)
     parser.add_argument("flags", nargs="*", help="of the server, after --")
 
 
 def run(args: argparse.Namespace) -> Outcome:
     """Send; what is left, hangs or is answered wrongly is a failure."""
     with tempfile.TemporaryDirectory() as folder:
-        result = fuzz(Path(folder), args.first, args.streams, args.workers, args.flags)
-    return result.outcome(WyomingFuzzer.unit)
+        return (fuzz_http if args.http else fuzz_wyoming)(Path(folder), args)

@@ -24,35 +24,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.lib import models, report
-from benchmarks.lib.client import SATELLITE_CHUNK_MS, command_bytes, say, steady_texts
-from benchmarks.lib.clips import Clip, short_clips, with_silence
+from benchmarks.lib import report
+from benchmarks.lib.client import command_bytes
+from benchmarks.lib.clips import short_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
-from benchmarks.lib.servers import ROOT, Counts, Watched, free_port
+from benchmarks.lib.servers import ROOT, Remains, free_port, watched
+from benchmarks.lib.speakers import Speakers, Toll
 
 MAX_SLOWDOWN = 2.0
 SETTLE_SECONDS = 3.0
-POLL_SECONDS = 0.1
 ANSWER_SECONDS = 60.0
 
 ATTACKER = "127.0.0.66"  # another address than the honest ones', as in a home
-NICE = 19  # the attackers' own work, which would be another machine's, is not what is measured
-N_CROWD = 500
-N_SLOW_WRITERS = 8
-N_SLOW_READERS = 4
-LEAVES_A_SECOND = 5
-LIES_A_SECOND = 20
-BYTE_SECONDS = 0.2  # between the bytes of a slow writer
-QUESTIONS = b'{"type": "describe"}\n' * 200
+N_CROWD, N_SLOW_WRITERS, N_SLOW_READERS = 500, 8, 4
 PROCESSOR = "milliseconds of processor time, the attackers"
 
 
@@ -114,7 +106,7 @@ class Siege:
             self.counts["lengths lied about"] += 1
             writer.write(self._choose.choice(lies) + b"x" * 200_000)
             await asyncio.wait_for(reader.read(), ANSWER_SECONDS)
-        await asyncio.sleep(1 / LIES_A_SECOND)
+        await asyncio.sleep(0.05)
 
     async def _leave(self) -> None:
         """Say some of a command, now and then all of it, and go."""
@@ -124,9 +116,9 @@ class Siege:
                 n_bytes = len(self._command)
             writer.write(self._command[:n_bytes])
             await writer.drain()
-            await asyncio.sleep(self._choose.random() / LEAVES_A_SECOND)
+            await asyncio.sleep(self._choose.random() / 5)
             self.counts["commands left"] += 1
-        await asyncio.sleep(0.5 / LEAVES_A_SECOND)
+        await asyncio.sleep(0.1)
 
     async def _write_slowly(self) -> None:
         async with self._connection() as (_, writer):
@@ -134,14 +126,14 @@ class Siege:
                 writer.write(bytes([byte]))
                 await writer.drain()
                 self.counts["bytes written slowly"] += 1
-                await asyncio.sleep(BYTE_SECONDS)
+                await asyncio.sleep(0.2)
 
     async def _never_read(self) -> None:
         """Ask and ask, and never read an answer."""
         async with self._connection() as (reader, writer):
             reader._transport.pause_reading()  # noqa: SLF001 - there is no other way to be rude
             for _ in range(500):
-                writer.write(QUESTIONS)
+                writer.write(b'{"type": "describe"}\n' * 200)
                 self.counts["questions whose answers nobody reads"] += 200
                 await asyncio.wait_for(writer.drain(), ANSWER_SECONDS)
                 await asyncio.sleep(0.05)
@@ -149,7 +141,7 @@ class Siege:
 
 async def attack(uri: str) -> None:
     """Lay siege until stdin is closed; then print the counts as JSON."""
-    os.nice(NICE)
+    os.nice(19)  # this would be another machine's work, and is not what is measured
     parts = urlsplit(uri)
     command = command_bytes(with_silence(short_clips()[0].samples))
     siege = Siege(parts.hostname or "", parts.port or 0, command)
@@ -180,57 +172,6 @@ def besieged(uri: str) -> Iterator[Counter[str]]:
     counts.update(json.loads(told))
 
 
-# -- the honest ----------------------------------------------------------------------------
-
-
-@dataclass
-class Turn:
-    """What came of the honest commands of one turn."""
-
-    seconds: list[float] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    """Commands with another text than in quiet, or none."""
-    processor: float = 0.0
-    """Seconds of processor time that the server took."""
-
-
-class Speakers:
-    """Honest clients who speak, each one command after the other."""
-
-    def __init__(self, uri: str, clips: Sequence[Clip]) -> None:
-        self._uri = uri
-        self._clips = clips
-        self._answers: dict[str, str] = {}
-
-    async def learn(self) -> None:
-        """Hear what the right answers are. Raises BenchmarkError."""
-        self._answers = await steady_texts(self._uri, self._clips)
-        self._clips = [clip for clip in self._clips if clip.file in self._answers]
-
-    async def speak(self, speakers: int, seconds: float) -> Turn:
-        """Return what came of the commands begun within `seconds`."""
-        turn, end = Turn(), time.perf_counter() + seconds
-        await asyncio.gather(
-            *(self._one(number, speakers, turn, end) for number in range(speakers))
-        )
-        return turn
-
-    async def _one(self, number: int, speakers: int, turn: Turn, end: float) -> None:
-        await asyncio.sleep(number * 0.7)  # people don't begin at once
-        for clip in itertools.islice(itertools.cycle(self._clips), number, None, speakers):
-            if time.perf_counter() > end:
-                return
-            samples = with_silence(clip.samples)
-            heard = await say(self._uri, samples, chunk_ms=SATELLITE_CHUNK_MS, in_time=True)
-            if heard.error:
-                turn.wrong.append(f"{clip.file}: {heard.error}")
-                continue
-            turn.seconds.append(heard.seconds)
-            if heard.text != self._answers[clip.file]:
-                expected = self._answers[clip.file]
-                turn.wrong.append(f"{clip.file}: {heard.text!r}, not {expected!r}")
-
-
 # -- the suite -----------------------------------------------------------------------------
 
 
@@ -238,13 +179,12 @@ class Speakers:
 class Found:
     """What came of all turns."""
 
-    quiet: Turn = field(default_factory=Turn)
-    siege: Turn = field(default_factory=Turn)
+    quiet: Toll = field(default_factory=Toll)
+    siege: Toll = field(default_factory=Toll)
+    processor_seconds: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    """Of the server, in quiet and in a siege."""
     attacks: dict[str, int] = field(default_factory=dict)
-    growth_bytes: int = 0
-    leaked: dict[str, int] = field(default_factory=dict)
-    trouble: list[str] = field(default_factory=list)
-    exit_status: int = 0
+    remains: Remains = field(default_factory=Remains)
 
     @property
     def slowdown(self) -> float:
@@ -257,100 +197,74 @@ class Found:
     @property
     def failures(self) -> list[str]:
         """Promises that were broken, a sentence each."""
-        said = [
-            f"{len(what)} {name}, such as {what[0]}"
-            for name, what in (
-                ("honest commands went wrong in quiet", self.quiet.wrong),
-                ("honest commands went wrong in a siege", self.siege.wrong),
-                ("exceptions or errors in the log", self.trouble),
-            )
-            if what
-        ]
+        said = [f"honest commands in quiet: {what}" for what in self.quiet.failures]
+        said += [f"honest commands in a siege: {what}" for what in self.siege.failures]
         if self.slowdown > MAX_SLOWDOWN:
             said.append(f"95 % took {self.slowdown:.1f} times as long in a siege")
-        if any(count > 0 for count in self.leaked.values()):
-            said.append(f"left behind: {self.leaked}")
-        if self.exit_status:
-            said.append(f"SIGTERM ended it with exit status {self.exit_status}")
-        return said
+        return said + self.remains.failures()
+
+    def show(self) -> str:
+        turns = (self.quiet, self.siege)
+        times = zip(*(turn.times for turn in turns), strict=True)
+        rows = [
+            ["honest commands", *(str(len(turn.seconds)) for turn in turns)],
+            ["without the right text", *(str(len(turn.lost + turn.wrong)) for turn in turns)],
+            *(
+                [f"audio-stop to transcript, {name}", *of_turns]
+                for name, of_turns in zip(("median", "95 %"), times, strict=True)
+            ),
+            [
+                "seconds of processor time, the server",
+                *(f"{seconds:.0f}" for seconds in self.processor_seconds),
+            ],
+            *([name, "", str(count)] for name, count in sorted(self.attacks.items())),
+            *([name, "", value] for name, value in self.remains.rows()),
+        ]
+        table = report.table(["", "in quiet", "in a siege"], rows)
+        how = f"95 % of the honest commands: {self.slowdown:.2f} times as long in a siege."
+        return f"{table}\n\n{how}"
 
 
 def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Found:
     """Speak in turns of quiet and siege to a server of its own. Raises BenchmarkError."""
-    found, attacks = Found(), Counter[str]()
-    uri = f"tcp://127.0.0.1:{free_port()}"
-    flags = (*models.serving(), "--zeroconf", "off")
-    with Watched(folder, *flags, uri=uri) as server:
-        server.answering()
-        server.ready()
-        honest = Speakers(uri, short_clips())
-        asyncio.run(honest.learn())
+    found, uri = Found(), f"tcp://127.0.0.1:{free_port()}"
+    with watched(folder, "--zeroconf", "off", uri=uri) as server:
+        honest = asyncio.run(Speakers.who_know(uri, short_clips()))
+
+        def turn(number: int, toll: Toll) -> None:
+            before = server.processor_seconds()
+            asyncio.run(_turn(honest, toll, speakers, seconds))
+            found.processor_seconds[number] += server.processor_seconds() - before
+
         time.sleep(SETTLE_SECONDS)
         before = server.counts()
         for _ in range(rounds):
-            _add(found.quiet, _watched_turn(server, honest, speakers, seconds))
+            turn(0, found.quiet)
             with besieged(uri) as counts:
-                _add(found.siege, _watched_turn(server, honest, speakers, seconds))
-            attacks += counts
+                turn(1, found.siege)
+            found.attacks = dict(Counter(found.attacks) + counts)
             time.sleep(SETTLE_SECONDS)
-        server.answering()
-        after = _settled(server, before)
-        found.attacks = dict(attacks)
-        found.growth_bytes = after.resident - before.resident
-        found.leaked = after.left_behind(before)
-        found.exit_status = server.stopped()
-        found.trouble = server.trouble
+        found.remains = server.remains(before, SETTLE_SECONDS)
     return found
 
 
-def _settled(server: Watched, before: Counts) -> Counts:
-    """Return what the server holds when it holds no more than `before`, or after a while."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        after = server.counts()
-        left = after.left_behind(before)
-        if time.monotonic() > deadline or not any(count > 0 for count in left.values()):
-            return after
-        time.sleep(POLL_SECONDS)
-
-
-def _watched_turn(server: Watched, honest: Speakers, speakers: int, seconds: float) -> Turn:
-    before = server.processor_seconds()
-    turn = asyncio.run(honest.speak(speakers, seconds))
-    turn.processor = server.processor_seconds() - before
-    return turn
-
-
-def _add(sum_of: Turn, turn: Turn) -> None:
-    sum_of.processor += turn.processor
-    sum_of.seconds += turn.seconds
-    sum_of.wrong += turn.wrong
-
-
-def show(found: Found) -> str:
-    turns = (found.quiet, found.siege)
-    rows = [
-        ["honest commands", *(str(len(turn.seconds)) for turn in turns)],
-        ["without the right text", *(str(len(turn.wrong)) for turn in turns)],
-        ["audio-stop to transcript, median", *(_shown(turn, median) for turn in turns)],
-        ["audio-stop to transcript, 95 %", *(_shown(turn, _most) for turn in turns)],
-        ["seconds of processor time, the server", *(f"{turn.processor:.0f}" for turn in turns)],
-        *([name, "", str(count)] for name, count in sorted(found.attacks.items())),
-        ["exceptions and errors in the log", "", str(len(found.trouble))],
-        ["growth of memory (VmRSS)", "", report.megabytes(found.growth_bytes)],
-        *([f"{name} left behind", "", str(count)] for name, count in found.leaked.items()),
-        ["exit status after SIGTERM", "", str(found.exit_status)],
-    ]
-    table = report.table(["", "in quiet", "in a siege"], rows)
-    return f"{table}\n\n95 % of the honest commands: {found.slowdown:.2f} times as long in a siege."
-
-
-def _most(values: Sequence[float]) -> float:
-    return report.percentile(values, 95)
-
-
-def _shown(turn: Turn, of: Callable[[Sequence[float]], float]) -> str:
-    return report.milliseconds(of(turn.seconds)) if turn.seconds else report.NOTHING
+async def _turn(honest: Speakers, toll: Toll, speakers: int, seconds: float) -> None:
+    """Have people say the clips that are begun within so many seconds; not all begin at once."""
+    end = time.perf_counter() + seconds
+    turns = (
+        itertools.islice(itertools.cycle(honest.clips), number, None, speakers)
+        for number in range(speakers)
+    )
+    speaking = (
+        honest.speak(
+            itertools.takewhile(lambda _: time.perf_counter() <= end, clips),
+            toll,
+            in_time=True,
+            after=0.7 * number,
+        )
+        for number, clips in enumerate(turns)
+    )
+    await asyncio.gather(*speaking)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -362,8 +276,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     """Speak; what the siege did to the honest is a failure."""
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), args.seconds, args.rounds, args.speakers)
-    return Outcome([show(result)], asdict(result), result.failures)
+        found = measure(Path(folder), args.seconds, args.rounds, args.speakers)
+    return Outcome([found.show()], asdict(found), found.failures)
 
 
 if __name__ == "__main__":

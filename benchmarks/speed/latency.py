@@ -15,12 +15,14 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 
-from benchmarks.lib import models
+from benchmarks.lib import models, report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, say
 from benchmarks.lib.clips import BUNDLED_CLIPS, SECONDS_BEFORE, Clip, short_clips
 from benchmarks.lib.errors import BenchmarkError, ClipError
@@ -37,37 +39,199 @@ from benchmarks.lib.options import (
 )
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import Program, Server, turned
-from benchmarks.lib.waits import (
-    BURST,
-    EAGER,
-    NOT_EAGER,
-    PARTS,
-    PLAIN,
-    REAL_TIME,
-    WIDE,
-    Meter,
-    Part,
-    Take,
-    agreement,
-    as_json,
-    notes,
-    show,
-)
+from benchmarks.lib.words import WordErrors, word_errors
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
-MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
-
-REST_SECONDS = 0.05  # OpenMP's threads spin for a moment after their work: not into another's time
-SETTLE_SECONDS = 0.5  # before the processor time of all is read
-
-LEAST_ROUNDS = 3
-ASKED_AGAIN = 5  # where a text seems to depend on when work began
-
+BURST, REAL_TIME = PARTS = ("burst", "real-time")
+EAGER, NOT_EAGER, WIDE, OFFICIAL = "ours", "ours, not eager", "ours, 30 s", "official"
+PLAIN = "ours, faster-whisper"
 MODELS = (models.TINY, models.BASE)
 WEIGHTS = {BURST: 1, REAL_TIME: 4}
 """How the time is shared; about what each part takes."""
+
+MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
+SETTLE_SECONDS = 0.5  # before the processor time of all is read
+LEAST_ROUNDS = 3
+ASKED_AGAIN = 5  # where a text seems to depend on when work began
+
+
+@dataclass(frozen=True)
+class Take:
+    """One utterance, heard by one server."""
+
+    server: str
+    clip: str
+    silence: float
+    """Seconds after the speech, before audio-stop."""
+    said: str
+    written: str
+    seconds: float
+    """From audio-stop to transcript."""
+    late: float = 0.0
+    """Seconds by which this client sent audio-stop too late."""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What a server's process took."""
+
+    cpu_seconds: float
+    """Of all its threads, for one utterance."""
+    peak_bytes: int
+    """The most that was ever in RAM (VmHWM)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one row is made of: a server's takes, of one silence or of all in turn."""
+
+    server: str
+    silence: float | None
+    takes: list[Take]
+
+    @property
+    def seconds(self) -> list[float]:
+        return [take.seconds for take in self.takes if take.error is None]
+
+    @property
+    def words(self) -> WordErrors:
+        return sum((word_errors(take.said, take.written) for take in self.takes), WordErrors())
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is counted; times are None where nothing was answered."""
+        seconds = self.seconds
+        return {
+            "server": self.server,
+            "silence": self.silence,
+            "number": len(self.takes),
+            "failed": len(self.takes) - len(seconds),
+            "median_seconds": median(seconds) if seconds else None,
+            "p95_seconds": report.percentile(seconds, 95) if seconds else None,
+            "worst_seconds": max(seconds, default=None),
+            "words": asdict(self.words),
+        }
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was measured of some servers with one model and beam."""
+
+    mode: str
+    model: str
+    beam_size: int
+    takes: list[Take]
+    meters: dict[str, Meter]
+    unsteady: frozenset[tuple[str, float]] = field(default=frozenset())
+    """Clips and silences to which the same server writes now this, now that."""
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return {"mode": self.mode, "model": self.model, "beam_size": self.beam_size}
+
+    def cells(self) -> list[Cell]:
+        """Return the rows: by silence where a server heard all of them."""
+        cells: list[Cell] = []
+        for server in (EAGER, NOT_EAGER, PLAIN, WIDE, OFFICIAL):
+            takes = [take for take in self.takes if take.server == server]
+            every = self.mode == REAL_TIME and server == EAGER
+            for silence in sorted({take.silence for take in takes}) if every else [None]:
+                of_it = [take for take in takes if silence in (None, take.silence)]
+                if of_it:
+                    cells.append(Cell(server, silence, of_it))
+        return cells
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                **(self.where | cell.figures()),
+                **(asdict(self.meters[cell.server]) if cell.server in self.meters else {}),
+            }
+            for cell in self.cells()
+        ]
+
+    def rows(self) -> list[list[str]]:
+        official = [cell.seconds for cell in self.cells() if cell.server == OFFICIAL]
+        theirs = median(official[0]) if official and official[0] else 0.0
+        rows = []
+        for cell in self.cells():
+            figures, words, meter = cell.figures(), cell.words, self.meters.get(cell.server)
+            times = [figures[name] for name in ("median_seconds", "p95_seconds", "worst_seconds")]
+            silence = "any" if cell.silence is None else f"{cell.silence:g} s"
+            rows.append(
+                [
+                    *(self.model, str(self.beam_size)),
+                    *([silence] if self.mode == REAL_TIME else []),
+                    *(cell.server, str(figures["number"])),
+                    *(report.milliseconds(time) if time else report.NOTHING for time in times),
+                    report.times(theirs, times[0]) if theirs and times[0] else report.NOTHING,
+                    *(report.percent(words.errors, words.words), str(figures["failed"])),
+                ]
+            )
+            if meter:
+                rows[-1] += [report.milliseconds(meter.cpu_seconds)]
+                rows[-1] += [report.megabytes(meter.peak_bytes)]
+        return rows
+
+
+# -- tables --------------------------------------------------------------------------------
+
+
+def show(parts: Sequence[Part], mode: str) -> str:
+    """Return the table of one mode."""
+    shown = [part for part in parts if part.mode == mode]
+    head = ["model", "beam", *(["silence"] if mode == REAL_TIME else []), "server", "number"]
+    head += ["median", "95 %", "worst", "official / it", "WER", "failed"]
+    if any(part.meters for part in shown):
+        head += ["CPU", "peak RAM"]
+    return f"{mode}\n\n{report.table(head, [row for part in shown for row in part.rows()])}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Whether early work changes a text: it must not."""
+
+    same: list[dict[str, Any]] = field(default_factory=list)
+    different: list[dict[str, Any]] = field(default_factory=list)
+    random: list[dict[str, Any]] = field(default_factory=list)
+    """Different too, but they are without early work."""
+
+
+def agreement(parts: Sequence[Part]) -> Agreement:
+    """Compare the texts of the same audio, eager and not."""
+    all_ = Agreement()
+    for part in parts:
+        texts: dict[tuple[str, float], dict[str, str]] = {}
+        for take in part.takes:
+            if take.error is None and take.server in (EAGER, NOT_EAGER):
+                texts.setdefault((take.clip, take.silence), {})[take.server] = take.written
+        for key, both in texts.items():
+            if len(both) == 2:
+                apart = all_.random if key in part.unsteady else all_.different
+                kind = all_.same if both[EAGER] == both[NOT_EAGER] else apart
+                kind.append({**part.where, "clip": key[0], "silence": key[1], **both})
+    return all_
+
+
+def notes(parts: Sequence[Part]) -> list[str]:
+    """Return the sentences below the tables."""
+    lines = []
+    for part in parts:
+        eager, other = (part.meters.get(server) for server in (EAGER, NOT_EAGER))
+        if part.mode == REAL_TIME and eager and other and other.cpu_seconds:
+            cost = f"eager takes {eager.cpu_seconds / other.cpu_seconds:.2f} times"
+            lines.append(f"{part.mode}, {part.model}: {cost} the processor time")
+    both = agreement(parts)
+    if compared := len(both.same + both.different + both.random):
+        lines.append(f"The same text, eager or not: {len(both.same)} of {compared}")
+    if both.random:
+        lines.append(f"Not the same, but random even when not eager: {len(both.random)}")
+    late = [take.late for part in parts if part.mode != BURST for take in part.takes]
+    if late:
+        lines.append(f"This client sent audio-stop {report.milliseconds(max(late))} late at most")
+    return lines
 
 
 # -- audio ---------------------------------------------------------------------------------
@@ -221,50 +385,47 @@ def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> list[P
             setting = Setting(servers, clips, model, beam_size)
             for _, _, part, seconds in plan:
                 progress(f"{part}, {model}, beam {beam_size}")
-                measured += [
-                    replace(one, unsteady=unsteady(one, setting))
-                    for one in _MEASURES[part](setting, args, seconds)
-                ]
+                measuring = measure_burst if part == BURST else measure_real_time
+                one = measuring(setting, args, seconds)
+                measured.append(replace(one, unsteady=unsteady(one, setting)))
     return measured
 
 
-def measure_burst(setting: Setting, args: argparse.Namespace, seconds: float) -> list[Part]:
+def measure_burst(setting: Setting, args: argparse.Namespace, seconds: float) -> Part:
     """Have every server hear every clip at once; who hears it first takes turns."""
-    takes: list[Take] = []
-    with _meters(setting.servers, takes) as meters:
-        for number in rounds(args.utterances, seconds):
-            clip = setting.clips[number % len(setting.clips)]
-            for server in turned(setting.servers, number):
-                takes.append(asyncio.run(_take(server, clip, MIDDLE_SILENCE, BURST)))
-                time.sleep(REST_SECONDS)
-    return [Part(BURST, setting.model, setting.beam_size, takes, meters)]
+    return _measure(BURST, setting, args, seconds, lambda *_: [MIDDLE_SILENCE])
 
 
-def measure_real_time(setting: Setting, args: argparse.Namespace, seconds: float) -> list[Part]:
+def measure_real_time(setting: Setting, args: argparse.Namespace, seconds: float) -> Part:
     """Have every server hear clips at the pace of speech, one after the other.
 
     Only where work begins early can the wait depend on the silence: that server hears each clip
     with every silence, the others with one after the other.
     """
+
+    def silences(server: Server, number: int) -> list[float]:
+        every: list[float] = args.silences
+        return every if server.name == EAGER else [every[number % len(every)]]
+
+    return _measure(REAL_TIME, setting, args, seconds, silences)
+
+
+def _measure(
+    mode: str,
+    setting: Setting,
+    args: argparse.Namespace,
+    seconds: float,
+    silences: Callable[[Server, int], list[float]],
+) -> Part:
     takes: list[Take] = []
     with _meters(setting.servers, takes) as meters:
         for number in rounds(args.utterances, seconds):
             clip = setting.clips[number % len(setting.clips)]
-            for server, silence in _with_silences(setting, args, number):
-                takes.append(asyncio.run(_take(server, clip, silence, REAL_TIME)))
-            progress(f"  {number + 1} of at most {args.utterances} rounds")
-    return [Part(REAL_TIME, setting.model, setting.beam_size, takes, meters)]
-
-
-def _with_silences(
-    setting: Setting, args: argparse.Namespace, number: int
-) -> list[tuple[Server, float]]:
-    one = [args.silences[number % len(args.silences)]]
-    return [
-        (server, silence)
-        for server in turned(setting.servers, number)
-        for silence in (args.silences if server.name == EAGER else one)
-    ]
+            for server in turned(setting.servers, number):
+                for silence in silences(server, number):
+                    takes.append(asyncio.run(_take(server, clip, silence, mode)))
+                    time.sleep(0.05)  # OpenMP's threads spin for a moment after their work
+    return Part(mode, setting.model, setting.beam_size, takes, meters)
 
 
 def unsteady(part: Part, setting: Setting) -> frozenset[tuple[str, float]]:
@@ -284,12 +445,6 @@ def unsteady(part: Part, setting: Setting) -> frozenset[tuple[str, float]]:
         if {*again} != {one[NOT_EAGER]}:
             found.add((clip.file, one["silence"]))
     return frozenset(found)
-
-
-_MEASURES: dict[str, Callable[[Setting, argparse.Namespace, float], list[Part]]] = {
-    BURST: measure_burst,
-    REAL_TIME: measure_real_time,
-}
 
 
 # -- the suite -----------------------------------------------------------------------------
@@ -329,5 +484,10 @@ def run(args: argparse.Namespace) -> Outcome:
         parts = measure(args, clips, Path(temporary))
     tables = [show(parts, mode) for mode in PARTS if mode in args.parts]
     different = [f"DIFFERENT: {one}" for one in agreement(parts).different]
-    facts = {"official": runtime, **as_json(parts)}
+    facts = {
+        "official": runtime,
+        "cells": [row for part in parts for row in part.as_json()],
+        "agreement": asdict(agreement(parts)),
+        "utterances": [{**part.where, **asdict(take)} for part in parts for take in part.takes],
+    }
     return Outcome([*tables, "\n".join(notes(parts))], facts, different)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wyoming_whisper.audio.channels import BLOCK_SECONDS, Downmix, Frames
+from wyoming_whisper.audio.channels import Downmix, Frames
 from wyoming_whisper.transcriber import Samples
 
 RATE = 16000
-BLOCK = round(BLOCK_SECONDS * RATE)
+BLOCK = round(Downmix.BLOCK_SECONDS * RATE)
 
 
 def noise(seconds: float, seed: int = 0) -> Samples:

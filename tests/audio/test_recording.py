@@ -18,15 +18,12 @@ import soundfile
 
 from tests.support import LoudnessVad, loud, quiet
 from wyoming_whisper.audio import recording
-from wyoming_whisper.audio.containers import ALL, sniff
+from wyoming_whisper.audio.containers import Container
 from wyoming_whisper.audio.pieces import MAX_PIECE_SECONDS
 from wyoming_whisper.audio.recording import (
-    BLOCK_SECONDS,
-    FORMATS,
+    AudioFile,
     Piece,
     Recording,
-    audio_blocks,
-    read_clip,
 )
 from wyoming_whisper.audio.vad import FRAME_SAMPLES, SpanOptions
 from wyoming_whisper.errors import AudioError
@@ -94,7 +91,7 @@ KINDS = (
 
 
 def decoded(data: bytes) -> Samples:
-    return np.concatenate(list(audio_blocks(data)))
+    return np.concatenate(list(AudioFile(data).blocks()))
 
 
 def assert_is_the_tone(samples: Samples) -> None:
@@ -135,7 +132,7 @@ def test_raw_audio_is_found_behind_what_is_none(
     data = made(name)
     if reader == "av":
         monkeypatch.setitem(sys.modules, "soundfile", None)
-    kind, start = sniff(junk + data)
+    kind, start = Container.sniff(junk + data)
     assert kind is not None
     assert (kind.name, start) == (name.upper(), len(junk))
     assert_is_the_tone(decoded(junk + data))
@@ -237,34 +234,34 @@ def test_what_makes_ffmpeg_open_other_files_is_refused(
         decoded(data)
     for call in opened.call_args_list:
         assert call.kwargs["format"] == "mp3"
-        assert call.kwargs["container_options"] == {"protocol_whitelist": recording.NO_PROTOCOL}
+        assert call.kwargs["container_options"] == {"protocol_whitelist": "none"}
 
 
 def test_every_format_is_named() -> None:
-    assert [kind.name for kind in ALL if kind.name not in FORMATS] == []
+    assert [kind.name for kind in Container if kind.name not in AudioFile.FORMATS] == []
 
 
 def test_packets_that_give_nothing_are_handed_on_little_by_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recording, "BLOCK_PACKETS", 10)
-    blocks = list(audio_blocks(made("aac")))  # some 87 packets
+    monkeypatch.setattr(AudioFile, "BLOCK_PACKETS", 10)
+    blocks = list(AudioFile(made("aac")).blocks())  # some 87 packets
     assert len(blocks) > 8
     assert_is_the_tone(np.concatenate(blocks))
 
 
 def test_a_clip_is_read_as_a_whole_and_no_longer_than_it_may_be() -> None:
-    assert_is_the_tone(read_clip(made("amr"), 2.5))
+    assert_is_the_tone(AudioFile(made("amr")).read(2.5))
     with pytest.raises(AudioError, match="1 seconds at most"):
-        read_clip(made("amr"), 1)
+        AudioFile(made("amr")).read(1)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"\xff\xf1aac", b"RIFF\0\0\0\0AVI ", bytes(1000), b"\xff" * 70_000]
 )
 def test_what_is_no_audio_is_told_what_would_be(data: bytes) -> None:
-    assert sniff(data)[0] is None
-    with pytest.raises(AudioError, match=FORMATS.replace("(", r"\(").replace(")", r"\)")):
+    assert Container.sniff(data)[0] is None
+    with pytest.raises(AudioError, match=AudioFile.FORMATS.replace("(", r"\(").replace(")", r"\)")):
         decoded(data)
 
 
@@ -301,8 +298,8 @@ def test_impossible_numbers_of_channels_are_a_sentence(channels: int) -> None:
 
 
 def test_many_channels_are_decoded_little_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "MAX_BLOCK_VALUES", 20_000)
-    blocks = list(audio_blocks(made("flac")))
+    monkeypatch.setattr(AudioFile, "MAX_BLOCK_VALUES", 20_000)
+    blocks = list(AudioFile(made("flac")).blocks())
     assert len(blocks) > 8
     assert_is_the_tone(np.concatenate(blocks))
 
@@ -391,7 +388,7 @@ def test_what_lasts_too_long_is_refused_before_it_is_heard_to_its_end() -> None:
     file.step()
     with pytest.raises(AudioError, match="15 seconds"):
         file.step()
-    assert file.seconds == 2 * BLOCK_SECONDS
+    assert file.seconds == 2 * AudioFile.BLOCK_SECONDS
 
 
 def test_what_takes_too_long_to_decode_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +407,7 @@ def test_channels_that_cancel_are_heard_in_every_format(name: str) -> None:
     left = tone(SAMPLE_RATE)
     file = BytesIO()
     soundfile.write(file, np.stack([left, -left], axis=1), SAMPLE_RATE, format=name)
-    samples = np.concatenate(list(audio_blocks(file.getvalue())))
+    samples = np.concatenate(list(AudioFile(file.getvalue()).blocks()))
     np.testing.assert_allclose(samples[200:], left[200:], atol=1e-3)
 
 
@@ -424,13 +421,13 @@ def test_channels_that_cancel_are_heard_by_ffmpeg() -> None:
         frame.rate = SAMPLE_RATE
         for packet in [*track.encode(frame), *track.encode(None)]:
             out.mux(packet)
-    samples = np.concatenate(list(audio_blocks(file.getvalue())))
+    samples = np.concatenate(list(AudioFile(file.getvalue()).blocks()))
     np.testing.assert_allclose(samples[200:], left[200:], atol=1e-3)
 
 
 def test_a_header_without_audio_is_refused_without_a_python_object() -> None:
     header = b"RIFF\x24\x00\x00\x00WAVEfmt \x10\x00\x00\x00" + b"\x99" * 24
     with pytest.raises(AudioError, match="can't be decoded") as refused:
-        list(audio_blocks(header))
+        list(AudioFile(header).blocks())
     assert "object at" not in str(refused.value)
     assert "_Bytes" not in str(refused.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support import AUDIO, clips
-from wyoming_whisper.audio.vad import FRAME_SAMPLES, SileroVad, Span, SpanOptions, cut, speech_spans
+from wyoming_whisper.audio.vad import FRAME_SAMPLES, SileroVad, Span, SpanOptions, cut
 from wyoming_whisper.commands.client import read_audio
 
 F = FRAME_SAMPLES
@@ -32,7 +32,7 @@ def test_probabilities_become_spans(
     probabilities: list[float], options: SpanOptions, spans: list[Span]
 ) -> None:
     found = np.array(probabilities, np.float32)
-    assert speech_spans(found, len(found) * F, options) == spans
+    assert options.spans(found, len(found) * F) == spans
 
 
 def test_a_moment_above_the_threshold_is_no_speech() -> None:
@@ -40,9 +40,9 @@ def test_a_moment_above_the_threshold_is_no_speech() -> None:
     assert options.sure == pytest.approx(0.6)
     for probabilities in ([0.99, 0.99, 0.5], [0.55] * 20, [0.7, 0, 0.7]):
         found = np.array(probabilities, np.float32)
-        assert speech_spans(found, len(found) * F, options) == []
+        assert options.spans(found, len(found) * F) == []
     found = np.array([0.7, 0.1, 0.7, 0.7], np.float32)
-    assert speech_spans(found, 4 * F, options) != []
+    assert options.spans(found, 4 * F) != []
     assert 0.95 < SpanOptions(0.95).sure < 1.0
 
 
@@ -51,16 +51,16 @@ def test_padding_stays_inside_and_neighbours_share_a_narrow_gap() -> None:
     options = SpanOptions(0.5, 0.0, 0.1, pad, pad, min_sure_frames=1)
     found = np.zeros(40, np.float32)
     found[[2, 10, 30]] = 1.0
-    spans = speech_spans(found, 40 * F - 7, options)
+    spans = options.spans(found, 40 * F - 7)
     assert spans == [(0, 13 * F // 2), (13 * F // 2, 15 * F), (26 * F, 35 * F)]
     found = np.zeros(12, np.float32)
     found[[1, 6]] = 1.0
-    spans = speech_spans(found, 12 * F, options)
+    spans = options.spans(found, 12 * F)
     assert spans == [(0, 4 * F), (4 * F, 11 * F)]
     found = np.array([0, 0, 0, 0, 0, 1, 0, 0, 0], np.float32)
     before, after = F / 16000, 2 * F / 16000
     uneven = SpanOptions(pad_before_seconds=before, pad_after_seconds=after, min_sure_frames=1)
-    assert speech_spans(found, 9 * F, uneven) == [(4 * F, 8 * F)]
+    assert uneven.spans(found, 9 * F) == [(4 * F, 8 * F)]
 
 
 def test_cut_keeps_only_the_spans() -> None:

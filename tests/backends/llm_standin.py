@@ -26,9 +26,9 @@ import numpy.typing as npt
 import pytest
 import tokenizers
 
-from tests.backends.huggingface import log_softmax, read_safetensors
-from wyoming_whisper.engine.session import OnnxSession
-from wyoming_whisper.whisper.audio import N_SAMPLES, log_mel_spectrogram
+from tests.models.huggingface import log_softmax, read_safetensors
+from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.whisper.audio import HOP_LENGTH, N_FRAMES, log_mel_spectrogram
 
 Array = npt.NDArray[np.float32]
 
@@ -59,7 +59,7 @@ class Whisper(Protocol):
 class OnnxWhisper:
     """Whisper by our graphs. What was computed once is remembered: tests say the same few clips."""
 
-    def __init__(self, session: OnnxSession) -> None:
+    def __init__(self, session: OracleSession) -> None:
         self._session = session
         self._encoded: tuple[bytes, Any] = (b"", None)
         self._rows: dict[tuple[bytes, tuple[int, ...]], Array] = {}
@@ -82,7 +82,7 @@ class OnnxWhisper:
     def _features(self, samples: Array) -> Any:
         key = samples.tobytes()
         if self._encoded[0] != key:
-            padded = np.zeros(N_SAMPLES, np.float32)
+            padded = np.zeros(N_FRAMES * HOP_LENGTH, np.float32)
             padded[: len(samples)] = samples
             self._encoded = (key, self._session.encode(log_mel_spectrogram(padded)))
         return self._encoded[1]
@@ -308,7 +308,7 @@ class _LLM:
         waveform = np.array(waveform, np.float32)
         if waveform.ndim == 2:
             waveform = waveform.mean(axis=1)
-        if waveform.shape[0] > N_SAMPLES:
+        if waveform.shape[0] > N_FRAMES * HOP_LENGTH:
             raise ValueError(
                 f"Audio is {waveform.shape[0] / 16_000:.2f}s long, but Whisper supports at most "
                 "30s per request; chunk the input on the client side."

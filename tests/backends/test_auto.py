@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import FakeTranscriber
 from wyoming_whisper import backends
-from wyoming_whisper.backends import auto, faster_whisper, open_transcriber, tensorrt
+from wyoming_whisper.backends import auto, open_transcriber
 from wyoming_whisper.backends.auto import gpu_of, model_of
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
@@ -25,7 +25,7 @@ CARD = Gpu(0, "RTX", (8, 6), 12 * GIB, integrated=False, cuda_version=(12, 6))
 
 @pytest.fixture(autouse=True)
 def _no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autopick, "measure_rates", lambda *_: autopick.Rates(347e9, 26e9))
+    monkeypatch.setattr(autopick, "_yardstick_s", lambda *_: 0.302)
     autopick._say_once.cache_clear()
 
 
@@ -50,8 +50,8 @@ def machine(
         return ("cuda" if cuda else "cpu"), 0
 
     monkeypatch.setattr(auto, "find_gpus", find_gpus)
-    monkeypatch.setattr(tensorrt, "find_runtime", find_runtime)
-    monkeypatch.setattr(faster_whisper, "choose_device", choose_device)
+    monkeypatch.setattr(Runtime, "find", find_runtime)
+    monkeypatch.setattr(auto, "choose_device", choose_device)
 
 
 def settings(tmp_path: Path, **values: Any) -> Settings:
@@ -105,18 +105,18 @@ def test_a_name_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_the_backend_is_chosen_before_the_model_and_all_below_know_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "choose_backend", lambda _: (Runtime(JETSON, "10.3"), "why"))
+    monkeypatch.setattr(backends, "_choose_backend", lambda _: (Runtime(JETSON, "10.3"), "why"))
     seen: list[object] = []
 
     def ensure_auto(_: Settings, gpu: Gpu | None, **__: object) -> tuple[str, Path]:
         seen.append(gpu)
         return "turbo", tmp_path / "there"
 
-    def open_tensorrt(given: Settings, path: Path, *_: object) -> FakeTranscriber:
+    def open_tensorrt(given: Settings, path: Path, *_: object, **__: object) -> FakeTranscriber:
         seen.append((given.model, path))
         return FakeTranscriber()
 
     monkeypatch.setattr(auto, "ensure_auto", ensure_auto)
-    monkeypatch.setattr(tensorrt, "open_tensorrt", open_tensorrt)
+    monkeypatch.setattr(backends, "open_tensorrt", open_tensorrt)
     open_transcriber(settings(tmp_path))
     assert seen == [JETSON, ("turbo", tmp_path / "there")]

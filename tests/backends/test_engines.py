@@ -26,7 +26,7 @@ from wyoming_whisper.errors import (
     UnknownTaskError,
     WordTimesError,
 )
-from wyoming_whisper.serving.process import is_in_native_code
+from wyoming_whisper.machine.process import is_in_native_code
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions, Transcriber
 
@@ -43,7 +43,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 class Engines:
-    """An EngineSource under a test's control."""
+    """What an EngineTranscriber gets its engine from, under a test's control."""
 
     label = "tiny on a fake"
 
@@ -131,7 +131,7 @@ def scene() -> Iterator[Callable[..., Scene]]:
 
         status = Status()
         transcriber = EngineTranscriber(
-            engines, open_cpu, status, compare=compare, wanted=wanted
+            engines, open_cpu, status, compare=compare, why_engine=wanted
         ).open()
         scenes.append(Scene(engines, status, transcriber, cpus))
         return scenes[-1]
@@ -390,7 +390,7 @@ def test_closing_ends_a_build(scene: MakeScene, caplog: pytest.LogCaptureFixture
 def test_an_engine_that_comes_after_the_end_is_closed(
     scene: MakeScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.CLOSE_SECONDS", 0.0)
+    monkeypatch.setattr(f"{MODULE}.EngineTranscriber.CLOSE_SECONDS", 0.0)
     engines = Engines()
     opening, go_on = threading.Event(), threading.Event()
     real = engines.open
@@ -411,7 +411,7 @@ def test_an_engine_that_comes_after_the_end_is_closed(
 
 def test_who_only_transcribes_a_file_builds_nothing() -> None:
     engines = Engines()
-    transcriber = EngineTranscriber(engines, FakeTranscriber).open()
+    transcriber = EngineTranscriber(engines, FakeTranscriber, Status(), build_missing=False).open()
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
     assert engines.builds == 0
     transcriber.close()
@@ -524,7 +524,7 @@ def test_while_an_engine_is_opened_it_is_being_built(scene: MakeScene) -> None:
 def test_who_was_closed_says_nothing_of_what_is_built_after_it(
     scene: MakeScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.CLOSE_SECONDS", 0.0)
+    monkeypatch.setattr(f"{MODULE}.EngineTranscriber.CLOSE_SECONDS", 0.0)
     judge = Judge(FASTER, at_once=False)
     s = judged(scene, judge)
     until(lambda: judge.asked)
@@ -569,7 +569,7 @@ def test_a_comparison_that_fails_leaves_the_stand_in(scene: MakeScene, error: Ex
 def test_an_engine_compared_after_the_end_is_closed(
     scene: MakeScene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(f"{MODULE}.CLOSE_SECONDS", 0.0)
+    monkeypatch.setattr(f"{MODULE}.EngineTranscriber.CLOSE_SECONDS", 0.0)
     judge = Judge(RuntimeError("the other one is gone"), at_once=False)
     s = judged(scene, judge)
     until(lambda: judge.asked)

@@ -18,14 +18,15 @@ from tests.backends.test_engines import until
 from tests.engine import fakes
 from tests.engine.test_build import children_of
 from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, words
-from wyoming_whisper.backends import choose_backend, engines, open_transcriber, tensorrt
+from wyoming_whisper.backends import _choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
-from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, on_cpu
+from wyoming_whisper.backends.tensorrt import Runtime, on_cpu
 from wyoming_whisper.commands.client import read_audio
+from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.serving.info import serving_in
+from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
@@ -64,7 +65,7 @@ def test_tensorrt_is_preferred_where_it_can_run(
 ) -> None:
     gpu_with(monkeypatch, version)
     with caplog.at_level(logging.INFO):
-        runtime, why = choose_backend(settings(tmp_path))
+        runtime, why = _choose_backend(settings(tmp_path))
     assert runtime
     assert (runtime.gpu.name, runtime.tensorrt) == ("Fake Orin", version)
     assert why == f"a Fake Orin and TensorRT {version} are here"
@@ -91,16 +92,16 @@ def test_what_is_missing_is_said_in_one_line(
 ) -> None:
     gpu_with(monkeypatch, **options)
     with caplog.at_level(logging.INFO):
-        runtime, why = choose_backend(settings(tmp_path, **chosen))
+        runtime, why = _choose_backend(settings(tmp_path, **chosen))
         assert runtime is None
         assert words in why
         assert caplog.messages == [f"backend: faster-whisper, because {why}"]
         caplog.clear()
-        assert choose_backend(settings(tmp_path, backend="tensorrt", **chosen)) == (None, why)
+        assert _choose_backend(settings(tmp_path, backend="tensorrt", **chosen)) == (None, why)
         (record,) = caplog.records
         assert (record.levelname, words in record.getMessage()) == ("WARNING", True)
         with pytest.raises(SettingsError, match="--backend tensorrt") as caught:
-            choose_backend(settings(tmp_path, backend="tensorrt", strict_backend=True, **chosen))
+            _choose_backend(settings(tmp_path, backend="tensorrt", strict_backend=True, **chosen))
         assert words in str(caught.value)
 
 
@@ -109,7 +110,7 @@ def test_without_the_tensorrt_package_it_is_named(
 ) -> None:
     gpu_with(monkeypatch)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    runtime, why = choose_backend(settings(tmp_path))
+    runtime, why = _choose_backend(settings(tmp_path))
     assert runtime is None
     assert "TensorRT is not installed" in why
 
@@ -120,8 +121,8 @@ def test_who_asks_for_faster_whisper_gets_it_and_no_gpu_is_looked_for(
     def refuse(_: str) -> None:
         raise AssertionError("a GPU was looked for")
 
-    monkeypatch.setattr(tensorrt, "find_runtime", refuse)
-    assert choose_backend(settings(tmp_path, backend="faster-whisper"))[0] is None
+    monkeypatch.setattr(Runtime, "find", refuse)
+    assert _choose_backend(settings(tmp_path, backend="faster-whisper"))[0] is None
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_at_the_next_start_the_engine_is_there_at_once(
 
     for name in ("open_faster_whisper", "choose_compute_type", "choose_device"):
         monkeypatch.setattr(tensorrt, name, refuse)
-    transcriber = open_transcriber(settings(tmp_path, **FULL))
+    transcriber = open_transcriber(settings(tmp_path, **FULL), build_missing=False)
     assert texts(transcriber) == expected
     transcriber.close()
     gpu.assert_nothing_left()
@@ -249,7 +250,7 @@ def test_windows_have_few_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         transcriber.transcribe(np.zeros(round(seconds * 16000), np.float32) + 0.01, ENGLISH)
     transcriber.close()
     assert lengths
-    assert all(length % FRAMES_MULTIPLE == 0 for length in lengths)
+    assert all(length % EngineSpec.FRAMES_MULTIPLE == 0 for length in lengths)
     assert max(lengths) <= 1000
 
 
@@ -380,12 +381,16 @@ def test_a_command_uses_an_engine_but_builds_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu_with(monkeypatch)
-    transcriber = open_transcriber(settings(tmp_path, backend="tensorrt", **FULL))
+    transcriber = open_transcriber(
+        settings(tmp_path, backend="tensorrt", **FULL), build_missing=False
+    )
     assert all(texts(transcriber))
     assert "on CPU" in transcriber.description
     transcriber.close()
     with pytest.raises(SettingsError, match=f"engine build --model {HOME_EN}"):
-        open_transcriber(settings(tmp_path, backend="tensorrt", strict_backend=True))
+        open_transcriber(
+            settings(tmp_path, backend="tensorrt", strict_backend=True), build_missing=False
+        )
     assert engine_cache(settings(tmp_path)).entries() == []
 
 
@@ -440,5 +445,6 @@ async def _backends_while_speaking(tmp_path: Path) -> list[str]:
         async with Client(tmp_path) as client:
             await client.speak(language="en", samples=read_audio(str(AUDIO / clip.file)))
             assert words((await client.transcript()).text) == words(clip.text)
-            seen.append(str(serving_in(await client.ask(Describe().event()))["backend"]))
+            info = ServingInfo.beyond_wyoming(await client.ask(Describe().event()))
+            seen.append(str(info["backend"]))
     return seen

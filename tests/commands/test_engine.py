@@ -14,9 +14,9 @@ from tests.engine import fakes
 from tests.engine.test_cache import KEY, fill
 from tests.support import HOME_EN
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.engine.cache import SIDECAR, EngineCache
-from wyoming_whisper.engine.session import OnnxSession
-from wyoming_whisper.models.folder import check_model, safetensors_shapes
+from wyoming_whisper.engine.cache import EngineCache
+from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.models.folder import ModelFolder, _safetensors_shapes
 from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
@@ -84,7 +84,7 @@ def test_graphs_for_onnxruntime_are_made_and_listed(
     assert run(tmp_path, "build", "--backend", "onnxruntime", "--model", str(HOME_EN)) == 0
     folder = Path(told(capsys).strip())
     graphs = {"encoder.onnx", "encoder.onnx.data", "decoder.onnx", "decoder.onnx.data"}
-    assert {path.name for path in folder.iterdir()} == {*graphs, SIDECAR}
+    assert {path.name for path in folder.iterdir()} == {*graphs, EngineCache.SIDECAR}
     before = (folder / "decoder.onnx").stat().st_mtime_ns
     again = ("--backend", "onnxruntime", "--model", str(HOME_EN), "--beam-size", "2")
     assert run(tmp_path, "build", *again) == 0  # one decoder does for any beam
@@ -151,7 +151,7 @@ def test_engines_are_removed_by_name_or_all(
     tmp_path: Path, two: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, "remove", two[1]) == 0
-    assert told(capsys) == "cut-off removed, 0 MB are free\n"
+    assert told(capsys) == "cut-off removed, 0.0 MB are free\n"
     assert run(tmp_path, "remove", "all") == 0
     assert not (tmp_path / "engines" / two[0]).exists()
 
@@ -182,7 +182,7 @@ def test_graphs_are_exported_that_onnxruntime_runs(
     assert sorted(path.name for path in output.iterdir()) == ["decoder.onnx", "encoder.onnx"]
     cache = next(i for i in onnx.load(output / "decoder.onnx").graph.input if i.name == "self_k_0")
     assert cache.type.tensor_type.elem_type == kind
-    session = OnnxSession(output)
+    session = OracleSession(output)
     assert session.n_candidates == 6
     session.close()
 
@@ -195,8 +195,8 @@ def test_a_model_is_exported_for_transformers_and_tensorrt_llm(
     flags = ("--layout", "huggingface", "--precision", "float32", "--output", str(output))
     assert run(tmp_path, "export", "--model", str(HOME_EN), *flags) == 0
     assert {Path(file).name for file in told(capsys).split()} == {f.name for f in output.iterdir()}
-    check_model(output, "huggingface")
-    assert safetensors_shapes(output / "model.safetensors")
+    ModelFolder(output).check("huggingface")
+    assert _safetensors_shapes(output / "model.safetensors")
 
 
 def test_what_cannot_be_exported_leaves_what_was_there(

@@ -16,7 +16,8 @@ from tests.support import HOME_EN
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.graphs import Precision
-from wyoming_whisper.engine.session import CpuSession, OnnxSession
+from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import CpuSession
 
 SPECIAL = (
     "<|endoftext|>",
@@ -166,8 +167,8 @@ class Models:
 
     def session(
         self, name: str, precision: Precision = "float32", beam_size: int = 1
-    ) -> OnnxSession:
-        return OnnxSession(self.graphs(name, precision, beam_size), threads=1)
+    ) -> OracleSession:
+        return OracleSession(self.graphs(name, precision, beam_size), threads=1)
 
     def cpu_graphs(self, name: str, arithmetic: Arithmetic = "float32") -> Path:
         folder = self.folder / f"{name}-cpu-{arithmetic}"

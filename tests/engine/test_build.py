@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from tests.engine import fakes
@@ -37,15 +38,15 @@ from wyoming_whisper.engine.tensorrt import compile as compile_module
 from wyoming_whisper.engine.tensorrt.compile import (
     _Compiler,
     _progress_monitor,
+    _workspace_bytes,
     import_graphs,
-    workspace_bytes,
 )
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
-from wyoming_whisper.engine.tensorrt.plan import read_facts
+from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.errors import EngineBuildError
-from wyoming_whisper.models.known import WEIGHTS
+from wyoming_whisper.models.folder import ModelFolder
 
-MODEL = str(HOME_EN / WEIGHTS)
+MODEL = str(ModelFolder(HOME_EN).weights)
 TIMEOUT_SECONDS = 60.0
 
 
@@ -85,7 +86,7 @@ def test_both_plans_and_their_facts_are_built(
         "decoder.plan",
         "engine.json",
     }
-    facts = read_facts(folder)
+    facts = PlanFacts.read(folder)
     assert (facts.n_mels, facts.beam_size, facts.max_batch, facts.precision) == (
         80,
         2,
@@ -111,7 +112,7 @@ def test_profiles_take_every_window_and_every_way_of_decoding(
     windows = [(shapes[0][2], shapes[2][2]) for shapes in encoder]
     assert all(any(first <= n <= last for first, last in windows) for n in range(200, 3001, 200))
     for profile, shapes in zip(
-        read_facts(folder).profiles, plan(folder / "decoder.plan")["profiles"], strict=True
+        PlanFacts.read(folder).profiles, plan(folder / "decoder.plan")["profiles"], strict=True
     ):
         for end, batch, n_tokens in (
             (0, profile.batch[0], profile.n_tokens[0]),
@@ -123,7 +124,7 @@ def test_profiles_take_every_window_and_every_way_of_decoding(
             assert shapes["cross_k_0"][end][0] == 1
         assert shapes["slots"][2] == [448]
         assert shapes["cross_v_0"][2][2] == 1500
-    taken = read_facts(folder).profiles
+    taken = PlanFacts.read(folder).profiles
     for rows, n_tokens in [(1, 1), (1, 2), (1, 64), (2, 1), (5, 1), (5, 64)]:
         assert any(profile.takes(rows, n_tokens) for profile in taken), (rows, n_tokens)
 
@@ -177,7 +178,7 @@ def test_what_goes_wrong_in_tensorrt_is_one_sentence(
 def test_a_broken_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_child(monkeypatch)
     broken = tmp_path / "model.bin"
-    broken.write_bytes((HOME_EN / WEIGHTS).read_bytes()[:100_000])
+    broken.write_bytes((ModelFolder(HOME_EN).weights).read_bytes()[:100_000])
     assert str(broken) in error_of(EngineBuild(request(tmp_path, model_bin=str(broken))))
 
 
@@ -444,9 +445,9 @@ def test_float32_is_not_rounded_to_tf32(
 
 
 def test_the_workspace_follows_free_memory_within_bounds() -> None:
-    assert workspace_bytes(0) == 256 << 20
-    assert workspace_bytes(2 << 30) == 1 << 30
-    assert workspace_bytes(80 << 30) == 4 << 30
+    assert _workspace_bytes(0) == 256 << 20
+    assert _workspace_bytes(2 << 30) == 1 << 30
+    assert _workspace_bytes(80 << 30) == 4 << 30
 
 
 def test_nested_phases_of_tensorrt_make_one_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,14 +468,12 @@ GRAPHS_OF_SCHEMA = {1: "00ede9891979f505"}
 """The digest of both graphs: where it changes, engines that are cached would be of the old ones."""
 
 
-def test_other_graphs_have_another_schema() -> None:
+def test_other_graphs_have_another_schema(tmp_path: Path) -> None:
     """Where this fails, raise GRAPH_SCHEMA and write the new digest here."""
     weights = checkpoint.read(Path(MODEL))
     digest = hashlib.sha256()
-    for model in (
-        graphs.encoder_model(weights, "float16"),
-        graphs.decoder_model(weights, "float16", 2),
-    ):
+    graphs.write_graphs(weights, tmp_path, "float16", 2)
+    for model in (onnx.load(tmp_path / f"{half}.onnx") for half in ("encoder", "decoder")):
         for node in model.graph.node:
             attributes = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
             digest.update(repr((node.op_type, *node.input, *node.output, *attributes)).encode())
@@ -507,8 +506,8 @@ def test_a_log_gets_a_line_for_each_phase_and_now_and_then(
     display = BuildDisplay("the engine of base")
     with caplog.at_level(logging.INFO):
         for seconds, fraction in [(0, 0.1), (1, 0.11), (14, 0.2), (15, 0.25), (16, 0.26)]:
-            display.show(BuildProgress(ENCODER, fraction, seconds))
-        display.show(BuildProgress(DECODER, 0.5, 17))
+            display.show_build(BuildProgress(ENCODER, fraction, seconds))
+        display.show_build(BuildProgress(DECODER, 0.5, 17))
     display.close()
     assert [record.getMessage() for record in caplog.records] == [
         "the engine of base: encoder engine, 10 %, 0 s",

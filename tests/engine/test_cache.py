@@ -18,8 +18,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from wyoming_whisper.engine import hashes
-from wyoming_whisper.engine.cache import SIDECAR, CpuKey, EngineCache, EngineKey, weights_hash
+from wyoming_whisper.engine import cache as cache_module
+from wyoming_whisper.engine.cache import CpuKey, EngineCache, EngineKey, weights_hash
 from wyoming_whisper.errors import EngineBuildError
 
 KEY = EngineKey(
@@ -124,15 +124,15 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     n_bytes: list[int] = []
 
     class Counted:
-        def __init__(self) -> None:
-            self._digest = hashlib.sha256()
+        def __init__(self, key: bytes = b"") -> None:
+            self._digest = hashlib.sha256(key)
             self.hexdigest = self._digest.hexdigest
 
         def update(self, data: bytes) -> None:
             n_bytes.append(len(data))
             self._digest.update(data)
 
-    monkeypatch.setattr(hashes, "hashlib", SimpleNamespace(sha256=Counted))
+    monkeypatch.setattr(cache_module, "hashlib", SimpleNamespace(sha256=Counted))
     return n_bytes
 
 
@@ -172,7 +172,7 @@ def test_a_file_that_was_just_written_may_change_in_the_same_tick(
 ) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"abc")
-    assert hashes.file_hash(file) == hashes.file_hash(file) == hashlib.sha256(b"abc").hexdigest()
+    assert weights_hash(file) == weights_hash(file) == hashlib.sha256(b"abc").hexdigest()
     assert hashed == [3, 3]
 
 
@@ -196,7 +196,7 @@ def flip(file: Path) -> None:
 
 def foreign(file: Path) -> None:
     """The right files, of another key: a folder that was copied or renamed by hand."""
-    sidecar = file.parent / SIDECAR
+    sidecar = file.parent / EngineCache.SIDECAR
     content = json.loads(sidecar.read_text())
     content["key"]["tensorrt"] = "8.6.1"
     sidecar.write_text(json.dumps(content))
@@ -209,11 +209,11 @@ def foreign(file: Path) -> None:
         (flip, "decoder.plan"),
         (flip, "engine.json"),
         (Path.unlink, "decoder.plan"),
-        (Path.unlink, SIDECAR),
-        (cut, SIDECAR),
-        (lambda file: file.write_text("[]"), SIDECAR),
-        (lambda file: file.write_text('{"key": 3, "files": 4}'), SIDECAR),
-        (lambda file: file.write_bytes(b"\xff" * 3_000_000), SIDECAR),
+        (Path.unlink, EngineCache.SIDECAR),
+        (cut, EngineCache.SIDECAR),
+        (lambda file: file.write_text("[]"), EngineCache.SIDECAR),
+        (lambda file: file.write_text('{"key": 3, "files": 4}'), EngineCache.SIDECAR),
+        (lambda file: file.write_bytes(b"\xff" * 3_000_000), EngineCache.SIDECAR),
         (foreign, "encoder.plan"),
     ],
 )
@@ -376,7 +376,7 @@ def built(cache: EngineCache, used: float, **changes: object) -> EngineKey:
     """Put an entry into the cache that was last used so many seconds after the epoch."""
     key = dataclasses.replace(KEY, **changes)  # type: ignore[arg-type]
     folder = EngineCache(cache.root, 10**9).ensure(key, fill)
-    os.utime(folder / SIDECAR, (used, used))
+    os.utime(folder / EngineCache.SIDECAR, (used, used))
     return key
 
 

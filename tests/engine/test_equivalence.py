@@ -23,13 +23,15 @@ from tests.engine.conftest import save_random
 from tests.engine.widen import SIZES, widen
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.pipeline import load_tokenizer, noise_mel
+from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
-from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS, OnnxSession
+from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.home.snapper import Snapper
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.text.repetition import loops
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import (
@@ -41,7 +43,7 @@ from wyoming_whisper.whisper.audio import (
 )
 from wyoming_whisper.whisper.decoding import Decoder
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
-from wyoming_whisper.whisper.options import FULL_CONTEXT, TRAINED_CONTEXT, DecodingOptions
+from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
 from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -105,8 +107,8 @@ def open_pair(folder: Path, graphs: Path, precision: Precision = "float32") -> P
 
     write_graphs(read(folder / "model.bin"), graphs, precision, BEAM)
     config = json.loads((folder / "config.json").read_text())
-    tokenizer = load_tokenizer(folder, multilingual=True)
-    session = OnnxSession(graphs, N_THREADS)
+    tokenizer = ModelFolder(folder).tokenizer
+    session = OracleSession(graphs, N_THREADS)
     theirs = ctranslate2.models.Whisper(
         str(folder), compute_type="float32", intra_threads=N_THREADS
     )
@@ -163,7 +165,7 @@ def test_hundreds_of_clips_give_the_same_tokens(bundled: Pair, beam_size: int) -
         bundled.prompt("Kitchen lamp, Brimlow, the bedroom blinds"),
         bundled.prompt(MANY_NAMES),
     ]
-    assert len(prompts[-1]) > MAX_PREFILL_TOKENS
+    assert len(prompts[-1]) > PlanFacts.MAX_PREFILL_TOKENS
     n_endless = 0
     texts = set()
     for mel, prompt in zip(spoken(N_CLIPS), itertools.cycle(prompts), strict=False):
@@ -225,7 +227,9 @@ def test_long_audio_is_followed_by_its_timestamps_alike(bundled: Pair, beam_size
     samples = read_audio(str(AUDIO / clip.file))
     mel = log_mel_spectrogram(np.concatenate([samples, samples]), bundled.ours.n_mels)
     assert mel.shape[1] > 2 * N_FRAMES
-    options = DecodingOptions(beam_size=beam_size, temperatures=(0.0,), audio_context=FULL_CONTEXT)
+    options = DecodingOptions(
+        beam_size=beam_size, temperatures=(0.0,), audio_context=AudioContext()
+    )
     ours, theirs = (
         Decoder(inference, bundled.tokenizer, ("en",), options).decode(mel, "en")
         for inference in (bundled.ours, CTranslate2Inference(bundled.theirs))
@@ -244,7 +248,7 @@ def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyP
     theirs = CTranslate2Inference(bundled.theirs)
     index, noise = (
         NameIndex(MANY_NAMES.split(", ")),
-        noise_mel(80, DecodingOptions(audio_context=TRAINED_CONTEXT)),
+        _noise_mel(80, DecodingOptions(audio_context=AudioContext.trained())),
     )
     weights = []
     for mel in spoken(3):
@@ -253,7 +257,7 @@ def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyP
         for inference in (theirs, bundled.ours):
             encoded = partial(inference.encode, noise)
             snapper = Snapper(inference, bundled.tokenizer, [index], encoded)
-            found.append(snapper.weighed(inference.encode(mel), bundled.prompt(), "en", heard))
+            found.append(snapper.weigh(inference.encode(mel), bundled.prompt(), "en", heard))
         expected, ours = found
         assert [c for _, c, _ in ours] == [c for _, c, _ in expected]
         assert [w for w, _, _ in ours] == pytest.approx([w for w, _, _ in expected], abs=0.01)
@@ -278,6 +282,9 @@ class NamesOnly:
     def token_to_id(self, token: str, /) -> int | None:
         return self._ids.get(token)
 
+    def id_to_token(self, number: int, /) -> str | None:
+        return None
+
 
 @pytest.fixture(scope="module")
 def two_languages(tmp_path_factory: pytest.TempPathFactory) -> Pair:
@@ -291,7 +298,9 @@ def two_languages(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     theirs = ctranslate2.models.Whisper(
         str(folder), compute_type="float32", intra_threads=N_THREADS
     )
-    return Pair(theirs, SessionInference(OnnxSession(graphs, N_THREADS), tokenizer, ()), tokenizer)
+    return Pair(
+        theirs, SessionInference(OracleSession(graphs, N_THREADS), tokenizer, ()), tokenizer
+    )
 
 
 def test_languages_are_as_likely_as_ctranslate2_says(two_languages: Pair) -> None:

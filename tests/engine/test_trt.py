@@ -22,14 +22,13 @@ from tests.engine.fakes import VERSIONS, FakeGpu, install
 from tests.engine.fakes.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
 from tests.engine.fakes.plans import MAX_BATCH, write_plans
 from tests.support import AUDIO, HOME_EN, clips
-from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine.tensorrt import plan
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.engine.tensorrt.library import import_tensorrt
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts, Profile
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import EngineBrokenError, EngineError, WyomingWhisperError
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.inference import GenerateOptions
 from wyoming_whisper.whisper.search import SessionInference
@@ -121,7 +120,7 @@ def test_home_en_says_on_the_gpu_what_it_says_on_the_cpu(
         TensorRTSession(write_plans(gpu, graphs, tmp_path)),
         models.session("home-en", precision, beam_size=3),
     ]
-    tokenizer = load_tokenizer(HOME_EN, multilingual=False)
+    tokenizer = ModelFolder(HOME_EN).tokenizer
     for clip in clips()[:4]:
         mel = log_mel_spectrogram(read_audio(str(AUDIO / clip.file)))
         mel = pad_or_trim(mel, -(-mel.shape[1] // 200) * 200, silence_level(mel))
@@ -524,16 +523,16 @@ def test_an_error_between_two_tokens_ends_the_loop_with_it(
 
 
 def cut(folder: Path, gpu: FakeGpu) -> None:
-    path = folder / plan.DECODER_PLAN
+    path = folder / PlanFacts.DECODER_PLAN
     path.write_bytes(path.read_bytes()[:-1])
 
 
 def empty(folder: Path, gpu: FakeGpu) -> None:
-    (folder / plan.ENCODER_PLAN).write_bytes(b"")
+    (folder / PlanFacts.ENCODER_PLAN).write_bytes(b"")
 
 
 def missing(folder: Path, gpu: FakeGpu) -> None:
-    (folder / plan.ENCODER_PLAN).unlink()
+    (folder / PlanFacts.ENCODER_PLAN).unlink()
 
 
 def foreign_gpu(folder: Path, gpu: FakeGpu) -> None:
@@ -545,15 +544,15 @@ def foreign_version(folder: Path, gpu: FakeGpu) -> None:
 
 
 def no_facts(folder: Path, gpu: FakeGpu) -> None:
-    (folder / plan.FACTS).unlink()
+    (folder / PlanFacts.FILE).unlink()
 
 
 def facts_no_json(folder: Path, gpu: FakeGpu) -> None:
-    (folder / plan.FACTS).write_bytes(b"\xff{")
+    (folder / PlanFacts.FILE).write_bytes(b"\xff{")
 
 
 def swapped(folder: Path, gpu: FakeGpu) -> None:
-    plans = [folder / plan.ENCODER_PLAN, folder / plan.DECODER_PLAN]
+    plans = [folder / PlanFacts.ENCODER_PLAN, folder / PlanFacts.DECODER_PLAN]
     first, second = (path.read_bytes() for path in plans)
     plans[0].write_bytes(second)
     plans[1].write_bytes(first)
@@ -561,9 +560,9 @@ def swapped(folder: Path, gpu: FakeGpu) -> None:
 
 def with_facts(**changes: object) -> Callable[[Path, FakeGpu], None]:
     def change(folder: Path, gpu: FakeGpu) -> None:
-        facts = plan.read_facts(folder)
+        facts = PlanFacts.read(folder)
         text = dataclasses.replace(facts, **changes).to_json()  # type: ignore[arg-type]
-        (folder / plan.FACTS).write_text(text)
+        (folder / PlanFacts.FILE).write_text(text)
 
     return change
 

@@ -19,11 +19,12 @@ import pytest
 from tests.home_standin import TOKEN, Home, serving
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber
 from wyoming_whisper.home import household
-from wyoming_whisper.home.household import HomeNames, Household, socket_url
+from wyoming_whisper.home.household import HomeNames, Household, _socket_url
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
+from wyoming_whisper.utterance.job import Priority
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ async def following(
 ) -> AsyncIterator[tuple[Told, asyncio.Task[None]]]:
     told = Told()
     task = asyncio.create_task(
-        Household(socket_url(url), token, told, first_delay=delay, settle=0.05).run()
+        Household(_socket_url(url), token, told, first_delay=delay, settle=0.05).run()
     )
     try:
         yield told, task
@@ -91,7 +92,7 @@ async def until(condition: Callable[[], bool]) -> None:
     ],
 )
 def test_the_websocket_is_found_from_any_spelling(api: str, url: str) -> None:
-    assert socket_url(api) == url
+    assert _socket_url(api) == url
 
 
 async def test_names_are_those_of_areas_floors_and_exposed_entities(home: Home) -> None:
@@ -184,7 +185,7 @@ async def test_waits_grow_and_only_a_long_absence_is_said(
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 1
     assert Household.PATIENCE == 4
-    assert "can't be had now" in warnings[0].getMessage()
+    assert "can't get names" in warnings[0].getMessage()
 
 
 async def test_who_is_no_administrator_gets_areas_and_floors(
@@ -193,7 +194,7 @@ async def test_who_is_no_administrator_gets_areas_and_floors(
     home.administrator = False
     async with following(home.url) as (told, _):
         assert await told.next() == ("Kitchen", "Scullery", "Attic")
-    assert "administrators only" in caplog.text
+    assert "no administrator" in caplog.text
 
 
 async def test_a_version_without_floors_is_followed_too(home: Home) -> None:
@@ -229,7 +230,7 @@ async def test_what_is_no_name_is_passed_over(home: Home, areas: Any) -> None:
 async def test_a_message_that_is_too_long_ends_the_connection_not_the_server(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(household, "MAX_MESSAGE_BYTES", 2000)
+    monkeypatch.setattr(household._Connection, "MAX_MESSAGE_BYTES", 2000)
     home.areas = [{"name": "x" * 5000}]
     async with following(home.url) as (told, task):
         await until(lambda: home.logins >= 3)
@@ -264,7 +265,7 @@ async def test_of_a_home_that_knows_no_names_any_more_the_users_own_stay(
     names = HomeNames(settings(tmp_path, names=own, hass_api=home.url, hass_token=TOKEN), None)
     async with names.followed():
         await until(lambda: names.index is not None and "Kitchen" in names.index.names)
-        await names._known(())
+        await names._update(())
         assert names.index is not None
         assert names.index.names == own
 
@@ -272,7 +273,7 @@ async def test_of_a_home_that_knows_no_names_any_more_the_users_own_stay(
 async def test_the_add_on_asks_through_the_supervisor(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(household.HomeNames, "SUPERVISOR_SOCKET", socket_url(home.url))
+    monkeypatch.setattr(household.HomeNames, "SUPERVISOR_SOCKET", _socket_url(home.url))
     names = HomeNames(settings(tmp_path), TOKEN)
     async with names.followed():
         await until(lambda: names.index is not None and "Attic" in names.index.names)
@@ -299,7 +300,7 @@ async def test_transcriptions_get_the_names_that_are_known_then(home: Home, tmp_
         def known() -> tuple[str, ...]:
             import numpy as np
 
-            job = server.submit(np.zeros(16, np.float32), TranscribeOptions(), eager=False)
+            job = server.submit(np.zeros(16, np.float32), TranscribeOptions(), Priority.COMMAND)
             return job.options.home.names if job.options.home else ()
 
         await until(lambda: "Kitchen" in known())

@@ -19,7 +19,8 @@ from tests.whisper.scripted import ByteTokenizer
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.home.index import Candidate, NameIndex, fold, similarity_of, sound
+from wyoming_whisper.home.index import Candidate, NameIndex, fold
+from wyoming_whisper.home.likeness import Likeness, _sound
 from wyoming_whisper.home.snapper import Evidence, Snapper
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions
@@ -129,8 +130,8 @@ def test_no_text_and_no_name_can_break_it(names: list[str], heard: str) -> None:
 
 def test_folding_and_sounds() -> None:
     assert fold("  Müller's  Café-Lampe! ") == "mullers cafe lampe"
-    assert sound("wendigo") == sound("wendy go")
-    assert similarity_of("wendigo", "wendy go") > similarity_of("wendigo", "kitchen")
+    assert _sound("wendigo") == _sound("wendy go")
+    assert Likeness.of("wendigo", "wendy go") > Likeness.of("wendigo", "kitchen")
 
 
 # -- which it is ---------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def candidate(similarity: float = 0.9, context: float = 0.9) -> Candidate:
     return Candidate("x y", "x", 0, (0, 1), similarity, context)
 
 
-PLAUSIBLE = Evidence(gap=3.0, rest=-0.03, doubt=-0.9, heard=-1.0, expected=-3.0)
+PLAUSIBLE = Evidence(gap=3.0, rest=-0.03, doubt=-0.9, logprob=-1.0, prior=-3.0)
 
 
 def test_each_kind_of_evidence_counts() -> None:
@@ -149,8 +150,8 @@ def test_each_kind_of_evidence_counts() -> None:
     assert PLAUSIBLE.weigh(candidate(similarity=0.5)) < weight
     assert PLAUSIBLE.weigh(candidate(context=0.3)) < weight
     assert dataclasses.replace(PLAUSIBLE, gap=15.0).weigh(candidate()) < weight
-    assert dataclasses.replace(PLAUSIBLE, heard=-1.5).weigh(candidate()) < weight
-    assert dataclasses.replace(PLAUSIBLE, expected=-2.0).weigh(candidate()) < weight
+    assert dataclasses.replace(PLAUSIBLE, logprob=-1.5).weigh(candidate()) < weight
+    assert dataclasses.replace(PLAUSIBLE, prior=-2.0).weigh(candidate()) < weight
 
 
 @pytest.mark.parametrize("changes", [{"gap": 30.0}, {"rest": -1.4}, {"doubt": -0.05}])
@@ -274,7 +275,7 @@ def test_the_confidence_of_a_corrected_text_is_that_of_what_is_not_the_name() ->
 
 def test_a_model_that_fails_at_comparing_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert snapped(Scripted(fails=True), heard(WRITTEN)) == WRITTEN
-    assert "names can't be compared: out of memory" in caplog.text
+    assert "can't compare names: out of memory" in caplog.text
     assert "zorb" not in caplog.text
 
 

@@ -12,7 +12,7 @@ from wyoming.event import async_read_event
 from wyoming.ping import Ping
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, run_server
-from wyoming_whisper.serving.peers import MAX_REMEMBERED, Allowed, PeerLog
+from wyoming_whisper.peers import Allowed, PeerLog
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 
@@ -79,8 +79,8 @@ async def test_the_unix_socket_has_the_mode_that_was_asked_for(tmp_path: Path, m
 
 def test_the_log_remembers_so_many_peers_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
     peers = PeerLog(logging.getLogger("test"))
-    for number in range(2 * MAX_REMEMBERED):
+    for number in range(2 * PeerLog.MAX_REMEMBERED):
         for _ in range(3):
             peers.warn(f"peer {number}", "no")
-    assert len(peers._told) == MAX_REMEMBERED
-    assert len(caplog.records) == 2 * MAX_REMEMBERED
+    assert len(peers._logged) == PeerLog.MAX_REMEMBERED
+    assert len(caplog.records) == 2 * PeerLog.MAX_REMEMBERED

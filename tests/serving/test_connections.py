@@ -15,12 +15,12 @@ import pytest
 from wyoming.ping import Ping
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
+from wyoming_whisper.machine.process import give_back, settle
+from wyoming_whisper.peers import neighbourhood
 from wyoming_whisper.serving import connections, handler
 from wyoming_whisper.serving import server as server_module
 from wyoming_whisper.serving.connections import Connections
 from wyoming_whisper.serving.handler import Handler
-from wyoming_whisper.serving.peers import neighbourhood
-from wyoming_whisper.serving.process import THRESHOLDS, give_back, settle
 from wyoming_whisper.serving.server import Server
 
 LIE = b'{"type": "audio-chunk", "payload_length": 4294967296}\n' + b"x" * 200_000
@@ -75,12 +75,13 @@ async def test_many_wait_in_the_kernel_though_few_are_taken_a_turn(tmp_path: Pat
 def test_questions_have_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(handler, "time", SimpleNamespace(monotonic=lambda: now))
-    asked = SimpleNamespace(_pace=0.0)
-    waits = [Handler._too_soon(asked) for _ in range(handler.EVENTS_AT_ONCE + 50)]  # type: ignore[arg-type]
-    assert waits[: handler.EVENTS_AT_ONCE] == [0.0] * handler.EVENTS_AT_ONCE
-    assert waits[-1] == pytest.approx(50 / handler.EVENTS_A_SECOND)
+    asked = Handler.__new__(Handler)
+    asked._pace = 0.0
+    waits = [asked._too_soon() for _ in range(Handler.EVENTS_AT_ONCE + 50)]
+    assert waits[: Handler.EVENTS_AT_ONCE] == [0.0] * Handler.EVENTS_AT_ONCE
+    assert waits[-1] == pytest.approx(50 / Handler.EVENTS_A_SECOND)
     now += 10
-    assert Handler._too_soon(asked) == 0  # type: ignore[arg-type]
+    assert asked._too_soon() == 0
 
 
 async def leave(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ async def test_a_connection_that_has_ended_needs_no_search_for_garbage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: object
 ) -> None:
     """Its buffers are free at once; hundreds of them would otherwise wait for the search."""
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
     gone: list[weakref.ref[Handler]] = []
     track = Connections.track
 
@@ -139,7 +140,7 @@ def test_what_is_there_when_the_model_is_ready_is_searched_no_more() -> None:
     try:
         settle()
         assert gc.get_freeze_count() > 0
-        assert gc.get_threshold() == THRESHOLDS
+        assert gc.get_threshold() == (5_000, 20, 100)
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
@@ -155,7 +156,7 @@ async def test_memory_is_given_back_when_there_was_work_and_not_again(
         server_module, "give_back", lambda: loop.call_soon_threadsafe(given.release)
     )
     async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await asyncio.sleep(0.1)
         while not given.locked():  # of the start
             await given.acquire()

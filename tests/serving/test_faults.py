@@ -23,11 +23,10 @@ from tests.support import (
 from wyoming_whisper.audio.pcm import PcmStream
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.errors import WyomingWhisperError
-from wyoming_whisper.serving import server as server_module
-from wyoming_whisper.serving.process import MODEL_THREAD
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+from wyoming_whisper.utterance import service
 from wyoming_whisper.utterance.scheduler import Scheduler
 
 
@@ -77,7 +76,7 @@ async def alone(server: Server) -> None:
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @pytest.mark.parametrize("failure", ERRORS, ids=lambda error: type(error).__name__)
@@ -155,12 +154,12 @@ async def test_a_vad_that_cannot_be_loaded_ends_the_server_in_one_sentence(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(server_module, "SileroVad", fail)
+    monkeypatch.setattr(service, "SileroVad", fail)
     settings = Settings(uri=f"unix://{tmp_path}/socket", model="tiny", data_dir=(tmp_path,))
     server = Server(settings, lambda _: FakeTranscriber())
     with pytest.raises(WyomingWhisperError, match=str(error)):
         await asyncio.wait_for(server.run(), TIMEOUT_SECONDS)
-    assert MODEL_THREAD not in [thread.name for thread in threading.enumerate()]
+    assert "transcriber" not in [thread.name for thread in threading.enumerate()]
 
 
 async def test_clients_that_leave_while_they_are_answered(

@@ -51,7 +51,7 @@ def mutated(data: bytes, mutations: list[tuple[str, int, int | bytes]]) -> bytes
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
     # Nobody here reads slowly: an error need not wait for its reader.
     monkeypatch.setattr("wyoming_whisper.serving.handler.Handler.LINGER_SECONDS", 0.01)
 

@@ -29,7 +29,7 @@ from tests.support import (
     run_server,
 )
 from wyoming_whisper.errors import BusyError
-from wyoming_whisper.serving.hangup import is_lost
+from wyoming_whisper.serving.hangup import _is_lost
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.transcriber import Transcriber
 from wyoming_whisper.wire import MAX_HEADER_BYTES
@@ -37,7 +37,7 @@ from wyoming_whisper.wire import MAX_HEADER_BYTES
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @dataclass
@@ -90,7 +90,7 @@ async def no_connection(server: Server) -> None:
 @contextlib.asynccontextmanager
 async def peer(tmp_path: Path, kind: str, transcriber: Transcriber) -> AsyncIterator[Peer]:
     async with run_server(tmp_path, lambda _: transcriber, deadline=0) as server:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         if kind == "unix":
             reader, writer = await asyncio.open_unix_connection(tmp_path / "socket")
             yield Peer(server, reader, writer)
@@ -259,10 +259,10 @@ async def _pipes() -> tuple[asyncio.StreamReader, asyncio.StreamWriter, tuple[in
 def test_a_half_closed_socket_is_not_lost() -> None:
     here, there = socket.socketpair()
     with here:
-        assert not is_lost(here)
+        assert not _is_lost(here)
         there.shutdown(socket.SHUT_WR)
-        assert not is_lost(here)
+        assert not _is_lost(here)
         there.close()
-        assert is_lost(here)
-    assert is_lost(here)
-    assert not is_lost(None)
+        assert _is_lost(here)
+    assert _is_lost(here)
+    assert not _is_lost(None)

@@ -20,7 +20,7 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.status import Phase, State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.scheduler import Scheduler
 
 OPTIONS = TranscribeOptions("en")
@@ -111,6 +111,33 @@ def test_a_model_that_was_there_is_opened_again_after_any_error(
     assert working.ended.result(TIMEOUT_SECONDS) is None
 
 
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_what_is_said_as_a_model_is_opened_is_not_repeated_each_time_it_is_woken(
+    level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("wyoming_whisper.test")
+
+    def open_transcriber() -> Transcriber:
+        logger.info("opened")
+        logger.warning("it is slow")
+        return FakeTranscriber()
+
+    status = Status()
+    phases = Phases(status)
+    working = Scheduler(
+        open_transcriber, lambda _: logger.info("ready"), idle_seconds=IDLE_SECONDS, status=status
+    )
+    with caplog.at_level(level):
+        working.start()
+        phases.wait_for("idle")
+        working.wake()
+        phases.wait_for("idle", 2)
+        assert working.close(TIMEOUT_SECONDS)
+    again = [] if level == logging.INFO else ["opened", "ready"]
+    said = [record.getMessage() for record in caplog.records if record.name == logger.name]
+    assert sorted(said) == sorted(["opened", "ready", *again, *2 * ["it is slow"]])
+
+
 def test_a_library_that_fails_again_and_again_ends_the_thread_and_says_so() -> None:
     opening = Opening(*(RuntimeError("the GPU has fallen off the bus") for _ in range(9)))
     status = Status()
@@ -193,7 +220,7 @@ def test_an_error_in_a_second_thread_is_no_secret(monkeypatch: pytest.MonkeyPatc
 
     status = Status()
     working = Scheduler(Several, status=status)
-    monkeypatch.setattr("wyoming_whisper.utterance.scheduler.run_job", fail)
+    monkeypatch.setattr("wyoming_whisper.utterance.job.Job.run", fail)
     working.start()
     working.opened.result(TIMEOUT_SECONDS)
     job = working.submit(loud(0.1), OPTIONS)
@@ -394,7 +421,7 @@ def test_what_is_under_way_is_known_by_kind_and_length() -> None:
     assert working.under_way == []
     working.start()
     phases.wait_for("loading")
-    job = working.submit(loud(0.5), OPTIONS, patient=True)
+    job = working.submit(loud(0.5), OPTIONS, Priority.RECORDING)
     while not (opening := working.under_way):
         pass
     status.downloading("tiny", 0.5)
@@ -405,7 +432,8 @@ def test_what_is_under_way_is_known_by_kind_and_length() -> None:
     may_open.set()
     assert stepping.started.wait(TIMEOUT_SECONDS)
     (work,) = working.under_way
-    assert (work.kind, work.audio_seconds, work.patient) == ("a piece of a recording", 0.5, True)
+    assert (work.kind, work.audio_seconds) == ("a piece of a recording", 0.5)
+    assert work.is_recording
     assert work.step == 1
     stepping.gate.set()
     text(job)

@@ -35,7 +35,7 @@ DESCRIBE = Describe().event()
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 async def test_a_command_is_answered_with_text_and_language(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ async def test_describe_says_which_audio_is_preferred(
         Client(tmp_path) as client,
     ):
         before = Info.from_event(await client.ask(DESCRIBE)).asr[0]
-        await asyncio.wait_for(asyncio.wrap_future(server.opened), 10)
+        await asyncio.wait_for(asyncio.wrap_future(server.scheduler.opened), 10)
         after = Info.from_event(await client.ask(DESCRIBE)).asr[0]
     for program in (before, after):
         assert program.prefers_auto_gain_enabled is gain
@@ -397,7 +397,7 @@ async def test_a_model_that_cannot_be_had_now_is_an_error_that_says_why_and_is_t
             await client.speak(0.1)
             error = await client.error()
             assert (error.code, "connect the machine" in error.text) == ("model-unavailable", True)
-        await asyncio.wait_for(asyncio.wrap_future(server.opened), 10)
+        await asyncio.wait_for(asyncio.wrap_future(server.scheduler.opened), 10)
         async with Client(tmp_path) as client:
             await client.speak(0.1, language="en")
             assert (await client.transcript()).text == "1600 samples in en"
@@ -412,14 +412,14 @@ async def test_a_model_that_can_never_be_opened_ends_the_server(tmp_path: Path) 
 
     with pytest.raises(SettingsError, match="no such device"):
         async with run_server(tmp_path, impossible) as server:
-            await asyncio.wait_for(server.stopped(), 10)
+            await asyncio.wait_for(server._stopping.wait(), 10)
 
 
 async def test_a_connection_without_a_word_leaves_no_trace_at_info(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
-        await asyncio.wait_for(asyncio.wrap_future(server.opened), 10)
+        await asyncio.wait_for(asyncio.wrap_future(server.scheduler.opened), 10)
         caplog.clear()
         with caplog.at_level(logging.INFO):
             for _ in range(3):
@@ -537,7 +537,7 @@ async def test_a_transcribe_after_audio_start_counts_for_that_utterance(tmp_path
 async def test_work_begun_with_other_options_is_not_used(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with run_server(tmp_path, lambda _: fake) as server, Client(tmp_path) as client:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await client.send(Transcribe(language="en").event())
         await client.send(AudioStart(16000, 2, 1).event())
         for chunk in [50 * LOUD, bytes(len(40 * LOUD))]:
@@ -552,7 +552,7 @@ async def test_work_begun_with_other_options_is_not_used(tmp_path: Path) -> None
 async def test_the_same_asked_again_wastes_no_work(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with run_server(tmp_path, lambda _: fake) as server, Client(tmp_path) as client:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await client.send(Transcribe(language="en").event())
         for chunk in [50 * LOUD, bytes(len(40 * LOUD))]:
             await client.send(AudioChunk(16000, 2, 1, chunk).event())
@@ -638,8 +638,12 @@ async def test_the_loop_goes_on_while_a_long_chunk_is_heard(
             turns.append(len(samples))
             return super().push(samples)
 
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", CountingVad)
-    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", CountingVad)
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber()) as server,
+        Client(tmp_path) as client,
+    ):
+        await server.loaded_vad()  # what comes before is heard with what comes after
         await client.send(AudioChunk(16000, 2, 1, 2000 * LOUD).event())
         await client.send(AudioStop().event())
         await client.transcript()
@@ -720,7 +724,7 @@ async def test_a_peer_is_warned_of_once_a_minute(
         (first,) = warnings()
         assert "a unix socket" in first
         assert "rate 0" in first
-        monkeypatch.setattr("wyoming_whisper.serving.peers.PeerLog.QUIET_SECONDS", 0.0)
+        monkeypatch.setattr("wyoming_whisper.peers.PeerLog.QUIET_SECONDS", 0.0)
         await misbehave(1)
         assert "4 more" in warnings()[1]
 
@@ -728,7 +732,7 @@ async def test_a_peer_is_warned_of_once_a_minute(
 async def test_a_client_that_reads_nothing_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.handler.WRITE_SECONDS", 0.2)
+    monkeypatch.setattr("wyoming_whisper.serving.handler.Handler.WRITE_SECONDS", 0.2)
     monkeypatch.setattr("wyoming_whisper.serving.handler.Handler.LINGER_SECONDS", 0.2)
     async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "socket", limit=1)
@@ -864,7 +868,7 @@ async def test_connections_leave_no_task_behind(tmp_path: Path) -> None:
     """At whatever moment the client leaves, and whatever it got."""
     fake = FakeTranscriber()
     async with run_server(tmp_path, lambda _: fake) as server:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await asyncio.sleep(0.05)
         before = asyncio.all_tasks()
         free = server.limits.free_samples
@@ -886,4 +890,4 @@ async def test_connections_leave_no_task_behind(tmp_path: Path) -> None:
                     await asyncio.sleep(pause)
         await until(lambda: not (asyncio.all_tasks() - before or server.connections))
         assert server.limits.free_samples == free
-        assert server._scheduler._jobs == []
+        assert server.scheduler._jobs == []

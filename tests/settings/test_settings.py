@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.flags import OptionParser, load_settings
+from wyoming_whisper.settings.flags import OptionParser
 from wyoming_whisper.settings.option import flag_name
 from wyoming_whisper.settings.options import OPTIONS, Settings
 from wyoming_whisper.settings.sources import PREFIXES
@@ -52,10 +53,9 @@ def error(argv: Sequence[str] = (), environ: Mapping[str, str] | None = None) ->
         ("vad_threshold", 0.5),
         ("vad_min_speech_ms", 250),
         ("vad_min_silence_ms", 2000),
-        ("vad_clip", None),
+        ("vad_clip", False),
         ("vad_clip_threshold", 0.5),
         ("vad_clip_pad_ms", 400),
-        ("stt_library", "auto"),
         ("local_files_only", False),
         ("zeroconf", None),
         ("debug", False),
@@ -141,10 +141,9 @@ VALUES: list[tuple[str, str, object]] = [
     ("vad_threshold", "0.25", 0.25),
     ("vad_min_speech_ms", "100", 100),
     ("vad_min_silence_ms", "500", 500),
-    ("vad_clip", "faster-whisper", ("faster-whisper",)),
+    ("vad_clip", "faster-whisper", True),
     ("vad_clip_threshold", "1", 1.0),
     ("vad_clip_pad_ms", "0", 0),
-    ("stt_library", "faster-whisper", "faster-whisper"),
     ("audio_context", "full", "full"),
     ("log_format", "at %(asctime)s", "at %(asctime)s"),
 ]
@@ -284,28 +283,21 @@ def test_zeroconf_without_a_name_means_our_own(
 
 
 @pytest.mark.parametrize(
-    ("argv", "environ", "libraries", "clips"),
+    ("argv", "environ", "clips"),
     [
-        ([], {}, None, False),
-        (["--vad-clip"], {}, (), True),
-        (["--vad-clip", "faster-whisper"], {}, ("faster-whisper",), True),
-        (["--vad-clip", "sherpa", "qwen3-asr"], {}, ("sherpa", "qwen3-asr"), False),
-        ([], {"WYO_WHISPER_VAD_CLIP": ""}, (), True),
-        (
-            [],
-            {"WYO_WHISPER_VAD_CLIP": "sherpa, faster-whisper"},
-            ("sherpa", "faster-whisper"),
-            True,
-        ),
-        (["--vad-clip", "off"], {"WYO_WHISPER_VAD_CLIP": ""}, None, False),
+        ([], {}, False),
+        (["--vad-clip"], {}, True),
+        (["--vad-clip", "faster-whisper"], {}, True),
+        (["--vad-clip", "sherpa", "qwen3-asr"], {}, False),
+        ([], {"WYO_WHISPER_VAD_CLIP": ""}, True),
+        ([], {"WYO_WHISPER_VAD_CLIP": "sherpa, faster-whisper"}, True),
+        (["--vad-clip", "off"], {"WYO_WHISPER_VAD_CLIP": ""}, False),
     ],
 )
 def test_clipping_is_on_for_all_libraries_or_for_ours(
-    argv: list[str], environ: dict[str, str], libraries: tuple[str, ...] | None, clips: bool
+    argv: list[str], environ: dict[str, str], clips: bool
 ) -> None:
-    settings = load(argv, environ)
-    assert settings.vad_clip == libraries
-    assert settings.clips_speech == clips
+    assert load(argv, environ).vad_clip == clips
 
 
 # -- mistakes ------------------------------------------------------------------------------
@@ -354,6 +346,7 @@ def test_a_probability_may_be_written_in_any_usual_way(text: str) -> None:
         (["--log-format", "%(level"], "format of Python's logging"),
         (["--log-format", "%(foo)s"], "field not found in record: 'foo'"),
         (["--log-format", "%(levelname)d"], "format of Python's logging"),
+        (["--allow", "null"], "it must be addresses or networks such as 192.168.1.0/24"),
         (["--openai-origins", "null"], "null is what any sandboxed frame or local file is"),
         (["--beam-size"], "--beam-size: expected one argument"),
         (["--debug=yes"], "--debug"),
@@ -496,15 +489,15 @@ def test_a_fresh_options_file_of_the_official_addon_works(tmp_path: Path) -> Non
     ("changes", "name", "value"),
     [
         ({"debug_logging": True}, "debug", True),
-        ({"vad_clip": True}, "vad_clip", ()),
+        ({"vad_clip": True}, "vad_clip", True),
         ({"custom_model": "org/repo"}, "model", "auto"),
         ({"model": "custom", "custom_model": "org/repo"}, "model", "org/repo"),
         ({"model": "tiny", "custom_model": "null"}, "model", "tiny"),
-        ({"custom_model_type": "sherpa"}, "stt_library", "auto"),  # of no custom model
+        ({"custom_model_type": "sherpa"}, "model", "auto"),  # of no custom model
         (
             {"model": "custom", "custom_model": "a/b", "stt_library": "sherpa"},
-            "stt_library",
-            "faster-whisper",
+            "model",
+            "a/b",
         ),
         ({"initial_prompt": None}, "initial_prompt", None),
         ({"initial_prompt": "null"}, "initial_prompt", None),
@@ -586,6 +579,102 @@ def test_a_models_address_on_the_hub_names_its_repository(name: str, model: str)
     assert load(["--model", name]).model == model
 
 
+OFFICIAL_OPTIONS = {  # of wyoming-faster-whisper 3.8.1, with a value that another server may have
+    "uri": "tcp://0.0.0.0:10300",
+    "zeroconf": "faster-whisper",
+    "model": "small-int8",
+    "data_dir": "/data",
+    "download_dir": "/data",
+    "device": "cpu",
+    "language": "de",
+    "compute_type": "int8",
+    "beam_size": "5",
+    "cpu_threads": "4",
+    "initial_prompt": "Licht",
+    "whisper_task": "transcribe",
+    "vad_filter": None,
+    "vad_threshold": "0.5",
+    "vad_min_speech_ms": "250",
+    "vad_min_silence_ms": "2000",
+    "vad_endpointing": "0.8",
+    "vad_clip": "faster-whisper",
+    "vad_clip_threshold": "0.5",
+    "vad_clip_pad_ms": "400",
+    "stt_library": "faster-whisper",
+    "local_files_only": None,
+    "hass_token": "secret",
+    "hass_api": "http://homeassistant.local:8123/api",
+    "hass_refresh_seconds": "0.0",
+    "hass_prompt_max_tokens": "200",
+    "hass_prompt_timeout": "1.0",
+    "debug": None,
+    "log_format": "%(message)s",
+}
+FIRST_OPTIONS = {  # of our 0.1.0, that the official server has not
+    "allow": "192.168.1.0/24",
+    "audio_context": "full",
+    "backend": "faster-whisper",
+    "bias_names": None,
+    "deadline": "60",
+    "drain_seconds": "5",
+    "eager": None,
+    "endpointing": "auto",
+    "hass_wording": None,
+    "http_allow": "192.168.1.2",
+    "http_names": "whisper.example.org",
+    "http_port": "8099",
+    "http_text": None,
+    "idle_unload": "600",
+    "ignore_client_language": None,
+    "languages": "en,de",
+    "live_text": None,
+    "lowercase": None,
+    "max_cache_size": "4GB",
+    "max_command_seconds": "10",
+    "max_connections": "16",
+    "max_queue": "8",
+    "max_utterance_seconds": "60",
+    "names": "Zorbo",
+    "no_speech_timeout": "5",
+    "openai_api": None,
+    "openai_origins": "https://notes.example",
+    "prefer_recent_languages": None,
+    "prefers_auto_gain": None,
+    "prefers_noise_reduction": None,
+    "ray_address": "auto",
+    "replace": "tee vee=TV",
+    "requires_external_vad": None,
+    "socket_mode": "660",
+    "strict_backend": None,
+    "strip_punctuation": None,
+    "upstream_hedge": "2",
+    "upstreams": "tcp://pc:10300",
+}
+SECRETS = {"hf_token": "a", "openai_key": "b", "upstream_key": "c"}  # of 0.1.0, without flags
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [*OFFICIAL_OPTIONS.items(), *FIRST_OPTIONS.items()], ids=lambda item: item
+)
+def test_flags_and_variables_of_earlier_servers_work(
+    name: str, value: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_flag = load([flag_name(name), *([value] if value else [])])
+    assert by_flag == load(environ={f"WYO_WHISPER_{name.upper()}": value or "on"})
+    assert by_flag == load(environ={f"WYOMING_WHISPER_{name.upper()}": value or "on"})
+    if value is None:
+        assert load([f"--no-{name.replace('_', '-')}"]) == load(
+            environ={f"WYO_WHISPER_{name.upper()}": "off"}
+        )
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("name", "value"), SECRETS.items())
+def test_secrets_of_earlier_servers_are_variables(name: str, value: str, tmp_path: Path) -> None:
+    assert getattr(load(environ={f"WYOMING_WHISPER_{name.upper()}": value}), name) == value
+    assert getattr(load_file(tmp_path / "options.yaml", f"{name}: {value}"), name) == value
+
+
 OFFICIAL_COMMAND_LINE = """
 --uri stdio:// --stt-library faster-whisper --model tiny-int8 --data-dir /local
 --download-dir /models --language en --vad-filter --vad-clip --device cpu --compute-type int8
@@ -600,7 +689,7 @@ def test_a_command_line_of_the_official_server_works() -> None:
     assert (settings.uri, settings.model, settings.device) == ("stdio://", "tiny-int8", "cpu")
     assert settings.initial_prompt is None
     assert settings.vad_filter
-    assert settings.clips_speech
+    assert settings.vad_clip
 
 
 @pytest.mark.parametrize(
@@ -684,18 +773,25 @@ def test_the_hub_token_has_no_flag() -> None:
     assert "set WYOMING_WHISPER_HF_TOKEN" in error(["--hf-token", "hf_abc"])
 
 
-def test_help_names_every_option_but_those_not_had_here(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(("flag", "all_of_them"), [("--help", False), ("--help-all", True)])
+def test_help_shows_what_homes_need_and_all_of_it_the_rest(
+    flag: str, all_of_them: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        load(["--help"])
+    with pytest.raises(SystemExit) as done:
+        load([flag])
+    assert done.value.code in (None, 0)
     text = capsys.readouterr().out
     for name, option in OPTIONS.items():
-        assert (f"  {flag_name(name)}" in text) == option.flag
+        expected = option.flag and (all_of_them or not option.rare)
+        assert (f"  {flag_name(name)}" in text) == expected, name
     assert "--sherpa-streaming" not in text
     assert "--hass-refresh-seconds" not in text
     assert "(default: tcp://0.0.0.0:10300)" in text
-    assert all(compute_type in text for compute_type in Settings.COMPUTE_TYPES)
+    assert all(compute_type in text for compute_type in OPTIONS["compute_type"].choices)
+
+
+def test_about_forty_options_are_shown() -> None:
+    assert sum(not option.rare for option in OPTIONS.values()) <= 45
 
 
 def test_a_parser_may_offer_some_options_only() -> None:

@@ -9,26 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.flags import load_settings
 from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.text.evidence import Voicing
-from wyoming_whisper.text.replacements import (
-    MAX_LENGTH,
-    MAX_REPLACEMENTS,
-    Replacement,
-    Replacer,
-    read_replacement,
-    read_replacements,
-)
-from wyoming_whisper.text.style import TextStyle, finished, text_style, tidy
+from wyoming_whisper.text.replacements import Replacer
+from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Segment, Transcription
 
 HOME = {"HOME": "/home/user"}
 
 
 def replaced(text: str, *items: str) -> str:
-    return Replacer(read_replacements(items))(text)
+    return Replacer(Replacement.read_all(items))(text)
 
 
 # -- what is replaced ----------------------------------------------------------------------
@@ -97,27 +91,27 @@ def test_nothing_behind_the_sign_drops_the_words_and_their_commas(text: str, res
         ("a=b=c", r"'a=b=c' has more than one =; one that is meant is written \\="),
         (r"a\b=c", "has a backslash before none of"),
         ("a=b\\", "has a backslash before none of"),
-        (f"{'x' * (MAX_LENGTH + 1)}=y", f"longer than {MAX_LENGTH} characters"),
-        (f"x={'y' * (MAX_LENGTH + 1)}", f"longer than {MAX_LENGTH} characters"),
+        (f"{'x' * (201)}=y", "longer than 200 characters"),
+        (f"x={'y' * (201)}", "longer than 200 characters"),
     ],
 )
 def test_a_line_that_is_none_is_one_sentence(line: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        read_replacement(line)
+        Replacement.read(line)
     assert "\n" not in str(caught.value)
 
 
 def test_there_are_not_too_many() -> None:
-    enough = [f"word{number}=x" for number in range(MAX_REPLACEMENTS)]
-    assert len(read_replacements(enough)) == MAX_REPLACEMENTS
-    with pytest.raises(ValueError, match=f"there may be {MAX_REPLACEMENTS} of them at most"):
-        read_replacements([*enough, "one=more"])
+    enough = [f"word{number}=x" for number in range(1000)]
+    assert len(Replacement.read_all(enough)) == 1000
+    with pytest.raises(ValueError, match="there may be 1000 of them at most"):
+        Replacement.read_all([*enough, "one=more"])
 
 
 def test_a_file_has_a_line_for_each(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("\ufeff# mine\n\ntee vee = TV\n\\#1=number one\n", encoding="utf-8")
-    assert read_replacements(["a=b", f"@{file}"]) == (
+    assert Replacement.read_all(["a=b", f"@{file}"]) == (
         Replacement("a", "b"),
         Replacement("tee vee", "TV"),
         Replacement("#1", "number one"),
@@ -198,19 +192,19 @@ def test_flags_variables_and_files_give_the_same(tmp_path: Path) -> None:
 
 
 def style(*items: str, **options: bool) -> TextStyle:
-    settings = Settings(data_dir=(), replace=read_replacements(items), **options)  # type: ignore[arg-type]
-    return text_style(settings)
+    settings = Settings(data_dir=(), replace=Replacement.read_all(items), **options)  # type: ignore[arg-type]
+    return TextStyle.from_settings(settings)
 
 
 def test_they_come_last_and_what_they_write_stays() -> None:
     shaped = style("30 minutes=Half An Hour.", "light=LIGHT", lowercase=True)
-    assert tidy("Uh, ½ hour timer. ", shaped, "en") == "Half An Hour. timer"
-    assert tidy("The Light.", shaped, "en") == "the LIGHT"
+    assert shaped.tidy("Uh, ½ hour timer. ", "en") == "Half An Hour. timer"
+    assert shaped.tidy("The Light.", "en") == "the LIGHT"
 
 
 def test_who_wants_what_was_said_gets_them_too() -> None:
     segments = (Segment(0.0, 1.0, " Uh, tee vee.", (), -0.1, 1.0, 0.0, 0.0),)
     heard = Transcription("Uh, tee vee.", "en", segments=segments)
-    answer = finished(heard, Voicing(1.0, 20), style("tee vee=TV").verbatim)
+    answer = style("tee vee=TV").verbatim.finished(heard, Voicing(1.0, 20))
     assert answer.text == "Uh, TV."
     assert [segment.text for segment in answer.segments] == [" Uh, TV."]

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from tests.support import AUDIO, Client, FakeTranscriber, clips, run_server
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.evidence import Voicing, made_up, speech_evidence
-from wyoming_whisper.text.style import (
-    TextStyle,
-    finished,
-    lowercase,
-    text_style,
-    tidy,
-    without_punctuation,
-)
+from wyoming_whisper.text.evidence import SpeechEvidence, Voicing, judged
+from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
 # -- punctuation and case ------------------------------------------------------------------
@@ -90,6 +83,10 @@ KEPT = [
 ]
 
 
+def without_punctuation(text: str) -> str:
+    return TextStyle(hass_wording=False).tidy(text)
+
+
 @pytest.mark.parametrize(("written", "wanted"), STRIPPED.items())
 def test_punctuation_is_stripped(written: str, wanted: str) -> None:
     assert without_punctuation(written) == wanted
@@ -115,22 +112,25 @@ def test_words_are_never_touched(words: list[str]) -> None:
 
 
 def test_small_letters_are_those_of_the_language() -> None:
-    assert lowercase("Schalte die LAMPE ein") == "schalte die lampe ein"
-    assert lowercase("IŞIK İyi", "tr") == "ışık iyi"
-    assert lowercase("Iffy") == "iffy"
+    style = TextStyle(lowercase=True)
+    assert style.tidy("Schalte die LAMPE ein") == "schalte die lampe ein"
+    assert style.tidy("IŞIK İyi", "tr") == "ışık iyi"
+    assert style.tidy("Iffy") == "iffy"
 
 
 def test_style_is_what_the_user_wants() -> None:
-    assert tidy(" “Turn  on.” ", TextStyle(), "en") == "Turn on"
-    assert tidy(" “Turn  on.” ", TextStyle(strip_punctuation=False), "en") == "“Turn on.”"
-    assert tidy("Turn on.", TextStyle(lowercase=True), "en") == "turn on"
+    assert TextStyle().tidy(" “Turn  on.” ", "en") == "Turn on"
+    assert TextStyle(strip_punctuation=False).tidy(" “Turn  on.” ", "en") == "“Turn on.”"
+    assert TextStyle(lowercase=True).tidy("Turn on.", "en") == "turn on"
 
 
 def test_a_translation_has_the_letters_of_english() -> None:
     settings = Settings(data_dir=(), lowercase=True, whisper_task="translate")
-    answer = finished(Transcription("I SAID IT.", "tr"), Voicing(1.0, 20), text_style(settings))
+    answer = TextStyle.from_settings(settings).finished(
+        Transcription("I SAID IT.", "tr"), Voicing(1.0, 20)
+    )
     assert answer.text == "i said it"
-    assert text_style(Settings(data_dir=())) == TextStyle()
+    assert TextStyle.from_settings(Settings(data_dir=())) == TextStyle()
 
 
 # -- what Whisper makes up -----------------------------------------------------------------
@@ -168,30 +168,30 @@ SPEECH = {
 
 @pytest.mark.parametrize("name", NOISES)
 def test_what_nobody_said_is_made_up(name: str) -> None:
-    assert made_up(*NOISES[name])
+    assert judged(*NOISES[name]).text == ""
 
 
 @pytest.mark.parametrize("name", SPEECH)
 def test_what_somebody_said_is_not(name: str) -> None:
-    assert made_up(*SPEECH[name]) is None
+    assert judged(*SPEECH[name]) == SPEECH[name][0]
 
 
 def test_evidence_of_each_kind_counts() -> None:
     said, voicing = weighed("Turn it on.", -0.5, -3.0, 0.3, 5), Voicing(1.0, 10)
-    evidence = speech_evidence(said, voicing)
-    assert speech_evidence(said, replace(voicing, clear_frames=20)) > evidence
-    assert speech_evidence(replace(said, noise_logprob=-4.0), voicing) > evidence
-    assert speech_evidence(replace(said, heard_logprob=-0.3), voicing) > evidence
-    assert speech_evidence(replace(said, no_speech_prob=0.1), voicing) > evidence
-    assert speech_evidence(said, replace(voicing, voiced_seconds=4.0)) < evidence
+    evidence = SpeechEvidence().of(said, voicing)
+    assert SpeechEvidence().of(said, replace(voicing, clear_frames=20)) > evidence
+    assert SpeechEvidence().of(replace(said, noise_logprob=-4.0), voicing) > evidence
+    assert SpeechEvidence().of(replace(said, heard_logprob=-0.3), voicing) > evidence
+    assert SpeechEvidence().of(replace(said, no_speech_prob=0.1), voicing) > evidence
+    assert SpeechEvidence().of(said, replace(voicing, voiced_seconds=4.0)) < evidence
 
 
 def test_a_text_that_was_not_weighed_is_taken_as_it_is() -> None:
     """Such as an upstream's, whose evidence nobody has."""
     unweighed = Transcription("Thanks for watching!", avg_logprob=-3.0, no_speech_prob=1.0)
-    assert made_up(unweighed, Voicing(0.0, 0)) is None
+    assert judged(unweighed, Voicing(0.0, 0)) == unweighed
     with pytest.raises(ValueError, match="not weighed"):
-        speech_evidence(unweighed, Voicing(0.0, 0))
+        SpeechEvidence().of(unweighed, Voicing(0.0, 0))
 
 
 PHRASE = "Turn on the light. "
@@ -211,16 +211,17 @@ PHRASE = "Turn on the light. "
 def test_of_another_server_s_loop_one_phrase_is_left(
     written: str, voiced_seconds: float, answered: str | None
 ) -> None:
-    answer = finished(Transcription(written, "en"), Voicing(voiced_seconds, 20), TextStyle())
+    answer = TextStyle().finished(Transcription(written, "en"), Voicing(voiced_seconds, 20))
     assert answer.text == (written.strip(" .") if answered is None else answered)
 
 
 def test_nothing_said_is_not_made_up() -> None:
-    assert made_up(weighed("", -3.0, -0.1, 1.0, 0), Voicing(0.0, 0)) is None
+    silence = weighed("", -3.0, -0.1, 1.0, 0)
+    assert judged(silence, Voicing(0.0, 0)) == silence
 
 
 def test_a_dropped_text_is_empty_and_its_reason_does_not_quote_it() -> None:
-    answer = finished(*NOISES["laughter"], TextStyle())
+    answer = TextStyle().finished(*NOISES["laughter"])
     assert answer.text == ""
     assert answer.rejected is not None
     assert "watching" not in answer.rejected
@@ -229,7 +230,7 @@ def test_a_dropped_text_is_empty_and_its_reason_does_not_quote_it() -> None:
 
 def test_a_text_that_was_withheld_stays_so() -> None:
     withheld = Transcription("", "en", rejected="avg_logprob -0.50 is below -0.32")
-    assert finished(withheld, Voicing(0.0, 0), TextStyle()) == withheld
+    assert TextStyle().finished(withheld, Voicing(0.0, 0)) == withheld
 
 
 # -- both, in the server -------------------------------------------------------------------

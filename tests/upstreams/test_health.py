@@ -6,9 +6,8 @@ import socket
 
 import pytest
 
-from wyoming_whisper.upstreams import wake
 from wyoming_whisper.upstreams.health import Circuit
-from wyoming_whisper.upstreams.wake import Waker, magic_packet
+from wyoming_whisper.upstreams.wake import Waker
 
 
 def state_of(circuit: Circuit) -> str:
@@ -135,7 +134,7 @@ def test_doubts_in_a_row_open_it(clock: Clock) -> None:
 
 
 def test_the_packet_is_what_network_cards_wait_for() -> None:
-    packet = magic_packet("00:11:22:aa:bb:cc")
+    packet = Waker("00:11:22:aa:bb:cc", "127.0.0.1")._packet
     assert len(packet) == 102
     assert packet[:6] == b"\xff" * 6
     assert packet[6:] == bytes.fromhex("001122aabbcc") * 16
@@ -147,10 +146,10 @@ def test_it_is_sent_to_the_network_but_not_too_often(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.settimeout(10)
-        monkeypatch.setattr(wake, "PORT", listener.getsockname()[1])
+        monkeypatch.setattr(Waker, "PORT", listener.getsockname()[1])
         waker = Waker("00:11:22:aa:bb:cc", "127.0.0.1", clock)
         assert waker.wake()
-        assert listener.recv(200) == magic_packet("00:11:22:aa:bb:cc")
+        assert listener.recv(200) == Waker("00:11:22:aa:bb:cc", "127.0.0.1")._packet
         for _ in range(100):
             assert not waker.wake()
         clock.now += Waker.EVERY_SECONDS

@@ -14,25 +14,23 @@ import pytest
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import FakeHttp, http
 from wyoming_whisper.errors import UpstreamError
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.transcriber import Transcription
-from wyoming_whisper.upstreams.config import read_upstream, with_keys
 from wyoming_whisper.upstreams.exchange import (
     GoneError,
     OverloadedError,
     Recording,
     RefusedError,
     Request,
-    believed,
-    to_pcm,
 )
-from wyoming_whisper.upstreams.openai import MAX_BODY_BYTES, OpenAIUpstream
+from wyoming_whisper.upstreams.openai import OpenAIUpstream
 
 KEY = "sk-very-secret"
 SECOND = loud(1.0)
 
 
 def client_of(fake: FakeHttp, parameters: str = "", task: str = "transcribe") -> OpenAIUpstream:
-    (upstream,) = with_keys([read_upstream(fake.uri + parameters)], {}, KEY)
+    (upstream,) = Upstream.with_keys([Upstream.read(fake.uri + parameters)], {}, KEY)
     return OpenAIUpstream(upstream, task)
 
 
@@ -50,7 +48,7 @@ async def ask(
     request = request or Request("en")
     try:
         reply = await asyncio.wait_for(client.transcribe(recording, request), TIMEOUT_SECONDS)
-        return believed(reply, request.language, recording.seconds)
+        return reply.believed(request.language, recording.seconds)
     finally:
         await client.close()
 
@@ -78,7 +76,7 @@ async def test_it_gets_the_speech_as_a_file_and_what_was_asked_for() -> None:
     parts = parts_of(headers, body)
     with wave.open(io.BytesIO(parts.pop("file"))) as file:
         assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (16000, 2, 1)
-        assert file.readframes(20000) == to_pcm(SECOND)  # the speech alone
+        assert file.readframes(20000) == Recording.pcm(SECOND)  # the speech alone
     assert parts == {
         "model": b"org/big",
         "response_format": b"json",
@@ -112,7 +110,7 @@ FAULTS = {
     "deep": (http(b"[" * 100_000), UpstreamError, "not JSON"),
     "no http": (b"\x00\x01\x02garbage\r\n\r\n", UpstreamError, "can't be talked to"),
     "a wrong length": (b"HTTP/1.1 200 X\r\nContent-Length: x\r\n\r\n", UpstreamError, "talked"),
-    "a long answer": (http(b" " * (MAX_BODY_BYTES + 1)), UpstreamError, "longer than"),
+    "a long answer": (http(b" " * (256 * 1024 + 1)), UpstreamError, "longer than"),
 }
 
 

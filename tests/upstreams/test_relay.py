@@ -14,11 +14,10 @@ import pytest
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import until
 from wyoming_whisper.errors import DeadlineError, TranscribeError, UpstreamError
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status, UpstreamState
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
 from wyoming_whisper.upstreams import pool as pool_module
-from wyoming_whisper.upstreams import relay as relay_module
-from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.exchange import (
     GoneError,
     OverloadedError,
@@ -29,7 +28,7 @@ from wyoming_whisper.upstreams.exchange import (
 )
 from wyoming_whisper.upstreams.health import Circuit
 from wyoming_whisper.upstreams.pool import Member, Pool
-from wyoming_whisper.upstreams.relay import Race, Relay, Step
+from wyoming_whisper.upstreams.relay import Relay, Step, _Race
 from wyoming_whisper.upstreams.wake import Waker
 
 SECOND = loud(1.0)
@@ -176,7 +175,10 @@ async def test_the_first_is_asked_and_nobody_else() -> None:
 async def test_it_is_asked_with_language_names_and_hops() -> None:
     first = Scripted()
     async with house([first]) as home:
-        relay = home.relay(TranscribeOptions("de", names=("Ada",), hops=1))
+        relay = Relay.begin(
+            home.pool, TranscribeOptions("de", names=("Ada",)), {Request.HOPS_KEY: 1}
+        )
+        assert relay
         await home.answer(relay)
     assert first.requests == [Request("de", ("Ada",), 2)]
 
@@ -215,7 +217,6 @@ async def test_who_does_not_know_the_language_is_passed_over() -> None:
 async def test_what_cannot_be_asked_of_others_stays_here() -> None:
     async with house([Scripted()]) as home:
         for options in (
-            TranscribeOptions(hops=Relay.MAX_HOPS),
             TranscribeOptions(timestamps=True),
             TranscribeOptions(prompt="x"),
             TranscribeOptions(task="translate"),
@@ -444,7 +445,7 @@ async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     async with house([Scripted(at_once=False)]) as home:
         with pytest.raises(DeadlineError):
             await home.say(deadline_seconds=0.01)
-    monkeypatch.setattr(relay_module, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(Relay, "ANSWER_SECONDS", 0.01)
     async with house([Scripted(at_once=False)]) as home:
         assert await home.say() == ("from here", None)
         assert "no answer within" in home.status.state.upstreams[0].detail
@@ -532,38 +533,38 @@ async def test_without_a_model_here_the_ill_are_asked_at_last() -> None:
 @pytest.mark.parametrize(
     ("now", "trials", "silent", "step"),
     [
-        (0.0, [False], False, Step.WAIT),
-        (0.9, [False], True, Step.WAIT),
-        (1.0, [False], False, Step.ASK),  # patience is over
-        (0.0, [True], False, Step.ASK),  # nobody relies on a trial
-        (0.0, [], False, Step.ASK),
-        (9.0, [False], False, Step.TOO_LATE),
-        (9.0, [], True, Step.TOO_LATE),
+        (0.0, [False], False, "wait"),
+        (0.9, [False], True, "wait"),
+        (1.0, [False], False, "ask one more"),  # patience is over
+        (0.0, [True], False, "ask one more"),  # nobody relies on a trial
+        (0.0, [], False, "ask one more"),
+        (9.0, [False], False, "too late"),
+        (9.0, [], True, "too late"),
     ],
 )
 def test_whom_to_ask_next(now: float, trials: list[bool], silent: bool, step: Step) -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
-    assert race.next_step(now, trials, silent=silent) is step
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
+    assert race.next_step(now, trials, silent=silent) == step
 
 
 @pytest.mark.parametrize(
     ("now", "trials", "silent", "step"),
     [
-        (5.0, [False], False, Step.WAIT),
-        (5.0, [True], False, Step.WAIT),
-        (0.5, [False], True, Step.WAIT),  # silence is no answer while patience lasts
-        (1.0, [False], True, Step.SETTLE),
-        (0.0, [], False, Step.SETTLE),
-        (9.0, [], False, Step.TOO_LATE),
+        (5.0, [False], False, "wait"),
+        (5.0, [True], False, "wait"),
+        (0.5, [False], True, "wait"),  # silence is no answer while patience lasts
+        (1.0, [False], True, "settle"),
+        (0.0, [], False, "settle"),
+        (9.0, [], False, "too late"),
     ],
 )
 def test_with_nobody_left_to_ask(now: float, trials: list[bool], silent: bool, step: Step) -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0, is_last=True)
-    assert race.next_step(now, trials, silent=silent) is step
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0, is_last=True)
+    assert race.next_step(now, trials, silent=silent) == step
 
 
 def test_how_long_those_asked_are_waited_for() -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
     assert race.until(silent=False) == 1.0
     race.asked(3.0, trial=False)
     assert race.until(silent=False) == 4.0

@@ -19,11 +19,10 @@ from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says, until
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.serving.server import Server
+from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.status import UpstreamState
-from wyoming_whisper.text.replacements import read_replacements
 from wyoming_whisper.transcriber import Samples
-from wyoming_whisper.upstreams.exchange import HOPS
-from wyoming_whisper.upstreams.relay import Relay
+from wyoming_whisper.upstreams.exchange import Request
 
 KEY = "sk-very-secret"
 NEVER = 60.0
@@ -31,7 +30,7 @@ NEVER = 60.0
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 def upstreams_of(server: Server) -> tuple[UpstreamState, ...]:
@@ -45,7 +44,7 @@ async def serving(
     """A server that has looked after its upstreams once, and one client."""
     options = {"upstreams": uris, "upstream_hedge": NEVER} | settings
     async with run_server(tmp_path, lambda _: fake, **options) as server:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await until(
             lambda: all(
                 state.description or state.detail != "it has not been asked yet"
@@ -73,7 +72,7 @@ async def test_what_the_upstream_says_is_the_answer(tmp_path: Path) -> None:
 
 
 async def test_an_upstreams_text_is_worded_as_ours_is(tmp_path: Path) -> None:
-    replaced = read_replacements(["tee vee=TV"])
+    replaced = Replacement.read_all(["tee vee=TV"])
     async with (
         FakeWyoming(says("Uh, tee vee off in ½ hour.", "en")).running() as fake,
         serving(tmp_path, FakeTranscriber(), fake.uri, replace=replaced) as (_, client),
@@ -207,8 +206,8 @@ async def test_who_has_been_passed_on_too_often_stays(tmp_path: Path) -> None:
         FakeWyoming(says("elsewhere")).running() as fake,
         serving(tmp_path, FakeTranscriber(), fake.uri) as (_, client),
     ):
-        for hops in (Relay.MAX_HOPS, 10**9, "x", None):
-            await client.send(Transcribe(context={HOPS: hops}).event())
+        for hops in (Request.MAX_HOPS, 10**9, "x", None):
+            await client.send(Transcribe(context={Request.HOPS_KEY: hops}).event())
             await client.send(AudioChunk(16000, 2, 1, b"\x00\x40" * 8000).event())
             await client.send(AudioStop().event())
             assert (await client.transcript()).text == "8000 samples in None"

@@ -16,7 +16,7 @@ from tests.web.test_web import free_port, until_open
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 async def test_metrics_and_state_have_each_upstream(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_the_page_shows_who_is_asked(
         Client(tmp_path) as client,
     ):
         await until_open(port)
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await until(lambda: [s.circuit for s in server.status.state.upstreams][:1] == ["closed"])
         await client.speak(0.5)
         await client.transcript()

@@ -24,23 +24,17 @@ from tests.upstreams.fakes import (
     until,
 )
 from wyoming_whisper.errors import UpstreamError
-from wyoming_whisper.transcriber import Transcription
-from wyoming_whisper.upstreams import wyoming as module
-from wyoming_whisper.upstreams.config import read_upstream
+from wyoming_whisper.settings.upstreams import Upstream
+from wyoming_whisper.transcriber import TranscribeOptions, Transcription
 from wyoming_whisper.upstreams.exchange import (
-    HOPS,
-    MANY_HOPS,
     GoneError,
     OverloadedError,
     Recording,
     RefusedError,
     Reply,
     Request,
-    believed,
-    hops_in,
-    to_pcm,
 )
-from wyoming_whisper.upstreams.wyoming import MAX_EVENTS, WyomingUpstream
+from wyoming_whisper.upstreams.wyoming import WyomingUpstream
 
 SECOND = loud(1.0)
 QUIETER = SECOND * np.float32(0.5)
@@ -52,9 +46,9 @@ async def ask(fake: FakeWyoming, request: Request | None = None) -> Transcriptio
     recording.add(SECOND)
     recording.finish(SECOND, len(SECOND))
     request = request or Request("en")
-    work = WyomingUpstream(read_upstream(fake.uri)).transcribe(recording, request)
+    work = WyomingUpstream(Upstream.read(fake.uri)).transcribe(recording, request)
     reply = await asyncio.wait_for(work, TIMEOUT_SECONDS)
-    return believed(reply, request.language, recording.seconds)
+    return reply.believed(request.language, recording.seconds)
 
 
 # -- what it hears -------------------------------------------------------------------------
@@ -63,7 +57,7 @@ async def ask(fake: FakeWyoming, request: Request | None = None) -> Transcriptio
 async def test_it_hears_the_audio_while_it_is_spoken() -> None:
     async with FakeWyoming(says("turn it on", "de")).running() as fake:
         recording = Recording()
-        client = WyomingUpstream(read_upstream(fake.uri))
+        client = WyomingUpstream(Upstream.read(fake.uri))
         asking = asyncio.ensure_future(client.transcribe(recording, Request("en", ("Ada",), 2)))
         recording.add(SECOND)
         await asyncio.wait_for(fake.heard.wait(), TIMEOUT_SECONDS)  # it has not ended
@@ -72,10 +66,10 @@ async def test_it_hears_the_audio_while_it_is_spoken() -> None:
         recording.finish(SECOND, len(SECOND))
         reply = await asyncio.wait_for(asking, TIMEOUT_SECONDS)
     assert reply == Reply("turn it on", "de")
-    assert fake.audio == [to_pcm(SECOND) + to_pcm(QUIETER)]
+    assert fake.audio == [Recording.pcm(SECOND) + Recording.pcm(QUIETER)]
     (request,) = fake.requests
     assert (request.language, request.transcript_names) == ("en", ["Ada"])
-    assert request.context == {HOPS: 2}
+    assert request.context == {Request.HOPS_KEY: 2}
 
 
 async def test_it_gets_the_model_that_was_written_behind_its_address() -> None:
@@ -87,8 +81,8 @@ async def test_it_gets_the_model_that_was_written_behind_its_address() -> None:
 
 def test_samples_that_came_from_16_bits_are_the_very_same() -> None:
     numbers = np.arange(-32768, 32768, dtype="<i2")
-    assert to_pcm(numbers.astype(np.float32) / np.float32(32768)) == numbers.tobytes()
-    assert to_pcm(np.array([2.0, -2.0], np.float32)) == b"\xff\x7f\x00\x80"
+    assert Recording.pcm(numbers.astype(np.float32) / np.float32(32768)) == numbers.tobytes()
+    assert Recording.pcm(np.array([2.0, -2.0], np.float32)) == b"\xff\x7f\x00\x80"
 
 
 async def test_audio_in_any_pieces_arrives_whole() -> None:
@@ -108,7 +102,7 @@ async def test_audio_in_any_pieces_arrives_whole() -> None:
     recording.finish(samples, len(samples))
     late = asyncio.ensure_future(read())
     for found in await asyncio.wait_for(asyncio.gather(*reading, late), TIMEOUT_SECONDS):
-        assert found == to_pcm(samples)
+        assert found == Recording.pcm(samples)
 
 
 # -- what it does wrong --------------------------------------------------------------------
@@ -135,7 +129,7 @@ FAULTS: dict[str, tuple[Answer, str]] = {
     "a list": (sends(b"[]\n"), "not Wyoming"),
     "huge lengths": (sends(b'{"type":"transcript","data_length":999999999}\n'), "not Wyoming"),
     "an endless line": (sends(b"x" * 65536, again=True), "not Wyoming"),
-    "endless events": (sends(b'{"type":"pong"}\n' * 100, again=True), f"{MAX_EVENTS} events"),
+    "endless events": (sends(b'{"type":"pong"}\n' * 100, again=True), "512 events"),
     "half an event": (sends(b'{"type":"transcript","data_length":50}\n{'), "closed|answer"),
     "an error": (fails("boom"), r"error \(model-error\)"),
     "an error without a code": (fails("boom", None), "answered with an error"),
@@ -180,7 +174,7 @@ async def test_a_busy_server_and_an_unknown_language_are_told_apart() -> None:
 async def test_an_answer_before_the_last_word_is_none() -> None:
     async with FakeWyoming(says("turn on"), after_chunks=1).running() as fake:
         recording = Recording()
-        client = WyomingUpstream(read_upstream(fake.uri))
+        client = WyomingUpstream(Upstream.read(fake.uri))
         asking = asyncio.ensure_future(client.transcribe(recording, Request("en")))
         recording.add(SECOND)
         await until(lambda: fake.audio and len(fake.audio[0]) == 32000)
@@ -194,7 +188,7 @@ async def test_an_answer_before_the_last_word_is_none() -> None:
 async def test_an_answer_after_the_last_word_may_come_before_the_silence_has_ended() -> None:
     async with FakeWyoming(says("turn on"), after_chunks=1).running() as fake:
         recording = Recording()
-        client = WyomingUpstream(read_upstream(fake.uri))
+        client = WyomingUpstream(Upstream.read(fake.uri))
         asking = asyncio.ensure_future(client.transcribe(recording, Request("en")))
         recording.add(SECOND)
         await until(lambda: fake.audio and len(fake.audio[0]) == 32000)
@@ -222,7 +216,7 @@ async def test_a_black_hole_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.01)
+    monkeypatch.setattr(WyomingUpstream, "CONNECT_SECONDS", 0.01)
     monkeypatch.setattr(asyncio, "open_connection", never)
     with pytest.raises(GoneError, match="took no connection"):
         await ask(FakeWyoming(says(""), uri="tcp://192.0.2.1:10300"))
@@ -242,7 +236,7 @@ async def test_who_is_no_longer_asked_hears_so() -> None:
 
 async def test_describe_tells_what_it_is() -> None:
     async with FakeWyoming(hangs, info("de-AT", "en", "xx")).running() as fake:
-        found = await WyomingUpstream(read_upstream(fake.uri)).check()
+        found = await WyomingUpstream(Upstream.read(fake.uri)).check()
     assert found == ("a fake model", frozenset({"de", "en"}))
 
 
@@ -250,7 +244,7 @@ async def test_describe_tells_what_it_is() -> None:
 async def test_a_server_without_a_model_is_not_well(wrong: Info) -> None:
     async with FakeWyoming(hangs, wrong).running() as fake:
         with pytest.raises(UpstreamError, match="no model"):
-            await WyomingUpstream(read_upstream(fake.uri)).check()
+            await WyomingUpstream(Upstream.read(fake.uri)).check()
 
 
 @pytest.mark.parametrize(
@@ -263,26 +257,31 @@ async def test_an_info_that_is_none_is_an_error(data: dict[str, object]) -> None
 
     async with FakeWyoming(hangs, Strange()).running() as fake:
         with pytest.raises(UpstreamError):
-            await WyomingUpstream(read_upstream(fake.uri)).check()
+            await WyomingUpstream(Upstream.read(fake.uri)).check()
 
 
 # -- loops ---------------------------------------------------------------------------------
 
 
+KEY = Request.HOPS_KEY
+
+
 @pytest.mark.parametrize(
     ("context", "hops"),
     [
-        (None, 0),
-        ({}, 0),
-        ({"other": 1}, 0),
-        ({HOPS: 1}, 1),
-        ({HOPS: 10**30}, MANY_HOPS),
-        ({HOPS: -1}, MANY_HOPS),
-        ({HOPS: True}, MANY_HOPS),
-        ({HOPS: "1"}, MANY_HOPS),
-        ({HOPS: [1]}, MANY_HOPS),
-        ("text", 0),
+        (None, 1),
+        ({}, 1),
+        ({"other": 1}, 1),
+        ({KEY: 1}, 2),
+        ({KEY: Request.MAX_HOPS}, None),
+        ({KEY: 10**30}, None),
+        ({KEY: -1}, None),
+        ({KEY: True}, None),
+        ({KEY: "1"}, None),
+        ({KEY: [1]}, None),
+        ("text", 1),
     ],
 )
-def test_hops_are_counted_whatever_stands_there(context: object, hops: int) -> None:
-    assert hops_in(context) == hops
+def test_hops_are_counted_whatever_stands_there(context: object, hops: int | None) -> None:
+    request = Request.of(TranscribeOptions(), context)
+    assert (request and request.hops) == hops

@@ -16,30 +16,31 @@ from wyoming.audio import AudioChunk
 
 from tests.support import AUDIO, LoudnessVad, clips, loud, quiet, words
 from wyoming_whisper.audio import speech
-from wyoming_whisper.audio.pieces import MAX_PIECE_SAMPLES, MAX_PIECE_SECONDS
-from wyoming_whisper.audio.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS, Speech
-from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
+from wyoming_whisper.audio.pieces import MAX_PIECE_SECONDS
+from wyoming_whisper.audio.speech import Speech, span_options
+from wyoming_whisper.audio.vad import SileroVad, Vad
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.errors import ModelUnavailableError, TranscribeError
+from wyoming_whisper.errors import BusyError, ModelUnavailableError, TranscribeError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.style import TextStyle
-from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.dictation import Dictation, Part, Piece, together
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.dictation import Dictation, _Part, _together
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.live import LiveText
+from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
-SPANS = SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)
+SPANS = span_options(Settings())
 RATE = 16000
 
 
-class Desk:
+class Desk(Service):
     """The server of an utterance: keeps the jobs, and does them when told, or at once."""
 
     span_options = SPANS
@@ -61,10 +62,10 @@ class Desk:
 
     def wake(self) -> None: ...
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         if self.error:
             raise self.error
-        job = Job(samples, options, eager=eager)
+        job = Job(samples, options, priority)
         self.jobs.append(job)
         if self.at_once:
             self.do(job)
@@ -125,7 +126,7 @@ async def test_pieces_are_transcribed_while_they_are_spoken(
     say(spoken, *phrases(24))  # two minutes
     before = len(desk.jobs)
     assert before >= 4
-    assert all(len(job.samples) <= MAX_PIECE_SAMPLES for job in desk.jobs)
+    assert all(len(job.samples) <= MAX_PIECE_SECONDS * SAMPLE_RATE for job in desk.jobs)
     transcription = await spoken.transcription()
     assert len(desk.jobs) <= before + 1  # at the end, one piece at most
     assert transcription.seconds == 120.0
@@ -164,7 +165,7 @@ def test_no_sample_of_speech_is_lost_or_doubled(
     whole, position = (pcm / 32768).astype(np.float32), 0
     covered = np.zeros(len(whole), bool)
     for piece in asyncio.run(heard()):
-        assert len(piece) <= MAX_PIECE_SAMPLES
+        assert len(piece) <= MAX_PIECE_SECONDS * SAMPLE_RATE
         first = int(np.flatnonzero(piece)[0])
         starts = (position + np.flatnonzero(whole[position + first :] == piece[first])).tolist()
         start = next(n for n in starts if np.array_equal(whole[n : n + len(piece)], piece))
@@ -223,7 +224,7 @@ async def test_memory_is_bounded_while_it_is_spoken() -> None:
     for _ in range(20):  # ten minutes
         say(spoken, *phrases(6))
         most = max(most, free - desk.limits.free_samples)
-    assert 0 < most <= MAX_PIECE_SAMPLES
+    assert 0 < most <= MAX_PIECE_SECONDS * SAMPLE_RATE
     await spoken.transcription()
     assert desk.limits.free_samples == free
 
@@ -306,8 +307,8 @@ async def test_live_text_is_of_all_that_was_said() -> None:
     desk = Desk()
     spare: list[Job] = []
 
-    def begin(samples: Samples, options: TranscribeOptions) -> Job:
-        job = Job(samples, options, eager=True)
+    def begin(samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
+        job = Job(samples, options, priority)
         desk.do(job)
         spare.append(job)
         return job
@@ -324,26 +325,26 @@ async def test_live_text_is_of_all_that_was_said() -> None:
     assert transcription.text == said(np.concatenate(phrases(10))).rstrip(".")
     assert transcription.text.startswith(shown)
     assert shown.count("Phrase") >= 8  # of more than one piece
-    assert max(len(job.samples) for job in spare) <= MAX_PIECE_SAMPLES
+    assert max(len(job.samples) for job in spare) <= MAX_PIECE_SECONDS * SAMPLE_RATE
 
 
-def part(text: str, **how: Any) -> Part:
-    return Part(Transcription(text, "en", n_tokens=len(text.split()), **how), Voicing(10.0, 300))
+def part(text: str, **how: Any) -> _Part:
+    return _Part(Transcription(text, "en", n_tokens=len(text.split()), **how), Voicing(10.0, 300))
 
 
 def test_parts_are_one_text_without_what_nobody_said() -> None:
     nobody = part("Thank you.", noise_logprob=-0.1, heard_logprob=-2.0, no_speech_prob=0.9)
     nobody = dataclasses.replace(nobody, voicing=Voicing(0.1, 0))
     parts = [part("One, two.", stages={"mel": 1.0}), nobody, part("Three.", stages={"mel": 2.0})]
-    whole = together(parts)
+    whole = _together(parts)
     assert whole.text == "One, two. Three."
     assert whole.stages == {"mel": 3.0}
     assert whole.n_tokens == 3
-    assert together([part("電気をつけて。"), part("ドアを閉めて。")]).text == (
+    assert _together([part("電気をつけて。"), part("ドアを閉めて。")]).text == (
         "電気をつけて。ドアを閉めて。"
     )
-    assert together([nobody, nobody]).rejected
-    assert together([part(""), part("")]).text == ""
+    assert _together([nobody, nobody]).rejected
+    assert _together([part(""), part("")]).text == ""
 
 
 SENTENCE = "Ask not what your country can do for you, ask what you can do for your country."
@@ -356,10 +357,14 @@ class OneSentenceDesk(Desk):
         job.future.set_result(Transcription(SENTENCE, "en", n_tokens=20))
 
 
+def _refuse(*_: object) -> Job:
+    raise BusyError("the model has other work")
+
+
 @pytest.mark.usefixtures("_without_a_clock")
 async def test_what_is_said_in_every_piece_stays_in_every_piece() -> None:
     desk = OneSentenceDesk()
-    live = LiveText(lambda *_: None, TranscribeOptions("en"), TextStyle())
+    live = LiveText(_refuse, TranscribeOptions("en"), TextStyle())
     spoken = Utterance(desk, TranscribeOptions("en"), live=live)
     for part in phrases(12):
         say(spoken, part)
@@ -373,7 +378,7 @@ async def test_what_is_said_in_every_piece_stays_in_every_piece() -> None:
 def test_the_voicing_of_a_dictation_is_that_of_all_its_pieces() -> None:
     dictation = Dictation(Desk().submit, TranscribeOptions("en"))
     for _ in range(3):
-        dictation.add(Piece(np.zeros(16000, np.float32), Voicing(4.0, 100), 16000))
+        dictation.add(np.zeros(16000, np.float32), Voicing(4.0, 100), 16000)
     assert dictation.voicing(Voicing(1.0, 20)) == Voicing(13.0, 320)
 
 

@@ -21,9 +21,10 @@ from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.early import EarlyWork
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
+from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
 VARIATIONS = 12
@@ -76,13 +77,13 @@ def _chunks(n_samples: int, random: np.random.Generator) -> list[int]:
 
 
 @dataclass
-class Workshop:
+class Workshop(Service):
     """Answers at once; what was heard is the answer."""
 
+    text_style = TextStyle()
     eager: bool
     vad: Vad | None
     span_options: SpanOptions
-    text_style: TextStyle = field(default_factory=TextStyle)
     spoken: SpokenLanguages = field(default_factory=SpokenLanguages)
     limits: Limits = field(default_factory=Limits)
     n_jobs: int = 0
@@ -96,10 +97,10 @@ class Workshop:
 
     def answered(self, answer: Answer) -> None: ...
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         self.n_jobs += 1
         self.heard[self.n_jobs] = samples
-        job = Job(samples, options, eager=eager)
+        job = Job(samples, options, priority)
         future: Future[Transcription] = job.future
         future.set_result(Transcription(str(self.n_jobs)))
         return job

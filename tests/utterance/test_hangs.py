@@ -14,10 +14,10 @@ def work(
     *,
     key: object = "one",
     step: object = 0,
-    patient: bool = False,
+    is_recording: bool = False,
     kind: str = "a transcription",
 ) -> Work:
-    return Work(key, kind, step, seconds, patient)
+    return Work(key, kind, step, seconds, is_recording)
 
 
 def hangs_after(watch: HangWatch, one: Work, tick: float = 1.0) -> float:
@@ -38,8 +38,8 @@ def hangs_after(watch: HangWatch, one: Work, tick: float = 1.0) -> float:
         (work(20.0), 480.0),  # its window is twice as long
         (work(30.0), 720.0),
         (work(600.0), 720.0),  # window after window, each of them a step
-        (work(30.0, patient=True), 1440.0),
-        (work(3.0, patient=True), 480.0),
+        (work(30.0, is_recording=True), 1440.0),
+        (work(3.0, is_recording=True), 480.0),
         (work(None, kind="opening the model"), HangWatch.UPKEEP_SECONDS),
     ],
 )
@@ -67,7 +67,7 @@ def test_a_slow_machine_has_longer_limits_and_a_hang_is_found_there_too() -> Non
         watch.look([work(step=step)], 50.0)
     watch.look([], 1.0)
     # A piece of a recording, three times as long, may take three times as long.
-    assert watch.limit_seconds(work(30.0, patient=True)) == 3 * HangWatch.MARGIN * 50
+    assert watch.limit_seconds(work(30.0, is_recording=True)) == 3 * HangWatch.MARGIN * 50
     assert hangs_after(watch, work(key="two")) == HangWatch.MARGIN * 50
 
 

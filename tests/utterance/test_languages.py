@@ -15,12 +15,10 @@ from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet
 from tests.utterance.test_utterance import say, speaking, started
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.languages import (
-    SURE_PROBABILITY,
+    DetectedLanguage,
     SpokenLanguages,
-    likeliest,
-    settled,
 )
-from wyoming_whisper.whisper.window import likeliest_language
+from wyoming_whisper.whisper.window import _likeliest_language
 
 SURE = Transcription("schalte das Licht ein", "de", 0.97)
 
@@ -44,7 +42,7 @@ def test_what_is_spoken_often_is_likelier_but_never_certain() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"language_probability": SURE_PROBABILITY - 0.01},
+        {"language_probability": SpokenLanguages.SURE_PROBABILITY - 0.01},
         {"text": ""},
         {"language": None},
     ],
@@ -86,8 +84,8 @@ def test_a_prior_that_was_taken_stays_what_it_was() -> None:
 
 def test_in_doubt_it_is_the_language_of_the_house() -> None:
     unsure = [("nl", 0.5), ("de", 0.4), ("en", 0.1)]
-    assert likeliest_language(unsure, {}) == ("nl", 0.5)
-    assert likeliest_language(unsure, remembering(3).prior()) == ("de", 0.4)
+    assert _likeliest_language(unsure, {}) == ("nl", 0.5)
+    assert _likeliest_language(unsure, remembering(3).prior()) == ("de", 0.4)
 
 
 @given(
@@ -100,7 +98,7 @@ def test_a_clear_detection_always_wins(weights: list[float], spoken: list[str]) 
         memory.note(dataclasses.replace(SURE, language=code))
     found = [(code, weight / sum(weights)) for code, weight in zip("abcde", weights, strict=False)]
     best, share = max(found, key=lambda item: item[1])
-    chosen, its_share = likeliest_language(found, memory.prior())
+    chosen, its_share = _likeliest_language(found, memory.prior())
     assert (chosen, its_share) in found
     if share > SpokenLanguages.MAX_ODDS / (1 + SpokenLanguages.MAX_ODDS) + 1e-9:
         assert chosen == best
@@ -121,7 +119,7 @@ class Detecting(FakeTranscriber):
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
     monkeypatch.setattr("wyoming_whisper.utterance.utterance.Utterance.MAX_AHEAD_SECONDS", 1000.0)
 
 
@@ -186,7 +184,7 @@ def wrong_share(german: float, *, remembers: bool) -> float:
         spoken, other = ("de", "en") if choose.random() < german else ("en", "de")
         share = 0.3 / 0.8 if choose.random() < 0.2 else 0.96
         detected = [(spoken, share), (other, 1 - share)]
-        code, probability = likeliest_language(detected, memory.prior())
+        code, probability = _likeliest_language(detected, memory.prior())
         memory.note(Transcription("something", code, probability))
         errors += code != spoken
     return errors / 1000
@@ -204,9 +202,9 @@ def test_a_home_that_speaks_one_language_is_understood_far_better() -> None:
 def test_the_language_of_long_speech_is_settled_when_it_is_sure_or_much_was_heard() -> None:
     doubtful = (Transcription("Okay.", "pt", 0.5), 1.0)
     unsure = (Transcription("Das ist schon etwas mehr.", "de", 0.6), 5.0)
-    assert settled([]) is None
-    assert settled([doubtful, unsure]) is None
-    assert likeliest([doubtful, unsure]) == "de"
-    assert settled([doubtful, unsure, unsure]) == "de"
-    assert settled([doubtful, (SURE, 2.0)]) == "de"
-    assert settled([(Transcription("", "fr", 1.0), 20.0)]) is None
+    assert DetectedLanguage([]).settled is None
+    assert DetectedLanguage([doubtful, unsure]).settled is None
+    assert DetectedLanguage([doubtful, unsure]).likeliest == "de"
+    assert DetectedLanguage([doubtful, unsure, unsure]).settled == "de"
+    assert DetectedLanguage([doubtful, (SURE, 2.0)]).settled == "de"
+    assert DetectedLanguage([(Transcription("", "fr", 1.0), 20.0)]).settled is None

@@ -36,20 +36,19 @@ from tests.utterance.test_eager_clips import Spoken, Workshop, utterances
 from tests.utterance.test_utterance import PARTS, SPANS, InstantWorkshop
 from wyoming_whisper.audio.speech import Speech, span_options
 from wyoming_whisper.audio.vad import SileroVad
-from wyoming_whisper.errors import TranscribeError
+from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.live import (
-    MAX_ALIGNED,
-    Agreement,
     LiveText,
-    Pace,
-    agreed,
-    overlap,
-    units,
+    _agreed,
+    _Agreement,
+    _overlap,
+    _Pace,
+    _units,
 )
 from wyoming_whisper.utterance.scheduler import Scheduler
 from wyoming_whisper.utterance.utterance import Utterance
@@ -76,12 +75,12 @@ PLAIN = TextStyle(strip_punctuation=False)
     ],
 )
 def test_a_text_is_cut_where_the_next_word_may_differ(text: str, expected: list[str]) -> None:
-    assert units(text) == expected
+    assert _units(text) == expected
 
 
 @given(st.text(st.sampled_from("aB1 ,.'\"«»-。灯しกิ\t\n"), max_size=30))
 def test_no_letter_of_a_text_is_lost(text: str) -> None:
-    assert text.startswith("".join(units(text)))
+    assert text.startswith("".join(_units(text)))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_no_letter_of_a_text_is_lost(text: str) -> None:
     ],
 )
 def test_the_beginning_that_all_have_is_agreed_on(texts: list[str], expected: str) -> None:
-    assert "".join(agreed([units(text) for text in texts])) == expected
+    assert "".join(_agreed([_units(text) for text in texts])) == expected
 
 
 @pytest.mark.parametrize(
@@ -117,20 +116,20 @@ def test_the_beginning_that_all_have_is_agreed_on(texts: list[str], expected: st
     ],
 )
 def test_the_rest_of_the_final_text_follows_what_was_sent(sent: str, text: str, rest: str) -> None:
-    agreement = Agreement(n=1)
+    agreement = _Agreement(n=1)
     agreement.add(sent)
     assert agreement.take() == sent
     assert agreement.rest(text) == rest
 
 
 def test_a_contradiction_in_a_very_long_text_costs_no_time() -> None:
-    sent, words = ["wrong"] * (MAX_ALIGNED + 1), ["right"] * 10_000
-    assert overlap(sent, words) == len(sent)
-    assert overlap(sent, words[:7]) == 7
+    sent, words = ["wrong"] * (101), ["right"] * 10_000
+    assert _overlap(sent, words) == len(sent)
+    assert _overlap(sent, words[:7]) == 7
 
 
 def test_nothing_is_sent_before_two_transcriptions_agree_and_nothing_twice() -> None:
-    agreement = Agreement()
+    agreement = _Agreement()
     taken = []
     for text in (
         "Turn",
@@ -154,7 +153,7 @@ WORDS = st.lists(st.sampled_from(["on", "off", "the", "light,", "The"]), max_siz
 def test_what_was_sent_stays_and_the_rest_is_the_end_of_the_final_text(
     texts: list[str], final: str, when: set[int]
 ) -> None:
-    agreement = Agreement()
+    agreement = _Agreement()
     shown = ""
     for number, text in enumerate(texts):
         agreement.add(text)
@@ -162,11 +161,11 @@ def test_what_was_sent_stays_and_the_rest_is_the_end_of_the_final_text(
             shown += agreement.take()
     rest = agreement.rest(final)
     assert final.endswith(rest)
-    sent, words = units(shown), units(final)
+    sent, words = _units(shown), _units(final)
     if [unit.strip(" ,").lower() for unit in sent] == [
         unit.strip(" ,").lower() for unit in words[: len(sent)]
     ]:  # then it is the final text, in these or other letters and marks
-        assert units((shown + rest).lower()) == units(
+        assert _units((shown + rest).lower()) == _units(
             ("".join([*sent, *words[len(sent) :]]) + ("," if final.endswith(",") else "")).lower()
         )
 
@@ -174,8 +173,8 @@ def test_what_was_sent_stays_and_the_rest_is_the_end_of_the_final_text(
 @given(cuts=st.lists(st.integers(0, 40), max_size=10))
 def test_where_nothing_is_contradicted_the_chunks_are_the_final_text(cuts: list[int]) -> None:
     final = "Turn on the light, please, in 2.5 minutes. 打开灯。"
-    words = units(final)
-    agreement = Agreement()
+    words = _units(final)
+    agreement = _Agreement()
     shown = ""
     for cut in sorted(cuts):
         agreement.add("".join(words[:cut]))
@@ -192,7 +191,7 @@ def test_where_nothing_is_contradicted_the_chunks_are_the_final_text(cuts: list[
 )
 def test_all_transcriptions_of_an_utterance_cost_little(speaks: list[bool], cost: float) -> None:
     """Half of the time at most, and of as much audio as it is long, a fixed number of times."""
-    pace = Pace()
+    pace = _Pace()
     now = voiced = busy = transcribed = 0.0
     until: float | None = None
     for is_voiced in speaks:
@@ -201,12 +200,12 @@ def test_all_transcriptions_of_an_utterance_cost_little(speaks: list[bool], cost
         if until is not None and now >= until:
             pace.end(now)
             until = None
-        if until is None and pace.allows(now, voiced, heard=now):
+        if until is None and pace.allows(now, voiced, seconds=now):
             pace.begin(now, voiced)
             until = now + cost
             busy += cost
             transcribed += now
-    assert transcribed <= voiced / Pace.GROWTH + 1e-6
+    assert transcribed <= voiced / _Pace.GROWTH + 1e-6
     assert busy <= (now + cost) / 2 + cost
 
 
@@ -221,10 +220,11 @@ class Desk:
     jobs: list[Job] = field(default_factory=list)
     now: float = 0.0
 
-    def begin(self, samples: Samples, options: TranscribeOptions) -> Job | None:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
+        assert priority is Priority.SPARE
         if not self.free:
-            return None
-        self.jobs.append(Job(samples, options, eager=True))
+            raise BusyError("the model has other work")
+        self.jobs.append(Job(samples, options, priority))
         return self.jobs[-1]
 
     def finish(self, text: str = "", rejected: str | None = None) -> None:
@@ -237,7 +237,7 @@ class Following:
     def __init__(self, style: TextStyle = PLAIN) -> None:
         self.desk = Desk()
         self.shown = ""
-        self.live = LiveText(self.desk.begin, OPTIONS, style, lambda: self.desk.now)
+        self.live = LiveText(self.desk.submit, OPTIONS, style, lambda: self.desk.now)
         self.speech = Speech(LoudnessVad(), SPANS)
 
     def hear(self, samples: Samples, early: Job | None = None) -> str:
@@ -293,7 +293,7 @@ def test_one_transcription_at_a_time_and_then_a_rest_as_long() -> None:
     busy = following.desk.now
     while len(following.desk.jobs) == 1:
         following.hear(loud(0.064))
-    assert following.desk.now >= 2 * busy - 2 * (Pace.STEP_SECONDS + 0.1)
+    assert following.desk.now >= 2 * busy - 2 * (_Pace.STEP_SECONDS + 0.1)
 
 
 def test_who_is_busy_is_asked_again() -> None:
@@ -346,7 +346,7 @@ def test_work_begun_early_counts_and_that_which_it_overtook_does_not() -> None:
     following.hear(loud(0.9))
     overtaken = following.desk.jobs[-1]
     assert len(following.desk.jobs) == 2
-    early = Job(loud(1.5), OPTIONS, eager=True)
+    early = Job(loud(1.5), OPTIONS, Priority.EARLY)
     early.future.set_result(Transcription("turn on the light", "en"))
     assert following.hear(quiet(0.5), early) == "turn on"
     overtaken.future.set_result(Transcription("turn on the li", "en"))
@@ -358,7 +358,7 @@ def test_the_same_audio_does_not_agree_with_itself() -> None:
     following = Following()
     following.hear(loud(0.6))
     following.desk.finish("turn on")
-    early = Job(loud(0.6), OPTIONS, eager=True)
+    early = Job(loud(0.6), OPTIONS, Priority.EARLY)
     early.future.set_result(Transcription("turn on", "en"))
     assert following.hear(quiet(0.4), early) == "turn on"  # of more silence: that is more
     assert following.hear(quiet(2.0), early) == ""
@@ -381,29 +381,29 @@ def test_spare_work_is_done_by_who_has_nothing_else_to_do() -> None:
     scheduler = Scheduler(lambda: fake)
     scheduler.start()
     scheduler.opened.result(10)
-    spare = scheduler.spare(loud(0.1), OPTIONS)
-    assert spare is not None
+    spare = scheduler.submit(loud(0.1), OPTIONS, Priority.SPARE)
     assert spare.future.result(10).text == "1600 samples in en"
     fake.gate.clear()
     fake.started.clear()
     waited_for = scheduler.submit(loud(0.2), OPTIONS)
     assert fake.started.wait(10)
-    assert scheduler.spare(loud(0.3), OPTIONS) is None
+    with pytest.raises(BusyError):
+        scheduler.submit(loud(0.3), OPTIONS, Priority.SPARE)
     fake.gate.set()
     assert waited_for.future.result(10).text == "3200 samples in en"
     assert scheduler.close(10)
-    assert scheduler.spare(loud(0.1), OPTIONS) is None
+    with pytest.raises(TranscribeError, match="shutting down"):
+        scheduler.submit(loud(0.1), OPTIONS, Priority.SPARE)
 
 
-@pytest.mark.parametrize("eager", [True, False])
-def test_spare_work_gives_way_to_all_other(eager: bool) -> None:
+@pytest.mark.parametrize("priority", [p for p in Priority if p is not Priority.SPARE])
+def test_spare_work_gives_way_to_all_other(priority: Priority) -> None:
     stepping = SteppingTranscriber()
     scheduler = Scheduler(lambda: stepping)
     scheduler.start()
-    spare = scheduler.spare(loud(0.1), OPTIONS)
-    assert spare is not None
+    spare = scheduler.submit(loud(0.1), OPTIONS, Priority.SPARE)
     assert stepping.started.wait(10)
-    other = scheduler.submit(loud(0.2), OPTIONS, eager=eager)
+    other = scheduler.submit(loud(0.2), OPTIONS, priority)
     assert stepping.ended.wait(10)  # at its next checkpoint
     assert isinstance(other.future.exception(10), AssertionError)  # its turn came
     assert spare.future.exception(10) is not None
@@ -419,8 +419,7 @@ def test_spare_work_that_waits_for_the_model_makes_way() -> None:
 
     scheduler = Scheduler(open_transcriber, max_queue=1)
     scheduler.start()
-    spare = scheduler.spare(loud(0.1), OPTIONS)
-    assert spare is not None
+    spare = scheduler.submit(loud(0.1), OPTIONS, Priority.SPARE)
     other = scheduler.submit(loud(0.2), OPTIONS)
     assert spare.future.cancelled()
     opening.set()
@@ -438,9 +437,9 @@ class Spare:
     def __init__(self) -> None:
         self.n_jobs = 0
 
-    def begin(self, samples: Samples, options: TranscribeOptions) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         self.n_jobs += 1
-        job = Job(samples, options, eager=True)
+        job = Job(samples, options, priority)
         future: Future[Transcription] = job.future
         future.set_result(Transcription(f"{len(samples) // 9000} turn on {self.n_jobs // 3}"))
         return job
@@ -468,7 +467,7 @@ def test_the_answer_is_the_same_with_and_without_live_text(
             spoken.add(AudioChunk(16000, 2, 1, pcm[start : start + step].tobytes()))
         return await spoken.transcription()
 
-    live = LiveText(Spare().begin, OPTIONS, TextStyle())
+    live = LiveText(Spare().submit, OPTIONS, TextStyle())
     assert asyncio.run(answer(live)) == asyncio.run(answer(None))
 
 
@@ -493,7 +492,7 @@ def test_the_same_samples_are_transcribed_with_and_without_live_text(
     for number, spoken in enumerate(utterances()):
         if number % 11 == 0:
             spare = Spare()
-            live = LiveText(spare.begin, OPTIONS, TextStyle())
+            live = LiveText(spare.submit, OPTIONS, TextStyle())
             one, other = asyncio.run(hear(spoken, live)), asyncio.run(hear(spoken, None))
             assert (one is None) == (other is None)
             if one is not None and other is not None:
@@ -592,14 +591,14 @@ async def viewing(
         run_server(tmp_path, lambda _: fake, **options) as server,
         Viewer(tmp_path) as viewer,
     ):
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await server.loaded_vad()
         yield viewer
 
 
 @pytest.fixture
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch, _without_a_clock: None) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

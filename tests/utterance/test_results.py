@@ -42,7 +42,7 @@ class Failing(FakeTranscriber):
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_what_a_command_failed_of_keeps_no_samples(
 ) -> None:
     failing = Failing()
     async with run_server(tmp_path, lambda _: failing, upstreams=upstreams) as server:
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         async with Client(tmp_path) as client:
             await client.speak(samples=np.concatenate(SPOKEN[spoken]))
             await client.error()

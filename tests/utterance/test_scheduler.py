@@ -16,7 +16,7 @@ from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber,
 from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.scheduler import Scheduler
 
 OPTIONS = TranscribeOptions(language="en")
@@ -62,9 +62,9 @@ def test_early_work_takes_no_place_of_who_waits() -> None:
     fake = FakeTranscriber()
     with scheduler(fake, max_queue=2) as working:
         busy(working, fake)
-        early = [working.submit(loud(0.2), OPTIONS, eager=True) for _ in range(2)]
+        early = [working.submit(loud(0.2), OPTIONS, Priority.EARLY) for _ in range(2)]
         with pytest.raises(BusyError):
-            working.submit(loud(0.3), OPTIONS, eager=True)
+            working.submit(loud(0.3), OPTIONS, Priority.EARLY)
         waiting = [working.submit(loud(0.4), OPTIONS) for _ in range(2)]
         early[1].promote()
         fake.gate.set()
@@ -80,7 +80,7 @@ def test_what_was_cancelled_is_not_kept() -> None:
         running = busy(working, fake)
         for _ in range(100):
             working.submit(loud(0.2), OPTIONS).cancel()
-            working.submit(loud(0.2), OPTIONS, eager=True).cancel()
+            working.submit(loud(0.2), OPTIONS, Priority.EARLY).cancel()
         assert working._jobs == []
         fake.gate.set()
         text(running)
@@ -124,7 +124,7 @@ def test_closing_answers_who_waits_and_refuses_the_rest() -> None:
     fake = FakeTranscriber()
     with scheduler(fake) as working:
         running = busy(working, fake)
-        early = working.submit(loud(0.2), OPTIONS, eager=True)
+        early = working.submit(loud(0.2), OPTIONS, Priority.EARLY)
         waiting = working.submit(loud(0.3), OPTIONS)
         assert not working.close(0.01)
         fake.gate.set()
@@ -236,11 +236,11 @@ def test_a_recording_waits_for_commands_and_for_early_work_and_takes_no_place_of
     fake = FakeTranscriber()
     with scheduler(fake, max_queue=1) as working:
         busy(working, fake)
-        recording = working.submit(loud(0.2), OPTIONS, patient=True)
-        early = working.submit(loud(0.3), OPTIONS, eager=True)
+        recording = working.submit(loud(0.2), OPTIONS, Priority.RECORDING)
+        early = working.submit(loud(0.3), OPTIONS, Priority.EARLY)
         command = working.submit(loud(0.4), OPTIONS)
         with pytest.raises(BusyError):
-            working.submit(loud(0.5), OPTIONS, patient=True)
+            working.submit(loud(0.5), OPTIONS, Priority.RECORDING)
         fake.gate.set()
         for job in (recording, early, command):
             job.future.result(TIMEOUT_SECONDS)

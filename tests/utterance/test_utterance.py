@@ -18,25 +18,27 @@ from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from wyoming_whisper.audio.pcm import PcmStream
-from wyoming_whisper.audio.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS, transcribe_speech
-from wyoming_whisper.audio.vad import SpanOptions, Vad
+from wyoming_whisper.audio.speech import span_options, transcribe_speech
+from wyoming_whisper.audio.vad import Vad
 from wyoming_whisper.errors import AudioError, BusyError
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.early import EarlyWork
-from wyoming_whisper.utterance.job import Job
+from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
+from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
-SPANS = SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)
+SPANS = span_options(Settings())
 
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ async def speaking(
         run_server(tmp_path, lambda _: fake, **settings) as server,
         Client(tmp_path) as client,
     ):
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         await server.loaded_vad()  # what comes before is heard with what comes after
         yield client
 
@@ -86,7 +88,7 @@ async def test_work_begins_at_a_pause_and_is_there_when_the_audio_ends(tmp_path:
 async def test_no_work_begins_before_the_pause_is_long_enough(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake) as client:
-        await say(client, loud(0.5), quiet(PAD_AFTER_SECONDS - 0.03))
+        await say(client, loud(0.5), quiet(SPANS.pad_after_seconds - 0.03))
         await asyncio.sleep(0.1)
         assert not fake.requests
 
@@ -216,11 +218,14 @@ async def test_early_work_is_waited_for_like_any_other_once_the_audio_has_ended(
 async def test_hesitation_cannot_keep_the_processor_busy(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with speaking(tmp_path, fake) as client:
-        for _ in range(EarlyWork.MAX_EAGER_JOBS + 3):
+        for pause in range(EarlyWork.MAX_EAGER_JOBS + 3):
             await say(client, loud(0.2), quiet(0.4))
+            # A job that still waits when speech goes on is dropped and costs nothing.
+            n_jobs = min(pause + 1, EarlyWork.MAX_EAGER_JOBS)
+            await asyncio.wait_for(started(fake, n_jobs), 10)
         await client.send(AudioStop().event())
         await client.transcript()
-    assert 2 <= len(fake.requests) <= EarlyWork.MAX_EAGER_JOBS + 1
+    assert len(fake.requests) == EarlyWork.MAX_EAGER_JOBS + 1
 
 
 async def test_a_client_that_leaves_takes_its_early_work_along(tmp_path: Path) -> None:
@@ -359,7 +364,7 @@ async def test_a_long_chunk_is_converted_in_steps(monkeypatch: pytest.MonkeyPatc
     spoken.drop()
 
 
-class InstantWorkshop:
+class InstantWorkshop(Service):
     """Answers at once, with a text that tells the samples apart."""
 
     span_options = SPANS
@@ -379,9 +384,9 @@ class InstantWorkshop:
 
     def wake(self) -> None: ...
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         self.n_jobs += 1
-        job = Job(samples, options, eager=eager)
+        job = Job(samples, options, priority)
         future: Future[Transcription] = job.future
         future.set_result(self.transcribe(samples, options))
         return job
@@ -425,7 +430,7 @@ class FailingWorkshop(InstantWorkshop):
 
     error: Exception = AudioError("no ears")
 
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
         raise self.error
 
 

@@ -63,12 +63,12 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         tmp_path, open_transcriber, model=str(HOME_EN), http_port=port, http_text=True
     ) as server:
         await until_open(port)
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         yield server
 
 
 def url_of(server: Server) -> str:
-    return f"http://127.0.0.1:{server._settings.http_port}/"
+    return f"http://127.0.0.1:{server.settings.http_port}/"
 
 
 async def said(page: Page) -> str:
@@ -149,11 +149,11 @@ async def test_a_clip_in_a_format_that_the_browser_does_not_know_is_heard(
 async def test_the_page_follows_the_server_without_being_loaded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
     port = free_port()
     async with run_server(tmp_path, lambda _: FakeTranscriber(), http_port=port) as server:
         await until_open(port)
-        await asyncio.wrap_future(server.opened)
+        await asyncio.wrap_future(server.scheduler.opened)
         status = server.status
         async with browsing() as browser, opened(browser, url_of(server)) as page:
             pill, work = page.locator("#phase"), page.locator("#work")
@@ -181,7 +181,7 @@ async def test_the_page_follows_the_server_without_being_loaded_again(
 async def test_a_language_can_be_chosen_where_the_model_knows_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
     fake, port = FakeTranscriber(), free_port()
     clip = write_wav(tmp_path / "loud.wav", loud(1.0))
     async with run_server(tmp_path, lambda _: fake, http_port=port, language="en") as server:

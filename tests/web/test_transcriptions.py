@@ -35,7 +35,7 @@ from tests.support import (
     words,
 )
 from tests.web.test_web import free_port, ready, scrape, speak, until_open, web_server
-from wyoming_whisper.audio.speech import PAD_AFTER_SECONDS, PAD_BEFORE_SECONDS
+from wyoming_whisper.audio.speech import span_options
 from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.commands.client import read_audio
@@ -47,9 +47,9 @@ from wyoming_whisper.errors import (
     TranscribeError,
     WordTimesError,
 )
-from wyoming_whisper.models.aliases import ALIAS, is_same_model
+from wyoming_whisper.models.stock import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.replacements import read_replacements
+from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -59,10 +59,11 @@ from wyoming_whisper.transcriber import (
     Transcription,
     Word,
 )
+from wyoming_whisper.utterance.job import Priority
 from wyoming_whisper.web import form, web_page
 from wyoming_whisper.web.answers import RENDERED
-from wyoming_whisper.web.app import HEADERS
-from wyoming_whisper.web.form import MAX_FILE_BYTES, Upload
+from wyoming_whisper.web.app import _Site
+from wyoming_whisper.web.form import Upload
 from wyoming_whisper.web.origins import Origins
 from wyoming_whisper.web.spoken import Spoken
 from wyoming_whisper.web.transcriptions import Api
@@ -71,11 +72,12 @@ ROOT = AUDIO.parent.parent
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 TRANSLATIONS = "/v1/audio/translations"
 FORMATS = tuple(RENDERED)
+SPANS = span_options(Settings())
 
 
 @pytest.fixture(autouse=True)
 def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", LoudnessVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @dataclass
@@ -188,7 +190,7 @@ def ask_synchronously(url: str, file: bytes) -> dict[str, Any]:
 async def test_the_official_client_gets_the_right_text_in_every_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", SileroVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     first = SPOKEN[0]
     flac = (AUDIO / first.file).read_bytes()
     async with real_server(tmp_path, openai_key="a-key") as url:
@@ -236,7 +238,7 @@ async def test_the_official_client_gets_the_right_text_in_every_format(
 async def test_the_long_clip_is_heard_in_pieces_and_its_times_are_those_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", SileroVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     (clip,) = clips("long")
     samples = read_audio(AUDIO / clip.file)
     spoken_at = SileroVad().probabilities(samples) > 0.5
@@ -297,7 +299,7 @@ def as_curl_does(command: str) -> tuple[str, FormData]:
 async def test_the_examples_in_the_docs_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", SileroVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     monkeypatch.chdir(ROOT)
     command, program = examples()
     here = "http://127.0.0.1:8099/v1"
@@ -341,11 +343,11 @@ async def test_parameters_reach_the_model(tmp_path: Path) -> None:
         "transcribe",
     )
     assert len(samples) / SAMPLE_RATE == pytest.approx(
-        2.0 + PAD_BEFORE_SECONDS + PAD_AFTER_SECONDS, abs=0.05
+        2.0 + SPANS.pad_before_seconds + SPANS.pad_after_seconds, abs=0.05
     )
     (segment,) = told["segments"]
     # In the file, not in the piece.
-    assert segment["start"] == pytest.approx(1.0 - PAD_BEFORE_SECONDS + 0.25, abs=0.04)
+    assert segment["start"] == pytest.approx(1.0 - SPANS.pad_before_seconds + 0.25, abs=0.04)
     assert told["duration"] == 4.0
 
 
@@ -367,7 +369,7 @@ async def test_words_are_replaced_for_other_programs_too_and_fillers_stay(tmp_pa
             segments = (Segment(0.0, 1.0, text, (1, 2), -0.1, 0.9, 0.01, 0.0),)
             return Transcription(text, "en", segments=segments)
 
-    replaced = read_replacements(["tee vee=TV"])
+    replaced = Replacement.read_all(["tee vee=TV"])
     async with serving(tmp_path, Spoken(), replace=replaced) as (_, session):
         _, told = await post(session, asked(response_format="verbose_json"))
     assert told["text"] == "Uh, TV for ½ hour."
@@ -384,7 +386,7 @@ async def test_a_long_recording_is_one_text_with_times_of_the_whole(tmp_path: Pa
     assert [options.language for _, options in [first, *rest][:3]] == [None, "de", "de"]
     assert [segment["id"] for segment in told["segments"]] == [0, 1, 2]
     starts = [segment["start"] for segment in told["segments"]]
-    begun = [0.0, 16.0 - PAD_BEFORE_SECONDS, 32.0 - PAD_BEFORE_SECONDS]
+    begun = [0.0, 16.0 - SPANS.pad_before_seconds, 32.0 - SPANS.pad_before_seconds]
     assert starts == pytest.approx([start + 0.25 for start in begun], abs=0.05)
     assert told["segments"][-1]["end"] == pytest.approx(42.0, abs=0.05)
     assert told["text"] == "".join(segment["text"] for segment in told["segments"]).strip()
@@ -455,7 +457,7 @@ async def test_words_and_segments_have_times_as_they_are_asked_for(
         assert texts == ["piece", "1", "piece", "2", "piece", "3"]
         third = told["words"][4]
         assert set(third) == {"word", "start", "end"}
-        begun = 32.0 - PAD_BEFORE_SECONDS  # in the file, not in the piece
+        begun = 32.0 - SPANS.pad_before_seconds  # in the file, not in the piece
         assert (third["start"], third["end"]) == pytest.approx(
             (begun + 0.25, begun + 0.75), abs=0.05
         )
@@ -473,7 +475,7 @@ async def test_word_times_of_a_backend_without_them_are_a_sentence(tmp_path: Pat
 async def test_the_official_client_gets_word_times_of_people(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stock_base: Path
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.server.SileroVad", SileroVad)
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     jfk = (AUDIO / "jfk.flac").read_bytes()
     async with (
         real_server(tmp_path, model=str(stock_base), backend="faster-whisper") as url,
@@ -514,7 +516,7 @@ async def test_each_piece_is_sent_when_it_is_there(tmp_path: Path) -> None:
         session.post(TRANSCRIPTIONS, data=asked(LONG, stream="true")) as response,
     ):
         assert response.content_type == "text/event-stream"
-        assert HEADERS.items() <= dict(response.headers).items()
+        assert _Site.HEADERS.items() <= dict(response.headers).items()
         first = await response.content.readuntil(b"\n\n")
         assert b"piece 1" in first
         rest = await response.text()
@@ -789,7 +791,8 @@ async def test_a_model_that_cannot_be_had_is_unavailable_and_not_listed(tmp_path
 async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form, "MAX_FILE_BYTES", 100_000)
+    assert Upload.MAX_FILE_BYTES == 25 * 1024 * 1024
+    monkeypatch.setattr(Upload, "MAX_FILE_BYTES", 100_000)
 
     async def endless() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -810,7 +813,6 @@ async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_
             headers = {"Content-Type": "multipart/form-data; boundary=x"}
             assert (await post(session, endless(), headers=headers))[0] == 413
         assert (await session.get("/health")).status == 200
-    assert MAX_FILE_BYTES == 25 * 1024 * 1024
 
 
 async def test_all_uploads_together_are_bounded_and_their_room_is_given_back(
@@ -856,7 +858,7 @@ async def test_a_recording_that_lasts_too_long_is_refused(
 async def test_a_body_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form, "UPLOAD_SECONDS", 0.05)
+    monkeypatch.setattr(Upload, "MAX_SECONDS", 0.05)
 
     async def stalling() -> AsyncIterator[bytes]:
         yield b"--x\r\n"
@@ -870,7 +872,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 async def test_a_head_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.web.app.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("wyoming_whisper.web.app._Site.IDLE_SECONDS", 0.05)
     async with serving(tmp_path, FakeTranscriber()) as (_, session):
         for beginning in (b"", b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: lo"):
             reader, writer = await asyncio.open_connection("127.0.0.1", session._base_url.port)
@@ -913,7 +915,7 @@ async def test_a_command_goes_before_every_recording_that_waits(tmp_path: Path) 
     async with serving(tmp_path, fake) as (server, session):
 
         def waiting() -> list[bool]:
-            return sorted(job.patient for job in server._scheduler._jobs)
+            return sorted(job.priority is Priority.RECORDING for job in server.scheduler._jobs)
 
         posts = [asyncio.create_task(post(session, asked())) for _ in range(3)]
         async with Client(tmp_path) as client:
@@ -986,7 +988,7 @@ async def test_switched_on_where_it_cant_be_answered_is_one_sentence(
     settings: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(SettingsError, match=sentence):
-        async with web_page(Mock(), Settings(openai_api=True, **settings)):
+        async with web_page(Mock(settings=Settings(openai_api=True, **settings))):
             pass
 
 
@@ -1019,7 +1021,7 @@ async def test_a_key_is_needed_where_one_is_set(
 
 
 def test_the_key_comes_from_a_variable_or_a_file_and_is_never_shown(tmp_path: Path) -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     file = tmp_path / "key"
     file.write_text("secret\n")
@@ -1177,7 +1179,7 @@ async def test_headers_that_are_no_names_are_not_repeated(tmp_path: Path) -> Non
     ["notes.example", "https://notes.example/path", "https://a@b", "https://a,b", "null://x y"],
 )
 def test_what_is_no_origin_is_one_sentence(origins: str) -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     with pytest.raises(SettingsError, match=r"origins such as https://notes\.example"):
         load_settings(["--openai-origins", origins], {"HOME": "/nowhere"})
@@ -1201,14 +1203,14 @@ def test_a_default_port_makes_no_other_origin(named: str, origin: str, is_same: 
 
 async def test_origins_without_the_api_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(data_dir=(), openai_origins=(APP,))
-    async with web_page(Mock(), settings):
+    async with web_page(Mock(settings=settings)):
         pass
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "--openai-origins does nothing without --openai-api" in caplog.text
 
 
 def test_origins_are_a_list_in_small_letters() -> None:
-    from wyoming_whisper.settings.flags import load_settings
+    from tests.support import load_settings
 
     loaded = load_settings(
         ["--openai-origins", "https://Notes.example,app://x *"], {"HOME": "/nowhere"}

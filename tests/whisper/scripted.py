@@ -38,3 +38,6 @@ class ByteTokenizer:
 
     def token_to_id(self, token: str, /) -> int | None:
         return IDS.get(token)
+
+    def id_to_token(self, number: int, /) -> str | None:
+        return None

@@ -13,18 +13,14 @@ import pytest
 from tests.whisper.scripted import IDS, TEXT_TOKENS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.text.repetition import compression_ratio, is_doubled, loops
 from wyoming_whisper.whisper.audio import Array
-from wyoming_whisper.whisper.budget import room
 from wyoming_whisper.whisper.decoding import Decoder, DecodingResult
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.options import (
-    FULL_CONTEXT,
-    MAX_PREVIOUS_TOKENS,
-    SAFE_CONTEXT,
-    TRAINED_CONTEXT,
     AudioContext,
     DecodingOptions,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
+from wyoming_whisper.whisper.window import token_budget
 
 
 def said(text: str, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Hypothesis:
@@ -124,7 +120,7 @@ def test_of_a_long_previous_text_the_end_is_kept() -> None:
     inference = ScriptedInference([said("a")])
     decoder(inference).decode(mel_of(1), "en", "x" * 1000 + "end")
     start = inference.prompts[0].index(IDS["<|startoftranscript|>"])
-    assert start == MAX_PREVIOUS_TOKENS + 1
+    assert start == 224
     assert bytes(inference.prompts[0][start - 3 : start]) == b"end"
 
 
@@ -156,14 +152,14 @@ def test_a_given_language_is_not_detected() -> None:
 @pytest.mark.parametrize(
     ("context", "seconds", "n_frames"),
     [
-        (FULL_CONTEXT, 2, 3000),
-        (FULL_CONTEXT, 30, 3000),
-        (TRAINED_CONTEXT, 2.01, 202),
-        (TRAINED_CONTEXT, 0.3, 100),
-        (TRAINED_CONTEXT, 8, 800),
-        (SAFE_CONTEXT, 2, 1024),
-        (SAFE_CONTEXT, 10, 1256),
-        (SAFE_CONTEXT, 28, 3000),
+        (AudioContext(), 2, 3000),
+        (AudioContext(), 30, 3000),
+        (AudioContext.trained(), 2.01, 202),
+        (AudioContext.trained(), 0.3, 100),
+        (AudioContext.trained(), 8, 800),
+        (AudioContext.safe(), 2, 1024),
+        (AudioContext.safe(), 10, 1256),
+        (AudioContext.safe(), 28, 3000),
         (AudioContext(1500, 256), 2, 1500),
         (AudioContext(100, multiple=200), 1, 200),
         (AudioContext(100, multiple=200), 2.01, 400),
@@ -197,7 +193,9 @@ def test_the_window_is_30_seconds_or_fits_the_speech(
 )
 def test_a_doubtful_text_is_heard_again_in_the_full_window(doubtful: Hypothesis) -> None:
     inference = ScriptedInference([doubtful, said("good", -0.5)])
-    assert decoder(inference, audio_context=SAFE_CONTEXT).decode(mel_of(2), "en").text == "good"
+    assert (
+        decoder(inference, audio_context=AudioContext.safe()).decode(mel_of(2), "en").text == "good"
+    )
     assert [window.shape[1] for window in inference.windows] == [1024, 3000]
     assert np.array_equal(inference.windows[1][:, :200], mel_of(2))
     assert [o.temperature for o in inference.options] == [0.0, 0.0]
@@ -207,7 +205,7 @@ def test_what_was_said_twice_stays() -> None:
     inference = ScriptedInference(
         [said("Stop it! Stop it!", -0.1), said("Stop it, stop it.", -0.1)]
     )
-    result = decoder(inference, audio_context=SAFE_CONTEXT).decode(mel_of(2), "en")
+    result = decoder(inference, audio_context=AudioContext.safe()).decode(mel_of(2), "en")
     assert result.text == "Stop it, stop it."
     assert len(inference.options) == 2
 
@@ -221,14 +219,16 @@ def test_no_phrase_written_over_again(text: str) -> None:
 
 def test_the_full_window_is_tried_once_and_then_temperatures() -> None:
     inference = ScriptedInference([said("a", -1.5), said("b", -1.4), said("c", -0.5)])
-    assert decoder(inference, audio_context=SAFE_CONTEXT).decode(mel_of(2), "en").text == "c"
+    assert decoder(inference, audio_context=AudioContext.safe()).decode(mel_of(2), "en").text == "c"
     assert len(inference.windows) == 2
     assert [o.temperature for o in inference.options] == [0.0, 0.0, 0.2]
 
 
 def test_weights_trained_for_short_windows_are_not_asked_twice() -> None:
     inference = ScriptedInference([said("a", -1.5), said("b", -0.5)])
-    assert decoder(inference, audio_context=TRAINED_CONTEXT).decode(mel_of(2), "en").text == "b"
+    assert (
+        decoder(inference, audio_context=AudioContext.trained()).decode(mel_of(2), "en").text == "b"
+    )
     assert len(inference.windows) == 1
 
 
@@ -394,8 +394,8 @@ def test_features_that_may_be_gone_are_made_again(keeps_features: bool, n_window
 
 
 def test_scripts_that_are_spelled_have_more_tokens() -> None:
-    assert room(1.0, "en") == 52
-    assert room(1.0, "ka") == 72
+    assert token_budget(1.0, "en") == 52
+    assert token_budget(1.0, "ka") == 72
 
 
 def test_fallback_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,7 +458,7 @@ def test_weights_trained_on_commands_hear_long_audio_piece_by_piece_cut_in_pause
     for second in (6, 12, 19, 24, 31, 35):
         mel[:, 100 * second : 100 * second + 30] = 0.0
     inference = ScriptedInference([said("one"), said("two", -2.0, 0.9), said("three")])
-    result = decoder(inference, audio_context=TRAINED_CONTEXT).decode(mel, "en")
+    result = decoder(inference, audio_context=AudioContext.trained()).decode(mel, "en")
     assert result.text.startswith("one three")  # the second was silent
     lengths = [window.shape[1] for window in inference.windows]
     assert all(window.shape[1] <= 800 for window in inference.windows)
@@ -471,7 +471,7 @@ def test_weights_trained_on_commands_hear_long_audio_piece_by_piece_cut_in_pause
 
 def test_every_piece_is_given_the_prompt_but_not_the_piece_before() -> None:
     inference = ScriptedInference([said("one")])
-    decoder(inference, audio_context=TRAINED_CONTEXT).decode(mel_of(40), "en", "Brimlow")
+    decoder(inference, audio_context=AudioContext.trained()).decode(mel_of(40), "en", "Brimlow")
     start = [IDS["<|startofprev|>"], *b" Brimlow", IDS["<|startoftranscript|>"]]
     assert len(inference.prompts) > 4
     assert all(prompt[: len(start)] == start for prompt in inference.prompts)
@@ -525,7 +525,9 @@ def test_segments_of_later_windows_and_pieces_are_counted_from_the_beginning() -
     mel = np.ones((80, 1500), np.float32)
     mel[:, 700:730] = 0.0
     inference = ScriptedInference([Hypothesis([at(0.3), *b" one", at(2)], -0.1, 0.0)])
-    result = decoder(inference, timestamps=True, audio_context=TRAINED_CONTEXT).decode(mel, "en")
+    result = decoder(inference, timestamps=True, audio_context=AudioContext.trained()).decode(
+        mel, "en"
+    )
     starts = np.cumsum([0, *(window.shape[1] for window in inference.windows)])[:-1]
     assert len(starts) > 1
     assert [start for start, *_ in heard(result)] == pytest.approx(starts / 100 + 0.3, abs=0.011)
@@ -583,6 +585,9 @@ def test_symbols_and_special_tokens_are_never_spoken() -> None:
 def test_a_vocabulary_without_whispers_tokens_is_refused() -> None:
     class Empty(ByteTokenizer):
         def token_to_id(self, token: str, /) -> int | None:
+            return None
+
+        def id_to_token(self, number: int, /) -> str | None:
             return None
 
     with pytest.raises(ValueError, match="endoftext"):

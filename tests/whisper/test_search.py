@@ -14,7 +14,7 @@ from tests.whisper.scripted import IDS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.text.repetition import loops
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
-from wyoming_whisper.whisper.logits import MAX_INITIAL_TIMESTAMP, apply_timestamp_rules, log_softmax
+from wyoming_whisper.whisper.logits import apply_timestamp_rules, log_softmax
 from wyoming_whisper.whisper.options import N_TEXT_CTX
 from wyoming_whisper.whisper.search import SLOTS, STOP_REPEATS, SessionInference
 from wyoming_whisper.whisper.session import Tokens
@@ -673,7 +673,7 @@ AT_1, AT_3 = TIMESTAMP_BEGIN + 50, TIMESTAMP_BEGIN + 150
 @pytest.mark.parametrize(
     ("said", "next_token", "expected"),
     [
-        ([], 5, set(range(TIMESTAMP_BEGIN, TIMESTAMP_BEGIN + MAX_INITIAL_TIMESTAMP + 1))),
+        ([], 5, set(range(TIMESTAMP_BEGIN, TIMESTAMP_BEGIN + 51))),
         ([AT_1], 5, set(range(TIMESTAMP_BEGIN)) - {NO_TIMESTAMPS}),
         (
             [AT_1, 5],

@@ -15,23 +15,21 @@ from tests.support import AUDIO
 from tests.whisper.scripted import ByteTokenizer
 from tests.whisper.test_decoding import ScriptedInference, at, decoder, mel_of
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.backends.onnxruntime import open_graphs
+from wyoming_whisper.backends.onnxruntime import _open_graphs
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.folder import alignment_heads
-from wyoming_whisper.models.known import WEIGHTS
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions, Word
 from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.timing import (
-    PAUSE_FRAMES,
-    cheapest_path,
+    _cheapest_path,
+    _median_filtered,
     first_positions,
-    median_filtered,
     timed_words,
     without_pauses,
 )
@@ -71,7 +69,7 @@ def cost_through(costs: npt.NDArray[Any], firsts: list[int]) -> float:
 def test_the_path_is_the_cheapest_of_all(shape: tuple[int, int]) -> None:
     for seed in range(20):
         costs = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-        firsts = cheapest_path(costs)
+        firsts = _cheapest_path(costs)
         assert len(firsts) == shape[0]
         assert firsts[0] == 0
         assert firsts == sorted(firsts)
@@ -90,7 +88,7 @@ def test_each_row_begins_where_its_attention_is() -> None:
 @pytest.mark.parametrize("n", [1, 3, 4, 20])
 def test_the_filter_takes_the_median_of_neighbours_and_reflects_the_ends(n: int) -> None:
     values = np.random.default_rng(n).normal(size=(2, n)).astype(np.float32)
-    found = median_filtered(values)
+    found = _median_filtered(values)
     assert found.shape == values.shape
     if n <= 3:
         assert np.array_equal(found, values)
@@ -136,7 +134,7 @@ def test_where_no_blanks_part_words_each_character_counts() -> None:
 
 def test_pauses_before_after_and_within_words_are_left_out() -> None:
     mel = np.zeros((80, 300), np.float32)
-    for start, end in ((30, 50), (60, 100), (100 + 2 * PAUSE_FRAMES, 180), (200, 240)):
+    for start, end in ((30, 50), (60, 100), (100 + 50, 180), (200, 240)):
         mel[:, start:end] = 1.0
     words = [Word(0.0, 0.52, "one"), Word(0.52, 0.92, "two"), Word(0.92, 2.6, "three")]
     found = without_pauses(words, mel)
@@ -192,11 +190,11 @@ def test_alignment_heads_that_are_none_are_a_broken_model(tmp_path: Path, heads:
     file = tmp_path / "config.json"
     file.write_text(f'{{"alignment_heads": {heads}}}')
     with pytest.raises(ModelBrokenError, match="alignment_heads"):
-        alignment_heads(tmp_path)
+        _ = ModelFolder(tmp_path).alignment_heads
     file.write_text('{"alignment_heads": [[1, 2], [3, 4]]}')
-    assert alignment_heads(tmp_path) == [(1, 2), (3, 4)]
+    assert ModelFolder(tmp_path).alignment_heads == [(1, 2), (3, 4)]
     file.write_text("{}")
-    assert alignment_heads(tmp_path) == []
+    assert ModelFolder(tmp_path).alignment_heads == []
 
 
 # -- real models ---------------------------------------------------------------------------
@@ -215,9 +213,9 @@ def test_words_are_where_they_are_spoken(stock_base: Path, tmp_path: Path, backe
         transcriber = open_faster_whisper(settings, stock_base)
     else:
         arithmetic: Arithmetic = "int8" if adds_int8_exactly() else "uint8"
-        write_cpu_graphs(read(stock_base / WEIGHTS), tmp_path, arithmetic)
-        spec = CpuSpec("base", stock_base / WEIGHTS, arithmetic)
-        transcriber = open_graphs(settings, stock_base, spec, tmp_path)
+        write_cpu_graphs(read(ModelFolder(stock_base).weights), tmp_path, arithmetic)
+        spec = CpuSpec("base", ModelFolder(stock_base).weights, arithmetic)
+        transcriber = _open_graphs(settings, stock_base, spec, tmp_path)
     samples = read_audio(AUDIO / "jfk.flac")
     options = TranscribeOptions("en", timestamps=True, words=True)
     found = transcriber.transcribe(samples, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
-from wyoming_whisper.whisper.tokenizer import LANGUAGES, language_code
+from wyoming_whisper.whisper.tokenizer import LANGUAGES, Tokenizer, _Encoding, language_code
 
 
 def test_languages_are_faster_whispers() -> None:
@@ -47,3 +47,23 @@ def test_every_code_and_name_is_its_own() -> None:
     for code, name in LANGUAGES.items():
         assert language_code(code) == code
         assert language_code(name) == code
+
+
+def test_text_tokens_are_spelled_in_bytes() -> None:
+    names = ["A", "\u0120b", "\u00e3\u0123", "\u0142", "\u4e00"]  # as byte-level BPE writes them
+
+    class Vocabulary:
+        def token_to_id(self, token: str, /) -> int | None:
+            return len(names)
+
+        def id_to_token(self, number: int, /) -> str | None:
+            return names[number]
+
+        def encode(self, text: str, /, *, add_special_tokens: bool) -> _Encoding:
+            raise NotImplementedError
+
+        def decode(self, ids: list[int], /) -> str:
+            raise NotImplementedError
+
+    spelled = Tokenizer(Vocabulary(), multilingual=False).spelled()
+    assert spelled == [b"A", b" b", b"\xe3\x81", b"\xa0", b""]

@@ -14,9 +14,6 @@ import numpy.typing as npt
 
 from ..transcriber import Samples
 
-BLOCK_SECONDS = 0.01
-
-
 Frames = npt.NDArray[np.float32]
 """Interleaved channels at one rate, shape = (n_samples, n_channels)."""
 
@@ -24,6 +21,7 @@ Frames = npt.NDArray[np.float32]
 class Downmix:
     """Mixes one stream of several channels; how the stream is cut into calls changes nothing."""
 
+    BLOCK_SECONDS = 0.01
     MEMORY_SECONDS = 1.0  # the time constant of the energies
 
     # The average of n unrelated channels has the n-th part of their mean energy, that of equal ones
@@ -37,7 +35,7 @@ class Downmix:
 
     def __init__(self, rate: int) -> None:
         """`rate` is in hertz."""
-        self._block_samples = max(1, round(BLOCK_SECONDS * rate))
+        self._block_samples = max(1, round(self.BLOCK_SECONDS * rate))
         self._decay = math.exp(-self._block_samples / rate / self.MEMORY_SECONDS)
         self._energies = np.zeros(1)  # of each channel
         self._average_energy = 0.0

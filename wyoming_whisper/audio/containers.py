@@ -7,70 +7,68 @@ have it open other files and addresses; as nothing is left to it to find out, it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from enum import Enum
 
 
-@dataclass(frozen=True)
-class Container:
-    """A format of audio files."""
+class Container(Enum):
+    """A format of audio files: its name for people, and who reads it."""
 
-    name: str
-    """For people."""
-    ffmpeg: str
-    """FFmpeg's name of what reads it."""
-    sndfile: tuple[str, ...] = ()
-    """libsndfile's names for it; none where it can't read it."""
-    is_mostly_ffmpegs: bool = False
-    """Whether libsndfile reads only what of it is not compressed as usual."""
+    WAV = ("wav", ("WAV", "WAVEX", "RF64"))
+    MP3 = ("mp3", ("MP3", "MPEG"))
+    AAC = ("aac",)
+    M4A = ("mov",)
+    AIFF = ("aiff", ("AIFF",))
+    FLAC = ("flac", ("FLAC",), b"fLaC")
+    OGG = ("ogg", ("OGG",), b"OggS")
+    WEBM = ("matroska", (), b"\x1a\x45\xdf\xa3")
+    AMR = ("amr", (), b"#!AMR")
+    CAF = ("caf", ("CAF",), b"caff")
+    AU = ("au", ("AU",), b".snd")
+    WMA = ("asf", (), bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"))
 
+    def __init__(self, ffmpeg: str, sndfile: tuple[str, ...] = (), magic: bytes = b"") -> None:
+        self.ffmpeg = ffmpeg
+        """FFmpeg's name of what reads it."""
+        self.sndfile = sndfile
+        """libsndfile's names for it; none where it can't read it."""
+        self.magic = magic
+        """What a file begins with; empty where more than that tells."""
 
-WAV = Container("WAV", "wav", ("WAV", "WAVEX", "RF64"))
-MP3 = Container("MP3", "mp3", ("MP3", "MPEG"))
-AAC = Container("AAC", "aac")
-M4A = Container("M4A", "mov")
-_AIFF = Container("AIFF", "aiff", ("AIFF",))
-_BY_MAGIC = {
-    b"fLaC": Container("FLAC", "flac", ("FLAC",)),
-    b"OggS": Container("OGG", "ogg", ("OGG",)),
-    b"\x1a\x45\xdf\xa3": Container("WEBM", "matroska"),
-    b"#!AMR": Container("AMR", "amr"),
-    b"caff": Container("CAF", "caf", ("CAF",), is_mostly_ffmpegs=True),
-    b".snd": Container("AU", "au", ("AU",)),
-    bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"): Container("WMA", "asf"),
-}
+    @property
+    def is_mostly_ffmpegs(self) -> bool:
+        """Whether libsndfile reads only what of it is not compressed as usual."""
+        return self is Container.CAF
 
-ALL = (WAV, MP3, AAC, M4A, _AIFF, *_BY_MAGIC.values())
+    @classmethod
+    def sniff(cls, data: bytes) -> tuple[Container | None, int]:
+        """Return the format, None for what is none of them, and where the file begins.
 
-
-def sniff(data: bytes) -> tuple[Container | None, int]:
-    """Return the format, None for what is none of them, and where the file begins.
-
-    Zeros and tags come before some MP3 and AAC; other junk too, where frames follow it soon.
-    """
-    # Of what precedes the first frame of raw MP3 or AAC, besides zeros and tags.
-    max_skipped_bytes = 64 * 1024
-    start = 0
-    for start in _beginnings(data):
-        kind = _by_magic(data, start) or _raw(data, start)
-        if kind is not None:
-            return kind, start
-    if start < len(data):
-        for at in range(start, min(start + max_skipped_bytes, len(data))):
-            kind = _raw(data, at, whole=True) if data[at] == 0xFF else None
+        Zeros and tags come before some MP3 and AAC; other junk too, where frames follow it soon.
+        """
+        # Of what precedes the first frame of raw MP3 or AAC, besides zeros and tags.
+        max_skipped_bytes = 64 * 1024
+        start = 0
+        for start in _beginnings(data):
+            kind = _by_magic(data, start) or _raw(data, start)
             if kind is not None:
-                return kind, at
-    return (MP3, 0) if data.startswith(b"ID3") else (None, 0)
+                return kind, start
+        if start < len(data):
+            for at in range(start, min(start + max_skipped_bytes, len(data))):
+                kind = _raw(data, at, whole=True) if data[at] == 0xFF else None
+                if kind is not None:
+                    return kind, at
+        return (cls.MP3, 0) if data.startswith(b"ID3") else (None, 0)
 
 
 def _by_magic(data: bytes, start: int) -> Container | None:
     head = data[start : start + 16]
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        return WAV
+        return Container.WAV
     if head[4:8] == b"ftyp":
-        return M4A
+        return Container.M4A
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _AIFF
-    return next((kind for magic, kind in _BY_MAGIC.items() if head.startswith(magic)), None)
+        return Container.AIFF
+    return next((kind for kind in Container if kind.magic and head.startswith(kind.magic)), None)
 
 
 def _beginnings(data: bytes) -> Iterator[int]:
@@ -109,10 +107,10 @@ def _raw(data: bytes, at: int, *, whole: bool = False) -> Container | None:
         head = data[at : at + 6]
         if kind is not None and len(head) < 6:
             return None if whole else kind
-        found, n_bytes = _frame(head)
-        if found is None or kind not in (None, found):
+        frame_kind, n_bytes = _frame(head)
+        if frame_kind is None or kind not in (None, frame_kind):
             return None
-        kind, at = found, at + n_bytes
+        kind, at = frame_kind, at + n_bytes
     return kind
 
 
@@ -134,7 +132,7 @@ def _frame(head: bytes) -> tuple[Container | None, int]:
     if head[1] & 0xF6 == 0xF0:  # ADTS has no layer
         n_bytes = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
         is_aac = (head[2] >> 2) & 15 < 13 and n_bytes > 7
-        return (AAC, n_bytes) if is_aac else (None, 0)
+        return (Container.AAC, n_bytes) if is_aac else (None, 0)
     version, layer = (head[1] >> 3) & 3, 3 - ((head[1] >> 1) & 3)  # 3 is MPEG 1; 0 is layer I
     kbps, hertz, padding = head[2] >> 4, (head[2] >> 2) & 3, (head[2] >> 1) & 1
     if head[1] & 0xE0 != 0xE0 or version == 1 or layer == 3 or kbps in (0, 15) or hertz == 3:
@@ -142,6 +140,6 @@ def _frame(head: bytes) -> tuple[Container | None, int]:
     rate = hertz_of_mpeg_1[hertz] >> {3: 0, 2: 1, 0: 2}[version]
     bits = 1000 * (kbps_of_mpeg_1 if version == 3 else kbps_of_mpeg_2)[layer][kbps - 1]
     if layer == 0:
-        return MP3, (12 * bits // rate + padding) * 4
+        return Container.MP3, (12 * bits // rate + padding) * 4
     n_samples = 576 if layer == 2 and version != 3 else 1152
-    return MP3, n_samples // 8 * bits // rate + padding
+    return Container.MP3, n_samples // 8 * bits // rate + padding

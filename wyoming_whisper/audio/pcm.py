@@ -15,12 +15,6 @@ from .channels import Downmix, Frames
 if TYPE_CHECKING:
     import soxr
 
-MIN_RATE, MAX_RATE = 1_000, 384_000
-
-# Above this much audio at once, conversion belongs on a thread: resampling runs at some hundred
-# times real time, so half a second costs a few milliseconds at most.
-COSTLY_SECONDS = 0.5
-
 
 class Pcm(Protocol):
     """What a chunk says of its bytes (Wyoming's audio-chunk)."""
@@ -35,6 +29,7 @@ class Pcm(Protocol):
 class PcmFormat:
     """A checked format: little-endian; 8-bit is unsigned, as in WAV."""
 
+    MIN_RATE, MAX_RATE = 1_000, 384_000
     MAX_CHANNELS = 32
 
     rate: int
@@ -44,13 +39,15 @@ class PcmFormat:
     def __post_init__(self) -> None:
         rate, width, channels = self.rate, self.width, self.channels
         if not (type(rate) is type(width) is type(channels) is int) or not (
-            MIN_RATE <= rate <= MAX_RATE and 1 <= width <= 4 and 1 <= channels <= self.MAX_CHANNELS
+            self.MIN_RATE <= rate <= self.MAX_RATE
+            and 1 <= width <= 4
+            and 1 <= channels <= self.MAX_CHANNELS
         ):
             self._refuse()
 
     def _refuse(self) -> None:
         for name, lowest, highest in (
-            ("rate", MIN_RATE, MAX_RATE),
+            ("rate", self.MIN_RATE, self.MAX_RATE),
             ("width", 1, 4),
             ("channels", 1, self.MAX_CHANNELS),
         ):
@@ -96,6 +93,10 @@ class PcmStream:
     Chunks are parts of a stream, no messages: one may end within a sample.
     """
 
+    COSTLY_SECONDS = 0.5
+    """Above this much audio at once, conversion belongs on a thread: resampling runs at some
+    hundred times real time, so half a second costs a few milliseconds at most."""
+
     def __init__(self) -> None:
         self._format: PcmFormat | None = None
         self._downmix: Downmix | None = None
@@ -103,11 +104,11 @@ class PcmStream:
         self._rate = SAMPLE_RATE
         self._resampler: soxr.ResampleStream | None = None
 
-    @staticmethod
-    def is_costly(chunk: Pcm) -> bool:
+    @classmethod
+    def is_costly(cls, chunk: Pcm) -> bool:
         """Whether converting this chunk takes longer than the event loop should wait."""
         bytes_per_second = max(1, chunk.rate * chunk.width * chunk.channels)
-        return len(chunk.audio) / bytes_per_second > COSTLY_SECONDS
+        return len(chunk.audio) / bytes_per_second > cls.COSTLY_SECONDS
 
     def convert(self, chunk: Pcm) -> Samples:
         """Return what `chunk` adds, mono at SAMPLE_RATE, -1..1; a filter may hold some back.

@@ -8,21 +8,23 @@ import numpy as np
 
 from ..text.evidence import Voicing
 from ..transcriber import SAMPLE_RATE, Samples
-from .vad import FRAME_SAMPLES, Span, SpanOptions, clear_frames, speech_spans
+from .vad import FRAME_SAMPLES, Span, SpanOptions, clear_frames
 
 MAX_PIECE_SECONDS = 30
 """What Whisper hears at once; what is no longer is not cut."""
 
-MAX_PIECE_SAMPLES = MAX_PIECE_SECONDS * SAMPLE_RATE
-
 
 @dataclass(frozen=True)
 class Cutting:
-    """How long pieces are, in seconds."""
+    """How long pieces are, in seconds: about a sentence, unless it is said otherwise.
 
-    shortest: float
-    longest: float
-    pause: float
+    Of windows of half a minute Whisper now and then skips sentences, and of one it seldom does
+    (docs/benchmarks.md, Where long speech is cut).
+    """
+
+    shortest: float = 2.0
+    longest: float = 12.0
+    pause: float = 0.3
     """The first pause of this length is cut in, from `shortest` on; else the longest there is."""
     whole: float = MAX_PIECE_SECONDS
     """What is no longer than this in all is not cut."""
@@ -56,11 +58,6 @@ def _frames(seconds: float) -> int:
     return int(seconds * SAMPLE_RATE) // FRAME_SAMPLES
 
 
-SENTENCES = Cutting(shortest=2.0, longest=12.0, pause=0.3)
-"""About a sentence. Of windows of half a minute Whisper now and then skips sentences, and of one it
-seldom does (docs/benchmarks.md, Where long speech is cut)."""
-
-
 @dataclass(frozen=True)
 class Section:
     """A stretch of audio that ends in a pause, or where the recording does."""
@@ -73,11 +70,11 @@ class Section:
 
     def spans(self, options: SpanOptions) -> list[Span]:
         """Return where speech is in `samples`."""
-        return speech_spans(self.probabilities, len(self.samples), options)
+        return options.spans(self.probabilities, len(self.samples))
 
     def voicing(self, options: SpanOptions, span: Span | None = None) -> Voicing:
         """Return the evidence of a voice in it, or in one of its spans."""
         start, end = span or (0, len(self.samples))
-        heard = self.probabilities[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)]
-        n_voiced = int(np.count_nonzero(heard >= options.threshold))
-        return Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, clear_frames(heard))
+        within = self.probabilities[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)]
+        n_voiced = int(np.count_nonzero(within >= options.threshold))
+        return Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, clear_frames(within))

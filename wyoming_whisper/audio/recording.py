@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,78 +20,129 @@ from ..errors import AudioError
 from ..text.evidence import Voicing
 from ..transcriber import SAMPLE_RATE, Samples
 from .channels import Downmix
-from .containers import ALL, WAV, Container, sniff
+from .containers import Container
 from .pcm import PcmFormat, PcmStream
-from .pieces import SENTENCES, Cutting, Section
+from .pieces import Cutting, Section
 from .speech import Speech
 from .vad import SpanOptions, Vad
 
-BLOCK_SECONDS = 10
-"""Decoded and heard at a time: some 30 ms of work."""
 
-MAX_BLOCK_VALUES = 1_000_000
-"""4 MB: fewer seconds at once where there are many channels."""
+class AudioFile:
+    """A file of audio in memory, of any of the formats of `Container`."""
 
-BLOCK_PACKETS = 2000
-"""Of a compressed file at a time, whatever comes of them."""
+    BLOCK_SECONDS = 10
+    """Decoded and heard at a time: some 30 ms of work."""
+    MAX_BLOCK_VALUES = 1_000_000
+    """4 MB: fewer seconds at once where there are many channels."""
+    BLOCK_PACKETS = 2000
+    """Of a compressed file at a time, whatever comes of them."""
+    FORMATS = "WAV, FLAC, OGG (Opus or Vorbis), MP3, M4A, WEBM, AAC, AMR, AIFF, CAF, AU and WMA"
 
+    def __init__(self, data: bytes) -> None:
+        self._data = data
 
-NO_PROTOCOL = "none"
-"""What FFmpeg may open beside the bytes that it gets: there is no protocol of this name."""
+    def blocks(self) -> Iterator[Samples]:
+        """Yield the first audio track, mono at SAMPLE_RATE, BLOCK_SECONDS at a time or less.
 
-# -- decoding ------------------------------------------------------------------------------
+        Each format has its own reader, and only that one is tried: FFmpeg's playlists, for example,
+        would have it open other files. Raises AudioError.
+        """
+        kind, start = Container.sniff(self._data)
+        if kind is None:
+            raise AudioError(f"the file is no audio that is known here: {self.FORMATS} are")
+        try:
+            yield from self._reader(kind, self._data[start:] if start else self._data)
+        except AudioError:
+            raise
+        except _failures() as error:
+            # libsndfile's own words: soundfile puts the Python object that was read before them.
+            message = getattr(error, "strerror", None) or getattr(error, "error_string", None)
+            reason = (message or str(error) or "it ends early").rstrip(".")
+            raise AudioError(f"the {kind.name} file can't be decoded: {reason}") from None
 
-FORMATS = "WAV, FLAC, OGG (Opus or Vorbis), MP3, M4A, WEBM, AAC, AMR, AIFF, CAF, AU and WMA"
+    def read(self, max_seconds: float) -> Samples:
+        """Return all of it, mono at SAMPLE_RATE. Raises AudioError, also where it is longer."""
+        parts, n_left = [np.zeros(0, np.float32)], round(max_seconds * SAMPLE_RATE)
+        for block in self.blocks():
+            parts.append(block)
+            n_left -= len(block)
+            if n_left < 0:
+                raise AudioError(f"a clip may last {max_seconds:.0f} seconds at most")
+        return np.concatenate(parts)
 
+    def _reader(self, kind: Container, data: bytes) -> Iterator[Samples]:
+        if kind is Container.WAV and _is_plain_wav(data):
+            return self._wav_blocks(data)
+        soundfile, av = _module("soundfile"), _module("av")
+        if soundfile and kind.sndfile and not (av and kind.is_mostly_ffmpegs):
+            return self._sndfile_blocks(soundfile, kind, data)
+        if av:
+            return self._ffmpeg_blocks(av, kind, data)
+        needed = "soundfile (the extra `audio`)" if kind.sndfile else "PyAV (pip install av)"
+        raise AudioError(
+            f"{kind.name} can't be read here, as {needed} is not installed; "
+            f"{_readable(soundfile)} can"
+        )
 
-def audio_blocks(data: bytes) -> Iterator[Samples]:
-    """Yield the first audio track of a file, mono at SAMPLE_RATE, BLOCK_SECONDS at a time or less.
+    def _wav_blocks(self, data: bytes) -> Iterator[Samples]:
+        stream = PcmStream()
+        with wave.open(BytesIO(data)) as file:
+            rate = file.getframerate()
+            width, channels = file.getsampwidth(), file.getnchannels()
+            while audio := file.readframes(self.BLOCK_SECONDS * rate):
+                yield stream.convert(_Block(rate, width, channels, audio))
+        yield stream.flush()
 
-    Each format has its own reader, and only that one is tried: FFmpeg's playlists, for example,
-    would have it open other files. Raises AudioError.
-    """
-    kind, start = sniff(data)
-    if kind is None:
-        raise AudioError(f"the file is no audio that is known here: {FORMATS} are")
-    try:
-        yield from _reader(kind, data[start:] if start else data)
-    except AudioError:
-        raise
-    except _failures() as error:
-        # libsndfile's own words: soundfile puts the Python object that was read before them.
-        said = getattr(error, "strerror", None) or getattr(error, "error_string", None)
-        reason = (said or str(error) or "it ends early").rstrip(".")
-        raise AudioError(f"the {kind.name} file can't be decoded: {reason}") from None
+    def _sndfile_blocks(self, soundfile: Any, kind: Container, data: bytes) -> Iterator[Samples]:
+        stream = PcmStream()
+        with soundfile.SoundFile(_Bytes(data)) as file:
+            if file.format not in kind.sndfile:
+                raise AudioError(f"the file begins as {kind.name} does, but is none")
+            rate = PcmFormat(file.samplerate, 4, file.channels).rate
+            n_frames = min(self.BLOCK_SECONDS * rate, self.MAX_BLOCK_VALUES // file.channels)
+            downmix = Downmix(rate)
+            while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
+                yield stream.resample(downmix.mix(_sound(block)), rate)
+        yield stream.flush()
 
-
-def read_clip(data: bytes, max_seconds: float) -> Samples:
-    """Return what audio_blocks() gives, as a whole. Raises AudioError, also where it is longer."""
-    parts, n_left = [np.zeros(0, np.float32)], round(max_seconds * SAMPLE_RATE)
-    for block in audio_blocks(data):
-        parts.append(block)
-        n_left -= len(block)
-        if n_left < 0:
-            raise AudioError(f"a clip may last {max_seconds:.0f} seconds at most")
-    return np.concatenate(parts)
-
-
-def _reader(kind: Container, data: bytes) -> Iterator[Samples]:
-    if kind is WAV and _is_plain_wav(data):
-        return wav_blocks(BytesIO(data))
-    soundfile, av = _module("soundfile"), _module("av")
-    if soundfile and kind.sndfile and not (av and kind.is_mostly_ffmpegs):
-        return _sndfile_blocks(soundfile, kind, data)
-    if av:
-        return _ffmpeg_blocks(av, kind, data)
-    needed = "soundfile (the extra `audio`)" if kind.sndfile else "PyAV (pip install av)"
-    raise AudioError(
-        f"{kind.name} can't be read here, as {needed} is not installed; {_readable(soundfile)} can"
-    )
+    def _ffmpeg_blocks(self, av: Any, kind: Container, data: bytes) -> Iterator[Samples]:
+        """Decode with FFmpeg; packets that can't be decoded are passed over, as players do."""
+        # Before PyAV 19, a file with a title that is not UTF-8 is refused unless this is given.
+        lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+        # There is no protocol of this name: whatever a file refers to, it holds the audio itself.
+        options = {"protocol_whitelist": "none"}
+        with av.open(
+            BytesIO(data), format=kind.ffmpeg, container_options=options, **lenient
+        ) as file:
+            if not file.streams.audio:
+                raise AudioError(f"the {kind.name} file holds no audio")
+            track, mixer = file.streams.audio[0], _Mixer(av)
+            damage: Exception | None = None
+            n_packets = 0
+            for packet in file.demux(track):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    damage = error
+                    continue
+                for frame in frames:
+                    mixer.add(frame)
+                n_packets += 1
+                # Also where nothing comes of many packets, whoever asked has a say.
+                if (
+                    mixer.n_samples >= self.BLOCK_SECONDS * SAMPLE_RATE
+                    or n_packets % self.BLOCK_PACKETS == 0
+                ):
+                    yield mixer.take()
+            mixer.finish()
+        if damage is not None and not mixer.has_heard:
+            raise damage
+        yield mixer.take()
 
 
 def _readable(soundfile: Any) -> str:
     """Return the formats that can be read without PyAV."""
-    names = [kind.name for kind in ALL if kind.sndfile] if soundfile else ["plain WAV"]
+    names = [kind.name for kind in Container if kind.sndfile] if soundfile else ["plain WAV"]
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
@@ -129,30 +179,6 @@ class _Block:
     audio: bytes
 
 
-def wav_blocks(source: str | Path | BytesIO) -> Iterator[Samples]:
-    """Yield a WAV file as audio_blocks() does. Raises wave.Error, EOFError, OSError, AudioError."""
-    stream = PcmStream()
-    with wave.open(str(source) if isinstance(source, Path) else source) as file:
-        rate = file.getframerate()
-        width, channels = file.getsampwidth(), file.getnchannels()
-        while audio := file.readframes(BLOCK_SECONDS * rate):
-            yield stream.convert(_Block(rate, width, channels, audio))
-    yield stream.flush()
-
-
-def _sndfile_blocks(soundfile: Any, kind: Container, data: bytes) -> Iterator[Samples]:
-    stream = PcmStream()
-    with soundfile.SoundFile(_Bytes(data)) as file:
-        if file.format not in kind.sndfile:
-            raise AudioError(f"the file begins as {kind.name} does, but is none")
-        rate = PcmFormat(file.samplerate, 4, file.channels).rate
-        n_frames = min(BLOCK_SECONDS * rate, MAX_BLOCK_VALUES // file.channels)
-        downmix = Downmix(rate)
-        while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
-            yield stream.resample(downmix.mix(_sound(block)), rate)
-    yield stream.flush()
-
-
 class _Bytes(BytesIO):
     """Bytes that stay where they are when a damaged file has its reader go before their start."""
 
@@ -161,35 +187,6 @@ class _Bytes(BytesIO):
             return super().seek(offset, whence)
         except ValueError:
             return self.tell()
-
-
-def _ffmpeg_blocks(av: Any, kind: Container, data: bytes) -> Iterator[Samples]:
-    """Decode with FFmpeg; packets that can't be decoded are passed over, as players do."""
-    # Before PyAV 19, a file with a title that is not UTF-8 is refused unless this is given.
-    lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
-    options = {"protocol_whitelist": NO_PROTOCOL}  # whatever a file refers to, it holds the audio
-    with av.open(BytesIO(data), format=kind.ffmpeg, container_options=options, **lenient) as file:
-        if not file.streams.audio:
-            raise AudioError(f"the {kind.name} file holds no audio")
-        track, mixer = file.streams.audio[0], _Mixer(av)
-        damage: Exception | None = None
-        n_packets = 0
-        for packet in file.demux(track):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                damage = error
-                continue
-            for frame in frames:
-                mixer.add(frame)
-            n_packets += 1
-            # Also where nothing comes of many packets, whoever asked has a say.
-            if mixer.n_samples >= BLOCK_SECONDS * SAMPLE_RATE or n_packets % BLOCK_PACKETS == 0:
-                yield mixer.take()
-        mixer.finish()
-    if damage is not None and not mixer.has_heard:
-        raise damage
-    yield mixer.take()
 
 
 class _Mixer:
@@ -268,10 +265,10 @@ class Recording:
         vad: Vad,
         options: SpanOptions,
         max_seconds: float,
-        cutting: Cutting = SENTENCES,
+        cutting: Cutting | None = None,
     ) -> None:
-        self._cutting = cutting
-        self._blocks = audio_blocks(data)
+        self._cutting = cutting or Cutting()
+        self._blocks = AudioFile(data).blocks()
         self._speech = Speech(vad, options)
         self._options = options
         self._max_seconds = max_seconds
@@ -281,7 +278,7 @@ class Recording:
         self.is_over = False
 
     def step(self) -> list[Piece]:
-        """Hear BLOCK_SECONDS more; return what can be transcribed by now. Raises AudioError."""
+        """Hear one block more; return what can be transcribed by now. Raises AudioError."""
         begun = time.monotonic()
         block = next(self._blocks, None)
         self._decoding_seconds += time.monotonic() - begun

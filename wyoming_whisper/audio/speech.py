@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..text.evidence import Voicing
-from ..text.style import TextStyle, finished
+from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from .pieces import Cutting, Section
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
@@ -16,33 +16,30 @@ from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
 if TYPE_CHECKING:
     from ..settings.options import Settings
 
-# Kept around speech. Before: soft onsets come late to the network. After: what a window that fits
-# needs to be sure of the end. The sooner this much silence has passed, the sooner work can begin:
-# six of the network's frames. Five cost as few words, but work begins in vain more often
-# (docs/benchmarks.md, When to begin).
-PAD_BEFORE_SECONDS = 0.4
-PAD_AFTER_SECONDS = 0.19
-
 
 def span_options(settings: Settings) -> SpanOptions:
     """Return how this user wants silence treated.
 
     One span from the first word to the last, unless `--vad-filter` cuts pauses out of it.
     """
+    # Kept around speech. Before: soft onsets come late to the network. After: what a window that
+    # fits needs to be sure of the end. The sooner this much silence has passed, the sooner work can
+    # begin: six of the network's frames. Five cost as few words, but work begins in vain more often
+    # (docs/benchmarks.md, When to begin).
+    padded = SpanOptions(pad_before_seconds=0.4, pad_after_seconds=0.19)
     if settings.vad_filter:
-        return SpanOptions(
+        return replace(
+            padded,
             threshold=settings.vad_threshold,
             min_speech_seconds=settings.vad_min_speech_ms / 1000,
             min_silence_seconds=settings.vad_min_silence_ms / 1000,
-            pad_before_seconds=PAD_BEFORE_SECONDS,
-            pad_after_seconds=PAD_AFTER_SECONDS,
         )
-    if settings.clips_speech:
+    if settings.vad_clip:
         pad = settings.vad_clip_pad_ms / 1000
         return SpanOptions(
             settings.vad_clip_threshold, pad_before_seconds=pad, pad_after_seconds=pad
         )
-    return SpanOptions(pad_before_seconds=PAD_BEFORE_SECONDS, pad_after_seconds=PAD_AFTER_SECONDS)
+    return padded
 
 
 class Speech:
@@ -219,9 +216,9 @@ def transcribe_speech(
     speech = Speech(vad, spans)
     speech.add(samples)
     speech.finish()
-    found = speech.spans()
-    if not found:
+    spoken = speech.spans()
+    if not spoken:
         return Transcription("", options.language, seconds=speech.seconds)
-    transcription = transcriber.transcribe(speech.cut(found), options)
-    answer = finished(transcription, speech.voicing, style or TextStyle())
+    transcription = transcriber.transcribe(speech.cut(spoken), options)
+    answer = (style or TextStyle()).finished(transcription, speech.voicing)
     return replace(answer, seconds=speech.seconds)

@@ -15,9 +15,6 @@ from ..transcriber import SAMPLE_RATE, Samples
 
 FRAME_SAMPLES = 512  # Silero's only frame length at 16 kHz: 32 ms
 
-
-CLEAR = 0.8  # from here on a frame is clearly speech: cries and clatter hardly have any
-
 Span = tuple[int, int]
 """First sample, and the one after the last."""
 
@@ -52,8 +49,18 @@ class SpanOptions:
         """From here on a frame is evidence that somebody speaks."""
         return self.threshold + self.SURER * (1 - self.threshold)
 
+    def spans(self, probabilities: npt.NDArray[np.float32], n_samples: int) -> list[Span]:
+        """Return padded spans of speech in samples, in order, without overlap."""
+        if np.count_nonzero(probabilities >= self.sure) < self.min_sure_frames:
+            return []
+        spans = _merge(_runs(probabilities, self), self.min_silence_seconds)
+        shortest = self.min_speech_seconds * SAMPLE_RATE
+        return _pad(
+            [(start, end) for start, end in spans if end - start >= shortest], n_samples, self
+        )
 
-class VadStream(Protocol):
+
+class _VadStream(Protocol):
     """Follows one utterance. Not for several threads at once."""
 
     def push(self, samples: Samples) -> Samples:
@@ -66,7 +73,7 @@ class VadStream(Protocol):
 class Vad(Protocol):
     """Tells speech from what is none."""
 
-    def stream(self) -> VadStream:
+    def stream(self) -> _VadStream:
         """Return a stream that has heard nothing yet."""
 
 
@@ -84,9 +91,9 @@ class SileroVad:
             str(_silero_path()), options, providers=["CPUExecutionProvider"]
         )
 
-    def stream(self) -> SileroStream:
+    def stream(self) -> _SileroStream:
         """Return a stream that has heard nothing yet."""
-        return SileroStream(self._session)
+        return _SileroStream(self._session)
 
     def probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Return the probability of speech per frame, shape = (ceil(n_samples / 512),)."""
@@ -94,7 +101,7 @@ class SileroVad:
         return np.concatenate([stream.push(samples), stream.finish()])
 
 
-class SileroStream:
+class _SileroStream:
     """Silero as a VadStream: its memory, and what is left of a frame."""
 
     CONTEXT_SAMPLES = 64  # of the frame before, seen again
@@ -126,22 +133,9 @@ class SileroStream:
         return self.push(np.zeros(FRAME_SAMPLES - len(self._rest), np.float32))
 
 
-def clear_frames(probabilities: npt.NDArray[np.float32]) -> int:
-    """Return how many frames are clearly speech."""
-    return int(np.count_nonzero(probabilities >= CLEAR))
-
-
-def speech_spans(
-    probabilities: npt.NDArray[np.float32], n_samples: int, options: SpanOptions
-) -> list[Span]:
-    """Return padded spans of speech in samples, in order, without overlap."""
-    if np.count_nonzero(probabilities >= options.sure) < options.min_sure_frames:
-        return []
-    spans = _merge(_runs(probabilities, options), options.min_silence_seconds)
-    shortest = options.min_speech_seconds * SAMPLE_RATE
-    return _pad(
-        [(start, end) for start, end in spans if end - start >= shortest], n_samples, options
-    )
+def clear_frames(probabilities: npt.NDArray[np.float32], clear: float = 0.8) -> int:
+    """Return how many frames are clearly speech: cries and clatter hardly have any."""
+    return int(np.count_nonzero(probabilities >= clear))
 
 
 def cut(samples: Samples, spans: Sequence[Span]) -> Samples:

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from ..errors import EngineError, ModelBrokenError, SettingsError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ..settings.options import Settings
-    from ..status import Status
-    from ..transcriber import Transcriber
-    from .tensorrt import Runtime
+from ..engine.tensorrt.cuda import NoGpuError, find_gpus
+from ..errors import EngineError, ModelBrokenError, SettingsError, UpstreamError
+from ..models.find import ensure_model
+from ..models.folder import ModelFolder
+from ..settings.options import Settings
+from ..status import Status
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from ..whisper.tokenizer import LANGUAGES
+from .auto import model_of
+from .faster_whisper import open_faster_whisper
+from .onnxruntime import open_fastest, open_onnxruntime
+from .tensorrt import Runtime, open_tensorrt
 
 _LOGGER = logging.getLogger(__name__)
 
-SMALL_BYTES = 8_000_000
-"""Of a model in int8; every stock one has more."""
 
-
-def open_transcriber(settings: Settings, status: Status | None = None) -> Transcriber:
+def open_transcriber(
+    settings: Settings, status: Status | None = None, *, build_missing: bool = True
+) -> Transcriber:
     """Find or fetch the model, load it and warm it up: takes seconds, or minutes for a download.
 
-    `status` is told how far it is, and what answers and why; only with it a TensorRT engine that is
-    not there is built, in the background.
-    Raises SettingsError, or ModelError: ModelUnavailableError is worth another try later.
+    `status` is told how far it is, and what answers and why. With `build_missing` an engine that is
+    not there is built in the background, and takes over when it is ready. Raises SettingsError, or
+    ModelError: ModelUnavailableError is worth another try later.
     """
+    status = status or Status()
     if settings.backend == "none":
-        from .none import NoModel
-
-        return NoModel()
+        return _NoModel()
     if settings.backend == "ray":
         from ..cluster.front_end import open_ray
 
-        if status:
-            status.update(backend="ray", why="it was asked for")
+        status.update(backend="ray", why="it was asked for")
         return open_ray(settings)
     why = ""
     if settings.backend == "tensorrt-llm":
@@ -45,28 +45,24 @@ def open_transcriber(settings: Settings, status: Status | None = None) -> Transc
         if opened:
             return opened
         settings = dataclasses.replace(settings, backend="faster-whisper")
-    from ..models.find import ensure_model
-    from .auto import model_of
-
-    runtime, chosen = choose_backend(settings)
-    if status and not runtime:
+    runtime, why_chosen = _choose_backend(settings)
+    if not runtime:
         asked = settings.backend == "onnxruntime"
         backend = "onnxruntime" if asked else "faster-whisper"
-        status.update(backend=backend, why=why or chosen)
-    report = status.downloading if status else None
+        status.update(backend=backend, why=why or why_chosen)
+    report = status.downloading
     settings, path = model_of(settings, runtime.gpu if runtime else None, report=report)
-    if status:
-        status.update(phase="loading", detail="loading the model", fraction=None)
+    status.update(phase="loading", detail="loading the model", fraction=None)
     try:
-        return _open(settings, path, runtime, status)
+        return _open(settings, path, runtime, status, build_missing)
     except ModelBrokenError as error:
         # It looked whole, so its content is what is damaged: compare, and fetch it again.
         _LOGGER.warning("%s; comparing its files with their hashes", error)
         path = ensure_model(settings.model, settings, verify=True, report=report)
-        return _open(settings, path, runtime, status)
+        return _open(settings, path, runtime, status, build_missing)
 
 
-def _try_tensorrt_llm(settings: Settings, status: Status | None) -> tuple[Transcriber | None, str]:
+def _try_tensorrt_llm(settings: Settings, status: Status) -> tuple[Transcriber | None, str]:
     """Return what answers; None where it is not possible here, and why.
 
     Raises SettingsError where `strict_backend` leaves no choice, and what `open_tensorrt_llm` does.
@@ -84,22 +80,18 @@ def _try_tensorrt_llm(settings: Settings, status: Status | None) -> tuple[Transc
         return None, str(error)
 
 
-def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
+def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
     """Return what TensorRT is to run on, None for the CPU's, and why; log that in one line.
 
     Raises SettingsError where `strict_backend` leaves no choice.
     """
     if settings.backend in ("faster-whisper", "onnxruntime"):
         return None, "it was asked for"
-    from ..engine.tensorrt.cuda import NoGpuError, find_gpus
-
     try:
         if settings.device == "cpu":
             raise NoGpuError("--device is cpu")
         find_gpus()
-        from .tensorrt import find_runtime  # much to import, where most machines have no GPU
-
-        runtime = find_runtime(settings.device)
+        runtime = Runtime.find(settings.device)
     except EngineError as error:
         if settings.backend == "auto":
             _LOGGER.info("backend: faster-whisper, because %s", error)
@@ -115,33 +107,40 @@ def choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
     return runtime, why
 
 
-def _is_small(path: Path) -> bool:
-    """Whether a model answers in no time on any backend: then none is measured."""
-    from ..engine.checkpoint import read
-    from ..engine.dims import dims_of, int8_bytes
-    from ..models.known import WEIGHTS
+def _is_small(path: Path, small_bytes: int = 8_000_000) -> bool:
+    """Whether a model answers in no time on any backend: then none is measured.
 
+    Every stock one has more than `small_bytes` in int8.
+    """
     try:
-        return int8_bytes(dims_of(read(path / WEIGHTS))) < SMALL_BYTES
+        return ModelFolder(path).dims.int8_bytes < small_bytes
     except ModelBrokenError:  # no Whisper as we know it; faster-whisper says what is wrong, if
         return True  # anything is
 
 
 def _open(
-    settings: Settings, path: Path, runtime: Runtime | None, status: Status | None
+    settings: Settings, path: Path, runtime: Runtime | None, status: Status, build_missing: bool
 ) -> Transcriber:
     if runtime:
-        from .tensorrt import open_tensorrt
-
-        return open_tensorrt(settings, path, runtime, status)
+        return open_tensorrt(settings, path, runtime, status, build_missing=build_missing)
     if settings.backend == "onnxruntime":
-        from .onnxruntime import open_onnxruntime
-
-        return open_onnxruntime(settings, path, status)
+        return open_onnxruntime(settings, path, status, build_missing=build_missing)
     if settings.backend == "auto" and not _is_small(path):
-        from .onnxruntime import open_fastest
-
-        return open_fastest(settings, path, status)
-    from .faster_whisper import open_faster_whisper
-
+        return open_fastest(settings, path, status, build_missing=build_missing)
     return open_faster_whisper(settings, path)
+
+
+class _NoModel:
+    """No model at all: a front end that only passes on what it hears (--upstreams)."""
+
+    languages: tuple[str, ...] = tuple(LANGUAGES)
+    description = "no model here"
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        """Raises UpstreamError: it is asked when nobody else has answered."""
+        raise UpstreamError(
+            "none of --upstreams has answered, and there is no model here (--backend none)"
+        )
+
+    def close(self) -> None:
+        """There is nothing to free."""

@@ -18,26 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-import numpy as np
-
 from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
-from ..serving.process import ENGINE_THREAD
+from ..machine.process import NativeThread
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
+from ..whisper.audio import white_noise
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
     from ..status import Status
 
 _LOGGER = logging.getLogger(__name__)
-
-
-CLOSE_SECONDS = 0.8  # the scheduler waits for 1.0
-
-STAND_IN = "faster-whisper"
 
 
 def engine_cache(settings: Settings) -> EngineCache:
@@ -49,14 +43,15 @@ def try_out(transcriber: Transcriber, folder: Path) -> None:
 
     Raises EngineBrokenError.
     """
-    noise = np.random.default_rng(0).normal(0.0, 0.05, SAMPLE_RATE).astype(np.float32)
-    found = transcriber.transcribe(noise, TranscribeOptions(transcriber.languages[0]))
-    if not (math.isfinite(found.avg_logprob) and 0 <= found.no_speech_prob <= 1):
+    text = transcriber.transcribe(
+        white_noise(SAMPLE_RATE), TranscribeOptions(transcriber.languages[0])
+    )
+    if not (math.isfinite(text.avg_logprob) and 0 <= text.no_speech_prob <= 1):
         raise EngineBrokenError(f"the engine in {folder} computes nonsense")
 
 
-class EngineSource(Protocol):
-    """Where the one engine that is wanted comes from."""
+class _EngineSource(Protocol):
+    """Where the one engine that is asked for comes from."""
 
     label: str
     """The model's name, and what it runs on."""
@@ -78,7 +73,7 @@ class EngineSource(Protocol):
 
 
 class Engines:
-    """The EngineSource of a Spec and a cache."""
+    """Where the engine of a Spec comes from: a cache, or a child that builds it."""
 
     def __init__(
         self, spec: Spec, cache: EngineCache, open_folder: Callable[[Path], Transcriber]
@@ -126,7 +121,7 @@ class Engines:
 class Verdict:
     """Whether an engine is better than its stand-in."""
 
-    wanted: bool
+    is_better: bool
     why: str
 
 
@@ -134,7 +129,7 @@ Compare = Callable[[Transcriber, Transcriber, AbstractContextManager[object]], V
 """Judges an engine and its stand-in; while either works the turn is to be held."""
 
 
-class ClosedError(Exception):
+class _ClosedError(Exception):
     """The transcriber was closed while its engine was compared."""
 
 
@@ -146,11 +141,11 @@ class _Turn:
         self._stop = stop
 
     def __enter__(self) -> None:
-        """Raises ClosedError."""
+        """Raises _ClosedError."""
         self._lock.acquire()
         if self._stop.is_set():
             self._lock.release()
-            raise ClosedError
+            raise _ClosedError
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
@@ -160,35 +155,41 @@ class EngineTranscriber:
     """A Transcriber: the engine's where there is one, else its stand-in's, faster-whisper's.
 
     `open` has to be called first, and `close` at last, which may be called again.
-    `backend` is the engine's, `voice` what the log calls the stand-in. With a `status`, which is
-    told who answers and why, an engine that is not there is built in the background; `close` ends
-    that. An engine that `compare` doesn't want is removed, and the stand-in stays; `wanted` says
-    why it is known to be the better one: without that, one that is there already is compared, too.
-    Where it can't be built, `open_instead` gives what is better than the stand-in, if anything is.
+    `backend` is the engine's, `voice` what the log calls the stand-in; `status` is told who answers
+    and why. With `build_missing` an engine that is not there is built in the background; `close`
+    ends that. An engine that `compare` finds no better is removed, and the stand-in stays;
+    `why_engine` says why it is the better one: without that, one that is there already is compared,
+    too. Where it can't be built, `open_instead` gives what is better than the stand-in, if anything
+    is.
     """
+
+    STAND_IN = "faster-whisper"
 
     REOPEN_SECONDS = 10.0
     """From an engine's failure to its second chance: others may have given memory back by then."""
     FAILURE_SECONDS = 3600.0
     """Two failures within it, and the stand-in stays."""
+    CLOSE_SECONDS = 0.8  # the scheduler waits for 1.0
 
     def __init__(
         self,
-        engines: EngineSource,
+        engines: _EngineSource,
         open_stand_in: Callable[[], Transcriber],
-        status: Status | None = None,
+        status: Status,
         open_instead: Callable[[], Transcriber | None] = lambda: None,
         *,
+        build_missing: bool = True,
         backend: str = "tensorrt",
         voice: str = "the CPU",
         compare: Compare | None = None,
-        wanted: str | None = None,
+        why_engine: str | None = None,
     ) -> None:
         self._backend = backend
         self._voice = voice
         self._compare = compare
-        self._is_wanted = wanted is not None
-        self._wanted = wanted or f"{engines.label} has its engine"
+        self._is_preferred = why_engine is not None
+        self._why_engine = why_engine or f"{engines.label} has its engine"
+        self._build_missing = build_missing
         self._source = engines
         self._open_stand_in = open_stand_in
         self._open_instead = open_instead
@@ -210,12 +211,12 @@ class EngineTranscriber:
         Raises what opening the stand-in does; no thread is left then.
         """
         with self._turn:
-            if self._compare is None or self._is_wanted:
+            if self._compare is None or self._is_preferred:
                 self._engine = self._open_what_is_there()
             current = self._engine or self._reopen_stand_in()
             self.languages = current.languages
             self._is_open = True
-            if self._engine is None and self._status is not None:
+            if self._engine is None and self._build_missing:
                 self._bring_engine(0.0 if self._failed_at is None else self.REOPEN_SECONDS)
             self._tell()
         return self
@@ -250,7 +251,7 @@ class EngineTranscriber:
             self._engine = self._stand_in = None
         # After that, as it ends a comparison, too. Native code that is left aborts at Python's end.
         if self._thread is not None:
-            self._thread.join(CLOSE_SECONDS)
+            self._thread.join(self.CLOSE_SECONDS)
             self._show("", None)
 
     def _open_what_is_there(self) -> Transcriber | None:
@@ -258,7 +259,7 @@ class EngineTranscriber:
             folder = self._source.find()
             if folder:
                 engine = self._source.open(folder)
-                self._why = self._wanted
+                self._why = self._why_engine
                 return engine
         except EngineBrokenError as error:
             self._forget_broken(error)
@@ -280,7 +281,7 @@ class EngineTranscriber:
         """Open the engine again, once in a while."""
         before, self._failed_at = self._failed_at, time.monotonic()
         again = before is None or self._failed_at - before > self.FAILURE_SECONDS
-        if self._status is None or not again:
+        if not (self._build_missing and again):
             self._stay(error)
             return
         self._because(
@@ -303,9 +304,8 @@ class EngineTranscriber:
         current = self._engine or self._stand_in
         if current is not None:
             self.description = current.description
-        if self._status is not None:
-            backend = self._backend if self._engine is not None else STAND_IN
-            self._status.update(backend=backend, why=self._why, description=self.description)
+        backend = self._backend if self._engine is not None else self.STAND_IN
+        self._status.update(backend=backend, why=self._why, description=self.description)
 
     def _forget_broken(self, error: EngineBrokenError) -> None:
         _LOGGER.warning("%s; it is built again", error)
@@ -315,9 +315,7 @@ class EngineTranscriber:
 
     def _bring_engine(self, delay: float = 0.0) -> None:
         _LOGGER.info("%s answers until %s has its engine", self._voice, self._source.label)
-        self._thread = threading.Thread(
-            target=self._replace_stand_in, args=(delay,), name=ENGINE_THREAD, daemon=True
-        )
+        self._thread = NativeThread(lambda: self._replace_stand_in(delay), "engine")
         self._thread.start()
 
     def _replace_stand_in(self, delay: float) -> None:
@@ -328,7 +326,7 @@ class EngineTranscriber:
         except EngineError as error:
             if not self._stop.is_set():
                 self._failed(error)
-        except ClosedError:
+        except _ClosedError:
             _LOGGER.debug("closed while it was compared")
         except BaseException as error:  # in this thread nobody else would say so
             if not self._stop.is_set():
@@ -345,7 +343,7 @@ class EngineTranscriber:
         self._building("looking for the engine", None)
         engine = self._built_and_opened()
         verdict = self._judge(engine)
-        if verdict.wanted:
+        if verdict.is_better:
             self._change_places(engine, verdict.why)
         else:
             self._leave(engine, verdict.why)
@@ -363,7 +361,7 @@ class EngineTranscriber:
         def show(progress: BuildProgress) -> None:
             nonlocal display
             display = display or BuildDisplay(f"the engine of {self._source.label}")
-            display.show(progress)
+            display.show_build(progress)
             self._building(f"building the engine: {progress.phase}", progress.fraction)
 
         try:
@@ -378,13 +376,12 @@ class EngineTranscriber:
             self._show(what, fraction)
 
     def _show(self, what: str, fraction: float | None) -> None:
-        if self._status is not None:
-            self._status.update(building=what, building_fraction=fraction)
+        self._status.update(building=what, building_fraction=fraction)
 
     def _judge(self, engine: Transcriber) -> Verdict:
         if self._compare is None or self._stand_in is None or self._stop.is_set():
-            return Verdict(wanted=True, why=self._wanted)
-        self._building(f"comparing the engine with {STAND_IN}", None)
+            return Verdict(is_better=True, why=self._why_engine)
+        self._building(f"comparing the engine with {self.STAND_IN}", None)
         try:
             return self._compare(engine, self._stand_in, _Turn(self._turn, self._stop))
         except Exception:

@@ -15,22 +15,24 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.checkpoint import read
-from ..engine.dims import dims_of, int8_bytes
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
 from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
-from ..machine.cpu import adds_int8_exactly, cpu_name, instruction_set, physical_cores
-from ..machine.measured import recall, remember
-from ..models.autopick import ram_bytes
-from ..models.folder import alignment_heads, is_multilingual, model_languages, suppressed_begin
-from ..models.known import WEIGHTS
+from ..machine.cpu import (
+    adds_int8_exactly,
+    cpu_name,
+    instruction_set,
+    physical_cores,
+    ram_bytes,
+)
+from ..machine.measured import Measurements
+from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
-from .engines import STAND_IN, Engines, EngineTranscriber, Verdict, engine_cache, try_out
+from .engines import Engines, EngineTranscriber, Verdict, engine_cache, try_out
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
-from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from .pipeline import WhisperTranscriber, decoding_options
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -38,29 +40,21 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-REMEMBERED = "backends.json"  # in the first data folder
-WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
 
-ROOM = 4
-"""For a while both are there: memory for so many times the model in int8 is needed,"""
-RAM_SHARE = 0.5
-"""of no more than this part of what there is. Not of what happens to be free: which backend
-answers, and so what it writes, must be the same at every start."""
-
-INT8 = ("default", "auto", "int8", "int8_float32")
-
-
-def open_onnxruntime(settings: Settings, path: Path, status: Status | None) -> Transcriber:
+def open_onnxruntime(
+    settings: Settings, path: Path, status: Status, *, build_missing: bool = True
+) -> Transcriber:
     """Return the model in folder `path`, on onnxruntime as soon as its graphs are made.
 
-    Without a `status` nobody stays to see that, so they are not. Raises SettingsError for what is
-    not possible, and ModelBrokenError.
+    With `build_missing` they are made in the background. Raises SettingsError for what is not
+    possible, and ModelBrokenError.
     """
     arithmetic = choose_arithmetic(settings)
     if importlib.util.find_spec("onnx") is None:
         raise SettingsError("--backend onnxruntime needs the package onnx: pip install onnx")
-    transcriber = _open(settings, path, arithmetic, status, Comparison(settings, path, arithmetic))
-    if status is None and settings.strict_backend and not transcriber.has_engine:
+    comparison = _Comparison(settings, path, arithmetic)
+    transcriber = _open(settings, path, arithmetic, status, comparison, build_missing)
+    if settings.strict_backend and not build_missing and not transcriber.has_engine:
         transcriber.close()
         raise SettingsError(
             "--backend onnxruntime: the graphs of this model are not made yet; "
@@ -70,50 +64,57 @@ def open_onnxruntime(settings: Settings, path: Path, status: Status | None) -> T
     return transcriber
 
 
-def open_fastest(settings: Settings, path: Path, status: Status | None) -> Transcriber:
+def open_fastest(
+    settings: Settings, path: Path, status: Status, *, build_missing: bool = True
+) -> Transcriber:
     """Return the model in folder `path` on the faster backend of a CPU, once that is known."""
     why_not = ""
     try:
         arithmetic = choose_arithmetic(settings)
-        comparison = Comparison(settings, path, arithmetic)
+        comparison = _Comparison(settings, path, arithmetic)
         if _is_for_cuda(settings):
             why_not = "CTranslate2 has a GPU"
-        elif comparison.remembered == STAND_IN:
+        elif comparison.faster == EngineTranscriber.STAND_IN:
             why_not = "it was faster when they were compared"
-        elif comparison.remembered is None:
+        elif comparison.faster is None:
             why_not = _why_not_compared(path, comparison)
     except (SettingsError, ModelBrokenError) as error:
         why_not = str(error)
     if why_not:
         _LOGGER.info("backend: faster-whisper rather than onnxruntime, because %s", why_not)
-        if status:
-            status.update(why=f"rather than onnxruntime, because {why_not}")
+        status.update(why=f"rather than onnxruntime, because {why_not}")
         return open_faster_whisper(settings, path)
-    return _open(settings, path, arithmetic, status, comparison)
+    return _open(settings, path, arithmetic, status, comparison, build_missing)
 
 
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
-    spec = CpuSpec(settings.model_name, path / WEIGHTS, arithmetic)
-    open_folder = functools.partial(open_graphs, settings, path, spec)
+    spec = CpuSpec(settings.model_name, ModelFolder(path).weights, arithmetic)
+    open_folder = functools.partial(_open_graphs, settings, path, spec)
     return Engines(spec, engine_cache(settings), open_folder)
 
 
 def _open(
-    settings: Settings, path: Path, arithmetic: str, status: Status | None, comparison: Comparison
+    settings: Settings,
+    path: Path,
+    arithmetic: str,
+    status: Status,
+    comparison: _Comparison,
+    build_missing: bool,
 ) -> EngineTranscriber:
     return EngineTranscriber(
         cpu_engines(settings, path, arithmetic),
         lambda: open_faster_whisper(settings, path),
         status,
         backend=ONNXRUNTIME,
-        voice=STAND_IN,
+        build_missing=build_missing,
+        voice=EngineTranscriber.STAND_IN,
         compare=comparison,
-        wanted=comparison.known,
+        why_engine=comparison.why_onnxruntime,
     ).open()
 
 
-def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
+def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
     """Return the model in `path` over the graphs in `folder`, tried out and warm.
 
     Raises EngineBrokenError where they can't be read or make no sense.
@@ -124,19 +125,18 @@ def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> 
         session = CpuSession(folder, threads, beam_size)
     except ModelBrokenError as error:
         raise EngineBrokenError(str(error)) from error
-    multilingual = is_multilingual(path)
-    languages = model_languages(settings.model, path) if multilingual else ("en",)
-    tokenizer = load_tokenizer(path, multilingual=multilingual)
+    model = ModelFolder(path)
+    tokenizer, languages = model.tokenizer, model.languages(settings.model)
     described = (
         f"{spec.model} on CPU ({instruction_set()}, {threads} threads) in {spec.arithmetic} "
         "(onnxruntime)"
     )
     transcriber = WhisperTranscriber(
-        SessionInference(session, tokenizer, suppressed_begin(path), alignment_heads(path)),
+        SessionInference(session, tokenizer, model.suppressed_begin, model.alignment_heads),
         tokenizer,
         languages,
-        detectable(settings.languages, languages),
-        decoding_options(settings, path, beam_size),
+        settings.languages,
+        decoding_options(settings, model, beam_size),
         described,
         session.close,
         keeps_features=True,
@@ -155,7 +155,7 @@ def choose_arithmetic(settings: Settings) -> str:
         )
     if settings.compute_type == "float32":
         return "float32"
-    if settings.compute_type not in INT8:
+    if settings.compute_type not in ("default", "auto", "int8", "int8_float32"):
         raise SettingsError(
             f"--compute-type {settings.compute_type} is not possible with --backend onnxruntime; "
             "it can int8 and float32"
@@ -163,13 +163,16 @@ def choose_arithmetic(settings: Settings) -> str:
     return "int8" if adds_int8_exactly() else "uint8"
 
 
-def _why_not_compared(path: Path, comparison: Comparison) -> str:
+def _why_not_compared(path: Path, comparison: _Comparison) -> str:
     """Return why they can't be compared; nothing where they can. Raises ModelBrokenError."""
     if importlib.util.find_spec("onnx") is None:
         return "the package onnx is not installed"
-    needed = ROOM * int8_bytes(dims_of(read(path / WEIGHTS)))
-    total = ram_bytes()[0]
-    if needed <= RAM_SHARE * total and not comparison.was_without_room(total):
+    # For a while both are there: memory for so many times the model in int8 is needed, of no more
+    # than half of what there is. Not of what happens to be free: which backend answers, and so what
+    # it writes, must be the same at every start.
+    needed = 4 * ModelFolder(path).dims.int8_bytes
+    total = ram_bytes()
+    if needed <= total / 2 and not comparison.was_without_room(total):
         return ""
     comparison.remember_without_room(total)
     return (
@@ -189,19 +192,20 @@ def _is_for_cuda(settings: Settings) -> bool:
     return choose_device(settings.device)[0] == "cuda"
 
 
-class Comparison:
+class _Comparison:
     """Measures a command on both backends, once on this machine: engines.Compare."""
 
+    WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
     WITHOUT_ROOM = "not compared, with so many bytes of memory"
     REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
     RAM_CHANGE = 1.1
     """By how much memory has to grow for that to be decided again; its total varies a little."""
 
     def __init__(self, settings: Settings, path: Path, arithmetic: str) -> None:
-        self._file = settings.data_dir[0] / REMEMBERED
+        self._memory = Measurements(settings.data_dir)
         self._asked = settings.backend == ONNXRUNTIME
         versions = (f"{name} {_version(name)}" for name in ("ctranslate2", "onnxruntime"))
-        self._key = ", ".join(
+        self._key = "backend: " + ", ".join(
             (
                 settings.model_name,
                 arithmetic,
@@ -214,49 +218,50 @@ class Comparison:
         )
 
     @property
-    def known(self) -> str | None:
-        """Return why onnxruntime is wanted, where nothing has to be measured for that."""
+    def why_onnxruntime(self) -> str | None:
+        """Why onnxruntime is to answer, where nothing has to be measured for that."""
         if self._asked:
             return "it was asked for"
-        if self.remembered == ONNXRUNTIME:
+        if self.faster == ONNXRUNTIME:
             return "it was faster here when a command was measured on both"
         return None
 
     @property
-    def remembered(self) -> str | None:
-        """Return the backend that was faster."""
-        found = recall(self._file).get(self._key)
-        return found if isinstance(found, str) else None
+    def faster(self) -> str | None:
+        """The backend that was faster when they were compared here."""
+        backend = self._memory.get(self._key)
+        return backend if isinstance(backend, str) else None
 
     def was_without_room(self, ram_bytes: int) -> bool:
         """Whether there was too little memory to compare them, and there is no more of it now."""
-        found = recall(self._file).get(self._key)
-        before = found.get(self.WITHOUT_ROOM) if isinstance(found, dict) else None
+        entry = self._memory.get(self._key)
+        before = entry.get(self.WITHOUT_ROOM) if isinstance(entry, dict) else None
         return isinstance(before, int | float) and ram_bytes <= self.RAM_CHANGE * before
 
     def remember_without_room(self, ram_bytes: int) -> None:
         if not self.was_without_room(ram_bytes):
-            remember(self._file, self._key, {self.WITHOUT_ROOM: ram_bytes})
+            self._memory.put(self._key, {self.WITHOUT_ROOM: ram_bytes})
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
     ) -> Verdict:
-        if self.known:  # the graphs were not made yet, gone, or have failed
-            return Verdict(wanted=True, why=self.known)
+        if why := self.why_onnxruntime:  # the graphs were not made yet, gone, or have failed
+            return Verdict(is_better=True, why=why)
         pair = [one for one in (engine, stand_in) if isinstance(one, WhisperTranscriber)]
         if len(pair) < 2:
             raise TypeError(f"{engine} and {stand_in} can't be measured")
         times: list[list[float]] = [[], []]
-        for _ in range(COMMAND_RUNS):
-            for one, found in zip(pair, times, strict=True):
+        for _ in range(WhisperTranscriber.COMMAND_RUNS):
+            for one, seconds in zip(pair, times, strict=True):
                 with turn:  # whoever speaks meanwhile waits for one command at most
-                    found.append(one.command_seconds())
+                    seconds.append(one.command_seconds())
                 time.sleep(self.REST_SECONDS)
-        ours, theirs = (min(found[1:]) for found in times)
-        wanted = ours <= WORTH * theirs
-        remember(self._file, self._key, ONNXRUNTIME if wanted else STAND_IN)
+        ours, theirs = (min(seconds[1:]) for seconds in times)
+        is_better = ours <= self.WORTH * theirs
+        faster = ONNXRUNTIME if is_better else EngineTranscriber.STAND_IN
+        self._memory.put(self._key, faster)
         return Verdict(
-            wanted,
+            is_better,
             f"a command takes {ours * 1000:.0f} ms on onnxruntime here, "
             f"{theirs * 1000:.0f} ms on faster-whisper",
         )

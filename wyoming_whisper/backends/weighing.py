@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..home.index import fold, similarity_of
-from ..text.evidence import score_evidence
+from ..home.index import fold
+from ..text.evidence import SpeechEvidence
 from ..text.repetition import compression_ratio, said_once
 from ..whisper.inference import GenerateOptions, Hypothesis, ScoringInference
 from ..whisper.tokenizer import Tokenizer
-
-SPARE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class _Weights:
 def _weakest(heard: Sequence[float], noise: Sequence[float]) -> _Weights:
     """Return what says least for a text: repetitions neither add to its evidence nor replace it."""
     pairs = [_Weights(*pair) for pair in zip(heard, noise, strict=True)]
-    return min(pairs, key=lambda pair: score_evidence(pair.heard, pair.noise))
+    return min(pairs, key=lambda pair: SpeechEvidence().of_likelihoods(pair.heard, pair.noise))
 
 
 class Weighing:
@@ -54,6 +52,7 @@ class Weighing:
     DOUBT = 0.8  # by which the prompt makes a text likelier
     SURE_GAIN = 2.5  # by which the audio makes it likelier than noise does: nobody asks any further
     LEAST_GAIN = 1.0  # the same where the audio alone gives a similar text
+    SPARE_TOKENS = 16  # over twice as many as the text has, for what is decoded instead
     SIMILAR = 0.5  # by letters and sound
     MAX_COMPRESSION_RATIO = 2.4
 
@@ -136,7 +135,7 @@ class Weighing:
             beam_size=self._beam_size,
             temperature=0.0,
             best_of=1,
-            max_new_tokens=2 * n_tokens + SPARE_TOKENS,
+            max_new_tokens=2 * n_tokens + self.SPARE_TOKENS,
             suppressed_tokens=self._tokenizer.suppressed_tokens,
             checkpoint=self._checkpoint,
         )
@@ -162,7 +161,9 @@ class Weighing:
         return [spoken] if once == text else [spoken, self._tokenizer.encode(" " + once)]
 
     def _similarity(self, tokens: Sequence[int], others: Sequence[int]) -> float:
-        return similarity_of(fold(self._text(tokens)), fold(self._text(others)))
+        from ..home.likeness import Likeness
+
+        return Likeness.of(fold(self._text(tokens)), fold(self._text(others)))
 
     def _text(self, tokens: Sequence[int]) -> str:
         return " ".join(self._tokenizer.decode(tokens).split())

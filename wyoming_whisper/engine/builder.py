@@ -20,7 +20,6 @@ from .progress import BuildProgress
 from .spec import BuildRequest
 
 _LOGGER = logging.getLogger(__name__)
-KILL_AFTER_SECONDS = 3.0
 
 
 class EngineBuild:
@@ -29,6 +28,7 @@ class EngineBuild:
     STALL_SECONDS = 7200.0
     """A build that gets no further for so long hangs. TensorRT 8 doesn't tell how far it is, and
     takes more than half an hour for a large model on a small Jetson."""
+    KILL_AFTER_SECONDS = 3.0
     STDERR_LINES = 20
     MAX_LINE_BYTES = 1 << 16
     MAX_ERROR_LENGTH = 500  # TensorRT's sentences may be long, and of several lines
@@ -58,15 +58,15 @@ class EngineBuild:
         for reader in readers:
             reader.start()
         try:
-            self._tell(child)
+            self._send_request(child)
             while (line := self._next_line()) is not None:
-                self._hear(line)
+                self._take(line)
             if not self._cancelled.is_set():
                 child.wait()
         finally:
-            _end(child)
+            _end(child, self.KILL_AFTER_SECONDS)
             for reader in readers:
-                reader.join(KILL_AFTER_SECONDS)
+                reader.join(self.KILL_AFTER_SECONDS)
             _close(child)
         if self._cancelled.is_set():
             raise EngineBuildError("the building of the engine was stopped")
@@ -78,7 +78,7 @@ class EngineBuild:
         self._cancelled.set()
         self._lines.put(None)
 
-    def _tell(self, child: subprocess.Popen[bytes]) -> None:
+    def _send_request(self, child: subprocess.Popen[bytes]) -> None:
         stdin = cast("IO[bytes]", child.stdin)
         with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit status tells
             stdin.write(self._request.to_json().encode() + b"\n")
@@ -106,19 +106,19 @@ class EngineBuild:
                 self._stderr.append(text)
                 _LOGGER.debug("builder: %s", text)
 
-    def _hear(self, line: bytes) -> None:
+    def _take(self, line: bytes) -> None:
         try:
-            told = json.loads(line)
-            if "phase" in told:
-                progress = BuildProgress(**told)
+            fields = json.loads(line)
+            if "phase" in fields:
+                progress = BuildProgress(**fields)
                 if (progress.phase, progress.fraction) != self._progress:
                     self._progress = progress.phase, progress.fraction
                     self._moved = time.monotonic()
                 self._on_progress(progress)
-            elif "error" in told:
-                self._error = " ".join(str(told["error"]).split())[: self.MAX_ERROR_LENGTH]
-            elif "log" in told:
-                _LOGGER.debug("TensorRT: %s", told["log"])
+            elif "error" in fields:
+                self._error = " ".join(str(fields["error"]).split())[: self.MAX_ERROR_LENGTH]
+            elif "log" in fields:
+                _LOGGER.debug("TensorRT: %s", fields["log"])
         except (ValueError, TypeError):
             _LOGGER.debug("builder: %r", line)
 
@@ -148,12 +148,12 @@ def _start() -> subprocess.Popen[bytes]:
         ) from error
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], kill_after_seconds: float) -> None:
     """End the child if it still runs."""
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(KILL_AFTER_SECONDS)
+            child.wait(kill_after_seconds)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

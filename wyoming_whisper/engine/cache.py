@@ -17,17 +17,16 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import EngineBuildError
-from .hashes import file_hash
+from ..machine.locks import locked, locked_now
 
 _LOGGER = logging.getLogger(__name__)
-
-SIDECAR = "entry.json"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Entry:
 class EngineCache:
     """Entries under `root`, together no more than `max_bytes`, the one in use not counted out."""
 
-    LOCK_POLL_SECONDS = 0.5
+    SIDECAR = "entry.json"
     _BUILDING = ".building-"
     _TRASH = ".trash-"
     _LOCKS = ".locks"
@@ -129,7 +128,7 @@ class EngineCache:
                 self.discard(key.name)
             return None
         with contextlib.suppress(OSError):  # a cache that can only be read serves too
-            os.utime(folder / SIDECAR)
+            os.utime(folder / EngineCache.SIDECAR)
         return folder
 
     def ensure(
@@ -144,12 +143,18 @@ class EngineCache:
         One process builds at a time, others wait for it. `model` is its name, for people. Raises
         EngineBuildError, and what `build` raises.
         """
-        with self._disk_errors(), self._locked(key.name, stop or threading.Event()):
-            found = self.find(key)
-            if found is None:
-                found = self._fill(key, build, model)
+
+        def check_stop() -> None:
+            if stop is not None and stop.is_set():
+                raise EngineBuildError("the wait for another process's engine was stopped")
+
+        busy = "another process builds this engine"
+        with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
+            folder = self.find(key)
+            if folder is None:
+                folder = self._fill(key, build, model)
         self.tidy(keep=key.name)
-        return found
+        return folder
 
     def discard(self, name: str) -> int:
         """Remove an entry at once, so that nobody finds it any more; return the bytes freed."""
@@ -163,8 +168,8 @@ class EngineCache:
 
     def entries(self) -> list[Entry]:
         """Return all entries, the latest used first; those without a readable sidecar too."""
-        found = [_entry(folder) for folder in self._folders()]
-        return sorted(found, key=lambda entry: entry.used, reverse=True)
+        entries = [_entry(folder) for folder in self._folders()]
+        return sorted(entries, key=lambda entry: entry.used, reverse=True)
 
     def tidy(self, keep: str = "") -> None:
         """Remove what dead builders left, then the longest unused entries beyond `max_bytes`.
@@ -216,37 +221,12 @@ class EngineCache:
             _delete(left)
         for left in self.root.glob(f"{self._BUILDING}*"):
             name = left.name.removeprefix(self._BUILDING).rpartition("-")[0]
-            with _lock_now(self._lock_file(name)) as ours:
+            with locked_now(self._lock_file(name)) as ours:
                 if ours:
                     _delete(left)
 
     def _lock_file(self, name: str) -> Path:
         return self.root / self._LOCKS / f"{name}.lock"
-
-    @contextlib.contextmanager
-    def _locked(self, name: str, stop: threading.Event) -> Iterator[None]:
-        """Hold the lock of an entry; a killed process lets go of it."""
-        import filelock
-
-        file = self._lock_file(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock, waited = filelock.FileLock(file), False
-        while True:
-            try:
-                lock.acquire(timeout=self.LOCK_POLL_SECONDS)
-                break
-            except filelock.Timeout:
-                if not waited:
-                    _LOGGER.info("another process builds this engine: waiting for it")
-                waited = True
-            except NotImplementedError:  # a file system without locks: the rename still decides
-                break
-            if stop.is_set():
-                raise EngineBuildError("the wait for another process's engine was stopped")
-        try:
-            yield
-        finally:
-            lock.release()
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -263,7 +243,7 @@ def weights_hash(model_bin: Path) -> str:
     blob = model_bin.resolve()
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name
-    return file_hash(model_bin)
+    return _file_hash(model_bin)
 
 
 def _slug(text: str) -> str:
@@ -275,8 +255,8 @@ def _seal(folder: Path, key: Key, model: str) -> None:
     files = {}
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
         _sync(file)
-        files[file.name] = {"bytes": file.stat().st_size, "sha256": file_hash(file)}
-    sidecar = folder / SIDECAR
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": _file_hash(file)}
+    sidecar = folder / EngineCache.SIDECAR
     content = {"key": dataclasses.asdict(key), "model": model, "files": files}
     sidecar.write_text(json.dumps(content, indent=1), encoding="utf-8")
     _sync(sidecar)
@@ -298,16 +278,16 @@ def _what_is_wrong(folder: Path, key: Key) -> str | None:
             return "it was built for something else"
         for name, facts in content["files"].items():
             file = folder / Path(name).name
-            if file.stat().st_size != facts["bytes"] or file_hash(file) != facts["sha256"]:
+            if file.stat().st_size != facts["bytes"] or _file_hash(file) != facts["sha256"]:
                 return f"{name} is damaged"
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"{SIDECAR} is damaged: {error!r}"
+        return f"{EngineCache.SIDECAR} is damaged: {error!r}"
     return None
 
 
 def _read_sidecar(folder: Path) -> dict[str, Any]:
     max_sidecar_bytes = 1 << 20
-    with (folder / SIDECAR).open("rb") as file:
+    with (folder / EngineCache.SIDECAR).open("rb") as file:
         content: dict[str, Any] = json.loads(file.read(max_sidecar_bytes))
     return content
 
@@ -316,14 +296,14 @@ def _entry(folder: Path) -> Entry:
     facts: dict[str, Any] = {}
     used = 0.0
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        used = (folder / SIDECAR).stat().st_mtime
+        used = (folder / EngineCache.SIDECAR).stat().st_mtime
         content = _read_sidecar(folder)
         facts = {"model": content.get("model"), **content.get("key", {})}
-    told = {name: str(facts.get(name) or "?") for name in ("model", "precision")}
+    fields = {name: str(facts.get(name) or "?") for name in ("model", "precision")}
     version = facts.get("tensorrt")
-    told["runtime"] = str(facts.get("runtime") or (f"TensorRT {version}" if version else "?"))
+    fields["runtime"] = str(facts.get("runtime") or (f"TensorRT {version}" if version else "?"))
     device = str(facts.get("device") or "?")
-    return Entry(folder.name, folder, **told, device=device, size_bytes=_size(folder), used=used)
+    return Entry(folder.name, folder, **fields, device=device, size_bytes=_size(folder), used=used)
 
 
 def _as_useful(entry: Entry, kept: Entry | None) -> bool:
@@ -338,19 +318,36 @@ def _delete(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _lock_now(file: Path) -> Iterator[bool]:
-    """Give whether the lock could be had at once; it is held for the block."""
-    import filelock
+_Identity = tuple[int, ...]
+_remembered: dict[_Identity, str] = {}
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(file)
-    try:
-        lock.acquire(blocking=False)
-    except (filelock.Timeout, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+
+def _file_hash(file: Path, max_remembered: int = 256, settled_seconds: float = 1.0) -> str:
+    """Return the file's SHA-256; what has not changed since is not read again. Raises OSError.
+
+    An engine is opened again while somebody waits. A file changed less than `settled_seconds` ago
+    may change once more within the same tick of the file system's clock; what is hashed faster than
+    that is soon hashed again.
+    """
+    block_bytes = 1 << 20
+    with file.open("rb") as stream:
+        identity = _identity(os.fstat(stream.fileno()))
+        if identity in _remembered:
+            return _remembered[identity]
+        digest = hashlib.sha256()
+        while block := stream.read(block_bytes):
+            digest.update(block)
+        status = os.fstat(stream.fileno())
+    hashed = digest.hexdigest()
+    if _identity(status) == identity and abs(time.time() - status.st_mtime) > settled_seconds:
+        if len(_remembered) >= max_remembered:
+            _remembered.clear()
+        _remembered[identity] = hashed
+    return hashed
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return (
+        *(status.st_dev, status.st_ino, status.st_size),
+        *(status.st_mtime_ns, status.st_ctime_ns),
+    )

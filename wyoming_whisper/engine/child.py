@@ -18,18 +18,18 @@ from typing import cast
 
 from ..errors import WyomingWhisperError
 from .checkpoint import read
-from .progress import CPU_SHARES, GRAPHS, READING, SHARES, Report
+from .progress import GRAPHS, READING, Report
 from .spec import TENSORRT, BuildRequest
 from .tensorrt.compile import build
 
 
-def main() -> int:
+def _main() -> int:
     """Do what stdin asks for; return the exit status."""
     stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no report
     request = BuildRequest.from_json(sys.stdin.readline())
-    make, shares = (build, SHARES) if request.runtime == TENSORRT else (build_cpu, CPU_SHARES)
-    report = Report(stdout, shares)
+    make = build if request.runtime == TENSORRT else _build_cpu
+    report = Report(stdout)
     _live_with(request.parent)
     try:
         make(request, report)
@@ -44,10 +44,11 @@ def main() -> int:
     return 1
 
 
-def build_cpu(request: BuildRequest, report: Report) -> None:
+def _build_cpu(request: BuildRequest, report: Report) -> None:
     """Write the graphs for onnxruntime into the request's folder. Raises ModelBrokenError."""
     from .cpu_graphs import Arithmetic, write_cpu_graphs
 
+    report.shares = {READING: 0.02, GRAPHS: 0.98}
     report.phase(READING)
     checkpoint = read(Path(request.model_bin))
     report.phase(GRAPHS)
@@ -70,4 +71,4 @@ def _live_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

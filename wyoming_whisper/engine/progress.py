@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
-import logging
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
-_LOGGER = logging.getLogger(__name__)
-HEARTBEAT_SECONDS = 5.0
+from ..machine.display import Display
+
 READING, GRAPHS, ENCODER, DECODER = "weights", "graphs", "encoder engine", "decoder engine"
-SHARES = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
-"""About what part of the whole time each phase takes."""
-CPU_SHARES = {READING: 0.02, GRAPHS: 0.98}
 
 
 @dataclass(frozen=True)
@@ -32,46 +26,30 @@ class BuildProgress:
     """Since it began."""
 
 
-class BuildDisplay:
-    """Shows how far a build is: a bar on a terminal, else a log line now and then."""
-
-    LOG_SECONDS = 15.0
+class BuildDisplay(Display):
+    """Shows how far a build is."""
 
     def __init__(self, label: str) -> None:
+        bar = "{l_bar}{bar}| {elapsed}{postfix}"
+        super().__init__(log_s=15.0, total=100, desc=label, bar_format=bar)
         self._label = label
-        self._shown: tuple[str, float] = "", 0.0
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            bar = importlib.import_module("tqdm").tqdm  # untyped
-            self._bar = bar(total=100, desc=label, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
 
-    def show(self, progress: BuildProgress) -> None:
-        percent = round(100 * progress.fraction)
-        if self._bar is not None:
-            self._bar.set_postfix_str(progress.phase, refresh=False)
-            self._bar.update(percent - self._bar.n)
-            return
-        phase, seconds = self._shown
-        if progress.phase != phase or progress.seconds - seconds >= self.LOG_SECONDS:
-            self._shown = progress.phase, progress.seconds
-            _LOGGER.info(
-                "%s: %s, %d %%, %d s",
-                *(self._label, progress.phase, percent, progress.seconds),
-            )
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def show_build(self, progress: BuildProgress) -> None:
+        phase, seconds, percent = progress.phase, progress.seconds, round(100 * progress.fraction)
+        line = f"{self._label}: {phase}, {percent} %, {seconds:.0f} s"
+        self.show(percent, seconds, lambda: line, phase)
 
 
 class Report:
     """Lines of JSON to the parent, from any thread; the last progress again every few seconds."""
 
     PROGRESS_SECONDS = 0.5  # at least between two lines of one phase
+    HEARTBEAT_SECONDS = 5.0
 
-    def __init__(self, stream: IO[str], shares: Mapping[str, float]) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._shares = shares
+        self.shares: Mapping[str, float] = {}
+        """About what part of the whole time each phase takes, in their order."""
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._phase, self._before, self._fraction = READING, 0.0, 0.0
@@ -79,21 +57,21 @@ class Report:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def phase(self, name: str) -> None:
-        phases = list(self._shares)
-        self._before = sum(self._shares[phase] for phase in phases[: phases.index(name)])
+        phases = list(self.shares)
+        self._before = sum(self.shares[phase] for phase in phases[: phases.index(name)])
         self._phase = name
         self.fraction(0.0)
 
     def fraction(self, done: float) -> None:
         """Say what share of the phase is done."""
-        self._fraction = self._before + self._shares[self._phase] * min(max(done, 0.0), 1.0)
+        self._fraction = self._before + self.shares[self._phase] * min(max(done, 0.0), 1.0)
         if done == 0 or time.monotonic() - self._said >= self.PROGRESS_SECONDS:
             self._say_progress()
 
-    def say(self, **told: object) -> None:
+    def say(self, **fields: object) -> None:
         # The parent's end is this process's too: there is nobody to tell of a broken pipe.
         with self._lock, contextlib.suppress(BrokenPipeError):
-            self._stream.write(json.dumps(told) + "\n")
+            self._stream.write(json.dumps(fields) + "\n")
             self._stream.flush()
 
     def _say_progress(self) -> None:
@@ -103,5 +81,5 @@ class Report:
 
     def _beat(self) -> None:
         while True:
-            time.sleep(HEARTBEAT_SECONDS)
+            time.sleep(self.HEARTBEAT_SECONDS)
             self._say_progress()

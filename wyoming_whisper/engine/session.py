@@ -1,112 +1,70 @@
 """Whisper's graphs in onnxruntime on the CPU, as a `whisper.search.Session`.
 
-`OnnxSession` runs the graphs that TensorRT compiles: it proves them, and judges engines. What the
-contract calls gone (audio features after the next `encode`, an output after the next `step`) is
-refused there, where keeping it would be easy: on a GPU the memory has been written over.
-`CpuSession`, an elastic one, runs those made for onnxruntime: it is what answers.
+`CpuSession`, an elastic one, runs those of `cpu_graphs`: it is what answers with `--backend
+onnxruntime`. What runs TensorRT's graphs here, to prove them, is `oracle.OracleSession`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelBrokenError
+from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
+from ..whisper.session import StepOutput, Tokens
 
-N_FRAMES = 3000  # of mel in 30 s
-FRAMES_PER_POSITION = 2
-MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
-MAX_SAMPLES = 5  # rows without a beam: best_of of Whisper's temperature fallback
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
 
-Array = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int32]
 Arrays = dict[str, npt.NDArray[Any]]
 
-NO_ENTRIES: Mapping[str, str] = MappingProxyType({})
 
+class GraphSession(ABC):
+    """encoder.onnx and decoder.onnx of one folder in onnxruntime, with so many threads.
 
-class OnnxSession:
-    """`encoder.onnx` and `decoder.onnx` of one folder; see `engine.graphs` for what they hold.
-
-    Raises ModelBrokenError when they can't be loaded.
+    `options` are of onnxruntime_session_options_config_keys.h. Raises ModelBrokenError when they
+    can't be loaded.
     """
 
-    def __init__(self, folder: Path, threads: int = 0) -> None:
-        """`threads` 0 leaves their number to onnxruntime."""
-        self._encoder = _load(folder / "encoder.onnx", threads)
-        self._decoder = _load(folder / "decoder.onnx", threads)
-        inputs = {value.name: value for value in self._decoder.get_inputs()}
-        outputs = {value.name: value for value in self._decoder.get_outputs()}
-        self._takes_parents = "parents" in inputs
-        self._output_names = list(outputs)
-        self._caches = [name for name in inputs if name.startswith("self_")]
-        cache = inputs["self_k_0"]
-        self._n_head, self._head_width = cache.shape[1], cache.shape[3]
-        self._precision = np.float16 if cache.type == "tensor(float16)" else np.float32
-        self._features: _Features | None = None
-        self._open: dict[int, OnnxCache] = {}
-        self._output: OnnxOutput | None = None
-        self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
-        self.n_vocab: int = inputs["logit_bias"].shape[0]
-        self.n_candidates: int = outputs["candidates"].shape[1] if self._takes_parents else 0
-        self.is_elastic = False
-        self.max_batch = max(self.n_candidates // 2, MAX_SAMPLES)
+    MAX_SAMPLES = 5  # rows without a beam: best_of of Whisper's temperature fallback
 
-    def encode(self, mel: Array) -> _Features:
-        """See Session. Raises ValueError for a spectrogram of another shape."""
-        _check_mel(self.n_mels, mel)
-        self._features = _Features(_encoded(self._encoder, mel))
-        return self._features
+    def __init__(
+        self,
+        folder: Path,
+        threads: int,
+        encoder_options: Mapping[str, str] | None = None,
+        decoder_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._encoder = _load(folder / "encoder.onnx", threads, encoder_options or {})
+        self._decoder = _load(folder / "decoder.onnx", threads, decoder_options or {})
+        self._inputs = {value.name: value for value in self._decoder.get_inputs()}
+        self._caches = [name for name in self._inputs if name.startswith("self_")]
+        self._n_head, self._head_width = (self._inputs["self_k_0"].shape[i] for i in (1, 3))
+        self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
+        self.n_vocab: int = self._inputs["logit_bias"].shape[0]
 
     def bias(self, suppressed: Sequence[int]) -> Array:
         """See Session."""
-        return _bias(self.n_vocab, suppressed)
+        bias = np.zeros(self.n_vocab, np.float32)
+        bias[list(suppressed)] = IMPOSSIBLE
+        return bias
 
-    def open_cache(self, audio_features: _Features, batch: int, n_slots: int) -> OnnxCache:
-        """See Session. Raises ValueError for more rows than `max_batch`."""
-        if not 0 < batch <= self.max_batch:
-            raise ValueError(f"{batch} rows, and {self.max_batch} are possible")
-        shape = (batch, self._n_head, n_slots, self._head_width)
-        arrays = {name: np.zeros(shape, self._precision) for name in self._caches}
-        cache = OnnxCache(audio_features, batch, np.arange(n_slots, dtype=np.int32), arrays)
-        self._open[batch] = cache
-        return cache
-
+    @abstractmethod
     def step(
-        self,
-        cache: OnnxCache,
-        tokens: Tokens,
-        position: int,
-        bias: Array,
-        parents: Tokens | None = None,
-    ) -> OnnxOutput:
-        """See Session. Raises ValueError for tokens that the cache has no slots for."""
-        self._check(cache, tokens, position)
-        if parents is None:
-            parents = np.arange(cache.batch, dtype=np.int32)
-        elif not self._takes_parents:
-            raise ValueError("these graphs were written for greedy search: they take no parents")
-        for start in range(0, tokens.shape[1], MAX_PREFILL_TOKENS):
-            piece = tokens[:, start : start + MAX_PREFILL_TOKENS]
-            found = self._run(cache, piece, position + start, bias, parents)
-            parents = np.arange(cache.batch, dtype=np.int32)
-        if self._output:
-            self._output.arrays = {}
-        self._output = OnnxOutput(found)
-        return self._output
+        self, cache: Any, tokens: Tokens, position: int, bias: Array, parents: Tokens | None = None
+    ) -> StepOutput:
+        """See Session."""
 
     def greedy(
-        self, cache: OnnxCache, token: int, position: int, bias: Array, max_new_tokens: int
+        self, cache: Any, token: int, position: int, bias: Array, max_new_tokens: int
     ) -> Iterator[tuple[int, float]]:
         """See Session."""
-        for at in range(position, min(position + max_new_tokens, len(cache.slots))):
+        for at in range(position, min(position + max_new_tokens, cache.n_slots)):
             tokens = np.full((cache.batch, 1), token, np.int32)
             best, logprobs = self.step(cache, tokens, at, bias).best()
             token = int(best[0])
@@ -114,101 +72,71 @@ class OnnxSession:
 
     def close(self) -> None:
         """See Session."""
-        self._features, self._output = None, None
-        self._open.clear()
         del self._encoder, self._decoder
 
-    def _check(self, cache: OnnxCache, tokens: Tokens, position: int) -> None:
-        if cache.features is not self._features:
-            raise RuntimeError("these audio features are gone: others have been encoded since")
-        if self._open.get(cache.batch) is not cache:
-            raise RuntimeError("this cache is gone: another of its size has been opened since")
-        batch, n_tokens = tokens.shape
-        if batch != cache.batch or not n_tokens:
+    def _check_mel(self, mel: Array) -> None:
+        """Raises ValueError for another shape than the encoder's."""
+        n_mels, n_frames = mel.shape
+        if n_mels != self.n_mels or not 0 < n_frames <= N_FRAMES or n_frames % 2:
             raise ValueError(
-                f"tokens have the shape {tokens.shape}, not ({cache.batch}, 1 or more)"
-            )
-        if not 0 <= position <= len(cache.slots) - n_tokens:
-            raise ValueError(
-                f"{n_tokens} tokens at position {position} of a cache of {len(cache.slots)} slots"
+                f"mel has the shape {mel.shape}, not ({self.n_mels}, an even number to {N_FRAMES})"
             )
 
-    def _run(
-        self, cache: OnnxCache, tokens: Tokens, position: int, bias: Array, parents: Tokens
-    ) -> Arrays:
-        feed: Arrays = {
-            "tokens": np.ascontiguousarray(tokens, np.int32),
-            "positions": np.arange(position, position + tokens.shape[1], dtype=np.int32),
-            "slots": cache.slots,
-            "logit_bias": bias,
-            **cache.features.arrays,
-            **cache.arrays,
-        }
-        if self._takes_parents:
-            feed["parents"] = np.ascontiguousarray(parents, np.int32)
-        found = self._decoder.run(self._output_names, feed)
-        outputs: Arrays = dict(zip(self._output_names, found, strict=True))
-        cache.arrays = {name: outputs.pop(f"new_{name}") for name in self._caches}
-        return outputs
+    def _encoded(self, mel: Array, more: Arrays | None = None) -> Arrays:
+        """Return what the encoder gives of `mel`."""
+        names = [value.name for value in self._encoder.get_outputs()]
+        mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
+        return dict(zip(names, self._encoder.run(names, {"mel": mel, **(more or {})}), strict=True))
 
 
-class CpuSession:
+class CpuSession(GraphSession):
     """encoder.onnx and decoder.onnx of one folder; see `engine.cpu_graphs` for what they hold.
 
     `beam_size` is the most that is asked for. Raises ModelBrokenError when they can't be loaded.
     """
 
-    QUERIES = "cross_q_{}"  # outputs of cpu_graphs' decoder, by layer
+    _QUERIES = "cross_q_{}"  # outputs of cpu_graphs' decoder, by layer
 
     def __init__(self, folder: Path, threads: int = 0, beam_size: int = 1) -> None:
         """`threads` 0 leaves their number to onnxruntime."""
         # Each graph has threads of its own, which wait for work by spinning. Longer than a run, or
         # than it takes to the next token's, they would be in the other's way.
-        self._encoder = _load(
-            folder / "encoder.onnx", threads, {"session.force_spinning_stop": "1"}
+        super().__init__(
+            folder,
+            threads,
+            {"session.force_spinning_stop": "1"},
+            {"session.intra_op.spin_duration_us": "1000"},
         )
-        self._decoder = _load(
-            folder / "decoder.onnx", threads, {"session.intra_op.spin_duration_us": "1000"}
-        )
-        inputs = {value.name: value for value in self._decoder.get_inputs()}
-        self._caches = [name for name in inputs if name.startswith("self_")]
         names = [value.name for value in self._decoder.get_outputs()]
-        self._queries = [name for name in names if name.startswith(self.QUERIES.format(""))]
+        self._queries = [name for name in names if name.startswith(self._QUERIES.format(""))]
         self._outputs = [name for name in names if name not in self._queries]
-        self._n_head, self._head_width = (inputs["self_k_0"].shape[i] for i in (1, 3))
-        self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
-        self.n_vocab: int = inputs["logit_bias"].shape[0]
         self.n_candidates = 2 * beam_size if beam_size > 1 else 0
         self.is_elastic = True
-        self.max_batch = max(beam_size, MAX_SAMPLES)
+        self.max_batch = max(beam_size, self.MAX_SAMPLES)
         self._k = np.array([max(self.n_candidates, 1)], np.int64)
 
     def encode(self, mel: Array) -> Arrays:
         """See Session. Raises ValueError for a spectrogram of another shape."""
-        _check_mel(self.n_mels, mel)
+        self._check_mel(mel)
         n_repeats = _silent_positions(mel)
         mel = mel[:, : mel.shape[1] - FRAMES_PER_POSITION * n_repeats]
-        return _encoded(self._encoder, mel, {"n_repeats": np.array([n_repeats], np.int64)})
+        return self._encoded(mel, {"n_repeats": np.array([n_repeats], np.int64)})
 
-    def bias(self, suppressed: Sequence[int]) -> Array:
-        """See Session."""
-        return _bias(self.n_vocab, suppressed)
-
-    def open_cache(self, audio_features: Arrays, batch: int, n_slots: int) -> CpuCache:
+    def open_cache(self, audio_features: Arrays, batch: int, n_slots: int) -> _CpuCache:
         """See Session."""
         shape = (batch, self._n_head, 0, self._head_width)
         empty = {name: np.zeros(shape, np.float32) for name in self._caches}
-        return CpuCache(audio_features, n_slots, empty)
+        return _CpuCache(audio_features, n_slots, empty)
 
     def step(
         self,
-        cache: CpuCache,
+        cache: _CpuCache,
         tokens: Tokens,
         position: int,
         bias: Array,
         parents: Tokens | None = None,
         wanted: Sequence[int] = (),
-    ) -> CpuOutput:
+    ) -> _CpuOutput:
         """See ElasticSession. Raises ValueError for tokens that the cache has no room for."""
         n_tokens = tokens.shape[1]
         if not 0 <= position <= min(cache.n_past, cache.n_slots - n_tokens):
@@ -219,7 +147,7 @@ class CpuSession:
         cache.forget_from(position)
         outputs = self._run(self._outputs, cache, tokens, position, bias, parents, wanted)
         cache.arrays = {name: outputs.pop(f"new_{name}") for name in self._caches}
-        return CpuOutput(outputs)
+        return _CpuOutput(outputs)
 
     def attention(
         self,
@@ -232,14 +160,14 @@ class CpuSession:
         n_layers = len(self._queries)
         there = [(layer, head) for layer in range(n_layers) for head in range(self._n_head)]
         heads = [head for head in heads if head in there] or there[len(there) // 2 :]
-        names = sorted({self.QUERIES.format(layer) for layer, _ in heads})
+        names = sorted({self._QUERIES.format(layer) for layer, _ in heads})
         cache = self.open_cache(audio_features, 1, len(tokens))
         bias = np.zeros(self.n_vocab, np.float32)
-        found = self._run(names, cache, np.array([tokens], np.int32), 0, bias)
+        queries = self._run(names, cache, np.array([tokens], np.int32), 0, bias)
         return np.stack(
             [
                 _attention(
-                    found[self.QUERIES.format(layer)].reshape(len(tokens), self._n_head, -1)[
+                    queries[self._QUERIES.format(layer)].reshape(len(tokens), self._n_head, -1)[
                         :, head
                     ],
                     audio_features[f"cross_k_{layer}"][0, head, :n_positions],
@@ -251,7 +179,7 @@ class CpuSession:
     def _run(
         self,
         names: list[str],
-        cache: CpuCache,
+        cache: _CpuCache,
         tokens: Tokens,
         position: int,
         bias: Array,
@@ -269,31 +197,21 @@ class CpuSession:
             **cache.features,
             **cache.arrays,
         }
-        found = self._decoder.run(names, feed)
-        return dict(zip(names, found, strict=True))
-
-    def greedy(
-        self, cache: CpuCache, token: int, position: int, bias: Array, max_new_tokens: int
-    ) -> Iterator[tuple[int, float]]:
-        """See Session."""
-        for at in range(position, min(position + max_new_tokens, cache.n_slots)):
-            best, logprobs = self.step(cache, np.array([[token]], np.int32), at, bias).best()
-            token = int(best[0])
-            yield token, float(logprobs[0])
-
-    def close(self) -> None:
-        """See Session."""
-        del self._encoder, self._decoder
+        return dict(zip(names, self._decoder.run(names, feed), strict=True))
 
 
 @dataclass(eq=False)
-class CpuCache:
+class _CpuCache:
     """The decoder's self-attention cache, and what it attends to."""
 
     features: Arrays
     n_slots: int
     arrays: Arrays
     """shape = (batch, n_head, n_past, 64) each."""
+
+    @property
+    def batch(self) -> int:
+        return int(next(iter(self.arrays.values())).shape[0])
 
     @property
     def n_past(self) -> int:
@@ -308,7 +226,7 @@ class CpuCache:
 
 
 @dataclass(frozen=True, eq=False)
-class CpuOutput:
+class _CpuOutput:
     """A `whisper.search.ElasticOutput`."""
 
     arrays: Arrays
@@ -349,68 +267,7 @@ def _silent_positions(mel: Array) -> int:
     return int(max(0, (n_silent - seen_frames) // FRAMES_PER_POSITION))
 
 
-def _check_mel(n_mels: int, mel: Array) -> None:
-    """Raises ValueError for another shape than an encoder's."""
-    if mel.shape[0] != n_mels or not 0 < mel.shape[1] <= N_FRAMES or mel.shape[1] % 2:
-        raise ValueError(
-            f"mel has the shape {mel.shape}, not ({n_mels}, an even number to {N_FRAMES})"
-        )
-
-
-def _encoded(encoder: Any, mel: Array, more: Arrays | None = None) -> Arrays:
-    """Return what an encoder gives of `mel`."""
-    names = [value.name for value in encoder.get_outputs()]
-    mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
-    found = encoder.run(names, {"mel": mel, **(more or {})})
-    return dict(zip(names, found, strict=True))
-
-
-def _bias(n_vocab: int, suppressed: Sequence[int]) -> Array:
-    bias = np.zeros(n_vocab, np.float32)
-    bias[list(suppressed)] = IMPOSSIBLE
-    return bias
-
-
-@dataclass(frozen=True, eq=False)
-class _Features:
-    arrays: Arrays
-
-
-@dataclass(eq=False)
-class OnnxCache:
-    """The decoder's self-attention cache, and what it attends to."""
-
-    features: _Features
-    batch: int
-    slots: Tokens
-    arrays: Arrays
-
-
-@dataclass(eq=False)
-class OnnxOutput:
-    """A `whisper.search.StepOutput`; empty after the next step."""
-
-    arrays: Arrays
-
-    def best(self) -> tuple[Tokens, Array]:
-        """See StepOutput."""
-        return self._get("next_tokens")[:, 0], self._get("logprobs")[:, 0]
-
-    def candidates(self) -> tuple[Tokens, Array]:
-        """See StepOutput. Raises RuntimeError where only greedy search was built."""
-        return self._get("candidates"), self._get("candidate_logprobs")
-
-    def logits(self) -> Array:
-        """See StepOutput."""
-        return self._get("logits")
-
-    def _get(self, name: str) -> npt.NDArray[Any]:
-        if name not in self.arrays:
-            raise RuntimeError(f"this step has no {name}, or is not the last one")
-        return self.arrays[name]
-
-
-def _load(path: Path, threads: int, entries: Mapping[str, str] = NO_ENTRIES) -> Any:
+def _load(path: Path, threads: int, entries: Mapping[str, str]) -> Any:
     """Return a session; `entries` are of onnxruntime_session_options_config_keys.h."""
     import onnxruntime
 

@@ -12,15 +12,6 @@ from typing import Protocol
 from .cache import CpuKey, EngineCache, EngineKey, Key, weights_hash
 from .tensorrt.cuda import Gpu
 
-OPTIMIZATION_LEVEL = 3  # TensorRT's default: higher ones take many times longer
-FRAMES = ((200, 1200), (1200, 3000))
-"""Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast for
-its longest window: the first for the one that most commands get with stock weights."""
-
-# What the decoder is made fast for; the rest is possible.
-COMMON_CONTEXT = 600
-COMMON_SLOTS = 64
-COMMON_TOKENS = 4
 TENSORRT, ONNXRUNTIME = "tensorrt", "onnxruntime"
 
 
@@ -37,7 +28,7 @@ class BuildRequest:
     precision: str = "float16"
     beam_size: int = 1
     max_batch: int = 5
-    optimization_level: int = OPTIMIZATION_LEVEL
+    optimization_level: int = 3  # TensorRT's default: higher ones take many times longer
     tactic_sources: tuple[str, ...] = ()
     """Of trt.TacticSource; empty leaves it to TensorRT."""
     parent: int = dataclasses.field(default_factory=os.getpid)
@@ -54,7 +45,17 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """An engine that is wanted: of which model, for which GPU, able to do what."""
+    """An engine that is asked for: of which model, for which GPU, able to do what."""
+
+    FRAMES = ((200, 1200), (1200, 3000))
+    """Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast
+    for its longest window: the first for the one that most commands get with stock weights."""
+    FRAMES_MULTIPLE = 200
+    """Of a window: they have so many different lengths that each can have its own CUDA graphs."""
+    # What the decoder is made fast for; the rest is possible.
+    COMMON_CONTEXT = 600
+    COMMON_SLOTS = 64
+    COMMON_TOKENS = 4
 
     GRAPH_SCHEMA = 1
     """To be raised with every change of graphs.py or of the profiles here that makes other
@@ -79,11 +80,11 @@ class EngineSpec:
             beam_size=self.beam_size,
             max_batch=self.max_batch,
             profiles=(
-                *(f"{first}-{last}" for first, last in FRAMES),
-                f"{COMMON_CONTEXT}/{COMMON_SLOTS}/{COMMON_TOKENS}",
+                *(f"{first}-{last}" for first, last in self.FRAMES),
+                f"{self.COMMON_CONTEXT}/{self.COMMON_SLOTS}/{self.COMMON_TOKENS}",
             ),
             graph_schema=self.GRAPH_SCHEMA,
-            optimization_level=OPTIMIZATION_LEVEL,
+            optimization_level=BuildRequest.optimization_level,
             tactic_sources=self.tactic_sources,
             tensorrt=self.tensorrt,
             compute_capability=".".join(map(str, self.gpu.compute_capability)),
@@ -109,7 +110,7 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class CpuSpec:
-    """Graphs for onnxruntime that are wanted: of which model, in what arithmetic."""
+    """Graphs for onnxruntime that are asked for: of which model, in what arithmetic."""
 
     CPU_GRAPH_SCHEMA = 4
     """The same of cpu_graphs.py."""
@@ -138,7 +139,7 @@ class CpuSpec:
 
 
 class Spec(Protocol):
-    """An engine that is wanted."""
+    """An engine that is asked for."""
 
     @property
     def model(self) -> str:

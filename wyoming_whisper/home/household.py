@@ -26,18 +26,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-# A home with 5,000 exposed entities sends 3 MB; what is larger is none.
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-
-ANSWER_SECONDS = 30.0
-HEARTBEAT_SECONDS = 55.0
-FIRST_DELAY_SECONDS = 5.0
-LONGEST_DELAY_SECONDS = 300.0
-
-# One change in Home Assistant is often many events.
-SETTLE_SECONDS = 2.0
-
-
 class HomeNames:
     """The names that texts are compared with: the user's own, and Home Assistant's."""
 
@@ -66,30 +54,30 @@ class HomeNames:
 
     async def _follow(self) -> None:
         if not self._has_own:  # started again, it goes on with the names that it has
-            await self._known(())
+            await self._update(())
             self._has_own = True
         if self._settings.hass_token:
-            url, token = socket_url(self._settings.hass_api), self._settings.hass_token
+            url, token = _socket_url(self._settings.hass_api), self._settings.hass_token
         elif self._supervisor_token:
             url, token = self.SUPERVISOR_SOCKET, self._supervisor_token
         else:
             return
-        await Household(url, token, self._known).run()
+        await Household(url, token, self._update).run()
 
-    async def _known(self, names: tuple[str, ...]) -> None:
+    async def _update(self, names: tuple[str, ...]) -> None:
         """Take what Home Assistant knows now; where that is nothing, the user's own names stay."""
         self.index = await asyncio.to_thread(NameIndex, [*self._settings.names, *names])
 
 
-class RefusedError(Exception):
+class _RefusedError(Exception):
     """Home Assistant doesn't accept the token: asking again would not change that."""
 
 
-class AnswerError(Exception):
+class _AnswerError(Exception):
     """Home Assistant answered something else than expected."""
 
 
-def socket_url(api: str) -> str:
+def _socket_url(api: str) -> str:
     """Return the websocket of the Home Assistant at `api`, as http://HOST:PORT or .../api."""
     parts = urlsplit(api)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
@@ -100,7 +88,8 @@ def socket_url(api: str) -> str:
 class Household:
     """Follows one Home Assistant for as long as `run` is awaited.
 
-    `on_names` gets all names, likeliest to be said first, whenever they may have changed.
+    `on_names` gets all names, likeliest to be said first, whenever they may have changed: `settle`
+    seconds after the last event, as one change in Home Assistant is often many events.
     """
 
     EVENTS = (
@@ -109,6 +98,7 @@ class Household:
         "area_registry_updated",
         "floor_registry_updated",
     )
+    LONGEST_DELAY_SECONDS = 300.0
     PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
 
     def __init__(
@@ -116,8 +106,8 @@ class Household:
         url: str,
         token: str,
         on_names: Callable[[tuple[str, ...]], Awaitable[None]],
-        first_delay: float = FIRST_DELAY_SECONDS,
-        settle: float = SETTLE_SECONDS,
+        first_delay: float = 5.0,
+        settle: float = 2.0,
     ) -> None:
         self._url = url
         self._token = token
@@ -126,7 +116,7 @@ class Household:
         self._settle = settle
         self._delay = first_delay
         self._n_failures = 0
-        self._known: tuple[str, ...] | None = None
+        self._last_names: tuple[str, ...] | None = None
 
     async def run(self) -> None:
         """Connect, and again whenever that ends, with growing waits; return when refused.
@@ -137,18 +127,18 @@ class Household:
         while True:
             try:
                 await self._connected()
-            except RefusedError as error:
-                _LOGGER.warning("No names come from Home Assistant: %s", error)
+            except _RefusedError as error:
+                _LOGGER.warning("Home Assistant gives no names: %s", error)
                 return
             except _expected_errors() as error:
                 self._n_failures += 1
                 _LOGGER.log(
                     logging.WARNING if self._n_failures == self.PATIENCE else logging.DEBUG,
-                    "Home Assistant's names can't be had now (%s); it is tried again",
+                    "can't get names from Home Assistant (%s); trying again",
                     str(error) or type(error).__name__,
                 )
             await asyncio.sleep(self._delay)
-            self._delay = min(2 * self._delay, LONGEST_DELAY_SECONDS)
+            self._delay = min(2 * self._delay, self.LONGEST_DELAY_SECONDS)
 
     async def _connected(self) -> None:
         """Keep the names until the connection ends. Raises what ended it."""
@@ -164,9 +154,9 @@ class Household:
                 await connection.changed(self._settle)
 
     async def _take(self, names: tuple[str, ...]) -> None:
-        if names != self._known:
-            self._known = names
-            _LOGGER.info("%d names of the home are known from Home Assistant", len(names))
+        if names != self._last_names:
+            self._last_names = names
+            _LOGGER.info("%d names of the home from Home Assistant", len(names))
             await self._on_names(names)
 
 
@@ -174,18 +164,20 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     """Return what a network, or what answers there, may raise at any time."""
     import aiohttp
 
-    return (OSError, asyncio.TimeoutError, aiohttp.ClientError, AnswerError)
+    return (OSError, asyncio.TimeoutError, aiohttp.ClientError, _AnswerError)
 
 
 @contextlib.asynccontextmanager
 async def _open(url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(total=None, connect=ANSWER_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=None, connect=_Connection.ANSWER_SECONDS)
     async with (
         aiohttp.ClientSession(timeout=timeout) as session,
         session.ws_connect(
-            url, max_msg_size=MAX_MESSAGE_BYTES, heartbeat=HEARTBEAT_SECONDS
+            url,
+            max_msg_size=_Connection.MAX_MESSAGE_BYTES,
+            heartbeat=_Connection.HEARTBEAT_SECONDS,
         ) as socket,
     ):
         yield socket
@@ -194,6 +186,11 @@ async def _open(url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
 class _Connection:
     """Questions and answers on one websocket, one at a time; events are noticed in between."""
 
+    # A home with 5,000 exposed entities sends 3 MB; what is larger is none.
+    MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+
+    ANSWER_SECONDS = 30.0
+    HEARTBEAT_SECONDS = 55.0
     MAX_SETTLE_SECONDS = 30.0
 
     # Entities without an entry in the registry change their name, or are exposed, without an event.
@@ -206,27 +203,27 @@ class _Connection:
         self._stale = False
 
     async def log_in(self, token: str) -> None:
-        """Raises RefusedError when the token is not accepted."""
+        """Raises _RefusedError when the token is not accepted."""
         greeting = await self._receive()
         if greeting.get("type") == "auth_required":
             await self._socket.send_json({"type": "auth", "access_token": token})
             greeting = await self._receive()
         if greeting.get("type") == "auth_invalid":
-            raise RefusedError("it does not accept the token; make a new one, or check hass_token")
+            raise _RefusedError("it does not accept the token; make a new one, or check hass_token")
         if greeting.get("type") != "auth_ok":
-            raise AnswerError("what answers there is no Home Assistant")
+            raise _AnswerError("what answers there is no Home Assistant")
 
     async def subscribe(self, event: str) -> None:
         """Have `changed` return when there is one; older versions don't know all of them."""
         try:
             await self.ask("subscribe_events", event_type=event)
-        except AnswerError as error:
-            _LOGGER.debug("no news of %s: %s", event, error)
+        except _AnswerError as error:
+            _LOGGER.debug("can't subscribe to %s: %s", event, error)
         else:
             self._subscriptions.add(self._id)
 
     async def ask(self, kind: str, **fields: object) -> Any:
-        """Return the result of a command. Raises AnswerError when it is refused."""
+        """Return the result of a command. Raises _AnswerError when it is refused."""
         number = await self._send(kind, **fields)
         while True:
             message = await self._receive()
@@ -236,7 +233,7 @@ class _Connection:
         if not message.get("success"):
             error = message.get("error")
             reason = error.get("message") if isinstance(error, Mapping) else None
-            raise AnswerError(f"{kind} failed: {reason}")
+            raise _AnswerError(f"{kind} failed: {reason}")
         return message.get("result")
 
     async def states(self, entity_ids: list[str]) -> Mapping[str, Any]:
@@ -248,7 +245,7 @@ class _Connection:
             if message.get("id") != number:
                 continue
             if message.get("type") == "result" and not message.get("success"):
-                raise AnswerError("subscribe_entities failed")
+                raise _AnswerError("subscribe_entities failed")
             if message.get("type") == "event":
                 break
         await self.ask("unsubscribe_events", subscription=number)
@@ -288,7 +285,7 @@ class _Connection:
             return None
 
     async def _receive(self, seconds: float = ANSWER_SECONDS) -> Mapping[str, Any]:
-        """Return the next message. Raises TimeoutError, AnswerError, ConnectionError."""
+        """Return the next message. Raises TimeoutError, _AnswerError, ConnectionError."""
         import aiohttp
 
         message = await self._socket.receive(seconds)
@@ -304,18 +301,18 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise AnswerError("it sent something else than JSON") from None
+        raise _AnswerError("it sent something else than JSON") from None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise AnswerError("it sent something else than expected")
+        raise _AnswerError("it sent something else than expected")
     return value
 
 
 def _list(value: object) -> list[Mapping[str, Any]]:
     if not isinstance(value, list):
-        raise AnswerError("it sent something else than expected")
+        raise _AnswerError("it sent something else than expected")
     return [item for item in value if isinstance(item, Mapping)]
 
 
@@ -323,7 +320,7 @@ async def _fetch(connection: _Connection) -> tuple[str, ...]:
     """Return all names, each once: areas and floors first, as there are few of them."""
     areas = _list(await connection.ask("config/area_registry/list"))
     names = [*_names_of(areas)]
-    with contextlib.suppress(AnswerError):  # floors are from 2024.3 on
+    with contextlib.suppress(_AnswerError):  # floors are from 2024.3 on
         names += _names_of(_list(await connection.ask("config/floor_registry/list")))
     exposed = await _exposed(connection)
     if exposed:
@@ -342,15 +339,17 @@ async def _exposed(connection: _Connection) -> list[str]:
     assistant = "conversation"
     try:
         answer = _mapping(await connection.ask("homeassistant/expose_entity/list"))
-    except AnswerError as error:
+    except _AnswerError as error:
         _LOGGER.warning(
-            "Home Assistant tells which entities are exposed to administrators only (%s); names "
-            "are those of areas and floors",
+            "the token is no administrator's, so exposed entities can't be listed (%s); only areas "
+            "and floors give names",
             error,
         )
         return []
-    found = _mapping(answer.get("exposed_entities", {}))
-    exposed = [name for name, to in found.items() if isinstance(to, Mapping) and to.get(assistant)]
+    entities = _mapping(answer.get("exposed_entities", {}))
+    exposed = [
+        name for name, to in entities.items() if isinstance(to, Mapping) and to.get(assistant)
+    ]
     return exposed[:max_entities]
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-MAX_WORDS = 40  # of a text; names are for commands
+from ..languages.words import language_words
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Candidate:
 class NameIndex:
     """Names, ready to be compared with what was heard. Made once, as it takes its time."""
 
+    MAX_WORDS = 40  # of a text; names are for commands
     MAX_NAMES = 10_000
     MAX_NAME_CHARS = 80
     MIN_NAME_LETTERS = 4  # "TV" is like too many things
@@ -41,21 +43,21 @@ class NameIndex:
     MIN_SIMILARITY = 0.3
 
     def __init__(self, names: Iterable[str]) -> None:
-        kept: dict[str, str] = {}
+        names_by_folded: dict[str, str] = {}
         for name in names:
             folded = _without_article(fold(name))
             letters = folded.replace(" ", "")
             if len(letters) >= self.MIN_NAME_LETTERS and len(name) <= self.MAX_NAME_CHARS:
-                kept.setdefault(folded, _without_article(" ".join(name.split())))
-            if len(kept) == self.MAX_NAMES:
+                names_by_folded.setdefault(folded, _without_article(" ".join(name.split())))
+            if len(names_by_folded) == self.MAX_NAMES:
                 break
-        self.names = tuple(kept.values())
-        self._folded = tuple(kept)
-        self._known = set(kept)
-        self._letters = [name.replace(" ", "") for name in kept]
-        self._sounds = [sound(name) for name in kept]
-        if kept:
-            list(self._alike(["now"]))  # imports what comparing needs, before somebody waits
+        self.names = tuple(names_by_folded.values())
+        self._folded = tuple(names_by_folded)
+        self._folded_set = frozenset(names_by_folded)
+        if names_by_folded:
+            from .likeness import Likeness
+
+            self._likeness = Likeness(self._folded)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,11 +67,11 @@ class NameIndex:
 
         The other texts are what else the model could have written.
         """
-        if not self.names or not texts or len(texts[0].split()) > MAX_WORDS:
+        if not self.names or not texts or len(texts[0].split()) > self.MAX_WORDS:
             return []
         best = _Text(texts[0])
         spoken = self._spoken(best)
-        common = COMMON_WORDS.get(language or "", frozenset())
+        common = _command_words(language)
         spans: dict[str, list[tuple[_Text, int, int]]] = {}
         for text in dict.fromkeys(texts):
             other = _Text(text)
@@ -77,39 +79,20 @@ class NameIndex:
                 span = " ".join(other.folded[start:end])
                 if not self._is_protected(span, common):
                     spans.setdefault(span, []).append((other, start, end))
-        found: dict[str, Candidate] = {}
-        for similarity, span, number in self._alike(list(spans)):
+        candidates: dict[str, Candidate] = {}
+        for similarity, span, number in self._likeness.alike(list(spans), self.MIN_SIMILARITY):
             for other, start, end in spans[span]:
                 candidate = self._candidate(best, other, start, end, number, similarity)
                 if candidate is not None and not _loses(best, candidate, spoken):
-                    found.setdefault(fold(candidate.text), candidate)
-            if len(found) >= self.MAX_CANDIDATES:
+                    candidates.setdefault(fold(candidate.text), candidate)
+            if len(candidates) >= self.MAX_CANDIDATES:
                 break
-        return list(found.values())[: self.MAX_CANDIDATES]
+        return list(candidates.values())[: self.MAX_CANDIDATES]
 
     def _is_protected(self, span: str, common: frozenset[str]) -> bool:
-        """Whether these words say what they say: common ones, or a name that is known."""
+        """Whether these words say what they say: common ones, or a name of the home."""
         words = span.split()
         return not words or all(word in common or word.isdigit() for word in words)
-
-    def _alike(self, spans: list[str]) -> Iterator[tuple[float, str, int]]:
-        """Yield (similarity, span, number of the name), most alike first."""
-        if not spans:
-            return
-        import numpy as np
-        from rapidfuzz.distance import Levenshtein
-        from rapidfuzz.process import cdist
-
-        scorer = Levenshtein.normalized_similarity
-        letters = [span.replace(" ", "") for span in spans]
-        sounds = [sound(span) for span in spans]
-        by_letter = cdist(letters, self._letters, scorer=scorer, dtype=np.float32)
-        by_sound = cdist(sounds, self._sounds, scorer=scorer, dtype=np.float32)
-        similar = (by_letter + by_sound) / 2
-        rows, columns = np.nonzero(similar >= self.MIN_SIMILARITY)
-        for place in np.argsort(-similar[rows, columns], kind="stable").tolist():
-            row, column = int(rows[place]), int(columns[place])
-            yield float(similar[row, column]), spans[row], column
 
     def _candidate(
         self, best: _Text, other: _Text, start: int, end: int, number: int, similarity: float
@@ -125,8 +108,8 @@ class NameIndex:
         # What is not the name has to be what the model wrote: its second thoughts are of no use.
         if last - first > max(len(words), end - start) + self.MAX_EXTRA_WORDS:
             return None
-        heard = " ".join(best.folded[first:last])
-        if not heard:
+        replaced = " ".join(best.folded[first:last])
+        if not replaced:
             return None
         return Candidate(
             text=other.with_name(self.names[number], start, end),
@@ -134,19 +117,19 @@ class NameIndex:
             start=start,
             replaced=(first, last),
             similarity=similarity,
-            context=similarity_of(heard, folded),
+            context=self._likeness.of(replaced, folded),
         )
 
     def _spoken(self, text: _Text) -> list[str]:
         """Return the names that are in the text as they are: they were heard well."""
         spans = (" ".join(text.folded[start:end]) for start, end in text.spans())
-        return [span for span in spans if span in self._known]
+        return [span for span in spans if span in self._folded_set]
 
 
 def _loses(best: _Text, candidate: Candidate, spoken: Iterable[str]) -> bool:
     """Whether a name that was heard well would be replaced."""
-    heard = f" {' '.join(best.folded[slice(*candidate.replaced)])} "
-    return any(f" {name} " in heard for name in spoken)
+    replaced = f" {' '.join(best.folded[slice(*candidate.replaced)])} "
+    return any(f" {name} " in replaced for name in spoken)
 
 
 class _Text:
@@ -168,23 +151,20 @@ class _Text:
 
     def replaced_by(self, changed: list[str]) -> tuple[int, int]:
         """Return which words of this text are not in the other one: first, last + 1."""
-        mine = self.folded
-        shortest = min(len(mine), len(changed))
-        start = next((n for n in range(shortest) if mine[n] != changed[n]), shortest)
+        words = self.folded
+        shortest = min(len(words), len(changed))
+        start = next((n for n in range(shortest) if words[n] != changed[n]), shortest)
         rest = shortest - start
-        end = next((n for n in range(rest) if mine[-1 - n] != changed[-1 - n]), rest)
-        return start, len(mine) - end
+        end = next((n for n in range(rest) if words[-1 - n] != changed[-1 - n]), rest)
+        return start, len(words) - end
 
     def with_name(self, name: str, start: int, end: int) -> str:
         """Return the text with a name there, written as the text is: case and punctuation."""
         last = self.words[end - 1]
-        tail = last[len(last.rstrip(_PUNCTUATION)) :]
+        tail = last[len(last.rstrip(".,;:!?…\"'”’»)")) :]  # noqa: RUF001
         small = not any(word[0].isupper() for word in self.words)
         written = name.casefold() if small else name
         return " ".join([*self.words[:start], written + tail, *self.words[end:]])
-
-
-_PUNCTUATION = ".,;:!?…\"'”’»)"  # noqa: RUF001
 
 
 def fold(text: str) -> str:
@@ -200,77 +180,13 @@ def _is_mark(letter: str) -> bool:
     return letter in "'’" or unicodedata.combining(letter) > 0  # noqa: RUF001
 
 
-def sound(folded: str) -> str:
-    """Return what a folded text sounds like, roughly; itself where it isn't written in Latin."""
-    import jellyfish
-
-    if not folded.isascii():
-        return folded.replace(" ", "")
-    return jellyfish.metaphone(folded).replace(" ", "") or folded.replace(" ", "")
-
-
-def similarity_of(folded: str, other: str) -> float:
-    """Return how alike two folded texts are, by letters and by sound, 0..1."""
-    from rapidfuzz.distance import Levenshtein
-
-    by_letter = Levenshtein.normalized_similarity(folded.replace(" ", ""), other.replace(" ", ""))
-    return (by_letter + Levenshtein.normalized_similarity(sound(folded), sound(other))) / 2
-
-
 def _without_article(name: str) -> str:
     article, _, rest = name.partition(" ")
     return rest if rest and article.casefold() in ("the", "der", "die", "das") else name
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(fold(word) for word in text.split())
-
-
-COMMON_WORDS = {
-    "en": _words(
-        "the a an of to on off in at up down is are it my your please turn switch set open close "
-        "start stop make what what's status state lock unlock dim percent and for from with by "
-        "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty "
-        "sixty seventy eighty ninety hundred zero how many much do does i you me we he she they "
-        "this that there all now can could would play pause resume skip next previous add remove "
-        "cancel show tell increase decrease raise lower volume brightness temperature color colour "
-        "timer minutes seconds hours degrees"
-    ),
-    "de": _words(
-        "der die das den dem ein eine einen im in ist sind an aus auf zu ab mach mache machen "
-        "schalte schalten stell stelle öffne schließe starte stoppe bitte prozent grad und für "
-        "von mit wie was wo viel eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf "
-        "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig hundert null minuten"
-    ),
-    "fr": _words(
-        "le la les l un une des du de d à au aux en est sont dans sur et pour avec par allume "
-        "éteins ouvre ferme mets règle démarre arrête pour cent degrés quel quelle combien deux "
-        "trois quatre cinq six sept huit neuf dix vingt trente quarante cinquante soixante zéro"
-    ),
-    "es": _words(
-        "el la los las un una de del al a en es está son y por para con enciende apaga abre "
-        "cierra pon sube baja inicia para por ciento grados qué cuál cuánto uno dos tres cuatro "
-        "cinco seis siete ocho nueve diez veinte treinta cuarenta cincuenta sesenta setenta cien"
-    ),
-    "it": _words(
-        "il lo la i gli le un una di del della al alla a in è sono e per con accendi spegni apri "
-        "chiudi imposta metti avvia ferma per cento gradi che quale quanto uno due tre quattro "
-        "cinque sei sette otto nove dieci venti trenta quaranta cinquanta sessanta settanta cento"
-    ),
-    "nl": _words(
-        "de het een van op aan uit in is zijn en voor met bij naar zet doe schakel open sluit "
-        "start stop maak procent graden wat welke hoeveel een twee drie vier vijf zes zeven acht "
-        "negen tien twintig dertig veertig vijftig zestig zeventig tachtig negentig honderd nul"
-    ),
-    "pl": _words(
-        "w we na do z ze i o od za po jest są czy włącz wyłącz otwórz zamknij ustaw zapal zgaś "
-        "uruchom zatrzymaj proszę procent stopni co jaki jaka ile jeden dwa trzy cztery pięć "
-        "sześć siedem osiem dziewięć dziesięć dwadzieścia trzydzieści pięćdziesiąt sto zero"
-    ),
-    "pt": _words(
-        "o a os as um uma de do da no na ao em é está são e por para com liga desliga acende "
-        "apaga abre fecha põe coloca inicia para por cento graus que qual quanto dois três "
-        "quatro cinco seis sete oito nove dez vinte trinta quarenta cinquenta sessenta cem zero"
-    ),
-}
-"""Words of which commands are made, by language: alone they are never a name misheard."""
+@cache
+def _command_words(language: str | None) -> frozenset[str]:
+    """Return words of which commands are made: alone they are never a name misheard."""
+    words = language_words(language)
+    return frozenset(map(fold, words["command_words"])) if words else frozenset()

@@ -12,17 +12,16 @@ import select
 import socket
 from typing import Any
 
-POLL_SECONDS = 0.25  # asyncio watches no connection at whose end it has read
 
-
-async def until_lost(writer: asyncio.StreamWriter) -> None:
+async def until_lost(writer: asyncio.StreamWriter, poll_seconds: float = 0.25) -> None:
     """Return when whoever has sent its last byte doesn't listen any more, as far as can be told."""
     connection: Any = writer.get_extra_info("socket")
-    while not (writer.transport.is_closing() or is_lost(connection)):  # noqa: ASYNC110
-        await asyncio.sleep(POLL_SECONDS)
+    # asyncio watches no connection at whose end it has read.
+    while not (writer.transport.is_closing() or _is_lost(connection)):  # noqa: ASYNC110
+        await asyncio.sleep(poll_seconds)
 
 
-def is_lost(connection: socket.socket | None) -> bool:
+def _is_lost(connection: socket.socket | None) -> bool:
     """Whether both directions of a socket are closed, or it was reset; None is no socket."""
     if connection is None or not hasattr(select, "poll"):  # not on every system
         return False

@@ -7,35 +7,18 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import SettingsError
-from .messages import did_you_mean
+from ..errors import SettingsError, did_you_mean
+from .official import ALL_OPTIONS
 from .option import Option, Shape, flag_name
 from .options import OPTIONS, Settings
-from .sources import ALL_OPTIONS, PREFIXES, settings_from
-
-
-def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Return the settings of `wyoming-whisper [serve] ARGV`.
-
-    Raises SettingsError for what is unknown, ill-typed or unreadable.
-    """
-    return settings_from(vars(OptionParser("wyoming-whisper").parse(argv)), environ)
-
-
-_ARGPARSE: Mapping[Shape, Mapping[str, Any]] = {
-    "one": {},
-    "switch": {"action": argparse.BooleanOptionalAction},
-    "maybe": {"nargs": "?", "const": ""},
-    "repeat": {"action": "append"},
-    "lines": {"action": "append"},
-    "words": {"nargs": "*"},
-}
+from .sources import PREFIXES
 
 
 class OptionParser(argparse.ArgumentParser):
     """Flags for some options, or all of them; what is wrong on a command line is a SettingsError.
 
     Values stay raw: settings_from() reads them, so that all sources are read alike.
+    --help shows what homes need, --help-all all options that have a help.
     """
 
     _EPILOG = """\
@@ -61,16 +44,20 @@ class OptionParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.add_argument("--version", action="version", version=f"wyoming-whisper {__version__}")
-        groups: dict[str, Any] = {}
+        rare: dict[str, argparse.Action] = {}
+        groups: dict[str, argparse._ArgumentGroup] = {}
         for name in options:
             option = ALL_OPTIONS[name]
             if option.flag:
                 if option.group not in groups:
                     groups[option.group] = self.add_argument_group(option.group)
-                group = groups[option.group]
-                group.add_argument(
-                    flag_name(name), default=None, **_argparse_keywords(name, option)
-                )
+                keywords = _argparse_keywords(name, option)
+                action = groups[option.group].add_argument(flag_name(name), **keywords)
+                if option.rare:
+                    rare[name] = action
+        if rare:
+            about = "show the options that most homes never need too, and exit"
+            self.add_argument("--help-all", action=_HelpAll, rare=rare, help=about)
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Return the flags, None for those not given; raises SettingsError.
@@ -97,19 +84,42 @@ class OptionParser(argparse.ArgumentParser):
         return f"{word} is not an option{did_you_mean(word, flags) or f' of {self.prog}'}"
 
 
+class _HelpAll(argparse.Action):
+    """Prints the help with the `rare` options in it, which --help leaves out."""
+
+    def __init__(self, rare: Mapping[str, argparse.Action], **keywords: Any) -> None:
+        super().__init__(nargs=0, **keywords)
+        self._rare = rare
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        for name, action in self._rare.items():
+            action.help = _help(name, ALL_OPTIONS[name])
+        parser.print_help()
+        parser.exit()
+
+
 def _argparse_keywords(name: str, option: Option) -> dict[str, Any]:
-    keywords = dict(_ARGPARSE[option.shape])
+    of_shape: Mapping[Shape, Mapping[str, Any]] = {
+        "one": {},
+        "switch": {"action": argparse.BooleanOptionalAction},
+        "maybe": {"nargs": "?", "const": ""},
+        "repeat": {"action": "append"},
+        "lines": {"action": "append"},
+        "words": {"nargs": "*"},
+    }
+    keywords = {"default": None, **of_shape[option.shape]}
     if option.shape != "switch":
         names = "|".join(option.choices)
         keywords["metavar"] = option.metavar or names or name.rpartition("_")[2].upper()
-    keywords["help"] = argparse.SUPPRESS if option.hidden else _help(name, option)
+    is_hidden = option.rare or not option.help
+    keywords["help"] = argparse.SUPPRESS if is_hidden else _help(name, option)
     return keywords
 
 
 def _help(name: str, option: Option) -> str:
     default = getattr(Settings, name, None)  # no class attribute where a factory makes it
     text = option.help
-    if option.metavar == "TYPE":
+    if option.metavar and option.choices:
         text += f": {', '.join(option.choices)}"
     if default is not None and default != () and not isinstance(default, bool):
         text += f" (default: {default})"

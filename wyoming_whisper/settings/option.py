@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .readers import Reader, T, as_switch, as_text, one_of
+from .readers import Choice, Reader, Switch, Value
+
+Group = Literal[
+    "server",
+    "web page",
+    "model",
+    "upstreams",
+    "speed",
+    "text",
+    "names",
+    "silence",
+    "end of speech",
+    "logging",
+]
+"""Heading in --help."""
 
 Shape = Literal["one", "switch", "maybe", "repeat", "lines", "words"]
 """What a flag takes: one value, none, none or one, one each time it is given (in variables parted
@@ -16,58 +30,50 @@ as paths are, or a line each), any number."""
 class Option:
     """How a field of Settings is given by flag, variable or options file."""
 
-    group: str
-    """Heading in --help."""
-
-    help: str
     read: Reader[object]
+    help: str = ""
+    """Without one it is not shown: an option of the official server that has no use here."""
+
+    group: Group = "server"
     shape: Shape = "one"
     metavar: str | None = None
-
-    choices: tuple[str, ...] = ()
-    """All values there are; empty when they can't be listed."""
 
     flag: bool = True
     """False where a command line, which other users of the machine see, is no place for it."""
 
-    hidden: bool = False
-    """True keeps it out of --help."""
+    rare: bool = False
+    """Whether most homes never need it: shown by --help-all alone."""
 
     secret: bool = False
     """True keeps its value out of messages."""
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All values there are; empty where they can't be listed."""
+        return self.read.choices if isinstance(self.read, Choice) else ()
 
-def option_field(
-    default: T,
-    group: str,
+
+def option(
+    default: Value,
+    group: Group,
     about: str,
-    read: Reader[object] | None = None,
+    read: Reader[Value],
     *,
-    choices: tuple[str, ...] = (),
     shape: Shape = "one",
     metavar: str | None = None,
-) -> T:
-    """Return a dataclass field that carries its Option."""
-    read = read or (one_of(*choices) if choices else as_text)
-    option = Option(group, about, read, shape, metavar, choices)
-    return field(default=default, metadata={"option": option})
+    rare: bool = False,
+    secret: bool = False,
+    flag: bool | None = None,
+) -> Value:
+    """Return a dataclass field that carries its Option; what is secret has a flag only if asked."""
+    has_flag = not secret if flag is None else flag
+    carried = Option(read, about, group, shape, metavar, has_flag, rare, secret)
+    return field(default=default, repr=not secret, metadata={"option": carried})
 
 
-def flag_field(group: str, about: str) -> bool:
-    """Return a field that is off unless switched on."""
-    return option_field(False, group, about, as_switch, shape="switch")
-
-
-SERVER = "server"
-WEB = "web page"
-MODEL = "model"
-UPSTREAMS = "upstreams"
-SPEED = "speed"
-TEXT = "text"
-NAMES = "names"
-SILENCE = "silence"
-ENDING = "end of speech"
-LOGGING = "logging"
+def switch(default: bool, group: Group, about: str, *, rare: bool = False) -> bool:
+    """Return the field of an option that is on or off."""
+    return option(default, group, about, Switch(), shape="switch", rare=rare)
 
 
 def flag_name(name: str) -> str:

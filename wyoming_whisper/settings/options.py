@@ -7,288 +7,371 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import SplitResult
 
-from ..text.replacements import Replacement
-from .bounds import BEAM_SIZE, CPU_THREADS, MILLISECONDS, PROBABILITY, SECONDS, Whole
-from .option import ENDING, LOGGING, NAMES, SILENCE, SPEED, TEXT, Option, flag_field, option_field
+from .option import Option, option, switch
 from .readers import (
+    Address,
+    Choice,
+    Decimal,
+    Items,
+    Raw,
     Size,
-    as_audio_context,
-    as_clipped_libraries,
-    as_device,
-    as_endpointing,
-    as_home_assistant,
-    as_log_format,
-    as_names,
-    as_optional_text,
-    as_ray_address,
-    as_replacements,
-    as_size,
-    as_switch,
+    Switch,
+    Text,
+    Whole,
+    optional,
 )
+from .replacements import Replacement
 from .server import ServerSettings
 
-_LOGGER = logging.getLogger(__name__)
+
+def _ray_address(raw: Raw) -> str:
+    def is_valid(parts: SplitResult) -> bool:
+        return bool(parts.hostname and parts.port) and parts.netloc == text and "@" not in text
+
+    text = Text()(raw)
+    if text == "auto":
+        return text
+    Address("it must be auto, or HOST:PORT such as 192.168.1.20:6379", is_valid)(f"//{text}")
+    return text
+
+
+def _audio_context(raw: Raw) -> str:
+    if raw in ("auto", "full"):
+        return str(raw)
+    if isinstance(raw, str) and re.fullmatch(r"\d{1,2}(\.\d+)?", raw) and 1 <= float(raw) <= 30:
+        return raw
+    raise ValueError("it must be auto, full, or seconds from 1 to 30")
+
+
+def _replacements(raw: Raw) -> tuple[Replacement, ...]:
+    items = raw if isinstance(raw, list) else str(raw).splitlines()
+    return Replacement.read_all([item for item in items if item.strip()])
+
+
+def _is_home_assistant(parts: SplitResult) -> bool:
+    return (
+        parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname) and parts.port != 0
+    )
+
+
+def _clipping(raw: Raw) -> bool:
+    """Return whether silence is cut off; the official server has libraries named, for which."""
+    if isinstance(raw, bool):
+        return raw
+    text = raw if isinstance(raw, str) else " ".join(raw)
+    words = [word for word in re.split(r"[,\s]+", text) if word]
+    if len(words) == 1 and words[0].lower() in Switch.ON + Switch.OFF:
+        return Switch()(words[0])
+    others = ("transformers", "sherpa", "onnx-asr", "funasr", "qwen3-asr")
+    libraries = [Choice(("faster-whisper", *others))(word) for word in words]
+    return not libraries or "faster-whisper" in libraries
+
+
+def _endpointing(raw: Raw) -> str:
+    shortest, longest = 0.1, 10.0
+    if raw == "auto":
+        return "auto"
+    if Switch.is_off(raw):
+        return "off"
+    if isinstance(raw, str) and re.fullmatch(r"\d{1,2}(\.\d{1,6})?", raw):
+        seconds = float(raw)
+        if shortest <= seconds <= longest:
+            return f"{seconds:g}"
+    raise ValueError(
+        f"it must be off, auto, or seconds of silence from {shortest:g} to {longest:g}"
+    )
+
+
+def _log_format(raw: Raw) -> str:
+    text = Text()(raw)
+    try:
+        logging.Formatter(text).format(logging.makeLogRecord({}))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"it must be a format of Python's logging ({error})") from None
+    return text
 
 
 @dataclass(frozen=True)
 class Settings(ServerSettings):
     """What the user said."""
 
-    COMPUTE_TYPES = (
-        "default",
+    backend: str = option(
         "auto",
-        "int8",
-        "int8_float32",
-        "int8_float16",
-        "int8_bfloat16",
-        "int16",
-        "float16",
-        "bfloat16",
-        "float32",
-    )
-
-    backend: str = option_field(
-        "auto",
-        SPEED,
+        "speed",
         "what runs the model; auto is tensorrt where an NVIDIA GPU and TensorRT are there, else "
         "faster-whisper or onnxruntime, whichever is faster on this processor; tensorrt-llm is for "
         "large GPUs that many share (docs/engines.md); ray is replicas on other machines "
         "(docs/scaling.md); none is no model here, only --upstreams",
-        choices=(
-            *("auto", "faster-whisper", "onnxruntime", "tensorrt"),
-            *("tensorrt-llm", "ray", "none"),
+        Choice(
+            ("auto", "faster-whisper", "onnxruntime", "tensorrt", "tensorrt-llm", "ray", "none")
         ),
     )
-    ray_address: str = option_field(
+    ray_address: str = option(
         "auto",
-        SPEED,
+        "speed",
         "the Ray cluster of --backend ray: HOST:PORT of its first machine; auto is the one that "
         "this machine is in",
-        as_ray_address,
+        _ray_address,
         metavar="ADDRESS",
     )
-    strict_backend: bool = flag_field(
-        SPEED,
+    strict_backend: bool = switch(
+        False,
+        "speed",
         "end with an error where --backend tensorrt or tensorrt-llm is not possible, rather than "
         "use the CPU",
     )
-    device: str = option_field(
-        "auto", SPEED, "where the model runs: auto, cpu, cuda or cuda:N", as_device
+    device: str = option(
+        "auto",
+        "speed",
+        "where the model runs: auto, cpu, cuda or cuda:N",
+        Text("it must be auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:\d+)?"),
     )
-    compute_type: str = option_field(
+    compute_type: str = option(
         "default",
-        SPEED,
+        "speed",
         "arithmetic of the model; default is the best for the device",
-        choices=COMPUTE_TYPES,
+        Choice(
+            (
+                *("default", "auto", "int8", "int8_float32", "int8_float16", "int8_bfloat16"),
+                *("int16", "float16", "bfloat16", "float32"),
+            )
+        ),
         metavar="TYPE",
     )
-    max_cache_size: Size = option_field(  # noqa: RUF009
+    max_cache_size: Size = option(  # noqa: RUF009
         Size(8 * 10**9),
-        SPEED,
+        "speed",
         "room for built TensorRT engines, such as 8GB: those unused for longest are removed",
-        as_size,
+        Size.read,
         metavar="SIZE",
+        rare=True,
     )
-    beam_size: int = option_field(
+    beam_size: int = option(
         0,
-        SPEED,
+        "speed",
         "texts followed at once while decoding: more is slower; 0 chooses for this machine",
-        BEAM_SIZE,
+        Whole(0, 20),
         metavar="N",
     )
-    cpu_threads: int = option_field(
+    cpu_threads: int = option(
         0,
-        SPEED,
+        "speed",
         "CPU threads of one transcription; 0 is what was measured to be fastest",
-        CPU_THREADS,
+        Whole(0, 256),
         metavar="N",
     )
-    eager: bool = option_field(
+    eager: bool = switch(
         True,
-        SPEED,
+        "speed",
         "begin when speech pauses, so that the answer is there when the audio ends; costs more "
         "processor time where speakers hesitate",
-        as_switch,
-        shape="switch",
     )
-    live_text: bool = flag_field(
-        SPEED,
+    live_text: bool = switch(
+        False,
+        "speed",
         "send words while they are spoken, once two transcriptions in a row agree on them; takes "
         "up to half of the model's time while somebody speaks, and Home Assistant does not show "
         "them yet",
     )
-    idle_unload: int = option_field(
+    idle_unload: int = option(
         0,
-        SPEED,
+        "speed",
         "free the model's memory after so many seconds without work; it is loaded again while the "
         "next speaker is speaking; 0 is never",
-        SECONDS,
+        Whole(),
         metavar="SECONDS",
     )
-    audio_context: str = option_field(
+    audio_context: str = option(
         "auto",
-        SPEED,
+        "speed",
         "how much audio the encoder sees: auto fits the window to the speech, with a margin for "
         "models that were trained on 30 s; full is always 30 s; a number is the least seconds",
-        as_audio_context,
+        _audio_context,
         metavar="auto|full|SECONDS",
+        rare=True,
     )
 
-    initial_prompt: str | None = option_field(
-        None, TEXT, "text that precedes every command, to set style and words", as_optional_text
+    initial_prompt: str | None = option(
+        None, "text", "text that precedes every command, to set style and words", optional(Text())
     )
-    whisper_task: str = option_field(
+    whisper_task: str = option(
         "transcribe",
-        TEXT,
+        "text",
         "write what was said, or translate it to English",
-        choices=("transcribe", "translate"),
+        Choice(("transcribe", "translate")),
     )
 
-    strip_punctuation: bool = option_field(
+    strip_punctuation: bool = switch(
         True,
-        TEXT,
+        "text",
         "leave out quotation marks, and punctuation at the ends of the text: Home Assistant's "
         "sentences have none",
-        as_switch,
-        shape="switch",
     )
-    hass_wording: bool = option_field(
+    hass_wording: bool = switch(
         True,
-        TEXT,
+        "text",
         "word commands as Home Assistant's sentences are: without 'uh' at the start, with "
         "'30 minutes' for '½ hour'",
-        as_switch,
-        shape="switch",
     )
-    lowercase: bool = flag_field(TEXT, "write everything in small letters")
-    replace: tuple[Replacement, ...] = option_field(
+    lowercase: bool = switch(False, "text", "write everything in small letters")
+    replace: tuple[Replacement, ...] = option(
         (),
-        TEXT,
+        "text",
         "write TO wherever FROM would be written, whole words; an empty TO drops them, @FILE is a "
         "file with a line for each; may be given several times",
-        as_replacements,
+        _replacements,
         shape="lines",
         metavar="FROM=TO",
     )
 
-    bias_names: bool = option_field(
+    bias_names: bool = switch(
         True,
-        NAMES,
+        "names",
         "compare what was heard with the names of the home, and write the name where it was "
         "misheard",
-        as_switch,
-        shape="switch",
     )
-    names: tuple[str, ...] = option_field(
+    names: tuple[str, ...] = option(
         (),
-        NAMES,
+        "names",
         "names that are spoken of in this home, separated by commas; those that Home Assistant "
         "knows need not be among them",
-        as_names,
+        Items(str, r"[,\n]"),
         metavar="LIST",
     )
-    hass_api: str = option_field(
+    hass_api: str = option(
         "http://homeassistant.local:8123/api",
-        NAMES,
+        "names",
         "Home Assistant, which is asked for names where there is a --hass-token; the app "
         "(add-on) needs neither",
-        as_home_assistant,
+        Address(
+            "it must be an address such as http://homeassistant.local:8123", _is_home_assistant
+        ),
         metavar="URL",
     )
-    hass_token: str | None = field(
-        default=None,
-        repr=False,
-        metadata={
-            "option": Option(
-                NAMES,
-                "long-lived access token of an administrator of Home Assistant; better in the "
-                "variable WYOMING_WHISPER_HASS_TOKEN or a file, since others can see a command "
-                "line",
-                as_optional_text,
-                secret=True,
-            )
-        },
+    hass_token: str | None = option(
+        None,
+        "names",
+        "long-lived access token of an administrator of Home Assistant; better in the "
+        "variable WYOMING_WHISPER_HASS_TOKEN or a file, since others can see a command "
+        "line",
+        optional(Text()),
+        secret=True,
+        flag=True,
     )
 
-    vad_filter: bool = flag_field(SILENCE, "cut out what is not speech before transcribing")
-    vad_threshold: float = option_field(
-        0.5, SILENCE, "probability from which --vad-filter hears speech", PROBABILITY, metavar="P"
+    vad_filter: bool = switch(
+        False, "silence", "cut out what is not speech before transcribing", rare=True
     )
-    vad_min_speech_ms: int = option_field(
-        250, SILENCE, "shortest speech that --vad-filter keeps", MILLISECONDS, metavar="MS"
+    vad_threshold: float = option(
+        0.5,
+        "silence",
+        "probability from which --vad-filter hears speech",
+        Decimal(),
+        metavar="P",
+        rare=True,
     )
-    vad_min_silence_ms: int = option_field(
-        2000, SILENCE, "shortest silence that --vad-filter cuts out", MILLISECONDS, metavar="MS"
+    vad_min_speech_ms: int = option(
+        250,
+        "silence",
+        "shortest speech that --vad-filter keeps",
+        Whole(),
+        metavar="MS",
+        rare=True,
     )
-    vad_clip: tuple[str, ...] | None = option_field(
-        None,
-        SILENCE,
+    vad_min_silence_ms: int = option(
+        2000,
+        "silence",
+        "shortest silence that --vad-filter cuts out",
+        Whole(),
+        metavar="MS",
+        rare=True,
+    )
+    vad_clip: bool = option(
+        False,
+        "silence",
         "cut silence off both ends before transcribing; the official server's names of libraries "
         "may follow, of which faster-whisper counts here",
-        as_clipped_libraries,
+        _clipping,
         shape="words",
         metavar="LIBRARY",
+        rare=True,
     )
-    vad_clip_threshold: float = option_field(
-        0.5, SILENCE, "probability from which --vad-clip hears speech", PROBABILITY, metavar="P"
+    vad_clip_threshold: float = option(
+        0.5,
+        "silence",
+        "probability from which --vad-clip hears speech",
+        Decimal(),
+        metavar="P",
+        rare=True,
     )
-    vad_clip_pad_ms: int = option_field(
-        400, SILENCE, "what --vad-clip leaves around speech", MILLISECONDS, metavar="MS"
+    vad_clip_pad_ms: int = option(
+        400,
+        "silence",
+        "what --vad-clip leaves around speech",
+        Whole(),
+        metavar="MS",
+        rare=True,
     )
 
-    endpointing: str = option_field(
+    endpointing: str = option(
         "off",
-        ENDING,
+        "end of speech",
         "end a command after so much silence, and answer before the client says that it has ended; "
         "auto waits for less silence where the text sounds finished, for more where it doesn't",
-        as_endpointing,
+        _endpointing,
         metavar="off|SECONDS|auto",
     )
-    no_speech_timeout: int = option_field(
+    no_speech_timeout: int = option(
         8,
-        ENDING,
+        "end of speech",
         "--endpointing: if nobody has spoken until then, nobody will",
         Whole(1, 3600),
         metavar="SECONDS",
+        rare=True,
     )
-    max_command_seconds: int = option_field(
+    max_command_seconds: int = option(
         15,
-        ENDING,
+        "end of speech",
         "--endpointing: longest command, from its first word",
         Whole(1, 3600),
         metavar="SECONDS",
+        rare=True,
     )
-    requires_external_vad: bool = option_field(
+    requires_external_vad: bool = switch(
         True,
-        ENDING,
+        "end of speech",
         "have Home Assistant end commands too; off leaves it to --endpointing alone, and "
         "satellites then go on listening until the answer is there (docs/protocol.md)",
-        as_switch,
-        shape="switch",
+        rare=True,
     )
-    prefers_auto_gain: bool = option_field(
+    prefers_auto_gain: bool = switch(
         True,
-        SILENCE,
+        "silence",
         "tell Home Assistant that audio with automatic gain is preferred",
-        as_switch,
-        shape="switch",
+        rare=True,
     )
-    prefers_noise_reduction: bool = option_field(
+    prefers_noise_reduction: bool = switch(
         True,
-        SILENCE,
+        "silence",
         "tell Home Assistant that audio without noise is preferred; with both off, satellites with "
         "two channels send the unprocessed one",
-        as_switch,
-        shape="switch",
+        rare=True,
     )
 
-    debug: bool = flag_field(LOGGING, "log more")
-    log_format: str = option_field(
-        logging.BASIC_FORMAT, LOGGING, "format of log lines", as_log_format, metavar="FORMAT"
+    debug: bool = switch(False, "logging", "log more")
+    log_format: str = option(
+        logging.BASIC_FORMAT,
+        "logging",
+        "format of log lines",
+        _log_format,
+        metavar="FORMAT",
+        rare=True,
     )
 
     @property
@@ -296,13 +379,6 @@ class Settings(ServerSettings):
         """The model's name for others to see; of a folder only the last part."""
         is_folder = self.model.startswith(("/", ".", "~"))
         return Path(self.model).name if is_folder else self.model
-
-    @property
-    def clips_speech(self) -> bool:
-        """Whether silence is cut off both ends."""
-        return self.vad_clip is not None and (
-            not self.vad_clip or "faster-whisper" in self.vad_clip
-        )
 
 
 OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.fields(Settings)}

@@ -10,130 +10,107 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import SettingsError
-from .messages import did_you_mean, shortened
-from .option import Option, Shape, flag_name
+from ..errors import SettingsError, did_you_mean
+from .official import ALL_OPTIONS, about_retired
+from .option import Option, flag_name
 from .options import OPTIONS, Settings
-from .readers import Raw, absent, as_number, as_wait
-from .server import default_data_dir
+from .readers import Raw
 from .text_files import read_text_file
 
 _LOGGER = logging.getLogger(__name__)
 PREFIXES = ("WYO_WHISPER_", "WYOMING_WHISPER_")
 """Of environment variables; the official server's names work, ours win over them."""
-FILE_SUFFIX = "_FILE"
-"""A variable with this ending names a file with the value (docker secrets)."""
 SUPERVISOR_TOKEN = "SUPERVISOR_TOKEN"  # noqa: S105  (a variable's name)
 """The variable that Home Assistant's Supervisor gives to an add-on, and to nobody else."""
-ADDON_OPTIONS = Path("/data/options.json")
-"""Where the Supervisor writes what the user has set."""
-ADDON_DEFAULTS: Mapping[str, str] = {
-    "data_dir": "/data/models",
-    "http_port": "8099",  # ingress_port in the manifest
-    "http_allow": "172.30.32.2",  # the Supervisor, through which the page is shown (ingress)
-}
-"""What an add-on has instead of the defaults."""
-
-
-def _known_but_absent(reason: str, shape: Shape = "one", flag: bool = True) -> Option:
-    return Option("", "", absent(reason), shape, flag=flag, hidden=True, secret=True)
-
-
-_NO_SHERPA = "this server runs Whisper with faster-whisper, not with sherpa"
-_ABSENT: Mapping[str, Option] = {
-    "sherpa_streaming": _known_but_absent(_NO_SHERPA, "switch"),
-    # Home Assistant tells of changes here, nothing waits for it, and names are not put into the
-    # prompt: these need no choice.
-    "hass_refresh_seconds": Option("", "", as_number, hidden=True),
-    "hass_prompt_max_tokens": Option("", "", as_number, hidden=True),
-    "hass_prompt_timeout": Option("", "", as_number, hidden=True),
-}
-"""The official server's options that this one hasn't: without effect, or an error when used."""
-_ALIASES: Mapping[str, Option] = {"vad_endpointing": Option("", "", as_wait, hidden=True)}
-"""The official server's options that are others here."""
-ALL_OPTIONS = {**OPTIONS, **_ABSENT, **_ALIASES}
-_ADDON_KEYS = ("debug_logging", "custom_model", "custom_model_type")
-"""Keys of the official add-on that are no option of either server."""
-RETIRED_MODEL = "home-en"
-"""A model that came with earlier versions, and that options saved then may name."""
-ABOUT_RETIRED = f"{RETIRED_MODEL} is gone from this program: it understood synthetic voices alone"
 
 
 @dataclass(frozen=True)
-class _Given:
+class _RawOption:
     """A value and where it came from, for messages."""
 
     raw: Raw
     origin: str
 
 
-def settings_from(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+def settings_from(
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    addon_file: Path = Path("/data/options.json"),
+) -> Settings:
     """Return the settings for parsed flags (an OptionParser's), variables and the options file.
 
     What is no option among `flags` is passed over. An overridden value is not looked at.
-    Raises SettingsError.
+    `addon_file` is where the Supervisor writes what the user has set. Raises SettingsError.
     """
-    given = _from_environment(environ) | _from_flags(flags)
-    if "options" in given:
-        given = _from_file(cast("Path", _read("options", given["options"]))) | given
+    raw_options = _from_environment(environ) | _from_flags(flags)
+    if "options" in raw_options:
+        file = cast("Path", _read("options", raw_options["options"]))
+        raw_options = _from_file(file) | raw_options
     elif SUPERVISOR_TOKEN in environ:
-        given = _from_addon() | given
-    values: dict[str, Any] = {name: _read(name, found) for name, found in given.items()}
-    if seconds := values.pop("vad_endpointing", None):
+        raw_options = _from_addon(addon_file) | raw_options
+    values: dict[str, Any] = {name: _read(name, raw) for name, raw in raw_options.items()}
+    silence = values.pop("vad_endpointing", "off")
+    if silence != "off":
         # The official server then tells Home Assistant not to end commands itself.
-        values = {"endpointing": f"{seconds:g}", "requires_external_vad": False} | values
-    if values.get("model") == RETIRED_MODEL:
+        values = {"endpointing": silence, "requires_external_vad": False} | values
+    if about := about_retired(values.get("model", "")):
         _LOGGER.warning(
             "%s: %s; auto chooses a model instead; set it to auto, or to what `models list` shows",
-            *(given["model"].origin, ABOUT_RETIRED),
+            *(raw_options["model"].origin, about),
         )
         values["model"] = "auto"
     if "data_dir" not in values:
-        values["data_dir"] = (default_data_dir(environ),)
+        values["data_dir"] = (Settings.default_data_dir(environ),)
     return Settings(**{name: value for name, value in values.items() if name in OPTIONS})
 
 
-def _read(name: str, given: _Given) -> object:
-    option = ALL_OPTIONS[name]
+def _read(name: str, option: _RawOption) -> object:
+    about = ALL_OPTIONS[name]
     try:
-        return option.read(given.raw)
+        return about.read(option.raw)
     except ValueError as error:
-        state = "set" if option.secret else shortened(given.raw)
-        raise SettingsError(f"{given.origin} is {state}, but {error}") from None
+        state = "set" if about.secret else _shown(option.raw)
+        raise SettingsError(f"{option.origin} is {state}, but {error}") from None
 
 
-def _from_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
+def _shown(raw: object, max_length: int = 80) -> str:
+    text = "on" if raw is True else "off" if raw is False else repr(raw)
+    return text if len(text) <= max_length else text[:max_length] + "..."
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, _RawOption]:
     return {
-        name: _Given(flags[name], flag_name(name))
+        name: _RawOption(flags[name], flag_name(name))
         for name in ALL_OPTIONS
         if flags.get(name) is not None
     }
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
-    given: dict[str, _Given] = {}
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _RawOption]:
+    options: dict[str, _RawOption] = {}
     for prefix in PREFIXES:  # the later one wins
         for name, option in ALL_OPTIONS.items():
-            found = _from_variable(prefix + name.upper(), option, environ)
-            if found is not None:
-                given[name] = found
+            raw_option = _from_variable(prefix + name.upper(), option, environ)
+            if raw_option is not None:
+                options[name] = raw_option
     _warn_of_unknown_variables(environ)
-    return given
+    return options
 
 
-def _from_variable(variable: str, option: Option, environ: Mapping[str, str]) -> _Given | None:
+def _from_variable(variable: str, option: Option, environ: Mapping[str, str]) -> _RawOption | None:
+    """Return what a variable holds, or the file that VARIABLE_FILE names (docker secrets)."""
     text, origin = environ.get(variable), variable
-    file = environ.get(variable + FILE_SUFFIX)
+    file = environ.get(f"{variable}_FILE")
     if file and option.shape == "lines":
-        return _Given([f"@{file}"], f"{variable}{FILE_SUFFIX}")
+        return _RawOption([f"@{file}"], f"{variable}_FILE")
     if file:
-        origin = f"{variable}{FILE_SUFFIX} ({file})"
+        origin = f"{variable}_FILE ({file})"
         text = _read_text(Path(file), origin)
     if text is None or (not text.strip() and option.shape in ("one", "repeat", "lines")):
         return None
     if option.shape == "repeat":  # paths, where blanks and commas are letters
-        return _Given([item for item in text.split(os.pathsep) if item.strip()], origin)
-    return _Given(text.strip(), origin)
+        return _RawOption([item for item in text.split(os.pathsep) if item.strip()], origin)
+    return _RawOption(text.strip(), origin)
 
 
 def _warn_of_unknown_variables(environ: Mapping[str, str]) -> None:
@@ -141,37 +118,41 @@ def _warn_of_unknown_variables(environ: Mapping[str, str]) -> None:
     for variable in sorted(environ):
         for prefix in PREFIXES:
             name = variable.removeprefix(prefix)
-            if name == variable or name.removesuffix(FILE_SUFFIX).lower() in ALL_OPTIONS:
+            if name == variable or name.removesuffix("_FILE").lower() in ALL_OPTIONS:
                 continue
-            known = [prefix + option.upper() for option in OPTIONS]
-            hint = did_you_mean(variable, known)
+            hint = did_you_mean(variable, [prefix + option.upper() for option in OPTIONS])
             _LOGGER.warning("The variable %s is no option and does nothing%s", variable, hint)
 
 
-def _from_addon() -> dict[str, _Given]:
-    given = {name: _Given(raw, "the app (add-on)") for name, raw in ADDON_DEFAULTS.items()}
-    if ADDON_OPTIONS.exists():
-        given |= _from_file(ADDON_OPTIONS, of_addon=True)
-    return given
+def _from_addon(file: Path) -> dict[str, _RawOption]:
+    """Return what an add-on has instead of the defaults, and what the user has set."""
+    defaults = {
+        "data_dir": "/data/models",
+        "http_port": "8099",  # ingress_port in the manifest
+        "http_allow": "172.30.32.2",  # the Supervisor, through which the page is shown (ingress)
+    }
+    options = {name: _RawOption(raw, "the app (add-on)") for name, raw in defaults.items()}
+    return options | (_from_file(file, of_addon=True) if file.exists() else {})
 
 
-def _from_file(path: Path, *, of_addon: bool = False) -> dict[str, _Given]:
-    given: dict[str, _Given] = {}
-    known = {*ALL_OPTIONS, *_ADDON_KEYS} - {"options"}
+def _from_file(path: Path, *, of_addon: bool = False) -> dict[str, _RawOption]:
+    of_official_addon = ("debug_logging", "custom_model", "custom_model_type")
+    names = {*ALL_OPTIONS, *of_official_addon} - {"options"}
+    options: dict[str, _RawOption] = {}
     for key, raw in _parse_options(path).items():
         origin = f"{key} in {path}"
-        if key not in known and of_addon:
+        if key not in names and of_addon:
             # Misspelt it can't be, the Supervisor knows the manifest: it is of another version.
             _LOGGER.warning("%s is not an option of this version and does nothing", origin)
             continue
-        if key not in known:
-            raise SettingsError(f"{origin} is not an option{did_you_mean(key, known)}")
+        if key not in names:
+            raise SettingsError(f"{origin} is not an option{did_you_mean(key, names)}")
         if raw is None or (raw == "" and key not in ("zeroconf", "vad_clip")):
             continue
         if not _is_raw(raw):
             raise SettingsError(f"{origin} must be one value or a list")
-        given[key] = _Given(raw, origin)
-    return _without_addon_keys(given)
+        options[key] = _RawOption(raw, origin)
+    return _without_addon_keys(options)
 
 
 def _parse_options(path: Path) -> Mapping[Any, Any]:
@@ -218,19 +199,21 @@ def _is_raw(value: object) -> bool:
     return isinstance(value, str | bool)
 
 
-def _without_addon_keys(given: dict[str, _Given]) -> dict[str, _Given]:
+def _without_addon_keys(options: dict[str, _RawOption]) -> dict[str, _RawOption]:
     """Return the options with the official add-on's spellings translated to ours."""
-    debug, custom, library = (given.pop(key, None) for key in _ADDON_KEYS)
+    debug, custom, library = (
+        options.pop(key, None) for key in ("debug_logging", "custom_model", "custom_model_type")
+    )
     if debug is not None:
-        given.setdefault("debug", debug)
-    model = given.get("model")
+        options.setdefault("debug", debug)
+    model = options.get("model")
     if model is not None and model.raw == "custom":
         if custom is None or custom.raw == "null":
             raise SettingsError(f"{model.origin} is 'custom', but custom_model names no model")
-        given["model"] = custom
+        options["model"] = custom
         if library is not None:
-            given["stt_library"] = library
-    return given
+            options["stt_library"] = library
+    return options
 
 
 def _read_text(path: Path, origin: str) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-MAX_BYTES = 1_000_000
 
-
-def read_text_file(path: Path, *, plain_only: bool = False) -> str:
-    """Return the text of a UTF-8 file of MAX_BYTES at most, without a byte order mark.
+def read_text_file(path: Path, *, plain_only: bool = False, max_bytes: int = 1_000_000) -> str:
+    """Return the text of a UTF-8 file of `max_bytes` at most, without a byte order mark.
 
     With `plain_only` devices and pipes are refused unopened: opening a pipe waits for its writer.
     Raises ValueError, one sentence that begins with the path.
@@ -19,11 +17,11 @@ def read_text_file(path: Path, *, plain_only: bool = False) -> str:
         if plain_only and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise ValueError(f"{path} is a device or a pipe, not a plain file")
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)  # a device's size is 0, however much it gives
+            content = file.read(max_bytes + 1)  # a device's size is 0, however much it gives
     except OSError as error:
         raise ValueError(f"{path} can't be read ({error.strerror})") from None
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES // 1000} kB")
+    if len(content) > max_bytes:
+        raise ValueError(f"{path} is larger than {max_bytes // 1000} kB")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

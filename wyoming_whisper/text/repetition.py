@@ -1,6 +1,6 @@
 """Texts that repeat themselves: what Whisper does where it loses its way, and people now and then.
 
-Pure text: knows neither models nor audio, and imports nothing of this package.
+Pure text: knows neither models nor audio.
 """
 
 from __future__ import annotations
@@ -10,20 +10,10 @@ import re
 import zlib
 from collections.abc import Sequence
 
-# A few tokens over and over: too short for zlib to notice, typical of a window cut too tight.
-MAX_LOOP_TOKENS = 4
-MAX_LOOP_REPEATS = 5
+from .scripts import UNPARTED
 
-MAX_WORDS = 500  # that repetitions are looked for among: more than one window's tokens
-
-# Words; in scripts without blanks, letters: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-_WORD = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
-    r"|[^\W_]+(?:['\u2019][^\W_]+)*"
-)
-_SEPARATORS = (
-    " \n\t,;:-\u2013\u2014\u3001\uff0c"  # what may stand between a word and its repetition
-)
+# Words; in scripts without blanks, letters.
+_WORD = re.compile(rf"[{UNPARTED}]|[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 def words(text: str) -> list[str]:
@@ -37,9 +27,12 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def loops(tokens: Sequence[int], repeats: int = MAX_LOOP_REPEATS) -> bool:
-    """Return whether the text ends in the same few tokens over and over."""
-    for size in range(1, MAX_LOOP_TOKENS + 1):
+def loops(tokens: Sequence[int], repeats: int = 5, max_size: int = 4) -> bool:
+    """Return whether the text ends in the same few tokens over and over.
+
+    That is too short for zlib to notice, and typical of a window cut too tight.
+    """
+    for size in range(1, max_size + 1):
         tail = list(tokens[-size * repeats :])
         if len(tail) == size * repeats and tail == tail[:size] * repeats:
             return True
@@ -55,20 +48,19 @@ def is_doubled(text: str) -> bool:
     return re.fullmatch(r"(.{4,}?)\1+", letters) is not None
 
 
-def said_once(text: str) -> str:
+def said_once(text: str, max_words: int = 500, max_steps: int = 8) -> str:
     """Return the text with every phrase that follows itself written once.
 
-    Longer texts are gone through in steps, so that only what repeats itself within MAX_WORDS words
-    is noticed; what comes after `max_steps` of them stays as it is.
+    Longer texts are gone through in steps, so that only what repeats itself within `max_words`
+    words, which no window's text has, is noticed; what comes after `max_steps` of them stays.
 
     >>> said_once("Thank you. Thank you. Bye."), said_once("no, no, no")
     ('Thank you. Bye.', 'no')
     """
-    max_steps = 8  # of half as many words each, in which longer texts are gone through
     starts = [match.start() for match in _WORD.finditer(text)]
-    if len(starts) <= MAX_WORDS:
+    if len(starts) <= max_words:
         return _said_once(text)
-    size = MAX_WORDS // 2
+    size = max_words // 2
     bounds = [0, *starts[size : max_steps * size + 1 : size], len(text)]
     steps = [text[start:end] for start, end in itertools.pairwise(bounds)]
     settled, last = "", ""
@@ -88,7 +80,10 @@ def _said_once(text: str) -> str:
         first, last = repetition
         places = [match.start() for match in _WORD.finditer(text)]
         before = text[: places[first]]
-        text = before + text[places[last] :] if last < len(places) else before.rstrip(_SEPARATORS)
+        if last < len(places):
+            text = before + text[places[last] :]
+        else:  # without what may stand between a word and its repetition
+            text = before.rstrip(" \n\t,;:-\u2013\u2014\u3001\uff0c")
     return text
 
 

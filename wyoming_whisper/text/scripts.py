@@ -1,7 +1,9 @@
-"""Scripts whose words are not parted by blanks, and texts put together in any script.
+"""What the scripts of all languages have: marks, and words that are not parted by blanks.
 
 Pure text: imports nothing of this package.
 """
+
+# ruff: noqa: RUF001  (marks of all scripts)
 
 from __future__ import annotations
 
@@ -9,11 +11,15 @@ import re
 from collections.abc import Iterable
 
 UNPARTED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-"""Their letters, for a class of a regular expression: Thai, Lao, Burmese, Khmer, Japanese,
-Chinese."""
+"""Letters of scripts without blanks between words, for a class of a regular expression: Thai, Lao,
+Burmese, Khmer, Japanese, Chinese."""
 
-_LAST = re.compile(rf"([{UNPARTED}])[^\w{UNPARTED}]*\Z")
-_FIRST = re.compile(rf"[^\w{UNPARTED}]*[{UNPARTED}]")
+MARKS = ".,;:!?…‥;·。．、，！？；：｡､؟،؛۔।॥։።፣፤፥፧၊။។៕—–―"
+"""What ends sentences and their parts, and dashes, which stand where somebody broke off. Not the
+hyphen and the apostrophe, which are letters of words."""
+
+QUOTES = "“”„‟«»‹›「」『』〝〞〟"
+"""Letters of no word."""
 
 
 def seam(before: str, after: str) -> str:
@@ -24,7 +30,10 @@ def seam(before: str, after: str) -> str:
     """
     if not (before and after):
         return ""
-    return "" if _LAST.search(before) and _FIRST.match(after) else " "
+    is_unparted = re.search(rf"[{UNPARTED}][^\w{UNPARTED}]*\Z", before) and re.match(
+        rf"[^\w{UNPARTED}]*[{UNPARTED}]", after
+    )
+    return "" if is_unparted else " "
 
 
 def joined(texts: Iterable[str]) -> str:

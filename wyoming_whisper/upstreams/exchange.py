@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import UpstreamError
-from ..transcriber import SAMPLE_RATE, Samples, Transcription
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from ..whisper.tokenizer import language_code
-
-SAMPLE_BYTES = 2
-
-# The fastest speakers of any script stay far below; a text that is longer was not said.
-MAX_LETTERS = 200
-
-HOPS = "wyoming-whisper-hops"
-"""Key in a request's context: how many of our servers it has passed."""
-MANY_HOPS = 99  # what strange values are taken for
-
-SHOWN_LENGTH = 80  # of a server's own words in an error
 
 
 @dataclass(frozen=True)
@@ -38,7 +27,30 @@ class Request:
     """What the client named. The home's own names stay here."""
 
     hops: int = 1
-    """How many servers this request will have passed, ours included."""
+    """How many of our servers it will have passed, this one included."""
+
+    HOPS_KEY = "wyoming-whisper-hops"
+    MAX_HOPS = 2
+    """Beyond, who has it answers itself. Two servers that are each other's upstreams pass a request
+    back and forth once."""
+
+    @classmethod
+    def of(cls, options: TranscribeOptions, context: object = None) -> Request | None:
+        """Return what is passed on; None where it must not be, or others can't be asked for it.
+
+        `context` is what the client's own request had.
+        """
+        special = options.task or options.prompt or options.temperature or options.timestamps
+        hops = context.get(cls.HOPS_KEY, 0) if isinstance(context, dict) else 0
+        is_number = isinstance(hops, int) and not isinstance(hops, bool)
+        if special or not is_number or not 0 <= hops < cls.MAX_HOPS:
+            return None
+        return cls(options.language, options.names, hops + 1)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What the next server is told."""
+        return {self.HOPS_KEY: self.hops}
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,32 @@ class Reply:
 
     text: object
     language: object = None
+
+    # "ERROR: out of memory" is what some servers send as a transcript, as if it had been said.
+    ERROR = re.compile(
+        r"\W*(?:(?:\w+ ){0,3}\w*(?:error|exception|failure) ?[:：]|traceback \()",  # noqa: RUF001
+        re.IGNORECASE,
+    )
+    MARKUP = ("<", "{")
+    NO_LETTERS = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
+
+    def believed(self, language: str | None, seconds: float) -> Transcription:
+        """Return it if it can be a transcript of `seconds` of audio; `language` was asked for.
+
+        Raises UpstreamError, whose message does not hold the text: it may be what was said.
+        """
+        if not isinstance(self.text, str):
+            raise UpstreamError("its transcript is no text")
+        # The fastest speakers of any script stay far below.
+        if len(self.text) > 200 + 40 * seconds:
+            raise UpstreamError(f"its transcript has {len(self.text)} letters of {seconds:.1f} s")
+        text = " ".join(self.text.split())
+        if any(unicodedata.category(letter) in self.NO_LETTERS for letter in text):
+            raise UpstreamError("its transcript has characters that are no text")
+        if self.ERROR.match(text) or text.startswith(self.MARKUP):
+            raise UpstreamError("its transcript is an error message, or no text at all")
+        code = language_code(self.language) if isinstance(self.language, str) else None
+        return Transcription(text, code or language, seconds=seconds)
 
 
 class GoneError(UpstreamError):
@@ -72,16 +110,15 @@ class OverloadedError(UpstreamError):
 class Recording:
     """One utterance's audio as it arrives, which each upstream reads from the beginning.
 
-    To be made in the event loop; only `add` may be called by another thread.
+    Belongs to the event loop.
     """
 
+    SAMPLE_BYTES = 2
     MIN_CHUNK_BYTES = 32 * SAMPLE_RATE // 1000 * SAMPLE_BYTES  # 32 ms, as satellites send
-    MAX_CHUNK_BYTES = (
-        SAMPLE_RATE * SAMPLE_BYTES
-    )  # a second; others may bound what they read, as we do
+    MAX_CHUNK_BYTES = SAMPLE_RATE * SAMPLE_BYTES
+    """A second: others may bound what they read, as we do."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._chunks: list[bytes] = []  # 16-bit little-endian
         self._n_samples = 0
         self._news = asyncio.Event()
@@ -98,23 +135,27 @@ class Recording:
 
     def add(self, samples: Samples) -> None:
         """Take more of it, float32 mono at SAMPLE_RATE."""
-        self._chunks.append(to_pcm(samples))
+        self._chunks.append(self.pcm(samples))
         self._n_samples += len(samples)
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is asked any more
-            self._loop.call_soon_threadsafe(self._tell)
+        self._notify()
 
     def take_over(self, other: Recording) -> None:
         """Begin with all that `other` has by now."""
         self._chunks = [*other._chunks, *self._chunks]
         self._n_samples += other._n_samples
-        self._tell()
+        self._notify()
 
     def finish(self, speech: Samples, speech_end: int) -> None:
         """Say that this was all, and what of it was speech."""
         self.speech = speech
         self.speech_end = min(speech_end, self._n_samples)  # the last frame may be cut off
-        self.ended = self._loop.time()
-        self._tell()
+        self.ended = asyncio.get_running_loop().time()
+        self._notify()
+
+    @staticmethod
+    def pcm(samples: Samples) -> bytes:
+        """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
+        return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
     async def end(self) -> None:
         """Return when it has ended."""
@@ -139,55 +180,7 @@ class Recording:
             if len(self._chunks) == n_taken:
                 await news.wait()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         if self.ended is None:
             self._news = asyncio.Event()
-
-
-def to_pcm(samples: Samples) -> bytes:
-    """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
-    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
-
-
-def hops_in(context: object) -> int:
-    """Return how many of our servers a request with this context has passed."""
-    hops = context.get(HOPS, 0) if isinstance(context, dict) else 0
-    is_number = isinstance(hops, int) and not isinstance(hops, bool)
-    return min(hops, MANY_HOPS) if is_number and hops >= 0 else MANY_HOPS
-
-
-def shown(words: object) -> str:
-    """Return a server's words, which may be many and strange, for people."""
-    text = "".join(letter for letter in str(words)[:SHOWN_LENGTH] if letter.isprintable())
-    return text or "nothing"
-
-
-# -- what is believed ----------------------------------------------------------------------
-
-# "ERROR: out of memory" is what some servers send as a transcript, as if it had been said.
-_ERRORS = re.compile(
-    r"\W*(?:(?:\w+ ){0,3}\w*(?:error|exception|failure) ?[:：]|traceback \()",  # noqa: RUF001
-    re.IGNORECASE,
-)
-
-
-def believed(reply: Reply, asked: str | None, seconds: float) -> Transcription:
-    """Return the reply if it can be a transcript of `seconds` of audio. Raises UpstreamError.
-
-    No message holds its text, which may be what was said.
-    """
-    no_letters = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
-    markup = ("<", "{")
-    max_letters_per_second = 40
-    if not isinstance(reply.text, str):
-        raise UpstreamError("its transcript is no text")
-    if len(reply.text) > MAX_LETTERS + max_letters_per_second * seconds:
-        raise UpstreamError(f"its transcript has {len(reply.text)} letters of {seconds:.1f} s")
-    text = " ".join(reply.text.split())
-    if any(unicodedata.category(letter) in no_letters for letter in text):
-        raise UpstreamError("its transcript has characters that are no text")
-    if _ERRORS.match(text) or text.startswith(markup):
-        raise UpstreamError("its transcript is an error message, or no text at all")
-    known = language_code(reply.language) if isinstance(reply.language, str) else None
-    return Transcription(text, known or asked, seconds=seconds)

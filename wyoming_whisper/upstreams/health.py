@@ -17,15 +17,13 @@ from typing import Literal
 State = Literal["closed", "open", "half-open"]
 
 
-UNASKED = "it has not been asked yet"
-
-
 class Circuit:
     """What is known of one upstream. Not for several threads."""
 
     FIRST_BACKOFF_SECONDS = 2.0
     LONGEST_BACKOFF_SECONDS = 300.0
     MAX_DOUBLINGS = 10
+    UNASKED = "it has not been asked yet"
     MAX_DOUBTS = 3
     """How often in a row another's answer may be taken before that counts as a failure."""
 
@@ -36,7 +34,7 @@ class Circuit:
         self._n_doubts = 0
         self._open_until = 0.0
         self._trying = False
-        self.why = UNASKED
+        self.why = self.UNASKED
         """Why it is not closed; one sentence without a capital."""
 
     @property

@@ -10,33 +10,28 @@ import wave
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UpstreamError
-from ..models.aliases import is_same_stock
+from ..models.stock import is_same_stock
+from ..settings.upstreams import Upstream
 from ..transcriber import SAMPLE_RATE, Samples
-from .config import Upstream
 from .exchange import (
-    SAMPLE_BYTES,
     GoneError,
     OverloadedError,
     Recording,
     RefusedError,
     Reply,
     Request,
-    to_pcm,
 )
 
 if TYPE_CHECKING:
     import aiohttp
 
-CONNECT_SECONDS = 2.0
-MAX_BODY_BYTES = 256 * 1024
-
 
 class OpenAIUpstream:
     """One endpoint. The key leaves in one header, and is in nothing that is shown."""
 
-    KEEP_SECONDS = (
-        75.0  # longer than it is between two looks after its health: no TLS when it is hurried
-    )
+    CONNECT_SECONDS = 2.0
+    KEEP_SECONDS = 75.0
+    """Longer than it is between two looks after its health: no TLS when it is hurried."""
     MAX_PROMPT_LETTERS = 600  # 224 tokens are all that Whisper takes
     DEFAULT_MODEL = "whisper-1"  # OpenAI's name, which most others take for their own
     NOT_FOUND = (404, 405, 501)  # many have no list of models
@@ -119,7 +114,7 @@ class OpenAIUpstream:
         import aiohttp
 
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.CONNECT_SECONDS)
             connector = aiohttp.TCPConnector(keepalive_timeout=self.KEEP_SECONDS)
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
@@ -132,19 +127,19 @@ def wav(samples: Samples) -> bytes:
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
-        out.setsampwidth(SAMPLE_BYTES)
+        out.setsampwidth(Recording.SAMPLE_BYTES)
         out.setframerate(SAMPLE_RATE)
-        out.writeframes(to_pcm(samples))
+        out.writeframes(Recording.pcm(samples))
     return file.getvalue()
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _body(response: aiohttp.ClientResponse, max_bytes: int = 256 * 1024) -> bytes:
     """Return a body that is no longer than an answer can be. Raises UpstreamError."""
     body = bytearray()
     async for part in response.content.iter_chunked(16 * 1024):
         body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise UpstreamError(f"its answer is longer than {MAX_BODY_BYTES // 1024} KiB")
+        if len(body) > max_bytes:
+            raise UpstreamError(f"its answer is longer than {max_bytes // 1024} KiB")
     return bytes(body)
 
 

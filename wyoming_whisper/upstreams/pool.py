@@ -14,11 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError, UpstreamError
+from ..settings.upstreams import Upstream
 from ..status import Status, UpstreamState
 from ..tasks import end_tasks, start_lasting_task, start_task
-from .config import MAX_UPSTREAMS, Upstream, read_upstream, with_keys
 from .exchange import Recording, Reply, Request
-from .health import UNASKED, Circuit
+from .health import Circuit
 from .openai import OpenAIUpstream
 from .wake import Waker
 from .wyoming import WyomingUpstream
@@ -78,9 +78,11 @@ class Member:
     def takes(self, request: Request) -> bool:
         """Whether it could answer such a request, if it is well."""
         language = request.language
-        known = not language or not self._languages or language in self._languages
+        is_understood = not language or not self._languages or language in self._languages
         return (
-            known and language not in self.unknown_languages and self.n_running < self.MAX_AT_ONCE
+            is_understood
+            and language not in self.unknown_languages
+            and self.n_running < self.MAX_AT_ONCE
         )
 
     def answered(self, seconds: float) -> None:
@@ -125,7 +127,7 @@ class Member:
             if not asking.done():
                 self.circuit.unreachable(f"it said nothing within {self.CHECK_SECONDS:g} s")
                 return False
-            told = asking.result()
+            answer = asking.result()
         except UpstreamError as error:
             self.circuit.unreachable(str(error))
             return False
@@ -135,9 +137,9 @@ class Member:
             return False
         finally:
             await end_tasks(asking)
-        if told != (self._description, self._languages):  # another model may know other languages
+        if answer != (self._description, self._languages):  # another model may know other languages
             self.unknown_languages.clear()
-            self._description, self._languages = told
+            self._description, self._languages = answer
         self.circuit.reached()
         return True
 
@@ -167,6 +169,8 @@ class Member:
 class Pool:
     """The upstreams in their order."""
 
+    MAX_MEMBERS = 8
+
     def __init__(
         self,
         members: Sequence[Member],
@@ -181,8 +185,33 @@ class Pool:
         self.has_local = has_local
         """Whether there is a model here that can answer when nobody else does."""
         self._status = status or Status()
-        self._told: dict[str, str] = {}  # what the log has of each
+        self._logged: dict[str, str] = {}  # what the log has of each
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    def open(cls, settings: Settings, status: Status) -> Pool | None:
+        """Return those of settings.upstreams; None where there are none. Raises SettingsError."""
+        has_local = settings.backend != "none"
+        if not settings.upstreams:
+            if not has_local:
+                raise SettingsError("--backend none has nobody to ask: name --upstreams")
+            if settings.upstream_key:
+                raise SettingsError("there is an upstream_key, but --upstreams names nobody for it")
+            return None
+        if len(settings.upstreams) > cls.MAX_MEMBERS:
+            raise SettingsError(f"--upstreams may name {cls.MAX_MEMBERS} at most")
+        upstreams = Upstream.with_keys(
+            [Upstream.read(text) for text in settings.upstreams], os.environ, settings.upstream_key
+        )
+        if len({upstream.url for upstream in upstreams}) < len(upstreams):
+            raise SettingsError("--upstreams names an address twice")
+        for upstream in upstreams:
+            if upstream.key and upstream.url.startswith("http://"):
+                _LOGGER.warning("the key of %s can be read on its way: use https://", upstream.url)
+        members = [Member(upstream, _client(upstream, settings)) for upstream in upstreams]
+        return cls(
+            members, hedge_seconds=settings.upstream_hedge, has_local=has_local, status=status
+        )
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Have a task end with the block of `followed`."""
@@ -217,9 +246,9 @@ class Pool:
     def _log(self, state: UpstreamState) -> None:
         """Say when one comes or goes, each once."""
         what = state.detail if state.circuit == "open" else state.circuit
-        if what == self._told.get(state.name, UNASKED) or state.circuit == "half-open":
+        if what == self._logged.get(state.name, Circuit.UNASKED) or state.circuit == "half-open":
             return
-        self._told[state.name] = what
+        self._logged[state.name] = what
         if state.circuit == "closed":
             _LOGGER.info("%s is asked from now on (%s)", state.name, state.description)
         else:
@@ -231,41 +260,11 @@ class Pool:
         return tuple(sorted({code for member in self.members for code in member.languages}))
 
 
-@contextlib.asynccontextmanager
-async def followed(pool: Pool | None) -> AsyncIterator[None]:
-    """Look after the upstreams, if there are any, while the block runs."""
-    async with pool.followed() if pool else contextlib.nullcontext():
-        yield
-
-
 def _phase(states: Sequence[UpstreamState]) -> dict[str, object]:
     if any(state.circuit != "open" for state in states):
         return {"phase": "ready", "detail": ""}
     why = "; ".join(f"{state.name}: {state.detail}" for state in states)
     return {"phase": "unavailable", "detail": f"no upstream can be asked ({why})"}
-
-
-def open_pool(settings: Settings, status: Status) -> Pool | None:
-    """Return the pool of settings.upstreams; None where there are none. Raises SettingsError."""
-    has_local = settings.backend != "none"
-    if not settings.upstreams:
-        if not has_local:
-            raise SettingsError("--backend none has nobody to ask: name --upstreams")
-        if settings.upstream_key:
-            raise SettingsError("there is an upstream_key, but --upstreams names nobody for it")
-        return None
-    if len(settings.upstreams) > MAX_UPSTREAMS:
-        raise SettingsError(f"--upstreams may name {MAX_UPSTREAMS} at most")
-    upstreams = with_keys(
-        [read_upstream(text) for text in settings.upstreams], os.environ, settings.upstream_key
-    )
-    if len({upstream.url for upstream in upstreams}) < len(upstreams):
-        raise SettingsError("--upstreams names an address twice")
-    for upstream in upstreams:
-        if upstream.key and upstream.url.startswith("http://"):
-            _LOGGER.warning("the key of %s can be read on its way: use https://", upstream.url)
-    members = [Member(upstream, _client(upstream, settings)) for upstream in upstreams]
-    return Pool(members, hedge_seconds=settings.upstream_hedge, has_local=has_local, status=status)
 
 
 def _client(upstream: Upstream, settings: Settings) -> Client:

@@ -8,40 +8,31 @@ last the model of this machine. The first good answer wins, and the others are b
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import DeadlineError, UpstreamError
 from ..tasks import end_tasks, start_task
 from ..transcriber import Samples, TranscribeOptions, Transcription
-from .exchange import GoneError, OverloadedError, Recording, RefusedError, Request, believed
+from .exchange import GoneError, OverloadedError, Recording, RefusedError, Request
 from .pool import Member, Pool
 
 _LOGGER = logging.getLogger(__name__)
 
 
-ANSWER_SECONDS = 30.0
-"""From the end of the audio, or from when it was asked; then it has failed."""
-
 Local = Callable[[], Awaitable[Transcription]]
 """Transcribes on this machine."""
 
 
-class Step(enum.Enum):
-    """What an utterance that has no text yet needs next."""
-
-    ASK = "ask one more"
-    WAIT = "wait for those asked"
-    SETTLE = "take what there is"
-    TOO_LATE = "past the deadline"
+Step = Literal["ask one more", "wait", "settle", "too late"]
+"""What an utterance that has no text yet needs next; `settle`: take what there is."""
 
 
 @dataclass
-class Race:
+class _Race:
     """When the next one is asked as well, and how long those asked are waited for.
 
     Times are seconds of one clock, and come from the caller: this neither waits nor asks.
@@ -61,12 +52,12 @@ class Race:
         relies on; `silent` whether an attempt has ended with an empty text.
         """
         if now >= self.deadline:
-            return Step.TOO_LATE
+            return "too late"
         if not self.is_last and (now >= self.patience or all(trials)):
-            return Step.ASK
+            return "ask one more"
         if not trials or (self.is_last and silent and now >= self.patience):
-            return Step.SETTLE
-        return Step.WAIT
+            return "settle"
+        return "wait"
 
     def asked(self, now: float, *, trial: bool) -> None:
         """Note that one more was asked at `now`."""
@@ -102,9 +93,8 @@ class _Attempt:
 class Relay:
     """Made when an utterance begins; then `answer` is awaited, or `drop` called."""
 
-    MAX_HOPS = 2
-    """How many of our servers an utterance passes at most: beyond, who has it answers itself. Two
-    that are each other's upstreams pass it back and forth once."""
+    ANSWER_SECONDS = 30.0
+    """From the end of the audio, or from when it was asked; then an upstream has failed."""
 
     def __init__(self, pool: Pool, request: Request) -> None:
         self._pool = pool
@@ -116,16 +106,17 @@ class Relay:
         self._begin_first()
 
     @classmethod
-    def begin(cls, pool: Pool, options: TranscribeOptions) -> Relay | None:
+    def begin(cls, pool: Pool, options: TranscribeOptions, context: object = None) -> Relay | None:
         """Return what passes on an utterance that begins now; None where it must not be."""
-        if options.hops >= cls.MAX_HOPS or not _is_plain(options):
+        request = Request.of(options, context)
+        if request is None:
             return None
         for member in pool.members:
             member.somebody_speaks()
-        return cls(pool, Request(options.language, options.names, options.hops + 1))
+        return cls(pool, request)
 
     def add(self, samples: Samples) -> None:
-        """Pass on more audio. Any thread may."""
+        """Pass on more audio."""
         self._recording.add(samples)
 
     def take_over(self, other: Relay) -> None:
@@ -228,10 +219,10 @@ class Relay:
         ending = start_task(recording.end(), "waiting for the end of the audio", is_awaited=True)
         try:
             await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({asking}, timeout=ANSWER_SECONDS)
+            await asyncio.wait({asking}, timeout=self.ANSWER_SECONDS)
             if not asking.done():
-                raise UpstreamError(f"it had no answer within {ANSWER_SECONDS:g} s")
-            return believed(asking.result(), self._request.language, recording.seconds)
+                raise UpstreamError(f"it had no answer within {self.ANSWER_SECONDS:g} s")
+            return asking.result().believed(self._request.language, recording.seconds)
         finally:
             await end_tasks(asking, ending)
             del asking  # as in `answer`
@@ -242,7 +233,7 @@ class Relay:
         """Return who was first with a text; where nobody has one, who at least heard nothing."""
         now = self._recording.ended or self._loop.time()
         hedge = self._pool.hedge_seconds
-        race = Race(now + (deadline_seconds or math.inf), hedge, now + hedge)
+        race = _Race(now + (deadline_seconds or math.inf), hedge, now + hedge)
         here: Local | None = local
         if has_begun:
             self._ask_here(local)
@@ -251,14 +242,14 @@ class Relay:
             pending = [attempt for attempt in self._attempts if not attempt.task.done()]
             silent = self._silent is not None
             step = race.next_step(now, [attempt.trial for attempt in pending], silent=silent)
-            if step is Step.TOO_LATE:
+            if step == "too late":
                 raise DeadlineError(
                     f"there was no answer within {deadline_seconds:g} s (--deadline), neither from "
                     "an upstream nor from the model here"
                 )
-            if step is Step.SETTLE:
+            if step == "settle":
                 return self._last_word()
-            if step is Step.WAIT:
+            if step == "wait":
                 await self._wait(pending, race.until(silent=silent) - now)
                 now = self._loop.time()
             elif attempt := self._begin_member():
@@ -287,8 +278,8 @@ class Relay:
 
     def _winner(self) -> _Attempt | None:
         """Return the first with a text."""
-        found = (a for a in self._attempts if a.transcription and a.transcription.text)
-        return next(found, None)
+        winners = (a for a in self._attempts if a.transcription and a.transcription.text)
+        return next(winners, None)
 
     @property
     def _silent(self) -> _Attempt | None:
@@ -375,9 +366,3 @@ def _looked_at(task: asyncio.Task[Transcription]) -> None:
     """Nobody may want to know how it ended: asyncio need not say so."""
     if not task.cancelled():
         task.exception()
-
-
-def _is_plain(options: TranscribeOptions) -> bool:
-    """Whether all that is asked for can be asked of others, too."""
-    special = options.task or options.prompt or options.temperature or options.timestamps
-    return not special

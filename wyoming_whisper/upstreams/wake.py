@@ -10,25 +10,18 @@ from collections.abc import Callable
 _LOGGER = logging.getLogger(__name__)
 
 
-PORT = 9  # discard: nobody listens, the network card reads it
-
-
-def magic_packet(mac: str) -> bytes:
-    """Return what wakes the network card with the address `mac`."""
-    return b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) * 16
-
-
 class Waker:
     """Wakes one machine, not too often."""
 
+    PORT = 9  # discard: nobody listens, the network card reads it
     EVERY_SECONDS = 30.0
     """At most, however often somebody speaks: starting takes a machine about so long."""
 
     def __init__(
         self, mac: str, broadcast: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._packet = magic_packet(mac)
-        self._to = (broadcast, PORT)
+        self._packet = b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) * 16
+        self._to = (broadcast, self.PORT)
         self._clock = clock
         self._last: float | None = None
 

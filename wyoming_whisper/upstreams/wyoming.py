@@ -18,32 +18,27 @@ from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, Info
 
 from ..errors import ProtocolError, UpstreamError
+from ..settings.upstreams import Upstream
 from ..tasks import end_tasks, start_task
 from ..transcriber import SAMPLE_RATE
 from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
-from .config import Upstream
 from .exchange import (
-    HOPS,
-    SAMPLE_BYTES,
     GoneError,
     OverloadedError,
     Recording,
     RefusedError,
     Reply,
     Request,
-    shown,
 )
 
 _LOGGER = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 2.0
-MAX_EVENTS = 512
-"""Before the one that is waited for: partial transcripts, or a server that never stops talking."""
-
 
 class WyomingUpstream:
     """One server; every question has a connection of its own, as Home Assistant's have."""
+
+    CONNECT_SECONDS = 2.0
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -73,9 +68,9 @@ class WyomingUpstream:
             transcript = Transcript.from_event(event)
         except KeyError:
             raise UpstreamError("its transcript has no text") from None
-        heard = sent.n_bytes // SAMPLE_BYTES
+        n_sent = sent.n_bytes // recording.SAMPLE_BYTES
         await recording.end()
-        if heard < recording.speech_end:
+        if n_sent < recording.speech_end:
             raise UpstreamError("it answered before everything was said")
         return Reply(transcript.text, transcript.language)
 
@@ -87,16 +82,16 @@ class WyomingUpstream:
     ) -> None:
         with contextlib.suppress(OSError):  # who reads is told
             names = list(request.names) or None
-            context = {HOPS: request.hops}
             await _send(
                 writer,
                 Transcribe(
-                    self._upstream.model, request.language, context, transcript_names=names
+                    self._upstream.model, request.language, request.context, transcript_names=names
                 ).event(),
             )
-            await _send(writer, AudioStart(SAMPLE_RATE, SAMPLE_BYTES, 1).event())
+            audio_format = SAMPLE_RATE, recording.SAMPLE_BYTES, 1
+            await _send(writer, AudioStart(*audio_format).event())
             async for audio in recording.chunks():
-                await _send(writer, AudioChunk(SAMPLE_RATE, SAMPLE_BYTES, 1, audio).event())
+                await _send(writer, AudioChunk(*audio_format, audio).event())
                 sent.n_bytes += len(audio)
             await _send(writer, AudioStop().event())
 
@@ -107,9 +102,9 @@ class WyomingUpstream:
         connecting = start_task(self._connect(), "connecting to an upstream", is_awaited=True)
         try:
             # Not wait_for: before Python 3.12 it may swallow a cancellation.
-            await asyncio.wait({connecting}, timeout=CONNECT_SECONDS)
+            await asyncio.wait({connecting}, timeout=self.CONNECT_SECONDS)
             if not connecting.done():
-                raise GoneError(f"it took no connection within {CONNECT_SECONDS:g} s")
+                raise GoneError(f"it took no connection within {self.CONNECT_SECONDS:g} s")
             if error := connecting.exception():
                 raise GoneError(f"it can't be reached ({_reason(error)})") from None
             yield connecting.result()
@@ -152,32 +147,35 @@ async def _send(writer: asyncio.StreamWriter, event: Event) -> None:
     await async_write_event(event, writer)
 
 
-async def _receive(reader: asyncio.StreamReader, wanted: str) -> Event:
-    """Return the next event of the type `wanted`; others are passed over. Raises UpstreamError."""
+async def _receive(reader: asyncio.StreamReader, kind: str, max_events: int = 512) -> Event:
+    """Return the next event of the type `kind`; raises UpstreamError.
+
+    Others before it, such as partial transcripts, are ignored; but some servers never stop talking.
+    """
     try:
-        for _ in range(MAX_EVENTS):
+        for _ in range(max_events):
             event = await read_event(reader)
             if event is None:
                 raise UpstreamError("it closed the connection without an answer")
-            if event.type == wanted:
+            if event.type == kind:
                 return event
             if Error.is_type(event.type):
                 raise _failure(event)
     except ProtocolError as error:
         raise UpstreamError(f"it sent what is not Wyoming: {error}") from None
-    raise UpstreamError(f"it sent {MAX_EVENTS} events, and none was an answer")
+    raise UpstreamError(f"it sent {max_events} events, and none was an answer")
 
 
 def _failure(event: Event) -> UpstreamError:
     code = event.data.get("code")
     _LOGGER.debug(
-        "an upstream's error: %s", shown(event.data.get("text"))
+        "an upstream's error: %s", _shown(event.data.get("text"))
     )  # may hold what was said
     if code == "unknown-language":
         return RefusedError("it does not know the language", is_of_language=True)
     if code == "busy":
         return OverloadedError("it has too much to do")
-    return UpstreamError(f"it answered with an error ({shown(code)})")
+    return UpstreamError(f"it answered with an error ({_shown(code)})")
 
 
 def _described(info: Info) -> tuple[str, frozenset[str]]:
@@ -187,4 +185,10 @@ def _described(info: Info) -> tuple[str, frozenset[str]]:
         raise UpstreamError("it has no model for speech-to-text")
     tags = [tag for model in models for tag in model.languages]
     codes = frozenset(code for code in map(language_code, tags) if code)
-    return shown(models[0].description or models[0].name), codes
+    return _shown(models[0].description or models[0].name), codes
+
+
+def _shown(words: object, max_letters: int = 80) -> str:
+    """Return a server's words, which may be many and strange, for people."""
+    text = "".join(letter for letter in str(words)[:max_letters] if letter.isprintable())
+    return text or "nothing"

@@ -11,8 +11,7 @@ from ..audio.speech import Speech
 from ..audio.vad import Span
 from ..errors import WyomingWhisperError
 from ..transcriber import TranscribeOptions, Transcription
-from .dictation import Submit
-from .job import Job
+from .job import Job, Priority, Submit
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class EarlyWork:
         if not spans:
             return
         try:
-            self._job = self._submit(speech.cut(spans), options, eager=True)
+            self._job = self._submit(speech.cut(spans), options, Priority.EARLY)
         except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
             _LOGGER.debug("no work is begun early: %s", error)
             return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from ..errors import TranscribeError
@@ -18,6 +20,23 @@ from ..transcriber import (
 from .hangs import Work
 
 _LOGGER = logging.getLogger(__name__)
+
+
+class Priority(enum.IntEnum):
+    """Which job goes first: the smallest; of equal ones that which came first."""
+
+    COMMAND = enum.auto()
+    """Somebody waits for the answer."""
+    EARLY = enum.auto()
+    """Begun on the chance that a command, or a piece of dictation, is over."""
+    RECORDING = enum.auto()
+    """Somebody waits, but has time: it is no command."""
+    SPARE = enum.auto()
+    """Done only while there is nothing else to do."""
+
+    @property
+    def is_awaited(self) -> bool:
+        return self in (Priority.COMMAND, Priority.RECORDING)
 
 
 class _Checkpoint:
@@ -38,29 +57,20 @@ class _Checkpoint:
 
 
 class Job:
-    """One transcription that was asked for: `eager` as long as nobody waits for it.
-
-    A `patient` one has time, though somebody waits: it is no command.
-    """
+    """One transcription that was asked for."""
 
     def __init__(
-        self,
-        samples: Samples,
-        options: TranscribeOptions,
-        *,
-        eager: bool = False,
-        patient: bool = False,
+        self, samples: Samples, options: TranscribeOptions, priority: Priority = Priority.COMMAND
     ) -> None:
         self.samples = samples
         self._checkpoint = _Checkpoint()
         self.options = dataclasses.replace(options, checkpoint=self._checkpoint)
-        self.eager = eager
-        self.patient = patient
+        self.priority = priority
         self.future: Future[Transcription] = Future()
 
     def promote(self) -> None:
-        """Say that somebody waits for it now."""
-        self.eager = False
+        """Say that somebody waits for it now: it is a command."""
+        self.priority = Priority.COMMAND
 
     def cancel(self) -> bool:
         """Say that nobody wants it any more; return whether that was in time to save all work.
@@ -83,40 +93,42 @@ class Job:
     @property
     def work(self) -> Work:
         """What the hang watch is told of it; keeps neither the job nor its samples."""
+        is_recording = self.priority is Priority.RECORDING
         return Work(
             self._checkpoint,
-            "a piece of a recording" if self.patient else "a transcription",
+            "a piece of a recording" if is_recording else "a transcription",
             self._checkpoint.n_passed,
             len(self.samples) / SAMPLE_RATE,
-            self.patient,
+            is_recording,
         )
 
+    def run(self, transcriber: Transcriber) -> None:
+        """Transcribe it, unless it was cancelled; whatever fails is for who waits."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            transcription = transcriber.transcribe(self.samples, self.options)
+        except Abandoned:
+            _LOGGER.debug("a transcription was broken off: nobody waited for it any more")
+            self.future.set_exception(TranscribeError("nobody waited for it any more"))
+            return
+        except MemoryError:
+            self.future.set_exception(
+                TranscribeError(
+                    "there is not enough memory to transcribe this; use a smaller model"
+                )
+            )
+            return
+        except BaseException as error:
+            self.future.set_exception(_as_exception(error))
+            del self  # the error knows this frame and its callers: they must not know who keeps it
+            return
+        _LOGGER.debug("transcription: %r", transcription)
+        self.future.set_result(transcription)
 
-def urgency(job: Job) -> tuple[bool, bool]:
-    """Return what jobs are ordered by: commands first, then those that may become one."""
-    return job.patient, job.eager
 
-
-def run_job(job: Job, transcriber: Transcriber) -> None:
-    if not job.future.set_running_or_notify_cancel():
-        return
-    try:
-        transcription = transcriber.transcribe(job.samples, job.options)
-    except Abandoned:
-        _LOGGER.debug("a transcription was broken off: nobody waited for it any more")
-        job.future.set_exception(TranscribeError("nobody waited for it any more"))
-        return
-    except MemoryError:
-        job.future.set_exception(
-            TranscribeError("there is not enough memory to transcribe this; use a smaller model")
-        )
-        return
-    except BaseException as error:  # whatever it is, it goes to the one who asked
-        job.future.set_exception(_as_exception(error))
-        del job  # the error knows this frame and its callers: they must not know who keeps it
-        return
-    _LOGGER.debug("transcription: %r", transcription)
-    job.future.set_result(transcription)
+Submit = Callable[[Samples, TranscribeOptions, Priority], Job]
+"""Queues a transcription. Raises WyomingWhisperError when there can be none: Scheduler.submit."""
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -26,14 +26,13 @@ from ..errors import (
     TranscribeError,
     WyomingWhisperError,
 )
-from ..serving.process import MODEL_THREAD
-from ..status import FETCHING, Status
+from ..machine.process import NativeThread
+from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription, at_once
 from .hangs import Work
-from .job import Job, run_job, urgency
+from .job import Job, Priority
 
 _LOGGER = logging.getLogger(__name__)
-MAX_QUEUE = 32
 
 
 class Scheduler:
@@ -56,7 +55,7 @@ class Scheduler:
         on_ready: Callable[[Transcriber], None] = lambda _: None,
         idle_seconds: float = 0,
         status: Status | None = None,
-        max_queue: int = MAX_QUEUE,
+        max_queue: int = 32,
     ) -> None:
         self._open = open_transcriber
         self._status = status or Status()
@@ -68,13 +67,12 @@ class Scheduler:
         self._max_queue = max_queue
         self._changed = threading.Condition()  # of _jobs, _closing and _awaited
         self._closing = threading.Event()
+        self._is_waking = False  # it is opened again because somebody speaks
         self._awaited = False  # somebody speaks, or has asked, since the model was last at work
         self._running: list[Job] = []  # the longest first
-        self._spare: Job | None = None
         self._refusal: Reason | None = None
         self._upkeep: tuple[object, str] | None = None  # what is done that is no job
-        # A daemon: a download or a native call in it must never keep the process alive.
-        self._thread = threading.Thread(target=self._run, name=MODEL_THREAD, daemon=True)
+        self._thread = NativeThread(self._run, "transcriber")
         self.opened: Future[None] = Future()
         """Done when the model is ready; failed when it never will be."""
         self.ended: Future[None] = Future()
@@ -88,48 +86,39 @@ class Scheduler:
         self,
         samples: Samples,
         options: TranscribeOptions,
-        *,
-        eager: bool = False,
-        patient: bool = False,
+        priority: Priority = Priority.COMMAND,
     ) -> Job:
         """Queue a transcription; at the start it waits for the model too.
 
-        Raises WyomingWhisperError: BusyError when too many wait already, else why there can be
-        none.
+        One of Priority.SPARE is cancelled as soon as another is submitted. Raises
+        WyomingWhisperError: BusyError when too many wait already, of a SPARE one when any waits or
+        is under way; else why there can be none.
         """
-        job = Job(samples, options, eager=eager, patient=patient)
+        job = Job(samples, options, priority)
         with self._changed:
             if self._refusal is not None:
                 self._awaited = True
                 self._changed.notify_all()
                 raise self._present_refusal(self._refusal).error()
-            if self._spare is not None:
-                self._spare.cancel()
-            n_waiting = sum(urgency(waiting) <= urgency(job) for waiting in self._jobs)
-            if n_waiting >= self._max_queue:
-                raise BusyError(
-                    f"{n_waiting} requests wait already, which is all that --max-queue allows; "
-                    "try again in a moment"
-                )
+            self._make_room(priority)
             self._jobs.append(job)
             self._changed.notify_all()
         self._forget_when_done(job)
         return job
 
-    def spare(self, samples: Samples, options: TranscribeOptions) -> Job | None:
-        """Begin work that can be done without; None where any other waits or is under way.
-
-        Whatever is submitted meanwhile ends it, at its next checkpoint.
-        """
-        job = Job(samples, options, eager=True)
-        with self._changed:
-            if self._refusal is not None or self._jobs or self._running:
-                return None
-            self._spare = job
-            self._jobs.append(job)
-            self._changed.notify_all()
-        self._forget_when_done(job)
-        return job
+    def _make_room(self, priority: Priority) -> None:
+        """Cancel spare work for a new job. Raises BusyError where there is none for it."""
+        if priority is Priority.SPARE and (self._jobs or self._running):
+            raise BusyError("the model has other work")
+        for job in (*self._jobs, *self._running):
+            if job.priority is Priority.SPARE:
+                job.cancel()
+        n_waiting = sum(job.priority <= priority for job in self._jobs)
+        if n_waiting >= self._max_queue:
+            raise BusyError(
+                f"{n_waiting} requests wait already, which is all that --max-queue allows; "
+                "try again in a moment"
+            )
 
     @property
     def running(self) -> Job | None:
@@ -160,16 +149,16 @@ class Scheduler:
     def _present_refusal(self, refusal: Reason) -> Reason:
         """Return why there can be none now: a later try may have got further than the last one."""
         state = self._status.state
-        if state.phase not in FETCHING or not state.is_refusing or self._closing.is_set():
+        if not state.is_fetching or not state.is_refusing or self._closing.is_set():
             return refusal
         done = "" if state.fraction is None else f" ({state.fraction:.0%} done)"
         return Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")
 
     def _forget_when_done(self, job: Job) -> None:
-        known = weakref.ref(job)  # its future keeps what is called when it is done, for ever
+        waiting = weakref.ref(job)  # its future keeps what is called when it is done, for ever
 
         def forget(_: Future[Transcription]) -> None:
-            if done := known():
+            if done := waiting():
                 self._forget(done)
 
         job.future.add_done_callback(forget)
@@ -177,8 +166,6 @@ class Scheduler:
     def _forget(self, job: Job) -> None:
         """Make room where a job waited: it was cancelled."""
         with self._changed:
-            if job is self._spare:
-                self._spare = None
             if job in self._jobs:
                 self._jobs.remove(job)
 
@@ -219,6 +206,7 @@ class Scheduler:
             _LOGGER.info("idle: the model is unloaded until somebody speaks")
             self._status.update(phase="idle", detail="the model is unloaded until somebody speaks")
             self._wait_until_wanted()
+            self._is_waking = True
         if self._closing.is_set():
             self._refuse(Reason(TranscribeError, "the server is shutting down"))
 
@@ -265,7 +253,7 @@ class Scheduler:
                 self._changed.notify_all()
 
         helpers = [
-            threading.Thread(target=help_out, name=f"{MODEL_THREAD}-{number}", daemon=True)
+            threading.Thread(target=help_out, name=f"{self._thread.name}-{number}", daemon=True)
             for number in range(1, at_once(transcriber))
         ]
         for helper in helpers:
@@ -284,10 +272,10 @@ class Scheduler:
         job = None if done.is_set() else self._next(done)
         if job is None:
             return False
-        run_job(job, transcriber)
+        job.run(transcriber)
         with self._changed:
             self._running.remove(job)
-        del job  # as in run_job
+        del job  # as in Job.run
         return True
 
     def _next(self, done: threading.Event) -> Job | None:
@@ -299,8 +287,8 @@ class Scheduler:
             self._changed.wait_for(
                 lambda: self._jobs or done.is_set() or self._closing.is_set(), self._idle_seconds
             )
-            job = min(self._jobs, key=urgency, default=None)  # the first of equals
-            if job is None or (job.eager and self._closing.is_set()):
+            job = min(self._jobs, key=lambda job: job.priority, default=None)
+            if job is None or (self._closing.is_set() and not job.priority.is_awaited):
                 return None
             self._jobs.remove(job)
             self._running.append(job)
@@ -316,9 +304,10 @@ class Scheduler:
             if self._refusal is None:  # otherwise the reason is worth more
                 self._status.update(phase="loading", detail="loading the model", fraction=None)
             try:
-                with self._at("opening the model"):
+                with self._at("opening the model"), self._without_repeating():
                     return self._open()
             except BaseException as error:
+                self._is_waking = False
                 if not self._is_worth_a_retry(error):
                     self._give_up(_reason(error))
                     return None
@@ -338,9 +327,34 @@ class Scheduler:
             description=transcriber.description,
             languages=transcriber.languages,
         )
-        self._on_ready(transcriber)
+        with self._without_repeating():
+            self._on_ready(transcriber)
+        self._is_waking = False
         if not self.opened.done():
             self.opened.set_result(None)
+
+    @contextlib.contextmanager
+    def _without_repeating(self) -> Iterator[None]:
+        """Leave out of the log what was said when the model was last opened with success.
+
+        That is all this thread says at INFO while the model is woken.
+        """
+        root, me = logging.getLogger(), threading.get_ident()
+        if not self._is_waking or root.isEnabledFor(logging.DEBUG):
+            yield
+            return
+
+        def is_new(record: logging.LogRecord) -> bool:
+            return record.thread != me or record.levelno != logging.INFO
+
+        handlers = list(root.handlers)
+        for handler in handlers:
+            handler.addFilter(is_new)
+        try:
+            yield
+        finally:
+            for handler in handlers:
+                handler.removeFilter(is_new)
 
     @contextlib.contextmanager
     def _at(self, kind: str) -> Iterator[None]:

@@ -20,75 +20,30 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..audio.pcm import COSTLY_SECONDS, Pcm, PcmFormat, PcmStream
-from ..audio.pieces import SENTENCES, Section
+from ..audio.pcm import Pcm, PcmFormat, PcmStream
+from ..audio.pieces import Cutting, Section
 from ..audio.speech import Speech
-from ..audio.vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
+from ..audio.vad import FRAME_SAMPLES, Span, Vad, cut
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
-from ..text.style import TextStyle, judged, styled
+from ..text.evidence import judged
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from .dictation import Dictation, Part, Piece, together
+from .dictation import Dictation
 from .early import EarlyWork
 from .endpointing import Endpointer
-from .job import Job
-from .languages import SpokenLanguages
-from .limits import Held, Limits
+from .job import Job, Priority
 from .live import LiveText
 from .results import result_of
+from .service import Service
 
 if TYPE_CHECKING:
     from ..upstreams.relay import Relay
 
 _LOGGER = logging.getLogger(__name__)
-
-HEAR_AHEAD_SAMPLES = 16 * FRAME_SAMPLES  # of audio that is there sooner than it was spoken
-
-
-def too_long(limits: Limits) -> str:
-    """Return what the log says of an utterance whose rest is not heard."""
-    seconds = limits.utterance_samples / SAMPLE_RATE
-    return (
-        f"an utterance reached --max-utterance-seconds ({seconds:g}): the rest of it is not heard"
-    )
-
-
-class Workshop(Protocol):
-    """What an utterance needs of its server."""
-
-    @property
-    def limits(self) -> Limits: ...
-
-    @property
-    def span_options(self) -> SpanOptions: ...
-
-    @property
-    def text_style(self) -> TextStyle: ...
-
-    @property
-    def spoken(self) -> SpokenLanguages: ...
-
-    @property
-    def eager(self) -> bool: ...
-
-    @property
-    def vad(self) -> Vad | None:
-        """None while it is loading."""
-
-    async def loaded_vad(self) -> Vad: ...
-
-    def wake(self) -> None:
-        """Somebody speaks: there will be work in a moment."""
-
-    def submit(self, samples: Samples, options: TranscribeOptions, *, eager: bool) -> Job:
-        """Queue a transcription. Raises WyomingWhisperError when there can be none."""
-
-    def answered(self, answer: Answer) -> None:
-        """Take note of how an utterance was answered."""
 
 
 class Utterance:
@@ -101,6 +56,7 @@ class Utterance:
     # Hearing little by little costs twice the processor time of hearing a bit more at once; later
     # than this after speech has paused nobody should know.
     HEAR_SAMPLES = 2 * FRAME_SAMPLES
+    HEAR_AHEAD_SAMPLES = 16 * FRAME_SAMPLES  # of audio that is there sooner than it was spoken
 
     # Audio that is further ahead of the clock than this is a file, not a speaker who may have
     # finished: the rest of it is there already.
@@ -111,13 +67,13 @@ class Utterance:
 
     def __init__(
         self,
-        workshop: Workshop,
+        service: Service,
         options: TranscribeOptions,
         endpointer: Endpointer | None = None,
         live: LiveText | None = None,
         relay: Relay | None = None,
     ) -> None:
-        self._workshop = workshop
+        self._service = service
         self._options = options
         self._relay = relay
         self.live = live
@@ -137,17 +93,26 @@ class Utterance:
         self._hurrying: asyncio.Future[None] | None = None  # while a job is waited for
         self._n_samples = 0
         self._n_unheard = 0
-        self._held = Held(workshop.limits)
-        self._dictation = Dictation(workshop.submit, options, keeps_speech=relay is not None)
-        self._early = EarlyWork(workshop.submit)
+        self._held = service.limits.account()
+        self._dictation = Dictation(service.submit, options, keeps_speech=relay is not None)
+        self._early = EarlyWork(service.submit)
         self._is_dropped = False
         self._began = time.monotonic()
         if not self._is_heard_elsewhere:
-            workshop.wake()
+            service.wake()
 
     @property
     def seconds(self) -> float:
         return self._n_samples / SAMPLE_RATE
+
+    @property
+    def warning(self) -> str:
+        """What the log says where it `is_full`."""
+        seconds = self._service.limits.utterance_samples / SAMPLE_RATE
+        return (
+            f"an utterance reached --max-utterance-seconds ({seconds:g}): the rest of it is not "
+            "heard"
+        )
 
     @property
     def is_mid_command(self) -> bool:
@@ -167,7 +132,7 @@ class Utterance:
         Then nothing is changed.
         """
         hurrying = self._hurrying
-        if hurrying is None or hurrying.done() or self._relay or not self._dictation.parts:
+        if hurrying is None or hurrying.done() or self._relay or not self._dictation.has_text:
             return False
         hurrying.set_result(None)
         return True
@@ -182,7 +147,7 @@ class Utterance:
             return
         for part in _parts(self._fitting(chunk), self.CONVERT_SECONDS):
             samples = await asyncio.to_thread(self._pcm.convert, part)
-            for step in _steps(samples):
+            for step in self._steps(samples):
                 self._add(step)
                 await asyncio.sleep(0)
                 if self.is_over:
@@ -232,16 +197,16 @@ class Utterance:
         except Exception as error:
             waited = time.perf_counter() - ended
             failure = _failure(error, self.seconds, waited)
-            self._workshop.answered(dataclasses.replace(failure, truncated=self._is_truncated))
+            self._service.answered(dataclasses.replace(failure, truncated=self._is_truncated))
             raise
         finally:
             self.drop()
         if self._options.language is None and upstream is None:
-            self._workshop.spoken.note(transcription)
+            self._service.spoken.note(transcription)
         answer = _answer(transcription, time.perf_counter() - ended, early, upstream)
         answer = dataclasses.replace(answer, truncated=self._is_truncated)
         _log(answer, transcription)
-        self._workshop.answered(answer)
+        self._service.answered(answer)
         return transcription
 
     def drop(self) -> None:
@@ -258,7 +223,7 @@ class Utterance:
     # Its audio.
 
     def _fitting(self, chunk: Pcm) -> Pcm:
-        n_left = self._workshop.limits.utterance_samples - self._n_samples
+        n_left = self._service.limits.utterance_samples - self._n_samples
         fitting = _beginning(chunk, n_left / SAMPLE_RATE)
         self.is_full = self.is_full or fitting is not chunk
         return fitting
@@ -270,7 +235,7 @@ class Utterance:
     def _add(self, samples: Samples) -> None:
         if self._is_dropped or self._has_ended:
             return
-        n_left = self._workshop.limits.utterance_samples - self._n_samples
+        n_left = self._service.limits.utterance_samples - self._n_samples
         self.is_full = self.is_full or len(samples) > n_left
         samples = samples[:n_left]
         self._n_samples += len(samples)
@@ -280,9 +245,9 @@ class Utterance:
         if self._relay:
             self._relay.add(samples)
         is_ahead = self._is_ahead
-        enough = HEAR_AHEAD_SAMPLES if is_ahead else self._hear_samples
-        if self._workshop.vad is not None and self._n_unheard >= enough:
-            speech = self._hear(self._workshop.vad)
+        enough = self.HEAR_AHEAD_SAMPLES if is_ahead else self._hear_samples
+        if self._service.vad is not None and self._n_unheard >= enough:
+            speech = self._hear(self._service.vad)
             if self._works_here:
                 self._dictation.follow()
             if not is_ahead:
@@ -298,36 +263,41 @@ class Utterance:
 
     def _hear(self, vad: Vad) -> Speech:
         if self._speech is None:
-            self._speech = Speech(vad, self._workshop.span_options)
+            self._speech = Speech(vad, self._service.span_options)
         if self._n_unheard:
             self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
         self._n_unheard = 0
-        for section in self._speech.take_sections(SENTENCES):
+        for section in self._speech.take_sections(Cutting()):
             self._dictate(section)
         return self._speech
 
     async def _hear_rest(self, vad: Vad) -> Speech:
         """Hear what has not been heard yet: all of it, if it came before the VAD was there."""
-        if self._n_unheard <= COSTLY_SECONDS * SAMPLE_RATE:
+        if self._n_unheard <= PcmStream.COSTLY_SECONDS * SAMPLE_RATE:
             return self._hear(vad)
         unheard, self._unheard = np.concatenate(self._unheard), []
-        for step in _steps(unheard):
+        for step in self._steps(unheard):
             self._unheard, self._n_unheard = [step], len(step)
             speech = self._hear(vad)
             await asyncio.sleep(0)
         return speech
 
+    def _steps(self, samples: Samples) -> Iterator[Samples]:
+        """Yield samples in steps of a millisecond or two of hearing."""
+        for start in range(0, len(samples), self.HEAR_AHEAD_SAMPLES):
+            yield samples[start : start + self.HEAR_AHEAD_SAMPLES]
+
     def _dictate(self, section: Section) -> None:
         """Have a piece transcribed apart: the utterance is too long for one."""
-        options = self._workshop.span_options
+        options = self._service.span_options
         spans = section.spans(options)
         absolute = [(section.start + start, section.start + end) for start, end in spans]
         job = self._early.collect(absolute)
         self._early.restart()
         if spans:
             samples, n_held = cut(section.samples, spans), len(section.samples)
-            self._dictation.add(Piece(samples, section.voicing(options), n_held, job))
+            self._dictation.add(samples, section.voicing(options), n_held, job)
 
     # Its text.
 
@@ -340,7 +310,7 @@ class Utterance:
             self._relay.add(rest)
         self._unheard.append(rest)
         self._n_unheard += len(rest)
-        speech = await self._hear_rest(await self._workshop.loaded_vad())
+        speech = await self._hear_rest(await self._service.loaded_vad())
         speech.finish()
         spans = speech.spans()
         if not spans and self._dictation.is_empty:
@@ -355,7 +325,7 @@ class Utterance:
             transcription, upstream = await self._relayed(self._relay, speech, spans, early)
         else:
             transcription = await self._here(speech, spans, early)
-        answer = styled(transcription, self._workshop.text_style)
+        answer = self._service.text_style.styled(transcription)
         answer = dataclasses.replace(answer, seconds=speech.seconds)
         return answer, has_begun and upstream is None, upstream
 
@@ -365,13 +335,13 @@ class Utterance:
             await dictation.finish(self._result)
             if spans:
                 rest = speech.cut(spans)
-                job = early or self._workshop.submit(rest, dictation.options, eager=False)
-                dictation.parts.append(Part(await self._result(job), speech.voicing))
+                job = early or self._service.submit(rest, dictation.options, Priority.COMMAND)
+                dictation.add_rest(await self._result(job), speech.voicing)
         except StoppedError:
-            if not dictation.parts:
+            if not dictation.has_text:
                 raise
             self.is_cut_short = True
-        return together(dictation.parts)
+        return dictation.transcription()
 
     async def _relayed(
         self, relay: Relay, speech: Speech, spans: list[Span], early: Job | None
@@ -383,7 +353,7 @@ class Utterance:
                 (speech.last_voiced + 1) * FRAME_SAMPLES,
                 lambda: self._here(speech, spans, early),
                 local_has_begun=early is not None or self._dictation.has_begun,
-                deadline_seconds=self._workshop.limits.deadline_seconds * self._dictation.n_pieces,
+                deadline_seconds=self._service.limits.deadline_seconds * self._dictation.n_pieces,
             )
             return judged(transcription, voicing) if upstream else transcription, upstream
         finally:
@@ -394,7 +364,7 @@ class Utterance:
         """Raises what `result_of` does; StoppedError when it is hurried."""
         self._hurrying = asyncio.get_running_loop().create_future()
         try:
-            return await result_of(job, self._workshop.limits.deadline_seconds, self._hurrying)
+            return await result_of(job, self._service.limits.deadline_seconds, self._hurrying)
         finally:
             self._hurrying = None
 
@@ -403,10 +373,10 @@ class Utterance:
     def _follow(self, speech: Speech) -> None:
         """Begin with the answer in a pause, show what is certain, and find the end."""
         if self._dictation.is_done:
-            if self._workshop.eager and self._works_here:
+            if self._service.eager and self._works_here:
                 self._early.follow(speech, self._dictation.options)
             if self.live:
-                self.live.before = self._dictation.text(self._workshop.text_style)
+                self.live.before = self._dictation.text(self._service.text_style)
                 self.live.follow(speech, self._early.job)
         if self._endpointer and (end := self._endpointer.hear(speech, self._early.draft)):
             _LOGGER.debug("the command ends after %.2f s: %s", self.seconds, end)
@@ -446,12 +416,6 @@ def _parts(chunk: Pcm, seconds: float) -> Iterator[Pcm]:
         yield part
 
 
-def _steps(samples: Samples) -> Iterator[Samples]:
-    """Yield samples in steps of a millisecond or two of hearing."""
-    for start in range(0, len(samples), HEAR_AHEAD_SAMPLES):
-        yield samples[start : start + HEAR_AHEAD_SAMPLES]
-
-
 def _answer(
     transcription: Transcription, waited: float, early: bool, upstream: str | None
 ) -> Answer:
@@ -472,14 +436,14 @@ def _answer(
 
 
 def _failure(error: Exception, seconds: float, waited: float) -> Answer:
-    known = error if isinstance(error, WyomingWhisperError) else None
+    ours = error if isinstance(error, WyomingWhisperError) else None
     return Answer(
         time=time.time(),
         outcome="failed",
         seconds=seconds,
         waited=waited,
-        error=str(known or "internal error; the server's log says more"),
-        code=known.code if known else WyomingWhisperError.code,
+        error=str(ours or "internal error; the server's log says more"),
+        code=ours.code if ours else WyomingWhisperError.code,
     )
 
 

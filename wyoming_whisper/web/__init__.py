@@ -16,28 +16,24 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import SettingsError
-from ..serving.connections import TAKEN_A_TURN, listen_for_many
+from ..serving.connections import Connections
 from ..tasks import end_tasks, start_task
 
 if TYPE_CHECKING:
     from aiohttp.web import AppRunner
 
-    from ..settings.options import Settings
-    from .app import Host
+    from ..utterance.service import Service
 
 _LOGGER = logging.getLogger(__name__)
 
 
-CLOSE_SECONDS = 1.0
-"""For requests under way when the server stops, which has had its own time for that."""
-
-
 @contextlib.asynccontextmanager
-async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
+async def web_page(service: Service) -> AsyncIterator[None]:
     """Serve the page at settings.http_port while the block runs; do nothing if that is 0.
 
     Raises SettingsError when the port can't be had, or what is to be answered there.
     """
+    settings = service.settings
     if settings.openai_api and not settings.http_port:
         raise SettingsError("--openai-api is answered at --http-port: name one, such as 8099")
     if settings.openai_api and settings.backend == "none":
@@ -49,7 +45,7 @@ async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
     if not settings.http_port:
         yield
         return
-    page = _Page(host, settings)
+    page = _Page(service)
     server = await page.bind()
     opening = start_task(page.open(server), "opening the web page")
     try:
@@ -63,26 +59,27 @@ async def web_page(host: Host, settings: Settings) -> AsyncIterator[None]:
 class _Page:
     """The port, and the application behind it once that is imported."""
 
+    CLOSE_SECONDS = 1.0
+    """For requests under way when the server stops, which has had its own time for that."""
     MAX_CONNECTIONS = 64
     """At once; a browser keeps six. Those beyond are closed unheard."""
 
-    def __init__(self, host: Host, settings: Settings) -> None:
-        self._host = host
-        self._settings = settings
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._runner: AppRunner | None = None
 
     async def bind(self) -> asyncio.Server:
         """Take the port, but don't listen yet: there is nobody to answer."""
-        parts = urlsplit(self._settings.uri)
+        parts = urlsplit(self._service.settings.uri)
         address = parts.hostname if parts.scheme == "tcp" else "127.0.0.1"
-        port = self._settings.http_port
+        port = self._service.settings.http_port
         everywhere = address in ("", "::")  # asyncio would take "::" for IPv6 alone
         try:
             return await asyncio.get_running_loop().create_server(
                 self._connection,
                 None if everywhere else address,
                 port,
-                backlog=TAKEN_A_TURN,
+                backlog=Connections.ACCEPTED_AT_ONCE,
                 start_serving=False,
             )
         except OSError as error:
@@ -94,9 +91,9 @@ class _Page:
         """Import what is needed, then listen."""
         try:
             app = await asyncio.to_thread(importlib.import_module, f"{__name__}.app")
-            self._runner = await app.start(self._host, self._settings, CLOSE_SECONDS)
+            self._runner = await app.start(self._service, self.CLOSE_SECONDS)
             await server.start_serving()
-            listen_for_many(server)
+            Connections.let_many_wait(server)
         except Exception:
             _LOGGER.exception("there is no web page; everything else works")
             server.close()

@@ -17,77 +17,39 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from aiohttp import ETag, web
 from aiohttp.http_exceptions import HttpProcessingError
 from wyoming.audio import AudioChunk
 
 from .. import __version__
-from ..audio.recording import read_clip
+from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
+from ..peers import Allowed
 from ..serving.requests import requested_language
-from ..status import ANSWERING, Answer, health_of
-from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
-from ..utterance.utterance import Utterance, too_long
-from . import spoken, transcriptions
+from ..status import Answer
+from ..transcriber import SAMPLE_RATE, TranscribeOptions
+from ..utterance.service import Service
+from ..utterance.utterance import Utterance
+from . import transcriptions
 from .metrics import Metrics
-
-if TYPE_CHECKING:
-    from ..settings.options import Settings
-    from ..upstreams.relay import Relay
-
-MAX_CLIP_SECONDS = 60
-MAX_CLIP_BYTES = 2 * SAMPLE_RATE * MAX_CLIP_SECONDS
-UPLOAD_SECONDS = 30.0
-"""For a clip to arrive."""
-
-
-IDLE_SECONDS = 75.0
-"""For a request's first line and headers to arrive, and between requests."""
-
-
-CLIP_HEADER = "X-Wyoming-Whisper"
-"""A browser lets no other site send it."""
-AS_FILE = "file"
-"""Its value where the clip is a file rather than PCM."""
-
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-    ),
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-    "Server": "wyoming-whisper",
-}
-
-_HTTP_LOGGER = logging.getLogger(f"{__name__}.http")
-_HTTP_LOGGER.addFilter(lambda record: _is_our_fault(record))
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Host(spoken.Host, Protocol):
-    """What the page needs of its server."""
-
-    def relay(self, options: TranscribeOptions) -> Relay | None:
-        """Return what passes a new utterance on; None where nobody else is to hear it."""
-
-
-async def start(host: Host, settings: Settings, close_seconds: float) -> web.AppRunner:
+async def start(service: Service, close_seconds: float) -> web.AppRunner:
     """Return the application, ready for connections."""
-    site = await asyncio.to_thread(_Site, host, settings)  # it reads the page's files
+    site = await asyncio.to_thread(_Site, service)  # it reads the page's files
+    logger = logging.getLogger(f"{__name__}.http")
+    logger.addFilter(_is_our_fault)
     runner = web.AppRunner(
         site.application(),
         access_log=None,
         handler_cancellation=True,  # a clip whose sender has gone is dropped
-        keepalive_timeout=IDLE_SECONDS,
+        keepalive_timeout=site.IDLE_SECONDS,
         auto_decompress=False,  # nobody needs it, and little may unpack to much
-        logger=_HTTP_LOGGER,
+        logger=logger,
         shutdown_timeout=close_seconds,
     )
     await runner.setup()
@@ -100,45 +62,65 @@ class _File:
     content_type: str
 
 
-_TYPES = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-}
-
-
 def _read_files() -> dict[str, _File]:
+    types = {
+        ".html": "text/html",
+        ".css": "text/css",
+        ".js": "text/javascript",
+        ".svg": "image/svg+xml",
+    }
     folder = Path(__file__).parent / "page"
-    return {file.name: _File(file.read_bytes(), _TYPES[file.suffix]) for file in folder.iterdir()}
+    return {file.name: _File(file.read_bytes(), types[file.suffix]) for file in folder.iterdir()}
 
 
 class _Site:
     MAX_CLIPS = 2
     """Being heard at once."""
+    MAX_CLIP_SECONDS = 60
+    MAX_CLIP_BYTES = 2 * SAMPLE_RATE * MAX_CLIP_SECONDS
+    UPLOAD_SECONDS = 30.0
+    """For a clip to arrive."""
+    IDLE_SECONDS = 75.0
+    """For a request's first line and headers to arrive, and between requests."""
+    CLIP_HEADER = "X-Wyoming-Whisper"
+    """A browser lets no other site send it."""
+    AS_FILE = "file"
+    """Its value where the clip is a file rather than PCM."""
+    HEADERS: Mapping[str, str] = {
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+        ),
+        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-cache",
+        "Server": "wyoming-whisper",
+    }
     INGRESS = ipaddress.ip_address("172.30.32.2")
     """Home Assistant's Supervisor: it shows the page under its own names, to whom it let in."""
     LOCAL_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
     """Of names that nobody can own on the internet."""
 
-    def __init__(self, host: Host, settings: Settings) -> None:
-        self._host = host
-        self._settings = settings
-        self._allowed = [ipaddress.ip_network(network) for network in settings.http_allow]
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        settings = service.settings
+        self._allowed = Allowed(settings.http_allow)
         self._names = {socket.gethostname().lower(), *settings.http_names}
         self._files = _read_files()
         self._etag = secrets.token_hex(8)  # with the revision: other than before a restart
         self._n_clips = 0
         self._model = settings.model_name
-        self._metrics = Metrics(host.status, self._model)
+        self._metrics = Metrics(service.status, self._model)
         self._api: transcriptions.Api | None = None
         if settings.openai_api:
             count = self._metrics.take_request
-            self._api = transcriptions.Api(host, settings, self._model, count)
+            self._api = transcriptions.Api(service, self._model, count)
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._guard], client_max_size=MAX_CLIP_BYTES)
-        app.on_response_prepare.append(_add_headers)
+        app = web.Application(middlewares=[self._guard], client_max_size=self.MAX_CLIP_BYTES)
+        app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/", self._file("index.html"))
         for name in self._files:
             app.router.add_get(f"/{name}", self._file(name))
@@ -156,10 +138,10 @@ class _Site:
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         peer = _address(request.remote)
-        if self._api and request.path.startswith(transcriptions.PREFIX):
+        if self._api and request.path.startswith(transcriptions.Api.PREFIX):
             is_our_name = peer == self.INGRESS or self._is_our_name(request.headers.get("Host", ""))
             return await self._api.guarded(request, handler, is_our_name=is_our_name)
-        if not self._may_see(peer):
+        if request.remote not in self._allowed:
             raise web.HTTPForbidden(text=f"{request.remote} is not among those in --http-allow")
         name = request.headers.get("Host", "")
         if peer != self.INGRESS and not self._is_our_name(name):
@@ -168,11 +150,6 @@ class _Site:
                 "address, or give the name to --http-names"
             )
         return await handler(request)
-
-    def _may_see(self, peer: _Address | None) -> bool:
-        if not self._allowed or peer is None:
-            return not self._allowed
-        return peer.is_loopback or any(peer in network for network in self._allowed)
 
     def _is_our_name(self, host: str) -> bool:
         name = _without_port(host)
@@ -191,7 +168,7 @@ class _Site:
 
     async def _state(self, request: web.Request) -> web.Response:
         """Everything that the page shows; nothing when it hasn't changed."""
-        etag = f"{self._etag}-{self._host.status.revision}"
+        etag = f"{self._etag}-{self._service.status.revision}"
         if ETag(etag) in (request.if_none_match or ()):
             response = web.Response(status=304)
         else:
@@ -200,24 +177,24 @@ class _Site:
         return response
 
     def _shown_state(self) -> dict[str, Any]:
-        status = self._host.status
+        status = self._service.status
         return {
             "version": __version__,
             "model": self._model,
-            "language": self._host.language,
-            "answering": status.state.phase in ANSWERING,
-            "text_shown": self._settings.http_text,
-            "max_clip_seconds": MAX_CLIP_SECONDS,
+            "language": self._service.language,
+            "answering": status.state.is_answering,
+            "text_shown": self._service.settings.http_text,
+            "max_clip_seconds": self.MAX_CLIP_SECONDS,
             **asdict(status.state),
             "answers": [_shown_answer(answer) for answer in reversed(status.answers)],
         }
 
     async def _health(self, _: web.Request) -> web.Response:
         """200 when commands are answered, also by a model that is woken, else 503 and why not."""
-        state = self._host.status.state
-        health = health_of(state, stopping=self._host.stopping)
+        state = self._service.status.state
+        health = state.health(stopping=self._service.stopping)
         is_well = health.verdict == "healthy"
-        told = {
+        body = {
             "ok": is_well,
             "health": health.verdict,
             "phase": health.phase,
@@ -228,7 +205,7 @@ class _Site:
             "why": state.why,
             "description": state.description,
         }
-        return _json(told, status=200 if is_well else 503)
+        return _json(body, status=200 if is_well else 503)
 
     async def _scrape(self, request: web.Request) -> web.Response:
         body, content_type = self._metrics.expose(request.headers.get("Accept", ""))
@@ -240,9 +217,9 @@ class _Site:
         """Hear a clip: the body is 16-bit little-endian PCM, mono, SAMPLE_RATE, or with AS_FILE a
         file that the browser could not decode.
         """
-        if CLIP_HEADER not in request.headers:
-            raise web.HTTPForbidden(text=f"a clip must come with the header {CLIP_HEADER}: 1")
-        if self._host.stopping:
+        if self.CLIP_HEADER not in request.headers:
+            raise web.HTTPForbidden(text=f"a clip must come with the header {self.CLIP_HEADER}: 1")
+        if self._service.stopping:
             return _failed("the server is shutting down", "stopping", 503)
         if self._n_clips >= self.MAX_CLIPS:
             return _failed("other clips are being heard; try again in a moment", "busy", 503)
@@ -250,48 +227,49 @@ class _Site:
         try:
             return await self._hear(request)
         except WyomingWhisperError as error:
-            return _failed(str(error), error.code, 400 if isinstance(error, _FAULTS) else 503)
+            # UnknownLanguageError is a ValueError.
+            is_of_client = isinstance(error, AudioError | SettingsError | ValueError)
+            return _failed(str(error), error.code, 400 if is_of_client else 503)
         finally:
             self._n_clips -= 1
 
     async def _hear(self, request: web.Request) -> web.Response:
-        language = requested_language(request.query.get("language"), self._host.language)
-        clip = AudioChunk(SAMPLE_RATE, 2, 1, await _pcm(request))
-        options = self._host.spoken.remembered(TranscribeOptions(language))
-        utterance = Utterance(self._host, options, relay=self._host.relay(options))
+        language = requested_language(request.query.get("language"), self._service.language)
+        clip = AudioChunk(SAMPLE_RATE, 2, 1, await self._pcm(request))
+        options = self._service.spoken.remembered(TranscribeOptions(language))
+        utterance = Utterance(self._service, options, relay=self._service.relay(options))
         try:
             await utterance.take(clip)
             if utterance.is_full:
-                self._host.peer_log.warn(str(request.remote), too_long(self._host.limits))
+                self._service.peer_log.warn(str(request.remote), utterance.warning)
             transcription = await utterance.transcription()
         finally:
             utterance.drop()
-        return _json(transcription_to_dict(transcription))
+        return _json(transcription.to_dict())
 
+    async def _pcm(self, request: web.Request) -> bytes:
+        """Return a clip as 16-bit PCM. Raises AudioError."""
+        body = await self._body(request)
+        if request.headers[self.CLIP_HEADER] != self.AS_FILE:
+            return body
+        samples = await asyncio.to_thread(AudioFile(body).read, self.MAX_CLIP_SECONDS)
+        return (samples * 32767).astype("<i2").tobytes()
 
-_FAULTS = (AudioError, SettingsError, ValueError)
-"""Of the one who asks; UnknownLanguageError is a ValueError."""
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            return await asyncio.wait_for(request.read(), self.UPLOAD_SECONDS)
+        except web.HTTPRequestEntityTooLarge:
+            raise AudioError(
+                f"a clip may last {self.MAX_CLIP_SECONDS} seconds, or be a file of "
+                f"{self.MAX_CLIP_BYTES} bytes, at most"
+            ) from None
+        except asyncio.TimeoutError:
+            raise AudioError(
+                f"the clip did not arrive within {self.UPLOAD_SECONDS:.0f} seconds"
+            ) from None
 
-
-async def _pcm(request: web.Request) -> bytes:
-    """Return a clip as 16-bit PCM. Raises AudioError."""
-    body = await _body(request)
-    if request.headers[CLIP_HEADER] != AS_FILE:
-        return body
-    samples = await asyncio.to_thread(read_clip, body, MAX_CLIP_SECONDS)
-    return (samples * 32767).astype("<i2").tobytes()
-
-
-async def _body(request: web.Request) -> bytes:
-    try:
-        return await asyncio.wait_for(request.read(), UPLOAD_SECONDS)
-    except web.HTTPRequestEntityTooLarge:
-        raise AudioError(
-            f"a clip may last {MAX_CLIP_SECONDS} seconds, or be a file of {MAX_CLIP_BYTES} bytes, "
-            "at most"
-        ) from None
-    except asyncio.TimeoutError:
-        raise AudioError(f"the clip did not arrive within {UPLOAD_SECONDS:.0f} seconds") from None
+    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(self.HEADERS)
 
 
 def _is_our_fault(record: logging.LogRecord) -> bool:
@@ -324,22 +302,18 @@ def _without_port(host: str) -> str:
 
 
 def _shown_answer(answer: Answer) -> dict[str, Any]:
-    told = asdict(answer)
-    told["stages"] = {name: round(seconds, 4) for name, seconds in answer.stages.items()}
+    shown = asdict(answer)
+    shown["stages"] = {name: round(seconds, 4) for name, seconds in answer.stages.items()}
     for name in ("seconds", "waited", "confidence"):
-        if told[name] is not None:
-            told[name] = round(told[name], 4)
-    return told
+        if shown[name] is not None:
+            shown[name] = round(shown[name], 4)
+    return shown
 
 
-def _json(told: Mapping[str, Any], status: int = 200) -> web.Response:
-    text = json.dumps(told, ensure_ascii=False)
+def _json(content: Mapping[str, Any], status: int = 200) -> web.Response:
+    text = json.dumps(content, ensure_ascii=False)
     return web.Response(text=text, content_type="application/json", status=status)
 
 
 def _failed(error: str, code: str, status: int) -> web.Response:
     return _json({"error": error, "code": code}, status)
-
-
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)

@@ -14,58 +14,51 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
 from ..errors import BusyError, WyomingWhisperError
-from ..models.aliases import ALIAS, is_same_model
-from ..serving.peers import Allowed
+from ..models.stock import ALIAS, is_same_model
+from ..peers import Allowed, shown
 from ..serving.requests import requested_language
 from ..transcriber import TranscribeOptions
-from .answers import RENDERED, TIMED
-from .form import Fields, Refused, Room, Upload, as_refused, either, missing, shown
+from ..utterance.service import Service
+from .answers import RENDERED
+from .form import Fields, Refused, Room, Upload
 from .origins import Origins
-from .spoken import WRITE_SECONDS, Host, Spoken, Task, Wanted
-
-if TYPE_CHECKING:
-    from ..settings.options import Settings
+from .spoken import AudioRequest, Spoken, Task
 
 _LOGGER = logging.getLogger(__name__)
-PREFIX = "/v1/"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_COMMON = (
-    "file",
-    "model",
-    "prompt",
-    "keywords",
-    "response_format",
-    "temperature",
-    "timestamp_granularities",
-    "stream",
-    "chunking_strategy",
-)
-PARAMETERS: Mapping[Task, Sequence[str]] = {
-    "transcribe": (*_COMMON, "language", "languages"),
-    "translate": _COMMON,
-}
 
 
 class Api:
     """The endpoint: who may use it, and what it answers."""
 
+    PREFIX = "/v1/"
+    PARAMETERS = (
+        "file",
+        "model",
+        "prompt",
+        "keywords",
+        "response_format",
+        "temperature",
+        "timestamp_granularities",
+        "stream",
+        "chunking_strategy",
+    )
+    """Those of transcriptions and of translations; only the former have a language."""
     MAX_REQUESTS = 8
     """At once."""
     MAX_NOTED_PARAMETERS = 64
     """Names of unknown parameters that are logged: clients make them up."""
     STREAMED = ("json", "text")
 
-    def __init__(
-        self, host: Host, settings: Settings, model: str, count: Callable[[int, float], None]
-    ) -> None:
-        """`model` is the name to show; `count` is told the status and seconds of each request."""
-        self._host = host
-        self._settings = settings
+    def __init__(self, service: Service, model: str, count: Callable[[int, float], None]) -> None:
+        """`model` is the name to show; `count` gets the status and seconds of each request."""
+        self._service = service
+        settings = service.settings
         self._names = (model, ALIAS)
         self._count = count
         self._allowed = Allowed(settings.allow)
@@ -99,14 +92,14 @@ class Api:
         except web.HTTPException as error:
             refused = Refused(error.status, f"{error.reason}: {shown(request.path)}")
         except Exception as error:
-            refused = as_refused(error)
+            refused = Refused.of(error)
             self._log(request, error, refused)
         self._count(refused.status, 0.0)
         return refused.response()
 
     async def mark(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add what lets pages of `--openai-origins` read an answer of the API, and no other."""
-        if request.path.startswith(PREFIX):
+        if request.path.startswith(self.PREFIX):
             self._origins.mark(request, response)
 
     def _admit_peer(self, request: web.Request, is_our_name: bool) -> None:
@@ -132,7 +125,7 @@ class Api:
             )
 
     def _admit_key(self, request: web.Request) -> None:
-        if self._key and not hmac.compare_digest(_given_key(request), self._key):
+        if self._key and not hmac.compare_digest(_sent_key(request), self._key):
             raise Refused(
                 401,
                 "Incorrect API key provided: it must be the server's openai_key, sent as "
@@ -142,7 +135,7 @@ class Api:
 
     def _log(self, request: web.Request, error: Exception, refused: Refused) -> None:
         if isinstance(error, Refused | WyomingWhisperError):
-            self._host.peer_log.warn(str(request.remote), f"a request failed: {refused}")
+            self._service.peer_log.warn(str(request.remote), f"a request failed: {refused}")
         elif isinstance(error, ConnectionError):
             _LOGGER.debug("the client has gone: %s", error)
         else:
@@ -163,14 +156,16 @@ class Api:
         return web.json_response(self._described(name))
 
     def _check_model_is_there(self) -> None:
-        state = self._host.status.state
-        if self._host.stopping:
+        state = self._service.status.state
+        if self._service.stopping:
             raise Refused(503, "the server is shutting down", code="stopping")
         if state.phase == "unavailable" or state.is_refusing:
             raise Refused(503, state.detail, code="model-unavailable")
 
     def _check_name(self, name: str) -> None:
-        if not any(is_same_model(name, model) for model in (self._names[0], self._settings.model)):
+        if not any(
+            is_same_model(name, model) for model in (self._names[0], self._service.settings.model)
+        ):
             raise Refused(
                 404,
                 f"The model {shown(name)} does not exist; {self._names[0]!r} does",
@@ -195,7 +190,7 @@ class Api:
         return await self._audio(request, "translate")
 
     async def _audio(self, request: web.Request, task: Task) -> web.StreamResponse:
-        if self._host.stopping:
+        if self._service.stopping:
             raise Refused(503, "the server is shutting down", code="stopping")
         if self._n_requests >= self.MAX_REQUESTS:
             raise BusyError(f"{self.MAX_REQUESTS} requests are here already; try again in a moment")
@@ -203,25 +198,26 @@ class Api:
         upload = Upload(self._room)
         try:
             fields, file = await upload.read(request)
-            wanted = self._understood(task, fields, file)
-            return await self._answer(request, wanted)
+            return await self._answer(request, self._parsed(task, fields, file))
         finally:
             upload.release()
             self._n_requests -= 1
 
-    def _understood(self, task: Task, fields: Fields, file: bytes | None) -> Wanted:
+    def _parsed(self, task: Task, fields: Fields, file: bytes | None) -> AudioRequest:
         """Return what is asked for. Raises Refused, WyomingWhisperError."""
-        self._note_unknown(fields.unknown(PARAMETERS[task]))
+        languages = ("language", "languages") if task == "transcribe" else ()
+        self._note_unknown(fields.others((*self.PARAMETERS, *languages)))
         self._check_name(fields.one("model") or ALIAS)
         if file is None:
-            missing("file")
+            message = "you must provide a file parameter"
+            raise Refused(400, message, "file", "missing_required_parameter")
         if task == "translate":
             self._check_can_translate()
         response_format = fields.choice("response_format", tuple(RENDERED)) or "json"
         stream = fields.switch("stream")
         if stream and response_format not in self.STREAMED:
             raise Refused(
-                400, f"stream gives {either(self.STREAMED)}, not {response_format}", "stream"
+                400, f"stream gives {' or '.join(self.STREAMED)}, not {response_format}", "stream"
             )
         granularities = fields.granularities(response_format)
         fields.choice("chunking_strategy", ("auto",))
@@ -231,10 +227,10 @@ class Api:
             task=task,
             prompt=fields.one("prompt") or None,
             temperature=fields.temperature(),
-            timestamps=response_format in TIMED,
+            timestamps=response_format in ("srt", "verbose_json", "vtt"),
             words="word" in granularities,
         )
-        return Wanted(task, file, options, response_format, stream, granularities)
+        return AudioRequest(task, file, options, response_format, stream, granularities)
 
     def _note_unknown(self, names: Sequence[str]) -> None:
         """Log each parameter that is passed over, once: programs send it with every request."""
@@ -247,8 +243,8 @@ class Api:
         several = fields.values.get("languages", [])
         if len(several) > 1:
             raise Refused(400, "name one language, or none to detect it", "languages")
-        wanted = fields.one("language") or next(iter(several), None)
-        return requested_language(wanted, self._host.language)
+        name = fields.one("language") or next(iter(several), None)
+        return requested_language(name, self._service.language)
 
     def _check_can_translate(self) -> None:
         """Refuse what the model says of itself, or its makers of it, that it can't."""
@@ -261,17 +257,17 @@ class Api:
                 "model",
             )
 
-    async def _answer(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, audio: AudioRequest) -> web.StreamResponse:
         start = time.monotonic()
-        spoken = Spoken(self._host, wanted, self._decoding)
-        self._host.wake()
-        if wanted.stream:
+        spoken = Spoken(self._service, audio, self._decoding)
+        self._service.wake()
+        if audio.stream:
             response = await self._streamed(request, spoken)
         else:
             async with aclosing(spoken.pieces()) as pieces:
                 async for _ in pieces:
                     pass
-            response = RENDERED[wanted.response_format](spoken)
+            response = RENDERED[audio.response_format](spoken)
         waited = time.monotonic() - start
         _LOGGER.info("a recording of %.1f s answered in %.2f s", spoken.seconds, waited)
         self._count(response.status, spoken.seconds)
@@ -292,25 +288,25 @@ class Api:
         except Exception as error:
             if not response.prepared:
                 raise
-            refused = as_refused(error)
+            refused = Refused.of(error)
             self._log(request, error, refused)
-            await _send(response, refused.told())
+            await _send(response, refused.content())
         await _write(response, b"data: [DONE]\n\n")
         return response
 
 
-def _given_key(request: web.Request) -> bytes:
+def _sent_key(request: web.Request) -> bytes:
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     return key.strip().encode(errors="surrogateescape") if scheme.lower() == "bearer" else b""
 
 
-async def _send(response: web.StreamResponse, told: Mapping[str, Any]) -> None:
-    await _write(response, b"data: " + json.dumps(told).encode() + b"\n\n")
+async def _send(response: web.StreamResponse, content: Mapping[str, Any]) -> None:
+    await _write(response, b"data: " + json.dumps(content).encode() + b"\n\n")
 
 
-async def _write(response: web.StreamResponse, data: bytes) -> None:
+async def _write(response: web.StreamResponse, data: bytes, max_seconds: float = 10.0) -> None:
     """Send; who takes nothing for long has its connection closed (as of an OSError)."""
     try:
-        await asyncio.wait_for(response.write(data), WRITE_SECONDS)
+        await asyncio.wait_for(response.write(data), max_seconds)
     except asyncio.TimeoutError:
         raise ConnectionResetError("the client does not read") from None

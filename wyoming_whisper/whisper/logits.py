@@ -10,8 +10,6 @@ from .audio import SECONDS_PER_TIMESTAMP, Array
 from .session import Tokens
 from .tokenizer import Tokenizer
 
-MAX_INITIAL_TIMESTAMP = round(1.0 / SECONDS_PER_TIMESTAMP)  # openai/whisper, DecodingOptions
-
 
 def apply_timestamp_rules(logits: Array, tokens: Sequence[int], tokenizer: Tokenizer) -> None:
     """Make impossible, in place, what timestamps forbid after `tokens`, shape = (n_vocab,).
@@ -20,11 +18,12 @@ def apply_timestamp_rules(logits: Array, tokens: Sequence[int], tokenizer: Token
     where all of them together are likelier than any one text token, one of them it is
     (openai/whisper, decoding.py: ApplyTimestampRules).
     """
+    max_initial = round(1.0 / SECONDS_PER_TIMESTAMP)  # openai/whisper, DecodingOptions
     begin = tokenizer.timestamp_begin
     logits[tokenizer.no_timestamps] = -np.inf
     if not tokens:
         logits[:begin] = -np.inf
-        logits[begin + MAX_INITIAL_TIMESTAMP + 1 :] = -np.inf
+        logits[begin + max_initial + 1 :] = -np.inf
         return
     after_one = tokens[-1] >= begin
     if after_one and (len(tokens) == 1 or tokens[-2] >= begin):
@@ -49,10 +48,10 @@ def log_softmax(logits: Array) -> Array:
 
 def top(logprobs: Array, n_best: int) -> tuple[Tokens, Array]:
     """Return the n_best (tokens, logprobs) of each row, best first."""
-    found = np.argpartition(-logprobs, n_best - 1, axis=-1)[:, :n_best]
-    best = np.take_along_axis(logprobs, found, axis=-1)
+    tokens = np.argpartition(-logprobs, n_best - 1, axis=-1)[:, :n_best]
+    best = np.take_along_axis(logprobs, tokens, axis=-1)
     order = np.argsort(-best, axis=-1, kind="stable")
     return (
-        np.take_along_axis(found, order, axis=-1).astype(np.int32),
+        np.take_along_axis(tokens, order, axis=-1).astype(np.int32),
         np.take_along_axis(best, order, axis=-1),
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, N_FRAMES
 from .tokenizer import Task
 
 N_TEXT_CTX = 448
-MAX_PREVIOUS_TOKENS = N_TEXT_CTX // 2 - 1
 MAX_NEW_TOKENS = N_TEXT_CTX // 2
 
 
@@ -16,12 +15,13 @@ MAX_NEW_TOKENS = N_TEXT_CTX // 2
 class AudioContext:
     """How much the encoder sees of utterances shorter than 30 s, in mel frames.
 
-    Whisper was trained on 30 s windows; the encoder's cost grows faster than the window. Stock
-    weights bear a shorter one with some silence behind the speech: whisper.cpp#1855 measured no
-    more errors at length + 128 positions, whisper.cpp#1117 loops below 0.3 of the window.
+    Without anything set they get the full window. Whisper was trained on 30 s windows; the
+    encoder's cost grows faster than the window. Stock weights bear a shorter one with some silence
+    behind the speech: whisper.cpp#1855 measured no more errors at length + 128 positions,
+    whisper.cpp#1117 loops below 0.3 of the window.
     """
 
-    minimum: int
+    minimum: int = N_FRAMES
     margin: int = 0
     """Of silence after the audio."""
     retry: bool = True
@@ -33,18 +33,20 @@ class AudioContext:
     """Windows are rounded up to one, as the encoder halves them; larger where the runtime prefers
     few different sizes."""
 
+    @classmethod
+    def safe(cls) -> AudioContext:
+        """Return what stock weights bear."""
+        return cls(minimum=512 * FRAMES_PER_POSITION, margin=128 * FRAMES_PER_POSITION)
+
+    @classmethod
+    def trained(cls) -> AudioContext:
+        """Return that of weights which were trained on commands, in windows of any length."""
+        return cls(minimum=FRAMES_PER_SECOND, retry=False, longest=8 * FRAMES_PER_SECOND)
+
     def frames(self, audio_frames: int) -> int:
         """Return the window for this much audio."""
-        wanted = max(audio_frames + self.margin, self.minimum)
-        return min(wanted + -wanted % self.multiple, N_FRAMES)
-
-
-FULL_CONTEXT = AudioContext(minimum=N_FRAMES)
-SAFE_CONTEXT = AudioContext(minimum=512 * FRAMES_PER_POSITION, margin=128 * FRAMES_PER_POSITION)
-TRAINED_CONTEXT = AudioContext(
-    minimum=FRAMES_PER_SECOND, retry=False, longest=8 * FRAMES_PER_SECOND
-)
-"""For weights that were trained on commands, in windows of any length."""
+        n_frames = max(audio_frames + self.margin, self.minimum)
+        return min(n_frames + -n_frames % self.multiple, N_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -72,4 +74,4 @@ class DecodingOptions:
     min_avg_logprob: float | None = None
 
     # how much the encoder sees
-    audio_context: AudioContext = FULL_CONTEXT
+    audio_context: AudioContext = field(default_factory=AudioContext)

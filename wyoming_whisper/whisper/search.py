@@ -16,6 +16,14 @@ import numpy as np
 
 from ..text.repetition import loops
 from .audio import Array
+from .constrained import (
+    ConstrainedOptions,
+    Constraint,
+    ElasticSteps,
+    FixedSteps,
+    Sentence,
+    search,
+)
 from .inference import GenerateOptions, Hypothesis
 from .logits import apply_timestamp_rules, log_softmax, top
 from .options import N_TEXT_CTX
@@ -156,6 +164,28 @@ class SessionInference:
             Hypothesis(h.tokens, h.total_logprob / (len(h.tokens) + 1), no_speech_prob)
             for h in found
         ]
+
+    def constrained(
+        self,
+        audio_features: _Audio,
+        prompt: Sequence[int],
+        constraint: Constraint,
+        options: ConstrainedOptions,
+        guide: Sequence[int] = (),
+    ) -> list[Sentence]:
+        """Return the likeliest sentences that `constraint` allows; see constrained.search."""
+        session, features, eot = self._session, audio_features.features, self._tokenizer.eot
+        if self._elastic:
+            return search(
+                ElasticSteps(self._elastic, features, prompt), constraint, eot, options, guide
+            )
+        n_rows = min(options.beam_size, max(session.n_candidates // 2, 1))
+        audio_features.rows.pop(n_rows, None)
+        n_tokens = len(prompt) + options.max_new_tokens
+        n_slots = next(size for size in SLOTS if size >= min(n_tokens, N_TEXT_CTX))
+        steps = FixedSteps(session, features, prompt, n_rows, n_slots)
+        narrowed = dataclasses.replace(options, beam_size=n_rows)
+        return search(steps, constraint, eot, narrowed)
 
     def close(self) -> None:
         """Free the session's memory."""

@@ -19,15 +19,6 @@ from ..transcriber import Word
 from .audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, Array
 from .tokenizer import Tokenizer
 
-SECONDS_PER_POSITION = FRAMES_PER_POSITION / FRAMES_PER_SECOND
-SMOOTHED_POSITIONS = 7  # width of the median filter (openai/whisper)
-
-
-SPOKEN_MARKS = frozenset("%&#@*/§")
-"""Punctuation to Unicode, but read out."""
-
-PAUSE_FRAMES = 25  # longer than a consonant's stop
-
 
 class AligningInference(Protocol):
     """A Whisper model on a runtime that says what its decoder attends to."""
@@ -55,13 +46,13 @@ def first_positions(weights: Array, rows: slice = slice(None)) -> list[int]:
     """
     spread = weights.std(axis=1, keepdims=True)
     even = (weights - weights.mean(axis=1, keepdims=True)) / np.maximum(spread, 1e-10)
-    return cheapest_path(-median_filtered(even[:, rows]).mean(axis=0))
+    return _cheapest_path(-_median_filtered(even[:, rows]).mean(axis=0))
 
 
-def median_filtered(values: Array, width: int = SMOOTHED_POSITIONS) -> Array:
+def _median_filtered(values: Array, width: int = 7) -> Array:
     """Return the medians of so many neighbours along the last axis, which ends in its reflection.
 
-    What is shorter than half the width is left as it is.
+    `width` is openai/whisper's. What is shorter than half of it is left as it is.
     """
     half = width // 2
     if values.shape[-1] <= half:
@@ -71,7 +62,7 @@ def median_filtered(values: Array, width: int = SMOOTHED_POSITIONS) -> Array:
     return np.asarray(np.median(windows, axis=-1), values.dtype)
 
 
-def cheapest_path(costs: Array) -> list[int]:
+def _cheapest_path(costs: Array) -> list[int]:
     """Return the first column of each row on the cheapest path from one corner to the other.
 
     `costs`, shape = (n_rows, n_columns); a step goes to the next row, the next column, or both
@@ -123,13 +114,14 @@ def timed_words(
 
     `positions`, shape = (n_tokens + 1,). Punctuation is left out, with the time it takes.
     """
+    seconds = FRAMES_PER_POSITION / FRAMES_PER_SECOND
     words = []
     for units in _by_word(_units(tokens, tokenizer), language):
         spoken = [unit for unit in units if unit.is_spoken]
         if spoken:
             start, end = positions[spoken[0].first], positions[spoken[-1].end]
             text = _bare("".join(unit.text for unit in units))
-            words.append(Word(start * SECONDS_PER_POSITION, end * SECONDS_PER_POSITION, text))
+            words.append(Word(start * seconds, end * seconds, text))
     return words
 
 
@@ -158,7 +150,8 @@ def _by_word(units: Iterable[_Unit], language: str | None) -> list[list[_Unit]]:
 
 
 def _is_spoken(letter: str) -> bool:
-    is_mark = unicodedata.category(letter).startswith("P") and letter not in SPOKEN_MARKS
+    read_out = "%&#@*/§"  # punctuation to Unicode
+    is_mark = unicodedata.category(letter).startswith("P") and letter not in read_out
     return not (is_mark or letter.isspace())
 
 
@@ -190,11 +183,12 @@ def without_pauses(words: Sequence[Word], mel: Array) -> list[Word]:
 
 def _without_pause(word: Word, loud: npt.NDArray[np.bool_]) -> Word:
     min_word_frames = 4
+    pause_frames = 25  # longer than a consonant's stop
     first, end = (round(at * FRAMES_PER_SECOND) for at in (word.start, word.end))
     sounds = first + np.flatnonzero(loud[first:end])
     if not len(sounds):
         return word
-    parts = np.split(sounds, np.flatnonzero(np.diff(sounds) > PAUSE_FRAMES) + 1)
+    parts = np.split(sounds, np.flatnonzero(np.diff(sounds) > pause_frames) + 1)
     # The path leaves a word early rather than late: what precedes a pause is the word's before.
     longest = max(map(len, parts))
     kept = next(part for part in reversed(parts) if 4 * len(part) >= longest)

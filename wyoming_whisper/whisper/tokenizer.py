@@ -6,7 +6,7 @@ A Tokenizer never changes after it is made: one client's language can't leak int
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, Protocol
 
 Task = Literal["transcribe", "translate"]
@@ -160,24 +160,38 @@ def language_code(tag: str) -> str | None:
     return None
 
 
-class Encoding(Protocol):
+@cache
+def _bytes_by_letter() -> dict[str, int]:
+    """Return the letters that byte-level BPE (GPT-2) writes bytes as: printable ones alone."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def _bytes_of(token: str) -> bytes:
+    letters = _bytes_by_letter()
+    return bytes(map(letters.__getitem__, token)) if letters.keys() >= set(token) else b""
+
+
+class _Encoding(Protocol):
     """What `tokenizers.Tokenizer.encode` returns."""
 
     ids: list[int]
 
 
-class TextTokenizer(Protocol):
+class _TextTokenizer(Protocol):
     """The part of `tokenizers.Tokenizer` used here."""
 
-    def encode(self, text: str, /, *, add_special_tokens: bool) -> Encoding: ...
+    def encode(self, text: str, /, *, add_special_tokens: bool) -> _Encoding: ...
     def decode(self, ids: list[int], /) -> str: ...
     def token_to_id(self, token: str, /) -> int | None: ...
+    def id_to_token(self, number: int, /) -> str | None: ...
 
 
 class Tokenizer:
     """A model's vocabulary; `multilingual` models are told language and task, `.en` ones not."""
 
-    def __init__(self, tokenizer: TextTokenizer, *, multilingual: bool) -> None:
+    def __init__(self, tokenizer: _TextTokenizer, *, multilingual: bool) -> None:
         self._tokenizer = tokenizer
         self.multilingual = multilingual
         self.eot = self._id("<|endoftext|>")
@@ -213,6 +227,14 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`; special and timestamp tokens have none."""
         return self._tokenizer.decode([token for token in tokens if token < self.eot])
+
+    def spelled(self) -> list[bytes]:
+        """Return the bytes of each text token: those below `eot`, a token's number is its place.
+
+        A token may end within a letter. What is no token of byte-level BPE has no bytes.
+        """
+        texts = [self._tokenizer.id_to_token(number) or "" for number in range(self.eot)]
+        return [_bytes_of(text) for text in texts]
 
     def sot_sequence(self, language: str | None, task: Task = "transcribe") -> list[int]:
         """Return the tokens that start a transcript: bare for `.en` models (openai/whisper)."""

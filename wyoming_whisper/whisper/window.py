@@ -5,17 +5,55 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
+
+import numpy as np
 
 from ..text.repetition import compression_ratio, is_doubled, loops, said_once
 from ..transcriber import Word
-from .attempt import Attempt, quiet_pieces
 from .audio import FRAMES_PER_POSITION, N_FRAMES, SECONDS_PER_TIMESTAMP, Array, pad_or_trim
-from .budget import room
 from .inference import GenerateOptions, Hypothesis, Inference
-from .options import MAX_NEW_TOKENS, MAX_PREVIOUS_TOKENS, N_TEXT_CTX, DecodingOptions
+from .options import MAX_NEW_TOKENS, N_TEXT_CTX, DecodingOptions
 from .timing import AligningInference, timed_words, without_pauses
 from .tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What decoding a window once gave, and what speaks against it."""
+
+    hypothesis: Hypothesis
+    temperature: float
+    text: str
+    repetitive: bool
+    unlikely: bool
+    silent: bool
+    endless: bool
+    """No end token came, or the same few tokens came again and again."""
+    unfinished: bool
+    """No end token came where one was due: more was written than can be said in that time."""
+    doubled: bool
+    """All of it was written twice, or more often."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it looks like a window cut too tight."""
+        return self.endless or self.doubled or not self.good
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is no answer as it is: it goes round, or never ends."""
+        return not self.silent and (self.repetitive or self.unfinished)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing speaks against it but that it repeats itself."""
+        return not (self.unfinished or self.unlikely)
+
+    @property
+    def good(self) -> bool:
+        return self.silent or not (self.failed or self.unlikely)
 
 
 class WindowDecoder:
@@ -49,7 +87,7 @@ class WindowDecoder:
     def pieces(self, mel: Array) -> list[tuple[int, int]]:
         """Return where to cut long audio; nothing when timestamps are to say."""
         longest = self._options.audio_context.longest
-        return quiet_pieces(mel, longest) if longest < min(N_FRAMES, mel.shape[1]) else []
+        return _quiet_pieces(mel, longest) if longest < min(N_FRAMES, mel.shape[1]) else []
 
     def may_widen(self, window: Array) -> bool:
         """Whether a doubtful text should be heard again in the full window."""
@@ -59,20 +97,20 @@ class WindowDecoder:
         """Return the likeliest of this model's languages and its share among them, prior apart."""
         if not self._tokenizer.multilingual or len(self._languages) == 1:
             return self._languages[0], 1.0
-        found = [
+        detected = [
             (code, probability)
             for code, probability in self._inference.detect_language(audio_features)
             if code in self._languages
         ]
-        total = sum(probability for _, probability in found)
-        code, probability = likeliest_language(found, prior)
+        total = sum(probability for _, probability in detected)
+        code, probability = _likeliest_language(detected, prior)
         return code, probability / total if total else 0.0
 
     def prompt(self, previous: Sequence[int], language: str, timestamps: bool) -> list[int]:
         """Return previous text behind `<|startofprev|>`, then the start of this transcript."""
         tokens: list[int] = []
         if previous:
-            tokens = [self._tokenizer.sot_prev, *previous[-MAX_PREVIOUS_TOKENS:]]
+            tokens = [self._tokenizer.sot_prev, *previous[1 - N_TEXT_CTX // 2 :]]
         tokens += self._tokenizer.sot_sequence(language, self._options.task)
         if not timestamps:
             tokens.append(self._tokenizer.no_timestamps)
@@ -132,7 +170,7 @@ class WindowDecoder:
         options = self._options
         temperature = options.temperatures[0] if temperature is None else temperature
         budget = min(
-            room(seconds, language),
+            token_budget(seconds, language),
             MAX_NEW_TOKENS,
             N_TEXT_CTX - len(prompt),
         )
@@ -255,8 +293,40 @@ class WindowDecoder:
             yield at, seconds, slice(first, len(tokens))
 
 
-def likeliest_language(
-    found: Sequence[tuple[str, float]], prior: Mapping[str, float]
+def _likeliest_language(
+    detected: Sequence[tuple[str, float]], prior: Mapping[str, float]
 ) -> tuple[str, float]:
     """Return (code, probability) of what is likeliest with the prior; the probability without."""
-    return max(found, key=lambda item: item[1] * prior.get(item[0], 1.0))
+    return max(detected, key=lambda item: item[1] * prior.get(item[0], 1.0))
+
+
+def token_budget(seconds: float, language: str) -> int:
+    """Return how many tokens a text has at most, generously; `language` is Whisper's code.
+
+    Recordings in 16 languages have 3 to 6 tokens a second, 8.6 at most. Nobody says twice as much,
+    and a loop ends after a fraction of the decoder's whole context. Of scripts that the vocabulary
+    spells, more or less, byte by byte, there are more.
+    """
+    indic = ("as", "bn", "gu", "hi", "kn", "ml", "mr", "ne", "pa", "sa", "si", "ta", "te")
+    others = ("am", "ba", "bo", "hy", "ka", "kk", "km", "lo", "mn", "my", "ps", "sd", "tg", "th")
+    is_spelled = language in (*indic, *others, "tt", "ur", "yi")
+    return 32 + round(seconds * (40 if is_spelled else 20))
+
+
+def smoothed_loudness(mel: Array, pause_frames: int = 20) -> Array:
+    """Return the mean loudness around each frame, over as long as a pause lasts at least."""
+    kernel = np.ones(pause_frames) / pause_frames
+    return np.convolve(mel.mean(axis=0), kernel, mode="same")
+
+
+def _quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
+    """Return (first, last + 1) frames of pieces that end where it is quietest."""
+    loudness = smoothed_loudness(mel)
+    pieces, start, n_frames = [], 0, mel.shape[1]
+    while n_frames - start > longest:
+        # Not too early either: a piece of speech is more than a word.
+        first = start + longest // 3
+        end = first + int(np.argmin(loudness[first : start + longest]))
+        pieces.append((start, end))
+        start = end
+    return [*pieces, (start, n_frames)]

@@ -24,57 +24,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.lib import models, report
-from benchmarks.lib.clips import BUNDLED_CLIPS, LABELS, read_clips
-from benchmarks.lib.corpus import MANIFEST, SUFFIXES, read_corpus
-from benchmarks.lib.errors import ClipError
-from benchmarks.lib.options import add_number
+from benchmarks.lib.clips import BUNDLED_CLIPS, LABELS, Clip, read_clips
+from benchmarks.lib.corpus import MANIFEST, read_corpus, read_recordings
+from benchmarks.lib.options import add_folders, add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.siege.week import life, plan, records, surroundings
 from benchmarks.siege.week.house import MODEL, Options
-from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.transcriber import Samples
-
-MAX_OF_CORPUS = 100
-DETAILS = 10  # of each kind of failure
 
 
-def clips_of(corpora: Sequence[Path]) -> dict[str, Samples]:
-    """Return the recordings of tests/audio and those of the folders. Raises ClipError."""
-    clips = {clip.file: clip.samples for clip in read_clips(BUNDLED_CLIPS)}
+def clips_of(corpora: Sequence[Path]) -> list[Clip]:
+    """Return the recordings of tests/audio, and 100 of each folder. Raises ClipError."""
+    clips = read_clips(BUNDLED_CLIPS)
     for folder in corpora:
-        clips |= _recordings(folder)
+        if (folder / MANIFEST).is_file():
+            recordings = read_corpus(folder)[:100]
+            clips += [Clip(one.file, one.text or "", one.kind, one.samples()) for one in recordings]
+        elif (folder / LABELS).is_file():
+            clips += read_clips(folder)[:100]
+        else:
+            files = list(read_recordings([folder], "all"))[:100]
+            clips += [Clip(file.name, "", "", samples) for file, samples in files]
     return clips
 
 
-def _recordings(folder: Path) -> Mapping[str, Samples]:
-    """Read a folder: as its manifest or labels say, or all of its audio files."""
-    if (folder / MANIFEST).is_file():
-        return {one.file: one.samples() for one in read_corpus(folder)[:MAX_OF_CORPUS]}
-    if (folder / LABELS).is_file():
-        return {clip.file: clip.samples for clip in read_clips(folder)[:MAX_OF_CORPUS]}
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-    if not files:
-        raise ClipError(f"{folder} holds no recordings")
-    return {path.name: read_audio(path) for path in files[:MAX_OF_CORPUS]}
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--minutes", type=float, default=Options.minutes, help="default: 45")
+    add_number(parser, "--minutes", Options.minutes)
     add_number(parser, "--days", Options.days)
     add_number(parser, "--commands", plan.COMMANDS_A_DAY, "a day")
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="recordings to say besides those of tests/audio",
-    )
+    add_folders(parser)
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log there")
 
 
@@ -85,24 +67,13 @@ def run(args: argparse.Namespace) -> Outcome:
         raise SystemExit(status)
     options = Options(days=args.days, minutes=args.minutes, commands_a_day=args.commands)
     with tempfile.TemporaryDirectory() as folder:
+        home, model = Path(folder) / "house", models.stock(MODEL)
+        clips, log = clips_of(args.corpus), home / "server" / "server.log"
         try:
-            week = asyncio.run(
-                life.lived(
-                    Path(folder) / "house",
-                    options,
-                    models.stock(MODEL),
-                    clips_of(args.corpus),
-                    report.progress,
-                )
-            )
+            week = asyncio.run(life.lived(home, options, model, clips, report.progress))
         finally:
-            _keep_log(Path(folder), args.log)
-    for line in week.details(DETAILS):
+            if args.log and log.exists():
+                args.log.write_bytes(log.read_bytes())
+    for line in week.details(10):
         report.progress(f"  {line}")
     return Outcome([records.show(week)], asdict(week), week.failures)
-
-
-def _keep_log(folder: Path, to: Path | None) -> None:
-    log = folder / "house" / "server" / "server.log"
-    if to is not None and log.exists():
-        to.write_bytes(log.read_bytes())

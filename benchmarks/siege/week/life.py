@@ -11,32 +11,15 @@ from pathlib import Path
 from subprocess import SubprocessError
 from typing import Any
 
+from benchmarks.lib.clips import Clip, with_silence
 from benchmarks.lib.errors import BenchmarkError
-from benchmarks.siege.week import people, plan, records, surroundings
-from benchmarks.siege.week.house import (
-    AREAS,
-    NOBODY,
-    House,
-    Options,
-    address,
-    areas,
-    house,
-    learn,
-    learn_as_openai,
-    move_in,
-    n_asked_for_names,
-    until_names,
-)
-from benchmarks.siege.week.pace import HouseholdClock
-from benchmarks.siege.week.people import Household, Rooms
-from benchmarks.siege.week.plan import DAY, HOUR
+from benchmarks.siege.week import plan, records, surroundings
+from benchmarks.siege.week.house import AREAS, NOBODY, House, Options, house
+from benchmarks.siege.week.people import Dictation, Household, Page, Rooms, Vandal
+from benchmarks.siege.week.plan import DAY, HOUR, HouseholdClock, when
 from benchmarks.siege.week.records import Excuse, Week
-from benchmarks.siege.week.server import IDLE
-from wyoming_whisper.transcriber import Samples
 
 LONGEST_START = 300.0  # of the household: so much is lost of its day when a server starts
-AWAY = 300.0  # of the household, while Home Assistant restarts
-MIN_AWAY_SECONDS = 0.5
 
 DOWN = (
     r"refused|reset|broken pipe|closed the connection|connection was closed|shutting down|"
@@ -44,15 +27,7 @@ DOWN = (
 )
 """What requests may fail with while the server is away."""
 
-GRACE_SECONDS = 0.3  # a connection in the kernel's queue when the server ends was begun too late
-
-SPOKEN_TO_SECONDS = 1.0
-"""At most, until somebody speaks: what is to happen is in the middle of it."""
-
-PROGRESS_SECONDS = 30.0
-
-ANSWERED_BY_UPSTREAM = " s after its end by "
-ANNOUNCED = "announced as "
+IDLE = "INFO idle: the model is unloaded"
 
 Tell = Callable[[str], None]
 
@@ -71,7 +46,7 @@ class Life:
         self._clock = household.clock
         self._choose = random.Random(1)
         self._homes = list(AREAS)
-        self._n_idle = house.server.count(IDLE)
+        self._n_idle = house.server.log.count(IDLE)
         self._still = asyncio.Lock()
         self._at_work: list[asyncio.Task[None]] = []
         self._returns: list[asyncio.Task[None]] = []
@@ -85,7 +60,7 @@ class Life:
             "disk has room": self._empty_disk,
             "Home Assistant restarts": self._restart_home_assistant,
             "hub is unreachable": house.hub.close,
-            "hub is reachable": house.hub.open,
+            "hub is reachable": house.hub.listen,
             "server restarts": self._restart,
             "power is cut": self._cut_power,
             "clock a day ahead": self._shift(DAY),
@@ -95,24 +70,21 @@ class Life:
             "address changes": self._change_address,
         }
 
-    async def live(self, dictation: people.Dictation, clip: str) -> None:
+    async def live(self, dictation: Dictation, clip: str) -> None:
         """Live the week. Raises BenchmarkError where it can't go on."""
         house, household = self._house, self._household
-        page = people.Page(household)
-        vandal = people.Vandal(household)
+        page, vandal = Page(household.http), Vandal(household.uri, household.http)
         requests = (
-            (house.options.describe_every, "describe", lambda: people.ask_what_it_is(household)),
+            (house.options.describe_every, "describe", household.ask_what_it_is),
             (2 * house.options.describe_every, "the page's state", page.state),
             (2 * house.options.describe_every, "metrics", page.metrics),
             (300.0, "health", page.health),
             (1200.0, "garbage sent", vandal.send),
             (2 * HOUR, "recordings, as OpenAI's API", dictation.ask),
         )
-        lives: list[Awaitable[None]] = [
-            people.every(household, seconds, name, request) for seconds, name, request in requests
-        ]
-        lives += [people.keep_connection(household, clip), self._suffer(), self._progress()]
-        self._at_work = [asyncio.ensure_future(life) for life in lives]
+        lives = [household.every(*request) for request in requests]
+        lives += [household.keep_connection(clip), self._suffer(), self._progress()]
+        self._at_work = [asyncio.create_task(life) for life in lives]
         rooms = asyncio.create_task(self._rooms.run())
         days = asyncio.create_task(self._days())
         try:
@@ -126,7 +98,7 @@ class Life:
             await self._clock.until(number * DAY - HOUR / 2)
             async with self._standing_still(number * DAY - HOUR / 2):
                 day.held = await self._house.server.held()
-                n_idle = self._house.server.count(IDLE)
+                n_idle = self._house.server.log.count(IDLE)
                 day.wakes, self._n_idle = n_idle - self._n_idle, n_idle
             row = zip(records.DAY_HEAD, records.day_row(number, day), strict=True)
             self._tell("; ".join(f"{name} {value}" for name, value in row))
@@ -134,10 +106,10 @@ class Life:
     async def _progress(self) -> None:
         week = self._house.week
         while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
+            await asyncio.sleep(30.0)
             right = sum(day.right for day in week.days)
             bad = len(week.lost) + len(week.wrong) + len(week.failed)
-            at = people.when(self._clock.now)
+            at = when(self._clock.now)
             self._tell(f"  {at}: {right} commands right, {bad} requests lost or wrong")
 
     @contextlib.asynccontextmanager
@@ -152,7 +124,7 @@ class Life:
     async def _suffer(self) -> None:
         for event in plan.events(self._house.options.days):
             await self._clock.until(event.at)
-            self._tell(f"  {people.when(event.at)}: {event.name}")
+            self._tell(f"  {when(event.at)}: {event.name}")
             await self._happen[event.name]()
 
     async def _rest(self) -> None:
@@ -164,26 +136,26 @@ class Life:
     # Clients, Home Assistant.
 
     async def _vanish(self) -> None:
-        await people.vanish_while_speaking(self._household, self._choose)
+        await self._household.vanish_while_speaking(self._choose)
 
     async def _restart_home_assistant(self) -> None:
         """It goes with all commands that are under way, and comes back with other names."""
         self._rooms.home_assistant.clear()
         self._rooms.vanish()
         await self._house.home_assistant.close()
-        n_asked = n_asked_for_names(self._house)
+        n_asked = self._house.n_asked_for_names()
         self._homes.reverse()
         name = self._homes[-1]
-        self._house.home.areas = areas(name)
+        self._house.rename(name)
         self._household.expectations.known(*self._homes)
-        await asyncio.sleep(max(AWAY / self._clock.factor, MIN_AWAY_SECONDS))
-        await self._house.home_assistant.open()
+        await asyncio.sleep(max(300.0 / self._clock.factor, 0.5))
+        await self._house.home_assistant.listen()
         self._rooms.home_assistant.set()
         self._return(self._until_known(name, n_asked))
 
     async def _until_known(self, name: str, n_asked: int) -> None:
         """Expect the texts of a home alone as soon as the server knows its names."""
-        await until_names(self._house, n_asked + 1)
+        await self._house.until_names(n_asked + 1)
         if self._homes[-1] == name:  # and Home Assistant has not restarted again
             self._household.expectations.known(name)
 
@@ -213,7 +185,7 @@ class Life:
         await self._within(LONGEST_START, self._house.upstream.start())
 
     async def _kill_upstream(self) -> None:
-        await self._rooms.spoken_to(SPOKEN_TO_SECONDS)
+        await self._rooms.spoken_to()
         await self._house.upstream.kill()
 
     async def _stop_upstream(self) -> None:
@@ -231,9 +203,9 @@ class Life:
     def _shift(self, seconds: float) -> Callable[[], Awaitable[None]]:
         async def shift() -> None:
             self._house.shifted.set(seconds)
-            told = self._house.week.happened
+            happened, name = self._house.week.happened, "the clock jumped"
             if seconds:
-                told["the clock jumped"] = f"{told.get('the clock jumped', '')} {seconds:+.0f} s"
+                happened[name] = f"{happened.get(name, '')} {seconds:+.0f} s"
 
         return shift
 
@@ -246,9 +218,9 @@ class Life:
 
     async def _restart(self) -> None:
         """SIGTERM, as an update: what is under way is answered."""
-        await self._rooms.spoken_to(SPOKEN_TO_SECONDS)
+        await self._rooms.spoken_to()
         server = self._house.server
-        now = time.monotonic() - GRACE_SECONDS
+        now = time.monotonic() - 0.3  # what is in the kernel's queue then was begun too late
         excuse = Excuse("the server restarts", now, DOWN, spares_begun=True)
         self._house.excuses.begin(excuse)
         status = await server.terminate()
@@ -258,14 +230,14 @@ class Life:
 
     async def _cut_power(self) -> None:
         """SIGKILL: what is under way is lost."""
-        await self._rooms.spoken_to(SPOKEN_TO_SECONDS)
+        await self._rooms.spoken_to()
         self._house.excuses.begin(Excuse("a power cut", time.monotonic(), DOWN))
         await self._house.server.kill()
         await self._start_again("a power cut")
 
     async def _start_again(self, name: str) -> None:
         house, begin = self._house, time.monotonic()
-        n_asked = n_asked_for_names(house)
+        n_asked = house.n_asked_for_names()
         # Home Assistant is asked for its names again, in the background.
         self._household.expectations.known(*AREAS, NOBODY)
         house.excuses.begin(Excuse(f"{name}: its page", begin, DOWN, of_commands=False))
@@ -279,7 +251,7 @@ class Life:
     async def _until_page(self, name: str) -> None:
         """The page comes a little later, and well it is when the model is there."""
         await self._house.server.until_ready()
-        await people.until_well(self._household)
+        await Page(self._house.http).until_well()
         self._house.excuses.end(name, time.monotonic())
 
 
@@ -306,17 +278,17 @@ async def _first_failure(tasks: Sequence[asyncio.Task[None]], *, until: asyncio.
 
 
 async def lived(
-    folder: Path, options: Options, model: Path, clips: Mapping[str, Samples], tell: Tell
+    folder: Path, options: Options, model: Path, clips: Sequence[Clip], tell: Tell
 ) -> Week:
     """Live the week in a house of its own. Raises BenchmarkError where it can't go on."""
-    samples = people.as_heard(clips)
+    samples = {clip.file: with_silence(clip.samples) for clip in clips}
     async with house(folder, options, model) as home:
         tell("moving in: a first start without a hub, then every clip in quiet")
-        await move_in(home, next(iter(samples.values())))
-        expectations = await learn(home, samples)
-        dictation = await learn_as_openai(home, samples, expectations)
+        await home.move_in(clips[0].samples)
+        expectations = await home.learn(clips)
+        dictation = await home.learn_as_openai(samples, expectations)
         household = Household(
-            uri=address(home.server.uri),
+            uri=home.server.address,
             http=home.http,
             clock=HouseholdClock(options.factor),
             clips={name: samples[name] for name in expectations.clips},
@@ -331,33 +303,22 @@ async def lived(
             f"the household, speech {household.pace:.1f} times as fast, the model unloaded after "
             f"{options.idle_unload} s without work"
         )
-        rooms = Rooms(household, said, plan.SATELLITES)
-        life = Life(home, household, rooms, tell)
+        life = Life(home, household, Rooms(household, said, plan.SATELLITES), tell)
         shortest = min(household.clips, key=lambda name: len(household.clips[name]))
         try:
-            await life.live(people.Dictation(household, dictation), shortest)
+            await life.live(Dictation(household, dictation), shortest)
             home.week.exit_status = await home.server.terminate()
         except (BenchmarkError, OSError, SubprocessError) as error:  # what came before counts
             home.week.missing.append(f"the week ended before its time: {error}")
-        judge_log(home)
+        home.week.judge_log(home.server.log)
+        home.week.excused = dict(home.excuses.used)
+        evidence = {
+            "commands that the upstream answered": home.server.log.count(" s after its end by "),
+            "wakes of the model": home.server.log.count(IDLE),
+            "logins at Home Assistant": home.home.logins,
+        }
+        if surroundings.has_own_network():
+            evidence["announcements by zeroconf"] = home.server.log.count("announced as ")
+        home.week.happened |= {name: str(count) for name, count in evidence.items()}
+        home.week.missing += [f"{name}: none" for name, count in evidence.items() if not count]
     return home.week
-
-
-def judge_log(home: House) -> None:
-    """Take into the Week what the server's log has, and what it lacks."""
-    week, log = home.week, home.server.log
-    week.unhandled = records.unhandled(log)
-    week.unexpected = records.unexpected(log)
-    week.allowed = records.allowed(log)
-    week.excused = dict(home.excuses.used)
-    evidence = {
-        "commands that the upstream answered": log.count(ANSWERED_BY_UPSTREAM),
-        "wakes of the model": log.count(IDLE),
-        "logins at Home Assistant": home.home.logins,
-    }
-    if surroundings.has_own_network():
-        evidence["announcements by zeroconf"] = log.count(ANNOUNCED)
-    for name, count in evidence.items():
-        week.happened[name] = str(count)
-        if not count:
-            week.missing.append(f"{name}: none")

@@ -1,4 +1,4 @@
-"""What happens in a household's week, and when: drawn from a seed, the same every time.
+"""What happens in a household's week, and when: drawn from a seed, the same every time; its clock.
 
 Times are seconds of the household since its first morning, at seven. A day lasts until the next
 morning, so that a night is its end.
@@ -6,8 +6,11 @@ morning, so that a night is its end.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 HOUR = 3600.0
@@ -87,6 +90,12 @@ def clock_time(text: str) -> float:
     return ((int(hours) - MORNING) % 24) * HOUR + int(minutes) * 60
 
 
+def when(at: float) -> str:
+    """Return a time of the household as people say it."""
+    day, seconds = divmod(at + MORNING * HOUR, DAY)
+    return f"day {day + 1:.0f}, {seconds // HOUR:02.0f}:{seconds % HOUR // 60:02.0f}"
+
+
 def events(days: int) -> list[Event]:
     """Return all that goes wrong, in order."""
     daily = [Event(day * DAY + clock_time(at), name) for day in range(days) for at, name in DAILY]
@@ -118,3 +127,39 @@ def _day(day: int, commands: int, clips: Iterator[int], choose: random.Random) -
             commands -= count
             if count:
                 yield Episode(at, room, tuple(next(clips) for _ in range(count)))
+
+
+class HouseholdClock:
+    """Seconds of the household since its first morning, `factor` of them in a second."""
+
+    def __init__(self, factor: float, real: Callable[[], float] = time.monotonic) -> None:
+        self.factor = factor
+        self._real = real
+        self._start = real()
+        self._stopped_at: float | None = None
+        self._running = asyncio.Event()
+        self._running.set()
+
+    @property
+    def now(self) -> float:
+        real = self._real() if self._stopped_at is None else self._stopped_at
+        return (real - self._start) * self.factor
+
+    async def until(self, at: float) -> None:
+        """Return when it is so late."""
+        while (left := at - self.now) > 0:
+            await self._running.wait()
+            # A clock that is stopped meanwhile must be noticed.
+            await asyncio.sleep(min(left / self.factor, 0.25))
+
+    @contextlib.asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """Have no time pass for the household while the block runs."""
+        self._stopped_at = self._real()
+        self._running.clear()
+        try:
+            yield
+        finally:
+            self._start += self._real() - self._stopped_at
+            self._stopped_at = None
+            self._running.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmarks.lib import report
@@ -111,63 +111,25 @@ class Excuses:
         return False
 
 
-@dataclass(frozen=True)
-class AllowedLine:
-    """A line of the log at WARNING or above that something in the week asks for."""
-
-    pattern: str
-    because: str
-
-
-ALLOWED_LINES = (
-    AllowedLine(r"WARNING tcp://\S+ is not asked for now: ", "the upstream comes and goes"),
-    AllowedLine(
-        r"WARNING Home Assistant's names can't be had now \(.*\); it is tried again",
-        "Home Assistant restarts",
+ALLOWED_LINES: Mapping[str, str] = {
+    r"WARNING tcp://\S+ is not asked for now: ": "the upstream comes and goes",
+    r"WARNING can't get names from Home Assistant \(.*\); trying again": (
+        "Home Assistant restarts"
     ),
-    AllowedLine(r"WARNING \S+ can't be downloaded from .*; asking pip's index", "no hub at first"),
-    AllowedLine(r"ERROR NOT READY: .*\(trying again in the background\)", "no hub at first"),
-    AllowedLine(
-        r"WARNING 127\.0\.0\.1: a request failed: \S+ can't be downloaded", "no hub at first"
+    r"WARNING \S+ can't be downloaded from .*; asking pip's index": "no hub at first",
+    r"ERROR NOT READY: .*\(trying again in the background\)": "no hub at first",
+    r"WARNING 127\.0\.0\.1: a request failed: \S+ can't be downloaded": "no hub at first",
+    r"WARNING \d+ still (spoke|waited for an answer) .*\(--drain-seconds \d+\)": (
+        "the server restarts"
     ),
-    AllowedLine(
-        r"WARNING \d+ still (spoke|waited for an answer) .*\(--drain-seconds \d+\)",
-        "the server restarts",
+    r"WARNING 127\.0\.0\.1: a request failed: the server is shutting down": "the server restarts",
+    r"WARNING 127\.0\.0\.66: ": "a client sends garbage",
+    r"WARNING not announced (until this machine has an address|on the network)": (
+        "the address changes"
     ),
-    AllowedLine(
-        r"WARNING 127\.0\.0\.1: a request failed: the server is shutting down",
-        "the server restarts",
-    ),
-    AllowedLine(r"WARNING 127\.0\.0\.66: ", "a client sends garbage"),
-    AllowedLine(
-        r"WARNING not announced (until this machine has an address|on the network)",
-        "the address changes",
-    ),
-    AllowedLine(r"WARNING Error with socket \d+ .*unreachable", "the address changes"),
-)
-
-_GRAVE = re.compile(r"^(?:WARNING|ERROR|CRITICAL) .*", re.MULTILINE)
-_LOGGED = re.compile(r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) |tasks: |allocated: |\s|$")
-
-
-def unhandled(log: str) -> list[str]:
-    """Return what was written past the log: exceptions, warnings of Python, cries of libraries."""
-    return [line for line in log.splitlines() if not _LOGGED.match(line)]
-
-
-def unexpected(log: str) -> list[str]:
-    """Return the lines at WARNING or above that nothing asks for."""
-    lines = _GRAVE.findall(log)
-    return [line for line in lines if not any(re.match(a.pattern, line) for a in ALLOWED_LINES)]
-
-
-def allowed(log: str) -> dict[str, int]:
-    """Return how often each allowed line is there, by its cause."""
-    counts: dict[str, int] = {}
-    for one in ALLOWED_LINES:
-        n_lines = sum(bool(re.match(one.pattern, line)) for line in _GRAVE.findall(log))
-        counts[one.because] = counts.get(one.because, 0) + n_lines
-    return counts
+    r"WARNING Error with socket \d+ .*unreachable": "the address changes",
+}
+"""Lines of the log at WARNING or above, as patterns, and what in the week asks for them."""
 
 
 @dataclass
@@ -198,6 +160,20 @@ class Week:
     stopped_seconds: float = 0.0
     """For how long in all the household's clock stood still."""
 
+    def judge_log(self, log: str) -> None:
+        """Take in what a log has that something asks for, that nothing does, and past the log:
+        exceptions, warnings of Python, cries of libraries.
+        """
+        logged = re.compile(r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) |tasks: |allocated: |\s|$")
+        self.unhandled = [line for line in log.splitlines() if not logged.match(line)]
+        self.allowed = dict.fromkeys(ALLOWED_LINES.values(), 0)
+        for line in re.findall(r"^(?:WARNING|ERROR|CRITICAL) .*", log, re.MULTILINE):
+            causes = [ALLOWED_LINES[p] for p in ALLOWED_LINES if re.match(p, line)]
+            if causes:
+                self.allowed[causes[0]] += 1
+            else:
+                self.unexpected.append(line)
+
     def answered(self, kind: str) -> None:
         """Count a request, which is no command."""
         self.requests[kind] = self.requests.get(kind, 0) + 1
@@ -214,15 +190,16 @@ class Week:
     @property
     def failures(self) -> list[str]:
         """Promises that were broken, a sentence each."""
-        kinds = (
-            ("commands were lost", self.lost),
-            ("commands had another text than in quiet", self.wrong),
-            ("other requests failed", self.failed),
-            ("lines of the log are of exceptions that nobody handled", self.unhandled),
-            ("lines of the log at WARNING or above were not asked for", self.unexpected),
-            ("things did not happen as they should", self.missing),
+        told = report.counted(
+            {
+                "commands were lost": self.lost,
+                "commands had another text than in quiet": self.wrong,
+                "other requests failed": self.failed,
+                "lines of the log are of exceptions that nobody handled": self.unhandled,
+                "lines of the log at WARNING or above were not asked for": self.unexpected,
+                "things did not happen as they should": self.missing,
+            }
         )
-        told = [f"{len(what)} {name}, such as: {what[0]}" for name, what in kinds if what]
         told += _grown(self.rest)
         if not sum(day.right for day in self.days):
             told.append("no command was answered")
@@ -264,18 +241,14 @@ def _sizes(first: Held, end: Held) -> Iterator[tuple[str, int, int, int]]:
 
 def show(week: Week) -> str:
     """Return the tables: of the days, of what was held at rest, of what happened."""
-    return "\n\n".join([_days(week.days), _rest(week.rest), _happened(week)])
+    days = [day_row(number, day) for number, day in enumerate(week.days, 1)]
+    return "\n\n".join([report.table(DAY_HEAD, days), _rest(week.rest), _happened(week)])
 
 
 DAY_HEAD = (
     *("day", "commands", "right", "excused", "vanished", "median", "95 %", "describe", "95 %"),
     *("wakes", "own memory", "descriptors", "threads", "tasks"),
 )
-
-
-def _days(days: Sequence[Day]) -> str:
-    rows = [day_row(number, day) for number, day in enumerate(days, 1)]
-    return report.table(DAY_HEAD, rows)
 
 
 def day_row(number: int, day: Day) -> list[str]:
@@ -294,30 +267,19 @@ def _time(seconds: Sequence[float], percent: float) -> str:
     return report.milliseconds(report.percentile(seconds, percent)) if seconds else report.NOTHING
 
 
-def _rest(rest: Iterable[Held]) -> str:
-    head = [
-        "at rest",
-        "own memory",
-        "Pss",
-        "allocated",
-        "Python's blocks",
-        "descriptors",
-        "threads",
-        "tasks",
-        "process",
-    ]
+def _rest(rest: Sequence[Held]) -> str:
+    head = ("at rest", "own memory", "Pss", "allocated", "Python's blocks")
     rows = [
         [
             str(number),
-            report.megabytes(held.own),
-            report.megabytes(held.proportional),
+            *map(report.megabytes, (held.own, held.proportional)),
             report.NOTHING if held.allocated is None else f"{held.allocated / 1e6:.1f} MB",
             report.NOTHING if held.blocks is None else str(held.blocks),
-            *(str(value) for value in (held.descriptors, held.threads, held.tasks, held.pid)),
+            *map(str, (held.descriptors, held.threads, held.tasks, held.pid)),
         ]
         for number, held in enumerate(rest, 1)
     ]
-    return report.table(head, rows)
+    return report.table((*head, "descriptors", "threads", "tasks", "process"), rows)
 
 
 def _happened(week: Week) -> str:

@@ -1,18 +1,17 @@
-"""What is around the server, and may fail: gates, a disk, a clock, a network of its own."""
+"""What is around the server, and may fail: a disk, a clock, a network of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.lib.errors import BenchmarkError
-from benchmarks.lib.servers import ROOT, free_port
+from benchmarks.lib.servers import ROOT
 
 INSIDE = "BENCHMARKS_WEEK_NETWORK"
 """The variable that says that this process has a network of its own."""
@@ -25,55 +24,6 @@ NETWORK = (
 )
 
 INSIDE_THE_SERVER = Path(__file__).parent / "inside"
-
-
-class Gate:
-    """A port of 127.0.0.1 behind which is another, or nobody: then connections are refused."""
-
-    def __init__(self, port_behind: int) -> None:
-        self.port = free_port()
-        self._behind = port_behind
-        self._server: asyncio.Server | None = None
-        self._passing: set[asyncio.Task[None]] = set()
-
-    async def open(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
-
-    async def close(self) -> None:
-        """Refuse connections, and cut those that there are."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        passing = list(self._passing)
-        for task in passing:
-            task.cancel()
-        await asyncio.gather(*passing, return_exceptions=True)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._carry(reader, writer))
-        self._passing.add(task)
-        task.add_done_callback(self._passing.discard)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await task
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            behind, to_behind = await asyncio.open_connection("127.0.0.1", self._behind)
-            try:
-                await asyncio.gather(_copy(reader, to_behind), _copy(behind, writer))
-            finally:
-                to_behind.transport.abort()
-        finally:
-            writer.transport.abort()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
 
 
 class Disk:
@@ -188,15 +138,3 @@ def change_address() -> None:
         )
         if done.returncode:
             raise BenchmarkError(f"the address can't be changed: {done.stderr.decode().strip()}")
-
-
-@contextlib.asynccontextmanager
-async def gate_to(port: int, *, is_open: bool = True) -> AsyncIterator[Gate]:
-    """Give a gate before `port`."""
-    gate = Gate(port)
-    if is_open:
-        await gate.open()
-    try:
-        yield gate
-    finally:
-        await gate.close()

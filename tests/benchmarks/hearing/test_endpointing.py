@@ -135,7 +135,7 @@ def test_virtual_time_is_the_audios(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_speech_is_transcribed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeTranscriber()
-    monkeypatch.setattr("benchmarks.hearing.endpointing.open_transcriber", lambda _: fake)
+    monkeypatch.setattr("benchmarks.hearing.endpointing.open_transcriber", lambda *_, **__: fake)
     remembering = Remembering(Settings())
     for language in ("en", "en", "de"):
         remembering.transcribe(loud(0.5), TranscribeOptions(language=language))

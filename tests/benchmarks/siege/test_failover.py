@@ -13,17 +13,15 @@ from benchmarks.siege.failover import (
     HTTP_ANSWERS,
     WYOMING_ANSWERS,
     Found,
-    failures,
     http_gate,
-    rows,
+    table,
     wyoming_gate,
 )
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, http, says
 from wyoming_whisper.errors import UpstreamError
-from wyoming_whisper.upstreams import wyoming
-from wyoming_whisper.upstreams.config import read_upstream
-from wyoming_whisper.upstreams.exchange import GoneError, Recording, Request, believed
+from wyoming_whisper.settings.upstreams import Upstream
+from wyoming_whisper.upstreams.exchange import GoneError, Recording, Request
 from wyoming_whisper.upstreams.openai import OpenAIUpstream
 from wyoming_whisper.upstreams.pool import Client
 from wyoming_whisper.upstreams.wyoming import WyomingUpstream
@@ -38,7 +36,7 @@ async def ask(client: Client) -> str:
     recording.add(SECOND)
     recording.finish(SECOND, len(SECOND))
     reply = await client.transcribe(recording, Request("en"))
-    return believed(reply, "en", recording.seconds).text
+    return reply.believed("en", recording.seconds).text
 
 
 async def outcome(client: Client, fault: str) -> str:
@@ -59,11 +57,11 @@ async def outcome(client: Client, fault: str) -> str:
 async def test_a_wyoming_gate_does_what_it_says(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wyoming, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(WyomingUpstream, "CONNECT_SECONDS", 0.2)
     async with FakeWyoming(says("yes")).running() as fake:
         gate = wyoming_gate(urlsplit(fake.uri).port or 0)
         await gate.set("")
-        client = WyomingUpstream(read_upstream(f"tcp://127.0.0.1:{gate.port}"))
+        client = WyomingUpstream(Upstream.read(f"tcp://127.0.0.1:{gate.port}"))
         assert await ask(client) == "yes"
         assert (await client.check())[0] == "a fake model"
         if fault == "reset":
@@ -104,7 +102,7 @@ async def test_an_http_gate_does_what_it_says(fault: str) -> None:
     async with FakeHttp(http({"text": "yes"})).running() as fake:
         gate = http_gate(urlsplit(fake.uri).port or 0)
         await gate.set("")
-        client = OpenAIUpstream(read_upstream(f"http://127.0.0.1:{gate.port}/v1"), "transcribe")
+        client = OpenAIUpstream(Upstream.read(f"http://127.0.0.1:{gate.port}/v1"), "transcribe")
         assert await ask(client) == "yes"
         await gate.set(fault)
         await _fails(client, fault)
@@ -120,11 +118,11 @@ def test_each_fault_has_a_name_of_its_own() -> None:
 
 
 def test_what_is_broken_is_said() -> None:
-    well = Found("nothing", [0.1, 0.2, 0.3], by={"wyoming": 3}, recovered_seconds=0.0)
-    assert failures([well]) == []
-    ill = Found("kill", [0.1, 1.3], lost=["a"], wrong=["b", "c"], by={"here": 2})
-    assert len(failures([well, ill])) == 4
-    _, row = rows([well, ill])
+    well = Found([0.1, 0.2, 0.3], fault="nothing", by={"wyoming": 3}, recovered_seconds=0.0)
+    assert well.failures == []
+    ill = Found([0.1, 1.3], ["a"], ["b", "c"], fault="kill", by={"here": 2})
+    assert len(ill.failures) == 4
+    row = [cell.strip() for cell in table([well, ill]).splitlines()[-1].split("|")[1:-1]]
     assert row[:4] == ["kill", "2", "1", "2"]
     assert row[6] == "1100 ms"  # the slowest, beyond what is usual
     assert row[-1] == "never"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.lib.client import Heard
 from benchmarks.lib.errors import BenchmarkError
-from benchmarks.lib.servers import Watched
 from benchmarks.siege import faults
 from benchmarks.siege.faults import Broken, NotRunError, Suffered, expect, suffer
-from wyoming_whisper.transcriber import Samples
 
 
 def test_what_is_not_as_it_should_be_is_broken(
@@ -63,12 +63,16 @@ def test_a_server_that_does_not_answer_is_noticed(
 ) -> None:
     """The checks are real: a command without a text is one."""
 
-    def deaf(_: Watched, samples: Samples) -> str:
-        raise Broken(f"a command of {len(samples)} samples was answered with: no text")
+    def deaf(_: str, **__: bool) -> Heard:
+        return Heard("", 0.1, "nothing heard")
 
-    monkeypatch.setattr(faults, "text_of", deaf)
-    monkeypatch.setattr(faults, "started", contextlib.nullcontext)
-    assert suffer("stopped", tmp_path).outcome == "broken"
+    monkeypatch.setattr(faults, "said", deaf)
+    monkeypatch.setattr(faults, "watched", lambda _: contextlib.nullcontext(Namespace(uri="")))
+    outcome = suffer("stopped", tmp_path)
+    assert (outcome.outcome, outcome.told) == (
+        "broken",
+        "a command was answered with: nothing heard",
+    )
 
 
 @pytest.fixture

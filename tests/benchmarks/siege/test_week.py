@@ -16,17 +16,16 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.lib.clips import BUNDLED_CLIPS, read_clips
+from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, read_clips
 from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.proxy import Proxy, standing
 from benchmarks.siege import week as suite
 from benchmarks.siege.week import life, plan, records, surroundings
 from benchmarks.siege.week.house import Options
-from benchmarks.siege.week.pace import HouseholdClock
 from benchmarks.siege.week.people import Expectations
-from benchmarks.siege.week.plan import DAY, HOUR
+from benchmarks.siege.week.plan import DAY, HOUR, HouseholdClock
 from benchmarks.siege.week.records import Day, Excuse, Excuses, Held, Week
 from tests.support import HOME_EN, TIMEOUT_SECONDS
-from wyoming_whisper.transcriber import Samples
 
 MB = 10**6
 HELD = Held(
@@ -125,7 +124,7 @@ async def test_a_gate_that_is_closed_cuts_and_refuses() -> None:
         writer.close()
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    async with server, surroundings.gate_to(server.sockets[0].getsockname()[1]) as gate:
+    async with server, standing(Proxy(server.sockets[0].getsockname()[1])) as gate:
         reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
         writer.write(b"hello")
         assert await reader.readexactly(5) == b"hello"
@@ -135,7 +134,7 @@ async def test_a_gate_that_is_closed_cuts_and_refuses() -> None:
         writer.close()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", gate.port)
-        await gate.open()
+        await gate.listen()
         reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
         writer.write(b"again")
         assert await reader.readexactly(5) == b"again"
@@ -200,13 +199,15 @@ def test_the_log_is_read_for_what_nothing_asks_for() -> None:
         "ERROR a request failed\nTraceback (most recent call last):\n  ...\nValueError: a bug\n"
         "Task was destroyed but it is pending!\n"
     )
-    assert records.unexpected(log) == ["WARNING 127.0.0.1: no Wyoming", "ERROR a request failed"]
-    assert records.unhandled(log) == [
+    judged = week()
+    judged.judge_log(log)
+    assert judged.unexpected == ["WARNING 127.0.0.1: no Wyoming", "ERROR a request failed"]
+    assert judged.unhandled == [
         "Traceback (most recent call last):",
         "ValueError: a bug",
         "Task was destroyed but it is pending!",
     ]
-    assert records.allowed(log)["the upstream comes and goes"] == 1
+    assert judged.allowed["the upstream comes and goes"] == 1
 
 
 def week(*rest: Held, **changes: object) -> Week:
@@ -231,7 +232,7 @@ def test_what_is_as_after_the_first_hour_is_no_growth() -> None:
         (week(HELD, replace(HELD, threads=15)), "threads at rest grew from 10 to 15"),
         (week(HELD), "not measured twice"),
         (week(HELD, replace(HELD, pid=2)), "measured once only"),
-        (week(HELD, HELD, lost=["a.flac: gone"]), "1 commands were lost, such as: a.flac: gone"),
+        (week(HELD, HELD, lost=["a.flac: gone"]), "1 commands were lost, such as a.flac: gone"),
         (week(HELD, HELD, wrong=["a.flac"]), "another text"),
         (week(HELD, HELD, failed=["metrics"]), "1 other requests failed"),
         (week(HELD, HELD, unhandled=["Traceback"]), "nobody handled"),
@@ -264,10 +265,9 @@ SHORT = Options(
 )
 
 
-def two_clips() -> dict[str, Samples]:
+def two_clips() -> list[Clip]:
     clips = sorted(read_clips(BUNDLED_CLIPS), key=lambda clip: len(clip.samples))
-    spoken = [clip for clip in clips if clip.kind == "clean"]
-    return {clip.file: clip.samples for clip in spoken[:2]}
+    return [clip for clip in clips if clip.kind == "clean"][:2]
 
 
 async def test_a_sound_server_lives_through_it(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ async def test_a_server_that_breaks_its_promises_is_noticed(tmp_path: Path) -> N
     assert "'something else', not '" in lived.wrong[0]
     assert f"{len(lived.lost)} commands were lost" in failures
     assert "descriptors at rest grew" in failures
-    assert "such as: ValueError: a bug" in failures
+    assert "such as ValueError: a bug" in failures
     assert "ERROR of no use" in failures
 
 
@@ -316,7 +316,7 @@ def test_a_broken_week_is_an_exit_status(
     files = [str(tmp_path / name) for name in ("week.json", "week.log")]
     assert command.main(["week", "--days", "1", "--json", files[0], "--log", files[1]]) == 1
     told = capsys.readouterr()
-    assert "benchmarks week: 1 commands were lost, such as: a.flac: gone" in told.err
+    assert "benchmarks week: 1 commands were lost, such as a.flac: gone" in told.err
     assert json.loads(Path(files[0]).read_text())["lost"] == ["a.flac: gone"]
     assert Path(files[1]).read_text() == "INFO ready\n"
 
@@ -337,6 +337,6 @@ def test_recordings_of_a_folder_are_said_too(tmp_path: Path) -> None:
     import soundfile
 
     soundfile.write(tmp_path / "mine.wav", np.zeros(1600, np.float32), 16_000)
-    clips = suite.clips_of([tmp_path])
+    clips = {clip.file: clip.samples for clip in suite.clips_of([tmp_path])}
     assert len(clips["mine.wav"]) == 1600
     assert "jfk.flac" in clips

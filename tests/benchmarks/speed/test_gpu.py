@@ -17,7 +17,7 @@ from benchmarks.speed.gpu import Size
 from tests.engine import fakes
 from tests.support import HOME_EN
 from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.session import OnnxSession
+from wyoming_whisper.engine.oracle import OracleSession
 
 MODEL = HOME_EN / "model.bin"
 
@@ -36,7 +36,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.RUNS", 1)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.RUNS", 1)
     monkeypatch.setattr(gpu, "WINDOWS", (3, 5))
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 16)
 
@@ -82,7 +82,7 @@ def test_a_fake_gpu_goes_all_the_way(
     device.assert_nothing_left()
 
 
-class _Deaf(OnnxSession):
+class _Deaf(OracleSession):
     """Its encoder hears silence."""
 
     def encode(self, mel: Any) -> Any:
@@ -95,7 +95,7 @@ def test_an_engine_that_hears_wrongly_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.engine.session.OnnxSession", _Deaf)
+    monkeypatch.setattr("wyoming_whisper.engine.oracle.OracleSession", _Deaf)
     status, told = measured(packed, tmp_path / "out.json", "--rehearse")
     assert status == 1
     (model,) = told["models"]

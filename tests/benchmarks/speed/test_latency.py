@@ -14,7 +14,8 @@ import pytest
 from benchmarks.__main__ import main, parser_of
 from benchmarks.lib.clips import Clip, read_clips
 from benchmarks.lib.errors import ClipError
-from benchmarks.lib.waits import (
+from benchmarks.speed import latency
+from benchmarks.speed.latency import (
     BURST,
     EAGER,
     NOT_EAGER,
@@ -22,11 +23,18 @@ from benchmarks.lib.waits import (
     PLAIN,
     REAL_TIME,
     WIDE,
+    Cell,
+    Meter,
     Part,
     Take,
+    agreement,
+    notes,
+    programs,
+    rounds,
+    shares,
+    show,
+    trimmed,
 )
-from benchmarks.speed import latency
-from benchmarks.speed.latency import programs, rounds, shares, trimmed
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
@@ -35,8 +43,85 @@ AUDIO = Path(__file__).parents[2] / "audio"
 SHORTEST = "04-clean.flac"
 
 
-def take(server: str, written: str, clip: str) -> Take:
-    return Take(server, clip, 0.7, "stop it", written, 0.1)
+def take(server: str, seconds: float = 0.1, **fields: Any) -> Take:
+    values: dict[str, Any] = {"clip": "a", "silence": 0.7, "said": "stop it", "written": "stop it"}
+    return Take(server=server, seconds=seconds, **(values | fields))
+
+
+def part(mode: str, takes: list[Take], cpu: dict[str, float] | None = None, **fields: Any) -> Part:
+    meters = {server: Meter(seconds, 10**8) for server, seconds in (cpu or {}).items()}
+    return Part(mode, "base", 5, takes, meters, **fields)
+
+
+def rows(table: str) -> list[list[str]]:
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+# -- figures -------------------------------------------------------------------------------
+
+
+def test_waits_of_a_cell() -> None:
+    takes = [take(EAGER, seconds) for seconds in (0.1, 0.2, 0.3)]
+    takes.append(take(EAGER, 0.0, written="", error="it broke"))
+    figures = Cell(EAGER, None, takes).figures()
+    names = ("median_seconds", "p95_seconds", "worst_seconds", "failed", "number")
+    assert [figures[name] for name in names] == [0.2, 0.3, 0.3, 1, 4]
+    assert (figures["words"]["deletions"], figures["words"]["words"]) == (2, 8)
+    unanswered = [take(EAGER, 0.0, written="", error="it broke")]
+    assert rows(show([part(BURST, unanswered)], BURST))[2][4:7] == ["-", "-", "-"]
+
+
+def test_silences_are_told_apart_where_a_server_heard_them_all() -> None:
+    takes = [take(OFFICIAL, 2.0, silence=s) for s in (0.25, 1.84)]
+    takes += [take(EAGER, 0.5 / s, silence=s) for s in (1.84, 0.25)]
+    whole = part(REAL_TIME, takes)
+    assert [(cell.server, cell.silence, len(cell.takes)) for cell in whole.cells()] == [
+        (EAGER, 0.25, 1),
+        (EAGER, 1.84, 1),
+        (OFFICIAL, None, 2),
+    ]
+    assert [row[2] for row in rows(show([whole], REAL_TIME))[2:]] == ["0.25 s", "1.84 s", "any"]
+
+
+def test_table() -> None:
+    takes = [take(OFFICIAL, 1.5), take(EAGER, 0.15), take(EAGER, 0.1), take(EAGER, 0.2)]
+    table = rows(show([part(BURST, takes, {EAGER: 0.25, OFFICIAL: 2.0})], BURST))
+    head = "model beam server number median 95 % worst official / it WER failed CPU peak RAM"
+    assert " ".join(table[0]) == head
+    assert [row[2:] for row in table[2:]] == [
+        [EAGER, "3", "150 ms", "200 ms", "200 ms", "10.00x", "0.0 %", "0", "250 ms", "100 MB"],
+        [OFFICIAL, "1", *["1500 ms"] * 3, "1.00x", "0.0 %", "0", "2000 ms", "100 MB"],
+    ]
+
+
+def test_texts_that_depend_on_when_work_began() -> None:
+    takes = [
+        take(EAGER),
+        take(NOT_EAGER),
+        take(EAGER, clip="b", written="stop"),
+        take(NOT_EAGER, clip="b"),
+        take(EAGER, clip="c", written="heard with a silence that the other never got"),
+        take(NOT_EAGER, clip="c", silence=1.29),
+        take(WIDE, written="never compared"),
+        take(EAGER, clip="d", written="", error="it broke"),
+        take(NOT_EAGER, clip="d"),
+    ]
+    both = agreement([part(BURST, takes)])
+    assert (len(both.same), both.random) == (1, [])
+    (different,) = both.different
+    assert (different["clip"], different[EAGER], different[NOT_EAGER]) == ("b", "stop", "stop it")
+    assert notes([part(BURST, takes)]) == ["The same text, eager or not: 1 of 2"]
+    drawn = part(BURST, takes, unsteady=frozenset({("b", 0.7)}))
+    assert (agreement([drawn]).different, agreement([drawn]).random) == ([], [different])
+    assert notes([drawn])[1:] == ["Not the same, but random even when not eager: 1"]
+
+
+def test_what_early_work_costs() -> None:
+    told = notes([part(REAL_TIME, [], {EAGER: 0.3, NOT_EAGER: 0.2})])
+    assert told == ["real-time, base: eager takes 1.50 times the processor time"]
+    for unknown in ({EAGER: 0.3, NOT_EAGER: 0.0}, {EAGER: 0.3}):
+        assert notes([part(REAL_TIME, [], unknown)]) == []
 
 
 @pytest.mark.parametrize(("again", "drawn"), [("stop it", False), ("stop that", True)])
@@ -47,12 +132,12 @@ def test_a_text_that_is_drawn_at_random(
 
     async def heard(server: Any, clip: Clip, silence: float, mode: str) -> Take:
         asked.append((server.name, clip.file))
-        return take(server.name, again if len(asked) == 3 else "stop it", clip.file)
+        return take(server.name, written=again if len(asked) == 3 else "stop it", clip=clip.file)
 
     monkeypatch.setattr(latency, "_take", heard)
     clips = [Clip(name, "stop it", "clean", np.ones(80, np.float32)) for name in "ab"]
     servers: list[Any] = [argparse.Namespace(name=name) for name in (EAGER, NOT_EAGER)]
-    takes = [take(EAGER, "stop", "a"), take(NOT_EAGER, "stop it", "a")]
+    takes = [take(EAGER, written="stop"), take(NOT_EAGER)]
     setting = latency.Setting(servers, clips, "base", 5)
     found = latency.unsteady(Part(REAL_TIME, "base", 5, takes, {}), setting)
     assert found == ({("a", 0.7)} if drawn else set())

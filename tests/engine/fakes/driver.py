@@ -1,4 +1,4 @@
-"""libcuda.so.1 in Python: the functions of cuda.PROTOTYPES, called through ctypes as the real ones.
+"""libcuda.so.1 in Python: the functions of cuda._Driver, called through ctypes as the real ones.
 
 Device memory is host memory full of ones until it is written. Work in a stream happens when
 somebody waits for it and not before, so that reading too early shows. What a real driver answers
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from wyoming_whisper.engine.tensorrt.cuda import ALIGNMENT, PROTOTYPES
+from wyoming_whisper.engine.tensorrt.cuda import Device, _Driver
 
 SUCCESS = 0
 INVALID_VALUE = 1
@@ -104,9 +104,9 @@ class _Block:
     def __init__(self, n_bytes: int, kind: str) -> None:
         self.kind = kind
         self.n_bytes = n_bytes
-        self.memory = (ctypes.c_ubyte * (n_bytes + ALIGNMENT))()
+        self.memory = (ctypes.c_ubyte * (n_bytes + Device.ALIGNMENT))()
         start = ctypes.addressof(self.memory)
-        self.address = start + -start % ALIGNMENT
+        self.address = start + -start % Device.ALIGNMENT
         ctypes.memset(self.address, 0xFF, n_bytes)
 
 
@@ -147,7 +147,7 @@ class FakeDriver:
         self._next_handle = 0x1000
         self._functions = {
             function: ctypes.CFUNCTYPE(ctypes.c_int, *argtypes)(self._entry(function))
-            for function, argtypes in PROTOTYPES.items()
+            for function, argtypes in _Driver.PROTOTYPES.items()
         }
 
     # What a test asks for.

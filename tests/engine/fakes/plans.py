@@ -8,17 +8,10 @@ from typing import Any
 import onnx
 
 from tests.engine.fakes import FakeGpu
-from wyoming_whisper.engine.session import MAX_PREFILL_TOKENS
-from wyoming_whisper.engine.spec import FRAMES
-from wyoming_whisper.engine.tensorrt.compile import decoder_shapes, encoder_shapes
+from wyoming_whisper.engine.spec import EngineSpec
+from wyoming_whisper.engine.tensorrt.compile import _decoder_shapes, _encoder_shapes
 from wyoming_whisper.engine.tensorrt.library import tensorrt_log
-from wyoming_whisper.engine.tensorrt.plan import (
-    DECODER_PLAN,
-    ENCODER_PLAN,
-    FACTS,
-    PlanFacts,
-    Profile,
-)
+from wyoming_whisper.engine.tensorrt.plan import PlanFacts, Profile
 
 MAX_BATCH = 3
 
@@ -30,10 +23,10 @@ def write_plans(gpu: FakeGpu, graphs: Path, folder: Path, sharing: bool = True) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     facts = facts_of(graphs)
-    (folder / FACTS).write_text(facts.to_json())
+    (folder / facts.FILE).write_text(facts.to_json())
     for graph, plan, profiles in (
-        ("encoder.onnx", ENCODER_PLAN, encoder_shapes(facts)),
-        ("decoder.onnx", DECODER_PLAN, decoder_shapes(facts)),
+        ("encoder.onnx", facts.ENCODER_PLAN, _encoder_shapes(facts)),
+        ("decoder.onnx", facts.DECODER_PLAN, _decoder_shapes(facts)),
     ):
         (folder / plan).write_bytes(
             _compile(gpu.tensorrt.module, graphs / graph, profiles, sharing)
@@ -58,11 +51,11 @@ def facts_of(graphs: Path) -> PlanFacts:
         beam_size=beams,
         max_batch=max(beams, MAX_BATCH),
         precision="float16" if cache.elem_type == onnx.TensorProto.FLOAT16 else "float32",
-        n_frames=FRAMES,
+        n_frames=EngineSpec.FRAMES,
         profiles=(
             Profile("step", (1, 1), (1, 1)),
-            Profile("prompt", (1, 1), (2, MAX_PREFILL_TOKENS)),
-            Profile("rows", (2, max(beams, MAX_BATCH)), (1, MAX_PREFILL_TOKENS)),
+            Profile("prompt", (1, 1), (2, PlanFacts.MAX_PREFILL_TOKENS)),
+            Profile("rows", (2, max(beams, MAX_BATCH)), (1, PlanFacts.MAX_PREFILL_TOKENS)),
         ),
     )
 

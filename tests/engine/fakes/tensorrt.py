@@ -28,7 +28,7 @@ import onnx
 import onnxruntime
 
 from tests.engine.fakes.driver import ILLEGAL_ADDRESS, CudaStatus, FakeDriver
-from wyoming_whisper.engine.tensorrt.cuda import ALIGNMENT
+from wyoming_whisper.engine.tensorrt.cuda import Device
 
 MAGIC = b"FAKEPLAN"
 DIGEST_BYTES = 32
@@ -412,7 +412,7 @@ class Context:
     def set_tensor_address(self, name: str, memory: int) -> bool:
         if name not in self.engine.tensors:
             return self._refuse(f"setTensorAddress: no tensor {name}")
-        if memory % ALIGNMENT:
+        if memory % Device.ALIGNMENT:
             self._fake.driver.problems.append(f"{name} is not aligned: {memory:#x}")
         self._addresses[name] = memory
         return True

@@ -27,40 +27,44 @@ from typing import TYPE_CHECKING, Any
 from ...engine.tensorrt.cuda import find_gpus
 from ...errors import EngineError, ModelBrokenError, ModelError, SettingsError
 from ...models.find import ensure_model
-from ...models.folder import is_multilingual, model_languages, verify_hashes
-from ...transcriber import Samples, TranscribeOptions, Transcriber, Transcription
-from ...whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, Array
+from ...models.folder import ModelFolder
+from ...transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
+from ...whisper.audio import (
+    FRAMES_PER_POSITION,
+    FRAMES_PER_SECOND,
+    HOP_LENGTH,
+    N_FRAMES,
+    Array,
+    white_noise,
+)
 from ...whisper.decoding import Decoder
 from ...whisper.inference import Correct, Hypothesis, Stopwatch
 from ...whisper.options import AudioContext, DecodingOptions
 from ..auto import with_model_for
-from ..pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
-from .api import AT_ONCE, BEAM_SIZE, Api, choose_dtype, find_api, make_llm
-from .inference import POLL_SECONDS, LLMInference, frames, noise
+from ..faster_whisper import open_faster_whisper
+from ..pipeline import WhisperTranscriber, decoding_options
+from ..tensorrt import on_cpu
+from .api import Api
+from .inference import LLMInference, frames
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
     from ...status import Status
 
 _LOGGER = logging.getLogger(__name__)
-LONGEST_FRAMES = 28 * FRAMES_PER_SECOND
-"""Of pieces of long audio, which are cut where it is quiet: the rules that make timestamps
-dependable, which openai/whisper cuts by, are not applied by this runtime."""
 
 
-def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
+def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     """Return what answers on the GPU, and faster-whisper where that fails later.
 
     Raises EngineError where TensorRT-LLM can't be used, SettingsError for what it can't do,
     ModelError.
     """
-    dtype = choose_dtype(settings)
-    api, gpu = find_api(settings.device)
+    dtype = Api.choose_dtype(settings)
+    api, gpu = Api.find(settings.device)
     settings = with_model_for(settings, find_gpus()[0])
-    report = status.downloading if status else None
-    path = ensure_model(settings.model, settings, report=report, layout="huggingface")
-    if status:
-        status.update(phase="loading", detail="loading the model", fraction=None)
+    path = ensure_model(settings.model, settings, report=status.downloading, layout="huggingface")
+    status.update(phase="loading", detail="loading the model", fraction=None)
     try:
         opened = open_model(settings, path, api, dtype, gpu)
     except (EngineError, ModelBrokenError) as error:
@@ -68,41 +72,38 @@ def open_tensorrt_llm(settings: Settings, status: Status | None) -> Transcriber:
         opened = open_model(settings, path, api, dtype, gpu)
     why = f"it was asked for, and a {gpu} and TensorRT-LLM {api.version} are here"
     _LOGGER.info("backend: tensorrt-llm, because %s", why)
-    if status:
-        status.update(backend="tensorrt-llm", why=why)
+    status.update(backend="tensorrt-llm", why=why)
     if settings.strict_backend:
         return opened
-    return WithStandIn(opened, functools.partial(_open_stand_in, settings), status)
+    return _WithStandIn(opened, functools.partial(_open_stand_in, settings), status)
 
 
 def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
     """Return the model fetched again, if its files are not what they were; else raise `error`."""
     try:
-        verify_hashes(path)
+        ModelFolder(path).verify()
     except ModelBrokenError as broken:
         _LOGGER.warning("%s; fetching it again", broken)
         return ensure_model(settings.model, settings, verify=True, layout="huggingface")
     raise error
 
 
-def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -> LLMTranscriber:
+def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -> _LLMTranscriber:
     """Load the model in folder `path` and try it out. Raises EngineError, ModelBrokenError."""
-    beam_size = settings.beam_size or BEAM_SIZE
+    beam_size = settings.beam_size or 1
     name = settings.model_name
-    multilingual = is_multilingual(path)
-    tokenizer = load_tokenizer(path, multilingual=multilingual)
-    languages = model_languages(settings.model, path) if multilingual else ("en",)
-    decoding = options_for(decoding_options(settings, path, beam_size))
-    choosable = detectable(settings.languages, languages)
-    inference = LLMInference(api, make_llm(api, path, dtype, beam_size), tokenizer, beam_size)
+    folder = ModelFolder(path)
+    tokenizer, languages = folder.tokenizer, folder.languages(settings.model)
+    decoding = _options_for(decoding_options(settings, folder, beam_size))
+    inference = LLMInference(api, api.open(path, dtype, beam_size), tokenizer, beam_size)
     with contextlib.ExitStack() as stack:
         stack.callback(inference.close)
         inference.try_out()
-        transcriber = LLMTranscriber(
+        transcriber = _LLMTranscriber(
             inference,
             tokenizer,
             languages,
-            choosable,
+            settings.languages,
             decoding,
             f"{name} on {gpu} in {dtype} (TensorRT-LLM {api.version})",
         )
@@ -111,19 +112,21 @@ def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -
     return transcriber
 
 
-def options_for(decoding: DecodingOptions) -> DecodingOptions:
+def _options_for(decoding: DecodingOptions) -> DecodingOptions:
     """Return the options with what this runtime does not leave open: always 30 s, no mixed beams.
 
     Each request of an LLM is as wide as its max_beam_width (docs/source/features/sampling.md), so
     that with beams there is no sampling at higher temperatures.
     """
-    longest = min(decoding.audio_context.longest, LONGEST_FRAMES)
+    # Long audio is cut where it is quiet: the rules that make timestamps dependable, which
+    # openai/whisper cuts by, are not applied by this runtime.
+    longest = min(decoding.audio_context.longest, 28 * FRAMES_PER_SECOND)
     context = AudioContext(minimum=FRAMES_PER_POSITION, retry=False, longest=longest)
     temperatures = decoding.temperatures if decoding.beam_size == 1 else (0.0,)
     return dataclasses.replace(decoding, audio_context=context, temperatures=temperatures)
 
 
-class SampleDecoder(Decoder):
+class _SampleDecoder(Decoder):
     """A Decoder of one utterance, whose windows are its samples."""
 
     def __init__(self, samples: Samples, decoder: tuple[Any, ...]) -> None:
@@ -136,10 +139,10 @@ class SampleDecoder(Decoder):
         return frames(self._samples[seek * HOP_LENGTH : last * HOP_LENGTH])
 
 
-class LLMTranscriber(WhisperTranscriber):
+class _LLMTranscriber(WhisperTranscriber):
     """A Transcriber over an LLM, for as many requests at once as it batches."""
 
-    at_once = AT_ONCE
+    at_once = Api.AT_ONCE
     _inference: LLMInference
 
     @property
@@ -151,7 +154,7 @@ class LLMTranscriber(WhisperTranscriber):
         self._inference.close()
 
     def _decoder_for(self, samples: Samples, decoding: DecodingOptions) -> Decoder:
-        return SampleDecoder(
+        return _SampleDecoder(
             samples, (self._inference, self._tokenizer, self._detectable, decoding)
         )
 
@@ -169,10 +172,10 @@ class LLMTranscriber(WhisperTranscriber):
         return super()._weigh(options, stopwatch) if self._inference.scores else None
 
     def _noise(self) -> Samples:
-        return noise()
+        return white_noise(SAMPLE_RATE)
 
 
-class WithStandIn:
+class _WithStandIn:
     """A Transcriber: TensorRT-LLM's, and once that has failed twice in a row its stand-in."""
 
     STAND_IN_RETRY_SECONDS = 30.0
@@ -182,11 +185,11 @@ class WithStandIn:
         self,
         gpu: Transcriber,
         open_stand_in: Callable[[], Transcriber],
-        status: Status | None = None,
+        status: Status,
     ) -> None:
         self.languages = gpu.languages
         self.description = gpu.description
-        self.at_once = AT_ONCE
+        self.at_once = Api.AT_ONCE
         self._gpu: Transcriber | None = gpu
         self._stand_in: Transcriber | None = None
         self._open_stand_in = open_stand_in
@@ -239,10 +242,9 @@ class WithStandIn:
             if self._stand_in is None:
                 self._stand_in = self._opened()
                 self.description = self._stand_in.description
-                if self._status:
-                    self._status.update(
-                        backend="faster-whisper", why=self._why, description=self.description
-                    )
+                self._status.update(
+                    backend="faster-whisper", why=self._why, description=self.description
+                )
             return self._stand_in
 
     def _opened(self) -> Transcriber:
@@ -260,7 +262,7 @@ class WithStandIn:
     @contextlib.contextmanager
     def _change(self, checkpoint: Callable[[], None]) -> Iterator[None]:
         """Hold the lock; to open a stand-in takes long, and who waits may be given up."""
-        while not self._changing.acquire(timeout=POLL_SECONDS):
+        while not self._changing.acquire(timeout=LLMInference.POLL_SECONDS):
             checkpoint()
         try:
             yield
@@ -270,8 +272,5 @@ class WithStandIn:
 
 def _open_stand_in(settings: Settings) -> Transcriber:
     """Return faster-whisper with the same model, on the CPU: the GPU has just failed."""
-    from ..faster_whisper import open_faster_whisper
-    from ..tensorrt import on_cpu
-
     settings = on_cpu(settings)
     return open_faster_whisper(settings, ensure_model(settings.model, settings))

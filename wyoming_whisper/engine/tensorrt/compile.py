@@ -9,28 +9,22 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ...errors import EngineBuildError
 from ..checkpoint import read
+from ..dims import HEAD_WIDTH
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
-from ..session import MAX_PREFILL_TOKENS
-from ..spec import COMMON_CONTEXT, COMMON_SLOTS, COMMON_TOKENS, FRAMES, BuildRequest
+from ..spec import BuildRequest, EngineSpec
 from .cuda import Device
 from .library import import_tensorrt, tensorrt_log
-from .plan import DECODER_PLAN, ENCODER_PLAN, FACTS, HEAD_WIDTH, PlanFacts, Profile
+from .plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
     from ..dims import Dims
     from ..graphs import Precision
 
 _LOGGER = logging.getLogger(__name__)
-LIBRARIES = {
-    "CUBLAS": ("libcublas.so.13", "libcublas.so.12", "libcublas.so.11"),
-    "CUBLAS_LT": ("libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"),
-    "CUDNN": ("libcudnn.so.9", "libcudnn.so.8"),
-}
-"""What the tactic sources of TensorRT 8 and 10 need; a build fails where one is missing."""
 
 
 def build(request: BuildRequest, report: Report) -> None:
@@ -40,6 +34,7 @@ def build(request: BuildRequest, report: Report) -> None:
     """
     graphs = import_graphs()
     trt = import_tensorrt()
+    report.shares = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
     with tempfile.TemporaryDirectory(prefix="graphs-", dir=request.folder) as aside:
         report.phase(READING)
         checkpoint = read(Path(request.model_bin))
@@ -49,18 +44,18 @@ def build(request: BuildRequest, report: Report) -> None:
             checkpoint, Path(aside), precision, request.beam_size, report.fraction
         )
         del checkpoint
-        facts = plan_facts(dims, request.precision, request.beam_size, request.max_batch)
+        facts = _plan_facts(dims, request.precision, request.beam_size, request.max_batch)
         with Device(request.device) as device:
             device.use()
-            workspace = workspace_bytes(device.memory_info()[0])
+            workspace = _workspace_bytes(device.memory_info()[0])
             _compile(_Compiler(trt, request, report, workspace), facts, Path(aside))
-    Path(request.folder, FACTS).write_text(facts.to_json(), encoding="utf-8")
+    Path(request.folder, facts.FILE).write_text(facts.to_json(), encoding="utf-8")
 
 
 def _compile(compiler: _Compiler, facts: PlanFacts, graphs: Path) -> None:
     for phase, plan, shapes in (
-        (ENCODER, ENCODER_PLAN, encoder_shapes(facts)),
-        (DECODER, DECODER_PLAN, decoder_shapes(facts)),
+        (ENCODER, facts.ENCODER_PLAN, _encoder_shapes(facts)),
+        (DECODER, facts.DECODER_PLAN, _decoder_shapes(facts)),
     ):
         graph = Path(graphs, plan).with_suffix(".onnx")
         compiler.compile(phase, graph, shapes, plan)
@@ -79,14 +74,14 @@ def import_graphs() -> Any:
     return graphs
 
 
-def plan_facts(dims: Dims, precision: str, beam_size: int, max_batch: int) -> PlanFacts:
+def _plan_facts(dims: Dims, precision: str, beam_size: int, max_batch: int) -> PlanFacts:
     """Return what the plans for this model will be able to do."""
     profiles = [
         Profile("step", (1, 1), (1, 1)),
-        Profile("prompt", (1, 1), (2, MAX_PREFILL_TOKENS)),
+        Profile("prompt", (1, 1), (2, PlanFacts.MAX_PREFILL_TOKENS)),
     ]
     if max_batch > 1:
-        profiles.append(Profile("rows", (2, max_batch), (1, MAX_PREFILL_TOKENS)))
+        profiles.append(Profile("rows", (2, max_batch), (1, PlanFacts.MAX_PREFILL_TOKENS)))
     return PlanFacts(
         n_mels=dims.n_mels,
         n_vocab=dims.n_vocab,
@@ -96,7 +91,7 @@ def plan_facts(dims: Dims, precision: str, beam_size: int, max_batch: int) -> Pl
         beam_size=beam_size,
         max_batch=max_batch,
         precision=precision,
-        n_frames=FRAMES,
+        n_frames=EngineSpec.FRAMES,
         profiles=tuple(profiles),
     )
 
@@ -106,25 +101,25 @@ Range = tuple[Shape, Shape, Shape]
 """Of one input: the least, what it is made fast for, the most."""
 
 
-def encoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
+def _encoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
     """Return the encoder's optimization profiles."""
-    found: list[dict[str, Range]] = []
+    profiles: list[dict[str, Range]] = []
     for first, last in facts.n_frames:
         least, most = (1, facts.n_mels, first), (1, facts.n_mels, last)
-        found.append({"mel": (least, most, most)})
-    return found
+        profiles.append({"mel": (least, most, most)})
+    return profiles
 
 
-def decoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
+def _decoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
     """Return the decoder's optimization profiles."""
-    contexts = (facts.n_frames[0][0] // 2, COMMON_CONTEXT, facts.n_audio_ctx)
-    slots = (1, min(COMMON_SLOTS, facts.n_text_ctx), facts.n_text_ctx)
-    found = []
+    contexts = (facts.n_frames[0][0] // 2, EngineSpec.COMMON_CONTEXT, facts.n_audio_ctx)
+    slots = (1, min(EngineSpec.COMMON_SLOTS, facts.n_text_ctx), facts.n_text_ctx)
+    profiles = []
     for profile in facts.profiles:
         batches = (profile.batch[0], profile.batch[1], profile.batch[1])
         lengths = (
             profile.n_tokens[0],
-            min(profile.n_tokens[1], COMMON_TOKENS),
+            min(profile.n_tokens[1], EngineSpec.COMMON_TOKENS),
             profile.n_tokens[1],
         )
         if profile.batch[1] > 1:
@@ -133,8 +128,8 @@ def decoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
             _decoder_inputs(facts, *sizes)
             for sizes in zip(batches, lengths, slots, contexts, strict=True)
         ]
-        found.append({name: cast("Range", tuple(end[name] for end in ends)) for name in ends[0]})
-    return found
+        profiles.append({name: cast("Range", tuple(end[name] for end in ends)) for name in ends[0]})
+    return profiles
 
 
 def _decoder_inputs(
@@ -155,7 +150,7 @@ def _decoder_inputs(
     return shapes
 
 
-def workspace_bytes(free: int) -> int:
+def _workspace_bytes(free: int) -> int:
     """Return what a tactic may take of the GPU memory that is free now."""
     max_workspace_bytes = 4 << 30
     min_workspace_bytes = 256 << 20
@@ -165,6 +160,12 @@ def workspace_bytes(free: int) -> int:
 class _Compiler:
     """ONNX files to plans, with one timing cache. One code base for TensorRT 8.6 to 11."""
 
+    LIBRARIES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "CUBLAS": ("libcublas.so.13", "libcublas.so.12", "libcublas.so.11"),
+        "CUBLAS_LT": ("libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"),
+        "CUDNN": ("libcudnn.so.9", "libcudnn.so.8"),
+    }
+    """What the tactic sources of TensorRT 8 and 10 need; a build fails where one is missing."""
     EXACT = (
         "ACTIVATION",
         "ELEMENTWISE",
@@ -206,12 +207,12 @@ class _Compiler:
 
     def _parsed(self, graph: Path) -> Any:
         trt = self._trt
-        known = trt.NetworkDefinitionCreationFlag
+        possible = trt.NetworkDefinitionCreationFlag
         flags = 0
-        if hasattr(known, "STRONGLY_TYPED"):
-            flags |= 1 << int(known.STRONGLY_TYPED)
-        elif hasattr(known, "EXPLICIT_BATCH"):
-            flags |= 1 << int(known.EXPLICIT_BATCH)
+        if hasattr(possible, "STRONGLY_TYPED"):
+            flags |= 1 << int(possible.STRONGLY_TYPED)
+        elif hasattr(possible, "EXPLICIT_BATCH"):
+            flags |= 1 << int(possible.EXPLICIT_BATCH)
         network = self._builder.create_network(flags)
         parser = trt.OnnxParser(network, self._log)
         if not parser.parse_from_file(str(graph)):
@@ -237,18 +238,18 @@ class _Compiler:
 
     def _tactic_sources(self, config: Any) -> int:
         """Return the sources asked for, or TensorRT's own but for libraries that are not here."""
-        known = self._trt.TacticSource
-        wanted = self._request.tactic_sources
-        if not wanted:
+        sources = self._trt.TacticSource
+        names = self._request.tactic_sources
+        if not names:
             mask = int(config.get_tactic_sources())
-            for name, libraries in LIBRARIES.items():
-                if hasattr(known, name) and not any(map(_loads, libraries)):
-                    mask &= ~(1 << int(getattr(known, name)))
+            for name, libraries in self.LIBRARIES.items():
+                if hasattr(sources, name) and not any(map(_loads, libraries)):
+                    mask &= ~(1 << int(getattr(sources, name)))
             return mask
-        unknown = [name for name in wanted if not hasattr(known, name)]
+        unknown = [name for name in names if not hasattr(sources, name)]
         if unknown:
             raise EngineBuildError(f"this TensorRT has no tactic source {unknown[0]}")
-        return sum(1 << int(getattr(known, name)) for name in set(wanted))
+        return sum(1 << int(getattr(sources, name)) for name in set(names))
 
     def _profile(self, network: Any, shapes: dict[str, Range]) -> Any:
         profile = self._builder.create_optimization_profile()

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..session import MAX_PREFILL_TOKENS
-from .cuda import ALIGNMENT, Device
-from .plan import HEAD_WIDTH, PlanFacts
+from ...whisper.audio import Array
+from ...whisper.session import Tokens
+from ..dims import HEAD_WIDTH
+from .cuda import Device
+from .plan import PlanFacts
 
-Array = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int32]
 Addresses = dict[str, int]
 """A tensor's name -> where it lies on the GPU."""
-
-STEP = 2  # of the three `Heads`: what `step` writes; the greedy loop has the first two
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,13 @@ class Heads:
 class Memory:
     """What a session needs besides caches, laid out once for the largest shapes."""
 
+    STEP = 2  # of the three `Heads`: what `step` writes; the greedy loop has the first two
+
     def __init__(self, device: Device, facts: PlanFacts) -> None:
         stride = _aligned(4 * facts.max_batch)
         inputs = {
-            "tokens": 4 * facts.max_batch * MAX_PREFILL_TOKENS,
-            "positions": 4 * MAX_PREFILL_TOKENS,
+            "tokens": 4 * facts.max_batch * facts.MAX_PREFILL_TOKENS,
+            "positions": 4 * facts.MAX_PREFILL_TOKENS,
             "parents": 4 * facts.max_batch,
         }
         heads = {f"heads_{i}": 3 * stride for i in range(3)}
@@ -85,7 +85,7 @@ class Memory:
         with ExitStack() as stack:
             self.device = stack.enter_context(device.allocate(n_bytes))
             self.pinned = stack.enter_context(
-                closing(Pinned(device, {**inputs, **heads, **mel, **logits}))
+                closing(_Pinned(device, {**inputs, **heads, **mel, **logits}))
             )
             self._owned = stack.pop_all()
         self.at: Addresses = {name: self.device.handle + at for name, at in offsets.items()}
@@ -101,7 +101,7 @@ class Memory:
         self._owned.close()
 
 
-class Pinned:
+class _Pinned:
     """The host's side of some of that memory, under the same names."""
 
     def __init__(self, device: Device, sizes: dict[str, int]) -> None:
@@ -184,4 +184,4 @@ def _layout(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
 
 
 def _aligned(n_bytes: int) -> int:
-    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
+    return -(-n_bytes // Device.ALIGNMENT) * Device.ALIGNMENT

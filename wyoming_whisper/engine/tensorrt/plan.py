@@ -11,12 +11,6 @@ import numpy as np
 
 from ...errors import EngineBrokenError
 
-ENCODER_PLAN = "encoder.plan"
-DECODER_PLAN = "decoder.plan"
-FACTS = "engine.json"
-
-HEAD_WIDTH = 64  # in every Whisper
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -37,6 +31,11 @@ class Profile:
 @dataclass(frozen=True)
 class PlanFacts:
     """What `engine.json` says of the two plans beside it."""
+
+    FILE = "engine.json"
+    ENCODER_PLAN = "encoder.plan"
+    DECODER_PLAN = "decoder.plan"
+    MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
 
     n_mels: int
     n_vocab: int
@@ -70,12 +69,22 @@ class PlanFacts:
             )
             precision = facts.pop("precision")
             numbers = {name: _number(value) for name, value in facts.items()}
-            found = cls(precision=precision, n_frames=lengths, profiles=profiles, **numbers)
+            plans = cls(precision=precision, n_frames=lengths, profiles=profiles, **numbers)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"it does not say what the plans are ({error!r})") from error
         if precision not in ("float16", "float32") or not lengths or not profiles:
             raise ValueError(f"it names no profiles, or an unknown precision: {precision}")
-        return found
+        return plans
+
+    @classmethod
+    def read(cls, folder: Path, max_bytes: int = 1 << 20) -> PlanFacts:
+        """Return what an engine's folder says of itself. Raises EngineBrokenError."""
+        path = folder / cls.FILE
+        try:
+            with path.open(encoding="utf-8") as file:
+                return cls.from_json(file.read(max_bytes))
+        except (OSError, ValueError) as error:
+            raise EngineBrokenError(f"{path} can't be read: {error}") from error
 
     @property
     def n_audio_ctx(self) -> int:
@@ -107,14 +116,3 @@ def _number(value: object) -> int:
 def _range(ends: Sequence[object]) -> tuple[int, int]:
     first, last = ends
     return _number(first), _number(last)
-
-
-def read_facts(folder: Path) -> PlanFacts:
-    """Return what an engine's folder says of itself. Raises EngineBrokenError."""
-    max_facts_bytes = 1 << 20
-    path = folder / FACTS
-    try:
-        with path.open(encoding="utf-8") as file:
-            return PlanFacts.from_json(file.read(max_facts_bytes))
-    except (OSError, ValueError) as error:
-        raise EngineBrokenError(f"{path} can't be read: {error}") from error

@@ -20,17 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import EngineError
-from ..session import IMPOSSIBLE, MAX_PREFILL_TOKENS
-from .cuda import ALIGNMENT, Device
-from .engine import Context, Engine, Shapes, decoder_tensors, encoder_tensors
+from ...whisper.audio import Array
+from ...whisper.session import Tokens
+from ..dims import HEAD_WIDTH
+from ..session import IMPOSSIBLE
+from .cuda import Device
+from .engine import Context, Engine, Shapes
 from .library import import_tensorrt
-from .memory import STEP, Addresses, Bias, Biases, Heads, Memory, Rows
-from .plan import DECODER_PLAN, ENCODER_PLAN, HEAD_WIDTH, PlanFacts, read_facts
+from .memory import Addresses, Bias, Biases, Heads, Memory, Rows
+from .plan import PlanFacts
 
 _LOGGER = logging.getLogger(__name__)
-WARM_UP_TOKENS = 4  # as many as a usual prompt has
-Array = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int32]
 
 
 class TensorRTSession:
@@ -40,10 +40,11 @@ class TensorRTSession:
     Raises EngineBrokenError where the plans can't be read, EngineError where the GPU fails.
     """
 
+    WARM_UP_TOKENS = 4  # as many as a usual prompt has
     MAX_LOOPS = 16  # pairs of CUDA graphs kept; one is for one length of window and of cache
 
     def __init__(self, folder: Path, device: int = 0, cuda_graphs: bool = True) -> None:
-        self.facts = facts = read_facts(folder)
+        self.facts = facts = PlanFacts.read(folder)
         self.n_mels, self.n_vocab = facts.n_mels, facts.n_vocab
         self.n_candidates = facts.n_candidates
         self.is_elastic = False
@@ -66,11 +67,13 @@ class TensorRTSession:
             self._memory = stack.enter_context(closing(Memory(self._device, facts)))
             self._biases = stack.enter_context(closing(Biases(self._device, facts.n_vocab)))
             stack.callback(self._close_rows)
-            self._encoder = stack.enter_context(closing(Engine(trt, folder / ENCODER_PLAN)))
-            self._decoder = stack.enter_context(closing(Engine(trt, folder / DECODER_PLAN)))
-            self._encoder.check(encoder_tensors(facts), len(facts.n_frames))
-            self._decoder.check(decoder_tensors(facts), len(facts.profiles))
-            n_bytes = max(self._encoder.scratch_bytes, self._decoder.scratch_bytes, ALIGNMENT)
+            self._encoder = stack.enter_context(closing(Engine(trt, folder / facts.ENCODER_PLAN)))
+            self._decoder = stack.enter_context(closing(Engine(trt, folder / facts.DECODER_PLAN)))
+            self._encoder.check_encoder(facts)
+            self._decoder.check_decoder(facts)
+            n_bytes = max(
+                self._encoder.scratch_bytes, self._decoder.scratch_bytes, Device.ALIGNMENT
+            )
             self._scratch = stack.enter_context(self._device.allocate(n_bytes))
             stack.callback(self._close_contexts)
             self._prepare()
@@ -137,13 +140,13 @@ class TensorRTSession:
         self._check(cache, tokens.shape, position)
         if parents is not None and not self.n_candidates:
             raise ValueError("this engine was built for greedy search: it takes no parents")
-        for start in range(0, tokens.shape[1], MAX_PREFILL_TOKENS):
-            piece = tokens[:, start : start + MAX_PREFILL_TOKENS]
+        for start in range(0, tokens.shape[1], self.facts.MAX_PREFILL_TOKENS):
+            piece = tokens[:, start : start + self.facts.MAX_PREFILL_TOKENS]
             self._new_run()
             self._upload(piece, position + start, parents if start == 0 else None)
             self._decode(cache, piece.shape[1], bias)
         memory = self._memory
-        return _Output(self, cache.batch, self._run_number, memory.heads[STEP], memory.at)
+        return _Output(self, cache.batch, self._run_number, memory.heads[memory.STEP], memory.at)
 
     def greedy(
         self, cache: _Cache, token: int, position: int, bias: Bias, max_new_tokens: int
@@ -178,8 +181,8 @@ class TensorRTSession:
         for length in n_frames:
             features = self.encode(np.zeros((self.n_mels, length), np.float32))
             cache = self.open_cache(features, 1, n_slots)
-            self.step(cache, np.zeros((1, WARM_UP_TOKENS), np.int32), 0, bias).best()
-            for _ in self.greedy(cache, 0, WARM_UP_TOKENS, bias, 2):
+            self.step(cache, np.zeros((1, self.WARM_UP_TOKENS), np.int32), 0, bias).best()
+            for _ in self.greedy(cache, 0, self.WARM_UP_TOKENS, bias, 2):
                 pass
 
     def synchronize(self) -> None:
@@ -253,7 +256,7 @@ class TensorRTSession:
         memory, rows = self._memory, cache.rows
         addresses = {
             **memory.at,
-            **memory.heads[STEP].written,
+            **memory.heads[memory.STEP].written,
             **rows.reads[rows.current],
             **rows.writes[rows.current ^ 1],
             "logit_bias": bias.address,
@@ -448,8 +451,8 @@ class _Output:
     def best(self) -> tuple[Tokens, Array]:
         """See StepOutput."""
         shape = (1, self.heads.n_bytes // 4)
-        found = self.session.read(self.number, self.heads.tokens, np.int32, shape)[0]
-        return self.heads.split(found, self.batch)
+        values = self.session.read(self.number, self.heads.tokens, np.int32, shape)[0]
+        return self.heads.split(values, self.batch)
 
     def candidates(self) -> tuple[Tokens, Array]:
         """See StepOutput. Raises RuntimeError where only greedy search was built."""
@@ -464,8 +467,8 @@ class _Output:
     def logits(self) -> Array:
         """See StepOutput."""
         shape = (self.batch, self.session.n_vocab)
-        found: Array = self.session.read(self.number, self.at["logits"], np.float32, shape)
-        return found
+        logits: Array = self.session.read(self.number, self.at["logits"], np.float32, shape)
+        return logits
 
 
 class _Loop:

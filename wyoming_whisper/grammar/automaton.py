@@ -1,0 +1,179 @@
+"""Which tokens may follow in the sentences of one home.
+
+Letters lead from state to state; tokens are walked byte by byte through the trie of the
+vocabulary, since one may end within a letter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .letters import fold, variants, words_of
+from .positions import BETWEEN, REFUSED, Letters
+from .vocabulary import Vocabulary
+
+Continuations = tuple[NDArray[np.int32], NDArray[np.int32]]
+
+MAX_STATES = 200_000
+"""States by bytes that are kept from one utterance for the next ones."""
+
+MANY = 64
+"""More ways on than these in the trie of tokens aren't gone through for free text."""
+
+
+class Grammar:
+    """The sentences of one home, for one vocabulary. Used from one thread.
+
+    States are numbers, valid until the next `begin`.
+    """
+
+    def __init__(self, letters: Letters, vocabulary: Vocabulary) -> None:
+        """`letters`: its first start is before what is searched, its last before all sentences."""
+        self._letters = letters
+        self._vocabulary = vocabulary
+        self._clear()
+
+    # -- what the search asks ----------------------------------------------------------------
+
+    @property
+    def start(self) -> int:
+        """The state before the first token."""
+        return 0
+
+    def begin(self) -> int:
+        """Return the start state, for a new utterance: all other states may end here."""
+        if len(self._states) > MAX_STATES:
+            self._letters.clear()
+            self._clear()
+        return self.start
+
+    def continuations(self, state: int) -> Continuations | None:
+        """Return text tokens that may follow, and the state after each, both int32.
+
+        None where free text is possible: ask `advance` there.
+        """
+        if state not in self._continuations:
+            self._continuations[state] = self._walk(state)
+        return self._continuations[state]
+
+    def is_free(self, state: int) -> bool:
+        """Return whether free text may follow, of which `continuations` tells nothing."""
+        return self.continuations(state) is None
+
+    def advance(self, state: int, token: int) -> int:
+        """Return the state after a token; REFUSED where it may not follow."""
+        tokens = self._vocabulary.tokens
+        text = tokens[token] if token < len(tokens) else b""
+        for byte in text:
+            state = self._step(state, byte)
+            if state == REFUSED:
+                break
+        return state if text else REFUSED
+
+    def is_final(self, state: int) -> bool:
+        """Return whether a sentence may end here; a mark may follow all the same."""
+        letters, begun = self._states[state]
+        return not begun and self._letters.is_end(letters)
+
+    def matches(self, text: str) -> bool:
+        """Return whether a text is one of the sentences; case, marks and blanks don't count.
+
+        Also of those that begin with free text, which the search leaves out.
+        """
+        state = self._letters.starts[-1]
+        for letter in words_of(text):
+            state = self._after(state, letter)
+            if state == REFUSED:
+                return False
+        return self._letters.is_end(state)
+
+    # -- states by bytes ---------------------------------------------------------------------
+
+    def _clear(self) -> None:
+        self._states: list[tuple[int, bytes]] = []
+        """Of each state: the one by letters, and the bytes of a letter that has begun."""
+        self._numbers: dict[tuple[int, bytes], int] = {}
+        self._moves: dict[int, dict[int, int]] = {}
+        self._continuations: dict[int, Continuations | None] = {}
+        self._state(self._letters.starts[0])
+
+    def _state(self, letters: int, begun: bytes = b"") -> int:
+        key = (letters, begun)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._states)
+            self._states.append(key)
+        return number
+
+    def _after(self, letters: int, letter: str) -> int:
+        """Return the state by letters after a folded letter; REFUSED where it may not follow."""
+        states, other = self._letters.following(letters)
+        return states.get(letter, REFUSED if letter in BETWEEN else other)
+
+    def _is_wild(self, state: int) -> bool:
+        return self._letters.following(self._states[state][0])[1] != REFUSED
+
+    def _bytes_after(self, state: int) -> dict[int, int]:
+        """Return the states after the bytes of all letters that sentences have here."""
+        if state not in self._moves:
+            letters, _ = self._states[state]
+            moves: dict[int, int] = {}
+            for letter, target in self._letters.following(letters)[0].items():
+                for variant in variants(letter):
+                    self._lay(moves, letters, variant.encode(), target)
+            self._moves[state] = moves
+        return self._moves[state]
+
+    def _lay(self, moves: dict[int, int], letters: int, encoded: bytes, target: int) -> None:
+        """Lay the way of one letter's bytes from a state to another."""
+        for i, byte in enumerate(encoded[:-1]):
+            between = self._state(letters, encoded[: i + 1])
+            moves[byte] = between
+            moves = self._moves.setdefault(between, {})
+        moves[encoded[-1]] = self._state(target)
+
+    def _step(self, state: int, byte: int) -> int:
+        """Return the state after a byte; REFUSED where it may not follow."""
+        after = self._bytes_after(state).get(byte, REFUSED)
+        if after == REFUSED and self._is_wild(state):
+            letters, begun = self._states[state]
+            return self._free_step(letters, begun + bytes((byte,)))
+        return after
+
+    def _free_step(self, letters: int, begun: bytes) -> int:
+        try:
+            letter = begun.decode()
+        except UnicodeDecodeError as error:
+            whole = error.reason == "unexpected end of data"
+            return self._state(letters, begun) if whole else REFUSED
+        after = self._after(letters, fold(letter))
+        return after if after == REFUSED else self._state(after)
+
+    # -- tokens ------------------------------------------------------------------------------
+
+    def _walk(self, state: int) -> Continuations | None:
+        """Return what `continuations` does: the vocabulary's trie and the automaton together."""
+        vocabulary = self._vocabulary
+        first, letters, numbers = vocabulary.first, vocabulary.bytes, vocabulary.numbers
+        tokens, states = [], []
+        todo = [(0, state)]
+        while todo:
+            node, at = todo.pop()
+            begin, end = first[node], first[node + 1]
+            if begin == end:
+                continue
+            if self._is_wild(at):
+                if end - begin > MANY:
+                    return None
+                moves = {byte: self._step(at, byte) for byte in letters[begin:end]}
+            else:
+                moves = self._bytes_after(at)
+            for child in range(begin, end):
+                after = moves.get(letters[child], REFUSED)
+                if after != REFUSED:
+                    todo.append((child, after))
+                    if numbers[child] >= 0:
+                        tokens.append(numbers[child])
+                        states.append(after)
+        return np.array(tokens, np.int32), np.array(states, np.int32)

@@ -1,0 +1,71 @@
+"""Who is at the other end: whether they may connect, and how often the log speaks of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections.abc import Sequence
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Allowed:
+    """The addresses that may connect: all where none are named, this machine always."""
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = [ipaddress.ip_network(network) for network in networks]
+
+    def __contains__(self, address: str | None) -> bool:
+        """Whether an IP address may; None is a unix socket or a pipe, which the system guards."""
+        if not self._networks or address is None:
+            return True
+        ip = _parsed(address)
+        return ip.is_loopback or any(ip in network for network in self._networks)
+
+
+def neighbourhood(address: str) -> str:
+    """Return what all addresses of one IPv6 network share; its machines give themselves many."""
+    ipv6_network_bits = 64
+    ip = _parsed(address)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ipaddress.ip_network((ip, ipv6_network_bits), strict=False))
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def shown(words: object, max_letters: int = 80) -> str:
+    """Return what a peer has sent, which may be long, for people."""
+    text = repr(words) if isinstance(words, str) else str(words)
+    return text if len(text) <= max_letters else text[:max_letters] + "..."
+
+
+class PeerLog:
+    """Warnings about peers: one line a minute each, so that nobody can fill a disk."""
+
+    QUIET_SECONDS = 60.0
+    """After a line about a peer, further ones of it are only counted."""
+    MAX_REMEMBERED = 256
+    """Peers whose last line in the log is remembered."""
+
+    def __init__(self, logger: logging.Logger = _LOGGER) -> None:
+        self._logger = logger
+        self._logged: dict[str, tuple[float, int]] = {}  # when last, and how many since
+
+    def warn(self, peer: str, message: str) -> None:
+        """Log a warning about `peer`, or only count it."""
+        now = time.monotonic()
+        last, n_unlogged = self._logged.pop(peer, (-self.QUIET_SECONDS, 0))
+        if now - last < self.QUIET_SECONDS:
+            self._logged[peer] = last, n_unlogged + 1
+            self._logger.debug("%s: %s", peer, message)
+            return
+        more = f" (and {n_unlogged} more since its last line here)" if n_unlogged else ""
+        self._logger.warning("%s: %s%s", peer, message, more)
+        self._logged[peer] = now, 0
+        if len(self._logged) > self.MAX_REMEMBERED:
+            del self._logged[next(iter(self._logged))]

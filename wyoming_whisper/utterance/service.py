@@ -1,0 +1,158 @@
+"""What all connections and pages of a server share: the model's queue, and what is set for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..audio.speech import span_options
+from ..audio.vad import SileroVad, Vad
+from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
+from ..home.household import HomeNames
+from ..models.find import find_model
+from ..models.folder import ModelFolder
+from ..models.stock import languages_of_name
+from ..peers import PeerLog
+from ..settings.sources import SUPERVISOR_TOKEN
+from ..status import Answer, Health, Status
+from ..tasks import start_task
+from ..text.style import TextStyle
+from ..transcriber import Samples, TranscribeOptions, Transcriber
+from ..upstreams.pool import Pool
+from ..upstreams.relay import Relay
+from ..whisper.tokenizer import LANGUAGES
+from .endpointing import EndpointOptions
+from .job import Job, Priority
+from .languages import SpokenLanguages
+from .limits import Limits
+from .live import LiveText
+from .scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from ..settings.options import Settings
+
+_LOGGER = logging.getLogger(__name__)
+
+OpenTranscriber = Callable[["Settings"], Transcriber]
+
+
+class Service:
+    """Belongs to the event loop, which need not run yet when it is made.
+
+    Raises SettingsError, UnknownModelError where `settings` are not possible: a misspelt name ends
+    the server before it listens.
+    """
+
+    def __init__(
+        self, settings: Settings, open_transcriber: OpenTranscriber, status: Status | None = None
+    ) -> None:
+        self.settings = settings
+        self.status = status or Status()
+        self.expected_languages = _expected_languages(settings)
+        """Whisper's codes of those that the model understands, by its name and files alone."""
+        self.language = settings.spoken_language
+        """Whisper's code of the language where a client names none; None detects it."""
+        if self.language and self.language not in self.expected_languages:
+            raise SettingsError(
+                f"--language {settings.language}: the model {settings.model} does not understand "
+                f"{LANGUAGES[self.language]}, only {', '.join(self.expected_languages)}"
+            )
+        self.eager = settings.eager
+        self.span_options = span_options(settings)
+        self._style = TextStyle.from_settings(settings)
+        self.spoken = SpokenLanguages(settings.prefer_recent_languages)
+        self.endpointing = EndpointOptions.of(settings)
+        """How the server ends commands; None leaves it to the client."""
+        self.upstreams = Pool.open(settings, self.status)
+        """None where no other server is asked."""
+        self.names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
+        self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
+        self.peer_log = PeerLog()
+        self.vad: Vad | None = None
+        """None while it is loading."""
+        self._loading_vad: asyncio.Task[Vad] | None = None
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called in the model's thread whenever it has been loaded."""
+        self.scheduler = Scheduler(
+            partial(open_transcriber, settings),
+            self._on_ready,
+            settings.idle_unload,
+            self.status,
+            settings.max_queue,
+        )
+        self._stopping = asyncio.Event()
+
+    @property
+    def text_style(self) -> TextStyle:
+        """How texts are given to clients, by the names of the home as they are now."""
+        home = self.names.index
+        return replace(self._style, names=home.names) if home else self._style
+
+    @property
+    def health(self) -> Health:
+        return self.status.state.health(stopping=self.stopping)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server drains: it takes no more commands."""
+        return self._stopping.is_set()
+
+    @property
+    def is_spoken_to(self) -> bool:
+        """Whether somebody is speaking, or waits for an answer."""
+        raise NotImplementedError
+
+    async def loaded_vad(self) -> Vad:
+        """Return the VAD, once it is loaded. Raises ModelBrokenError."""
+        if self._loading_vad is None:
+            loading = asyncio.to_thread(SileroVad)
+            self._loading_vad = start_task(loading, "loading the VAD", is_awaited=True)
+        try:  # one client's leaving is not the end
+            self.vad = await asyncio.shield(self._loading_vad)
+        except Exception as error:
+            raise ModelBrokenError(
+                f"the model that finds speech can't be loaded: {error}"
+            ) from None  # the task keeps it: it must not know who has waited
+        return self.vad
+
+    def wake(self) -> None:
+        """Say that there will be work in a moment: somebody speaks."""
+        self.scheduler.wake()
+
+    def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
+        """Queue a transcription with the home's names. Raises as Scheduler.submit does."""
+        return self.scheduler.submit(samples, replace(options, home=self.names.index), priority)
+
+    def live_text(self, options: TranscribeOptions) -> LiveText | None:
+        """Return what follows a new utterance while it is spoken; None where that is off."""
+        if not self.settings.live_text:
+            return None
+        return LiveText(self.submit, options, self.text_style)
+
+    def relay(self, options: TranscribeOptions, context: object = None) -> Relay | None:
+        """Return what passes a new utterance on; None where nobody else is to hear it.
+
+        `context` is that of the client's request.
+        """
+        return Relay.begin(self.upstreams, options, context) if self.upstreams else None
+
+    def answered(self, answer: Answer) -> None:
+        """Take note of how an utterance was answered; of its text only where the page shows it."""
+        self.status.record(answer if self.settings.http_text else replace(answer, text=None))
+
+    def _on_ready(self, _: Transcriber) -> None:
+        self.on_ready()
+
+
+def _expected_languages(settings: Settings) -> tuple[str, ...]:
+    if settings.model != "auto":
+        with contextlib.suppress(ModelUnavailableError, ModelBrokenError):
+            path = find_model(settings.model, settings)
+            return ModelFolder(path).languages(settings.model)
+    return languages_of_name(settings.model)
