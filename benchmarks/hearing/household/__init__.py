@@ -36,8 +36,7 @@ from benchmarks.lib.options import add_decoding, add_models, names, one_of
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import Program, Server, running, turned
 from benchmarks.lib.understood import HOMES, matcher, read_home
-from wyoming_whisper.backends.pipeline import load_tokenizer
-from wyoming_whisper.models.folder import is_multilingual
+from wyoming_whisper.models.folder import ModelFolder
 
 SERVERS = ("ours-ort", "ours-ort-home", "official")
 NAME = re.compile(r"official(-plain)?|ours(-fw|-ort)?(-home)?")
@@ -51,10 +50,7 @@ def program(
     name: str, args: argparse.Namespace, model: Path, language: str, folder: Path
 ) -> Program:
     """Return the server of a name in a language's household. Raises BenchmarkError."""
-    known = NAME.fullmatch(name)
-    if known is None:
-        raise BenchmarkError(f"there is no server {name!r}: names are such as {', '.join(SERVERS)}")
-    plain, backend, home = known.groups()
+    plain, backend, home = parts_of(name)
     options = argparse.Namespace(
         model=model, threads=args.threads, beam_size=args.beam_size, compute_type=args.compute_type
     )
@@ -67,9 +63,18 @@ def program(
     return ours(options, name, *extra)
 
 
+def parts_of(name: str) -> tuple[str | None, str | None, str | None]:
+    """Return what of a server's name is -plain, its backend, and -home. Raises BenchmarkError."""
+    known = NAME.fullmatch(name)
+    if known is None:
+        raise BenchmarkError(f"there is no server {name!r}: names are such as {', '.join(SERVERS)}")
+    plain, backend, home = known.groups()
+    return plain, backend, home
+
+
 def prompt(model: Path, language: str) -> str:
     """Return what the official server tells a model of a language's household."""
-    tokenizer = load_tokenizer(model, multilingual=is_multilingual(model))
+    tokenizer = ModelFolder(model).tokenizer
     home = read_home(HOMES / f"{language}.yaml")
     return official_prompt(home, lambda text: len(tokenizer.encode(text)))
 
@@ -101,12 +106,12 @@ def measure(args: argparse.Namespace, clips: Sequence[Clip]) -> list[Answer]:
                 programs = [program(name, args, model, language, folder) for name in args.servers]
                 progress(f"{model.name}, {language}: {len(own)} clips")
                 with running(programs, folder) as servers:
-                    answers += list(_hear(model.name, servers, own, folders))
+                    answers += list(hear(model.name, servers, own, folders))
     order = {name: place for place, name in enumerate(args.servers)}
     return sorted(answers, key=lambda one: order[one.server])
 
 
-def _hear(
+def hear(
     model: str, servers: Sequence[Server], clips: Sequence[Clip], folders: Sequence[Path]
 ) -> Iterator[Answer]:
     """Yield the answer of every server to every clip; who hears it first takes turns."""
@@ -220,6 +225,8 @@ def read(args: argparse.Namespace) -> Outcome:
 def run(args: argparse.Namespace) -> Outcome:
     """Make what is not there, and have all servers hear everything."""
     clips = chosen(args)
+    for name in args.servers:
+        parts_of(name)  # what is wrong with a name is said at once
     runtime = install_official() if any("official" in name for name in args.servers) else {}
     make(args.spoken, clips, args.speech_python)
     outcome = _outcome(measure(args, clips), args)

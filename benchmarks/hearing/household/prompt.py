@@ -33,7 +33,10 @@ def _names(home: Home) -> list[str]:
     aloud = [one for one in home.entities if one.domain in NAMED_ALOUD]
     others = [one for one in home.entities if one.domain not in NAMED_ALOUD]
     ordered = [*home.areas, *home.floors, *_of(aloud), *_of(others)]
-    return list({name.lower(): name for name in reversed(ordered)}.values())[::-1]
+    unique: dict[str, str] = {}
+    for name in ordered:
+        unique.setdefault(name.lower(), name)
+    return list(unique.values())
 
 
 def _of(entities: Iterable[Entity]) -> Iterator[str]:
