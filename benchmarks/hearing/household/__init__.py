@@ -40,7 +40,7 @@ from wyoming_whisper.models.folder import ModelFolder
 
 SERVERS = ("ours-ort", "ours-ort-home", "official")
 NAME = re.compile(r"official(-plain)?|ours(-fw|-ort)?(-home)?")
-HAS_GRAMMAR = "the sentences of the home"  # our server logs it as soon as they are ready
+HAS_GRAMMAR = "grammar of the home in"  # our server logs that it is there, or that there is none
 
 
 # -- servers -------------------------------------------------------------------------------
