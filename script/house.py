@@ -1,6 +1,7 @@
 """Measure the structure of the package: its size, its circles, what a reader has to hold.
 
-`python script/house.py [--json] [FOLDER]`: exit code 1 where a bound is broken.
+`python script/house.py [--json] [FOLDER]`: exit code 1 where a bound is broken. With `--files` it
+prints every module with the first line of its docstring instead.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ class Module:
     public: list[str] = field(default_factory=list)
     lazy: int = 0
     longest: int = 0
+    about: str = ""
+    """The first line of its docstring."""
+    is_folder: bool = False
 
 
 def read(root: Path) -> dict[str, Module]:
@@ -60,8 +64,8 @@ def measure(modules: dict[str, Module], root: str) -> dict[str, int]:
     return {
         "lines": sum(module.lines for module in mine),
         "modules in the root": sum(
-            name == root or (name.count(".") == 1 and not _is_folder(name, modules))
-            for name in modules
+            module.name == root or (module.name.count(".") == 1 and not module.is_folder)
+            for module in mine
         ),
         "files over 500 lines": sum(module.lines > 500 for module in mine),
         "import circles": len(circles({m.name: m.imports for m in mine})),
@@ -106,14 +110,11 @@ def _dotted(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _is_folder(name: str, modules: dict[str, Module]) -> bool:
-    return any(other.startswith(name + ".") for other in modules)
-
-
 def _module(name: str, path: Path, paths: dict[str, Path]) -> Module:
     text = path.read_text()
     tree = ast.parse(text)
-    module = Module(name, len(text.splitlines()))
+    module = Module(name, len(text.splitlines()), is_folder=path.name == "__init__.py")
+    module.about = (ast.get_docstring(tree) or "").partition("\n")[0]
     for node in tree.body:
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_"):
             module.public.append(node.name)
@@ -166,10 +167,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=PACKAGE)
     parser.add_argument("--json", action="store_true", help="figures as JSON")
+    parser.add_argument("--files", action="store_true", help="every file, and what it is for")
     parser.add_argument("--verbose", action="store_true", help="name what breaks a bound")
     args = parser.parse_args()
     root = args.folder.resolve()
     modules = read(root)
+    if args.files:
+        for module in modules.values():
+            print(f"{module.name.partition('.')[2] or module.name:32} {module.about}")
+        return 0
     figures = measure(modules, root.name)
     if args.json:
         print(json.dumps(figures, indent=2))

@@ -26,9 +26,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wyoming_whisper.commands.client import describe, read_audio, transcribe_remote
+from wyoming_whisper.commands.client import read_audio, transcribe_remote
+from wyoming_whisper.commands.connection import describe
 from wyoming_whisper.errors import ServerUnavailableError
-from wyoming_whisper.models.known import KNOWN_MODELS
+from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.transcriber import Samples
 
 AUDIO = Path(__file__).parent.parent / "tests" / "audio"
@@ -242,10 +243,10 @@ def main() -> int:
     parser.add_argument("image", help="its name, such as wyoming-whisper")
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     parser.add_argument(
-        "--model", choices=KNOWN_MODELS, help="the MODEL that it was built with, if any"
+        "--model", choices=STOCK_MODELS, help="the MODEL that it was built with, if any"
     )
     arguments = parser.parse_args()
-    model_bytes = KNOWN_MODELS[arguments.model].download_bytes if arguments.model else 0
+    model_bytes = STOCK_MODELS[arguments.model].download_bytes if arguments.model else 0
     checks: list[Callable[[str], dict[str, Any]]] = [
         functools.partial(look_at_size, model_bytes=model_bytes),
         as_a_user,

@@ -24,7 +24,7 @@ from tests.serving.test_supervisor import StandIn, supervisor  # noqa: F401  (a 
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, load_settings
 from wyoming_whisper import __version__
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.models.known import KNOWN_MODELS
+from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.serving import supervisor as supervisor_module
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import OPTIONS, Settings
@@ -179,7 +179,7 @@ def choices(kind: str) -> set[str]:
 
 
 def test_every_model_is_one_that_is_known() -> None:
-    assert choices(SCHEMA["model"]) - {"auto", "custom", "home-en"} <= set(KNOWN_MODELS)
+    assert choices(SCHEMA["model"]) - {"auto", "custom", "home-en"} <= set(STOCK_MODELS)
 
 
 def test_the_model_that_is_gone_is_still_read_and_nothing_speaks_of_it(
@@ -347,7 +347,7 @@ def as_add_on(
 ) -> StandIn:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("SUPERVISOR_TOKEN", "a-token")
-    monkeypatch.setattr(supervisor_module, "API", supervisor.url)
+    monkeypatch.setattr(supervisor_module.SupervisorDiscovery, "API", supervisor.url)
     return supervisor
 
 

@@ -17,10 +17,10 @@ from wyoming.info import Describe
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.commands.client import describe_event
+from wyoming_whisper.commands.connection import describe
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
 from wyoming_whisper.serving import server as server_module
-from wyoming_whisper.serving.info import info_event, serving_in
+from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Phase, Status
@@ -38,7 +38,7 @@ def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
 async def serving(tmp_path: Path) -> dict[str, Any]:
     """Return what `info` says of the server."""
     async with Client(tmp_path) as client:
-        return dict(serving_in(await client.ask(Describe().event())))
+        return dict(ServingInfo.beyond_wyoming(await client.ask(Describe().event())))
 
 
 async def until_phase(status: Status, phase: str) -> None:
@@ -197,12 +197,14 @@ async def test_info_is_made_anew_only_where_it_has_changed(tmp_path: Path) -> No
     status = Status()
     async with run_server(tmp_path, lambda _: FakeTranscriber(), status) as server:
         await asyncio.wrap_future(server.scheduler.opened)
-        event = info_event(server)
-        assert info_event(server) is event
+        event = ServingInfo.of(server).event()
+        assert ServingInfo.of(server).event() is event
         status.update(building="an engine", building_fraction=0.5)  # not told there
-        assert info_event(server) is event
+        assert ServingInfo.of(server).event() is event
         status.update(description="another")
-        assert info_event(server).data["asr"][0]["models"][0]["description"] == "another"
+        assert (
+            ServingInfo.of(server).event().data["asr"][0]["models"][0]["description"] == "another"
+        )
 
 
 # -- the hang watch ------------------------------------------------------------------------
@@ -293,9 +295,9 @@ async def test_a_model_that_can_not_be_had_at_the_start_is_unhealthy(tmp_path: P
     status = Status()
     async with run_server(tmp_path, fail, status):
         await until_phase(status, "unavailable")
-        _, event = await describe_event(f"unix://{tmp_path}/socket")
-        assert serving_in(event)["health"] == "unhealthy"
-        assert serving_in(event)["reason"] == "no way to the hub"
+        _, event = await describe(f"unix://{tmp_path}/socket")
+        assert ServingInfo.beyond_wyoming(event)["health"] == "unhealthy"
+        assert ServingInfo.beyond_wyoming(event)["reason"] == "no way to the hub"
 
 
 def test_the_page_has_a_word_for_every_phase() -> None:

@@ -69,3 +69,8 @@ def test_what_is_counted(house: ModuleType, tmp_path: Path) -> None:
         "imports inside functions": 1,
         "longest function": 3,
     }
+
+
+def test_every_file_says_what_it_is_for(house: ModuleType) -> None:
+    modules = house.read(house.PACKAGE)
+    assert [name for name, module in modules.items() if not module.about] == []

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from tests.support import load_settings
 from wyoming_whisper import __version__
-from wyoming_whisper.models.known import SHIPPED, SHIPPED_NAME
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.settings.options import Settings
 
 if sys.version_info >= (3, 11):
@@ -198,7 +198,7 @@ def test_a_model_taken_along_is_found_beside_the_volume(name: str) -> None:
     """/data is mounted over; where the program looks besides is in its own environment."""
     places = [value.split() for value in final(name, "COPY")]
     assert ["--from=build", "/opt/models", "/opt/wyoming-whisper"] in places
-    inside = SHIPPED.relative_to(sys.prefix)
+    inside = ModelStore.SHIPPED.relative_to(sys.prefix)
     assert f"/opt/models/{inside}" in "".join(instructions(name, "RUN"))
     (volume,) = final(name, "VOLUME")
     assert not f"/opt/wyoming-whisper/{inside}".startswith(volume)
@@ -221,15 +221,15 @@ def test_the_builds_command_writes_what_is_looked_for(name: str, tmp_path: Path)
     subprocess.run(["sh", "-ec", command], env={**environ, "MODEL": ""}, check=True)
     assert list((tmp_path / "models").iterdir()) == []
     subprocess.run(["sh", "-ec", command], env={**environ, "MODEL": "tiny.en"}, check=True)
-    shipped = tmp_path / "models" / SHIPPED.relative_to(sys.prefix)
+    shipped = tmp_path / "models" / ModelStore.SHIPPED.relative_to(sys.prefix)
     called = (tmp_path / "called").read_text().split()
     assert called == [
         "-m",
         "wyoming_whisper",
         *f"models download tiny.en --data-dir {shipped}".split(),
     ]
-    assert [path.name for path in shipped.iterdir()] == [SHIPPED_NAME]
-    assert (shipped / SHIPPED_NAME).read_text().strip() == "tiny.en"
+    assert [path.name for path in shipped.iterdir()] == [ModelStore.SHIPPED_NAME]
+    assert (shipped / ModelStore.SHIPPED_NAME).read_text().strip() == "tiny.en"
 
 
 def test_the_three_images_differ_in_what_they_say_they_do() -> None:

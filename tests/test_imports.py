@@ -1,11 +1,20 @@
-"""The import diagram of docs/architecture.md, executed."""
+"""The order of imports in docs/architecture.md, executed."""
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+import wyoming_whisper
+
+PACKAGE = Path(wyoming_whisper.__file__).parent
+ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 
 RUNTIMES = (
     *("ctranslate2", "faster_whisper", "onnxruntime", "onnx"),
@@ -37,11 +46,19 @@ OTHER_SIDES = (
 MUST_NOT_LOAD = {
     "wyoming_whisper.errors": ("numpy", "wyoming", "asyncio"),
     "wyoming_whisper.settings.options": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
-    "wyoming_whisper.commands.actions": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.console": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.__main__": ("numpy", "wyoming.", *RUNTIMES, *HUB),
     "wyoming_whisper.transcriber": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.serving.connections": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
     "wyoming_whisper.serving.handler": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
+    "wyoming_whisper.serving.info": ("numpy", *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.utterance.service": (
+        "wyoming_whisper.backends",
+        "wyoming_whisper.serving",
+        *RUNTIMES,
+        *HUB,
+        *WEB,
+    ),
     "wyoming_whisper.serving.server": (
         "wyoming_whisper.backends",
         "zeroconf",
@@ -54,7 +71,7 @@ MUST_NOT_LOAD = {
         "wyoming_whisper.serving.server",
         *RUNTIMES,
     ),
-    "wyoming_whisper.upstreams.config": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
+    "wyoming_whisper.settings.upstreams": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.health": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.relay": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.pool": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
@@ -65,7 +82,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.serving.discovery": ("zeroconf", "ifaddr", "wyoming.", "numpy"),
+    "wyoming_whisper.serving.discovery": ("wyoming.", "numpy"),
     "wyoming_whisper.serving.supervisor": ("asyncio", "wyoming.", "numpy"),
     "wyoming_whisper.home.snapper": (
         "wyoming.",
@@ -108,9 +125,10 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
+    "wyoming_whisper.languages.words": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.languages": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.models.find": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
-    "wyoming_whisper.backends.tensorrt_llm.huggingface": (
+    "wyoming_whisper.models.huggingface": (
         "wyoming.",
         "asyncio",
         "tokenizers",
@@ -155,7 +173,6 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.audio.channels": ("wyoming.", "asyncio", "soxr", *RUNTIMES, *HUB),
     "wyoming_whisper.audio.pieces": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.limits": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.serving.hangup": ("wyoming.", "numpy", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.dictation": (
         "wyoming.",
         "wyoming_whisper.utterance.utterance",
@@ -172,8 +189,13 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.utterance.utterance": ("wyoming_whisper.backends", *RUNTIMES, *HUB),
-    "wyoming_whisper.machine.threads": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.utterance.utterance": (
+        "wyoming_whisper.backends",
+        "wyoming_whisper.serving",
+        *RUNTIMES,
+        *HUB,
+    ),
+    "wyoming_whisper.machine.cpu": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.machine.measured": (
         "wyoming.",
         "asyncio",
@@ -254,12 +276,15 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.engine.cache": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.engine.child": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.builder": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
-    "wyoming_whisper.commands.selftest.report": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.selftest.report": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.serve": ("numpy", "wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.models": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.connection": ("numpy", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.health": ("wyoming_whisper.serving.server", *RUNTIMES, *HUB),
+    "wyoming_whisper.commands.transcribe": ("wyoming_whisper.serving", *RUNTIMES, *HUB),
     "wyoming_whisper.commands.engine": (
         "wyoming.",
-        "wyoming_whisper.backends",
         "wyoming_whisper.serving.server",
-        "numpy",
         *RUNTIMES,
         *HUB,
     ),
@@ -291,8 +316,6 @@ MUST_NOT_LOAD = {
     ),
     "wyoming_whisper.commands.ray": (
         "wyoming.",
-        "asyncio",
-        "numpy",
         "wyoming_whisper.serving.server",
         "ray",
         *RUNTIMES,
@@ -346,3 +369,59 @@ def test_importing_a_module_loads_nothing_from_the_other_side(
         if name == start.rstrip(".") or name.startswith(start.rstrip(".") + ".")
     ]
     assert not wrong
+
+
+class Imports(ast.NodeVisitor):
+    """The package's modules that a file imports when it runs, as paths from the package."""
+
+    def __init__(self, file: Path) -> None:
+        self.package = file.relative_to(PACKAGE).parent.parts
+        self.targets: list[tuple[str, ...]] = []
+        self.visit(ast.parse(file.read_text(encoding="utf-8")))
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.level:
+            folder = self.package[: len(self.package) - node.level + 1]
+            path = (*folder, *(node.module.split(".") if node.module else ()))
+            self.targets += [path] if path else [(alias.name,) for alias in node.names]
+
+
+def layers() -> list[list[str]]:
+    """Return the lines of the list of docs/architecture.md, top first."""
+    (block,) = re.findall(r"```\n(__main__\n.*?)```", ARCHITECTURE.read_text(), re.DOTALL)
+    return [re.split(r"\s{2,}", line)[0].split(", ") for line in block.splitlines()]
+
+
+def arrows() -> Iterator[tuple[str, str, str]]:
+    """Yield (file, its folder or module of the root, one that it imports)."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        for target in Imports(file).targets:
+            if parts != ("__init__",) and target[0] not in (parts[0], "__version__"):
+                yield "/".join(parts), parts[0], target[0]
+
+
+def test_the_order_has_every_folder_once() -> None:
+    in_package = {
+        path.stem if path.is_file() else path.name
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
+    }
+    listed = [name for layer in layers() for name in layer]
+    assert sorted(listed) == sorted(in_package - {"__init__"})
+
+
+def test_imports_point_down_the_order() -> None:
+    place = {name: number for number, layer in enumerate(layers()) for name in layer}
+    all_arrows = list(arrows())
+    assert len(all_arrows) > 300
+    upwards = [
+        f"{file} imports {target}"
+        for file, folder, target in all_arrows
+        if place[target] < place[folder]
+    ]
+    assert upwards == []

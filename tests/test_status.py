@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from tests.support import TIMEOUT_SECONDS
-from wyoming_whisper.status import Answer, Phase, State, Status, health_of
+from wyoming_whisper.status import Answer, Phase, State, Status
 
 
 def answer(seconds: float) -> Answer:
@@ -137,21 +137,21 @@ def test_many_threads_leave_every_listener_with_the_last_state() -> None:
 def test_every_phase_has_one_verdict(
     phase: Phase, stopping: bool, verdict: str, reason: str
 ) -> None:
-    health = health_of(State(phase=phase, detail="why"), stopping=stopping)
+    health = State(phase=phase, detail="why").health(stopping=stopping)
     assert (health.verdict, health.reason) == (verdict, reason)
     assert health.is_failure == (verdict == "unhealthy")
 
 
 def test_a_model_that_is_woken_is_healthy_and_says_so() -> None:
-    woken = health_of(State(phase="loading", detail="loading the model", was_ready=True))
+    woken = State(phase="loading", detail="loading the model", was_ready=True).health()
     assert (woken.verdict, woken.phase) == ("healthy", "loading")
     assert "loaded again" in woken.reason
-    stopping = health_of(State(phase="loading", was_ready=True), stopping=True)
+    stopping = State(phase="loading", was_ready=True).health(stopping=True)
     assert stopping.verdict == "stopping"
     refusing = State(phase="loading", detail="why", was_ready=True, is_refusing=True)
-    assert (health_of(refusing).verdict, health_of(refusing).reason) == ("starting", "why")
+    assert (refusing.health().verdict, refusing.health().reason) == ("starting", "why")
 
 
 def test_no_phase_is_without_a_verdict() -> None:
     for phase in get_args(Phase):
-        assert health_of(State(phase=phase)).verdict
+        assert State(phase=phase).health().verdict

@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Sequence
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class Allowed:
     """The addresses that may connect: all where none are named, this machine always."""
@@ -36,6 +38,12 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return getattr(ip, "ipv4_mapped", None) or ip
 
 
+def shown(words: object, max_letters: int = 80) -> str:
+    """Return what a peer has sent, which may be long, for people."""
+    text = repr(words) if isinstance(words, str) else str(words)
+    return text if len(text) <= max_letters else text[:max_letters] + "..."
+
+
 class PeerLog:
     """Warnings about peers: one line a minute each, so that nobody can fill a disk."""
 
@@ -44,7 +52,7 @@ class PeerLog:
     MAX_REMEMBERED = 256
     """Peers whose last line in the log is remembered."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger = _LOGGER) -> None:
         self._logger = logger
         self._logged: dict[str, tuple[float, int]] = {}  # when last, and how many since
 

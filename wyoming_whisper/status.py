@@ -15,21 +15,11 @@ from typing import Literal, TypeVar
 
 _LOGGER = logging.getLogger(__name__)
 
-T = TypeVar("T")
+News = TypeVar("News")
 
 Phase = Literal[
     "starting", "downloading", "loading", "building", "ready", "idle", "unavailable", "failed"
 ]
-
-ANSWERING: tuple[Phase, ...] = ("ready", "idle")
-"""The phases in which a command is answered without waiting for a model to be fetched."""
-
-UNHEALTHY: tuple[Phase, ...] = ("unavailable", "failed")
-"""Those in which every command is an error: the model is tried again; never will be there."""
-
-
-FETCHING: tuple[Phase, ...] = ("downloading", "loading", "building")
-"""Those in which the model is on its way."""
 
 Verdict = Literal["healthy", "starting", "stopping", "unhealthy"]
 
@@ -52,6 +42,23 @@ class UpstreamState:
     """Seconds from the end of the audio to its answer: the median of the last ones."""
     answers: int = 0
     failures: int = 0
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether commands are answered: the same for `/health`, `info` and the command `health`."""
+
+    verdict: Verdict
+    """`starting`: a command waits for its answer until the model is there."""
+    phase: str
+    """State.phase, or `stopping`."""
+    reason: str = ""
+    """Why it is not healthy, or what is to be waited for; one sentence, or nothing."""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether somebody should do something: neither a start nor a stop is one."""
+        return self.verdict == "unhealthy"
 
 
 @dataclass(frozen=True)
@@ -80,36 +87,29 @@ class State:
     upstreams: tuple[UpstreamState, ...] = ()
     """In the order in which they are asked."""
 
-
-@dataclass(frozen=True)
-class Health:
-    """Whether commands are answered: the same for `/health`, `info` and the command `health`."""
-
-    verdict: Verdict
-    """`starting`: a command waits for its answer until the model is there."""
-    phase: str
-    """State.phase, or `stopping`."""
-    reason: str = ""
-    """Why it is not healthy, or what is to be waited for; one sentence, or nothing."""
+    @property
+    def is_answering(self) -> bool:
+        """Whether a command is answered without waiting for a model to be fetched."""
+        return self.phase in ("ready", "idle")
 
     @property
-    def is_failure(self) -> bool:
-        """Whether somebody should do something: neither a start nor a stop is one."""
-        return self.verdict == "unhealthy"
+    def is_fetching(self) -> bool:
+        """Whether the model is on its way."""
+        return self.phase in ("downloading", "loading", "building")
 
-
-def health_of(state: State, *, stopping: bool = False) -> Health:
-    """Return the verdict of a State, for a server that drains with `stopping`."""
-    waking = "the model is loaded again, as somebody speaks; commands wait for it"
-    if state.phase in UNHEALTHY:
-        return Health("unhealthy", state.phase, state.detail or state.phase)
-    if stopping:
-        return Health("stopping", "stopping", "the server is shutting down")
-    if state.phase in ANSWERING:
-        return Health("healthy", state.phase)
-    if state.phase == "loading" and state.was_ready and not state.is_refusing:
-        return Health("healthy", state.phase, waking)
-    return Health("starting", state.phase, state.detail or state.phase)
+    def health(self, *, stopping: bool = False) -> Health:
+        """Return the verdict, of a server that drains with `stopping`."""
+        waking = "the model is loaded again, as somebody speaks; commands wait for it"
+        # Every command is an error: the model is tried again, or never will be there.
+        if self.phase in ("unavailable", "failed"):
+            return Health("unhealthy", self.phase, self.detail or self.phase)
+        if stopping:
+            return Health("stopping", "stopping", "the server is shutting down")
+        if self.is_answering:
+            return Health("healthy", self.phase)
+        if self.phase == "loading" and self.was_ready and not self.is_refusing:
+            return Health("healthy", self.phase, waking)
+        return Health("starting", self.phase, self.detail or self.phase)
 
 
 Outcome = Literal["text", "silence", "withheld", "failed"]
@@ -215,7 +215,7 @@ class Status:
         with self._lock:
             self._on_answer.append(listener)
 
-    def _queue(self, listeners: Sequence[Callable[[T], None]], news: T) -> None:
+    def _queue(self, listeners: Sequence[Callable[[News], None]], news: News) -> None:
         self._undelivered.append(partial(_tell, tuple(listeners), news))
 
     def _deliver(self) -> None:
@@ -233,7 +233,7 @@ class Status:
                     self._is_delivering = False
 
 
-def _tell(listeners: Sequence[Callable[[T], None]], news: T) -> None:
+def _tell(listeners: Sequence[Callable[[News], None]], news: News) -> None:
     """Whoever works must not fail because somebody who looks on does."""
     for listener in listeners:
         try:

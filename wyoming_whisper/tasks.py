@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 _LOGGER = logging.getLogger(__name__)
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 FIRST_RESTART_SECONDS = 1.0
 
@@ -21,8 +21,8 @@ _kept: set[asyncio.Task[Any]] = set()
 
 
 def start_task(
-    work: Coroutine[Any, Any, T], name: str, *, is_awaited: bool = False
-) -> asyncio.Task[T]:
+    work: Coroutine[Any, Any, Result], name: str, *, is_awaited: bool = False
+) -> asyncio.Task[Result]:
     """Run `work` in the background, to its end.
 
     What it fails of is logged with its traceback, unless it `is_awaited`: then it is for the one

@@ -137,6 +137,19 @@ class Transcription:
     segments: tuple[Segment, ...] = ()
     """Of the text, in order, where they were asked for."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that `transcribe --json` and benchmarks print."""
+        return {
+            "text": self.text,
+            "language": self.language,
+            "language_probability": round(self.language_probability, 4),
+            "avg_logprob": round(self.avg_logprob, 4),
+            "no_speech_prob": round(self.no_speech_prob, 4),
+            "seconds": round(self.seconds, 3),
+            "stages": {name: round(value, 4) for name, value in self.stages.items()},
+            "rejected": self.rejected,
+        }
+
 
 class Transcriber(Protocol):
     """Turns samples into text. Synchronous; used from one thread, or as many as at_once says."""
@@ -163,17 +176,3 @@ def at_once(transcriber: Transcriber) -> int:
     One, unless it has an attribute `at_once` that says more.
     """
     return int(getattr(transcriber, "at_once", 1))
-
-
-def transcription_to_dict(transcription: Transcription) -> dict[str, Any]:
-    """Return the fields that `transcribe --json` and benchmarks print."""
-    return {
-        "text": transcription.text,
-        "language": transcription.language,
-        "language_probability": round(transcription.language_probability, 4),
-        "avg_logprob": round(transcription.avg_logprob, 4),
-        "no_speech_prob": round(transcription.no_speech_prob, 4),
-        "seconds": round(transcription.seconds, 3),
-        "stages": {name: round(value, 4) for name, value in transcription.stages.items()},
-        "rejected": transcription.rejected,
-    }

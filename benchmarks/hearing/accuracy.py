@@ -34,7 +34,7 @@ from benchmarks.lib.options import add_chunk_ms, add_corpus, add_decoding, add_m
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.scores import NOISE, Report, Result, as_json, read_json, shown, tables
 from benchmarks.lib.servers import Memory, Program, Server, running, turned
-from wyoming_whisper.models.folder import model_languages
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.transcriber import Samples
 
 SERVERS = ("ours-fw", "ours-ort", "ours-fw-full", "ours-fw-5", "ours-fw-3", "official")
@@ -72,7 +72,7 @@ def program(name: str, args: argparse.Namespace, model: Path) -> Program:
 
 def languages(model: Path) -> tuple[str, ...]:
     """Return the languages that a model was made to hear. Raises ModelBrokenError."""
-    return model_languages(model.name, model)
+    return ModelFolder(model).languages(model.name)
 
 
 def build_graphs(args: argparse.Namespace, model: Path, folder: Path) -> None:

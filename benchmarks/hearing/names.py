@@ -31,10 +31,10 @@ from benchmarks.lib.options import add_folders, add_model, add_number, add_recor
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.spoken import VOICES, Sentence, speak
 from benchmarks.lib.words import word_errors
-from wyoming_whisper.backends.pipeline import noise_mel
+from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.home.index import Candidate, NameIndex, fold
 from wyoming_whisper.home.snapper import Evidence, Snapper
-from wyoming_whisper.whisper.decoding import DecodingResult
+from wyoming_whisper.whisper.decoding import _DecodingResult
 from wyoming_whisper.whisper.inference import Hypothesis
 
 WORDS: Mapping[str, list[str]] = yaml.safe_load(
@@ -131,14 +131,14 @@ class Namer(Model):
 
     def __init__(self, path: Path, beam_size: int, threads: int, graphs: Path | None) -> None:
         super().__init__(path, beam_size, threads, graphs)
-        self._noise = self.inference.encode(noise_mel(self.inference.n_mels, self.options))
+        self._noise = self.inference.encode(_noise_mel(self.inference.n_mels, self.options))
 
     def snapper(self, names: Sequence[str]) -> Snapper:
         """Return what puts these names into texts."""
         index = NameIndex(names)
         return Snapper(self.inference, self.tokenizer, [index], lambda: self._noise)
 
-    def transcribe(self, said: Said, correct: Correct | None = None) -> DecodingResult:
+    def transcribe(self, said: Said, correct: Correct | None = None) -> _DecodingResult:
         """Return what was said, as `correct` has it."""
         language = said.language if said.language in self.languages else None
         mel = self.mel(with_silence(said.clip.samples))
@@ -157,7 +157,7 @@ class Namer(Model):
                 seconds = time.process_time() - began
                 text, lost = self._text(corrected), ""
                 if said.names and not has_name(said.clip.text, text, HOMES[home]):
-                    weighed = snapper.weighed(features, prompt, language, heard)
+                    weighed = snapper.weigh(features, prompt, language, heard)
                     lost = _lost(said.clip, home, weighed)
                 found[home] = text, seconds, lost
             return heard

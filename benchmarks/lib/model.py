@@ -9,15 +9,13 @@ from wyoming_whisper.audio.speech import Speech, span_options
 from wyoming_whisper.audio.vad import SileroVad
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, choose_beam_size
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic
-from wyoming_whisper.backends.pipeline import decoding_options, load_tokenizer
-from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.backends.pipeline import decoding_options
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.session import CpuSession
-from wyoming_whisper.models.folder import is_multilingual, suppressed_begin
-from wyoming_whisper.models.known import WEIGHTS
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples
-from wyoming_whisper.whisper.audio import Array, log_mel_spectrogram, silence_level
+from wyoming_whisper.whisper.audio import Array, log_mel_spectrogram
 from wyoming_whisper.whisper.decoding import Decoder
 from wyoming_whisper.whisper.inference import ScoringInference
 from wyoming_whisper.whisper.search import SessionInference
@@ -28,17 +26,17 @@ class Model:
 
     def __init__(self, path: Path, beam_size: int, threads: int, graphs: Path | None) -> None:
         settings = Settings(data_dir=(), model=str(path))
-        multilingual = is_multilingual(path)
-        self.options = decoding_options(settings, path, choose_beam_size(beam_size))
-        self.tokenizer = load_tokenizer(path, multilingual=multilingual)
-        self.languages = tuple(self.tokenizer.language_tokens) if multilingual else ("en",)
+        folder = ModelFolder(path)
+        self.options = decoding_options(settings, folder, choose_beam_size(beam_size))
+        self.tokenizer = folder.tokenizer
+        self.languages = tuple(self.tokenizer.language_tokens) or ("en",)
         self.inference: ScoringInference
         if graphs:
             if not graphs.exists():
                 arithmetic = cast("Arithmetic", choose_arithmetic(settings))
-                write_cpu_graphs(read(path / WEIGHTS), graphs, arithmetic)
+                write_cpu_graphs(folder.checkpoint(), graphs, arithmetic)
             session = CpuSession(graphs, threads, self.options.beam_size)
-            self.inference = SessionInference(session, self.tokenizer, suppressed_begin(path))
+            self.inference = SessionInference(session, self.tokenizer, folder.suppressed_begin)
         else:
             import ctranslate2
 
@@ -61,11 +59,3 @@ class Model:
     def mel(self, samples: Samples) -> Array:
         """Return the spectrogram of what the server would transcribe of these."""
         return log_mel_spectrogram(self.speech(samples), self.inference.n_mels)
-
-    def detect(self, samples: Samples) -> list[tuple[str, float]]:
-        """Return (code, probability) of every language; nothing where nobody speaks."""
-        mel = self.mel(samples)
-        if not mel.shape[1]:
-            return []
-        window = self.decoder.window(mel, 0, silence_level(mel))
-        return self.inference.detect_language(self.inference.encode(window))

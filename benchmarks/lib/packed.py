@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +19,10 @@ import numpy as np
 from benchmarks.lib import models
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.report import progress
-from wyoming_whisper.commands.selftest.cases import Case, make_cases
-from wyoming_whisper.commands.selftest.compare import hear
-from wyoming_whisper.commands.selftest.machine import versions
-from wyoming_whisper.commands.selftest.reference import open_reference
-from wyoming_whisper.commands.selftest.report import Heard
+from wyoming_whisper.commands.selftest.compare import Case, make_cases
+from wyoming_whisper.commands.selftest.report import Decoded
 from wyoming_whisper.machine.cpu import cpu_name
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
@@ -54,7 +53,7 @@ class Packed:
     tokens: Tokens
     suppressed_begin: list[int]
     cases: list[Case]
-    references: list[Heard]
+    references: list[Decoded]
     ctranslate2: str
     """Its version, and the machine that the references come from."""
 
@@ -83,18 +82,18 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
             lzma.open(target / WEIGHTS, "wb", **options) as packed,  # type: ignore[call-overload]
         ):
             shutil.copyfileobj(weights, packed, 1 << 20)
-        context = decoding_options(Settings(), path, 1).audio_context
+        context = decoding_options(Settings(), ModelFolder(path), 1).audio_context
         progress(f"{name}: CTranslate2 hears the clips in float32")
         _pack(target, name, path, context)
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
-    from wyoming_whisper.models.folder import suppressed_begin
+    from wyoming_whisper.commands.selftest.reference import open_reference
 
     with open_reference(path) as reference:
         tokenizer = reference.tokenizer
         cases = make_cases(reference.inference.n_mels, tokenizer, context)
-        heard = [hear(reference.inference, case, tokenizer) for case in cases]
+        heard = [case.decoded_by(reference.inference, tokenizer) for case in cases]
     tokens = Tokens(
         eot=tokenizer.eot,
         sot=tokenizer.sot,
@@ -105,9 +104,9 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
     )
     facts = {
         "name": name,
-        "ctranslate2": f"{versions()['ctranslate2']} on {cpu_name()}",
+        "ctranslate2": f"{version('ctranslate2')} on {cpu_name()}",
         "tokens": asdict(tokens),
-        "suppressed_begin": suppressed_begin(path),
+        "suppressed_begin": ModelFolder(path).suppressed_begin,
         "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],
         "heard": [asdict(h) for h in heard],
     }
@@ -129,7 +128,7 @@ def read_packed(folder: Path) -> Packed:
                 Case(case["name"], mel, tuple(case["prompt"]))
                 for case, mel in zip(facts["cases"], arrays, strict=True)
             ],
-            references=[Heard(**{**h, "tokens": tuple(h["tokens"])}) for h in facts["heard"]],
+            references=[Decoded(**{**h, "tokens": tuple(h["tokens"])}) for h in facts["heard"]],
             ctranslate2=facts["ctranslate2"],
         )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

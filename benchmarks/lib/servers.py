@@ -30,7 +30,7 @@ END_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
 # What our server logs.
-READY = re.compile(r"^INFO(:wyoming_whisper\.serving\.server:| )ready$", re.MULTILINE)
+READY = re.compile(r"^INFO(:[\w.]+:| )ready$", re.MULTILINE)
 UNDECIDED = " has its engine\n"
 DECIDED = ("from now on the engine answers", "goes on to answer", "there is no engine until")
 
@@ -136,6 +136,10 @@ class Server:
                 lambda: UNDECIDED not in self.log or any(line in self.log for line in DECIDED),
                 "does not decide what answers",
             )
+
+    def until_logged(self, line: str) -> None:
+        """Wait until our server has logged a line with this in it. Raises BenchmarkError."""
+        self._until(lambda: line in self.log, f"does not log {line!r}")
 
     def _until(
         self, reached: Callable[[], object], problem: str, poll_seconds: float = POLL_SECONDS

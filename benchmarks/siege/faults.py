@@ -38,7 +38,7 @@ from benchmarks.lib.proxy import Weather, bad_network
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import END_SECONDS, ROOT, Watched, free_port, watched
 from tests.models.hub_standin import Fault, HubStandin, serve
-from wyoming_whisper.models.model_json import EXTRAS
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
 TINY = ("--model", "tiny", "--language", "en", "--cpu-threads", "2")
@@ -127,7 +127,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def hub() -> Iterator[HubStandin]:
     folder = models.stock(models.TINY).iterdir()
-    files = {file.name: file.read_bytes() for file in folder if file.name != EXTRAS}
+    files = {file.name: file.read_bytes() for file in folder if file.name != ModelFolder.EXTRAS}
     with serve({"Systran/faster-whisper-tiny": files}) as standin:
         yield standin
 

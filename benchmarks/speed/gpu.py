@@ -23,13 +23,12 @@ import numpy as np
 from benchmarks.lib import models, report
 from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
-from wyoming_whisper.commands.selftest import machine as machine_module
-from wyoming_whisper.commands.selftest.cases import Case
-from wyoming_whisper.commands.selftest.compare import TIMED_STEPS, compare, time_stages
+from wyoming_whisper.commands.selftest import report as selftest_report
+from wyoming_whisper.commands.selftest.compare import Case, compare
 from wyoming_whisper.commands.selftest.report import Comparison, Stages
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
-from wyoming_whisper.whisper.search import SLOTS
+from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import Session
 
 MODELS = (models.TINY, models.BASE)
@@ -164,7 +163,9 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measure
         )
     ]
     size, windows = Size.of(weights), list[Window]()
-    slots = next(n for n in SLOTS if n >= len(packed.full.prompt) + TIMED_STEPS)
+    slots = next(
+        n for n in SessionInference.SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS
+    )
     for seconds in WINDOWS:
         progress(f"  timing windows of {seconds} s")
         mel = np.ascontiguousarray(packed.full.mel[:, : seconds * FRAMES_PER_SECOND])
@@ -184,7 +185,7 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measure
 
 def timed(session: Session, case: Case, packed: Packed, runs: int) -> Stages:
     """Return the medians of so many runs of the selftest's timing."""
-    found = [time_stages(session, case, packed.tokenizer) for _ in range(runs)]
+    found = [case.time_stages(session, packed.tokenizer) for _ in range(runs)]
     return Stages(
         median(one.encode for one in found),
         median(one.prefill for one in found),
@@ -275,7 +276,7 @@ def run(args: argparse.Namespace) -> Outcome:
     if args.prepare:
         prepare(args.folder, args.models)
         return Outcome([f"{', '.join(args.models)} in {args.folder}"], {})
-    machine, rate = machine_module.machine(), args.bandwidth * 1e9 if args.bandwidth else None
+    machine, rate = selftest_report.machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not args.rehearse:
         from wyoming_whisper.engine.tensorrt.library import import_tensorrt
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pytest
 import tokenizers
 
-from tests.backends.huggingface import log_softmax, read_safetensors
+from tests.models.huggingface import log_softmax, read_safetensors
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.whisper.audio import HOP_LENGTH, N_FRAMES, log_mel_spectrogram
 

@@ -25,7 +25,7 @@ CARD = Gpu(0, "RTX", (8, 6), 12 * GIB, integrated=False, cuda_version=(12, 6))
 
 @pytest.fixture(autouse=True)
 def _no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autopick, "measure_rates", lambda *_: autopick.Rates(347e9, 26e9))
+    monkeypatch.setattr(autopick, "_yardstick_s", lambda *_: 0.302)
     autopick._say_once.cache_clear()
 
 
@@ -50,7 +50,7 @@ def machine(
         return ("cuda" if cuda else "cpu"), 0
 
     monkeypatch.setattr(auto, "find_gpus", find_gpus)
-    monkeypatch.setattr(auto, "find_runtime", find_runtime)
+    monkeypatch.setattr(Runtime, "find", find_runtime)
     monkeypatch.setattr(auto, "choose_device", choose_device)
 
 
@@ -112,11 +112,13 @@ def test_the_backend_is_chosen_before_the_model_and_all_below_know_its_name(
         seen.append(gpu)
         return "turbo", tmp_path / "there"
 
-    def open_tensorrt(given: Settings, path: Path, *_: object, **__: object) -> FakeTranscriber:
+    def open_engine(
+        _: Runtime, given: Settings, path: Path, *__: object, **___: object
+    ) -> FakeTranscriber:
         seen.append((given.model, path))
         return FakeTranscriber()
 
     monkeypatch.setattr(auto, "ensure_auto", ensure_auto)
-    monkeypatch.setattr(backends, "open_tensorrt", open_tensorrt)
+    monkeypatch.setattr(Runtime, "open", open_engine)
     open_transcriber(settings(tmp_path))
     assert seen == [JETSON, ("turbo", tmp_path / "there")]

@@ -43,7 +43,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 class Engines:
-    """An EngineSource under a test's control."""
+    """What an EngineTranscriber gets its engine from, under a test's control."""
 
     label = "tiny on a fake"
 

@@ -21,11 +21,11 @@ from wyoming_whisper import backends
 from wyoming_whisper.backends import onnxruntime, open_transcriber
 from wyoming_whisper.backends.engines import Engines, EngineTranscriber, engine_cache
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.backends.onnxruntime import _Comparison, open_fastest
-from wyoming_whisper.backends.pipeline import COMMAND_RUNS, WhisperTranscriber
+from wyoming_whisper.backends.onnxruntime import open_fastest
+from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.dims import dims_of, int8_bytes
+from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
@@ -33,7 +33,8 @@ from wyoming_whisper.errors import SettingsError, UnknownLanguageError, UnknownT
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.machine import cpu as machine
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.known import WEIGHTS
+from wyoming_whisper.machine.measured import Measurements
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
@@ -179,7 +180,7 @@ def test_graphs_that_cannot_be_loaded_are_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     arithmetic = onnxruntime.choose_arithmetic(settings(tmp_path))
-    key = CpuSpec("home-en", HOME_EN / WEIGHTS, arithmetic).key()
+    key = CpuSpec("home-en", ModelFolder(HOME_EN).weights, arithmetic).key()
 
     def junk(folder: Path) -> None:
         (folder / "encoder.onnx").write_bytes(b"junk")
@@ -353,8 +354,8 @@ def test_sums_of_int8_are_exact_where_the_processor_makes_them_in_32_bits(
 ) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr("platform.machine", lambda: architecture)
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(machine, "cpu_facts", machine.cpu_facts.__wrapped__)  # without its cache
+    facts = machine._cpu_facts(tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine, "_cpu_facts", lambda: facts)
     assert adds_int8_exactly() is exactly
 
 
@@ -417,9 +418,10 @@ Measured = Callable[[float, float], Clock]
 
 
 def verdicts(tmp_path: Path) -> list[str]:
-    """Return what is remembered."""
-    file = tmp_path / _Comparison.FILE
-    return list(json.loads(file.read_text()).values()) if file.exists() else []
+    """Return what is remembered of backends."""
+    file = tmp_path / Measurements.FILE
+    content = json.loads(file.read_text()) if file.exists() else {}
+    return [result for key, result in content.items() if key.startswith("backend: ")]
 
 
 def open_auto(tmp_path: Path, **values: Any) -> tuple[Transcriber, Status]:
@@ -456,7 +458,9 @@ def test_where_onnxruntime_is_faster_it_answers_and_is_not_measured_again(
     assert status.state.why == (
         "a command takes 100 ms on onnxruntime here, 200 ms on faster-whisper"
     )
-    assert clock.asked == [ONNXRUNTIME, STAND_IN] * COMMAND_RUNS  # in turns, for fairness
+    assert (
+        clock.asked == [ONNXRUNTIME, STAND_IN] * WhisperTranscriber.COMMAND_RUNS
+    )  # in turns, for fairness
     assert verdicts(tmp_path) == [ONNXRUNTIME]
     before = texts(transcriber)
     transcriber.close()
@@ -471,7 +475,7 @@ def test_where_onnxruntime_is_faster_it_answers_and_is_not_measured_again(
     transcriber, status = open_auto(tmp_path)
     until(lambda: status.state.backend == ONNXRUNTIME)
     transcriber.close()
-    assert len(clock.asked) == 2 * COMMAND_RUNS
+    assert len(clock.asked) == 2 * WhisperTranscriber.COMMAND_RUNS
 
 
 @pytest.mark.parametrize("ours", [SLOW, 0.95 * FAST])  # what is as fast but for noise, too
@@ -507,7 +511,7 @@ def test_graphs_that_are_there_answer_only_when_they_were_measured(
         STAND_IN,
         [STAND_IN],
     )
-    assert len(clock.asked) == 2 * COMMAND_RUNS
+    assert len(clock.asked) == 2 * WhisperTranscriber.COMMAND_RUNS
     transcriber.close()
 
 
@@ -544,37 +548,35 @@ def test_a_measurement_that_fails_leaves_faster_whisper(
     transcriber.close()
 
 
-MODEL_BYTES = int8_bytes(dims_of(read(HOME_EN / WEIGHTS)))
+MODEL_BYTES = Dims.of(read(ModelFolder(HOME_EN).weights)).int8_bytes
 ENOUGH = 8 * MODEL_BYTES
 """Memory of a machine of which half is four times the model."""
 
 
-def with_memory(monkeypatch: pytest.MonkeyPatch, total: int, free: int) -> None:
-    monkeypatch.setattr(onnxruntime, "ram_bytes", lambda: (total, free))
+def with_memory(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
+    monkeypatch.setattr(onnxruntime, "ram_bytes", lambda: total)
 
 
-@pytest.mark.parametrize("free", [0, ENOUGH])
 def test_without_memory_for_both_nothing_is_measured(
     tmp_path: Path,
     measured: Measured,
-    free: int,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     clock = measured(FAST, SLOW)
-    with_memory(monkeypatch, ENOUGH - 1, free)
+    with_memory(monkeypatch, ENOUGH - 1)
     transcriber, _ = open_auto(tmp_path)
     assert_only_faster_whisper(transcriber, tmp_path)
     assert clock.asked == []
     assert "because there is not enough memory to compare them" in caplog.text
 
 
-def test_what_is_free_at_the_moment_decides_nothing(
+def test_with_memory_for_both_they_are_compared(
     tmp_path: Path, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured(FAST, SLOW)
-    with_memory(monkeypatch, ENOUGH, 0)
+    with_memory(monkeypatch, ENOUGH)
     transcriber, status = open_auto(tmp_path)
     until(lambda: status.state.backend == ONNXRUNTIME)
     transcriber.close()
@@ -585,10 +587,10 @@ def test_that_there_was_too_little_memory_holds_until_there_is_more(
 ) -> None:
     measured(FAST, SLOW)
     for total in (ENOUGH - 1, ENOUGH + 1, round(1.05 * ENOUGH)):  # it varies from start to start
-        with_memory(monkeypatch, total, total)
+        with_memory(monkeypatch, total)
         transcriber, _ = open_auto(tmp_path)
         assert_only_faster_whisper(transcriber, tmp_path)
-    with_memory(monkeypatch, 2 * ENOUGH, 0)
+    with_memory(monkeypatch, 2 * ENOUGH)
     transcriber, status = open_auto(tmp_path)
     until(lambda: status.state.backend == ONNXRUNTIME)
     assert verdicts(tmp_path) == [ONNXRUNTIME]
@@ -602,7 +604,7 @@ def test_what_was_measured_needs_memory_for_one_alone(
     transcriber, status = open_auto(tmp_path)
     until(lambda: status.state.backend == ONNXRUNTIME)
     transcriber.close()
-    with_memory(monkeypatch, 1 << 20, 0)
+    with_memory(monkeypatch, 1 << 20)
     transcriber, status = open_auto(tmp_path)
     assert status.state.backend == ONNXRUNTIME
     assert status.state.why == "it was faster here when a command was measured on both"

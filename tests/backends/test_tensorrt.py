@@ -21,11 +21,12 @@ from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscrib
 from wyoming_whisper.backends import _choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import engine_cache
 from wyoming_whisper.backends.faster_whisper import choose_compute_type
-from wyoming_whisper.backends.tensorrt import FRAMES_MULTIPLE, on_cpu
+from wyoming_whisper.backends.tensorrt import Runtime, on_cpu
 from wyoming_whisper.commands.client import read_audio
+from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.serving.info import serving_in
+from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber
@@ -120,7 +121,7 @@ def test_who_asks_for_faster_whisper_gets_it_and_no_gpu_is_looked_for(
     def refuse(_: str) -> None:
         raise AssertionError("a GPU was looked for")
 
-    monkeypatch.setattr(tensorrt, "find_runtime", refuse)
+    monkeypatch.setattr(Runtime, "find", refuse)
     assert _choose_backend(settings(tmp_path, backend="faster-whisper"))[0] is None
 
 
@@ -249,7 +250,7 @@ def test_windows_have_few_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         transcriber.transcribe(np.zeros(round(seconds * 16000), np.float32) + 0.01, ENGLISH)
     transcriber.close()
     assert lengths
-    assert all(length % FRAMES_MULTIPLE == 0 for length in lengths)
+    assert all(length % EngineSpec.FRAMES_MULTIPLE == 0 for length in lengths)
     assert max(lengths) <= 1000
 
 
@@ -444,5 +445,6 @@ async def _backends_while_speaking(tmp_path: Path) -> list[str]:
         async with Client(tmp_path) as client:
             await client.speak(language="en", samples=read_audio(str(AUDIO / clip.file)))
             assert words((await client.transcript()).text) == words(clip.text)
-            seen.append(str(serving_in(await client.ask(Describe().event()))["backend"]))
+            info = ServingInfo.beyond_wyoming(await client.ask(Describe().event()))
+            seen.append(str(info["backend"]))
     return seen

@@ -28,12 +28,17 @@ from tests.engine import fakes
 from tests.engine.conftest import Models
 from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
 from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.backends.tensorrt_llm.api import AT_ONCE, NO_USAGE_STATS, find_api, import_api
-from wyoming_whisper.backends.tensorrt_llm.backend import LLMTranscriber, WithStandIn, options_for
-from wyoming_whisper.backends.tensorrt_llm.inference import frames
+from wyoming_whisper.backends.tensorrt_llm.api import Api
+from wyoming_whisper.backends.tensorrt_llm.backend import (
+    _LLMTranscriber,
+    _options_for,
+    _WithStandIn,
+)
+from wyoming_whisper.backends.tensorrt_llm.inference import LLMInference
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.commands.selftest.cases import CLIPS
-from wyoming_whisper.commands.selftest.command import add_arguments, run
+from wyoming_whisper.commands.engine import _selftest_parser
+from wyoming_whisper.commands.selftest.command import run
+from wyoming_whisper.commands.selftest.compare import Case
 from wyoming_whisper.errors import (
     EngineError,
     ModelUnavailableError,
@@ -83,14 +88,14 @@ def settings_of(data: Path, **values: Any) -> Settings:
     return Settings(**given)
 
 
-def opened(data: Path, **values: Any) -> LLMTranscriber:
+def opened(data: Path, **values: Any) -> _LLMTranscriber:
     """Return the Transcriber over the stand-in, with nothing to stand in for it in turn."""
     transcriber = open_transcriber(settings_of(data, strict_backend=True, **values))
-    assert isinstance(transcriber, LLMTranscriber)
+    assert isinstance(transcriber, _LLMTranscriber)
     return transcriber
 
 
-SPOKEN = {file.stem.replace("-", " ").split()[0]: file for file in sorted(CLIPS.glob("*.wav"))}
+SPOKEN = {file.stem.replace("-", " ").split()[0]: file for file in sorted(Case.CLIPS.glob("*.wav"))}
 """First word -> file, of the selftest's clips."""
 
 
@@ -178,10 +183,10 @@ def test_long_audio_is_heard_in_pieces(standin: Standin, data: Path) -> None:
 
 
 def test_windows_of_stock_weights_are_never_over_30_s() -> None:
-    options = options_for(DecodingOptions())
+    options = _options_for(DecodingOptions())
     assert options.audio_context.longest == 2800
     assert (
-        options_for(DecodingOptions(audio_context=AudioContext.trained())).audio_context.longest
+        _options_for(DecodingOptions(audio_context=AudioContext.trained())).audio_context.longest
         == 800
     )
     assert not options.audio_context.retry
@@ -190,8 +195,8 @@ def test_windows_of_stock_weights_are_never_over_30_s() -> None:
 def test_samples_and_frames(standin: Standin, data: Path) -> None:
     inference = opened(data)._inference
     samples = np.arange(481, dtype=np.float32)
-    assert frames(samples).shape == (160, 3)
-    np.testing.assert_array_equal(inference.encode(frames(samples)), samples[:480])
+    assert LLMInference.frames(samples).shape == (160, 3)
+    np.testing.assert_array_equal(inference.encode(LLMInference.frames(samples)), samples[:480])
 
 
 def test_names_are_compared(standin: Standin, data: Path) -> None:
@@ -326,7 +331,7 @@ def test_a_language_that_is_not_known_is_refused(standin: Standin, data: Path) -
 
 def test_requests_are_in_flight_together(standin: Standin, data: Path) -> None:
     transcriber = opened(data)
-    assert at_once(transcriber) == AT_ONCE
+    assert at_once(transcriber) == Api.AT_ONCE
     standin.gate.clear()
     texts: list[str] = []
 
@@ -469,7 +474,7 @@ def test_another_api_is_one_sentence(
         for name in names:
             delattr(sys.modules[f"tensorrt_llm.{module}"], name)
     with pytest.raises(EngineError, match=sentence):
-        import_api()
+        Api.load()
 
 
 def test_an_argument_that_is_gone_is_one_sentence(standin: Standin, data: Path) -> None:
@@ -514,7 +519,7 @@ def test_without_the_package(
     fakes.install(monkeypatch)
     monkeypatch.setitem(sys.modules, "tensorrt_llm", None)
     with pytest.raises(EngineError, match=r"pip install 'wyoming-whisper\[tensorrt-llm\]'"):
-        find_api()
+        Api.find()
 
 
 def test_a_package_that_breaks_on_import(
@@ -525,7 +530,7 @@ def test_a_package_that_breaks_on_import(
 
     monkeypatch.setattr("importlib.import_module", broken)
     with pytest.raises(EngineError, match=r"can't be imported: libmpi\.so\.40: cannot open"):
-        import_api()
+        Api.load()
 
 
 def test_auto_never_takes_it(standin: Standin, data: Path) -> None:
@@ -551,9 +556,9 @@ def test_what_it_cannot_do_is_said(
 def test_it_reports_nothing_to_nvidia(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    for name in NO_USAGE_STATS:
+    for name in Api.NO_USAGE_STATS:
         monkeypatch.delenv(name, raising=False)
-    import_api()
+    Api.load()
     assert os.environ["TRTLLM_NO_USAGE_STATS"] == "1"
 
 
@@ -613,7 +618,7 @@ def test_who_waits_while_it_is_lost_is_answered_too(standin: Standin, data: Path
 class Failing(FakeTranscriber):
     """A GPU's Transcriber that has broken down."""
 
-    at_once: int = AT_ONCE
+    at_once: int = Api.AT_ONCE
     error: BaseException | None = dataclasses.field(default_factory=lambda: EngineError("gone"))
 
 
@@ -635,7 +640,7 @@ def test_who_comes_while_the_stand_in_is_opened_waits_for_it(
     opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
 ) -> None:
     open_stand_in, begun, may_end = opening
-    transcriber = WithStandIn(Failing(), open_stand_in, Status())
+    transcriber = _WithStandIn(Failing(), open_stand_in, Status())
     answers: list[str] = []
     waits = threading.Event()
 
@@ -660,7 +665,7 @@ def test_who_waits_for_the_stand_in_may_be_given_up(
     opening: tuple[Callable[[], Transcriber], threading.Event, threading.Event],
 ) -> None:
     open_stand_in, begun, may_end = opening
-    transcriber = WithStandIn(Failing(), open_stand_in, Status())
+    transcriber = _WithStandIn(Failing(), open_stand_in, Status())
     first = threading.Thread(target=transcriber.transcribe, args=(loud(1.0), ENGLISH))
     first.start()
     assert begun.wait(TIMEOUT_SECONDS)
@@ -695,12 +700,12 @@ def test_a_stand_in_that_could_not_be_had_is_tried_again_later(
             raise outcome
         return outcome
 
-    transcriber = WithStandIn(Failing(), open_stand_in, Status())
+    transcriber = _WithStandIn(Failing(), open_stand_in, Status())
     for _ in range(3):
         with pytest.raises(EngineError, match="nothing stands in for it: the hub can't be reached"):
             transcriber.transcribe(loud(1.0), ENGLISH)
     assert len(outcomes) == 1
-    clock[0] += WithStandIn.STAND_IN_RETRY_SECONDS
+    clock[0] += _WithStandIn.STAND_IN_RETRY_SECONDS
     assert transcriber.transcribe(loud(1.0), ENGLISH).text == "16000 samples in en"
     transcriber.close()
     with pytest.raises(EngineError, match="was closed"):
@@ -712,7 +717,7 @@ def test_nothing_stands_in(standin: Standin, caplog: pytest.LogCaptureFixture) -
         raise ModelUnavailableError("no model.bin here")
 
     gpu = Failing()
-    transcriber = WithStandIn(gpu, missing, Status())
+    transcriber = _WithStandIn(gpu, missing, Status())
     for _ in range(2):
         with pytest.raises(EngineError):
             transcriber.transcribe(loud(1.0), ENGLISH)
@@ -732,15 +737,13 @@ def test_a_wish_that_cannot_be_is_no_failure(standin: Standin, data: Path) -> No
 
 
 def selftest_arguments(*argv: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["--runtime", "tensorrt-llm", *argv])
+    return _selftest_parser("engine selftest").parse(["--runtime", "tensorrt-llm", *argv])
 
 
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.RUNS", 1)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.RUNS", 1)
     for user in ("command", "reference"):  # threads wait for each other
         monkeypatch.setattr(f"wyoming_whisper.commands.selftest.{user}.physical_cores", lambda: 1)
 
@@ -754,7 +757,7 @@ def test_the_selftest_compares_it_with_ctranslate2(
     assert (status, out.splitlines()[-1]) == (0, "selftest PASSED")
     assert "engine: tensorrt-llm 1.3.0rc25 in float16" in out
     assert "logits of the prompt: yes" in out
-    assert f"at once: {AT_ONCE} commands in" in out
+    assert f"at once: {Api.AT_ONCE} commands in" in out
     assert "long prompt" in out
     assert standin.llms[0]._thread is None
 

@@ -189,7 +189,7 @@ def test_silence_has_an_end() -> None:
 def test_other_replicas_are_asked_where_the_first_are_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backend, "HEDGE_SECONDS", 0.0)
+    monkeypatch.setattr(backend._Calls, "HEDGE_SECONDS", 0.0)
     replicas = FakeReplicas([None, None, SAID])
     assert replicas.transcriber().transcribe(loud(0.1), OPTIONS) == SAID
     assert [call.cancelled for call in replicas.calls] == [True, True, False]
@@ -198,7 +198,7 @@ def test_other_replicas_are_asked_where_the_first_are_silent(
 def test_others_are_asked_seldom_where_all_are_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backend, "HEDGE_SECONDS", 0.0)
+    monkeypatch.setattr(backend._Calls, "HEDGE_SECONDS", 0.0)
     monkeypatch.setattr(backend.RayTranscriber, "MAX_HEDGES", 3.0)
     front = FakeReplicas([None]).transcriber()
     for expected in (3, 2, 1, 1):
@@ -276,14 +276,14 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backend, "import_ray", lambda: FakeRay(problem))
+    monkeypatch.setattr(backend, "_import_ray", lambda: FakeRay(problem))
     with pytest.raises(kind, match=message) as raised, backend.joined("auto"):
         pass
     assert "\n" not in str(raised.value)
 
 
 def test_nobody_waits_for_a_machine_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "import_ray", FakeRay)  # would say that all is well
+    monkeypatch.setattr(backend, "_import_ray", FakeRay)  # would say that all is well
     message = r"no Ray cluster is at 127\.0\.0\.1:1:"
     with pytest.raises(ModelUnavailableError, match=message), backend.joined("127.0.0.1:1"):
         pass
@@ -291,7 +291,7 @@ def test_nobody_waits_for_a_machine_that_does_not_listen(monkeypatch: pytest.Mon
 
 def test_the_cluster_is_left_when_opening_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = FakeRay()
-    monkeypatch.setattr(backend, "import_ray", lambda: ray)
+    monkeypatch.setattr(backend, "_import_ray", lambda: ray)
     with pytest.raises(ModelUnavailableError), backend.joined("auto"):
         raise ModelUnavailableError("no replica")
     assert ray.left
@@ -301,5 +301,5 @@ def test_nothing_is_reported_to_the_makers_of_ray(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(WyomingWhisperError):
-        backend.import_ray()
+        backend._import_ray()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

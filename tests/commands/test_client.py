@@ -19,7 +19,8 @@ from wyoming.event import Event, Eventable, async_read_event, async_write_event
 from wyoming.info import AsrProgram, Attribution, Info
 
 from tests.support import AUDIO, clips
-from wyoming_whisper.commands.client import describe, dial_address, read_audio, transcribe_remote
+from wyoming_whisper.commands.client import read_audio, transcribe_remote
+from wyoming_whisper.commands.connection import _dial_address, describe
 from wyoming_whisper.errors import (
     AudioError,
     ProtocolError,
@@ -184,7 +185,7 @@ def test_without_pyav_a_user_is_told_what_would_help(
     ],
 )
 def test_a_server_that_listens_everywhere_is_here(listening: str, dialled: str) -> None:
-    assert dial_address(listening) == dialled
+    assert _dial_address(listening) == dialled
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ async def test_describe_passes_over_other_events(tmp_path: Path) -> None:
         is_type = from_event = None  # type: ignore[assignment]
 
     async with served(answering(Note(), INFO, after="describe"), tmp_path) as uri:
-        info = await describe(uri)
+        info, _ = await describe(uri)
     assert [(program.name, program.version) for program in info.asr] == [("whisper", "1.2")]
 
 
@@ -276,7 +277,7 @@ async def test_describe_over_tcp() -> None:
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        assert (await describe(f"tcp://0.0.0.0:{port}")).asr[0].name == "whisper"
+        assert (await describe(f"tcp://0.0.0.0:{port}"))[0].asr[0].name == "whisper"
 
 
 async def test_a_transcription_sends_language_and_samples(tmp_path: Path) -> None:

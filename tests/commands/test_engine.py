@@ -16,7 +16,7 @@ from tests.support import HOME_EN
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.engine.cache import EngineCache
 from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.models.folder import check_model, safetensors_shapes
+from wyoming_whisper.models.folder import ModelFolder, _safetensors_shapes
 from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
@@ -151,7 +151,7 @@ def test_engines_are_removed_by_name_or_all(
     tmp_path: Path, two: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, "remove", two[1]) == 0
-    assert told(capsys) == "cut-off removed, 0 MB are free\n"
+    assert told(capsys) == "cut-off removed, 0.0 MB are free\n"
     assert run(tmp_path, "remove", "all") == 0
     assert not (tmp_path / "engines" / two[0]).exists()
 
@@ -195,8 +195,8 @@ def test_a_model_is_exported_for_transformers_and_tensorrt_llm(
     flags = ("--layout", "huggingface", "--precision", "float32", "--output", str(output))
     assert run(tmp_path, "export", "--model", str(HOME_EN), *flags) == 0
     assert {Path(file).name for file in told(capsys).split()} == {f.name for f in output.iterdir()}
-    check_model(output, "huggingface")
-    assert safetensors_shapes(output / "model.safetensors")
+    ModelFolder(output).check("huggingface")
+    assert _safetensors_shapes(output / "model.safetensors")
 
 
 def test_what_cannot_be_exported_leaves_what_was_there(

@@ -20,7 +20,7 @@ from wyoming_whisper import __version__
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.errors import ModelUnavailableError, ServerUnavailableError, TranscribeError
 from wyoming_whisper.models.listing import ModelEntry
-from wyoming_whisper.serving.info import SERVING
+from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.sources import PREFIXES
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
@@ -71,8 +71,10 @@ class FakeTranscriber:
 @pytest.fixture
 def transcriber(monkeypatch: pytest.MonkeyPatch) -> FakeTranscriber:
     fake = FakeTranscriber()
-    monkeypatch.setattr("wyoming_whisper.backends.open_transcriber", lambda *_, **__: fake)
-    monkeypatch.setattr("wyoming_whisper.audio.vad.SileroVad", LoudnessVad)
+    monkeypatch.setattr(
+        "wyoming_whisper.commands.transcribe.open_transcriber", lambda *_, **__: fake
+    )
+    monkeypatch.setattr("wyoming_whisper.commands.transcribe.SileroVad", LoudnessVad)
     return fake
 
 
@@ -166,7 +168,8 @@ def test_the_process_tells_a_mistake_without_a_traceback() -> None:
 def test_a_reader_that_left_is_no_error_message(unbuffered: str) -> None:
     code = (
         "import sys; from wyoming_whisper import __main__ as program; "
-        "program._COMMANDS['health'] = lambda argv: print('ok') or 0; "
+        "from wyoming_whisper.commands import health; "
+        "health.run = lambda argv: print('ok') or 0; "
         "sys.exit(program.main(['health']))"
     )
     reading, writing = os.pipe()
@@ -298,7 +301,7 @@ def test_a_running_server_may_transcribe(
         asked.append((uri, len(samples), more))
         return Transcription("on", None, seconds=0.1, stages={"total": 0.25})
 
-    monkeypatch.setattr("wyoming_whisper.commands.client.transcribe_remote", transcribe_remote)
+    monkeypatch.setattr("wyoming_whisper.commands.transcribe.transcribe_remote", transcribe_remote)
     # Where this machine's own server listens is no reason to ask it.
     monkeypatch.setenv("WYOMING_WHISPER_URI", "tcp://0.0.0.0:1")
     argv = ["transcribe", files[0], "--uri", "tcp://host:10300", "--json", "--timeout", "2.5"]
@@ -332,8 +335,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             calls.append((function, *shown, *flags.values()))
             return result
 
-        module = "listing" if function in ("list_models", "remove_model") else "find"
-        monkeypatch.setattr(f"wyoming_whisper.models.{module}.{function}", call)
+        monkeypatch.setattr(f"wyoming_whisper.commands.models.{function}", call)
 
     fake("list_models", ENTRIES)
     fake("ensure_model", Path("/data/tiny"))
@@ -369,7 +371,8 @@ def test_auto_is_resolved_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("wyoming_whisper.backends.auto.gpu_of", lambda _: None)
-    monkeypatch.setattr("wyoming_whisper.models.autopick.pick_model", lambda *_: "tiny")
+    for module in ("models.autopick", "commands.models"):
+        monkeypatch.setattr(f"wyoming_whisper.{module}.pick_model", lambda *_: "tiny")
     folder = write_folder(tmp_path / "tiny", model_files(n_tokens=200))
     for action in ("path", "download"):
         assert main(["models", action, "auto", "--data-dir", str(tmp_path)]) == 0
@@ -439,13 +442,13 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, info: Info, **serving: object) 
     """Have the server answer, as one of ours does where it says how it is `serving`."""
     event = info.event()
     if serving:
-        event.data[SERVING] = serving
+        event.data[ServingInfo.KEY] = serving
 
     async def describe_event(uri: str, timeout: float) -> tuple[Info, Event]:
         assert (uri, timeout) == ("tcp://0.0.0.0:10300", 15.0)
         return info, event
 
-    monkeypatch.setattr("wyoming_whisper.commands.client.describe_event", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.describe", describe_event)
 
 
 @pytest.mark.parametrize(
@@ -514,7 +517,7 @@ def test_a_server_that_offers_nothing_is_not_well(
             raise failure
         return Info(), Info().event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.client.describe_event", fail)
+    monkeypatch.setattr("wyoming_whisper.commands.health.describe", fail)
     assert main(["health"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
@@ -554,7 +557,7 @@ def test_health_asks_where_the_server_was_told_to_listen(monkeypatch: pytest.Mon
         asked.append((uri, timeout))
         return info([MODEL]), info([MODEL]).event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.client.describe_event", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.describe", describe_event)
     monkeypatch.setenv("WYO_WHISPER_URI", "unix:///run/whisper.sock")
     assert main(["health"]) == 0
     assert main(["health", "--uri", "tcp://host:1", "--timeout", "2"]) == 0

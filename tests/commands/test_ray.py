@@ -9,11 +9,15 @@ import pytest
 
 from tests.support import HOME_EN
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.commands import ray as commands
-from wyoming_whisper.commands.ray import State, deployment_options, reason, replica_settings
+from wyoming_whisper.commands.ray import (
+    _deployment_options,
+    _reason,
+    _replica_settings,
+    _State,
+    _wait_until_running,
+)
 from wyoming_whisper.errors import ModelError, SettingsError
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.server import default_data_dir
 
 
 @pytest.mark.parametrize(
@@ -54,13 +58,13 @@ def test_every_action_has_help(action: list[str], capsys: pytest.CaptureFixture[
 
 
 def test_a_fixed_number_of_replicas_is_not_scaled() -> None:
-    options = deployment_options((3, 3), 2, 0.5)
+    options = _deployment_options((3, 3), 2, 0.5)
     assert (options["num_replicas"], "autoscaling_config" in options) == (3, False)
     assert options["ray_actor_options"] == {"num_cpus": 2, "num_gpus": 0.5}
 
 
 def test_a_range_of_replicas_is_scaled() -> None:
-    options = deployment_options((1, 8), 1, 0)
+    options = _deployment_options((1, 8), 1, 0)
     assert "num_replicas" not in options
     scaling = options["autoscaling_config"]
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (1, 8)
@@ -68,15 +72,15 @@ def test_a_range_of_replicas_is_scaled() -> None:
 
 def test_replicas_get_no_secrets_and_their_own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    usual = default_data_dir({"HOME": "/home/ada"})
+    usual = Settings.default_data_dir({"HOME": "/home/ada"})
     given = Settings(data_dir=(usual,), hf_token="secret", hass_token="secret")
-    told = replica_settings(given, 2)
+    told = _replica_settings(given, 2)
     assert (told.hf_token, told.hass_token, told.data_dir) == (None, None, ())
     assert told.cpu_threads == 2
-    other = replica_settings(Settings(data_dir=(Path("/models"),), cpu_threads=3), 2)
+    other = _replica_settings(Settings(data_dir=(Path("/models"),), cpu_threads=3), 2)
     assert (other.data_dir, other.cpu_threads) == ((Path("/models"),), 3)
     with pytest.raises(SettingsError, match="for front ends"):
-        replica_settings(Settings(data_dir=(), backend="ray"), 1)
+        _replica_settings(Settings(data_dir=(), backend="ray"), 1)
 
 
 RAY_SAYS = """\
@@ -89,29 +93,28 @@ wyoming_whisper.errors.ModelBrokenError: the model in /models/x can't be loaded:
 
 
 def test_of_rays_long_message_the_line_that_says_why_is_told() -> None:
-    assert reason(RAY_SAYS) == "the model in /models/x can't be loaded: cut off"
-    assert reason("first\n  last \n") == "last"
-    assert reason("") == "Ray doesn't say why"
+    assert _reason(RAY_SAYS) == "the model in /models/x can't be loaded: cut off"
+    assert _reason("first\n  last \n") == "last"
+    assert _reason("") == "Ray doesn't say why"
 
 
 def test_replicas_that_come_are_waited_for_and_those_that_never_will_are_not(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(commands, "POLL_SECONDS", 0)
     caplog.set_level("INFO")
     states = iter(
         [
-            State("", "", {}),
-            State("DEPLOYING", "", {"STARTING": 2}),
-            State("DEPLOYING", "more\nno machine is free", {"STARTING": 1, "RUNNING": 1}),
-            State("RUNNING", "", {"RUNNING": 2}),
+            _State("", "", {}),
+            _State("DEPLOYING", "", {"STARTING": 2}),
+            _State("DEPLOYING", "more\nno machine is free", {"STARTING": 1, "RUNNING": 1}),
+            _State("RUNNING", "", {"RUNNING": 2}),
         ]
     )
-    commands._wait_until_running(lambda: next(states))
+    _wait_until_running(lambda: next(states), 0)
     assert [record.getMessage() for record in caplog.records] == [
         "replicas: waiting for Ray Serve",
         "replicas: 2 starting",
         "replicas: 1 running, 1 starting (no machine is free)",
     ]
     with pytest.raises(ModelError, match="no replica could be started: the model in"):
-        commands._wait_until_running(lambda: State("DEPLOY_FAILED", RAY_SAYS, {}))
+        _wait_until_running(lambda: _State("DEPLOY_FAILED", RAY_SAYS, {}))

@@ -14,35 +14,39 @@ import pytest
 
 from tests.engine import fakes
 from tests.support import HOME_EN
-from wyoming_whisper.commands.selftest.cases import FRAMES_MULTIPLE, Case, make_cases
-from wyoming_whisper.commands.selftest.command import add_arguments, choose_runtime, run, selftest
-from wyoming_whisper.commands.selftest.compare import _gap, judge
-from wyoming_whisper.commands.selftest.machine import machine
+from wyoming_whisper.commands.engine import _selftest_parser
+from wyoming_whisper.commands.selftest.command import _choose_runtime, _selftest, run
+from wyoming_whisper.commands.selftest.compare import Case, make_cases
 from wyoming_whisper.commands.selftest.reference import open_reference
-from wyoming_whisper.commands.selftest.report import Comparison, Heard, Report, Stages, as_json
+from wyoming_whisper.commands.selftest.report import (
+    Comparison,
+    Decoded,
+    Report,
+    Stages,
+    machine,
+)
 from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.whisper.search import STOP_REPEATS
+from wyoming_whisper.whisper.search import SessionInference
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.RUNS", 1)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.RUNS", 1)
     for user in ("command", "reference"):  # threads wait for each other
         monkeypatch.setattr(f"wyoming_whisper.commands.selftest.{user}.physical_cores", lambda: 1)
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.TIMED_STEPS", 4)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.TIMED_STEPS", 4)
 
 
 HOME = Settings(model=str(HOME_EN))
 
 
 def arguments(*argv: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(argv)
+    return _selftest_parser("engine selftest").parse(argv)
 
 
 def test_onnxruntime_passes_and_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,8 +150,8 @@ def test_an_engine_that_hears_wrongly_fails(
 # -- judging -------------------------------------------------------------------------------
 
 
-def heard(*tokens: int, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Heard:
-    return Heard(tokens, avg_logprob, no_speech_prob, encode=0.1, decode=0.1)
+def heard(*tokens: int, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Decoded:
+    return Decoded(tokens, avg_logprob, no_speech_prob, encode=0.1, decode=0.1)
 
 
 @pytest.mark.parametrize(
@@ -166,16 +170,16 @@ def heard(*tokens: int, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) 
         (heard(), "float16", "other tokens from number 1 on"),
     ],
 )
-def test_what_differs_is_named(engine: Heard, precision: str, verdict: str) -> None:
-    assert judge(heard(1, 2), engine, precision) == verdict
+def test_what_differs_is_named(engine: Decoded, precision: str, verdict: str) -> None:
+    assert engine.verdict(heard(1, 2), precision) == verdict
 
 
 def test_a_text_that_ours_ended_for_its_repetitions_is_the_same_as_far_as_it_goes() -> None:
     endless = heard(*[7] * 60)
-    n = STOP_REPEATS
-    assert judge(endless, heard(*[7] * n, avg_logprob=-0.9), "float32") == "same"
-    assert judge(endless, heard(*[7] * (n - 1)), "float32") == f"other tokens from number {n} on"
-    assert judge(endless, heard(*[8] * n), "float32") == "other tokens from number 1 on"
+    n = SessionInference.STOP_REPEATS
+    assert heard(*[7] * n, avg_logprob=-0.9).verdict(endless, "float32") == "same"
+    assert heard(*[7] * (n - 1)).verdict(endless, "float32") == f"other tokens from number {n} on"
+    assert heard(*[8] * n).verdict(endless, "float32") == "other tokens from number 1 on"
 
 
 def report(*comparisons: Comparison) -> Report:
@@ -220,12 +224,12 @@ class _Scripted:
 def test_a_tie_is_measured_where_the_texts_part() -> None:
     session: Any = _Scripted(t3=5.0, t4=4.75)
     case = Case("clip", np.zeros((80, 200), np.float32), (1, 2))
-    gap = _gap(session, case, heard(8, 4), heard(8, 3), eot=9)
+    gap = case.gap(session, heard(8, 4), heard(8, 3), eot=9)
     assert gap == pytest.approx(0.25)
     assert session.past == [[1, 2, 8]]
     # One text ends where the other goes on.
     ended: Any = _Scripted(t3=5.0, t9=4.0)
-    assert _gap(ended, case, heard(8), heard(8, 3), eot=9) == pytest.approx(1.0)
+    assert case.gap(ended, heard(8), heard(8, 3), eot=9) == pytest.approx(1.0)
 
 
 # -- around it -----------------------------------------------------------------------------
@@ -238,16 +242,16 @@ def test_a_long_prompt_takes_more_than_one_call() -> None:
     with open_reference(HOME_EN) as reference:
         cases = make_cases(80, reference.tokenizer, AudioContext.trained())
     assert max(len(case.prompt) for case in cases) > PlanFacts.MAX_PREFILL_TOKENS
-    assert {case.mel.shape[1] % FRAMES_MULTIPLE for case in cases} == {0}
+    assert {case.mel.shape[1] % EngineSpec.FRAMES_MULTIPLE for case in cases} == {0}
 
 
-def test_a_jetson_says_which_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    release, board = tmp_path / "release", tmp_path / "model"
+def test_a_jetson_says_which_it_is(tmp_path: Path) -> None:
+    release, board = tmp_path / "etc" / "nv_tegra_release", tmp_path / "proc/device-tree/model"
+    for file in (release, board):
+        file.parent.mkdir(parents=True)
     release.write_text("# R36 (release), REVISION: 4.3, GCID: 1\n# more\n")
     board.write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.machine._RELEASE", release)
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.machine._BOARD", board)
-    facts = machine()
+    facts = machine(tmp_path)
     assert facts["L4T"] == "R36 (release), REVISION: 4.3, GCID: 1"
     assert facts["board"] == "NVIDIA Jetson Orin Nano Developer Kit"
 
@@ -266,7 +270,7 @@ def test_a_broken_model_is_one_sentence(tmp_path: Path) -> None:
     whole = (tmp_path / "model.bin").read_bytes()
     (tmp_path / "model.bin").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelBrokenError):
-        selftest(Settings(model=str(tmp_path)), tmp_path, "onnxruntime")
+        _selftest(Settings(model=str(tmp_path)), tmp_path, "onnxruntime")
 
 
 def test_tensorrt_asked_for_without_a_gpu_says_what_is_missing() -> None:
@@ -277,11 +281,11 @@ def test_tensorrt_asked_for_without_a_gpu_says_what_is_missing() -> None:
 def test_without_a_gpu_auto_is_onnxruntime_and_says_why(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert choose_runtime("auto", "auto") == "onnxruntime"
+    assert _choose_runtime("auto", "auto") == "onnxruntime"
     assert "NVIDIA" in capsys.readouterr().err
 
 
 def test_reports_can_be_rebuilt_from_json() -> None:
-    told = json.loads(json.dumps(as_json(report(compared("same", 1)))))
+    told = json.loads(json.dumps(report(compared("same", 1)).as_json()))
     assert told["passed"] is True
     assert {field.name for field in dataclasses.fields(Report)} <= set(told)

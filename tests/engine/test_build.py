@@ -44,9 +44,9 @@ from wyoming_whisper.engine.tensorrt.compile import (
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.errors import EngineBuildError
-from wyoming_whisper.models.known import WEIGHTS
+from wyoming_whisper.models.folder import ModelFolder
 
-MODEL = str(HOME_EN / WEIGHTS)
+MODEL = str(ModelFolder(HOME_EN).weights)
 TIMEOUT_SECONDS = 60.0
 
 
@@ -178,7 +178,7 @@ def test_what_goes_wrong_in_tensorrt_is_one_sentence(
 def test_a_broken_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_child(monkeypatch)
     broken = tmp_path / "model.bin"
-    broken.write_bytes((HOME_EN / WEIGHTS).read_bytes()[:100_000])
+    broken.write_bytes((ModelFolder(HOME_EN).weights).read_bytes()[:100_000])
     assert str(broken) in error_of(EngineBuild(request(tmp_path, model_bin=str(broken))))
 
 
@@ -506,8 +506,8 @@ def test_a_log_gets_a_line_for_each_phase_and_now_and_then(
     display = BuildDisplay("the engine of base")
     with caplog.at_level(logging.INFO):
         for seconds, fraction in [(0, 0.1), (1, 0.11), (14, 0.2), (15, 0.25), (16, 0.26)]:
-            display.show(BuildProgress(ENCODER, fraction, seconds))
-        display.show(BuildProgress(DECODER, 0.5, 17))
+            display.show_build(BuildProgress(ENCODER, fraction, seconds))
+        display.show_build(BuildProgress(DECODER, 0.5, 17))
     display.close()
     assert [record.getMessage() for record in caplog.records] == [
         "the engine of base: encoder engine, 10 %, 0 s",

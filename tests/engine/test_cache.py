@@ -124,8 +124,8 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     n_bytes: list[int] = []
 
     class Counted:
-        def __init__(self) -> None:
-            self._digest = hashlib.sha256()
+        def __init__(self, key: bytes = b"") -> None:
+            self._digest = hashlib.sha256(key)
             self.hexdigest = self._digest.hexdigest
 
         def update(self, data: bytes) -> None:

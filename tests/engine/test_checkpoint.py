@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.engine.conftest import Size, random_spec, save_random
 from wyoming_whisper.engine import checkpoint
-from wyoming_whisper.engine.dims import dims_of
+from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.errors import ModelBrokenError
 
 SMALL = Size(
@@ -78,7 +78,7 @@ def test_every_precision_gives_back_the_weights(
         np.testing.assert_allclose(values, weights, atol=tolerance * largest, rtol=0)
 
 
-@pytest.mark.parametrize("size", range(len(GOOD)))
+@pytest.mark.parametrize("size", range(1, len(GOOD)))
 def test_a_file_cut_anywhere_is_refused(size: int, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(GOOD[:size])
     with pytest.raises(ModelBrokenError, match=r"model\.bin is cut short"):
@@ -116,6 +116,17 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "model.bin")
     with pytest.raises(ModelBrokenError, match="can't be read"):
         checkpoint.read(tmp_path)
+    (tmp_path / "model.bin").touch()
+    with pytest.raises(ModelBrokenError, match=r"model\.bin is empty"):
+        checkpoint.read(tmp_path / "model.bin")
+
+
+def test_a_later_format_is_read_but_no_engine_is_made_of_it(tmp_path: Path) -> None:
+    later = struct.pack("<I", checkpoint.Checkpoint.VERSION + 1)
+    (tmp_path / "model.bin").write_bytes(later + GOOD[len(later) :])
+    found = checkpoint.read(tmp_path / "model.bin")
+    with pytest.raises(ModelBrokenError, match=r"has binary version 7, not 6"):
+        Dims.of(found)
 
 
 def variable(name: bytes, kind: int, shape: tuple[int, ...], data: bytes) -> bytes:
@@ -180,7 +191,7 @@ def read_all(path: Path) -> int:
         except ModelBrokenError as error:
             assert str(path) in str(error)  # noqa: PT017 - some are refused, others are not
             refused += 1
-    dims_of(found)
+    Dims.of(found)
     return refused
 
 

@@ -39,19 +39,18 @@ from tests.engine.test_oracle import (
 )
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
-from wyoming_whisper.engine.cpu_graphs import Arithmetic, CpuGraph, write_cpu_graphs
-from wyoming_whisper.engine.dims import EMBEDDINGS, dims_of
+from wyoming_whisper.engine.cpu_graphs import Arithmetic, _CpuGraph, write_cpu_graphs
+from wyoming_whisper.engine.dims import EMBEDDINGS, Dims
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.folder import alignment_heads
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.inference import GenerateOptions
-from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
+from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -73,7 +72,7 @@ INT8_OTHER_TEXTS = 2  # of 21; one was seen, a word that doesn't exist in either
 
 def bundled_pair(models: Models, arithmetic: Arithmetic = "float32") -> Pair:
     config = json.loads((HOME_EN / "config.json").read_text())
-    tokenizer = load_tokenizer(HOME_EN, multilingual=True)
+    tokenizer = ModelFolder(HOME_EN).tokenizer
     session = models.cpu_session("home-en", arithmetic, BEAM)
     ours = SessionInference(session, tokenizer, config["suppress_ids_begin"])
     return Pair(models.oracle("home-en"), ours, tokenizer)
@@ -109,7 +108,7 @@ def test_greedy_tokens_and_logits_are_ctranslate2s(
 def test_tokens_attend_to_the_audio_as_ctranslate2_aligns_them(bundled: Pair) -> None:
     """Without heads that the model names, both take those of the later layers."""
     theirs = CTranslate2Inference(bundled.theirs)
-    heads = alignment_heads(HOME_EN)
+    heads = ModelFolder(HOME_EN).alignment_heads
     session = bundled.ours._elastic
     assert session is not None
     for clip in clips("clean")[:6]:
@@ -134,7 +133,7 @@ def test_without_heads_that_there_are_the_later_layers_tell(
 ) -> None:
     session = models.cpu_session("tiny")
     features = session.encode(noise(80, 200))
-    size = dims_of(checkpoint.read(models.model("tiny") / "model.bin"))
+    size = Dims.of(checkpoint.read(models.model("tiny") / "model.bin"))
     later = range(size.n_text_layer // 2, size.n_text_layer)
     all_later = [(layer, head) for layer in later for head in range(size.n_text_head)]
     tokens = [1, 2, 3]
@@ -162,7 +161,7 @@ def test_random_models_find_the_same_hypotheses(name: str, beam_size: int, model
     tokenizer = Tokenizer(NamesOnly(models.model(name)), multilingual=True)
     ours = SessionInference(models.cpu_session(name, beam_size=BEAM), tokenizer, ())
     theirs = CTranslate2Inference(models.oracle(name))
-    options = GenerateOptions(beam_size, 0.0, 1, STOP_REPEATS, size.suppressed)
+    options = GenerateOptions(beam_size, 0.0, 1, SessionInference.STOP_REPEATS, size.suppressed)
     texts = set()
     for seed, n_frames in enumerate((100, 400, 1000, N_FRAMES)):
         mel = noise(size.n_mels, n_frames, seed)
@@ -209,7 +208,7 @@ def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     model = ctranslate2.models.Whisper(
         str(tmp_path / "tiny"), compute_type="float32", intra_threads=1
     )
-    assert dims_of(weights).n_vocab > 2 * cpu_graphs.CpuGraph.ROWS
+    assert Dims.of(weights).n_vocab > 2 * cpu_graphs._CpuGraph.ROWS
     mel = speech(clips("clean")[1])
     features = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[np.newaxis]))
     (wanted,) = model.generate(
@@ -371,7 +370,7 @@ def test_what_a_norm_leaves_to_the_product_after_it(arithmetic: Arithmetic, tmp_
     x = random.standard_normal((1, 9, width)).astype(np.float32)
     found: dict[Arithmetic, npt.NDArray[np.float32]] = {}
     for kind in ("float32", arithmetic):
-        graph = CpuGraph(stored, kind)
+        graph = _CpuGraph(stored, kind)
         normed = graph.layer_norm(
             graph.input("x", onnx.TensorProto.FLOAT, 1, "n", width), "part/layer_norm"
         )
@@ -390,13 +389,13 @@ def one_product(
     """Return an onnxruntime session that multiplies `x` by these weights."""
     variables = {"part/weight": weights, "part/bias": bias}
     stored = Checkpoint("WhisperSpec", 3, variables, {}, folder / "model.bin")
-    graph = CpuGraph(stored, arithmetic)
+    graph = _CpuGraph(stored, arithmetic)
     found = graph.linear(graph.input("x", onnx.TensorProto.FLOAT, 1, "n", weights.shape[1]), "part")
     graph.output(found, onnx.TensorProto.FLOAT, 1, "n", len(weights))
     return session_of(graph)
 
 
-def session_of(graph: CpuGraph) -> Any:
+def session_of(graph: _CpuGraph) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -432,7 +431,7 @@ def test_a_checkpoint_of_integers_keeps_them(quantization: str, tmp_path: Path) 
 def test_pieces_of_a_matrix_are_as_the_whole(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_graphs.CpuGraph, "ROWS", 7)
+    monkeypatch.setattr(cpu_graphs._CpuGraph, "ROWS", 7)
     weights = checkpoint.read(models.model("distil") / "model.bin")
     write_cpu_graphs(weights, tmp_path, "int8")
     whole, pieces = initializers(models.cpu_graphs("distil", "int8")), initializers(tmp_path)
@@ -568,7 +567,7 @@ def test_weights_lie_beside_the_graphs(name: str, arithmetic: Arithmetic, models
         assert {tensor.name for tensor in graph.initializer} <= used
         for tensor in graph.initializer:
             is_beside = tensor.data_location == onnx.TensorProto.EXTERNAL
-            assert is_beside or len(tensor.raw_data) < graphs.Beside.SMALLEST
+            assert is_beside or len(tensor.raw_data) < graphs.Storage.SMALLEST
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)

@@ -16,7 +16,7 @@ import pytest
 from tests.engine.fakes import FakeGpu, child_environment, install
 from tests.engine.fakes.driver import OUT_OF_MEMORY, UNKNOWN
 from wyoming_whisper.engine.tensorrt import cuda
-from wyoming_whisper.engine.tensorrt.cuda import CudaError, Device, NoGpuError, Stream, find_gpus
+from wyoming_whisper.engine.tensorrt.cuda import Device, NoGpuError, Stream, _CudaError, find_gpus
 
 
 @pytest.fixture
@@ -79,14 +79,14 @@ def test_a_driver_that_fails_is_no_gpu(gpu: FakeGpu, call: str) -> None:
 
 def test_errors_name_the_call_and_the_drivers_error(gpu: FakeGpu, device: Device) -> None:
     gpu.driver.fail("cuMemGetInfo_v2")
-    with pytest.raises(CudaError, match=r"failed \(cuMemGetInfo_v2: CUDA_ERROR_UNKNOWN\)"):
+    with pytest.raises(_CudaError, match=r"failed \(cuMemGetInfo_v2: CUDA_ERROR_UNKNOWN\)"):
         device.memory_info()
-    with pytest.raises(CudaError, match=r"ran out of memory \(cuMemAlloc_v2: .*OUT_OF_MEMORY"):
+    with pytest.raises(_CudaError, match=r"ran out of memory \(cuMemAlloc_v2: .*OUT_OF_MEMORY"):
         device.allocate(gpu.driver.total_bytes + 1)
 
 
 def test_a_device_there_is_not_is_an_error(gpu: FakeGpu) -> None:
-    with pytest.raises(CudaError, match="INVALID_DEVICE"):
+    with pytest.raises(_CudaError, match="INVALID_DEVICE"):
         Device(1)
 
 
@@ -186,9 +186,9 @@ def test_a_capture_that_fails_leaves_the_stream_in_order(device: Device, stream:
 
     with pytest.raises(KeyError):
         stream.capture(fail)
-    with pytest.raises(CudaError, match="UNSUPPORTED"):
+    with pytest.raises(_CudaError, match="UNSUPPORTED"):
         stream.capture(stream.synchronize)
-    with pytest.raises(CudaError, match="UNSUPPORTED"):
+    with pytest.raises(_CudaError, match="UNSUPPORTED"):
         stream.capture(lambda: device.allocate(4).close())
     stream.synchronize()
 
@@ -198,7 +198,7 @@ def test_a_capture_that_fails_leaves_the_stream_in_order(device: Device, stream:
 )
 def test_a_failure_around_a_capture_leaves_nothing(gpu: FakeGpu, stream: Stream, call: str) -> None:
     gpu.driver.fail(call)
-    with pytest.raises(CudaError):
+    with pytest.raises(_CudaError):
         stream.capture(lambda: None)
     stream.synchronize()
 
@@ -237,7 +237,7 @@ def test_a_child_can_be_given_a_fake_gpu(gpu: FakeGpu) -> None:
 
 def misuse_context(device: Device, stream: Stream) -> None:
     def elsewhere() -> None:
-        with pytest.raises(CudaError, match="INVALID_CONTEXT"):
+        with pytest.raises(_CudaError, match="INVALID_CONTEXT"):
             stream.synchronize()
 
     thread = threading.Thread(target=elsewhere)
@@ -248,7 +248,7 @@ def misuse_context(device: Device, stream: Stream) -> None:
 def misuse_bounds(device: Device, stream: Stream) -> None:
     with device.allocate(64) as memory:
         stream.clear(memory.handle + 8, 64)
-        with pytest.raises(CudaError, match="ILLEGAL_ADDRESS"):
+        with pytest.raises(_CudaError, match="ILLEGAL_ADDRESS"):
             stream.synchronize()
 
 
@@ -256,7 +256,7 @@ def misuse_freed(device: Device, stream: Stream) -> None:
     with device.allocate(64) as memory:
         address = memory.handle
     stream.clear(address, 64)
-    with pytest.raises(CudaError, match="ILLEGAL_ADDRESS"):
+    with pytest.raises(_CudaError, match="ILLEGAL_ADDRESS"):
         stream.synchronize()
 
 
@@ -269,7 +269,7 @@ def misuse_pageable(device: Device, stream: Stream) -> None:
     ordinary = ctypes.create_string_buffer(64)
     with device.allocate(64) as memory:
         stream.upload(memory.handle, ctypes.addressof(ordinary), 64)
-        with pytest.raises(CudaError, match="ILLEGAL_ADDRESS"):
+        with pytest.raises(_CudaError, match="ILLEGAL_ADDRESS"):
             stream.synchronize()
 
 
@@ -281,10 +281,10 @@ def misuse_leak(device: Device, stream: Stream) -> None:
 
 def misuse_handle(device: Device, stream: Stream) -> None:
     graph = stream.capture(lambda: None)
-    with cuda.Graph(device._driver, graph.handle, "cuGraphExecDestroy") as copy:
+    with cuda._Graph(device._driver, graph.handle, "cuGraphExecDestroy") as copy:
         pass
     assert not copy.handle
-    with pytest.raises(CudaError, match="INVALID_HANDLE"):
+    with pytest.raises(_CudaError, match="INVALID_HANDLE"):
         graph.launch(stream)
 
 
@@ -314,11 +314,11 @@ def test_failures_come_when_they_are_asked_for(gpu: FakeGpu, device: Device) -> 
     gpu.driver.fail("cuMemGetInfo_v2", nth=2, status=OUT_OF_MEMORY, sticky=True)
     device.memory_info()
     for _ in range(2):
-        with pytest.raises(CudaError) as raised:
+        with pytest.raises(_CudaError) as raised:
             device.memory_info()
         assert raised.value.status == OUT_OF_MEMORY
     gpu.driver.heal()
     gpu.driver.fail(nth=1)
-    with pytest.raises(CudaError) as raised:
+    with pytest.raises(_CudaError) as raised:
         device.use()
     assert raised.value.status == UNKNOWN

@@ -23,7 +23,7 @@ from tests.engine.conftest import save_random
 from tests.engine.widen import SIZES, widen
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.pipeline import load_tokenizer, noise_mel
+from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.graphs import Precision, write_graphs
@@ -31,6 +31,7 @@ from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.home.snapper import Snapper
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.text.repetition import loops
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import (
@@ -43,7 +44,7 @@ from wyoming_whisper.whisper.audio import (
 from wyoming_whisper.whisper.decoding import Decoder
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
-from wyoming_whisper.whisper.search import STOP_REPEATS, SessionInference
+from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 VOCABULARY = "vocabulary.json"
@@ -106,7 +107,7 @@ def open_pair(folder: Path, graphs: Path, precision: Precision = "float32") -> P
 
     write_graphs(read(folder / "model.bin"), graphs, precision, BEAM)
     config = json.loads((folder / "config.json").read_text())
-    tokenizer = load_tokenizer(folder, multilingual=True)
+    tokenizer = ModelFolder(folder).tokenizer
     session = OracleSession(graphs, N_THREADS)
     theirs = ctranslate2.models.Whisper(
         str(folder), compute_type="float32", intra_threads=N_THREADS
@@ -151,7 +152,9 @@ def check_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
 
 def never_ended(hypotheses: list[Hypothesis]) -> bool:
     return any(
-        loops(h.tokens[:end], STOP_REPEATS) for h in hypotheses for end in range(len(h.tokens) + 1)
+        loops(h.tokens[:end], SessionInference.STOP_REPEATS)
+        for h in hypotheses
+        for end in range(len(h.tokens) + 1)
     )
 
 
@@ -247,7 +250,7 @@ def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyP
     theirs = CTranslate2Inference(bundled.theirs)
     index, noise = (
         NameIndex(MANY_NAMES.split(", ")),
-        noise_mel(80, DecodingOptions(audio_context=AudioContext.trained())),
+        _noise_mel(80, DecodingOptions(audio_context=AudioContext.trained())),
     )
     weights = []
     for mel in spoken(3):
@@ -256,7 +259,7 @@ def test_names_weigh_the_same_on_both(bundled: Pair, monkeypatch: pytest.MonkeyP
         for inference in (theirs, bundled.ours):
             encoded = partial(inference.encode, noise)
             snapper = Snapper(inference, bundled.tokenizer, [index], encoded)
-            found.append(snapper.weighed(inference.encode(mel), bundled.prompt(), "en", heard))
+            found.append(snapper.weigh(inference.encode(mel), bundled.prompt(), "en", heard))
         expected, ours = found
         assert [c for _, c, _ in ours] == [c for _, c, _ in expected]
         assert [w for w, _, _ in ours] == pytest.approx([w for w, _, _ in expected], abs=0.01)

@@ -14,7 +14,7 @@ from tests.engine.conftest import SIZES, Models, save_random
 from tests.engine.test_oracle import noise, transcribe
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
-from wyoming_whisper.engine.dims import Dims, decoder_shapes, dims_of, encoder_shapes
+from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.errors import ModelBrokenError
 
@@ -43,7 +43,7 @@ OFFICIAL = {
 
 def empty(dims: Dims) -> Checkpoint:
     """A checkpoint of these dimensions that takes no memory: all weights are the same zero."""
-    shapes = encoder_shapes(dims) | decoder_shapes(dims)
+    shapes = dims.shapes()
     variables = {name: np.broadcast_to(np.float16(0), shape) for name, shape in shapes.items()}
     del variables["decoder/projection/weight"]
     aliases = {"decoder/projection/weight": "decoder/embeddings/weight"}
@@ -68,7 +68,7 @@ def shapes(values: Any) -> dict[str, tuple[int, tuple[int | str, ...]]]:
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_dimensions_are_openais(name: str) -> None:
-    assert dims_of(empty(OFFICIAL[name])) == OFFICIAL[name]
+    assert Dims.of(empty(OFFICIAL[name])) == OFFICIAL[name]
 
 
 def test_in_float16_weights_lie_beside_the_graphs_from_medium_on() -> None:
@@ -76,7 +76,7 @@ def test_in_float16_weights_lie_beside_the_graphs_from_medium_on() -> None:
     for name, dims in OFFICIAL.items():
         for half, parts in graphs._parts(dims, tied=True).items():
             size = graphs._bytes(parts, "float16")
-            if size > graphs.Inside.MAX_BYTES:
+            if size > graphs.Storage.MAX_BYTES_INSIDE:
                 beside.add(f"{half} of {name}")
     assert beside == {
         *("encoder of medium", "decoder of medium"),
@@ -174,7 +174,7 @@ def test_the_scale_of_the_queries_is_exact_in_float16(models: Models) -> None:
 def test_weights_beside_the_graphs_are_the_same(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs.Inside, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(graphs.Storage, "MAX_BYTES_INSIDE", 10_000)
     weights = checkpoint.read(models.model("tied") / "model.bin")
     graphs.write_graphs(weights, tmp_path / "new" / "folder", "float32", 2)
     files = {path.name: path.stat().st_size for path in (tmp_path / "new" / "folder").iterdir()}
@@ -212,7 +212,7 @@ def test_integer_weights_are_multiplied_out(models: Models, tmp_path: Path) -> N
     mel = noise(80, 200)
     found = transcribe(OracleSession(tmp_path / "graphs", 1), mel, [1, 2, 3], [], 1)[2]
     expected = transcribe(models.session("tied"), mel, [1, 2, 3], [], 1)[2]
-    assert dims_of(int8) == dims_of(exact)
+    assert Dims.of(int8) == Dims.of(exact)
     difference = np.abs(found - expected).max()
     assert 0 < difference < expected.std()
 
@@ -240,14 +240,14 @@ def test_other_weights_are_refused(
     else:
         variables[name] = np.broadcast_to(np.float16(0), change)
     with pytest.raises(ModelBrokenError) as caught:
-        dims_of(dataclasses.replace(model, variables=variables))
+        Dims.of(dataclasses.replace(model, variables=variables))
     assert complaint in str(caught.value)
 
 
 def test_other_models_are_refused() -> None:
     model = empty(OFFICIAL["tiny"])
     with pytest.raises(ModelBrokenError, match="'TransformerSpec'"):
-        dims_of(dataclasses.replace(model, name="TransformerSpec"))
+        Dims.of(dataclasses.replace(model, name="TransformerSpec"))
     heads = {**model.variables, "decoder/num_heads": np.array(12, np.int16)}
     with pytest.raises(ModelBrokenError, match="heads of the decoder are not 64 wide"):
-        dims_of(dataclasses.replace(model, variables=heads))
+        Dims.of(dataclasses.replace(model, variables=heads))

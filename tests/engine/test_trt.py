@@ -22,13 +22,13 @@ from tests.engine.fakes import VERSIONS, FakeGpu, install
 from tests.engine.fakes.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
 from tests.engine.fakes.plans import MAX_BATCH, write_plans
 from tests.support import AUDIO, HOME_EN, clips
-from wyoming_whisper.backends.pipeline import load_tokenizer
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.engine.tensorrt.library import import_tensorrt
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts, Profile
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import EngineBrokenError, EngineError, WyomingWhisperError
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.inference import GenerateOptions
 from wyoming_whisper.whisper.search import SessionInference
@@ -120,7 +120,7 @@ def test_home_en_says_on_the_gpu_what_it_says_on_the_cpu(
         TensorRTSession(write_plans(gpu, graphs, tmp_path)),
         models.session("home-en", precision, beam_size=3),
     ]
-    tokenizer = load_tokenizer(HOME_EN, multilingual=False)
+    tokenizer = ModelFolder(HOME_EN).tokenizer
     for clip in clips()[:4]:
         mel = log_mel_spectrogram(read_audio(str(AUDIO / clip.file)))
         mel = pad_or_trim(mel, -(-mel.shape[1] // 200) * 200, silence_level(mel))

@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 
 from benchmarks.lib import understood
-from tests.grammar.sampling import draw
+from tests.text.drawn import Drawer, Sentence
 from wyoming_whisper.grammar.automaton import Grammar
 from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.positions import REFUSED
@@ -21,7 +21,7 @@ from wyoming_whisper.grammar.vocabulary import Vocabulary
 from wyoming_whisper.home.inventory import Entity, Home
 
 LANGUAGES = ["de", "en", "es", "fr", "it", "nl", "ru", "zh"]
-N_SENTENCES = 25
+N_SENTENCES = 20
 
 
 def home_of(language: str) -> Home:
@@ -44,15 +44,13 @@ def grammar(language: str) -> Grammar:
 
 @cache
 def texts(language: str) -> tuple[str, ...]:
-    """Return sentences of a language."""
+    """Return sentences of a language, with numbers as digits and as words."""
     matcher = understood.matcher(language)
     assert matcher is not None
-    r, sentences = random.Random(7), dict[str, None]()
-    while len(sentences) < N_SENTENCES:
-        text = draw(matcher, r)
-        if is_understood(language, text):
-            sentences[text] = None
-    return tuple(sentences)
+    r, drawer = random.Random(7), Drawer(language, matcher)
+    drawn = dict(drawer.draw(r) for _ in range(N_SENTENCES))
+    sentences = (Sentence(text, meaning, language) for text, meaning in drawn.items())
+    return tuple(form for one in sentences for form in (one.plain, one.in_words))
 
 
 def garbled(text: str, words: list[str], r: random.Random) -> str:

@@ -141,7 +141,7 @@ def candidate(similarity: float = 0.9, context: float = 0.9) -> Candidate:
     return Candidate("x y", "x", 0, (0, 1), similarity, context)
 
 
-PLAUSIBLE = Evidence(gap=3.0, rest=-0.03, doubt=-0.9, heard=-1.0, expected=-3.0)
+PLAUSIBLE = Evidence(gap=3.0, rest=-0.03, doubt=-0.9, logprob=-1.0, prior=-3.0)
 
 
 def test_each_kind_of_evidence_counts() -> None:
@@ -150,8 +150,8 @@ def test_each_kind_of_evidence_counts() -> None:
     assert PLAUSIBLE.weigh(candidate(similarity=0.5)) < weight
     assert PLAUSIBLE.weigh(candidate(context=0.3)) < weight
     assert dataclasses.replace(PLAUSIBLE, gap=15.0).weigh(candidate()) < weight
-    assert dataclasses.replace(PLAUSIBLE, heard=-1.5).weigh(candidate()) < weight
-    assert dataclasses.replace(PLAUSIBLE, expected=-2.0).weigh(candidate()) < weight
+    assert dataclasses.replace(PLAUSIBLE, logprob=-1.5).weigh(candidate()) < weight
+    assert dataclasses.replace(PLAUSIBLE, prior=-2.0).weigh(candidate()) < weight
 
 
 @pytest.mark.parametrize("changes", [{"gap": 30.0}, {"rest": -1.4}, {"doubt": -0.05}])
@@ -275,7 +275,7 @@ def test_the_confidence_of_a_corrected_text_is_that_of_what_is_not_the_name() ->
 
 def test_a_model_that_fails_at_comparing_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert snapped(Scripted(fails=True), heard(WRITTEN)) == WRITTEN
-    assert "names can't be compared: out of memory" in caplog.text
+    assert "can't compare names: out of memory" in caplog.text
     assert "zorb" not in caplog.text
 
 

@@ -7,49 +7,54 @@ from pathlib import Path
 
 import pytest
 
-from wyoming_whisper.machine.measured import recall, remember
+from wyoming_whisper.machine.measured import Measurements
 
 
-def test_what_is_remembered_under_two_keys_is_recalled(tmp_path: Path) -> None:
-    file = tmp_path / "data" / "measured.json"
-    assert recall(file) == {}
-    remember(file, "base on a fast machine", "onnxruntime")
-    remember(file, "tiny, größer", {"threads": 4})
-    expected = {"base on a fast machine": "onnxruntime", "tiny, größer": {"threads": 4}}
-    assert recall(file) == expected
-    remember(file, "base on a fast machine", "faster-whisper")
-    assert recall(file) == {**expected, "base on a fast machine": "faster-whisper"}
-    assert list(file.parent.iterdir()) == [file]
+def content(folder: Path) -> object:
+    return json.loads((folder / Measurements.FILE).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe"])
-def test_a_file_that_is_damaged_is_written_anew(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "measured.json"
-    file.write_bytes(content)
-    assert recall(file) == {}
-    remember(file, "key", 3)
-    assert json.loads(file.read_text(encoding="utf-8")) == {"key": 3}
+def test_what_is_kept_under_two_keys_is_there_again(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    assert Measurements([folder]).get("base on a fast machine") is None
+    Measurements([folder, tmp_path]).put("base on a fast machine", "onnxruntime")
+    Measurements([folder]).put("tiny, größer", {"threads": 4})
+    assert Measurements([folder]).get("tiny, größer") == {"threads": 4}
+    Measurements([folder]).put("base on a fast machine", "faster-whisper")
+    expected = {"base on a fast machine": "faster-whisper", "tiny, größer": {"threads": 4}}
+    assert content(folder) == expected
+    assert [file.name for file in folder.iterdir()] == [Measurements.FILE]
 
 
-def test_in_a_folder_that_cannot_be_written_nothing_is_remembered(
+def test_without_a_folder_nothing_is_kept() -> None:
+    Measurements([]).put("key", 3)
+    assert Measurements([]).get("key") is None
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe"])
+def test_a_file_that_is_damaged_is_written_anew(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / Measurements.FILE).write_bytes(damaged)
+    assert Measurements([tmp_path]).get("key") is None
+    Measurements([tmp_path]).put("key", 3)
+    assert content(tmp_path) == {"key": 3}
+
+
+def test_in_a_folder_that_cannot_be_written_nothing_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "measured.json"
-    remember(file, "key", 3)
+    Measurements([tmp_path]).put("key", 3)
 
     def refuse(self: Path, *_: object, **__: object) -> None:  # root may write anywhere
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    remember(file, "key", 4)
-    remember(file, "other", 5)
-    assert recall(file) == {"key": 3}
+    Measurements([tmp_path]).put("key", 4)
+    Measurements([tmp_path]).put("other", 5)
+    assert content(tmp_path) == {"key": 3}
 
 
-def test_where_a_file_stands_in_the_place_of_the_folder_nothing_is_remembered(
-    tmp_path: Path,
-) -> None:
+def test_where_a_file_stands_in_the_place_of_the_folder_nothing_is_kept(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("mine")
-    remember(tmp_path / "data" / "measured.json", "key", 3)
-    assert recall(tmp_path / "data" / "measured.json") == {}
+    Measurements([tmp_path / "data"]).put("key", 3)
+    assert Measurements([tmp_path / "data"]).get("key") is None
     assert (tmp_path / "data").read_text() == "mine"

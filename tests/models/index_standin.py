@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.models.fakes import Files
 from tests.models.serving import serving
-from wyoming_whisper.models.mirror import Mirror, ModelFile, Wheel
+from wyoming_whisper.models.mirror import Mirror, _ModelFile, _Wheel
 
 VERSION = "1.2"
 FIRST, SECOND = "fake-whisper-part1", "fake-whisper-part2"
@@ -63,11 +63,11 @@ def mirror_of(files: Files, wheels: Mapping[str, bytes]) -> Mirror:
 
     return Mirror(
         wheels=tuple(
-            Wheel(package, VERSION, len(raw), hashlib.sha256(raw).hexdigest())
+            _Wheel(package, VERSION, len(raw), hashlib.sha256(raw).hexdigest())
             for package, raw in wheels.items()
         ),
         files=tuple(
-            ModelFile(name, len(raw), hashlib.sha256(raw).hexdigest(), parts(name))
+            _ModelFile(name, len(raw), hashlib.sha256(raw).hexdigest(), parts(name))
             for name, raw in files.items()
         ),
     )

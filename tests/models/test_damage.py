@@ -18,10 +18,10 @@ from tests.support import HOME_EN
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.models.find import ensure_model
-from wyoming_whisper.models.folder import check_model, suppressed_begin
-from wyoming_whisper.models.model_json import EXTRAS
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 
+EXTRAS = ModelFolder.EXTRAS
 FILES = ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json", EXTRAS)
 
 READ = {
@@ -83,7 +83,7 @@ def opened(folder: Path) -> None:
     """Open the model and ask for all that is read of its JSON."""
     settings = Settings(model=str(folder), data_dir=(folder.parent,), cpu_threads=1, device="cpu")
     open_faster_whisper(settings, folder).close()
-    suppressed_begin(folder)
+    assert isinstance(ModelFolder(folder).suppressed_begin, list)
 
 
 def complaint(folder: Path) -> str | None:
@@ -133,7 +133,7 @@ def test_a_value_of_another_type_is_named(
     content = {**json.loads((folder / name).read_text()), **change}
     (folder / name).write_text(json.dumps(content))
     with pytest.raises(ModelBrokenError, match=f"{re.escape(str(folder / name))} is damaged: .*"):
-        check_model(folder)
+        ModelFolder(folder).check()
     with pytest.raises(ModelBrokenError, match=message):
         ensure_model(str(folder), FakeSettings((folder.parent,)))
 
@@ -172,7 +172,7 @@ def test_what_a_distilled_model_says_of_another_decoder_ends_no_process(
 def test_the_other_layouts_files_are_named_too(tmp_path: Path, name: str, content: bytes) -> None:
     folder = write_folder(tmp_path / "model", {**huggingface_files(), name: content})
     with pytest.raises(ModelBrokenError, match=f"{re.escape(str(folder / name))} is damaged"):
-        check_model(folder, "huggingface")
+        ModelFolder(folder).check("huggingface")
 
 
 def test_damaged_facts_are_fetched_again(settings: FakeSettings, hub: HubStandin) -> None:

@@ -19,10 +19,9 @@ from tests.models.conftest import MODEL_FILES, REPO
 from tests.models.fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
 from tests.models.hub_standin import COMMIT, Fault, HubStandin
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
-from wyoming_whisper.models import download as download_module
-from wyoming_whisper.models.download import FILE_PATTERNS, download_model
+from wyoming_whisper.models.download import _Download, download_model
 from wyoming_whisper.models.find import ensure_model, find_model
-from wyoming_whisper.models.folder import verify_hashes
+from wyoming_whisper.models.folder import ModelFolder
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)
@@ -33,7 +32,7 @@ def blobs(cache: Path) -> Path:
 
 
 def assert_whole(snapshot: Path) -> None:
-    verify_hashes(snapshot)
+    ModelFolder(snapshot).verify()
     for name in ("config.json", "model.bin", "tokenizer.json", "vocabulary.json"):
         assert (snapshot / name).read_bytes() == MODEL_FILES[name]
     assert not list(snapshot.parents[1].glob("blobs/*.incomplete"))
@@ -62,7 +61,7 @@ def test_a_download_reports_how_far_it_is(
 
 def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) -> None:
     snapshot = download_model(REPO, tmp_path)
-    patterns = list(FILE_PATTERNS["ctranslate2"])
+    patterns = list(_Download.PATTERNS["ctranslate2"])
     found = huggingface_hub.snapshot_download(
         REPO, cache_dir=tmp_path, local_files_only=True, allow_patterns=patterns
     )
@@ -87,7 +86,7 @@ def test_ensure_downloads_once(hub: HubStandin, settings: FakeSettings) -> None:
 def test_broken_line_is_resumed(
     hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.models.download.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("wyoming_whisper.models.download._Download.TIMEOUT_S", 0.2)
     hub.faults["model.bin"] = [fault, Fault(cut_after=100_000)]
     assert_whole(download_model(REPO, tmp_path))
     assert [r.range for r in hub.gets("model.bin")] == [None, "bytes=250000-", "bytes=350000-"]
@@ -118,7 +117,7 @@ def test_server_that_always_cuts_is_given_up(hub: HubStandin, tmp_path: Path) ->
     hub.faults["model.bin"] = [Fault(cut_after=1000, ignore_range=True) for _ in range(20)]
     with pytest.raises(ModelUnavailableError, match=r"can't be downloaded .*--local-files-only$"):
         download_model(REPO, tmp_path)
-    assert len(hub.gets("model.bin")) == 1 + len(download_module.RETRY_DELAYS_S)
+    assert len(hub.gets("model.bin")) == 1 + len(_Download.RETRY_DELAYS_S)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -266,7 +265,7 @@ def test_disk_fills_up(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.Monk
         blobs(tmp_path).joinpath("x.incomplete").write_bytes(b"?")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("wyoming_whisper.models.download._stream", full)
+    monkeypatch.setattr("wyoming_whisper.models.download._Download._stream", full)
     with pytest.raises(ModelUnavailableError, match=r"the disk is full: .* MB free"):
         download_model(REPO, tmp_path)
     assert not list(blobs(tmp_path).glob("*.incomplete"))
@@ -287,7 +286,7 @@ def test_corrupt_model_is_fetched_again(
     hub: HubStandin, settings: FakeSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshot = write_cache(settings.data_dir[0], REPO, MODEL_FILES)
-    (blobs(settings.data_dir[0]) / BLOB).write_bytes(WEIGHTS[:-1] + b"?")
+    (blobs(settings.data_dir[0]) / BLOB).write_bytes(WEIGHTS[:-5] + b"?" + WEIGHTS[-4:])
     assert ensure_model("tiny", settings) == snapshot  # looks right
     path = ensure_model("tiny", settings, verify=True)
     assert_whole(path)
@@ -301,13 +300,13 @@ def test_cut_off_model_is_fetched_again(
 ) -> None:
     write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
     assert_whole(ensure_model("tiny", settings))
-    assert "model.bin is cut off" in caplog.text
+    assert "model.bin is cut short" in caplog.text
     assert "fetching tiny again" in caplog.text
 
 
 def test_cut_off_model_without_network(settings: FakeSettings) -> None:
     write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
-    with pytest.raises(ModelBrokenError, match=r"model\.bin is cut off"):
+    with pytest.raises(ModelBrokenError, match=r"model\.bin is cut short"):
         ensure_model("tiny", replace(settings, local_files_only=True))
 
 
@@ -375,7 +374,7 @@ def test_progress_is_logged_now_and_then(
     download_model(REPO, tmp_path)
     assert "Systran/faster-whisper-tiny: 1.1 MB of 1.1 MB (100 %)" in caplog.text
     names = {record.name for record in caplog.records}
-    assert names == {"wyoming_whisper.models.download", "wyoming_whisper.models.disk"}
+    assert names == {"wyoming_whisper.models.download", "wyoming_whisper.machine.display"}
 
 
 def test_progress_is_a_bar_on_a_terminal(

@@ -19,7 +19,7 @@ from tests.models.fakes import (
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.errors import ModelBrokenError, UnknownModelError
 from wyoming_whisper.models.find import ensure_model, find_model
-from wyoming_whisper.models.folder import check_model
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.listing import list_models
 
 NOISE = bytes(range(256)) * 4
@@ -197,7 +197,7 @@ def folder_of(path: Path, own: list[str], of_tokenizer: list[str], listed: list[
 
 @pytest.mark.parametrize("tokens", ALL, ids=len)
 def test_a_model_with_its_own_tokenizer_is_accepted(tmp_path: Path, tokens: list[str]) -> None:
-    check_model(folder_of(tmp_path / "model", tokens, tokens, tokens))
+    ModelFolder(folder_of(tmp_path / "model", tokens, tokens, tokens)).check()
 
 
 @pytest.mark.parametrize("tokens", ALL, ids=len)
@@ -216,10 +216,10 @@ def test_the_tokenizer_of_another_model_is_called_that(
     assert entry.state == "broken"
     assert "is the tokenizer of another model" in entry.problem
     (folder / "tokenizer.json").unlink()
-    check_model(folder)
+    ModelFolder(folder).check()
     (folder / "vocabulary.json").write_text(json.dumps(others))
     with pytest.raises(ModelBrokenError, match=r"vocabulary\.json is of another model: it has"):
-        check_model(folder)
+        ModelFolder(folder).check()
 
 
 def test_stock_models_with_each_others_tokenizers(
@@ -227,28 +227,28 @@ def test_stock_models_with_each_others_tokenizers(
 ) -> None:
     """tiny.en with base's tokenizer.json: what people copy."""
     for own, other in ((stock_tiny_en, stock_base), (stock_base, stock_tiny_en)):
-        check_model(own)
+        ModelFolder(own).check()
         folder = tmp_path / own.name
         folder.mkdir()
         for file in own.iterdir():
             source = other if file.name == "tokenizer.json" else own
             (folder / file.name).symlink_to(source.resolve() / file.name)
         with pytest.raises(ModelBrokenError, match="is the tokenizer of another model"):
-            check_model(folder)
+            ModelFolder(folder).check()
 
 
 def test_a_vocabulary_cut_off_at_a_line_is_broken(tmp_path: Path) -> None:
     tokens = vocabulary(200)
     folder = folder_of(tmp_path / "model", tokens, tokens, tokens[:-1])
     with pytest.raises(ModelBrokenError, match=r"cut off, or no Whisper's: it has no <\|notimest"):
-        check_model(folder)
+        ModelFolder(folder).check()
 
 
 def test_in_the_other_layout_a_foreign_tokenizer_is_called_that_too(tmp_path: Path) -> None:
     ids = {"eos_token_id": MULTILINGUAL.index("<|endoftext|>"), "decoder_start_token_id": [1]}
     files = {**huggingface_files(), "generation_config.json": json.dumps(ids).encode()}
     own = write_folder(tmp_path / "own", {**files, "tokenizer.json": tokenizer(MULTILINGUAL)})
-    check_model(own, "huggingface")
+    ModelFolder(own).check("huggingface")
     other = write_folder(tmp_path / "other", {**files, "tokenizer.json": tokenizer(ENGLISH)})
     with pytest.raises(ModelBrokenError, match="is the tokenizer of another model"):
-        check_model(other, "huggingface")
+        ModelFolder(other).check("huggingface")

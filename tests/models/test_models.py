@@ -26,14 +26,10 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.models.find import ensure_model, find_model
 from wyoming_whisper.models.folder import (
-    check_model,
-    is_multilingual,
-    model_languages,
-    verify_hashes,
-    weights_shapes,
+    ModelFolder,
 )
-from wyoming_whisper.models.known import KNOWN_MODELS
 from wyoming_whisper.models.listing import list_models, remove_model
+from wyoming_whisper.models.stock import STOCK_MODELS, languages_of_name
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 TINY = "Systran/faster-whisper-tiny"
@@ -52,13 +48,13 @@ def data(settings: FakeSettings) -> Path:
 
 def test_faster_whisper_knows_the_same_models() -> None:
     utils = pytest.importorskip("faster_whisper.utils")
-    ours = {name: model.repo for name, model in KNOWN_MODELS.items() if "int8" not in name}
+    ours = {name: model.repo for name, model in STOCK_MODELS.items() if "int8" not in name}
     assert ours == utils._MODELS
 
 
 def test_table_is_consistent() -> None:
-    for model in KNOWN_MODELS.values():
-        target = KNOWN_MODELS[model.alias_of or model.name]
+    for model in STOCK_MODELS.values():
+        target = STOCK_MODELS[model.alias_of or model.name]
         assert (target.repo, target.n_mels) == (model.repo, model.n_mels)
         assert model.n_mels == (128 if "v3" in model.repo else 80)
         assert model.languages == "en" or ".en" not in model.name
@@ -187,7 +183,7 @@ def test_names_are_taken_in_any_case_and_addresses_too(
 
 
 def test_languages_go_by_the_name_in_any_case() -> None:
-    assert model_languages("Distil-Large-V3", None) == ("en",)
+    assert languages_of_name("Distil-Large-V3") == ("en",)
 
 
 def test_a_folder_of_that_very_name_comes_before_another_case(
@@ -212,11 +208,11 @@ def test_a_model_that_is_gone_is_unknown(settings: FakeSettings) -> None:
     [
         ("model.bin", None, r"model\.bin is missing"),
         ("model.bin", b"", r"model\.bin is empty"),
-        ("model.bin", weights()[:3], r"model\.bin is cut off: it ends at 3 bytes"),
-        ("model.bin", weights()[:40], r"model\.bin is cut off"),
-        ("model.bin", weights()[:-5], r"model\.bin is cut off"),
+        ("model.bin", weights()[:3], r"model\.bin is cut short"),
+        ("model.bin", weights()[:40], r"model\.bin is cut short"),
+        ("model.bin", weights()[:-5], r"model\.bin is cut short"),
         ("model.bin", weights(spec="TransformerSpec"), "not a CTranslate2 Whisper"),
-        ("model.bin", weights(version=9000), "not a CTranslate2 Whisper"),
+        ("model.bin", weights(version=9000), "has binary version 9000"),
         ("model.bin", b"version https://git-lfs.github.com/spec/v1", "not a CTranslate2 Whisper"),
         ("config.json", None, r"config\.json is missing"),
         ("config.json", b"{", r"config\.json is damaged"),
@@ -236,7 +232,7 @@ def test_broken_file_is_named(
     files = {key: value for key, value in SMALL_FILES.items() if key != name}
     snapshot = write_cache(data, TINY, files if content is None else {**files, name: content})
     with pytest.raises(ModelBrokenError, match=message):
-        check_model(snapshot)
+        ModelFolder(snapshot).check()
     with pytest.raises(ModelBrokenError, match=message):
         find_model("tiny", settings)
     entry = next(entry for entry in list_models(settings) if entry.name == "tiny")
@@ -246,24 +242,24 @@ def test_broken_file_is_named(
 def test_text_vocabulary_will_do_and_no_tokenizer(tmp_path: Path) -> None:
     files = {key: SMALL_FILES[key] for key in ("model.bin", "config.json")}
     tokens = "\n".join(vocabulary(200)).encode() + b"\n"
-    check_model(write_folder(tmp_path / "model", {**files, "vocabulary.txt": tokens}))
+    ModelFolder(write_folder(tmp_path / "model", {**files, "vocabulary.txt": tokens})).check()
 
 
 def test_shapes_are_read_without_weights(tmp_path: Path) -> None:
     shapes = {"encoder/conv1/weight": (384, 80, 3), "scale": ()}
     (tmp_path / "model.bin").write_bytes(weights(shapes))
-    assert weights_shapes(tmp_path / "model.bin") == shapes
+    assert ModelFolder(tmp_path).shapes == shapes
 
 
 @pytest.mark.parametrize("name", ["model.bin", "config.json"])
 def test_corruption_is_found_offline(tmp_path: Path, name: str) -> None:
     snapshot = write_cache(tmp_path, TINY, SMALL_FILES)
     (snapshot / "tokenizer.local").write_text("no link: no hash to compare with")
-    verify_hashes(snapshot)
+    ModelFolder(snapshot).verify()
     blob = snapshot / name
     blob.write_bytes(SMALL_FILES[name][:-1] + b"?")
     with pytest.raises(ModelBrokenError, match=rf"{name} is corrupt"):
-        verify_hashes(snapshot)
+        ModelFolder(snapshot).verify()
 
 
 # Listing and removing
@@ -283,8 +279,8 @@ def test_list_has_stock_and_other_models(settings: FakeSettings, data: Path) -> 
     other = entries["someone/other"]
     size = sum(len(content) for content in SMALL_FILES.values())
     assert (other.path, other.size_bytes, other.languages) == (snapshot, size, "en")
-    assert entries["turbo"].size_bytes == KNOWN_MODELS["turbo"].download_bytes
-    assert len(entries) == 3 - 1 + len([m for m in KNOWN_MODELS.values() if not m.alias_of])
+    assert entries["turbo"].size_bytes == STOCK_MODELS["turbo"].download_bytes
+    assert len(entries) == 3 - 1 + len([m for m in STOCK_MODELS.values() if not m.alias_of])
 
 
 def test_list_without_any_folder() -> None:
@@ -302,7 +298,7 @@ def test_remove_frees_what_it_says(settings: FakeSettings, data: Path) -> None:
     assert remove_model("tiny", settings) == expected
     assert not folder.exists()
     assert not locks.exists()
-    check_model(kept)
+    ModelFolder(kept).check()
     with pytest.raises(ModelUnavailableError):
         remove_model("tiny", settings)
 
@@ -348,8 +344,8 @@ def test_nothing_outside_the_data_folders_is_removed(
     (data / cache.name).symlink_to(cache)
     with pytest.raises(ModelUnavailableError):
         remove_model("base", settings)
-    check_model(outside)
-    check_model(sibling)
+    ModelFolder(outside).check()
+    ModelFolder(sibling).check()
     assert cache.exists()
 
 
@@ -394,7 +390,7 @@ WITHOUT_YUE = tuple(code for code in LANGUAGES if code != "yue")
     ],
 )
 def test_languages_by_name(name: str, languages: tuple[str, ...]) -> None:
-    assert model_languages(name, None) == languages
+    assert languages_of_name(name) == languages
 
 
 def folder_with(tmp_path: Path, **files: object) -> Path:
@@ -410,32 +406,32 @@ def folder_with(tmp_path: Path, **files: object) -> Path:
 
 
 def test_languages_by_files(tmp_path: Path) -> None:
-    assert model_languages("x/y", write_folder(tmp_path / "v2", model_files())) == WITHOUT_YUE
+    assert ModelFolder(write_folder(tmp_path / "v2", model_files())).languages("x/y") == WITHOUT_YUE
     v3 = write_folder(tmp_path / "v3", model_files(n_tokens=51_866, yue=True))
-    assert model_languages("x/y", v3) == ALL
+    assert ModelFolder(v3).languages("x/y") == ALL
     english = write_folder(tmp_path / "en", model_files(n_tokens=51_864))
-    assert model_languages("x/y", english) == ("en",)
+    assert ModelFolder(english).languages("x/y") == ("en",)
 
 
 def test_languages_without_ids_are_all_tokens(tmp_path: Path) -> None:
-    assert model_languages("x/y", folder_with(tmp_path, lang_ids=None)) == WITHOUT_YUE
+    assert ModelFolder(folder_with(tmp_path, lang_ids=None)).languages("x/y") == WITHOUT_YUE
 
 
 def test_languages_of_a_small_vocabulary(tmp_path: Path) -> None:
     tokens = ["a", "", "<|de|>", "<|en|>", "<|translate|>", "<|xx|>"]
     path = folder_with(tmp_path, tokens=tokens, lang_ids=[2, 3, 5, 99])
-    assert model_languages("x/y", path) == ("en", "de")
+    assert ModelFolder(path).languages("x/y") == ("en", "de")
 
 
 def test_languages_the_model_says_itself(tmp_path: Path) -> None:
     path = folder_with(tmp_path, extras={"languages": ["en"], "tight_window": True})
-    assert model_languages("tiny", path) == ("en",)
+    assert ModelFolder(path).languages("tiny") == ("en",)
 
 
 def test_damaged_extras(tmp_path: Path) -> None:
     path = folder_with(tmp_path, extras=[])
     with pytest.raises(ModelBrokenError, match=r"wyoming_whisper\.json is damaged"):
-        model_languages("tiny", path)
+        ModelFolder(path).languages("tiny")
 
 
 # Without a network
@@ -514,7 +510,7 @@ def test_a_folder_is_written_in_the_other_layout_once(settings: FakeSettings) ->
         find_model(str(HOME_EN), settings, "huggingface")
     path = ensure_model(str(HOME_EN), settings, layout="huggingface")
     assert path.is_relative_to(settings.data_dir[0] / "huggingface")
-    assert model_languages(str(HOME_EN), path) == ("en",)
+    assert ModelFolder(path).languages(str(HOME_EN)) == ("en",)
     before = (path / "model.safetensors").stat().st_mtime_ns
     assert ensure_model(str(HOME_EN), settings, layout="huggingface") == path
     assert find_model(str(HOME_EN), settings, "huggingface") == path
@@ -526,7 +522,7 @@ def test_a_cut_off_conversion_is_made_again(settings: FakeSettings) -> None:
     (path / "tokenizer_config.json").unlink()
     (path / "model.safetensors").write_bytes(b"cut")
     assert ensure_model(str(HOME_EN), settings, layout="huggingface") == path
-    check_model(path, "huggingface")
+    ModelFolder(path).check("huggingface")
 
 
 def test_a_full_disk_is_one_sentence(
@@ -535,7 +531,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wyoming_whisper.backends.tensorrt_llm.huggingface.write_weights", full)
+    monkeypatch.setattr("wyoming_whisper.models.huggingface._write_weights", full)
     with pytest.raises(ModelUnavailableError, match="can't be written: No space left on device"):
         ensure_model(str(HOME_EN), settings, layout="huggingface")
 
@@ -543,7 +539,7 @@ def test_a_full_disk_is_one_sentence(
 def test_languages_are_those_of_the_files(data: Path) -> None:
     multilingual = write_folder(data / "multi", huggingface_files())
     english = write_folder(data / "english", huggingface_files(languages=()))
-    assert set(model_languages("x", multilingual)) == {"en", "de"}
-    assert is_multilingual(multilingual)
-    assert model_languages("x", english) == ("en",)
-    assert not is_multilingual(english)
+    assert set(ModelFolder(multilingual).languages("x")) == {"en", "de"}
+    assert ModelFolder(multilingual).is_multilingual
+    assert ModelFolder(english).languages("x") == ("en",)
+    assert not ModelFolder(english).is_multilingual

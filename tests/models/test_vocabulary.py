@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.models.vocabulary import read_vocabulary, tokenizer_json
+from wyoming_whisper.models.vocabulary import Vocabulary
 
 TEXT = (
     Path(__file__).read_text().replace("<|", "") * 2
@@ -37,7 +37,7 @@ def test_rebuilt_tokenizer_is_the_same(tmp_path: Path, name: str) -> None:
     tokens.insert(600, "")  # as Whisper's has one before its special tokens
     text = json.dumps(tokens) if name.endswith("json") else "\n".join(tokens) + "\n"
     (tmp_path / name).write_text(text, encoding="utf-8")
-    rebuilt = tokenizers.Tokenizer.from_str(tokenizer_json(tmp_path))
+    rebuilt = tokenizers.Tokenizer.from_str(Vocabulary(tmp_path).tokenizer_json())
     for line in [*TEXT.splitlines(), TEXT]:
         ids = rebuilt.encode(line, add_special_tokens=False).ids
         assert ids == original.encode(line, add_special_tokens=False).ids
@@ -54,15 +54,17 @@ def test_tokenizer_is_kept_where_it_can_be(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", forbidden)
-        text = tokenizer_json(tmp_path)
+        text = Vocabulary(tmp_path).tokenizer_json()
     assert not (tmp_path / "tokenizer.json").exists()
-    assert tokenizer_json(tmp_path) == text == (tmp_path / "tokenizer.json").read_text()
+    assert (
+        Vocabulary(tmp_path).tokenizer_json() == text == (tmp_path / "tokenizer.json").read_text()
+    )
     assert json.loads(text)["model"]["merges"] == [["a", "b"]]
 
 
 def test_tokenizer_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("mine")
-    assert tokenizer_json(tmp_path) == "mine"
+    assert Vocabulary(tmp_path).tokenizer_json() == "mine"
 
 
 @pytest.mark.parametrize("merges", [["Ġ a", "Ġt o"], [["Ġ", "a"], ["Ġt", "o"]]])
@@ -72,13 +74,15 @@ def test_the_first_merge_is_added_where_it_is_missing(tmp_path: Path, merges: li
     model = {"type": "BPE", "vocab": vocab, "merges": merges}
     text = json.dumps({"version": "1.0", "added_tokens": [], "model": model})
     (tmp_path / "tokenizer.json").write_text(text)
-    mended = tokenizers.Tokenizer.from_str(tokenizer_json(tmp_path))
+    mended = tokenizers.Tokenizer.from_str(Vocabulary(tmp_path).tokenizer_json())
     assert mended.encode("ĠtoĠa").tokens == ["Ġto", "Ġa"]
     assert tokenizers.Tokenizer.from_str(text).encode("ĠtoĠa").tokens != ["Ġto", "Ġa"]
-    (tmp_path / "tokenizer.json").write_text(tokenizer_json(tmp_path))
-    assert tokenizer_json(tmp_path) == (tmp_path / "tokenizer.json").read_text()  # once is enough
+    (tmp_path / "tokenizer.json").write_text(Vocabulary(tmp_path).tokenizer_json())
+    assert (
+        Vocabulary(tmp_path).tokenizer_json() == (tmp_path / "tokenizer.json").read_text()
+    )  # once is enough
 
 
 def test_no_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(ModelBrokenError, match=r"no vocabulary\.json or vocabulary\.txt"):
-        read_vocabulary(tmp_path)
+        _ = Vocabulary(tmp_path).tokens

@@ -16,12 +16,11 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 from tests.support import TIMEOUT_SECONDS
 from wyoming_whisper.serving import discovery
 from wyoming_whisper.serving.discovery import (
-    MAX_LABEL_BYTES,
     Announcement,
-    announced_addresses,
-    is_behind_bridge,
-    server_name,
-    service_name,
+    _announced_addresses,
+    _is_behind_bridge,
+    _server_name,
+    _service_name,
 )
 
 
@@ -61,11 +60,11 @@ HOME = (
 def test_others_are_told_the_addresses_that_reach_us(
     bound: list[str], announced: list[str]
 ) -> None:
-    assert announced_addresses(bound, HOME) == announced
+    assert _announced_addresses(bound, HOME) == announced
 
 
 def test_only_bridges_to_containers_is_no_network() -> None:
-    assert announced_addresses(["0.0.0.0"], [adapter("docker0", "172.17.0.1")]) == []
+    assert _announced_addresses(["0.0.0.0"], [adapter("docker0", "172.17.0.1")]) == []
 
 
 @pytest.mark.parametrize(
@@ -85,24 +84,25 @@ def test_a_containers_own_network_is_noticed(
     mark = tmp_path / ".dockerenv"
     if in_container:
         mark.touch()
-    assert is_behind_bridge(addresses, [mark]) is behind
+    assert _is_behind_bridge(addresses, [mark]) is behind
 
 
 def test_the_name_is_product_and_host_the_same_every_start() -> None:
     host = socket.gethostname().partition(".")[0]
-    assert service_name("") == f"wyoming-whisper {host}" == service_name("")
-    assert service_name("", 10301) == f"wyoming-whisper {host} 10301"
+    assert _service_name("") == f"wyoming-whisper {host}" == _service_name("")
+    assert _service_name("", 10301) == f"wyoming-whisper {host} 10301"
 
 
 def test_a_wanted_name_becomes_one_label() -> None:
-    assert service_name("Kitchen No. 1") == "Kitchen No- 1"
-    assert service_name("a\x00b\n") == "a b"
-    assert len(service_name("ü" * 60).encode()) <= MAX_LABEL_BYTES
+    assert _service_name("Kitchen No. 1") == "Kitchen No- 1"
+    assert _service_name("a\x00b\n") == "a b"
+    assert len(_service_name("ü" * 60).encode()) <= Announcement.MAX_LABEL_BYTES
 
 
 def test_two_servers_of_a_host_have_addresses_under_different_names() -> None:
-    assert server_name(10300) != server_name(10301)
-    assert all(len(label) <= MAX_LABEL_BYTES for label in server_name(10300).split("."))
+    assert _server_name(10300) != _server_name(10301)
+    labels = _server_name(10300).split(".")
+    assert all(len(label) <= Announcement.MAX_LABEL_BYTES for label in labels)
 
 
 # -- on this machine's network, which is why the addresses are this machine's ---------------
@@ -148,7 +148,7 @@ OURS = f"test {socket.gethostname()} of wyoming-whisper"
 def here(monkeypatch: pytest.MonkeyPatch) -> str:
     """Return an address of this machine that others reach."""
     monkeypatch.setattr(discovery.Announcement, "LOOK_SECONDS", 0.05)
-    found = [address for address in announced_addresses(["0.0.0.0"]) if ":" not in address]
+    found = [address for address in _announced_addresses(["0.0.0.0"]) if ":" not in address]
     assert found, "these tests need a network interface"
     return found[0]
 
@@ -192,7 +192,7 @@ async def test_a_new_address_is_announced(
     listener: Listener, here: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     addresses: list[str] = []
-    monkeypatch.setattr(discovery, "announced_addresses", lambda bound: list(addresses))
+    monkeypatch.setattr(discovery, "_announced_addresses", lambda bound: list(addresses))
     announcement = Announcement(OURS, ["0.0.0.0"], 10399, dict)
     announcement.start()
     try:

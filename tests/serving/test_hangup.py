@@ -29,7 +29,7 @@ from tests.support import (
     run_server,
 )
 from wyoming_whisper.errors import BusyError
-from wyoming_whisper.serving.hangup import is_lost
+from wyoming_whisper.serving.handler import _is_lost
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.transcriber import Transcriber
 from wyoming_whisper.wire import MAX_HEADER_BYTES
@@ -259,10 +259,10 @@ async def _pipes() -> tuple[asyncio.StreamReader, asyncio.StreamWriter, tuple[in
 def test_a_half_closed_socket_is_not_lost() -> None:
     here, there = socket.socketpair()
     with here:
-        assert not is_lost(here)
+        assert not _is_lost(here)
         there.shutdown(socket.SHUT_WR)
-        assert not is_lost(here)
+        assert not _is_lost(here)
         there.close()
-        assert is_lost(here)
-    assert is_lost(here)
-    assert not is_lost(None)
+        assert _is_lost(here)
+    assert _is_lost(here)
+    assert not _is_lost(None)

@@ -111,6 +111,33 @@ def test_a_model_that_was_there_is_opened_again_after_any_error(
     assert working.ended.result(TIMEOUT_SECONDS) is None
 
 
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_what_is_said_as_a_model_is_opened_is_not_repeated_each_time_it_is_woken(
+    level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("wyoming_whisper.test")
+
+    def open_transcriber() -> Transcriber:
+        logger.info("opened")
+        logger.warning("it is slow")
+        return FakeTranscriber()
+
+    status = Status()
+    phases = Phases(status)
+    working = Scheduler(
+        open_transcriber, lambda _: logger.info("ready"), idle_seconds=IDLE_SECONDS, status=status
+    )
+    with caplog.at_level(level):
+        working.start()
+        phases.wait_for("idle")
+        working.wake()
+        phases.wait_for("idle", 2)
+        assert working.close(TIMEOUT_SECONDS)
+    again = [] if level == logging.INFO else ["opened", "ready"]
+    said = [record.getMessage() for record in caplog.records if record.name == logger.name]
+    assert sorted(said) == sorted(["opened", "ready", *again, *2 * ["it is slow"]])
+
+
 def test_a_library_that_fails_again_and_again_ends_the_thread_and_says_so() -> None:
     opening = Opening(*(RuntimeError("the GPU has fallen off the bus") for _ in range(9)))
     status = Status()

@@ -412,7 +412,7 @@ async def test_a_model_that_can_never_be_opened_ends_the_server(tmp_path: Path) 
 
     with pytest.raises(SettingsError, match="no such device"):
         async with run_server(tmp_path, impossible) as server:
-            await asyncio.wait_for(server.stopped(), 10)
+            await asyncio.wait_for(server._stopping.wait(), 10)
 
 
 async def test_a_connection_without_a_word_leaves_no_trace_at_info(
@@ -639,7 +639,11 @@ async def test_the_loop_goes_on_while_a_long_chunk_is_heard(
             return super().push(samples)
 
     monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", CountingVad)
-    async with run_server(tmp_path, lambda _: FakeTranscriber()), Client(tmp_path) as client:
+    async with (
+        run_server(tmp_path, lambda _: FakeTranscriber()) as server,
+        Client(tmp_path) as client,
+    ):
+        await server.loaded_vad()  # what comes before is heard with what comes after
         await client.send(AudioChunk(16000, 2, 1, 2000 * LOUD).event())
         await client.send(AudioStop().event())
         await client.transcript()
@@ -728,7 +732,7 @@ async def test_a_peer_is_warned_of_once_a_minute(
 async def test_a_client_that_reads_nothing_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.serving.handler.WRITE_SECONDS", 0.2)
+    monkeypatch.setattr("wyoming_whisper.serving.handler.Handler.WRITE_SECONDS", 0.2)
     monkeypatch.setattr("wyoming_whisper.serving.handler.Handler.LINGER_SECONDS", 0.2)
     async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "socket", limit=1)

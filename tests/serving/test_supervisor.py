@@ -14,7 +14,7 @@ from queue import Queue
 import pytest
 
 from tests.support import TIMEOUT_SECONDS
-from wyoming_whisper.serving.supervisor import LONGEST_DELAY_SECONDS, SupervisorDiscovery, _delays
+from wyoming_whisper.serving.supervisor import SupervisorDiscovery
 
 TOKEN = "a-token"
 OK = (200, {"result": "ok", "data": {"uuid": "0123"}})
@@ -165,7 +165,7 @@ def test_a_proxy_for_downloads_is_not_asked(
 
 
 def test_the_waits_grow_to_a_bound() -> None:
-    delays = _delays(1.0)
+    delays = SupervisorDiscovery(TOKEN, 10300)._delays()
     first = [next(delays) for _ in range(20)]
     assert first[:4] == [1, 2, 4, 8]
-    assert first[-1] == LONGEST_DELAY_SECONDS
+    assert first[-1] == SupervisorDiscovery.MAX_DELAY_SECONDS

@@ -346,6 +346,7 @@ def test_a_probability_may_be_written_in_any_usual_way(text: str) -> None:
         (["--log-format", "%(level"], "format of Python's logging"),
         (["--log-format", "%(foo)s"], "field not found in record: 'foo'"),
         (["--log-format", "%(levelname)d"], "format of Python's logging"),
+        (["--allow", "null"], "it must be addresses or networks such as 192.168.1.0/24"),
         (["--openai-origins", "null"], "null is what any sandboxed frame or local file is"),
         (["--beam-size"], "--beam-size: expected one argument"),
         (["--debug=yes"], "--debug"),

@@ -12,7 +12,7 @@ import pytest
 from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.replacements import Replacement, read_replacements
+from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.replacements import Replacer
 from wyoming_whisper.text.style import TextStyle
@@ -22,7 +22,7 @@ HOME = {"HOME": "/home/user"}
 
 
 def replaced(text: str, *items: str) -> str:
-    return Replacer(read_replacements(items))(text)
+    return Replacer(Replacement.read_all(items))(text)
 
 
 # -- what is replaced ----------------------------------------------------------------------
@@ -103,15 +103,15 @@ def test_a_line_that_is_none_is_one_sentence(line: str, message: str) -> None:
 
 def test_there_are_not_too_many() -> None:
     enough = [f"word{number}=x" for number in range(1000)]
-    assert len(read_replacements(enough)) == 1000
+    assert len(Replacement.read_all(enough)) == 1000
     with pytest.raises(ValueError, match="there may be 1000 of them at most"):
-        read_replacements([*enough, "one=more"])
+        Replacement.read_all([*enough, "one=more"])
 
 
 def test_a_file_has_a_line_for_each(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("\ufeff# mine\n\ntee vee = TV\n\\#1=number one\n", encoding="utf-8")
-    assert read_replacements(["a=b", f"@{file}"]) == (
+    assert Replacement.read_all(["a=b", f"@{file}"]) == (
         Replacement("a", "b"),
         Replacement("tee vee", "TV"),
         Replacement("#1", "number one"),
@@ -192,7 +192,7 @@ def test_flags_variables_and_files_give_the_same(tmp_path: Path) -> None:
 
 
 def style(*items: str, **options: bool) -> TextStyle:
-    settings = Settings(data_dir=(), replace=read_replacements(items), **options)  # type: ignore[arg-type]
+    settings = Settings(data_dir=(), replace=Replacement.read_all(items), **options)  # type: ignore[arg-type]
     return TextStyle.from_settings(settings)
 
 

@@ -201,7 +201,7 @@ def test_items_and_messages_are_what_they_were() -> None:
 
 def test_what_is_understood_means_the_same_afterwards() -> None:
     sentences = list(kept(TRANSLATIONS, 30, 5))
-    assert len(sentences) > 300
+    assert len(sentences) >= 30 * len(TRANSLATIONS)  # and some in words
     assert [one for one in sentences if not one.same] == []
     assert any(one.text != one.sent for one in sentences)
 

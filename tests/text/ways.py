@@ -15,9 +15,9 @@ import yaml
 
 from benchmarks.lib.understood import Meaning, meaning
 from tests.text.drawn import draw
-from wyoming_whisper.text.measures import Measures
 from wyoming_whisper.text.style import TextStyle
 
+SECONDS = {"hour": 3600, "minute": 60, "second": 1}
 BEFORE, AFTER = TextStyle(hass_wording=False), TextStyle()
 
 
@@ -53,9 +53,7 @@ def in_seconds(meant: Meaning | None) -> tuple[str, Mapping[str, str], float] | 
     if meant is None:
         return None
     slots = dict(meant.slots)
-    lengths = (
-        (float(slots.pop(f"{unit}s", 0)), length) for unit, length in Measures.SECONDS.items()
-    )
+    lengths = ((float(slots.pop(f"{unit}s", 0)), length) for unit, length in SECONDS.items())
     return meant.intent, slots, sum(count * length for count, length in lengths)
 
 

@@ -6,21 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.support import loud
-from wyoming_whisper.upstreams.config import Upstream
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.upstreams.exchange import Recording, Reply, Request
 from wyoming_whisper.upstreams.pool import Member
-
-
-def test_audio_that_comes_when_the_event_loop_has_ended_is_for_nobody() -> None:
-    """A long chunk is converted on a thread, which may outlive the loop at a shutdown."""
-
-    async def begin() -> Recording:
-        return Recording()
-
-    recording = asyncio.run(begin())
-    recording.add(loud(0.1))
-    assert recording.seconds == pytest.approx(0.1)
 
 
 class Well:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from wyoming_whisper.upstreams.health import Circuit
-from wyoming_whisper.upstreams.wake import Waker
+from wyoming_whisper.upstreams.pool import _Waker
 
 
 def state_of(circuit: Circuit) -> str:
@@ -134,7 +134,7 @@ def test_doubts_in_a_row_open_it(clock: Clock) -> None:
 
 
 def test_the_packet_is_what_network_cards_wait_for() -> None:
-    packet = Waker("00:11:22:aa:bb:cc", "127.0.0.1")._packet
+    packet = _Waker("00:11:22:aa:bb:cc", "127.0.0.1")._packet
     assert len(packet) == 102
     assert packet[:6] == b"\xff" * 6
     assert packet[6:] == bytes.fromhex("001122aabbcc") * 16
@@ -146,18 +146,18 @@ def test_it_is_sent_to_the_network_but_not_too_often(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.settimeout(10)
-        monkeypatch.setattr(Waker, "PORT", listener.getsockname()[1])
-        waker = Waker("00:11:22:aa:bb:cc", "127.0.0.1", clock)
+        monkeypatch.setattr(_Waker, "PORT", listener.getsockname()[1])
+        waker = _Waker("00:11:22:aa:bb:cc", "127.0.0.1", clock)
         assert waker.wake()
-        assert listener.recv(200) == Waker("00:11:22:aa:bb:cc", "127.0.0.1")._packet
+        assert listener.recv(200) == _Waker("00:11:22:aa:bb:cc", "127.0.0.1")._packet
         for _ in range(100):
             assert not waker.wake()
-        clock.now += Waker.EVERY_SECONDS
+        clock.now += _Waker.EVERY_SECONDS
         assert waker.wake()
 
 
 def test_a_network_that_does_not_let_it_is_no_failure(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert not Waker("00:11:22:aa:bb:cc", "256.0.0.1", clock).wake()
+    assert not _Waker("00:11:22:aa:bb:cc", "256.0.0.1", clock).wake()
     assert "nobody can be woken" in caplog.text

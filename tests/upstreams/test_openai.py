@@ -14,8 +14,8 @@ import pytest
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import FakeHttp, http
 from wyoming_whisper.errors import UpstreamError
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.transcriber import Transcription
-from wyoming_whisper.upstreams.config import Upstream, with_keys
 from wyoming_whisper.upstreams.exchange import (
     GoneError,
     OverloadedError,
@@ -30,7 +30,7 @@ SECOND = loud(1.0)
 
 
 def client_of(fake: FakeHttp, parameters: str = "", task: str = "transcribe") -> OpenAIUpstream:
-    (upstream,) = with_keys([Upstream.read(fake.uri + parameters)], {}, KEY)
+    (upstream,) = Upstream.with_keys([Upstream.read(fake.uri + parameters)], {}, KEY)
     return OpenAIUpstream(upstream, task)
 
 

@@ -14,10 +14,10 @@ import pytest
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import until
 from wyoming_whisper.errors import DeadlineError, TranscribeError, UpstreamError
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status, UpstreamState
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
 from wyoming_whisper.upstreams import pool as pool_module
-from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.exchange import (
     GoneError,
     OverloadedError,
@@ -27,9 +27,8 @@ from wyoming_whisper.upstreams.exchange import (
     Request,
 )
 from wyoming_whisper.upstreams.health import Circuit
-from wyoming_whisper.upstreams.pool import Member, Pool
-from wyoming_whisper.upstreams.relay import Race, Relay, Step
-from wyoming_whisper.upstreams.wake import Waker
+from wyoming_whisper.upstreams.pool import Member, Pool, _Waker
+from wyoming_whisper.upstreams.relay import Relay, Step, _Race
 
 SECOND = loud(1.0)
 NEVER = 3600.0
@@ -498,7 +497,7 @@ async def test_who_is_off_is_looked_for_and_asked_when_it_is_there(
 
 
 async def test_who_is_away_is_woken_when_somebody_speaks_and_only_then() -> None:
-    class CountingWaker(Waker):
+    class CountingWaker(_Waker):
         n_woken = 0
 
         def wake(self) -> bool:
@@ -543,7 +542,7 @@ async def test_without_a_model_here_the_ill_are_asked_at_last() -> None:
     ],
 )
 def test_whom_to_ask_next(now: float, trials: list[bool], silent: bool, step: Step) -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
     assert race.next_step(now, trials, silent=silent) == step
 
 
@@ -559,12 +558,12 @@ def test_whom_to_ask_next(now: float, trials: list[bool], silent: bool, step: St
     ],
 )
 def test_with_nobody_left_to_ask(now: float, trials: list[bool], silent: bool, step: Step) -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0, is_last=True)
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0, is_last=True)
     assert race.next_step(now, trials, silent=silent) == step
 
 
 def test_how_long_those_asked_are_waited_for() -> None:
-    race = Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
+    race = _Race(deadline=9.0, hedge_seconds=1.0, patience=1.0)
     assert race.until(silent=False) == 1.0
     race.asked(3.0, trial=False)
     assert race.until(silent=False) == 4.0

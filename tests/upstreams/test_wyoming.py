@@ -24,8 +24,8 @@ from tests.upstreams.fakes import (
     until,
 )
 from wyoming_whisper.errors import UpstreamError
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
-from wyoming_whisper.upstreams.config import Upstream
 from wyoming_whisper.upstreams.exchange import (
     GoneError,
     OverloadedError,

@@ -28,7 +28,7 @@ from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.dictation import Dictation, Part, Piece, together
+from wyoming_whisper.utterance.dictation import Dictation, _Part, _together
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
@@ -328,23 +328,23 @@ async def test_live_text_is_of_all_that_was_said() -> None:
     assert max(len(job.samples) for job in spare) <= MAX_PIECE_SECONDS * SAMPLE_RATE
 
 
-def part(text: str, **how: Any) -> Part:
-    return Part(Transcription(text, "en", n_tokens=len(text.split()), **how), Voicing(10.0, 300))
+def part(text: str, **how: Any) -> _Part:
+    return _Part(Transcription(text, "en", n_tokens=len(text.split()), **how), Voicing(10.0, 300))
 
 
 def test_parts_are_one_text_without_what_nobody_said() -> None:
     nobody = part("Thank you.", noise_logprob=-0.1, heard_logprob=-2.0, no_speech_prob=0.9)
     nobody = dataclasses.replace(nobody, voicing=Voicing(0.1, 0))
     parts = [part("One, two.", stages={"mel": 1.0}), nobody, part("Three.", stages={"mel": 2.0})]
-    whole = together(parts)
+    whole = _together(parts)
     assert whole.text == "One, two. Three."
     assert whole.stages == {"mel": 3.0}
     assert whole.n_tokens == 3
-    assert together([part("電気をつけて。"), part("ドアを閉めて。")]).text == (
+    assert _together([part("電気をつけて。"), part("ドアを閉めて。")]).text == (
         "電気をつけて。ドアを閉めて。"
     )
-    assert together([nobody, nobody]).rejected
-    assert together([part(""), part("")]).text == ""
+    assert _together([nobody, nobody]).rejected
+    assert _together([part(""), part("")]).text == ""
 
 
 SENTENCE = "Ask not what your country can do for you, ask what you can do for your country."
@@ -378,7 +378,7 @@ async def test_what_is_said_in_every_piece_stays_in_every_piece() -> None:
 def test_the_voicing_of_a_dictation_is_that_of_all_its_pieces() -> None:
     dictation = Dictation(Desk().submit, TranscribeOptions("en"))
     for _ in range(3):
-        dictation.add(Piece(np.zeros(16000, np.float32), Voicing(4.0, 100), 16000))
+        dictation.add(np.zeros(16000, np.float32), Voicing(4.0, 100), 16000)
     assert dictation.voicing(Voicing(1.0, 20)) == Voicing(13.0, 320)
 
 

@@ -28,15 +28,10 @@ from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.endpointing import (
-    COMPLETE_SECONDS,
-    DANGLING_SECONDS,
-    SENSITIVITIES,
-    UNSURE_SECONDS,
     End,
     Endpointer,
     EndpointOptions,
-    ending,
-    endpoint_options,
+    _ending,
 )
 from wyoming_whisper.utterance.utterance import Utterance
 
@@ -106,12 +101,12 @@ def test_a_fixed_wait_is_waited(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("found", "seconds"),
     [
-        (COMPLETE, COMPLETE_SECONDS),
-        (UNSURE, UNSURE_SECONDS),
-        (None, UNSURE_SECONDS),
-        (DANGLING, DANGLING_SECONDS),
-        (draft(""), DANGLING_SECONDS),
-        (replace(draft(""), rejected="avg_logprob -0.40"), UNSURE_SECONDS),
+        (COMPLETE, Endpointer.COMPLETE_SECONDS),
+        (UNSURE, Endpointer.UNSURE_SECONDS),
+        (None, Endpointer.UNSURE_SECONDS),
+        (DANGLING, Endpointer.DANGLING_SECONDS),
+        (draft(""), Endpointer.DANGLING_SECONDS),
+        (replace(draft(""), rejected="avg_logprob -0.40"), Endpointer.UNSURE_SECONDS),
     ],
 )
 def test_auto_waits_for_what_the_draft_makes_likely(
@@ -134,7 +129,7 @@ def test_a_fixed_wait_asks_no_draft() -> None:
 def test_who_hesitated_is_given_the_time_to_do_so_again() -> None:
     ended = listen(AUTO, loud(1.0), quiet(0.7), loud(1.0), quiet(3.0), drafts=[DANGLING, COMPLETE])
     assert ended.why == "pause"
-    assert 1.5 * 0.6 < ended.seconds - 2.7 < DANGLING_SECONDS
+    assert 1.5 * 0.6 < ended.seconds - 2.7 < Endpointer.DANGLING_SECONDS
 
 
 def test_drafts_that_contradict_each_other_are_not_trusted() -> None:
@@ -151,7 +146,7 @@ def test_hardly_any_speech_ends_as_late_as_a_hesitation() -> None:
         assert listen(options, loud(0.2), quiet(1.2), loud(1.0)).why is None
         ended = listen(options, loud(0.2), quiet(3.0), drafts=[COMPLETE])
         assert ended.why == "pause"
-        assert ended.seconds == pytest.approx(0.2 + DANGLING_SECONDS, abs=2 * FRAME)
+        assert ended.seconds == pytest.approx(0.2 + Endpointer.DANGLING_SECONDS, abs=2 * FRAME)
 
 
 def test_without_speech_it_ends() -> None:
@@ -176,7 +171,7 @@ def test_the_sensitivity_is_home_assistants(seconds: float) -> None:
     waits = {
         name: listen(EndpointOptions(seconds), loud(1.024), quiet(5.0), sensitivity=name).seconds
         - 1.024
-        for name in SENSITIVITIES
+        for name in Endpointer.SENSITIVITIES
     }
     assert waits["aggressive"] <= waits["default"] < waits["relaxed"]
     assert waits["aggressive"] >= min(seconds, Endpointer.MIN_WAIT_SECONDS)
@@ -210,7 +205,7 @@ def test_no_pause_shorter_than_the_wait_is_taken_for_the_end(
 
 
 @hypothesis_settings(max_examples=40, deadline=None)
-@given(pauses(COMPLETE_SECONDS * 0.999), DRAFTS, STEPS)
+@given(pauses(Endpointer.COMPLETE_SECONDS * 0.999), DRAFTS, STEPS)
 def test_auto_ends_no_pause_that_is_shorter_than_its_shortest_wait(
     gaps: list[float], drafts: list[Transcription | None], steps: list[int]
 ) -> None:
@@ -218,15 +213,15 @@ def test_auto_ends_no_pause_that_is_shorter_than_its_shortest_wait(
     ended = listen(AUTO, said, quiet(3.0), drafts=drafts, steps=steps)
     assert ended.why == "pause"
     after = ended.seconds - len(said) / 16000
-    assert after >= COMPLETE_SECONDS - FRAME
-    assert after <= DANGLING_SECONDS + 2 * FRAME + max(steps) / 16000
+    assert after >= Endpointer.COMPLETE_SECONDS - FRAME
+    assert after <= Endpointer.DANGLING_SECONDS + 2 * FRAME + max(steps) / 16000
 
 
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0.0, 3.0)), max_size=12),
     st.sampled_from([None, 0.3, 0.7, 10.0]),
-    st.sampled_from(sorted(SENSITIVITIES)),
+    st.sampled_from(sorted(Endpointer.SENSITIVITIES)),
     DRAFTS,
     STEPS,
 )
@@ -302,27 +297,27 @@ def test_the_limits_hold_whatever_is_heard(
     ],
 )
 def test_how_a_text_ends(language: str | None, text: str, expected: str) -> None:
-    assert ending(draft(text, language=language)) == expected
+    assert _ending(draft(text, language=language)) == expected
 
 
 def test_a_doubtful_or_a_withheld_text_is_not_complete() -> None:
-    assert ending(UNSURE) == "unsure"
-    assert ending(replace(COMPLETE, rejected="a phrase")) == "unsure"
+    assert _ending(UNSURE) == "unsure"
+    assert _ending(replace(COMPLETE, rejected="a phrase")) == "unsure"
 
 
 # -- settings ------------------------------------------------------------------------------
 
 
 def test_the_options_become_the_policys(tmp_path: Path) -> None:
-    assert endpoint_options(Settings(data_dir=(tmp_path,))) is None
+    assert EndpointOptions.of(Settings(data_dir=(tmp_path,))) is None
     given = Settings(endpointing="0.7", no_speech_timeout=3, max_command_seconds=5)
-    assert endpoint_options(given) == EndpointOptions(0.7, 3, 5)
-    assert endpoint_options(Settings(endpointing="auto")) == EndpointOptions(None)
+    assert EndpointOptions.of(given) == EndpointOptions(0.7, 3, 5)
+    assert EndpointOptions.of(Settings(endpointing="auto")) == EndpointOptions(None)
 
 
 def test_somebody_has_to_end_commands() -> None:
     with pytest.raises(SettingsError, match="--no-requires-external-vad needs --endpointing"):
-        endpoint_options(Settings(requires_external_vad=False))
+        EndpointOptions.of(Settings(requires_external_vad=False))
 
 
 # -- one utterance -------------------------------------------------------------------------
@@ -513,7 +508,7 @@ async def test_auto_does_without_early_work(tmp_path: Path) -> None:
     fake = Writing(text="Turn on the")
     async with speaking(tmp_path, fake, endpointing="auto", eager=False) as client:
         await begin(client)
-        await send(client, loud(0.5), quiet(UNSURE_SECONDS + 0.1))
+        await send(client, loud(0.5), quiet(Endpointer.UNSURE_SECONDS + 0.1))
         assert (await client.transcript()).text == fake.text
 
 

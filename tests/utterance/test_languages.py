@@ -15,10 +15,8 @@ from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet
 from tests.utterance.test_utterance import say, speaking, started
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.languages import (
-    SURE_PROBABILITY,
+    DetectedLanguage,
     SpokenLanguages,
-    likeliest,
-    settled,
 )
 from wyoming_whisper.whisper.window import _likeliest_language
 
@@ -44,7 +42,7 @@ def test_what_is_spoken_often_is_likelier_but_never_certain() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"language_probability": SURE_PROBABILITY - 0.01},
+        {"language_probability": SpokenLanguages.SURE_PROBABILITY - 0.01},
         {"text": ""},
         {"language": None},
     ],
@@ -204,9 +202,9 @@ def test_a_home_that_speaks_one_language_is_understood_far_better() -> None:
 def test_the_language_of_long_speech_is_settled_when_it_is_sure_or_much_was_heard() -> None:
     doubtful = (Transcription("Okay.", "pt", 0.5), 1.0)
     unsure = (Transcription("Das ist schon etwas mehr.", "de", 0.6), 5.0)
-    assert settled([]) is None
-    assert settled([doubtful, unsure]) is None
-    assert likeliest([doubtful, unsure]) == "de"
-    assert settled([doubtful, unsure, unsure]) == "de"
-    assert settled([doubtful, (SURE, 2.0)]) == "de"
-    assert settled([(Transcription("", "fr", 1.0), 20.0)]) is None
+    assert DetectedLanguage([]).settled is None
+    assert DetectedLanguage([doubtful, unsure]).settled is None
+    assert DetectedLanguage([doubtful, unsure]).likeliest == "de"
+    assert DetectedLanguage([doubtful, unsure, unsure]).settled == "de"
+    assert DetectedLanguage([doubtful, (SURE, 2.0)]).settled == "de"
+    assert DetectedLanguage([(Transcription("", "fr", 1.0), 20.0)]).settled is None

@@ -43,13 +43,12 @@ from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriptio
 from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.live import (
-    MAX_ALIGNED,
-    Agreement,
     LiveText,
-    Pace,
-    agreed,
-    overlap,
-    units,
+    _agreed,
+    _Agreement,
+    _overlap,
+    _Pace,
+    _units,
 )
 from wyoming_whisper.utterance.scheduler import Scheduler
 from wyoming_whisper.utterance.utterance import Utterance
@@ -76,12 +75,12 @@ PLAIN = TextStyle(strip_punctuation=False)
     ],
 )
 def test_a_text_is_cut_where_the_next_word_may_differ(text: str, expected: list[str]) -> None:
-    assert units(text) == expected
+    assert _units(text) == expected
 
 
 @given(st.text(st.sampled_from("aB1 ,.'\"«»-。灯しกิ\t\n"), max_size=30))
 def test_no_letter_of_a_text_is_lost(text: str) -> None:
-    assert text.startswith("".join(units(text)))
+    assert text.startswith("".join(_units(text)))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_no_letter_of_a_text_is_lost(text: str) -> None:
     ],
 )
 def test_the_beginning_that_all_have_is_agreed_on(texts: list[str], expected: str) -> None:
-    assert "".join(agreed([units(text) for text in texts])) == expected
+    assert "".join(_agreed([_units(text) for text in texts])) == expected
 
 
 @pytest.mark.parametrize(
@@ -117,20 +116,20 @@ def test_the_beginning_that_all_have_is_agreed_on(texts: list[str], expected: st
     ],
 )
 def test_the_rest_of_the_final_text_follows_what_was_sent(sent: str, text: str, rest: str) -> None:
-    agreement = Agreement(n=1)
+    agreement = _Agreement(n=1)
     agreement.add(sent)
     assert agreement.take() == sent
     assert agreement.rest(text) == rest
 
 
 def test_a_contradiction_in_a_very_long_text_costs_no_time() -> None:
-    sent, words = ["wrong"] * (MAX_ALIGNED + 1), ["right"] * 10_000
-    assert overlap(sent, words) == len(sent)
-    assert overlap(sent, words[:7]) == 7
+    sent, words = ["wrong"] * (101), ["right"] * 10_000
+    assert _overlap(sent, words) == len(sent)
+    assert _overlap(sent, words[:7]) == 7
 
 
 def test_nothing_is_sent_before_two_transcriptions_agree_and_nothing_twice() -> None:
-    agreement = Agreement()
+    agreement = _Agreement()
     taken = []
     for text in (
         "Turn",
@@ -154,7 +153,7 @@ WORDS = st.lists(st.sampled_from(["on", "off", "the", "light,", "The"]), max_siz
 def test_what_was_sent_stays_and_the_rest_is_the_end_of_the_final_text(
     texts: list[str], final: str, when: set[int]
 ) -> None:
-    agreement = Agreement()
+    agreement = _Agreement()
     shown = ""
     for number, text in enumerate(texts):
         agreement.add(text)
@@ -162,11 +161,11 @@ def test_what_was_sent_stays_and_the_rest_is_the_end_of_the_final_text(
             shown += agreement.take()
     rest = agreement.rest(final)
     assert final.endswith(rest)
-    sent, words = units(shown), units(final)
+    sent, words = _units(shown), _units(final)
     if [unit.strip(" ,").lower() for unit in sent] == [
         unit.strip(" ,").lower() for unit in words[: len(sent)]
     ]:  # then it is the final text, in these or other letters and marks
-        assert units((shown + rest).lower()) == units(
+        assert _units((shown + rest).lower()) == _units(
             ("".join([*sent, *words[len(sent) :]]) + ("," if final.endswith(",") else "")).lower()
         )
 
@@ -174,8 +173,8 @@ def test_what_was_sent_stays_and_the_rest_is_the_end_of_the_final_text(
 @given(cuts=st.lists(st.integers(0, 40), max_size=10))
 def test_where_nothing_is_contradicted_the_chunks_are_the_final_text(cuts: list[int]) -> None:
     final = "Turn on the light, please, in 2.5 minutes. 打开灯。"
-    words = units(final)
-    agreement = Agreement()
+    words = _units(final)
+    agreement = _Agreement()
     shown = ""
     for cut in sorted(cuts):
         agreement.add("".join(words[:cut]))
@@ -192,7 +191,7 @@ def test_where_nothing_is_contradicted_the_chunks_are_the_final_text(cuts: list[
 )
 def test_all_transcriptions_of_an_utterance_cost_little(speaks: list[bool], cost: float) -> None:
     """Half of the time at most, and of as much audio as it is long, a fixed number of times."""
-    pace = Pace()
+    pace = _Pace()
     now = voiced = busy = transcribed = 0.0
     until: float | None = None
     for is_voiced in speaks:
@@ -201,12 +200,12 @@ def test_all_transcriptions_of_an_utterance_cost_little(speaks: list[bool], cost
         if until is not None and now >= until:
             pace.end(now)
             until = None
-        if until is None and pace.allows(now, voiced, heard=now):
+        if until is None and pace.allows(now, voiced, seconds=now):
             pace.begin(now, voiced)
             until = now + cost
             busy += cost
             transcribed += now
-    assert transcribed <= voiced / Pace.GROWTH + 1e-6
+    assert transcribed <= voiced / _Pace.GROWTH + 1e-6
     assert busy <= (now + cost) / 2 + cost
 
 
@@ -294,7 +293,7 @@ def test_one_transcription_at_a_time_and_then_a_rest_as_long() -> None:
     busy = following.desk.now
     while len(following.desk.jobs) == 1:
         following.hear(loud(0.064))
-    assert following.desk.now >= 2 * busy - 2 * (Pace.STEP_SECONDS + 0.1)
+    assert following.desk.now >= 2 * busy - 2 * (_Pace.STEP_SECONDS + 0.1)
 
 
 def test_who_is_busy_is_asked_again() -> None:

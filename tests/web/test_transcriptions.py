@@ -47,9 +47,9 @@ from wyoming_whisper.errors import (
     TranscribeError,
     WordTimesError,
 )
-from wyoming_whisper.models.aliases import ALIAS, is_same_model
+from wyoming_whisper.models.stock import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.replacements import read_replacements
+from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -62,8 +62,8 @@ from wyoming_whisper.transcriber import (
 from wyoming_whisper.utterance.job import Priority
 from wyoming_whisper.web import form, web_page
 from wyoming_whisper.web.answers import RENDERED
-from wyoming_whisper.web.app import HEADERS
-from wyoming_whisper.web.form import MAX_FILE_BYTES, Upload
+from wyoming_whisper.web.app import _Site
+from wyoming_whisper.web.form import Upload
 from wyoming_whisper.web.origins import Origins
 from wyoming_whisper.web.spoken import Spoken
 from wyoming_whisper.web.transcriptions import Api
@@ -369,7 +369,7 @@ async def test_words_are_replaced_for_other_programs_too_and_fillers_stay(tmp_pa
             segments = (Segment(0.0, 1.0, text, (1, 2), -0.1, 0.9, 0.01, 0.0),)
             return Transcription(text, "en", segments=segments)
 
-    replaced = read_replacements(["tee vee=TV"])
+    replaced = Replacement.read_all(["tee vee=TV"])
     async with serving(tmp_path, Spoken(), replace=replaced) as (_, session):
         _, told = await post(session, asked(response_format="verbose_json"))
     assert told["text"] == "Uh, TV for ½ hour."
@@ -516,7 +516,7 @@ async def test_each_piece_is_sent_when_it_is_there(tmp_path: Path) -> None:
         session.post(TRANSCRIPTIONS, data=asked(LONG, stream="true")) as response,
     ):
         assert response.content_type == "text/event-stream"
-        assert HEADERS.items() <= dict(response.headers).items()
+        assert _Site.HEADERS.items() <= dict(response.headers).items()
         first = await response.content.readuntil(b"\n\n")
         assert b"piece 1" in first
         rest = await response.text()
@@ -791,7 +791,8 @@ async def test_a_model_that_cannot_be_had_is_unavailable_and_not_listed(tmp_path
 async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form, "MAX_FILE_BYTES", 100_000)
+    assert Upload.MAX_FILE_BYTES == 25 * 1024 * 1024
+    monkeypatch.setattr(Upload, "MAX_FILE_BYTES", 100_000)
 
     async def endless() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -812,7 +813,6 @@ async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_
             headers = {"Content-Type": "multipart/form-data; boundary=x"}
             assert (await post(session, endless(), headers=headers))[0] == 413
         assert (await session.get("/health")).status == 200
-    assert MAX_FILE_BYTES == 25 * 1024 * 1024
 
 
 async def test_all_uploads_together_are_bounded_and_their_room_is_given_back(
@@ -858,7 +858,7 @@ async def test_a_recording_that_lasts_too_long_is_refused(
 async def test_a_body_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form, "UPLOAD_SECONDS", 0.05)
+    monkeypatch.setattr(Upload, "MAX_SECONDS", 0.05)
 
     async def stalling() -> AsyncIterator[bytes]:
         yield b"--x\r\n"
@@ -872,7 +872,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 async def test_a_head_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.web.app.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("wyoming_whisper.web.app._Site.IDLE_SECONDS", 0.05)
     async with serving(tmp_path, FakeTranscriber()) as (_, session):
         for beginning in (b"", b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: lo"):
             reader, writer = await asyncio.open_connection("127.0.0.1", session._base_url.port)

@@ -37,11 +37,11 @@ from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, Transcriber, Transcription
 from wyoming_whisper.web import _Page
-from wyoming_whisper.web.app import AS_FILE, CLIP_HEADER, HEADERS, MAX_CLIP_BYTES, _Site
+from wyoming_whisper.web.app import _Site
 
 PAGE = Path(__file__).parents[2] / "wyoming_whisper" / "web" / "page"
 FILES = sorted(file.name for file in PAGE.iterdir())
-CLIP = {CLIP_HEADER: "1"}
+CLIP = {_Site.CLIP_HEADER: "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -117,8 +117,8 @@ async def test_every_file_is_served_with_headers_that_allow_nothing_from_elsewhe
         for path in ["/", *(f"/{name}" for name in FILES), "/state", "/health", "/nowhere"]:
             async with session.get(path) as response:
                 assert response.status == (404 if path == "/nowhere" else 200), path
-                assert HEADERS.items() <= dict(response.headers).items(), path
-    policy = HEADERS["Content-Security-Policy"]
+                assert _Site.HEADERS.items() <= dict(response.headers).items(), path
+    policy = _Site.HEADERS["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
 
@@ -364,7 +364,7 @@ async def test_half_a_sample_at_the_end_of_a_clip_is_dropped(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("query", "body", "words"),
     [
-        ("", bytes(MAX_CLIP_BYTES + 2), "60 seconds"),
+        ("", bytes(_Site.MAX_CLIP_BYTES + 2), "60 seconds"),
         ("?language=klingon", bytes(2), "klingon"),
     ],
 )
@@ -382,7 +382,7 @@ async def test_a_clip_that_is_not_possible_is_one_sentence(
 
 async def test_a_body_that_does_not_tell_its_length_is_bounded_too(tmp_path: Path) -> None:
     async def too_much() -> AsyncIterator[bytes]:
-        for _ in range(4 * MAX_CLIP_BYTES // 65536):
+        for _ in range(4 * _Site.MAX_CLIP_BYTES // 65536):
             yield bytes(65536)
             await asyncio.sleep(0)  # the server must have its turn: it is in the same loop
 
@@ -401,9 +401,9 @@ async def test_a_clip_without_our_header_is_refused_as_other_sites_cant_send_it(
     async with ready(tmp_path, fake) as (_, session):
         async with session.post("/transcribe", data=pcm(loud(1.0))) as response:
             assert response.status == 403
-            assert CLIP_HEADER in await response.text()
+            assert _Site.CLIP_HEADER in await response.text()
         # What a browser asks before it would send the header for another site.
-        ask = {"Origin": "http://evil.test", "Access-Control-Request-Headers": CLIP_HEADER}
+        ask = {"Origin": "http://evil.test", "Access-Control-Request-Headers": _Site.CLIP_HEADER}
         async with session.options("/transcribe", headers=ask) as response:
             assert response.status == 405
             assert "Access-Control-Allow-Origin" not in response.headers
@@ -614,7 +614,7 @@ async def test_stages_are_told_and_counted(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_a_browser_cannot_decode_is_decoded_here(tmp_path: Path) -> None:
-    fake, as_file = FakeTranscriber(), {CLIP_HEADER: AS_FILE}
+    fake, as_file = FakeTranscriber(), {_Site.CLIP_HEADER: _Site.AS_FILE}
     clip = made("amr")
     async with ready(tmp_path, fake) as (_, session):
         async with session.post("/transcribe", data=clip, headers=as_file) as response:

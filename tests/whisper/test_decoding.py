@@ -13,14 +13,14 @@ import pytest
 from tests.whisper.scripted import IDS, TEXT_TOKENS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.text.repetition import compression_ratio, is_doubled, loops
 from wyoming_whisper.whisper.audio import Array
-from wyoming_whisper.whisper.decoding import Decoder, DecodingResult
+from wyoming_whisper.whisper.decoding import Decoder, _DecodingResult
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.options import (
     AudioContext,
     DecodingOptions,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
-from wyoming_whisper.whisper.window import token_budget
+from wyoming_whisper.whisper.window import WindowDecoder
 
 
 def said(text: str, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Hypothesis:
@@ -394,8 +394,8 @@ def test_features_that_may_be_gone_are_made_again(keeps_features: bool, n_window
 
 
 def test_scripts_that_are_spelled_have_more_tokens() -> None:
-    assert token_budget(1.0, "en") == 52
-    assert token_budget(1.0, "ka") == 72
+    assert WindowDecoder.token_budget(1.0, "en") == 52
+    assert WindowDecoder.token_budget(1.0, "ka") == 72
 
 
 def test_fallback_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,7 +491,7 @@ def test_a_timestamp_at_zero_cannot_stop_the_clock() -> None:
     assert len(inference.windows) == 31
 
 
-def heard(result: DecodingResult) -> list[tuple[float, float, str]]:
+def heard(result: _DecodingResult) -> list[tuple[float, float, str]]:
     return [
         (round(segment.start, 2), round(segment.end, 2), segment.text)
         for segment in result.segments

@@ -16,7 +16,7 @@ from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.logits import apply_timestamp_rules, log_softmax
 from wyoming_whisper.whisper.options import N_TEXT_CTX
-from wyoming_whisper.whisper.search import SLOTS, STOP_REPEATS, SessionInference
+from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import Tokens
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -132,7 +132,7 @@ class ScriptedSession:
     def open_cache(self, audio_features: int, batch: int, n_slots: int) -> ScriptedCache:
         assert audio_features == self.encoded
         assert batch <= self.max_batch
-        assert n_slots in SLOTS
+        assert n_slots in SessionInference.SLOTS
         if batch in self.caches:
             self.caches[batch].open = False
         self.opened.append((batch, n_slots))
@@ -371,8 +371,8 @@ def test_what_may_not_come_first_may_come_later(scripted: type[ScriptedSession])
 def test_a_loop_is_left_early(scripted: type[ScriptedSession], changes: dict[str, Any]) -> None:
     session = scripted(LoopingModel(), beam_size=3)
     found = search(session, PROMPT, max_new_tokens=200, **changes)
-    assert loops(found[0].tokens, STOP_REPEATS - 1)
-    assert max(len(h.tokens) for h in found) <= 2 * STOP_REPEATS + 1
+    assert loops(found[0].tokens, SessionInference.STOP_REPEATS - 1)
+    assert max(len(h.tokens) for h in found) <= 2 * SessionInference.STOP_REPEATS + 1
 
 
 def test_who_says_no_five_times_is_heard_to_the_end(scripted: type[ScriptedSession]) -> None:

@@ -15,15 +15,14 @@ from tests.support import AUDIO
 from tests.whisper.scripted import ByteTokenizer
 from tests.whisper.test_decoding import ScriptedInference, at, decoder, mel_of
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.backends.onnxruntime import open_graphs
+from wyoming_whisper.backends.onnxruntime import _open_graphs
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.cpu import adds_int8_exactly
-from wyoming_whisper.models.folder import alignment_heads
-from wyoming_whisper.models.known import WEIGHTS
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions, Word
 from wyoming_whisper.whisper.inference import Hypothesis
@@ -191,11 +190,11 @@ def test_alignment_heads_that_are_none_are_a_broken_model(tmp_path: Path, heads:
     file = tmp_path / "config.json"
     file.write_text(f'{{"alignment_heads": {heads}}}')
     with pytest.raises(ModelBrokenError, match="alignment_heads"):
-        alignment_heads(tmp_path)
+        _ = ModelFolder(tmp_path).alignment_heads
     file.write_text('{"alignment_heads": [[1, 2], [3, 4]]}')
-    assert alignment_heads(tmp_path) == [(1, 2), (3, 4)]
+    assert ModelFolder(tmp_path).alignment_heads == [(1, 2), (3, 4)]
     file.write_text("{}")
-    assert alignment_heads(tmp_path) == []
+    assert ModelFolder(tmp_path).alignment_heads == []
 
 
 # -- real models ---------------------------------------------------------------------------
@@ -214,9 +213,9 @@ def test_words_are_where_they_are_spoken(stock_base: Path, tmp_path: Path, backe
         transcriber = open_faster_whisper(settings, stock_base)
     else:
         arithmetic: Arithmetic = "int8" if adds_int8_exactly() else "uint8"
-        write_cpu_graphs(read(stock_base / WEIGHTS), tmp_path, arithmetic)
-        spec = CpuSpec("base", stock_base / WEIGHTS, arithmetic)
-        transcriber = open_graphs(settings, stock_base, spec, tmp_path)
+        write_cpu_graphs(read(ModelFolder(stock_base).weights), tmp_path, arithmetic)
+        spec = CpuSpec("base", ModelFolder(stock_base).weights, arithmetic)
+        transcriber = _open_graphs(settings, stock_base, spec, tmp_path)
     samples = read_audio(AUDIO / "jfk.flac")
     options = TranscribeOptions("en", timestamps=True, words=True)
     found = transcriber.transcribe(samples, options)

@@ -107,10 +107,10 @@ def _raw(data: bytes, at: int, *, whole: bool = False) -> Container | None:
         head = data[at : at + 6]
         if kind is not None and len(head) < 6:
             return None if whole else kind
-        found, n_bytes = _frame(head)
-        if found is None or kind not in (None, found):
+        frame_kind, n_bytes = _frame(head)
+        if frame_kind is None or kind not in (None, frame_kind):
             return None
-        kind, at = found, at + n_bytes
+        kind, at = frame_kind, at + n_bytes
     return kind
 
 

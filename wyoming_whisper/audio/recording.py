@@ -56,8 +56,8 @@ class AudioFile:
             raise
         except _failures() as error:
             # libsndfile's own words: soundfile puts the Python object that was read before them.
-            said = getattr(error, "strerror", None) or getattr(error, "error_string", None)
-            reason = (said or str(error) or "it ends early").rstrip(".")
+            message = getattr(error, "strerror", None) or getattr(error, "error_string", None)
+            reason = (message or str(error) or "it ends early").rstrip(".")
             raise AudioError(f"the {kind.name} file can't be decoded: {reason}") from None
 
     def read(self, max_seconds: float) -> Samples:

@@ -216,9 +216,9 @@ def transcribe_speech(
     speech = Speech(vad, spans)
     speech.add(samples)
     speech.finish()
-    found = speech.spans()
-    if not found:
+    spoken = speech.spans()
+    if not spoken:
         return Transcription("", options.language, seconds=speech.seconds)
-    transcription = transcriber.transcribe(speech.cut(found), options)
+    transcription = transcriber.transcribe(speech.cut(spoken), options)
     answer = (style or TextStyle()).finished(transcription, speech.voicing)
     return replace(answer, seconds=speech.seconds)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..engine.checkpoint import read
-from ..engine.dims import dims_of, int8_bytes
 from ..engine.tensorrt.cuda import NoGpuError, find_gpus
-from ..errors import EngineError, ModelBrokenError, SettingsError
+from ..errors import EngineError, ModelBrokenError, SettingsError, UpstreamError
 from ..models.find import ensure_model
-from ..models.known import WEIGHTS
+from ..models.folder import ModelFolder
 from ..settings.options import Settings
 from ..status import Status
-from ..transcriber import Transcriber
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from ..whisper.tokenizer import LANGUAGES
 from .auto import model_of
 from .faster_whisper import open_faster_whisper
-from .none import NoModel
 from .onnxruntime import open_fastest, open_onnxruntime
-from .tensorrt import Runtime, find_runtime, open_tensorrt
+
+if TYPE_CHECKING:
+    from .tensorrt import Runtime
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def open_transcriber(
     """
     status = status or Status()
     if settings.backend == "none":
-        return NoModel()
+        return _NoModel()
     if settings.backend == "ray":
         from ..cluster.front_end import open_ray
 
@@ -93,7 +94,9 @@ def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
         if settings.device == "cpu":
             raise NoGpuError("--device is cpu")
         find_gpus()
-        runtime = find_runtime(settings.device)
+        from .tensorrt import Runtime  # much to import, where most machines have no GPU
+
+        runtime = Runtime.find(settings.device)
     except EngineError as error:
         if settings.backend == "auto":
             _LOGGER.info("backend: faster-whisper, because %s", error)
@@ -115,7 +118,7 @@ def _is_small(path: Path, small_bytes: int = 8_000_000) -> bool:
     Every stock one has more than `small_bytes` in int8.
     """
     try:
-        return int8_bytes(dims_of(read(path / WEIGHTS))) < small_bytes
+        return ModelFolder(path).dims.int8_bytes < small_bytes
     except ModelBrokenError:  # no Whisper as we know it; faster-whisper says what is wrong, if
         return True  # anything is
 
@@ -124,9 +127,25 @@ def _open(
     settings: Settings, path: Path, runtime: Runtime | None, status: Status, build_missing: bool
 ) -> Transcriber:
     if runtime:
-        return open_tensorrt(settings, path, runtime, status, build_missing=build_missing)
+        return runtime.open(settings, path, status, build_missing=build_missing)
     if settings.backend == "onnxruntime":
         return open_onnxruntime(settings, path, status, build_missing=build_missing)
     if settings.backend == "auto" and not _is_small(path):
         return open_fastest(settings, path, status, build_missing=build_missing)
     return open_faster_whisper(settings, path)
+
+
+class _NoModel:
+    """No model at all: a front end that only passes on what it hears (--upstreams)."""
+
+    languages: tuple[str, ...] = tuple(LANGUAGES)
+    description = "no model here"
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        """Raises UpstreamError: it is asked when nobody else has answered."""
+        raise UpstreamError(
+            "none of --upstreams has answered, and there is no model here (--backend none)"
+        )
+
+    def close(self) -> None:
+        """There is nothing to free."""

@@ -11,10 +11,9 @@ from ..engine.tensorrt.cuda import Gpu, find_gpus
 from ..errors import EngineError, SettingsError
 from ..models.autopick import choose_for_gpu, ensure_auto
 from ..models.find import ensure_model
-from ..models.known import AUTO
+from ..models.stock import AUTO
 from ..whisper.tokenizer import language_code
 from .faster_whisper import choose_device
-from .tensorrt import find_runtime
 
 if TYPE_CHECKING:
     from ..models.disk import Report
@@ -48,8 +47,10 @@ def gpu_of(settings: Settings) -> Gpu | None:
     except EngineError:
         return None
     if settings.backend != "faster-whisper":
+        from .tensorrt import Runtime
+
         try:
-            return find_runtime(settings.device).gpu
+            return Runtime.find(settings.device).gpu
         except EngineError:  # then CTranslate2, which may have been built without CUDA
             pass
     try:

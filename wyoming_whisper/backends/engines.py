@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +23,7 @@ from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..machine.process import NativeThread
-from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
-from ..whisper.audio import white_noise
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -38,19 +36,7 @@ def engine_cache(settings: Settings) -> EngineCache:
     return EngineCache(settings.data_dir[0] / "engines", settings.max_cache_size)
 
 
-def try_out(transcriber: Transcriber, folder: Path) -> None:
-    """Transcribe noise: what loads may still compute nonsense, such as no numbers.
-
-    Raises EngineBrokenError.
-    """
-    text = transcriber.transcribe(
-        white_noise(SAMPLE_RATE), TranscribeOptions(transcriber.languages[0])
-    )
-    if not (math.isfinite(text.avg_logprob) and 0 <= text.no_speech_prob <= 1):
-        raise EngineBrokenError(f"the engine in {folder} computes nonsense")
-
-
-class EngineSource(Protocol):
+class _EngineSource(Protocol):
     """Where the one engine that is asked for comes from."""
 
     label: str
@@ -73,7 +59,7 @@ class EngineSource(Protocol):
 
 
 class Engines:
-    """The EngineSource of a Spec and a cache."""
+    """Where the engine of a Spec comes from: a cache, or a child that builds it."""
 
     def __init__(
         self, spec: Spec, cache: EngineCache, open_folder: Callable[[Path], Transcriber]
@@ -173,7 +159,7 @@ class EngineTranscriber:
 
     def __init__(
         self,
-        engines: EngineSource,
+        engines: _EngineSource,
         open_stand_in: Callable[[], Transcriber],
         status: Status,
         open_instead: Callable[[], Transcriber | None] = lambda: None,
@@ -361,7 +347,7 @@ class EngineTranscriber:
         def show(progress: BuildProgress) -> None:
             nonlocal display
             display = display or BuildDisplay(f"the engine of {self._source.label}")
-            display.show(progress)
+            display.show_build(progress)
             self._building(f"building the engine: {progress.phase}", progress.fraction)
 
         try:

@@ -7,29 +7,30 @@ itself rather than through WhisperModel, which imports PyAV (24 MB here), pads e
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import platform
-from collections.abc import Sequence
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.dims import EMBEDDINGS, HEAD_WIDTH
 from ..errors import ModelBrokenError, SettingsError
-from ..machine.cpu import instruction_set, physical_cores
-from ..machine.threads import REMEMBERED, fastest_threads, thread_counts
-from ..models.folder import check_model, model_languages
+from ..machine.cpu import fastest_threads, instruction_set, physical_cores
+from ..machine.measured import Measurements
+from ..models.folder import ModelFolder
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.inference import GenerateOptions, Hypothesis
-from .ct2_config import loadable
 from .pipeline import (
-    COMMAND_FRAMES,
-    COMMAND_RUNS,
     WhisperTranscriber,
     command_seconds,
     decoding_options,
-    detectable,
-    load_tokenizer,
 )
 
 if TYPE_CHECKING:
@@ -37,16 +38,11 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# Beam search costs a slow core more than it gains on a short command.
-BEAM_SIZE = 5
-
-
-LENGTH_PENALTY = 1  # scores come back divided by the length to this power
-
 
 class CTranslate2Inference:
     """A `ctranslate2.models.Whisper`."""
 
+    LENGTH_PENALTY = 1  # scores come back divided by the length to this power
     TINY = 1e-30  # probabilities are held above it, for their logarithms
 
     def __init__(self, model: Any) -> None:
@@ -55,10 +51,8 @@ class CTranslate2Inference:
 
     def encode(self, mel: Array) -> Any:
         """Return the encoder's output, shape = (1, n_frames // 2, n_audio_state)."""
-        import ctranslate2
-
         batch = np.ascontiguousarray(mel[None])
-        return self._model.encode(ctranslate2.StorageView.from_array(batch))
+        return self._model.encode(_ctranslate2().StorageView.from_array(batch))
 
     def detect_language(self, audio_features: Any) -> list[tuple[str, float]]:
         """Return (code, probability), likeliest first."""
@@ -85,7 +79,7 @@ class CTranslate2Inference:
             # CTranslate2 takes the smaller of half of this and what the prompt leaves of it; the
             # prompt's last token counts as new.
             max_length=max(options.max_new_tokens + len(prompt) - 1, 2 * options.max_new_tokens),
-            length_penalty=LENGTH_PENALTY,
+            length_penalty=self.LENGTH_PENALTY,
             suppress_tokens=list(options.suppressed_tokens),
             return_scores=True,
             return_no_speech_prob=True,
@@ -94,7 +88,7 @@ class CTranslate2Inference:
         tokens: list[int] = result.sequences_ids[0]
         if not tokens:  # its score was divided by a length of 0
             return Hypothesis([], 0.0, result.no_speech_prob)
-        total_logprob = result.scores[0] * len(tokens) ** LENGTH_PENALTY
+        total_logprob = result.scores[0] * len(tokens) ** self.LENGTH_PENALTY
         others = tuple(result.sequences_ids[1:])
         return Hypothesis(tokens, total_logprob / (len(tokens) + 1), result.no_speech_prob, others)
 
@@ -106,12 +100,12 @@ class CTranslate2Inference:
         `prompt` ends with the token of no timestamps.
         """
         n_frames = FRAMES_PER_POSITION * audio_features.shape[1]
-        found = (
+        alignments = (
             # The aligner adds the last token itself.
             self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
             for text in texts
         )
-        return [np.log(np.maximum(one.text_token_probs, self.TINY)) for one in found]
+        return [np.log(np.maximum(one.text_token_probs, self.TINY)) for one in alignments]
 
     can_align = True
 
@@ -120,9 +114,9 @@ class CTranslate2Inference:
     ) -> list[int]:
         """See AligningInference."""
         n_frames = FRAMES_PER_POSITION * n_positions
-        found = self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
+        words = self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
         firsts: dict[int, int] = {}
-        for row, position in found.alignments:  # a path, from its beginning
+        for row, position in words.alignments:  # a path, from its beginning
             firsts.setdefault(row, position)
         return list(firsts.values())
 
@@ -135,19 +129,20 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     """
     device, device_index = choose_device(settings.device)
     compute_type = choose_compute_type(settings.compute_type, device)
-    decoding = decoding_options(settings, path, choose_beam_size(settings.beam_size))
+    folder = ModelFolder(path)
+    decoding = decoding_options(settings, folder, choose_beam_size(settings.beam_size))
     threads = settings.cpu_threads or physical_cores()
     if device == "cpu" and not settings.cpu_threads:
-        threads = _measured_threads(settings, path, compute_type, decoding.beam_size)
-    model = _load(path, device, device_index, compute_type, threads)
-    languages = model_languages(settings.model, path) if model.is_multilingual else ("en",)
+        threads = _measured_threads(settings, folder, compute_type, decoding.beam_size)
+    model = load_ctranslate2(folder, compute_type, threads, device, device_index)
+    languages = folder.languages(settings.model)
     described = _description(settings.model_name, model, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
         CTranslate2Inference(model),
-        load_tokenizer(path, multilingual=model.is_multilingual),
+        folder.tokenizer,
         languages,
-        detectable(settings.languages, languages),
+        settings.languages,
         decoding,
         described,
         keeps_features=True,
@@ -156,85 +151,124 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     return transcriber
 
 
-def _measured_threads(settings: Settings, path: Path, compute_type: str, beam_size: int) -> int:
+def _measured_threads(
+    settings: Settings, folder: ModelFolder, compute_type: str, beam_size: int
+) -> int:
     """Return how many threads suit this model; measured at its first start where that is open."""
-    counts = thread_counts()
-    if len(counts) == 1:
-        return counts[0]
-    _LOGGER.info("measuring how many threads suit this model: %s", ", ".join(map(str, counts)))
 
     def seconds(threads: int) -> float:
-        model = _load(path, "cpu", 0, compute_type, threads)
-        tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
-        inference = CTranslate2Inference(model)
-        runs = range(COMMAND_RUNS)
-        times = [command_seconds(inference, tokenizer, beam_size, COMMAND_FRAMES) for _ in runs]
+        inference = CTranslate2Inference(load_ctranslate2(folder, compute_type, threads))
+        times = [
+            command_seconds(
+                inference, folder.tokenizer, beam_size, WhisperTranscriber.COMMAND_FRAMES
+            )
+            for _ in range(WhisperTranscriber.COMMAND_RUNS)
+        ]
         return min(times[1:])
 
-    memory = settings.data_dir[0] / REMEMBERED
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
-    return fastest_threads(counts, seconds, memory, name)
+    return fastest_threads(seconds, Measurements(settings.data_dir), name)
 
 
-def choose_device(wanted: str) -> tuple[str, int]:
+def choose_device(name: str) -> tuple[str, int]:
     """Return CTranslate2's device and index for `auto`, `cpu`, `cuda` or `cuda:N`."""
-    if wanted == "auto":
+    if name == "auto":
         return ("cuda" if _cuda_devices() else "cpu"), 0
-    device, _, index = wanted.partition(":")
+    device, _, index = name.partition(":")
     if device == "cuda":
-        found = _cuda_devices()
-        if int(index or 0) >= found:
+        n_devices = _cuda_devices()
+        if int(index or 0) >= n_devices:
             raise SettingsError(
-                f"--device {wanted}: "
-                + (f"this machine has {found} CUDA devices" if found else "no CUDA device is here")
+                f"--device {name}: "
+                + (
+                    f"this machine has {n_devices} CUDA devices"
+                    if n_devices
+                    else "no CUDA device is here"
+                )
                 + "; use --device cpu, or auto"
             )
     return device, int(index or 0)
 
 
-def choose_compute_type(wanted: str, device: str) -> str:
+def choose_compute_type(name: str, device: str) -> str:
     """Return the arithmetic to run in: int8 on CPUs by default, float16 on GPUs.
 
     CTranslate2's own default follows the files, and runs float16 ones as float32 on a CPU.
     """
-    import ctranslate2
-
-    supported: set[str] = ctranslate2.get_supported_compute_types(device)
-    if wanted == "default":
+    supported: set[str] = _ctranslate2().get_supported_compute_types(device)
+    if name == "default":
         preferred = ("int8_float32", "float32") if device == "cpu" else ("float16", "float32")
-        return next(name for name in preferred if name in supported)
-    if wanted == "auto" or wanted in supported or wanted == "int8":
-        return wanted
+        return next(one for one in preferred if one in supported)
+    if name in ("auto", "int8") or name in supported:
+        return name
     raise SettingsError(
-        f"--compute-type {wanted} is not possible on this {device}: "
+        f"--compute-type {name} is not possible on this {device}: "
         f"it can {', '.join(sorted(supported))}"
     )
 
 
-def choose_beam_size(wanted: int) -> int:
-    """Return the beam: what the user wants, or for 0 what suits the processor."""
-    beam_size_arm = 1
-    if wanted:
-        return wanted
-    arm = platform.machine().lower().startswith(("arm", "aarch64"))
-    return beam_size_arm if arm else BEAM_SIZE
+def choose_beam_size(beam_size: int) -> int:
+    """Return the beam: what the user set, or for 0 what suits the processor.
+
+    Beam search costs a slow core more than it gains on a short command.
+    """
+    is_arm = platform.machine().lower().startswith(("arm", "aarch64"))
+    return beam_size or (1 if is_arm else 5)
 
 
-def _load(path: Path, device: str, device_index: int, compute_type: str, threads: int) -> Any:
-    import ctranslate2
-
-    check_model(path)
+def load_ctranslate2(
+    folder: ModelFolder, compute_type: str, threads: int, device: str = "cpu", device_index: int = 0
+) -> Any:
+    """Return the `ctranslate2.models.Whisper` of a model. Raises ModelBrokenError."""
+    folder.check()
     try:
-        with loadable(path) as folder:
-            return ctranslate2.models.Whisper(
-                str(folder),
+        with _loadable(folder) as path:
+            return _ctranslate2().models.Whisper(
+                str(path),
                 device=device,
                 device_index=device_index,
                 compute_type=compute_type,
                 intra_threads=threads,
             )
     except (RuntimeError, ValueError) as error:
-        raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
+        raise ModelBrokenError(f"the model in {folder.path} can't be loaded: {error}") from error
+
+
+@contextlib.contextmanager
+def _loadable(model: ModelFolder) -> Iterator[Path]:
+    """Give the folder to load: the model's, or one of links beside a config.json that is mended.
+
+    What it lacks ends a request, and heads that the decoder has not end the process: distilled
+    models may name the alignment heads of the model that they were made of. Raises
+    ModelBrokenError.
+    """
+    mended = _mended(model)
+    if mended == model.config.content:
+        yield model.path
+        return
+    with tempfile.TemporaryDirectory(prefix="wyoming-whisper-") as folder:
+        for file in model.path.iterdir():
+            (Path(folder) / file.name).symlink_to(file.resolve())
+        config = Path(folder) / model.config.path.name
+        config.unlink()
+        config.write_text(json.dumps(mended), encoding="utf-8")
+        yield Path(folder)
+
+
+def _mended(model: ModelFolder) -> dict[str, Any]:
+    begin, config, shapes = "suppress_ids_begin", model.config.content, model.shapes
+    matches = (re.match(r"decoder/layer_(\d+)/", name) for name in shapes)
+    n_layers = 1 + max((int(match[1]) for match in matches if match), default=-1)
+    n_heads = shapes.get(EMBEDDINGS, (0, 0))[-1] // HEAD_WIDTH
+    heads = model.alignment_heads
+    if not heads or not all(0 <= i < n_layers and 0 <= head < n_heads for i, head in heads):
+        # As CTranslate2's converter does without better knowledge: the last half of the layers.
+        layers = range(n_layers // 2, n_layers)
+        config = {
+            **config,
+            "alignment_heads": [list(pair) for pair in product(layers, range(n_heads))],
+        }
+    return config if begin in config else {**config, begin: []}
 
 
 def _description(name: str, model: Any, threads: int) -> str:
@@ -245,6 +279,10 @@ def _description(name: str, model: Any, threads: int) -> str:
 
 
 def _cuda_devices() -> int:
+    return int(_ctranslate2().get_cuda_device_count())
+
+
+def _ctranslate2() -> Any:
     import ctranslate2
 
-    return int(ctranslate2.get_cuda_device_count())
+    return ctranslate2

@@ -15,22 +15,24 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.checkpoint import read
-from ..engine.dims import dims_of, int8_bytes
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
 from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
-from ..machine.cpu import adds_int8_exactly, cpu_name, instruction_set, physical_cores
-from ..machine.measured import recall, remember
-from ..models.autopick import ram_bytes
-from ..models.folder import alignment_heads, is_multilingual, model_languages, suppressed_begin
-from ..models.known import WEIGHTS
+from ..machine.cpu import (
+    adds_int8_exactly,
+    cpu_name,
+    instruction_set,
+    physical_cores,
+    ram_bytes,
+)
+from ..machine.measured import Measurements
+from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
-from .engines import Engines, EngineTranscriber, Verdict, engine_cache, try_out
+from .engines import Engines, EngineTranscriber, Verdict, engine_cache
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
-from .pipeline import COMMAND_RUNS, WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from .pipeline import WhisperTranscriber, decoding_options
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -87,8 +89,8 @@ def open_fastest(
 
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
-    spec = CpuSpec(settings.model_name, path / WEIGHTS, arithmetic)
-    open_folder = functools.partial(open_graphs, settings, path, spec)
+    spec = CpuSpec(settings.model_name, ModelFolder(path).weights, arithmetic)
+    open_folder = functools.partial(_open_graphs, settings, path, spec)
     return Engines(spec, engine_cache(settings), open_folder)
 
 
@@ -112,7 +114,7 @@ def _open(
     ).open()
 
 
-def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
+def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
     """Return the model in `path` over the graphs in `folder`, tried out and warm.
 
     Raises EngineBrokenError where they can't be read or make no sense.
@@ -123,24 +125,23 @@ def open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> 
         session = CpuSession(folder, threads, beam_size)
     except ModelBrokenError as error:
         raise EngineBrokenError(str(error)) from error
-    multilingual = is_multilingual(path)
-    languages = model_languages(settings.model, path) if multilingual else ("en",)
-    tokenizer = load_tokenizer(path, multilingual=multilingual)
+    model = ModelFolder(path)
+    tokenizer, languages = model.tokenizer, model.languages(settings.model)
     described = (
         f"{spec.model} on CPU ({instruction_set()}, {threads} threads) in {spec.arithmetic} "
         "(onnxruntime)"
     )
     transcriber = WhisperTranscriber(
-        SessionInference(session, tokenizer, suppressed_begin(path), alignment_heads(path)),
+        SessionInference(session, tokenizer, model.suppressed_begin, model.alignment_heads),
         tokenizer,
         languages,
-        detectable(settings.languages, languages),
-        decoding_options(settings, path, beam_size),
+        settings.languages,
+        decoding_options(settings, model, beam_size),
         described,
         session.close,
         keeps_features=True,
     )
-    try_out(transcriber, folder)
+    transcriber.try_out(folder)
     transcriber.warm_up()
     _LOGGER.info("%s, beam %d", described, beam_size)
     return transcriber
@@ -169,8 +170,8 @@ def _why_not_compared(path: Path, comparison: _Comparison) -> str:
     # For a while both are there: memory for so many times the model in int8 is needed, of no more
     # than half of what there is. Not of what happens to be free: which backend answers, and so what
     # it writes, must be the same at every start.
-    needed = 4 * int8_bytes(dims_of(read(path / WEIGHTS)))
-    total = ram_bytes()[0]
+    needed = 4 * ModelFolder(path).dims.int8_bytes
+    total = ram_bytes()
     if needed <= total / 2 and not comparison.was_without_room(total):
         return ""
     comparison.remember_without_room(total)
@@ -194,7 +195,6 @@ def _is_for_cuda(settings: Settings) -> bool:
 class _Comparison:
     """Measures a command on both backends, once on this machine: engines.Compare."""
 
-    FILE = "backends.json"  # in the first data folder
     WORTH = 0.9  # of faster-whisper's time, or less: anything closer is noise
     WITHOUT_ROOM = "not compared, with so many bytes of memory"
     REST_SECONDS = 0.05  # threads spin for a moment after their work: not into the other's time
@@ -202,10 +202,10 @@ class _Comparison:
     """By how much memory has to grow for that to be decided again; its total varies a little."""
 
     def __init__(self, settings: Settings, path: Path, arithmetic: str) -> None:
-        self._file = settings.data_dir[0] / self.FILE
+        self._memory = Measurements(settings.data_dir)
         self._asked = settings.backend == ONNXRUNTIME
         versions = (f"{name} {_version(name)}" for name in ("ctranslate2", "onnxruntime"))
-        self._key = ", ".join(
+        self._key = "backend: " + ", ".join(
             (
                 settings.model_name,
                 arithmetic,
@@ -229,18 +229,18 @@ class _Comparison:
     @property
     def faster(self) -> str | None:
         """The backend that was faster when they were compared here."""
-        backend = recall(self._file).get(self._key)
+        backend = self._memory.get(self._key)
         return backend if isinstance(backend, str) else None
 
     def was_without_room(self, ram_bytes: int) -> bool:
         """Whether there was too little memory to compare them, and there is no more of it now."""
-        entry = recall(self._file).get(self._key)
+        entry = self._memory.get(self._key)
         before = entry.get(self.WITHOUT_ROOM) if isinstance(entry, dict) else None
         return isinstance(before, int | float) and ram_bytes <= self.RAM_CHANGE * before
 
     def remember_without_room(self, ram_bytes: int) -> None:
         if not self.was_without_room(ram_bytes):
-            remember(self._file, self._key, {self.WITHOUT_ROOM: ram_bytes})
+            self._memory.put(self._key, {self.WITHOUT_ROOM: ram_bytes})
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
@@ -251,7 +251,7 @@ class _Comparison:
         if len(pair) < 2:
             raise TypeError(f"{engine} and {stand_in} can't be measured")
         times: list[list[float]] = [[], []]
-        for _ in range(COMMAND_RUNS):
+        for _ in range(WhisperTranscriber.COMMAND_RUNS):
             for one, seconds in zip(pair, times, strict=True):
                 with turn:  # whoever speaks meanwhile waits for one command at most
                     seconds.append(one.command_seconds())
@@ -259,7 +259,7 @@ class _Comparison:
         ours, theirs = (min(seconds[1:]) for seconds in times)
         is_better = ours <= self.WORTH * theirs
         faster = ONNXRUNTIME if is_better else EngineTranscriber.STAND_IN
-        remember(self._file, self._key, faster)
+        self._memory.put(self._key, faster)
         return Verdict(
             is_better,
             f"a command takes {ours * 1000:.0f} ms on onnxruntime here, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import (
-    ModelBrokenError,
+    EngineBrokenError,
     SettingsError,
     TranscribeError,
     UnknownLanguageError,
@@ -21,8 +22,7 @@ from ..errors import (
 )
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
-from ..models.model_json import read_facts
-from ..models.vocabulary import TOKENIZER, tokenizer_json
+from ..models.folder import ModelFolder
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from ..whisper.audio import (
     FRAMES_PER_SECOND,
@@ -54,20 +54,20 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# What a command's time is measured with.
-COMMAND_FRAMES = 500
-COMMAND_TOKENS = 10
-COMMAND_RUNS = 4  # the first one allocates, and doesn't count
-WARM_UP_TOKENS = 2
-
 
 class WhisperTranscriber:
     """A Transcriber over any `Inference`: two backends, one behaviour.
 
-    `free` is called by `close`, for a runtime whose memory does not go with the last reference.
-    `keeps_features` says that audio features stay good when others are encoded.
+    `choosable` are the user's --languages, of which one is detected; all of the model's where there
+    are none. `free` is called by `close`, for a runtime whose memory does not go with the last
+    reference. `keeps_features` says that audio features stay good when others are encoded. Raises
+    SettingsError where the model understands none of `choosable`.
     """
 
+    # What a command's time is measured with.
+    COMMAND_FRAMES = 500
+    COMMAND_RUNS = 4  # the first one allocates, and doesn't count
+    WARM_UP_TOKENS = 2
     MAX_REQUEST_NAMES = 500  # their index is made while somebody waits: some milliseconds
 
     def __init__(
@@ -75,7 +75,7 @@ class WhisperTranscriber:
         inference: ScoringInference,
         tokenizer: Tokenizer,
         languages: tuple[str, ...],
-        detectable: tuple[str, ...],
+        choosable: tuple[str, ...],
         decoding: DecodingOptions,
         description: str,
         free: Callable[[], None] = lambda: None,
@@ -90,7 +90,7 @@ class WhisperTranscriber:
         self._keeps_features = keeps_features
         self._noise_features: Any = None
         self._is_closed = False
-        self._detectable = detectable
+        self._detectable = _detectable(choosable, languages)
         self._decoding = decoding
         self._decoder = self._new_decoder(decoding)
 
@@ -141,13 +141,22 @@ class WhisperTranscriber:
         audio_features = self._noise()
         prompt = [*self._tokenizer.sot_sequence("en"), self._tokenizer.no_timestamps]
         beam_size = self._decoding.beam_size
-        brief = GenerateOptions(beam_size, 0.0, 1, WARM_UP_TOKENS, (self._tokenizer.eot,))
-        found = self._inference.generate(audio_features, prompt, brief)
-        self._weighing(go_on)(audio_features, prompt, "en", found)
+        brief = GenerateOptions(beam_size, 0.0, 1, self.WARM_UP_TOKENS, (self._tokenizer.eot,))
+        hypothesis = self._inference.generate(audio_features, prompt, brief)
+        self._weighing(go_on)(audio_features, prompt, "en", hypothesis)
+
+    def try_out(self, folder: Path) -> None:
+        """Transcribe noise: what loads may still compute nonsense, such as no numbers.
+
+        `folder` is that of its engine. Raises EngineBrokenError.
+        """
+        text = self.transcribe(white_noise(SAMPLE_RATE), TranscribeOptions(self.languages[0]))
+        if not (math.isfinite(text.avg_logprob) and 0 <= text.no_speech_prob <= 1):
+            raise EngineBrokenError(f"the engine in {folder} computes nonsense")
 
     def command_seconds(self) -> float:
         """Return the time that a command of usual length takes, in the window that it gets."""
-        frames = self._decoding.audio_context.frames(COMMAND_FRAMES)
+        frames = self._decoding.audio_context.frames(self.COMMAND_FRAMES)
         return command_seconds(self._inference, self._tokenizer, self._decoding.beam_size, frames)
 
     def close(self) -> None:
@@ -227,22 +236,22 @@ class WhisperTranscriber:
         return Weighing(self._inference, self._tokenizer, self._noise, beam_size, checkpoint)
 
     def _correct(self, options: TranscribeOptions) -> Correct | None:
-        """Return what compares texts with the names that are known, if there are any."""
+        """Return what compares texts with the names of the home, if there are any."""
         if options.timestamps:
             return self._as_without_timestamps
         if options.home is None or (options.task or self._decoding.task) == "translate":
             return None
         indexes = [NameIndex(options.names[: self.MAX_REQUEST_NAMES]), options.home]
-        known = [index for index in indexes if len(index)]
-        if not known:
+        filled = [index for index in indexes if len(index)]
+        if not filled:
             return None
-        return Snapper(self._inference, self._tokenizer, known, self._noise, options.checkpoint)
+        return Snapper(self._inference, self._tokenizer, filled, self._noise, options.checkpoint)
 
     def _noise(self) -> Any:
         """Return audio features that say nothing, for how likely a name is anyway."""
         if self._noise_features is None or not self._keeps_features:
             n_mels = self._inference.n_mels
-            self._noise_features = self._inference.encode(noise_mel(n_mels, self._decoding))
+            self._noise_features = self._inference.encode(_noise_mel(n_mels, self._decoding))
         return self._noise_features
 
 
@@ -263,19 +272,20 @@ def command_seconds(
     tokenizer: Tokenizer,
     beam_size: int,
     n_frames: int,
+    n_tokens: int = 10,
 ) -> float:
     """Return the time for a window of noise and the tokens of a command, which don't end."""
     # As good as noise; to import numpy's takes longer.
     noise = np.sin(np.square(np.arange(inference.n_mels * n_frames, dtype=np.float64)))
     noise = noise.reshape(inference.n_mels, n_frames)
     prompt = [*tokenizer.sot_sequence("en"), tokenizer.no_timestamps]
-    endless = GenerateOptions(beam_size, 0.0, 1, COMMAND_TOKENS, (tokenizer.eot,))
+    endless = GenerateOptions(beam_size, 0.0, 1, n_tokens, (tokenizer.eot,))
     start = time.perf_counter()
     inference.generate(inference.encode(noise.astype(np.float32)), prompt, endless)
     return time.perf_counter() - start
 
 
-def noise_mel(n_mels: int, decoding: DecodingOptions) -> Array:
+def _noise_mel(n_mels: int, decoding: DecodingOptions) -> Array:
     """Return a window of white noise, shape = (n_mels, n_frames); always the same."""
     mel = log_mel_spectrogram(white_noise(2 * SAMPLE_RATE), n_mels)
     return pad_or_trim(mel, decoding.audio_context.frames(mel.shape[1]), silence_level(mel))
@@ -286,54 +296,39 @@ def _previous_text(names: tuple[str, ...], prompt: str | None) -> str | None:
     return " ".join(part for part in (", ".join(names), prompt or "") if part) or None
 
 
-def load_tokenizer(path: Path, *, multilingual: bool) -> Tokenizer:
-    """Return the tokenizer of the model in folder `path`; raises ModelBrokenError."""
-    import tokenizers
-
-    try:
-        text_tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer_json(path))
-        tokenizer = Tokenizer(text_tokenizer, multilingual=multilingual)
-        tokenizer.check()
-    except ModelBrokenError:
-        raise
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise ModelBrokenError(f"{path / TOKENIZER} can't be loaded: {error}") from error
-    return tokenizer
-
-
-def detectable(wanted: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
+def _detectable(chosen: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
     """Return the languages to choose from when one has to be detected."""
-    if not wanted:
+    if not chosen:
         return languages
-    found = tuple(code for code in languages if code in wanted)
-    if not found:
+    both = tuple(code for code in languages if code in chosen)
+    if not both:
         raise SettingsError(
-            f"--languages {','.join(wanted)}: this model understands none of them, "
+            f"--languages {','.join(chosen)}: this model understands none of them, "
             f"only {', '.join(languages)}"
         )
-    return found
+    return both
 
 
-def decoding_options(settings: Settings, path: Path, beam_size: int) -> DecodingOptions:
-    """Return what the user set, and what the model in `path` says of itself.
+def decoding_options(settings: Settings, folder: ModelFolder, beam_size: int) -> DecodingOptions:
+    """Return what the user set, and what the model says of itself.
 
     Raises ModelBrokenError.
     """
-    facts = read_facts(path)
+    facts = folder.facts
     return DecodingOptions(
         task="translate" if settings.whisper_task == "translate" else "transcribe",
         initial_prompt=settings.initial_prompt,
         beam_size=beam_size,
         min_avg_logprob=facts.min_avg_logprob,
-        audio_context=choose_audio_context(settings.audio_context, trained=facts.tight_window),
+        audio_context=_choose_audio_context(settings.audio_context, trained=facts.tight_window),
     )
 
 
-def choose_audio_context(wanted: str, *, trained: bool) -> AudioContext:
+def _choose_audio_context(window: str, *, trained: bool) -> AudioContext:
     """Return the window for `auto`, `full`, or a number of seconds that it has at least."""
-    if wanted == "full":
+    if window == "full":
         return AudioContext()
     context = AudioContext.trained() if trained else AudioContext.safe()
-    if wanted == "auto":
+    if window == "auto":
         return context
-    return dataclasses.replace(context, minimum=round(float(wanted) * FRAMES_PER_SECOND))
+    return dataclasses.replace(context, minimum=round(float(window) * FRAMES_PER_SECOND))

@@ -14,30 +14,20 @@ from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
 from ..engine.tensorrt.library import import_tensorrt
 from ..engine.tensorrt.session import TensorRTSession
 from ..errors import SettingsError
-from ..models.folder import is_multilingual, model_languages, suppressed_begin
-from ..models.known import WEIGHTS
+from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.options import DecodingOptions
-from ..whisper.search import SLOTS, SessionInference
-from .engines import Engines, EngineTranscriber, engine_cache, try_out
+from ..whisper.search import SessionInference
+from .engines import Engines, EngineTranscriber, engine_cache
 from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
-from .pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from .pipeline import WhisperTranscriber, decoding_options
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
     from ..status import Status
 
 _LOGGER = logging.getLogger(__name__)
-
-
-FRAMES_MULTIPLE = 200
-"""Windows have so many different lengths that each can have its own CUDA graphs."""
-
-COMMAND_SECONDS = range(1, 9)
-"""Of speech: the windows that these get are ready before anybody speaks."""
-
-BEAM_SIZE = 1  # greedy search is the one that runs as CUDA graphs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,68 +38,65 @@ class Runtime:
     tensorrt: str
     """The version."""
 
+    @classmethod
+    def find(cls, device: str) -> Runtime:
+        """Return what there is for auto, cuda or cuda:N. Raises EngineError: what is missing."""
+        # What TensorRT 8.6 has kernels for; later ones need more, and say so when they build.
+        min_compute_capability = (6, 0)
+        if device == "cpu":
+            raise NoGpuError("--device is cpu")
+        gpus = find_gpus()
+        index = int(device.partition(":")[2] or 0)
+        if index >= len(gpus):
+            raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")
+        gpu = gpus[index]
+        if gpu.compute_capability < min_compute_capability:
+            raise NoGpuError(f"the {gpu.name} is too old for TensorRT")
+        return cls(gpu, import_tensorrt().__version__)
 
-def find_runtime(device: str) -> Runtime:
-    """Return what there is for `auto`, `cuda` or `cuda:N`. Raises EngineError: what is missing."""
-    # What TensorRT 8.6 has kernels for; later ones need more, and say so when they build.
-    min_compute_capability = (6, 0)
-    if device == "cpu":
-        raise NoGpuError("--device is cpu")
-    gpus = find_gpus()
-    index = int(device.partition(":")[2] or 0)
-    if index >= len(gpus):
-        raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")
-    gpu = gpus[index]
-    if gpu.compute_capability < min_compute_capability:
-        raise NoGpuError(f"the {gpu.name} is too old for TensorRT")
-    return Runtime(gpu, import_tensorrt().__version__)
-
-
-def engine_spec(settings: Settings, path: Path, runtime: Runtime) -> EngineSpec:
-    """Return the engine that these settings want of the model in folder `path`."""
-    beam_size = settings.beam_size or BEAM_SIZE
-    return EngineSpec(
-        model=settings.model_name,
-        model_bin=path / WEIGHTS,
-        gpu=runtime.gpu,
-        tensorrt=runtime.tensorrt,
-        precision="float32" if settings.compute_type == "float32" else "float16",
-        beam_size=beam_size,
-        max_batch=max(beam_size, DecodingOptions.best_of),
-    )
-
-
-def tensorrt_engines(settings: Settings, path: Path, runtime: Runtime) -> Engines:
-    """Return where the engine of the model in `path` comes from."""
-    spec = engine_spec(settings, path, runtime)
-    open_folder = functools.partial(open_engine, settings, path, spec)
-    return Engines(spec, engine_cache(settings), open_folder)
-
-
-def open_tensorrt(
-    settings: Settings, path: Path, runtime: Runtime, status: Status, *, build_missing: bool = True
-) -> Transcriber:
-    """Return what answers at once: an engine that is there, else the CPU, until one is.
-
-    With `build_missing` that is built in the background. Raises SettingsError and ModelBrokenError
-    as open_faster_whisper does, SettingsError with `strict_backend` where an engine is not there
-    and will not be built.
-    """
-    engines = tensorrt_engines(settings, path, runtime)
-    transcriber = EngineTranscriber(
-        engines,
-        lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
-        status,
-        functools.partial(_open_on_cuda, settings, path),
-        build_missing=build_missing,
-    ).open()
-    if settings.strict_backend and not build_missing and not transcriber.has_engine:
-        transcriber.close()
-        raise SettingsError(
-            "--backend tensorrt: there is no engine of this model yet; "
-            f"wyoming-whisper engine build --model {settings.model} makes it"
+    def spec(self, settings: Settings, path: Path) -> EngineSpec:
+        """Return the engine that these settings ask for, of the model in folder `path`."""
+        beam_size = settings.beam_size or 1  # greedy search is the one that runs as CUDA graphs
+        return EngineSpec(
+            model=settings.model_name,
+            model_bin=ModelFolder(path).weights,
+            gpu=self.gpu,
+            tensorrt=self.tensorrt,
+            precision="float32" if settings.compute_type == "float32" else "float16",
+            beam_size=beam_size,
+            max_batch=max(beam_size, DecodingOptions.best_of),
         )
-    return transcriber
+
+    def engines(self, settings: Settings, path: Path) -> Engines:
+        """Return where the engine of the model in `path` comes from."""
+        spec = self.spec(settings, path)
+        open_folder = functools.partial(_open_engine, settings, path, spec)
+        return Engines(spec, engine_cache(settings), open_folder)
+
+    def open(
+        self, settings: Settings, path: Path, status: Status, *, build_missing: bool = True
+    ) -> Transcriber:
+        """Return what answers at once: an engine that is there, else the CPU, until one is.
+
+        With `build_missing` that is built in the background. Raises SettingsError and
+        ModelBrokenError as open_faster_whisper does, SettingsError with `strict_backend` where an
+        engine is not there and will not be built.
+        """
+        engines = self.engines(settings, path)
+        transcriber = EngineTranscriber(
+            engines,
+            lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
+            status,
+            functools.partial(_open_on_cuda, settings, path),
+            build_missing=build_missing,
+        ).open()
+        if settings.strict_backend and not build_missing and not transcriber.has_engine:
+            transcriber.close()
+            raise SettingsError(
+                "--backend tensorrt: there is no engine of this model yet; "
+                f"wyoming-whisper engine build --model {settings.model} makes it"
+            )
+        return transcriber
 
 
 def _open_on_cuda(settings: Settings, path: Path) -> Transcriber | None:
@@ -133,7 +120,7 @@ def on_cpu(settings: Settings) -> Settings:
     return dataclasses.replace(settings, device="cpu", compute_type=compute_type)
 
 
-def open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) -> Transcriber:
+def _open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) -> Transcriber:
     """Return the model in `path` over the engine in `folder`, tried out.
 
     Raises EngineBrokenError where the engine can't be read or makes no sense, EngineError where
@@ -142,23 +129,23 @@ def open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) 
     session = TensorRTSession(folder, spec.gpu.index)
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
-        multilingual = is_multilingual(path)
-        languages = model_languages(settings.model, path) if multilingual else ("en",)
-        tokenizer = load_tokenizer(path, multilingual=multilingual)
-        decoding = decoding_options(settings, path, spec.beam_size)
-        windows = dataclasses.replace(decoding.audio_context, multiple=FRAMES_MULTIPLE)
+        model = ModelFolder(path)
+        tokenizer, languages = model.tokenizer, model.languages(settings.model)
+        decoding = decoding_options(settings, model, spec.beam_size)
+        windows = dataclasses.replace(decoding.audio_context, multiple=spec.FRAMES_MULTIPLE)
         transcriber = WhisperTranscriber(
-            SessionInference(session, tokenizer, suppressed_begin(path)),
+            SessionInference(session, tokenizer, model.suppressed_begin),
             tokenizer,
             languages,
-            detectable(settings.languages, languages),
+            settings.languages,
             dataclasses.replace(decoding, audio_context=windows),
             f"{spec.model} on {spec.gpu.name} in {spec.precision} (TensorRT {spec.tensorrt})",
             session.close,
         )
-        try_out(transcriber, folder)
-        lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in COMMAND_SECONDS}
-        session.warm_up(sorted(lengths), SLOTS[0])
+        transcriber.try_out(folder)
+        command_seconds = range(1, 9)  # of speech: their windows are ready before anybody speaks
+        lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in command_seconds}
+        session.warm_up(sorted(lengths), SessionInference.SLOTS[0])
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, spec.beam_size)
     return transcriber

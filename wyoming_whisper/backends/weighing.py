@@ -21,8 +21,6 @@ from ..text.repetition import compression_ratio, said_once
 from ..whisper.inference import GenerateOptions, Hypothesis, ScoringInference
 from ..whisper.tokenizer import Tokenizer
 
-SPARE_TOKENS = 16
-
 
 @dataclass(frozen=True)
 class _Weights:
@@ -54,6 +52,7 @@ class Weighing:
     DOUBT = 0.8  # by which the prompt makes a text likelier
     SURE_GAIN = 2.5  # by which the audio makes it likelier than noise does: nobody asks any further
     LEAST_GAIN = 1.0  # the same where the audio alone gives a similar text
+    SPARE_TOKENS = 16  # over twice as many as the text has, for what is decoded instead
     SIMILAR = 0.5  # by letters and sound
     MAX_COMPRESSION_RATIO = 2.4
 
@@ -136,7 +135,7 @@ class Weighing:
             beam_size=self._beam_size,
             temperature=0.0,
             best_of=1,
-            max_new_tokens=2 * n_tokens + SPARE_TOKENS,
+            max_new_tokens=2 * n_tokens + self.SPARE_TOKENS,
             suppressed_tokens=self._tokenizer.suppressed_tokens,
             checkpoint=self._checkpoint,
         )

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,21 +38,6 @@ _LOGGER = logging.getLogger(__name__)
 APP = "wyoming-whisper"
 """The application's name in Ray Serve."""
 
-AT_ONCE = 32
-"""Requests in flight from one front end; each waits in a thread of its own."""
-
-
-POLL_SECONDS = 0.05
-"""How often one who waits looks whether anybody still waits for him."""
-
-HEDGE_SECONDS = 3.0
-"""Without an answer for so long, another replica is asked too: the first may be cut off, which Ray
-notices after 15 s. The first answer counts."""
-
-
-CONNECT_SECONDS = 5.0
-"""How long the cluster's first machine may take to accept a connection."""
-
 
 @dataclass(frozen=True)
 class About:
@@ -63,7 +48,7 @@ class About:
     description: str
 
 
-class Call(Protocol):
+class _Call(Protocol):
     """What of Ray Serve's DeploymentResponse is used."""
 
     def result(self, *, timeout_s: float) -> Any:
@@ -88,11 +73,12 @@ class RayTranscriber:
     """64 KiB. Ray sends arguments below 100 KB with the call itself; larger ones would go through
     its object store, which takes a detour and may write them to a disk."""
 
-    at_once = AT_ONCE
+    at_once = 32
+    """Requests in flight from one front end; each waits in a thread of its own."""
 
     def __init__(
         self,
-        ask: Callable[..., Call],
+        ask: Callable[..., _Call],
         about: About,
         deadline: float,
         put: Callable[[Any], Any],
@@ -137,7 +123,7 @@ class RayTranscriber:
                     return []
             return [self._home[1]]
 
-    def _answer(self, ask: Callable[[], Call], checkpoint: Callable[[], None]) -> Any:
+    def _answer(self, ask: Callable[[], _Call], checkpoint: Callable[[], None]) -> Any:
         """Return what the first replica says that says anything."""
         end = time.monotonic() + self._deadline
         with _Calls(ask) as calls:
@@ -157,7 +143,7 @@ class RayTranscriber:
             if self._hedges < 1:
                 return False
             self._hedges -= 1
-        _LOGGER.info("no answer for %g s: another replica is asked", HEDGE_SECONDS)
+        _LOGGER.info("no answer for %g s: another replica is asked", _Calls.HEDGE_SECONDS)
         return True
 
     def _earn_hedge(self) -> None:
@@ -168,6 +154,11 @@ class RayTranscriber:
 class _Calls:
     """One request, asked of one replica, or of several where some are lost or late."""
 
+    POLL_SECONDS = 0.05
+    """How often one who waits looks whether anybody still waits for him."""
+    HEDGE_SECONDS = 3.0
+    """Without an answer for so long, another replica is asked too: the first may be cut off, which
+    Ray notices after 15 s. The first answer counts."""
     MAX_LOST = 6
     """A request is lost with its replica so often, then it is taken for the reason."""
     FIRST_PAUSE_SECONDS = 0.1
@@ -175,10 +166,10 @@ class _Calls:
     MAX_ASKED = 3
     """Replicas that are asked the same at once: the second may be on the lost machine as well."""
 
-    def __init__(self, ask: Callable[[], Call]) -> None:
+    def __init__(self, ask: Callable[[], _Call]) -> None:
         self._ask = ask
         self._n_lost = 0
-        self._running: list[Call] = []
+        self._running: list[_Call] = []
         self._problem: Exception | None = None
         self._next = 0.0  # when to ask where nobody is asked
         self._late = 0.0
@@ -198,7 +189,7 @@ class _Calls:
 
     def add(self) -> None:
         """Ask a replica."""
-        self._late = time.monotonic() + HEDGE_SECONDS
+        self._late = time.monotonic() + self.HEDGE_SECONDS
         try:
             self._running.append(self._ask())
         except Exception as problem:
@@ -213,7 +204,7 @@ class _Calls:
             self._ask_again()
         for call in list(self._running):
             try:
-                answer = call.result(timeout_s=POLL_SECONDS / len(self._running))
+                answer = call.result(timeout_s=self.POLL_SECONDS / len(self._running))
             except TimeoutError:
                 continue
             except Exception as problem:  # Ray's own: those of replicas are answers
@@ -229,7 +220,7 @@ class _Calls:
             raise TranscribeError(
                 f"the request was lost {self._n_lost} times, at last with: {_line(self._problem)}"
             ) from self._problem
-        time.sleep(min(POLL_SECONDS, max(0.0, self._next - time.monotonic())))
+        time.sleep(min(self.POLL_SECONDS, max(0.0, self._next - time.monotonic())))
         if time.monotonic() >= self._next:
             self.add()
 
@@ -277,7 +268,7 @@ def open_ray(settings: Settings) -> RayTranscriber:
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[Any]:
     """Be a driver in the cluster and give the module ray; leave it again when the block fails."""
-    ray = import_ray()
+    ray = _import_ray()
     try:
         _reach(address)
         ray.init(address=address, namespace=APP, log_to_driver=False, logging_level=logging.WARNING)
@@ -295,17 +286,16 @@ def joined(address: str) -> Iterator[Any]:
         raise
 
 
-def _reach(address: str) -> None:
+def _reach(address: str, timeout_s: float = 5.0) -> None:
     """Raise OSError where nobody listens: Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if host:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
 
 
-def import_ray() -> Any:
+def _import_ray() -> Any:
     """Return the module ray; raises SettingsError without it."""
-    for name, value in RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to its makers
     try:
         import ray
         import ray.serve
@@ -314,7 +304,3 @@ def import_ray() -> Any:
             f"Ray is not installed: pip install 'wyoming-whisper[ray]' ({error})"
         ) from error
     return ray
-
-
-RAY_ENVIRONMENT: Mapping[str, str] = {"RAY_USAGE_STATS_ENABLED": "0"}
-"""What Ray reads from the environment where we start it: nothing is reported to its makers."""

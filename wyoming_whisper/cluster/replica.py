@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
+from ..backends import open_transcriber
+from ..backends.auto import model_of
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
 from ..machine.process import settle
 from ..settings.options import Settings
 from ..settings.sources import settings_from
-from ..status import Status, health_of
+from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from ..utterance.hangs import HangWatch
 from ..utterance.scheduler import Scheduler
@@ -32,12 +34,9 @@ _LOGGER = logging.getLogger(__name__)
 
 Open = Callable[[Settings, Status], Transcriber]
 
-MAX_QUEUE = 256
-"""Requests that wait in a replica; each front end has at most AT_ONCE in flight."""
-
 
 @dataclass(frozen=True)
-class Opened:
+class _Opened:
     """What the Scheduler has opened."""
 
     languages: tuple[str, ...]
@@ -51,14 +50,16 @@ class Replica:
     SettingsError when the model can't be had; Ray tries again a few times.
     """
 
+    MAX_QUEUE = 256
+    """Requests that wait here; each front end has at most RayTranscriber.at_once in flight."""
     HOME_SECONDS = 1.0
     """How long a request waits for the names of its home; then it goes on without them."""
     MAX_HOMES = 8
     """Name indexes kept: one per front end, and those that have just changed."""
 
     def __init__(self, settings: Settings, open_transcriber: Open | None = None) -> None:
-        self._settings = settings = on_this_node(settings)
-        self._opened: Opened | None = None
+        self._settings = settings = _on_this_node(settings)
+        self._opened: _Opened | None = None
         self._homes: OrderedDict[str, NameIndex] = OrderedDict()
         self._watch = HangWatch(settings.deadline)
         self._looked = time.monotonic()
@@ -68,7 +69,7 @@ class Replica:
             self._on_ready,
             settings.idle_unload,
             status,
-            MAX_QUEUE,
+            self.MAX_QUEUE,
         )
         self._scheduler.start()
         self._scheduler.opened.result()
@@ -110,7 +111,7 @@ class Replica:
 
         Ray Serve asks regularly, and replaces who raises.
         """
-        health = health_of(self._status.state)
+        health = self._status.state.health()
         if health.is_failure:
             raise RuntimeError(health.reason)
         before, self._looked = self._looked, time.monotonic()
@@ -118,7 +119,7 @@ class Replica:
             raise RuntimeError(hanging)
 
     def _on_ready(self, transcriber: Transcriber) -> None:
-        self._opened = Opened(transcriber.languages, transcriber.description)
+        self._opened = _Opened(transcriber.languages, transcriber.description)
         settle()
 
     async def _names(self, reference: Any) -> NameIndex | None:
@@ -142,25 +143,21 @@ async def _value(reference: Any) -> NameIndex:
 
 
 def _open(chosen: Open | None, settings: Settings, status: Status) -> Transcriber:
-    from ..backends import open_transcriber
-
     try:
         return (chosen or open_transcriber)(settings, status)
     except ModelUnavailableError as error:  # the Scheduler would try again, and nobody know why
         raise ModelError(str(error)) from error
 
 
-def find_model(settings: Settings) -> str | WyomingWhisperError:
+def fetch_model(settings: Settings) -> str | WyomingWhisperError:
     """Return the model's folder on this node, fetching it where it isn't there, or why not."""
-    from ..backends.auto import model_of
-
     try:
-        return str(model_of(on_this_node(settings))[1])
+        return str(model_of(_on_this_node(settings))[1])
     except WyomingWhisperError as error:
         return error
 
 
-def on_this_node(settings: Settings) -> Settings:
+def _on_this_node(settings: Settings) -> Settings:
     """Return settings that came from elsewhere with what this machine's environment says.
 
     Models and engines are in this node's folders, where none was named; tokens never travel.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import argparse
 import json
 import tempfile
 import time
@@ -10,17 +10,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EngineBrokenError, SettingsError
-from ..settings.flags import OptionParser
+from ..backends.auto import model_of
+from ..backends.engines import Engines, engine_cache
+from ..backends.onnxruntime import choose_arithmetic, cpu_engines
+from ..backends.tensorrt import Runtime
+from ..engine.cache import Entry
+from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
+from ..engine.tensorrt.compile import import_graphs
+from ..errors import EngineBrokenError, SettingsError, did_you_mean
+from ..models.disk import megabytes
+from ..models.folder import ModelFolder
+from ..models.huggingface import write_folder
 from ..settings.options import Settings
-from .actions import Action, Arguments, run_action
+from .console import CommandParser, run_action, table
 
 if TYPE_CHECKING:
-    from ..backends.engines import Engines
-    from ..engine.cache import EngineCache, Entry
     from ..engine.graphs import Precision
 
-_ABOUT = """\
+
+def run(argv: Sequence[str]) -> int:
+    """Run an action; return the exit status. Raises WyomingWhisperError."""
+    about = """\
 Engines: a model made for TensorRT on NVIDIA GPUs, or for onnxruntime on CPUs. The server builds
 what it needs by itself; these are for looking and for preparing.
 
@@ -32,40 +42,37 @@ what it needs by itself; these are for looking and for preparing.
   selftest   compare an engine with CTranslate2 on this machine
 
 wyoming-whisper engine ACTION --help tells more about each."""
-
-_COMMON = ("options", "debug", "log_format")
-_PLACES = ("data_dir", "download_dir", "local_files_only", *_COMMON)
-_MODEL = ("model", "language", *_PLACES)
-
-
-def run(argv: Sequence[str], start_logging: Callable[[Settings], None]) -> int:
-    """Run an action; return the exit status. Raises WyomingWhisperError."""
-    return run_action("engine", _ABOUT, _ACTIONS, argv, start_logging)
+    actions = {
+        "build": (_build_parser, _build),
+        "list": (_list_parser, _list),
+        "remove": (_remove_parser, _remove),
+        "export": (_export_parser, _export),
+        "selftest": (_selftest_parser, _selftest),
+    }
+    return run_action("engine", about, actions, argv)
 
 
 # -- build ---------------------------------------------------------------------------------
 
 
-def _build_parser(prog: str) -> OptionParser:
-    return OptionParser(
-        prog,
+def _build_parser(command: str) -> CommandParser:
+    return CommandParser(
+        command,
         "Build the engine of a model, or find it built, and try it out. Takes minutes for "
         "TensorRT, seconds for onnxruntime.",
         (
-            *_MODEL,
+            *CommandParser.MODEL,
             *("backend", "device", "compute_type", "beam_size", "audio_context"),
             *("max_cache_size", "cpu_threads"),
         ),
     )
 
 
-def _build(_: Arguments, settings: Settings) -> int:
-    from ..engine.progress import BuildDisplay
-
+def _build(_: argparse.Namespace, settings: Settings) -> int:
     engines = _engines(settings)
     display = BuildDisplay(f"the engine of {engines.label}")
     try:
-        folder = engines.build(display.show)
+        folder = engines.build(display.show_build)
     finally:
         display.close()
     try:
@@ -78,73 +85,62 @@ def _build(_: Arguments, settings: Settings) -> int:
 
 
 def _engines(settings: Settings) -> Engines:
-    from ..backends.auto import model_of
-
     if settings.backend == "onnxruntime":
-        from ..backends.onnxruntime import choose_arithmetic, cpu_engines
-
         arithmetic = choose_arithmetic(settings)  # what is not possible is told before all else
         return cpu_engines(*model_of(settings), arithmetic)
     if settings.backend not in ("auto", "tensorrt"):
         raise SettingsError(
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
         )
-    from ..backends.tensorrt import find_runtime, tensorrt_engines
-
-    runtime = find_runtime(settings.device)
-    return tensorrt_engines(*model_of(settings, runtime.gpu), runtime)
+    runtime = Runtime.find(settings.device)
+    return runtime.engines(*model_of(settings, runtime.gpu))
 
 
 # -- list, remove --------------------------------------------------------------------------
 
 
-def _list_parser(prog: str) -> OptionParser:
-    parser = OptionParser(prog, "The engines that are built, the last used first.", _PLACES)
+def _list_parser(command: str) -> CommandParser:
+    about = "The engines that are built, the last used first."
+    parser = CommandParser(command, about, CommandParser.PLACES)
     parser.add_argument("--json", action="store_true", help="one JSON array")
     return parser
 
 
-def _list(arguments: Arguments, settings: Settings) -> int:
-    entries = _cache(settings).entries()
+def _list(arguments: argparse.Namespace, settings: Settings) -> int:
+    entries = engine_cache(settings).entries()
     print(_as_json(entries) if arguments.json else _as_table(entries))
     return 0
 
 
-def _remove_parser(prog: str) -> OptionParser:
-    parser = OptionParser(prog, "Delete engines.", _PLACES, "NAME... | all [flags]")
+def _remove_parser(command: str) -> CommandParser:
+    usage = "NAME... | all [flags]"
+    parser = CommandParser(command, "Delete engines.", CommandParser.PLACES, usage)
     parser.add_argument("names", nargs="+", metavar="NAME", help="from the list; all is all of it")
     return parser
 
 
-def _remove(arguments: Arguments, settings: Settings) -> int:
-    cache = _cache(settings)
-    there = [entry.name for entry in cache.entries()]
-    wanted = there if arguments.names == ["all"] else list(dict.fromkeys(arguments.names))
-    unknown = [name for name in wanted if name not in there]
+def _remove(arguments: argparse.Namespace, settings: Settings) -> int:
+    cache = engine_cache(settings)
+    built = [entry.name for entry in cache.entries()]
+    names = built if arguments.names == ["all"] else list(dict.fromkeys(arguments.names))
+    unknown = [name for name in names if name not in built]
     if unknown:
-        nearest = difflib.get_close_matches(unknown[0], there, n=1, cutoff=0.3)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ": engine list shows them"
+        hint = did_you_mean(unknown[0], built, cutoff=0.3) or ": engine list shows them"
         raise SettingsError(f"there is no engine {unknown[0]}{hint}")
     freed = 0
-    for name in wanted:
+    for name in names:
         try:
             freed += cache.discard(name)
         except OSError as error:
             raise SettingsError(
                 f"{cache.root / name} can't be removed: {error.strerror}"
             ) from error
-    print(f"{', '.join(wanted) or 'nothing'} removed, {_megabytes(freed)} are free")
+    print(f"{', '.join(names) or 'nothing'} removed, {megabytes(freed)} are free")
     return 0
 
 
-def _cache(settings: Settings) -> EngineCache:
-    from ..backends.engines import engine_cache
-
-    return engine_cache(settings)
-
-
 def _as_json(entries: Sequence[Entry]) -> str:
-    told = [
+    rows = [
         {
             "name": entry.name,
             "model": entry.model,
@@ -157,43 +153,36 @@ def _as_json(entries: Sequence[Entry]) -> str:
         }
         for entry in entries
     ]
-    return json.dumps(told, ensure_ascii=False, indent=2)
+    return json.dumps(rows, ensure_ascii=False, indent=2)
 
 
 def _as_table(entries: Sequence[Entry]) -> str:
     if not entries:
         return "no engine is built yet"
     head = ("MODEL", "DEVICE", "RUNTIME", "PRECISION", "SIZE", "LAST USED", "NAME")
-    rows = [head, *map(_row, entries)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return table(head, *map(_row, entries))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     about = (entry.model, entry.device, entry.runtime, entry.precision)
-    return (*about, _megabytes(entry.size_bytes), _when(entry.used), entry.name)
+    return (*about, megabytes(entry.size_bytes), _when(entry.used), entry.name)
 
 
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "?"
 
 
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.0f} MB"
-
-
 # -- export --------------------------------------------------------------------------------
 
 
-def _export_parser(prog: str) -> OptionParser:
+def _export_parser(command: str) -> CommandParser:
     layouts = ("onnx", "huggingface")
-    parser = OptionParser(
-        prog,
+    parser = CommandParser(
+        command,
         "Write a model for other programs; needs no GPU. As onnx: the graphs that onnxruntime and "
         "TensorRT run (encoder.onnx, decoder.onnx, and .data beside one that is large). As "
         "huggingface: the folder that transformers and TensorRT-LLM load.",
-        (*_MODEL, "beam_size"),
+        (*CommandParser.MODEL, "beam_size"),
         "--output DIR [flags]",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for it")
@@ -209,11 +198,7 @@ def _export_parser(prog: str) -> OptionParser:
     return parser
 
 
-def _export(arguments: Arguments, settings: Settings) -> int:
-    from ..backends.auto import model_of
-    from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
-    from ..engine.tensorrt.compile import import_graphs
-
+def _export(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.layout == "onnx":
         import_graphs()  # what is missing for it is told before anything is fetched
     settings, source = model_of(settings)
@@ -222,7 +207,7 @@ def _export(arguments: Arguments, settings: Settings) -> int:
     phase = GRAPHS if arguments.layout == "onnx" else "weights"
 
     def show(fraction: float) -> None:
-        display.show(BuildProgress(phase, fraction, time.monotonic() - started))
+        display.show_build(BuildProgress(phase, fraction, time.monotonic() - started))
 
     write = _write_graphs if arguments.layout == "onnx" else _write_huggingface
     try:
@@ -239,11 +224,7 @@ def _export(arguments: Arguments, settings: Settings) -> int:
 def _write_graphs(
     source: Path, output: Path, precision: Precision, beam_size: int, show: Callable[[float], None]
 ) -> list[Path]:
-    from ..engine.checkpoint import read
-    from ..engine.tensorrt.compile import import_graphs
-    from ..models.known import WEIGHTS
-
-    checkpoint = read(source / WEIGHTS)
+    checkpoint = ModelFolder(source).checkpoint()
     output.mkdir(parents=True, exist_ok=True)
     # Aside first: what is there already is not lost to a failure.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
@@ -257,37 +238,37 @@ def _write_graphs(
 def _write_huggingface(
     source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
 ) -> list[Path]:
-    from ..backends.tensorrt_llm.huggingface import write_folder
-
     return write_folder(source, output, precision, show)
 
 
 # -- selftest ------------------------------------------------------------------------------
 
 
-def _selftest_parser(prog: str) -> OptionParser:
-    from .selftest import command
-
-    parser = OptionParser(
-        prog,
+def _selftest_parser(command: str) -> CommandParser:
+    parser = CommandParser(
+        command,
         "Compare an engine with CTranslate2 on this machine: texts, log-probabilities, times, "
         "memory. The report is made to be pasted into an issue.",
-        (*_MODEL, "device", "beam_size", "cpu_threads", "max_cache_size"),
+        (*CommandParser.MODEL, "device", "beam_size", "cpu_threads", "max_cache_size"),
     )
-    command.add_arguments(parser)
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "onnxruntime", "tensorrt", "tensorrt-llm"),
+        default="auto",
+        help="what runs the engine (default: tensorrt where there is a GPU, else onnxruntime); "
+        "tensorrt-llm is only tested where it is named",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float16", "bfloat16", "float32"),
+        help="arithmetic of the engine (default: float16 on GPUs, float32 on onnxruntime); "
+        "bfloat16 is for tensorrt-llm alone",
+    )
+    parser.add_argument("--json", action="store_true", help="write the report as JSON")
     return parser
 
 
-def _selftest(arguments: Arguments, settings: Settings) -> int:
-    from .selftest import command
+def _selftest(arguments: argparse.Namespace, settings: Settings) -> int:
+    from .selftest.command import run as run_selftest  # loads onnx, onnxruntime and ctranslate2
 
-    return command.run(arguments, settings)
-
-
-_ACTIONS: dict[str, Action] = {
-    "build": (_build_parser, _build),
-    "list": (_list_parser, _list),
-    "remove": (_remove_parser, _remove),
-    "export": (_export_parser, _export),
-    "selftest": (_selftest_parser, _selftest),
-}
+    return run_selftest(arguments, settings)

@@ -12,15 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..cluster.front_end import APP, joined
+from ..cluster.replica import Replica, fetch_model
 from ..errors import ModelError, SettingsError, WyomingWhisperError
-from ..settings.flags import OptionParser
 from ..settings.options import Settings
-from ..settings.server import default_data_dir
-from .actions import Action, Arguments, run_action
+from .console import CommandParser, run_action
 
 _LOGGER = logging.getLogger(__name__)
 
-_ABOUT = """\
+
+def run(argv: Sequence[str]) -> int:
+    """Run an action; return the exit status. Raises WyomingWhisperError."""
+    about = """\
 The model on many machines, by way of Ray Serve. `ray start --head --disable-usage-stats` makes a
 machine the first of a cluster, `ray start --address=FIRST:6379` joins others to it.
 
@@ -30,29 +33,18 @@ machine the first of a cluster, `ray start --address=FIRST:6379` joins others to
 
 Then, on as many machines as answer Home Assistant: wyoming-whisper --backend ray
 wyoming-whisper ray ACTION --help tells more about each."""
-
-_COMMON = ("ray_address", "options", "debug", "log_format")
-
-DEPLOYMENT = "replica"
-"""The deployment's name in Ray Serve."""
-
-
-BUSY = 1.0
-"""Requests per replica that autoscaling aims at: one in work, none waiting."""
-
-
-POLL_SECONDS = 0.5
-
-
-def run(argv: Sequence[str], start_logging: Callable[[Settings], None]) -> int:
-    """Run an action; return the exit status. Raises WyomingWhisperError."""
-    return run_action("ray", _ABOUT, _ACTIONS, argv, start_logging)
+    actions = {
+        "deploy": (_deploy_parser, _deploy),
+        "status": (_status_parser, _status),
+        "remove": (_remove_parser, _remove),
+    }
+    return run_action("ray", about, actions, argv)
 
 
 # -- deploy --------------------------------------------------------------------------------
 
 
-def _deploy_parser(prog: str) -> OptionParser:
+def _deploy_parser(command: str) -> CommandParser:
     of_replicas = (
         "model",
         "languages",
@@ -71,12 +63,12 @@ def _deploy_parser(prog: str) -> OptionParser:
         "whisper_task",
         "deadline",
     )
-    parser = OptionParser(
-        prog,
+    parser = CommandParser(
+        command,
         "Run replicas of a model, or change what runs. Each finds its model and its engine on its "
         "own machine, or fetches them there. A front end answers Home Assistant: "
         "wyoming-whisper --backend ray.",
-        (*of_replicas, *_COMMON),
+        ("ray_address", *of_replicas),
     )
     parser.add_argument(
         "--replicas",
@@ -103,8 +95,8 @@ def _deploy_parser(prog: str) -> OptionParser:
 
 
 def _replicas(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text)
-    least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text)
+    least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= least <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 on nor MIN-MAX")
     return least, most
@@ -116,7 +108,7 @@ def _amount(text: str) -> float:
     return float(text)
 
 
-def deployment_options(
+def _deployment_options(
     replicas: tuple[int, int], replica_cpus: float, replica_gpus: float
 ) -> dict[str, Any]:
     """Return how Ray Serve is to run the replicas, in its own terms."""
@@ -136,13 +128,13 @@ def deployment_options(
             "autoscaling_config": {
                 "min_replicas": least,
                 "max_replicas": most,
-                "target_ongoing_requests": BUSY,
+                "target_ongoing_requests": 1.0,  # one in work, none waiting
                 "upscale_delay_s": upscale_seconds,
                 "downscale_delay_s": downscale_seconds,
             }
         }
     return {
-        "name": DEPLOYMENT,
+        "name": "replica",
         "max_ongoing_requests": max_ongoing,
         "health_check_period_s": health_seconds,
         "health_check_timeout_s": health_seconds,
@@ -151,7 +143,7 @@ def deployment_options(
     }
 
 
-def replica_settings(settings: Settings, replica_cpus: float) -> Settings:
+def _replica_settings(settings: Settings, replica_cpus: float) -> Settings:
     """Return what replicas are to do; raises SettingsError where they can't.
 
     An empty `data_dir` is each machine's own.
@@ -160,7 +152,7 @@ def replica_settings(settings: Settings, replica_cpus: float) -> Settings:
         raise SettingsError(
             "--backend ray is for front ends; replicas have auto, faster-whisper or tensorrt"
         )
-    own = settings.data_dir == (default_data_dir(os.environ),)
+    own = settings.data_dir == (Settings.default_data_dir(os.environ),)
     return dataclasses.replace(
         settings,
         data_dir=() if own else settings.data_dir,
@@ -172,24 +164,22 @@ def replica_settings(settings: Settings, replica_cpus: float) -> Settings:
     )
 
 
-def _deploy(arguments: Arguments, settings: Settings) -> int:
-    from ..cluster.front_end import APP, joined
-
-    wanted = replica_settings(settings, arguments.replica_cpus)
-    options = deployment_options(arguments.replicas, arguments.replica_cpus, arguments.replica_gpus)
+def _deploy(arguments: argparse.Namespace, settings: Settings) -> int:
+    of_replica = _replica_settings(settings, arguments.replica_cpus)
+    options = _deployment_options(
+        arguments.replicas, arguments.replica_cpus, arguments.replica_gpus
+    )
     with joined(settings.ray_address) as ray:
         from ray import serve
 
-        from ..cluster.replica import Replica, find_model
-
         # What fails later has ended the replicas that were there: Ray Serve replaces as it starts.
-        found = ray.get(ray.remote(num_cpus=0)(find_model).remote(wanted))
-        if isinstance(found, WyomingWhisperError):
-            raise found
+        error = ray.get(ray.remote(num_cpus=0)(fetch_model).remote(of_replica))
+        if isinstance(error, WyomingWhisperError):
+            raise error
         # Nobody needs Ray Serve's own port: front ends reach replicas by Ray itself.
         serve.start(proxy_location="Disabled")
         target = serve.RunTarget(
-            serve.deployment(**options)(Replica).bind(wanted),
+            serve.deployment(**options)(Replica).bind(of_replica),
             name=APP,
             route_prefix=None,
             logging_config={"enable_access_log": False},
@@ -210,7 +200,7 @@ def _count(replicas: tuple[int, int]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class _State:
     """What Ray Serve says of our application."""
 
     status: str
@@ -220,42 +210,40 @@ class State:
     """How many there are in each state, such as RUNNING."""
 
 
-def _state(serve: Any) -> State:
-    from ..cluster.front_end import APP
-
+def _state(serve: Any) -> _State:
     app = serve.status().applications.get(APP)
     if app is None:
-        return State("", "", {})
-    deployment = app.deployments.get(DEPLOYMENT)
+        return _State("", "", {})
+    deployment = app.deployments.get("replica")
     messages = [app.message, deployment.message if deployment else ""]
     counts = dict(deployment.replica_states) if deployment else {}
-    return State(
+    return _State(
         str(app.status.value),
         "\n".join(filter(None, messages)),
         {str(getattr(state, "value", state)): n for state, n in counts.items()},
     )
 
 
-def _wait_until_running(state: Callable[[], State]) -> None:
+def _wait_until_running(state: Callable[[], _State], poll_seconds: float = 0.5) -> None:
     """Return when the replicas run, saying what happens meanwhile; raises ModelError."""
-    said = ""
+    last_line = ""
     while (now := state()).status != "RUNNING":
         if now.status == "DEPLOY_FAILED":
-            raise ModelError(f"no replica could be started: {reason(now.message)}")
+            raise ModelError(f"no replica could be started: {_reason(now.message)}")
         counts = _counts(now.replicas) or "waiting for Ray Serve"
         # Such as: no machine has as many free cores.
-        line = f"{counts} ({reason(now.message)})" if now.message else counts
-        if line != said:
-            said = line
+        line = f"{counts} ({_reason(now.message)})" if now.message else counts
+        if line != last_line:
+            last_line = line
             _LOGGER.info("replicas: %s", line)
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
 
 
 def _counts(replicas: dict[str, int]) -> str:
     return ", ".join(f"{n} {name.lower()}" for name, n in sorted(replicas.items()))
 
 
-def reason(message: str) -> str:
+def _reason(message: str) -> str:
     """Return the line of Ray's long message that says why: our own error, or the last one."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("wyoming_whisper.errors.")]
@@ -265,44 +253,46 @@ def reason(message: str) -> str:
 # -- status, remove ------------------------------------------------------------------------
 
 
-def _status_parser(prog: str) -> OptionParser:
-    parser = OptionParser(prog, "Tell how many replicas run, and what they are.", _COMMON)
+def _status_parser(command: str) -> CommandParser:
+    parser = CommandParser(
+        command, "Tell how many replicas run, and what they are.", ("ray_address",)
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     return parser
 
 
-def _status(arguments: Arguments, settings: Settings) -> int:
-    from ..cluster.front_end import APP, joined
-
+def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     with joined(settings.ray_address) as ray:
         from ray import serve
 
         now = _state(serve)
-        told: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "status": now.status or "NOT_DEPLOYED",
             "replicas": now.replicas,
             "runs": "",
         }
         if now.replicas.get("RUNNING"):
             about = serve.get_app_handle(APP).about.remote().result(timeout_s=20)
-            told["runs"] = about.description
+            answer["runs"] = about.description
         ray.shutdown()
     if arguments.json:
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(answer, ensure_ascii=False))
     else:
         print(
-            ": ".join(filter(None, (told["status"].lower(), _counts(now.replicas), told["runs"])))
+            ": ".join(
+                filter(None, (answer["status"].lower(), _counts(now.replicas), answer["runs"]))
+            )
         )
     return 0 if now.replicas.get("RUNNING") else 1
 
 
-def _remove_parser(prog: str) -> OptionParser:
-    return OptionParser(prog, "End the replicas. The cluster stays: ray stop ends that.", _COMMON)
+def _remove_parser(command: str) -> CommandParser:
+    return CommandParser(
+        command, "End the replicas. The cluster stays: ray stop ends that.", ("ray_address",)
+    )
 
 
-def _remove(_: Arguments, settings: Settings) -> int:
-    from ..cluster.front_end import APP, joined
-
+def _remove(_: argparse.Namespace, settings: Settings) -> int:
     with joined(settings.ray_address) as ray:
         from ray import serve
 
@@ -312,10 +302,3 @@ def _remove(_: Arguments, settings: Settings) -> int:
         ray.shutdown()
     print("the replicas are ended")
     return 0
-
-
-_ACTIONS: dict[str, Action] = {
-    "deploy": (_deploy_parser, _deploy),
-    "status": (_status_parser, _status),
-    "remove": (_remove_parser, _remove),
-}

@@ -21,12 +21,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import EngineBuildError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from ..machine.locks import locked, locked_now
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -105,7 +103,6 @@ class EngineCache:
     """Entries under `root`, together no more than `max_bytes`, the one in use not counted out."""
 
     SIDECAR = "entry.json"
-    LOCK_POLL_SECONDS = 0.5
     _BUILDING = ".building-"
     _TRASH = ".trash-"
     _LOCKS = ".locks"
@@ -146,7 +143,13 @@ class EngineCache:
         One process builds at a time, others wait for it. `model` is its name, for people. Raises
         EngineBuildError, and what `build` raises.
         """
-        with self._disk_errors(), self._locked(key.name, stop or threading.Event()):
+
+        def check_stop() -> None:
+            if stop is not None and stop.is_set():
+                raise EngineBuildError("the wait for another process's engine was stopped")
+
+        busy = "another process builds this engine"
+        with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
             folder = self.find(key)
             if folder is None:
                 folder = self._fill(key, build, model)
@@ -218,33 +221,12 @@ class EngineCache:
             _delete(left)
         for left in self.root.glob(f"{self._BUILDING}*"):
             name = left.name.removeprefix(self._BUILDING).rpartition("-")[0]
-            with _lock_now(self._lock_file(name)) as ours:
+            with locked_now(self._lock_file(name)) as ours:
                 if ours:
                     _delete(left)
 
     def _lock_file(self, name: str) -> Path:
         return self.root / self._LOCKS / f"{name}.lock"
-
-    @contextlib.contextmanager
-    def _locked(self, name: str, stop: threading.Event) -> Iterator[None]:
-        """Hold the lock of an entry; a killed process lets go of it."""
-        lock, waited = _file_lock(self._lock_file(name)), False
-        while True:
-            try:
-                lock.acquire(timeout=self.LOCK_POLL_SECONDS)
-                break
-            except TimeoutError:
-                if not waited:
-                    _LOGGER.info("another process builds this engine: waiting for it")
-                waited = True
-            except NotImplementedError:  # a file system without locks: the rename still decides
-                break
-            if stop.is_set():
-                raise EngineBuildError("the wait for another process's engine was stopped")
-        try:
-            yield
-        finally:
-            lock.release()
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -334,28 +316,6 @@ def _size(folder: Path) -> int:
 
 def _delete(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
-
-
-def _file_lock(file: Path) -> BaseFileLock:
-    import filelock
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(file)
-
-
-@contextlib.contextmanager
-def _lock_now(file: Path) -> Iterator[bool]:
-    """Give whether the lock could be had at once; it is held for the block."""
-    lock = _file_lock(file)
-    try:
-        lock.acquire(blocking=False)
-    except (TimeoutError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 _Identity = tuple[int, ...]

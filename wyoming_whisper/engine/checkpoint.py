@@ -7,6 +7,7 @@ length-prefixed and zero-terminated.
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -18,11 +19,6 @@ import numpy.typing as npt
 
 from ..errors import ModelBrokenError
 
-VERSION = 6
-
-
-ALL = slice(None)
-
 Array = npt.NDArray[np.generic]
 
 
@@ -30,6 +26,7 @@ Array = npt.NDArray[np.generic]
 class Checkpoint:
     """What a model.bin holds: views of the file, read from the disk when they are used."""
 
+    VERSION = 6
     BFLOAT16 = np.dtype(np.uint16)
     QUANTIZED = (np.dtype(np.int8), np.dtype(np.int16))
 
@@ -38,6 +35,7 @@ class Checkpoint:
     variables: Mapping[str, Array]
     aliases: Mapping[str, str]
     path: Path
+    version: int = VERSION
 
     def __contains__(self, name: str) -> bool:
         return self.resolved(name) in self.variables
@@ -53,7 +51,7 @@ class Checkpoint:
         """Return the variable behind what may be an alias."""
         return self.aliases.get(name, name)
 
-    def weights(self, name: str, rows: slice = ALL) -> npt.NDArray[np.float32]:
+    def weights(self, name: str, rows: slice = slice(None)) -> npt.NDArray[np.float32]:
         """Return a variable, or some of its rows, as float32; integers are divided by their scales.
 
         Raises ModelBrokenError where it or its scales are missing or don't fit.
@@ -86,8 +84,10 @@ def read(path: Path) -> Checkpoint:
     max_variables = 100_000  # large-v3 has 1,300
     reader = _Reader(path, _mapped(path))
     version = reader.number("I")
-    if version != VERSION:
-        raise reader.broken(f"has binary version {version}, not {VERSION}")
+    if (
+        not Checkpoint.VERSION <= version <= 100
+    ):  # later ones are CTranslate2's to read, if not ours
+        raise reader.broken(f"has binary version {version}, not {Checkpoint.VERSION}")
     name, revision = reader.string(), reader.number("I")
     variables: dict[str, Array] = {}
     for _ in range(reader.count("variables", max_variables)):
@@ -99,14 +99,14 @@ def read(path: Path) -> Checkpoint:
     for _ in range(reader.count("aliases", max_variables)):
         alias = reader.string()
         aliases[alias] = reader.string()
-    return Checkpoint(name, revision, variables, aliases, path)
+    return Checkpoint(name, revision, variables, aliases, path, version)
 
 
 def _mapped(path: Path) -> memoryview:
     try:
         with path.open("rb") as file:
             if not file.seek(0, 2):  # an empty file can't be mapped
-                return memoryview(b"")
+                raise ModelBrokenError(f"{path} is empty")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise ModelBrokenError(f"{path} can't be read: {error.strerror or error}") from error
@@ -128,7 +128,7 @@ class _Reader:
 
     def take(self, size: int) -> memoryview:
         if size > len(self._data) - self._at:
-            raise self.broken(f"is cut short ({size} bytes wanted at {self._at})")
+            raise self.broken(f"is cut short ({size} bytes needed at {self._at})")
         self._at += size
         return self._data[self._at - size : self._at]
 
@@ -145,10 +145,10 @@ class _Reader:
             raise self.broken("has a name that is not text") from None
 
     def count(self, what: str, limit: int) -> int:
-        found = self.number("I")
-        if found > limit:
-            raise self.broken(f"has {found} {what}, more than {limit}")
-        return found
+        count = self.number("I")
+        if count > limit:
+            raise self.broken(f"has {count} {what}, more than {limit}")
+        return count
 
     def array(self) -> Array:
         rank = self.number("B")
@@ -159,9 +159,6 @@ class _Reader:
         if number >= len(self.TYPES):
             raise self.broken(f"has the unknown type {number}")
         kind, size = np.dtype(self.TYPES[number]).newbyteorder("<"), self.number("I")
-        wanted = kind.itemsize
-        for length in shape:
-            wanted *= length
-        if size != wanted or not size:
+        if size != kind.itemsize * math.prod(shape) or not size:
             raise self.broken(f"has {size} bytes where {shape} of {kind} should be")
         return np.frombuffer(self.take(size), kind).reshape(shape)

@@ -23,7 +23,7 @@ from .spec import TENSORRT, BuildRequest
 from .tensorrt.compile import build
 
 
-def main() -> int:
+def _main() -> int:
     """Do what stdin asks for; return the exit status."""
     stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no report
@@ -71,4 +71,4 @@ def _live_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

@@ -10,7 +10,6 @@ multiplied after it. onnxruntime packs the weights once, CTranslate2's oneDNN at
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,18 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .checkpoint import ALL, Checkpoint
+from .checkpoint import Checkpoint
 from .dims import (
     EMBEDDINGS,
     HEAD_WIDTH,
     PROJECTION,
     Dims,
     Shape,
-    decoder_shapes,
-    dims_of,
-    encoder_shapes,
 )
-from .graphs import Beside, Counter, Graph, Inside, Progress, Storage
+from .graphs import Counter, Graph, Progress, Storage
 
 Arithmetic = Literal["int8", "uint8", "float32"]
 """What weights are stored and multiplied in.
@@ -52,26 +48,25 @@ def write_cpu_graphs(
     One decoder does for any beam. One weight after the other is in memory. Raises ModelBrokenError,
     and OSError when the disk is full; the files are then of no use.
     """
-    dims = dims_of(checkpoint)
-    shapes = {**encoder_shapes(dims), **decoder_shapes(dims)}
-    n_weights = sum(map(math.prod, shapes.values()))
+    dims = Dims.of(checkpoint)
+    n_weights = dims.int8_bytes  # one each
     counter = Counter(n_weights * np.dtype(np.float32).itemsize, progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in (("encoder", _encoder), ("decoder", _decoder)):
         with (folder / f"{name}.onnx.data").open("wb") as file:
-            model = make(CpuGraph(checkpoint, arithmetic, Beside(file), counter), dims)
+            model = make(_CpuGraph(checkpoint, arithmetic, Storage(file), counter), dims)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
 
 
 @dataclass(frozen=True)
-class Smoothing:
+class _Smoothing:
     """What a norm leaves to the product after it, for each of its inputs: shape = (width,)."""
 
     gain: Floats
     shift: Floats
 
 
-class CpuGraph(Graph):
+class _CpuGraph(Graph):
     """A graph whose products are of integers, and whose attention is one operator."""
 
     CONTRIBUTED = "com.microsoft"
@@ -79,7 +74,7 @@ class CpuGraph(Graph):
     MIDDLE = 128  # of uint8: what stands for 0
     ROWS = 4096  # of a matrix at once: the embeddings in float32 take more than all the rest
     QUIETEST = 1e-6  # what a position without any activation is divided by
-    NO_SMOOTHING = Smoothing(np.ones(1, np.float32), np.zeros(1, np.float32))
+    NO_SMOOTHING = _Smoothing(np.ones(1, np.float32), np.zeros(1, np.float32))
 
     def __init__(
         self,
@@ -88,9 +83,9 @@ class CpuGraph(Graph):
         storage: Storage | None = None,
         counter: Counter | None = None,
     ) -> None:
-        super().__init__(checkpoint, "float32", storage or Inside(), counter)
+        super().__init__(checkpoint, "float32", storage or Storage(), counter)
         self._arithmetic = arithmetic
-        self._smoothings: dict[str, Smoothing] = {}
+        self._smoothings: dict[str, _Smoothing] = {}
 
     def model(self, name: str) -> Any:
         model = super().model(name)
@@ -111,7 +106,7 @@ class CpuGraph(Graph):
         root = np.sqrt(np.maximum(np.abs(gamma), np.finfo(np.float32).tiny))
         if self._checkpoint[weight].dtype == np.int8:  # rounded once is enough
             root = np.ones_like(root)
-        self._smoothings[weight] = Smoothing(root, beta)
+        self._smoothings[weight] = _Smoothing(root, beta)
         gain = self.constant(f"{name}/gamma", gamma / root)
         return self.op("LayerNormalization", x, gain, axis=-1, epsilon=self.LAYER_NORM_EPSILON)
 
@@ -212,14 +207,14 @@ class CpuGraph(Graph):
             scales[rows], matrix[rows] = scale, np.rint(values / scale[:, np.newaxis])
         return matrix, scales, shift
 
-    def _read(self, name: str, rows: slice = ALL) -> Floats:
+    def _read(self, name: str, rows: slice = slice(None)) -> Floats:
         values = self._checkpoint.weights(name, rows)
         if self._counter:
             self._counter.add(values.nbytes)
         return values
 
 
-def _encoder(g: CpuGraph, dims: Dims) -> Any:
+def _encoder(g: _CpuGraph, dims: Dims) -> Any:
     """mel, shape = (1, n_mels, n_frames), without n_repeats of the positions that its silent end
     has -> for every layer of the decoder cross_k_i and cross_v_i, shape = (1, n_head, n_ctx, 64),
     n_ctx = n_frames / 2 + n_repeats.
@@ -249,7 +244,7 @@ def _encoder(g: CpuGraph, dims: Dims) -> Any:
     return g.model("encoder")
 
 
-def _decoder(g: CpuGraph, dims: Dims) -> Any:
+def _decoder(g: _CpuGraph, dims: Dims) -> Any:
     """tokens, shape = (batch, n_tokens), at `positions`; what self_k_i and self_v_i, shape =
     (rows, n_head, n_past, 64), hold of the row that `parents` names for each -> logits after the
     `wanted` tokens, shape = (batch, n_wanted, n_vocab); with logit_bias, after the last of these
@@ -284,7 +279,7 @@ def _decoder(g: CpuGraph, dims: Dims) -> Any:
     return g.model("decoder")
 
 
-def _self_attention(g: CpuGraph, x: str, i: int, dims: Dims, parents: str) -> str:
+def _self_attention(g: _CpuGraph, x: str, i: int, dims: Dims, parents: str) -> str:
     name = f"decoder/layer_{i}/self_attention"
     y = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
     q, k, v = g.split(y, 2, [dims.n_text_state] * 3)
@@ -300,7 +295,7 @@ def _self_attention(g: CpuGraph, x: str, i: int, dims: Dims, parents: str) -> st
     return g.op("Add", x, g.linear(y, f"{name}/linear_1"))
 
 
-def _cross_attention(g: CpuGraph, x: str, i: int, dims: Dims, shape: str) -> str:
+def _cross_attention(g: _CpuGraph, x: str, i: int, dims: Dims, shape: str) -> str:
     """Attend to the audio: all tokens of all rows stand in one row, so that its keys are read once.
 
     `shape` is (batch, n_tokens, width).

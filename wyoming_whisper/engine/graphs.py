@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,6 @@ from .dims import (
     PROJECTION,
     Dims,
     Shape,
-    decoder_shapes,
-    dims_of,
-    encoder_shapes,
 )
 
 Precision = Literal["float16", "float32"]
@@ -50,21 +47,21 @@ def write_graphs(
 ) -> Dims:
     """Write encoder.onnx and decoder.onnx into `folder`; return the dimensions.
 
-    Where weights are over Inside.MAX_BYTES they go to one file beside the graph, one at a time:
-    they need not fit into memory. Raises ModelBrokenError, and OSError when the disk is full; the
-    files are then of no use.
+    Where weights are over Storage.MAX_BYTES_INSIDE they go to one file beside the graph, one at a
+    time: they need not fit into memory. Raises ModelBrokenError, and OSError when the disk is full;
+    the files are then of no use.
     """
-    dims = dims_of(checkpoint)
+    dims = Dims.of(checkpoint)
     parts = _parts(dims, tied=_is_tied(checkpoint))
     sizes = {name: _bytes(shapes, precision) for name, shapes in parts.items()}
     counter = Counter(sum(sizes.values()), progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in sizes.items():
         with ExitStack() as stack:
-            storage: Storage = Inside()
-            if size > Inside.MAX_BYTES:
+            storage = Storage()
+            if size > Storage.MAX_BYTES_INSIDE:
                 file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
-                storage = Beside(file)
+                storage = Storage(file)
             graph = Graph(checkpoint, precision, storage, counter)
             model = _encoder(graph, dims) if name == "encoder" else _decoder(graph, dims, beam_size)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
@@ -74,11 +71,11 @@ def write_graphs(
 def _parts(dims: Dims, tied: bool) -> dict[str, dict[str, Shape]]:
     """What each graph holds: its half; the keys and values of the audio are the encoder's."""
     cross_key_value = "/attention/linear_1/"
-    decoder = decoder_shapes(dims)
+    decoder = dims.decoder_shapes()
     if tied:
         del decoder[PROJECTION]
     cross = {name: decoder.pop(name) for name in list(decoder) if cross_key_value in name}
-    return {"encoder": encoder_shapes(dims) | cross, "decoder": decoder}
+    return {"encoder": dims.encoder_shapes() | cross, "decoder": decoder}
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:
@@ -90,35 +87,24 @@ def _bytes(shapes: Mapping[str, Shape], precision: Precision) -> int:
     return sum(math.prod(shape) for shape in shapes.values()) * np.dtype(precision).itemsize
 
 
-class Storage(Protocol):
-    """Where the weights of a graph go."""
+class Storage:
+    """Where the weights of a graph go: the model's own file, or `file` beside it.
 
-    def tensor(self, name: str, values: Array) -> Any:
-        """Return an onnx.TensorProto of these values."""
+    Small constants, which shapes need, are always inside.
+    """
 
-
-class Inside:
-    """Weights in the model's own file."""
-
-    MAX_BYTES = 500_000_000
+    MAX_BYTES_INSIDE = 500_000_000
     """Python and the runtime's parser hold that several times over, which an 8 GB Jetson feels with
     medium; above 2 GiB protobuf refuses it."""
-
-    def tensor(self, name: str, values: Array) -> Any:
-        return onnx.numpy_helper.from_array(values, name)
-
-
-class Beside:
-    """Weights in a file beside the model's; small constants, which shapes need, stay inside."""
-
     SMALLEST = 1024  # bytes
     ALIGNMENT = 4096  # of tensors, so that a runtime can map them
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | None = None) -> None:
         self._file = file
 
     def tensor(self, name: str, values: Array) -> Any:
-        if values.nbytes < self.SMALLEST:
+        """Return an onnx.TensorProto of these values."""
+        if self._file is None or values.nbytes < self.SMALLEST:
             return onnx.numpy_helper.from_array(values, name)
         self._file.write(b"\0" * (-self._file.tell() % self.ALIGNMENT))
         tensor = onnx.TensorProto(

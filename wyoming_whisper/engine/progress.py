@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
-import logging
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
-_LOGGER = logging.getLogger(__name__)
+from ..machine.display import Display
+
 READING, GRAPHS, ENCODER, DECODER = "weights", "graphs", "encoder engine", "decoder engine"
 
 
@@ -28,36 +26,18 @@ class BuildProgress:
     """Since it began."""
 
 
-class BuildDisplay:
-    """Shows how far a build is: a bar on a terminal, else a log line now and then."""
-
-    LOG_SECONDS = 15.0
+class BuildDisplay(Display):
+    """Shows how far a build is."""
 
     def __init__(self, label: str) -> None:
+        bar = "{l_bar}{bar}| {elapsed}{postfix}"
+        super().__init__(log_s=15.0, total=100, desc=label, bar_format=bar)
         self._label = label
-        self._shown: tuple[str, float] = "", 0.0
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            bar = importlib.import_module("tqdm").tqdm  # untyped
-            self._bar = bar(total=100, desc=label, bar_format="{l_bar}{bar}| {elapsed}{postfix}")
 
-    def show(self, progress: BuildProgress) -> None:
-        percent = round(100 * progress.fraction)
-        if self._bar is not None:
-            self._bar.set_postfix_str(progress.phase, refresh=False)
-            self._bar.update(percent - self._bar.n)
-            return
-        phase, seconds = self._shown
-        if progress.phase != phase or progress.seconds - seconds >= self.LOG_SECONDS:
-            self._shown = progress.phase, progress.seconds
-            _LOGGER.info(
-                "%s: %s, %d %%, %d s",
-                *(self._label, progress.phase, percent, progress.seconds),
-            )
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def show_build(self, progress: BuildProgress) -> None:
+        phase, seconds, percent = progress.phase, progress.seconds, round(100 * progress.fraction)
+        line = f"{self._label}: {phase}, {percent} %, {seconds:.0f} s"
+        self.show(percent, seconds, lambda: line, phase)
 
 
 class Report:

@@ -50,6 +50,8 @@ class EngineSpec:
     FRAMES = ((200, 1200), (1200, 3000))
     """Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast
     for its longest window: the first for the one that most commands get with stock weights."""
+    FRAMES_MULTIPLE = 200
+    """Of a window: they have so many different lengths that each can have its own CUDA graphs."""
     # What the decoder is made fast for; the rest is possible.
     COMMON_CONTEXT = 600
     COMMON_SLOTS = 64

@@ -174,13 +174,13 @@ class Household:
             try:
                 await self._connected()
             except _RefusedError as error:
-                _LOGGER.warning("No names come from Home Assistant: %s", error)
+                _LOGGER.warning("Home Assistant gives no names: %s", error)
                 return
             except _expected_errors() as error:
                 self._n_failures += 1
                 _LOGGER.log(
                     logging.WARNING if self._n_failures == self.PATIENCE else logging.DEBUG,
-                    "Home Assistant's names can't be had now (%s); it is tried again",
+                    "can't get names from Home Assistant (%s); trying again",
                     str(error) or type(error).__name__,
                 )
             await asyncio.sleep(self._delay)
@@ -202,7 +202,7 @@ class Household:
     async def _take(self, home: Home) -> None:
         if home != self._last_home:
             self._last_home = home
-            _LOGGER.info("%d names of the home are known from Home Assistant", len(home.names))
+            _LOGGER.info("%d names of the home from Home Assistant", len(home.names))
             await self._on_home(home)
 
 
@@ -264,7 +264,7 @@ class _Connection:
         try:
             await self.ask("subscribe_events", event_type=event)
         except _AnswerError as error:
-            _LOGGER.debug("no news of %s: %s", event, error)
+            _LOGGER.debug("can't subscribe to %s: %s", event, error)
         else:
             self._subscriptions.add(self._id)
 
@@ -400,8 +400,8 @@ async def _exposed(connection: _Connection) -> list[str]:
         answer = _mapping(await connection.ask("homeassistant/expose_entity/list"))
     except _AnswerError as error:
         _LOGGER.warning(
-            "Home Assistant tells which entities are exposed to administrators only (%s); names "
-            "are those of areas and floors",
+            "the token is no administrator's, so exposed entities can't be listed (%s); only areas "
+            "and floors give names",
             error,
         )
         return []

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from ..languages import language_words
+from ..languages.words import language_words
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class NameIndex:
     MIN_SIMILARITY = 0.3
 
     def __init__(self, names: Iterable[str]) -> None:
-        kept: dict[str, str] = {}
+        names_by_folded: dict[str, str] = {}
         for name in names:
             folded = _without_article(fold(name))
             letters = folded.replace(" ", "")
             if len(letters) >= self.MIN_NAME_LETTERS and len(name) <= self.MAX_NAME_CHARS:
-                kept.setdefault(folded, _without_article(" ".join(name.split())))
-            if len(kept) == self.MAX_NAMES:
+                names_by_folded.setdefault(folded, _without_article(" ".join(name.split())))
+            if len(names_by_folded) == self.MAX_NAMES:
                 break
-        self.names = tuple(kept.values())
-        self._folded = tuple(kept)
-        self._folded_set = frozenset(kept)
-        if kept:
+        self.names = tuple(names_by_folded.values())
+        self._folded = tuple(names_by_folded)
+        self._folded_set = frozenset(names_by_folded)
+        if names_by_folded:
             from .likeness import Likeness
 
             self._likeness = Likeness(self._folded)
@@ -90,7 +90,7 @@ class NameIndex:
         return list(candidates.values())[: self.MAX_CANDIDATES]
 
     def _is_protected(self, span: str, common: frozenset[str]) -> bool:
-        """Whether these words say what they say: common ones, or a name that is known."""
+        """Whether these words say what they say: common ones, or a name of the home."""
         words = span.split()
         return not words or all(word in common or word.isdigit() for word in words)
 
@@ -108,8 +108,8 @@ class NameIndex:
         # What is not the name has to be what the model wrote: its second thoughts are of no use.
         if last - first > max(len(words), end - start) + self.MAX_EXTRA_WORDS:
             return None
-        heard = " ".join(best.folded[first:last])
-        if not heard:
+        replaced = " ".join(best.folded[first:last])
+        if not replaced:
             return None
         return Candidate(
             text=other.with_name(self.names[number], start, end),
@@ -117,7 +117,7 @@ class NameIndex:
             start=start,
             replaced=(first, last),
             similarity=similarity,
-            context=self._likeness.of(heard, folded),
+            context=self._likeness.of(replaced, folded),
         )
 
     def _spoken(self, text: _Text) -> list[str]:
@@ -128,8 +128,8 @@ class NameIndex:
 
 def _loses(best: _Text, candidate: Candidate, spoken: Iterable[str]) -> bool:
     """Whether a name that was heard well would be replaced."""
-    heard = f" {' '.join(best.folded[slice(*candidate.replaced)])} "
-    return any(f" {name} " in heard for name in spoken)
+    replaced = f" {' '.join(best.folded[slice(*candidate.replaced)])} "
+    return any(f" {name} " in replaced for name in spoken)
 
 
 class _Text:
@@ -151,12 +151,12 @@ class _Text:
 
     def replaced_by(self, changed: list[str]) -> tuple[int, int]:
         """Return which words of this text are not in the other one: first, last + 1."""
-        mine = self.folded
-        shortest = min(len(mine), len(changed))
-        start = next((n for n in range(shortest) if mine[n] != changed[n]), shortest)
+        words = self.folded
+        shortest = min(len(words), len(changed))
+        start = next((n for n in range(shortest) if words[n] != changed[n]), shortest)
         rest = shortest - start
-        end = next((n for n in range(rest) if mine[-1 - n] != changed[-1 - n]), rest)
-        return start, len(mine) - end
+        end = next((n for n in range(rest) if words[-1 - n] != changed[-1 - n]), rest)
+        return start, len(words) - end
 
     def with_name(self, name: str, start: int, end: int) -> str:
         """Return the text with a name there, written as the text is: case and punctuation."""

@@ -39,15 +39,15 @@ class Evidence:
     # Fitted with the stock model `base` by `benchmarks names --fit` of commit 047bd10,
     # on other names, voices and people than it measures with (docs/benchmarks.md, Names).
     BIAS = -5.21
-    PER_HEARD = 2.21
+    PER_LOGPROB = 2.21
     PER_SIMILARITY = 3.86
     PER_CONTEXT = 1.77
     PER_GAP = -0.033
-    PER_EXPECTED = -2.02
+    PER_PRIOR = -2.02
 
     # What is less likely says no more.
-    LEAST_HEARD = -4.0
-    LEAST_EXPECTED = -5.0
+    MIN_LOGPROB = -4.0
+    MIN_PRIOR = -5.0
 
     gap: float
     """How much less likely it is than what was written."""
@@ -55,9 +55,9 @@ class Evidence:
     """Mean log-probability of what is not the name, end included."""
     doubt: float
     """Log-probability of the least likely token that the name replaces."""
-    heard: float
+    logprob: float
     """Log-probability of the name, by its letters."""
-    expected: float = 0.0
+    prior: float = 0.0
     """The same with noise in place of the audio: how likely the model finds it anyway."""
 
     @property
@@ -75,8 +75,8 @@ class Evidence:
             + self.PER_SIMILARITY * candidate.similarity
             + self.PER_CONTEXT * candidate.context
             + self.PER_GAP * self.gap
-            + self.PER_HEARD * max(self.heard, self.LEAST_HEARD)
-            + self.PER_EXPECTED * max(self.expected, self.LEAST_EXPECTED)
+            + self.PER_LOGPROB * max(self.logprob, self.MIN_LOGPROB)
+            + self.PER_PRIOR * max(self.prior, self.MIN_PRIOR)
         )
 
 
@@ -104,84 +104,88 @@ class Snapper:
         self._noise = noise
 
     def __call__(
-        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+        self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
     ) -> Hypothesis:
-        """Return `heard`, or the likeliest candidate where enough speaks for it."""
+        """Return the hypothesis, or the likeliest candidate where enough speaks for it."""
         try:
-            weighed = self.weighed(audio_features, prompt, language, heard)
+            candidates = self.weigh(audio_features, prompt, language, hypothesis)
         except RuntimeError as error:  # of the model's runtime: what was heard is there still
-            _LOGGER.warning("names can't be compared: %s", error)
-            return heard
-        if not weighed:
-            return heard
-        weight, candidate, evidence = max(weighed, key=lambda item: item[0])
+            _LOGGER.warning("can't compare names: %s", error)
+            return hypothesis
+        if not candidates:
+            return hypothesis
+        weight, candidate, evidence = max(candidates, key=lambda item: item[0])
         if weight < self.MIN_EVIDENCE:
-            return heard
-        _LOGGER.debug("%r is taken for %r: %r", candidate.name, candidate.text, evidence)
+            return hypothesis
+        _LOGGER.debug("replaced by the name %r: %r (%r)", candidate.name, candidate.text, evidence)
         # A name is never likely: where the rest was heard better than all of it was, the quality
         # gate is to know.
-        avg_logprob = max(evidence.rest, heard.avg_logprob)
+        avg_logprob = max(evidence.rest, hypothesis.avg_logprob)
         return dataclasses.replace(
-            heard, tokens=self._encode(candidate.text), avg_logprob=avg_logprob
+            hypothesis, tokens=self._encode(candidate.text), avg_logprob=avg_logprob
         )
 
-    def weighed(
-        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+    def weigh(
+        self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
     ) -> list[tuple[float, Candidate, Evidence]]:
         """Return the candidates that are possible, with what speaks for them."""
-        possible = self._possible(audio_features, prompt, language, heard)
+        possible = self._possible(audio_features, prompt, language, hypothesis)
         if not possible:
             return []
         texts = [self._encode(candidate.text) for candidate, _ in possible]
-        found = []
-        expected = self._scores(self._noise(), prompt, texts)
-        for (candidate, evidence), scores in zip(possible, expected, strict=True):
-            whole = dataclasses.replace(evidence, expected=self._of_name(candidate, scores))
-            found.append((whole.weigh(candidate), candidate, whole))
-        return found
+        weighed = []
+        priors = self._scores(self._noise(), prompt, texts)
+        for (candidate, evidence), scores in zip(possible, priors, strict=True):
+            whole = dataclasses.replace(evidence, prior=self._of_name(candidate, scores))
+            weighed.append((whole.weigh(candidate), candidate, whole))
+        return weighed
 
     def _possible(
-        self, audio_features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
+        self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
     ) -> list[tuple[Candidate, Evidence]]:
         """Return the candidates that the audio allows; none at once where the model is sure."""
-        texts = [self._text(tokens) for tokens in (heard.tokens, *heard.others)]
+        texts = [self._text(tokens) for tokens in (hypothesis.tokens, *hypothesis.others)]
         if not 0 < len(texts[0].split()) <= NameIndex.MAX_WORDS:
             return []
-        (mine,) = self._scores(audio_features, prompt, [self._encode(texts[0])])
-        if mine.min() >= Evidence.SURE_LOGPROB:
+        (written,) = self._scores(audio_features, prompt, [self._encode(texts[0])])
+        if written.min() >= Evidence.SURE_LOGPROB:
             return []
         candidates = [c for index in self._indexes for c in index.candidates(texts, language)]
-        doubtful = [c for c in candidates if self._doubt(texts[0], mine, c) < Evidence.SURE_LOGPROB]
-        wanted = [self._encode(candidate.text) for candidate in doubtful]
-        theirs = self._scores(audio_features, prompt, wanted)
-        found = (
-            (candidate, self._evidence(texts[0], mine, candidate, scores))
-            for candidate, scores in zip(doubtful, theirs, strict=True)
+        doubtful = [
+            c for c in candidates if self._doubt(texts[0], written, c) < Evidence.SURE_LOGPROB
+        ]
+        encoded = [self._encode(candidate.text) for candidate in doubtful]
+        all_scores = self._scores(audio_features, prompt, encoded)
+        pairs = (
+            (candidate, self._evidence(texts[0], written, candidate, scores))
+            for candidate, scores in zip(doubtful, all_scores, strict=True)
         )
-        return [(candidate, evidence) for candidate, evidence in found if evidence.is_possible]
+        return [(candidate, evidence) for candidate, evidence in pairs if evidence.is_possible]
 
     def _scores(
         self, audio_features: Any, prompt: Sequence[int], texts: Sequence[list[int]]
     ) -> list[Scores]:
-        found: list[Scores] = []
+        scores: list[Scores] = []
         for text in texts:
             self._checkpoint()
-            found += self._scorer.score(audio_features, prompt, [text])
-        return found
+            scores += self._scorer.score(audio_features, prompt, [text])
+        return scores
 
-    def _evidence(self, text: str, mine: Scores, candidate: Candidate, theirs: Scores) -> Evidence:
+    def _evidence(
+        self, text: str, written: Scores, candidate: Candidate, scores: Scores
+    ) -> Evidence:
         start, end = self._place(candidate)
-        n_rest = len(theirs) - (end - start) + 1
+        n_rest = len(scores) - (end - start) + 1
         return Evidence(
-            gap=float(mine.sum() - theirs.sum()),
-            rest=float(theirs[:start].sum() + theirs[end:].sum()) / n_rest,
-            doubt=self._doubt(text, mine, candidate),
-            heard=self._of_name(candidate, theirs),
+            gap=float(written.sum() - scores.sum()),
+            rest=float(scores[:start].sum() + scores[end:].sum()) / n_rest,
+            doubt=self._doubt(text, written, candidate),
+            logprob=self._of_name(candidate, scores),
         )
 
-    def _doubt(self, text: str, mine: Scores, candidate: Candidate) -> float:
+    def _doubt(self, text: str, written: Scores, candidate: Candidate) -> float:
         first, last = (self._n_tokens(text, n) for n in candidate.replaced)
-        return float(mine[first:last].min(initial=0.0))
+        return float(written[first:last].min(initial=0.0))
 
     def _of_name(self, candidate: Candidate, scores: Scores) -> float:
         start, end = self._place(candidate)

@@ -5,28 +5,44 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def recall(file: Path) -> dict[str, Any]:
-    """Return what is remembered; nothing where the file is missing or damaged."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+class Measurements:
+    """A key, which names all that the measurement depends on -> its result.
 
+    They lie in the first of the data folders; without one, nothing is remembered.
+    """
 
-def remember(file: Path, key: str, value: object) -> None:
-    """Add one thing, unless the file can't be written: then it is measured again."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**recall(file), key: value}, indent=2) + "\n"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(file)
-    except OSError as error:
-        _LOGGER.debug("what was measured can't be kept in %s: %s", file, error)
+    FILE = "measured.json"
+
+    def __init__(self, data_dir: Sequence[Path]) -> None:
+        self._file = data_dir[0] / self.FILE if data_dir else None
+
+    def get(self, key: str) -> Any:
+        """Return the result; None where there is none, or the file is missing or damaged."""
+        return self._all().get(key)
+
+    def put(self, key: str, result: object) -> None:
+        """Keep one result, unless the file can't be written: then it is measured again."""
+        if self._file is None:
+            return
+        aside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({**self._all(), key: result}, indent=2) + "\n"
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(self._file)
+        except OSError as error:
+            _LOGGER.debug("what was measured can't be kept in %s: %s", self._file, error)
+
+    def _all(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self._file.read_text(encoding="utf-8")) if self._file else {}
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}

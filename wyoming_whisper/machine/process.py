@@ -14,14 +14,14 @@ from typing import NoReturn
 
 
 def settle() -> None:
-    """Spare what is there now, libraries and model, from being searched for garbage ever again.
+    """Freeze what is there now, libraries and model: the cyclic garbage collector ignores it.
 
-    A search through all of it stops every thread for 60 ms (EPYC), in the middle of an answer.
+    A collection of all of it stops every thread for 60 ms (EPYC), in the middle of an answer.
     """
     # Allocations before a search of the youngest; searches of these before one of the older;
     # searches of those before one of all: of connections that come by the hundred, 32 ms at once.
     thresholds = 5_000, 20, 100
-    gc.unfreeze()  # a model that was unloaded since the last time may be garbage by now
+    gc.unfreeze()  # a model that was unloaded since the last time may be in a cycle
     gc.collect()
     gc.freeze()
     gc.set_threshold(*thresholds)

@@ -1,124 +1,104 @@
 """`--model auto`: the best model that answers in time on this machine.
 
-On a GPU its memory decides, on a CPU its speed: a few encodes of a small Whisper of random numbers
-say how fast it multiplies; Whisper's sizes say how much there is to multiply. No model needs to be
-here for that.
+On a GPU its memory decides, on a CPU its speed: a few encodes of a small Whisper of random numbers,
+the yardstick, tell by a table how long a command takes with each model. No model needs to be here
+for that.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import re
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from .. import __version__
+from ..engine.dims import HEAD_WIDTH
 from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
-from ..machine.cpu import cpu_name, instruction_set, physical_cores
+from ..machine.cpu import cpu_name, instruction_set, physical_cores, ram_bytes
+from ..machine.measured import Measurements
 from ..whisper.tokenizer import language_code
 from .find import ensure_model, find_model
-from .folder import model_languages
-from .known import KNOWN_MODELS, KnownModel, ModelSettings, shipped_model
+from .mirror import Mirror
+from .stock import STOCK_MODELS, StockModel, languages_of_name
+from .store import ModelSettings, ModelStore
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
+    from ctranslate2.specs import whisper_spec
 
     from ..engine.tensorrt.cuda import Gpu
     from .disk import Report
 
 _LOGGER = logging.getLogger(__name__)
 
-N_POSITIONS = 1500
-"""Encoder positions of the window that stock models are given: 30 s."""
-N_TOKENS = 12
-"""Tokens of a command, prompt included."""
-N_VOCAB = 51_865
 
-
-GUESSED_FLOPS = {"AVX512_VNNI": 150e9, "AVX512F": 80e9, "AVX2": 60e9, "NEON": 15e9}
-"""Per core, of int8 matrices, where nothing could be measured."""
-
-RAM_SHARE = 0.5
-"""Of the memory there is; the rest of the machine has the other half. What happens to be free at a
-start decides nothing: the model is the same at every start."""
-
-REMEMBERED = "auto.json"
-
-_FAMILIES = ("tiny", "base", "small", "medium", "turbo", "large")
+class _Choice(NamedTuple):
+    model: str
+    why: str
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Whisper's dimensions, as far as they cost time."""
-
-    width: int
-    encoder_layers: int
-    decoder_layers: int
-    n_mels: int = 80
-
-
-SHAPES = {
-    "tiny": Shape(384, 4, 4),
-    "base": Shape(512, 6, 6),
-    "small": Shape(768, 12, 12),
-    "medium": Shape(1024, 24, 24),
-}
-YARDSTICK = Shape(384, 2, 1)
-"""What is measured: tiny's width, as narrower matrices are multiplied more slowly than any stock
-model's. At width 128 base's encoder was foretold 1.8 times as slow as it is, at 384 1.06 times."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """Floating-point operations, by what they run on."""
-
-    matrices: float
-    """Weights times activations: int8 on a CPU."""
-    attention: float
-    """Activations times activations, and their softmax: float32, and bound by memory."""
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.matrices + other.matrices, self.attention + other.attention)
-
-    def __mul__(self, factor: float) -> Work:
-        return Work(self.matrices * factor, self.attention * factor)
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What a machine does per second of each kind of Work."""
-
-    matrices: float
-    attention: float
-
-    def seconds(self, work: Work) -> float:
-        return work.matrices / self.matrices + work.attention / self.attention
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the choice depends on."""
+class _Machine:
+    """What the choice for a CPU depends on."""
 
     cpu: str
     threads: int
     instruction_set: str
-    ram_bytes: int
-    """All there is, or all that the container may use."""
+    ram_gib: float
+
+    @classmethod
+    def here(cls, settings: ModelSettings) -> _Machine:
+        """Return what this machine, or what the container was given of it, can do."""
+        threads = settings.cpu_threads or physical_cores()
+        return cls(cpu_name(), threads, instruction_set(), round(ram_bytes() / 1024**3, 1))
+
+    def choose(self, yardstick_s: float, *, english: bool, int8: bool) -> _Choice:
+        """Return the best model that fits into memory and answers in time.
+
+        `yardstick_s` is how long one window of the yardstick takes. Where int8 is computed anyway,
+        models stored as int8 give the same and halve the download; the official add-on's default
+        is one of them.
+        """
+        # Longest time from audio to text that still feels like an answer: about the silence that
+        # Home Assistant waits anyway before it says that the audio ends.
+        budget_s = 1.5
+        # Best first: how many times the yardstick's window a command takes, of 12 tokens in a
+        # window of 30 s. Measured, int8 with AVX-512 VNNI: tiny 2.3, 3.0, 2.5 and base 4.9, 5.1,
+        # 4.5 on two cores of a Xeon, two and one of EPYCs; on that one core small's encoder alone
+        # is 14.0, medium's 37.6.
+        times = {"medium": 52.0, "small": 17.0, "base": 4.9, "tiny": 2.6}
+        if english:  # alone it is worth more to a small model than to a large one
+            times = {f"{size}.en": times[size] for size in ("small", "base", "tiny")}
+        elif int8:
+            times = {f"{size}-int8": factor for size, factor in times.items()}
+        facts = f"{self.threads} threads, {self.instruction_set}, {self.ram_gib:.1f} GiB of memory"
+        for model, factor in times.items():
+            seconds = factor * yardstick_s
+            fits = _ram_needed(STOCK_MODELS[model]) <= self.ram_gib * 1024**3 / 2
+            if fits and seconds <= budget_s:
+                return _Choice(model, f"{facts}; about {seconds:.2f} s a command")
+        slow = f"though about {seconds:.2f} s a command" if fits else "though memory is short"
+        return _Choice(model, f"{facts}; the smallest, {slow}")
+
+    def guessed_yardstick_s(self) -> float:
+        """Return about how long a window of the yardstick takes where it can't be measured."""
+        of_one_core = {"AVX512_VNNI": 0.54, "AVX512F": 1.0, "AVX2": 1.4, "NEON": 5.4}
+        return of_one_core.get(self.instruction_set, 8.0) / self.threads
 
 
-@dataclass(frozen=True)
-class Choice:
-    model: str
-    why: str
+def _ram_needed(model: StockModel) -> float:
+    """Return about the bytes that loading and running a model as int8 takes."""
+    # While loading there are the weights as stored and, beside them, as int8.
+    # Python, the runtime and one utterance's activations come to 200 MB.
+    return 1.6 * model.download_bytes + 200e6
 
 
 def pick_model(settings: ModelSettings, gpu: Gpu | None = None) -> str:
@@ -136,16 +116,26 @@ def pick_model(settings: ModelSettings, gpu: Gpu | None = None) -> str:
     return choice.model
 
 
-def _choice_here(settings: ModelSettings, english: bool) -> Choice:
-    machine = look_at_machine(settings)
-    key = _key(machine, settings, english)
-    memory = settings.data_dir[0] / REMEMBERED if settings.data_dir else None
-    choice = _recall(memory, key)
-    if choice is None:
-        rates, measured = _rates(machine, settings)
-        choice = choose(machine, rates, english=english, int8=_is_int8(settings.compute_type))
-        if measured:  # a guess is worth no memory
-            _remember(memory, key, choice)
+def _choice_here(settings: ModelSettings, english: bool) -> _Choice:
+    machine = _Machine.here(settings)
+    memory = Measurements(settings.data_dir)
+    language = "English" if english else "all languages"
+    key = (
+        f"auto: {language} in {settings.compute_type} on {machine.cpu}, {machine.threads} threads, "
+        f"{machine.instruction_set}, {machine.ram_gib:.0f} GiB, by version {__version__}"
+    )
+    remembered = memory.get(key)
+    if isinstance(remembered, dict) and remembered.get("model") in STOCK_MODELS:
+        return _Choice(remembered["model"], str(remembered.get("why")))
+    compute_type = settings.compute_type
+    int8 = compute_type in ("default", "auto") or compute_type.startswith("int8")
+    try:
+        yardstick_s = _yardstick_s(machine.threads, compute_type)
+    except (OSError, ImportError, RuntimeError, ValueError) as error:
+        _LOGGER.debug("auto: the speed can't be measured: %s", error)
+        return machine.choose(machine.guessed_yardstick_s(), english=english, int8=int8)
+    choice = machine.choose(yardstick_s, english=english, int8=int8)
+    memory.put(key, choice._asdict())  # a guess is worth no memory
     return choice
 
 
@@ -181,28 +171,10 @@ def ensure_auto(
 
 def best_here(settings: ModelSettings) -> tuple[str, Path] | None:
     """Return the name and folder of the best stock model here that understands the language set."""
-    return _best_cached(_FAMILIES[-1], settings)
+    return _best_cached(max(STOCK_MODELS, key=lambda name: STOCK_MODELS[name].size), settings)
 
 
-def choose(machine: Machine, rates: Rates, *, english: bool, int8: bool = True) -> Choice:
-    """Return the best model for a CPU that fits into the machine's memory and `budget_s`."""
-    # Longest time from audio to text that still feels like an answer: about the silence that Home
-    # Assistant waits anyway before it says that the audio ends.
-    budget_s = 1.5
-    facts = (
-        f"{machine.threads} threads, {machine.instruction_set}, "
-        f"{machine.ram_bytes / 1024**3:.1f} GiB of memory"
-    )
-    for known in _candidates(english, int8):
-        seconds = rates.seconds(work_of(SHAPES[_family(known.name)]))
-        fits = ram_needed(known) <= RAM_SHARE * machine.ram_bytes
-        if fits and seconds <= budget_s:
-            return Choice(known.name, f"{facts}; about {seconds:.2f} s a command")
-    slow = f"{facts}; the smallest, though about {seconds:.2f} s a command"
-    return Choice(known.name, slow if fits else f"{facts}; the smallest, though memory is short")
-
-
-def choose_for_gpu(gpu: Gpu, *, english: bool) -> Choice:
+def choose_for_gpu(gpu: Gpu, *, english: bool) -> _Choice:
     """Return the best model for a GPU, by the memory that its driver tells."""
     # Of memory that a GPU shares, as on a Jetson: the system is in there too, and, until the engine
     # is built, the model of the CPU and the builder.
@@ -212,83 +184,17 @@ def choose_for_gpu(gpu: Gpu, *, english: bool) -> Choice:
     gpu_models = ((3.5 * 1024**3, "turbo"), (1.5 * 1024**3, "small"), (0.0, "base"))
     room = gpu.total_bytes * (integrated_share if gpu.integrated else 1.0)
     name = next(name for needed, name in gpu_models if room >= needed)
-    if english and f"{name}.en" in KNOWN_MODELS:
+    if english and f"{name}.en" in STOCK_MODELS:
         name = f"{name}.en"
     shared = ", shared with the system" if gpu.integrated else ""
-    return Choice(name, f"a {gpu.name} with {gpu.total_bytes / 1024**3:.1f} GiB{shared}")
-
-
-def work_of(shape: Shape, n_positions: int = N_POSITIONS, n_tokens: int = N_TOKENS) -> Work:
-    """Return the work of one transcription: encode once, then `n_tokens` steps, greedily.
-
-    The decoder's is weighted with a factor.
-    """
-    # How much longer its operations take: one token at a time it waits for memory, not arithmetic.
-    # Measured with stock weights, for 12 tokens after a full window, in times what the encoder's
-    # rates say: 4.6 (base, 95 ms) and 6.0 (tiny.en, 50 ms) on two cores with AVX-512 VNNI; 4.2 and
-    # 5.1 on one.
-    decoder_factor = 5.0
-    decoder = decoder_work(shape, n_positions, n_tokens)
-    return encoder_work(shape, n_positions) + decoder * decoder_factor
-
-
-def encoder_work(shape: Shape, n_positions: int) -> Work:
-    """Return the work of the encoder (openai/whisper, model.py:AudioEncoder).
-
-    A matrix of n weights costs 2 n per position. A layer has 12 width^2 of them: four of attention,
-    eight of its MLP. Queries times keys and weights times values: 2 width n_positions each.
-    """
-    d, n = shape.width, n_positions
-    convolutions = 2 * 3 * d * (2 * n * shape.n_mels + n * d)  # before and after the stride of 2
-    return Work(
-        convolutions + shape.encoder_layers * 24 * d * d * n, shape.encoder_layers * 4 * d * n * n
-    )
-
-
-def decoder_work(shape: Shape, n_positions: int, n_tokens: int) -> Work:
-    """Return the work of the decoder (openai/whisper, model.py:TextDecoder).
-
-    Keys and values of the audio once; then per token 14 width^2 weights a layer, the vocabulary,
-    and a look at each position.
-    """
-    d, layers = shape.width, shape.decoder_layers
-    once = layers * 4 * d * d * n_positions
-    per_token = layers * 28 * d * d + 2 * d * N_VOCAB
-    return Work(once + n_tokens * per_token, n_tokens * layers * 4 * d * n_positions)
-
-
-def ram_needed(known: KnownModel) -> float:
-    """Return about the bytes that loading and running `known` as int8 takes."""
-    # Python, the runtime, one utterance's activations.
-    ram_base_bytes = 200_000_000
-    # While loading: the weights as stored and, beside them, as int8.
-    ram_per_byte = 1.6
-    return known.download_bytes * ram_per_byte + ram_base_bytes
-
-
-def _candidates(english: bool, int8: bool) -> list[KnownModel]:
-    """Return the models for a CPU, best first.
-
-    Where int8 is computed anyway, models stored as int8 give the same and halve the download;
-    the official add-on's default is one of them.
-    """
-    # Best first. English alone is worth more to a small model than to a large one.
-    multilingual_models = ("medium", "small", "base", "tiny")
-    english_models = ("small.en", "base.en", "tiny.en")
-    names = english_models if english else multilingual_models
-    suffix = "-int8" if int8 and not english else ""
-    return [KNOWN_MODELS[f"{name}{suffix}"] for name in names]
-
-
-def _family(name: str) -> str:
-    return next(family for family in _FAMILIES if re.search(rf"\b{family}\b", name))
+    return _Choice(name, f"a {gpu.name} with {gpu.total_bytes / 1024**3:.1f} GiB{shared}")
 
 
 def _best_cached(name: str, settings: ModelSettings) -> tuple[str, Path] | None:
     """Return the best stock model here that understands the language and is no larger."""
-    for known in _no_larger(name, settings):
+    for stock in _no_larger(name, settings):
         try:
-            return known.name, find_model(known.name, settings)
+            return stock.name, find_model(stock.name, settings)
         except ModelError:
             continue
     return None
@@ -296,139 +202,58 @@ def _best_cached(name: str, settings: ModelSettings) -> tuple[str, Path] | None:
 
 def _best_mirrored(name: str, settings: ModelSettings) -> str | None:
     """Return the best such model that can be had where the hub can't be reached."""
-    from .mirror import MIRRORS, has_pip
-
-    if not has_pip():
+    if not Mirror.has_pip():
         return None
-    return next((known.name for known in _no_larger(name, settings) if known.repo in MIRRORS), None)
+    return next((stock.name for stock in _no_larger(name, settings) if Mirror.of(stock.repo)), None)
 
 
-def _no_larger(name: str, settings: ModelSettings) -> Iterator[KnownModel]:
+def _no_larger(name: str, settings: ModelSettings) -> Iterator[StockModel]:
     """Yield the stock models, best first, that know the language and are at most this large."""
-    if name not in KNOWN_MODELS:  # one that was shipped
+    if name not in STOCK_MODELS:  # one that was shipped
         return
     english = language_code(settings.language or "") == "en"
-    limit = _FAMILIES.index(_family(name))
-
-    def quality(known: KnownModel) -> tuple[int, bool]:
-        return _FAMILIES.index(_family(known.name)), known.languages == "en"
-
-    for known in sorted(KNOWN_MODELS.values(), key=quality, reverse=True):
-        if quality(known)[0] <= limit and (english or known.languages != "en"):
-            yield known
+    no_larger = [s for s in STOCK_MODELS.values() if s.size <= STOCK_MODELS[name].size]
+    for stock in sorted(no_larger, key=lambda s: (s.size, s.languages == "en"), reverse=True):
+        if english or stock.languages != "en":
+            yield stock
 
 
 def _shipped(settings: ModelSettings) -> str | None:
     """Return the model that came with the installation, unless it lacks the language."""
-    name = shipped_model()
+    name = ModelStore(settings).shipped_model()
     language = language_code(settings.language or "")
-    if name and (language is None or language in model_languages(name, None)):
+    if name and (language is None or language in languages_of_name(name)):
         return name
     return None
 
 
-# The machine
+@lru_cache(maxsize=16)
+def _say_once(line: str) -> None:
+    _LOGGER.info(line)
 
 
-def look_at_machine(settings: ModelSettings) -> Machine:
-    """Return what this machine, or what the container was given of it, can do."""
-    return Machine(
-        cpu=cpu_name(),
-        threads=settings.cpu_threads or physical_cores(),
-        instruction_set=instruction_set(),
-        ram_bytes=ram_bytes()[0],
-    )
+# The yardstick
 
 
-def ram_bytes(
-    meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
-) -> tuple[int, int]:
-    """Return (all, free) bytes of memory: the kernel's, or less where a container has a limit."""
-    kilobytes = dict(re.findall(r"^(\w+): +(\d+) kB$", _text(meminfo), re.MULTILINE))
-    total = int(kilobytes.get("MemTotal", 0)) * 1024
-    free = int(kilobytes.get("MemAvailable", 0)) * 1024
-    for limit_name, used_name in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        limit, used = _text(cgroup / limit_name).strip(), _text(cgroup / used_name).strip()
-        if limit.isdecimal() and used.isdecimal() and int(limit) < total:
-            total, free = int(limit), min(free, max(0, int(limit) - int(used)))
-    return total, free
+def _yardstick_s(threads: int, compute_type: str) -> float:
+    """Return how long one window of the yardstick takes on this machine's CPU.
 
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
-def _is_int8(compute_type: str) -> bool:
-    return compute_type in ("default", "auto") or compute_type.startswith("int8")
-
-
-# Its speed
-
-
-def _rates(machine: Machine, settings: ModelSettings) -> tuple[Rates, bool]:
-    """Return the machine's rates, and whether they are measured."""
-    try:
-        return measure_rates(machine.threads, settings.compute_type), True
-    except (OSError, ImportError, RuntimeError, ValueError) as error:
-        _LOGGER.debug("auto: the speed can't be measured: %s", error)
-    matrices = machine.threads * GUESSED_FLOPS.get(machine.instruction_set, 10e9)
-    return Rates(matrices, matrices / 10), False
-
-
-def measure_rates(threads: int, compute_type: str) -> Rates:
-    """Return the rates at which windows, long and short, are encoded on this machine's CPU.
-
-    The long window is mostly attention, the short one mostly matrices: two times, two unknowns.
-    The best of a few runs counts, as whatever else runs can only slow it down. Takes about a
+    The best of some runs counts, as whatever else runs can only slow it down. Takes about half a
     second and, at its most, 120 MB. Raises OSError where there is no temporary folder, ImportError,
     RuntimeError or ValueError where CTranslate2 can't compute so here.
     """
-    short_positions = 250
+    # Many short runs find a quiet moment on a busy machine, and a slow one isn't kept for long.
+    measure_s, measure_runs, n_mels, n_frames = 0.25, 2, 80, 3000
     import ctranslate2
-    import numpy as np
 
-    from .yardstick import write_yardstick
-
-    shape = YARDSTICK
     arithmetic = "int8" if compute_type in ("default", "auto") else compute_type
     with tempfile.TemporaryDirectory() as folder:
-        write_yardstick(Path(folder), shape.width, shape.encoder_layers, shape.n_mels)
+        # As wide as tiny: narrower matrices are multiplied more slowly than any stock model's.
+        _write_yardstick(Path(folder), 384, 2, n_mels)
         model = ctranslate2.models.Whisper(
             folder, device="cpu", compute_type=arithmetic, intra_threads=threads, inter_threads=1
         )
-
-    def seconds(n_positions: int) -> float:
-        frames = np.linspace(-1.0, 1.0, shape.n_mels * 2 * n_positions, dtype=np.float32)
-        return _best_time(model, frames.reshape(1, shape.n_mels, -1))
-
-    works = encoder_work(shape, N_POSITIONS), encoder_work(shape, short_positions)
-    return solve_rates(works, (seconds(N_POSITIONS), seconds(short_positions)))
-
-
-def solve_rates(works: tuple[Work, Work], seconds: tuple[float, float]) -> Rates:
-    """Return the rates that explain both times; one for all where noise allows no two."""
-    (a, b), (t, s) = works, seconds
-    determinant = a.matrices * b.attention - b.matrices * a.attention
-    per_matrix = (t * b.attention - s * a.attention) / determinant
-    per_attention = (a.matrices * s - b.matrices * t) / determinant
-    if per_matrix <= 0 or per_attention <= 0:
-        per_matrix = per_attention = t / (a.matrices + a.attention)
-    return Rates(1 / per_matrix, 1 / per_attention)
-
-
-def _best_time(model: Any, mel: npt.NDArray[np.float32]) -> float:
-    # A window is encoded so often, and so long: many short runs find a quiet moment on a busy
-    # machine, and a slow one isn't kept for long.
-    measure_s = 0.25
-    measure_runs = 2
-    import ctranslate2
-
+    mel = np.linspace(-1.0, 1.0, n_mels * n_frames, dtype=np.float32).reshape(1, n_mels, n_frames)
     features = ctranslate2.StorageView.from_array(mel)
     model.encode(features, to_cpu=True)  # the first run allocates
     times: list[float] = []
@@ -439,45 +264,64 @@ def _best_time(model: Any, mel: npt.NDArray[np.float32]) -> float:
     return min(times)
 
 
-# Its memory
+def _write_yardstick(folder: Path, width: int, encoder_layers: int, n_mels: int) -> None:
+    """Write a Whisper of random numbers into the existing `folder`. Raises OSError.
+
+    What it hears is nonsense, but it takes as long as stock weights of its width do. Its decoder
+    has one layer, and nothing is ever decoded. 7 MB, in less than 0.1 s.
+    """
+    # By the empty one CTranslate2 knows a multilingual vocabulary.
+    tokens = ["", "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|translate|>"]
+    tokens += [f"<|{name}|>" for name in ("transcribe", "startoflm", "startofprev", "nospeech")]
+    tokens.append("<|notimestamps|>")
+    from ctranslate2.specs import whisper_spec
+
+    n_heads = width // HEAD_WIDTH
+    spec = whisper_spec.WhisperSpec(encoder_layers, n_heads, 1, n_heads)
+    _fill(spec, width, n_mels, len(tokens))
+    spec.register_vocabulary(tokens)
+    spec.config.suppress_ids, spec.config.suppress_ids_begin = [], []
+    spec.config.lang_ids, spec.config.alignment_heads = [tokens.index("<|en|>")], [[0, 0]]
+    spec.validate()
+    spec.optimize(quantization="int8")
+    spec.save(str(folder))
 
 
-def _key(machine: Machine, settings: ModelSettings, english: bool) -> dict[str, Any]:
-    """Return what the choice holds for."""
-    return {
-        "version": __version__,
-        "cpu": machine.cpu,
-        "threads": machine.threads,
-        "instruction_set": machine.instruction_set,
-        "ram_gib": round(machine.ram_bytes / 1024**3),
-        "compute_type": settings.compute_type,
-        "english": english,
-    }
+def _fill(spec: whisper_spec.WhisperSpec, width: int, n_mels: int, n_tokens: int) -> None:
+    """Set all weights, large enough to keep activations at a usual size."""
+    n_positions, n_text_positions = 1500, 8
+    rng = np.random.default_rng(0)
 
+    def weights(*shape: int) -> npt.NDArray[np.float32]:
+        scale = np.float32(np.prod(shape[1:]) ** -0.5)
+        return rng.standard_normal(shape, np.float32) * scale
 
-def _recall(memory: Path | None, key: dict[str, Any]) -> Choice | None:
-    """Return the choice made for the same key; None if there is none that can be read."""
-    try:
-        saved = json.loads(_text(memory)) if memory else {}
-        choice = Choice(**saved["choice"]) if saved["key"] == key else None
-    except (ValueError, KeyError, TypeError):
-        return None
-    return choice if choice is not None and choice.model in KNOWN_MODELS else None
+    def linear(part: Any, outputs: int, inputs: int) -> None:
+        part.weight, part.bias = weights(outputs, inputs), np.zeros(outputs, np.float32)
 
+    def norm(part: Any) -> None:
+        part.gamma, part.beta = np.ones(width, np.float32), np.zeros(width, np.float32)
 
-def _remember(memory: Path | None, key: dict[str, Any], choice: Choice) -> None:
-    if memory is None:
-        return
-    text = json.dumps({"key": key, "choice": asdict(choice)}, indent=2)
-    aside = memory.with_name(f".{memory.name}.{os.getpid()}")
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(memory)
-    except OSError as error:
-        _LOGGER.debug("auto: the choice can't be kept in %s: %s", memory, error)
+    def block(layer: Any) -> None:
+        norm(layer.self_attention.layer_norm)
+        norm(layer.ffn.layer_norm)
+        linear(layer.self_attention.linear[0], 3 * width, width)
+        linear(layer.self_attention.linear[1], width, width)
+        linear(layer.ffn.linear_0, 4 * width, width)
+        linear(layer.ffn.linear_1, width, 4 * width)
 
-
-@lru_cache(maxsize=16)
-def _say_once(line: str) -> None:
-    _LOGGER.info(line)
+    encoder, decoder = spec.encoder, spec.decoder
+    for conv, inputs in ((encoder.conv1, n_mels), (encoder.conv2, width)):
+        conv.weight, conv.bias = weights(width, inputs, 3), np.zeros(width, np.float32)
+    encoder.position_encodings.encodings = weights(n_positions, width)
+    decoder.position_encodings.encodings = weights(n_text_positions, width)
+    decoder.scale_embeddings = False
+    decoder.embeddings.weight = decoder.projection.weight = weights(n_tokens, width)
+    for layer in (*encoder.layer, *decoder.layer):
+        block(layer)
+    attention = decoder.layer[0].attention
+    norm(attention.layer_norm)
+    for part, outputs in zip(attention.linear, (1, 2, 1), strict=True):
+        linear(part, outputs * width, width)
+    norm(encoder.layer_norm)
+    norm(decoder.layer_norm)

@@ -1,115 +1,72 @@
-"""Room on the disk, errors of the disk as sentences, and one lock with progress."""
+"""Room on the disk, errors of the disk as sentences, hashes, and how far a download is."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
-import logging
+import hashlib
+import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from ..errors import ModelError, ModelRefusedError
+from ..machine.display import Display
 
-_LOGGER = logging.getLogger(__name__)
-STALE_S = 24 * 3600.0
-"""Age at which a partial file that nobody continues is rubbish: the hub's library never does."""
 Report = Callable[[str, float], None]
 """Told what is downloaded, and which fraction of it is here."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+ADVICE = (
+    "when this machine is online again, start again or run `models download`; or copy the model's "
+    "folder from another machine and set --local-files-only"
+)
 
 
 class Progress:
-    """Shows bytes done of a total: a bar on a terminal, else a log line every few seconds."""
+    """Shows bytes done of a total, and tells `report` of them."""
 
     PROGRESS_S = 5.0
-    REPORT_S = 0.5
     """Between two log lines."""
+    REPORT_S = 0.5
 
     def __init__(self, label: str, total: int, report: Report | None = None) -> None:
-        self._label = label
-        self._total = total
-        self._report = report
+        self._label, self._total, self._report = label, total, report
         self._reported = -self.REPORT_S
         self._finished = 0  # bytes of the files before the current one
-        self._started: tuple[float, int] | None = None
-        self._logged = time.monotonic()
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            bar = importlib.import_module("tqdm").tqdm  # untyped
-            self._bar = bar(total=total, desc=label, unit="B", unit_scale=True)
+        self._began = time.monotonic()
+        self._first: tuple[float, int] | None = None  # seconds, bytes
+        self._display = Display(self.PROGRESS_S, total=total, desc=label, unit="B", unit_scale=True)
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def __exit__(self, *_: object) -> None:
+        self._display.close()
 
     def show(self, n_bytes: int) -> None:
         """Say that `n_bytes` of the current file are here."""
-        done, now = self._finished + n_bytes, time.monotonic()
+        done, now = self._finished + n_bytes, time.monotonic() - self._began
         if self._report and now - self._reported >= self.REPORT_S:
             self._reported = now
             self._report(self._label, done / max(self._total, 1))
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-            return
-        if self._started is None or done < self._started[1]:
-            self._started = (now, done)
-        if now - self._logged >= self.PROGRESS_S:
-            self._logged = now
-            since, before = self._started
+        if self._first is None or done < self._first[1]:
+            self._first = now, done
+        since, before = self._first
+
+        def line() -> str:
             speed = (done - before) / max(now - since, 1e-3)
             percent = 100 * done // max(self._total, 1)
-            _LOGGER.info(
-                "%s: %s of %s (%d %%), %s/s",
-                *(self._label, megabytes(done), megabytes(self._total), percent, megabytes(speed)),
+            return (
+                f"{self._label}: {megabytes(done)} of {megabytes(self._total)} ({percent} %), "
+                f"{megabytes(speed)}/s"
             )
+
+        self._display.show(done, now, line)
 
     def finish_file(self, n_bytes: int) -> None:
         self.show(n_bytes)
         self._finished += n_bytes
-
-
-@contextlib.contextmanager
-def locked(path: Path, name: str, check_stop: Callable[[], None]) -> Iterator[bool]:
-    """Hold the lock file `path`, as the hub's library takes it; give whether it is held for sure.
-
-    While another process that downloads `name` has it, `check_stop` is called again and again.
-    """
-    lock_poll_s = 1.0
-    import filelock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    waited = False
-    while True:
-        check_stop()
-        try:
-            lock.acquire(timeout=lock_poll_s)
-            break
-        except filelock.Timeout:
-            if not waited:
-                _LOGGER.info("another process is downloading %s: waiting for it", name)
-            waited = True
-        except NotImplementedError:  # a file system without locks: the hash still decides
-            break
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
@@ -126,8 +83,8 @@ def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator
     except OSError as error:
         if error.errno in FULL:
             clean()
-            message = disk_full(name, folder)
-        elif error.errno in _FORBIDDEN:
+            message = _disk_full(name, folder)
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = error.filename or folder
             message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
         else:
@@ -135,7 +92,32 @@ def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator
         raise ModelRefusedError(message) from error
 
 
-def disk_full(name: str, folder: Path) -> str:
+def is_stale(path: Path, age_s: float = 24 * 3600.0) -> bool:
+    """Return whether a partial file that nobody continues is rubbish, as the hub's library never
+    continues one. Raises OSError.
+    """
+    return time.time() - path.stat().st_mtime >= age_s
+
+
+def matches_hash(file: Path, etag: str) -> bool | None:
+    """Return whether `file` has the hash `etag`; None if that is no hash known here.
+
+    The hub names large files by SHA-256 and small ones as git does. Raises OSError.
+    """
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+        digest = hashlib.sha256()
+    elif re.fullmatch(r"[0-9a-f]{40}", etag):
+        digest = hashlib.sha1(usedforsecurity=False)
+        digest.update(b"blob %d\0" % file.stat().st_size)
+    else:
+        return None
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest() == etag
+
+
+def _disk_full(name: str, folder: Path) -> str:
     free = megabytes(_free_bytes(folder))
     return f"the disk is full: {name} doesn't fit into {folder} ({free} free)"
 

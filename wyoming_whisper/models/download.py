@@ -17,99 +17,36 @@ import os
 import re
 import shutil
 import threading
-import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
-from .disk import FULL, STALE_S, Progress, Report, check_room, local_errors, locked, megabytes
-from .folder import matches_hash
-from .formats import COPIED, TRANSFORMERS_WEIGHTS, conversion_command
-from .known import HUGGING_FACE_FILES, HUGGING_FACE_WEIGHTS, KNOWN_MODELS, WEIGHTS_OF, Layout
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+from ..machine.locks import locked
+from .disk import (
+    ADVICE,
+    FULL,
+    Progress,
+    Report,
+    check_room,
+    is_stale,
+    local_errors,
+    matches_hash,
+    megabytes,
+)
+from .folder import ModelFolder
+from .formats import TRANSFORMERS_WEIGHTS, conversion_command
+from .stock import STOCK_MODELS, Layout
 
 _LOGGER = logging.getLogger(__name__)
-FILE_PATTERNS: dict[Layout, tuple[str, ...]] = {
-    # faster_whisper.utils.download_model
-    "ctranslate2": (
-        "config.json",
-        "preprocessor_config.json",
-        "model.bin",
-        "tokenizer.json",
-        "vocabulary.*",
-    ),
-    # what transformers.AutoProcessor and TensorRT-LLM read; not the same weights in other types
-    "huggingface": (
-        *HUGGING_FACE_FILES,
-        HUGGING_FACE_WEIGHTS,
-        "added_tokens.json",
-        "merges.txt",
-        "normalizer.json",
-        "special_tokens_map.json",
-        "vocab.json",
-    ),
-}
-"""Of all files in a repository, those a model needs."""
-_NOT_THERE: dict[Layout, str] = {
-    "ctranslate2": "it is not a CTranslate2 model (look for one named faster-whisper)",
-    "huggingface": "its weights are not there in Hugging Face's layout, in one file",
-}
-DEFAULT_ENDPOINT = "https://huggingface.co"
-TIMEOUT_S = 15.0
-"""Seconds without a byte (or without a connection) that count as a failure."""
-QUICK_S = 5.0
-"""So long a hub that doesn't answer is waited for where there is another source."""
-RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
-"""Waits between tries; a try that brought bytes starts them anew."""
-ADVICE = (
-    "when this machine is online again, start again or run `models download`; or copy the model's "
-    "folder from another machine and set --local-files-only"
-)
 T = TypeVar("T")
-_DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO, errno.EFBIG)
-
-
-@dataclass(frozen=True)
-class _RemoteFile:
-    name: str
-    size: int
-    etag: str
-    """Its hash, and the name of its blob in the cache."""
-
-
-@dataclass
-class _Job:
-    """One download: where from, where to, and who may stop it."""
-
-    repo: str
-    cache_dir: Path
-    token: str | None
-    stop: threading.Event
-    layout: Layout = "ctranslate2"
-    quick: bool = False
-    endpoint: str = field(
-        default_factory=lambda: os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
-    )
-
-    @property
-    def folder(self) -> Path:
-        return self.cache_dir / f"models--{self.repo.replace('/', '--')}"
-
-    @property
-    def blobs(self) -> Path:
-        return self.folder / "blobs"
-
-    def check_stop(self) -> None:
-        if self.stop.is_set():
-            raise ModelRefusedError(
-                f"the download of {self.repo} was stopped; the next one goes on from there"
-            )
 
 
 def download_model(
@@ -133,146 +70,336 @@ def download_model(
     worth another try later), ModelRefusedError (no room, stopped), ModelBrokenError (the hub sends
     something else than it says).
     """
-    _quiet_the_hub()
-    job = _Job(repo, cache_dir, token, stop or threading.Event(), layout, quick)
-    with local_errors(repo, cache_dir, lambda: _sweep(job, older_than_s=0)):
-        ask = _list_quickly if quick else _list_files
-        commit, files = _retry(job, lambda: ask(job))
-        job.blobs.mkdir(parents=True, exist_ok=True)
-        check_room(repo, cache_dir, _missing_bytes(job, files))
-        _LOGGER.info(
-            "downloading %s (%s) to %s", repo, megabytes(sum(f.size for f in files)), cache_dir
-        )
-        with Progress(repo, sum(file.size for file in files), report) as progress:
-            for file in files:
-                _fetch(job, commit, file, progress)
-        snapshot = _link(job, commit, files)
-        _sweep(job, older_than_s=STALE_S)
-    _LOGGER.info("%s came from %s", repo, job.endpoint)
-    return snapshot
+    if not _LOGGER.isEnabledFor(logging.DEBUG):  # other libraries' lines about single requests
+        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "filelock"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    download = _Download(repo, cache_dir, token, stop or threading.Event(), layout, quick=quick)
+    return download.run(report)
 
 
-def _list_files(job: _Job) -> tuple[str, list[_RemoteFile]]:
-    """Return the commit and the files that a model needs. Raises what the hub's library raises."""
-    info = _ask(job)
-    siblings = [s for s in info.siblings or () if _wanted(s.rfilename, job.layout)]
-    if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):  # becomes the name of a folder
-        raise ModelUnavailableError(
-            f"{job.endpoint} doesn't say which revision of {job.repo} it has"
+@dataclass(frozen=True)
+class _RemoteFile:
+    name: str
+    size: int
+    etag: str
+    """Its hash, and the name of its blob in the cache."""
+
+
+class _Download:
+    """One download: where from, where to, and who may stop it."""
+
+    PATTERNS: ClassVar[Mapping[Layout, tuple[str, ...]]] = {
+        # faster_whisper.utils.download_model
+        "ctranslate2": (
+            "config.json",
+            "preprocessor_config.json",
+            "model.bin",
+            "tokenizer.json",
+            "vocabulary.*",
+        ),
+        # what transformers.AutoProcessor and TensorRT-LLM read; not the same weights in other types
+        "huggingface": (
+            *ModelFolder.HUGGING_FACE_FILES,
+            ModelFolder.WEIGHTS["huggingface"],
+            "added_tokens.json",
+            "merges.txt",
+            "normalizer.json",
+            "special_tokens_map.json",
+            "vocab.json",
+        ),
+    }
+    """Of all files in a repository, those a model needs."""
+    TIMEOUT_S = 15.0
+    """Seconds without a byte (or without a connection) that count as a failure."""
+    QUICK_S = 5.0
+    """So long a hub that doesn't answer is waited for where there is another source."""
+    RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
+    """Waits between tries; a try that brought bytes starts them anew."""
+    NETWORK_ERRORS: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
+    """What a request may raise: the base error of whatever HTTP library the hub's uses."""
+    DISK_ERRORS = (*FULL, errno.EROFS, errno.EIO, errno.EFBIG)
+
+    def __init__(
+        self,
+        repo: str,
+        cache_dir: Path,
+        token: str | None,
+        stop: threading.Event,
+        layout: Layout,
+        *,
+        quick: bool,
+    ) -> None:
+        self.repo, self.cache_dir, self.token = repo, cache_dir, token
+        self.stop, self.layout, self.quick = stop, layout, quick
+        self.endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+        self._folder = cache_dir / f"models--{repo.replace('/', '--')}"
+        self._blobs = self._folder / "blobs"
+
+    def run(self, report: Report | None) -> Path:
+        """See download_model."""
+        with local_errors(self.repo, self.cache_dir, lambda: self._sweep(age_s=0)):
+            ask = self._list_quickly if self.quick else self._list_files
+            commit, files = self._retry(ask)
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            check_room(self.repo, self.cache_dir, self._missing_bytes(files))
+            total = sum(file.size for file in files)
+            _LOGGER.info("downloading %s (%s) to %s", self.repo, megabytes(total), self.cache_dir)
+            with Progress(self.repo, total, report) as progress:
+                for file in files:
+                    self._fetch(commit, file, progress)
+            snapshot = self._link(commit, files)
+            self._sweep()
+        _LOGGER.info("%s came from %s", self.repo, self.endpoint)
+        return snapshot
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise ModelRefusedError(
+                f"the download of {self.repo} was stopped; the next one goes on from there"
+            )
+
+    def _list_files(self) -> tuple[str, list[_RemoteFile]]:
+        """Return the commit and the files that a model needs. Raises what the hub's does."""
+        info = self._ask()
+        siblings = [s for s in info.siblings or () if self._is_needed(s.rfilename)]
+        if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):  # becomes the name of a folder
+            raise ModelUnavailableError(
+                f"{self.endpoint} doesn't say which revision of {self.repo} it has"
+            )
+        weights = ModelFolder.WEIGHTS[self.layout]
+        if weights not in {sibling.rfilename for sibling in siblings}:
+            advice = "its weights are not there in Hugging Face's layout, in one file"
+            if self.layout == "ctranslate2":
+                advice = "it is not a CTranslate2 model (look for one named faster-whisper)"
+                advice += _advice(self.repo, {sibling.rfilename for sibling in info.siblings or ()})
+            raise ModelBrokenError(f"{self.repo} on {self.endpoint} has no {weights}: {advice}")
+        commit = str(info.sha)
+        files = [self._remote_file(commit, sibling) for sibling in siblings]
+        return commit, sorted(files, key=lambda file: file.size)  # what is missing shows early
+
+    def _list_quickly(self) -> tuple[str, list[_RemoteFile]]:
+        """Do the same within self.QUICK_S.
+
+        A name server that is silent, or an answer that drips, has no other end.
+        """
+        answer: futures.Future[tuple[str, list[_RemoteFile]]] = futures.Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._list_files())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, name="hub", daemon=True).start()
+        try:
+            return answer.result(self.QUICK_S)
+        except futures.TimeoutError:  # not Python's own before 3.11
+            raise TimeoutError(f"no answer in {self.QUICK_S:.0f} s") from None
+
+    def _ask(self) -> ModelInfo:
+        api = HfApi(endpoint=self.endpoint, token=self.token)
+        try:
+            return api.model_info(
+                self.repo, revision="main", files_metadata=True, timeout=self.TIMEOUT_S
+            )
+        except HFValidationError as error:
+            raise UnknownModelError(
+                f"{self.repo} is no name of a hub repository: {error}"
+            ) from error
+        except self.NETWORK_ERRORS:
+            raise
+        except Exception as error:  # whatever a captive portal's page does to the hub's parser
+            raise ModelUnavailableError(
+                f"{self.endpoint} doesn't answer as a model hub does ({error}): is there a login "
+                "page or proxy between, or is HF_ENDPOINT wrong?"
+            ) from error
+
+    def _is_needed(self, name: str) -> bool:
+        return "/" not in name and any(fnmatchcase(name, p) for p in self.PATTERNS[self.layout])
+
+    def _remote_file(self, commit: str, sibling: RepoSibling) -> _RemoteFile:
+        etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+        size = sibling.lfs.size if sibling.lfs else sibling.size
+        if etag is None or size is None:  # a mirror that doesn't list them
+            url = self._url(commit, sibling.rfilename)
+            metadata = get_hf_file_metadata(
+                url, token=self.token, timeout=self.TIMEOUT_S, endpoint=self.endpoint
+            )
+            etag, size = metadata.etag, metadata.size
+        if etag is None or size is None or not etag.isalnum():
+            raise ModelBrokenError(
+                f"{self.endpoint} doesn't say what {sibling.rfilename} should be"
+            )
+        return _RemoteFile(sibling.rfilename, size, etag)
+
+    def _url(self, commit: str, name: str) -> str:
+        return hf_hub_url(self.repo, name, revision=commit, endpoint=self.endpoint)
+
+    def _fetch(self, commit: str, file: _RemoteFile, progress: Progress) -> None:
+        """Put `file` under its hash into the cache, unless it is there already and right."""
+        # Downloads of one file; one with a wrong hash twice is not a bad line but a bad source.
+        hash_tries = 2
+        blob = self._blobs / file.etag
+        partial = self._blobs / f"{file.etag}.incomplete"
+        lock = self.cache_dir / ".locks" / self._folder.name / f"{file.etag}.lock"
+        with locked(lock, f"another process is downloading {self.repo}", self._check_stop):
+            if blob.exists() and _is_right(blob, file):
+                progress.finish_file(file.size)
+                return
+            if blob.exists():
+                _LOGGER.warning("%s in %s is corrupt: fetching it again", file.name, self._folder)
+                blob.unlink()
+            for _ in range(hash_tries):
+                self._receive(self._url(commit, file.name), partial, file.size, progress)
+                if _is_right(partial, file):
+                    partial.replace(blob)
+                    progress.finish_file(file.size)
+                    return
+                _LOGGER.warning("%s of %s arrived with a wrong hash", file.name, self.repo)
+                partial.unlink()
+        raise ModelBrokenError(
+            f"{file.name} of {self.repo} arrived {hash_tries} times with a wrong hash: "
+            f"something between here and {self.endpoint} changes it"
         )
-    weights = WEIGHTS_OF[job.layout]
-    if weights not in {sibling.rfilename for sibling in siblings}:
-        advice = _NOT_THERE[job.layout]
-        if job.layout == "ctranslate2":
-            advice += _advice(job.repo, {sibling.rfilename for sibling in info.siblings or ()})
-        raise ModelBrokenError(f"{job.repo} on {job.endpoint} has no {weights}: {advice}")
-    commit = str(info.sha)
-    files = [_remote_file(job, commit, sibling) for sibling in siblings]
-    return commit, sorted(files, key=lambda file: file.size)  # what is missing shows early
+
+    def _receive(self, url: str, partial: Path, size: int, progress: Progress) -> None:
+        """Continue `partial` until it has `size` bytes."""
+
+        def receive_rest() -> None:
+            if (done := _size(partial)) > size:  # of another file, or a server that sends too much
+                partial.unlink()
+                done = 0
+            if done < size or size == 0:
+                self._stream(url, partial, (done, size), progress)
+            if _size(partial) < size:
+                raise ConnectionError(
+                    f"the connection closed after {_size(partial)} of {size} bytes"
+                )
+
+        self._retry(receive_rest, progressed=lambda: _size(partial))
+
+    def _stream(self, url: str, partial: Path, extent: tuple[int, int], progress: Progress) -> None:
+        """Append what the server still sends to `partial`; `extent`: bytes here, bytes expected."""
+        hub: Any = importlib.import_module("huggingface_hub.utils")  # typed, but exports nothing
+        headers = hub.build_hf_headers(token=self.token)
+        done, size = extent
+        headers["Accept-Encoding"] = "identity"  # sizes and ranges are those of the file
+        if done:
+            headers["Range"] = f"bytes={done}-"
+        # The session drops the token when it is redirected to another host (the hub's storage).
+        with hub.get_session().stream(
+            "GET", url, headers=headers, timeout=self.TIMEOUT_S, follow_redirects=True
+        ) as response:
+            if response.status_code == 416:  # nothing after `done`: what is here isn't of this file
+                partial.unlink(missing_ok=True)
+            hub.hf_raise_for_status(response)
+            resumed = response.status_code == 206
+            done = done if resumed else 0
+            with partial.open("ab" if resumed else "wb") as out:
+                for block in response.iter_raw():
+                    self._check_stop()
+                    out.write(block)
+                    done += len(block)
+                    progress.show(min(done, size))
+                    if done > size:  # not what was announced: no reason to fill the disk with it
+                        break
+
+    def _link(self, commit: str, files: list[_RemoteFile]) -> Path:
+        """Make the snapshot: links named as the files are, then `refs/main`, which names it."""
+        snapshot = self._folder / "snapshots" / commit
+        snapshot.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            aside = snapshot / f".{file.name}.{os.getpid()}"
+            try:
+                aside.symlink_to(Path("..", "..", "blobs", file.etag))
+            except (
+                OSError
+            ):  # a file system without links (exFAT): the hub's library moves files too
+                shutil.move(self._blobs / file.etag, aside)
+            aside.replace(snapshot / file.name)
+        main = self._folder / "refs" / "main"
+        main.parent.mkdir(exist_ok=True)
+        aside = main.with_name(f"main.{os.getpid()}.tmp")
+        aside.write_text(commit, encoding="utf-8")
+        aside.replace(main)
+        return snapshot
+
+    def _sweep(self, **age_s: float) -> None:
+        """Delete what cut-off downloads left."""
+        for partial in self._blobs.glob("*.incomplete"):
+            with contextlib.suppress(OSError):
+                if is_stale(partial, **age_s):
+                    partial.unlink()
+
+    def _retry(self, action: Callable[[], T], progressed: Callable[[], int] = lambda: 0) -> T:
+        """Return what `action` returns; repeat it after failures of the network.
+
+        Raises ModelError after as many failures in a row without more bytes than ever before.
+        """
+        best, failures = progressed(), 0
+        while True:
+            self._check_stop()
+            try:
+                return action()
+            except self.NETWORK_ERRORS as error:
+                if (final := self._final(error)) is not None:
+                    raise final from (None if final is error else error)
+                if (now := progressed()) > best:
+                    best, failures = now, 0
+                if failures == (0 if self.quick and not best else len(self.RETRY_DELAYS_S)):
+                    raise ModelUnavailableError(self._unreachable(error, failures + 1)) from error
+                _LOGGER.debug("%s: %s; trying again", self.repo, error)
+                self.stop.wait(self.RETRY_DELAYS_S[failures])
+                failures += 1
+
+    def _final(self, error: Exception) -> Exception | None:
+        """Return what to raise for an error that trying again doesn't help; None for the others."""
+        if isinstance(error, OfflineModeIsEnabled):
+            return ModelRefusedError(
+                f"{self.repo} is not here and HF_HUB_OFFLINE forbids to download it"
+            )
+        if isinstance(error, OSError) and (error.filename or error.errno in self.DISK_ERRORS):
+            return error  # this machine's, not the network's: `_local_errors` says it
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is None or status in (408, 416, 429) or status >= 500:
+            return None
+        if status == 404:
+            return UnknownModelError(f"there is no model {self.repo} on {self.endpoint}")
+        if status in (401, 403):
+            token = "the hf_token given isn't" if self.token else "set hf_token to one that is"
+            return ModelUnavailableError(
+                f"{self.endpoint} doesn't give out {self.repo} (HTTP {status}): it doesn't exist, "
+                f"or is private or gated and needs a token that is allowed to read it; {token}"
+            )
+        return ModelUnavailableError(f"{self.endpoint} answered HTTP {status} for {self.repo}")
+
+    def _unreachable(self, error: Exception, tries: int) -> str:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = re.sub(r"\?\S+", "", reason)  # a signed URL's query is as good as a password
+        message = f"{self.repo} can't be downloaded from {self.endpoint} ({reason}"
+        if self.quick:  # what to do is said when the other source has failed, too
+            return f"{message})"
+        return f"{message}; {tries} tries): {ADVICE}"
+
+    def _missing_bytes(self, files: list[_RemoteFile]) -> int:
+        needed = 0
+        for file in files:
+            if not (self._blobs / file.etag).exists():
+                needed += max(0, file.size - _size(self._blobs / f"{file.etag}.incomplete"))
+        return needed
 
 
 def _advice(repo: str, names: Set[str]) -> str:
     """Return what to do with a repository in another layout, whose files are `names`."""
-    for known in KNOWN_MODELS.values():
-        if known.repo_in("huggingface") == repo:
-            return f"; --model {known.name} is the same model in that layout"
+    for stock in STOCK_MODELS.values():
+        if stock.repo_in("huggingface") == repo:
+            return f"; --model {stock.name} is the same model in that layout"
     if names.isdisjoint(TRANSFORMERS_WEIGHTS):
         return ""
     output = f"{repo.rpartition('/')[2]}-ct2"
-    copied = [name for name in COPIED if name in names]
     return (
-        f"; if it is a Whisper, `{conversion_command(repo, output, copied)}` makes one of it (that "
+        f"; if it is a Whisper, `{conversion_command(repo, output, names)}` makes one of it (that "
         f"needs `pip install transformers torch`), which --model ./{output} then names"
-    )
-
-
-def _list_quickly(job: _Job) -> tuple[str, list[_RemoteFile]]:
-    """Do the same within QUICK_S.
-
-    A name server that is silent, or an answer that drips, has no other end.
-    """
-    answer: futures.Future[tuple[str, list[_RemoteFile]]] = futures.Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(_list_files(job))
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, name="hub", daemon=True).start()
-    try:
-        return answer.result(QUICK_S)
-    except futures.TimeoutError:  # not Python's own before 3.11
-        raise TimeoutError(f"no answer in {QUICK_S:.0f} s") from None
-
-
-def _ask(job: _Job) -> ModelInfo:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    api = HfApi(endpoint=job.endpoint, token=job.token)
-    try:
-        return api.model_info(job.repo, revision="main", files_metadata=True, timeout=TIMEOUT_S)
-    except HFValidationError as error:
-        raise UnknownModelError(f"{job.repo} is no name of a hub repository: {error}") from error
-    except _network_errors():
-        raise
-    except Exception as error:  # whatever a captive portal's page does to the hub's parser
-        raise ModelUnavailableError(
-            f"{job.endpoint} doesn't answer as a model hub does ({error}): is there a login page "
-            "or proxy between, or is HF_ENDPOINT wrong?"
-        ) from error
-
-
-def _wanted(name: str, layout: Layout) -> bool:
-    return "/" not in name and any(fnmatchcase(name, p) for p in FILE_PATTERNS[layout])
-
-
-def _remote_file(job: _Job, commit: str, sibling: RepoSibling) -> _RemoteFile:
-    etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    size = sibling.lfs.size if sibling.lfs else sibling.size
-    if etag is None or size is None:  # a mirror that doesn't list them
-        from huggingface_hub import get_hf_file_metadata
-
-        url = _url(job, commit, sibling.rfilename)
-        found = get_hf_file_metadata(url, token=job.token, timeout=TIMEOUT_S, endpoint=job.endpoint)
-        etag, size = found.etag, found.size
-    if etag is None or size is None or not etag.isalnum():
-        raise ModelBrokenError(f"{job.endpoint} doesn't say what {sibling.rfilename} should be")
-    return _RemoteFile(sibling.rfilename, size, etag)
-
-
-def _url(job: _Job, commit: str, name: str) -> str:
-    from huggingface_hub import hf_hub_url
-
-    return hf_hub_url(job.repo, name, revision=commit, endpoint=job.endpoint)
-
-
-def _fetch(job: _Job, commit: str, file: _RemoteFile, progress: Progress) -> None:
-    """Put `file` under its hash into the cache, unless it is there already and right."""
-    # Downloads of one file; one with a wrong hash twice is not a bad line but a bad source.
-    hash_tries = 2
-    blob = job.blobs / file.etag
-    partial = job.blobs / f"{file.etag}.incomplete"
-    lock = job.cache_dir / ".locks" / job.folder.name / f"{file.etag}.lock"
-    with locked(lock, job.repo, job.check_stop):
-        if blob.exists() and _is_right(blob, file):
-            progress.finish_file(file.size)
-            return
-        if blob.exists():
-            _LOGGER.warning("%s in %s is corrupt: fetching it again", file.name, job.folder)
-            blob.unlink()
-        for _ in range(hash_tries):
-            _receive(job, _url(job, commit, file.name), partial, file.size, progress)
-            if _is_right(partial, file):
-                partial.replace(blob)
-                progress.finish_file(file.size)
-                return
-            _LOGGER.warning("%s of %s arrived with a wrong hash", file.name, job.repo)
-            partial.unlink()
-    raise ModelBrokenError(
-        f"{file.name} of {job.repo} arrived {hash_tries} times with a wrong hash: "
-        f"something between here and {job.endpoint} changes it"
     )
 
 
@@ -280,153 +407,5 @@ def _is_right(path: Path, file: _RemoteFile) -> bool:
     return path.stat().st_size == file.size and matches_hash(path, file.etag) is not False
 
 
-def _receive(job: _Job, url: str, partial: Path, size: int, progress: Progress) -> None:
-    """Continue `partial` until it has `size` bytes."""
-
-    def receive_rest() -> None:
-        if (done := _size(partial)) > size:  # of another file, or a server that sends too much
-            partial.unlink()
-            done = 0
-        if done < size or size == 0:
-            _stream(job, url, partial, (done, size), progress)
-        if _size(partial) < size:
-            raise ConnectionError(f"the connection closed after {_size(partial)} of {size} bytes")
-
-    _retry(job, receive_rest, progressed=lambda: _size(partial))
-
-
-def _stream(
-    job: _Job, url: str, partial: Path, extent: tuple[int, int], progress: Progress
-) -> None:
-    """Append what the server still sends to `partial`; `extent`: bytes here, bytes expected."""
-    hub: Any = importlib.import_module("huggingface_hub.utils")  # typed, but exports nothing
-    headers = hub.build_hf_headers(token=job.token)
-    done, size = extent
-    headers["Accept-Encoding"] = "identity"  # sizes and ranges are those of the file
-    if done:
-        headers["Range"] = f"bytes={done}-"
-    # The session drops the token when it is redirected to another host (the hub's storage).
-    with hub.get_session().stream(
-        "GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True
-    ) as response:
-        if response.status_code == 416:  # nothing after `done`: what is here isn't of this file
-            partial.unlink(missing_ok=True)
-        hub.hf_raise_for_status(response)
-        resumed = response.status_code == 206
-        done = done if resumed else 0
-        with partial.open("ab" if resumed else "wb") as out:
-            for block in response.iter_raw():
-                job.check_stop()
-                out.write(block)
-                done += len(block)
-                progress.show(min(done, size))
-                if done > size:  # not what was announced: no reason to fill the disk with it
-                    break
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _link(job: _Job, commit: str, files: list[_RemoteFile]) -> Path:
-    """Make the snapshot: links named as the files are, then `refs/main` that names the commit."""
-    snapshot = job.folder / "snapshots" / commit
-    snapshot.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        aside = snapshot / f".{file.name}.{os.getpid()}"
-        try:
-            aside.symlink_to(Path("..", "..", "blobs", file.etag))
-        except OSError:  # a file system without links (exFAT): the hub's library moves files too
-            shutil.move(job.blobs / file.etag, aside)
-        aside.replace(snapshot / file.name)
-    main = job.folder / "refs" / "main"
-    main.parent.mkdir(exist_ok=True)
-    aside = main.with_name(f"main.{os.getpid()}.tmp")
-    aside.write_text(commit, encoding="utf-8")
-    aside.replace(main)
-    return snapshot
-
-
-def _sweep(job: _Job, older_than_s: float) -> None:
-    """Delete what cut-off downloads left."""
-    for partial in job.blobs.glob("*.incomplete"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime >= older_than_s:
-                partial.unlink()
-
-
-def _retry(job: _Job, action: Callable[[], T], progressed: Callable[[], int] = lambda: 0) -> T:
-    """Return what `action` returns; repeat it after failures of the network.
-
-    Raises ModelError after as many failures in a row without more bytes than ever before.
-    """
-    best, failures = progressed(), 0
-    while True:
-        job.check_stop()
-        try:
-            return action()
-        except _network_errors() as error:
-            if (final := _final(error, job)) is not None:
-                raise final from (None if final is error else error)
-            if (now := progressed()) > best:
-                best, failures = now, 0
-            if failures == (0 if job.quick and not best else len(RETRY_DELAYS_S)):
-                raise ModelUnavailableError(_unreachable(job, error, failures + 1)) from error
-            _LOGGER.debug("%s: %s; trying again", job.repo, error)
-            job.stop.wait(RETRY_DELAYS_S[failures])
-            failures += 1
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    """Return what a request may raise: the base error of whatever HTTP library the hub's uses."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return (OSError, *HfHubHTTPError.__bases__)
-
-
-def _final(error: Exception, job: _Job) -> Exception | None:
-    """Return what to raise for an error that trying again doesn't help; None for the others."""
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    if isinstance(error, OfflineModeIsEnabled):
-        return ModelRefusedError(
-            f"{job.repo} is not here and HF_HUB_OFFLINE forbids to download it"
-        )
-    if isinstance(error, OSError) and (error.filename or error.errno in _DISK_ERRORS):
-        return error  # this machine's, not the network's: `_local_errors` says it
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is None or status in (408, 416, 429) or status >= 500:
-        return None
-    if status == 404:
-        return UnknownModelError(f"there is no model {job.repo} on {job.endpoint}")
-    if status in (401, 403):
-        token = "the hf_token given isn't" if job.token else "set hf_token to one that is"
-        return ModelUnavailableError(
-            f"{job.endpoint} doesn't give out {job.repo} (HTTP {status}): it doesn't exist, or is "
-            f"private or gated and needs a token that is allowed to read it; {token}"
-        )
-    return ModelUnavailableError(f"{job.endpoint} answered HTTP {status} for {job.repo}")
-
-
-def _unreachable(job: _Job, error: Exception, tries: int) -> str:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    reason = re.sub(r"\?\S+", "", reason)  # a signed URL's query is as good as a password
-    said = f"{job.repo} can't be downloaded from {job.endpoint} ({reason}"
-    if job.quick:  # what to do is said when the other source has failed, too
-        return f"{said})"
-    return f"{said}; {tries} tries): {ADVICE}"
-
-
-def _missing_bytes(job: _Job, files: list[_RemoteFile]) -> int:
-    needed = 0
-    for file in files:
-        if not (job.blobs / file.etag).exists():
-            needed += max(0, file.size - _size(job.blobs / f"{file.etag}.incomplete"))
-    return needed
-
-
-def _quiet_the_hub() -> None:
-    """Keep other libraries' lines about single requests out of our log, unless asked for."""
-    if not _LOGGER.isEnabledFor(logging.DEBUG):
-        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "filelock"):
-            logging.getLogger(name).setLevel(logging.ERROR)

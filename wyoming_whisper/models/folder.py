@@ -1,165 +1,255 @@
-"""What a model's folder says of itself: whether it is whole, its shapes, its languages."""
+"""What a model's folder says of itself: whether it is whole, its shapes, languages, tokenizer."""
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import os
-import re
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
+from ..engine.checkpoint import Checkpoint, read
+from ..engine.dims import EMBEDDINGS, Dims
 from ..errors import ModelBrokenError
-from ..whisper.tokenizer import LANGUAGES
+from ..whisper.tokenizer import LANGUAGES, Tokenizer
+from .disk import matches_hash
 from .formats import about_folder, about_weights
-from .known import (
-    CHECKSUMS,
-    CONFIG,
-    ENGLISH_NAME,
-    GENERATION_CONFIG,
-    HUGGING_FACE_FILES,
-    HUGGING_FACE_WEIGHTS,
-    KNOWN_MODELS,
-    WEIGHTS,
-    Layout,
-    stock_model,
-)
-from .model_json import damaged, numbers_by_name, pairs, read_facts, read_json, whole_numbers
-from .vocabulary import check_special_tokens, check_vocabulary, read_vocabulary
+from .model_json import JsonFile
+from .stock import Layout, languages_of_name
+from .vocabulary import Vocabulary
 
-MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: what its library allows
-EMBEDDINGS = "decoder/embeddings/weight"
-"""Of CTranslate2's weights the one with a row for each token."""
-MULTILINGUAL_VOCABULARY = 51_865
-"""Tokens of a stock model that is told its language; English-only ones have one token less, and no
-empty one, which is how CTranslate2 tells them apart."""
+Shapes = Mapping[str, tuple[int, ...]]
 
 
-def model_languages(name: str, path: Path | None) -> tuple[str, ...]:
-    """Return Whisper's codes of the languages that the model was made to understand.
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model's folder says of itself beyond the files of its layout."""
 
-    `path` is the model's folder where it is known: what its files say counts more than its name.
-    Raises ModelBrokenError when those files are damaged.
+    languages: tuple[str, ...] | None = None
+    """Whisper's codes of those that it was made to understand."""
+    min_avg_logprob: float | None = None
+    """Below it nothing is said rather than a guess."""
+    tight_window: bool = False
+    """It was trained on short windows."""
+
+    @classmethod
+    def of(cls, file: JsonFile) -> ModelFacts:
+        """Return what is in `file`. Raises ModelBrokenError."""
+        content = file.content
+        languages = content.get("languages", ["en"])
+        codes = [str(code) for code in languages] if isinstance(languages, list) else []
+        if not codes or not set(codes) <= set(LANGUAGES):
+            raise file.damaged("languages", "a list of Whisper's codes")
+        logprob = content.get("min_avg_logprob")
+        is_number = isinstance(logprob, int | float) and type(logprob) is not bool
+        if logprob is not None and not (is_number and abs(logprob) <= 1e6):  # NaN is not below it
+            raise file.damaged("min_avg_logprob", "a number")
+        tight_window = content.get("tight_window", False)
+        if not isinstance(tight_window, bool):
+            raise file.damaged("tight_window", "true or false")
+        return cls(tuple(codes), None if logprob is None else float(logprob), tight_window)
+
+
+class ModelFolder:
+    """One model's folder. Each file is read when it is first asked for, and once.
+
+    Whatever is wrong with a file is a ModelBrokenError that names it.
     """
-    known = stock_model(name)
-    if path is not None and (languages := read_facts(path).languages):
-        return languages
-    if known is not None and known.languages == "en":
-        return ("en",)
-    if ENGLISH_NAME.search(name.rstrip("/").rpartition("/")[2]):
-        return ("en",)
-    if path is not None:
-        return _languages_of_files(path)
-    has_yue = known.languages.endswith("+yue") if known else re.search(r"v3|turbo", name)
-    return tuple(code for code in LANGUAGES if has_yue or code != "yue")
 
+    WEIGHTS: ClassVar[Mapping[Layout, str]] = {
+        "ctranslate2": "model.bin",
+        "huggingface": "model.safetensors",
+    }
+    HUGGING_FACE_FILES = (
+        "config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "tokenizer_config.json",
+        Vocabulary.TOKENIZER,
+    )
+    """What must lie beside model.safetensors."""
+    CHECKSUMS = "SHA256SUMS"
+    """What lies beside files that came from elsewhere than the hub, for `sha256sum --check`, and
+    us."""
+    EXTRAS = "wyoming_whisper.json"
+    """What a model may say of itself, in either layout: {"languages": ["en"], ...}."""
 
-def check_model(path: Path, layout: Layout = "ctranslate2") -> None:
-    """Raise ModelBrokenError, naming the file, unless `path` holds a whole Whisper in this layout.
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.weights = path / self.WEIGHTS["ctranslate2"]
+        self.config = JsonFile(path / "config.json")
+        self.vocabulary = Vocabulary(path)
+        self._generation_config = JsonFile(path / "generation_config.json")
 
-    Cheap: sizes and headers are looked at, not contents (`verify_hashes` does that).
-    `tokenizer.json` may be absent: `vocabulary.tokenizer_json` makes one.
-    """
-    if not path.is_dir():
-        raise ModelBrokenError(f"{path} is not a folder")
-    if layout == "huggingface":
-        _check_huggingface(path)
-        return
-    if not (path / WEIGHTS).exists():
-        raise ModelBrokenError(about_folder(path, KNOWN_MODELS))
-    shapes = weights_shapes(path / WEIGHTS)
-    n_vocab = shapes.get(EMBEDDINGS, (None,))[0]
-    config = read_json(path / CONFIG)
-    for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
-        tokens = whole_numbers(config, key, path / CONFIG)
-        if n_vocab is not None and not all(-1 <= token < n_vocab for token in tokens):
-            raise damaged(path / CONFIG, key, f"of a model with {n_vocab} tokens")
-    pairs(config, "alignment_heads", path / CONFIG)
-    read_facts(path)
-    check_vocabulary(path, n_vocab)
+    @functools.cached_property
+    def facts(self) -> ModelFacts:
+        """What the model says of itself, if anything."""
+        file = self.path / self.EXTRAS
+        return ModelFacts.of(JsonFile(file)) if file.is_file() else ModelFacts()
 
-
-def _check_huggingface(path: Path) -> None:
-    safetensors_shapes(path / HUGGING_FACE_WEIGHTS)
-    for name in HUGGING_FACE_FILES:
-        read_json(path / name)
-    if (kind := read_json(path / CONFIG).get("model_type")) != "whisper":
-        raise ModelBrokenError(f"{path / CONFIG} is of a model of type {kind}, not whisper")
-    _language_ids(path)
-    read_facts(path)
-    check_special_tokens(path, read_json(path / GENERATION_CONFIG))
-
-
-def verify_hashes(snapshot: Path) -> None:
-    """Raise ModelBrokenError naming the first file whose content isn't what the hub sent.
-
-    In the hub's cache a file is a link to a blob named by its hash, so this works offline; what
-    came from elsewhere has its hashes beside it; other files have none and are passed over.
-    """
-    verify_sums(snapshot)
-    for file in sorted(snapshot.iterdir()):
-        if not file.is_symlink():
-            continue
-        blob = Path(os.path.normpath(snapshot / file.readlink()))
-        if blob.parent.name == "blobs" and matches_hash(blob, blob.name) is False:
-            raise ModelBrokenError(f"{file} is corrupt: its content has not the hash {blob.name}")
-
-
-def verify_sums(folder: Path) -> None:
-    try:
-        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise ModelBrokenError(f"{folder / CHECKSUMS} is damaged: {error}") from error
-    for line in lines:
-        expected, _, name = line.partition("  ")
-        file = folder / Path(name).name
+    def checkpoint(self) -> Checkpoint:
+        """Return the weights, mapped into memory: CTranslate2's."""
+        if not self.weights.exists():
+            raise ModelBrokenError(f"{self.weights} is missing")
         try:
-            right = matches_hash(file, expected)
-        except OSError as error:
-            raise ModelBrokenError(f"{file} can't be read: {error.strerror}") from error
-        if right is False:
-            raise ModelBrokenError(f"{file} is corrupt: its content has not the hash {expected}")
+            checkpoint = read(self.weights)
+        except ModelBrokenError as error:
+            other = about_weights(self.weights)
+            if not other:
+                raise
+            raise ModelBrokenError(
+                f"{self.weights} is not a CTranslate2 Whisper model{other}"
+            ) from error
+        if checkpoint.name != "WhisperSpec":
+            raise ModelBrokenError(f"{self.weights} is not a CTranslate2 Whisper model")
+        return checkpoint
+
+    @functools.cached_property
+    def shapes(self) -> Shapes:
+        """Name -> shape of each of CTranslate2's weights."""
+        return {name: array.shape for name, array in self.checkpoint().variables.items()}
+
+    @functools.cached_property
+    def dims(self) -> Dims:
+        """What the Whisper in CTranslate2's weights measures."""
+        return Dims.of(self.checkpoint())
+
+    @functools.cached_property
+    def is_multilingual(self) -> bool:
+        """Whether the model is told its language, as CTranslate2 decides it."""
+        if self._is_huggingface:
+            is_told = self._generation_config.content.get("is_multilingual", self._language_ids)
+            return bool(is_told)
+        return self.vocabulary.is_multilingual
+
+    def languages(self, name: str) -> tuple[str, ...]:
+        """Return Whisper's codes of the languages that the model was made to understand.
+
+        What its files say counts more than its `name`.
+        """
+        if not self.is_multilingual:
+            return ("en",)
+        if self.facts.languages:
+            return self.facts.languages
+        if languages_of_name(name) == ("en",):
+            return ("en",)
+        if self._is_huggingface:
+            present = set(self._language_ids)
+        else:
+            tokens, ids = self.vocabulary.tokens, self.config.whole_numbers("lang_ids")
+            present = {tokens[i] for i in ids or range(len(tokens)) if 0 <= i < len(tokens)}
+        languages = tuple(code for code in LANGUAGES if f"<|{code}|>" in present)
+        return languages or (("en",) if self._is_huggingface else ())
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        import tokenizers
+
+        try:
+            text_tokenizer: Any = tokenizers.Tokenizer.from_str(self.vocabulary.tokenizer_json())
+            tokenizer = Tokenizer(text_tokenizer, multilingual=self.is_multilingual)
+            tokenizer.check()
+        except ModelBrokenError:
+            raise
+        except Exception as error:  # tokenizers raises nothing more specific
+            file = self.vocabulary.tokenizer_file
+            raise ModelBrokenError(f"{file} can't be loaded: {error}") from error
+        return tokenizer
+
+    @property
+    def suppressed_begin(self) -> list[int]:
+        """The tokens that never come first in what the model writes."""
+        return self.config.whole_numbers("suppress_ids_begin")
+
+    @property
+    def alignment_heads(self) -> list[tuple[int, int]]:
+        """(layer, head) of the attention that looks at where a word is spoken; of models that don't
+        tell, none.
+        """
+        return self.config.pairs("alignment_heads")
+
+    def check(self, layout: Layout = "ctranslate2") -> None:
+        """Raise ModelBrokenError unless here is a whole Whisper in this layout.
+
+        Cheap: sizes and headers are looked at, not contents (`verify` does that). `tokenizer.json`
+        may be absent: `vocabulary` makes one.
+        """
+        if not self.path.is_dir():
+            raise ModelBrokenError(f"{self.path} is not a folder")
+        if layout == "huggingface":
+            self._check_huggingface()
+            return
+        if not self.weights.exists():
+            raise ModelBrokenError(about_folder(self.path))
+        n_vocab = self.shapes.get(EMBEDDINGS, (None,))[0]
+        for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
+            tokens = self.config.whole_numbers(key)
+            if n_vocab is not None and not all(-1 <= token < n_vocab for token in tokens):
+                raise self.config.damaged(key, f"of a model with {n_vocab} tokens")
+        self.config.pairs("alignment_heads")
+        _ = self.facts
+        self.vocabulary.check(n_vocab)
+
+    def verify(self) -> None:
+        """Raise ModelBrokenError naming the first file whose content isn't what the hub sent.
+
+        In the hub's cache a file is a link to a blob named by its hash, so this works offline; what
+        came from elsewhere has its hashes beside it; other files have none and are passed over.
+        """
+        self.verify_sums()
+        for file in sorted(self.path.iterdir()):
+            if not file.is_symlink():
+                continue
+            blob = Path(os.path.normpath(self.path / file.readlink()))
+            if blob.parent.name == "blobs" and matches_hash(blob, blob.name) is False:
+                raise _corrupt(file, blob.name)
+
+    def verify_sums(self) -> None:
+        """Do so with the files whose hashes lie beside them."""
+        sums = self.path / self.CHECKSUMS
+        try:
+            lines = sums.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise ModelBrokenError(f"{sums} is damaged: {error}") from error
+        for line in lines:
+            expected, _, name = line.partition("  ")
+            file = self.path / Path(name).name
+            try:
+                is_right = matches_hash(file, expected)
+            except OSError as error:
+                raise ModelBrokenError(f"{file} can't be read: {error.strerror}") from error
+            if is_right is False:
+                raise _corrupt(file, expected)
+
+    @property
+    def _is_huggingface(self) -> bool:
+        return not self.weights.exists() and self._generation_config.path.is_file()
+
+    @property
+    def _language_ids(self) -> dict[str, int]:
+        return self._generation_config.numbers_by_name("lang_to_id")
+
+    def _check_huggingface(self) -> None:
+        _safetensors_shapes(self.path / self.WEIGHTS["huggingface"])
+        for name in self.HUGGING_FACE_FILES:
+            _ = JsonFile(self.path / name).content
+        if (kind := self.config.content.get("model_type")) != "whisper":
+            raise ModelBrokenError(f"{self.config.path} is of a model of type {kind}, not whisper")
+        _ = self._language_ids, self.facts
+        self.vocabulary.check_special_tokens(self._generation_config.content)
 
 
-def matches_hash(file: Path, etag: str) -> bool | None:
-    """Return whether `file` has the hash `etag`; None if that is no hash known here.
-
-    The hub names large files by SHA-256 and small ones as git does. Raises OSError.
-    """
-    if re.fullmatch(r"[0-9a-f]{64}", etag):
-        digest = hashlib.sha256()
-    elif re.fullmatch(r"[0-9a-f]{40}", etag):
-        digest = hashlib.sha1(usedforsecurity=False)
-        digest.update(b"blob %d\0" % file.stat().st_size)
-    else:
-        return None
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest() == etag
+def _corrupt(file: Path, expected: str) -> ModelBrokenError:
+    return ModelBrokenError(f"{file} is corrupt: its content has not the hash {expected}")
 
 
-def weights_shapes(model_bin: Path) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of each weight in a CTranslate2 model, reading only the headers.
-
-    Raises ModelBrokenError when the file is missing, empty, cut off or no Whisper model.
-    Source: CTranslate2, python/ctranslate2/specs/model_spec.py:_serialize.
-    """
-    try:
-        with model_bin.open("rb") as file:
-            return _read_shapes(file, model_bin)
-    except FileNotFoundError as error:
-        raise ModelBrokenError(f"{model_bin} is missing") from error
-    except OSError as error:
-        raise ModelBrokenError(f"{model_bin} can't be read: {error.strerror}") from error
-    except EOFError as error:
-        raise ModelBrokenError(f"{model_bin} is cut off: {error}") from error
-
-
-def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+def _safetensors_shapes(file: Path) -> Shapes:
     """Return name -> shape of each tensor in a safetensors file, reading only its header.
 
     Raises ModelBrokenError when the file is missing, cut off or nothing of the kind.
@@ -167,7 +257,7 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """
     try:
         with file.open("rb") as stream:
-            header = _safetensors_header(stream)
+            header = _read_header(stream)
             start, size = stream.tell(), os.fstat(stream.fileno()).st_size
             end = start + max(int(entry["data_offsets"][1]) for entry in header.values())
             shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
@@ -175,115 +265,18 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         raise ModelBrokenError(f"{file} is missing") from error
     except OSError as error:
         raise ModelBrokenError(f"{file} can't be read: {error.strerror}") from error
-    except (EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ModelBrokenError(f"{file} is no safetensors file, or damaged: {error}") from error
     if size != end:
         raise ModelBrokenError(f"{file} has {size} bytes, not the {end} that it says")
     return shapes
 
 
-def _safetensors_header(stream: BinaryIO) -> dict[str, Any]:
-    (length,) = _unpack(stream, "<Q")
-    if length > MAX_HEADER_BYTES:
+def _read_header(stream: BinaryIO) -> dict[str, Any]:
+    max_bytes = 100_000_000  # what the library of that name allows
+    (length,) = struct.unpack("<Q", stream.read(8))
+    if length > max_bytes:
         raise ValueError(f"its header is to have {length} bytes")
     header: dict[str, Any] = json.loads(stream.read(length))
     header.pop("__metadata__", None)
     return header
-
-
-def _read_shapes(file: BinaryIO, model_bin: Path) -> dict[str, tuple[int, ...]]:
-    if os.fstat(file.fileno()).st_size == 0:
-        raise ModelBrokenError(f"{model_bin} is empty")
-    (version,) = _unpack(file, "<I")
-    # The layout below is that of versions 4 to now; Whisper came with version 6.
-    if not 4 <= version <= 100 or _read_string(file) != "WhisperSpec":
-        raise ModelBrokenError(
-            f"{model_bin} is not a CTranslate2 Whisper model{about_weights(model_bin)}"
-        )
-    _revision, n_variables = _unpack(file, "<II")
-    shapes = {}
-    for _ in range(n_variables):
-        name = _read_string(file)
-        (rank,) = _unpack(file, "<B")
-        shapes[name] = _unpack(file, f"<{rank}I")
-        _dtype, n_bytes = _unpack(file, "<BI")
-        file.seek(n_bytes, os.SEEK_CUR)
-    _unpack(file, "<I")  # the number of aliases; not there if the last weight is cut off
-    return shapes
-
-
-def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
-    wanted = struct.calcsize(layout)
-    data = file.read(wanted)
-    if len(data) < wanted:
-        size = os.fstat(file.fileno()).st_size
-        raise EOFError(f"it ends at {size} bytes, before its last weight")
-    return struct.unpack(layout, data)
-
-
-def _read_string(file: BinaryIO) -> str:
-    (length,) = _unpack(file, "<H")
-    return file.read(length).rstrip(b"\0").decode("utf-8", errors="replace")
-
-
-def is_multilingual(path: Path) -> bool:
-    """Return whether the model in `path` is told its language, as CTranslate2 decides it.
-
-    Raises ModelBrokenError.
-    """
-    if _is_huggingface(path):
-        known = read_json(path / GENERATION_CONFIG)
-        return bool(known.get("is_multilingual", _language_ids(path)))
-    return _tells_language(read_vocabulary(path))
-
-
-def _is_huggingface(path: Path) -> bool:
-    return not (path / WEIGHTS).exists() and (path / GENERATION_CONFIG).is_file()
-
-
-def suppressed_begin(path: Path) -> list[int]:
-    """Return the tokens that never come first in what the model in `path` writes.
-
-    Raises ModelBrokenError.
-    """
-    return whole_numbers(read_json(path / CONFIG), "suppress_ids_begin", path / CONFIG)
-
-
-def alignment_heads(path: Path) -> list[tuple[int, int]]:
-    """Return (layer, head) of the attention that looks at where a word is spoken; of models that
-    don't tell, none. Raises ModelBrokenError.
-    """
-    file = path / "config.json"
-    try:
-        heads = read_json(file).get("alignment_heads") or ()
-        return [(int(layer), int(head)) for layer, head in heads]
-    except (TypeError, ValueError) as error:
-        raise ModelBrokenError(f"{file} is damaged: alignment_heads are no pairs") from error
-
-
-def _tells_language(tokens: list[str]) -> bool:
-    return len(tokens) >= MULTILINGUAL_VOCABULARY or "" in tokens
-
-
-def _languages_of_files(path: Path) -> tuple[str, ...]:
-    if _is_huggingface(path):
-        known = _language_ids(path)
-        found = tuple(code for code in LANGUAGES if f"<|{code}|>" in known)
-        return found if found and is_multilingual(path) else ("en",)
-    tokens = read_vocabulary(path)
-    if not _tells_language(tokens):
-        return ("en",)
-    ids = whole_numbers(read_json(path / CONFIG), "lang_ids", path / CONFIG)
-    present = {tokens[i] for i in ids or range(len(tokens)) if 0 <= i < len(tokens)}
-    return tuple(code for code in LANGUAGES if f"<|{code}|>" in present)
-
-
-def _language_ids(path: Path) -> dict[str, int]:
-    file = path / GENERATION_CONFIG
-    return numbers_by_name(read_json(file), "lang_to_id", file)
-
-
-def describe_languages(codes: tuple[str, ...]) -> str:
-    if len(codes) < 10:
-        return ",".join(codes)
-    return "multilingual+yue" if "yue" in codes else "multilingual"

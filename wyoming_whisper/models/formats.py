@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Literal
+
+from .stock import STOCK_MODELS
 
 Kind = Literal[
     "ctranslate2",
@@ -26,8 +29,6 @@ Kind = Literal[
 ]
 
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
-COPIED = ("tokenizer.json", "preprocessor_config.json")
-"""What the converter copies, where it is there."""
 
 _WEIGHTS = "model.bin"
 
@@ -66,7 +67,7 @@ def is_weights_name(name: str) -> bool:
     return suffix == ".bin" or suffix in _SUFFIXES
 
 
-def kind_of(file: Path) -> Kind | None:
+def _kind_of(file: Path) -> Kind | None:
     """Return what `file` is, by its first bytes, then by its name; None where neither tells."""
     # How torch's files begin: a zip archive, and a pickle before that.
     torch = (b"PK\x03\x04", b"\x80\x02")
@@ -94,13 +95,13 @@ def kind_of(file: Path) -> Kind | None:
 
 def about_weights(file: Path) -> str:
     """Return what a model.bin is that is not CTranslate2's: ", but ..."; "" where nobody knows."""
-    kind = kind_of(file)
+    kind = _kind_of(file)
     return f", but {_CALLED[kind]}" if kind and kind != "ctranslate2" else ""
 
 
-def about_file(file: Path, known: Collection[str]) -> str:
-    """Return what to do with a file where a folder was wanted; `known` are stock models' names."""
-    kind = kind_of(file)
+def about_file(file: Path) -> str:
+    """Return what to do with a file where a folder should be."""
+    kind = _kind_of(file)
     folder = file.parent
     if kind == "ctranslate2" or (kind is None and (folder / _WEIGHTS).is_file()):
         return f"{file} is a file of a model: give its folder, --model {_quoted(folder)}"
@@ -113,10 +114,10 @@ def about_file(file: Path, known: Collection[str]) -> str:
         return called
     if kind in ("pytorch", "safetensors") and _is_transformers(folder):
         return f"{called}; {_conversion(folder)}"
-    return f"{called}, which is not read here: {_instead(file.stem, known)}"
+    return f"{called}, which is not read here: {_instead(file.stem)}"
 
 
-def about_folder(folder: Path, known: Collection[str]) -> str:
+def about_folder(folder: Path) -> str:
     """Return what to do with a folder without a model.bin."""
     config = _config(folder)
     model_type = config.get("model_type")
@@ -133,13 +134,17 @@ def about_folder(folder: Path, known: Collection[str]) -> str:
     if inner := _model_inside(folder):
         return f"{missing}, but there is one in a folder below: --model {_quoted(inner)}"
     for file in _files(folder):
-        if kind_of(file) in ("ggml", "pytorch", "onnx", "nemo", "archive"):
-            return f"{missing}; {about_file(file, known)}"
+        if _kind_of(file) in ("ggml", "pytorch", "onnx", "nemo", "archive"):
+            return f"{missing}; {about_file(file)}"
     return f"{missing}: {folder} is not the folder of a CTranslate2 model"
 
 
-def conversion_command(source: str, output: str, copied: Sequence[str] = COPIED) -> str:
-    """Return the command line that makes a CTranslate2 model of a Whisper of transformers."""
+def conversion_command(source: str, output: str, names: AbstractSet[str]) -> str:
+    """Return the command line that makes a CTranslate2 model of a Whisper of transformers.
+
+    `names` are the files that `source` has.
+    """
+    copied = [name for name in ("tokenizer.json", "preprocessor_config.json") if name in names]
     words = ["ct2-transformers-converter", "--model", source, "--output_dir", output]
     if copied:
         words += ["--copy_files", *copied]
@@ -148,18 +153,17 @@ def conversion_command(source: str, output: str, copied: Sequence[str] = COPIED)
 
 def _conversion(folder: Path) -> str:
     output = f"{folder.resolve()}-ct2"
-    copied = [name for name in COPIED if (folder / name).is_file()]
-    command = conversion_command(str(folder), output, copied)
+    command = conversion_command(str(folder), output, {file.name for file in _files(folder)})
     return (
         f"convert it with `{command}` (that needs `pip install transformers torch`), and give "
         f"--model {shlex.quote(output)}"
     )
 
 
-def _instead(stem: str, known: Collection[str]) -> str:
+def _instead(stem: str) -> str:
     """Return which model to name instead of a file that is called `stem`."""
     plain = re.sub(r"^(ggml|whisper|openai)-|-(q\d\w*|f16|fp16|encoder.*|decoder.*)$", "", stem)
-    if plain in known:
+    if plain in STOCK_MODELS:
         return f"--model {plain} is OpenAI's model of that name"
     return (
         "name a model that `wyoming-whisper models list` shows, or give the folder of a "
@@ -187,9 +191,9 @@ def _config(folder: Path) -> dict[str, object]:
 def _model_inside(folder: Path) -> Path | None:
     # Where in a folder a model's may lie: one that was unpacked there, or the hub's cache.
     subfolders = ("*", "snapshots/*", "models--*/snapshots/*")
-    found = (file for pattern in subfolders for file in folder.glob(f"{pattern}/{_WEIGHTS}"))
+    files = (file for pattern in subfolders for file in folder.glob(f"{pattern}/{_WEIGHTS}"))
     try:
-        return next((file.parent for file in found if kind_of(file) == "ctranslate2"), None)
+        return next((file.parent for file in files if _kind_of(file) == "ctranslate2"), None)
     except OSError:
         return None
 

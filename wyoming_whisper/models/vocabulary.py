@@ -8,6 +8,7 @@ in their vocabulary: Whisper's byte-pair merges were numbered in the order they 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -18,126 +19,136 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelBrokenError
-from .model_json import parse_json, read_json, read_text
+from .model_json import JsonFile
 
 _LOGGER = logging.getLogger(__name__)
 
-TOKENIZER = "tokenizer.json"
-VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
-"""In the order that CTranslate2 looks for them."""
 
+class Vocabulary:
+    """The vocabulary of one model folder, and its `tokenizer.json`; read when it is asked for."""
 
-NEEDED = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
-"""Special tokens that every Whisper has."""
-STOCK_SIZES = {51_864, 51_865, 51_866}
-"""Tokens of English-only models, of multilingual ones, and of those since large-v3."""
+    TOKENIZER = "tokenizer.json"
+    FILES = ("vocabulary.json", "vocabulary.txt")
+    """In the order that CTranslate2 looks for them."""
+    MULTILINGUAL = 51_865
+    """Tokens of a stock model that is told its language; English-only ones have one token less, and
+    no empty one, which is how CTranslate2 tells them apart."""
+    NEEDED = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
+    """Special tokens that every Whisper has."""
 
-_SPECIAL = re.compile(r"<\|.*\|>")
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.tokenizer_file = folder / self.TOKENIZER
 
+    @functools.cached_property
+    def tokens(self) -> list[str]:
+        """The tokens in the order of their ids.
 
-def vocabulary_file(path: Path) -> Path | None:
-    """Return the vocabulary of the model folder `path`, or None."""
-    return next((path / name for name in VOCABULARIES if (path / name).is_file()), None)
+        Raises ModelBrokenError naming the file that is missing or damaged.
+        """
+        file = self._file()
+        if file is None:
+            raise ModelBrokenError(f"{self._folder} has no vocabulary.json or vocabulary.txt")
+        source = JsonFile(file)
+        # Not splitlines(): it also splits at characters that are tokens.
+        in_json = file.suffix == ".json"
+        tokens = source.value() if in_json else source.text.removesuffix("\n").split("\n")
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise ModelBrokenError(f"{file} is damaged: it is not a list of tokens")
+        if len(tokens) < 2:
+            raise ModelBrokenError(f"{file} is empty or cut off")
+        return tokens
 
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether the model is told its language, as CTranslate2 decides it."""
+        return len(self.tokens) >= self.MULTILINGUAL or "" in self.tokens
 
-def read_vocabulary(path: Path) -> list[str]:
-    """Return the tokens of the model folder `path`, in the order of their ids.
+    def check(self, n_vocab: int | None) -> None:
+        """Raise ModelBrokenError unless vocabulary and `tokenizer.json` are those of the weights.
 
-    Raises ModelBrokenError naming the file that is missing or damaged.
-    """
-    file = vocabulary_file(path)
-    if file is None:
-        raise ModelBrokenError(f"{path} has no vocabulary.json or vocabulary.txt")
-    text = read_text(file)
-    # Not splitlines(): it also splits at characters that are tokens.
-    in_json = file.suffix == ".json"
-    tokens = parse_json(text, file) if in_json else text.removesuffix("\n").split("\n")
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise ModelBrokenError(f"{file} is damaged: it is not a list of tokens")
-    if len(tokens) < 2:
-        raise ModelBrokenError(f"{file} is empty or cut off")
-    return tokens
-
-
-def check_vocabulary(path: Path, n_vocab: int | None) -> None:
-    """Raise ModelBrokenError unless vocabulary and `tokenizer.json` are those of the weights.
-
-    `n_vocab` is how many tokens the weights in folder `path` have, where that is known. A folder
-    that has been put together of two models writes nonsense, or ends the process.
-    """
-    file = vocabulary_file(path)
-    if file is None or file.stat().st_size == 0:
-        raise ModelBrokenError(f"{file or path / VOCABULARIES[0]} is missing or empty")
-    tokens = read_vocabulary(path)
-    if n_vocab is not None and (
-        len(tokens) > n_vocab or ({len(tokens), n_vocab} <= STOCK_SIZES and len(tokens) != n_vocab)
-    ):
-        raise ModelBrokenError(
-            f"{file} is of another model: it has {len(tokens)} tokens, the weights have {n_vocab}"
-        )
-    ids = {token: i for i, token in enumerate(tokens) if token.startswith("<|")}
-    missing = [token for token in NEEDED if token not in ids]
-    if missing:
-        raise ModelBrokenError(f"{file} is cut off, or no Whisper's: it has no {missing[0]}")
-    if (path / TOKENIZER).exists():
-        advice = f"delete it (it is made again from {file.name}), or copy the model's own there"
-        _compare_tokenizer(path / TOKENIZER, ids, advice)
-
-
-def check_special_tokens(path: Path, generation_config: Mapping[str, Any]) -> None:
-    """Do the same in Hugging Face's layout. Raises ModelBrokenError."""
-    # The same in generation_config.json.
-    generation_keys = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
-    ids = {
-        token: generation_config[key]
-        for token, key in zip(NEEDED, generation_keys, strict=True)
-        if type(generation_config.get(key)) is int
-    }
-    _compare_tokenizer(path / TOKENIZER, ids, "copy the model's own there")
-
-
-def _compare_tokenizer(file: Path, ids: Mapping[str, int], advice: str) -> None:
-    """Compare the numbers of the special tokens in `file` with `ids`. Raises ModelBrokenError."""
-    numbers = _special_numbers(read_json(file))
-    for token, number in numbers.items():
-        if token in ids and ids[token] != number:
+        `n_vocab` is how many tokens the weights have, where that is known. A folder that has been
+        put together of two models writes nonsense, or ends the process.
+        """
+        file = self._file()
+        if file is None or file.stat().st_size == 0:
+            raise ModelBrokenError(f"{file or self._folder / self.FILES[0]} is missing or empty")
+        n_tokens = len(self.tokens)
+        # Of English-only models, of multilingual ones, and of those since large-v3.
+        stock_sizes = {self.MULTILINGUAL + i for i in (-1, 0, 1)}
+        if n_vocab is not None and (
+            n_tokens > n_vocab or ({n_tokens, n_vocab} <= stock_sizes and n_tokens != n_vocab)
+        ):
             raise ModelBrokenError(
-                f"{file} is the tokenizer of another model: its {token} is number {number}, this "
-                f"model's {ids[token]}; {advice}"
+                f"{file} is of another model: it has {n_tokens} tokens, the weights have {n_vocab}"
             )
+        ids = {token: i for i, token in enumerate(self.tokens) if token.startswith("<|")}
+        missing = [token for token in self.NEEDED if token not in ids]
+        if missing:
+            raise ModelBrokenError(f"{file} is cut off, or no Whisper's: it has no {missing[0]}")
+        if self.tokenizer_file.exists():
+            advice = f"delete it (it is made again from {file.name}), or copy the model's own there"
+            self._compare_tokenizer(ids, advice)
+
+    def check_special_tokens(self, generation_config: Mapping[str, Any]) -> None:
+        """Do the same in Hugging Face's layout. Raises ModelBrokenError."""
+        keys = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")  # of NEEDED
+        ids = {
+            token: generation_config[key]
+            for token, key in zip(self.NEEDED, keys, strict=True)
+            if type(generation_config.get(key)) is int
+        }
+        self._compare_tokenizer(ids, "copy the model's own there")
+
+    def tokenizer_json(self) -> str:
+        """Return the text of the model's `tokenizer.json` (for `tokenizers.Tokenizer.from_str`).
+
+        Where the folder has none it is rebuilt from the vocabulary (a second or a few, once) and
+        kept in the folder if that can be written. The one of OpenAI's multilingual models is
+        mended. Raises ModelBrokenError.
+        """
+        file = self.tokenizer_file
+        if file.is_file():
+            return _with_first_merge(JsonFile(file).text)
+        text = json.dumps(_rebuild(self.tokens), ensure_ascii=False)
+        _LOGGER.info("%s has no %s: rebuilt from its vocabulary", self._folder, self.TOKENIZER)
+        aside = file.with_name(f".{self.TOKENIZER}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # a read-only folder: rebuilt again next time
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(file)
+        return text
+
+    def _file(self) -> Path | None:
+        return next((f for f in (self._folder / name for name in self.FILES) if f.is_file()), None)
+
+    def _compare_tokenizer(self, ids: Mapping[str, int], advice: str) -> None:
+        """Compare the numbers of its special tokens with `ids`. Raises ModelBrokenError."""
+        for token, number in self._special_numbers().items():
+            if token in ids and ids[token] != number:
+                raise ModelBrokenError(
+                    f"{self.tokenizer_file} is the tokenizer of another model: its {token} is "
+                    f"number {number}, this model's {ids[token]}; {advice}"
+                )
+
+    def _special_numbers(self) -> dict[str, int]:
+        """Return token -> number of the tokenizer's special tokens, as far as it has the usual
+        form.
+        """
+        content = JsonFile(self.tokenizer_file).content
+        numbers: dict[str, Any] = {}
+        model = content.get("model")
+        vocab = model.get("vocab") if isinstance(model, dict) else None
+        if isinstance(vocab, dict):
+            numbers |= {token: vocab[token] for token in self.NEEDED if token in vocab}
+        added = content.get("added_tokens")
+        for entry in added if isinstance(added, list) else ():
+            if isinstance(entry, dict) and _is_special(str(entry.get("content"))):
+                numbers[str(entry["content"])] = entry.get("id")
+        return {token: number for token, number in numbers.items() if type(number) is int}
 
 
-def _special_numbers(content: Mapping[str, Any]) -> dict[str, int]:
-    """Return token -> number of the special tokens, as far as `content` has the usual form."""
-    numbers: dict[str, Any] = {}
-    model = content.get("model")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocab, dict):
-        numbers |= {token: vocab[token] for token in NEEDED if token in vocab}
-    added = content.get("added_tokens")
-    for entry in added if isinstance(added, list) else ():
-        if isinstance(entry, dict) and _SPECIAL.fullmatch(str(entry.get("content"))):
-            numbers[str(entry["content"])] = entry.get("id")
-    return {token: number for token, number in numbers.items() if type(number) is int}
-
-
-def tokenizer_json(path: Path) -> str:
-    """Return the text of the model's `tokenizer.json` (for `tokenizers.Tokenizer.from_str`).
-
-    Where the folder has none it is rebuilt from the vocabulary (a second or a few, once) and kept
-    in the folder if that can be written. The one of OpenAI's multilingual models is mended.
-    Raises ModelBrokenError.
-    """
-    file = path / TOKENIZER
-    if file.is_file():
-        return _with_first_merge(read_text(file))
-    text = json.dumps(_rebuild(read_vocabulary(path)), ensure_ascii=False)
-    _LOGGER.info("%s has no %s: rebuilt from its vocabulary", path, TOKENIZER)
-    aside = file.with_name(f".{TOKENIZER}.{os.getpid()}")
-    with contextlib.suppress(OSError):  # a read-only folder: rebuilt again next time
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(file)
-    return text
+def _is_special(token: str) -> bool:
+    return re.fullmatch(r"<\|.*\|>", token) is not None
 
 
 def _with_first_merge(text: str) -> str:
@@ -165,7 +176,7 @@ def _with_first_merge(text: str) -> str:
 
 def _rebuild(tokens: Sequence[str]) -> dict[str, Any]:
     """Return Whisper's `tokenizer.json`: byte-level BPE, nothing normalized, special tokens."""
-    special = {token: i for i, token in enumerate(tokens) if _SPECIAL.fullmatch(token)}
+    special = {token: i for i, token in enumerate(tokens) if _is_special(token)}
     # A nameless token behind the special ones only tells CTranslate2 that a model is multilingual;
     # as text it would shift their ids, which `tokenizers` counts on from the end of the text.
     last_text = min(special.values(), default=len(tokens))

@@ -1,8 +1,9 @@
 """All connections that are there: taken a few at a time, judged where there are too many.
 
-Nobody can make the event loop's turn long: neither by opening hundreds of connections at once, nor
-by having hundreds refused. No address is banned, nor slowed down: Home Assistant, its satellites
-and what misbehaves may well share one (Docker's bridge, a proxy), and a ban would be the attack.
+Nobody can make an iteration of the event loop long: neither by opening hundreds of connections at
+once, nor by having hundreds refused. No address is banned, nor slowed down: Home Assistant, its
+satellites and what misbehaves may well share one (Docker's bridge, a proxy), and a ban would be the
+attack.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from .handler import Handler
 
 _LOGGER = logging.getLogger(__name__)
 
-# Taking a connection and refusing one each cost half a millisecond; an answer takes the event loop
-# some turns, each of which is longer by so much. Ranking hundreds costs more: one for many.
-TAKEN_A_TURN = 1
-
-# Those beyond --max-connections are judged after this: who has something to say has begun by then.
-SETTLE_SECONDS = 0.1
-
 
 class Connections:
     """Every connection has a Handler, whose task is watched until it ends."""
 
-    REFUSED_AT_ONCE = 32  # one in every turn, before they are ranked again
+    # Taking a connection and refusing one each cost half a millisecond; an answer takes the event
+    # loop some iterations, each of which is longer by so much. Ranking hundreds costs more: one for
+    # many.
+    ACCEPTED_AT_ONCE = 1
+    REFUSED_AT_ONCE = 32  # one in every iteration, before they are ranked again
+    SETTLE_SECONDS = 0.1
+    """Those beyond --max-connections are judged after this: who has something to say has begun by
+    then."""
+    MAX_PENDING = 512  # wait in the kernel to be accepted
     MAX_UNSETTLED = 512  # more than that are not even heard
     SPEAKER_SECONDS = 5.0  # silent for so long, who began to speak is as idle as others
     SPEAKING_SHARE = 0.75  # of the time to drain; then what was said by then is transcribed
@@ -53,6 +55,13 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    @classmethod
+    def let_many_wait(cls, server: asyncio.Server) -> None:
+        """Let MAX_PENDING wait in the kernel; to asyncio `backlog` is ACCEPTED_AT_ONCE as well."""
+        for listener in server.sockets:
+            with listener.dup() as same:
+                same.listen(cls.MAX_PENDING)
 
     def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve who has connected, or tell why not."""
@@ -131,15 +140,15 @@ class Connections:
             await asyncio.wait(under_way, timeout=max(0.0, seconds))
 
     async def _judge(self) -> None:
-        """As long as there are too many, refuse one in every turn of the event loop."""
+        """As long as there are too many, refuse one in every iteration of the event loop."""
         try:
             while self._n_there() > self._max:
-                long_ago = time.monotonic() - SETTLE_SECONDS
+                long_ago = time.monotonic() - self.SETTLE_SECONDS
                 settled = [one for one in self._there() if one.since <= long_ago]
                 n_too_many = len(settled) - self._max
                 ranked = self._least_missed(settled, min(n_too_many, self.REFUSED_AT_ONCE))
-                heard = [one.last_event for one in ranked]
-                for handler, then in zip(ranked, heard, strict=True):
+                last_events = [one.last_event for one in ranked]
+                for handler, then in zip(ranked, last_events, strict=True):
                     # Who has gone, or said something since, is another case.
                     if handler in self._tasks and handler.last_event == then:
                         handler.refuse(
@@ -149,7 +158,7 @@ class Connections:
                             )
                         )
                         await asyncio.sleep(0)
-                await asyncio.sleep(0 if n_too_many > 0 else SETTLE_SECONDS / 4)
+                await asyncio.sleep(0 if n_too_many > 0 else self.SETTLE_SECONDS / 4)
         finally:
             self._judging = None
 
@@ -178,14 +187,6 @@ class Connections:
         return heapq.nlargest(
             count, settled, key=lambda one: (n_from[self._origins[one]], one.since)
         )
-
-
-def listen_for_many(server: asyncio.Server) -> None:
-    """Let many wait in the kernel. asyncio uses one number for that and for TAKEN_A_TURN."""
-    max_untaken = 512  # wait in the kernel for their turn
-    for listener in server.sockets:
-        with listener.dup() as same:
-            same.listen(max_untaken)
 
 
 def _tune(connection: socket.socket | None, peer: object) -> str | None:

@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import select
+import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
@@ -27,35 +27,26 @@ from wyoming.ping import Ping, Pong
 from ..audio.pcm import PcmFormat
 from ..errors import ProtocolError, StoppedError, UnknownModelError
 from ..errors import WyomingWhisperError as OurError
+from ..peers import shown
 from ..tasks import end_tasks, start_task
 from ..transcriber import TranscribeOptions
 from ..utterance.endpointing import Endpointer
 from ..utterance.live import LiveText
 from ..utterance.service import Service
-from ..utterance.utterance import Utterance, too_long
-from ..wire import read_event
-from .hangup import until_lost
-from .info import PROGRAM_NAME, info_event
-from .requests import checked, read_sensitivity, read_strings, requested_language, shortened
+from ..utterance.utterance import Utterance
+from ..wire import read_event, with_whole_numbers
+from .info import ServingInfo
+from .requests import Request
 
 _LOGGER = logging.getLogger(__name__)
-WRITE_SECONDS = 10.0  # for a client to take what it asked for
-EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
-EVENTS_AT_ONCE = 100  # for those who have asked for nothing yet
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the last `transcribe` event asked for."""
-
-    options: TranscribeOptions
-    context: dict[str, Any] | None = None
-    vad_sensitivity: str = "default"
 
 
 class Handler:
     """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log."""
 
+    WRITE_SECONDS = 10.0  # for a client to take what it asked for
+    EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
+    EVENTS_AT_ONCE = 100  # for those who have asked for nothing yet
     MAX_WAITING_UTTERANCES = 4  # on one connection, before its reader waits for answers
     LINGER_SECONDS = 1.0  # for a client to notice an error before its connection is closed
     DISCARD_BYTES = 64 * 1024
@@ -116,7 +107,7 @@ class Handler:
             if done == {self._reading} and _ended_well(self._reading):
                 # The end of what it sends is not the end of the client.
                 self._drop_unfinished()
-                lost = start_task(until_lost(self._writer), "watching a half-closed connection")
+                lost = start_task(_until_lost(self._writer), "watching a half-closed connection")
                 tasks |= {lost, start_task(self._waiting.put(None), "ending a connection")}
                 await asyncio.wait(
                     {answering, lost, self._refused}, return_when=asyncio.FIRST_COMPLETED
@@ -177,11 +168,7 @@ class Handler:
         n_chunks = 0
         while (event := await read_event(self._reader)) is not None:
             self.last_event = time.monotonic()
-            branch = _BRANCHES.get(event.type)
-            if branch is None:
-                _LOGGER.debug("ignoring an event of type %s", shortened(event.type))
-            else:
-                await branch(self, event)
+            await self._on(event)
             # What is buffered comes without waiting: let the other connections have their turn.
             if not AudioChunk.is_type(event.type):
                 await asyncio.sleep(self._too_soon())
@@ -191,8 +178,8 @@ class Handler:
     def _too_soon(self) -> float:
         """Return for how many seconds nothing more is read of who sends more than anybody needs."""
         now = time.monotonic()
-        self._pace = max(self._pace, now) + 1 / EVENTS_A_SECOND
-        return max(0.0, self._pace - now - EVENTS_AT_ONCE / EVENTS_A_SECOND)
+        self._pace = max(self._pace, now) + 1 / self.EVENTS_A_SECOND
+        return max(0.0, self._pace - now - self.EVENTS_AT_ONCE / self.EVENTS_A_SECOND)
 
     async def _answer(self) -> None:
         while (item := await self._waiting.get()) is not None:
@@ -213,35 +200,42 @@ class Handler:
             self._unanswered -= 1
             self._leave_when_drained()
 
-    # One short branch an event.
+    async def _on(self, event: Event) -> None:
+        # No table of bound methods, which would be a reference cycle with the connection's buffers.
+        match event.type:
+            case "describe":
+                await self._on_describe(event)
+            case "ping":
+                await self._on_ping(event)
+            case "select-program":
+                await self._on_select_program(event)
+            case "transcribe":
+                await self._on_transcribe(event)
+            case "audio-start":
+                await self._on_audio_start(event)
+            case "audio-chunk":
+                await self._on_audio_chunk(event)
+            case "audio-stop":
+                await self._on_audio_stop(event)
+            case _:
+                _LOGGER.debug("ignoring an event of type %s", shown(event.type))
 
     async def _on_describe(self, event: Event) -> None:
-        checked(Describe, event)
-        await self._write(info_event(self._service))
+        _checked(Describe, event)
+        await self._write(ServingInfo.of(self._service).event())
 
     async def _on_ping(self, event: Event) -> None:
-        await self._write(Pong(checked(Ping, event).text).event())
+        await self._write(Pong(_checked(Ping, event).text).event())
 
     async def _on_select_program(self, event: Event) -> None:
-        name = checked(SelectProgram, event).name
-        if name not in (PROGRAM_NAME, self._service.settings.model):
-            raise UnknownModelError(f"no program {shortened(name)} is here, only {PROGRAM_NAME!r}")
+        name = _checked(SelectProgram, event).name
+        if name not in (ServingInfo.PROGRAM, self._service.settings.model):
+            raise UnknownModelError(
+                f"no program {shown(name)} is here, only {ServingInfo.PROGRAM!r}"
+            )
 
     async def _on_transcribe(self, event: Event) -> None:
-        transcribe = checked(Transcribe, event)
-        settings = self._service.settings
-        if transcribe.name and transcribe.name != settings.model:
-            raise UnknownModelError(
-                f"no model {shortened(transcribe.name)} is here, only {settings.model!r}"
-            )
-        names = read_strings(transcribe.transcript_names) + read_strings(
-            transcribe.transcript_terms
-        )
-        asked = None if settings.ignore_client_language else transcribe.language
-        language = requested_language(asked, self._service.language)
-        options = TranscribeOptions(language, names=names)
-        sensitivity = read_sensitivity(transcribe.vad_sensitivity)
-        self._request = Request(options, transcribe.context, sensitivity)
+        self._request = Request.of(_checked(Transcribe, event), self._service)
         if self._utterance:  # it counts until the audio ends
             self._ask_anew(self._utterance)
 
@@ -258,13 +252,13 @@ class Handler:
         utterance.ask(options, self._asked.vad_sensitivity, live, relay)
 
     async def _on_audio_start(self, event: Event) -> None:
-        start = checked(AudioStart, event)
+        start = _checked(AudioStart, event)
         PcmFormat(start.rate, start.width, start.channels)  # an impossible one is told at once
         self._ended = False
         self._begin()
 
     async def _on_audio_chunk(self, event: Event) -> None:
-        chunk = checked(AudioChunk, event)
+        chunk = _checked(AudioChunk, event)
         PcmFormat(chunk.rate, chunk.width, chunk.channels)
         if self._ended:
             return
@@ -275,7 +269,7 @@ class Handler:
         if utterance.live and not self._unanswered:  # those before it are answered first
             await self._show(utterance.live)
         if utterance.is_full:
-            self._service.peer_log.warn(self._peer, too_long(self._service.limits))
+            self._service.peer_log.warn(self._peer, utterance.warning)
         if utterance.is_full or utterance.is_over:
             self._ended = True
             await self._end(utterance)
@@ -288,7 +282,7 @@ class Handler:
                 await self._write(event)
 
     async def _on_audio_stop(self, event: Event) -> None:
-        checked(AudioStop, event)
+        _checked(AudioStop, event)
         if self._ended:  # it has been answered
             self._ended = False
             return
@@ -336,7 +330,7 @@ class Handler:
         """Send; a client that is gone, or takes nothing for long, is an OSError or cut off."""
         async with self._writing:
             # Not wait_for: before Python 3.12 it may swallow a cancellation, and we never end.
-            late = asyncio.get_running_loop().call_later(WRITE_SECONDS, self._cut_off)
+            late = asyncio.get_running_loop().call_later(self.WRITE_SECONDS, self._cut_off)
             try:
                 await async_write_event(event, self._writer)
             finally:
@@ -411,18 +405,6 @@ def _ending(transcript: Transcript, live: LiveText | None) -> list[Event]:
     return [*events, transcript.event(), TranscriptStop().event()]
 
 
-# Not of each Handler, which would be garbage that only a search finds, and its buffers with it.
-_BRANCHES: Mapping[str, Callable[[Handler, Event], Awaitable[None]]] = {
-    "describe": Handler._on_describe,  # noqa: SLF001
-    "ping": Handler._on_ping,  # noqa: SLF001
-    "select-program": Handler._on_select_program,  # noqa: SLF001
-    "transcribe": Handler._on_transcribe,  # noqa: SLF001
-    "audio-start": Handler._on_audio_start,  # noqa: SLF001
-    "audio-chunk": Handler._on_audio_chunk,  # noqa: SLF001
-    "audio-stop": Handler._on_audio_stop,  # noqa: SLF001
-}
-
-
 def _stopped() -> StoppedError:
     return StoppedError(
         "the server is shutting down, and --drain-seconds were too short to hear and answer this"
@@ -431,3 +413,38 @@ def _stopped() -> StoppedError:
 
 def _ended_well(task: asyncio.Task[None]) -> bool:
     return not task.cancelled() and task.exception() is None
+
+
+def _checked(kind: Any, event: Event) -> Any:
+    """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
+    try:
+        return kind.from_event(with_whole_numbers(event))
+    except KeyError as error:
+        raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"{event.type} can't be understood: {error}") from error
+
+
+async def _until_lost(writer: asyncio.StreamWriter, poll_seconds: float = 0.25) -> None:
+    """Return when whoever has sent its last byte doesn't listen any more, as far as can be told.
+
+    A client that closes its writing side and one that closes, or vanishes, look alike at first:
+    nothing more can be read. On a unix socket the kernel knows which it is. On TCP it learns of a
+    client that has closed when something is sent to it, or a keepalive finds nobody; a reset it
+    knows at once.
+    """
+    connection: Any = writer.get_extra_info("socket")
+    # asyncio watches no connection at whose end it has read.
+    while not (writer.transport.is_closing() or _is_lost(connection)):  # noqa: ASYNC110
+        await asyncio.sleep(poll_seconds)
+
+
+def _is_lost(connection: socket.socket | None) -> bool:
+    """Whether both directions of a socket are closed, or it was reset; None is no socket."""
+    if connection is None or not hasattr(select, "poll"):  # not on every system
+        return False
+    if connection.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)  # a hang-up is reported whatever is asked for
+    return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))

@@ -5,35 +5,25 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wyoming.event import Event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from .. import __version__
 from ..status import Health, State
-from ..utterance.service import Service
 
-PROGRAM_NAME = "wyoming-whisper"
-
-SERVING = "wyoming-whisper"
-"""Key in the data of an `info` event: what the Wyoming protocol has no fields for."""
-
-
-def serving_in(event: Event) -> Mapping[str, Any]:
-    """Return what an `info` event says beyond Wyoming; empty where it is not one of our servers."""
-    serving = event.data.get(SERVING)
-    return serving if isinstance(serving, Mapping) else {}
-
-
-def info_event(service: Service) -> Event:
-    """Return the answer to `describe`, made anew only where something has changed."""
-    return ServingInfo.of(service).event()
+if TYPE_CHECKING:
+    from ..utterance.service import Service
 
 
 @dataclass(frozen=True)
 class ServingInfo:
     """All that an `info` event says."""
+
+    PROGRAM = "wyoming-whisper"
+    KEY = "wyoming-whisper"
+    """In the event's data: what the Wyoming protocol has no fields for."""
 
     model: str
     languages: tuple[str, ...]
@@ -47,6 +37,12 @@ class ServingInfo:
     live_text: bool
     prefers_auto_gain: bool
     prefers_noise_reduction: bool
+
+    @classmethod
+    def beyond_wyoming(cls, event: Event) -> Mapping[str, Any]:
+        """Return what stands under KEY; nothing where it is not an event of one of our servers."""
+        serving = event.data.get(cls.KEY)
+        return serving if isinstance(serving, Mapping) else {}
 
     @classmethod
     def of(cls, service: Service) -> ServingInfo:
@@ -72,7 +68,7 @@ class ServingInfo:
     def event(self) -> Event:
         """Return it as Home Assistant and our own `health` read it."""
         event = self._info().event()
-        event.data[SERVING] = {
+        event.data[self.KEY] = {
             "health": self.health.verdict,
             "phase": self.health.phase,
             "reason": self.health.reason,
@@ -96,7 +92,7 @@ class ServingInfo:
             languages=list(self.languages),
         )
         program = AsrProgram(
-            name=PROGRAM_NAME,
+            name=self.PROGRAM,
             attribution=Attribution(name="The wyoming-whisper authors", url=""),
             installed=True,
             description="Whisper speech-to-text for Home Assistant",

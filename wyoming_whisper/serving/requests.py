@@ -2,68 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from wyoming.event import Event
+from wyoming.asr import Transcribe
 
-from ..errors import ProtocolError, UnknownLanguageError
-from ..utterance.endpointing import SENSITIVITIES
+from ..errors import ProtocolError, UnknownLanguageError, UnknownModelError
+from ..peers import shown
+from ..transcriber import TranscribeOptions
+from ..utterance.endpointing import Endpointer
 from ..whisper.tokenizer import LANGUAGES, language_code
-from ..wire import with_whole_numbers
 
-SHOWN_LENGTH = 50  # of a peer's words in an error
+if TYPE_CHECKING:
+    from ..utterance.service import Service
 
 
-def requested_language(wanted: str | None, default: str | None) -> str | None:
+@dataclass(frozen=True)
+class Request:
+    """What a `transcribe` event asks for."""
+
+    options: TranscribeOptions
+    context: dict[str, Any] | None = None
+    vad_sensitivity: str = "default"
+
+    @classmethod
+    def of(cls, transcribe: Transcribe, service: Service) -> Request:
+        """Raises ProtocolError, UnknownModelError, UnknownLanguageError."""
+        settings = service.settings
+        if transcribe.name and transcribe.name != settings.model:
+            raise UnknownModelError(
+                f"no model {shown(transcribe.name)} is here, only {settings.model!r}"
+            )
+        names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
+        asked = None if settings.ignore_client_language else transcribe.language
+        language = requested_language(asked, service.language)
+        sensitivity = _sensitivity(transcribe.vad_sensitivity)
+        return cls(TranscribeOptions(language, names=names), transcribe.context, sensitivity)
+
+
+def requested_language(name: str | None, default: str | None) -> str | None:
     """Return Whisper's code for what a client named, `default` if it named none.
 
     Raises ProtocolError, UnknownLanguageError.
     """
-    if not wanted:
+    if not name:
         return default
-    if not isinstance(wanted, str):
+    if not isinstance(name, str):
         raise ProtocolError("language must be a string")
-    if wanted == "auto":
+    if name == "auto":
         return None
-    code = language_code(wanted)
+    code = language_code(name)
     if code is None:
         raise UnknownLanguageError(
-            f"Whisper does not know the language {shortened(wanted)}; "
+            f"Whisper does not know the language {shown(name)}; "
             f"it knows {', '.join(sorted(LANGUAGES))}"
         )
     return code
 
 
-def read_sensitivity(wanted: object) -> str:
+def _sensitivity(value: object) -> str:
     """Return how soon commands are to end. Raises ProtocolError."""
-    if wanted is None:
+    if value is None:
         return "default"
-    if isinstance(wanted, str) and wanted in SENSITIVITIES:
-        return str(getattr(wanted, "value", wanted))  # the wyoming library's is an Enum
-    known = ", ".join(SENSITIVITIES)
-    raise ProtocolError(f"vad_sensitivity must be one of {known}, not {shortened(wanted)}")
+    if isinstance(value, str) and value in Endpointer.SENSITIVITIES:
+        return str(getattr(value, "value", value))  # the wyoming library's is an Enum
+    names = ", ".join(Endpointer.SENSITIVITIES)
+    raise ProtocolError(f"vad_sensitivity must be one of {names}, not {shown(value)}")
 
 
-def read_strings(value: object) -> tuple[str, ...]:
+def _strings(value: object) -> tuple[str, ...]:
     """Return names or terms, which the wyoming library doesn't check. Raises ProtocolError."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
     return tuple(value)
-
-
-def shortened(words: object) -> str:
-    """Return a peer's words, which may be many, for people."""
-    text = repr(words)
-    return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
-
-
-def checked(kind: Any, event: Event) -> Any:
-    """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
-    try:
-        return kind.from_event(with_whole_numbers(event))
-    except KeyError as error:
-        raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
-    except (TypeError, ValueError) as error:
-        raise ProtocolError(f"{event.type} can't be understood: {error}") from error

@@ -27,17 +27,18 @@ from ..peers import Allowed
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Status
 from ..tasks import end_tasks, start_lasting_task
+from ..transcriber import Transcriber
 from ..utterance.hangs import HangWatch
 from ..utterance.service import OpenTranscriber, Service
 from ..web import web_page
 from ..wire import MAX_HEADER_BYTES
-from .connections import TAKEN_A_TURN, Connections, listen_for_many
-from .discovery import Announcement
+from .connections import Connections
 from .handler import Handler
 from .supervisor import SupervisorDiscovery
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
+    from .discovery import Announcement
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class Server(Service):
                 None if everywhere else host,
                 port,
                 limit=MAX_HEADER_BYTES,
-                backlog=TAKEN_A_TURN,
+                backlog=Connections.ACCEPTED_AT_ONCE,
             )
         except PermissionError as error:
             raise SettingsError(
@@ -169,7 +170,7 @@ class Server(Service):
             ) from error
         except (OSError, OverflowError) as error:
             raise SettingsError(f"can't listen at {self.settings.uri}: {error}") from error
-        listen_for_many(server)
+        Connections.let_many_wait(server)
         for listener in server.sockets:
             _LOGGER.info("listening at %s port %d", *listener.getsockname()[:2])
         return server
@@ -178,11 +179,14 @@ class Server(Service):
         try:
             bound = _bound_socket(path, self.settings.socket_mode)
             server = await asyncio.start_unix_server(
-                self.connections.take, sock=bound, limit=MAX_HEADER_BYTES, backlog=TAKEN_A_TURN
+                self.connections.take,
+                sock=bound,
+                limit=MAX_HEADER_BYTES,
+                backlog=Connections.ACCEPTED_AT_ONCE,
             )
         except OSError as error:
             raise SettingsError(f"can't listen at {self.settings.uri}: {error}") from error
-        listen_for_many(server)
+        Connections.let_many_wait(server)
         _LOGGER.info("listening at %s", path)
         return server
 
@@ -203,6 +207,8 @@ class Server(Service):
             return SupervisorDiscovery(token, port)
         if self.settings.zeroconf is None:
             return None
+        from .discovery import Announcement  # zeroconf, which an add-on does without
+
         hosts = [str(address[0]) for address in bound]
         return Announcement(self.settings.zeroconf, hosts, port, self._properties)
 
@@ -236,6 +242,10 @@ class Server(Service):
             if done != tidied:
                 tidied = done
                 await asyncio.to_thread(give_back)
+
+    def _on_ready(self, transcriber: Transcriber) -> None:
+        super()._on_ready(transcriber)
+        _LOGGER.info("ready")
 
     def _on_opened(self, error: BaseException | None) -> None:
         if error is None and self.upstreams:

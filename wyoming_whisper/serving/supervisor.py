@@ -13,12 +13,6 @@ from collections.abc import Iterator
 
 _LOGGER = logging.getLogger(__name__)
 
-API = "http://supervisor"
-
-ANSWER_SECONDS = 10.0
-FIRST_DELAY_SECONDS = 1.0
-LONGEST_DELAY_SECONDS = 300.0
-
 
 class _RefusedError(Exception):
     """Asking again would change nothing."""
@@ -31,7 +25,10 @@ class SupervisorDiscovery:
     It has a daemon thread of its own, so that a Supervisor that hangs holds nobody up.
     """
 
+    API = "http://supervisor"
     SERVICE = "wyoming"
+    ANSWER_SECONDS = 10.0
+    MAX_DELAY_SECONDS = 300.0
     MAX_ANSWER_BYTES = 64 * 1024
     REFUSED = (400, 401, 403)
     """Answers that asking again doesn't change: what we send, the token, or the manifest is
@@ -42,11 +39,11 @@ class SupervisorDiscovery:
         token: str,
         port: int,
         api: str | None = None,
-        first_delay: float = FIRST_DELAY_SECONDS,
+        first_delay: float = 1.0,
     ) -> None:
         self._token = token
         self._uri = f"tcp://{socket.gethostname()}:{port}"
-        self._api = api or API
+        self._api = api or self.API
         self._first_delay = first_delay
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -60,7 +57,7 @@ class SupervisorDiscovery:
         self._stopping.set()
 
     def _run(self) -> None:
-        for delay in _delays(self._first_delay):
+        for delay in self._delays():
             try:
                 self._post()
             except _RefusedError as error:
@@ -85,6 +82,12 @@ class SupervisorDiscovery:
             if self._stopping.wait(delay):
                 return
 
+    def _delays(self) -> Iterator[float]:
+        delay = self._first_delay
+        while True:
+            yield delay
+            delay = min(2 * delay, self.MAX_DELAY_SECONDS)
+
     def _post(self) -> None:
         """Post once.
 
@@ -99,7 +102,7 @@ class SupervisorDiscovery:
         # The Supervisor is next door: a proxy that is set for downloads has no business here.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=ANSWER_SECONDS) as answer:
+            with opener.open(request, timeout=self.ANSWER_SECONDS) as answer:
                 answer = _parsed(answer.read(self.MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:
             with error:
@@ -108,13 +111,6 @@ class SupervisorDiscovery:
             raise kind(reason) from None
         if answer.get("result") != "ok":
             raise ValueError(f"it answered {answer.get('message') or 'something else'}")
-
-
-def _delays(first: float) -> Iterator[float]:
-    delay = first
-    while True:
-        yield delay
-        delay = min(2 * delay, LONGEST_DELAY_SECONDS)
 
 
 def _parsed(body: bytes) -> dict[str, object]:

@@ -26,7 +26,7 @@ from .readers import (
     Whole,
     optional,
 )
-from .replacements import Replacement, read_replacements
+from .replacements import Replacement
 from .server import ServerSettings, path_of
 
 
@@ -51,7 +51,7 @@ def _audio_context(raw: Raw) -> str:
 
 def _replacements(raw: Raw) -> tuple[Replacement, ...]:
     items = raw if isinstance(raw, list) else str(raw).splitlines()
-    return read_replacements([item for item in items if item.strip()])
+    return Replacement.read_all([item for item in items if item.strip()])
 
 
 def _is_home_assistant(parts: SplitResult) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .text_files import read_text_file
+from ..machine.text_files import read_text_file
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,21 @@ class Replacement:
             raise ValueError(f"{line[:20]!r}... is longer than {max_length} characters on one side")
         return cls(*sides)
 
+    @classmethod
+    def read_all(cls, items: Sequence[str]) -> tuple[Replacement, ...]:
+        """Return the replacements of items FROM=TO and @FILE; of two for the same words the last.
 
-def read_replacements(items: Sequence[str]) -> tuple[Replacement, ...]:
-    """Return the replacements of items FROM=TO and @FILE; of two for the same words the last.
-
-    Raises ValueError, which says what is wrong and in which line of which file.
-    """
-    max_replacements = 1000
-    replacements: dict[str, Replacement] = {}
-    for item in items:
-        lines = _of_file(item[1:]) if _is_file(item) else [Replacement.read(item)]
-        for one in lines:
-            replacements[one.old.casefold()] = one
-            if len(replacements) > max_replacements:
-                raise ValueError(f"there may be {max_replacements} of them at most")
-    return tuple(replacements.values())
+        Raises ValueError, which says what is wrong and in which line of which file.
+        """
+        max_replacements = 1000
+        replacements: dict[str, Replacement] = {}
+        for item in items:
+            lines = _of_file(item[1:]) if _is_file(item) else [cls.read(item)]
+            for one in lines:
+                replacements[one.old.casefold()] = one
+                if len(replacements) > max_replacements:
+                    raise ValueError(f"there may be {max_replacements} of them at most")
+        return tuple(replacements.values())
 
 
 def _is_file(item: str) -> bool:
@@ -80,11 +80,11 @@ def _of_file(name: str) -> list[Replacement]:
     except RuntimeError:
         raise ValueError(f"{name} can't be read (there is no such home folder)") from None
     text = read_text_file(path, plain_only=True)
-    found = []
+    replacements = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             try:
-                found.append(Replacement.read(line))
+                replacements.append(Replacement.read(line))
             except ValueError as error:
                 raise ValueError(f"in line {number} of {name} {error}") from None
-    return found
+    return replacements

@@ -10,24 +10,11 @@ from pathlib import Path
 from urllib.parse import SplitResult
 
 from ..errors import SettingsError
-from ..models.model_names import without_address
-from ..upstreams.config import Upstream
-from ..whisper.tokenizer import language_code
+from ..models.stock import without_address
+from ..whisper.tokenizer import LANGUAGES, language_code
 from .option import Option, option, switch
 from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole, optional
-
-
-def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """Return the user's folder for models; raises SettingsError where there is no home folder."""
-    base = Path(environ.get("XDG_DATA_HOME", ""))
-    if not base.is_absolute():  # unset, or to be ignored by the XDG specification
-        try:
-            base = Path(environ.get("HOME") or Path.home()) / ".local" / "share"
-        except RuntimeError:
-            raise SettingsError(
-                "There is no home folder for models; name one: --data-dir"
-            ) from None
-    return base / "wyoming-whisper"
+from .upstreams import Upstream
 
 
 def _uri(raw: Raw) -> str:
@@ -265,7 +252,7 @@ class ServerSettings:
         rare=True,
     )
     data_dir: tuple[Path, ...] = field(
-        default_factory=lambda: (default_data_dir(os.environ),),
+        default_factory=lambda: (ServerSettings.default_data_dir(os.environ),),
         metadata={
             "option": Option(
                 _folders,
@@ -313,3 +300,29 @@ class ServerSettings:
         metavar="SECONDS",
         rare=True,
     )
+
+    @property
+    def spoken_language(self) -> str | None:
+        """Whisper's code for `language`, None for auto. Raises SettingsError for an unknown one."""
+        if self.language == "auto":
+            return None
+        code = language_code(self.language)
+        if code is None:
+            raise SettingsError(
+                f"--language {self.language} is not a language that Whisper knows; "
+                f"choose auto, {', '.join(sorted(LANGUAGES))}"
+            )
+        return code
+
+    @staticmethod
+    def default_data_dir(environ: Mapping[str, str]) -> Path:
+        """Return the user's folder for models. Raises SettingsError without a home folder."""
+        base = Path(environ.get("XDG_DATA_HOME", ""))
+        if not base.is_absolute():  # unset, or to be ignored by the XDG specification
+            try:
+                base = Path(environ.get("HOME") or Path.home()) / ".local" / "share"
+            except RuntimeError:
+                raise SettingsError(
+                    "There is no home folder for models; name one: --data-dir"
+                ) from None
+        return base / "wyoming-whisper"

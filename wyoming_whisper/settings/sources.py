@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import SettingsError, did_you_mean
+from ..machine.text_files import read_text_file
 from .official import ALL_OPTIONS, about_retired
 from .option import Option, flag_name
 from .options import OPTIONS, Settings
 from .readers import Raw
-from .server import default_data_dir
-from .text_files import read_text_file
 
 _LOGGER = logging.getLogger(__name__)
 PREFIXES = ("WYO_WHISPER_", "WYOMING_WHISPER_")
@@ -61,7 +60,7 @@ def settings_from(
         )
         values["model"] = "auto"
     if "data_dir" not in values:
-        values["data_dir"] = (default_data_dir(environ),)
+        values["data_dir"] = (Settings.default_data_dir(environ),)
     return Settings(**{name: value for name, value in values.items() if name in OPTIONS})
 
 

@@ -33,7 +33,7 @@ class SpeechEvidence:
     """Times log(1 + frames that are clearly speech)."""
     per_gain: float = 3.5
     """Times nats a token by which the audio makes the text likelier than noise does."""
-    per_heard: float = 8.4
+    per_logprob: float = 8.4
     """Times the text's mean log-probability."""
     per_no_speech: float = -7.9
     """Times Whisper's own probability that nothing was said."""
@@ -42,7 +42,7 @@ class SpeechEvidence:
 
     max_gain: float = 6.0
     """More is not more certain."""
-    min_heard: float = -2.0
+    min_logprob: float = -2.0
     slow: float = 3.0
     """Tokens per second of speech; people hardly say fewer."""
 
@@ -66,7 +66,7 @@ class SpeechEvidence:
     def of_likelihoods(self, heard_logprob: float, noise_logprob: float) -> float:
         """Return the part of the log-odds that is the text's own likelihood; see Transcription."""
         gain = min(heard_logprob - noise_logprob, self.max_gain)
-        return self.per_gain * gain + self.per_heard * max(heard_logprob, self.min_heard)
+        return self.per_gain * gain + self.per_logprob * max(heard_logprob, self.min_logprob)
 
 
 def judged(transcription: Transcription, voicing: Voicing) -> Transcription:

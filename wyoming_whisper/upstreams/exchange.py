@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import unicodedata
 from collections.abc import AsyncIterator
@@ -111,7 +110,7 @@ class OverloadedError(UpstreamError):
 class Recording:
     """One utterance's audio as it arrives, which each upstream reads from the beginning.
 
-    To be made in the event loop; only `add` may be called by another thread.
+    Belongs to the event loop.
     """
 
     SAMPLE_BYTES = 2
@@ -120,7 +119,6 @@ class Recording:
     """A second: others may bound what they read, as we do."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._chunks: list[bytes] = []  # 16-bit little-endian
         self._n_samples = 0
         self._news = asyncio.Event()
@@ -139,21 +137,20 @@ class Recording:
         """Take more of it, float32 mono at SAMPLE_RATE."""
         self._chunks.append(self.pcm(samples))
         self._n_samples += len(samples)
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is asked any more
-            self._loop.call_soon_threadsafe(self._tell)
+        self._notify()
 
     def take_over(self, other: Recording) -> None:
         """Begin with all that `other` has by now."""
         self._chunks = [*other._chunks, *self._chunks]
         self._n_samples += other._n_samples
-        self._tell()
+        self._notify()
 
     def finish(self, speech: Samples, speech_end: int) -> None:
         """Say that this was all, and what of it was speech."""
         self.speech = speech
         self.speech_end = min(speech_end, self._n_samples)  # the last frame may be cut off
-        self.ended = self._loop.time()
-        self._tell()
+        self.ended = asyncio.get_running_loop().time()
+        self._notify()
 
     @staticmethod
     def pcm(samples: Samples) -> bytes:
@@ -183,13 +180,7 @@ class Recording:
             if len(self._chunks) == n_taken:
                 await news.wait()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         if self.ended is None:
             self._news = asyncio.Event()
-
-
-def shown(words: object, max_letters: int = 80) -> str:
-    """Return a server's words, which may be many and strange, for people."""
-    text = "".join(letter for letter in str(words)[:max_letters] if letter.isprintable())
-    return text or "nothing"

@@ -10,9 +10,9 @@ import wave
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UpstreamError
-from ..models.aliases import is_same_stock
+from ..models.stock import is_same_stock
+from ..settings.upstreams import Upstream
 from ..transcriber import SAMPLE_RATE, Samples
-from .config import Upstream
 from .exchange import (
     GoneError,
     OverloadedError,
@@ -159,7 +159,7 @@ def _raise_for(status: int, headers: Any) -> None:
 
 
 def _seconds(text: object) -> float:
-    """Return what Retry-After says in seconds; a date is passed over."""
+    """Return what Retry-After says in seconds; a date is ignored."""
     try:
         seconds = float(str(text))
     except ValueError:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import statistics
 import time
 from collections import deque
@@ -14,13 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SettingsError, UpstreamError
+from ..settings.upstreams import Upstream
 from ..status import Status, UpstreamState
 from ..tasks import end_tasks, start_lasting_task, start_task
-from .config import Upstream, with_keys
 from .exchange import Recording, Reply, Request
 from .health import Circuit
 from .openai import OpenAIUpstream
-from .wake import Waker
 from .wyoming import WyomingUpstream
 
 if TYPE_CHECKING:
@@ -37,6 +37,41 @@ class Client(Protocol):
     async def transcribe(self, recording: Recording, request: Request) -> Reply: ...
 
     async def close(self) -> None: ...
+
+
+class _Waker:
+    """Wakes one machine by its network card (Wake-on-LAN), not too often.
+
+    The packet has the card's address sixteen times.
+    """
+
+    PORT = 9  # discard: nobody listens, the network card reads it
+    EVERY_SECONDS = 30.0
+    """At most, however often somebody speaks: starting takes a machine about so long."""
+
+    def __init__(
+        self, mac: str, broadcast: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._packet = b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) * 16
+        self._to = (broadcast, self.PORT)
+        self._clock = clock
+        self._last: float | None = None
+
+    def wake(self) -> bool:
+        """Send the packet if that is not too soon; return whether it was sent."""
+        now = self._clock()
+        if self._last is not None and now - self._last < self.EVERY_SECONDS:
+            return False
+        self._last = now
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                sender.sendto(self._packet, self._to)
+        except OSError as error:  # no network now, or a container that may not broadcast
+            _LOGGER.warning("nobody can be woken at %s: %s", self._to[0], error)
+            return False
+        return True
 
 
 class Member:
@@ -68,7 +103,7 @@ class Member:
         self._languages: frozenset[str] = frozenset()
         self._description = ""
         self._hurried = asyncio.Event()
-        self._waker = Waker(upstream.mac, upstream.broadcast, clock) if upstream.mac else None
+        self._waker = _Waker(upstream.mac, upstream.broadcast, clock) if upstream.mac else None
 
     @property
     def languages(self) -> frozenset[str]:
@@ -200,7 +235,7 @@ class Pool:
             return None
         if len(settings.upstreams) > cls.MAX_MEMBERS:
             raise SettingsError(f"--upstreams may name {cls.MAX_MEMBERS} at most")
-        upstreams = with_keys(
+        upstreams = Upstream.with_keys(
             [Upstream.read(text) for text in settings.upstreams], os.environ, settings.upstream_key
         )
         if len({upstream.url for upstream in upstreams}) < len(upstreams):

@@ -32,7 +32,7 @@ Step = Literal["ask one more", "wait", "settle", "too late"]
 
 
 @dataclass
-class Race:
+class _Race:
     """When the next one is asked as well, and how long those asked are waited for.
 
     Times are seconds of one clock, and come from the caller: this neither waits nor asks.
@@ -116,7 +116,7 @@ class Relay:
         return cls(pool, request)
 
     def add(self, samples: Samples) -> None:
-        """Pass on more audio. Any thread may."""
+        """Pass on more audio."""
         self._recording.add(samples)
 
     def take_over(self, other: Relay) -> None:
@@ -233,7 +233,7 @@ class Relay:
         """Return who was first with a text; where nobody has one, who at least heard nothing."""
         now = self._recording.ended or self._loop.time()
         hedge = self._pool.hedge_seconds
-        race = Race(now + (deadline_seconds or math.inf), hedge, now + hedge)
+        race = _Race(now + (deadline_seconds or math.inf), hedge, now + hedge)
         here: Local | None = local
         if has_begun:
             self._ask_here(local)

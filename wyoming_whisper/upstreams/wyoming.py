@@ -18,11 +18,11 @@ from wyoming.event import Event, async_write_event
 from wyoming.info import Describe, Info
 
 from ..errors import ProtocolError, UpstreamError
+from ..settings.upstreams import Upstream
 from ..tasks import end_tasks, start_task
 from ..transcriber import SAMPLE_RATE
 from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
-from .config import Upstream
 from .exchange import (
     GoneError,
     OverloadedError,
@@ -30,7 +30,6 @@ from .exchange import (
     RefusedError,
     Reply,
     Request,
-    shown,
 )
 
 _LOGGER = logging.getLogger(__name__)
@@ -170,13 +169,13 @@ async def _receive(reader: asyncio.StreamReader, kind: str, max_events: int = 51
 def _failure(event: Event) -> UpstreamError:
     code = event.data.get("code")
     _LOGGER.debug(
-        "an upstream's error: %s", shown(event.data.get("text"))
+        "an upstream's error: %s", _shown(event.data.get("text"))
     )  # may hold what was said
     if code == "unknown-language":
         return RefusedError("it does not know the language", is_of_language=True)
     if code == "busy":
         return OverloadedError("it has too much to do")
-    return UpstreamError(f"it answered with an error ({shown(code)})")
+    return UpstreamError(f"it answered with an error ({_shown(code)})")
 
 
 def _described(info: Info) -> tuple[str, frozenset[str]]:
@@ -186,4 +185,10 @@ def _described(info: Info) -> tuple[str, frozenset[str]]:
         raise UpstreamError("it has no model for speech-to-text")
     tags = [tag for model in models for tag in model.languages]
     codes = frozenset(code for code in map(language_code, tags) if code)
-    return shown(models[0].description or models[0].name), codes
+    return _shown(models[0].description or models[0].name), codes
+
+
+def _shown(words: object, max_letters: int = 80) -> str:
+    """Return a server's words, which may be many and strange, for people."""
+    text = "".join(letter for letter in str(words)[:max_letters] if letter.isprintable())
+    return text or "nothing"

@@ -20,13 +20,13 @@ from ..text.scripts import joined
 from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcription
 from .job import Job, Priority, Submit
-from .languages import Detected, likeliest, settled
+from .languages import DetectedLanguage
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass
-class Piece:
+class _Piece:
     """Speech that is transcribed at once, and the work on it where that has begun."""
 
     samples: Samples
@@ -37,7 +37,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Part:
+class _Part:
     """What was said in a piece, as the model wrote it."""
 
     transcription: Transcription
@@ -58,11 +58,10 @@ class Dictation:
         """What pieces are transcribed with from now on."""
         self._keeps_speech = keeps_speech
         self._kept: list[Samples] = []
-        self._waiting: deque[Piece] = deque()
+        self._waiting: deque[_Piece] = deque()
         self._is_refused = False  # not asked again before there is more to do
         self._text, self._n_in_text = "", 0
-        self.parts: list[Part] = []
-        """What was said, of the pieces that are done."""
+        self._parts: list[_Part] = []
 
     @property
     def is_done(self) -> bool:
@@ -70,9 +69,14 @@ class Dictation:
         return not self._waiting
 
     @property
+    def has_text(self) -> bool:
+        """Whether any piece has been transcribed: `transcription` can be asked for."""
+        return bool(self._parts)
+
+    @property
     def has_begun(self) -> bool:
         """Whether anything was transcribed here, or is."""
-        return bool(self.parts) or any(piece.job for piece in self._waiting)
+        return bool(self._parts) or any(piece.job for piece in self._waiting)
 
     @property
     def n_held(self) -> int:
@@ -82,19 +86,22 @@ class Dictation:
     @property
     def n_pieces(self) -> int:
         """How many there are, with the one that has not ended yet."""
-        return len(self.parts) + len(self._waiting) + 1
+        return len(self._parts) + len(self._waiting) + 1
 
     @property
     def is_empty(self) -> bool:
         """Whether there was no piece: what is said may be a command."""
-        return not (self.parts or self._waiting)
+        return not (self._parts or self._waiting)
 
-    def add(self, piece: Piece) -> None:
-        """Add the next piece; its job, if it has one, is of `options`."""
-        self._waiting.append(piece)
+    def add(self, samples: Samples, voicing: Voicing, n_held: int, job: Job | None = None) -> None:
+        """Add the next piece, for which `n_held` samples of the utterance are held.
+
+        `job` transcribes it with `options`, where that has begun.
+        """
+        self._waiting.append(_Piece(samples, voicing, n_held, job))
         self._is_refused = False
         if self._keeps_speech:
-            self._kept.append(piece.samples)
+            self._kept.append(samples)
 
     def ask(self, options: TranscribeOptions) -> None:
         """Take other options for all that has not been transcribed yet."""
@@ -126,9 +133,17 @@ class Dictation:
             piece.job.promote()
             self._take(await result(piece.job))
 
+    def add_rest(self, transcription: Transcription, voicing: Voicing) -> None:
+        """Add what was said after the last piece."""
+        self._parts.append(_Part(transcription, voicing))
+
+    def transcription(self) -> Transcription:
+        """Return what was said, as far as it is transcribed, with its marks."""
+        return _together(self._parts)
+
     def voicing(self, rest: Voicing) -> Voicing:
         """Return the voicing of the whole utterance, `rest` being that of what is in no piece."""
-        pieces = [*(part.voicing for part in self.parts), *(one.voicing for one in self._waiting)]
+        pieces = [*(part.voicing for part in self._parts), *(one.voicing for one in self._waiting)]
         every = [*pieces, rest]
         return Voicing(
             sum(one.voiced_seconds for one in every), sum(one.clear_frames for one in every)
@@ -140,10 +155,10 @@ class Dictation:
 
     def text(self, style: TextStyle) -> str:
         """Return what was said in the pieces that are done, with its marks."""
-        if len(self.parts) > self._n_in_text:  # asked for with every chunk
+        if len(self._parts) > self._n_in_text:  # asked for with every chunk
             with_marks = dataclasses.replace(style, strip_punctuation=False)
-            self._text = with_marks.styled(together(self.parts)).text
-            self._n_in_text = len(self.parts)
+            self._text = with_marks.styled(_together(self._parts)).text
+            self._n_in_text = len(self._parts)
         return self._text
 
     def drop(self) -> None:
@@ -153,7 +168,7 @@ class Dictation:
                 piece.job.cancel()
                 piece.job = None
 
-    def _begin(self, piece: Piece) -> bool:
+    def _begin(self, piece: _Piece) -> bool:
         if self._is_refused:
             return False
         try:
@@ -165,21 +180,21 @@ class Dictation:
 
     def _take(self, transcription: Transcription) -> None:
         piece = self._waiting.popleft()
-        self.parts.append(Part(transcription, piece.voicing))
+        self._parts.append(_Part(transcription, piece.voicing))
         self._settle_language()
 
     def _settle_language(self) -> None:
         """Where it is detected: once that is settled, the rest is in the same."""
         if self._asked.language is None:
-            language = settled(_detected(self.parts))
+            language = _language(self._parts).settled
             self.options = dataclasses.replace(self._asked, language=language)
 
 
-def _detected(parts: Sequence[Part]) -> Detected:
-    return [(part.transcription, part.voicing.voiced_seconds) for part in parts]
+def _language(parts: Sequence[_Part]) -> DetectedLanguage:
+    return DetectedLanguage((part.transcription, part.voicing.voiced_seconds) for part in parts)
 
 
-def together(parts: Sequence[Part]) -> Transcription:
+def _together(parts: Sequence[_Part]) -> Transcription:
     """Return one or more parts as one transcription: the text as it was written, with its marks.
 
     Each part is judged here by its own audio, and the whole never again: what is said in one part
@@ -191,7 +206,7 @@ def together(parts: Sequence[Part]) -> Transcription:
     texts = [one for one in said if one.text]
     if not texts:
         return next((one for one in said if one.rejected), said[-1])
-    language = likeliest(_detected(parts))
+    language = _language(parts).likeliest
     in_it = next((one for one in texts if one.language == language), texts[0])
     n_tokens = sum(one.n_tokens for one in texts)
     logprob = sum(one.avg_logprob * one.n_tokens for one in texts) / max(n_tokens, 1)

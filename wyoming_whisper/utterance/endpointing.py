@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import SettingsError
-from ..languages import EndingWords, language_words
+from ..languages.words import LanguageWords, language_words
 from ..transcriber import Transcription
 
 if TYPE_CHECKING:
@@ -25,22 +25,6 @@ End = Literal["pause", "no speech", "too long"]
 
 Ending = Literal["complete", "unsure", "dangling"]
 """How a text ends: as a command does, so that nobody knows, where no sentence ends."""
-
-# How long `auto` waits in silence, in seconds. Of 120 orders spoken to a coffee machine the first
-# of these cuts off one, the second none; people who read sentences pause longer. The third is what
-# it may cost to let people look for a word (docs/benchmarks.md, End of speech).
-COMPLETE_SECONDS = 0.35
-UNSURE_SECONDS = 0.7
-DANGLING_SECONDS = 1.5
-
-
-# What a request's vad_sensitivity makes of all waits. The ratios are those of Home Assistant's own
-# settings (0.25, 0.7, 1.25 s), and so is the shortest of them all.
-SENSITIVITIES: Mapping[str, float] = {
-    "aggressive": 0.25 / 0.7,
-    "default": 1.0,
-    "relaxed": 1.25 / 0.7,
-}
 
 
 @dataclass(frozen=True)
@@ -56,23 +40,23 @@ class EndpointOptions:
     max_command_seconds: float = 15.0
     """From the first word; a television does not pause."""
 
+    @classmethod
+    def of(cls, settings: Settings) -> EndpointOptions | None:
+        """Return what the user wants; None leaves it to the client. Raises SettingsError."""
+        if settings.endpointing == "off":
+            if not settings.requires_external_vad:
+                raise SettingsError(
+                    "--no-requires-external-vad needs --endpointing: nobody would end a command"
+                )
+            return None
+        return cls(
+            None if settings.endpointing == "auto" else float(settings.endpointing),
+            settings.no_speech_timeout,
+            settings.max_command_seconds,
+        )
 
-def endpoint_options(settings: Settings) -> EndpointOptions | None:
-    """Return what the user wants; None leaves it to the client. Raises SettingsError."""
-    if settings.endpointing == "off":
-        if not settings.requires_external_vad:
-            raise SettingsError(
-                "--no-requires-external-vad needs --endpointing: nobody would end a command"
-            )
-        return None
-    return EndpointOptions(
-        None if settings.endpointing == "auto" else float(settings.endpointing),
-        settings.no_speech_timeout,
-        settings.max_command_seconds,
-    )
 
-
-class Hearing(Protocol):
+class _Hearing(Protocol):
     """What has been heard so far (`speech.Speech`); seconds."""
 
     @property
@@ -93,6 +77,21 @@ class Hearing(Protocol):
 class Endpointer:
     """Follows one command, and tells its end once."""
 
+    # How long `auto` waits in silence. Of 120 orders spoken to a coffee machine the first of these
+    # cuts off one, the second none; people who read sentences pause longer. The third is what it
+    # may cost to let people look for a word (docs/benchmarks.md, End of speech).
+    COMPLETE_SECONDS = 0.35
+    UNSURE_SECONDS = 0.7
+    DANGLING_SECONDS = 1.5
+
+    SENSITIVITIES: Mapping[str, float] = {
+        "aggressive": 0.25 / 0.7,
+        "default": 1.0,
+        "relaxed": 1.25 / 0.7,
+    }
+    """What a request's vad_sensitivity makes of all waits. The ratios are those of Home Assistant's
+    own settings (0.25, 0.7, 1.25 s), and so is the shortest wait of all."""
+
     # Less speech than this is hardly a command: the end of the wake word, a cough, a short "no". It
     # ends, but never sooner than a hesitation does.
     MIN_SPEECH_SECONDS = 0.3
@@ -104,7 +103,7 @@ class Endpointer:
 
     def __init__(self, options: EndpointOptions, sensitivity: str = "default") -> None:
         self._options = options
-        self._factor = SENSITIVITIES[sensitivity]
+        self._factor = self.SENSITIVITIES[sensitivity]
         self._began: float | None = None  # where speech began
         self._voiced = 0.0  # seconds, when it was last looked at
         self._pause = 0.0  # the longest silence since then
@@ -114,9 +113,9 @@ class Endpointer:
 
     def set_sensitivity(self, sensitivity: str) -> None:
         """Take another of SENSITIVITIES from now on."""
-        self._factor = SENSITIVITIES[sensitivity]
+        self._factor = self.SENSITIVITIES[sensitivity]
 
-    def hear(self, hearing: Hearing, draft: Transcription | None) -> End | None:
+    def hear(self, hearing: _Hearing, draft: Transcription | None) -> End | None:
         """Return why the command has ended, None as long as it has not.
 
         To be called whenever more was heard; `draft` is of all the speech there is, or None.
@@ -142,16 +141,22 @@ class Endpointer:
         if seconds is None:
             seconds = max(self._auto_seconds(), self._hesitation_seconds())
         if self._voiced < self.MIN_SPEECH_SECONDS:
-            seconds = max(seconds, DANGLING_SECONDS)
+            seconds = max(seconds, self.DANGLING_SECONDS)
         return max(seconds * self._factor, min(seconds, self.MIN_WAIT_SECONDS))
 
     def _auto_seconds(self) -> float:
         if self._draft is None:
-            return UNSURE_SECONDS
-        return _WAITS[ending(self._draft, self._previous)]
+            return self.UNSURE_SECONDS
+        match _ending(self._draft, self._previous):
+            case "complete":
+                return self.COMPLETE_SECONDS
+            case "unsure":
+                return self.UNSURE_SECONDS
+            case "dangling":
+                return self.DANGLING_SECONDS
 
     def _hesitation_seconds(self) -> float:
-        return min(self.HESITATION_FACTOR * self._longest_pause, DANGLING_SECONDS)
+        return min(self.HESITATION_FACTOR * self._longest_pause, self.DANGLING_SECONDS)
 
     def _go_on(self) -> None:
         """Speech has resumed."""
@@ -161,12 +166,6 @@ class Endpointer:
         if self._draft is not None:
             self._previous = self._draft.text
 
-
-_WAITS: Mapping[Ending, float] = {
-    "complete": COMPLETE_SECONDS,
-    "unsure": UNSURE_SECONDS,
-    "dangling": DANGLING_SECONDS,
-}
 
 # -- how a text ends -----------------------------------------------------------------------
 
@@ -196,7 +195,8 @@ class _EndingRules:
     an empty set anything may, with an empty word only the speaker knows when it is enough."""
 
     @classmethod
-    def from_words(cls, words: EndingWords) -> _EndingRules:
+    def of_language(cls, language: LanguageWords) -> _EndingRules:
+        words = language["endings"]
         return cls(
             dangling=_folded(words["dangling"]),
             open_ended=_folded(words["open_ended"]),
@@ -241,10 +241,10 @@ def _folded(words: Iterable[str]) -> frozenset[str]:
 @cache
 def _ending_rules(language: str | None) -> _EndingRules | None:
     words = language_words(language)
-    return _EndingRules.from_words(words["endings"]) if words else None
+    return _EndingRules.of_language(words) if words else None
 
 
-def ending(draft: Transcription, previous: str = "") -> Ending:
+def _ending(draft: Transcription, previous: str = "") -> Ending:
     """Return how the draft of a command ends; `previous` is its draft before it went on.
 
     In a language without a file of words nothing is complete: nobody here could say so.
@@ -256,8 +256,9 @@ def ending(draft: Transcription, previous: str = "") -> Ending:
     words = _words(draft.text)
     if not words:  # something was said that the model won't write, or nothing at all
         return "unsure" if draft.rejected else "dangling"
+    trails_off = re.search(r"(?:…|\.\.|[,、،‐–—-])\s*\Z", draft.text)  # noqa: RUF001  (dashes)
     rules = _ending_rules(draft.language)
-    if _TRAILS_OFF.search(draft.text) or (rules and rules.is_dangling(words)):
+    if trails_off or (rules and rules.is_dangling(words)):
         return "dangling"
     if (
         rules is None
@@ -270,12 +271,9 @@ def ending(draft: Transcription, previous: str = "") -> Ending:
     return "complete"
 
 
-_TRAILS_OFF = re.compile(r"(?:…|\.\.|[,、،‐–—-])\s*\Z")  # noqa: RUF001  (dashes)
-_WORD = re.compile(r"\w+(?:['’]\w+)*")  # noqa: RUF001  (both apostrophes)
-
-
 def _words(text: str) -> list[str]:
-    return [word.replace("’", "'") for word in _WORD.findall(text.casefold())]  # noqa: RUF001
+    text = text.casefold().replace("’", "'")  # noqa: RUF001  (both apostrophes)
+    return re.findall(r"\w+(?:'\w+)*", text)
 
 
 def _agree(before: list[str], now: list[str]) -> bool:

@@ -10,9 +10,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-WINDOW_SECONDS = 10.0
-"""The shortest window that a stock model hears: less audio costs no less."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -46,6 +43,10 @@ class HangWatch:
     With a `deadline` of 0 nothing hangs.
     """
 
+    WINDOW_SECONDS = 10.0
+    """The shortest window that a stock model hears: less audio costs no less."""
+    MAX_WINDOW_SECONDS = 30.0
+    """The longest: more audio is more steps."""
     RECORDING_FACTOR = 2.0
     """A piece of a recording may take so much longer than a command: nobody has a deadline for
     it."""
@@ -88,22 +89,19 @@ class HangWatch:
         """Return for how long it may be at one step."""
         if work.audio_seconds is None:
             return self.UPKEEP_SECONDS
-        audio = _window(work.audio_seconds)
-        limit = 2 * self._deadline * audio / WINDOW_SECONDS
+        audio = self._window(work.audio_seconds)
+        limit = 2 * self._deadline * audio / self.WINDOW_SECONDS
         if work.is_recording:
             limit *= self.RECORDING_FACTOR
         measured = self.MARGIN * audio * max(self._paces, default=0.0)
         return max(min(max(limit, measured), self.MAX_LIMIT_SECONDS), 2 * self._deadline)
 
+    def _window(self, audio_seconds: float) -> float:
+        return min(max(audio_seconds, self.WINDOW_SECONDS), self.MAX_WINDOW_SECONDS)
+
     def _measure(self, done: _Watched) -> None:
         if done.work.audio_seconds is not None and done.seconds:
-            self._paces.append(done.seconds / _window(done.work.audio_seconds))
-
-
-def _window(audio_seconds: float) -> float:
-    # The longest: more audio is more steps.
-    longest_window_seconds = 30.0
-    return min(max(audio_seconds, WINDOW_SECONDS), longest_window_seconds)
+            self._paces.append(done.seconds / self._window(done.work.audio_seconds))
 
 
 def _continued(

@@ -42,8 +42,8 @@ class Priority(enum.IntEnum):
 class _Checkpoint:
     """Breaks a transcription off when nobody wants it any more.
 
-    Not a method of its Job: each would know the other, and the samples would be garbage that only
-    a search finds.
+    Not a method of its Job: that would be a reference cycle, and the samples would stay until the
+    cyclic garbage collector runs.
     """
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ class Job:
     def forget(self) -> None:
         """Let go of how it ended, for who has taken that.
 
-        An error knows by its traceback all those who raised it, and they know the job: with its
-        samples it would be garbage that only a search finds.
+        An error refers by its traceback to the frames that raised it, and they to the job: a
+        reference cycle, with its samples.
         """
         if self.future.done():
             self.future = Future()

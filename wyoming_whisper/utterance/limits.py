@@ -28,8 +28,12 @@ class Limits:
         """From the end of the audio, or from the piece before, to an answer; 0 is any time."""
         self.free_samples = max(round(held_seconds * SAMPLE_RATE), self.utterance_samples)
 
+    def account(self) -> _Account:
+        """Return what counts the samples that one utterance holds."""
+        return _Account(self)
 
-class Held:
+
+class _Account:
     """What one utterance holds of the audio that all together may."""
 
     def __init__(self, limits: Limits) -> None:

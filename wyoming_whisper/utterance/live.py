@@ -28,69 +28,58 @@ from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from .job import Job, Priority, Submit
 
-# How many transcriptions have to agree. With 3 hardly less that is sent is wrong (1.4 % instead of
-# 1.9 % with stock base), and a quarter fewer words come before the end of speech, half a second
-# later; with 1 a quarter is wrong (docs/benchmarks.md, Live text).
-N_AGREEING = 2
-
-
-# If more words than this were sent after one that turned out to be wrong, they are only counted:
-# comparing each with each takes the time of both numbers multiplied.
-MAX_ALIGNED = 100
-
 # -- texts ---------------------------------------------------------------------------------
 
-# Where words are not parted, each letter is taken for one.
-_PIECE = re.compile(rf"\s*(?:[{UNPARTED}]|[^\s{UNPARTED}]+)")
 
-
-def units(text: str) -> list[str]:
+def _units(text: str) -> list[str]:
     """Return the words of a text, each with the blanks and marks between it and the one before.
 
     Joined they are the text, but for marks at its end: only the next word tells which stay there.
     """
-    found: list[str] = []
+    words: list[str] = []
     between = ""
-    for piece in _PIECE.findall(text):
+    # Where words are not parted, each letter is taken for one.
+    for piece in re.findall(rf"\s*(?:[{UNPARTED}]|[^\s{UNPARTED}]+)", text):
         word = piece.rstrip(MARKS + QUOTES)
         if word.strip():
-            found.append(between + word)
+            words.append(between + word)
             between = piece[len(word) :]
         else:
             between += piece
-    return found
+    return words
 
 
-def folded(unit: str) -> str:
+def _folded(unit: str) -> str:
     """Return what is compared: a word without the marks around it, and without capitals."""
     return unit.strip(MARKS + QUOTES + "\"'- \t").casefold()
 
 
-def agreed(texts: Sequence[Sequence[str]]) -> list[str]:
+def _agreed(texts: Sequence[Sequence[str]]) -> list[str]:
     """Return the units that all texts begin with, as the last one has them."""
-    found: list[str] = []
+    beginning: list[str] = []
     for alike in zip(*texts, strict=False):
-        if len({folded(unit) for unit in alike}) > 1:
+        if len({_folded(unit) for unit in alike}) > 1:
             break
-        found.append(alike[-1])
-    return found
+        beginning.append(alike[-1])
+    return beginning
 
 
-def overlap(sent: Sequence[str], words: Sequence[str]) -> int:
+def _overlap(sent: Sequence[str], words: Sequence[str], max_aligned: int = 100) -> int:
     """Return how many of `words` are those that were sent, rightly or not.
 
     That is the beginning with the least edit distance to what was sent; of equals one that ends
     with the same word, then the one nearest in length: a word that was misheard is followed by what
-    follows the right one.
+    follows the right one. If more than `max_aligned` words were sent after one that turned out to
+    be wrong, they are only counted: aligning takes the time of both numbers multiplied.
     """
-    was, now = [folded(unit) for unit in sent], [folded(unit) for unit in words]
+    was, now = [_folded(unit) for unit in sent], [_folded(unit) for unit in words]
     same = 0
     while same < min(len(was), len(now)) and was[same] == now[same]:
         same += 1
-    was, now = was[same:], now[same : len(was) + MAX_ALIGNED]
-    if not was or len(was) > MAX_ALIGNED:
+    was, now = was[same:], now[same : len(was) + max_aligned]
+    if not was or len(was) > max_aligned:
         return min(same + len(was), len(words))
-    n_letters, distances = len("".join(was)), edit_distances(was, now)
+    n_letters, distances = len("".join(was)), _edit_distances(was, now)
 
     def unlikeness(n: int) -> tuple[int, bool, int]:
         return distances[n], now[n - 1 : n] != was[-1:], abs(n_letters - len("".join(now[:n])))
@@ -98,7 +87,7 @@ def overlap(sent: Sequence[str], words: Sequence[str]) -> int:
     return same + min(range(len(now) + 1), key=unlikeness)
 
 
-def edit_distances(source: Sequence[str], target: Sequence[str]) -> list[int]:
+def _edit_distances(source: Sequence[str], target: Sequence[str]) -> list[int]:
     """Return the edit distances from `source` to the beginnings of `target`, shortest first."""
     distances = list(range(len(target) + 1))
     for row, was in enumerate(source, 1):
@@ -110,20 +99,25 @@ def edit_distances(source: Sequence[str], target: Sequence[str]) -> list[int]:
     return distances
 
 
-class Agreement:
-    """What successive transcriptions of one utterance agree on; grows, and never changes."""
+class _Agreement:
+    """What `n` successive transcriptions of one utterance agree on; grows, and never changes.
 
-    def __init__(self, n: int = N_AGREEING) -> None:
+    With n = 3 hardly less that is sent is wrong (1.4 % instead of 1.9 % with stock base), and a
+    quarter fewer words come before the end of speech, half a second later; with 1 a quarter is
+    wrong (docs/benchmarks.md, Live text).
+    """
+
+    def __init__(self, n: int = 2) -> None:
         self._last: deque[list[str]] = deque(maxlen=n)
         self._agreed: list[str] = []
         self._n_taken = 0
 
     def add(self, text: str) -> None:
         """Take in what the next transcription says, which is of more speech than the last one."""
-        self._last.append(units(text))
+        self._last.append(_units(text))
         if len(self._last) == self._last.maxlen:
-            found = agreed(self._last)
-            self._agreed += found[overlap(self._agreed, found) :]
+            beginning = _agreed(self._last)
+            self._agreed += beginning[_overlap(self._agreed, beginning) :]
 
     def take(self) -> str:
         """Return what is agreed on since this was last called."""
@@ -138,14 +132,14 @@ class Agreement:
         nothing that was taken contradicts it. Where something does, it stays as it was, and what
         follows it in the final text is returned.
         """
-        taken, words = self._agreed[: self._n_taken], units(text)
-        return text[len("".join(words[: overlap(taken, words)])) :]
+        taken, words = self._agreed[: self._n_taken], _units(text)
+        return text[len("".join(words[: _overlap(taken, words)])) :]
 
 
 # -- time ----------------------------------------------------------------------------------
 
 
-class Pace:
+class _Pace:
     """When an utterance may be transcribed again: times on any clock, lengths in seconds."""
 
     # So much new speech is worth another transcription: about a word. Twice as often costs a third
@@ -163,10 +157,10 @@ class Pace:
         self._voiced = 0.0
         self._began = self._free = float("-inf")
 
-    def allows(self, now: float, voiced: float, heard: float) -> bool:
-        """Whether it may: `voiced` is how much speech was heard, within `heard` of audio."""
+    def allows(self, now: float, voiced: float, seconds: float) -> bool:
+        """Whether it may: `voiced` is how much speech was heard, in `seconds` of audio."""
         return now >= self._free and voiced - self._voiced >= max(
-            self.STEP_SECONDS, self.GROWTH * heard
+            self.STEP_SECONDS, self.GROWTH * seconds
         )
 
     def begin(self, now: float, voiced: float) -> None:
@@ -204,14 +198,13 @@ class LiveText:
         options: TranscribeOptions,
         style: TextStyle,
         clock: Callable[[], float] = time.monotonic,
-        n: int = N_AGREEING,
     ) -> None:
         self._submit = submit
         self._options = options
         self._style = style
         self._clock = clock
-        self._agreement = Agreement(n)
-        self._pace = Pace()
+        self._agreement = _Agreement()
+        self._pace = _Pace()
         self._own: _Work | None = None
         self._early: _Work | None = None
         self._end = 0  # of the audio that was last taken in
@@ -237,7 +230,7 @@ class LiveText:
         return self._agreement.take()
 
     def rest(self, text: str) -> str:
-        """Return what of the final text is to follow what was taken: Agreement.rest."""
+        """Return what of the final text is to follow what was taken."""
         return self._agreement.rest(text)
 
     def drop(self) -> None:
@@ -274,10 +267,10 @@ class LiveText:
         if work.end <= self._end or future.cancelled() or future.exception() is not None:
             return
         self._end = work.end
-        found = self._style.finished(future.result(), work.voicing)
-        is_rejected = found.rejected and not found.text
-        if not is_rejected and self._style.is_begun(found.text, found.language):
-            self._agreement.add(joined((work.before, found.text)))
+        said = self._style.finished(future.result(), work.voicing)
+        is_rejected = said.rejected and not said.text
+        if not is_rejected and self._style.is_begun(said.text, said.language):
+            self._agreement.add(joined((work.before, said.text)))
 
 
 def _is_speaking(speech: Speech) -> bool:

@@ -27,13 +27,12 @@ from ..errors import (
     WyomingWhisperError,
 )
 from ..machine.process import NativeThread
-from ..status import FETCHING, Status
+from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription, at_once
 from .hangs import Work
 from .job import Job, Priority
 
 _LOGGER = logging.getLogger(__name__)
-MAX_QUEUE = 32
 
 
 class Scheduler:
@@ -56,7 +55,7 @@ class Scheduler:
         on_ready: Callable[[Transcriber], None] = lambda _: None,
         idle_seconds: float = 0,
         status: Status | None = None,
-        max_queue: int = MAX_QUEUE,
+        max_queue: int = 32,
     ) -> None:
         self._open = open_transcriber
         self._status = status or Status()
@@ -68,6 +67,7 @@ class Scheduler:
         self._max_queue = max_queue
         self._changed = threading.Condition()  # of _jobs, _closing and _awaited
         self._closing = threading.Event()
+        self._is_waking = False  # it is opened again because somebody speaks
         self._awaited = False  # somebody speaks, or has asked, since the model was last at work
         self._running: list[Job] = []  # the longest first
         self._refusal: Reason | None = None
@@ -149,7 +149,7 @@ class Scheduler:
     def _present_refusal(self, refusal: Reason) -> Reason:
         """Return why there can be none now: a later try may have got further than the last one."""
         state = self._status.state
-        if state.phase not in FETCHING or not state.is_refusing or self._closing.is_set():
+        if not state.is_fetching or not state.is_refusing or self._closing.is_set():
             return refusal
         done = "" if state.fraction is None else f" ({state.fraction:.0%} done)"
         return Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")
@@ -206,6 +206,7 @@ class Scheduler:
             _LOGGER.info("idle: the model is unloaded until somebody speaks")
             self._status.update(phase="idle", detail="the model is unloaded until somebody speaks")
             self._wait_until_wanted()
+            self._is_waking = True
         if self._closing.is_set():
             self._refuse(Reason(TranscribeError, "the server is shutting down"))
 
@@ -303,9 +304,10 @@ class Scheduler:
             if self._refusal is None:  # otherwise the reason is worth more
                 self._status.update(phase="loading", detail="loading the model", fraction=None)
             try:
-                with self._at("opening the model"):
+                with self._at("opening the model"), self._without_repeating():
                     return self._open()
             except BaseException as error:
+                self._is_waking = False
                 if not self._is_worth_a_retry(error):
                     self._give_up(_reason(error))
                     return None
@@ -325,9 +327,34 @@ class Scheduler:
             description=transcriber.description,
             languages=transcriber.languages,
         )
-        self._on_ready(transcriber)
+        with self._without_repeating():
+            self._on_ready(transcriber)
+        self._is_waking = False
         if not self.opened.done():
             self.opened.set_result(None)
+
+    @contextlib.contextmanager
+    def _without_repeating(self) -> Iterator[None]:
+        """Leave out of the log what was said when the model was last opened with success.
+
+        That is all this thread says at INFO while the model is woken.
+        """
+        root, me = logging.getLogger(), threading.get_ident()
+        if not self._is_waking or root.isEnabledFor(logging.DEBUG):
+            yield
+            return
+
+        def is_new(record: logging.LogRecord) -> bool:
+            return record.thread != me or record.levelno != logging.INFO
+
+        handlers = list(root.handlers)
+        for handler in handlers:
+            handler.addFilter(is_new)
+        try:
+            yield
+        finally:
+            for handler in handlers:
+                handler.removeFilter(is_new)
 
     @contextlib.contextmanager
     def _at(self, kind: str) -> Iterator[None]:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..audio.speech import span_options
@@ -17,17 +16,18 @@ from ..audio.vad import SileroVad, Vad
 from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from ..home.household import HomeNames
 from ..models.find import find_model
-from ..models.folder import model_languages
+from ..models.folder import ModelFolder
+from ..models.stock import languages_of_name
 from ..peers import PeerLog
 from ..settings.sources import SUPERVISOR_TOKEN
-from ..status import Answer, Health, Status, health_of
+from ..status import Answer, Health, Status
 from ..tasks import start_task
 from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcriber
 from ..upstreams.pool import Pool
 from ..upstreams.relay import Relay
-from ..whisper.tokenizer import LANGUAGES, language_code
-from .endpointing import endpoint_options
+from ..whisper.tokenizer import LANGUAGES
+from .endpointing import EndpointOptions
 from .job import Job, Priority
 from .languages import SpokenLanguages
 from .limits import Limits
@@ -56,7 +56,7 @@ class Service:
         self.status = status or Status()
         self.expected_languages = _expected_languages(settings)
         """Whisper's codes of those that the model understands, by its name and files alone."""
-        self.language = configured_language(settings.language)
+        self.language = settings.spoken_language
         """Whisper's code of the language where a client names none; None detects it."""
         if self.language and self.language not in self.expected_languages:
             raise SettingsError(
@@ -67,13 +67,13 @@ class Service:
         self.span_options = span_options(settings)
         self._style = TextStyle.from_settings(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
-        self.endpointing = endpoint_options(settings)
+        self.endpointing = EndpointOptions.of(settings)
         """How the server ends commands; None leaves it to the client."""
         self.upstreams = Pool.open(settings, self.status)
         """None where no other server is asked."""
         self.names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
-        self.peer_log = PeerLog(_LOGGER)
+        self.peer_log = PeerLog()
         self.vad: Vad | None = None
         """None while it is loading."""
         self._loading_vad: asyncio.Task[Vad] | None = None
@@ -96,16 +96,12 @@ class Service:
 
     @property
     def health(self) -> Health:
-        return health_of(self.status.state, stopping=self.stopping)
+        return self.status.state.health(stopping=self.stopping)
 
     @property
     def stopping(self) -> bool:
         """Whether the server drains: it takes no more commands."""
         return self._stopping.is_set()
-
-    async def stopped(self) -> None:
-        """Return when the server begins to drain."""
-        await self._stopping.wait()
 
     @property
     def is_spoken_to(self) -> bool:
@@ -152,25 +148,11 @@ class Service:
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
-        _LOGGER.info("ready")
-
-
-def configured_language(name: str) -> str | None:
-    """Return Whisper's code for the option `language`; None for `auto`. Raises SettingsError."""
-    if name == "auto":
-        return None
-    code = language_code(name)
-    if code is None:
-        raise SettingsError(
-            f"--language {name} is not a language that Whisper knows; "
-            f"choose auto, {', '.join(sorted(LANGUAGES))}"
-        )
-    return code
 
 
 def _expected_languages(settings: Settings) -> tuple[str, ...]:
-    path: Path | None = None
     if settings.model != "auto":
         with contextlib.suppress(ModelUnavailableError, ModelBrokenError):
             path = find_model(settings.model, settings)
-    return model_languages(settings.model, path)
+            return ModelFolder(path).languages(settings.model)
+    return languages_of_name(settings.model)

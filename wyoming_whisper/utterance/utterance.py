@@ -32,11 +32,10 @@ from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
 from ..text.evidence import judged
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from .dictation import Dictation, Part, Piece, together
+from .dictation import Dictation
 from .early import EarlyWork
 from .endpointing import Endpointer
 from .job import Job, Priority
-from .limits import Held, Limits
 from .live import LiveText
 from .results import result_of
 from .service import Service
@@ -45,16 +44,6 @@ if TYPE_CHECKING:
     from ..upstreams.relay import Relay
 
 _LOGGER = logging.getLogger(__name__)
-
-HEAR_AHEAD_SAMPLES = 16 * FRAME_SAMPLES  # of audio that is there sooner than it was spoken
-
-
-def too_long(limits: Limits) -> str:
-    """Return what the log says of an utterance whose rest is not heard."""
-    seconds = limits.utterance_samples / SAMPLE_RATE
-    return (
-        f"an utterance reached --max-utterance-seconds ({seconds:g}): the rest of it is not heard"
-    )
 
 
 class Utterance:
@@ -67,6 +56,7 @@ class Utterance:
     # Hearing little by little costs twice the processor time of hearing a bit more at once; later
     # than this after speech has paused nobody should know.
     HEAR_SAMPLES = 2 * FRAME_SAMPLES
+    HEAR_AHEAD_SAMPLES = 16 * FRAME_SAMPLES  # of audio that is there sooner than it was spoken
 
     # Audio that is further ahead of the clock than this is a file, not a speaker who may have
     # finished: the rest of it is there already.
@@ -103,7 +93,7 @@ class Utterance:
         self._hurrying: asyncio.Future[None] | None = None  # while a job is waited for
         self._n_samples = 0
         self._n_unheard = 0
-        self._held = Held(service.limits)
+        self._held = service.limits.account()
         self._dictation = Dictation(service.submit, options, keeps_speech=relay is not None)
         self._early = EarlyWork(service.submit)
         self._is_dropped = False
@@ -114,6 +104,15 @@ class Utterance:
     @property
     def seconds(self) -> float:
         return self._n_samples / SAMPLE_RATE
+
+    @property
+    def warning(self) -> str:
+        """What the log says where it `is_full`."""
+        seconds = self._service.limits.utterance_samples / SAMPLE_RATE
+        return (
+            f"an utterance reached --max-utterance-seconds ({seconds:g}): the rest of it is not "
+            "heard"
+        )
 
     @property
     def is_mid_command(self) -> bool:
@@ -133,7 +132,7 @@ class Utterance:
         Then nothing is changed.
         """
         hurrying = self._hurrying
-        if hurrying is None or hurrying.done() or self._relay or not self._dictation.parts:
+        if hurrying is None or hurrying.done() or self._relay or not self._dictation.has_text:
             return False
         hurrying.set_result(None)
         return True
@@ -148,7 +147,7 @@ class Utterance:
             return
         for part in _parts(self._fitting(chunk), self.CONVERT_SECONDS):
             samples = await asyncio.to_thread(self._pcm.convert, part)
-            for step in _steps(samples):
+            for step in self._steps(samples):
                 self._add(step)
                 await asyncio.sleep(0)
                 if self.is_over:
@@ -246,7 +245,7 @@ class Utterance:
         if self._relay:
             self._relay.add(samples)
         is_ahead = self._is_ahead
-        enough = HEAR_AHEAD_SAMPLES if is_ahead else self._hear_samples
+        enough = self.HEAR_AHEAD_SAMPLES if is_ahead else self._hear_samples
         if self._service.vad is not None and self._n_unheard >= enough:
             speech = self._hear(self._service.vad)
             if self._works_here:
@@ -278,11 +277,16 @@ class Utterance:
         if self._n_unheard <= PcmStream.COSTLY_SECONDS * SAMPLE_RATE:
             return self._hear(vad)
         unheard, self._unheard = np.concatenate(self._unheard), []
-        for step in _steps(unheard):
+        for step in self._steps(unheard):
             self._unheard, self._n_unheard = [step], len(step)
             speech = self._hear(vad)
             await asyncio.sleep(0)
         return speech
+
+    def _steps(self, samples: Samples) -> Iterator[Samples]:
+        """Yield samples in steps of a millisecond or two of hearing."""
+        for start in range(0, len(samples), self.HEAR_AHEAD_SAMPLES):
+            yield samples[start : start + self.HEAR_AHEAD_SAMPLES]
 
     def _dictate(self, section: Section) -> None:
         """Have a piece transcribed apart: the utterance is too long for one."""
@@ -293,7 +297,7 @@ class Utterance:
         self._early.restart()
         if spans:
             samples, n_held = cut(section.samples, spans), len(section.samples)
-            self._dictation.add(Piece(samples, section.voicing(options), n_held, job))
+            self._dictation.add(samples, section.voicing(options), n_held, job)
 
     # Its text.
 
@@ -332,12 +336,12 @@ class Utterance:
             if spans:
                 rest = speech.cut(spans)
                 job = early or self._service.submit(rest, dictation.options, Priority.COMMAND)
-                dictation.parts.append(Part(await self._result(job), speech.voicing))
+                dictation.add_rest(await self._result(job), speech.voicing)
         except StoppedError:
-            if not dictation.parts:
+            if not dictation.has_text:
                 raise
             self.is_cut_short = True
-        return together(dictation.parts)
+        return dictation.transcription()
 
     async def _relayed(
         self, relay: Relay, speech: Speech, spans: list[Span], early: Job | None
@@ -412,12 +416,6 @@ def _parts(chunk: Pcm, seconds: float) -> Iterator[Pcm]:
         yield part
 
 
-def _steps(samples: Samples) -> Iterator[Samples]:
-    """Yield samples in steps of a millisecond or two of hearing."""
-    for start in range(0, len(samples), HEAR_AHEAD_SAMPLES):
-        yield samples[start : start + HEAR_AHEAD_SAMPLES]
-
-
 def _answer(
     transcription: Transcription, waited: float, early: bool, upstream: str | None
 ) -> Answer:
@@ -438,14 +436,14 @@ def _answer(
 
 
 def _failure(error: Exception, seconds: float, waited: float) -> Answer:
-    known = error if isinstance(error, WyomingWhisperError) else None
+    ours = error if isinstance(error, WyomingWhisperError) else None
     return Answer(
         time=time.time(),
         outcome="failed",
         seconds=seconds,
         waited=waited,
-        error=str(known or "internal error; the server's log says more"),
-        code=known.code if known else WyomingWhisperError.code,
+        error=str(ours or "internal error; the server's log says more"),
+        code=ours.code if ours else WyomingWhisperError.code,
     )
 
 

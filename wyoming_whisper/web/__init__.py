@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import SettingsError
-from ..serving.connections import TAKEN_A_TURN, listen_for_many
+from ..serving.connections import Connections
 from ..tasks import end_tasks, start_task
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from ..utterance.service import Service
 
 _LOGGER = logging.getLogger(__name__)
-
-
-CLOSE_SECONDS = 1.0
-"""For requests under way when the server stops, which has had its own time for that."""
 
 
 @contextlib.asynccontextmanager
@@ -63,6 +59,8 @@ async def web_page(service: Service) -> AsyncIterator[None]:
 class _Page:
     """The port, and the application behind it once that is imported."""
 
+    CLOSE_SECONDS = 1.0
+    """For requests under way when the server stops, which has had its own time for that."""
     MAX_CONNECTIONS = 64
     """At once; a browser keeps six. Those beyond are closed unheard."""
 
@@ -81,7 +79,7 @@ class _Page:
                 self._connection,
                 None if everywhere else address,
                 port,
-                backlog=TAKEN_A_TURN,
+                backlog=Connections.ACCEPTED_AT_ONCE,
                 start_serving=False,
             )
         except OSError as error:
@@ -93,9 +91,9 @@ class _Page:
         """Import what is needed, then listen."""
         try:
             app = await asyncio.to_thread(importlib.import_module, f"{__name__}.app")
-            self._runner = await app.start(self._service, CLOSE_SECONDS)
+            self._runner = await app.start(self._service, self.CLOSE_SECONDS)
             await server.start_serving()
-            listen_for_many(server)
+            Connections.let_many_wait(server)
         except Exception:
             _LOGGER.exception("there is no web page; everything else works")
             server.close()

@@ -17,9 +17,6 @@ from ..transcriber import Segment, Word
 if TYPE_CHECKING:
     from .spoken import Spoken
 
-TIMED = ("srt", "verbose_json", "vtt")
-"""Response formats that need segments."""
-
 
 def _json(spoken: Spoken) -> web.Response:
     return web.json_response({"text": spoken.text, "usage": _usage(spoken)})
@@ -27,16 +24,16 @@ def _json(spoken: Spoken) -> web.Response:
 
 def _verbose_json(spoken: Spoken) -> web.Response:
     answer: dict[str, Any] = {
-        "task": spoken.wanted.task,
+        "task": spoken.request.task,
         "language": spoken.language,
         "duration": round(spoken.seconds, 3),
         "text": spoken.text,
     }
-    if "word" in spoken.wanted.granularities:
+    if "word" in spoken.request.granularities:
         answer["words"] = [
             _shown_word(start, word) for start, segment in spoken.segments for word in segment.words
         ]
-    if "segment" in spoken.wanted.granularities:
+    if "segment" in spoken.request.granularities:
         answer["segments"] = [
             _shown_segment(number, start, segment)
             for number, (start, segment) in enumerate(spoken.segments)

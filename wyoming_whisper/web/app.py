@@ -28,43 +28,12 @@ from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..peers import Allowed
 from ..serving.requests import requested_language
-from ..status import ANSWERING, Answer, health_of
-from ..transcriber import SAMPLE_RATE, TranscribeOptions, transcription_to_dict
+from ..status import Answer
+from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from ..utterance.service import Service
-from ..utterance.utterance import Utterance, too_long
+from ..utterance.utterance import Utterance
 from . import transcriptions
 from .metrics import Metrics
-
-MAX_CLIP_SECONDS = 60
-MAX_CLIP_BYTES = 2 * SAMPLE_RATE * MAX_CLIP_SECONDS
-UPLOAD_SECONDS = 30.0
-"""For a clip to arrive."""
-
-
-IDLE_SECONDS = 75.0
-"""For a request's first line and headers to arrive, and between requests."""
-
-
-CLIP_HEADER = "X-Wyoming-Whisper"
-"""A browser lets no other site send it."""
-AS_FILE = "file"
-"""Its value where the clip is a file rather than PCM."""
-
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-    ),
-    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-    "Server": "wyoming-whisper",
-}
-
-_HTTP_LOGGER = logging.getLogger(f"{__name__}.http")
-_HTTP_LOGGER.addFilter(lambda record: _is_our_fault(record))
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -72,13 +41,15 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def start(service: Service, close_seconds: float) -> web.AppRunner:
     """Return the application, ready for connections."""
     site = await asyncio.to_thread(_Site, service)  # it reads the page's files
+    logger = logging.getLogger(f"{__name__}.http")
+    logger.addFilter(_is_our_fault)
     runner = web.AppRunner(
         site.application(),
         access_log=None,
         handler_cancellation=True,  # a clip whose sender has gone is dropped
-        keepalive_timeout=IDLE_SECONDS,
+        keepalive_timeout=site.IDLE_SECONDS,
         auto_decompress=False,  # nobody needs it, and little may unpack to much
-        logger=_HTTP_LOGGER,
+        logger=logger,
         shutdown_timeout=close_seconds,
     )
     await runner.setup()
@@ -91,22 +62,42 @@ class _File:
     content_type: str
 
 
-_TYPES = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-}
-
-
 def _read_files() -> dict[str, _File]:
+    types = {
+        ".html": "text/html",
+        ".css": "text/css",
+        ".js": "text/javascript",
+        ".svg": "image/svg+xml",
+    }
     folder = Path(__file__).parent / "page"
-    return {file.name: _File(file.read_bytes(), _TYPES[file.suffix]) for file in folder.iterdir()}
+    return {file.name: _File(file.read_bytes(), types[file.suffix]) for file in folder.iterdir()}
 
 
 class _Site:
     MAX_CLIPS = 2
     """Being heard at once."""
+    MAX_CLIP_SECONDS = 60
+    MAX_CLIP_BYTES = 2 * SAMPLE_RATE * MAX_CLIP_SECONDS
+    UPLOAD_SECONDS = 30.0
+    """For a clip to arrive."""
+    IDLE_SECONDS = 75.0
+    """For a request's first line and headers to arrive, and between requests."""
+    CLIP_HEADER = "X-Wyoming-Whisper"
+    """A browser lets no other site send it."""
+    AS_FILE = "file"
+    """Its value where the clip is a file rather than PCM."""
+    HEADERS: Mapping[str, str] = {
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+        ),
+        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-cache",
+        "Server": "wyoming-whisper",
+    }
     INGRESS = ipaddress.ip_address("172.30.32.2")
     """Home Assistant's Supervisor: it shows the page under its own names, to whom it let in."""
     LOCAL_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
@@ -128,8 +119,8 @@ class _Site:
             self._api = transcriptions.Api(service, self._model, count)
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._guard], client_max_size=MAX_CLIP_BYTES)
-        app.on_response_prepare.append(_add_headers)
+        app = web.Application(middlewares=[self._guard], client_max_size=self.MAX_CLIP_BYTES)
+        app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/", self._file("index.html"))
         for name in self._files:
             app.router.add_get(f"/{name}", self._file(name))
@@ -147,7 +138,7 @@ class _Site:
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         peer = _address(request.remote)
-        if self._api and request.path.startswith(transcriptions.PREFIX):
+        if self._api and request.path.startswith(transcriptions.Api.PREFIX):
             is_our_name = peer == self.INGRESS or self._is_our_name(request.headers.get("Host", ""))
             return await self._api.guarded(request, handler, is_our_name=is_our_name)
         if request.remote not in self._allowed:
@@ -191,9 +182,9 @@ class _Site:
             "version": __version__,
             "model": self._model,
             "language": self._service.language,
-            "answering": status.state.phase in ANSWERING,
+            "answering": status.state.is_answering,
             "text_shown": self._service.settings.http_text,
-            "max_clip_seconds": MAX_CLIP_SECONDS,
+            "max_clip_seconds": self.MAX_CLIP_SECONDS,
             **asdict(status.state),
             "answers": [_shown_answer(answer) for answer in reversed(status.answers)],
         }
@@ -201,9 +192,9 @@ class _Site:
     async def _health(self, _: web.Request) -> web.Response:
         """200 when commands are answered, also by a model that is woken, else 503 and why not."""
         state = self._service.status.state
-        health = health_of(state, stopping=self._service.stopping)
+        health = self._service.health
         is_well = health.verdict == "healthy"
-        told = {
+        body = {
             "ok": is_well,
             "health": health.verdict,
             "phase": health.phase,
@@ -214,7 +205,7 @@ class _Site:
             "why": state.why,
             "description": state.description,
         }
-        return _json(told, status=200 if is_well else 503)
+        return _json(body, status=200 if is_well else 503)
 
     async def _scrape(self, request: web.Request) -> web.Response:
         body, content_type = self._metrics.expose(request.headers.get("Accept", ""))
@@ -226,8 +217,8 @@ class _Site:
         """Hear a clip: the body is 16-bit little-endian PCM, mono, SAMPLE_RATE, or with AS_FILE a
         file that the browser could not decode.
         """
-        if CLIP_HEADER not in request.headers:
-            raise web.HTTPForbidden(text=f"a clip must come with the header {CLIP_HEADER}: 1")
+        if self.CLIP_HEADER not in request.headers:
+            raise web.HTTPForbidden(text=f"a clip must come with the header {self.CLIP_HEADER}: 1")
         if self._service.stopping:
             return _failed("the server is shutting down", "stopping", 503)
         if self._n_clips >= self.MAX_CLIPS:
@@ -236,48 +227,49 @@ class _Site:
         try:
             return await self._hear(request)
         except WyomingWhisperError as error:
-            return _failed(str(error), error.code, 400 if isinstance(error, _FAULTS) else 503)
+            # UnknownLanguageError is a ValueError.
+            is_of_client = isinstance(error, AudioError | SettingsError | ValueError)
+            return _failed(str(error), error.code, 400 if is_of_client else 503)
         finally:
             self._n_clips -= 1
 
     async def _hear(self, request: web.Request) -> web.Response:
         language = requested_language(request.query.get("language"), self._service.language)
-        clip = AudioChunk(SAMPLE_RATE, 2, 1, await _pcm(request))
+        clip = AudioChunk(SAMPLE_RATE, 2, 1, await self._pcm(request))
         options = self._service.spoken.remembered(TranscribeOptions(language))
         utterance = Utterance(self._service, options, relay=self._service.relay(options))
         try:
             await utterance.take(clip)
             if utterance.is_full:
-                self._service.peer_log.warn(str(request.remote), too_long(self._service.limits))
+                self._service.peer_log.warn(str(request.remote), utterance.warning)
             transcription = await utterance.transcription()
         finally:
             utterance.drop()
-        return _json(transcription_to_dict(transcription))
+        return _json(transcription.to_dict())
 
+    async def _pcm(self, request: web.Request) -> bytes:
+        """Return a clip as 16-bit PCM. Raises AudioError."""
+        body = await self._body(request)
+        if request.headers[self.CLIP_HEADER] != self.AS_FILE:
+            return body
+        samples = await asyncio.to_thread(AudioFile(body).read, self.MAX_CLIP_SECONDS)
+        return (samples * 32767).astype("<i2").tobytes()
 
-_FAULTS = (AudioError, SettingsError, ValueError)
-"""Of the one who asks; UnknownLanguageError is a ValueError."""
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            return await asyncio.wait_for(request.read(), self.UPLOAD_SECONDS)
+        except web.HTTPRequestEntityTooLarge:
+            raise AudioError(
+                f"a clip may last {self.MAX_CLIP_SECONDS} seconds, or be a file of "
+                f"{self.MAX_CLIP_BYTES} bytes, at most"
+            ) from None
+        except asyncio.TimeoutError:
+            raise AudioError(
+                f"the clip did not arrive within {self.UPLOAD_SECONDS:.0f} seconds"
+            ) from None
 
-
-async def _pcm(request: web.Request) -> bytes:
-    """Return a clip as 16-bit PCM. Raises AudioError."""
-    body = await _body(request)
-    if request.headers[CLIP_HEADER] != AS_FILE:
-        return body
-    samples = await asyncio.to_thread(AudioFile(body).read, MAX_CLIP_SECONDS)
-    return (samples * 32767).astype("<i2").tobytes()
-
-
-async def _body(request: web.Request) -> bytes:
-    try:
-        return await asyncio.wait_for(request.read(), UPLOAD_SECONDS)
-    except web.HTTPRequestEntityTooLarge:
-        raise AudioError(
-            f"a clip may last {MAX_CLIP_SECONDS} seconds, or be a file of {MAX_CLIP_BYTES} bytes, "
-            "at most"
-        ) from None
-    except asyncio.TimeoutError:
-        raise AudioError(f"the clip did not arrive within {UPLOAD_SECONDS:.0f} seconds") from None
+    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(self.HEADERS)
 
 
 def _is_our_fault(record: logging.LogRecord) -> bool:
@@ -310,22 +302,18 @@ def _without_port(host: str) -> str:
 
 
 def _shown_answer(answer: Answer) -> dict[str, Any]:
-    told = asdict(answer)
-    told["stages"] = {name: round(seconds, 4) for name, seconds in answer.stages.items()}
+    shown = asdict(answer)
+    shown["stages"] = {name: round(seconds, 4) for name, seconds in answer.stages.items()}
     for name in ("seconds", "waited", "confidence"):
-        if told[name] is not None:
-            told[name] = round(told[name], 4)
-    return told
+        if shown[name] is not None:
+            shown[name] = round(shown[name], 4)
+    return shown
 
 
-def _json(told: Mapping[str, Any], status: int = 200) -> web.Response:
-    text = json.dumps(told, ensure_ascii=False)
+def _json(content: Mapping[str, Any], status: int = 200) -> web.Response:
+    text = json.dumps(content, ensure_ascii=False)
     return web.Response(text=text, content_type="application/json", status=status)
 
 
 def _failed(error: str, code: str, status: int) -> web.Response:
     return _json({"error": error, "code": code}, status)
-
-
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)

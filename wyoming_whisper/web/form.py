@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -21,19 +21,9 @@ from ..errors import (
     WordTimesError,
     WyomingWhisperError,
 )
-
-MAX_FILE_BYTES = 25 * 1024 * 1024
-"""Of an upload, as at OpenAI."""
-UPLOAD_SECONDS = 120.0
-"""For a whole request to arrive."""
-
-SHOWN_LENGTH = 80  # of a client's words in an error
+from ..peers import shown
 
 Granularity = Literal["segment", "word"]
-GRANULARITIES: tuple[Granularity, ...] = ("segment", "word")
-
-IMPOSSIBLE = ("include", "known_speaker_names", "known_speaker_references")
-"""Parameters of other models at OpenAI."""
 
 
 class Refused(Exception):  # noqa: N818  (an answer, not a failure)
@@ -47,42 +37,42 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure)
         self.param = param
         self.code = code
 
-    def told(self) -> dict[str, Any]:
+    @classmethod
+    def of(cls, error: Exception) -> Refused:
+        """Return how a failure is answered."""
+        if isinstance(error, Refused):
+            return error
+        if isinstance(error, BusyError):
+            return cls(429, str(error), code="rate_limit_exceeded")
+        if isinstance(error, AudioError):
+            return cls(400, str(error), "file", error.code)
+        if isinstance(error, UnknownLanguageError):
+            return cls(400, str(error), "language", error.code)
+        if isinstance(error, WordTimesError):
+            return cls(400, str(error), "timestamp_granularities", error.code)
+        if isinstance(error, WyomingWhisperError):
+            status = 400 if isinstance(error, ValueError) else 500
+            if isinstance(error, ModelError | DeadlineError):
+                status = 503
+            return cls(status, str(error), code=error.code)
+        if isinstance(error, MemoryError):
+            return cls(500, "there is not enough memory for this", code="internal-error")
+        return cls(500, "internal error; the server's log says more", code="internal-error")
+
+    def content(self) -> dict[str, Any]:
         """Return OpenAI's error object."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         if self.status == web.HTTPTooManyRequests.status_code:
             kind = "requests"
-        told = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return {"error": told}
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
 
     def response(self) -> web.Response:
         """Return it as an answer."""
         headers = {"Retry-After": "1"} if self.status in (429, 503) else {}
         if self.status == web.HTTPUnauthorized.status_code:
             headers["WWW-Authenticate"] = "Bearer"
-        return web.json_response(self.told(), status=self.status, headers=headers)
-
-
-def as_refused(error: Exception) -> Refused:
-    """Return how a failure is told."""
-    if isinstance(error, Refused):
-        return error
-    if isinstance(error, BusyError):
-        return Refused(429, str(error), code="rate_limit_exceeded")
-    if isinstance(error, AudioError):
-        return Refused(400, str(error), "file", error.code)
-    if isinstance(error, UnknownLanguageError):
-        return Refused(400, str(error), "language", error.code)
-    if isinstance(error, WordTimesError):
-        return Refused(400, str(error), "timestamp_granularities", error.code)
-    if isinstance(error, WyomingWhisperError):
-        status = 400 if isinstance(error, ValueError) else 500
-        if isinstance(error, ModelError | DeadlineError):
-            status = 503
-        return Refused(status, str(error), code=error.code)
-    if isinstance(error, MemoryError):
-        return Refused(500, "there is not enough memory for this", code="internal-error")
-    return Refused(500, "internal error; the server's log says more", code="internal-error")
+        return web.json_response(self.content(), status=self.status, headers=headers)
 
 
 class Room:
@@ -107,6 +97,8 @@ class Room:
 class Fields:
     """The parameters of a request, each with its values."""
 
+    IMPOSSIBLE = ("include", "known_speaker_names", "known_speaker_references")
+    """Of other models at OpenAI."""
     MAX_KEYWORD_LENGTH = 100
     """They are compared with all that is heard."""
 
@@ -117,15 +109,15 @@ class Fields:
         # Lists are sent as name[], objects as name[key].
         self.values.setdefault(name.partition("[")[0], []).append(value)
 
-    def unknown(self, known: Sequence[str]) -> list[str]:
-        """Return the names of parameters beside those `known`.
+    def others(self, names: Sequence[str]) -> list[str]:
+        """Return the names of parameters that are not among `names`.
 
         Raises Refused for those without which the answer would not be what is asked for.
         """
-        for name in IMPOSSIBLE:
+        for name in self.IMPOSSIBLE:
             if name in self.values:
                 raise Refused(400, f"{name} is not possible with this model", name)
-        return [name for name in self.values if name not in known]
+        return [name for name in self.values if name not in names]
 
     def one(self, name: str) -> str | None:
         values = self.values.get(name, [])
@@ -136,7 +128,7 @@ class Fields:
     def choice(self, name: str, choices: Sequence[str]) -> str | None:
         value = self.one(name) or None
         if value is not None and value not in choices:
-            message = f"{name} is {shown(value)}, but it must be {either(choices)}"
+            message = f"{name} is {shown(value)}, but it must be {_either(choices)}"
             raise Refused(400, message, name, "invalid_value")
         return value
 
@@ -170,16 +162,21 @@ class Fields:
         asked = [value for value in self.values.get(name, []) if value]
         if asked and response_format != "verbose_json":
             raise Refused(400, f"{name} needs the response_format verbose_json", name)
+        possible: tuple[Granularity, ...] = get_args(Granularity)
         for granularity in asked:
-            if granularity not in GRANULARITIES:
-                message = f"{name} must be {either(GRANULARITIES)}"
+            if granularity not in possible:
+                message = f"{name} must be {_either(possible)}"
                 raise Refused(400, message, name, "invalid_value")
-        return tuple(one for one in GRANULARITIES if one in asked) or ("segment",)
+        return tuple(one for one in possible if one in asked) or ("segment",)
 
 
 class Upload:
     """A request's body on its way, and the room that it takes."""
 
+    MAX_FILE_BYTES = 25 * 1024 * 1024
+    """As at OpenAI."""
+    MAX_SECONDS = 120.0
+    """For a whole request to arrive."""
     MAX_FIELDS = 128
     MAX_FIELD_BYTES = 16 * 1024
     CHUNK_BYTES = 64 * 1024
@@ -192,12 +189,13 @@ class Upload:
         """Return the form's fields and its file. Raises Refused, BusyError."""
         if request.content_type != "multipart/form-data":
             raise Refused(400, "the request must be a form: multipart/form-data")
-        if (request.content_length or 0) > MAX_FILE_BYTES + self.MAX_FIELDS * self.MAX_FIELD_BYTES:
-            _too_large()
+        max_bytes = self.MAX_FILE_BYTES + self.MAX_FIELDS * self.MAX_FIELD_BYTES
+        if (request.content_length or 0) > max_bytes:
+            self._refuse_size()
         try:
-            return await asyncio.wait_for(self._parts(request), UPLOAD_SECONDS)
+            return await asyncio.wait_for(self._parts(request), self.MAX_SECONDS)
         except asyncio.TimeoutError:
-            message = f"the request did not arrive within {UPLOAD_SECONDS:.0f} seconds"
+            message = f"the request did not arrive within {self.MAX_SECONDS:.0f} seconds"
             raise Refused(408, message) from None
         except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError) as error:
             raise Refused(400, f"the form can't be understood: {shown(error)}") from None
@@ -218,7 +216,7 @@ class Upload:
             if part.name == "file":
                 if file is not None:
                     raise Refused(400, "there can be one file", "file")
-                file = bytes(await self._body(part, MAX_FILE_BYTES))
+                file = bytes(await self._body(part, self.MAX_FILE_BYTES))
                 continue
             fields.add(part.name, (await self._body(part, self.MAX_FIELD_BYTES)).decode())
         return fields, file
@@ -229,27 +227,15 @@ class Upload:
             self._room.take(len(chunk))
             self._n_bytes += len(chunk)
             body += chunk
-            if len(body) > limit and limit == MAX_FILE_BYTES:
-                _too_large()
+            if len(body) > limit and limit == self.MAX_FILE_BYTES:
+                self._refuse_size()
             if len(body) > limit:
                 raise Refused(400, f"{part.name} is longer than {limit} bytes", part.name)
         return body
 
-
-def _too_large() -> NoReturn:
-    raise Refused(413, f"Maximum content size limit ({MAX_FILE_BYTES}) exceeded", "file")
-
-
-def missing(name: str) -> NoReturn:
-    message = f"you must provide a {name} parameter"
-    raise Refused(400, message, name, "missing_required_parameter")
+    def _refuse_size(self) -> NoReturn:
+        raise Refused(413, f"Maximum content size limit ({self.MAX_FILE_BYTES}) exceeded", "file")
 
 
-def shown(words: object) -> str:
-    """Return a client's words, which may be many, for people."""
-    text = repr(words) if isinstance(words, str) else str(words)
-    return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
-
-
-def either(names: Sequence[str]) -> str:
+def _either(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -8,14 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 
 from .. import __version__
-from ..status import Answer, State, Status, health_of
-
-PREFIX = "wyoming_whisper"
+from ..status import Answer, State, Status
 
 
 class Metrics:
     """Counts answers from now on; nothing of what was said."""
 
+    PREFIX = "wyoming_whisper"
     AFTER_SPEECH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
     STAGE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
     """Seconds."""
@@ -77,20 +76,20 @@ class Metrics:
         self._recorded.inc(seconds)
 
     def _counter(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Counter:
-        return Counter(f"{PREFIX}_{name}", about, labels, registry=self._registry)
+        return Counter(f"{self.PREFIX}_{name}", about, labels, registry=self._registry)
 
     def _gauge(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Gauge:
-        return Gauge(f"{PREFIX}_{name}", about, labels, registry=self._registry)
+        return Gauge(f"{self.PREFIX}_{name}", about, labels, registry=self._registry)
 
     def _histogram(
         self, name: str, about: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
     ) -> Histogram:
         return Histogram(
-            f"{PREFIX}_{name}", about, labels, buckets=buckets, registry=self._registry
+            f"{self.PREFIX}_{name}", about, labels, buckets=buckets, registry=self._registry
         )
 
     def _take_state(self, state: State) -> None:
-        self._ready.set(health_of(state).verdict == "healthy")
+        self._ready.set(state.health().verdict == "healthy")
         self._done.set(state.building_fraction or 0)
         labels = (__version__, self._model, state.backend or "", state.description)
         with self._changing:

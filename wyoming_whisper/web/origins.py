@@ -11,12 +11,11 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-_DEFAULT_PORT = re.compile(r"\A(https(?=.*:443\Z)|http(?=.*:80\Z))(://.*):\d+\Z")
-
 
 def _normal(origin: str) -> str:
     """Return an origin as browsers send it: in small letters, without its scheme's own port."""
-    return _DEFAULT_PORT.sub(r"\1\2", origin.lower())
+    default_port = r"\A(https(?=.*:443\Z)|http(?=.*:80\Z))(://.*):\d+\Z"
+    return re.sub(default_port, r"\1\2", origin.lower())
 
 
 class Origins:

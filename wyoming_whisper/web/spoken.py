@@ -13,20 +13,18 @@ from ..audio.recording import Piece, Recording
 from ..text.scripts import seam
 from ..transcriber import Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority
-from ..utterance.languages import likeliest, settled
+from ..utterance.languages import DetectedLanguage
 from ..utterance.results import result_of
 from ..utterance.service import Service
 from ..whisper.tokenizer import LANGUAGES
 from .form import Granularity
 
-WRITE_SECONDS = 10.0
-"""For a client to take what it is sent while more of it is made."""
 Task = Literal["transcribe", "translate"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One request, understood."""
+class AudioRequest:
+    """What one request asks for."""
 
     task: Task
     file: bytes = field(repr=False)
@@ -47,19 +45,20 @@ class Spoken:
     begun: the model would be at it when the command ends. A piece waits no longer than this, as a
     microphone may be left open."""
 
-    def __init__(self, service: Service, wanted: Wanted, decoding: asyncio.Semaphore) -> None:
+    def __init__(
+        self, service: Service, request: AudioRequest, decoding: asyncio.Semaphore
+    ) -> None:
         self._service = service
         self._decoding = decoding
         self._patience = self.MAX_COURTESY_SECONDS
-        self._options = wanted.options
-        self._file = wanted.file
-        self.wanted = wanted
+        self._options = request.options
+        self._file = request.file
+        self.request = request
         self.seconds = 0.0
         self.segments: list[tuple[float, Segment]] = []
         """With where the piece of each begins."""
         self._texts: list[str] = []
-        self._detected: list[tuple[Transcription, float]] = []
-        """Pieces whose language was detected, with their seconds of voices."""
+        self._detected = DetectedLanguage()
 
     @property
     def text(self) -> str:
@@ -68,40 +67,40 @@ class Spoken:
     @property
     def language(self) -> str:
         """OpenAI's name of the text's language."""
-        code = self._options.language or likeliest(self._detected)
-        if self.wanted.task == "translate":
+        code = self._options.language or self._detected.likeliest
+        if self.request.task == "translate":
             code = "en"
         return LANGUAGES.get(code or "", "unknown")
 
     async def pieces(self) -> AsyncGenerator[str, None]:
-        """Yield the text as it is found; together it is `text`. Raises WyomingWhisperError."""
+        """Yield the text as it comes; together it is `text`. Raises WyomingWhisperError."""
         vad = await self._service.loaded_vad()
         options = self._service.span_options
         recording = Recording(self._file, vad, options, self.MAX_RECORDING_SECONDS)
         while not recording.is_over:
             await self._courtesy(recording)
             async with self._decoding:
-                found = await asyncio.to_thread(recording.step)
-            for piece in found:
+                pieces = await asyncio.to_thread(recording.step)
+            for piece in pieces:
                 await self._courtesy(recording)
-                transcription = await self._heard(piece)
+                transcription = await self._transcribe(piece)
                 if transcription.text:
                     self._texts.append(seam(self.text, transcription.text) + transcription.text)
                     yield self._texts[-1]
         self.seconds = recording.seconds
 
-    async def _heard(self, piece: Piece) -> Transcription:
+    async def _transcribe(self, piece: Piece) -> Transcription:
         """Return what is said in a piece; its segments are kept."""
         job = self._service.submit(piece.samples, self._options, Priority.RECORDING)
-        heard = await result_of(job, self._service.limits.deadline_seconds)
+        transcription = await result_of(job, self._service.limits.deadline_seconds)
         self._patience = self.MAX_COURTESY_SECONDS
-        heard = self._service.text_style.verbatim.finished(heard, piece.voicing)
-        if heard.text:
-            self.segments += [(piece.start, segment) for segment in heard.segments]
+        transcription = self._service.text_style.verbatim.finished(transcription, piece.voicing)
+        if transcription.text:
+            self.segments += [(piece.start, segment) for segment in transcription.segments]
         if self._options.language is None:
-            self._detected.append((heard, piece.voicing.voiced_seconds))
-            self._options = dataclasses.replace(self._options, language=settled(self._detected))
-        return heard
+            self._detected.add(transcription, piece.voicing.voiced_seconds)
+            self._options = dataclasses.replace(self._options, language=self._detected.settled)
+        return transcription
 
     async def _courtesy(self, recording: Recording) -> None:
         """Let those who speak go first, where there is much to hear."""

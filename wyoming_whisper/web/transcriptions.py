@@ -19,39 +19,36 @@ from typing import Any
 from aiohttp import web
 
 from ..errors import BusyError, WyomingWhisperError
-from ..models.aliases import ALIAS, is_same_model
-from ..peers import Allowed
+from ..models.stock import ALIAS, is_same_model
+from ..peers import Allowed, shown
 from ..serving.requests import requested_language
 from ..transcriber import TranscribeOptions
 from ..utterance.service import Service
-from .answers import RENDERED, TIMED
-from .form import Fields, Refused, Room, Upload, as_refused, either, missing, shown
+from .answers import RENDERED
+from .form import Fields, Refused, Room, Upload
 from .origins import Origins
-from .spoken import WRITE_SECONDS, Spoken, Task, Wanted
+from .spoken import AudioRequest, Spoken, Task
 
 _LOGGER = logging.getLogger(__name__)
-PREFIX = "/v1/"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_COMMON = (
-    "file",
-    "model",
-    "prompt",
-    "keywords",
-    "response_format",
-    "temperature",
-    "timestamp_granularities",
-    "stream",
-    "chunking_strategy",
-)
-PARAMETERS: Mapping[Task, Sequence[str]] = {
-    "transcribe": (*_COMMON, "language", "languages"),
-    "translate": _COMMON,
-}
 
 
 class Api:
     """The endpoint: who may use it, and what it answers."""
 
+    PREFIX = "/v1/"
+    PARAMETERS = (
+        "file",
+        "model",
+        "prompt",
+        "keywords",
+        "response_format",
+        "temperature",
+        "timestamp_granularities",
+        "stream",
+        "chunking_strategy",
+    )
+    """Those of transcriptions and of translations; only the former have a language."""
     MAX_REQUESTS = 8
     """At once."""
     MAX_NOTED_PARAMETERS = 64
@@ -59,7 +56,7 @@ class Api:
     STREAMED = ("json", "text")
 
     def __init__(self, service: Service, model: str, count: Callable[[int, float], None]) -> None:
-        """`model` is the name to show; `count` is told the status and seconds of each request."""
+        """`model` is the name to show; `count` gets the status and seconds of each request."""
         self._service = service
         settings = service.settings
         self._names = (model, ALIAS)
@@ -95,14 +92,14 @@ class Api:
         except web.HTTPException as error:
             refused = Refused(error.status, f"{error.reason}: {shown(request.path)}")
         except Exception as error:
-            refused = as_refused(error)
+            refused = Refused.of(error)
             self._log(request, error, refused)
         self._count(refused.status, 0.0)
         return refused.response()
 
     async def mark(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add what lets pages of `--openai-origins` read an answer of the API, and no other."""
-        if request.path.startswith(PREFIX):
+        if request.path.startswith(self.PREFIX):
             self._origins.mark(request, response)
 
     def _admit_peer(self, request: web.Request, is_our_name: bool) -> None:
@@ -128,7 +125,7 @@ class Api:
             )
 
     def _admit_key(self, request: web.Request) -> None:
-        if self._key and not hmac.compare_digest(_given_key(request), self._key):
+        if self._key and not hmac.compare_digest(_sent_key(request), self._key):
             raise Refused(
                 401,
                 "Incorrect API key provided: it must be the server's openai_key, sent as "
@@ -201,25 +198,26 @@ class Api:
         upload = Upload(self._room)
         try:
             fields, file = await upload.read(request)
-            wanted = self._understood(task, fields, file)
-            return await self._answer(request, wanted)
+            return await self._answer(request, self._parsed(task, fields, file))
         finally:
             upload.release()
             self._n_requests -= 1
 
-    def _understood(self, task: Task, fields: Fields, file: bytes | None) -> Wanted:
+    def _parsed(self, task: Task, fields: Fields, file: bytes | None) -> AudioRequest:
         """Return what is asked for. Raises Refused, WyomingWhisperError."""
-        self._note_unknown(fields.unknown(PARAMETERS[task]))
+        languages = ("language", "languages") if task == "transcribe" else ()
+        self._note_unknown(fields.others((*self.PARAMETERS, *languages)))
         self._check_name(fields.one("model") or ALIAS)
         if file is None:
-            missing("file")
+            message = "you must provide a file parameter"
+            raise Refused(400, message, "file", "missing_required_parameter")
         if task == "translate":
             self._check_can_translate()
         response_format = fields.choice("response_format", tuple(RENDERED)) or "json"
         stream = fields.switch("stream")
         if stream and response_format not in self.STREAMED:
             raise Refused(
-                400, f"stream gives {either(self.STREAMED)}, not {response_format}", "stream"
+                400, f"stream gives {' or '.join(self.STREAMED)}, not {response_format}", "stream"
             )
         granularities = fields.granularities(response_format)
         fields.choice("chunking_strategy", ("auto",))
@@ -229,13 +227,13 @@ class Api:
             task=task,
             prompt=fields.one("prompt") or None,
             temperature=fields.temperature(),
-            timestamps=response_format in TIMED,
+            timestamps=response_format in ("srt", "verbose_json", "vtt"),
             words="word" in granularities,
         )
-        return Wanted(task, file, options, response_format, stream, granularities)
+        return AudioRequest(task, file, options, response_format, stream, granularities)
 
     def _note_unknown(self, names: Sequence[str]) -> None:
-        """Log each parameter that is passed over, once: programs send it with every request."""
+        """Log each parameter that is ignored, once: programs send it with every request."""
         for name in names:
             if name not in self._unknown and len(self._unknown) < self.MAX_NOTED_PARAMETERS:
                 self._unknown.add(name)
@@ -245,8 +243,8 @@ class Api:
         several = fields.values.get("languages", [])
         if len(several) > 1:
             raise Refused(400, "name one language, or none to detect it", "languages")
-        wanted = fields.one("language") or next(iter(several), None)
-        return requested_language(wanted, self._service.language)
+        name = fields.one("language") or next(iter(several), None)
+        return requested_language(name, self._service.language)
 
     def _check_can_translate(self) -> None:
         """Refuse what the model says of itself, or its makers of it, that it can't."""
@@ -259,17 +257,17 @@ class Api:
                 "model",
             )
 
-    async def _answer(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, audio: AudioRequest) -> web.StreamResponse:
         start = time.monotonic()
-        spoken = Spoken(self._service, wanted, self._decoding)
+        spoken = Spoken(self._service, audio, self._decoding)
         self._service.wake()
-        if wanted.stream:
+        if audio.stream:
             response = await self._streamed(request, spoken)
         else:
             async with aclosing(spoken.pieces()) as pieces:
                 async for _ in pieces:
                     pass
-            response = RENDERED[wanted.response_format](spoken)
+            response = RENDERED[audio.response_format](spoken)
         waited = time.monotonic() - start
         _LOGGER.info("a recording of %.1f s answered in %.2f s", spoken.seconds, waited)
         self._count(response.status, spoken.seconds)
@@ -290,25 +288,25 @@ class Api:
         except Exception as error:
             if not response.prepared:
                 raise
-            refused = as_refused(error)
+            refused = Refused.of(error)
             self._log(request, error, refused)
-            await _send(response, refused.told())
+            await _send(response, refused.content())
         await _write(response, b"data: [DONE]\n\n")
         return response
 
 
-def _given_key(request: web.Request) -> bytes:
+def _sent_key(request: web.Request) -> bytes:
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     return key.strip().encode(errors="surrogateescape") if scheme.lower() == "bearer" else b""
 
 
-async def _send(response: web.StreamResponse, told: Mapping[str, Any]) -> None:
-    await _write(response, b"data: " + json.dumps(told).encode() + b"\n\n")
+async def _send(response: web.StreamResponse, content: Mapping[str, Any]) -> None:
+    await _write(response, b"data: " + json.dumps(content).encode() + b"\n\n")
 
 
-async def _write(response: web.StreamResponse, data: bytes) -> None:
+async def _write(response: web.StreamResponse, data: bytes, max_seconds: float = 10.0) -> None:
     """Send; who takes nothing for long has its connection closed (as of an OSError)."""
     try:
-        await asyncio.wait_for(response.write(data), WRITE_SECONDS)
+        await asyncio.wait_for(response.write(data), max_seconds)
     except asyncio.TimeoutError:
         raise ConnectionResetError("the client does not read") from None

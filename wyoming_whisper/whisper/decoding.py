@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -20,11 +19,10 @@ from .window import WindowDecoder
 from .windows import Utterance
 
 _LOGGER = logging.getLogger(__name__)
-NO_PRIOR: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass
-class DecodingResult:
+class _DecodingResult:
     """Text and evidence; probabilities are of the worst and the mean over windows."""
 
     text: str
@@ -52,9 +50,9 @@ class Decoder(WindowDecoder):
         stopwatch: Stopwatch | None = None,
         checkpoint: Callable[[], None] = go_on,
         correct: Correct | None = None,
-        language_prior: Mapping[str, float] = NO_PRIOR,
+        language_prior: Mapping[str, float] | None = None,
         weigh: Correct | None = None,
-    ) -> DecodingResult:
+    ) -> _DecodingResult:
         """Return the text of `mel`, shape = (n_mels, n_frames); `language` None detects it.
 
         `language_prior` says how many times likelier than others some languages are.
@@ -64,23 +62,23 @@ class Decoder(WindowDecoder):
         asked of every window then, for the evidence of its text.
         """
         if not mel.shape[1]:
-            return DecodingResult("", language)
+            return _DecodingResult("", language)
         stopwatch = stopwatch or Stopwatch()
-        last_words = (correct, weigh)
+        prior, last_words = language_prior or {}, (correct, weigh)
         utterance = Utterance(
-            self, mel, language, language_prior, previous_text, stopwatch, checkpoint, last_words
+            self, mel, language, prior, previous_text, stopwatch, checkpoint, last_words
         )
         utterance.run()
         return _result(utterance)
 
 
-def _result(utterance: Utterance) -> DecodingResult:
+def _result(utterance: Utterance) -> _DecodingResult:
     """Return what was made of an utterance of one window at least."""
     weights = [len(one.tokens) + 1 for one in utterance.heard]
     logprobs = [one.avg_logprob for one in utterance.heard]
     no_speech = [one.no_speech_prob for one in utterance.heard]
     heard_logprob, noise_logprob = utterance.evidence
-    return DecodingResult(
+    return _DecodingResult(
         text=utterance.text,
         language=utterance.language,
         language_probability=utterance.language_probability,

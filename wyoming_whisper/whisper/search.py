@@ -31,14 +31,6 @@ from .session import ElasticSession, Session, StepOutput, Tokens
 from .timing import first_positions
 from .tokenizer import Tokenizer
 
-# Positions of the self-attention cache: few, since each set of shapes is compiled and captured.
-SLOTS = (64, 128, 256, N_TEXT_CTX)
-ROOM = 40  # positions free after the prompt at first: nearly every command fits
-
-# A loop this long is left: nobody says "no" so often in one breath, but five times somebody does,
-# and goes on. Shorter ones are judged when the text has ended.
-STOP_REPEATS = 20
-
 
 class SessionInference:
     """decoding.Inference over a `Session`; used from one thread at a time.
@@ -47,6 +39,14 @@ class SessionInference:
     (`suppress_ids_begin` of CTranslate2's config.json); `alignment_heads` are (layer, head) of the
     attention that looks at where a word is spoken, none for all of the later layers.
     """
+
+    # Positions of the self-attention cache: few, since each set of shapes is compiled and captured.
+    SLOTS = (64, 128, 256, N_TEXT_CTX)
+    ROOM = 40  # positions free after the prompt at first: nearly every command fits
+
+    # A loop this long is left: nobody says "no" so often in one breath, but five times somebody
+    # does, and goes on. Shorter ones are judged when the text has ended.
+    STOP_REPEATS = 20
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class SessionInference:
         n_rows = min(options.beam_size, max(session.n_candidates // 2, 1))
         audio_features.rows.pop(n_rows, None)
         n_tokens = len(prompt) + options.max_new_tokens
-        n_slots = next(size for size in SLOTS if size >= min(n_tokens, N_TEXT_CTX))
+        n_slots = next(size for size in SessionInference.SLOTS if size >= min(n_tokens, N_TEXT_CTX))
         steps = FixedSteps(session, features, prompt, n_rows, n_slots)
         narrowed = dataclasses.replace(options, beam_size=n_rows)
         return search(steps, constraint, eot, narrowed)
@@ -277,7 +277,7 @@ class SessionInference:
         if token == self._tokenizer.eot:
             return False
         found.tokens.append(token)
-        return not loops(found.tokens, STOP_REPEATS)
+        return not loops(found.tokens, SessionInference.STOP_REPEATS)
 
     # Beam search.
 
@@ -297,7 +297,9 @@ class SessionInference:
             if step == 1:  # all beams are the same still
                 tokens, logprobs = tokens[:1], logprobs[:1]
             ranked = _rank(beams, tokens, logprobs, 2 * n_beams)
-            last = step == options.max_new_tokens or loops(beams[0].tokens, STOP_REPEATS)
+            last = step == options.max_new_tokens or loops(
+                beams[0].tokens, SessionInference.STOP_REPEATS
+            )
             beams, parents = self._divide(beams, ranked, last, finished, n_beams)
             if last or len(finished) >= n_beams:
                 break
@@ -409,8 +411,10 @@ class SessionInference:
             raise RuntimeError("these audio features were replaced by a later encode")
         rows = audio.rows.get(batch)
         if rows is None or n_positions > rows.n_slots:
-            wanted = N_TEXT_CTX if self._elastic else n_positions + ROOM
-            n_slots = next(size for size in SLOTS if size >= min(wanted, N_TEXT_CTX))
+            wanted = N_TEXT_CTX if self._elastic else n_positions + SessionInference.ROOM
+            n_slots = next(
+                size for size in SessionInference.SLOTS if size >= min(wanted, N_TEXT_CTX)
+            )
             cache = self._session.open_cache(audio.features, batch, n_slots)
             rows = audio.rows[batch] = _Rows(cache, n_slots)
         return rows

@@ -173,16 +173,16 @@ def _bytes_of(token: str) -> bytes:
     return bytes(map(letters.__getitem__, token)) if letters.keys() >= set(token) else b""
 
 
-class Encoding(Protocol):
+class _Encoding(Protocol):
     """What `tokenizers.Tokenizer.encode` returns."""
 
     ids: list[int]
 
 
-class TextTokenizer(Protocol):
+class _TextTokenizer(Protocol):
     """The part of `tokenizers.Tokenizer` used here."""
 
-    def encode(self, text: str, /, *, add_special_tokens: bool) -> Encoding: ...
+    def encode(self, text: str, /, *, add_special_tokens: bool) -> _Encoding: ...
     def decode(self, ids: list[int], /) -> str: ...
     def token_to_id(self, token: str, /) -> int | None: ...
     def id_to_token(self, number: int, /) -> str | None: ...
@@ -191,7 +191,7 @@ class TextTokenizer(Protocol):
 class Tokenizer:
     """A model's vocabulary; `multilingual` models are told language and task, `.en` ones not."""
 
-    def __init__(self, tokenizer: TextTokenizer, *, multilingual: bool) -> None:
+    def __init__(self, tokenizer: _TextTokenizer, *, multilingual: bool) -> None:
         self._tokenizer = tokenizer
         self.multilingual = multilingual
         self.eot = self._id("<|endoftext|>")

@@ -19,17 +19,16 @@ from ..text.repetition import compression_ratio, words
 from ..text.scripts import joined
 from ..transcriber import Segment, Word
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
-from .window import Attempt, smoothed_loudness, token_budget
 
 if TYPE_CHECKING:
     from .inference import Correct, Hypothesis, Stopwatch
-    from .window import WindowDecoder
+    from .window import Attempt, WindowDecoder
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Part:
+class _Part:
     """What was made of a window, or of a part of one that was heard by itself."""
 
     seek: int
@@ -95,9 +94,9 @@ class Utterance:
         return joined(self._texts)
 
     def _hear_pieces(self) -> None:
-        given = self._previous
+        previous = self._previous
         for start, end in self._pieces:
-            self._previous = given  # a piece begins anywhere: the one before leads it astray
+            self._previous = previous  # a piece begins anywhere: the one before leads it astray
             self._hear_windows(start, end)
 
     def _hear_windows(self, seek: int, end: int) -> None:
@@ -126,7 +125,7 @@ class Utterance:
         done = [self._take(part) for part in parts]
         return done[0] if parts[0].is_whole else n_frames
 
-    def _take(self, part: Part) -> int:
+    def _take(self, part: _Part) -> int:
         """Keep what was made of a window or part; return how many of its frames are done with."""
         decoder, attempt, n_frames = self._decoder, part.attempt, part.n_frames
         hypothesis = attempt.hypothesis
@@ -143,7 +142,7 @@ class Utterance:
             self._keep_segments(tokens, attempt, part.seek, n_frames)
         return done if n_frames - done > self.REST_FRAMES else n_frames
 
-    def _hear(self, seek: int, n_frames: int) -> list[Part]:
+    def _hear(self, seek: int, n_frames: int) -> list[_Part]:
         """Return what is said in a window: as one, or in parts where as one it fails.
 
         A phrase that is said six times looks like a loop. The audio in two parts tells them apart:
@@ -158,7 +157,7 @@ class Utterance:
                 return [self._judged(part) for part in parts]
             if is_sparse and not self._decoder.keeps_features:
                 features = None  # parts were encoded meanwhile
-            return [self._judged(Part(seek, n_frames, window, attempt), features)]
+            return [self._judged(_Part(seek, n_frames, window, attempt), features)]
         deadline = time.monotonic() + self._decoder.fallback_seconds
         parts = self._halves(seek, n_frames, deadline)
         if not (attempt.has_ended and parts and all(_bears_out(one, attempt) for one in parts)):
@@ -167,12 +166,12 @@ class Utterance:
                 return [self._judged(part) for part in parts]
             attempt = self._fallback(self._encode(window), n_frames, attempt)
             if attempt.failed:
-                parts = parts or [Part(seek, n_frames, window, attempt, is_whole=False)]
+                parts = parts or [_Part(seek, n_frames, window, attempt, is_whole=False)]
                 settled = [p if _is_settled(p, parts) else self._cut(p) for p in parts]
                 return [self._judged(part) for part in settled]
-        return [self._judged(Part(seek, n_frames, window, attempt))]
+        return [self._judged(_Part(seek, n_frames, window, attempt))]
 
-    def _rounds(self, seek: int, n_frames: int, attempt: Attempt) -> list[Part]:
+    def _rounds(self, seek: int, n_frames: int, attempt: Attempt) -> list[_Part]:
         """Return the parts of a window whose text is a summary of them, or none.
 
         Without timestamps Whisper may write once what is said many times. Only where each part says
@@ -227,31 +226,31 @@ class Utterance:
                 features, self._prompt, seconds, self.language or "", attempt, self._checkpoint
             )
 
-    def _halves(self, seek: int, n_frames: int, deadline: float) -> list[Part]:
+    def _halves(self, seek: int, n_frames: int, deadline: float) -> list[_Part]:
         """Return what is said before and after the quietest moment in the middle of a window.
 
         None where they would be too short, or it is too late.
         """
         if n_frames < 2 * self.MIN_PART_FRAMES or time.monotonic() > deadline:
             return []
-        middle = seek + _quietest(self._mel[:, seek : seek + n_frames])
+        middle = seek + self._decoder.quietest(self._mel[:, seek : seek + n_frames])
         return [self._part(seek, middle), self._part(middle, seek + n_frames)]
 
-    def _part(self, start: int, end: int) -> Part:
+    def _part(self, start: int, end: int) -> _Part:
         window = self._decoder.window(self._mel[:, :end], start, self._silence)
         attempt = self._decode(self._encode(window), end - start)
-        return Part(start, end - start, window, attempt, is_whole=False)
+        return _Part(start, end - start, window, attempt, is_whole=False)
 
-    def _divided(self, parts: Sequence[Part], deadline: float) -> list[Part]:
+    def _divided(self, parts: Sequence[_Part], deadline: float) -> list[_Part]:
         """Return the parts, those that failed divided further as far as that goes."""
-        divided: list[Part] = []
+        divided: list[_Part] = []
         for part in parts:
             divides = part.attempt.failed and not _is_settled(part, parts)
             halves = self._halves(part.seek, part.n_frames, deadline) if divides else []
             divided += self._divided(halves, deadline) if halves else [part]
         return divided
 
-    def _cut(self, part: Part) -> Part:
+    def _cut(self, part: _Part) -> _Part:
         """Return a part that failed with every phrase once; one that did not as it is.
 
         Nothing is left of what is still too long to have been said.
@@ -261,13 +260,15 @@ class Utterance:
             return part
         tokens = self._decoder.said_once(attempt.hypothesis.tokens)
         seconds = part.n_frames / FRAMES_PER_SECOND
-        if attempt.unfinished and len(tokens) >= token_budget(seconds, self.language or ""):
+        if attempt.unfinished and len(tokens) >= self._decoder.token_budget(
+            seconds, self.language or ""
+        ):
             self.rejected = f"no end of it within {len(tokens)} tokens for {seconds:.1f} s"
             tokens = []
         cut = dataclasses.replace(attempt.hypothesis, tokens=tokens)
         return dataclasses.replace(part, attempt=dataclasses.replace(attempt, hypothesis=cut))
 
-    def _judged(self, part: Part, features: Any = None) -> Part:
+    def _judged(self, part: _Part, features: Any = None) -> _Part:
         """Return the part with the text that was meant, and the evidence of it."""
         if part.attempt.silent:
             return part
@@ -283,7 +284,7 @@ class Utterance:
         attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
         return dataclasses.replace(part, attempt=attempt)
 
-    def _aligned(self, part: Part, hypothesis: Hypothesis, features: Any) -> Hypothesis:
+    def _aligned(self, part: _Part, hypothesis: Hypothesis, features: Any) -> Hypothesis:
         if features is None:
             features = self._encode(part.window)
         with self._stopwatch("align"):
@@ -336,22 +337,15 @@ def _is_sparse(attempt: Attempt, n_frames: int) -> bool:
     return n_words >= min_words and n_words < sparse_words_per_second * seconds
 
 
-def _bears_out(part: Part, attempt: Attempt) -> bool:
+def _bears_out(part: _Part, attempt: Attempt) -> bool:
     """Whether the part says something, and nothing but what the attempt says."""
     spoken = set(words(part.attempt.text))
     return bool(spoken) and not part.attempt.unlikely and spoken.issubset(words(attempt.text))
 
 
-def _is_settled(part: Part, parts: Sequence[Part]) -> bool:
+def _is_settled(part: _Part, parts: Sequence[_Part]) -> bool:
     """Whether the part is good, or repeats what is said in another part too."""
     attempt = part.attempt
     others = [other for other in parts if other is not part]
     is_said_elsewhere = any(_bears_out(other, attempt) for other in others)
     return attempt.good or (attempt.has_ended and is_said_elsewhere)
-
-
-def _quietest(mel: Array) -> int:
-    """Return the frame of the quietest moment in the middle third of `mel`."""
-    n_frames: int = mel.shape[1]
-    middle = smoothed_loudness(mel)[n_frames // 3 : 2 * n_frames // 3]
-    return int(np.argmin(middle)) + n_frames // 3

@@ -113,7 +113,7 @@ class Excuses:
 
 ALLOWED_LINES: Mapping[str, str] = {
     r"WARNING tcp://\S+ is not asked for now: ": "the upstream comes and goes",
-    r"WARNING Home Assistant's names can't be had now \(.*\); it is tried again": (
+    r"WARNING can't get names from Home Assistant \(.*\); trying again": (
         "Home Assistant restarts"
     ),
     r"WARNING \S+ can't be downloaded from .*; asking pip's index": "no hub at first",

@@ -21,7 +21,7 @@ from benchmarks.lib.servers import Memory
 from benchmarks.lib.words import WordErrors
 from tests.benchmarks.lib.test_corpus import ROW, named, noise, write
 from tests.support import AUDIO, HOME_EN
-from wyoming_whisper.models.folder import MULTILINGUAL_VOCABULARY
+from wyoming_whisper.models.vocabulary import Vocabulary
 
 SPOKEN = "change our front yard window to seventy one percent"  # in 02-clean.flac
 ASKED = argparse.Namespace(threads=1, beam_size=0, compute_type="default", prompt=None)
@@ -33,7 +33,7 @@ ASKED = argparse.Namespace(threads=1, beam_size=0, compute_type="default", promp
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A folder of which nothing but its languages is known."""
-    words = [str(number) for number in range(MULTILINGUAL_VOCABULARY)]
+    words = [str(number) for number in range(Vocabulary.MULTILINGUAL)]
     (tmp_path / "vocabulary.json").write_text(json.dumps([*words, "<|en|>", "<|de|>"]))
     (tmp_path / "config.json").write_text("{}")
     return tmp_path

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import main
 from benchmarks.lib import corpus
 from benchmarks.lib.clips import speech_level, with_silence, write_wav
 from benchmarks.lib.corpus import MANIFEST, as_heard, condition, read_corpus, select
 from benchmarks.lib.errors import ClipError
 from benchmarks.lib.options import add_corpus
-from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 ROW = {"file": "a.wav", "text": "turn it on", "lang": "en", "kind": "command", "source": "a"}
@@ -165,18 +163,3 @@ def test_conditions_change_speech_and_leave_noise_as_it_is(tmp_path: Path) -> No
     assert 20 * np.log10(ratio) == pytest.approx(10, abs=0.1)
     for under in ("quiet45", "noise10"):
         np.testing.assert_array_equal(as_heard(nobody, under), with_silence(nobody.samples()))
-
-
-def test_recordings_for_another_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, ROW, named("de.wav", lang="de", text="mach’s an"), noise("n.wav"))  # noqa: RUF001
-    out = tmp_path / "out"
-    argv = ["--corpus", str(tmp_path), "--part", "all", "--output", str(out)]
-    assert main(["pairs", *argv]) == 0
-    assert "2 recordings in" in capsys.readouterr().out
-    files = sorted(str(file.relative_to(out)) for file in out.rglob("*.*"))
-    assert files == ["de/de.txt", "de/de.wav", "en/a.txt", "en/a.wav"]
-    assert (out / "de/de.txt").read_text(encoding="utf-8") == "mach’s an\n"  # noqa: RUF001
-    expected = as_heard(read_corpus(tmp_path)[0])
-    np.testing.assert_allclose(read_audio(out / "en/a.wav"), expected, atol=2 / 32768)
-    assert main(["pairs", "--output", str(out)]) == 1
-    assert "--corpus must name a folder" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from benchmarks.siege.failover import (
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, http, says
 from wyoming_whisper.errors import UpstreamError
-from wyoming_whisper.upstreams.config import Upstream
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.upstreams.exchange import GoneError, Recording, Request
 from wyoming_whisper.upstreams.openai import OpenAIUpstream
 from wyoming_whisper.upstreams.pool import Client

@@ -36,7 +36,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
-    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.RUNS", 1)
+    monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.RUNS", 1)
     monkeypatch.setattr(gpu, "WINDOWS", (3, 5))
     monkeypatch.setattr(gpu, "COPIED_BYTES", 1 << 16)
 

@@ -42,7 +42,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", **options:
     real = ctypes.CDLL
 
     def load(name: Any, *args: Any, **kwargs: Any) -> Any:
-        return gpu.driver.library() if name == cuda.Driver.LIBRARY else real(name, *args, **kwargs)
+        return gpu.driver.library() if name == cuda._Driver.LIBRARY else real(name, *args, **kwargs)
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     monkeypatch.setitem(sys.modules, "tensorrt", gpu.tensorrt.module)

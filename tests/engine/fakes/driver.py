@@ -1,4 +1,4 @@
-"""libcuda.so.1 in Python: the functions of cuda.Driver, called through ctypes as the real ones.
+"""libcuda.so.1 in Python: the functions of cuda._Driver, called through ctypes as the real ones.
 
 Device memory is host memory full of ones until it is written. Work in a stream happens when
 somebody waits for it and not before, so that reading too early shows. What a real driver answers
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from wyoming_whisper.engine.tensorrt.cuda import Device, Driver
+from wyoming_whisper.engine.tensorrt.cuda import Device, _Driver
 
 SUCCESS = 0
 INVALID_VALUE = 1
@@ -147,7 +147,7 @@ class FakeDriver:
         self._next_handle = 0x1000
         self._functions = {
             function: ctypes.CFUNCTYPE(ctypes.c_int, *argtypes)(self._entry(function))
-            for function, argtypes in Driver.PROTOTYPES.items()
+            for function, argtypes in _Driver.PROTOTYPES.items()
         }
 
     # What a test asks for.

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from ...engine.tensorrt.cuda import find_gpus
 from ...errors import EngineError, ModelBrokenError, ModelError, SettingsError
 from ...models.find import ensure_model
-from ...models.folder import is_multilingual, model_languages, verify_hashes
+from ...models.folder import ModelFolder
 from ...transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ...whisper.audio import (
     FRAMES_PER_POSITION,
@@ -42,19 +42,16 @@ from ...whisper.inference import Correct, Hypothesis, Stopwatch
 from ...whisper.options import AudioContext, DecodingOptions
 from ..auto import with_model_for
 from ..faster_whisper import open_faster_whisper
-from ..pipeline import WhisperTranscriber, decoding_options, detectable, load_tokenizer
+from ..pipeline import WhisperTranscriber, decoding_options
 from ..tensorrt import on_cpu
-from .api import AT_ONCE, BEAM_SIZE, Api, choose_dtype, find_api, make_llm
-from .inference import POLL_SECONDS, LLMInference, frames
+from .api import Api
+from .inference import LLMInference
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
     from ...status import Status
 
 _LOGGER = logging.getLogger(__name__)
-LONGEST_FRAMES = 28 * FRAMES_PER_SECOND
-"""Of pieces of long audio, which are cut where it is quiet: the rules that make timestamps
-dependable, which openai/whisper cuts by, are not applied by this runtime."""
 
 
 def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
@@ -63,8 +60,8 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     Raises EngineError where TensorRT-LLM can't be used, SettingsError for what it can't do,
     ModelError.
     """
-    dtype = choose_dtype(settings)
-    api, gpu = find_api(settings.device)
+    dtype = Api.choose_dtype(settings)
+    api, gpu = Api.find(settings.device)
     settings = with_model_for(settings, find_gpus()[0])
     path = ensure_model(settings.model, settings, report=status.downloading, layout="huggingface")
     status.update(phase="loading", detail="loading the model", fraction=None)
@@ -78,37 +75,35 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     status.update(backend="tensorrt-llm", why=why)
     if settings.strict_backend:
         return opened
-    return WithStandIn(opened, functools.partial(_open_stand_in, settings), status)
+    return _WithStandIn(opened, functools.partial(_open_stand_in, settings), status)
 
 
 def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
     """Return the model fetched again, if its files are not what they were; else raise `error`."""
     try:
-        verify_hashes(path)
+        ModelFolder(path).verify()
     except ModelBrokenError as broken:
         _LOGGER.warning("%s; fetching it again", broken)
         return ensure_model(settings.model, settings, verify=True, layout="huggingface")
     raise error
 
 
-def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -> LLMTranscriber:
+def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -> _LLMTranscriber:
     """Load the model in folder `path` and try it out. Raises EngineError, ModelBrokenError."""
-    beam_size = settings.beam_size or BEAM_SIZE
+    beam_size = settings.beam_size or 1
     name = settings.model_name
-    multilingual = is_multilingual(path)
-    tokenizer = load_tokenizer(path, multilingual=multilingual)
-    languages = model_languages(settings.model, path) if multilingual else ("en",)
-    decoding = options_for(decoding_options(settings, path, beam_size))
-    choosable = detectable(settings.languages, languages)
-    inference = LLMInference(api, make_llm(api, path, dtype, beam_size), tokenizer, beam_size)
+    folder = ModelFolder(path)
+    tokenizer, languages = folder.tokenizer, folder.languages(settings.model)
+    decoding = _options_for(decoding_options(settings, folder, beam_size))
+    inference = LLMInference(api, api.open(path, dtype, beam_size), tokenizer, beam_size)
     with contextlib.ExitStack() as stack:
         stack.callback(inference.close)
         inference.try_out()
-        transcriber = LLMTranscriber(
+        transcriber = _LLMTranscriber(
             inference,
             tokenizer,
             languages,
-            choosable,
+            settings.languages,
             decoding,
             f"{name} on {gpu} in {dtype} (TensorRT-LLM {api.version})",
         )
@@ -117,19 +112,21 @@ def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -
     return transcriber
 
 
-def options_for(decoding: DecodingOptions) -> DecodingOptions:
+def _options_for(decoding: DecodingOptions) -> DecodingOptions:
     """Return the options with what this runtime does not leave open: always 30 s, no mixed beams.
 
     Each request of an LLM is as wide as its max_beam_width (docs/source/features/sampling.md), so
     that with beams there is no sampling at higher temperatures.
     """
-    longest = min(decoding.audio_context.longest, LONGEST_FRAMES)
+    # Long audio is cut where it is quiet: the rules that make timestamps dependable, which
+    # openai/whisper cuts by, are not applied by this runtime.
+    longest = min(decoding.audio_context.longest, 28 * FRAMES_PER_SECOND)
     context = AudioContext(minimum=FRAMES_PER_POSITION, retry=False, longest=longest)
     temperatures = decoding.temperatures if decoding.beam_size == 1 else (0.0,)
     return dataclasses.replace(decoding, audio_context=context, temperatures=temperatures)
 
 
-class SampleDecoder(Decoder):
+class _SampleDecoder(Decoder):
     """A Decoder of one utterance, whose windows are its samples."""
 
     def __init__(self, samples: Samples, decoder: tuple[Any, ...]) -> None:
@@ -139,13 +136,13 @@ class SampleDecoder(Decoder):
     def window(self, mel: Array, seek: int, silence: float) -> Array:
         """Return the samples of the window, frame by frame; silence is added by the runtime."""
         last = min(mel.shape[1], seek + N_FRAMES)
-        return frames(self._samples[seek * HOP_LENGTH : last * HOP_LENGTH])
+        return LLMInference.frames(self._samples[seek * HOP_LENGTH : last * HOP_LENGTH])
 
 
-class LLMTranscriber(WhisperTranscriber):
+class _LLMTranscriber(WhisperTranscriber):
     """A Transcriber over an LLM, for as many requests at once as it batches."""
 
-    at_once = AT_ONCE
+    at_once = Api.AT_ONCE
     _inference: LLMInference
 
     @property
@@ -157,7 +154,7 @@ class LLMTranscriber(WhisperTranscriber):
         self._inference.close()
 
     def _decoder_for(self, samples: Samples, decoding: DecodingOptions) -> Decoder:
-        return SampleDecoder(
+        return _SampleDecoder(
             samples, (self._inference, self._tokenizer, self._detectable, decoding)
         )
 
@@ -178,7 +175,7 @@ class LLMTranscriber(WhisperTranscriber):
         return white_noise(SAMPLE_RATE)
 
 
-class WithStandIn:
+class _WithStandIn:
     """A Transcriber: TensorRT-LLM's, and once that has failed twice in a row its stand-in."""
 
     STAND_IN_RETRY_SECONDS = 30.0
@@ -192,7 +189,7 @@ class WithStandIn:
     ) -> None:
         self.languages = gpu.languages
         self.description = gpu.description
-        self.at_once = AT_ONCE
+        self.at_once = Api.AT_ONCE
         self._gpu: Transcriber | None = gpu
         self._stand_in: Transcriber | None = None
         self._open_stand_in = open_stand_in
@@ -265,7 +262,7 @@ class WithStandIn:
     @contextlib.contextmanager
     def _change(self, checkpoint: Callable[[], None]) -> Iterator[None]:
         """Hold the lock; to open a stand-in takes long, and who waits may be given up."""
-        while not self._changing.acquire(timeout=POLL_SECONDS):
+        while not self._changing.acquire(timeout=LLMInference.POLL_SECONDS):
             checkpoint()
         try:
             yield

@@ -22,11 +22,9 @@ from ...whisper.audio import HOP_LENGTH, Array, white_noise
 from ...whisper.inference import GenerateOptions, Hypothesis, go_on
 from ...whisper.logits import log_softmax
 from ...whisper.tokenizer import Tokenizer
-from .api import LENGTH_PENALTY, MAX_SEEN_PROMPT, Api, first_line
+from .api import Api
 
 _LOGGER = logging.getLogger(__name__)
-POLL_SECONDS = 0.05
-"""How often one who waits for a text looks whether it is still wanted."""
 
 
 class LLMInference:
@@ -39,6 +37,11 @@ class LLMInference:
     """How many log-probabilities are asked for where a language is to be detected: one per
     language, or as many as a version gives. A language that is not among them counts as
     impossible."""
+    POLL_SECONDS = 0.05
+    """How often one who waits for a text looks whether it is still wanted."""
+    LENGTH_PENALTY = 1.0  # beams compared by their mean, as CTranslate2 compares them
+    MAX_SEEN_PROMPT = 64
+    """Tokens of a prompt whose logits are asked for: of each it is the whole vocabulary, 200 KB."""
     GENERATE_SECONDS = 60.0
     """Without a text for so long, it hangs."""
     _NOT_YET = (queue.Empty, TimeoutError, concurrent.futures.TimeoutError)
@@ -64,6 +67,12 @@ class LLMInference:
         """Whether `score` is possible."""
         return self.sees_prompt and self.takes_tokens
 
+    @staticmethod
+    def frames(samples: Samples) -> Array:
+        """Return samples frame by frame, shape = (HOP_LENGTH, n_frames), without a broken frame."""
+        whole = len(samples) // HOP_LENGTH * HOP_LENGTH
+        return samples[:whole].reshape(-1, HOP_LENGTH).T
+
     def encode(self, mel: Array) -> Samples:
         """Return the samples of a window that `frames` made."""
         return np.ascontiguousarray(mel.T).reshape(-1)
@@ -77,8 +86,7 @@ class LLMInference:
         logprobs: dict[int, float] = {}
         for output in result.outputs:  # beams are different tokens here
             logprobs |= _first_tokens(output)
-        found = {code: logprobs.get(token, -math.inf) for code, token in tokens.items()}
-        shares = {code: math.exp(logprob) for code, logprob in found.items()}
+        shares = {code: math.exp(logprobs.get(token, -math.inf)) for code, token in tokens.items()}
         return sorted(shares.items(), key=lambda item: item[1], reverse=True)
 
     def generate(
@@ -103,9 +111,8 @@ class LLMInference:
             for seed in range(options.best_of if sampled else 1)
         ]
         results = self._results(futures, options.checkpoint)
-        found = [self._hypothesis(output) for result in results for output in result.outputs]
-        found.sort(key=lambda hypothesis: hypothesis.avg_logprob, reverse=True)
-        best, *others = found
+        hypotheses = [self._hypothesis(output) for result in results for output in result.outputs]
+        best, *others = sorted(hypotheses, key=lambda one: one.avg_logprob, reverse=True)
         return dataclasses.replace(
             best,
             no_speech_prob=self._no_speech_prob(results[0], prompt),
@@ -123,8 +130,8 @@ class LLMInference:
             raise RuntimeError("this TensorRT-LLM gives no logits of a prompt")
         params = (self._params(max_tokens=1, return_context_logits=True) for _ in texts)
         futures = [
-            self._submit(audio_features, [*prompt, *text], given)
-            for text, given in zip(texts, params, strict=True)
+            self._submit(audio_features, [*prompt, *text], one)
+            for text, one in zip(texts, params, strict=True)
         ]
         scores = []
         for result, text in zip(self._results(futures, go_on), texts, strict=True):
@@ -154,18 +161,18 @@ class LLMInference:
         if not self.takes_tokens:
             _LOGGER.warning("this TensorRT-LLM takes no prompts, so they are left out")
         self.try_detection(samples)
-        found = self.generate(samples, prompt, GenerateOptions(self._beam_size, 0.0, 1, 8, ()))
-        if not math.isfinite(found.avg_logprob):
+        text = self.generate(samples, prompt, GenerateOptions(self._beam_size, 0.0, 1, 8, ()))
+        if not math.isfinite(text.avg_logprob):
             raise EngineError("TensorRT-LLM computes nonsense with this model")
 
     def try_detection(self, samples: Samples) -> None:
         """Find out how many log-probabilities may be asked for. Raises EngineError for none."""
-        for wanted in self.ALTERNATIVES if self._tokenizer.multilingual else ():
-            self._alternatives = wanted
+        for n_alternatives in self.ALTERNATIVES if self._tokenizer.multilingual else ():
+            self._alternatives = n_alternatives
             try:
                 self.detect_language(samples)
             except EngineError:
-                if wanted == self.ALTERNATIVES[-1]:
+                if n_alternatives == self.ALTERNATIVES[-1]:
                     raise
             else:
                 return
@@ -179,20 +186,22 @@ class LLMInference:
 
     # One request.
 
-    def _params(self, **given: Any) -> Any:
+    def _params(self, **more: Any) -> Any:
         beams: dict[str, Any] = {}
         if self._beam_size > 1:
             beams = {
                 "use_beam_search": True,
                 "best_of": self._beam_size,
                 "n": self._beam_size,
-                "length_penalty": LENGTH_PENALTY,
+                "length_penalty": self.LENGTH_PENALTY,
             }
-        values = {"temperature": 0.0, "detokenize": False, **beams, **given}
+        values = {"temperature": 0.0, "detokenize": False, **beams, **more}
         try:
             return self._api.sampling_params(**values)
         except TypeError as error:
-            raise EngineError(f"TensorRT-LLM {self._api.version}: {first_line(error)}") from error
+            raise EngineError(
+                f"TensorRT-LLM {self._api.version}: {Api.first_line(error)}"
+            ) from error
 
     def _submit(self, samples: Samples, prompt: Sequence[int], params: Any) -> Any:
         """Return what will have the result."""
@@ -223,7 +232,7 @@ class LLMInference:
         deadline = time.monotonic() + self.GENERATE_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(*self._NOT_YET), self._failing():
-                return future.result(timeout=POLL_SECONDS)
+                return future.result(timeout=self.POLL_SECONDS)
             checkpoint()
             if self._llm is None:
                 raise EngineError("TensorRT-LLM was closed")
@@ -237,7 +246,7 @@ class LLMInference:
         except self._NOT_YET:
             raise
         except Exception as error:
-            raise EngineError(f"TensorRT-LLM failed: {first_line(error)}") from error
+            raise EngineError(f"TensorRT-LLM failed: {Api.first_line(error)}") from error
 
     def _hypothesis(self, output: Any) -> Hypothesis:
         tokens = list(output.token_ids)
@@ -247,7 +256,7 @@ class LLMInference:
 
     def sees(self, prompt: Sequence[int]) -> bool:
         """Whether a hypothesis after `prompt` comes with a no_speech_prob that is known."""
-        return self.sees_prompt and len(prompt) <= MAX_SEEN_PROMPT
+        return self.sees_prompt and len(prompt) <= self.MAX_SEEN_PROMPT
 
     def _no_speech_prob(self, result: Any, prompt: Sequence[int]) -> float:
         """Return the probability of the no-speech token right after the start; 0 if not known."""
@@ -267,29 +276,23 @@ class LLMInference:
     @functools.cached_property
     def _special(self) -> dict[int, str]:
         """The tokens that a transcript starts with, as text."""
-        known = self._tokenizer
-        special = {known.sot: "<|startoftranscript|>", known.no_timestamps: "<|notimestamps|>"}
-        special |= {token: f"<|{code}|>" for code, token in known.language_tokens.items()}
-        if known.multilingual:
-            code = next(iter(known.language_tokens))
+        one = self._tokenizer
+        special = {one.sot: "<|startoftranscript|>", one.no_timestamps: "<|notimestamps|>"}
+        special |= {token: f"<|{code}|>" for code, token in one.language_tokens.items()}
+        if one.multilingual:
+            code = next(iter(one.language_tokens))
             for task in ("transcribe", "translate"):
-                special[known.sot_sequence(code, task)[2]] = f"<|{task}|>"
+                special[one.sot_sequence(code, task)[2]] = f"<|{task}|>"
         return special
 
 
-def frames(samples: Samples) -> Array:
-    """Return samples frame by frame, shape = (HOP_LENGTH, n_frames); a broken frame is left out."""
-    whole = len(samples) // HOP_LENGTH * HOP_LENGTH
-    return samples[:whole].reshape(-1, HOP_LENGTH).T
-
-
 def _first_tokens(output: Any) -> dict[int, float]:
-    """Return token -> log-probability of what could have come first, as far as it is told."""
+    """Return token -> log-probability of what could have come first, as far as it is given."""
     first = output.logprobs[0] if output.logprobs else {}
     if isinstance(first, dict):
-        found = {int(token): float(entry.logprob) for token, entry in first.items()}
-        if len(found) > 1:
-            return found
+        logprobs = {int(token): float(entry.logprob) for token, entry in first.items()}
+        if len(logprobs) > 1:
+            return logprobs
     return {int(output.token_ids[0]): _total_logprob(output)} if output.token_ids else {}
 
 

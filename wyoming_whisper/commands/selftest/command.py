@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ...backends.pipeline import decoding_options
+from ...backends.tensorrt import Runtime
 from ...engine.checkpoint import read
 from ...engine.graphs import write_graphs
 from ...engine.oracle import OracleSession
@@ -27,20 +29,16 @@ from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.cpu import physical_cores
 from ...models.autopick import best_here
 from ...models.find import ensure_model
-from ...models.folder import suppressed_begin
-from ...models.known import AUTO
-from .cases import LANGUAGE, make_cases
-from .compare import compare, hear, time_stages
-from .llm import selftest_llm
-from .machine import machine, memory_mb, resident_bytes
+from ...models.folder import ModelFolder
+from ...models.stock import AUTO
+from .compare import Case, compare, make_cases
 from .reference import open_reference, say
-from .report import Report, as_json, as_text
+from .report import Report, machine, memory_mb, resident_bytes
 
 if TYPE_CHECKING:
     from ...engine.graphs import Precision
     from ...settings.options import Settings
     from ...whisper.session import Session
-RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-llm")
 
 
 @dataclass
@@ -55,76 +53,59 @@ class _Engine:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's own flags."""
-    precisions = ("float16", "bfloat16", "float32")
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        default="auto",
-        help="what runs the engine (default: tensorrt where there is a GPU, else onnxruntime); "
-        "tensorrt-llm is only tested where it is named",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=precisions,
-        help="arithmetic of the engine (default: float16 on GPUs, float32 on onnxruntime); "
-        "bfloat16 is for tensorrt-llm alone",
-    )
-    parser.add_argument("--json", action="store_true", help="write the report as JSON")
-
-
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Test, print the report; return 0 if it passed, else 1. Raises WyomingWhisperError."""
-    runtime = choose_runtime(args.runtime, settings.device)
+    runtime = _choose_runtime(args.runtime, settings.device)
     if args.precision == "bfloat16" and runtime != "tensorrt-llm":
         raise SettingsError(f"--precision bfloat16: {runtime} has float16 and float32")
     name = _model_here(settings) if settings.model == AUTO else settings.model
     settings = dataclasses.replace(settings, model=name)
     path = ensure_model(name, settings)
-    test = selftest_llm if runtime == "tensorrt-llm" else selftest
+    test = _selftest
+    if runtime == "tensorrt-llm":
+        from .llm import selftest_llm  # an optional part
+
+        test = selftest_llm
     report = test(settings, path, runtime, args.precision)
-    print(json.dumps(as_json(report), indent=1) if args.json else as_text(report))
+    print(json.dumps(report.as_json(), indent=1) if args.json else report.as_text())
     return 0 if report.passed else 1
 
 
 def _model_here(settings: Settings) -> str:
     """Return the best stock model that is on this machine. Raises ModelUnavailableError."""
-    found = best_here(dataclasses.replace(settings, language=LANGUAGE))
-    if found is None:
+    best = best_here(dataclasses.replace(settings, language=Case.LANGUAGE))
+    if best is None:
         folders = ", ".join(map(str, settings.data_dir))
         raise ModelUnavailableError(
             f"there is no model in {folders} to test the engine with: "
             "`wyoming-whisper models download base` gets one, or name another with --model"
         )
-    say(f"{found[0]} is tested, as it is here")
-    return found[0]
+    say(f"{best[0]} is tested, as it is here")
+    return best[0]
 
 
-def selftest(settings: Settings, path: Path, runtime: str, precision: str | None = None) -> Report:
+def _selftest(settings: Settings, path: Path, runtime: str, precision: str | None = None) -> Report:
     """Compare the model in folder `path` on `runtime` with CTranslate2.
 
     CTranslate2 is gone before the engine comes: a Jetson has memory for one of them.
     """
-    from ...backends.pipeline import decoding_options
-
-    context = decoding_options(settings, path, beam_size=1).audio_context
+    context = decoding_options(settings, ModelFolder(path), beam_size=1).audio_context
     say("CTranslate2 hears the clips in float32")
     with open_reference(path, settings.cpu_threads) as reference:
         tokenizer = reference.tokenizer
         n_mels = reference.inference.n_mels
         cases = make_cases(n_mels, tokenizer, context, settings.beam_size or 1)
-        references = [hear(reference.inference, case, tokenizer) for case in cases]
+        references = [case.decoded_by(reference.inference, tokenizer) for case in cases]
         del reference
     before = resident_bytes()
     with _opened(settings, path, runtime, precision) as engine:
         say(f"{engine.runtime} hears them in {engine.precision}")
         comparisons = compare(
             *(engine.session, engine.precision, cases, references, tokenizer),
-            suppressed_begin(path),
+            ModelFolder(path).suppressed_begin,
         )
-        stages = time_stages(engine.session, cases[0], tokenizer)
-        memory = memory_mb(engine.session, before)
+        stages = cases[0].time_stages(engine.session, tokenizer)
+        memory = memory_mb(before, engine.session)
     return Report(
         machine=machine() | engine.facts,
         model=settings.model_name,
@@ -138,24 +119,22 @@ def selftest(settings: Settings, path: Path, runtime: str, precision: str | None
     )
 
 
-def choose_runtime(wanted: str, device: str) -> str:
+def _choose_runtime(asked: str, device: str) -> str:
     """Return what `auto` means here, and say why. Raises EngineError for a tensorrt that can't be.
 
     The same for tensorrt-llm. Before anything else is done: nobody should wait for that sentence.
     """
-    from ...backends.tensorrt import find_runtime
+    if asked == "onnxruntime":
+        return asked
+    if asked == "tensorrt-llm":
+        from ...backends.tensorrt_llm.api import Api  # an optional part
 
-    if wanted == "onnxruntime":
-        return wanted
-    if wanted == "tensorrt-llm":
-        from ...backends.tensorrt_llm.api import find_api
-
-        find_api(device)
-        return wanted
+        Api.find(device)
+        return asked
     try:
-        find_runtime(device)
+        Runtime.find(device)
     except EngineError as error:
-        if wanted == "tensorrt":
+        if asked == "tensorrt":
             raise
         say(f"onnxruntime, as TensorRT can't be used here ({error})")
         return "onnxruntime"
@@ -190,17 +169,15 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
 @contextlib.contextmanager
 def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
     """The engine that the server would use, built unless it is there."""
-    from ...backends.tensorrt import engine_spec, find_runtime, tensorrt_engines
-
-    runtime = find_runtime(settings.device)
+    runtime = Runtime.find(settings.device)
     if precision is not None:
         settings = dataclasses.replace(settings, compute_type=precision)
-    precision = engine_spec(settings, path, runtime).precision
-    engines = tensorrt_engines(settings, path, runtime)
+    precision = runtime.spec(settings, path).precision
+    engines = runtime.engines(settings, path)
     start = time.perf_counter()
     display = BuildDisplay(engines.label)
     try:
-        folder = engines.build(display.show)
+        folder = engines.build(display.show_build)
     finally:
         display.close()
     built = time.perf_counter()

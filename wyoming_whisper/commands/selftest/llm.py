@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...backends.tensorrt_llm.api import Api
+from ...backends.tensorrt_llm.backend import open_model
+from ...backends.tensorrt_llm.inference import LLMInference
 from ...models.find import ensure_model
 from ...whisper.options import AudioContext
-from .cases import FULL_WINDOW, Case, make_cases, sounds
-from .compare import OTHER_TOKENS, RUNS, TIE, common_prefix, comparison, hear, judge
-from .machine import machine, resident_bytes
+from .compare import Case, make_cases
 from .reference import open_reference, say
-from .report import Comparison, Heard, Report, ms
+from .report import Comparison, Decoded, Report, machine, memory_mb, resident_bytes
 
 if TYPE_CHECKING:
-    from ...backends.tensorrt_llm.inference import LLMInference
     from ...settings.options import Settings
     from ...whisper.audio import Array
     from ...whisper.tokenizer import Tokenizer
@@ -32,12 +31,8 @@ def selftest_llm(
 
     It searches with `settings.beam_size` beams, whatever is asked, so CTranslate2 does too.
     """
-    from ...backends.tensorrt_llm.api import choose_dtype, find_api
-    from ...backends.tensorrt_llm.backend import open_model
-    from ...backends.tensorrt_llm.inference import frames
-
     settings = dataclasses.replace(settings, compute_type=precision or "default")
-    dtype = choose_dtype(settings)
+    dtype = Api.choose_dtype(settings)
     beam_size = settings.beam_size or 1
     say("CTranslate2 hears the clips in float32")
     with open_reference(path, settings.cpu_threads) as reference:
@@ -45,32 +40,28 @@ def selftest_llm(
         cases = [
             dataclasses.replace(case, beam_size=beam_size)
             for case in make_cases(reference.inference.n_mels, tokenizer, AudioContext())
-            if FULL_WINDOW not in case.name
         ]
-        references = [hear(reference.inference, case, tokenizer) for case in cases]
+        references = [case.decoded_by(reference.inference, tokenizer) for case in cases]
         del reference
     before, start = resident_bytes(), time.perf_counter()
     folder = ensure_model(settings.model, settings, layout="huggingface")
     written = time.perf_counter()
-    api, gpu = find_api(settings.device)
+    api, gpu = Api.find(settings.device)
     transcriber = open_model(settings, folder, api, dtype, gpu)
     opened, inference = time.perf_counter(), transcriber.inference
     say(f"{runtime} hears them in {dtype}")
     try:
-        heard = {name: frames(samples) for name, samples in sounds().items()}
+        audio = {name: LLMInference.frames(samples) for name, samples in Case.sounds().items()}
         comparisons = [
-            _compare_llm(inference, case, heard[case.sound], found, dtype, tokenizer)
-            for case, found in zip(cases, references, strict=True)
+            _compare_llm(inference, case, audio[case.sound], one, dtype, tokenizer)
+            for case, one in zip(cases, references, strict=True)
         ]
-        at_once = _time_at_once(inference, heard[cases[0].sound], cases[0], tokenizer)
-        memory = {
-            "process": resident_bytes() / 1e6,
-            "of it since CTranslate2 was closed": (resident_bytes() - before) / 1e6,
-        }
+        at_once = _time_at_once(inference, audio[cases[0].sound], cases[0], tokenizer)
+        memory = memory_mb(before)
     finally:
         transcriber.close()
-    told = "yes" if inference.sees_prompt else "no: no_speech_prob is not compared"
-    facts = {"logits of the prompt": told, "at once": at_once}
+    sees_prompt = "yes" if inference.sees_prompt else "no: no_speech_prob is not compared"
+    facts = {"logits of the prompt": sees_prompt, "at once": at_once}
     return Report(
         machine=machine() | facts,
         model=settings.model_name,
@@ -87,47 +78,47 @@ def selftest_llm(
 def _compare_llm(
     inference: LLMInference,
     case: Case,
-    heard: Array,
-    reference: Heard,
+    audio: Array,
+    reference: Decoded,
     precision: str,
     tokenizer: Tokenizer,
 ) -> Comparison:
-    found = hear(inference, dataclasses.replace(case, mel=heard), tokenizer, RUNS)
+    engine = dataclasses.replace(case, mel=audio).decoded_by(inference, tokenizer, case.RUNS)
     if not inference.sees(case.prompt):
-        found = dataclasses.replace(found, no_speech_prob=None)
-    verdict = judge(reference, found, precision)
-    if verdict.startswith(OTHER_TOKENS) and case.beam_size == 1 and inference.scores:
-        gap = _scored_gap(inference, case, heard, (reference.tokens, found.tokens), tokenizer)
-        verdict = "tie" if gap <= TIE[precision] else verdict
-    return comparison(case, reference, found, verdict, tokenizer)
+        engine = dataclasses.replace(engine, no_speech_prob=None)
+    verdict = engine.verdict(reference, precision)
+    if engine.has_other_tokens(reference) and case.beam_size == 1 and inference.scores:
+        gap = _scored_gap(inference, case, audio, (reference, engine), tokenizer)
+        verdict = "tie" if gap <= Decoded.TIE[precision] else verdict
+    return case.compared(reference, engine, verdict, tokenizer)
 
 
 def _scored_gap(
     inference: LLMInference,
     case: Case,
-    heard: Array,
-    texts: tuple[Sequence[int], Sequence[int]],
+    audio: Array,
+    pair: tuple[Decoded, Decoded],
     tokenizer: Tokenizer,
 ) -> float:
     """Return how far apart the first two tokens that differ are; infinite where one is the end."""
-    common = common_prefix(*texts)
+    common = pair[0].n_common(pair[1])
+    texts = [one.tokens for one in pair]
     if any(len(text) <= common or text[common] >= tokenizer.eot for text in texts):
         return math.inf
     scored = inference.score(
-        inference.encode(heard), case.prompt, [text[: common + 1] for text in texts]
+        inference.encode(audio), case.prompt, [text[: common + 1] for text in texts]
     )
     return float(abs(scored[0][-1] - scored[1][-1]))
 
 
-def _time_at_once(inference: LLMInference, heard: Array, case: Case, tokenizer: Tokenizer) -> str:
+def _time_at_once(inference: LLMInference, audio: Array, case: Case, tokenizer: Tokenizer) -> str:
     """Return how long as many commands take as it takes at once, from as many threads."""
-    from ...backends.tensorrt_llm.api import AT_ONCE
 
     def one(_: int) -> None:
-        hear(inference, dataclasses.replace(case, mel=heard), tokenizer)
+        dataclasses.replace(case, mel=audio).decoded_by(inference, tokenizer)
 
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(Api.AT_ONCE) as threads:
         start = time.perf_counter()
-        list(threads.map(one, range(AT_ONCE)))
+        list(threads.map(one, range(Api.AT_ONCE)))
         seconds = time.perf_counter() - start
-    return f"{AT_ONCE} commands in {ms(seconds)}"
+    return f"{Api.AT_ONCE} commands in {seconds * 1000:.0f} ms"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import ModelBrokenError
+from ...backends.faster_whisper import CTranslate2Inference, load_ctranslate2
 from ...machine.cpu import physical_cores
-from ...models.folder import check_model
+from ...models.folder import ModelFolder
 
 if TYPE_CHECKING:
     from ...whisper.inference import Inference
@@ -24,7 +24,7 @@ def say(text: str) -> None:
 
 
 @dataclass
-class Reference:
+class _Reference:
     """CTranslate2 with a model, in float32 on the CPU."""
 
     inference: Inference
@@ -32,25 +32,12 @@ class Reference:
 
 
 @contextlib.contextmanager
-def open_reference(path: Path, threads: int = 0) -> Iterator[Reference]:
+def open_reference(path: Path, threads: int = 0) -> Iterator[_Reference]:
     """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
-    import ctranslate2
-
-    from ...backends.ct2_config import loadable
-    from ...backends.faster_whisper import CTranslate2Inference
-    from ...backends.pipeline import load_tokenizer
-
-    check_model(path)
+    folder = ModelFolder(path)
+    model = load_ctranslate2(folder, "float32", threads or physical_cores())
     try:
-        with loadable(path) as folder:
-            model = ctranslate2.models.Whisper(
-                str(folder), compute_type="float32", intra_threads=threads or physical_cores()
-            )
-    except (RuntimeError, ValueError) as error:
-        raise ModelBrokenError(f"the model in {path} can't be loaded: {error}") from error
-    tokenizer = load_tokenizer(path, multilingual=model.is_multilingual)
-    try:
-        yield Reference(CTranslate2Inference(model), tokenizer)
+        yield _Reference(CTranslate2Inference(model), folder.tokenizer)
     finally:
         model.unload_model()
         gc.collect()

@@ -1,16 +1,43 @@
-"""What the selftest found, as JSON and as Markdown for an issue."""
+"""What the selftest heard and measured, on which machine: as JSON, and as Markdown for an issue."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...engine.tensorrt.cuda import NoGpuError, find_gpus
+from ...machine.cpu import cpu_name, instruction_set, physical_cores
+from ...text.repetition import loops
+from ...whisper.search import SessionInference
+
+if TYPE_CHECKING:
+    from ...whisper.session import Session
 
 
 @dataclass(frozen=True)
-class Heard:
+class Decoded:
     """What one runtime made of a case; times are medians, in seconds."""
+
+    # How far results may be apart. float16 rounds logits of about 20 to steps of about 0.01,
+    # bfloat16 to steps of 0.125.
+    LOGPROB_TOLERANCE: ClassVar[Mapping[str, float]] = {
+        "float32": 1e-3,
+        "float16": 0.05,
+        "bfloat16": 0.3,
+    }
+    NO_SPEECH_TOLERANCE: ClassVar[Mapping[str, float]] = {
+        "float32": 1e-3,
+        "float16": 0.05,
+        "bfloat16": 0.1,
+    }
+    TIE: ClassVar[Mapping[str, float]] = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
+    """Two tokens whose logits are no further apart are equally likely; either may be chosen."""
 
     tokens: tuple[int, ...]
     avg_logprob: float
@@ -19,6 +46,39 @@ class Heard:
     encode: float
     decode: float
     """Of all tokens, the prompt included."""
+
+    def n_common(self, other: Decoded) -> int:
+        """Return how many tokens both begin with."""
+        pairs = enumerate(zip(self.tokens, other.tokens, strict=False))
+        shorter = min(len(self.tokens), len(other.tokens))
+        return next((i for i, (a, b) in pairs if a != b), shorter)
+
+    def has_other_tokens(self, reference: Decoded) -> bool:
+        """Whether the texts differ; one that our search ended as it goes round does not."""
+        return self.tokens != reference.tokens and not self._is_ended_loop(reference)
+
+    def verdict(self, reference: Decoded, precision: str) -> str:
+        """Return "same", or in a few words what differs."""
+        if self.has_other_tokens(reference):
+            return f"other tokens from number {self.n_common(reference) + 1} on"
+        # Written so that what is no number is no success.
+        apart = abs(self.avg_logprob - reference.avg_logprob)
+        if not self._is_ended_loop(reference) and not apart <= self.LOGPROB_TOLERANCE[precision]:
+            return f"avg_logprob {self.avg_logprob:.4f}, not {reference.avg_logprob:.4f}"
+        if self.no_speech_prob is None or reference.no_speech_prob is None:
+            return "same"
+        apart = abs(self.no_speech_prob - reference.no_speech_prob)
+        if not apart <= self.NO_SPEECH_TOLERANCE[precision]:
+            return f"no_speech_prob {self.no_speech_prob:.4f}, not {reference.no_speech_prob:.4f}"
+        return "same"
+
+    def _is_ended_loop(self, reference: Decoded) -> bool:
+        """Whether it is the reference's text as far as our search went on with its repetitions.
+
+        CTranslate2's goes on; then what there is of it counts, not its mean log-probability.
+        """
+        is_beginning = self.n_common(reference) == len(self.tokens)
+        return is_beginning and loops(self.tokens, SessionInference.STOP_REPEATS)
 
 
 @dataclass(frozen=True)
@@ -29,8 +89,8 @@ class Comparison:
     window_seconds: float
     beam_size: int
     text: str
-    reference: Heard
-    engine: Heard
+    reference: Decoded
+    engine: Decoded
     verdict: str
     """same, tie (two tokens were equally likely), or what differs."""
 
@@ -74,41 +134,38 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        found = [f"{c.name}: {c.verdict}" for c in self.comparisons if not c.good]
+        failures = [f"{c.name}: {c.verdict}" for c in self.comparisons if not c.good]
         if not any(c.verdict == "same" and c.reference.tokens for c in self.comparisons):
-            found.append("no clip with words in it came out the same: that proves nothing")
-        return found
+            failures.append("no clip with words in it came out the same: that proves nothing")
+        return failures
 
     @property
     def passed(self) -> bool:
         return not self.failures
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it for machines."""
+        verdict = {"passed": self.passed, "failures": self.failures}
+        return verdict | dataclasses.asdict(self)
 
-def as_json(report: Report) -> dict[str, Any]:
-    """Return the report for machines."""
-    verdict = {"passed": report.passed, "failures": report.failures}
-    return verdict | dataclasses.asdict(report)
-
-
-def as_text(report: Report) -> str:
-    """Return the report for an issue: Markdown."""
-    stages = report.stages
-    facts = {
-        **report.machine,
-        "model": report.model,
-        "engine": f"{report.runtime} in {report.precision}",
-        "prepared, opened": f"{report.prepare_seconds:.1f} s, {report.open_seconds:.1f} s",
-        **({"stages": _stages(stages)} if stages else {}),
-        "memory": ", ".join(f"{name} {size:.0f} MB" for name, size in report.memory_mb.items()),
-    }
-    verdict = "PASSED" if report.passed else "FAILED: " + "; ".join(report.failures)
-    lines = [f"- {name}: {value}" for name, value in facts.items()]
-    return "\n".join([*lines, "", _table(report.comparisons), "", f"selftest {verdict}"])
+    def as_text(self) -> str:
+        """Return it for an issue: Markdown."""
+        facts = {
+            **self.machine,
+            "model": self.model,
+            "engine": f"{self.runtime} in {self.precision}",
+            "prepared, opened": f"{self.prepare_seconds:.1f} s, {self.open_seconds:.1f} s",
+            **({"stages": _stages(self.stages)} if self.stages else {}),
+            "memory": ", ".join(f"{name} {size:.0f} MB" for name, size in self.memory_mb.items()),
+        }
+        verdict = "PASSED" if self.passed else "FAILED: " + "; ".join(self.failures)
+        lines = [f"- {name}: {value}" for name, value in facts.items()]
+        return "\n".join([*lines, "", _table(self.comparisons), "", f"selftest {verdict}"])
 
 
 def _stages(stages: Stages) -> str:
     times = (stages.encode, stages.prefill, stages.step)
-    return "encode {}, prefill {}, step {}".format(*map(ms, times))
+    return "encode {}, prefill {}, step {}".format(*map(_milliseconds, times))
 
 
 def _table(comparisons: Sequence[Comparison]) -> str:
@@ -133,22 +190,102 @@ def _table(comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def _row(found: Comparison) -> list[str]:
-    reference, engine = found.reference, found.engine
+def _row(row: Comparison) -> list[str]:
+    reference, engine = row.reference, row.engine
     return [
-        found.name,
-        f"{found.window_seconds:.0f} s",
-        str(found.beam_size),
+        row.name,
+        f"{row.window_seconds:.0f} s",
+        str(row.beam_size),
         str(len(engine.tokens)),
-        found.verdict,
+        row.verdict,
         f"{engine.avg_logprob:.3f}",
-        found.apart,
-        ms(reference.encode + reference.decode),
-        ms(engine.encode),
-        ms(engine.decode),
-        found.text,
+        row.apart,
+        _milliseconds(reference.encode + reference.decode),
+        _milliseconds(engine.encode),
+        _milliseconds(engine.decode),
+        row.text,
     ]
 
 
-def ms(seconds: float) -> str:
+def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+# -- the machine ---------------------------------------------------------------------------
+
+
+def machine(root: Path = Path("/")) -> dict[str, str]:
+    """Return what an issue should say of the machine whose files are below `root`."""
+    facts = {
+        "system": platform.platform(),
+        "board": _text(root / "proc/device-tree/model"),
+        "L4T": _text(root / "etc/nv_tegra_release").partition("\n")[0].lstrip("# "),
+        "power mode": _text(root / "var/lib/nvpmodel/status"),
+        "CPU": f"{cpu_name()}, {physical_cores()} cores ({instruction_set()})",
+        "memory": _line(root / "proc/meminfo", "MemTotal"),
+        "Python": platform.python_version(),
+        "packages": ", ".join(f"{name} {number}" for name, number in _versions().items()),
+        "GPU": _gpus(),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _versions() -> dict[str, str]:
+    packages = (
+        "wyoming-whisper",
+        "numpy",
+        "ctranslate2",
+        "onnx",
+        "onnxruntime",
+        "tensorrt",
+        "tensorrt-cu12",
+        "tensorrt-cu13",
+        "tensorrt-llm",
+        "torch",
+    )
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def _gpus() -> str:
+    try:
+        gpus = find_gpus()
+    except NoGpuError as error:
+        return f"none ({error})"
+    return "; ".join(
+        f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}, "
+        f"{gpu.total_bytes / 2**30:.1f} GiB{' shared' if gpu.integrated else ''}, "
+        f"driver for CUDA {'.'.join(map(str, gpu.cuda_version))}"
+        for gpu in gpus
+    )
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process has in RAM; 0 where the system does not say."""
+    text = _line(Path("/proc/self/status"), "VmRSS")
+    return int(text.split()[0]) * 1024 if text else 0
+
+
+def memory_mb(before: int, session: Session | None = None) -> dict[str, float]:
+    """Return what is held now, in MB; `before` is resident_bytes() with CTranslate2 closed."""
+    on_gpu: Callable[[], int] | None = getattr(session, "memory_bytes", None)
+    memory = {
+        "process": resident_bytes() / 1e6,
+        "of it since CTranslate2 was closed": (resident_bytes() - before) / 1e6,
+    }
+    return memory | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
+
+
+def _line(path: Path, name: str) -> str:
+    rows = (row.partition(":") for row in _text(path).splitlines())
+    return next((" ".join(value.split()) for key, _, value in rows if key == name), "")

@@ -26,7 +26,7 @@ class NoGpuError(EngineError):
     """There is no NVIDIA GPU to use here; the message says why."""
 
 
-class CudaError(EngineError):
+class _CudaError(EngineError):
     """A call to the driver failed, or reports that earlier work failed."""
 
     CUDA_ERROR_OUT_OF_MEMORY = 2
@@ -57,20 +57,20 @@ def find_gpus() -> list[Gpu]:
 
     Raises NoGpuError.
     """
-    driver = Driver()
+    driver = _Driver()
     try:
         count, version = c_int(), c_int()
         driver.call("cuDeviceGetCount", byref(count))
         driver.call("cuDriverGetVersion", byref(version))
         gpus = [_describe(driver, index, version.value) for index in range(count.value)]
-    except CudaError as error:
+    except _CudaError as error:
         raise NoGpuError(f"the NVIDIA driver can't tell which GPUs there are: {error}") from error
     if not gpus:
         raise NoGpuError("the NVIDIA driver finds no GPU")
     return gpus
 
 
-def _describe(driver: Driver, index: int, version: int) -> Gpu:
+def _describe(driver: _Driver, index: int, version: int) -> Gpu:
     max_name_bytes = 256
     cu_device_attribute_compute_capability_minor = 76
     cu_device_attribute_compute_capability_major = 75
@@ -99,7 +99,7 @@ def _describe(driver: Driver, index: int, version: int) -> Gpu:
     )
 
 
-class Driver:
+class _Driver:
     """The driver's functions, initialised. Raises NoGpuError where there is none that works."""
 
     LIBRARY = "libcuda.so.1"
@@ -155,7 +155,7 @@ class Driver:
         self._functions = self._declare(library)
         try:
             self.call("cuInit", 0)
-        except CudaError as error:
+        except _CudaError as error:
             if error.status == self.CUDA_ERROR_NO_DEVICE:
                 raise NoGpuError("the NVIDIA driver finds no GPU") from error
             raise NoGpuError(f"the NVIDIA driver does not start: {error}") from error
@@ -187,10 +187,10 @@ class Driver:
         return name in self._functions
 
     def call(self, name: str, *args: Any) -> None:
-        """Call a function. Raises CudaError."""
+        """Call a function. Raises EngineError."""
         status = self._functions[name](*args)
         if status != self.CUDA_SUCCESS:
-            raise CudaError(name, status, self._name_of(status))
+            raise _CudaError(name, status, self._name_of(status))
 
     def release(self, name: str, *args: Any) -> None:
         """Call a function that gives something back: whatever it reports, the thing is gone."""
@@ -210,7 +210,7 @@ Self = TypeVar("Self", bound="_Resource")
 class _Resource:
     """Something of the driver's that is given back by `close`, once."""
 
-    def __init__(self, driver: Driver, handle: int, release: str) -> None:
+    def __init__(self, driver: _Driver, handle: int, release: str) -> None:
         self.handle = handle
         self._driver = driver
         self._release = release
@@ -233,7 +233,7 @@ class _Resource:
 
 
 class Device(_Resource):
-    """A GPU's primary context: what TensorRT uses too. Raises NoGpuError and CudaError."""
+    """A GPU's primary context: what TensorRT uses too. Raises NoGpuError and EngineError."""
 
     ALIGNMENT = 256  # bytes: what TensorRT asks of a tensor's address, and the least that is given
     CU_STREAM_NON_BLOCKING = 1
@@ -241,7 +241,7 @@ class Device(_Resource):
     CU_EVENT_DISABLE_TIMING = 2
 
     def __init__(self, index: int = 0) -> None:
-        driver = Driver()
+        driver = _Driver()
         number, context = c_int(), c_void_p()
         driver.call("cuDeviceGet", byref(number), index)
         driver.call("cuDevicePrimaryCtxRetain", byref(context), number)
@@ -273,11 +273,11 @@ class Device(_Resource):
         self._driver.call("cuMemAlloc_v2", byref(address), n_bytes)
         return DeviceBuffer(self, self._driver, address.value, n_bytes)
 
-    def allocate_host(self, n_bytes: int) -> HostBuffer:
+    def allocate_host(self, n_bytes: int) -> _HostBuffer:
         """Return memory of the host that the GPU copies from and to without stopping."""
         address = c_void_p()
         self._driver.call("cuMemHostAlloc", byref(address), n_bytes, 0)
-        return HostBuffer(self._driver, address.value or 0, n_bytes)
+        return _HostBuffer(self._driver, address.value or 0, n_bytes)
 
     def stream(self) -> Stream:
         """Return a queue of work, independent of the default one."""
@@ -285,18 +285,18 @@ class Device(_Resource):
         self._driver.call("cuStreamCreate", byref(handle), self.CU_STREAM_NON_BLOCKING)
         return Stream(self._driver, handle.value or 0, "cuStreamDestroy_v2")
 
-    def event(self, timing: bool = False) -> Event:
+    def event(self, timing: bool = False) -> _Event:
         """Return a mark to be set in a stream; with `timing`, one that tells the time."""
         handle = c_void_p()
         flags = self.CU_EVENT_DEFAULT if timing else self.CU_EVENT_DISABLE_TIMING
         self._driver.call("cuEventCreate", byref(handle), flags)
-        return Event(self._driver, handle.value or 0, "cuEventDestroy_v2")
+        return _Event(self._driver, handle.value or 0, "cuEventDestroy_v2")
 
 
 class DeviceBuffer(_Resource):
     """Memory of the GPU; `handle` is its address."""
 
-    def __init__(self, device: Device, driver: Driver, address: int, n_bytes: int) -> None:
+    def __init__(self, device: Device, driver: _Driver, address: int, n_bytes: int) -> None:
         super().__init__(driver, address, "cuMemFree_v2")
         self.n_bytes = n_bytes
         self._device = device
@@ -309,10 +309,10 @@ class DeviceBuffer(_Resource):
         super().close()
 
 
-class HostBuffer(_Resource):
+class _HostBuffer(_Resource):
     """Pinned memory of the host; `handle` is its address."""
 
-    def __init__(self, driver: Driver, address: int, n_bytes: int) -> None:
+    def __init__(self, driver: _Driver, address: int, n_bytes: int) -> None:
         super().__init__(driver, address, "cuMemFreeHost")
         self.n_bytes = n_bytes
 
@@ -327,21 +327,21 @@ class HostBuffer(_Resource):
         return np.frombuffer(memory, dtype, count, offset).reshape(shape)
 
 
-class Event(_Resource):
+class _Event(_Resource):
     """A mark in a stream."""
 
     def synchronize(self) -> None:
         """Wait until the stream has come to the mark."""
         self._driver.call("cuEventSynchronize", self.handle)
 
-    def milliseconds_since(self, earlier: Event) -> float:
+    def milliseconds_since(self, earlier: _Event) -> float:
         """Return the GPU's time between two marks, both made with timing and both passed."""
         elapsed = c_float()
         self._driver.call("cuEventElapsedTime", byref(elapsed), earlier.handle, self.handle)
         return elapsed.value
 
 
-class Graph(_Resource):
+class _Graph(_Resource):
     """Work that was captured, with its shapes and addresses, and is launched as one."""
 
     def launch(self, stream: Stream) -> None:
@@ -374,11 +374,11 @@ class Stream(_Resource):
         """Fill with zeros."""
         self._driver.call("cuMemsetD8Async", device, 0, n_bytes, self.handle)
 
-    def record(self, event: Event) -> None:
+    def record(self, event: _Event) -> None:
         """Set the mark behind what is queued now."""
         self._driver.call("cuEventRecord", event.handle, self.handle)
 
-    def capture(self, enqueue: Callable[[], None]) -> Graph:
+    def capture(self, enqueue: Callable[[], None]) -> _Graph:
         """Return what `enqueue` queues in this stream, without running it."""
         graph = c_void_p()
         self._driver.call(
@@ -393,7 +393,7 @@ class Stream(_Resource):
             raise
         self._driver.call("cuStreamEndCapture", self.handle, byref(graph))
         try:
-            return Graph(self._driver, self._instantiate(graph), "cuGraphExecDestroy")
+            return _Graph(self._driver, self._instantiate(graph), "cuGraphExecDestroy")
         finally:
             self._driver.release("cuGraphDestroy", graph)
 

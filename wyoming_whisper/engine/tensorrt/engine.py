@@ -42,20 +42,27 @@ class Engine:
         self.scratch_bytes = _scratch_bytes(self._engine)
 
     def _unread(self) -> Exception:
-        reason = self.said()
+        reason = self.complaint()
         if "memory" in reason.lower():  # the plan may well be whole
             return EngineError(f"TensorRT can't load {self.path.name}: {reason}")
         return EngineBrokenError(f"{self.path} is no engine for this TensorRT and GPU: {reason}")
 
-    def said(self) -> str:
+    def complaint(self) -> str:
         """Return TensorRT's last complaint."""
         return self.log.errors[-1] if self.log.errors else "it does not say why"
 
-    def check(self, tensors: dict[str, _Tensor], n_profiles: int) -> None:
-        """Raise EngineBrokenError unless the plan has just these tensors and profiles.
+    def check_encoder(self, facts: PlanFacts) -> None:
+        """Raise EngineBrokenError unless the plan is the encoder that `engine.json` tells of.
 
-        The memory is laid out by what `engine.json` says: what differs from it would be overrun.
+        The memory is laid out by what that says: what differs from it would be overrun.
         """
+        self._check(_encoder_tensors(facts), len(facts.n_frames))
+
+    def check_decoder(self, facts: PlanFacts) -> None:
+        """Raise EngineBrokenError unless the plan is the decoder that `engine.json` tells of."""
+        self._check(_decoder_tensors(facts), len(facts.profiles))
+
+    def _check(self, tensors: dict[str, _Tensor], n_profiles: int) -> None:
         wrong = sorted(set(self.names) ^ set(tensors))
         if not wrong:
             wrong = [name for name in self.names if not self._is(name, tensors[name])]
@@ -84,7 +91,7 @@ class Engine:
         else:
             context = self._engine.create_execution_context(strategies.USER_MANAGED)
         if context is None:
-            raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.said()}")
+            raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.complaint()}")
         return context
 
     def close(self) -> None:
@@ -116,7 +123,7 @@ class Context:
         self._context: Any = engine.context()
         if not self._take(profile):
             self.close()
-            raise EngineError(f"TensorRT refuses profile {profile}: {engine.said()}")
+            raise EngineError(f"TensorRT refuses profile {profile}: {engine.complaint()}")
         if hasattr(self._context, "set_device_memory"):
             self._context.set_device_memory(scratch.handle, scratch.n_bytes)
         else:
@@ -147,8 +154,8 @@ class Context:
         if not done:
             self._shapes.clear()
             self._addresses.clear()
-            said = self._engine.said()
-            raise EngineError(f"TensorRT refuses {what} ({self._engine.path.name}): {said}")
+            name, reason = self._engine.path.name, self._engine.complaint()
+            raise EngineError(f"TensorRT refuses {what} ({name}): {reason}")
 
     def close(self) -> None:
         self._context = None
@@ -169,7 +176,7 @@ class _Tensor:
         )
 
 
-def encoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
+def _encoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
     return {"mel": _Tensor(True, "FLOAT", (-1, facts.n_mels, -1)), **_cross_tensors(facts, False)}
 
 
@@ -182,7 +189,7 @@ def _cross_tensors(facts: PlanFacts, is_input: bool) -> dict[str, _Tensor]:
     return tensors
 
 
-def decoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
+def _decoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
     row = (-1, facts.n_text_head, -1, HEAD_WIDTH)
     selves = [f"self_{part}_{i}" for i in range(facts.n_text_layer) for part in "kv"]
     tensors = {

@@ -30,12 +30,12 @@ def import_tensorrt() -> Any:
         ) from error
     except Exception as error:  # libraries that miss or don't fit: ImportError, OSError, others
         raise EngineError(f"TensorRT is installed but can't be loaded: {error}") from error
-    if tensorrt_version(trt) < min_tensorrt:
+    if _tensorrt_version(trt) < min_tensorrt:
         raise EngineError(f"TensorRT {trt.__version__} is too old; 8.6 is the least")
     return trt
 
 
-def tensorrt_version(trt: Any) -> tuple[int, ...]:
+def _tensorrt_version(trt: Any) -> tuple[int, ...]:
     """Return (major, minor) of the module."""
     return tuple(int(part) for part in trt.__version__.split(".")[:2])
 

@@ -85,7 +85,7 @@ class Memory:
         with ExitStack() as stack:
             self.device = stack.enter_context(device.allocate(n_bytes))
             self.pinned = stack.enter_context(
-                closing(Pinned(device, {**inputs, **heads, **mel, **logits}))
+                closing(_Pinned(device, {**inputs, **heads, **mel, **logits}))
             )
             self._owned = stack.pop_all()
         self.at: Addresses = {name: self.device.handle + at for name, at in offsets.items()}
@@ -101,7 +101,7 @@ class Memory:
         self._owned.close()
 
 
-class Pinned:
+class _Pinned:
     """The host's side of some of that memory, under the same names."""
 
     def __init__(self, device: Device, sizes: dict[str, int]) -> None:

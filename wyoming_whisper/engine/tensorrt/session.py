@@ -25,7 +25,7 @@ from ...whisper.session import Tokens
 from ..dims import HEAD_WIDTH
 from ..session import IMPOSSIBLE
 from .cuda import Device
-from .engine import Context, Engine, Shapes, decoder_tensors, encoder_tensors
+from .engine import Context, Engine, Shapes
 from .library import import_tensorrt
 from .memory import Addresses, Bias, Biases, Heads, Memory, Rows
 from .plan import PlanFacts
@@ -69,8 +69,8 @@ class TensorRTSession:
             stack.callback(self._close_rows)
             self._encoder = stack.enter_context(closing(Engine(trt, folder / facts.ENCODER_PLAN)))
             self._decoder = stack.enter_context(closing(Engine(trt, folder / facts.DECODER_PLAN)))
-            self._encoder.check(encoder_tensors(facts), len(facts.n_frames))
-            self._decoder.check(decoder_tensors(facts), len(facts.profiles))
+            self._encoder.check_encoder(facts)
+            self._decoder.check_decoder(facts)
             n_bytes = max(
                 self._encoder.scratch_bytes, self._decoder.scratch_bytes, Device.ALIGNMENT
             )

@@ -13,18 +13,24 @@ import pytest
 from tests.support import HOME_EN
 from wyoming_whisper.backends import faster_whisper
 from wyoming_whisper.backends.pipeline import (
-    COMMAND_FRAMES,
-    COMMAND_RUNS,
-    COMMAND_TOKENS,
+    WhisperTranscriber,
     command_seconds,
-    load_tokenizer,
 )
 from wyoming_whisper.machine import cpu as machine
-from wyoming_whisper.machine import threads
-from wyoming_whisper.machine.cpu import fast_cores
-from wyoming_whisper.machine.threads import fastest_threads, thread_counts
+from wyoming_whisper.machine.measured import Measurements
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+
+GIB = 1024**3
+
+
+def fastest(
+    counts: list[int], seconds: Callable[[int], float], memory: Measurements, name: str
+) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "_thread_counts", lambda: counts)
+        return machine.fastest_threads(seconds, memory, name)
 
 
 def timed(times: dict[int, float], asked: list[int]) -> Callable[[int], float]:
@@ -45,7 +51,7 @@ def timed(times: dict[int, float], asked: list[int]) -> Callable[[int], float]:
     ],
 )
 def test_another_number_must_pay(times: dict[int, float], expected: int, tmp_path: Path) -> None:
-    assert fastest_threads(list(times), timed(times, []), tmp_path / "t.json", "m") == expected
+    assert fastest(list(times), timed(times, []), Measurements([tmp_path]), "m") == expected
 
 
 def test_it_is_measured_once_for_a_model_and_a_machine(
@@ -53,37 +59,37 @@ def test_it_is_measured_once_for_a_model_and_a_machine(
 ) -> None:
     asked: list[int] = []
     measure = timed({4: 0.2, 8: 0.1}, asked)
-    memory = tmp_path / "data" / "threads.json"
-    assert fastest_threads([4, 8], measure, memory, "base") == 8
-    assert fastest_threads([4, 8], measure, memory, "base") == 8
+    memory = Measurements([tmp_path / "data"])
+    assert fastest([4, 8], measure, memory, "base") == 8
+    assert fastest([4, 8], measure, memory, "base") == 8
     assert asked == [4, 8]
-    fastest_threads([4, 8], measure, memory, "small")
-    monkeypatch.setattr(threads, "cpu_name", lambda: "another")
-    fastest_threads([4, 8], measure, memory, "base")
+    fastest([4, 8], measure, memory, "small")
+    monkeypatch.setattr(machine, "cpu_name", lambda: "another")
+    fastest([4, 8], measure, memory, "base")
     assert len(asked) == 6
-    assert len(json.loads(memory.read_text())) == 3
+    assert len(json.loads((tmp_path / "data" / memory.FILE).read_text())) == 3
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 3}', "\xff"])
 def test_a_memory_that_is_damaged_is_written_anew(content: str, tmp_path: Path) -> None:
-    memory = tmp_path / "threads.json"
-    memory.write_bytes(content.encode("latin-1"))
-    assert fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
-    assert 8 in json.loads(memory.read_text()).values()
+    memory = Measurements([tmp_path])
+    (tmp_path / memory.FILE).write_bytes(content.encode("latin-1"))
+    assert fastest([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
+    assert 8 in json.loads((tmp_path / memory.FILE).read_text()).values()
 
 
 def test_a_number_remembered_from_another_container_is_not_used(tmp_path: Path) -> None:
-    memory = tmp_path / "threads.json"
-    fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base")
+    memory = Measurements([tmp_path])
+    fastest([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base")
     asked: list[int] = []
-    assert fastest_threads([2, 4], timed({2: 0.2, 4: 0.2}, asked), memory, "base") == 2
+    assert fastest([2, 4], timed({2: 0.2, 4: 0.2}, asked), memory, "base") == 2
     assert asked == [2, 4]
 
 
 def test_a_folder_that_is_read_only_is_no_reason_to_stop(tmp_path: Path) -> None:
-    memory = tmp_path / "file" / "threads.json"
+    memory = Measurements([tmp_path / "file"])
     (tmp_path / "file").touch()
-    assert fastest_threads([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
+    assert fastest([4, 8], timed({4: 0.2, 8: 0.1}, []), memory, "base") == 8
 
 
 def test_fast_cores_are_told_from_slow_ones(
@@ -95,18 +101,18 @@ def test_fast_cores_are_told_from_slow_ones(
         (tmp_path / f"cpu{number}").mkdir()
         capacity = "1024\n" if number >= 4 else "530\n"
         (tmp_path / f"cpu{number}" / "cpu_capacity").write_text(capacity)
-    assert fast_cores(tmp_path) == 4
+    assert machine._fast_cores(tmp_path) == 4
     monkeypatch.setattr(machine, "_quota_cores", lambda: 3)
-    assert fast_cores(tmp_path) == 3
-    assert fast_cores(tmp_path / "nothing") == machine.physical_cores()
+    assert machine._fast_cores(tmp_path) == 3
+    assert machine._fast_cores(tmp_path / "nothing") == machine.physical_cores()
 
 
 def test_only_numbers_that_differ_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, count in (("physical_cores", 4), ("fast_cores", 4), ("usable_threads", 8)):
-        monkeypatch.setattr(threads, name, lambda count=count: count)
-    assert thread_counts() == [4, 8]
-    monkeypatch.setattr(threads, "usable_threads", lambda: 4)
-    assert thread_counts() == [4]
+    for name, count in (("physical_cores", 4), ("_fast_cores", 4), ("_usable_threads", 8)):
+        monkeypatch.setattr(machine, name, lambda count=count: count)
+    assert machine._thread_counts() == [4, 8]
+    monkeypatch.setattr(machine, "_usable_threads", lambda: 4)
+    assert machine._thread_counts() == [4]
 
 
 class Counting:
@@ -130,11 +136,11 @@ class Counting:
 
 
 def test_every_measurement_decodes_as_many_tokens() -> None:
-    tokenizer = load_tokenizer(HOME_EN, multilingual=True)
+    tokenizer = ModelFolder(HOME_EN).tokenizer
     inference = Counting()
-    assert command_seconds(inference, tokenizer, 5, COMMAND_FRAMES) >= 0
+    assert command_seconds(inference, tokenizer, 5, WhisperTranscriber.COMMAND_FRAMES) >= 0
     (options,) = inference.asked
-    assert options.max_new_tokens == COMMAND_TOKENS
+    assert options.max_new_tokens == 10
     assert tokenizer.eot in options.suppressed_tokens
 
 
@@ -142,10 +148,37 @@ def test_every_measurement_decodes_as_many_tokens() -> None:
 def test_the_model_is_opened_with_what_was_measured_unless_the_user_says(
     wanted: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faster_whisper, "thread_counts", lambda: [2, 1])
-    times = iter([0.2] * COMMAND_RUNS + [0.1] * COMMAND_RUNS)
+    monkeypatch.setattr(machine, "_thread_counts", lambda: [2, 1])
+    n_runs = WhisperTranscriber.COMMAND_RUNS
+    times = iter([0.2] * n_runs + [0.1] * n_runs)
     monkeypatch.setattr(faster_whisper, "command_seconds", lambda *_: next(times))
     settings = Settings(model=str(HOME_EN), data_dir=(tmp_path,), cpu_threads=wanted)
     opened = faster_whisper.open_faster_whisper(settings, HOME_EN)
     assert f"{expected} threads" in opened.description
-    assert (tmp_path / "threads.json").exists() == (wanted == 0)
+    assert (tmp_path / Measurements.FILE).exists() == (wanted == 0)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8 * GIB),
+        ({"memory.max": "max\n"}, 8 * GIB),
+        ({"memory.max": str(2 * GIB)}, 2 * GIB),
+        ({"memory/memory.limit_in_bytes": str(GIB)}, GIB),
+        ({"memory/memory.limit_in_bytes": str(2**63 - 4096)}, 8 * GIB),
+    ],
+)
+def test_memory_of_machine_and_container(
+    tmp_path: Path, files: dict[str, str], expected: int
+) -> None:
+    (tmp_path / "meminfo").write_text(
+        f"MemTotal:  {8 * GIB // 1024} kB\nMemAvailable:  {GIB // 1024} kB\nHugePages: 0\n"
+    )
+    (tmp_path / "memory").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert machine.ram_bytes(tmp_path / "meminfo", tmp_path) == expected
+
+
+def test_no_proc_means_no_memory_known(tmp_path: Path) -> None:
+    assert machine.ram_bytes(tmp_path / "meminfo", tmp_path) == 0

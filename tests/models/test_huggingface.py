@@ -10,20 +10,18 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from tests.backends.huggingface import NumpyWhisper, read_safetensors
 from tests.engine.conftest import SIZES, Models, random_spec, save_random
+from tests.models.huggingface import NumpyWhisper, read_safetensors
 from tests.support import HOME_EN
-from wyoming_whisper.backends.tensorrt_llm.huggingface import structure, write_folder, write_weights
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.commands.selftest.cases import CLIPS
+from wyoming_whisper.commands.selftest.compare import Case
 from wyoming_whisper.engine import checkpoint
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.models.folder import (
-    check_model,
-    is_multilingual,
-    model_languages,
-    safetensors_shapes,
+    ModelFolder,
+    _safetensors_shapes,
 )
+from wyoming_whisper.models.huggingface import _structure, _write_weights, write_folder
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
 
 MAX_TOKENS = 30
@@ -44,8 +42,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def numpy_whisper(model_bin: Path, tmp_path: Path, n_tokens: int) -> NumpyWhisper:
     weights = checkpoint.read(model_bin)
-    write_weights(weights, tmp_path / "w.safetensors", n_tokens, "float32")
-    return NumpyWhisper(structure(weights, n_tokens), read_safetensors(tmp_path / "w.safetensors"))
+    _write_weights(weights, tmp_path / "w.safetensors", n_tokens, "float32")
+    return NumpyWhisper(_structure(weights, n_tokens), read_safetensors(tmp_path / "w.safetensors"))
 
 
 # Numbers
@@ -73,7 +71,7 @@ def test_what_home_en_writes_is_what_ctranslate2_writes(home: Path) -> None:
         str(HOME_EN), compute_type="float32", intra_threads=1
     )
     never = json.loads((home / "generation_config.json").read_text())
-    for clip in sorted(CLIPS.glob("*.wav"))[:1]:
+    for clip in sorted(Case.CLIPS.glob("*.wav"))[:1]:
         mel = log_mel_spectrogram(read_audio(clip))
         mel = mel[:, : mel.shape[1] // 2 * 2]
         view = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None]))
@@ -107,7 +105,7 @@ def test_quantized_weights_come_out_as_what_they_stand_for(
     exact = checkpoint.read(save_random(size, tmp_path / "exact") / "model.bin")
     rough = checkpoint.read(save_random(size, tmp_path / "rough", quantization) / "model.bin")
     for name, weights in (("exact", exact), ("rough", rough)):
-        write_weights(weights, tmp_path / name / "w.safetensors", n_tokens)
+        _write_weights(weights, tmp_path / name / "w.safetensors", n_tokens)
     before = read_safetensors(tmp_path / "exact" / "w.safetensors")
     after = read_safetensors(tmp_path / "rough" / "w.safetensors")
     assert before.keys() == after.keys()
@@ -120,7 +118,7 @@ def test_the_halves_are_told_apart(tmp_path: Path) -> None:
     """Queries, keys and values of random weights differ, so each must be where it belongs."""
     size = SIZES["turbo"]
     weights = checkpoint.read(save_random(size, tmp_path / "model") / "model.bin")
-    write_weights(weights, tmp_path / "w.safetensors", 100, "float32")
+    _write_weights(weights, tmp_path / "w.safetensors", 100, "float32")
     found, width = read_safetensors(tmp_path / "w.safetensors"), size.n_head * 64
     fused = weights.weights("decoder/layer_0/self_attention/linear_0/weight")
     for i, part in enumerate("qkv"):
@@ -137,9 +135,9 @@ def test_the_halves_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_a_whole_model(home: Path) -> None:
-    check_model(home, "huggingface")
-    assert is_multilingual(home)
-    assert model_languages("whatever", home) == ("en",)
+    ModelFolder(home).check("huggingface")
+    assert ModelFolder(home).is_multilingual
+    assert ModelFolder(home).languages("whatever") == ("en",)
     config = json.loads((home / "config.json").read_text())
     generation = json.loads((home / "generation_config.json").read_text())
     tokenizer = json.loads((home / "tokenizer.json").read_text())
@@ -151,7 +149,7 @@ def test_the_folder_is_a_whole_model(home: Path) -> None:
     assert generation["lang_to_id"] == {"<|en|>": ids["<|en|>"]}
     assert ids["<|nospeech|>"] in generation["suppress_tokens"]
     assert generation["begin_suppress_tokens"] == [220, ids["<|endoftext|>"]]
-    shapes = safetensors_shapes(home / "model.safetensors")
+    shapes = _safetensors_shapes(home / "model.safetensors")
     assert shapes["model.encoder.conv2.weight"] == (128, 128, 3)
     assert shapes["model.decoder.embed_tokens.weight"] == (config["vocab_size"], 128)
 
@@ -184,7 +182,7 @@ def test_a_damaged_safetensors_file_is_named(damage: str, home: Path, tmp_path: 
     if damage != "missing":
         file.write_bytes(content[damage])
     with pytest.raises(ModelBrokenError, match=r"model\.safetensors"):
-        safetensors_shapes(file)
+        _safetensors_shapes(file)
 
 
 def test_a_model_that_is_no_whisper_is_refused(home: Path, tmp_path: Path) -> None:
@@ -192,7 +190,7 @@ def test_a_model_that_is_no_whisper_is_refused(home: Path, tmp_path: Path) -> No
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ModelBrokenError, match="type t5, not whisper"):
-        check_model(tmp_path, "huggingface")
+        ModelFolder(tmp_path).check("huggingface")
 
 
 def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
@@ -201,4 +199,4 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
 
     folder = save_random(SIZES["tied"], tmp_path / "model", change=spoil)
     with pytest.raises(ModelBrokenError, match="no numbers"):
-        write_weights(checkpoint.read(folder / "model.bin"), tmp_path / "w.safetensors", 10)
+        _write_weights(checkpoint.read(folder / "model.bin"), tmp_path / "w.safetensors", 10)

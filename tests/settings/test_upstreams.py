@@ -9,8 +9,8 @@ import pytest
 from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status
-from wyoming_whisper.upstreams.config import Upstream, with_keys
 from wyoming_whisper.upstreams.pool import Pool
 
 KEY = "sk-very-secret"
@@ -94,7 +94,7 @@ def test_a_key_comes_from_a_file_or_a_variable_of_its_own(tmp_path: Path) -> Non
         Upstream.read("https://c/v1"),
         Upstream.read("tcp://d:1"),
     ]
-    keyed = with_keys(upstreams, {"B_KEY": "other"}, "third")
+    keyed = Upstream.with_keys(upstreams, {"B_KEY": "other"}, "third")
     assert [upstream.key for upstream in keyed] == [KEY, "other", "third", None]
     assert KEY not in repr(keyed)
     assert "other" not in repr(keyed)
@@ -103,25 +103,25 @@ def test_a_key_comes_from_a_file_or_a_variable_of_its_own(tmp_path: Path) -> Non
 def test_one_key_never_goes_to_two_houses() -> None:
     two = [Upstream.read("https://a/v1"), Upstream.read("https://b/v1")]
     with pytest.raises(SettingsError, match=r"https://a/v1, https://b/v1.*exactly one") as caught:
-        with_keys(two, {}, KEY)
+        Upstream.with_keys(two, {}, KEY)
     assert KEY not in str(caught.value)
     with pytest.raises(SettingsError, match="for none"):
-        with_keys([Upstream.read("tcp://a:1")], {}, KEY)
+        Upstream.with_keys([Upstream.read("tcp://a:1")], {}, KEY)
 
 
 @pytest.mark.parametrize("key", ["two words", "", "a\nb", "schlüssel", "x" * 5000])
 def test_what_is_no_key_is_not_repeated(key: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(key)
     with pytest.raises(SettingsError, match="must be one word") as caught:
-        with_keys([Upstream.read(f"https://a/v1?key_file={tmp_path}/key")], {}, None)
+        Upstream.with_keys([Upstream.read(f"https://a/v1?key_file={tmp_path}/key")], {}, None)
     assert not key or key not in str(caught.value)
 
 
 def test_a_key_that_is_not_there_is_missed_at_the_start() -> None:
     with pytest.raises(SettingsError, match="can't be read"):
-        with_keys([Upstream.read("https://a/v1?key_file=/nowhere/key")], {}, None)
+        Upstream.with_keys([Upstream.read("https://a/v1?key_file=/nowhere/key")], {}, None)
     with pytest.raises(SettingsError, match="A_KEY, which is not set"):
-        with_keys([Upstream.read("https://a/v1?key_variable=A_KEY")], {}, None)
+        Upstream.with_keys([Upstream.read("https://a/v1?key_variable=A_KEY")], {}, None)
 
 
 def test_the_settings_do_not_show_the_key() -> None:

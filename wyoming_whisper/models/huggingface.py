@@ -20,24 +20,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...engine.checkpoint import Checkpoint, read
-from ...engine.dims import EMBEDDINGS, PROJECTION, Dims, dims_of
-from ...errors import ModelBrokenError
-from ...models.folder import is_multilingual
-from ...models.known import CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS
-from ...models.model_json import EXTRAS, read_json, whole_numbers
-from ...models.vocabulary import TOKENIZER, read_vocabulary, tokenizer_json
-from ...transcriber import SAMPLE_RATE
-from ...whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES
-from ...whisper.tokenizer import Tokenizer
+from ..engine.checkpoint import Checkpoint
+from ..engine.dims import EMBEDDINGS, PROJECTION, Dims
+from ..errors import ModelBrokenError
+from ..transcriber import SAMPLE_RATE
+from ..whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES
+from ..whisper.tokenizer import Tokenizer
+from .folder import ModelFolder
 
 Precision = Literal["float16", "float32"]
 Progress = Callable[[float], None]
 """Told the share that is done, up to 1.0."""
 
 Array = npt.NDArray[np.float32]
-
-_TYPES: dict[Precision, str] = {"float16": "F16", "float32": "F32"}
 
 
 @dataclass(frozen=True)
@@ -61,18 +56,18 @@ def write_folder(
     Each appears when it is whole. What a model says of itself (wyoming_whisper.json) goes along.
     Raises ModelBrokenError, and OSError where it can't be written.
     """
-    checkpoint = read(source / WEIGHTS)
-    tokens = read_vocabulary(source)
+    model = ModelFolder(source)
+    checkpoint, tokens = model.checkpoint(), model.vocabulary.tokens
     if tokens[-1] == "":  # only tells CTranslate2 that the model is multilingual
         tokens = tokens[:-1]
-    texts = _texts(source, checkpoint, tokens, precision)
+    texts = _texts(model, checkpoint, tokens, precision)
     output.mkdir(parents=True, exist_ok=True)
     # Aside first: what is there already is not lost to a failure.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
         for name, text in texts.items():
             (Path(aside) / name).write_text(text, encoding="utf-8")
-        write_weights(
-            checkpoint, Path(aside) / HUGGING_FACE_WEIGHTS, len(tokens), precision, progress
+        _write_weights(
+            checkpoint, Path(aside) / model.WEIGHTS["huggingface"], len(tokens), precision, progress
         )
         written = sorted(Path(aside).iterdir())
         for file in written:
@@ -83,7 +78,7 @@ def write_folder(
 # Weights
 
 
-def write_weights(
+def _write_weights(
     checkpoint: Checkpoint,
     file: Path,
     n_tokens: int,
@@ -94,7 +89,7 @@ def write_weights(
 
     Raises ModelBrokenError, OSError.
     """
-    tensors = list(_tensors(checkpoint, dims_of(checkpoint), n_tokens))
+    tensors = list(_tensors(checkpoint, Dims.of(checkpoint), n_tokens))
     _write_safetensors(file, tensors, precision, progress)
 
 
@@ -190,7 +185,7 @@ def _write_safetensors(
         start, end = end, end + tensor.n_values * kind.itemsize
         shape = list(tensor.shape)
         header[tensor.name] = {
-            "dtype": _TYPES[precision],
+            "dtype": "F16" if precision == "float16" else "F32",
             "shape": shape,
             "data_offsets": [start, end],
         }
@@ -215,23 +210,18 @@ def _write_safetensors(
 
 
 def _texts(
-    source: Path, checkpoint: Checkpoint, tokens: list[str], precision: Precision
+    model: ModelFolder, checkpoint: Checkpoint, tokens: list[str], precision: Precision
 ) -> dict[str, str]:
     """Return name -> content of the small files."""
     end = "<|endoftext|>"
-    import tokenizers
-
-    raw = tokenizer_json(source)
-    multilingual = is_multilingual(source)
-    text_tokenizer: Any = tokenizers.Tokenizer.from_str(raw)
-    tokenizer = Tokenizer(text_tokenizer, multilingual=multilingual)
+    raw, tokenizer = model.vocabulary.tokenizer_json(), model.tokenizer
     bpe = json.loads(raw)["model"]
     merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in bpe["merges"])
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), end)
     files: dict[str, Any] = {
         "config.json": _config(checkpoint, tokenizer, len(tokens), precision),
-        "generation_config.json": _generation_config(source, tokenizer, tokens),
-        "preprocessor_config.json": _preprocessor_config(dims_of(checkpoint).n_mels),
+        "generation_config.json": _generation_config(model, tokenizer, tokens),
+        "preprocessor_config.json": _preprocessor_config(Dims.of(checkpoint).n_mels),
         "tokenizer_config.json": {
             **special,
             "add_prefix_space": False,
@@ -245,9 +235,10 @@ def _texts(
         "vocab.json": bpe["vocab"],
     }
     texts = {name: json.dumps(value, ensure_ascii=False, indent=1) for name, value in files.items()}
-    texts |= {TOKENIZER: raw, "merges.txt": "\n".join(["#version: 0.2", *merges, ""])}
-    if (source / EXTRAS).is_file():
-        texts[EXTRAS] = (source / EXTRAS).read_text(encoding="utf-8")
+    texts |= {"tokenizer.json": raw, "merges.txt": "\n".join(["#version: 0.2", *merges, ""])}
+    extras = model.path / model.EXTRAS
+    if extras.is_file():
+        texts[extras.name] = extras.read_text(encoding="utf-8")
     return texts
 
 
@@ -255,7 +246,7 @@ def _config(
     checkpoint: Checkpoint, tokenizer: Tokenizer, n_tokens: int, precision: Precision
 ) -> dict[str, Any]:
     """Return what transformers.WhisperConfig reads."""
-    return structure(checkpoint, n_tokens) | {
+    return _structure(checkpoint, n_tokens) | {
         "torch_dtype": precision,
         "bos_token_id": tokenizer.eot,
         "eos_token_id": tokenizer.eot,
@@ -264,9 +255,9 @@ def _config(
     }
 
 
-def structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
+def _structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
     """Return what config.json says of the weights. Raises ModelBrokenError."""
-    dims = dims_of(checkpoint)
+    dims = Dims.of(checkpoint)
     return {
         "architectures": ["WhisperForConditionalGeneration"],
         "model_type": "whisper",
@@ -290,12 +281,13 @@ def structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
     }
 
 
-def _generation_config(source: Path, tokenizer: Tokenizer, tokens: list[str]) -> dict[str, Any]:
+def _generation_config(
+    model: ModelFolder, tokenizer: Tokenizer, tokens: list[str]
+) -> dict[str, Any]:
     """Return what transformers and TensorRT-LLM decode by.
 
     The tokens that are never written are those that this program never lets the others write.
     """
-    known = read_json(source / CONFIG)
     ids = {token: i for i, token in enumerate(tokens)}
     config: dict[str, Any] = {
         "bos_token_id": tokenizer.eot,
@@ -305,8 +297,8 @@ def _generation_config(source: Path, tokenizer: Tokenizer, tokens: list[str]) ->
         "no_timestamps_token_id": tokenizer.no_timestamps,
         "prev_sot_token_id": tokenizer.sot_prev,
         "suppress_tokens": tokenizer.suppressed_tokens,
-        "begin_suppress_tokens": whole_numbers(known, "suppress_ids_begin", source / CONFIG),
-        "alignment_heads": known.get("alignment_heads", []),
+        "begin_suppress_tokens": model.suppressed_begin,
+        "alignment_heads": model.config.content.get("alignment_heads", []),
         "is_multilingual": tokenizer.multilingual,
         "max_initial_timestamp_index": 50,
         "max_length": 448,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -62,6 +62,29 @@ class Upstream:
             broadcast=_address(parameters.get("broadcast", cls.broadcast)),
         )
 
+    @classmethod
+    def with_keys(
+        cls, upstreams: Iterable[Upstream], environ: Mapping[str, str], key: str | None
+    ) -> tuple[Upstream, ...]:
+        """Return the upstreams with their keys; `key` is for the one that names none of its own.
+
+        Raises SettingsError, also where `key` would go to several: a key is for one house alone.
+        """
+        keyed = tuple(replace(upstream, key=_key(upstream, environ)) for upstream in upstreams)
+        if key is None:
+            return keyed
+        takers = [
+            upstream.url for upstream in keyed if upstream.kind == "openai" and not upstream.key
+        ]
+        if len(takers) != 1:
+            whom = f"for each of {', '.join(takers)}" if takers else "for none of --upstreams"
+            raise SettingsError(
+                f"upstream_key is {whom}, but it must be for exactly one; name the others' keys by "
+                "?key_file=FILE or ?key_variable=NAME"
+            )
+        checked = _checked(key, "upstream_key")
+        return tuple(replace(u, key=checked) if u.url == takers[0] else u for u in keyed)
+
 
 def _kind(parts: SplitResult) -> Kind | None:
     """Return what speaks there, None for nothing known. Raises ValueError for a bad port."""
@@ -102,27 +125,6 @@ def _address(text: str) -> str:
         return str(IPv4Address(text))
     except ValueError:
         raise ValueError("broadcast must be an IPv4 address such as 192.168.1.255") from None
-
-
-def with_keys(
-    upstreams: Sequence[Upstream], environ: Mapping[str, str], key: str | None
-) -> tuple[Upstream, ...]:
-    """Return the upstreams with their keys; `key` is for the one that names none of its own.
-
-    Raises SettingsError, also where `key` would go to several: a key is for one house alone.
-    """
-    keyed = tuple(replace(upstream, key=_key(upstream, environ)) for upstream in upstreams)
-    if key is None:
-        return keyed
-    takers = [upstream.url for upstream in keyed if upstream.kind == "openai" and not upstream.key]
-    if len(takers) != 1:
-        whom = f"for each of {', '.join(takers)}" if takers else "for none of --upstreams"
-        raise SettingsError(
-            f"upstream_key is {whom}, but it must be for exactly one; name the others' keys by "
-            "?key_file=FILE or ?key_variable=NAME"
-        )
-    checked = _checked(key, "upstream_key")
-    return tuple(replace(u, key=checked) if u.url == takers[0] else u for u in keyed)
 
 
 def _key(upstream: Upstream, environ: Mapping[str, str]) -> str | None:

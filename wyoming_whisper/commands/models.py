@@ -1,0 +1,98 @@
+"""`wyoming-whisper models ...`: see and manage the models on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..backends.auto import gpu_of, model_of
+from ..errors import SettingsError, UnknownModelError
+from ..models.autopick import pick_model
+from ..models.disk import megabytes
+from ..models.find import ensure_model, find_model
+from ..models.listing import ModelEntry, list_models, remove_model
+from ..models.stock import AUTO, Layout
+from ..settings.official import about_retired
+from ..settings.options import Settings
+from .console import CommandParser, table
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run an action; return the exit status. Raises WyomingWhisperError."""
+    arguments, settings = _parser().start(argv)
+    if (arguments.action == "list") != (arguments.name is None):
+        needs = "takes no" if arguments.action == "list" else "needs a"
+        raise SettingsError(f"models {arguments.action} {needs} model's name")
+    if arguments.action != "list":
+        print(_answer(arguments.action, arguments.name, settings, arguments.layout))
+    elif arguments.json:
+        entries = [_entry_to_dict(entry) for entry in list_models(settings)]
+        print(json.dumps(entries, ensure_ascii=False, indent=2))
+    else:
+        print(_as_table(list_models(settings)))
+    return 0
+
+
+def _parser() -> CommandParser:
+    about = """\
+See and manage the models on this machine.
+
+  list             what there is, and what can be downloaded
+  download NAME    fetch a model, where it isn't here already
+  remove NAME      delete a downloaded model
+  path NAME        where a model's files are"""
+    parser = CommandParser(
+        "models", about, CommandParser.PLACES, "list|download|remove|path [NAME] [flags]"
+    )
+    actions = ("list", "download", "remove", "path")
+    parser.add_argument("action", choices=actions, metavar="ACTION", help="see above")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name, as for --model")
+    parser.add_argument("--json", action="store_true", help="list as one JSON array")
+    parser.add_argument(
+        "--layout",
+        choices=("ctranslate2", "huggingface"),
+        default="ctranslate2",
+        help="the model's files for TensorRT-LLM are huggingface (default: ctranslate2)",
+    )
+    return parser
+
+
+def _answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
+    if about := about_retired(name):
+        raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
+    if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
+        return str(_auto(action, settings))
+    if action == "download":
+        return str(ensure_model(name, settings, layout=layout))
+    if action == "remove":
+        freed = remove_model(name, settings, layout)
+        return f"{name} is removed, {megabytes(freed)} are free"
+    return str(find_model(name, settings, layout))
+
+
+def _auto(action: str, settings: Settings) -> Path:
+    """Return the folder of the model that auto is here, downloading it if that is the action."""
+    if action == "download":
+        return model_of(dataclasses.replace(settings, model=AUTO))[1]
+    return find_model(pick_model(settings, gpu_of(settings)), settings)
+
+
+def _entry_to_dict(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "repo": entry.repo,
+        "state": entry.state,
+        "size_bytes": entry.size_bytes,
+        "languages": entry.languages,
+        "path": None if entry.path is None else str(entry.path),
+        "problem": entry.problem or None,
+    }
+
+
+def _as_table(entries: Sequence[ModelEntry]) -> str:
+    rows = [(e.name, e.state, megabytes(e.size_bytes), e.languages) for e in entries]
+    problems = [f"{entry.name} is broken: {entry.problem}" for entry in entries if entry.problem]
+    return "\n".join([table(("NAME", "STATE", "SIZE", "LANGUAGES"), *rows), *problems])

@@ -1,0 +1,219 @@
+"""Where models lie on this machine: a name -> the folders that may hold what it stands for."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..engine.cache import weights_hash
+from ..errors import ModelUnavailableError, UnknownModelError
+from .folder import ModelFolder
+from .formats import about_file, is_weights_name
+from .stock import AUTO, STOCK_MODELS, Layout, stock_model, without_address
+
+
+class ModelSettings(Protocol):
+    """The part of `settings.Settings` that finding a model needs."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def data_dir(self) -> tuple[Path, ...]: ...
+    @property
+    def download_dir(self) -> Path | None: ...
+    @property
+    def local_files_only(self) -> bool: ...
+    @property
+    def hf_token(self) -> str | None: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def language(self) -> str | None: ...
+    @property
+    def cpu_threads(self) -> int: ...
+    @property
+    def compute_type(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a name stands for: a folder, or a repository on the hub."""
+
+    name: str
+    repo: str | None = None
+    folder: Path | None = None
+    layout: Layout = "ctranslate2"
+
+    @property
+    def weights(self) -> str:
+        """The name of the file with the weights."""
+        return ModelFolder.WEIGHTS[self.layout]
+
+    @property
+    def to_convert(self) -> Path | None:
+        """The folder with CTranslate2's weights that have to be written in the other layout."""
+        if self.folder is None or self.layout == "ctranslate2":
+            return None
+        there = [name for name in ModelFolder.WEIGHTS.values() if (self.folder / name).exists()]
+        return self.folder if there == [ModelFolder.WEIGHTS["ctranslate2"]] else None
+
+
+class ModelStore:
+    """The folders that may hold models."""
+
+    SHIPPED = Path(sys.prefix, "share", "wyoming-whisper", "models")
+    """Models that the installation brought along, such as an image that was built with one."""
+    SHIPPED_NAME = "name"
+    """The file in SHIPPED with the name of the model that is meant to be used."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        first = (settings.download_dir,) if settings.download_dir else ()
+        self.own_roots: list[Path] = list(dict.fromkeys((*first, *settings.data_dir)))
+        """Those of the user, the download folder first."""
+        self.roots = [*self.own_roots, *([self.SHIPPED] if self.SHIPPED.is_dir() else [])]
+        self._local_files_only = settings.local_files_only
+
+    def resolve(self, name: str, layout: Layout = "ctranslate2") -> Reference:
+        """Return what `name` stands for. Raises UnknownModelError."""
+        name = without_address(name)
+        if name.lower() == AUTO:  # backends.model_of resolves it, once what it runs on is known
+            raise UnknownModelError("auto is a choice, not a model: name a model (models list)")
+        stock = stock_model(name)
+        if stock is not None and stock.name == name.replace(".int8", "-int8"):
+            return Reference(name, repo=stock.repo_in(layout), layout=layout)
+        path = _local_path(name)
+        if path is None and self.is_simple_name(name):
+            path = next((root / name for root in self.roots if (root / name).exists()), None)
+        if path is not None:
+            if not path.is_dir():
+                raise UnknownModelError(about_file(path))
+            return Reference(name, folder=path, layout=layout)
+        if stock is not None:  # after the folders, which may differ from it in case alone
+            return Reference(stock.name, repo=stock.repo_in(layout), layout=layout)
+        owner, slash, repo = name.partition("/")
+        is_repo = slash and self.is_simple_name(owner) and self.is_simple_name(repo)
+        if is_repo and not is_weights_name(name):
+            return Reference(name, repo=name, layout=layout)
+        raise UnknownModelError(_unknown(name))
+
+    @staticmethod
+    def is_simple_name(name: str) -> bool:
+        """Whether it may be an owner or a model on the hub.
+
+        "--" separates the two in the cache, ".." would leave it.
+        """
+        return bool(re.fullmatch(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9._-]{0,95}", name))
+
+    def shipped_model(self) -> str | None:
+        """Return the name of the model that the installation brought along to be used."""
+        try:
+            text = (self.SHIPPED / self.SHIPPED_NAME).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+        return text.strip() or None
+
+    def hub_caches(self) -> Iterator[Path]:
+        """Yield the folders laid out as the hub's cache; `hub` is where HF_HOME=<data dir> puts
+        it.
+        """
+        for root in self.roots:
+            yield root
+            yield root / "hub"
+
+    def cache_folders(self, repo: str) -> Iterator[Path]:
+        """Yield where the hub's caches keep a repository, whether it is there or not."""
+        for cache in self.hub_caches():
+            yield cache / f"models--{repo.replace('/', '--')}"
+
+    def candidates(self, reference: Reference) -> Iterator[Path]:
+        """Yield the folders where the model may be, best first."""
+        if reference.to_convert:
+            converted = self.converted_folder(reference.to_convert)
+            if converted.is_dir():
+                yield converted
+            return
+        if reference.folder is not None:
+            if reference.folder.is_dir():
+                yield reference.folder
+            return
+        yield from self.plain_folders(reference)
+        for folder in self.cache_folders(reference.repo or ""):
+            yield from self.snapshots(folder)
+
+    def plain_folders(self, reference: Reference) -> Iterator[Path]:
+        """Yield folders that were copied into a data folder under the model's or repository's
+        name.
+        """
+        repo = reference.repo or ""
+        names = dict.fromkeys((reference.name, repo, repo.rpartition("/")[2]))
+        for folder in (root / name for root in self.roots for name in names):
+            if (folder / reference.weights).exists():  # or else it is a folder of something else
+                yield folder
+
+    @staticmethod
+    def snapshots(cache_folder: Path) -> list[Path]:
+        """Return the revisions in a cache folder: what `main` was last, then the newest."""
+        snapshots = [path for path in cache_folder.glob("snapshots/*") if path.is_dir()]
+        try:
+            main = (cache_folder / "refs" / "main").read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            main = ""
+        return sorted(snapshots, key=lambda path: (path.name == main, _mtime(path)), reverse=True)
+
+    def converted_folder(self, source: Path) -> Path:
+        """Return where the model in folder `source` is kept in Hugging Face's layout."""
+        name = f"{source.name.strip('.')}-{weights_hash(ModelFolder(source).weights)[:16]}"
+        return self.first_root(source.name) / "huggingface" / name
+
+    def first_root(self, name: str) -> Path:
+        """Return where the model `name` is to be put. Raises ModelUnavailableError."""
+        if not self.own_roots:
+            raise ModelUnavailableError(f"no folder to download {name} to: set --data-dir")
+        return self.own_roots[0]
+
+    def not_here(self, reference: Reference) -> ModelUnavailableError:
+        """Return the error for what is in none of the folders."""
+        folders = ", ".join(str(root) for root in self.roots)
+        if reference.repo is None:
+            return ModelUnavailableError(f"there is no model in {reference.folder}")
+        source = "" if reference.name == reference.repo else f" ({reference.repo})"
+        advice = "`models download` fetches it, or copy its folder there"
+        if self._local_files_only:
+            advice = "only local files are allowed: copy its folder there, or allow the download"
+        return ModelUnavailableError(
+            f"model {reference.name}{source} is not in {folders or 'any data folder'}: {advice}"
+        )
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
+
+
+def _local_path(name: str) -> Path | None:
+    """Return the file or folder `name` if it is there: then it is no repository."""
+    try:
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such home, a NUL
+        return None
+
+
+def _unknown(name: str) -> str:
+    if name.startswith(("/", ".", "~")):
+        return f"there is no model folder {name}"
+    if is_weights_name(name):
+        return f"there is no file {name}, and --model takes a name, a repository or a folder"
+    names = [*STOCK_MODELS, AUTO]
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5) or names[:6]
+    return (
+        f"unknown model {name!r}: did you mean {' or '.join(near)}? "
+        "A hub repository (owner/name) or a local folder is possible too"
+    )
