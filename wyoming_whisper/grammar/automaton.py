@@ -15,8 +15,8 @@ from .vocabulary import Vocabulary
 
 Continuations = tuple[NDArray[np.int32], NDArray[np.int32]]
 
-MAX_STATES = 200_000
-"""States by bytes that are kept from one utterance for the next ones."""
+MAX_STATES = 80_000
+"""States by bytes that are kept from one utterance for the next ones: about 80 MB."""
 
 MAX_WARM = 200
 """First words after which is found beforehand what may follow: about a second's work."""
