@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...engine.tensorrt.cuda import NoGpuError, find_gpus
 from ...machine.cpu import cpu_name, instruction_set, physical_cores
 from ...text.repetition import loops
-from ...whisper.search import STOP_REPEATS
+from ...whisper.search import SessionInference
 
 if TYPE_CHECKING:
     from ...whisper.session import Session
@@ -78,7 +78,7 @@ class Decoded:
         CTranslate2's goes on; then what there is of it counts, not its mean log-probability.
         """
         is_beginning = self.n_common(reference) == len(self.tokens)
-        return is_beginning and loops(self.tokens, STOP_REPEATS)
+        return is_beginning and loops(self.tokens, SessionInference.STOP_REPEATS)
 
 
 @dataclass(frozen=True)
