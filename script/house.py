@@ -47,9 +47,9 @@ class Module:
     public: list[str] = field(default_factory=list)
     lazy: int = 0
     longest: int = 0
-    is_folder: bool = False
     about: str = ""
     """The first line of its docstring."""
+    is_folder: bool = False
 
 
 def read(root: Path) -> dict[str, Module]:
