@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import median
 
 from benchmarks.hearing.household.clips import COMMAND, NEAR, NOISE, OTHER
@@ -60,6 +60,11 @@ class Answer:
     def is_another(self) -> bool:
         """Whether Home Assistant would do something else than what it was told."""
         return self.meant is not None and self.meaning not in (None, self.meant)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether it was heard from the other end of a room."""
+        return "+room" in self.clip
 
     @property
     def place(self) -> tuple[str, str]:
@@ -172,13 +177,23 @@ def _summary(found: Mapping[tuple[str, str], Count]) -> str:
 
 def _by_language(found: Mapping[str, Count]) -> str:
     commands = {server: one.of(COMMAND) for server, one in found.items()}
-    languages = sorted({a.lang for own in commands.values() for a in own})
-    rows = []
-    for language in [*languages, "all"]:
-        own = {s: [a for a in c if language in (a.lang, "all")] for s, c in commands.items()}
-        cells = [f"{sum(a.is_understood for a in c)}" for c in own.values()]
-        rows.append([language, str(max(map(len, own.values()))), *cells])
+    everything = [a for own in commands.values() for a in own]
+    languages = sorted({a.lang for a in everything})
+    rows = [_row(language, commands, partial(_is_of, language)) for language in languages]
+    rows.append(_row("all", commands, lambda a: True))
+    rows.append(_row("far away", commands, lambda a: a.is_far))
     return report.table(["language", "commands", *commands], rows)
+
+
+def _is_of(language: str, answer: Answer) -> bool:
+    return answer.lang == language
+
+
+def _row(
+    head: str, commands: Mapping[str, Sequence[Answer]], belongs: Callable[[Answer], bool]
+) -> list[str]:
+    own = [[a for a in answers if belongs(a)] for answers in commands.values()]
+    return [head, str(max(map(len, own))), *(str(sum(a.is_understood for a in c)) for c in own)]
 
 
 def _times(found: Mapping[tuple[str, str], Count]) -> str:

@@ -323,6 +323,7 @@ def test_tables_and_what_went_wrong() -> None:
     assert rows[2][2:10] == ["1 of 3 (33.3 %)", "0", "0 of 1", "-", "0 of 2", "1", "0 of 2", "0"]
     assert rows[3][2:7] == ["2 of 3 (66.7 %)", "1", "1 of 1", "1 of 2 (50.0 %)", "0 of 2"]
     assert "| all      |        3 |        1 |             2 |" in by_language.splitlines()
+    assert by_language.splitlines()[-1].startswith("| far away |        0 |")
     assert times.splitlines()[-1].count("25.0 %") == 2
     lines = list(shown(ANSWERS))
     assert "base, ours-ort-home, another: command what time is it ('what time is it')" in "".join(
