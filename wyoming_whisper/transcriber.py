@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from .grammar.service import GrammarService
     from .home.index import NameIndex
 
 SAMPLE_RATE = 16_000
@@ -60,6 +61,9 @@ class TranscribeOptions:
 
     home: NameIndex | None = field(default=None, repr=False, compare=False)
     """Names that a misheard text is compared with, `names` too; None compares with none."""
+
+    grammars: GrammarService | None = field(default=None, repr=False, compare=False)
+    """The home's sentences, of which a misheard text may have been one; None compares with none."""
 
     checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
     """Called wherever the work can be broken off; what it raises ends it."""
@@ -136,6 +140,12 @@ class Transcription:
 
     segments: tuple[Segment, ...] = ()
     """Of the text, in order, where they were asked for."""
+
+    understood: bool | None = None
+    """Whether the text is a sentence of the home's grammar; None where that was not asked."""
+
+    free_text: str | None = field(default=None, repr=False)
+    """What was written before a sentence of the home took its place; None where none did."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that `transcribe --json` and benchmarks print."""

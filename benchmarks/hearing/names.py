@@ -142,7 +142,7 @@ class Namer(Model):
         """Return what was said, as `correct` has it."""
         language = said.language if said.language in self.languages else None
         mel = self.mel(with_silence(said.clip.samples))
-        return self.decoder.decode(mel, language, correct=correct)
+        return self.decoder.decode(mel, language, correct=[correct] if correct else ())
 
     def hear(self, said: Said, snappers: Mapping[str, Snapper]) -> list[Heard]:
         """Transcribe a clip without names, and with those of each home."""

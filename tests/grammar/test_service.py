@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Running:
         self._done: queue.Queue[str] = queue.Queue()
         self.service.on_done = self._done.put
         self.service.use_home(HOME)
-        self.service.use_tokens(lambda: TOKENS)
+        self.spelled: Callable[[], list[bytes]] = lambda: TOKENS
 
     def built(self, language: str) -> Grammar:
         """Return the grammar of a language, when it has been built next."""
@@ -58,9 +58,9 @@ class Running:
         return grammar
 
     def tried(self, language: str) -> Grammar | None:
-        self.service.current(language)
+        self.service.current(language, self.spelled)
         assert self._done.get(timeout=TIMEOUT_SECONDS) == language
-        return self.service.current(language)
+        return self.service.current(language, self.spelled)
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def running() -> Iterator[Running]:
 
 
 def test_a_grammar_is_there_after_it_was_asked_for(running: Running) -> None:
-    assert running.service.current("en") is None
+    assert running.service.current("en", running.spelled) is None
     grammar = running.built("en")
     assert grammar.matches("Turn on the lamp.")
-    assert running.service.current("en") is grammar
+    assert running.service.current("en", running.spelled) is grammar
 
 
 def test_it_is_built_again_when_the_home_has_changed(running: Running) -> None:
@@ -95,7 +95,7 @@ def test_the_same_home_is_no_reason_to_build(running: Running) -> None:
 
 def test_other_tokens_end_all_grammars(running: Running) -> None:
     before = running.built("en")
-    running.service.use_tokens(lambda: [b"", *TOKENS])
+    running.spelled = lambda: [b"", *TOKENS]
     after = running.built("en")
     assert before.advance(before.begin(), ord("t")) >= 0
     assert after.advance(after.begin(), ord("t") + 1) >= 0
@@ -108,8 +108,8 @@ def test_languages_that_were_not_asked_for_lately_are_forgotten(
     monkeypatch.setattr(service, "MAX_LANGUAGES", 2)
     for language in ("en", "de", "fr"):
         running.built(language)
-    assert running.service.current("de") is not None
-    assert running.service.current("fr") is not None
+    assert running.service.current("de", running.spelled) is not None
+    assert running.service.current("fr", running.spelled) is not None
     running.built("en")
     assert running.store.asked == ["en", "de", "fr", "en"]
 
@@ -124,7 +124,7 @@ def test_a_language_that_fails_costs_no_other(
     caplog.set_level(logging.INFO)
     assert running.tried(language) is None
     assert running.built("en")
-    assert running.service.current(language) is None
+    assert running.service.current(language, running.spelled) is None
     assert said in caplog.text
     assert running.store.asked.count(language) == 1
 

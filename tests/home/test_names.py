@@ -292,7 +292,7 @@ def test_the_quality_gate_asks_for_the_rest_alone(sure: bool) -> None:
     decoder = Decoder(model, TOKENIZER, ("en",), DecodingOptions(min_avg_logprob=-0.32))
     mel = np.zeros((80, 200), np.float32)
     assert decoder.decode(mel, "en").text == ""
-    assert decoder.decode(mel, "en", correct=snapper(model)).text == (SAID if sure else "")
+    assert decoder.decode(mel, "en", correct=[snapper(model)]).text == (SAID if sure else "")
 
 
 def test_long_audio_whose_windows_need_timestamps_is_left_alone() -> None:
@@ -300,7 +300,7 @@ def test_long_audio_whose_windows_need_timestamps_is_left_alone() -> None:
         raise AssertionError("asked")
 
     decoder = Decoder(Scripted(), TOKENIZER, ("en",), DecodingOptions(temperatures=(0.0,)))
-    assert decoder.decode(np.zeros((80, 3200), np.float32), "en", correct=never).text
+    assert decoder.decode(np.zeros((80, 3200), np.float32), "en", correct=[never]).text
 
 
 # -- with a real model ---------------------------------------------------------------------

@@ -389,7 +389,7 @@ def test_features_that_may_be_gone_are_made_again(keeps_features: bool, n_window
         asked.append(features)
         return said("one")
 
-    hearing.decode(mel_of(2), "en", correct=remember, weigh=remember)
+    hearing.decode(mel_of(2), "en", correct=[remember], weigh=remember)
     assert asked == [1, n_windows]
 
 

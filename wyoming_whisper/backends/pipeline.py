@@ -20,6 +20,7 @@ from ..errors import (
     UnknownTaskError,
     WordTimesError,
 )
+from ..grammar.choice import HomeSentences
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
 from ..models.folder import ModelFolder
@@ -100,7 +101,7 @@ class WhisperTranscriber:
         decoding = self._decoding_for(options)
         decoder = self._decoder_for(samples, decoding)
         stopwatch = Stopwatch()
-        correct = self._correct(options)
+        corrects = self._corrects(options, stopwatch)
         with stopwatch("mel"):
             mel = log_mel_spectrogram(samples, self._inference.n_mels)
         try:
@@ -110,7 +111,7 @@ class WhisperTranscriber:
                 _previous_text(options.names, decoding.initial_prompt),
                 stopwatch,
                 options.checkpoint,
-                _timed(correct, stopwatch, "names") if correct else None,
+                corrects,
                 options.language_prior,
                 self._weigh(options, stopwatch),
             )
@@ -131,6 +132,8 @@ class WhisperTranscriber:
             stages=stopwatch.seconds,
             rejected=result.rejected,
             segments=result.segments,
+            understood=result.understood,
+            free_text=result.free_text,
         )
 
     def warm_up(self) -> None:
@@ -235,17 +238,35 @@ class WhisperTranscriber:
         beam_size = self._decoding.beam_size
         return Weighing(self._inference, self._tokenizer, self._noise, beam_size, checkpoint)
 
-    def _correct(self, options: TranscribeOptions) -> Correct | None:
-        """Return what compares texts with the names of the home, if there are any."""
+    def _corrects(self, options: TranscribeOptions, stopwatch: Stopwatch) -> list[Correct]:
+        """Return what compares texts with the home's sentences and names, if there are any."""
         if options.timestamps:
-            return self._as_without_timestamps
-        if options.home is None or (options.task or self._decoding.task) == "translate":
+            return [_timed(self._as_without_timestamps, stopwatch, "names")]
+        if (options.task or self._decoding.task) == "translate":
+            return []
+        steps = (("grammar", self._home_sentences(options)), ("names", self._snapper(options)))
+        return [_timed(step, stopwatch, stage) for stage, step in steps if step]
+
+    def _snapper(self, options: TranscribeOptions) -> Correct | None:
+        if options.home is None:
             return None
         indexes = [NameIndex(options.names[: self.MAX_REQUEST_NAMES]), options.home]
         filled = [index for index in indexes if len(index)]
         if not filled:
             return None
         return Snapper(self._inference, self._tokenizer, filled, self._noise, options.checkpoint)
+
+    def _home_sentences(self, options: TranscribeOptions) -> Correct | None:
+        grammars = options.grammars
+        if grammars is None:
+            return None
+        return HomeSentences(
+            self._inference,
+            self._tokenizer,
+            lambda language: grammars.current(language, self._tokenizer.spelled),
+            self._noise,
+            options.checkpoint,
+        )
 
     def _noise(self) -> Any:
         """Return audio features that say nothing, for how likely a name is anyway."""

@@ -6,10 +6,14 @@ vocabulary, since one may end within a letter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from .compounds import Compounds
 from .letters import CLOSING, OPENING, fold, variants, words_of
+from .nearest import Nearest
 from .positions import BETWEEN, REFUSED, Letters
 from .vocabulary import Vocabulary
 
@@ -23,6 +27,14 @@ MAX_WARM = 200
 
 _MARKS = frozenset(" " + CLOSING + OPENING)
 
+MAX_TEXTS = 2
+"""What is compared by spelling: the free text, and the next best."""
+
+MAX_ALIKE = 4
+"""Each is scored by the model."""
+
+NO_COMPOUNDS = Compounds((), links=False)
+
 MANY = 64
 """More ways on than these in the trie of tokens aren't gone through for free text."""
 
@@ -33,9 +45,13 @@ class Grammar:
     States are numbers, valid until the next `begin`.
     """
 
-    def __init__(self, letters: Letters, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, letters: Letters, vocabulary: Vocabulary, compounds: Compounds = NO_COMPOUNDS
+    ) -> None:
         """`letters`: its first start is before what is searched, its last before all sentences."""
         self._letters = letters
+        self._compounds = compounds
+        self._nearest = Nearest(letters)
         self._vocabulary = vocabulary
         self._clear()
 
@@ -92,6 +108,25 @@ class Grammar:
             if state == REFUSED:
                 return False
         return self._letters.is_end(state)
+
+    def written(self, text: str) -> str:
+        """Return one of the sentences as Home Assistant matches it, names as the home has them."""
+        parted = text.replace("-", " ")
+        if parted != text and self.matches(parted):
+            text = parted
+        for joined in self._compounds.joined(text):
+            if self.matches(joined):
+                return joined
+        return text
+
+    def alike(self, texts: Sequence[str]) -> list[str]:
+        """Return sentences that are spelled much like one of the texts, nearest first."""
+        costs: dict[str, float] = {}
+        for text in list(dict.fromkeys(texts))[:MAX_TEXTS]:
+            for cost, sentence in self._nearest.find(text, MAX_ALIKE):
+                costs[sentence] = min(cost, costs.get(sentence, cost))
+        ranked = sorted(costs, key=costs.__getitem__)[:MAX_ALIKE]
+        return [sentence[:1].upper() + sentence[1:] for sentence in ranked]
 
     def spelling(self, token: int) -> bytes:
         """Return what a token adds to a sentence: equal where only capitals and marks differ.

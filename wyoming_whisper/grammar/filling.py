@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..home.inventory import Home
 from .automaton import Grammar
+from .compounds import Compounds
 from .letters import words_of
 from .network import ANY, FIRST_SLOT, Network, network_of_texts
 from .positions import Letters
@@ -19,6 +20,7 @@ MAX_NAMES = 10_000
 """Of one kind; the others are left out."""
 
 MAX_LETTERS = 80
+GERMANIC = ("af", "da", "de", "lb", "nb", "nl", "no", "sv")
 MAX_NODES = 1_000_000
 
 
@@ -53,7 +55,8 @@ def fill(
         slots,
         unparted=templates.unparted,
     )
-    return Grammar(letters, vocabulary)
+    compounds = Compounds(home.names, links=templates.language in GERMANIC)
+    return Grammar(letters, vocabulary, compounds)
 
 
 def unsayable(home: Home) -> list[str]:

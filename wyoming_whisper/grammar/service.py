@@ -76,23 +76,19 @@ class GrammarService:
             self._home = home
             self._changed.notify()
 
-    def use_tokens(self, spelled: Spelled) -> None:
-        """Have grammars of another model's tokens; those that there are end here.
-
-        `spelled` gives their bytes by number, and is called on the thread that builds.
-        """
-        with self._changed:
-            self._spelled = spelled
-            for entry in self._entries.values():
-                entry.grammar = entry.made_of = None
-            self._changed.notify()
-
-    def current(self, language: str) -> Grammar | None:
+    def current(self, language: str, spelled: Spelled) -> Grammar | None:
         """Return the grammar of a language (Whisper's code), None where there is none yet.
 
-        It is then made. One grammar is for one thread: who asks is always the same.
+        It is then made. `spelled` gives the bytes of the model's tokens by number, and is called on
+        the thread that builds; with another model's, the grammars that there are end. One grammar
+        is for one thread: who asks is always the same.
         """
         with self._changed:
+            if spelled != self._spelled:
+                self._spelled = spelled
+                for other in self._entries.values():
+                    other.grammar = other.made_of = None
+                self._changed.notify()
             entry = self._entries.get(language)
             if entry is None:
                 entry = self._entries[language] = _Entry()

@@ -106,7 +106,12 @@ class Snapper:
     def __call__(
         self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
     ) -> Hypothesis:
-        """Return the hypothesis, or the likeliest candidate where enough speaks for it."""
+        """Return the hypothesis, or the likeliest candidate where enough speaks for it.
+
+        What is a sentence of the home stays as it is.
+        """
+        if hypothesis.understood:
+            return hypothesis
         try:
             candidates = self.weigh(audio_features, prompt, language, hypothesis)
         except RuntimeError as error:  # of the model's runtime: what was heard is there still

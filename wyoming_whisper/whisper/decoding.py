@@ -7,7 +7,7 @@ those of openai/whisper's transcribe.py and decoding.py (Radford et al., 2022, s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,9 @@ class _DecodingResult:
     rejected: str | None = None
     segments: tuple[Segment, ...] = ()
     """Where DecodingOptions.timestamps asks for them."""
+    understood: bool | None = None
+    free_text: str | None = None
+    """Of an utterance in one window; see Hypothesis."""
 
 
 class Decoder(WindowDecoder):
@@ -49,7 +52,7 @@ class Decoder(WindowDecoder):
         previous_text: str | None = None,
         stopwatch: Stopwatch | None = None,
         checkpoint: Callable[[], None] = go_on,
-        correct: Correct | None = None,
+        correct: Sequence[Correct] = (),
         language_prior: Mapping[str, float] | None = None,
         weigh: Correct | None = None,
     ) -> _DecodingResult:
@@ -57,9 +60,9 @@ class Decoder(WindowDecoder):
 
         `language_prior` says how many times likelier than others some languages are.
         `checkpoint` is called before every window and every attempt, and by runtimes that can
-        between tokens; what it raises ends the work. `correct` has the last word on each window,
-        before the quality gate; it is not asked where timestamps only cut long audio. `weigh` is
-        asked of every window then, for the evidence of its text.
+        between tokens; what it raises ends the work. `correct` have the last word on each window,
+        one after the other, before the quality gate; they are not asked where timestamps only cut
+        long audio. `weigh` is asked of every window then, for the evidence of its text.
         """
         if not mel.shape[1]:
             return _DecodingResult("", language)
@@ -78,6 +81,7 @@ def _result(utterance: Utterance) -> _DecodingResult:
     logprobs = [one.avg_logprob for one in utterance.heard]
     no_speech = [one.no_speech_prob for one in utterance.heard]
     heard_logprob, noise_logprob = utterance.evidence
+    is_one = len(utterance.heard) == 1
     return _DecodingResult(
         text=utterance.text,
         language=utterance.language,
@@ -89,4 +93,6 @@ def _result(utterance: Utterance) -> _DecodingResult:
         noise_logprob=noise_logprob,
         rejected=utterance.rejected,
         segments=tuple(utterance.segments),
+        understood=utterance.heard[0].understood if is_one else None,
+        free_text=utterance.heard[0].free_text if is_one else None,
     )

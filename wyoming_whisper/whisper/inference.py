@@ -41,6 +41,10 @@ class Hypothesis:
     """Mean log-probability of the text's tokens by the audio alone, without a prompt."""
     noise_logprob: float | None = field(default=None, compare=False)
     """The same with noise in place of the audio."""
+    understood: bool | None = field(default=None, compare=False)
+    """Whether it is a sentence of the home's grammar; None where that was not asked."""
+    free_text: str | None = field(default=None, compare=False)
+    """What was written before a sentence of the home took its place."""
     positions: Sequence[int] = field(default=(), compare=False)
     """Where each of the text's tokens begins, and the last one ends; see AligningInference."""
 

@@ -59,7 +59,7 @@ class Utterance:
         previous_text: str | None,
         stopwatch: Stopwatch,
         checkpoint: Callable[[], None],
-        last_words: tuple[Correct | None, Correct | None],
+        last_words: tuple[Sequence[Correct], Correct | None],
     ) -> None:
         self._decoder = decoder
         self._mel = mel
@@ -74,8 +74,8 @@ class Utterance:
         # Without segments to make, only to know where the next window starts.
         self._timestamps = decoder.wants_segments or (mel.shape[1] > N_FRAMES and not self._pieces)
         only_cuts = self._timestamps and not decoder.wants_segments
-        correct, weigh = last_words
-        self._last_words = [one for one in (None if only_cuts else correct, weigh) if one]
+        corrects, weigh = last_words
+        self._last_words = [*(() if only_cuts else corrects), *((weigh,) if weigh else ())]
         self._texts: list[str] = []
         self.segments: list[Segment] = []
         self.heard: list[Hypothesis] = []

@@ -165,8 +165,8 @@ class _LLMTranscriber(WhisperTranscriber):
             return hypothesis
         return super()._as_without_timestamps(audio_features, prompt, language, hypothesis)
 
-    def _correct(self, options: TranscribeOptions) -> Correct | None:
-        return super()._correct(options) if self._inference.scores else None
+    def _corrects(self, options: TranscribeOptions, stopwatch: Stopwatch) -> list[Correct]:
+        return super()._corrects(options, stopwatch) if self._inference.scores else []
 
     def _weigh(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct | None:
         return super()._weigh(options, stopwatch) if self._inference.scores else None
