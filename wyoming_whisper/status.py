@@ -135,6 +135,12 @@ class Answer:
     stages: Mapping[str, float] = field(default_factory=dict)
     """Seconds per stage, as in Transcription; none where the model was not asked."""
     text: str | None = None
+    understood: bool | None = None
+    """Whether it is a sentence of the home's grammar; None where that was not asked."""
+    free_text: str | None = None
+    """What was written before a sentence of the home took its place; where the page shows it."""
+    is_corrected: bool = False
+    """Whether one did."""
     upstream: str | None = None
     """The address of who transcribed it; None is this machine."""
     truncated: bool = False

@@ -164,7 +164,9 @@ def test_sentences_of_the_users_own_are_sentences(
     assert grammar.matches("make green tea")
     assert not grammar.matches("make red tea")
     assert grammar.matches("Play Thriller by Michael Jackson")
-    (folder / "en-GB" / "tea.yaml").write_text("intents: {T: {data: [{sentences: [tea please]}]}}")
+    changed = tmp_path / "tea.yaml"
+    changed.write_text("intents: {T: {data: [{sentences: [tea please]}]}}")
+    changed.replace(folder / "en-GB" / "tea.yaml")  # at once: it is read at any time
     assert running.built("en").matches("tea please")
     assert "broken.yaml is not YAML" in caplog.text
 

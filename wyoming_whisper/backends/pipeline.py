@@ -20,7 +20,6 @@ from ..errors import (
     UnknownTaskError,
     WordTimesError,
 )
-from ..grammar.choice import HomeSentences
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
 from ..models.folder import ModelFolder
@@ -48,6 +47,7 @@ from ..whisper.options import (
     DecodingOptions,
 )
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
+from .home_sentences import HomeSentences
 from .weighing import Weighing
 
 if TYPE_CHECKING:

@@ -96,7 +96,7 @@ class RayTranscriber:
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
-        asked = replace(options, home=None, checkpoint=go_on)
+        asked = replace(options, home=None, grammars=None, checkpoint=go_on)
         home = self._shared(options.home) if options.home else []
         n_chunks = max(1, -(-len(samples) // self.CHUNK_SAMPLES))
         # Copies: a slice would be sent with all that it is a slice of.

@@ -102,22 +102,37 @@ class Grammar:
 
         Also of those that begin with free text, which the search leaves out.
         """
-        state = self._letters.starts[-1]
+        state = self._read(text, self._letters.starts[-1])
+        return state != REFUSED and self._letters.is_end(state)
+
+    def ends_freely(self, text: str) -> bool:
+        """Return whether a text ends in free text: "who is" and anything.
+
+        Of those sentences that the search knows.
+        """
+        state = self._read(text, self._letters.starts[0])
+        return state != REFUSED and self._letters.following(state)[1] != REFUSED
+
+    def _read(self, text: str, state: int) -> int:
+        """Return the state by letters after a text, REFUSED where nothing goes on like that."""
         for letter in words_of(text):
             state = self._after(state, letter)
             if state == REFUSED:
-                return False
-        return self._letters.is_end(state)
+                break
+        return state
 
-    def written(self, text: str) -> str:
-        """Return one of the sentences as Home Assistant matches it, names as the home has them."""
+    def written(self, text: str) -> str | None:
+        """Return a text as Home Assistant matches it, names as the home has them.
+
+        None where it is none of the sentences.
+        """
         parted = text.replace("-", " ")
-        if parted != text and self.matches(parted):
-            text = parted
-        for joined in self._compounds.joined(text):
+        for joined in self._compounds.joined(parted):
             if self.matches(joined):
                 return joined
-        return text
+        if parted != text and self.matches(parted):
+            return parted
+        return text if self.matches(text) else None
 
     def alike(self, texts: Sequence[str]) -> list[str]:
         """Return sentences that are spelled much like one of the texts, nearest first."""

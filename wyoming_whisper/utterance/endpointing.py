@@ -260,11 +260,15 @@ def _ending(draft: Transcription, previous: str = "") -> Ending:
     rules = _ending_rules(draft.language)
     if trails_off or (rules and rules.is_dangling(words)):
         return "dangling"
+    goes_on = not _agree(_words(previous), words)
+    is_open = words[-1].isdigit() or bool(rules and words[-1] in rules.open_ended)
+    if draft.understood and not (draft.rejected or goes_on or is_open):
+        return "complete"
     if (
         rules is None
         or draft.rejected
         or draft.avg_logprob < confident_avg_logprob
-        or not _agree(_words(previous), words)
+        or goes_on
         or not rules.is_whole(words)
     ):
         return "unsure"

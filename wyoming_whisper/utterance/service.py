@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from ..audio.speech import span_options
 from ..audio.vad import SileroVad, Vad
 from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
+from ..grammar.compiling import TemplateStore
+from ..grammar.service import GrammarService
 from ..home.household import HomeNames
 from ..models.find import find_model
 from ..models.folder import ModelFolder
@@ -72,6 +74,11 @@ class Service:
         self.upstreams = Pool.open(settings, self.status)
         """None where no other server is asked."""
         self.names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
+        self.grammars: GrammarService | None = None
+        """The sentences of the home; None where texts are not to be compared with it."""
+        if settings.bias_names:
+            self.grammars = GrammarService(TemplateStore(settings.data_dir[0] / "grammar"))
+            self.names.on_home = self.grammars.use_home
         self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
         self.peer_log = PeerLog()
         self.vad: Vad | None = None
@@ -126,8 +133,16 @@ class Service:
         self.scheduler.wake()
 
     def submit(self, samples: Samples, options: TranscribeOptions, priority: Priority) -> Job:
-        """Queue a transcription with the home's names. Raises as Scheduler.submit does."""
-        return self.scheduler.submit(samples, replace(options, home=self.names.index), priority)
+        """Queue a transcription with the home's names and sentences.
+
+        Raises as Scheduler.submit does.
+        """
+        # Of a home that nobody knows anything of, most sentences would be another home's; and what
+        # is no command, or no whole one, is not to become one.
+        is_command = priority in (Priority.COMMAND, Priority.EARLY)
+        grammars = self.grammars if is_command and self.names.home.names else None
+        options = replace(options, home=self.names.index, grammars=grammars)
+        return self.scheduler.submit(samples, options, priority)
 
     def live_text(self, options: TranscribeOptions) -> LiveText | None:
         """Return what follows a new utterance while it is spoken; None where that is off."""
@@ -144,7 +159,9 @@ class Service:
 
     def answered(self, answer: Answer) -> None:
         """Take note of how an utterance was answered; of its text only where the page shows it."""
-        self.status.record(answer if self.settings.http_text else replace(answer, text=None))
+        self.status.record(
+            answer if self.settings.http_text else replace(answer, text=None, free_text=None)
+        )
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()

@@ -431,6 +431,9 @@ def _answer(
         confidence=math.exp(transcription.avg_logprob) if sure else None,
         stages=transcription.stages,
         text=transcription.text,
+        understood=transcription.understood,
+        free_text=transcription.free_text,
+        is_corrected=transcription.free_text is not None,
         upstream=upstream,
     )
 

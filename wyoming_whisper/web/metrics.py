@@ -29,6 +29,11 @@ class Metrics:
         self._truncated = self._counter(
             "truncated", "Utterances whose end was not heard: --max-utterance-seconds"
         )
+        self._understood = self._counter(
+            "home_sentences",
+            "Texts compared with the home's sentences: as heard, corrected, or none of them",
+            ("result",),
+        )
         self._audio = self._counter("audio_seconds", "Seconds of audio received")
         self._waited = self._histogram(
             "after_speech_seconds",
@@ -108,6 +113,9 @@ class Metrics:
         if answer.outcome == "failed":
             self._errors.labels(answer.code).inc()
             return
+        if answer.understood is not None:
+            corrected = "corrected" if answer.is_corrected else "heard"
+            self._understood.labels(corrected if answer.understood else "none").inc()
         self._waited.observe(answer.waited)
         if answer.early:
             self._early.inc()

@@ -21,7 +21,9 @@ from .session import ElasticSession, Session, Tokens
 class Constraint(Protocol):
     """The sentences that are allowed, as an automaton over tokens."""
 
-    start: int
+    @property
+    def start(self) -> int:
+        """The state before the first token."""
 
     def continuations(self, state: int) -> tuple[Tokens, Tokens] | None:
         """Return (tokens, next states) of all tokens that may follow.

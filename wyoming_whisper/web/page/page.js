@@ -193,6 +193,13 @@ function answerRow(answer, longest) {
     early.push(make("div", { className: "badge by", textContent: `by ${answer.upstream}` }));
   }
   const result = [answer.error || answer.text || OUTCOMES[answer.outcome]];
+  if (answer.free_text) {
+    result.push(make("div", { className: "badge", textContent: `heard as: ${answer.free_text}` }));
+  } else if (answer.is_corrected) {
+    result.push(make("div", { className: "badge", textContent: "corrected by the home" }));
+  } else if (answer.understood) {
+    result.push(make("div", { className: "badge", textContent: "known to the home" }));
+  }
   if (answer.truncated) result.push(make("div", { className: "badge", textContent: CUT_OFF }));
   return make(
     "tr",

@@ -14,16 +14,14 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, cast
 
+from ..grammar.automaton import Grammar
 from ..home.index import fold
-
-if TYPE_CHECKING:
-    from ..whisper.audio import Array as Scores
-    from ..whisper.constrained import ConstrainedOptions, Constraint, Sentence
-    from ..whisper.inference import Hypothesis, ScoringInference
-    from ..whisper.tokenizer import Tokenizer
-    from .automaton import Grammar
+from ..whisper.audio import Array as Scores
+from ..whisper.constrained import ConstrainedOptions, Constraint, Sentence
+from ..whisper.inference import Hypothesis, ScoringInference
+from ..whisper.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -124,6 +122,9 @@ class HomeSentences:
     MORE_TOKENS = 12
     """How many more a sentence may have than the free text."""
 
+    LEAST_LOG_ODDS = -1.0
+    """Of what is spelled alike, for the search to be worth its time."""
+
     MAX_GAP = 30.0
     """Nats: nothing that much less likely is what was said."""
 
@@ -149,8 +150,8 @@ class HomeSentences:
         text = self._text(hypothesis.tokens)
         if grammar is None or not 0 < len(text.split()) <= self.MAX_WORDS:
             return hypothesis
-        if grammar.matches(text):
-            return self._written(hypothesis, grammar.written(text), text)
+        if written := grammar.written(text):
+            return self._written(hypothesis, written, text)
         try:
             sentence = self._meant(grammar, audio_features, prompt, hypothesis, text)
         except RuntimeError as error:  # of the model's runtime: the free text is there still
@@ -158,7 +159,8 @@ class HomeSentences:
             sentence = None
         if sentence is None:
             return dataclasses.replace(hypothesis, understood=False)
-        written = grammar.written(self._text(sentence.tokens))
+        likeliest = self._text(sentence.tokens)
+        written = grammar.written(likeliest) or likeliest
         _LOGGER.debug("%r is taken for %r", text, written)
         avg_logprob = sentence.total_logprob / (len(sentence.tokens) + 1)
         # Where the free text was likelier, the quality gate is to know: this one bears it out.
@@ -180,21 +182,38 @@ class HomeSentences:
         hypothesis: Hypothesis,
         text: str,
     ) -> _Candidate | None:
-        """Return the sentence that was said; None where that is none of the home's."""
-        candidate = self._likeliest(grammar, audio_features, prompt, hypothesis)
+        """Return the sentence that was said; None where that is none of the home's.
+
+        What is spelled like the free text is tried first, as that is cheap; the search finds what
+        sounds like it, where that is not out of the question.
+        """
+        candidate = self._alike(grammar, audio_features, prompt, hypothesis)
         if candidate is None:
             return None
+        log_odds = self._log_odds(candidate, prompt, hypothesis, text)
+        if log_odds > Evidence.MIN_LOG_ODDS:
+            return candidate
+        if log_odds < self.LEAST_LOG_ODDS or not hasattr(self._inference, "constrained"):
+            return None
+        candidate = self._searched(grammar, audio_features, prompt, hypothesis)
+        if candidate is None or grammar.ends_freely(self._text(candidate.tokens)):
+            return None
+        log_odds = self._log_odds(candidate, prompt, hypothesis, text)
+        return candidate if log_odds > Evidence.MIN_LOG_ODDS else None
+
+    def _log_odds(
+        self, candidate: _Candidate, prompt: Sequence[int], hypothesis: Hypothesis, text: str
+    ) -> float:
+        """Return those of the candidate's being what was said."""
         free = hypothesis.avg_logprob * (len(hypothesis.tokens) + 1)
         gap = free - candidate.total_logprob
-        if gap > self.MAX_GAP:
-            return None
-        self._checkpoint()
-        free_scores, scores = self._scores(prompt, [hypothesis.tokens, candidate.tokens])
         folded, other = fold(text), fold(self._text(candidate.tokens))
-        if not folded or not other:
-            return None
+        if gap > self.MAX_GAP or not folded or not other:
+            return -math.inf
         from ..home.likeness import Likeness
 
+        self._checkpoint()
+        free_scores, scores = self._scores(prompt, [hypothesis.tokens, candidate.tokens])
         evidence = Evidence(
             gap=gap,
             expected=float(free_scores.sum() - scores.sum()),
@@ -204,23 +223,20 @@ class HomeSentences:
             letters=len(other.replace(" ", "")),
             free_letters=len(folded.replace(" ", "")),
         )
-        return candidate if evidence.log_odds > Evidence.MIN_LOG_ODDS else None
+        return evidence.log_odds
 
     def _scores(self, prompt: Sequence[int], texts: list[list[int]]) -> list[Scores]:
         return self._inference.score(self._noise(), prompt, texts)
 
-    def _likeliest(
+    def _searched(
         self,
         grammar: Grammar,
         audio_features: Any,
         prompt: Sequence[int],
         hypothesis: Hypothesis,
     ) -> _Candidate | None:
-        constrained = getattr(self._inference, "constrained", None)
-        if constrained is None:
-            return self._likeliest_by_score(grammar, audio_features, prompt, hypothesis)
-        from ..whisper.constrained import ConstrainedOptions
-
+        """Return the likeliest sentence that a search inside the grammar finds."""
+        constrained = cast("ConstrainedInference", self._inference).constrained
         grammar.begin()
         options = ConstrainedOptions(
             beam_size=self.BEAM_SIZE,
@@ -234,17 +250,19 @@ class HomeSentences:
             return None
         return _Candidate(sentences[0].tokens, sentences[0].total_logprob)
 
-    def _likeliest_by_score(
+    def _alike(
         self,
         grammar: Grammar,
         audio_features: Any,
         prompt: Sequence[int],
         hypothesis: Hypothesis,
     ) -> _Candidate | None:
-        """Return the likeliest of what is spelled alike, for a runtime that has no steps."""
+        """Return the likeliest of what is spelled like the free text, or written beside it."""
         texts = [self._text(tokens) for tokens in (hypothesis.tokens, *hypothesis.others)]
         sentences = [text for text in texts[1:] if grammar.matches(text)]
         sentences += grammar.alike(texts)
+        # Where it ends in free text, a word or two make a command of any sentence.
+        sentences = [text for text in sentences if not grammar.ends_freely(text)]
         candidates = [self._tokenizer.encode(" " + text) for text in dict.fromkeys(sentences)]
         if not candidates:
             return None

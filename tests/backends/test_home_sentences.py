@@ -1,0 +1,255 @@
+"""Which was meant: the free text, or a sentence of the home that sounds like it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.whisper.scripted import IDS, ByteTokenizer
+from wyoming_whisper.backends.home_sentences import Evidence, HomeSentences
+from wyoming_whisper.grammar.automaton import Grammar
+from wyoming_whisper.grammar.filling import fill
+from wyoming_whisper.grammar.templates import compile_intents
+from wyoming_whisper.grammar.vocabulary import Vocabulary
+from wyoming_whisper.home.inventory import Entity, Home
+from wyoming_whisper.home.snapper import Snapper
+from wyoming_whisper.transcriber import Abandoned
+from wyoming_whisper.whisper.audio import Array
+from wyoming_whisper.whisper.constrained import ConstrainedOptions, Constraint, Sentence
+from wyoming_whisper.whisper.inference import Hypothesis
+from wyoming_whisper.whisper.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer(ByteTokenizer(), multilingual=True)
+PROMPT = [IDS["<|startoftranscript|>"]]
+SENTENCES = {
+    "Who": {"data": [{"sentences": ["who is {anybody}"]}]},
+    "On": {"data": [{"sentences": ["turn on the {name}"]}]},
+    "Is": {"data": [{"sentences": ["is the {name} open"]}]},
+}
+HOME = Home(
+    areas=("Garage",),
+    entities=(Entity(("Kitchen Lamp",), "light"), Entity(("Garagentor",), "cover")),
+)
+
+
+def grammar(language: str = "en") -> Grammar:
+    wildcard = {"anybody": {"wildcard": True}}
+    templates = compile_intents({"language": language, "intents": SENTENCES, "lists": wildcard})
+    return fill(templates, HOME, Vocabulary([bytes([n]) for n in range(256)]))
+
+
+def hypothesis(text: str, avg_logprob: float = -0.05, *others: str) -> Hypothesis:
+    """Return what a model wrote: every byte a token."""
+    return Hypothesis(
+        list(text.encode()), avg_logprob, 0.0, tuple(list(other.encode()) for other in others)
+    )
+
+
+@dataclass
+class Scorer:
+    """Scores texts as it is told: nats a token by the audio, and by noise."""
+
+    audio: dict[str, float] = field(default_factory=dict)
+    noise: float = -2.0
+    asked: list[str] = field(default_factory=list)
+
+    def score(
+        self, audio_features: Any, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+    ) -> list[Array]:
+        words = [bytes(text).decode().strip() for text in texts]
+        self.asked += words
+        each = [
+            self.noise if audio_features == "noise" else self.audio.get(text, -1.0)
+            for text in words
+        ]
+        return [np.full(len(text), one, np.float32) for text, one in zip(texts, each, strict=True)]
+
+
+@dataclass
+class Searcher(Scorer):
+    """Finds what it is told inside the grammar."""
+
+    found: str = ""
+    logprob: float = -0.1
+    options: ConstrainedOptions | None = None
+    error: Exception | None = None
+
+    def constrained(
+        self,
+        audio_features: Any,
+        prompt: Sequence[int],
+        constraint: Constraint,
+        options: ConstrainedOptions,
+        guide: Sequence[int] = (),
+    ) -> list[Sentence]:
+        self.options = options
+        if self.error:
+            raise self.error
+        tokens = list(self.found.encode())
+        return [Sentence(tokens, [self.logprob] * (len(tokens) + 1))] if self.found else []
+
+
+UNLIKELY = {"Turn on the kitten lamp.": -0.05, "Turn on the kitchen lamp": -0.75}
+
+
+def meant(scorer: Any, heard: Hypothesis, home: Grammar | None = None) -> Hypothesis:
+    sentences = HomeSentences(scorer, TOKENIZER, lambda _: home or grammar(), lambda: "noise")
+    return sentences("audio", PROMPT, "en", heard)
+
+
+def text(one: Hypothesis) -> str:
+    return bytes(one.tokens).decode().strip()
+
+
+def test_what_the_home_understands_costs_nothing() -> None:
+    scorer = Searcher(found="turn on the garagentor")
+    heard = hypothesis("Turn on the kitchen lamp.")
+    assert meant(scorer, heard) == dataclasses.replace(heard, understood=True)
+    assert meant(scorer, heard).understood
+    assert scorer.options is None
+    assert scorer.asked == []
+
+
+def test_a_misheard_command_becomes_the_sentence_of_the_home() -> None:
+    scorer = Searcher(found="Turn on the kitchen lamp.", logprob=-0.15)
+    scorer.audio = UNLIKELY
+    best = meant(scorer, hypothesis("Turn on the kitten lamp.", -0.2))
+    assert scorer.options is not None  # what is spelled alike is less likely than what was found
+    assert text(best) == "Turn on the kitchen lamp."
+    assert best.understood
+    assert best.free_text == "Turn on the kitten lamp."
+    assert best.avg_logprob == pytest.approx(-0.15, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("heard", "found", "logprob"),
+    [
+        ("What is the capital of France?", "turn on the garagentor", -1.0),  # far less likely
+        ("Tell me a story about a lamp.", "turn on the kitchen lamp", -0.5),  # not alike
+        ("Turn on the kitten lamp.", "", 0.0),  # nothing found
+    ],
+)
+def test_what_is_no_command_stays_letter_for_letter(heard: str, found: str, logprob: float) -> None:
+    written = hypothesis(heard, -0.05)
+    best = meant(Searcher(UNLIKELY, found=found, logprob=logprob), written)
+    assert best == written
+    assert best.understood is False
+    assert best.free_text is None
+
+
+def test_no_sentence_that_ends_in_anything_takes_the_place_of_another() -> None:
+    heard = hypothesis("Why is the sky blue?", -0.1, "Who is the sky blue?")
+    assert grammar().matches("Who is the sky blue?")
+    assert grammar().ends_freely("Who is the sky blue?")
+    assert not grammar().ends_freely("Turn on the kitchen lamp.")
+    assert not grammar().ends_freely("Why is the sky blue?")
+    likely = {"Why is the sky blue?": -0.1, "Who is the sky blue?": -0.1}
+    assert text(meant(Searcher(likely, found="Who is the sky blue?"), heard)) == text(heard)
+
+
+def test_without_a_grammar_nothing_is_asked() -> None:
+    scorer = Searcher(found="turn on the kitchen lamp")
+    sentences = HomeSentences(scorer, TOKENIZER, lambda _: None, lambda: "noise")  # type: ignore[arg-type]
+    heard = hypothesis("Turn on the kitten lamp.")
+    assert sentences("audio", PROMPT, "en", heard).understood is None
+    assert scorer.options is None
+
+
+@pytest.mark.parametrize("heard", ["", "   ", "la " * (HomeSentences.MAX_WORDS + 1)])
+def test_silence_and_long_texts_are_not_compared(heard: str) -> None:
+    scorer = Searcher(found="turn on the kitchen lamp")
+    assert meant(scorer, hypothesis(heard)).understood is None
+    assert scorer.options is None
+
+
+def test_a_runtime_without_steps_scores_what_is_spelled_alike() -> None:
+    scorer = Scorer(audio={"Turn on the kitten lamp.": -0.3, "Turn on the kitchen lamp": -0.2})
+    best = meant(scorer, hypothesis("Turn on the kitten lamp.", -0.3))
+    assert text(best) == "Turn on the kitchen lamp"
+    assert best.free_text == "Turn on the kitten lamp."
+
+
+def test_such_a_runtime_takes_another_hypothesis_that_is_understood() -> None:
+    scorer = Scorer(audio={"Turn on the kitten lamp": -0.3, "Turn on the Kitchen Lamp!": -0.2})
+    heard = hypothesis("Turn on the kitten lamp", -0.3, "Turn on the Kitchen Lamp!")
+    assert text(meant(scorer, heard)) == "Turn on the Kitchen Lamp!"
+
+
+@pytest.mark.parametrize("written", ["Is the Garagen-Tor open?", "Is the Garagen Tor open?"])
+def test_a_compound_is_the_name_of_the_home(written: str) -> None:
+    best = meant(Searcher(), hypothesis(written), grammar("de"))
+    assert text(best) == "Is the Garagentor open?"
+    assert best.understood
+    assert best.free_text is None
+
+
+def test_compounds_are_joined_where_the_language_joins_them() -> None:
+    assert grammar("de").written("is the Garage Tor open") == "is the Garagentor open"
+    assert grammar("en").written("is the Garage Tor open") is None
+    assert grammar("en").written("is the garagen tor open") == "is the Garagentor open"
+    assert grammar("de").written("turn on the kitchen-lamp") == "turn on the kitchen lamp"
+    assert grammar("de").written("open the Garagentor") is None
+
+
+def test_a_failing_runtime_costs_the_comparison_alone(caplog: pytest.LogCaptureFixture) -> None:
+    heard = hypothesis("Turn on the kitten lamp.", -0.2)
+    best = meant(Searcher(UNLIKELY, error=RuntimeError("out of memory")), heard)
+    assert best == heard
+    assert "the home's sentences can't be compared: out of memory" in caplog.text
+
+
+def test_work_that_nobody_waits_for_ends() -> None:
+    def checkpoint() -> None:
+        raise Abandoned
+
+    scorer = Searcher(found="turn on the kitchen lamp")
+    sentences = HomeSentences(
+        scorer,  # type: ignore[arg-type]
+        TOKENIZER,
+        lambda _: grammar(),
+        lambda: "noise",
+        checkpoint,
+    )
+    with pytest.raises(Abandoned):
+        sentences("audio", PROMPT, "en", hypothesis("Turn on the kitten lamp."))
+
+
+def test_the_names_leave_what_the_home_understands() -> None:
+    snapper = Snapper(Scorer(), TOKENIZER, [], lambda: "noise")  # type: ignore[arg-type]
+    heard = dataclasses.replace(hypothesis("turn on the lamp"), understood=True)
+    assert snapper("audio", PROMPT, "en", heard) is heard
+
+
+EVEN = Evidence(
+    gap=0.5,
+    expected=0.0,
+    similarity=0.95,
+    mean=-0.3,
+    free_mean=-0.4,
+    letters=20,
+    free_letters=20,
+)
+
+
+def test_evidence_of_a_sentence_that_sounds_the_same() -> None:
+    assert EVEN.log_odds > Evidence.MIN_LOG_ODDS
+
+
+@pytest.mark.parametrize(
+    "worse", [{"gap": 25.0}, {"similarity": 0.2}, {"free_letters": 90}, {"mean": -4.0}]
+)
+def test_evidence_against_it(worse: dict[str, float]) -> None:
+    other = dataclasses.replace(EVEN, **worse)  # type: ignore[arg-type]
+    assert other.log_odds < EVEN.log_odds
+    assert other.log_odds < Evidence.MIN_LOG_ODDS
+
+
+def test_evidence_is_a_number_for_the_strangest_texts() -> None:
+    for letters, free_letters in ((0, 0), (0, 300), (300, 0)):
+        strange = dataclasses.replace(EVEN, letters=letters, free_letters=free_letters, gap=-900.0)
+        assert np.isfinite(strange.log_odds)
