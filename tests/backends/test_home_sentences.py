@@ -27,6 +27,7 @@ from wyoming_whisper.whisper.tokenizer import Tokenizer
 TOKENIZER = Tokenizer(ByteTokenizer(), multilingual=True)
 PROMPT = [IDS["<|startoftranscript|>"]]
 SENTENCES = {
+    "Only": {"data": [{"sentences": ["{name}"]}]},
     "Who": {"data": [{"sentences": ["who is {anybody}"]}]},
     "On": {"data": [{"sentences": ["turn on the {name}"]}]},
     "Is": {"data": [{"sentences": ["is the {name} open"]}]},
@@ -150,6 +151,11 @@ def test_no_sentence_that_ends_in_anything_takes_the_place_of_another() -> None:
     assert not grammar().ends_freely("Why is the sky blue?")
     likely = {"Why is the sky blue?": -0.1, "Who is the sky blue?": -0.1}
     assert text(meant(Searcher(likely, found="Who is the sky blue?"), heard)) == text(heard)
+
+
+def test_one_word_is_like_any_other() -> None:
+    heard = hypothesis("Garage store.", -0.1)
+    assert text(meant(Searcher({"Garage store.": -0.1}, found="Garagentor"), heard)) == text(heard)
 
 
 def test_without_a_grammar_nothing_is_asked() -> None:

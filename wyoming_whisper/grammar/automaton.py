@@ -143,6 +143,11 @@ class Grammar:
         ranked = sorted(costs, key=costs.__getitem__)[:MAX_ALIKE]
         return [sentence[:1].upper() + sentence[1:] for sentence in ranked]
 
+    @property
+    def is_unparted(self) -> bool:
+        """Whether words of its language follow each other without blanks."""
+        return self._letters.is_unparted
+
     def spelling(self, token: int) -> bytes:
         """Return what a token adds to a sentence: equal where only capitals and marks differ.
 

@@ -52,7 +52,7 @@ class Letters:
         self._start_nodes = tuple(starts)
         self._skip = skip
         self._slots = tuple(slots)
-        self._unparted = unparted
+        self.is_unparted = unparted
         self.clear()
 
     def __len__(self) -> int:
@@ -142,13 +142,13 @@ class Letters:
                 start = self._slots[FIRST_SLOT - label]
                 if start >= 0:
                     entered.setdefault((start, flag), set()).add(self._targets[i])
-        if self._unparted and self._skip >= 0 and node == END and not returns:
+        if self.is_unparted and self._skip >= 0 and node == END and not returns:
             reached.append(self._position(self._skip, flag, (_SKIPPED, END)))
         return reached
 
     def _after_slot(self, flag: int, nodes: Sequence[int]) -> list[int]:
         if nodes and nodes[0] == _SKIPPED:
-            flag, nodes = (_FRESH if self._unparted else _WHOLE), nodes[1:]
+            flag, nodes = (_FRESH if self.is_unparted else _WHOLE), nodes[1:]
         return [node << _FLAG_BITS | flag for node in nodes]
 
     def _find_following(self, state: int) -> tuple[dict[str, int], int]:
@@ -179,7 +179,7 @@ class Letters:
     def _after_marks(self, closed: set[int]) -> dict[str, set[int]]:
         """Return the kernels after blanks and marks between words."""
         fresh = {position for position in closed if position & _FLAG_MASK == _FRESH}
-        if self._unparted:
+        if self.is_unparted:
             after = {position & ~_FLAG_MASK | _FRESH for position in closed - fresh}
             kernels = dict.fromkeys(" " + CLOSING, after)
         else:
