@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +96,12 @@ class Searcher(Scorer):
         return [Sentence(tokens, [self.logprob] * (len(tokens) + 1))] if self.found else []
 
 
-UNLIKELY = {"Turn on the kitten lamp.": -0.05, "Turn on the kitchen lamp": -0.75}
+UNLIKELY = {"Turn on the kitten lamp.": -0.05, "Turn on the kitchen lamp": -0.9}
+
+
+@pytest.fixture
+def _always_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HomeSentences, "LEAST_LOG_ODDS", -math.inf)
 
 
 def meant(scorer: Any, heard: Hypothesis, home: Grammar | None = None) -> Hypothesis:
@@ -116,6 +122,7 @@ def test_what_the_home_understands_costs_nothing() -> None:
     assert scorer.asked == []
 
 
+@pytest.mark.usefixtures("_always_searched")
 def test_a_misheard_command_becomes_the_sentence_of_the_home() -> None:
     scorer = Searcher(found="Turn on the kitchen lamp.", logprob=-0.15)
     scorer.audio = UNLIKELY
@@ -202,6 +209,7 @@ def test_compounds_are_joined_where_the_language_joins_them() -> None:
     assert grammar("de").written("open the Garagentor") is None
 
 
+@pytest.mark.usefixtures("_always_searched")
 def test_a_failing_runtime_costs_the_comparison_alone(caplog: pytest.LogCaptureFixture) -> None:
     heard = hypothesis("Turn on the kitten lamp.", -0.2)
     best = meant(Searcher(UNLIKELY, error=RuntimeError("out of memory")), heard)
@@ -247,12 +255,19 @@ def test_evidence_of_a_sentence_that_sounds_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "worse", [{"gap": 25.0}, {"similarity": 0.2}, {"free_letters": 90}, {"mean": -4.0}]
+    ("worse", "is_out"),
+    [
+        ({"gap": HomeSentences.MAX_GAP}, False),
+        ({"similarity": 0.2}, True),
+        ({"free_letters": 90}, True),
+        ({"mean": -4.0}, False),
+        ({"gap": HomeSentences.MAX_GAP, "mean": -4.0}, True),
+    ],
 )
-def test_evidence_against_it(worse: dict[str, float]) -> None:
+def test_evidence_against_it(worse: dict[str, float], is_out: bool) -> None:
     other = dataclasses.replace(EVEN, **worse)  # type: ignore[arg-type]
     assert other.log_odds < EVEN.log_odds
-    assert other.log_odds < Evidence.MIN_LOG_ODDS
+    assert (other.log_odds < Evidence.MIN_LOG_ODDS) is is_out
 
 
 def test_evidence_is_a_number_for_the_strangest_texts() -> None:

@@ -125,7 +125,7 @@ class HomeSentences:
     LEAST_LOG_ODDS = -1.0
     """Of what is spelled alike, for the search to be worth its time."""
 
-    MAX_GAP = 30.0
+    MAX_GAP = 15.0
     """Nats: nothing that much less likely is what was said."""
 
     def __init__(
