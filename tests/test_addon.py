@@ -69,6 +69,7 @@ NOT_ASKED = {
     "no_speech_timeout": "the same",
     "max_command_seconds": "Home Assistant ends a command after 15 s",
     "log_format": "the Supervisor's log has its own",
+    "home": "Home Assistant itself is followed",
     "hass_api": "the Supervisor leads there",
     "hass_token": "the Supervisor has given one",
 }

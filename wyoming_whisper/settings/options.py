@@ -233,8 +233,8 @@ class Settings(ServerSettings):
     bias_names: bool = switch(
         True,
         "names",
-        "compare what was heard with the names of the home, and write the name where it was "
-        "misheard",
+        "compare what was heard with the sentences that Home Assistant understands and the names "
+        "of the home, and write the one that was misheard",
     )
     names: tuple[str, ...] = option(
         (),
