@@ -559,3 +559,20 @@ async def test_info_says_who_ends_commands(tmp_path: Path, external: bool) -> No
                 info = Info.from_event(await client.ask(Describe().event()))
             assert info.asr[0].requires_external_vad is external
             await asyncio.wait_for(asyncio.wrap_future(server.scheduler.opened), 10)
+
+
+@pytest.mark.parametrize("language", ["en", "sv"])
+def test_a_sentence_of_the_home_is_complete_in_every_language(language: str) -> None:
+    text = draft("Tänd lampan i köket", avg_logprob=-0.9, language=language)
+    assert _ending(text) == "unsure"
+    assert _ending(replace(text, understood=True)) == "complete"
+    assert _ending(replace(text, understood=False)) == "unsure"
+    assert _ending(replace(text, understood=True, rejected="too unlikely")) == "unsure"
+    assert _ending(replace(text, understood=True), "Stäng av musiken nu") == "unsure"
+
+
+def test_a_sentence_of_the_home_may_go_on() -> None:
+    """After a number a unit may follow."""
+    number = replace(draft("Set the lamp to 50"), understood=True)
+    assert _ending(number) == "unsure"
+    assert _ending(replace(draft("Turn on the"), understood=True)) == "dangling"

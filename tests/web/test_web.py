@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import re
 import socket
 import threading
@@ -283,6 +284,25 @@ async def test_metrics_count_answers_and_failures(tmp_path: Path) -> None:
     assert found["wyoming_whisper_audio_seconds_total"] == pytest.approx(5.0)
     assert found["wyoming_whisper_after_speech_seconds_count"] == 3
     assert any(name.startswith("wyoming_whisper_info ") and "tiny" in name for name in found)
+
+
+async def test_metrics_count_the_sentences_of_the_home(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    async with ready(tmp_path, fake) as (server, session):
+        await speak(tmp_path)
+        (answer,) = server.status.answers
+        for changes in (
+            {"understood": True, "is_corrected": True},
+            {"understood": True},
+            {"understood": True},
+            {"understood": False},
+        ):
+            server.status.record(dataclasses.replace(answer, **changes))  # type: ignore[arg-type]
+        found = await scrape(session)
+    results = {"corrected": 1, "heard": 2, "none": 1}
+    assert {
+        name: found[f"wyoming_whisper_home_sentences_total {name}"] for name in results
+    } == results
 
 
 async def test_what_was_cut_off_shows_in_metrics_and_on_the_page(tmp_path: Path) -> None:

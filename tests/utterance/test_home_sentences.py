@@ -1,0 +1,76 @@
+"""The home's sentences on their way: who is given them, and what is made of what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.support import Client, FakeTranscriber, LoudnessVad, run_server
+from wyoming_whisper.status import Answer
+from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+
+HOME = "areas: [Kitchen]\nentities:\n  - {name: Ceiling Lamp, domain: light}\n"
+
+
+@pytest.fixture(autouse=True)
+def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+
+
+@dataclass
+class Understanding(FakeTranscriber):
+    """Answers as one that has put a sentence of the home in the place of what was heard."""
+
+    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
+        heard = super().transcribe(samples, options)
+        return replace(heard, understood=True, free_text="Turn on the sealing lamp.")
+
+
+def home_file(tmp_path: Path, text: str = HOME) -> Path:
+    file = tmp_path / "home.yaml"
+    file.write_text(text)
+    return file
+
+
+async def answer_of(tmp_path: Path, fake: FakeTranscriber, **settings: object) -> list[Answer]:
+    async with (
+        run_server(tmp_path, lambda _: fake, **settings) as server,
+        Client(tmp_path) as client,
+    ):
+        await asyncio.wrap_future(server.scheduler.opened)
+        await client.speak(1.0)
+        await client.transcript()
+        return list(server.status.answers)
+
+
+async def test_a_command_is_compared_with_the_home(tmp_path: Path) -> None:
+    fake = FakeTranscriber()
+    await answer_of(tmp_path, fake, home=home_file(tmp_path), data_dir=(tmp_path / "data",))
+    assert fake.requests
+    assert all(options.grammars is not None for _, options in fake.requests)
+
+
+@pytest.mark.parametrize("case", ["no home", "an empty one", "bias_names is off"])
+async def test_without_a_home_nothing_is(tmp_path: Path, case: str) -> None:
+    settings: dict[str, object] = {"data_dir": (tmp_path / "data",)}
+    if case == "an empty one":
+        settings["home"] = home_file(tmp_path, "areas: []\n")
+    if case == "bias_names is off":
+        settings |= {"home": home_file(tmp_path), "bias_names": False}
+    fake = FakeTranscriber()
+    await answer_of(tmp_path, fake, **settings)
+    assert [options.grammars for _, options in fake.requests] == [None] * len(fake.requests)
+    assert fake.requests
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_what_was_heard_is_kept_only_where_texts_are_shown(
+    tmp_path: Path, shown: bool
+) -> None:
+    (answer,) = await answer_of(tmp_path, Understanding(), http_text=shown)
+    assert answer.understood
+    assert answer.is_corrected
+    assert answer.free_text == ("Turn on the sealing lamp." if shown else None)
