@@ -1,4 +1,4 @@
-"""TensorRT-LLM's backend is one folder: without it all else imports, and answers."""
+"""TensorRT-LLM is a folder and its selftest: without them all else imports, and answers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ import importlib, pkgutil, sys
 from pathlib import Path
 
 FOLDER = "wyoming_whisper.backends.tensorrt_llm"
+SELFTEST = "wyoming_whisper.commands.selftest.llm"
 
 
 class Blocked:
     def find_spec(self, name, *_):
-        if name == FOLDER or name.startswith(FOLDER + "."):
+        if name in (FOLDER, SELFTEST) or name.startswith(FOLDER + "."):
             raise ModuleNotFoundError(f"{name} was removed", name=name)
 
 
@@ -32,7 +33,7 @@ sys.meta_path.insert(0, Blocked())
 import wyoming_whisper
 
 for module in pkgutil.walk_packages(wyoming_whisper.__path__, "wyoming_whisper.", lambda _: None):
-    if not module.name.startswith(FOLDER):
+    if not module.name.startswith((FOLDER, SELFTEST)):
         importlib.import_module(module.name)
 
 from wyoming_whisper.__main__ import main
