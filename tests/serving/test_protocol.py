@@ -553,6 +553,7 @@ async def test_the_same_asked_again_wastes_no_work(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     async with run_server(tmp_path, lambda _: fake) as server, Client(tmp_path) as client:
         await asyncio.wrap_future(server.scheduler.opened)
+        await server.loaded_vad()  # what comes before is heard with what comes after
         await client.send(Transcribe(language="en").event())
         for chunk in [50 * LOUD, bytes(len(40 * LOUD))]:
             await client.send(AudioChunk(16000, 2, 1, chunk).event())
