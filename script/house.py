@@ -21,14 +21,14 @@ BOUNDS = {
     "files over 500 lines": 0,
     "import circles": 0,
     "longest function": 60,
+    "module constants": 150,
+    "imports inside functions": 60,
 }
 """The largest value that each of these may have."""
 
 GOALS = BOUNDS | {
     "lines": 20_000,
-    "module constants": 150,
     "public names": 250,
-    "imports inside functions": 60,
 }
 """What all of them are to come to."""
 
