@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 
 class WyomingWhisperError(Exception):
@@ -36,26 +35,6 @@ class WyomingWhisperError(Exception):
 
     code = "internal-error"
     """Machine-readable name, sent in Wyoming's `error` event."""
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why something can't be had, for as long as that lasts.
-
-    Kept instead of the error: each time that one is raised its traceback grows, and keeps what
-    those who raised it were at, such as samples.
-    """
-
-    kind: type[WyomingWhisperError]
-    message: str
-
-    @classmethod
-    def of(cls, error: WyomingWhisperError) -> Reason:
-        return cls(type(error), str(error))
-
-    def error(self) -> WyomingWhisperError:
-        """Return a new error, to be raised or stored once."""
-        return self.kind(self.message)
 
 
 class SettingsError(WyomingWhisperError):

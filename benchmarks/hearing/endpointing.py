@@ -24,6 +24,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import ClassVar
 
 import numpy as np
 from wyoming.audio import AudioChunk
@@ -36,7 +37,6 @@ from benchmarks.lib.official import PYTHON, install_official
 from benchmarks.lib.options import (
     add_chunk_ms,
     add_folders,
-    add_in_process,
     add_model,
     add_number,
     add_official,
@@ -112,8 +112,6 @@ class Take:
         """Seconds after the last word; before it is negative."""
         return None if self.end is None else self.end - self.last_word
 
-
-Takes = list[Take]
 
 # -- audio ---------------------------------------------------------------------------------
 
@@ -319,48 +317,40 @@ def official_ends(audio: Sequence[Samples], seconds: float, size: int) -> list[f
 # -- the parts -----------------------------------------------------------------------------
 
 
-def measure_virtual(args: argparse.Namespace, virtual: Virtual, commands: list[Command]) -> Takes:
-    """Return all takes of the recordings as they are."""
-    return _heard(VIRTUAL, "none", args, virtual, commands)
+def spoken(parts: Sequence[str], commands: list[Command]) -> Iterator[tuple[str, str, Command]]:
+    """Yield each command as each part has it, with the name of the pause that was put in."""
+    if VIRTUAL in parts:
+        yield from ((VIRTUAL, "none", command) for command in commands)
+    if HESITATIONS in parts:
+        for seconds in PAUSES:
+            for command in commands:
+                yield HESITATIONS, f"{seconds:g} s", hesitating(command, seconds)
 
 
-def measure_hesitations(
-    args: argparse.Namespace, virtual: Virtual, commands: Sequence[Command]
-) -> Takes:
-    """Return all takes of commands with a pause in them."""
-    takes: list[Take] = []
-    for seconds in PAUSES:
-        spoken = [hesitating(command, seconds) for command in commands]
-        takes += _heard(HESITATIONS, f"{seconds:g} s", args, virtual, spoken)
-    return takes
-
-
-def _heard(
-    part: str, pause: str, args: argparse.Namespace, virtual: Virtual, commands: Sequence[Command]
-) -> Takes:
-    audio = [with_tail(command) for command in commands]
-    found: dict[str, list[tuple[float | None, str]]] = {}
+def measure(args: argparse.Namespace, virtual: Virtual, commands: list[Command]) -> list[Take]:
+    """Have everybody end everything. Raises BenchmarkError."""
+    heard = list(spoken(args.parts, commands))
+    audio = [with_tail(command) for _, _, command in heard]
     waits = [(f"{AUTO}, {ms} ms", EndpointOptions(), ms / 1000) for ms in args.draft_ms]
     waits.append((f"ours, {args.seconds:g} s", EndpointOptions(args.seconds), 0.0))
+    ends: dict[str, list[tuple[float | None, str]]] = {}
     for who, options, draft_seconds in waits:
-        progress(f"{part}, pause {pause}, {who}: {len(commands)} recordings")
-        found[who] = [
+        progress(f"{who}: {len(heard)} recordings")
+        ends[who] = [
             virtual.end(samples, options, command.language, draft_seconds)
-            for command, samples in zip(commands, audio, strict=True)
+            for (_, _, command), samples in zip(heard, audio, strict=True)
         ]
     if not args.no_official:
-        ends = official_ends(audio, args.seconds, SAMPLE_RATE * args.chunk_ms // 1000)
-        found[OFFICIAL] = [(end, "") for end in ends]
+        theirs = official_ends(audio, args.seconds, SAMPLE_RATE * args.chunk_ms // 1000)
+        ends[OFFICIAL] = [(end, "") for end in theirs]
     return [
         Take(part, command.group, pause, who, command.file, command.last_word, end, text)
-        for who, ends_and_texts in found.items()
-        for command, (end, text) in zip(commands, ends_and_texts, strict=True)
+        for who, of_it in ends.items()
+        for (part, pause, command), (end, text) in zip(heard, of_it, strict=True)
     ]
 
 
 # -- the report ----------------------------------------------------------------------------
-
-TOO_SOON = 0.03  # the last word's end is known to a frame or two
 
 
 @dataclass(frozen=True)
@@ -369,49 +359,51 @@ class Row:
 
     takes: list[Take]
 
+    TOO_SOON: ClassVar[float] = 0.03  # the last word's end is known to a frame or two
+
     @property
     def cut_off(self) -> int:
-        return sum(take.late is not None and take.late < -TOO_SOON for take in self.takes)
+        return sum(take.late is not None and take.late < -self.TOO_SOON for take in self.takes)
 
     @property
     def never(self) -> int:
         return sum(take.end is None for take in self.takes)
 
-    @property
-    def late(self) -> list[float]:
-        """Of those not cut off, seconds."""
-        return _late(self.takes)
+    def late(self, *, with_text: bool = False) -> list[float]:
+        """Seconds, of those not cut off, or of those among them that there is a text of."""
+        late = [take.late for take in self.takes if take.late is not None]
+        if with_text:  # the others were withheld, or nobody transcribed them
+            late = [take.late for take in self.takes if take.late is not None and take.text]
+        return [seconds for seconds in late if seconds >= -self.TOO_SOON]
 
-    @property
-    def written(self) -> list[float]:
-        """Of those, where there is a text: the others were withheld, or nobody transcribed them."""
-        return _late([take for take in self.takes if take.text])
+    def facts(self) -> dict[str, object]:
+        late, written = self.late(), self.late(with_text=True)
+        return {
+            "number": len(self.takes),
+            "cut_off": self.cut_off,
+            "never": self.never,
+            "median_seconds": median(late) if late else None,
+            "with_text": len(written),
+            "median_seconds_with_text": median(written) if written else None,
+        }
 
     def cells(self) -> list[str]:
         """Return what was counted and timed, for a table."""
-        late = self.late
-        times = [report.NOTHING, report.NOTHING]
+        late, written, number = self.late(), self.late(with_text=True), len(self.takes)
+        times = [report.NOTHING] * 2
         if late:
             times = [f"{median(late):.2f} s", f"{report.percentile(late, 90):.2f} s"]
-        found = self.written
-        times.append(f"{median(found):.2f} s ({len(found)})" if found else report.NOTHING)
-        number = len(self.takes)
+        text = f"{median(written):.2f} s ({len(written)})" if written else report.NOTHING
         cut = f"{self.cut_off} ({report.percent(self.cut_off, number)})"
-        return [str(number), cut, str(self.never), *times]
-
-
-def _late(takes: Sequence[Take]) -> list[float]:
-    found = [take.late for take in takes if take.late is not None]
-    return [late for late in found if late >= -TOO_SOON]
+        return [str(number), cut, str(self.never), *times, text]
 
 
 def rows(takes: Sequence[Take]) -> dict[tuple[str, str, str, str], Row]:
     """Return the takes by part, group, pause and who, in the order of their first."""
-    found: dict[tuple[str, str, str, str], Row] = {}
+    by: dict[tuple[str, str, str, str], Row] = {}
     for take in takes:
-        key = (take.part, take.group, take.pause, take.who)
-        found.setdefault(key, Row([])).takes.append(take)
-    return found
+        by.setdefault((take.part, take.group, take.pause, take.who), Row([])).takes.append(take)
+    return by
 
 
 def table(takes: Sequence[Take]) -> str:
@@ -427,7 +419,10 @@ def table(takes: Sequence[Take]) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_parts(parser, PARTS, [VIRTUAL])
     add_model(parser)
-    add_in_process(parser)
+    backends = ("faster-whisper", "onnxruntime")
+    parser.add_argument("--backend", choices=backends, default=backends[0], help="%(default)s")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
+    parser.add_argument("--threads", type=int, default=0, metavar="N")
     add_folders(parser)
     add_recordings(parser)
     add_part(parser)
@@ -458,23 +453,10 @@ def run(args: argparse.Namespace) -> Outcome:
         strict_backend=True,
         cpu_threads=args.threads,
     )
-    takes: list[Take] = []
     with closing(Remembering(settings)) as transcriber:
-        virtual = Virtual(settings, transcriber, args.chunk_ms)
-        if VIRTUAL in args.parts:
-            takes += measure_virtual(args, virtual, commands)
-        if HESITATIONS in args.parts:
-            takes += measure_hesitations(args, virtual, commands)
+        takes = measure(args, Virtual(settings, transcriber, args.chunk_ms), commands)
     summary = [
-        {
-            **dict(zip(("part", "group", "pause", "who"), key, strict=True)),
-            "number": len(row.takes),
-            "cut_off": row.cut_off,
-            "never": row.never,
-            "median_seconds": median(row.late) if row.late else None,
-            "with_text": len(row.written),
-            "median_seconds_with_text": median(row.written) if row.written else None,
-        }
+        {**dict(zip(("part", "group", "pause", "who"), key, strict=True)), **row.facts()}
         for key, row in rows(takes).items()
     ]
     facts = {"official": versions, "rows": summary, "takes": [asdict(take) for take in takes]}

@@ -15,7 +15,7 @@ from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples
-from wyoming_whisper.whisper.audio import Array, log_mel_spectrogram, silence_level
+from wyoming_whisper.whisper.audio import Array, log_mel_spectrogram
 from wyoming_whisper.whisper.decoding import Decoder
 from wyoming_whisper.whisper.inference import ScoringInference
 from wyoming_whisper.whisper.search import SessionInference
@@ -59,11 +59,3 @@ class Model:
     def mel(self, samples: Samples) -> Array:
         """Return the spectrogram of what the server would transcribe of these."""
         return log_mel_spectrogram(self.speech(samples), self.inference.n_mels)
-
-    def detect(self, samples: Samples) -> list[tuple[str, float]]:
-        """Return (code, probability) of every language; nothing where nobody speaks."""
-        mel = self.mel(samples)
-        if not mel.shape[1]:
-            return []
-        window = self.decoder.window(mel, 0, silence_level(mel))
-        return self.inference.detect_language(self.inference.encode(window))

@@ -11,9 +11,6 @@ from benchmarks.lib import models
 from benchmarks.lib.corpus import KINDS, MANIFEST, PARTS
 from wyoming_whisper.machine.cpu import physical_cores
 
-BACKENDS = ("faster-whisper", "onnxruntime")
-
-
 # -- lists ---------------------------------------------------------------------------------
 
 
@@ -72,28 +69,19 @@ def add_parts(
 # -- recordings ----------------------------------------------------------------------------
 
 
-def add_folders(parser: argparse.ArgumentParser) -> None:
-    """Add --corpus: its value is a list of folders."""
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help=f"folder of recordings with a {MANIFEST}; repeatable",
-    )
+def add_folders(
+    parser: argparse.ArgumentParser,
+    flag: str = "--corpus",
+    about: str = f"folder of recordings with a {MANIFEST}; repeatable",
+) -> None:
+    """Add an option whose value is a list of folders."""
+    parser.add_argument(flag, type=Path, action="append", default=[], metavar="DIR", help=about)
 
 
 def add_recordings(parser: argparse.ArgumentParser) -> None:
     """Add --recordings: a list of folders, for corpus.read_recordings."""
-    parser.add_argument(
-        "--recordings",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder of commands whose words nobody wrote down; repeatable",
-    )
+    about = "folder of commands whose words nobody wrote down; repeatable"
+    add_folders(parser, "--recordings", about)
 
 
 def add_part(parser: argparse.ArgumentParser, default: str = "report") -> None:
@@ -184,13 +172,6 @@ def add_decoding(
         default=compute_type,
         help=f"`default` is what each chooses (default: {compute_type})",
     )
-
-
-def add_in_process(parser: argparse.ArgumentParser) -> None:
-    """Add what a model in the benchmark's own process is opened with."""
-    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="%(default)s")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
-    parser.add_argument("--threads", type=int, default=0, metavar="N")
 
 
 def add_official(parser: argparse.ArgumentParser) -> None:

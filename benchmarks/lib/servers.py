@@ -137,6 +137,10 @@ class Server:
                 "does not decide what answers",
             )
 
+    def until_logged(self, line: str) -> None:
+        """Wait until our server has logged a line with this in it. Raises BenchmarkError."""
+        self._until(lambda: line in self.log, f"does not log {line!r}")
+
     def _until(
         self, reached: Callable[[], object], problem: str, poll_seconds: float = POLL_SECONDS
     ) -> float:

@@ -20,7 +20,6 @@ from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 SYNTHESIZERS = Path(__file__).with_name("synthesizers.py")
 VOICES = ("joe", "slt", "awb")
-VOICES_TO_FIT = ("heart", "rms", "kal16")
 PACES = (0.9, 1.3)
 """The slowest and the fastest; people give commands quickly."""
 

@@ -34,7 +34,7 @@ from wyoming_whisper.backends.tensorrt_llm.backend import (
     _options_for,
     _WithStandIn,
 )
-from wyoming_whisper.backends.tensorrt_llm.inference import frames
+from wyoming_whisper.backends.tensorrt_llm.inference import LLMInference
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.engine import _selftest_parser
 from wyoming_whisper.commands.selftest.command import run
@@ -195,8 +195,8 @@ def test_windows_of_stock_weights_are_never_over_30_s() -> None:
 def test_samples_and_frames(standin: Standin, data: Path) -> None:
     inference = opened(data)._inference
     samples = np.arange(481, dtype=np.float32)
-    assert frames(samples).shape == (160, 3)
-    np.testing.assert_array_equal(inference.encode(frames(samples)), samples[:480])
+    assert LLMInference.frames(samples).shape == (160, 3)
+    np.testing.assert_array_equal(inference.encode(LLMInference.frames(samples)), samples[:480])
 
 
 def test_names_are_compared(standin: Standin, data: Path) -> None:

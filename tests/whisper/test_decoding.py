@@ -20,7 +20,7 @@ from wyoming_whisper.whisper.options import (
     DecodingOptions,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
-from wyoming_whisper.whisper.window import token_budget
+from wyoming_whisper.whisper.window import WindowDecoder
 
 
 def said(text: str, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> Hypothesis:
@@ -394,8 +394,8 @@ def test_features_that_may_be_gone_are_made_again(keeps_features: bool, n_window
 
 
 def test_scripts_that_are_spelled_have_more_tokens() -> None:
-    assert token_budget(1.0, "en") == 52
-    assert token_budget(1.0, "ka") == 72
+    assert WindowDecoder.token_budget(1.0, "en") == 52
+    assert WindowDecoder.token_budget(1.0, "ka") == 72
 
 
 def test_fallback_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..text.evidence import Voicing
 from ..transcriber import SAMPLE_RATE, Samples
-from .vad import FRAME_SAMPLES, Span, SpanOptions, clear_frames
+from .vad import FRAME_SAMPLES, Span, SpanOptions
 
 MAX_PIECE_SECONDS = 30
 """What Whisper hears at once; what is no longer is not cut."""
@@ -77,4 +77,5 @@ class Section:
         start, end = span or (0, len(self.samples))
         within = self.probabilities[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)]
         n_voiced = int(np.count_nonzero(within >= options.threshold))
-        return Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, clear_frames(within))
+        n_clear = int(np.count_nonzero(within >= 0.8))  # cries and clatter hardly have any
+        return Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, n_clear)

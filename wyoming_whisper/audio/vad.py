@@ -133,11 +133,6 @@ class _SileroStream:
         return self.push(np.zeros(FRAME_SAMPLES - len(self._rest), np.float32))
 
 
-def clear_frames(probabilities: npt.NDArray[np.float32], clear: float = 0.8) -> int:
-    """Return how many frames are clearly speech: cries and clatter hardly have any."""
-    return int(np.count_nonzero(probabilities >= clear))
-
-
 def cut(samples: Samples, spans: Sequence[Span]) -> Samples:
     """Return only what lies within `spans`."""
     if len(spans) == 1:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +23,7 @@ from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..machine.process import NativeThread
-from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
-from ..whisper.audio import white_noise
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -36,18 +34,6 @@ _LOGGER = logging.getLogger(__name__)
 
 def engine_cache(settings: Settings) -> EngineCache:
     return EngineCache(settings.data_dir[0] / "engines", settings.max_cache_size)
-
-
-def try_out(transcriber: Transcriber, folder: Path) -> None:
-    """Transcribe noise: what loads may still compute nonsense, such as no numbers.
-
-    Raises EngineBrokenError.
-    """
-    text = transcriber.transcribe(
-        white_noise(SAMPLE_RATE), TranscribeOptions(transcriber.languages[0])
-    )
-    if not (math.isfinite(text.avg_logprob) and 0 <= text.no_speech_prob <= 1):
-        raise EngineBrokenError(f"the engine in {folder} computes nonsense")
 
 
 class _EngineSource(Protocol):

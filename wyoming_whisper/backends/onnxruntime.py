@@ -30,7 +30,7 @@ from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
-from .engines import Engines, EngineTranscriber, Verdict, engine_cache, try_out
+from .engines import Engines, EngineTranscriber, Verdict, engine_cache
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
 from .pipeline import WhisperTranscriber, decoding_options
 
@@ -141,7 +141,7 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
         session.close,
         keeps_features=True,
     )
-    try_out(transcriber, folder)
+    transcriber.try_out(folder)
     transcriber.warm_up()
     _LOGGER.info("%s, beam %d", described, beam_size)
     return transcriber

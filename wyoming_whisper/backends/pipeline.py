@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import (
+    EngineBrokenError,
     SettingsError,
     TranscribeError,
     UnknownLanguageError,
@@ -141,6 +144,15 @@ class WhisperTranscriber:
         brief = GenerateOptions(beam_size, 0.0, 1, self.WARM_UP_TOKENS, (self._tokenizer.eot,))
         hypothesis = self._inference.generate(audio_features, prompt, brief)
         self._weighing(go_on)(audio_features, prompt, "en", hypothesis)
+
+    def try_out(self, folder: Path) -> None:
+        """Transcribe noise: what loads may still compute nonsense, such as no numbers.
+
+        `folder` is that of its engine. Raises EngineBrokenError.
+        """
+        text = self.transcribe(white_noise(SAMPLE_RATE), TranscribeOptions(self.languages[0]))
+        if not (math.isfinite(text.avg_logprob) and 0 <= text.no_speech_prob <= 1):
+            raise EngineBrokenError(f"the engine in {folder} computes nonsense")
 
     def command_seconds(self) -> float:
         """Return the time that a command of usual length takes, in the window that it gets."""

@@ -19,7 +19,7 @@ from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.options import DecodingOptions
 from ..whisper.search import SessionInference
-from .engines import Engines, EngineTranscriber, engine_cache, try_out
+from .engines import Engines, EngineTranscriber, engine_cache
 from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
 from .pipeline import WhisperTranscriber, decoding_options
 
@@ -142,7 +142,7 @@ def _open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path)
             f"{spec.model} on {spec.gpu.name} in {spec.precision} (TensorRT {spec.tensorrt})",
             session.close,
         )
-        try_out(transcriber, folder)
+        transcriber.try_out(folder)
         command_seconds = range(1, 9)  # of speech: their windows are ready before anybody speaks
         lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in command_seconds}
         session.warm_up(sorted(lengths), SessionInference.SLOTS[0])

@@ -17,12 +17,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from ..errors import (
     BusyError,
     EngineError,
     ModelUnavailableError,
-    Reason,
     TranscribeError,
     WyomingWhisperError,
 )
@@ -70,7 +70,7 @@ class Scheduler:
         self._is_waking = False  # it is opened again because somebody speaks
         self._awaited = False  # somebody speaks, or has asked, since the model was last at work
         self._running: list[Job] = []  # the longest first
-        self._refusal: Reason | None = None
+        self._refusal: _Reason | None = None
         self._upkeep: tuple[object, str] | None = None  # what is done that is no job
         self._thread = NativeThread(self._run, "transcriber")
         self.opened: Future[None] = Future()
@@ -146,13 +146,13 @@ class Scheduler:
             self._awaited = True
             self._changed.notify_all()
 
-    def _present_refusal(self, refusal: Reason) -> Reason:
+    def _present_refusal(self, refusal: _Reason) -> _Reason:
         """Return why there can be none now: a later try may have got further than the last one."""
         state = self._status.state
         if not state.is_fetching or not state.is_refusing or self._closing.is_set():
             return refusal
         done = "" if state.fraction is None else f" ({state.fraction:.0%} done)"
-        return Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")
+        return _Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")
 
     def _forget_when_done(self, job: Job) -> None:
         waiting = weakref.ref(job)  # its future keeps what is called when it is done, for ever
@@ -189,7 +189,7 @@ class Scheduler:
             self._serve()
         except BaseException as error:  # nobody else would answer those who wait
             _LOGGER.exception("the model's thread has failed")
-            self._give_up(Reason(TranscribeError, f"the model's thread has failed: {error!r}"))
+            self._give_up(_Reason(TranscribeError, f"the model's thread has failed: {error!r}"))
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -208,7 +208,7 @@ class Scheduler:
             self._wait_until_wanted()
             self._is_waking = True
         if self._closing.is_set():
-            self._refuse(Reason(TranscribeError, "the server is shutting down"))
+            self._refuse(_Reason(TranscribeError, "the server is shutting down"))
 
     def _work_until_idle(self, transcriber: Transcriber) -> None:
         """Return when it is time to close, or there was nothing to do for long."""
@@ -309,7 +309,7 @@ class Scheduler:
             except BaseException as error:
                 self._is_waking = False
                 if not self._is_worth_a_retry(error):
-                    self._give_up(_reason(error))
+                    self._give_up(_Reason.of(error))
                     return None
                 self._say_unavailable(error)
             self._wait_for_retry()
@@ -385,7 +385,7 @@ class Scheduler:
 
     def _say_unavailable(self, error: BaseException) -> None:
         """Say it once, loudly."""
-        reason = _reason(error)
+        reason = _Reason.of(error)
         if self._refusal is None:
             unexpected = None if isinstance(error, WyomingWhisperError) else error
             _LOGGER.error(
@@ -418,7 +418,7 @@ class Scheduler:
         except Exception:  # the next one may do
             _LOGGER.exception("the model could not be closed")
 
-    def _give_up(self, reason: Reason) -> None:
+    def _give_up(self, reason: _Reason) -> None:
         """Say that there will be no model in this process any more."""
         self._status.update(phase="failed", detail=reason.message, fraction=None, is_refusing=True)
         self._refuse(reason)
@@ -431,7 +431,7 @@ class Scheduler:
             if not future.done():
                 future.set_exception(reason.error())
 
-    def _refuse(self, reason: Reason) -> None:
+    def _refuse(self, reason: _Reason) -> None:
         """Fail the waiting requests, and every later one at once."""
         with self._changed:
             self._refusal = reason
@@ -441,15 +441,30 @@ class Scheduler:
                 job.future.set_exception(reason.error())
 
 
-def _reason(error: BaseException) -> Reason:
-    """Return what those who ask are told of a model that could not be opened."""
-    if isinstance(error, WyomingWhisperError):
-        return Reason.of(error)
-    if isinstance(error, MemoryError):
-        return Reason(
-            ModelUnavailableError, "there is not enough memory to load the model; free some"
-        )
-    return Reason(TranscribeError, f"the model could not be opened: {error!r}")
+@dataclass(frozen=True)
+class _Reason:
+    """Why the model can't be had, for as long as that lasts.
+
+    Kept instead of the error: each time that one is raised its traceback grows, and keeps what
+    those who raised it were at, such as samples.
+    """
+
+    kind: type[WyomingWhisperError]
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> _Reason:
+        """Return what those who ask are told of a model that could not be opened."""
+        if isinstance(error, WyomingWhisperError):
+            return cls(type(error), str(error))
+        if isinstance(error, MemoryError):
+            about = "there is not enough memory to load the model; free some"
+            return cls(ModelUnavailableError, about)
+        return cls(TranscribeError, f"the model could not be opened: {error!r}")
+
+    def error(self) -> WyomingWhisperError:
+        """Return a new error, to be raised or stored once."""
+        return self.kind(self.message)
 
 
 def _is_of_the_machine(error: BaseException) -> bool:

@@ -89,6 +89,26 @@ class WindowDecoder:
         longest = self._options.audio_context.longest
         return _quiet_pieces(mel, longest) if longest < min(N_FRAMES, mel.shape[1]) else []
 
+    @staticmethod
+    def quietest(mel: Array) -> int:
+        """Return the frame of the quietest moment in the middle third of `mel`."""
+        n_frames: int = mel.shape[1]
+        middle = _smoothed_loudness(mel)[n_frames // 3 : 2 * n_frames // 3]
+        return int(np.argmin(middle)) + n_frames // 3
+
+    @staticmethod
+    def token_budget(seconds: float, language: str) -> int:
+        """Return how many tokens a text has at most, generously; `language` is Whisper's code.
+
+        Recordings in 16 languages have 3 to 6 tokens a second, 8.6 at most. Nobody says twice as
+        much, and a loop ends after a fraction of the decoder's whole context. Of scripts that the
+        vocabulary spells, more or less, byte by byte, there are more.
+        """
+        indic = ("as", "bn", "gu", "hi", "kn", "ml", "mr", "ne", "pa", "sa", "si", "ta", "te")
+        others = ("am", "ba", "bo", "hy", "ka", "kk", "km", "lo", "mn", "my", "ps", "sd", "tg")
+        is_spelled = language in (*indic, *others, "th", "tt", "ur", "yi")
+        return 32 + round(seconds * (40 if is_spelled else 20))
+
     def may_widen(self, window: Array) -> bool:
         """Whether a doubtful text should be heard again in the full window."""
         return self._options.audio_context.retry and window.shape[1] < N_FRAMES
@@ -170,7 +190,7 @@ class WindowDecoder:
         options = self._options
         temperature = options.temperatures[0] if temperature is None else temperature
         budget = min(
-            token_budget(seconds, language),
+            self.token_budget(seconds, language),
             MAX_NEW_TOKENS,
             N_TEXT_CTX - len(prompt),
         )
@@ -300,20 +320,7 @@ def _likeliest_language(
     return max(detected, key=lambda item: item[1] * prior.get(item[0], 1.0))
 
 
-def token_budget(seconds: float, language: str) -> int:
-    """Return how many tokens a text has at most, generously; `language` is Whisper's code.
-
-    Recordings in 16 languages have 3 to 6 tokens a second, 8.6 at most. Nobody says twice as much,
-    and a loop ends after a fraction of the decoder's whole context. Of scripts that the vocabulary
-    spells, more or less, byte by byte, there are more.
-    """
-    indic = ("as", "bn", "gu", "hi", "kn", "ml", "mr", "ne", "pa", "sa", "si", "ta", "te")
-    others = ("am", "ba", "bo", "hy", "ka", "kk", "km", "lo", "mn", "my", "ps", "sd", "tg", "th")
-    is_spelled = language in (*indic, *others, "tt", "ur", "yi")
-    return 32 + round(seconds * (40 if is_spelled else 20))
-
-
-def smoothed_loudness(mel: Array, pause_frames: int = 20) -> Array:
+def _smoothed_loudness(mel: Array, pause_frames: int = 20) -> Array:
     """Return the mean loudness around each frame, over as long as a pause lasts at least."""
     kernel = np.ones(pause_frames) / pause_frames
     return np.convolve(mel.mean(axis=0), kernel, mode="same")
@@ -321,7 +328,7 @@ def smoothed_loudness(mel: Array, pause_frames: int = 20) -> Array:
 
 def _quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
     """Return (first, last + 1) frames of pieces that end where it is quietest."""
-    loudness = smoothed_loudness(mel)
+    loudness = _smoothed_loudness(mel)
     pieces, start, n_frames = [], 0, mel.shape[1]
     while n_frames - start > longest:
         # Not too early either: a piece of speech is more than a word.

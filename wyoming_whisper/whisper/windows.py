@@ -19,11 +19,10 @@ from ..text.repetition import compression_ratio, words
 from ..text.scripts import joined
 from ..transcriber import Segment, Word
 from .audio import FRAMES_PER_SECOND, N_FRAMES, Array, pad_or_trim, silence_level
-from .window import Attempt, smoothed_loudness, token_budget
 
 if TYPE_CHECKING:
     from .inference import Correct, Hypothesis, Stopwatch
-    from .window import WindowDecoder
+    from .window import Attempt, WindowDecoder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -234,7 +233,7 @@ class Utterance:
         """
         if n_frames < 2 * self.MIN_PART_FRAMES or time.monotonic() > deadline:
             return []
-        middle = seek + _quietest(self._mel[:, seek : seek + n_frames])
+        middle = seek + self._decoder.quietest(self._mel[:, seek : seek + n_frames])
         return [self._part(seek, middle), self._part(middle, seek + n_frames)]
 
     def _part(self, start: int, end: int) -> _Part:
@@ -261,7 +260,9 @@ class Utterance:
             return part
         tokens = self._decoder.said_once(attempt.hypothesis.tokens)
         seconds = part.n_frames / FRAMES_PER_SECOND
-        if attempt.unfinished and len(tokens) >= token_budget(seconds, self.language or ""):
+        if attempt.unfinished and len(tokens) >= self._decoder.token_budget(
+            seconds, self.language or ""
+        ):
             self.rejected = f"no end of it within {len(tokens)} tokens for {seconds:.1f} s"
             tokens = []
         cut = dataclasses.replace(attempt.hypothesis, tokens=tokens)
@@ -348,10 +349,3 @@ def _is_settled(part: _Part, parts: Sequence[_Part]) -> bool:
     others = [other for other in parts if other is not part]
     is_said_elsewhere = any(_bears_out(other, attempt) for other in others)
     return attempt.good or (attempt.has_ended and is_said_elsewhere)
-
-
-def _quietest(mel: Array) -> int:
-    """Return the frame of the quietest moment in the middle third of `mel`."""
-    n_frames: int = mel.shape[1]
-    middle = smoothed_loudness(mel)[n_frames // 3 : 2 * n_frames // 3]
-    return int(np.argmin(middle)) + n_frames // 3

@@ -123,7 +123,8 @@ def make(folder: Path, clips: Sequence[Clip], python: str) -> None:
 
     `python` runs lib/synthesizers.py. Raises ClipError.
     """
-    missing = {clip.file: clip for clip in clips if not (folder / clip.file).exists()}
+    made = {clip.file: clip for clip in clips if is_made(clip)}
+    missing = {file: clip for file, clip in made.items() if not (folder / file).exists()}
     for file in missing:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
     for file, kind in _noises(missing):

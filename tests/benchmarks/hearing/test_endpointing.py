@@ -63,7 +63,7 @@ def test_after_a_command_there_is_silence() -> None:
 
 def test_what_is_counted() -> None:
     row = Row([take(1.5), take(1.99), take(2.5), take(2.7), take(None)])
-    assert (row.cut_off, row.never, len(row.late)) == (1, 1, 3)
+    assert (row.cut_off, row.never, len(row.late())) == (1, 1, 3)
     assert row.cells() == ["5", "1 (20.0 %)", "1", "0.50 s", "0.70 s", "-"]
     written = replace(take(2.6), text="stop")
     assert Row([*row.takes, written]).cells()[-1] == "0.60 s (1)"

@@ -45,7 +45,7 @@ from ..faster_whisper import open_faster_whisper
 from ..pipeline import WhisperTranscriber, decoding_options
 from ..tensorrt import on_cpu
 from .api import Api
-from .inference import LLMInference, frames
+from .inference import LLMInference
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
@@ -136,7 +136,7 @@ class _SampleDecoder(Decoder):
     def window(self, mel: Array, seek: int, silence: float) -> Array:
         """Return the samples of the window, frame by frame; silence is added by the runtime."""
         last = min(mel.shape[1], seek + N_FRAMES)
-        return frames(self._samples[seek * HOP_LENGTH : last * HOP_LENGTH])
+        return LLMInference.frames(self._samples[seek * HOP_LENGTH : last * HOP_LENGTH])
 
 
 class _LLMTranscriber(WhisperTranscriber):

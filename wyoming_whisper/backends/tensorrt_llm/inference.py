@@ -67,6 +67,12 @@ class LLMInference:
         """Whether `score` is possible."""
         return self.sees_prompt and self.takes_tokens
 
+    @staticmethod
+    def frames(samples: Samples) -> Array:
+        """Return samples frame by frame, shape = (HOP_LENGTH, n_frames), without a broken frame."""
+        whole = len(samples) // HOP_LENGTH * HOP_LENGTH
+        return samples[:whole].reshape(-1, HOP_LENGTH).T
+
     def encode(self, mel: Array) -> Samples:
         """Return the samples of a window that `frames` made."""
         return np.ascontiguousarray(mel.T).reshape(-1)
@@ -278,12 +284,6 @@ class LLMInference:
             for task in ("transcribe", "translate"):
                 special[one.sot_sequence(code, task)[2]] = f"<|{task}|>"
         return special
-
-
-def frames(samples: Samples) -> Array:
-    """Return samples frame by frame, shape = (HOP_LENGTH, n_frames); a broken frame is left out."""
-    whole = len(samples) // HOP_LENGTH * HOP_LENGTH
-    return samples[:whole].reshape(-1, HOP_LENGTH).T
 
 
 def _first_tokens(output: Any) -> dict[int, float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...backends.tensorrt_llm.api import Api
 from ...backends.tensorrt_llm.backend import open_model
-from ...backends.tensorrt_llm.inference import LLMInference, frames
+from ...backends.tensorrt_llm.inference import LLMInference
 from ...models.find import ensure_model
 from ...whisper.options import AudioContext
 from .compare import Case, make_cases
@@ -51,7 +51,7 @@ def selftest_llm(
     opened, inference = time.perf_counter(), transcriber.inference
     say(f"{runtime} hears them in {dtype}")
     try:
-        audio = {name: frames(samples) for name, samples in Case.sounds().items()}
+        audio = {name: LLMInference.frames(samples) for name, samples in Case.sounds().items()}
         comparisons = [
             _compare_llm(inference, case, audio[case.sound], one, dtype, tokenizer)
             for case, one in zip(cases, references, strict=True)
