@@ -80,6 +80,19 @@ def test_the_recordings_named_exist() -> None:
         assert (ROOT / file).is_file(), file
 
 
+@pytest.mark.parametrize("page", ["architecture.md", "where.md"])
+def test_the_files_named_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    named = re.findall(r"`([a-z_]+(?:/[a-z0-9_]+)*/(?:[a-z0-9_]+\.\w+)?)`(?! of commit)", text)
+    assert len(named) > 3
+    missing = [
+        name
+        for name in named
+        if not ((ROOT / "wyoming_whisper" / name).exists() or (ROOT / name).exists())
+    ]
+    assert missing == []
+
+
 def _links(page: Path) -> Iterator[str]:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text):
