@@ -180,6 +180,37 @@ def test_silence_and_long_texts_are_not_compared(heard: str) -> None:
     assert scorer.options is None
 
 
+@pytest.mark.parametrize("keeps_features", [False, True])
+def test_the_audio_is_searched_before_its_features_end(keeps_features: bool) -> None:
+    """A GPU's are gone once noise is encoded: what is searched then would be the noise."""
+    encoded: list[bool] = []
+
+    class Watched(Searcher):
+        def constrained(self, *args: Any, **kwargs: Any) -> list[Sentence]:
+            assert keeps_features or not encoded
+            return super().constrained(*args, **kwargs)
+
+    def noise() -> str:
+        encoded.append(True)
+        return "noise"
+
+    # About as likely as not, so that the search is worth its time.
+    scorer = Watched({"Turn on the kitten lamp.": -0.05, "Turn on the kitchen lamp": -0.5})
+    scorer.found = "Turn on the kitchen lamp."
+    sentences = HomeSentences(
+        scorer,  # type: ignore[arg-type]
+        TOKENIZER,
+        lambda _: grammar(),
+        noise,
+        keeps_features=keeps_features,
+    )
+    best = sentences("audio", PROMPT, "en", hypothesis("Turn on the kitten lamp.", -0.1))
+    assert encoded
+    assert text(best).startswith("Turn on the kitchen lamp")
+    if not keeps_features:
+        assert scorer.options is not None
+
+
 def test_a_runtime_without_steps_scores_what_is_spelled_alike() -> None:
     scorer = Scorer(audio={"Turn on the kitten lamp.": -0.3, "Turn on the kitchen lamp": -0.2})
     best = meant(scorer, hypothesis("Turn on the kitten lamp.", -0.3))

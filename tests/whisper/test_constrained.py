@@ -227,3 +227,11 @@ def test_the_free_search_goes_on_after_it(session: ScriptedSession) -> None:
     before = whisper.hypotheses(features, PROMPT, free(beam_size=5))
     whisper.constrained(features, PROMPT, Sentences(SENTENCES), options(beam_size=5))
     assert whisper.hypotheses(features, PROMPT, free(beam_size=5)) == before
+
+
+def test_features_that_are_gone_are_not_searched() -> None:
+    whisper = inference(ScriptedSession(Model(), beam_size=5))
+    features = whisper.encode(MEL)
+    whisper.encode(MEL)
+    with pytest.raises(RuntimeError, match="replaced by a later encode"):
+        whisper.constrained(features, PROMPT, Sentences(SENTENCES), options())

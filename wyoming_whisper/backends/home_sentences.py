@@ -1,10 +1,11 @@
 """Whether a command of the home was meant where something else was written.
 
-The free text stays wherever Home Assistant understands it, which costs nothing. Otherwise the same
-audio features are decoded once more inside the grammar of the home. That always has a likeliest
-sentence, whatever was said; which of the two was spoken, their evidence decides: how likely each
-is by the audio and by noise in its place, how alike they are by letters and sound, how long they
-are. Knows neither runtime nor protocol.
+The free text stays wherever Home Assistant understands it, which costs nothing. Otherwise sentences
+that are spelled alike are scored, and where that leaves it open the same audio features are
+decoded once more inside the grammar of the home. There nearly always is a likeliest sentence,
+whatever was said; which of the two was spoken, their evidence decides: how likely each is by the
+audio and by noise in its place, how alike they are by letters and sound, how long they are. Knows
+neither runtime nor protocol.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 from ..grammar.automaton import Grammar
@@ -44,9 +46,10 @@ class ConstrainedInference(Protocol):
 class Evidence:
     """What speaks for a sentence of the home in place of the free text.
 
-    The weights are those of a logistic regression, fitted with stock `base` to 1,304 clips of
-    synthetic voices in seven languages: the part `fit` of `benchmarks household`, which is measured
-    on the part `test`, other voices and other sentences (docs/benchmarks.md, Household).
+    The weights are those of a logistic regression, fitted with stock `base` to what Home Assistant
+    did not understand of 1,304 clips of synthetic voices in seven languages: the part `fit` of
+    `benchmarks household`, which is measured on the part `test`, other voices and other sentences
+    (docs/benchmarks.md, Commands of a household).
     """
 
     MIN_LOG_ODDS = 0.5
@@ -111,8 +114,8 @@ class HomeSentences:
     """Writes the sentence of the home that was misheard; a `Correct` of whisper.decoding.
 
     `grammar_of` returns the grammar of a language, None where there is none (yet). `noise` returns
-    audio features of noise. It may encode them, whereupon others are gone. `checkpoint` is called
-    between passes; what it raises ends the work.
+    audio features of noise; it may encode them, whereupon others are gone unless `keeps_features`.
+    `checkpoint` is called between passes; what it raises ends the work.
     """
 
     MAX_WORDS = 30
@@ -135,8 +138,11 @@ class HomeSentences:
         grammar_of: Callable[[str], Grammar | None],
         noise: Callable[[], Any],
         checkpoint: Callable[[], None] = lambda: None,
+        *,
+        keeps_features: bool = False,
     ) -> None:
         self._inference = inference
+        self._keeps_features = keeps_features
         self._tokenizer = tokenizer
         self._grammar_of = grammar_of
         self._noise = noise
@@ -190,13 +196,16 @@ class HomeSentences:
         candidate = self._alike(grammar, audio_features, prompt, hypothesis)
         if candidate is None:
             return None
+        search = partial(self._searched, grammar, audio_features, prompt, hypothesis)
+        # The evidence asks the noise: where the audio's features end with that, they go first.
+        searched = None if self._keeps_features else search()
         log_odds = self._log_odds(candidate, prompt, hypothesis, text)
         if log_odds > Evidence.MIN_LOG_ODDS:
             return candidate
-        if log_odds < self.LEAST_LOG_ODDS or not hasattr(self._inference, "constrained"):
+        if log_odds < self.LEAST_LOG_ODDS:
             return None
-        candidate = self._searched(grammar, audio_features, prompt, hypothesis)
-        if candidate is None or not self._is_telling(grammar, self._text(candidate.tokens)):
+        candidate = search() if self._keeps_features else searched
+        if candidate is None:
             return None
         log_odds = self._log_odds(candidate, prompt, hypothesis, text)
         return candidate if log_odds > Evidence.MIN_LOG_ODDS else None
@@ -245,7 +254,9 @@ class HomeSentences:
         prompt: Sequence[int],
         hypothesis: Hypothesis,
     ) -> _Candidate | None:
-        """Return the likeliest sentence that a search inside the grammar finds."""
+        """Return the likeliest sentence that a search inside the grammar finds, if any tells."""
+        if not hasattr(self._inference, "constrained"):
+            return None
         constrained = cast("ConstrainedInference", self._inference).constrained
         grammar.begin()
         options = ConstrainedOptions(
@@ -256,7 +267,7 @@ class HomeSentences:
             checkpoint=self._checkpoint,
         )
         sentences = constrained(audio_features, prompt, grammar, options, hypothesis.tokens)
-        if not sentences:
+        if not sentences or not self._is_telling(grammar, self._text(sentences[0].tokens)):
             return None
         return _Candidate(sentences[0].tokens, sentences[0].total_logprob)
 

@@ -266,6 +266,7 @@ class WhisperTranscriber:
             lambda language: grammars.current(language, self._tokenizer.spelled),
             self._noise,
             options.checkpoint,
+            keeps_features=self._keeps_features,
         )
 
     def _noise(self) -> Any:

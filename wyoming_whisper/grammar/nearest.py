@@ -1,8 +1,8 @@
 """Sentences of a home that are spelled much like what was written: the ones that may be meant.
 
-For runtimes that decode whole texts alone: they can score a sentence, but not be kept inside a
-grammar. A beam over the automaton and the text together, by edit distance; letters that sound alike
-cost less.
+Tried before a search of the audio, and all there is for runtimes that can score a sentence, but
+not be kept inside a grammar. A beam over the automaton and the text together, by edit distance;
+letters that sound alike cost less.
 """
 
 from __future__ import annotations

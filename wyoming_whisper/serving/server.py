@@ -99,6 +99,8 @@ class Server(Service):
         try:
             await self._serve_until_stopped(loop)
         finally:
+            if self.grammars:
+                self.grammars.close()
             ended = await asyncio.to_thread(self.scheduler.close)
         if self._failure:
             raise self._failure

@@ -119,24 +119,14 @@ class ElasticSteps:
 
 
 class FixedSteps:
-    """Steps over a session whose shapes are laid out ahead: always the same number of rows.
+    """Steps over a session whose shapes are laid out ahead: always the rows that `cache` has."""
 
-    The cache of so many rows that was opened before is gone.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        audio_features: Any,
-        prompt: Sequence[int],
-        n_rows: int,
-        n_slots: int,
-    ) -> None:
+    def __init__(self, session: Session, cache: Any, prompt: Sequence[int], n_rows: int) -> None:
         self._session = session
         self._prompt = list(prompt)
         self._n_rows = n_rows
         self._bias = session.bias(())
-        self._cache = session.open_cache(audio_features, n_rows, n_slots)
+        self._cache = cache
 
     def start(self, guide: Sequence[int]) -> Array:
         """See Steps: those after the prompt alone."""

@@ -173,19 +173,19 @@ class SessionInference:
         options: ConstrainedOptions,
         guide: Sequence[int] = (),
     ) -> list[Sentence]:
-        """Return the likeliest sentences that `constraint` allows; see constrained.search."""
-        session, features, eot = self._session, audio_features.features, self._tokenizer.eot
+        """Return the likeliest sentences that `constraint` allows; see constrained.search.
+
+        Raises RuntimeError where the audio features are gone.
+        """
+        eot = self._tokenizer.eot
         if self._elastic:
-            return search(
-                ElasticSteps(self._elastic, features, prompt), constraint, eot, options, guide
-            )
-        n_rows = min(options.beam_size, max(session.n_candidates // 2, 1))
-        audio_features.rows.pop(n_rows, None)
-        n_tokens = len(prompt) + options.max_new_tokens
-        n_slots = next(size for size in SessionInference.SLOTS if size >= min(n_tokens, N_TEXT_CTX))
-        steps = FixedSteps(session, features, prompt, n_rows, n_slots)
-        narrowed = dataclasses.replace(options, beam_size=n_rows)
-        return search(steps, constraint, eot, narrowed)
+            elastic = ElasticSteps(self._elastic, audio_features.features, prompt)
+            return search(elastic, constraint, eot, options, guide)
+        n_rows = min(options.beam_size, max(self._session.n_candidates // 2, 1))
+        rows = self._rows(audio_features, n_rows, len(prompt) + options.max_new_tokens)
+        rows.pasts = []  # the search fills the cache itself
+        steps = FixedSteps(self._session, rows.cache, prompt, n_rows)
+        return search(steps, constraint, eot, dataclasses.replace(options, beam_size=n_rows))
 
     def close(self) -> None:
         """Free the session's memory."""
