@@ -6,7 +6,6 @@ leaves the backend open, both are measured once, and the faster one stays.
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -90,8 +89,9 @@ def open_fastest(
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
     spec = CpuSpec(settings.model_name, ModelFolder(path).weights, arithmetic)
-    open_folder = functools.partial(_open_graphs, settings, path, spec)
-    return Engines(spec, engine_cache(settings), open_folder)
+    return Engines(
+        spec, engine_cache(settings), lambda folder, _: _open_graphs(settings, path, spec, folder)
+    )
 
 
 def _open(
