@@ -23,7 +23,7 @@ from wyoming_whisper.backends.faster_whisper import (
     open_faster_whisper,
 )
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.errors import ModelBrokenError, SettingsError, UnknownLanguageError
+from wyoming_whisper.errors import ModelBrokenError, NotPossibleError, SettingsError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
@@ -115,7 +115,7 @@ def test_the_language_is_told_when_it_was_detected(bundled: Transcriber) -> None
 def test_a_language_that_the_model_lacks_is_refused_with_what_it_has(
     bundled: Transcriber,
 ) -> None:
-    with pytest.raises(UnknownLanguageError, match=r"german.*understands en"):
+    with pytest.raises(NotPossibleError, match=r"german.*understands en"):
         bundled.transcribe(np.zeros(16000, np.float32), TranscribeOptions(language="de"))
 
 

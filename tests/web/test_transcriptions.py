@@ -41,11 +41,10 @@ from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import (
     BusyError,
-    DeadlineError,
     ModelUnavailableError,
+    NotPossibleError,
     SettingsError,
     TranscribeError,
-    WordTimesError,
 )
 from wyoming_whisper.models.stock import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
@@ -464,12 +463,11 @@ async def test_words_and_segments_have_times_as_they_are_asked_for(
 
 
 async def test_word_times_of_a_backend_without_them_are_a_sentence(tmp_path: Path) -> None:
-    fake = FakeTranscriber(error=WordTimesError("times of words are not possible on this backend"))
+    fake = FakeTranscriber(error=NotPossibleError("times of words", "no-word-times"))
     async with serving(tmp_path, fake) as (_, session):
         granularities = {"timestamp_granularities[]": "word"}
         found = await refusal(session, asked(response_format="verbose_json", **granularities))
-    sentence = "times of words are not possible on this backend"
-    assert found == (400, sentence, "timestamp_granularities", "no-word-times")
+    assert found == (400, "times of words", "timestamp_granularities", "no-word-times")
 
 
 async def test_the_official_client_gets_word_times_of_people(
@@ -755,7 +753,7 @@ async def test_other_paths_and_methods_are_told_in_the_same_shape(tmp_path: Path
     ("error", "status", "code"),
     [
         (BusyError("later"), 429, "rate_limit_exceeded"),
-        (DeadlineError("late"), 503, "deadline-exceeded"),
+        (TranscribeError("late", "deadline-exceeded"), 503, "deadline-exceeded"),
         (TranscribeError("no memory"), 500, "transcribe-failed"),
         (MemoryError(), 500, "transcribe-failed"),
         (RuntimeError("secret"), 500, "internal-error"),

@@ -21,7 +21,6 @@ import numpy as np
 
 from .. import __version__
 from ..errors import (
-    DeadlineError,
     ModelUnavailableError,
     SettingsError,
     TranscribeError,
@@ -130,7 +129,8 @@ class RayTranscriber:
             while True:
                 checkpoint()
                 if time.monotonic() > end:
-                    raise DeadlineError(f"no replica answered within {self._deadline:g} s")
+                    late = f"no replica answered within {self._deadline:g} s"
+                    raise TranscribeError(late, "deadline-exceeded")
                 if calls.is_late and self._may_hedge():
                     calls.add()
                 answer = calls.poll()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wyoming.asr import Transcribe
 
-from ..errors import ProtocolError, UnknownLanguageError, UnknownModelError
+from ..errors import NotPossibleError, ProtocolError, UnknownModelError
 from ..peers import shown
 from ..transcriber import TranscribeOptions
 from ..utterance.endpointing import Endpointer
@@ -27,7 +27,7 @@ class Request:
 
     @classmethod
     def of(cls, transcribe: Transcribe, service: Service) -> Request:
-        """Raises ProtocolError, UnknownModelError, UnknownLanguageError."""
+        """Raises ProtocolError, UnknownModelError, NotPossibleError."""
         settings = service.settings
         if transcribe.name and transcribe.name != settings.model:
             raise UnknownModelError(
@@ -43,7 +43,7 @@ class Request:
 def requested_language(name: str | None, default: str | None) -> str | None:
     """Return Whisper's code for what a client named, `default` if it named none.
 
-    Raises ProtocolError, UnknownLanguageError.
+    Raises ProtocolError, NotPossibleError.
     """
     if not name:
         return default
@@ -53,9 +53,10 @@ def requested_language(name: str | None, default: str | None) -> str | None:
         return None
     code = language_code(name)
     if code is None:
-        raise UnknownLanguageError(
+        raise NotPossibleError(
             f"Whisper does not know the language {shown(name)}; "
-            f"it knows {', '.join(sorted(LANGUAGES))}"
+            f"it knows {', '.join(sorted(LANGUAGES))}",
+            "unknown-language",
         )
     return code
 

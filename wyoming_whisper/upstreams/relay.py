@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..errors import DeadlineError, UpstreamError
+from ..errors import TranscribeError, UpstreamError
 from ..tasks import end_tasks, start_task
 from ..transcriber import Samples, TranscribeOptions, Transcription
 from .exchange import GoneError, OverloadedError, Recording, RefusedError, Request
@@ -143,7 +143,7 @@ class Relay:
         """Return what was said, and the upstream that said so; None is this machine.
 
         `speech` is what is worth hearing, `speech_end` where it ends in all of the audio. Raises
-        what `local` raises when nobody has an answer; DeadlineError.
+        what `local` raises when nobody has an answer; TranscribeError when that takes too long.
         """
         self._recording.finish(speech, speech_end)
         try:
@@ -243,9 +243,10 @@ class Relay:
             silent = self._silent is not None
             step = race.next_step(now, [attempt.trial for attempt in pending], silent=silent)
             if step == "too late":
-                raise DeadlineError(
+                raise TranscribeError(
                     f"there was no answer within {deadline_seconds:g} s (--deadline), neither from "
-                    "an upstream nor from the model here"
+                    "an upstream nor from the model here",
+                    "deadline-exceeded",
                 )
             if step == "settle":
                 return self._last_word()

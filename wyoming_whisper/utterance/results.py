@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ..errors import DeadlineError, StoppedError
+from ..errors import StoppedError, TranscribeError
 from ..transcriber import Transcription
 from .job import Job
 
@@ -15,7 +15,7 @@ async def result_of(
 ) -> Transcription:
     """Wait for a job until the deadline, if that isn't 0; who stops waiting cancels it.
 
-    Raises what the job failed of, DeadlineError; StoppedError when `hurrying` is done before.
+    Raises what the job failed of, TranscribeError; StoppedError when `hurrying` is done before.
     """
     future = asyncio.wrap_future(job.future)
     awaited: set[asyncio.Future[Any]] = {future, hurrying} if hurrying else {future}
@@ -29,8 +29,9 @@ async def result_of(
         why = "its turn did not come: the model was not there, or had other work"
         if job.future.running():
             why = "the model was still at it"
-        raise DeadlineError(
-            f"there was no answer within {deadline_seconds:g} s (--deadline): {why}"
+        raise TranscribeError(
+            f"there was no answer within {deadline_seconds:g} s (--deadline): {why}",
+            "deadline-exceeded",
         )
     finally:
         if not future.done():

@@ -451,12 +451,13 @@ class _Reason:
 
     kind: type[WyomingWhisperError]
     message: str
+    code: str | None = None
 
     @classmethod
     def of(cls, error: BaseException) -> _Reason:
         """Return what those who ask are told of a model that could not be opened."""
         if isinstance(error, WyomingWhisperError):
-            return cls(type(error), str(error))
+            return cls(type(error), str(error), error.code)
         if isinstance(error, MemoryError):
             about = "there is not enough memory to load the model; free some"
             return cls(ModelUnavailableError, about)
@@ -464,7 +465,7 @@ class _Reason:
 
     def error(self) -> WyomingWhisperError:
         """Return a new error, to be raised or stored once."""
-        return self.kind(self.message)
+        return self.kind(self.message, self.code)
 
 
 def _is_of_the_machine(error: BaseException) -> bool:

@@ -227,7 +227,7 @@ class _Site:
         try:
             return await self._hear(request)
         except WyomingWhisperError as error:
-            # UnknownLanguageError is a ValueError.
+            # NotPossibleError is a ValueError.
             is_of_client = isinstance(error, AudioError | SettingsError | ValueError)
             return _failed(str(error), error.code, 400 if is_of_client else 503)
         finally:

@@ -12,15 +12,7 @@ from typing import Any, Literal, NoReturn, get_args
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..errors import (
-    AudioError,
-    BusyError,
-    DeadlineError,
-    ModelError,
-    UnknownLanguageError,
-    WordTimesError,
-    WyomingWhisperError,
-)
+from ..errors import BusyError, ModelError, WyomingWhisperError
 from ..peers import shown
 
 Granularity = Literal["segment", "word"]
@@ -42,19 +34,19 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure)
         """Return how a failure is answered."""
         if isinstance(error, Refused):
             return error
+        parameters = {
+            "invalid-audio": "file",
+            "unknown-language": "language",
+            "no-word-times": "timestamp_granularities",
+        }
         if isinstance(error, BusyError):
             return cls(429, str(error), code="rate_limit_exceeded")
-        if isinstance(error, AudioError):
-            return cls(400, str(error), "file", error.code)
-        if isinstance(error, UnknownLanguageError):
-            return cls(400, str(error), "language", error.code)
-        if isinstance(error, WordTimesError):
-            return cls(400, str(error), "timestamp_granularities", error.code)
         if isinstance(error, WyomingWhisperError):
-            status = 400 if isinstance(error, ValueError) else 500
-            if isinstance(error, ModelError | DeadlineError):
+            parameter = parameters.get(error.code)
+            status = 400 if parameter or isinstance(error, ValueError) else 500
+            if isinstance(error, ModelError) or error.code == "deadline-exceeded":
                 status = 503
-            return cls(status, str(error), code=error.code)
+            return cls(status, str(error), parameter, error.code)
         if isinstance(error, MemoryError):
             return cls(500, "there is not enough memory for this", code="internal-error")
         return cls(500, "internal error; the server's log says more", code="internal-error")
