@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
 
 class WyomingWhisperError(Exception):
@@ -134,9 +135,24 @@ class NotPossibleError(TranscribeError, ValueError):
 
 
 class UpstreamError(TranscribeError):
-    """Another server can't be reached, fails, or answers with what is no transcript."""
+    """Another server can't be reached, fails, or answers with what is no transcript.
+
+    `fault` says whose that is: the `server` failed; it is `absent`, and well again when it takes a
+    connection; or it can't answer this `request`, or this `language`, and others it can. A server
+    that has too much to do is to be asked again only after `retry_seconds`.
+    """
 
     code = "upstream-failed"
+
+    def __init__(
+        self,
+        message: str,
+        fault: Literal["server", "absent", "request", "language"] = "server",
+        retry_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.retry_seconds = retry_seconds
 
 
 class EngineError(TranscribeError):
