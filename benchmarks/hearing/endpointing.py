@@ -27,7 +27,6 @@ from statistics import median
 from typing import ClassVar
 
 import numpy as np
-from wyoming.audio import AudioChunk
 
 from benchmarks.lib import report
 from benchmarks.lib.clips import as_pcm
@@ -45,8 +44,8 @@ from benchmarks.lib.options import (
     add_recordings,
 )
 from benchmarks.lib.report import Outcome, progress
-from wyoming_whisper.audio.speech import span_options
-from wyoming_whisper.audio.vad import SileroVad, Vad
+from wyoming_whisper.audio.pcm import PcmFormat
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.text.style import TextStyle
@@ -188,7 +187,7 @@ class VirtualWorkshop(Service):
         self, vad: Vad, transcriber: Transcriber, settings: Settings, draft_seconds: float | None
     ) -> None:
         self.limits = Limits()
-        self.span_options = span_options(settings)
+        self.span_options = SpanOptions.of(settings)
         self.spoken = SpokenLanguages()
         self.eager = draft_seconds is not None
         self.vad = self._loaded_vad = vad
@@ -268,7 +267,7 @@ class Virtual:
         n_chunks = 0
         for chunk in audio_chunks(audio, self._samples):
             n_chunks += 1
-            spoken.add(chunk)
+            spoken.add(PcmFormat(SAMPLE_RATE, 2, 1), chunk)
             workshop.pass_time(self._samples / SAMPLE_RATE)
             if spoken.is_over:
                 break
@@ -279,10 +278,10 @@ class Virtual:
         return end, text
 
 
-def audio_chunks(audio: Samples, size: int) -> Iterator[AudioChunk]:
+def audio_chunks(audio: Samples, size: int) -> Iterator[bytes]:
     pcm = as_pcm(audio)
     for start in range(0, len(pcm), 2 * size):
-        yield AudioChunk(SAMPLE_RATE, 2, 1, pcm[start : start + 2 * size])
+        yield pcm[start : start + 2 * size]
 
 
 # -- the official server's, on virtual time ------------------------------------------------

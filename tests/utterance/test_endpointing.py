@@ -21,6 +21,7 @@ from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from tests.utterance.test_utterance import InstantWorkshop, say, speaking, started
+from wyoming_whisper.audio.pcm import PcmFormat
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import FRAME_SAMPLES, SpanOptions
 from wyoming_whisper.errors import SettingsError
@@ -335,7 +336,7 @@ async def _answer(workshop: InstantWorkshop, audio: list[Samples], ends: bool) -
     spoken = Utterance(workshop, TranscribeOptions(language="en"), endpointer)
     n_samples = 0
     for part in audio:
-        spoken.add(AudioChunk(16000, 2, 1, (part * 32767).astype("<i2").tobytes()))
+        spoken.add(PcmFormat(16000, 2, 1), (part * 32767).astype("<i2").tobytes())
         n_samples += len(part)
         if spoken.is_over:
             break

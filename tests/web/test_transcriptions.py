@@ -35,8 +35,7 @@ from tests.support import (
     words,
 )
 from tests.web.test_web import free_port, ready, scrape, speak, until_open, web_server
-from wyoming_whisper.audio.speech import span_options
-from wyoming_whisper.audio.vad import SileroVad
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import (
@@ -71,7 +70,7 @@ ROOT = AUDIO.parent.parent
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 TRANSLATIONS = "/v1/audio/translations"
 FORMATS = tuple(RENDERED)
-SPANS = span_options(Settings())
+SPANS = SpanOptions.of(Settings())
 
 
 @pytest.fixture(autouse=True)

@@ -259,11 +259,11 @@ class Handler:
 
     async def _on_audio_chunk(self, event: Event) -> None:
         chunk = _checked(AudioChunk, event)
-        PcmFormat(chunk.rate, chunk.width, chunk.channels)
+        pcm = PcmFormat(chunk.rate, chunk.width, chunk.channels)
         if self._ended:
             return
         utterance = self._utterance or self._begin()
-        await utterance.take(chunk)
+        await utterance.take(pcm, chunk.audio)
         if utterance is not self._utterance:  # it was cut short meanwhile
             return
         if utterance.live and not self._unanswered:  # those before it are answered first

@@ -11,8 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..audio.speech import span_options
-from ..audio.vad import SileroVad, Vad
+from ..audio.vad import SileroVad, SpanOptions, Vad
 from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
 from ..grammar.compiling import TemplateStore
 from ..grammar.service import GrammarService
@@ -66,7 +65,7 @@ class Service:
                 f"{LANGUAGES[self.language]}, only {', '.join(self.expected_languages)}"
             )
         self.eager = settings.eager
-        self.span_options = span_options(settings)
+        self.span_options = SpanOptions.of(settings)
         self._style = TextStyle.from_settings(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
         self.endpointing = EndpointOptions.of(settings)

@@ -21,9 +21,9 @@ from typing import Any
 
 from aiohttp import ETag, web
 from aiohttp.http_exceptions import HttpProcessingError
-from wyoming.audio import AudioChunk
 
 from .. import __version__
+from ..audio.pcm import PcmFormat
 from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..peers import Allowed
@@ -235,11 +235,11 @@ class _Site:
 
     async def _hear(self, request: web.Request) -> web.Response:
         language = requested_language(request.query.get("language"), self._service.language)
-        clip = AudioChunk(SAMPLE_RATE, 2, 1, await self._pcm(request))
+        audio = await self._pcm(request)
         options = self._service.spoken.remembered(TranscribeOptions(language))
         utterance = Utterance(self._service, options, relay=self._service.relay(options))
         try:
-            await utterance.take(clip)
+            await utterance.take(PcmFormat(SAMPLE_RATE, 2, 1), audio)
             if utterance.is_full:
                 self._service.peer_log.warn(str(request.remote), utterance.warning)
             transcription = await utterance.transcription()

@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..audio.pieces import MAX_PIECE_SECONDS
-from ..audio.recording import Piece, Recording
+from ..audio.pieces import Section
+from ..audio.recording import Recording
 from ..text.scripts import seam
-from ..transcriber import Segment, TranscribeOptions, Transcription
+from ..transcriber import SAMPLE_RATE, Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority
 from ..utterance.languages import DetectedLanguage
 from ..utterance.results import result_of
@@ -89,22 +89,24 @@ class Spoken:
                     yield self._texts[-1]
         self.seconds = recording.seconds
 
-    async def _transcribe(self, piece: Piece) -> Transcription:
+    async def _transcribe(self, piece: Section) -> Transcription:
         """Return what is said in a piece; its segments are kept."""
         job = self._service.submit(piece.samples, self._options, Priority.RECORDING)
         transcription = await result_of(job, self._service.limits.deadline_seconds)
         self._patience = self.MAX_COURTESY_SECONDS
-        transcription = self._service.text_style.verbatim.finished(transcription, piece.voicing)
+        voicing = piece.voicing(self._service.span_options)
+        transcription = self._service.text_style.verbatim.finished(transcription, voicing)
         if transcription.text:
-            self.segments += [(piece.start, segment) for segment in transcription.segments]
+            start = piece.start / SAMPLE_RATE
+            self.segments += [(start, segment) for segment in transcription.segments]
         if self._options.language is None:
-            self._detected.add(transcription, piece.voicing.voiced_seconds)
+            self._detected.add(transcription, voicing.voiced_seconds)
             self._options = dataclasses.replace(self._options, language=self._detected.settled)
         return transcription
 
     async def _courtesy(self, recording: Recording) -> None:
         """Let those who speak go first, where there is much to hear."""
-        if recording.seconds <= MAX_PIECE_SECONDS:
+        if recording.seconds <= Section.WHOLE_SECONDS:
             return
         while self._service.is_spoken_to and self._patience > 0:
             self._patience -= self.COURTESY_SECONDS
