@@ -57,7 +57,7 @@ from wyoming_whisper.transcriber import (
     Transcription,
 )
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.endpointing import Endpointer, EndpointOptions
+from wyoming_whisper.utterance.endpointing import Endpointer
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
@@ -251,16 +251,16 @@ class Virtual:
         utterance.Utterance.MAX_AHEAD_SECONDS = float("inf")
 
     def end(
-        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
+        self, audio: Samples, options: Settings, language: str, draft_seconds: float
     ) -> tuple[float | None, str]:
         """Return after how many seconds the command is taken for ended, and what was written."""
         return asyncio.run(self._end(audio, options, language, draft_seconds))
 
     async def _end(
-        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
+        self, audio: Samples, options: Settings, language: str, draft_seconds: float
     ) -> tuple[float | None, str]:
         # A fixed wait reads no draft.
-        seconds = draft_seconds if options.seconds is None else None
+        seconds = draft_seconds if options.endpointing == "auto" else None
         workshop = VirtualWorkshop(self._vad, self._transcriber, self._settings, seconds)
         known = language if language in self._transcriber.languages else None
         spoken = Utterance(workshop, TranscribeOptions(language=known), Endpointer(options))
@@ -330,8 +330,8 @@ def measure(args: argparse.Namespace, virtual: Virtual, commands: list[Command])
     """Have everybody end everything. Raises BenchmarkError."""
     heard = list(spoken(args.parts, commands))
     audio = [with_tail(command) for _, _, command in heard]
-    waits = [(f"{AUTO}, {ms} ms", EndpointOptions(), ms / 1000) for ms in args.draft_ms]
-    waits.append((f"ours, {args.seconds:g} s", EndpointOptions(args.seconds), 0.0))
+    waits = [(f"{AUTO}, {ms} ms", Settings(endpointing="auto"), ms / 1000) for ms in args.draft_ms]
+    waits.append((f"ours, {args.seconds:g} s", Settings(endpointing=str(args.seconds)), 0.0))
     ends: dict[str, list[tuple[float | None, str]]] = {}
     for who, options, draft_seconds in waits:
         progress(f"{who}: {len(heard)} recordings")

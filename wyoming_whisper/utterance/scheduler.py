@@ -1,5 +1,5 @@
 """The one queue before the Transcriber, and the only thread that touches it; for one that takes
-more requests at once, as many threads (transcriber.at_once).
+more requests at once, as many threads (Transcriber.at_once).
 
 Who waits for an answer goes before work that was begun early, on the chance that speech is over;
 recordings come last.
@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..machine.process import NativeThread
 from ..status import Status
-from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription, at_once
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from .hangs import Work
 from .job import Job, Priority
 
@@ -254,7 +254,7 @@ class Scheduler:
 
         helpers = [
             threading.Thread(target=help_out, name=f"{self._thread.name}-{number}", daemon=True)
-            for number in range(1, at_once(transcriber))
+            for number in range(1, getattr(transcriber, "at_once", 1))
         ]
         for helper in helpers:
             helper.start()

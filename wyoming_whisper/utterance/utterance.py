@@ -36,7 +36,6 @@ from .early import EarlyWork
 from .endpointing import Endpointer
 from .job import Job, Priority
 from .live import LiveText
-from .results import result_of
 from .service import Service
 
 if TYPE_CHECKING:
@@ -360,10 +359,10 @@ class Utterance:
                 early.cancel()
 
     async def _result(self, job: Job) -> Transcription:
-        """Raises what `result_of` does; StoppedError when it is hurried."""
+        """Raises what Service.result_of does; StoppedError when it is hurried."""
         self._hurrying = asyncio.get_running_loop().create_future()
         try:
-            return await result_of(job, self._service.limits.deadline_seconds, self._hurrying)
+            return await self._service.result_of(job, self._hurrying)
         finally:
             self._hurrying = None
 

@@ -27,7 +27,6 @@ from ..audio.pcm import PcmFormat
 from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..peers import Allowed
-from ..serving.requests import requested_language
 from ..status import Answer
 from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from ..utterance.service import Service
@@ -234,7 +233,7 @@ class _Site:
             self._n_clips -= 1
 
     async def _hear(self, request: web.Request) -> web.Response:
-        language = requested_language(request.query.get("language"), self._service.language)
+        language = self._service.language_of(request.query.get("language"))
         audio = await self._pcm(request)
         options = self._service.spoken.remembered(TranscribeOptions(language))
         utterance = Utterance(self._service, options, relay=self._service.relay(options))

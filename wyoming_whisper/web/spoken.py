@@ -14,7 +14,6 @@ from ..text.scripts import seam
 from ..transcriber import SAMPLE_RATE, Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority
 from ..utterance.languages import DetectedLanguage
-from ..utterance.results import result_of
 from ..utterance.service import Service
 from ..whisper.tokenizer import LANGUAGES
 from .form import Granularity
@@ -92,7 +91,7 @@ class Spoken:
     async def _transcribe(self, piece: Section) -> Transcription:
         """Return what is said in a piece; its segments are kept."""
         job = self._service.submit(piece.samples, self._options, Priority.RECORDING)
-        transcription = await result_of(job, self._service.limits.deadline_seconds)
+        transcription = await self._service.result_of(job)
         self._patience = self.MAX_COURTESY_SECONDS
         voicing = piece.voicing(self._service.span_options)
         transcription = self._service.text_style.verbatim.finished(transcription, voicing)

@@ -21,7 +21,6 @@ from aiohttp import web
 from ..errors import BusyError, WyomingWhisperError
 from ..models.stock import ALIAS, is_same_model
 from ..peers import Allowed, shown
-from ..serving.requests import requested_language
 from ..transcriber import TranscribeOptions
 from ..utterance.service import Service
 from .answers import RENDERED
@@ -244,7 +243,7 @@ class Api:
         if len(several) > 1:
             raise Refused(400, "name one language, or none to detect it", "languages")
         name = fields.one("language") or next(iter(several), None)
-        return requested_language(name, self._service.language)
+        return self._service.language_of(name)
 
     def _check_can_translate(self) -> None:
         """Refuse what the model says of itself, or its makers of it, that it can't."""
