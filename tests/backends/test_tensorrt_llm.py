@@ -46,6 +46,7 @@ from wyoming_whisper.errors import (
     SettingsError,
 )
 from wyoming_whisper.home.index import NameIndex
+from wyoming_whisper.machine.host import Host
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcriber
@@ -744,8 +745,7 @@ def selftest_arguments(*argv: str) -> argparse.Namespace:
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
     monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.RUNS", 1)
-    for user in ("command", "reference"):  # threads wait for each other
-        monkeypatch.setattr(f"wyoming_whisper.commands.selftest.{user}.physical_cores", lambda: 1)
+    monkeypatch.setattr(Host, "cores", 1)  # threads wait for each other
 
 
 @pytest.mark.usefixtures("quickly")
