@@ -23,7 +23,7 @@ from wyoming_whisper.errors import (
     ModelBrokenError,
     NotPossibleError,
 )
-from wyoming_whisper.machine.process import is_in_native_code
+from wyoming_whisper.machine.process import NativeThread
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions, Transcriber
 
@@ -644,4 +644,4 @@ def test_who_ends_the_process_knows_the_engines_thread(scene: MakeScene) -> None
     engines = Engines()
     scene(engines)
     assert engines.building.wait(TIMEOUT_SECONDS)
-    assert is_in_native_code()
+    assert NativeThread.is_any_alive()

@@ -29,7 +29,6 @@ from ..audio.speech import Speech
 from ..audio.vad import FRAME_SAMPLES, Span, Vad
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
-from ..text.evidence import judged
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .dictation import Dictation
 from .early import EarlyWork
@@ -353,7 +352,7 @@ class Utterance:
                 local_has_begun=early is not None or self._dictation.has_begun,
                 deadline_seconds=self._service.limits.deadline_seconds * self._dictation.n_pieces,
             )
-            return judged(transcription, voicing) if upstream else transcription, upstream
+            return voicing.judged(transcription) if upstream else transcription, upstream
         finally:
             if early and not early.future.done():
                 early.cancel()

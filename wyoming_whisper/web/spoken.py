@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..audio.pieces import Section
 from ..audio.recording import Recording
-from ..text.scripts import seam
+from ..text.scripts import joined
 from ..transcriber import SAMPLE_RATE, Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority
 from ..utterance.languages import DetectedLanguage
@@ -56,12 +56,8 @@ class Spoken:
         self.seconds = 0.0
         self.segments: list[tuple[float, Segment]] = []
         """With where the piece of each begins."""
-        self._texts: list[str] = []
+        self.text = ""
         self._detected = DetectedLanguage()
-
-    @property
-    def text(self) -> str:
-        return "".join(self._texts)
 
     @property
     def language(self) -> str:
@@ -84,8 +80,8 @@ class Spoken:
                 await self._courtesy(recording)
                 transcription = await self._transcribe(piece)
                 if transcription.text:
-                    self._texts.append(seam(self.text, transcription.text) + transcription.text)
-                    yield self._texts[-1]
+                    before, self.text = self.text, joined((self.text, transcription.text))
+                    yield self.text[len(before) :]
         self.seconds = recording.seconds
 
     async def _transcribe(self, piece: Section) -> Transcription:
