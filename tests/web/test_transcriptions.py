@@ -61,7 +61,7 @@ from wyoming_whisper.utterance.job import Priority
 from wyoming_whisper.web import form, web_page
 from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import _Site
-from wyoming_whisper.web.form import Upload
+from wyoming_whisper.web.form import Form
 from wyoming_whisper.web.origins import Origins
 from wyoming_whisper.web.spoken import Spoken
 from wyoming_whisper.web.transcriptions import Api
@@ -660,13 +660,13 @@ async def test_unknown_parameters_are_ignored_with_one_line_each(
         (asked(colour="blue", temperature="warm"), "from 0 to 1", "temperature"),
         (asked(prompt=["a", "b"]), "2 times", "prompt"),
         (
-            asked(prompt="x" * (Upload.MAX_FIELD_BYTES + 1)),
-            f"{Upload.MAX_FIELD_BYTES} bytes",
+            asked(prompt="x" * (Form.MAX_FIELD_BYTES + 1)),
+            f"{Form.MAX_FIELD_BYTES} bytes",
             "prompt",
         ),
         (
-            asked(**{"keywords[]": ["x"] * (Upload.MAX_FIELDS + 1)}),
-            f"{Upload.MAX_FIELDS} fields",
+            asked(**{"keywords[]": ["x"] * (Form.MAX_FIELDS + 1)}),
+            f"{Form.MAX_FIELDS} fields",
             None,
         ),
         (asked(**{"keywords[]": ["x" * 101]}), "100 letters", "keywords"),
@@ -788,8 +788,8 @@ async def test_a_model_that_cannot_be_had_is_unavailable_and_not_listed(tmp_path
 async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Upload.MAX_FILE_BYTES == 25 * 1024 * 1024
-    monkeypatch.setattr(Upload, "MAX_FILE_BYTES", 100_000)
+    assert Form.MAX_FILE_BYTES == 25 * 1024 * 1024
+    monkeypatch.setattr(Form, "MAX_FILE_BYTES", 100_000)
 
     async def endless() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -855,7 +855,7 @@ async def test_a_recording_that_lasts_too_long_is_refused(
 async def test_a_body_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Upload, "MAX_SECONDS", 0.05)
+    monkeypatch.setattr(Form, "MAX_SECONDS", 0.05)
 
     async def stalling() -> AsyncIterator[bytes]:
         yield b"--x\r\n"

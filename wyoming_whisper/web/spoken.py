@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import AsyncGenerator, Sequence
 
 from ..audio.pieces import Section
 from ..audio.recording import Recording
@@ -17,21 +15,6 @@ from ..utterance.languages import DetectedLanguage
 from ..utterance.service import Service
 from ..whisper.tokenizer import LANGUAGES
 from .form import Granularity
-
-Task = Literal["transcribe", "translate"]
-
-
-@dataclass(frozen=True)
-class AudioRequest:
-    """What one request asks for."""
-
-    task: Task
-    file: bytes = field(repr=False)
-    options: TranscribeOptions
-    response_format: str = "json"
-    stream: bool = False
-    granularities: tuple[Granularity, ...] = ("segment",)
-    """What verbose_json has times of."""
 
 
 class Spoken:
@@ -45,14 +28,21 @@ class Spoken:
     microphone may be left open."""
 
     def __init__(
-        self, service: Service, request: AudioRequest, decoding: asyncio.Semaphore
+        self,
+        service: Service,
+        decoding: asyncio.Semaphore,
+        file: bytes,
+        options: TranscribeOptions,
+        granularities: Sequence[Granularity] = ("segment",),
     ) -> None:
+        """`decoding` is held while some of `file` is decoded."""
         self._service = service
         self._decoding = decoding
         self._patience = self.MAX_COURTESY_SECONDS
-        self._options = request.options
-        self._file = request.file
-        self.request = request
+        self._options = options
+        self._file = file
+        self.granularities = granularities
+        """What has times in the answer."""
         self.seconds = 0.0
         self.segments: list[tuple[float, Segment]] = []
         """With where the piece of each begins."""
@@ -60,10 +50,14 @@ class Spoken:
         self._detected = DetectedLanguage()
 
     @property
+    def task(self) -> str:
+        return self._options.task or "transcribe"
+
+    @property
     def language(self) -> str:
         """OpenAI's name of the text's language."""
         code = self._options.language or self._detected.likeliest
-        if self.request.task == "translate":
+        if self.task == "translate":
             code = "en"
         return LANGUAGES.get(code or "", "unknown")
 
