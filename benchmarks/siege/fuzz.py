@@ -53,7 +53,7 @@ from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import free_port, watched
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
-from wyoming_whisper.upstreams.openai import wav
+from wyoming_whisper.upstreams.exchange import Recording
 
 LIVE = ("transcript-start", "transcript-chunk")  # before a transcript, with --live-text
 HTTP_ANSWER_SECONDS = 0.3  # for an answer to come, where there is to be one
@@ -250,7 +250,7 @@ def transcription(file: bytes, *, chunked: bool = False, **fields: str) -> bytes
 def requests(samples: Samples) -> list[bytes]:
     """Return one of every kind, with 100 ms of `samples` where audio is sent."""
     short = samples[: SAMPLE_RATE // 10]
-    file, pcm = wav(short), np.round(short * 32767).astype("<i2").tobytes()
+    file, pcm = Recording.wav(short), np.round(short * 32767).astype("<i2").tobytes()
     clip = f"POST /transcribe HTTP/1.1\r\n{HEADERS}X-Wyoming-Whisper: 1\r\n"
     return [
         *(f"GET {path} HTTP/1.1\r\n{HEADERS}\r\n".encode() for path in PATHS),
@@ -343,7 +343,7 @@ async def content(port: int, request: bytes) -> bytes:
 def fuzz_http(folder: Path, args: argparse.Namespace) -> Outcome:
     """Send requests to a server of its own. Raises BenchmarkError."""
     speech, count = short_clips()[0].samples, args.count or 20_000
-    honest = transcription(wav(speech), response_format="text")
+    honest = transcription(Recording.wav(speech), response_format="text")
     port, uri = free_port(), f"tcp://127.0.0.1:{free_port()}"
     flags = ("--zeroconf", "off", "--openai-api", "--http-port", str(port), *args.flags)
     with watched(folder, *flags, uri=uri, opens=STANDIN) as server:

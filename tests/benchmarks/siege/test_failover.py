@@ -21,7 +21,8 @@ from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, http, says
 from wyoming_whisper.errors import UpstreamError
 from wyoming_whisper.settings.upstreams import Upstream
-from wyoming_whisper.upstreams.exchange import GoneError, Recording, Request
+from wyoming_whisper.transcriber import TranscribeOptions
+from wyoming_whisper.upstreams.exchange import Recording
 from wyoming_whisper.upstreams.openai import OpenAIUpstream
 from wyoming_whisper.upstreams.pool import Client
 from wyoming_whisper.upstreams.wyoming import WyomingUpstream
@@ -35,7 +36,7 @@ async def ask(client: Client) -> str:
     recording = Recording()
     recording.add(SECOND)
     recording.finish(SECOND, len(SECOND))
-    reply = await client.transcribe(recording, Request("en"))
+    reply = await client.transcribe(recording, TranscribeOptions("en"), {})
     return reply.believed("en", recording.seconds).text
 
 
@@ -76,7 +77,7 @@ async def test_a_wyoming_gate_does_what_it_says(
 
 async def _reset_in_the_middle(client: Client, gate: Gate) -> None:
     recording = Recording()
-    asking = asyncio.ensure_future(client.transcribe(recording, Request("en")))
+    asking = asyncio.ensure_future(client.transcribe(recording, TranscribeOptions("en"), {}))
     recording.add(SECOND)
     while not gate._exchanges:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
@@ -92,9 +93,9 @@ async def _fails(client: Client, fault: str) -> None:
     elif fault == "empty text":
         assert await outcome(client, fault) == ""
     else:
-        kind = GoneError if fault in ("refused", "black hole") else UpstreamError
-        with pytest.raises(kind):
+        with pytest.raises(UpstreamError) as caught:
             await outcome(client, fault)
+        assert (caught.value.fault == "absent") == (fault in ("refused", "black hole"))
 
 
 @pytest.mark.parametrize("fault", ["refused", "hang", *HTTP_ANSWERS])
