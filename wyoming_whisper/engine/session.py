@@ -102,10 +102,7 @@ class CpuSession(GraphSession):
     def __init__(
         self, folder: Path, threads: int = 0, beam_size: int = 1, *, has_tail: bool = False
     ) -> None:
-        """`threads` 0 leaves their number to onnxruntime.
-
-        With `has_tail` the rest of a full window follows a shorter one, frozen.
-        """
+        """`threads` 0 leaves their number to onnxruntime."""
         # Each graph has threads of its own, which wait for work by spinning. Longer than a run, or
         # than it takes to the next token's, they would be in the other's way.
         super().__init__(
@@ -121,7 +118,8 @@ class CpuSession(GraphSession):
         self.is_elastic = True
         self.max_batch = max(beam_size, self.MAX_SAMPLES)
         self._k = np.array([max(self.n_candidates, 1)], np.int64)
-        self._has_tail = has_tail
+        self.has_tail = has_tail
+        """Whether the rest of a full window follows a shorter one, frozen (engine.tail)."""
 
     def encode(self, mel: Array) -> Arrays:
         """See Session. Raises ValueError for a spectrogram of another shape.
@@ -130,7 +128,7 @@ class CpuSession(GraphSession):
         """
         self._check_mel(mel)
         n_positions, tail_from = mel.shape[1] // FRAMES_PER_POSITION, n_groups(N_POSITIONS)
-        if self._has_tail and n_positions <= N_POSITIONS - GROUP:
+        if self.has_tail and n_positions <= N_POSITIONS - GROUP:
             tail_from = n_groups(n_positions)
             n_more = tail_from * GROUP - n_positions
             n_positions += n_more
