@@ -20,10 +20,10 @@ from wyoming.info import Describe, Info
 from ..errors import ProtocolError, UpstreamError
 from ..settings.upstreams import Upstream
 from ..tasks import end_tasks, start_task
-from ..transcriber import SAMPLE_RATE, TranscribeOptions
+from ..transcriber import SAMPLE_RATE, TranscribeOptions, Transcription
 from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
-from .exchange import Recording, Reply
+from .exchange import Recording
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class WyomingUpstream:
 
     async def transcribe(
         self, recording: Recording, options: TranscribeOptions, context: dict[str, Any]
-    ) -> Reply:
+    ) -> Transcription:
         """Have it hear the recording as it grows. Raises UpstreamError."""
         sent = _Sent()
         async with self._connected() as (reader, writer):
@@ -67,7 +67,7 @@ class WyomingUpstream:
         await recording.end()
         if n_sent < recording.speech_end:
             raise UpstreamError("it answered before everything was said")
-        return Reply(transcript.text, transcript.language)
+        return recording.transcript(transcript.text, transcript.language, options.language)
 
     async def close(self) -> None:
         """Nothing is kept between questions."""
