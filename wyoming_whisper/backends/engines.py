@@ -46,7 +46,7 @@ class _EngineSource(Protocol):
         """Return the engine's folder if it is built."""
 
     def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
-        """Return the engine's folder, built if need be. Raises EngineBuildError."""
+        """Return the engine's folder, built if need be. Raises ModelError."""
 
     def open(self, folder: Path) -> Transcriber:
         """Return the engine at work. Raises EngineBrokenError, EngineError."""
