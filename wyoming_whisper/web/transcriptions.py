@@ -22,9 +22,10 @@ from ..errors import BusyError, WyomingWhisperError
 from ..models.stock import ALIAS, is_same_model
 from ..peers import Allowed, shown
 from ..transcriber import TranscribeOptions
+from ..utterance.budget import Budget
 from ..utterance.service import Service
 from .answers import RENDERED, Render
-from .form import Form, Refused, Room
+from .form import Form, Refused
 from .origins import Origins
 from .spoken import Spoken
 
@@ -51,6 +52,8 @@ class Api:
     """Those of transcriptions and of translations; only the former have a language."""
     MAX_REQUESTS = 8
     """At once."""
+    MAX_UPLOADED_BYTES = 64 * 1024 * 1024
+    """Of all that are here."""
     MAX_NOTED_PARAMETERS = 64
     """Names of unknown parameters that are logged: clients make them up."""
     STREAMED = ("json", "text")
@@ -67,7 +70,7 @@ class Api:
         self._created = int(time.time())
         self._n_requests = 0
         self._unknown: set[str] = set()
-        self._room = Room()
+        self._uploaded = Budget(self.MAX_UPLOADED_BYTES, "audio")
         self._decoding = asyncio.Semaphore(1)  # some files cost more to unpack than to transcribe
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -195,7 +198,7 @@ class Api:
         if self._n_requests >= self.MAX_REQUESTS:
             raise BusyError(f"{self.MAX_REQUESTS} requests are here already; try again in a moment")
         self._n_requests += 1
-        form = Form(self._room)
+        form = Form(self._uploaded)
         try:
             await form.read(request)
             return await self._answer(request, *self._parsed(task, form))
