@@ -232,6 +232,7 @@ class Service:
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
+        _LOGGER.info("ready")
 
 
 def _expected_languages(settings: Settings) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Literal
 
 from aiohttp import web
@@ -76,8 +77,8 @@ class Api:
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/v1/models", self._models)
         router.add_get("/v1/models/{model:.+}", self._model)
-        router.add_post("/v1/audio/transcriptions", self._transcriptions)
-        router.add_post("/v1/audio/translations", self._translations)
+        router.add_post("/v1/audio/transcriptions", partial(self._audio, task="transcribe"))
+        router.add_post("/v1/audio/translations", partial(self._audio, task="translate"))
 
     # Who may use it, and how failures are told.
 
@@ -185,12 +186,6 @@ class Api:
         }
 
     # Audio.
-
-    async def _transcriptions(self, request: web.Request) -> web.StreamResponse:
-        return await self._audio(request, "transcribe")
-
-    async def _translations(self, request: web.Request) -> web.StreamResponse:
-        return await self._audio(request, "translate")
 
     async def _audio(self, request: web.Request, task: Task) -> web.StreamResponse:
         if self._service.stopping:
