@@ -26,7 +26,6 @@ from tests.web.test_transcriptions import CLIP, asked, post, serving
 from wyoming_whisper.errors import TranscribeError
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.job import Job
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 
 
@@ -45,7 +44,7 @@ class Waiting(Service):
     """Has no more than a deadline."""
 
     def __init__(self) -> None:
-        self.limits = Limits(deadline_seconds=0.01)
+        self.deadline_seconds = 0.01
 
 
 @pytest.fixture(autouse=True)
