@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -96,19 +95,17 @@ class Cell:
     def words(self) -> WordErrors:
         return sum((word_errors(take.said, take.written) for take in self.takes), WordErrors())
 
-    def figures(self) -> dict[str, Any]:
-        """Return what is counted; times are None where nothing was answered."""
-        seconds = self.seconds
-        return {
-            "server": self.server,
-            "silence": self.silence,
-            "number": len(self.takes),
-            "failed": len(self.takes) - len(seconds),
-            "median_seconds": median(seconds) if seconds else None,
-            "p95_seconds": report.percentile(seconds, 95) if seconds else None,
-            "worst_seconds": max(seconds, default=None),
-            "words": asdict(self.words),
-        }
+    def row(self, theirs: float) -> list[str]:
+        """Return the cells from the server's name on; `theirs` is the official server's median."""
+        seconds, words = self.seconds, self.words
+        times, ratio = [report.NOTHING] * 3, report.NOTHING
+        if seconds:
+            waits = median(seconds), report.percentile(seconds, 95), max(seconds)
+            times = [report.milliseconds(wait) for wait in waits]
+            ratio = report.times(theirs, waits[0]) if theirs else ratio
+        rate = report.percent(words.errors, words.words)
+        failed = str(len(self.takes) - len(seconds))
+        return [self.server, str(len(self.takes)), *times, ratio, rate, failed]
 
 
 @dataclass(frozen=True)
@@ -120,10 +117,6 @@ class Part:
     beam_size: int
     takes: list[Take]
     meters: dict[str, Meter]
-
-    @property
-    def where(self) -> dict[str, Any]:
-        return {"mode": self.mode, "model": self.model, "beam_size": self.beam_size}
 
     def cells(self) -> list[Cell]:
         """Return the rows: by silence where a server heard all of them."""
@@ -137,36 +130,18 @@ class Part:
                     cells.append(Cell(server, silence, of_it))
         return cells
 
-    def as_json(self) -> list[dict[str, Any]]:
-        return [
-            {
-                **(self.where | cell.figures()),
-                **(asdict(self.meters[cell.server]) if cell.server in self.meters else {}),
-            }
-            for cell in self.cells()
-        ]
-
     def rows(self) -> list[list[str]]:
         official = [cell.seconds for cell in self.cells() if cell.server == OFFICIAL]
         theirs = median(official[0]) if official and official[0] else 0.0
         rows = []
         for cell in self.cells():
-            figures, words, meter = cell.figures(), cell.words, self.meters.get(cell.server)
-            times = [figures[name] for name in ("median_seconds", "p95_seconds", "worst_seconds")]
             silence = "any" if cell.silence is None else f"{cell.silence:g} s"
-            rows.append(
-                [
-                    *(self.model, str(self.beam_size)),
-                    *([silence] if self.mode == REAL_TIME else []),
-                    *(cell.server, str(figures["number"])),
-                    *(report.milliseconds(time) if time else report.NOTHING for time in times),
-                    report.times(theirs, times[0]) if theirs and times[0] else report.NOTHING,
-                    *(report.percent(words.errors, words.words), str(figures["failed"])),
-                ]
-            )
-            if meter:
-                rows[-1] += [report.milliseconds(meter.cpu_seconds)]
-                rows[-1] += [report.megabytes(meter.peak_bytes)]
+            where = [self.model, str(self.beam_size)]
+            where += [silence] if self.mode == REAL_TIME else []
+            rows.append([*where, *cell.row(theirs)])
+            if meter := self.meters.get(cell.server):
+                rows[-1].append(report.milliseconds(meter.cpu_seconds))
+                rows[-1].append(report.megabytes(meter.peak_bytes))
         return rows
 
 
@@ -374,10 +349,6 @@ def run(args: argparse.Namespace) -> Outcome:
     runtime = {} if args.no_official else install_official()
     with tempfile.TemporaryDirectory() as temporary:
         parts = list(measure(args, clips, Path(temporary)))
-    facts = {
-        "official": runtime,
-        "cells": [row for part in parts for row in part.as_json()],
-        "utterances": [{**part.where, **asdict(take)} for part in parts for take in part.takes],
-    }
+    facts = {"official": runtime, "parts": [asdict(part) for part in parts]}
     tables = [show(parts, mode) for mode in PARTS if mode in args.parts]
     return Outcome([*tables, "\n".join(notes(parts))], facts)

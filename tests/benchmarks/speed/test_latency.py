@@ -61,12 +61,10 @@ def rows(table: str) -> list[list[str]]:
 def test_waits_of_a_cell() -> None:
     takes = [take(EAGER, seconds) for seconds in (0.1, 0.2, 0.3)]
     takes.append(take(EAGER, 0.0, written="", error="it broke"))
-    figures = Cell(EAGER, None, takes).figures()
-    names = ("median_seconds", "p95_seconds", "worst_seconds", "failed", "number")
-    assert [figures[name] for name in names] == [0.2, 0.3, 0.3, 1, 4]
-    assert (figures["words"]["deletions"], figures["words"]["words"]) == (2, 8)
-    unanswered = [take(EAGER, 0.0, written="", error="it broke")]
-    assert rows(show([part(BURST, unanswered)], BURST))[2][4:7] == ["-", "-", "-"]
+    row = [EAGER, "4", "200 ms", "300 ms", "300 ms", "2.00x", "25.0 %", "1"]
+    assert Cell(EAGER, None, takes).row(0.4) == row
+    assert Cell(EAGER, None, takes[:3]).row(0.0)[5] == "-"
+    assert Cell(EAGER, None, takes[3:]).row(0.4)[2:6] == ["-", "-", "-", "-"]
 
 
 def test_silences_are_told_apart_where_a_server_heard_them_all() -> None:
@@ -190,20 +188,15 @@ def test_our_server_with_a_model(
     monkeypatch.setattr(latency, "SETTLE_SECONDS", 0.05)
     assert main(["latency", *argv, "--json", str(file)]) == 0
     written = json.loads(file.read_text())
-    assert [(cell["mode"], cell["server"], cell["silence"]) for cell in written["cells"]] == [
-        (BURST, EAGER, None),
-        (BURST, NOT_EAGER, None),
-        (BURST, PLAIN, None),
-        (BURST, WIDE, None),
-        (REAL_TIME, EAGER, 0.7),
-        (REAL_TIME, NOT_EAGER, None),
-        (REAL_TIME, PLAIN, None),
-        (REAL_TIME, WIDE, None),
-    ]
-    assert not any(cell["failed"] for cell in written["cells"])
-    assert all(cell["peak_bytes"] > 10**7 for cell in written["cells"])
+    burst, real_time = written["parts"]
+    assert (burst["mode"], real_time["mode"]) == (BURST, REAL_TIME)
+    for part in written["parts"]:
+        assert [take["server"] for take in part["takes"]] == [EAGER, NOT_EAGER, PLAIN, WIDE]
+        assert not any(take["error"] for take in part["takes"])
+        assert all(meter["peak_bytes"] > 10**7 for meter in part["meters"].values())
     # One utterance may take less than a tick of 10 ms, which is all that the kernel counts in.
-    assert any(cell["cpu_seconds"] > 0 for cell in written["cells"])
+    meters = [meter for part in written["parts"] for meter in part["meters"].values()]
+    assert any(meter["cpu_seconds"] > 0 for meter in meters)
     told = capsys.readouterr()
     assert "This client sent audio-stop" in told.out
     assert "real-time, tiny.en, beam 1" in told.err
