@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from wyoming.audio import AudioChunk
 
 from benchmarks.lib import report
 from benchmarks.lib.clips import as_pcm
@@ -38,8 +37,8 @@ from benchmarks.lib.options import (
     add_recordings,
 )
 from benchmarks.lib.report import Outcome, progress
-from wyoming_whisper.audio.speech import span_options
-from wyoming_whisper.audio.vad import SileroVad, Vad
+from wyoming_whisper.audio.pcm import PcmFormat
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.text.style import TextStyle
@@ -51,7 +50,7 @@ from wyoming_whisper.transcriber import (
     Transcription,
 )
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.endpointing import Endpointer, EndpointOptions
+from wyoming_whisper.utterance.endpointing import Endpointer
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.limits import Limits
@@ -179,7 +178,7 @@ class VirtualWorkshop(Service):
         self, vad: Vad, transcriber: Transcriber, settings: Settings, draft_seconds: float | None
     ) -> None:
         self.limits = Limits()
-        self.span_options = span_options(settings)
+        self.span_options = SpanOptions.of(settings)
         self.spoken = SpokenLanguages()
         self.eager = draft_seconds is not None
         self.vad = self._loaded_vad = vad
@@ -243,23 +242,23 @@ class Virtual:
         utterance.Utterance.MAX_AHEAD_SECONDS = float("inf")
 
     def end(
-        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
+        self, audio: Samples, options: Settings, language: str, draft_seconds: float
     ) -> float | None:
         """Return after how many seconds the command is taken for ended; None is never."""
         return asyncio.run(self._end(audio, options, language, draft_seconds))
 
     async def _end(
-        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
+        self, audio: Samples, options: Settings, language: str, draft_seconds: float
     ) -> float | None:
         # A fixed wait reads no draft.
-        seconds = draft_seconds if options.seconds is None else None
+        seconds = draft_seconds if options.endpointing == "auto" else None
         workshop = VirtualWorkshop(self._vad, self._transcriber, self._settings, seconds)
         known = language if language in self._transcriber.languages else None
         spoken = Utterance(workshop, TranscribeOptions(language=known), Endpointer(options))
         n_chunks = 0
         for chunk in audio_chunks(audio, self._samples):
             n_chunks += 1
-            spoken.add(chunk)
+            spoken.add(PcmFormat(SAMPLE_RATE, 2, 1), chunk)
             workshop.pass_time(self._samples / SAMPLE_RATE)
             if spoken.is_over:
                 break
@@ -269,10 +268,10 @@ class Virtual:
         return n_chunks * self._samples / SAMPLE_RATE if is_over else None
 
 
-def audio_chunks(audio: Samples, size: int) -> Iterator[AudioChunk]:
+def audio_chunks(audio: Samples, size: int) -> Iterator[bytes]:
     pcm = as_pcm(audio)
     for start in range(0, len(pcm), 2 * size):
-        yield AudioChunk(SAMPLE_RATE, 2, 1, pcm[start : start + 2 * size])
+        yield pcm[start : start + 2 * size]
 
 
 # -- the parts -----------------------------------------------------------------------------
@@ -292,8 +291,8 @@ def measure(args: argparse.Namespace, virtual: Virtual, commands: list[Command])
     """Have every kind of endpointing end everything."""
     heard = list(spoken(args.parts, commands))
     audio = [with_tail(command) for _, _, command in heard]
-    waits = [(f"auto, {ms} ms", EndpointOptions(), ms / 1000) for ms in args.draft_ms]
-    waits.append((f"{args.seconds:g} s", EndpointOptions(args.seconds), 0.0))
+    waits = [(f"auto, {ms} ms", Settings(endpointing="auto"), ms / 1000) for ms in args.draft_ms]
+    waits.append((f"{args.seconds:g} s", Settings(endpointing=str(args.seconds)), 0.0))
     takes = []
     for who, options, draft_seconds in waits:
         progress(f"{who}: {len(heard)} recordings")

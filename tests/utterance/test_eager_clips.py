@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from wyoming.audio import AudioChunk
 
 from tests.support import AUDIO, clips
-from wyoming_whisper.audio.speech import span_options
+from wyoming_whisper.audio.pcm import PcmFormat
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
@@ -112,7 +111,7 @@ async def hear(spoken: Spoken, workshop: Workshop) -> Samples | None:
     pcm = (spoken.samples * 32767).astype("<i2")
     start = 0
     for length in spoken.chunks:
-        following.add(AudioChunk(SAMPLE_RATE, 2, 1, pcm[start : start + length].tobytes()))
+        following.add(PcmFormat(SAMPLE_RATE, 2, 1), pcm[start : start + length].tobytes())
         start += length
     transcription = await following.transcription()
     return workshop.heard[int(transcription.text)] if transcription.text else None
@@ -122,7 +121,7 @@ def test_the_same_samples_are_transcribed_with_and_without_early_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))  # tests don't wait
-    vad, spans = SileroVad(), span_options(Settings())
+    vad, spans = SileroVad(), SpanOptions.of(Settings())
     n_spoken = n_wasted = 0
     for spoken in utterances():
         eager, patient = (Workshop(wanted, vad, spans) for wanted in (True, False))

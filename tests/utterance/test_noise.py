@@ -9,14 +9,14 @@ import pytest
 
 from tests.support import AUDIO, Client, FakeTranscriber, clips, run_server
 from tests.utterance.sounds import LEVELS, SOUNDS, make
-from wyoming_whisper.audio.speech import Speech, span_options
-from wyoming_whisper.audio.vad import SileroVad, Span
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SileroVad, Span, SpanOptions
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 COMMAND_SECONDS = 6.0
-OPTIONS = span_options(Settings(data_dir=()))
+OPTIONS = SpanOptions.of(Settings(data_dir=()))
 
 
 @pytest.fixture(scope="module")

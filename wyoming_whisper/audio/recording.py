@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 import wave
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from typing import Any
@@ -17,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import AudioError
-from ..text.evidence import Voicing
 from ..transcriber import SAMPLE_RATE, Samples
 from .channels import Downmix
 from .containers import Container
 from .pcm import PcmFormat, PcmStream
-from .pieces import Cutting, Section
+from .pieces import Section
 from .speech import Speech
 from .vad import SpanOptions, Vad
 
@@ -87,10 +85,9 @@ class AudioFile:
     def _wav_blocks(self, data: bytes) -> Iterator[Samples]:
         stream = PcmStream()
         with wave.open(BytesIO(data)) as file:
-            rate = file.getframerate()
-            width, channels = file.getsampwidth(), file.getnchannels()
-            while audio := file.readframes(self.BLOCK_SECONDS * rate):
-                yield stream.convert(_Block(rate, width, channels, audio))
+            pcm = PcmFormat(file.getframerate(), file.getsampwidth(), file.getnchannels())
+            while audio := file.readframes(self.BLOCK_SECONDS * pcm.rate):
+                yield stream.convert(pcm, audio)
         yield stream.flush()
 
     def _sndfile_blocks(self, soundfile: Any, kind: Container, data: bytes) -> Iterator[Samples]:
@@ -169,16 +166,6 @@ def _is_plain_wav(data: bytes) -> bool:
         return False
 
 
-@dataclass
-class _Block:
-    """Part of a WAV file, as Pcm."""
-
-    rate: int
-    width: int
-    channels: int
-    audio: bytes
-
-
 class _Bytes(BytesIO):
     """Bytes that stay where they are when a damaged file has its reader go before their start."""
 
@@ -238,18 +225,8 @@ def _sound(samples: Samples) -> Samples:
 # -- pieces --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Speech that is transcribed at once."""
-
-    start: float
-    """Seconds from the beginning of the recording."""
-    samples: Samples
-    voicing: Voicing
-
-
 class Recording:
-    """A file, heard step by step; what is transcribed of one of MAX_PIECE_SECONDS or less is what
+    """A file, heard step by step; what is transcribed of one that Whisper hears at once is what
     would be of a command.
 
     Not for several threads at once.
@@ -259,15 +236,7 @@ class Recording:
     """Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one
     minute."""
 
-    def __init__(
-        self,
-        data: bytes,
-        vad: Vad,
-        options: SpanOptions,
-        max_seconds: float,
-        cutting: Cutting | None = None,
-    ) -> None:
-        self._cutting = cutting or Cutting()
+    def __init__(self, data: bytes, vad: Vad, options: SpanOptions, max_seconds: float) -> None:
         self._blocks = AudioFile(data).blocks()
         self._speech = Speech(vad, options)
         self._options = options
@@ -277,8 +246,11 @@ class Recording:
         """Length of what was heard so far."""
         self.is_over = False
 
-    def step(self) -> list[Piece]:
-        """Hear one block more; return what can be transcribed by now. Raises AudioError."""
+    def step(self) -> list[Section]:
+        """Hear one block more; return the speech that can be transcribed by now, span by span.
+
+        Raises AudioError.
+        """
         begun = time.monotonic()
         block = next(self._blocks, None)
         self._decoding_seconds += time.monotonic() - begun
@@ -298,15 +270,7 @@ class Recording:
         if self.seconds > self._max_seconds:
             raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")
         self._speech.add(block)
-        return self._pieces(self._speech.take_sections(self._cutting))
+        return self._pieces(self._speech.take_sections())
 
-    def _pieces(self, sections: list[Section]) -> list[Piece]:
-        return [
-            Piece(
-                (section.start + start) / SAMPLE_RATE,
-                section.samples[start:end],
-                section.voicing(self._options, (start, end)),
-            )
-            for section in sections
-            for start, end in section.spans(self._options)
-        ]
+    def _pieces(self, sections: list[Section]) -> list[Section]:
+        return [part for section in sections for part in section.parts(self._options)]

@@ -6,7 +6,6 @@ leaves the backend open, both are measured once, and the faster one stays.
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -19,13 +18,7 @@ from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
 from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
-from ..machine.cpu import (
-    adds_int8_exactly,
-    cpu_name,
-    instruction_set,
-    physical_cores,
-    ram_bytes,
-)
+from ..machine.host import HOST
 from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
@@ -90,8 +83,9 @@ def open_fastest(
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
     spec = CpuSpec(settings.model_name, ModelFolder(path).weights, arithmetic)
-    open_folder = functools.partial(_open_graphs, settings, path, spec)
-    return Engines(spec, engine_cache(settings), open_folder)
+    return Engines(
+        spec, engine_cache(settings), lambda folder, _: _open_graphs(settings, path, spec, folder)
+    )
 
 
 def _open(
@@ -120,7 +114,7 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
     Raises EngineBrokenError where they can't be read or make no sense.
     """
     beam_size = choose_beam_size(settings.beam_size)
-    threads = settings.cpu_threads or physical_cores()
+    threads = settings.cpu_threads or HOST.cores
     try:
         session = CpuSession(folder, threads, beam_size)
     except ModelBrokenError as error:
@@ -128,7 +122,7 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
     model = ModelFolder(path)
     tokenizer, languages = model.tokenizer, model.languages(settings.model)
     described = (
-        f"{spec.model} on CPU ({instruction_set()}, {threads} threads) in {spec.arithmetic} "
+        f"{spec.model} on CPU ({HOST.instruction_set}, {threads} threads) in {spec.arithmetic} "
         "(onnxruntime)"
     )
     transcriber = WhisperTranscriber(
@@ -160,7 +154,7 @@ def choose_arithmetic(settings: Settings) -> str:
             f"--compute-type {settings.compute_type} is not possible with --backend onnxruntime; "
             "it can int8 and float32"
         )
-    return "int8" if adds_int8_exactly() else "uint8"
+    return "int8" if HOST.adds_int8_exactly else "uint8"
 
 
 def _why_not_compared(path: Path, comparison: _Comparison) -> str:
@@ -171,7 +165,7 @@ def _why_not_compared(path: Path, comparison: _Comparison) -> str:
     # than half of what there is. Not of what happens to be free: which backend answers, and so what
     # it writes, must be the same at every start.
     needed = 4 * ModelFolder(path).dims.int8_bytes
-    total = ram_bytes()
+    total = HOST.ram_bytes
     if needed <= total / 2 and not comparison.was_without_room(total):
         return ""
     comparison.remember_without_room(total)
@@ -211,9 +205,9 @@ class _Comparison:
                 arithmetic,
                 f"window {settings.audio_context}",
                 f"beam {choose_beam_size(settings.beam_size)}",
-                f"{settings.cpu_threads or physical_cores()} threads",
+                f"{settings.cpu_threads or HOST.cores} threads",
                 *versions,
-                cpu_name(),
+                HOST.cpu_name,
             )
         )
 

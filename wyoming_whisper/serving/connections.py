@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ..errors import AccessError, BusyError
+from ..errors import BusyError, ProtocolError
 from ..peers import Allowed, neighbourhood
 from ..tasks import start_task
 from ..utterance.service import Service
@@ -73,7 +73,8 @@ class Connections:
         handler = Handler(self._service, reader, writer, address or "a unix socket")
         self.track(handler, neighbourhood(address) if address else "")
         if address not in self._allowed:
-            handler.refuse(AccessError(f"{address} is not among those in --allow"))
+            about = f"{address} is not among those in --allow"
+            handler.refuse(ProtocolError(about, "access-denied"))
         elif len(self._tasks) > self._max and self._judging is None:
             self._judging = start_task(self._judge(), "choosing whom to refuse")
 

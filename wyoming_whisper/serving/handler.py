@@ -34,7 +34,7 @@ from ..utterance.endpointing import Endpointer
 from ..utterance.live import LiveText
 from ..utterance.service import Service
 from ..utterance.utterance import Utterance
-from ..wire import read_event, with_whole_numbers
+from ..wire import read_event
 from .info import ServingInfo
 from .requests import Request
 
@@ -259,11 +259,11 @@ class Handler:
 
     async def _on_audio_chunk(self, event: Event) -> None:
         chunk = _checked(AudioChunk, event)
-        PcmFormat(chunk.rate, chunk.width, chunk.channels)
+        pcm = PcmFormat(chunk.rate, chunk.width, chunk.channels)
         if self._ended:
             return
         utterance = self._utterance or self._begin()
-        await utterance.take(chunk)
+        await utterance.take(pcm, chunk.audio)
         if utterance is not self._utterance:  # it was cut short meanwhile
             return
         if utterance.live and not self._unanswered:  # those before it are answered first
@@ -302,8 +302,7 @@ class Handler:
         if self._utterance:
             self._utterance.drop()
         self._asked = self._request
-        ending = self._service.endpointing
-        endpointer = Endpointer(ending, self._asked.vad_sensitivity) if ending else None
+        endpointer = Endpointer.of(self._service.settings, self._asked.vad_sensitivity)
         options = self._service.spoken.remembered(self._asked.options)
         live = self._service.live_text(options)
         relay = self._service.relay(options, self._asked.context)
@@ -418,7 +417,7 @@ def _ended_well(task: asyncio.Task[None]) -> bool:
 def _checked(kind: Any, event: Event) -> Any:
     """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
     try:
-        return kind.from_event(with_whole_numbers(event))
+        return kind.from_event(event)
     except KeyError as error:
         raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
     except (TypeError, ValueError) as error:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import SettingsError
-from ..machine.process import give_back, is_in_native_code, leave, settle, start_again
+from ..machine.process import NativeThread, give_back, leave, settle, start_again
 from ..peers import Allowed
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Status
@@ -58,7 +58,7 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
         if settings.uri == "stdio://":  # its client can't follow
             leave(1)
         start_again()
-    if not ended or is_in_native_code():
+    if not ended or NativeThread.is_any_alive():
         leave(0)
     return 0
 

@@ -47,6 +47,11 @@ class Option:
     secret: bool = False
     """True keeps its value out of messages."""
 
+    @staticmethod
+    def flag_of(name: str) -> str:
+        """Return the flag of a field: "--beam-size" for "beam_size"."""
+        return "--" + name.replace("_", "-")
+
     @property
     def choices(self) -> tuple[str, ...]:
         """All values there are; empty where they can't be listed."""
@@ -74,8 +79,3 @@ def option(
 def switch(default: bool, group: Group, about: str, *, rare: bool = False) -> bool:
     """Return the field of an option that is on or off."""
     return option(default, group, about, Switch(), shape="switch", rare=rare)
-
-
-def flag_name(name: str) -> str:
-    """Return the flag of a field: "--beam-size" for "beam_size"."""
-    return "--" + name.replace("_", "-")

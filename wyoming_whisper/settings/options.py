@@ -24,7 +24,6 @@ from .readers import (
     Switch,
     Text,
     Whole,
-    optional,
 )
 from .replacements import Replacement
 from .server import ServerSettings, path_of
@@ -198,7 +197,7 @@ class Settings(ServerSettings):
     )
 
     initial_prompt: str | None = option(
-        None, "text", "text that precedes every command, to set style and words", optional(Text())
+        None, "text", "text that precedes every command, to set style and words", Text().optional
     )
     whisper_task: str = option(
         "transcribe",
@@ -268,7 +267,7 @@ class Settings(ServerSettings):
         "long-lived access token of an administrator of Home Assistant; better in the "
         "variable WYOMING_WHISPER_HASS_TOKEN or a file, since others can see a command "
         "line",
-        optional(Text()),
+        Text().optional,
         secret=True,
         flag=True,
     )

@@ -34,11 +34,9 @@ class Text:
         is_other = bool(raw) and not isinstance(raw, str)
         raise ValueError("it must be one text" if is_other else self.about)
 
-
-def optional(read: Reader[Value]) -> Reader[Value | None]:
-    """Return a reader for which an empty text is None."""
-    # The official add-on passes the text "null" for what the user left unset.
-    return lambda raw: None if raw in ("", "null") else read(raw)
+    def optional(self, raw: Raw) -> str | None:
+        """Read an empty text as None, and what the official add-on has where nothing is set."""
+        return None if raw in ("", "null") else self(raw)
 
 
 @dataclass(frozen=True)

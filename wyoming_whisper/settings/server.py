@@ -13,7 +13,7 @@ from ..errors import SettingsError
 from ..models.stock import without_address
 from ..whisper.tokenizer import LANGUAGES, language_code
 from .option import Option, option, switch
-from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole, optional
+from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole
 from .upstreams import Upstream
 
 
@@ -120,7 +120,7 @@ class ServerSettings:
         None,
         "server",
         "who may use the unix socket, as chmod has it, such as 660",
-        optional(Text("it must be a mode as chmod has it, such as 660", "0?[0-7]{3}")),
+        Text("it must be a mode as chmod has it, such as 660", "0?[0-7]{3}").optional,
         rare=True,
     )
     max_connections: int = option(
@@ -210,7 +210,7 @@ class ServerSettings:
         None,
         "web page",
         "key that programs must send to use --openai-api; without one they need none",
-        optional(Text()),
+        Text().optional,
         secret=True,
     )
     openai_origins: tuple[str, ...] = option(
@@ -272,7 +272,7 @@ class ServerSettings:
     )
     local_files_only: bool = switch(False, "model", "never download a model")
     hf_token: str | None = option(
-        None, "model", "token for private models", optional(Text()), secret=True
+        None, "model", "token for private models", Text().optional, secret=True
     )
 
     upstreams: tuple[str, ...] = option(
@@ -287,7 +287,7 @@ class ServerSettings:
         None,
         "upstreams",
         "key of the one upstream that names none by ?key_file=FILE or ?key_variable=NAME",
-        optional(Text()),
+        Text().optional,
         secret=True,
         rare=True,
     )

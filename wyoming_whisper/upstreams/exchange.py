@@ -3,54 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import unicodedata
+import wave
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..errors import UpstreamError
-from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
+from ..transcriber import SAMPLE_RATE, Samples, Transcription
 from ..whisper.tokenizer import language_code
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of every upstream alike."""
-
-    language: str | None
-    """Whisper's code; None detects."""
-
-    names: tuple[str, ...] = ()
-    """What the client named. The home's own names stay here."""
-
-    hops: int = 1
-    """How many of our servers it will have passed, this one included."""
-
-    HOPS_KEY = "wyoming-whisper-hops"
-    MAX_HOPS = 2
-    """Beyond, who has it answers itself. Two servers that are each other's upstreams pass a request
-    back and forth once."""
-
-    @classmethod
-    def of(cls, options: TranscribeOptions, context: object = None) -> Request | None:
-        """Return what is passed on; None where it must not be, or others can't be asked for it.
-
-        `context` is what the client's own request had.
-        """
-        special = options.task or options.prompt or options.temperature or options.timestamps
-        hops = context.get(cls.HOPS_KEY, 0) if isinstance(context, dict) else 0
-        is_number = isinstance(hops, int) and not isinstance(hops, bool)
-        if special or not is_number or not 0 <= hops < cls.MAX_HOPS:
-            return None
-        return cls(options.language, options.names, hops + 1)
-
-    @property
-    def context(self) -> dict[str, Any]:
-        """What the next server is told."""
-        return {self.HOPS_KEY: self.hops}
 
 
 @dataclass(frozen=True)
@@ -85,26 +49,6 @@ class Reply:
             raise UpstreamError("its transcript is an error message, or no text at all")
         code = language_code(self.language) if isinstance(self.language, str) else None
         return Transcription(text, code or language, seconds=seconds)
-
-
-class GoneError(UpstreamError):
-    """Nobody takes a connection there. It is well again when somebody does."""
-
-
-class RefusedError(UpstreamError):
-    """It can't answer this request, which is no failure of it; others it can."""
-
-    def __init__(self, message: str, *, is_of_language: bool = False) -> None:
-        super().__init__(message)
-        self.is_of_language = is_of_language
-
-
-class OverloadedError(UpstreamError):
-    """It is to be asked again only after so many seconds."""
-
-    def __init__(self, message: str, seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.seconds = seconds
 
 
 class Recording:
@@ -156,6 +100,17 @@ class Recording:
     def pcm(samples: Samples) -> bytes:
         """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
         return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+    @classmethod
+    def wav(cls, samples: Samples) -> bytes:
+        """Return a WAV file of 16-bit samples."""
+        file = io.BytesIO()
+        with wave.open(file, "wb") as out:
+            out.setnchannels(1)
+            out.setsampwidth(cls.SAMPLE_BYTES)
+            out.setframerate(SAMPLE_RATE)
+            out.writeframes(cls.pcm(samples))
+        return file.getvalue()
 
     async def end(self) -> None:
         """Return when it has ended."""

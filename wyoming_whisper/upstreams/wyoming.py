@@ -20,17 +20,10 @@ from wyoming.info import Describe, Info
 from ..errors import ProtocolError, UpstreamError
 from ..settings.upstreams import Upstream
 from ..tasks import end_tasks, start_task
-from ..transcriber import SAMPLE_RATE
+from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
-from .exchange import (
-    GoneError,
-    OverloadedError,
-    Recording,
-    RefusedError,
-    Reply,
-    Request,
-)
+from .exchange import Recording, Reply
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,11 +47,13 @@ class WyomingUpstream:
         except (AttributeError, KeyError, TypeError, ValueError):  # what wyoming raises
             raise UpstreamError("its answer to describe can't be understood") from None
 
-    async def transcribe(self, recording: Recording, request: Request) -> Reply:
+    async def transcribe(
+        self, recording: Recording, options: TranscribeOptions, context: dict[str, Any]
+    ) -> Reply:
         """Have it hear the recording as it grows. Raises UpstreamError."""
         sent = _Sent()
         async with self._connected() as (reader, writer):
-            speaking = self._speak(writer, recording, request, sent)
+            speaking = self._speak(writer, recording, options, context, sent)
             sending = start_task(speaking, "speaking to an upstream", is_awaited=True)
             try:
                 event = await _receive(reader, "transcript")
@@ -78,14 +73,19 @@ class WyomingUpstream:
         """Nothing is kept between questions."""
 
     async def _speak(
-        self, writer: asyncio.StreamWriter, recording: Recording, request: Request, sent: _Sent
+        self,
+        writer: asyncio.StreamWriter,
+        recording: Recording,
+        options: TranscribeOptions,
+        context: dict[str, Any],
+        sent: _Sent,
     ) -> None:
         with contextlib.suppress(OSError):  # who reads is told
-            names = list(request.names) or None
+            names = list(options.names) or None
             await _send(
                 writer,
                 Transcribe(
-                    self._upstream.model, request.language, request.context, transcript_names=names
+                    self._upstream.model, options.language, context, transcript_names=names
                 ).event(),
             )
             audio_format = SAMPLE_RATE, recording.SAMPLE_BYTES, 1
@@ -104,9 +104,11 @@ class WyomingUpstream:
             # Not wait_for: before Python 3.12 it may swallow a cancellation.
             await asyncio.wait({connecting}, timeout=self.CONNECT_SECONDS)
             if not connecting.done():
-                raise GoneError(f"it took no connection within {self.CONNECT_SECONDS:g} s")
+                late = f"it took no connection within {self.CONNECT_SECONDS:g} s"
+                raise UpstreamError(late, "absent")
             if error := connecting.exception():
-                raise GoneError(f"it can't be reached ({_reason(error)})") from None
+                about = f"it can't be reached ({_reason(error)})"
+                raise UpstreamError(about, "absent") from None
             yield connecting.result()
         except OSError as error:
             raise UpstreamError(f"the connection was lost ({_reason(error)})") from None
@@ -172,9 +174,9 @@ def _failure(event: Event) -> UpstreamError:
         "an upstream's error: %s", _shown(event.data.get("text"))
     )  # may hold what was said
     if code == "unknown-language":
-        return RefusedError("it does not know the language", is_of_language=True)
+        return UpstreamError("it does not know the language", "language")
     if code == "busy":
-        return OverloadedError("it has too much to do")
+        return UpstreamError("it has too much to do")
     return UpstreamError(f"it answered with an error ({_shown(code)})")
 
 

@@ -27,35 +27,6 @@ Ending = Literal["complete", "unsure", "dangling"]
 """How a text ends: as a command does, so that nobody knows, where no sentence ends."""
 
 
-@dataclass(frozen=True)
-class EndpointOptions:
-    """What the user wants of the end of speech."""
-
-    seconds: float | None = None
-    """The wait in silence; None is `auto`."""
-
-    no_speech_seconds: float = 8.0
-    """Without speech until then, there is none."""
-
-    max_command_seconds: float = 15.0
-    """From the first word; a television does not pause."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> EndpointOptions | None:
-        """Return what the user wants; None leaves it to the client. Raises SettingsError."""
-        if settings.endpointing == "off":
-            if not settings.requires_external_vad:
-                raise SettingsError(
-                    "--no-requires-external-vad needs --endpointing: nobody would end a command"
-                )
-            return None
-        return cls(
-            None if settings.endpointing == "auto" else float(settings.endpointing),
-            settings.no_speech_timeout,
-            settings.max_command_seconds,
-        )
-
-
 class _Hearing(Protocol):
     """What has been heard so far (`speech.Speech`); seconds."""
 
@@ -101,8 +72,11 @@ class Endpointer:
     MIN_PAUSE_SECONDS = 0.2  # shorter ones are within words
     MIN_WAIT_SECONDS = 0.25
 
-    def __init__(self, options: EndpointOptions, sensitivity: str = "default") -> None:
-        self._options = options
+    def __init__(self, settings: Settings, sensitivity: str = "default") -> None:
+        is_auto = settings.endpointing == "auto"
+        self._seconds = None if is_auto else float(settings.endpointing)
+        self._no_speech_seconds = settings.no_speech_timeout
+        self._max_command_seconds = settings.max_command_seconds  # a television does not pause
         self._factor = self.SENSITIVITIES[sensitivity]
         self._began: float | None = None  # where speech began
         self._voiced = 0.0  # seconds, when it was last looked at
@@ -110,6 +84,17 @@ class Endpointer:
         self._longest_pause = 0.0  # after which speech went on
         self._draft: Transcription | None = None
         self._previous = ""  # the draft of before the last pause
+
+    @classmethod
+    def of(cls, settings: Settings, sensitivity: str = "default") -> Endpointer | None:
+        """Return what ends a command; None leaves it to the client. Raises SettingsError."""
+        if settings.endpointing != "off":
+            return cls(settings, sensitivity)
+        if not settings.requires_external_vad:
+            raise SettingsError(
+                "--no-requires-external-vad needs --endpointing: nobody would end a command"
+            )
+        return None
 
     def set_sensitivity(self, sensitivity: str) -> None:
         """Take another of SENSITIVITIES from now on."""
@@ -121,7 +106,7 @@ class Endpointer:
         To be called whenever more was heard; `draft` is of all the speech there is, or None.
         """
         if not hearing.is_spoken:
-            late = hearing.seconds >= self._options.no_speech_seconds
+            late = hearing.seconds >= self._no_speech_seconds
             return "no speech" if late else None
         if self._began is None:
             self._began = hearing.seconds - hearing.voiced_seconds
@@ -131,13 +116,13 @@ class Endpointer:
         self._pause = max(self._pause, hearing.silence_seconds)
         if hearing.silence_seconds >= self._wait_seconds():
             return "pause"
-        if hearing.seconds - self._began >= self._options.max_command_seconds:
+        if hearing.seconds - self._began >= self._max_command_seconds:
             return "too long"
         return None
 
     def _wait_seconds(self) -> float:
         """Return how much silence ends the command, by what is known now."""
-        seconds = self._options.seconds
+        seconds = self._seconds
         if seconds is None:
             seconds = max(self._auto_seconds(), self._hesitation_seconds())
         if self._voiced < self.MIN_SPEECH_SECONDS:

@@ -21,13 +21,12 @@ from typing import Any
 
 from aiohttp import ETag, web
 from aiohttp.http_exceptions import HttpProcessingError
-from wyoming.audio import AudioChunk
 
 from .. import __version__
+from ..audio.pcm import PcmFormat
 from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
 from ..peers import Allowed
-from ..serving.requests import requested_language
 from ..status import Answer
 from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from ..utterance.service import Service
@@ -227,19 +226,19 @@ class _Site:
         try:
             return await self._hear(request)
         except WyomingWhisperError as error:
-            # UnknownLanguageError is a ValueError.
+            # NotPossibleError is a ValueError.
             is_of_client = isinstance(error, AudioError | SettingsError | ValueError)
             return _failed(str(error), error.code, 400 if is_of_client else 503)
         finally:
             self._n_clips -= 1
 
     async def _hear(self, request: web.Request) -> web.Response:
-        language = requested_language(request.query.get("language"), self._service.language)
-        clip = AudioChunk(SAMPLE_RATE, 2, 1, await self._pcm(request))
+        language = self._service.language_of(request.query.get("language"))
+        audio = await self._pcm(request)
         options = self._service.spoken.remembered(TranscribeOptions(language))
         utterance = Utterance(self._service, options, relay=self._service.relay(options))
         try:
-            await utterance.take(clip)
+            await utterance.take(PcmFormat(SAMPLE_RATE, 2, 1), audio)
             if utterance.is_full:
                 self._service.peer_log.warn(str(request.remote), utterance.warning)
             transcription = await utterance.transcription()

@@ -28,7 +28,6 @@ from tests.support import AUDIO, HOME_EN, FakeTranscriber, clips, loud, quiet
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
-from wyoming_whisper.utterance.endpointing import EndpointOptions
 
 
 def take(end: float | None, who: str = "ours", last: float = 2.0) -> Take:
@@ -72,7 +71,7 @@ def test_what_is_counted() -> None:
 def test_virtual_chunks_are_those_that_a_client_sends() -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, 4000).astype(np.float32)
     sent = [event.payload for event in command_events(samples, chunk_ms=32)][2:]
-    assert [chunk.audio for chunk in audio_chunks(samples, 512)] == sent
+    assert list(audio_chunks(samples, 512)) == sent
 
 
 def manifest(folder: Path, **changes: str) -> None:
@@ -116,10 +115,10 @@ def test_virtual_time_is_the_audios(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = read_audio(AUDIO / clip.file)
     command = Command("clean", clip.file, samples, last_word(samples))
     audio = with_tail(command)
-    auto = virtual.end(audio, EndpointOptions(), "en", 0.1)
-    slow = virtual.end(audio, EndpointOptions(), "en", 2.0)
-    fixed = virtual.end(audio, EndpointOptions(1.0), "en", 0.1)
-    never = virtual.end(audio[: len(samples) // 2], EndpointOptions(1.0), "en", 0.1)
+    auto = virtual.end(audio, Settings(endpointing="auto"), "en", 0.1)
+    slow = virtual.end(audio, Settings(endpointing="auto"), "en", 2.0)
+    fixed = virtual.end(audio, Settings(endpointing="1.0"), "en", 0.1)
+    never = virtual.end(audio[: len(samples) // 2], Settings(endpointing="1.0"), "en", 0.1)
     transcriber.close()
     assert auto is not None
     assert slow is not None
