@@ -2,9 +2,9 @@
 
 Speakers say the clips of tests/audio to our server with `tiny.en`, all at once rather than at the
 pace of speech (real time would take hours, and adds nothing but waiting). Meanwhile Home Assistant
-asks what the server is, the page and Prometheus ask, a program uses OpenAI's API, clients leave in
-the middle of a command, and some send garbage. The first answer to a clip, with nobody else there,
-is what every later one must be. All the while it is read what the process holds: memory, file
+asks what the server is, the page and Prometheus ask, clients leave in the middle of a command, and
+some send garbage. The first answer to a clip, with nobody else there, is what every later one must
+be. All the while it is read what the process holds: memory, file
 descriptors, threads, tasks. At rest is when the server has given back what was free; every clip has
 been said by then: the warm-up.
 """
@@ -30,8 +30,7 @@ from aiohttp import ClientError, ClientSession
 from benchmarks.lib import report
 from benchmarks.lib.attackers import ATTACKS, Attack, attack
 from benchmarks.lib.client import describe
-from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, read_clips, with_silence
-from benchmarks.lib.openai import transcribe
+from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, read_clips
 from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Counts, Remains, Watched, free_port, watched
@@ -54,8 +53,6 @@ class Place:
 
     uri: str
     http: str
-    clip: Clip
-    """What a program has transcribed; its text is not compared."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -69,17 +66,11 @@ async def _fetch(place: Place, path: str) -> None:
             raise ConnectionError(f"{path} was answered with {answer.status}")
 
 
-async def _dictate(place: Place) -> None:
-    if not await transcribe(place.http, with_silence(place.clip.samples)):
-        raise ConnectionError("a recording had an empty answer")
-
-
 NEIGHBOURS: dict[str, tuple[float, Callable[[Place], Awaitable[object]]]] = {
     "describe": (0.2, lambda place: describe(place.uri)),
     "the page's state": (1.0, lambda place: _fetch(place, "/state")),
     "metrics": (1.0, lambda place: _fetch(place, "/metrics")),
     "health": (1.0, lambda place: _fetch(place, "/health")),
-    "recordings, as OpenAI's API": (5.0, _dictate),
 }
 """How many seconds apart each asks, and what it does; every failure counts."""
 
@@ -212,7 +203,7 @@ class Soak:
     async def run(self, speakers: int) -> None:
         """Say everything; at rest before and after, the process is looked at, too."""
         people = await Speakers.who_know(self._server.uri, read_clips(BUNDLED_CLIPS))
-        neighbours = Neighbours(Place(self._server.uri, self._http, people.clips[0]))
+        neighbours = Neighbours(Place(self._server.uri, self._http))
         # All at once, so that every thread there can be is there before they are counted.
         await asyncio.gather(*(people.say(clip) for clip in people.clips[:speakers]))
         await asyncio.gather(*(ask(neighbours.place) for _, ask in NEIGHBOURS.values()))
@@ -259,7 +250,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     """Speak; what is lost, wrong or grows is a failure."""
     port, uri = free_port(), f"tcp://127.0.0.1:{free_port()}"
-    flags = ("--zeroconf", "off", "--openai-api", "--http-port", str(port))
+    flags = ("--zeroconf", "off", "--http-port", str(port))
     with tempfile.TemporaryDirectory() as folder, watched(Path(folder), *flags, uri=uri) as server:
         server.until_open(port)
         soak = Soak(server, f"http://127.0.0.1:{port}", args.utterances)
