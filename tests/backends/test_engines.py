@@ -55,6 +55,10 @@ class Engines:
         """Of the next opens; None, and after the last, all goes well."""
         self.build_error: Exception | None = None
         self.opened: list[FakeTranscriber] = []
+        self.is_quick = True
+
+    def opens_quickly(self, folder: Path) -> bool:
+        return self.is_quick
 
     def find(self) -> Path | None:
         return Path("engine") if self.built else None
@@ -72,7 +76,9 @@ class Engines:
             self.built = True
         return Path("engine")
 
-    def open(self, folder: Path) -> Transcriber:
+    def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
+        if progress:
+            progress(0.5)
         outcome = self.outcomes.pop(0) if self.outcomes else None
         if outcome:
             raise outcome
@@ -489,16 +495,43 @@ def test_until_all_is_decided_something_is_being_built(
     assert s.status.state.why != "its engine is not built yet"
 
 
+def test_an_engine_that_opens_slowly_is_opened_while_the_cpu_answers(scene: MakeScene) -> None:
+    """As one of TensorRT-RTX does on a GPU that it has compiled nothing for."""
+    engines = Engines(built=True)
+    engines.is_quick = False
+    opening, may_open = threading.Event(), threading.Event()
+    open_it = engines.open
+
+    def open_later(folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
+        assert progress
+        progress(0.25)
+        opening.set()
+        assert may_open.wait(TIMEOUT_SECONDS)
+        return open_it(folder, progress)
+
+    engines.open = open_later  # type: ignore[method-assign]
+    s = scene(engines)
+    assert opening.wait(TIMEOUT_SECONDS)
+    assert (s.status.state.building, s.status.state.building_fraction) == (
+        "opening the engine",
+        0.25,
+    )
+    assert s.status.state.backend == "faster-whisper"
+    may_open.set()
+    until(lambda: s.transcriber.has_engine and not s.status.state.building)
+    assert engines.builds == 0
+
+
 def test_while_an_engine_is_opened_it_is_being_built(scene: MakeScene) -> None:
     engines = Engines()
     engines.may_build.set()
     opening, may_open = threading.Event(), threading.Event()
     open_it = engines.open
 
-    def open_later(folder: Path) -> Transcriber:
+    def open_later(folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
         opening.set()
         assert may_open.wait(TIMEOUT_SECONDS)
-        return open_it(folder)
+        return open_it(folder, progress)
 
     engines.open = open_later  # type: ignore[method-assign]
     s = scene(engines)

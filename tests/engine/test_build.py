@@ -42,6 +42,7 @@ from wyoming_whisper.engine.tensorrt.compile import (
     import_graphs,
 )
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
+from wyoming_whisper.engine.tensorrt.library import TENSORRT
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.errors import ModelError
 from wyoming_whisper.models.folder import ModelFolder
@@ -78,8 +79,9 @@ def test_both_plans_and_their_facts_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     in_child(monkeypatch, version)
+    runtime = "tensorrt-rtx" if version == fakes.RTX else "tensorrt"
     progress: list[BuildProgress] = []
-    EngineBuild(request(tmp_path, beam_size=2), progress.append).run()
+    EngineBuild(request(tmp_path, beam_size=2, runtime=runtime), progress.append).run()
     folder = tmp_path / "engine"
     assert {path.name for path in folder.iterdir()} == {
         "encoder.plan",
@@ -492,10 +494,9 @@ def test_a_request_survives_its_way_to_the_child(tmp_path: Path) -> None:
 
 def test_a_key_has_nothing_that_varies_from_start_to_start() -> None:
     gpu = Gpu(0, "Orin", (8, 7), 8 << 30, True, (12, 6))
-    spec = EngineSpec("base", Path(MODEL), gpu, "10.3.0")
-    other = EngineSpec(
-        "another name", Path(MODEL), Gpu(1, "Orin", (8, 7), 7 << 30, True, (12, 8)), "10.3.0"
-    )
+    like_it = Gpu(1, "Orin", (8, 7), 7 << 30, True, (12, 8))
+    spec = EngineSpec("base", Path(MODEL), TENSORRT, "10.3.0", TENSORRT.target(gpu))
+    other = EngineSpec("another name", Path(MODEL), TENSORRT, "10.3.0", TENSORRT.target(like_it), 1)
     assert spec.key() == other.key()
     assert spec.key().compute_capability == "8.7"
 

@@ -31,7 +31,8 @@ KEY = EngineKey(
     graph_schema=1,
     optimization_level=3,
     tactic_sources=(),
-    tensorrt="10.3.0",
+    runtime="tensorrt",
+    version="10.3.0",
     compute_capability="8.7",
     device="Orin",
 )
@@ -44,7 +45,8 @@ OTHER = {
     "graph_schema": 2,
     "optimization_level": 5,
     "tactic_sources": ("CUDNN",),
-    "tensorrt": "10.3.1",
+    "runtime": "tensorrt-rtx",
+    "version": "10.3.1",
     "compute_capability": "8.6",
     "device": "Orin Nano",
 }
@@ -93,7 +95,7 @@ def test_an_engine_for_anything_else_is_another(tmp_path: Path, field: str) -> N
 
 def test_names_say_what_an_engine_is_for() -> None:
     key = dataclasses.replace(KEY, device="NVIDIA GeForce RTX 3060 / Ti", compute_capability="8.6")
-    assert key.name.startswith("nvidia-geforce-rtx-3060-ti-sm86-trt10.3.0-float16-")
+    assert key.name.startswith("nvidia-geforce-rtx-3060-ti-sm86-tensorrt-10.3.0-float16-")
     assert dataclasses.replace(KEY, device="..").name.startswith("unknown-")
 
 
@@ -198,7 +200,7 @@ def foreign(file: Path) -> None:
     """The right files, of another key: a folder that was copied or renamed by hand."""
     sidecar = file.parent / EngineCache.SIDECAR
     content = json.loads(sidecar.read_text())
-    content["key"]["tensorrt"] = "8.6.1"
+    content["key"]["version"] = "8.6.1"
     sidecar.write_text(json.dumps(content))
 
 
@@ -404,7 +406,7 @@ def test_engines_of_another_tensorrt_or_gpu_go_before_all_others(tmp_path: Path)
     cache = cache_at(tmp_path, max_bytes=2 * one + 100)
     in_use = built(cache, 100)
     ours = built(cache, 200, weights="1" * 64)
-    before_the_update = built(cache, 9000, tensorrt="8.6.1")
+    before_the_update = built(cache, 9000, version="8.6.1")
     cache.tidy(keep=in_use.name)
     assert cache.find(ours) is not None
     assert cache.find(before_the_update) is None

@@ -107,7 +107,7 @@ def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
                 "--backend tensorrt is not possible here, so the CPU answers: %s", error
             )
         return None, str(error)
-    why = f"a {runtime.gpu.name} and TensorRT {runtime.tensorrt} are here"
+    why = f"a {runtime.gpu.name} and {runtime.name} are here"
     _LOGGER.info("backend: tensorrt, because %s", why)
     return runtime, why
 
