@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from wyoming_whisper.errors import ModelError
 from wyoming_whisper.models.find import find_model
 from wyoming_whisper.settings.options import Settings
 
 # A slow or busy machine is no failure: no test here asserts a wall-clock time.
-settings.register_profile("default", deadline=None)
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("long", settings.get_profile("default"), max_examples=10_000)
 settings.load_profile("default")
 
 STOCK = Path(__file__).parent.parent / ".models"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from wyoming_whisper.audio.speech import Speech, span_options
-from wyoming_whisper.audio.vad import SileroVad
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, choose_beam_size
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic
 from wyoming_whisper.backends.pipeline import decoding_options
@@ -46,7 +46,7 @@ class Model:
                 )
             )
         self.decoder = Decoder(self.inference, self.tokenizer, self.languages, self.options)
-        self._vad, self._spans = SileroVad(), span_options(settings)
+        self._vad, self._spans = SileroVad(), SpanOptions.of(settings)
 
     def speech(self, samples: Samples) -> Samples:
         """Return what the server would transcribe of these; nothing where nobody speaks."""

@@ -46,7 +46,7 @@ from wyoming_whisper.engine.cpu_graphs import Arithmetic, _CpuGraph, write_cpu_g
 from wyoming_whisper.engine.dims import EMBEDDINGS, Dims
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.machine.cpu import adds_int8_exactly
+from wyoming_whisper.machine.host import HOST
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.inference import GenerateOptions
@@ -55,7 +55,7 @@ from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "int8", "uint8")
-EXACT: tuple[Arithmetic, ...] = ("uint8", "int8") if adds_int8_exactly() else ("uint8",)
+EXACT: tuple[Arithmetic, ...] = ("uint8", "int8") if HOST.adds_int8_exactly else ("uint8",)
 """In which integers are added exactly on this machine."""
 
 N_CLIPS = 64

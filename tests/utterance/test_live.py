@@ -34,8 +34,9 @@ from tests.support import (
 )
 from tests.utterance.test_eager_clips import Spoken, Workshop, utterances
 from tests.utterance.test_utterance import PARTS, SPANS, InstantWorkshop
-from wyoming_whisper.audio.speech import Speech, span_options
-from wyoming_whisper.audio.vad import SileroVad
+from wyoming_whisper.audio.pcm import PcmFormat
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.text.style import TextStyle
@@ -464,7 +465,7 @@ def test_the_answer_is_the_same_with_and_without_live_text(
     async def answer(live: LiveText | None) -> Transcription:
         spoken = Utterance(InstantWorkshop(eager=eager), OPTIONS, live=live)
         for start in range(0, len(pcm), step):
-            spoken.add(AudioChunk(16000, 2, 1, pcm[start : start + step].tobytes()))
+            spoken.add(PcmFormat(16000, 2, 1), pcm[start : start + step].tobytes())
         return await spoken.transcription()
 
     live = LiveText(Spare().submit, OPTIONS, TextStyle())
@@ -476,7 +477,7 @@ def test_the_same_samples_are_transcribed_with_and_without_live_text(
 ) -> None:
     """Spoken utterances, through the real VAD."""
     monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
-    vad, spans = SileroVad(), span_options(Settings())
+    vad, spans = SileroVad(), SpanOptions.of(Settings())
     n_live = 0
 
     async def hear(spoken: Spoken, live: LiveText | None) -> Samples | None:
@@ -484,7 +485,7 @@ def test_the_same_samples_are_transcribed_with_and_without_live_text(
         following = Utterance(workshop, OPTIONS, live=live)
         pcm, start = (spoken.samples * 32767).astype("<i2"), 0
         for length in spoken.chunks:
-            following.add(AudioChunk(16000, 2, 1, pcm[start : start + length].tobytes()))
+            following.add(PcmFormat(16000, 2, 1), pcm[start : start + length].tobytes())
             start += length
         text = (await following.transcription()).text
         return workshop.heard[int(text)] if text else None

@@ -23,10 +23,10 @@ from tests.support import (
     run_server,
 )
 from tests.web.test_transcriptions import CLIP, asked, post, serving
-from wyoming_whisper.errors import DeadlineError, TranscribeError
+from wyoming_whisper.errors import TranscribeError
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.job import Job
-from wyoming_whisper.utterance.results import result_of
+from wyoming_whisper.utterance.service import Service
 
 
 @dataclass
@@ -38,6 +38,13 @@ class Failing(FakeTranscriber):
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         self.gone.append(weakref.ref(samples))
         raise TranscribeError("no")  # of others a log keeps the traceback
+
+
+class Waiting(Service):
+    """Has no more than a deadline."""
+
+    def __init__(self) -> None:
+        self.deadline_seconds = 0.01
 
 
 @pytest.fixture(autouse=True)
@@ -91,13 +98,14 @@ async def test_what_a_recording_failed_of_keeps_no_samples(tmp_path: Path) -> No
 
 
 async def test_what_is_too_late_is_cancelled_and_why_is_told() -> None:
+    service = Waiting()
     job = Job(loud(0.1), TranscribeOptions("en"))
-    with pytest.raises(DeadlineError, match=r"within 0\.01 s \(--deadline\): its turn"):
-        await result_of(job, 0.01)
+    with pytest.raises(TranscribeError, match=r"within 0\.01 s \(--deadline\): its turn"):
+        await service.result_of(job)
     assert job.future.cancelled()
     job = Job(loud(0.1), TranscribeOptions("en"))
     assert job.future.set_running_or_notify_cancel()
-    with pytest.raises(DeadlineError, match="still at it"):
-        await result_of(job, 0.01)
+    with pytest.raises(TranscribeError, match="still at it"):
+        await service.result_of(job)
     assert isinstance(job.future, Future)
     assert not job.future.done()

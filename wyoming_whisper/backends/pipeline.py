@@ -14,11 +14,9 @@ import numpy as np
 
 from ..errors import (
     EngineBrokenError,
+    NotPossibleError,
     SettingsError,
     TranscribeError,
-    UnknownLanguageError,
-    UnknownTaskError,
-    WordTimesError,
 )
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
@@ -156,9 +154,10 @@ class WhisperTranscriber:
     def _checked(self, language: str | None) -> str | None:
         if language is None or language in self.languages:
             return language
-        raise UnknownLanguageError(
+        raise NotPossibleError(
             f"this model does not understand {LANGUAGES.get(language, language)!r}; "
-            f"it understands {', '.join(self.languages)}"
+            f"it understands {', '.join(self.languages)}",
+            "unknown-language",
         )
 
     def _decoder_for(self, _: Samples, decoding: DecodingOptions) -> Decoder:
@@ -179,15 +178,17 @@ class WhisperTranscriber:
     def _decoding_for(self, options: TranscribeOptions) -> DecodingOptions:
         """Return what the user set, and this request sets otherwise.
 
-        Raises UnknownTaskError, WordTimesError.
+        Raises NotPossibleError.
         """
         decoding = self._decoding
         if options.task == "translate" and self.languages == ("en",):
-            raise UnknownTaskError("this model knows English alone: it has nothing to translate")
+            about = "this model knows English alone: it has nothing to translate"
+            raise NotPossibleError(about, "unknown-task")
         if options.words and not getattr(self._inference, "can_align", False):
-            raise WordTimesError(
+            raise NotPossibleError(
                 "times of words are not possible on this backend: --backend faster-whisper and "
-                "onnxruntime have them"
+                "onnxruntime have them",
+                "no-word-times",
             )
         return dataclasses.replace(
             decoding,
