@@ -50,10 +50,10 @@ from wyoming_whisper.transcriber import (
     Transcription,
 )
 from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.budget import Budget
 from wyoming_whisper.utterance.endpointing import Endpointer
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
@@ -177,7 +177,9 @@ class VirtualWorkshop(Service):
     def __init__(
         self, vad: Vad, transcriber: Transcriber, settings: Settings, draft_seconds: float | None
     ) -> None:
-        self.limits = Limits()
+        self.max_utterance_samples = settings.max_utterance_seconds * SAMPLE_RATE
+        self.held_audio = Budget(self.max_utterance_samples, "audio")
+        self.deadline_seconds = 0
         self.span_options = SpanOptions.of(settings)
         self.spoken = SpokenLanguages()
         self.eager = draft_seconds is not None

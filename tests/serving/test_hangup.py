@@ -151,12 +151,12 @@ async def test_an_utterance_without_its_end_is_dropped_with_its_early_work(
 ) -> None:
     fake = FakeTranscriber()
     async with peer(tmp_path, kind, fake) as client:
-        before = client.server.limits.free_samples
+        before = client.server.held_audio.free
         await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
         client.half_close()
         assert await client.texts() == []
         await client.is_let_go()
-        assert client.server.limits.free_samples == before
+        assert client.server.held_audio.free == before
     assert fake.requests == []
 
 

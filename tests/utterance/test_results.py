@@ -25,7 +25,6 @@ from tests.web.test_transcriptions import CLIP, asked, post, serving
 from wyoming_whisper.errors import TranscribeError
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.job import Job
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 
 
@@ -44,7 +43,7 @@ class Waiting(Service):
     """Has no more than a deadline."""
 
     def __init__(self) -> None:
-        self.limits = Limits(deadline_seconds=0.01)
+        self.deadline_seconds = 0.01
 
 
 pytestmark = pytest.mark.usefixtures("_hear_loudness")
