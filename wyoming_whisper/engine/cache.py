@@ -25,7 +25,6 @@ from typing import Any
 
 from ..errors import EngineBuildError
 from ..machine.locks import locked, locked_now
-from .tensorrt.library import LIBRARIES
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class EngineKey:
     tactic_sources: tuple[str, ...]
     """Empty: TensorRT's own choice."""
     runtime: str
-    """TensorRT or TensorRT-RTX, as `Library.runtime`."""
+    """TensorRT or TensorRT-RTX."""
     version: str
     """Its whole version: plans are for exactly one."""
     compute_capability: str
@@ -342,9 +341,8 @@ def _entry(folder: Path) -> Entry:
     fields = {name: str(facts.get(name) or "?") for name in ("model", "precision")}
     # Entries of before TensorRT-RTX have the version of TensorRT in a field of that name.
     version = facts.get("version") or facts.get("tensorrt")
-    runtime = str(facts.get("runtime") or ("tensorrt" if version else "?"))
-    library = LIBRARIES.get(runtime)
-    fields["runtime"] = f"{library.name} {version}" if library else runtime
+    runtime = str(facts.get("runtime") or ("TensorRT" if version else "?"))
+    fields["runtime"] = f"{runtime} {version}" if version else runtime
     device = str(facts.get("device") or "?")
     size = _size(folder) + _size(folder.parent / EngineCache.KERNELS / folder.name)
     return Entry(folder.name, folder, **fields, device=device, size_bytes=size, used=used)

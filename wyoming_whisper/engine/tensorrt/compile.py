@@ -234,7 +234,7 @@ class _Compiler:
         network = self._builder.create_network(flags)
         parser = trt.OnnxParser(network, self._log)
         if not parser.parse_from_file(str(graph)):
-            errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+            errors = [_sentence(parser.get_error(i)) for i in range(parser.num_errors)]
             raise EngineBuildError(f"{self._name} can't read {graph.name}: {'; '.join(errors)}")
         return network
 
@@ -312,6 +312,13 @@ class _Compiler:
 
     def _reason(self) -> str:
         return self._log.errors[-1] if self._log.errors else "it gives no reason"
+
+
+def _sentence(error: Any) -> str:
+    """Return what a parser says, and of which node."""
+    if not hasattr(error, "node_operator"):
+        return str(error.desc())
+    return f"{error.desc()} ({error.node_operator()} {error.node_name()})"
 
 
 def _progress_monitor(trt: Any, report: Callable[[float], None]) -> Any:

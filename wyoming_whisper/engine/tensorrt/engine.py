@@ -46,7 +46,7 @@ class Engine:
 
     def _unread(self) -> Exception:
         reason = self.complaint()
-        if "memory" in reason.lower():  # the plan may well be whole
+        if any(word in reason.lower() for word in ("memory", "cudaerror")):  # it may well be whole
             return EngineError(f"TensorRT can't load {self.path.name}: {reason}")
         return EngineBrokenError(f"{self.path} is no engine for this TensorRT and GPU: {reason}")
 
