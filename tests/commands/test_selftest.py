@@ -30,6 +30,7 @@ from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
+from wyoming_whisper.machine.host import Host
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.whisper.search import SessionInference
 
@@ -38,8 +39,7 @@ from wyoming_whisper.whisper.search import SessionInference
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
     monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.RUNS", 1)
-    for user in ("command", "reference"):  # threads wait for each other
-        monkeypatch.setattr(f"wyoming_whisper.commands.selftest.{user}.physical_cores", lambda: 1)
+    monkeypatch.setattr(Host, "cores", 1)  # threads wait for each other
     monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.TIMED_STEPS", 4)
 
 

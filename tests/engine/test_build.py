@@ -44,7 +44,7 @@ from wyoming_whisper.engine.tensorrt.compile import (
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.library import TENSORRT
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
-from wyoming_whisper.errors import EngineBuildError
+from wyoming_whisper.errors import ModelError
 from wyoming_whisper.models.folder import ModelFolder
 
 MODEL = str(ModelFolder(HOME_EN).weights)
@@ -155,7 +155,7 @@ def test_timings_of_another_tensorrt_or_none_at_all_are_left_aside(
 
 
 def error_of(build: EngineBuild) -> str:
-    with pytest.raises(EngineBuildError) as caught:
+    with pytest.raises(ModelError) as caught:
         build.run()
     sentence = str(caught.value)
     assert "\n" not in sentence
@@ -206,7 +206,7 @@ def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delitem(sys.modules, "wyoming_whisper.engine.graphs", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delattr("wyoming_whisper.engine.graphs", raising=False)
-    with pytest.raises(EngineBuildError, match=r"onnx.*wyoming-whisper\[tensorrt\]"):
+    with pytest.raises(ModelError, match=r"onnx.*wyoming-whisper\[tensorrt\]"):
         import_graphs()
 
 

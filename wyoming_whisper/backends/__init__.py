@@ -38,10 +38,10 @@ def open_transcriber(
     if settings.backend == "none":
         return _NoModel()
     if settings.backend == "ray":
-        from ..cluster.front_end import open_ray
+        from ..cluster.front_end import RayTranscriber
 
         status.update(backend="ray", why="it was asked for")
-        return open_ray(settings)
+        return RayTranscriber.open(settings)
     why = ""
     if settings.backend == "tensorrt-llm":
         opened, why = _try_tensorrt_llm(settings, status)

@@ -120,7 +120,7 @@ class EngineSpec:
 class CpuSpec:
     """Graphs for onnxruntime that are asked for: of which model, in what arithmetic."""
 
-    CPU_GRAPH_SCHEMA = 4
+    CPU_GRAPH_SCHEMA = 5
     """The same of cpu_graphs.py."""
 
     model: str

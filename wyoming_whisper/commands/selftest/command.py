@@ -27,7 +27,7 @@ from ...engine.oracle import OracleSession
 from ...engine.progress import BuildDisplay
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
-from ...machine.cpu import physical_cores
+from ...machine.host import HOST
 from ...models.autopick import best_here
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
@@ -163,7 +163,7 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
         start = time.perf_counter()
         write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
         written = time.perf_counter()
-        session = OracleSession(Path(folder), settings.cpu_threads or physical_cores())
+        session = OracleSession(Path(folder), settings.cpu_threads or HOST.cores)
         opened = time.perf_counter()
         yield _Engine(session, "onnxruntime", chosen, written - start, opened - written)
 
