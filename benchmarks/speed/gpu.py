@@ -1,10 +1,9 @@
 """What the TensorRT engines do on an NVIDIA GPU: the same words, and how far from its limits.
 
-`--prepare` packs models, clips (a person's among them) and what CTranslate2 made of them into DIR,
-with `--wheels` also the packages that a bare machine needs, and run.sh, which does all of it there:
-a virtual environment without a network, then this benchmark, its table and its JSON. Without it
-engines are built of what is in DIR, and measured, beside CTranslate2 and torch where those are
-installed. `--rehearse` runs all of it on a CPU, in onnxruntime.
+`--prepare` packs models, clips (a person's among them) and what CTranslate2 made of them into DIR.
+Without it engines are built of what is in DIR, and measured, beside CTranslate2 and torch where
+those are installed; that needs numpy, onnx and tensorrt-rtx or tensorrt, and no network.
+`--rehearse` runs all of it on a CPU, in onnxruntime. `script/gpu` does both, and carries wheels.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +23,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.lib import models, report
-from benchmarks.lib.beside import Beside, beside
-from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.beside import Beside
 from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.commands.selftest import report as selftest_report
@@ -41,17 +37,6 @@ from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import Session
 
 MODELS = (models.TINY, models.BASE)
-PACKAGES = ("tensorrt-rtx", "numpy", "onnx")
-SCRIPT = """\
-#!/bin/sh
-# On a machine with an NVIDIA GPU and its driver, in a checkout: sh DIR/run.sh. 20 minutes at most.
-set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-python3 -m venv --system-site-packages "$here/venv"
-"$here/venv/bin/pip" install --quiet --no-index --find-links "$here/wheels" {packages}
-timeout 1200 "$here/venv/bin/python" -m benchmarks gpu "$here" --models {models} \\
-    --json "$here/gpu.json" 2>&1 | tee "$here/gpu.txt"
-"""
 WINDOWS = (3, 5, 10, 30)
 """Seconds."""
 
@@ -203,7 +188,7 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: st
         opened.open_seconds,
         comparisons,
         windows,
-        beside(packed, weights.parent, device, runs),
+        Beside.all_of(packed, weights.parent, device, runs),
     )
 
 
@@ -294,7 +279,8 @@ def beside_table(results: Sequence[Measured]) -> str:
         same = sum(c.verdict == "same" for c in first)
         told = [Beside("this engine", "", ours, same), *model.beside]
         for one in told:
-            times = [report.milliseconds(one.seconds[c]) if one.seconds else "" for c in clips]
+            times = [report.milliseconds(one.seconds[c]) for c in clips if one.seconds]
+            times = times or [report.NOTHING] * len(clips)
             rows.append([model.name, one.runtime, *times, one.why_not or f"{one.n_same}"])
     return report.table(["model", "runtime", *clips, "same tokens"], rows)
 
@@ -302,7 +288,6 @@ def beside_table(results: Sequence[Measured]) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="what --prepare wrote")
     parser.add_argument("--prepare", action="store_true", help="write DIR, on a machine with all")
-    parser.add_argument("--wheels", action="store_true", help="with --prepare: packages, run.sh")
     parser.add_argument("--runtime", choices=tuple(LIBRARIES), help="default: the GPU's best")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, in onnxruntime")
     # Not of lib/options.py, which needs packages that a bare machine has not.
@@ -312,23 +297,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bandwidth", type=float, metavar="GB/S", help=about)
 
 
-def fetch_wheels(folder: Path, names: Sequence[str]) -> None:
-    """Fetch what run.sh installs, for this Python, and write that. Raises BenchmarkError."""
-    wheels = folder / "wheels"
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(wheels)]
-    done = subprocess.run([*command, *PACKAGES], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BenchmarkError(f"pip can't fetch the wheels: {done.stderr.strip()[-300:]}")
-    script = SCRIPT.format(packages=" ".join(PACKAGES), models=",".join(names))
-    (folder / "run.sh").write_text(script, encoding="utf-8")
-
-
 def run(args: argparse.Namespace) -> Outcome:
     """Prepare, or measure; an engine that heard something else is a failure."""
     if args.prepare:
         prepare(args.folder, args.models)
-        if args.wheels:
-            fetch_wheels(args.folder, args.models)
         return Outcome([f"{', '.join(args.models)} in {args.folder}"], {})
     opening: Callable[[Path, Path], AbstractContextManager[Opened]] = rehearsed
     machine, rate = selftest_report.machine(), args.bandwidth * 1e9 if args.bandwidth else None

@@ -320,6 +320,51 @@ def test_an_engine_goes_with_its_kernels(tmp_path: Path, monkeypatch: pytest.Mon
     assert kernel_files(tmp_path) == []
 
 
+# -- cards that fail -----------------------------------------------------------------------
+
+
+def test_a_card_that_disappears_leaves_the_cpu_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NVIDIA's driver reports one that fell off the bus: every later call fails."""
+    gpu = gpu_with(monkeypatch, fakes.RTX)
+    transcriber, status = open_with_engine(tmp_path, **FULL)
+    gpu.driver.fail("cuMemcpyHtoDAsync_v2", status=46, sticky=True)
+    assert all(texts(transcriber))
+    until(lambda: "until the next start" in status.state.why)
+    assert status.state.backend == "faster-whisper"
+    assert all(texts(transcriber))
+    transcriber.close()
+    assert len(engine_cache(settings(tmp_path)).entries()) == 1  # it may come back
+
+
+def test_a_card_with_too_little_memory_leaves_the_cpu_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = gpu_with(monkeypatch, fakes.RTX)
+    open_with_engine(tmp_path, **FULL)[0].close()
+    gpu.driver.total_bytes = 1 << 20
+    status = Status()
+    transcriber = open_transcriber(settings(tmp_path, **FULL), status)
+    assert all(texts(transcriber))
+    until(lambda: "until the next start" in status.state.why)
+    assert "memory" in status.state.why
+    transcriber.close()
+    gpu.assert_nothing_left()
+
+
+def test_the_second_of_two_cards_can_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = gpu_with(monkeypatch, fakes.RTX, n_devices=2)
+    transcriber, _ = open_with_engine(tmp_path, device="cuda:1", **FULL)
+    assert gpu.driver._retained[1]
+    assert not gpu.driver._retained[0]
+    assert all(texts(transcriber))
+    transcriber.close()
+    gpu.assert_nothing_left()
+
+
 # -- plans that can't run here -------------------------------------------------------------
 
 

@@ -111,6 +111,16 @@ class Library:
             )
         return version
 
+    def set_target(self, trt: Any, config: Any, compute_capability: str) -> None:
+        """Have TensorRT-RTX build for a Target's GPUs; TensorRT builds for the one that is here."""
+        if not hasattr(trt, "ComputeCapability"):
+            return
+        # Nothing is allocated while it runs: that could not be captured in a CUDA graph.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        if compute_capability == self.TURING.compute_capability:
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(trt.ComputeCapability.SM75, 0)
+
 
 RTX = Library(
     "tensorrt-rtx",
@@ -171,47 +181,6 @@ def _cuda_of_rtx() -> int:
 # -- what differs in use -------------------------------------------------------------------
 
 
-def has_timings(trt: Any) -> bool:
-    """Return whether kernels are timed while a plan is built, and the times can be kept."""
-    return not hasattr(trt, "ComputeCapability")
-
-
-def set_target(trt: Any, config: Any, compute_capability: str) -> None:
-    """Have TensorRT-RTX build for a Target's GPUs; TensorRT builds for the one that is here."""
-    if not hasattr(trt, "ComputeCapability"):
-        return
-    # Nothing is allocated while it runs: that could not be captured in a CUDA graph.
-    config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    if compute_capability == Library.TURING.compute_capability:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.SM75, 0)
-
-
-def check_plan(trt: Any, runtime: Any, plan: Any, path: Path) -> None:
-    """Let TensorRT-RTX say from a plan's first bytes why it can't run here.
-
-    Raises EngineBrokenError where another plan could, EngineError where none can.
-    """
-    if not hasattr(trt, "EngineValidity"):
-        return
-    validity, diagnostics = runtime.get_engine_validity(bytes(plan[: runtime.engine_header_size]))
-    if validity != trt.EngineValidity.INVALID:
-        return
-    reason = trt.EngineInvalidityDiagnostics
-    for flag, why, is_broken in (
-        (reason.MALFORMED_ENGINE, "it is cut or damaged", True),
-        (reason.UNSUPPORTED_CC, "it was built for other GPUs", True),
-        (reason.VERSION_MISMATCH, "another TensorRT-RTX built it", True),
-        (reason.OLD_CUDA_DRIVER, "the NVIDIA driver is too old for it", False),
-        (reason.OLD_CUDA_RUNTIME, "this TensorRT-RTX is for a CUDA too old for it", False),
-        (reason.INSUFFICIENT_GPU_MEMORY, "the GPU has too little memory", False),
-        (reason.CUDA_ERROR, "the NVIDIA driver does not work", False),
-    ):
-        if diagnostics & int(flag):
-            error = EngineBrokenError if is_broken else EngineError
-            raise error(f"TensorRT-RTX can't run {path}: {why}")
-
-
 class Kernels:
     """Makes contexts; keeps in `file` what TensorRT-RTX compiles on this very GPU.
 
@@ -259,6 +228,32 @@ class Kernels:
             self._load()
         config.set_runtime_cache(self._cache)
         return engine.create_execution_context(config)
+
+    def check_plan(self, runtime: Any, plan: Any, path: Path) -> None:
+        """Let TensorRT-RTX say from a plan's first bytes why it can't run here.
+
+        Raises EngineBrokenError where another plan could, EngineError where none can.
+        """
+        trt = self._trt
+        if not hasattr(trt, "EngineValidity"):
+            return
+        header = bytes(plan[: runtime.engine_header_size])
+        validity, diagnostics = runtime.get_engine_validity(header)
+        if validity != trt.EngineValidity.INVALID:
+            return
+        reason = trt.EngineInvalidityDiagnostics
+        for flag, why, is_broken in (
+            (reason.MALFORMED_ENGINE, "it is cut or damaged", True),
+            (reason.UNSUPPORTED_CC, "it was built for other GPUs", True),
+            (reason.VERSION_MISMATCH, "another TensorRT-RTX built it", True),
+            (reason.OLD_CUDA_DRIVER, "the NVIDIA driver is too old for it", False),
+            (reason.OLD_CUDA_RUNTIME, "this TensorRT-RTX is for a CUDA too old for it", False),
+            (reason.INSUFFICIENT_GPU_MEMORY, "the GPU has too little memory", False),
+            (reason.CUDA_ERROR, "the NVIDIA driver does not work", False),
+        ):
+            if diagnostics & int(flag):
+                error = EngineBrokenError if is_broken else EngineError
+                raise error(f"TensorRT-RTX can't run {path}: {why}")
 
     def save(self) -> None:
         """Write what is new since it was loaded or saved."""
