@@ -31,7 +31,7 @@ from wyoming_whisper.commands.selftest.compare import Case, compare
 from wyoming_whisper.commands.selftest.report import Comparison, Stages
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.tensorrt.cuda import find_gpus
-from wyoming_whisper.engine.tensorrt.library import LIBRARIES, find_library
+from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import Session
@@ -305,7 +305,7 @@ def run(args: argparse.Namespace) -> Outcome:
     opening: Callable[[Path, Path], AbstractContextManager[Opened]] = rehearsed
     machine, rate = selftest_report.machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not args.rehearse:
-        library, version = find_library(find_gpus()[0], args.runtime or "")
+        library, version = Library.find(find_gpus()[0], args.runtime or "")
         machine[library.name] = version
         rate = rate or bandwidth()
         opening = partial(compiled, library.runtime)

@@ -103,13 +103,40 @@ class Library:
         version: str = self.load().__version__
         cuda = _cuda_of_rtx() if self.is_rtx else 0
         if gpu.cuda_version[0] < cuda:
-            driver = ".".join(map(str, gpu.cuda_version))
+            driver, oldest = ".".join(map(str, gpu.cuda_version)), 12
+            other = f", or pip install tensorrt-rtx-cu{cuda - 1} in its place"
             raise EngineError(
                 f"the NVIDIA driver is too old: it knows CUDA {driver}, and the TensorRT-RTX "
-                f"installed here is for CUDA {cuda}; update the driver, or pip install "
-                f"tensorrt-rtx-cu{cuda - 1} in its place"
+                f"installed here is for CUDA {cuda}; update the driver{other * (cuda > oldest)}"
             )
         return version
+
+    @staticmethod
+    def find(gpu: Gpu, runtime: str = "") -> tuple[Library, str]:
+        """Return the library for this GPU, and its version; `runtime` names one, else the best is.
+
+        That is TensorRT-RTX where the GPU is one for it and the package is here. Raises
+        EngineError: what is missing.
+        """
+        missing: list[EngineError] = []
+        failing: list[EngineError] = []
+        for library in [LIBRARIES[runtime]] if runtime else LIBRARIES.values():
+            try:
+                return library, library.version_for(gpu)
+            except NoGpuError as error:
+                unsuitable = error
+            except _NotInstalledError as error:
+                missing.append(error)
+            except EngineError as error:
+                failing.append(error)
+        if failing:
+            raise failing[0]
+        if len(missing) > 1:
+            raise _NotInstalledError(
+                f"neither {RTX.name} nor {TENSORRT.name} is installed for this Python: "
+                f"{RTX.how_to_install}"
+            )
+        raise missing[0] if missing else unsuitable
 
     def set_target(self, trt: Any, config: Any, compute_capability: str) -> None:
         """Have TensorRT-RTX build for a Target's GPUs; TensorRT builds for the one that is here."""
@@ -138,33 +165,6 @@ TENSORRT = Library(
 )
 LIBRARIES = {library.runtime: library for library in (RTX, TENSORRT)}
 """By runtime, the preferred one first."""
-
-
-def find_library(gpu: Gpu, runtime: str = "") -> tuple[Library, str]:
-    """Return the library for this GPU, and its version; `runtime` names one, else the best is.
-
-    That is TensorRT-RTX where the GPU is one for it and the package is here. Raises EngineError:
-    what is missing.
-    """
-    missing: list[EngineError] = []
-    failing: list[EngineError] = []
-    for library in [LIBRARIES[runtime]] if runtime else LIBRARIES.values():
-        try:
-            return library, library.version_for(gpu)
-        except NoGpuError as error:
-            unsuitable = error
-        except _NotInstalledError as error:
-            missing.append(error)
-        except EngineError as error:
-            failing.append(error)
-    if failing:
-        raise failing[0]
-    if len(missing) > 1:
-        raise _NotInstalledError(
-            f"neither {RTX.name} nor {TENSORRT.name} is installed for this Python: "
-            f"{RTX.how_to_install}"
-        )
-    raise missing[0] if missing else unsuitable
 
 
 def _cuda_of_rtx() -> int:
