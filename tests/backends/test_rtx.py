@@ -194,7 +194,9 @@ def test_an_engine_of_the_image_is_found_and_never_changed(
     monkeypatch.setattr(ModelStore, "SHIPPED", shipped)
     transcriber, _ = open_with_engine(tmp_path / "data", **FULL)
     transcriber.close()
-    assert engine_cache(settings(tmp_path / "data")).entries() == []
+    cache = engine_cache(settings(tmp_path / "data"))
+    assert cache.entries() == []
+    assert [one.path for one in cache.entries(with_others=True)] == [entry.path]
     plan = entry.path / "decoder.plan"
     plan.write_bytes(plan.read_bytes()[:1000])
     transcriber, _ = open_with_engine(tmp_path / "data", **FULL)

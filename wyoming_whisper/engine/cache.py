@@ -190,9 +190,13 @@ class EngineCache:
         _delete(self.root / self.KERNELS / name)
         return size
 
-    def entries(self) -> list[Entry]:
-        """Return all entries, the latest used first; those without a readable sidecar too."""
-        entries = [_entry(folder) for folder in self._folders()]
+    def entries(self, *, with_others: bool = False) -> list[Entry]:
+        """Return all entries, the latest used first; those without a readable sidecar too.
+
+        Those under `others` only with `with_others`.
+        """
+        roots = [self.root, *(self._others if with_others else ())]
+        entries = [_entry(folder) for root in roots for folder in self._folders(root)]
         return sorted(entries, key=lambda entry: entry.used, reverse=True)
 
     def tidy(self, keep: str = "") -> None:
@@ -229,12 +233,12 @@ class EngineCache:
                     old.unlink()
         return file
 
-    def _folders(self) -> list[Path]:
-        if not self.root.is_dir():
+    def _folders(self, root: Path) -> list[Path]:
+        if not root.is_dir():
             return []
         return [
             path
-            for path in self.root.iterdir()
+            for path in root.iterdir()
             if path.is_dir()
             and not path.name.startswith(".")
             and path.name not in (self._TIMING, self.KERNELS)
