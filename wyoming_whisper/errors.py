@@ -2,20 +2,19 @@
 
 WyomingWhisperError
 ├── SettingsError          an option is unknown, ill-typed or not possible here
-├── ModelError             the model can't be had
+├── ModelError             the model can't be had, or no engine can be built of it
 │   ├── UnknownModelError      the name is nobody's
 │   ├── ModelUnavailableError  it is not here and can't be fetched now: worth trying again later
 │   │   └── ModelRefusedError      this machine can't or may not take it, wherever it comes from
 │   ├── ModelBrokenError       its files are cut off or corrupt
-│   └── EngineBuildError       a TensorRT engine can't be built of it, or kept
+│   └── EngineBrokenError      an engine of it is, or was made for another TensorRT or GPU
 ├── ProtocolError          a peer sent what is not Wyoming, or is not among those allowed
 ├── AudioError             audio that can't be understood
-├── ServerUnavailableError a server asked by a command can't be reached, or left without an answer
 └── TranscribeError        the request can't be answered, or the backend failed on it
     ├── BusyError              there is more to do than the server may take on
     ├── StoppedError           the server is shutting down, and can wait no longer
     ├── NotPossibleError       a language, a task or times that this model, or its backend, lacks
-    ├── UpstreamError          another server that was asked has no answer
+    ├── UpstreamError          another server that was asked can't be reached, or has no answer
     └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
 
 A class is what is handled apart; what only the client is to tell apart is the error's `code`.
@@ -47,7 +46,7 @@ class SettingsError(WyomingWhisperError):
 
 
 class ModelError(WyomingWhisperError):
-    """The model can't be had."""
+    """The model can't be had, or no engine can be built of it, or kept."""
 
     code = "model-error"
 
@@ -74,12 +73,6 @@ class ModelBrokenError(ModelError):
     code = "model-broken"
 
 
-class EngineBuildError(ModelError):
-    """A TensorRT engine can't be built of the model, or can't be kept."""
-
-    code = "engine-build-failed"
-
-
 class EngineBrokenError(ModelError):
     """An engine is cut off, corrupt, or was compiled for another TensorRT or GPU."""
 
@@ -96,12 +89,6 @@ class AudioError(WyomingWhisperError):
     """Audio in a format, size or order that can't be understood."""
 
     code = "invalid-audio"
-
-
-class ServerUnavailableError(WyomingWhisperError):
-    """A server can't be reached, or left without an answer."""
-
-    code = "server-unavailable"
 
 
 class TranscribeError(WyomingWhisperError):

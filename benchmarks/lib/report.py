@@ -17,7 +17,7 @@ from typing import Any
 from wyoming_whisper.machine.host import HOST
 
 NOTHING = "-"  # in a cell without a number
-NOT_ASKED = ("json", "read", "command_line")
+NOT_ASKED = ("json", "read")
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,10 @@ import pytest
 import soundfile
 
 from tests.support import LoudnessVad, loud, quiet
-from wyoming_whisper.audio import recording
 from wyoming_whisper.audio.containers import Container
 from wyoming_whisper.audio.pieces import Section
 from wyoming_whisper.audio.recording import (
     AudioFile,
-    Recording,
 )
 from wyoming_whisper.audio.vad import FRAME_SAMPLES, SpanOptions
 from wyoming_whisper.errors import AudioError
@@ -322,17 +320,17 @@ def wav(*parts: Samples) -> bytes:
     return file.getvalue()
 
 
-def heard(*parts: Samples, max_seconds: float = 1000) -> tuple[list[Section], Recording]:
-    file = Recording(wav(*parts), LoudnessVad(), SPANS, max_seconds)
+def heard(*parts: Samples) -> tuple[list[Section], float]:
+    """Return the pieces, and the seconds of all of it."""
     pieces: list[Section] = []
-    while not file.is_over:
-        pieces += file.step()
-    return pieces, file
+    for now, more in AudioFile(wav(*parts)).speech(LoudnessVad(), SPANS, 1000):
+        pieces, seconds = pieces + more, now
+    return pieces, seconds
 
 
 def test_a_short_recording_is_cut_as_a_command_is() -> None:
-    (piece,), file = heard(quiet(2.0), loud(3.0), quiet(5.0), loud(1.0), quiet(2.0))
-    assert file.seconds == 13.0
+    (piece,), seconds = heard(quiet(2.0), loud(3.0), quiet(5.0), loud(1.0), quiet(2.0))
+    assert seconds == 13.0
     assert piece.start / SAMPLE_RATE == pytest.approx(1.6, abs=FRAME_SAMPLES / SAMPLE_RATE)
     assert len(piece.samples) / SAMPLE_RATE == pytest.approx(9.7, abs=0.1)
     voicing = piece.voicing(SPANS)
@@ -342,9 +340,7 @@ def test_a_short_recording_is_cut_as_a_command_is() -> None:
 
 def test_silence_is_no_piece_however_long_it_is() -> None:
     for seconds in (1.0, 100.0):
-        pieces, file = heard(quiet(seconds))
-        assert pieces == []
-        assert file.seconds == seconds
+        assert heard(quiet(seconds)) == ([], seconds)
 
 
 def test_a_long_recording_is_cut_in_pauses_and_nothing_is_lost_or_moved() -> None:
@@ -382,15 +378,14 @@ def test_speech_without_any_pause_is_cut_all_the_same() -> None:
 
 
 def test_what_lasts_too_long_is_refused_before_it_is_heard_to_its_end() -> None:
-    file = Recording(wav(quiet(100.0)), LoudnessVad(), SPANS, max_seconds=15)
-    file.step()
+    steps = AudioFile(wav(quiet(100.0))).speech(LoudnessVad(), SPANS, max_seconds=15)
+    assert next(steps) == (AudioFile.BLOCK_SECONDS, [])
     with pytest.raises(AudioError, match="15 seconds"):
-        file.step()
-    assert file.seconds == 2 * AudioFile.BLOCK_SECONDS
+        next(steps)
 
 
 def test_what_takes_too_long_to_decode_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording.Recording, "MAX_DECODING_SECONDS", 0.0)
+    monkeypatch.setattr(AudioFile, "MAX_DECODING_SECONDS", 0.0)
     with pytest.raises(AudioError, match="to decode"):
         heard(quiet(1.0))
 

@@ -18,9 +18,9 @@ from wyoming_whisper.backends.engines import Compare, EngineTranscriber, Verdict
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.errors import (
     EngineBrokenError,
-    EngineBuildError,
     EngineError,
     ModelBrokenError,
+    ModelError,
     NotPossibleError,
 )
 from wyoming_whisper.machine.process import NativeThread
@@ -70,7 +70,7 @@ class Engines:
             self.building.set()
             while not self.may_build.wait(0.005):
                 if self.cancelled.is_set():
-                    raise EngineBuildError("the building of the engine was stopped")
+                    raise ModelError("the building of the engine was stopped")
             if self.build_error:
                 raise self.build_error
             self.built = True
@@ -314,7 +314,7 @@ def test_a_build_that_fails_leaves_the_cpu(
     scene: MakeScene, caplog: pytest.LogCaptureFixture
 ) -> None:
     engines = Engines()
-    engines.build_error = EngineBuildError("the engine could not be built: SIGSEGV")
+    engines.build_error = ModelError("the engine could not be built: SIGSEGV")
     s = scene(engines)
     engines.may_build.set()
     until(lambda: "SIGSEGV" in s.status.state.why)
@@ -326,7 +326,7 @@ def test_a_gpu_that_tensorrt_makes_nothing_of_is_left_to_faster_whisper(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engines, status, cpu = Engines(), Status(), FakeTranscriber(description="the CPU")
-    engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
+    engines.build_error = ModelError("the GPU is too old for this TensorRT")
     cuda = FakeTranscriber(description="CUDA")
     transcriber = EngineTranscriber(engines, lambda: cpu, status, lambda: cuda).open()
     assert status.state.description == "the CPU"
@@ -348,7 +348,7 @@ def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
         raise ModelBrokenError("the model can't be loaded: CUDA out of memory")
 
     engines, status, cpu = Engines(), Status(), FakeTranscriber()
-    engines.build_error = EngineBuildError("the GPU is too old for this TensorRT")
+    engines.build_error = ModelError("the GPU is too old for this TensorRT")
     transcriber = EngineTranscriber(engines, lambda: cpu, status, fail).open()
     engines.may_build.set()
     until(lambda: "either" in caplog.text)
@@ -388,10 +388,10 @@ def test_an_engine_that_comes_after_the_end_is_closed(
     opening, go_on = threading.Event(), threading.Event()
     real = engines.open
 
-    def slow(folder: Path) -> Transcriber:
+    def slow(folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
         opening.set()
         assert go_on.wait(TIMEOUT_SECONDS)
-        return real(folder)
+        return real(folder, progress)
 
     engines.open = slow  # type: ignore[method-assign]
     s = scene(engines)
@@ -512,10 +512,8 @@ def test_an_engine_that_opens_slowly_is_opened_while_the_cpu_answers(scene: Make
     engines.open = open_later  # type: ignore[method-assign]
     s = scene(engines)
     assert opening.wait(TIMEOUT_SECONDS)
-    assert (s.status.state.building, s.status.state.building_fraction) == (
-        "opening the engine",
-        0.25,
-    )
+    assert s.status.state.building == "opening the engine"
+    assert s.status.state.building_fraction == 0.25
     assert s.status.state.backend == "faster-whisper"
     may_open.set()
     until(lambda: s.transcriber.has_engine and not s.status.state.building)

@@ -44,7 +44,7 @@ from wyoming_whisper.engine.tensorrt.compile import (
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.library import TENSORRT
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
-from wyoming_whisper.errors import EngineBuildError
+from wyoming_whisper.errors import ModelError
 from wyoming_whisper.models.folder import ModelFolder
 
 MODEL = str(ModelFolder(HOME_EN).weights)
@@ -79,7 +79,7 @@ def test_both_plans_and_their_facts_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     in_child(monkeypatch, version)
-    runtime = "tensorrt-rtx" if version == fakes.RTX else "tensorrt"
+    runtime = runtime_of(version)
     progress: list[BuildProgress] = []
     EngineBuild(request(tmp_path, beam_size=2, runtime=runtime), progress.append).run()
     folder = tmp_path / "engine"
@@ -155,7 +155,7 @@ def test_timings_of_another_tensorrt_or_none_at_all_are_left_aside(
 
 
 def error_of(build: EngineBuild) -> str:
-    with pytest.raises(EngineBuildError) as caught:
+    with pytest.raises(ModelError) as caught:
         build.run()
     sentence = str(caught.value)
     assert "\n" not in sentence
@@ -206,7 +206,7 @@ def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delitem(sys.modules, "wyoming_whisper.engine.graphs", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delattr("wyoming_whisper.engine.graphs", raising=False)
-    with pytest.raises(EngineBuildError, match=r"onnx.*wyoming-whisper\[tensorrt\]"):
+    with pytest.raises(ModelError, match=r"onnx.*wyoming-whisper\[tensorrt\]"):
         import_graphs()
 
 
@@ -355,6 +355,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return made
 
 
+def runtime_of(version: str) -> str:
+    return "tensorrt-rtx" if version == fakes.RTX else "tensorrt"
+
+
 def build_here(tmp_path: Path, **changes: Any) -> None:
     compile_module.build(request(tmp_path, **changes), Quiet())  # type: ignore[arg-type]
 
@@ -364,7 +368,7 @@ def test_nothing_of_the_gpu_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     gpu = fakes.install(monkeypatch, version)
-    build_here(tmp_path)
+    build_here(tmp_path, runtime=runtime_of(version))
     gpu.assert_nothing_left()
 
 
@@ -403,7 +407,7 @@ def test_later_ones_are_strongly_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, list[Any]], version: str
 ) -> None:
     fakes.install(monkeypatch, version)
-    build_here(tmp_path)
+    build_here(tmp_path, runtime=runtime_of(version))
     assert len(told["Network"]) == 2
     assert all(network.strongly_typed for network in told["Network"])
 

@@ -20,7 +20,7 @@ import pytest
 
 from wyoming_whisper.engine import cache as cache_module
 from wyoming_whisper.engine.cache import CpuKey, EngineCache, EngineKey, weights_hash
-from wyoming_whisper.errors import EngineBuildError
+from wyoming_whisper.errors import ModelError
 
 KEY = EngineKey(
     weights="a" * 64,
@@ -247,9 +247,9 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
 
     def fail(folder: Path) -> None:
         fill(folder)
-        raise EngineBuildError("no")
+        raise ModelError("no")
 
-    with pytest.raises(EngineBuildError, match="no"):
+    with pytest.raises(ModelError, match="no"):
         cache.ensure(KEY, fail)
     assert cache.find(KEY) is None
     assert left_over(cache) == []
@@ -257,7 +257,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "engines").write_text("a file")
-    with pytest.raises(EngineBuildError, match=f"{tmp_path}/engines"):
+    with pytest.raises(ModelError, match=f"{tmp_path}/engines"):
         cache_at(tmp_path).ensure(KEY, fill)
 
 
@@ -265,7 +265,7 @@ def test_a_disk_that_is_full_is_one_sentence(tmp_path: Path) -> None:
     def full(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(EngineBuildError, match="No space left on device"):
+    with pytest.raises(ModelError, match="No space left on device"):
         cache_at(tmp_path).ensure(KEY, full)
 
 
@@ -365,7 +365,7 @@ def test_the_wait_for_another_builder_can_be_ended(tmp_path: Path) -> None:
     assert line_of(other) == "building"
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
-    with pytest.raises(EngineBuildError, match="stopped"):
+    with pytest.raises(ModelError, match="stopped"):
         cache_at(tmp_path).ensure(KEY, never, stop=stop)
     (marks / "go").touch()
     ended(other)

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from wyoming_whisper.settings.upstreams import Upstream
-from wyoming_whisper.transcriber import TranscribeOptions
-from wyoming_whisper.upstreams.exchange import Recording, Reply
+from wyoming_whisper.transcriber import TranscribeOptions, Transcription
+from wyoming_whisper.upstreams.exchange import Recording
 from wyoming_whisper.upstreams.pool import Member
 
 
@@ -20,7 +20,7 @@ class Well:
 
     async def transcribe(
         self, recording: Recording, options: TranscribeOptions, context: object
-    ) -> Reply:
+    ) -> Transcription:
         raise AssertionError("nobody asks")
 
     async def close(self) -> None:

@@ -43,8 +43,7 @@ async def ask(
     recording.add(loud(2.0))
     recording.finish(SECOND, len(SECOND))
     try:
-        reply = await asyncio.wait_for(client.transcribe(recording, options, {}), TIMEOUT_SECONDS)
-        return reply.believed(options.language, recording.seconds)
+        return await asyncio.wait_for(client.transcribe(recording, options, {}), TIMEOUT_SECONDS)
     finally:
         await client.close()
 

@@ -18,7 +18,7 @@ from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status, UpstreamState
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
 from wyoming_whisper.upstreams import pool as pool_module
-from wyoming_whisper.upstreams.exchange import Recording, Reply
+from wyoming_whisper.upstreams.exchange import Recording
 from wyoming_whisper.upstreams.health import Circuit
 from wyoming_whisper.upstreams.pool import Member, Pool, _Waker
 from wyoming_whisper.upstreams.relay import Relay, Step, _Race
@@ -53,7 +53,7 @@ class Scripted:
 
     async def transcribe(
         self, recording: Recording, options: TranscribeOptions, context: object
-    ) -> Reply:
+    ) -> Transcription:
         self.requests.append((options, context))
         try:
             if not self.fails_early:
@@ -65,7 +65,7 @@ class Scripted:
             raise
         if self.error:
             raise self.error
-        return Reply(self.text, "en")
+        return recording.transcript(self.text, "en", options.language)
 
     async def close(self) -> None:
         self.closed = True

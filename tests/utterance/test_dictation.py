@@ -27,10 +27,10 @@ from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.budget import Budget
 from wyoming_whisper.utterance.dictation import Dictation, _Part, _together
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.live import LiveText
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
@@ -46,9 +46,11 @@ class Desk(Service):
     text_style = TextStyle()
     eager = True
 
-    def __init__(self, *, at_once: bool = True, limits: Limits | None = None) -> None:
+    def __init__(self, *, at_once: bool = True) -> None:
         self.at_once = at_once
-        self.limits = limits or Limits()
+        self.max_utterance_samples = 900 * SAMPLE_RATE
+        self.held_audio = Budget(1800 * SAMPLE_RATE, "audio")
+        self.deadline_seconds = 0
         self.spoken = SpokenLanguages()
         self.vad: Vad | None = LoudnessVad()
         self.jobs: list[Job] = []
@@ -108,12 +110,6 @@ def phrases(count: int, seconds: float = 4.0, pause: float = 1.0) -> list[Sample
     ]
 
 
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
-
-
 @pytest.mark.parametrize("is_spoken", [False, True])
 async def test_pieces_are_transcribed_while_they_are_spoken(
     monkeypatch: pytest.MonkeyPatch, is_spoken: bool
@@ -131,7 +127,7 @@ async def test_pieces_are_transcribed_while_they_are_spoken(
     assert transcription.seconds == 120.0
     # Each once and in order, in the style of the whole.
     assert transcription.text == said(np.concatenate(phrases(24))).rstrip(".")
-    assert desk.limits.free_samples == Limits().free_samples
+    assert desk.held_audio.free == 1800 * SAMPLE_RATE
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -218,29 +214,29 @@ async def test_work_begun_early_in_the_last_pause_is_the_piece() -> None:
 async def test_memory_is_bounded_while_it_is_spoken() -> None:
     desk = Desk()
     spoken = Utterance(desk, TranscribeOptions("en"))
-    free = desk.limits.free_samples
+    free = desk.held_audio.free
     most = 0
     for _ in range(20):  # ten minutes
         say(spoken, *phrases(6))
-        most = max(most, free - desk.limits.free_samples)
+        most = max(most, free - desk.held_audio.free)
     assert 0 < most <= Section.WHOLE_SECONDS * SAMPLE_RATE
     await spoken.transcription()
-    assert desk.limits.free_samples == free
+    assert desk.held_audio.free == free
 
 
 async def test_what_waits_for_the_model_is_held_and_counted() -> None:
     desk = Desk(at_once=False)
     spoken = Utterance(desk, TranscribeOptions("en"))
-    free = desk.limits.free_samples
+    free = desk.held_audio.free
     say(spoken, *phrases(24))
-    assert free - desk.limits.free_samples >= 118 * RATE
+    assert free - desk.held_audio.free >= 118 * RATE
     (job,) = desk.jobs  # one at a time
     desk.do(job)
     say(spoken, quiet(0.6))
-    assert free - desk.limits.free_samples < 118 * RATE
+    assert free - desk.held_audio.free < 118 * RATE
     assert len(desk.jobs) == 2
     spoken.drop()
-    assert desk.limits.free_samples == free
+    assert desk.held_audio.free == free
     assert desk.jobs[1].future.cancelled()
     say(spoken, *phrases(12))
     assert len(desk.jobs) == 2

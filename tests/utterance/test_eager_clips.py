@@ -19,10 +19,10 @@ from wyoming_whisper.status import Answer
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.budget import Budget
 from wyoming_whisper.utterance.early import EarlyWork
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
@@ -84,7 +84,9 @@ class Workshop(Service):
     vad: Vad | None
     span_options: SpanOptions
     spoken: SpokenLanguages = field(default_factory=SpokenLanguages)
-    limits: Limits = field(default_factory=Limits)
+    max_utterance_samples: int = 900 * SAMPLE_RATE
+    held_audio: Budget = field(default_factory=lambda: Budget(900 * SAMPLE_RATE, "audio"))
+    deadline_seconds: int = 0
     n_jobs: int = 0
     heard: dict[int, Samples] = field(default_factory=dict)
 

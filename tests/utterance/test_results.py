@@ -17,7 +17,6 @@ from tests.support import (
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
-    LoudnessVad,
     loud,
     quiet,
     run_server,
@@ -26,7 +25,6 @@ from tests.web.test_transcriptions import CLIP, asked, post, serving
 from wyoming_whisper.errors import TranscribeError
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.job import Job
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 
 
@@ -45,12 +43,10 @@ class Waiting(Service):
     """Has no more than a deadline."""
 
     def __init__(self) -> None:
-        self.limits = Limits(deadline_seconds=0.01)
+        self.deadline_seconds = 0.01
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @pytest.fixture

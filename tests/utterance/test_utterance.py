@@ -24,27 +24,19 @@ from wyoming_whisper.errors import AudioError, BusyError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text.style import TextStyle
-from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.budget import Budget
 from wyoming_whisper.utterance.early import EarlyWork
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
 SPANS = SpanOptions.of(Settings())
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
-
-
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @asynccontextmanager
@@ -289,7 +281,7 @@ async def test_an_idle_model_stays_while_something_is_built_for_it(tmp_path: Pat
 @pytest.mark.parametrize("step", [10, 999, 2 * 1024 * 1024])
 async def test_an_utterance_is_bounded(rate: int, step: int) -> None:
     """However it comes: of one chunk at 1 kHz that names 17 minutes only the beginning counts."""
-    workshop = InstantWorkshop(eager=True, limits=Limits(utterance_seconds=1.0))
+    workshop = InstantWorkshop(eager=True, max_seconds=1)
     spoken = Utterance(workshop, TranscribeOptions())
     n_chunks = 0
     while not spoken.is_full:
@@ -297,15 +289,15 @@ async def test_an_utterance_is_bounded(rate: int, step: int) -> None:
         n_chunks += 1
     assert spoken.seconds <= 1.0
     assert n_chunks <= 2 * rate / step + 1  # the filter holds some back
-    before, held = workshop.limits.free_samples, spoken.seconds
+    before, held = workshop.held_audio.free, spoken.seconds
     await spoken.transcription()
     (answer,) = workshop.answers
     assert 1.0 <= answer.seconds < 2.0
-    assert workshop.limits.free_samples == before + round(16000 * held)
+    assert workshop.held_audio.free == before + round(16000 * held)
 
 
 async def test_all_utterances_together_are_bounded() -> None:
-    workshop = InstantWorkshop(eager=True, limits=Limits(1.0, held_seconds=2.5))
+    workshop = InstantWorkshop(eager=True, max_seconds=1, held_seconds=2.5)
     second = PcmFormat(16000, 2, 1), bytes(32000)
     speakers = [Utterance(workshop, TranscribeOptions()) for _ in range(3)]
     speakers[0].add(*second)
@@ -317,9 +309,9 @@ async def test_all_utterances_together_are_bounded() -> None:
     for speaker in speakers:
         speaker.drop()
         speaker.drop()
-    assert workshop.limits.free_samples == 2.5 * 16000
+    assert workshop.held_audio.free == 2.5 * 16000
     speakers[2].add(*second)  # as a thread may, after its client has gone
-    assert workshop.limits.free_samples == 2.5 * 16000
+    assert workshop.held_audio.free == 2.5 * 16000
 
 
 async def test_nothing_is_begun_for_who_left_while_a_long_chunk_was_converted(
@@ -335,7 +327,7 @@ async def test_nothing_is_begun_for_who_left_while_a_long_chunk_was_converted(
     monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
     monkeypatch.setattr(PcmStream, "convert", convert)
     workshop = InstantWorkshop(eager=True)
-    free = workshop.limits.free_samples
+    free = workshop.held_audio.free
     spoken = Utterance(workshop, TranscribeOptions())
     taking = asyncio.create_task(spoken.take(PcmFormat(16000, 2, 1), bytes(64000)))
     assert await asyncio.to_thread(converting.wait, 20)
@@ -343,7 +335,7 @@ async def test_nothing_is_begun_for_who_left_while_a_long_chunk_was_converted(
     may_end.set()
     await taking  # as if nobody had cancelled it
     assert workshop.n_jobs == 0
-    assert workshop.limits.free_samples == free
+    assert workshop.held_audio.free == free
 
 
 async def test_a_long_chunk_is_converted_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +348,7 @@ async def test_a_long_chunk_is_converted_in_steps(monkeypatch: pytest.MonkeyPatc
         return convert(stream, pcm, audio)
 
     monkeypatch.setattr(PcmStream, "convert", counted)
-    workshop = InstantWorkshop(eager=True, limits=Limits(60.0))
+    workshop = InstantWorkshop(eager=True, max_seconds=60)
     spoken = Utterance(workshop, TranscribeOptions())
     await spoken.take(PcmFormat(1000, 1, 1), b"\x80" * 2_000_000)
     assert spoken.is_full
@@ -371,9 +363,11 @@ class InstantWorkshop(Service):
     text_style = TextStyle()
     spoken = SpokenLanguages()
 
-    def __init__(self, *, eager: bool, limits: Limits | None = None) -> None:
+    def __init__(self, *, eager: bool, max_seconds: int = 900, held_seconds: float = 1800) -> None:
         self.eager = eager
-        self.limits = limits or Limits()
+        self.max_utterance_samples = max_seconds * SAMPLE_RATE
+        self.held_audio = Budget(round(held_seconds * SAMPLE_RATE), "audio")
+        self.deadline_seconds = 0
         self.vad: Vad | None = LoudnessVad()
         self.n_jobs = 0
         self.answers: list[Answer] = []

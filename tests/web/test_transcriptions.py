@@ -27,7 +27,6 @@ from tests.support import (
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
-    LoudnessVad,
     clips,
     loud,
     quiet,
@@ -58,7 +57,7 @@ from wyoming_whisper.transcriber import (
     Word,
 )
 from wyoming_whisper.utterance.job import Priority
-from wyoming_whisper.web import form, web_page
+from wyoming_whisper.web import web_page
 from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import _Site
 from wyoming_whisper.web.form import Form
@@ -73,9 +72,7 @@ FORMATS = tuple(RENDERED)
 SPANS = SpanOptions.of(Settings())
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @dataclass
@@ -815,7 +812,7 @@ async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_
 async def test_all_uploads_together_are_bounded_and_their_room_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form.Room, "MAX_UPLOADED_BYTES", 150_000)
+    monkeypatch.setattr(Api, "MAX_UPLOADED_BYTES", 150_000)
     fake = FakeTranscriber()
     fake.gate.clear()
     async with serving(tmp_path, fake) as (_, session):
@@ -896,7 +893,7 @@ async def test_a_model_that_takes_too_long_for_a_piece_is_given_up(tmp_path: Pat
     fake = FakeTranscriber()
     fake.gate.clear()
     async with serving(tmp_path, fake, deadline=1) as (server, session):
-        server.limits.deadline_seconds = 0.05
+        server.deadline_seconds = 0.05
         status, message, _, code = await refusal(session, asked())
         assert (status, code) == (503, "deadline-exceeded")
         assert "--deadline" in message

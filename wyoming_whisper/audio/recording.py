@@ -34,6 +34,9 @@ class AudioFile:
     """4 MB: fewer seconds at once where there are many channels."""
     BLOCK_PACKETS = 2000
     """Of a compressed file at a time, whatever comes of them."""
+    MAX_DECODING_SECONDS = 300.0
+    """Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one
+    minute."""
     FORMATS = "WAV, FLAC, OGG (Opus or Vorbis), MP3, M4A, WEBM, AAC, AMR, AIFF, CAF, AU and WMA"
 
     def __init__(self, data: bytes) -> None:
@@ -67,6 +70,34 @@ class AudioFile:
             if n_left < 0:
                 raise AudioError(f"a clip may last {max_seconds:.0f} seconds at most")
         return np.concatenate(parts)
+
+    def speech(
+        self, vad: Vad, options: SpanOptions, max_seconds: float
+    ) -> Iterator[tuple[float, list[Section]]]:
+        """Hear it block by block; yield its length by now, and what can be transcribed by then.
+
+        That is speech, span by span. What is transcribed of a file that Whisper hears at once is
+        what would be of a command. Not for several threads at once. Raises AudioError.
+        """
+        heard, blocks, decoding_seconds = Speech(vad, options), self.blocks(), 0.0
+        while True:
+            begun = time.monotonic()
+            block = next(blocks, None)
+            decoding_seconds += time.monotonic() - begun
+            if decoding_seconds > self.MAX_DECODING_SECONDS:
+                raise AudioError(
+                    f"the file takes more than {self.MAX_DECODING_SECONDS:.0f} s to decode"
+                )
+            if block is None:
+                break
+            heard.add(block)
+            if heard.seconds > max_seconds:
+                raise AudioError(f"a recording may last {max_seconds:.0f} seconds at most")
+            yield heard.seconds, _parts(heard.take_sections(), options)
+        if not heard.seconds:
+            raise AudioError("the file holds no audio")
+        heard.finish()
+        yield heard.seconds, _parts([heard.take_rest()], options)
 
     def _reader(self, kind: Container, data: bytes) -> Iterator[Samples]:
         if kind is Container.WAV and _is_plain_wav(data):
@@ -135,6 +166,10 @@ class AudioFile:
         if damage is not None and not mixer.has_heard:
             raise damage
         yield mixer.take()
+
+
+def _parts(sections: list[Section], options: SpanOptions) -> list[Section]:
+    return [part for section in sections for part in section.parts(options)]
 
 
 def _readable(soundfile: Any) -> str:
@@ -220,57 +255,3 @@ class _Mixer:
 def _sound(samples: Samples) -> Samples:
     """Return what can be heard: files of floats may hold anything."""
     return np.clip(np.nan_to_num(samples), -1.0, 1.0).astype(np.float32, copy=False)
-
-
-# -- pieces --------------------------------------------------------------------------------
-
-
-class Recording:
-    """A file, heard step by step; what is transcribed of one that Whisper hears at once is what
-    would be of a command.
-
-    Not for several threads at once.
-    """
-
-    MAX_DECODING_SECONDS = 300.0
-    """Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one
-    minute."""
-
-    def __init__(self, data: bytes, vad: Vad, options: SpanOptions, max_seconds: float) -> None:
-        self._blocks = AudioFile(data).blocks()
-        self._speech = Speech(vad, options)
-        self._options = options
-        self._max_seconds = max_seconds
-        self._decoding_seconds = 0.0
-        self.seconds = 0.0
-        """Length of what was heard so far."""
-        self.is_over = False
-
-    def step(self) -> list[Section]:
-        """Hear one block more; return the speech that can be transcribed by now, span by span.
-
-        Raises AudioError.
-        """
-        begun = time.monotonic()
-        block = next(self._blocks, None)
-        self._decoding_seconds += time.monotonic() - begun
-        if self._decoding_seconds > self.MAX_DECODING_SECONDS:
-            raise AudioError(
-                f"the file takes more than {self.MAX_DECODING_SECONDS:.0f} s to decode"
-            )
-        if block is None:
-            self.is_over = True
-            if not self.seconds:
-                raise AudioError("the file holds no audio")
-            self._speech.finish()
-            return self._pieces([self._speech.take_rest()])
-        if not len(block):
-            return []
-        self.seconds += len(block) / SAMPLE_RATE
-        if self.seconds > self._max_seconds:
-            raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")
-        self._speech.add(block)
-        return self._pieces(self._speech.take_sections())
-
-    def _pieces(self, sections: list[Section]) -> list[Section]:
-        return [part for section in sections for part in section.parts(self._options)]

@@ -49,7 +49,7 @@ class _EngineSource(Protocol):
         """Return the engine's folder if it is built."""
 
     def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
-        """Return the engine's folder, built if need be. Raises EngineBuildError."""
+        """Return the engine's folder, built if need be. Raises ModelError."""
 
     def opens_quickly(self, folder: Path) -> bool:
         """Return whether nobody has to be kept waiting while it is opened."""

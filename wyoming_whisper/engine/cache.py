@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineBuildError
+from ..errors import ModelError
 from ..machine.locks import locked, locked_now
 from .tensorrt.library import LIBRARIES
 
@@ -161,12 +161,12 @@ class EngineCache:
         """Return the folder for `key`; where there is none, `build` fills one.
 
         One process builds at a time, others wait for it. `model` is its name, for people. Raises
-        EngineBuildError, and what `build` raises.
+        ModelError, and what `build` raises.
         """
 
         def check_stop() -> None:
             if stop is not None and stop.is_set():
-                raise EngineBuildError("the wait for another process's engine was stopped")
+                raise ModelError("the wait for another process's engine was stopped")
 
         busy = "another process builds this engine"
         with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
@@ -273,7 +273,7 @@ class EngineCache:
         try:
             yield
         except OSError as error:
-            raise EngineBuildError(
+            raise ModelError(
                 f"the engine can't be kept in {self.root}: {error.strerror or error}"
             ) from error
 

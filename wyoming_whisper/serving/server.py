@@ -27,7 +27,6 @@ from ..peers import Allowed
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Status
 from ..tasks import end_tasks, start_lasting_task
-from ..transcriber import Transcriber
 from ..utterance.hangs import HangWatch
 from ..utterance.service import OpenTranscriber, Service
 from ..web import web_page
@@ -244,10 +243,6 @@ class Server(Service):
             if done != tidied:
                 tidied = done
                 await asyncio.to_thread(give_back)
-
-    def _on_ready(self, transcriber: Transcriber) -> None:
-        super()._on_ready(transcriber)
-        _LOGGER.info("ready")
 
     def _on_opened(self, error: BaseException | None) -> None:
         if error is None and self.upstreams:

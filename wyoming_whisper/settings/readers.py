@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -37,6 +38,13 @@ class Text:
     def optional(self, raw: Raw) -> str | None:
         """Read an empty text as None, and what the official add-on has where nothing is set."""
         return None if raw in ("", "null") else self(raw)
+
+    def path(self, raw: Raw) -> Path:
+        """Read a path, which may begin with ~."""
+        try:
+            return Path(self(raw)).expanduser()
+        except RuntimeError:  # "~" of a user without a home folder
+            raise ValueError("it must be a path; there is no such home folder") from None
 
 
 @dataclass(frozen=True)

@@ -8,47 +8,12 @@ import re
 import unicodedata
 import wave
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import UpstreamError
 from ..transcriber import SAMPLE_RATE, Samples, Transcription
 from ..whisper.tokenizer import language_code
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What an upstream says, unchecked."""
-
-    text: object
-    language: object = None
-
-    # "ERROR: out of memory" is what some servers send as a transcript, as if it had been said.
-    ERROR = re.compile(
-        r"\W*(?:(?:\w+ ){0,3}\w*(?:error|exception|failure) ?[:：]|traceback \()",  # noqa: RUF001
-        re.IGNORECASE,
-    )
-    MARKUP = ("<", "{")
-    NO_LETTERS = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
-
-    def believed(self, language: str | None, seconds: float) -> Transcription:
-        """Return it if it can be a transcript of `seconds` of audio; `language` was asked for.
-
-        Raises UpstreamError, whose message does not hold the text: it may be what was said.
-        """
-        if not isinstance(self.text, str):
-            raise UpstreamError("its transcript is no text")
-        # The fastest speakers of any script stay far below.
-        if len(self.text) > 200 + 40 * seconds:
-            raise UpstreamError(f"its transcript has {len(self.text)} letters of {seconds:.1f} s")
-        text = " ".join(self.text.split())
-        if any(unicodedata.category(letter) in self.NO_LETTERS for letter in text):
-            raise UpstreamError("its transcript has characters that are no text")
-        if self.ERROR.match(text) or text.startswith(self.MARKUP):
-            raise UpstreamError("its transcript is an error message, or no text at all")
-        code = language_code(self.language) if isinstance(self.language, str) else None
-        return Transcription(text, code or language, seconds=seconds)
 
 
 class Recording:
@@ -61,6 +26,14 @@ class Recording:
     MIN_CHUNK_BYTES = 32 * SAMPLE_RATE // 1000 * SAMPLE_BYTES  # 32 ms, as satellites send
     MAX_CHUNK_BYTES = SAMPLE_RATE * SAMPLE_BYTES
     """A second: others may bound what they read, as we do."""
+
+    # "ERROR: out of memory" is what some servers send as a transcript, as if it had been said.
+    ERROR = re.compile(
+        r"\W*(?:(?:\w+ ){0,3}\w*(?:error|exception|failure) ?[:：]|traceback \()",  # noqa: RUF001
+        re.IGNORECASE,
+    )
+    MARKUP = ("<", "{")
+    NO_LETTERS = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []  # 16-bit little-endian
@@ -111,6 +84,24 @@ class Recording:
             out.setframerate(SAMPLE_RATE)
             out.writeframes(cls.pcm(samples))
         return file.getvalue()
+
+    def transcript(self, text: object, language: object, asked: str | None) -> Transcription:
+        """Return what an upstream says of it, if that can be true; `asked` is Whisper's code.
+
+        Raises UpstreamError, whose message does not hold the text: it may be what was said.
+        """
+        if not isinstance(text, str):
+            raise UpstreamError("its transcript is no text")
+        # The fastest speakers of any script stay far below.
+        if len(text) > 200 + 40 * self.seconds:
+            raise UpstreamError(f"its transcript has {len(text)} letters of {self.seconds:.1f} s")
+        text = " ".join(text.split())
+        if any(unicodedata.category(letter) in self.NO_LETTERS for letter in text):
+            raise UpstreamError("its transcript has characters that are no text")
+        if self.ERROR.match(text) or text.startswith(self.MARKUP):
+            raise UpstreamError("its transcript is an error message, or no text at all")
+        code = language_code(language) if isinstance(language, str) else None
+        return Transcription(text, code or asked, seconds=self.seconds)
 
     async def end(self) -> None:
         """Return when it has ended."""

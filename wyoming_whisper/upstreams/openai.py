@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UpstreamError
 from ..models.stock import is_same_stock
 from ..settings.upstreams import Upstream
-from ..transcriber import TranscribeOptions
-from .exchange import Recording, Reply
+from ..transcriber import TranscribeOptions, Transcription
+from .exchange import Recording
 
 if TYPE_CHECKING:
     import aiohttp
@@ -56,14 +56,14 @@ class OpenAIUpstream:
 
     async def transcribe(
         self, recording: Recording, options: TranscribeOptions, _: object
-    ) -> Reply:
+    ) -> Transcription:
         """Send it the speech, when there is no more. Raises UpstreamError."""
         await recording.end()
         form = self._form(await asyncio.to_thread(recording.wav, recording.speech), options)
         status, headers, body = await self._ask("POST", f"/audio/{self._path}", data=form)
         _raise_for(status, headers)
         answer = _json(body)
-        return Reply(answer.get("text"), answer.get("language"))
+        return recording.transcript(answer.get("text"), answer.get("language"), options.language)
 
     async def close(self) -> None:
         """Close what connections are kept."""

@@ -18,8 +18,8 @@ from ..errors import SettingsError, UpstreamError
 from ..settings.upstreams import Upstream
 from ..status import Status, UpstreamState
 from ..tasks import end_tasks, start_lasting_task, start_task
-from ..transcriber import TranscribeOptions
-from .exchange import Recording, Reply
+from ..transcriber import TranscribeOptions, Transcription
+from .exchange import Recording
 from .health import Circuit
 from .openai import OpenAIUpstream
 from .wyoming import WyomingUpstream
@@ -38,8 +38,11 @@ class Client(Protocol):
 
     async def transcribe(
         self, recording: Recording, options: TranscribeOptions, context: dict[str, Any]
-    ) -> Reply:
-        """Have it answered what is said; `context` is for another server of ours."""
+    ) -> Transcription:
+        """Return what is said, if that can be believed; `context` is for a server of ours.
+
+        Raises UpstreamError.
+        """
 
     async def close(self) -> None:
         """Close what connections are kept."""

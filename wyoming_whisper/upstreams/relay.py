@@ -235,7 +235,7 @@ class Relay:
             await asyncio.wait({asking}, timeout=self.ANSWER_SECONDS)
             if not asking.done():
                 raise UpstreamError(f"it had no answer within {self.ANSWER_SECONDS:g} s")
-            return asking.result().believed(self._options.language, recording.seconds)
+            return asking.result()
         finally:
             await end_tasks(asking, ending)
             del asking  # as in `answer`

@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import SettingsError
 from ..languages.words import LanguageWords, language_words
 from ..transcriber import Transcription
 
 if TYPE_CHECKING:
+    from ..audio.speech import Speech
     from ..settings.options import Settings
 
 End = Literal["pause", "no speech", "too long"]
@@ -25,24 +26,6 @@ End = Literal["pause", "no speech", "too long"]
 
 Ending = Literal["complete", "unsure", "dangling"]
 """How a text ends: as a command does, so that nobody knows, where no sentence ends."""
-
-
-class _Hearing(Protocol):
-    """What has been heard so far (`speech.Speech`); seconds."""
-
-    @property
-    def seconds(self) -> float: ...
-
-    @property
-    def voiced_seconds(self) -> float: ...
-
-    @property
-    def silence_seconds(self) -> float:
-        """What came after the last speech."""
-
-    @property
-    def is_spoken(self) -> bool:
-        """Whether anybody has spoken, beyond doubt."""
 
 
 class Endpointer:
@@ -100,23 +83,23 @@ class Endpointer:
         """Take another of SENSITIVITIES from now on."""
         self._factor = self.SENSITIVITIES[sensitivity]
 
-    def hear(self, hearing: _Hearing, draft: Transcription | None) -> End | None:
+    def hear(self, speech: Speech, draft: Transcription | None) -> End | None:
         """Return why the command has ended, None as long as it has not.
 
         To be called whenever more was heard; `draft` is of all the speech there is, or None.
         """
-        if not hearing.is_spoken:
-            late = hearing.seconds >= self._no_speech_seconds
+        if not speech.is_spoken:
+            late = speech.seconds >= self._no_speech_seconds
             return "no speech" if late else None
         if self._began is None:
-            self._began = hearing.seconds - hearing.voiced_seconds
-        if hearing.voiced_seconds > self._voiced:  # not for mere noise
+            self._began = speech.seconds - speech.voiced_seconds
+        if speech.voiced_seconds > self._voiced:  # not for mere noise
             self._go_on()
-        self._voiced, self._draft = hearing.voiced_seconds, draft
-        self._pause = max(self._pause, hearing.silence_seconds)
-        if hearing.silence_seconds >= self._wait_seconds():
+        self._voiced, self._draft = speech.voiced_seconds, draft
+        self._pause = max(self._pause, speech.silence_seconds)
+        if speech.silence_seconds >= self._wait_seconds():
             return "pause"
-        if hearing.seconds - self._began >= self._max_command_seconds:
+        if speech.seconds - self._began >= self._max_command_seconds:
             return "too long"
         return None
 

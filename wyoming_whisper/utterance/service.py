@@ -32,14 +32,14 @@ from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status
 from ..tasks import start_task
 from ..text.style import TextStyle
-from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ..upstreams.pool import Pool
 from ..upstreams.relay import Relay
 from ..whisper.tokenizer import LANGUAGES, language_code
+from .budget import Budget
 from .endpointing import Endpointer
 from .job import Job, Priority
 from .languages import SpokenLanguages
-from .limits import Limits
 from .live import LiveText
 from .scheduler import Scheduler
 
@@ -57,6 +57,10 @@ class Service:
     Raises SettingsError, UnknownModelError where `settings` are not possible: a misspelt name ends
     the server before it listens.
     """
+
+    # Audio held for all speakers together: 115 MB. Each of 64 may speak for half a minute; who
+    # speaks for longer is transcribed meanwhile, and holds a minute at most as a rule.
+    MAX_HELD_SECONDS = 1800
 
     def __init__(
         self, settings: Settings, open_transcriber: OpenTranscriber, status: Status | None = None
@@ -85,7 +89,13 @@ class Service:
         if settings.bias_names:
             self.grammars = GrammarService(TemplateStore(settings.data_dir[0] / "grammar"))
             self.names.on_home = self.grammars.use_home
-        self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
+        self.max_utterance_samples = settings.max_utterance_seconds * SAMPLE_RATE
+        self.held_audio = Budget(
+            max(self.MAX_HELD_SECONDS * SAMPLE_RATE, self.max_utterance_samples), "audio"
+        )
+        """Samples."""
+        self.deadline_seconds: float = settings.deadline
+        """From the end of the audio, or from the piece before, to an answer; 0 is any time."""
         self.peer_log = PeerLog()
         self.vad: Vad | None = None
         """None while it is loading."""
@@ -177,7 +187,7 @@ class Service:
 
         Raises what the job failed of, TranscribeError; StoppedError when `hurrying` is done before.
         """
-        deadline = self.limits.deadline_seconds
+        deadline = self.deadline_seconds
         future = asyncio.wrap_future(job.future)
         awaited: set[asyncio.Future[Any]] = {future, hurrying} if hurrying else {future}
         try:
@@ -222,6 +232,7 @@ class Service:
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
+        _LOGGER.info("ready")
 
 
 def _expected_languages(settings: Settings) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ class Utterance:
         self._hurrying: asyncio.Future[None] | None = None  # while a job is waited for
         self._n_samples = 0
         self._n_unheard = 0
-        self._held = service.limits.account()
+        self._held = service.held_audio.account()
         self._dictation = Dictation(service.submit, options, keeps_speech=relay is not None)
         self._early = EarlyWork(service.submit)
         self._is_dropped = False
@@ -105,7 +105,7 @@ class Utterance:
     @property
     def warning(self) -> str:
         """What the log says where it `is_full`."""
-        seconds = self._service.limits.utterance_samples / SAMPLE_RATE
+        seconds = self._service.max_utterance_samples / SAMPLE_RATE
         return (
             f"an utterance reached --max-utterance-seconds ({seconds:g}): the rest of it is not "
             "heard"
@@ -220,7 +220,7 @@ class Utterance:
 
     def _fitting(self, pcm: PcmFormat, audio: bytes) -> bytes:
         """Return what of a chunk fits: converting a long one costs time and memory."""
-        n_left = self._service.limits.utterance_samples - self._n_samples
+        n_left = self._service.max_utterance_samples - self._n_samples
         fitting = audio[: pcm.n_bytes(n_left / SAMPLE_RATE)]
         self.is_full = self.is_full or len(fitting) < len(audio)
         return fitting
@@ -232,7 +232,7 @@ class Utterance:
     def _add(self, samples: Samples) -> None:
         if self._is_dropped or self._has_ended:
             return
-        n_left = self._service.limits.utterance_samples - self._n_samples
+        n_left = self._service.max_utterance_samples - self._n_samples
         self.is_full = self.is_full or len(samples) > n_left
         samples = samples[:n_left]
         self._n_samples += len(samples)
@@ -350,7 +350,7 @@ class Utterance:
                 (speech.last_voiced + 1) * FRAME_SAMPLES,
                 lambda: self._here(speech, spans, early),
                 local_has_begun=early is not None or self._dictation.has_begun,
-                deadline_seconds=self._service.limits.deadline_seconds * self._dictation.n_pieces,
+                deadline_seconds=self._service.deadline_seconds * self._dictation.n_pieces,
             )
             return voicing.judged(transcription) if upstream else transcription, upstream
         finally:

@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ..errors import BusyError, ModelError, WyomingWhisperError
 from ..peers import shown
+from ..utterance.budget import Budget
 
 Granularity = Literal["segment", "word"]
 
@@ -67,25 +68,6 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure)
         return web.json_response(self.content(), status=self.status, headers=headers)
 
 
-class Room:
-    """What all uploads together may take of the memory."""
-
-    MAX_UPLOADED_BYTES = 64 * 1024 * 1024
-    """Of all that are here."""
-
-    def __init__(self) -> None:
-        self._n_free = self.MAX_UPLOADED_BYTES
-
-    def take(self, n_bytes: int) -> None:
-        """Raises BusyError where there isn't as much."""
-        if n_bytes > self._n_free:
-            raise BusyError("too much audio of others is here; try again in a moment")
-        self._n_free -= n_bytes
-
-    def give_back(self, n_bytes: int) -> None:
-        self._n_free += n_bytes
-
-
 class Form:
     """What a request sends, as it arrives: its parameters, its file, and the room these take."""
 
@@ -101,8 +83,9 @@ class Form:
     MAX_KEYWORD_LENGTH = 100
     """They are compared with all that is heard."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, uploaded: Budget) -> None:
+        """`uploaded` are the bytes that all forms may have."""
+        self._held = uploaded.account()
         self._n_bytes = 0
         self._values: dict[str, list[str]] = {}
         self.file: bytes | None = None
@@ -123,8 +106,8 @@ class Form:
             raise Refused(400, f"the form can't be understood: {shown(error)}") from None
 
     def release(self) -> None:
-        self._room.give_back(self._n_bytes)
-        self._n_bytes = 0
+        """Make room for others."""
+        self._held.hold(0)
 
     def others(self, names: Sequence[str]) -> list[str]:
         """Return the names of parameters that are not among `names`.
@@ -211,8 +194,8 @@ class Form:
     async def _body(self, part: BodyPartReader, limit: int) -> bytearray:
         body = bytearray()
         while chunk := await part.read_chunk(self.CHUNK_BYTES):
-            self._room.take(len(chunk))
             self._n_bytes += len(chunk)
+            self._held.hold(self._n_bytes)
             body += chunk
             if len(body) > limit and limit == self.MAX_FILE_BYTES:
                 self._refuse_size()

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 
 from ..audio.pieces import Section
-from ..audio.recording import Recording
+from ..audio.recording import AudioFile
 from ..text.scripts import joined
 from ..transcriber import SAMPLE_RATE, Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority
@@ -65,18 +65,20 @@ class Spoken:
         """Yield the text as it comes; together it is `text`. Raises WyomingWhisperError."""
         vad = await self._service.loaded_vad()
         options = self._service.span_options
-        recording = Recording(self._file, vad, options, self.MAX_RECORDING_SECONDS)
-        while not recording.is_over:
-            await self._courtesy(recording)
+        steps = AudioFile(self._file).speech(vad, options, self.MAX_RECORDING_SECONDS)
+        while True:
+            await self._courtesy()
             async with self._decoding:
-                pieces = await asyncio.to_thread(recording.step)
+                step = await asyncio.to_thread(next, steps, None)
+            if step is None:
+                return
+            self.seconds, pieces = step
             for piece in pieces:
-                await self._courtesy(recording)
+                await self._courtesy()
                 transcription = await self._transcribe(piece)
                 if transcription.text:
                     before, self.text = self.text, joined((self.text, transcription.text))
                     yield self.text[len(before) :]
-        self.seconds = recording.seconds
 
     async def _transcribe(self, piece: Section) -> Transcription:
         """Return what is said in a piece; its segments are kept."""
@@ -93,9 +95,9 @@ class Spoken:
             self._options = dataclasses.replace(self._options, language=self._detected.settled)
         return transcription
 
-    async def _courtesy(self, recording: Recording) -> None:
+    async def _courtesy(self) -> None:
         """Let those who speak go first, where there is much to hear."""
-        if recording.seconds <= Section.WHOLE_SECONDS:
+        if self.seconds <= Section.WHOLE_SECONDS:
             return
         while self._service.is_spoken_to and self._patience > 0:
             self._patience -= self.COURTESY_SECONDS

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Literal
 
 from aiohttp import web
@@ -22,9 +23,10 @@ from ..errors import BusyError, WyomingWhisperError
 from ..models.stock import ALIAS, is_same_model
 from ..peers import Allowed, shown
 from ..transcriber import TranscribeOptions
+from ..utterance.budget import Budget
 from ..utterance.service import Service
 from .answers import RENDERED, Render
-from .form import Form, Refused, Room
+from .form import Form, Refused
 from .origins import Origins
 from .spoken import Spoken
 
@@ -51,6 +53,8 @@ class Api:
     """Those of transcriptions and of translations; only the former have a language."""
     MAX_REQUESTS = 8
     """At once."""
+    MAX_UPLOADED_BYTES = 64 * 1024 * 1024
+    """Of all that are here."""
     MAX_NOTED_PARAMETERS = 64
     """Names of unknown parameters that are logged: clients make them up."""
     STREAMED = ("json", "text")
@@ -67,14 +71,14 @@ class Api:
         self._created = int(time.time())
         self._n_requests = 0
         self._unknown: set[str] = set()
-        self._room = Room()
+        self._uploaded = Budget(self.MAX_UPLOADED_BYTES, "audio")
         self._decoding = asyncio.Semaphore(1)  # some files cost more to unpack than to transcribe
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/v1/models", self._models)
         router.add_get("/v1/models/{model:.+}", self._model)
-        router.add_post("/v1/audio/transcriptions", self._transcriptions)
-        router.add_post("/v1/audio/translations", self._translations)
+        router.add_post("/v1/audio/transcriptions", partial(self._audio, task="transcribe"))
+        router.add_post("/v1/audio/translations", partial(self._audio, task="translate"))
 
     # Who may use it, and how failures are told.
 
@@ -183,19 +187,13 @@ class Api:
 
     # Audio.
 
-    async def _transcriptions(self, request: web.Request) -> web.StreamResponse:
-        return await self._audio(request, "transcribe")
-
-    async def _translations(self, request: web.Request) -> web.StreamResponse:
-        return await self._audio(request, "translate")
-
     async def _audio(self, request: web.Request, task: Task) -> web.StreamResponse:
         if self._service.stopping:
             raise Refused(503, "the server is shutting down", code="stopping")
         if self._n_requests >= self.MAX_REQUESTS:
             raise BusyError(f"{self.MAX_REQUESTS} requests are here already; try again in a moment")
         self._n_requests += 1
-        form = Form(self._room)
+        form = Form(self._uploaded)
         try:
             await form.read(request)
             return await self._answer(request, *self._parsed(task, form))

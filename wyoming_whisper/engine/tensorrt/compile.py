@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from ...errors import EngineBuildError
+from ...errors import ModelError
 from ..checkpoint import read
 from ..dims import HEAD_WIDTH
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def build(request: BuildRequest, report: Report) -> None:
     """Write encoder.plan, decoder.plan and engine.json into the request's folder.
 
-    Raises ModelBrokenError, EngineError and EngineBuildError.
+    Raises ModelBrokenError, EngineError and ModelError.
     """
     graphs = import_graphs()
     library = LIBRARIES[request.runtime]
@@ -60,11 +60,11 @@ def _compile(compiler: _Compiler, facts: PlanFacts, graphs: Path) -> None:
 
 
 def import_graphs() -> Any:
-    """Return the module `graphs`. Raises EngineBuildError where onnx is missing."""
+    """Return the module `graphs`. Raises ModelError where onnx is missing."""
     try:
         from .. import graphs
     except ModuleNotFoundError as error:
-        raise EngineBuildError(
+        raise ModelError(
             f"the package {error.name} is not installed: pip install 'wyoming-whisper[tensorrt]'"
         ) from error
     return graphs
@@ -73,12 +73,15 @@ def import_graphs() -> Any:
 def _plan_facts(dims: Dims, request: BuildRequest) -> PlanFacts:
     """Return what the plans for this model will be able to do."""
     max_batch = request.max_batch
-    profiles = [
-        Profile("step", (1, 1), (1, 1)),
-        Profile("prompt", (1, 1), (2, PlanFacts.MAX_PREFILL_TOKENS)),
-    ]
-    if max_batch > 1:
-        profiles.append(Profile("rows", (2, max_batch), (1, PlanFacts.MAX_PREFILL_TOKENS)))
+    most = PlanFacts.MAX_PREFILL_TOKENS
+    profiles = [Profile("step", (1, 1), (1, 1))]
+    if LIBRARIES[request.runtime].is_rtx:
+        # It makes kernels for each shape anyway, and keeps the vocabulary once for each profile.
+        profiles.append(Profile("rows", (1, max_batch), (1, most)))
+    else:
+        profiles.append(Profile("prompt", (1, 1), (2, most)))
+        if max_batch > 1:
+            profiles.append(Profile("rows", (2, max_batch), (1, most)))
     return PlanFacts(
         runtime=request.runtime,
         n_mels=dims.n_mels,
@@ -203,7 +206,7 @@ class _Compiler:
     def compile(
         self, phase: str, graph: Path, profiles: Sequence[dict[str, Range]], plan: str
     ) -> None:
-        """Write the plan of an ONNX file. Raises EngineBuildError with TensorRT's reason."""
+        """Write the plan of an ONNX file. Raises ModelError with TensorRT's reason."""
         self._report.phase(phase)
         network = self._parsed(graph)
         config = self._config()
@@ -214,7 +217,7 @@ class _Compiler:
         timings = self._read_timings(config) if has_timings(self._trt) else None
         built = self._builder.build_serialized_network(network, config)
         if built is None:
-            raise EngineBuildError(f"{self._name} made no {phase}: {self._reason()}")
+            raise ModelError(f"{self._name} made no {phase}: {self._reason()}")
         with Path(self._request.folder, plan).open("wb") as file:
             file.write(built)
         if timings is not None:
@@ -232,7 +235,7 @@ class _Compiler:
         parser = trt.OnnxParser(network, self._log)
         if not parser.parse_from_file(str(graph)):
             errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-            raise EngineBuildError(f"{self._name} can't read {graph.name}: {'; '.join(errors)}")
+            raise ModelError(f"{self._name} can't read {graph.name}: {'; '.join(errors)}")
         return network
 
     def _config(self) -> Any:
@@ -264,7 +267,7 @@ class _Compiler:
             return mask
         unknown = [name for name in names if not hasattr(sources, name)]
         if unknown:
-            raise EngineBuildError(f"this TensorRT has no tactic source {unknown[0]}")
+            raise ModelError(f"this TensorRT has no tactic source {unknown[0]}")
         return sum(1 << int(getattr(sources, name)) for name in set(names))
 
     def _profile(self, network: Any, shapes: dict[str, Range]) -> Any:
