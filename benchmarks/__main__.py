@@ -79,7 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     suite = import_module(suites()[name])
     args = parser_of(name, suite).parse_args(rest)
-    args.command_line = rest  # for a suite that runs itself again, elsewhere
     machine = report.machine()
     try:
         if getattr(args, "read", None):

@@ -28,7 +28,7 @@ from typing import Any
 
 from wyoming_whisper.commands.client import read_audio, transcribe_remote
 from wyoming_whisper.commands.connection import describe
-from wyoming_whisper.errors import ServerUnavailableError
+from wyoming_whisper.errors import UpstreamError
 from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.transcriber import Samples
 
@@ -106,7 +106,7 @@ def first_describe(uri: str, started: float) -> float:
     while True:
         try:
             asyncio.run(describe(uri, 1.0))
-        except ServerUnavailableError as error:
+        except UpstreamError as error:
             if time.monotonic() - started > START_S:
                 raise CheckError(f"no answer in {START_S:.0f} s: {error}") from None
             time.sleep(0.02)

@@ -34,7 +34,7 @@ def package(folder: Path, **files: str) -> Path:
 
 
 def test_the_package_is_within_its_bounds(house: ModuleType) -> None:
-    figures = house.measure(house.read(house.PACKAGE), house.PACKAGE.name)
+    figures = house.figures_of(house.PACKAGE)
     assert {
         name: figures[name] for name in house.BOUNDS if figures[name] > house.BOUNDS[name]
     } == {}

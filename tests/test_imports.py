@@ -172,7 +172,7 @@ MUST_NOT_LOAD = {
     ),
     "wyoming_whisper.audio.channels": ("wyoming.", "asyncio", "soxr", *RUNTIMES, *HUB),
     "wyoming_whisper.audio.pieces": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.utterance.limits": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.utterance.budget": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.dictation": (
         "wyoming.",
         "wyoming_whisper.utterance.utterance",
@@ -195,7 +195,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.machine.cpu": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
+    "wyoming_whisper.machine.host": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.machine.measured": (
         "wyoming.",
         "asyncio",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wyoming_whisper.settings.option import flag_name
+from wyoming_whisper.settings.option import Option
 from wyoming_whisper.settings.options import OPTIONS, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ def test_every_option_is_in_its_table_with_its_default_and_help(
     field: dataclasses.Field[object],
 ) -> None:
     option = OPTIONS[field.name]
-    shown = f"`{flag_name(field.name)}`" if option.flag else f"`{field.name}`"
+    shown = f"`{Option.flag_of(field.name)}`" if option.flag else f"`{field.name}`"
     rows = [line for line in _table(rare=option.rare) if line.startswith(f"| {shown} |")]
     assert len(rows) == 1, shown
     _, _, default, about, _ = (cell.strip() for cell in rows[0].split("|"))

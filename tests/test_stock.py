@@ -16,7 +16,7 @@ from wyoming.info import Info
 from tests.support import AUDIO, Clip, clips, words
 from wyoming_whisper.commands.client import read_audio, transcribe_remote
 from wyoming_whisper.commands.connection import describe
-from wyoming_whisper.errors import ServerUnavailableError
+from wyoming_whisper.errors import UpstreamError
 
 START_SECONDS = 300.0
 """For a model to be loaded and its graphs to be made; only a hang reaches it."""
@@ -50,7 +50,7 @@ def _wait_for(backend: str, uri: str, server: subprocess.Popen[bytes], log: Path
     given_up = time.monotonic() + START_SECONDS
     while time.monotonic() < given_up:
         assert server.poll() is None, log.read_text()
-        with contextlib.suppress(ServerUnavailableError):
+        with contextlib.suppress(UpstreamError):
             if _answers(asyncio.run(describe(uri, 10.0))[0], backend):
                 return
         time.sleep(0.2)

@@ -2,32 +2,29 @@
 
 WyomingWhisperError
 ├── SettingsError          an option is unknown, ill-typed or not possible here
-├── ModelError             the model can't be had
+├── ModelError             the model can't be had, or no engine can be built of it
 │   ├── UnknownModelError      the name is nobody's
 │   ├── ModelUnavailableError  it is not here and can't be fetched now: worth trying again later
 │   │   └── ModelRefusedError      this machine can't or may not take it, wherever it comes from
 │   ├── ModelBrokenError       its files are cut off or corrupt
-│   └── EngineBuildError       a TensorRT engine can't be built of it, or kept
-├── AccessError            a peer's address is not among those allowed
-├── ProtocolError          a peer sent what Wyoming doesn't know (carries a code)
-├── AudioError             audio that can't be understood (carries a code)
-├── ServerUnavailableError a server asked by a command can't be reached, or left without an answer
+│   └── EngineBrokenError      an engine of it is, or was made for another TensorRT or GPU
+├── ProtocolError          a peer sent what is not Wyoming, or is not among those allowed
+├── AudioError             audio that can't be understood
 └── TranscribeError        the request can't be answered, or the backend failed on it
     ├── BusyError              there is more to do than the server may take on
-    ├── DeadlineError          the answer took too long
     ├── StoppedError           the server is shutting down, and can wait no longer
-    ├── NotPossibleError       what is asked for is not to be had of this model, or its backend
-    │   ├── UnknownLanguageError   Whisper, or this model, does not know it
-    │   ├── UnknownTaskError       this model was not made for it
-    │   └── WordTimesError         this backend can't say when each word was spoken
-    ├── UpstreamError          another server that was asked has no answer
+    ├── NotPossibleError       a language, a task or times that this model, or its backend, lacks
+    ├── UpstreamError          another server that was asked can't be reached, or has no answer
     └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
+
+A class is what is handled apart; what only the client is to tell apart is the error's `code`.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
 
 class WyomingWhisperError(Exception):
@@ -35,6 +32,11 @@ class WyomingWhisperError(Exception):
 
     code = "internal-error"
     """Machine-readable name, sent in Wyoming's `error` event."""
+
+    def __init__(self, message: str = "", code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
 
 
 class SettingsError(WyomingWhisperError):
@@ -44,7 +46,7 @@ class SettingsError(WyomingWhisperError):
 
 
 class ModelError(WyomingWhisperError):
-    """The model can't be had."""
+    """The model can't be had, or no engine can be built of it, or kept."""
 
     code = "model-error"
 
@@ -71,12 +73,6 @@ class ModelBrokenError(ModelError):
     code = "model-broken"
 
 
-class EngineBuildError(ModelError):
-    """A TensorRT engine can't be built of the model, or can't be kept."""
-
-    code = "engine-build-failed"
-
-
 class EngineBrokenError(ModelError):
     """An engine is cut off, corrupt, or was compiled for another TensorRT or GPU."""
 
@@ -89,26 +85,17 @@ class ProtocolError(WyomingWhisperError):
     code = "protocol-error"
 
 
-class AccessError(WyomingWhisperError):
-    """A peer whose address is not among those allowed."""
-
-    code = "access-denied"
-
-
 class AudioError(WyomingWhisperError):
     """Audio in a format, size or order that can't be understood."""
 
     code = "invalid-audio"
 
 
-class ServerUnavailableError(WyomingWhisperError):
-    """A server can't be reached, or left without an answer."""
-
-    code = "server-unavailable"
-
-
 class TranscribeError(WyomingWhisperError):
-    """The request can't be answered: its options are not possible, or the backend failed."""
+    """The request can't be answered: its options are not possible, or the backend failed.
+
+    One that took longer than anybody should wait has the code `deadline-exceeded`.
+    """
 
     code = "transcribe-failed"
 
@@ -119,12 +106,6 @@ class BusyError(TranscribeError):
     code = "busy"
 
 
-class DeadlineError(TranscribeError):
-    """The answer took longer than anybody should wait."""
-
-    code = "deadline-exceeded"
-
-
 class StoppedError(TranscribeError):
     """The server is shutting down, and --drain-seconds are over."""
 
@@ -132,31 +113,33 @@ class StoppedError(TranscribeError):
 
 
 class NotPossibleError(TranscribeError, ValueError):
-    """What is asked for is not to be had of this model or its backend: the asker's fault."""
+    """What is asked for is not to be had of this model or its backend: the asker's fault.
 
+    The codes are `unknown-language`, `unknown-task` and `no-word-times`.
+    """
 
-class UnknownLanguageError(NotPossibleError):
-    """A language that Whisper, or this model, does not know."""
-
-    code = "unknown-language"
+    code = "not-possible"
 
 
 class UpstreamError(TranscribeError):
-    """Another server can't be reached, fails, or answers with what is no transcript."""
+    """Another server can't be reached, fails, or answers with what is no transcript.
+
+    `fault` says whose that is: the `server` failed; it is `absent`, and well again when it takes a
+    connection; or it can't answer this `request`, or this `language`, and others it can. A server
+    that has too much to do is to be asked again only after `retry_seconds`.
+    """
 
     code = "upstream-failed"
 
-
-class UnknownTaskError(NotPossibleError):
-    """A task that this model was not made for."""
-
-    code = "unknown-task"
-
-
-class WordTimesError(NotPossibleError):
-    """Times of words, of a backend that does not tell what its decoder attends to."""
-
-    code = "no-word-times"
+    def __init__(
+        self,
+        message: str,
+        fault: Literal["server", "absent", "request", "language"] = "server",
+        retry_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.retry_seconds = retry_seconds
 
 
 class EngineError(TranscribeError):

@@ -20,22 +20,19 @@ class Allowed:
         """Whether an IP address may; None is a unix socket or a pipe, which the system guards."""
         if not self._networks or address is None:
             return True
-        ip = _parsed(address)
-        return ip.is_loopback or any(ip in network for network in self._networks)
+        ip = address_of(address)
+        return ip is not None and (
+            ip.is_loopback or any(ip in network for network in self._networks)
+        )
 
 
-def neighbourhood(address: str) -> str:
-    """Return what all addresses of one IPv6 network share; its machines give themselves many."""
-    ipv6_network_bits = 64
-    ip = _parsed(address)
-    if isinstance(ip, ipaddress.IPv4Address):
-        return str(ip)
-    return str(ipaddress.ip_network((ip, ipv6_network_bits), strict=False))
-
-
-def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    return getattr(ip, "ipv4_mapped", None) or ip
+def address_of(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an IP address, None for what is none; ::ffff:192.0.2.1 is 192.0.2.1."""
+    try:
+        address = ipaddress.ip_address((text or "").partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def shown(words: object, max_letters: int = 80) -> str:

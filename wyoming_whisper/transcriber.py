@@ -162,7 +162,10 @@ class Transcription:
 
 
 class Transcriber(Protocol):
-    """Turns samples into text. Synchronous; used from one thread, or as many as at_once says."""
+    """Turns samples into text. Synchronous.
+
+    Used from one thread, or as many as an attribute `at_once` says, where it has one.
+    """
 
     languages: tuple[str, ...]
     """Whisper's codes that this model understands."""
@@ -178,11 +181,3 @@ class Transcriber(Protocol):
 
     def close(self) -> None:
         """Free the memory of the model."""
-
-
-def at_once(transcriber: Transcriber) -> int:
-    """Return how many requests it takes at once, each from a thread of its own.
-
-    One, unless it has an attribute `at_once` that says more.
-    """
-    return int(getattr(transcriber, "at_once", 1))

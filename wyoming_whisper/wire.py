@@ -55,6 +55,7 @@ async def _read_event(first: bytes, reader: asyncio.StreamReader) -> Event | Non
     length = _length(header, "data_length", MAX_DATA_BYTES)
     if length:
         data |= _json_object(await reader.readexactly(length), "the data")
+    _normalize_format(data)
     length = _length(header, "payload_length", MAX_PAYLOAD_BYTES)
     payload = await reader.readexactly(length) if length else None
     return Event(event_type, data, payload)
@@ -114,16 +115,14 @@ def _length(header: dict[str, Any], key: str, limit: int) -> int:
     return length
 
 
-def with_whole_numbers(event: Event) -> Event:
-    """Return the event with the numbers of its audio format as integers, where they are integral.
+def _normalize_format(data: dict[str, Any]) -> None:
+    """Make integral numbers of an audio format integers: some clients write "16000" or 16000.0.
 
-    Some clients write "16000" or 16000.0; what is no number is left for the caller to refuse.
+    What is no number is left for the caller to refuse.
     """
-    format_keys = ("rate", "width", "channels")
-    for key in format_keys:
-        value = event.data.get(key)
+    for key in ("rate", "width", "channels"):
+        value = data.get(key)
         if (isinstance(value, float) and value.is_integer()) or (
             isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}", value)
         ):
-            event.data[key] = int(value)
-    return event
+            data[key] = int(value)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import json
 import re
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.official import install_official, official, ours
 from benchmarks.lib.options import add_chunk_ms, add_corpus, add_decoding, add_models, names
 from benchmarks.lib.report import Outcome, progress
-from benchmarks.lib.scores import NOISE, Report, Result, as_json, read_json, shown, tables
+from benchmarks.lib.scores import NOISE, Report, Result, as_json, shown, tables
 from benchmarks.lib.servers import Memory, Program, Server, running, turned
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.transcriber import Samples
@@ -221,21 +220,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_decoding(parser, compute_type="default")
     add_chunk_ms(parser)
     parser.add_argument("--show", action="store_true", help="print what went wrong, one by one")
-
-
-def read(args: argparse.Namespace) -> Outcome:
-    """Return the tables of what was measured before."""
-    results: list[Result] = []
-    memories: dict[tuple[str, str], Memory] = {}
-    for file in args.read:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BenchmarkError(f"{file} can't be read: {error}") from error
-        one = read_json(content, str(file))
-        results += one.results
-        memories |= one.memories
-    return _outcome(Report(results, memories), args)
 
 
 def run(args: argparse.Namespace) -> Outcome:

@@ -1,9 +1,8 @@
 """When the server ends a command: how often too soon, and how long after its last word.
 
-People's speech is heard by ours (`auto` and a fixed wait) and by the official server's
-`--vad-endpointing`, on the clock of the audio, faster than it is spoken: the servers' own code for
-the end of speech. A draft is taken to be there --draft-ms after work began, which the suite latency
-measures. Parts:
+People's speech is heard by the server's own code, with `--endpointing auto` and a fixed wait, on
+the clock of the audio, faster than it is spoken. A draft is taken to be there --draft-ms after work
+began, which the suite latency measures. Parts:
 
 virtual      the recordings as they are, and silence after them
 hesitations  commands, with a pause put where each is quietest, in its middle
@@ -16,37 +15,30 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import json
-import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import ClassVar
 
 import numpy as np
-from wyoming.audio import AudioChunk
 
 from benchmarks.lib import report
 from benchmarks.lib.clips import as_pcm
 from benchmarks.lib.corpus import Recording, read_corpus, read_recordings
-from benchmarks.lib.errors import BenchmarkError, ClipError
-from benchmarks.lib.official import PYTHON, install_official
+from benchmarks.lib.errors import ClipError
 from benchmarks.lib.options import (
     add_chunk_ms,
     add_folders,
     add_model,
     add_number,
-    add_official,
     add_part,
     add_parts,
     add_recordings,
 )
 from benchmarks.lib.report import Outcome, progress
-from wyoming_whisper.audio.speech import span_options
-from wyoming_whisper.audio.vad import SileroVad, Vad
+from wyoming_whisper.audio.pcm import PcmFormat
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.text.style import TextStyle
@@ -58,15 +50,14 @@ from wyoming_whisper.transcriber import (
     Transcription,
 )
 from wyoming_whisper.utterance import utterance
-from wyoming_whisper.utterance.endpointing import Endpointer, EndpointOptions
+from wyoming_whisper.utterance.budget import Budget
+from wyoming_whisper.utterance.endpointing import Endpointer
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
 VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")
-AUTO, OFFICIAL = "ours, auto", "official"
 
 TAIL_SECONDS = 4.0  # of silence after the command: who has not ended by then never does
 MAX_SECONDS = 12.0  # what is longer is no command
@@ -105,7 +96,6 @@ class Take:
     last_word: float
     end: float | None
     """Seconds; None is never."""
-    text: str = ""
 
     @property
     def late(self) -> float | None:
@@ -187,8 +177,10 @@ class VirtualWorkshop(Service):
     def __init__(
         self, vad: Vad, transcriber: Transcriber, settings: Settings, draft_seconds: float | None
     ) -> None:
-        self.limits = Limits()
-        self.span_options = span_options(settings)
+        self.max_utterance_samples = settings.max_utterance_seconds * SAMPLE_RATE
+        self.held_audio = Budget(self.max_utterance_samples, "audio")
+        self.deadline_seconds = 0
+        self.span_options = SpanOptions.of(settings)
         self.spoken = SpokenLanguages()
         self.eager = draft_seconds is not None
         self.vad = self._loaded_vad = vad
@@ -252,66 +244,36 @@ class Virtual:
         utterance.Utterance.MAX_AHEAD_SECONDS = float("inf")
 
     def end(
-        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
-    ) -> tuple[float | None, str]:
-        """Return after how many seconds the command is taken for ended, and what was written."""
+        self, audio: Samples, options: Settings, language: str, draft_seconds: float
+    ) -> float | None:
+        """Return after how many seconds the command is taken for ended; None is never."""
         return asyncio.run(self._end(audio, options, language, draft_seconds))
 
     async def _end(
-        self, audio: Samples, options: EndpointOptions, language: str, draft_seconds: float
-    ) -> tuple[float | None, str]:
+        self, audio: Samples, options: Settings, language: str, draft_seconds: float
+    ) -> float | None:
         # A fixed wait reads no draft.
-        seconds = draft_seconds if options.seconds is None else None
+        seconds = draft_seconds if options.endpointing == "auto" else None
         workshop = VirtualWorkshop(self._vad, self._transcriber, self._settings, seconds)
         known = language if language in self._transcriber.languages else None
         spoken = Utterance(workshop, TranscribeOptions(language=known), Endpointer(options))
         n_chunks = 0
         for chunk in audio_chunks(audio, self._samples):
             n_chunks += 1
-            spoken.add(chunk)
+            spoken.add(PcmFormat(SAMPLE_RATE, 2, 1), chunk)
             workshop.pass_time(self._samples / SAMPLE_RATE)
             if spoken.is_over:
                 break
-        end = n_chunks * self._samples / SAMPLE_RATE if spoken.is_over else None
+        is_over = spoken.is_over
         workshop.pass_time(draft_seconds)  # nobody else would end what is under way
-        text = (await spoken.transcription()).text if end and workshop.eager else ""
         spoken.drop()
-        return end, text
+        return n_chunks * self._samples / SAMPLE_RATE if is_over else None
 
 
-def audio_chunks(audio: Samples, size: int) -> Iterator[AudioChunk]:
+def audio_chunks(audio: Samples, size: int) -> Iterator[bytes]:
     pcm = as_pcm(audio)
     for start in range(0, len(pcm), 2 * size):
-        yield AudioChunk(SAMPLE_RATE, 2, 1, pcm[start : start + 2 * size])
-
-
-# -- the official server's, on virtual time ------------------------------------------------
-
-_OFFICIAL_CODE = """
-import json, sys
-from wyoming_faster_whisper.endpointing import SileroEndpointDetector
-seconds, size, files = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-for file in files:
-    audio = open(file, "rb").read()
-    detector = SileroEndpointDetector(seconds)
-    ends = (at for at in range(0, len(audio), 2 * size)
-            if not detector.process(audio[at : at + 2 * size]))
-    end = next(ends, None)
-    print(json.dumps(None if end is None else (end // 2 + size) / 16000), flush=True)
-"""
-
-
-def official_ends(audio: Sequence[Samples], seconds: float, size: int) -> list[float | None]:
-    """Return when the official server's own code ends each, in seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number:06}.pcm" for number in range(len(audio))]
-        for file, samples in zip(files, audio, strict=True):
-            file.write_bytes(as_pcm(samples))
-        command = [str(PYTHON), "-c", _OFFICIAL_CODE, str(seconds), str(size), *map(str, files)]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise BenchmarkError(f"the official server's code failed:\n{done.stderr[-2000:]}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+        yield pcm[start : start + 2 * size]
 
 
 # -- the parts -----------------------------------------------------------------------------
@@ -328,89 +290,49 @@ def spoken(parts: Sequence[str], commands: list[Command]) -> Iterator[tuple[str,
 
 
 def measure(args: argparse.Namespace, virtual: Virtual, commands: list[Command]) -> list[Take]:
-    """Have everybody end everything. Raises BenchmarkError."""
+    """Have every kind of endpointing end everything."""
     heard = list(spoken(args.parts, commands))
     audio = [with_tail(command) for _, _, command in heard]
-    waits = [(f"{AUTO}, {ms} ms", EndpointOptions(), ms / 1000) for ms in args.draft_ms]
-    waits.append((f"ours, {args.seconds:g} s", EndpointOptions(args.seconds), 0.0))
-    ends: dict[str, list[tuple[float | None, str]]] = {}
+    waits = [(f"auto, {ms} ms", Settings(endpointing="auto"), ms / 1000) for ms in args.draft_ms]
+    waits.append((f"{args.seconds:g} s", Settings(endpointing=str(args.seconds)), 0.0))
+    takes = []
     for who, options, draft_seconds in waits:
         progress(f"{who}: {len(heard)} recordings")
-        ends[who] = [
-            virtual.end(samples, options, command.language, draft_seconds)
-            for (_, _, command), samples in zip(heard, audio, strict=True)
-        ]
-    if not args.no_official:
-        theirs = official_ends(audio, args.seconds, SAMPLE_RATE * args.chunk_ms // 1000)
-        ends[OFFICIAL] = [(end, "") for end in theirs]
-    return [
-        Take(part, command.group, pause, who, command.file, command.last_word, end, text)
-        for who, of_it in ends.items()
-        for (part, pause, command), (end, text) in zip(heard, of_it, strict=True)
-    ]
+        for (part, pause, command), samples in zip(heard, audio, strict=True):
+            end = virtual.end(samples, options, command.language, draft_seconds)
+            said = command.group, pause, who, command.file, command.last_word
+            takes.append(Take(part, *said, end))
+    return takes
 
 
 # -- the report ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one line of the table is made of."""
-
-    takes: list[Take]
-
-    TOO_SOON: ClassVar[float] = 0.03  # the last word's end is known to a frame or two
-
-    @property
-    def cut_off(self) -> int:
-        return sum(take.late is not None and take.late < -self.TOO_SOON for take in self.takes)
-
-    @property
-    def never(self) -> int:
-        return sum(take.end is None for take in self.takes)
-
-    def late(self, *, with_text: bool = False) -> list[float]:
-        """Seconds, of those not cut off, or of those among them that there is a text of."""
-        late = [take.late for take in self.takes if take.late is not None]
-        if with_text:  # the others were withheld, or nobody transcribed them
-            late = [take.late for take in self.takes if take.late is not None and take.text]
-        return [seconds for seconds in late if seconds >= -self.TOO_SOON]
-
-    def facts(self) -> dict[str, object]:
-        late, written = self.late(), self.late(with_text=True)
-        return {
-            "number": len(self.takes),
-            "cut_off": self.cut_off,
-            "never": self.never,
-            "median_seconds": median(late) if late else None,
-            "with_text": len(written),
-            "median_seconds_with_text": median(written) if written else None,
-        }
-
-    def cells(self) -> list[str]:
-        """Return what was counted and timed, for a table."""
-        late, written, number = self.late(), self.late(with_text=True), len(self.takes)
-        times = [report.NOTHING] * 2
-        if late:
-            times = [f"{median(late):.2f} s", f"{report.percentile(late, 90):.2f} s"]
-        text = f"{median(written):.2f} s ({len(written)})" if written else report.NOTHING
-        cut = f"{self.cut_off} ({report.percent(self.cut_off, number)})"
-        return [str(number), cut, str(self.never), *times, text]
-
-
-def rows(takes: Sequence[Take]) -> dict[tuple[str, str, str, str], Row]:
+def grouped(takes: Sequence[Take]) -> dict[tuple[str, str, str, str], list[Take]]:
     """Return the takes by part, group, pause and who, in the order of their first."""
-    by: dict[tuple[str, str, str, str], Row] = {}
+    by: dict[tuple[str, str, str, str], list[Take]] = {}
     for take in takes:
-        by.setdefault((take.part, take.group, take.pause, take.who), Row([])).takes.append(take)
+        by.setdefault((take.part, take.group, take.pause, take.who), []).append(take)
     return by
+
+
+def cells(takes: Sequence[Take], too_soon: float = 0.03) -> list[str]:
+    """Return what was counted and timed of takes; the last word's end is known to `too_soon`."""
+    ends = [take.late for take in takes if take.late is not None]
+    late = [seconds for seconds in ends if seconds >= -too_soon]
+    times = [report.NOTHING] * 2
+    if late:
+        times = [f"{median(late):.2f} s", f"{report.percentile(late, 90):.2f} s"]
+    n_cut = len(ends) - len(late)
+    cut_off = f"{n_cut} ({report.percent(n_cut, len(takes))})"
+    return [str(len(takes)), cut_off, str(len(takes) - len(ends)), *times]
 
 
 def table(takes: Sequence[Take]) -> str:
     """Return all rows as Markdown."""
     head = ["part", "speech", "pause", "who ends", "number", "cut off", "never"]
-    head += ["after the last word", "p90", "with a text (number)"]
-    return report.table(head, [[*key, *row.cells()] for key, row in rows(takes).items()])
+    head += ["after the last word", "p90"]
+    return report.table(head, [[*key, *cells(own)] for key, own in grouped(takes).items()])
 
 
 # -- the suite -----------------------------------------------------------------------------
@@ -427,7 +349,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_recordings(parser)
     add_part(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="recordings of a group at most")
-    add_number(parser, "--seconds", 0.7, "the fixed wait of ours and the official's")
+    add_number(parser, "--seconds", 0.7, "the fixed wait")
     parser.add_argument(
         "--draft-ms",
         type=int,
@@ -437,14 +359,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="from the start of early work to its result (default: 150 500)",
     )
     add_chunk_ms(parser, 32)
-    add_official(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    """Have everybody end the commands."""
+    """Have every kind of endpointing end the commands."""
     if not args.corpus and not args.recordings:
         raise ClipError("there is nothing to hear: name a --corpus, or --recordings")
-    versions = {} if args.no_official else install_official()
     commands = read_commands(args.corpus, args.recordings, args.part, args.limit)
     settings = Settings(
         model=str(args.model),
@@ -455,9 +375,4 @@ def run(args: argparse.Namespace) -> Outcome:
     )
     with closing(Remembering(settings)) as transcriber:
         takes = measure(args, Virtual(settings, transcriber, args.chunk_ms), commands)
-    summary = [
-        {**dict(zip(("part", "group", "pause", "who"), key, strict=True)), **row.facts()}
-        for key, row in rows(takes).items()
-    ]
-    facts = {"official": versions, "rows": summary, "takes": [asdict(take) for take in takes]}
-    return Outcome([table(takes)], facts)
+    return Outcome([table(takes)], {"takes": [asdict(take) for take in takes]})

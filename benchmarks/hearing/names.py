@@ -14,7 +14,6 @@ import argparse
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,9 +31,9 @@ from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.spoken import VOICES, Sentence, speak
 from benchmarks.lib.words import word_errors
 from wyoming_whisper.backends.pipeline import _noise_mel
-from wyoming_whisper.home.index import Candidate, NameIndex, fold
-from wyoming_whisper.home.snapper import Evidence, Snapper
-from wyoming_whisper.whisper.decoding import _DecodingResult
+from wyoming_whisper.home.index import NameIndex, fold
+from wyoming_whisper.home.snapper import Snapper
+from wyoming_whisper.transcriber import Transcription
 from wyoming_whisper.whisper.inference import Hypothesis
 
 WORDS: Mapping[str, list[str]] = yaml.safe_load(
@@ -82,8 +81,6 @@ class Heard:
     named: str
     seconds: float
     """Of processor time that comparing took."""
-    lost: str
-    """Why the name that was said is not there."""
 
 
 # -- clips ---------------------------------------------------------------------------------
@@ -138,7 +135,7 @@ class Namer(Model):
         index = NameIndex(names)
         return Snapper(self.inference, self.tokenizer, [index], lambda: self._noise)
 
-    def transcribe(self, said: Said, correct: Correct | None = None) -> _DecodingResult:
+    def transcribe(self, said: Said, correct: Correct | None = None) -> Transcription:
         """Return what was said, as `correct` has it."""
         language = said.language if said.language in self.languages else None
         mel = self.mel(with_silence(said.clip.samples))
@@ -146,7 +143,7 @@ class Namer(Model):
 
     def hear(self, said: Said, snappers: Mapping[str, Snapper]) -> list[Heard]:
         """Transcribe a clip without names, and with those of each home."""
-        found: dict[str, tuple[str, float, str]] = {}
+        found: dict[str, tuple[str, float]] = {}
 
         def compare(
             features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
@@ -155,36 +152,18 @@ class Namer(Model):
                 began = time.process_time()
                 corrected = snapper(features, prompt, language, heard)
                 seconds = time.process_time() - began
-                text, lost = self._text(corrected), ""
-                if said.names and not has_name(said.clip.text, text, HOMES[home]):
-                    weighed = snapper.weigh(features, prompt, language, heard)
-                    lost = _lost(said.clip, home, weighed)
-                found[home] = text, seconds, lost
+                found[home] = self._text(corrected), seconds
             return heard
 
         without = self.transcribe(said, compare).text
         clip = said.clip if said.is_written else replace(said.clip, text=without)
-        nothing = (without, 0.0, "")  # silence is compared with nothing
+        nothing = (without, 0.0)  # silence is compared with nothing
         return [Heard(clip, home, without, *found.get(home, nothing)) for home in snappers]
 
     def _text(self, heard: Hypothesis) -> str:
         """Return what the server would write."""
         text = self.decoder.text(heard.tokens)
         return "" if self.decoder.gate(text, heard.avg_logprob) else text
-
-
-def _lost(clip: Clip, home: str, weighed: Sequence[tuple[float, Candidate, Evidence]]) -> str:
-    """Return what kept a name from being written."""
-    meant = [w for w, c, _ in weighed if has_name(clip.text, c.text, HOMES[home])]
-    if not meant:
-        return "no text with it is possible"
-    if max(meant) < max(weight for weight, _, _ in weighed):
-        return "another name has more evidence"
-    return (
-        "too little evidence"
-        if max(meant) < Snapper.MIN_EVIDENCE
-        else "the rest is a guess: withheld"
-    )
 
 
 # -- measuring -----------------------------------------------------------------------------
@@ -215,7 +194,7 @@ def is_spoiled(heard: Heard) -> bool:
 
 
 def summary(results: Sequence[Heard]) -> str:
-    """Return the tables: sentences with names, those without, what is lost, and times."""
+    """Return the tables: sentences with names, those without, and times."""
     rows = []
     for home in HOMES:
         for kind in ("name", "ordinary"):
@@ -228,11 +207,6 @@ def summary(results: Sequence[Heard]) -> str:
                 rows.append([what, number, *_cells(heard, [one.named for one in heard])])
     headings = ["names said", "names known", "number", "right", "name wrong", "empty"]
     tables = [report.table(headings, rows), _false_table(results)]
-    reasons = Counter(
-        one.lost for one in results if one.lost and (one.clip.kind, one.home) == ("name", "small")
-    )
-    lost = [[reason, str(number)] for reason, number in reasons.most_common()]
-    tables.append(report.table(["invented names not written, of the small home", "number"], lost))
     for home in HOMES:
         times = [one.seconds for one in results if one.home == home]
         tables.append(

@@ -213,12 +213,3 @@ def as_heard(recording: Recording, under: str = CLEAN) -> Samples:
     gain = 10 ** (-decibels / 20) / max(speech_level(samples), 1e-9)
     quieter: Samples = np.clip(samples * gain, -1, 1).astype(np.float32)
     return quieter
-
-
-# -- writing -------------------------------------------------------------------------------
-
-
-def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write what read_corpus reads."""
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")

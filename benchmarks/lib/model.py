@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from wyoming_whisper.audio.speech import Speech, span_options
-from wyoming_whisper.audio.vad import SileroVad
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, choose_beam_size
 from wyoming_whisper.backends.onnxruntime import choose_arithmetic
 from wyoming_whisper.backends.pipeline import decoding_options
@@ -17,7 +17,7 @@ from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import Array, log_mel_spectrogram
 from wyoming_whisper.whisper.decoding import Decoder
-from wyoming_whisper.whisper.inference import ScoringInference
+from wyoming_whisper.whisper.inference import Inference
 from wyoming_whisper.whisper.search import SessionInference
 
 
@@ -30,7 +30,7 @@ class Model:
         self.options = decoding_options(settings, folder, choose_beam_size(beam_size))
         self.tokenizer = folder.tokenizer
         self.languages = tuple(self.tokenizer.language_tokens) or ("en",)
-        self.inference: ScoringInference
+        self.inference: Inference
         if graphs:
             if not graphs.exists():
                 arithmetic = cast("Arithmetic", choose_arithmetic(settings))
@@ -46,7 +46,7 @@ class Model:
                 )
             )
         self.decoder = Decoder(self.inference, self.tokenizer, self.languages, self.options)
-        self._vad, self._spans = SileroVad(), span_options(settings)
+        self._vad, self._spans = SileroVad(), SpanOptions.of(settings)
 
     def speech(self, samples: Samples) -> Samples:
         """Return what the server would transcribe of these; nothing where nobody speaks."""

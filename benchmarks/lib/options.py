@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.lib import models
 from benchmarks.lib.corpus import KINDS, MANIFEST, PARTS
-from wyoming_whisper.machine.cpu import physical_cores
+from wyoming_whisper.machine.host import HOST
 
 # -- lists ---------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ def add_decoding(
     Where `beam_size` is a list, so is the option's value.
     """
     parser.add_argument(
-        "--threads", type=int, default=physical_cores(), help="default: all physical cores"
+        "--threads", type=int, default=HOST.cores, help="default: all physical cores"
     )
     several = isinstance(beam_size, list)
     parser.add_argument(

@@ -21,7 +21,7 @@ from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.report import progress
 from wyoming_whisper.commands.selftest.compare import Case, make_cases
 from wyoming_whisper.commands.selftest.report import Decoded
-from wyoming_whisper.machine.cpu import cpu_name
+from wyoming_whisper.machine.host import HOST
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -104,7 +104,7 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
     )
     facts = {
         "name": name,
-        "ctranslate2": f"{version('ctranslate2')} on {cpu_name()}",
+        "ctranslate2": f"{version('ctranslate2')} on {HOST.cpu_name}",
         "tokens": asdict(tokens),
         "suppressed_begin": ModelFolder(path).suppressed_begin,
         "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],

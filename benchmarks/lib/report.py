@@ -14,10 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wyoming_whisper.machine.cpu import cpu_name, instruction_set, physical_cores
+from wyoming_whisper.machine.host import HOST
 
 NOTHING = "-"  # in a cell without a number
-NOT_ASKED = ("json", "read", "command_line")
+NOT_ASKED = ("json", "read")
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ def _as_json(value: object) -> object:
 def machine() -> dict[str, Any]:
     """Return where the figures come from; the load is that before the benchmark's own."""
     return {
-        "cpu": cpu_name(),
-        "cores": physical_cores(),
-        "instruction_set": instruction_set(),
+        "cpu": HOST.cpu_name,
+        "cores": HOST.cores,
+        "instruction_set": HOST.instruction_set,
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "load_average": round(os.getloadavg()[0], 2),
         "system": platform.platform(),

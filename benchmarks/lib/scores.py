@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import median
 from typing import Any
 
 from benchmarks.lib import report
-from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.servers import Memory
 from benchmarks.lib.understood import meaning
 from benchmarks.lib.words import WordErrors, normalised, paired, word_errors
@@ -250,7 +249,7 @@ def shown(results: Sequence[Result]) -> Iterator[str]:
 
 
 def as_json(found: Report) -> dict[str, Any]:
-    """Return what read_json makes a report of again."""
+    """Return what --json writes of a report."""
     return {
         "results": [asdict(one) for one in found.results],
         "memory": [
@@ -258,19 +257,3 @@ def as_json(found: Report) -> dict[str, Any]:
             for (model, server), memory in found.memories.items()
         ],
     }
-
-
-def read_json(content: Any, name: str) -> Report:
-    """Return the report in a file's content. Raises BenchmarkError, which names it."""
-    known = {field.name for field in fields(Result)}
-    try:
-        results = [Result(**{key: row[key] for key in known}) for row in content["results"]]
-        memories = {
-            (row["model"], row["server"]): Memory(
-                **{field.name: row[field.name] for field in fields(Memory)}
-            )
-            for row in content["memory"]
-        }
-    except (KeyError, TypeError) as error:
-        raise BenchmarkError(f"{name} is no report of accuracy: {error}") from error
-    return Report(results, memories)

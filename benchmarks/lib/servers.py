@@ -179,7 +179,7 @@ class Server:
 
     def memory(self) -> Memory:
         """Return what the process takes of the machine's memory now."""
-        return read_memory(self._proc("status"), self._proc("smaps_rollup"))
+        return read_memory(self._proc("status"))
 
     def processor_seconds(self) -> float:
         """Return the processor time of all threads so far, the kernel's work included."""
@@ -318,17 +318,13 @@ class Memory:
     own: int
     """Of the resident, what is the process's alone and in no file (RssAnon)."""
 
-    proportional: int
-    """In RAM, what is shared with other processes divided among them (Pss)."""
 
-
-def read_memory(status: str, rollup: str) -> Memory:
-    """Read /proc/PID/status and /proc/PID/smaps_rollup."""
+def read_memory(status: str) -> Memory:
+    """Read /proc/PID/status."""
     return Memory(
         resident=_kilobytes(status, "VmRSS"),
         peak=_kilobytes(status, "VmHWM"),
         own=_kilobytes(status, "RssAnon"),
-        proportional=_kilobytes(rollup, "Pss"),
     )
 
 

@@ -5,8 +5,8 @@ libfaketime; what is not possible here is said to be not run. A stand-in for the
 `tiny.en`'s files under the name of `tiny`.
 
 Packets are lost in a network namespace: by the kernel's `netem` with a delay where it has that,
-else by iptables alone. Delays, jitter, stalls and cuts come from lib/proxy.py, in user space, where
-a loss is what TCP makes of it: a delay.
+else by iptables alone. Delays, jitter, stalls and cuts come from lib/network.py, in user space,
+where a loss is what TCP makes of it: a delay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import subprocess
@@ -23,8 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Thread, Timer
+from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,21 +32,23 @@ from benchmarks.lib import models, report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, Heard, say
 from benchmarks.lib.clips import short_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
-from benchmarks.lib.inside import STANDIN, Standin
+from benchmarks.lib.network import Weather, bad_network
 from benchmarks.lib.options import add_parts
-from benchmarks.lib.proxy import Weather, bad_network
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import END_SECONDS, ROOT, Watched, free_port, watched
-from tests.models.hub_standin import Fault, HubStandin, serve
+from tests.models.hub_standin import HubStandin, serve
 from wyoming_whisper.models.folder import ModelFolder
-from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+from wyoming_whisper.transcriber import Samples
 
 TINY = ("--model", "tiny", "--language", "en", "--cpu-threads", "2")
 KILLS = 10
 LOSS = 0.05
+RELOADS = 20
 RESETS = 30
 SPOKEN_TIMES = 12  # through a bad network
 STALL_SECONDS = 3.0
+MAX_KEPT_BYTES = 64_000_000
+"""What glibc may keep at the top of a thread's arena, where malloc_trim doesn't reach."""
 
 
 class NotRunError(Exception):
@@ -97,9 +99,9 @@ class Patient:
 
 
 @contextlib.contextmanager
-def patient(folder: Path, **how: Any) -> Iterator[Patient]:
+def patient(folder: Path, *flags: str, **how: Any) -> Iterator[Patient]:
     """Give a server with `tiny.en`, which must end well."""
-    with watched(folder, **how) as server:
+    with watched(folder, *flags, **how) as server:
         yield Patient(server)
         expect(server.stopped() == 0 and not server.trouble, f"{server.trouble}")
 
@@ -132,6 +134,17 @@ def hub() -> Iterator[HubStandin]:
         yield standin
 
 
+@contextlib.contextmanager
+def meanwhile(seconds: float, action: Callable[..., object], *values: object) -> Iterator[None]:
+    """Have something happen so long after the block has begun; it ends no sooner."""
+    timer = Timer(seconds, action, values)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
 def until(happened: Callable[[], object], otherwise: str, seconds: float = 90.0) -> None:
     end = time.perf_counter() + seconds
     while not happened():
@@ -144,19 +157,13 @@ def until(happened: Callable[[], object], otherwise: str, seconds: float = 90.0)
 
 def stopped_process(folder: Path) -> str:
     """SIGSTOP while a command is spoken, SIGCONT three seconds later"""
-    with patient(folder) as suffering:
-        timer = Thread(target=_stop_for_a_while, args=(suffering.server,))
-        timer.start()
+    with (
+        patient(folder) as suffering,
+        meanwhile(0.5, suffering.server.send, signal.SIGSTOP),
+        meanwhile(0.5 + STALL_SECONDS, suffering.server.send, signal.SIGCONT),
+    ):
         suffering.answers(in_time=True)
-        timer.join()
     return "the command is answered with its text"
-
-
-def _stop_for_a_while(server: Watched) -> None:
-    time.sleep(0.5)
-    server.send(signal.SIGSTOP)
-    time.sleep(STALL_SECONDS)
-    server.send(signal.SIGCONT)
 
 
 def killed_while_serving(folder: Path) -> str:
@@ -165,18 +172,15 @@ def killed_while_serving(folder: Path) -> str:
     for _ in range(KILLS):
         with watched(folder) as server:
             texts.add(text_of(server))
-            timer = Timer(choose.random() * 0.2, server.send, (signal.SIGKILL,))
-            timer.start()
-            said(server.uri)
-            timer.join()
+            with meanwhile(choose.random() * 0.2, server.send, signal.SIGKILL):
+                said(server.uri)
     expect(len(texts) == 1, "another text after a kill")
     return f"{KILLS} times: it starts, takes the socket over and answers with the same text"
 
 
 def hanging_model(folder: Path) -> str:
     """The model hangs in native code"""
-    opens = "benchmarks.siege.faults:hangs_once"
-    with watched(folder, "--deadline", "2", opens=opens) as server:
+    with watched(folder, "--deadline", "2", opens="hangs_once") as server:
         heard = said(server.uri)
         expect(heard.error, "a command that hangs was answered")
         until(lambda: server.log.count("INFO ready") == 2, "it did not start again")
@@ -185,74 +189,32 @@ def hanging_model(folder: Path) -> str:
     return f"an error after the deadline ({heard.error}); the process is replaced and answers"
 
 
-class HangsOnce(Standin):
-    """Hangs at its first request, unless a process before this one did."""
-
-    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        if not os.environ.get("HUNG"):
-            os.environ["HUNG"] = "1"
-            time.sleep(1000)
-        return super().transcribe(samples, options)
-
-
-def hangs_once(*_: Any, **__: Any) -> HangsOnce:
-    """Stand in for `backends.open_transcriber`."""
-    return HangsOnce()
-
-
 def crashing_model(folder: Path) -> str:
     """A segmentation fault in the model's library, and a start as a restart policy does it"""
-    with watched(folder, opens="benchmarks.siege.faults:crashes") as server:
+    with watched(folder, opens="crashes") as server:
         expect(said(server.uri).error, "a command that crashed the server was answered")
         expect(server.ended() == -signal.SIGSEGV, "it outlived a segmentation fault")
-    with watched(folder, opens=STANDIN) as server:
+    with watched(folder, opens="answers") as server:
         text_of(server)
     return "the connection ends, and so does the process, at once; started again, it answers"
 
 
-class Crashes(Standin):
-    """Ends as a library does that reads where nothing is."""
-
-    def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        os.kill(os.getpid(), signal.SIGSEGV)
-        return super().transcribe(samples, options)
-
-
-def crashes(*_: Any, **__: Any) -> Crashes:
-    """Stand in for `backends.open_transcriber`."""
-    return Crashes()
-
-
-def model_that_does_not_come_back(folder: Path) -> str:
-    """No memory for the model when somebody speaks after --idle-unload, at the first try"""
-    opens = "benchmarks.siege.faults:comes_back_late"
-    with watched(folder, "--idle-unload", "1", opens=opens) as server:
-        until(lambda: "the model is unloaded" in server.log, "it was not unloaded")
-        expect(health(server.uri) == 0, "a model that is unloaded is called unhealthy")
-        heard = said(server.uri)
-        expect(heard.error, "a command was answered without a model")
-        expect(health(server.uri) == 1, "a server without its model is called healthy")
-        until(lambda: server.log.count("INFO ready") == 2, "the model did not come back")
-        expect(health(server.uri) == 0, "a server with its model is called unhealthy")
-        text_of(server)
-    return f"an error that says so ({heard.error}), unhealthy meanwhile; it comes back by itself"
+def model_that_comes_and_goes(folder: Path) -> str:
+    """The model is unloaded and loaded again, time after time"""
+    held = []
+    with patient(folder, "--idle-unload", "1") as suffering:
+        server = suffering.server
+        for times in range(1, RELOADS + 1):
+            until(partial(_was_unloaded, server, times), "it stays loaded")
+            held.append(server.memory().own)
+            suffering.answers(f"when it was loaded {times} times")
+    grown = held[-1] - held[1]  # what is loaded once is there after the first time
+    expect(grown < MAX_KEPT_BYTES, f"its memory grew by {report.megabytes(grown)}")
+    return f"{RELOADS} times: the same text, and {report.megabytes(grown)} more memory"
 
 
-def health(uri: str) -> int:
-    """Return the exit code of `wyoming-whisper health`."""
-    asking = [sys.executable, "-m", "wyoming_whisper", "health", "--uri", uri]
-    return subprocess.run(asking, cwd=ROOT, capture_output=True, check=False).returncode
-
-
-_opened: list[Standin] = []
-
-
-def comes_back_late(*_: Any, **__: Any) -> Standin:
-    """Stand in for `backends.open_transcriber`; fails when it is called for the second time."""
-    _opened.append(Standin())
-    if len(_opened) == 2:
-        raise MemoryError
-    return _opened[-1]
+def _was_unloaded(server: Watched, times: int) -> bool:
+    return server.log.count("the model is unloaded") == times
 
 
 def killed_at_first_start(folder: Path) -> str:
@@ -267,19 +229,6 @@ def killed_at_first_start(folder: Path) -> str:
             server.ready()
             text_of(server)
     return f"after {KILLS} kills it starts, and answers"
-
-
-def hub_faults(folder: Path) -> str:
-    """A hub that is busy, cuts the line, and sends something else"""
-    with hub() as standin:
-        standin.faults["info"] = [Fault(status=503)]
-        standin.faults["model.bin"] = [Fault(cut_after=10_000), Fault(content=b"<html>" * 9)]
-        with fetching(folder, standin) as server:
-            server.answering()
-            server.ready()
-            text_of(server)
-            expect(not server.trouble, f"{server.trouble}")
-    return "the download goes on where it was, what is wrong is fetched again; it answers"
 
 
 def full_disk(folder: Path) -> str:
@@ -326,10 +275,8 @@ def clock_jumps(folder: Path) -> str:
     }
     with patient(folder, environment=environment) as suffering:
         for jump in ("+1d", "-365d", "+0"):
-            timer = Timer(0.5, clock.write_text, (jump,))
-            timer.start()
-            suffering.answers(f"after {jump}", in_time=True)
-            timer.join()
+            with meanwhile(0.5, clock.write_text, jump):
+                suffering.answers(f"after {jump}", in_time=True)
     return "every command is answered with its text"
 
 
@@ -382,6 +329,46 @@ async def _through(uri: str, weather: Weather, commands: int) -> list[str]:
         ]
 
 
+@contextlib.contextmanager
+def relaying(folder: Path) -> Iterator[tuple[Patient, Watched]]:
+    """Give a server that asks another one first, and that one."""
+    same = ("--backend", "faster-whisper")  # so that both write the same
+    uri = f"tcp://127.0.0.1:{free_port()}"
+    with (
+        watched(folder / "upstream", *same, uri=uri) as upstream,
+        patient(folder / "front", *same, "--upstreams", uri) as suffering,
+    ):
+        until(lambda: _answered_by_upstream(suffering), "the upstream is not asked")
+        yield suffering, upstream
+
+
+def _answered_by_upstream(suffering: Patient) -> int:
+    """Say a command; return how many the upstream has answered."""
+    suffering.answers()
+    return suffering.server.log.count(" s after its end by tcp://")
+
+
+def killed_upstream(folder: Path) -> str:
+    """Kill -9 of an upstream while a command is spoken"""
+    with (
+        relaying(folder) as (suffering, upstream),
+        meanwhile(0.5, upstream.send, signal.SIGKILL),
+    ):
+        suffering.answers(in_time=True)
+    return "the command is answered with its text by the model here"
+
+
+def hanging_upstream(folder: Path) -> str:
+    """An upstream that hangs (SIGSTOP) while a command is spoken, and comes back"""
+    with relaying(folder) as (suffering, upstream):
+        with meanwhile(0.5, upstream.send, signal.SIGSTOP):
+            suffering.answers(in_time=True)
+        upstream.send(signal.SIGCONT)
+        answered = _answered_by_upstream(suffering)
+        until(lambda: _answered_by_upstream(suffering) > answered, "it is not asked again")
+    return "the command is answered with its text by the model here; it is asked again afterwards"
+
+
 def lossy_network(folder: Path) -> str:
     """A network that loses 5 % of all packets, both ways"""
     if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
@@ -417,9 +404,10 @@ FAULTS: Mapping[str, Callable[[Path], str]] = {
     "killed": killed_while_serving,
     "hanging": hanging_model,
     "crashing": crashing_model,
-    "not-back": model_that_does_not_come_back,
+    "reloaded": model_that_comes_and_goes,
+    "upstream-killed": killed_upstream,
+    "upstream-hanging": hanging_upstream,
     "first-start": killed_at_first_start,
-    "hub": hub_faults,
     "full-disk": full_disk,
     "read-only": read_only_disk,
     "clock": clock_jumps,

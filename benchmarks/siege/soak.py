@@ -1,10 +1,12 @@
-"""Thousands of commands, one after the other: none is lost, none is wrong, nothing grows.
+"""Thousands of commands beside all who ask for something else: none lost, none wrong, no growth.
 
 Speakers say the clips of tests/audio to our server with `tiny.en`, all at once rather than at the
-pace of speech (real time would take hours, and adds nothing but waiting). The first answer to a
-clip, with nobody else there, is what every later one must be. All the while it is read what the
-process holds: memory, file descriptors, threads, tasks. At rest is when the server has given back
-what was free; every clip has been said by then: the warm-up.
+pace of speech (real time would take hours, and adds nothing but waiting). Meanwhile Home Assistant
+asks what the server is, the page and Prometheus ask, clients leave in the middle of a command, and
+some send garbage. The first answer to a clip, with nobody else there, is what every later one must
+be. All the while it is read what the process holds: memory, file
+descriptors, threads, tasks. At rest is when the server has given back what was free; every clip has
+been said by then: the warm-up.
 """
 
 from __future__ import annotations
@@ -13,19 +15,25 @@ import argparse
 import asyncio
 import importlib
 import itertools
+import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
+from aiohttp import ClientError, ClientSession
 
 from benchmarks.lib import report
+from benchmarks.lib.attackers import ATTACKS, Attack, attack
+from benchmarks.lib.client import describe
 from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, read_clips
 from benchmarks.lib.options import add_number
 from benchmarks.lib.report import Outcome
-from benchmarks.lib.servers import Counts, Remains, Watched, watched
+from benchmarks.lib.servers import Counts, Remains, Watched, free_port, watched
 from benchmarks.lib.speakers import Speakers, Toll
 from wyoming_whisper.serving.server import Server
 
@@ -34,6 +42,77 @@ MAX_GROWTH_BYTES = 5_000_000
 """Of the memory, from rest before to rest after."""
 MAX_SLOPE_BYTES = 1_000_000
 """Of the memory held under load, per 1,000 utterances; what chance may do to it is granted."""
+
+
+# -- who else is there ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server is asked."""
+
+    uri: str
+    http: str
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.uri)
+        return parts.hostname or "", parts.port or 0
+
+
+async def _fetch(place: Place, path: str) -> None:
+    async with ClientSession(place.http) as session, session.get(path) as answer:
+        if answer.status != 200:
+            raise ConnectionError(f"{path} was answered with {answer.status}")
+
+
+NEIGHBOURS: dict[str, tuple[float, Callable[[Place], Awaitable[object]]]] = {
+    "describe": (0.2, lambda place: describe(place.uri)),
+    "the page's state": (1.0, lambda place: _fetch(place, "/state")),
+    "metrics": (1.0, lambda place: _fetch(place, "/metrics")),
+    "health": (1.0, lambda place: _fetch(place, "/health")),
+}
+"""How many seconds apart each asks, and what it does; every failure counts."""
+
+RUDE = tuple(kind for kind in ATTACKS if kind.name in ("commands left", "garbage"))
+RUDE_SECONDS = 1.0
+
+
+class Neighbours:
+    """All who ask beside the speakers, until they are cancelled."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.answered: Counter[str] = Counter()
+        self.failed: list[str] = []
+
+    async def run(self) -> None:
+        asking = [self._ask(name, *how) for name, how in NEIGHBOURS.items()]
+        await asyncio.gather(*asking, *(self._be_rude(kind) for kind in RUDE))
+
+    async def _ask(
+        self, name: str, seconds: float, request: Callable[[Place], Awaitable[object]]
+    ) -> None:
+        while True:
+            try:
+                await request(self.place)
+                self.answered[name] += 1
+            except (OSError, ClientError, ValueError, asyncio.TimeoutError) as error:
+                self.failed.append(f"{name}: {error!r}")
+            await asyncio.sleep(seconds)
+
+    async def _be_rude(self, kind: Attack) -> None:
+        choose = random.Random(kind.name)
+        while True:
+            try:
+                await attack(self.place.address, kind, choose)
+            except OSError:  # thrown out, as it should be
+                self.answered[f"{kind.name}, thrown out"] += 1
+            self.answered[kind.name] += 1
+            await asyncio.sleep(RUDE_SECONDS)
+
+
+# -- what comes of it ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -52,6 +131,10 @@ class Found:
     toll: Toll = field(default_factory=Toll)
     moments: list[Moment] = field(default_factory=list)
     remains: Remains = field(default_factory=Remains)
+    answered: dict[str, int] = field(default_factory=dict)
+    """Requests of neighbours, by what they are."""
+    failed: list[str] = field(default_factory=list)
+    """Requests of neighbours without the right answer."""
 
     @property
     def slope_bytes(self) -> tuple[float, float]:
@@ -75,7 +158,8 @@ class Found:
     @property
     def failures(self) -> list[str]:
         """Promises that were broken, a sentence each."""
-        said = self.toll.failures + self.remains.failures(MAX_GROWTH_BYTES)
+        said = self.toll.failures + report.counted({"other requests failed": self.failed})
+        said += self.remains.failures(MAX_GROWTH_BYTES)
         slope, error = self.slope_bytes
         if slope - 2 * error >= MAX_SLOPE_BYTES:
             said.append(f"memory under load grew by {self.slope}")
@@ -93,6 +177,8 @@ class Found:
             ["minutes", f"{self.moments[-1].seconds / 60:.1f}"],
             ["audio-stop to transcript, median", median],
             ["audio-stop to transcript, 95 %", most],
+            *([f"answered: {name}", str(count)] for name, count in self.answered.items()),
+            ["other requests failed", str(len(self.failed))],
             ["growth of memory under load, second half", self.slope],
             *self.remains.rows(),
         ]
@@ -108,19 +194,31 @@ class Found:
 class Soak:
     """Speakers, who each wait for their answer, and one who looks at the process meanwhile."""
 
-    def __init__(self, server: Watched, total: int) -> None:
+    def __init__(self, server: Watched, http: str, total: int) -> None:
         self._server = server
+        self._http = http
         self._total = total
         self.found = Found()
 
     async def run(self, speakers: int) -> None:
         """Say everything; at rest before and after, the process is looked at, too."""
         people = await Speakers.who_know(self._server.uri, read_clips(BUNDLED_CLIPS))
+        neighbours = Neighbours(Place(self._server.uri, self._http))
         # All at once, so that every thread there can be is there before they are counted.
         await asyncio.gather(*(people.say(clip) for clip in people.clips[:speakers]))
+        await asyncio.gather(*(ask(neighbours.place) for _, ask in NEIGHBOURS.values()))
         await asyncio.sleep(REST_SECONDS)
         start = time.perf_counter()
         await self._look(start)
+        beside = asyncio.create_task(neighbours.run())
+        await self._speak(people, speakers, start)
+        beside.cancel()
+        await asyncio.gather(beside, return_exceptions=True)
+        self.found.answered, self.found.failed = dict(neighbours.answered), neighbours.failed
+        await asyncio.sleep(REST_SECONDS)
+        await self._look(start)
+
+    async def _speak(self, people: Speakers, speakers: int, start: float) -> None:
         clips, toll = self._clips(people), self.found.toll
         speaking = [asyncio.create_task(people.speak(clips, toll)) for _ in range(speakers)]
         every = max(1, self._total // 200)
@@ -129,8 +227,6 @@ class Soak:
             if len(toll.seconds) >= self.found.moments[-1].utterances + every:
                 await self._look(start)
         await asyncio.gather(*speaking)
-        await asyncio.sleep(REST_SECONDS)
-        await self._look(start)
 
     def _clips(self, people: Speakers) -> Iterator[Clip]:
         bar = importlib.import_module("tqdm").tqdm  # untyped
@@ -153,8 +249,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     """Speak; what is lost, wrong or grows is a failure."""
-    with tempfile.TemporaryDirectory() as folder, watched(Path(folder)) as server:
-        soak = Soak(server, args.utterances)
+    port, uri = free_port(), f"tcp://127.0.0.1:{free_port()}"
+    flags = ("--zeroconf", "off", "--http-port", str(port))
+    with tempfile.TemporaryDirectory() as folder, watched(Path(folder), *flags, uri=uri) as server:
+        server.until_open(port)
+        soak = Soak(server, f"http://127.0.0.1:{port}", args.utterances)
         asyncio.run(soak.run(args.speakers))
         found = soak.found
         found.remains = server.remains(found.moments[0].counts)

@@ -3,7 +3,7 @@
 burst      all audio at once: the pure work
 real-time  audio at the pace of speech, then the silence that Home Assistant waits for
 
-It takes about as long as `--minutes` says: what is slow here is measured less often.
+That early work changes no text is tested (tests/utterance/test_eager_clips.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -48,13 +47,9 @@ BURST, REAL_TIME = PARTS = ("burst", "real-time")
 EAGER, NOT_EAGER, WIDE, OFFICIAL = "ours", "ours, not eager", "ours, 30 s", "official"
 PLAIN = "ours, faster-whisper"
 MODELS = (models.TINY, models.BASE)
-WEIGHTS = {BURST: 1, REAL_TIME: 4}
-"""How the time is shared; about what each part takes."""
 
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
 SETTLE_SECONDS = 0.5  # before the processor time of all is read
-LEAST_ROUNDS = 3
-ASKED_AGAIN = 5  # where a text seems to depend on when work began
 
 
 @dataclass(frozen=True)
@@ -100,19 +95,17 @@ class Cell:
     def words(self) -> WordErrors:
         return sum((word_errors(take.said, take.written) for take in self.takes), WordErrors())
 
-    def figures(self) -> dict[str, Any]:
-        """Return what is counted; times are None where nothing was answered."""
-        seconds = self.seconds
-        return {
-            "server": self.server,
-            "silence": self.silence,
-            "number": len(self.takes),
-            "failed": len(self.takes) - len(seconds),
-            "median_seconds": median(seconds) if seconds else None,
-            "p95_seconds": report.percentile(seconds, 95) if seconds else None,
-            "worst_seconds": max(seconds, default=None),
-            "words": asdict(self.words),
-        }
+    def row(self, theirs: float) -> list[str]:
+        """Return the cells from the server's name on; `theirs` is the official server's median."""
+        seconds, words = self.seconds, self.words
+        times, ratio = [report.NOTHING] * 3, report.NOTHING
+        if seconds:
+            waits = median(seconds), report.percentile(seconds, 95), max(seconds)
+            times = [report.milliseconds(wait) for wait in waits]
+            ratio = report.times(theirs, waits[0]) if theirs else ratio
+        rate = report.percent(words.errors, words.words)
+        failed = str(len(self.takes) - len(seconds))
+        return [self.server, str(len(self.takes)), *times, ratio, rate, failed]
 
 
 @dataclass(frozen=True)
@@ -124,12 +117,6 @@ class Part:
     beam_size: int
     takes: list[Take]
     meters: dict[str, Meter]
-    unsteady: frozenset[tuple[str, float]] = field(default=frozenset())
-    """Clips and silences to which the same server writes now this, now that."""
-
-    @property
-    def where(self) -> dict[str, Any]:
-        return {"mode": self.mode, "model": self.model, "beam_size": self.beam_size}
 
     def cells(self) -> list[Cell]:
         """Return the rows: by silence where a server heard all of them."""
@@ -143,36 +130,18 @@ class Part:
                     cells.append(Cell(server, silence, of_it))
         return cells
 
-    def as_json(self) -> list[dict[str, Any]]:
-        return [
-            {
-                **(self.where | cell.figures()),
-                **(asdict(self.meters[cell.server]) if cell.server in self.meters else {}),
-            }
-            for cell in self.cells()
-        ]
-
     def rows(self) -> list[list[str]]:
         official = [cell.seconds for cell in self.cells() if cell.server == OFFICIAL]
         theirs = median(official[0]) if official and official[0] else 0.0
         rows = []
         for cell in self.cells():
-            figures, words, meter = cell.figures(), cell.words, self.meters.get(cell.server)
-            times = [figures[name] for name in ("median_seconds", "p95_seconds", "worst_seconds")]
             silence = "any" if cell.silence is None else f"{cell.silence:g} s"
-            rows.append(
-                [
-                    *(self.model, str(self.beam_size)),
-                    *([silence] if self.mode == REAL_TIME else []),
-                    *(cell.server, str(figures["number"])),
-                    *(report.milliseconds(time) if time else report.NOTHING for time in times),
-                    report.times(theirs, times[0]) if theirs and times[0] else report.NOTHING,
-                    *(report.percent(words.errors, words.words), str(figures["failed"])),
-                ]
-            )
-            if meter:
-                rows[-1] += [report.milliseconds(meter.cpu_seconds)]
-                rows[-1] += [report.megabytes(meter.peak_bytes)]
+            where = [self.model, str(self.beam_size)]
+            where += [silence] if self.mode == REAL_TIME else []
+            rows.append([*where, *cell.row(theirs)])
+            if meter := self.meters.get(cell.server):
+                rows[-1].append(report.milliseconds(meter.cpu_seconds))
+                rows[-1].append(report.megabytes(meter.peak_bytes))
         return rows
 
 
@@ -189,32 +158,6 @@ def show(parts: Sequence[Part], mode: str) -> str:
     return f"{mode}\n\n{report.table(head, [row for part in shown for row in part.rows()])}"
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Whether early work changes a text: it must not."""
-
-    same: list[dict[str, Any]] = field(default_factory=list)
-    different: list[dict[str, Any]] = field(default_factory=list)
-    random: list[dict[str, Any]] = field(default_factory=list)
-    """Different too, but they are without early work."""
-
-
-def agreement(parts: Sequence[Part]) -> Agreement:
-    """Compare the texts of the same audio, eager and not."""
-    all_ = Agreement()
-    for part in parts:
-        texts: dict[tuple[str, float], dict[str, str]] = {}
-        for take in part.takes:
-            if take.error is None and take.server in (EAGER, NOT_EAGER):
-                texts.setdefault((take.clip, take.silence), {})[take.server] = take.written
-        for key, both in texts.items():
-            if len(both) == 2:
-                apart = all_.random if key in part.unsteady else all_.different
-                kind = all_.same if both[EAGER] == both[NOT_EAGER] else apart
-                kind.append({**part.where, "clip": key[0], "silence": key[1], **both})
-    return all_
-
-
 def notes(parts: Sequence[Part]) -> list[str]:
     """Return the sentences below the tables."""
     lines = []
@@ -223,11 +166,6 @@ def notes(parts: Sequence[Part]) -> list[str]:
         if part.mode == REAL_TIME and eager and other and other.cpu_seconds:
             cost = f"eager takes {eager.cpu_seconds / other.cpu_seconds:.2f} times"
             lines.append(f"{part.mode}, {part.model}: {cost} the processor time")
-    both = agreement(parts)
-    if compared := len(both.same + both.different + both.random):
-        lines.append(f"The same text, eager or not: {len(both.same)} of {compared}")
-    if both.random:
-        lines.append(f"Not the same, but random even when not eager: {len(both.random)}")
     late = [take.late for part in parts if part.mode != BURST for take in part.takes]
     if late:
         lines.append(f"This client sent audio-stop {report.milliseconds(max(late))} late at most")
@@ -325,126 +263,56 @@ def programs(args: argparse.Namespace, model: Path, beam_size: int) -> list[Prog
     return found if args.no_official else [*found, official(same)]
 
 
-# -- time ----------------------------------------------------------------------------------
-
-
-def rounds(
-    count: int,
-    seconds: float,
-    least: int = LEAST_ROUNDS,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[int]:
-    """Count the rounds of a part: `count`, or what there is time for, but `least`."""
-    begin = clock()
-    for number in range(count):
-        now = clock()
-        mean = (now - begin) / max(1, number)
-        if number >= least and now + mean > begin + seconds:
-            return
-        yield number
-
-
-def shares(args: argparse.Namespace) -> list[tuple[str, int, str, float]]:
-    """Return (model, beam, part, seconds) of all that is measured, in its order."""
-    plan = [(*cell, part) for cell in _cells(args) for part in _parts(args, *cell)]
-    total = sum(WEIGHTS[part] for _, _, part in plan)
-    return [(*one, 60 * args.minutes * WEIGHTS[one[2]] / total) for one in plan]
-
-
-def _cells(args: argparse.Namespace) -> list[tuple[str, int]]:
-    names = dict.fromkeys((*args.models, *args.real_time))
-    return [(model, beam_size) for model in names for beam_size in args.beam_size]
-
-
-def _parts(args: argparse.Namespace, model: str, beam_size: int) -> list[str]:
-    """Return what is measured with one model and beam: real time with the last beam alone."""
-    in_time = model in (args.real_time or args.models[-1:]) and beam_size == args.beam_size[-1]
-    return [part for part in PARTS if part in args.parts and (part == BURST or in_time)]
-
-
 # -- measuring -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What runs, and what it gets to hear."""
+def plan(args: argparse.Namespace) -> list[tuple[str, int, str]]:
+    """Return (model, beam, part) of all that is measured: real time with the last beam alone."""
+    in_time = args.real_time or args.models[-1:]
+    return [
+        (model, beam_size, part)
+        for model in dict.fromkeys((*args.models, *args.real_time))
+        for beam_size in args.beam_size
+        for part in PARTS
+        if part in args.parts
+        if part == BURST or (model in in_time and beam_size == args.beam_size[-1])
+    ]
 
-    servers: list[Server]
-    clips: list[Clip]
-    model: str
-    beam_size: int
 
-
-def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> list[Part]:
-    """Return all parts."""
-    measured: list[Part] = []
-    for (model, beam_size), plan in itertools.groupby(shares(args), lambda one: one[:2]):
+def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> Iterator[Part]:
+    """Yield every part; those with the same model and beam ask the same servers."""
+    for (model, beam_size), parts in itertools.groupby(plan(args), lambda one: one[:2]):
         path = models.stock(model)
         with metered(programs(args, path, beam_size), folder / "servers") as servers:
             _warm_up(servers, clips[0])
-            setting = Setting(servers, clips, model, beam_size)
-            for _, _, part, seconds in plan:
-                progress(f"{part}, {model}, beam {beam_size}")
-                measuring = measure_burst if part == BURST else measure_real_time
-                one = measuring(setting, args, seconds)
-                measured.append(replace(one, unsteady=unsteady(one, setting)))
-    return measured
+            for _, _, mode in parts:
+                progress(f"{mode}, {model}, beam {beam_size}")
+                takes, meters = take_turns(args, mode, servers, clips)
+                yield Part(mode, model, beam_size, takes, meters)
 
 
-def measure_burst(setting: Setting, args: argparse.Namespace, seconds: float) -> Part:
-    """Have every server hear every clip at once; who hears it first takes turns."""
-    return _measure(BURST, setting, args, seconds, lambda *_: [MIDDLE_SILENCE])
+def take_turns(
+    args: argparse.Namespace, mode: str, servers: Sequence[Server], clips: Sequence[Clip]
+) -> tuple[list[Take], dict[str, Meter]]:
+    """Have every server hear one clip after the other; who hears it first takes turns.
 
-
-def measure_real_time(setting: Setting, args: argparse.Namespace, seconds: float) -> Part:
-    """Have every server hear clips at the pace of speech, one after the other.
-
-    Only where work begins early can the wait depend on the silence: that server hears each clip
-    with every silence, the others with one after the other.
+    Only where work begins early can the wait depend on the silence: in real time that server hears
+    each clip with every silence, the others with one after the other.
     """
-
-    def silences(server: Server, number: int) -> list[float]:
-        every: list[float] = args.silences
-        return every if server.name == EAGER else [every[number % len(every)]]
-
-    return _measure(REAL_TIME, setting, args, seconds, silences)
-
-
-def _measure(
-    mode: str,
-    setting: Setting,
-    args: argparse.Namespace,
-    seconds: float,
-    silences: Callable[[Server, int], list[float]],
-) -> Part:
     takes: list[Take] = []
-    with _meters(setting.servers, takes) as meters:
-        for number in rounds(args.utterances, seconds):
-            clip = setting.clips[number % len(setting.clips)]
-            for server in turned(setting.servers, number):
-                for silence in silences(server, number):
+    with _meters(servers, takes) as meters:
+        for number in range(args.utterances):
+            clip = clips[number % len(clips)]
+            for server in turned(servers, number):
+                silences = args.silences
+                if mode == BURST:
+                    silences = [MIDDLE_SILENCE]
+                elif server.name != EAGER:
+                    silences = [silences[number % len(silences)]]
+                for silence in silences:
                     takes.append(asyncio.run(_take(server, clip, silence, mode)))
                     time.sleep(0.05)  # OpenMP's threads spin for a moment after their work
-    return Part(mode, setting.model, setting.beam_size, takes, meters)
-
-
-def unsteady(part: Part, setting: Setting) -> frozenset[tuple[str, float]]:
-    """Return the audio to which ours, never eager, writes something else when it hears it again.
-
-    Whisper's answer to a doubtful text is to draw another one at random. Early work isn't to blame
-    for that, so where it seems to have changed a text, this is looked at.
-    """
-    found = set()
-    for one in agreement([part]).different:
-        server = next(server for server in setting.servers if server.name == NOT_EAGER)
-        clip = next(clip for clip in setting.clips if clip.file == one["clip"])
-        again = [
-            asyncio.run(_take(server, clip, one["silence"], BURST)).written
-            for _ in range(ASKED_AGAIN)
-        ]
-        if {*again} != {one[NOT_EAGER]}:
-            found.add((clip.file, one["silence"]))
-    return frozenset(found)
+    return takes, meters
 
 
 # -- the suite -----------------------------------------------------------------------------
@@ -463,7 +331,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_clips(parser, BUNDLED_CLIPS)
     add_number(parser, "--limit", 12, "clips")
     add_decoding(parser, [1, 5])
-    add_number(parser, "--utterances", 12, "in a cell, at most")
+    add_number(parser, "--utterances", 12, "of each server, in a part")
     parser.add_argument(
         "--silences",
         type=numbers(float),
@@ -471,23 +339,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="seconds after the speech, in real time (default: 0.25,0.7,1.29,1.84)",
     )
-    add_number(parser, "--minutes", 7.0, "that it takes, about")
     add_official(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    """Measure; a text that depends on when work began is a failure."""
+    """Measure all parts."""
     vad = SileroVad()
     clips = [trimmed(clip, vad) for clip in short_clips(args.clips)[: args.limit]]
     runtime = {} if args.no_official else install_official()
     with tempfile.TemporaryDirectory() as temporary:
-        parts = measure(args, clips, Path(temporary))
+        parts = list(measure(args, clips, Path(temporary)))
+    facts = {"official": runtime, "parts": [asdict(part) for part in parts]}
     tables = [show(parts, mode) for mode in PARTS if mode in args.parts]
-    different = [f"DIFFERENT: {one}" for one in agreement(parts).different]
-    facts = {
-        "official": runtime,
-        "cells": [row for part in parts for row in part.as_json()],
-        "agreement": asdict(agreement(parts)),
-        "utterances": [{**part.where, **asdict(take)} for part in parts for take in part.takes],
-    }
-    return Outcome([*tables, "\n".join(notes(parts))], facts, different)
+    return Outcome([*tables, "\n".join(notes(parts))], facts)

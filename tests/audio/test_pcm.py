@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wyoming.audio import AudioChunk
 
 from wyoming_whisper.audio.pcm import PcmFormat, PcmStream
 from wyoming_whisper.errors import AudioError
@@ -25,7 +24,7 @@ def pcm16(samples: Samples) -> bytes:
 def collect(audio: bytes, rate: int, step: int) -> Samples:
     stream = PcmStream()
     parts = [
-        stream.convert(AudioChunk(rate, 2, 1, audio[start : start + step]))
+        stream.convert(PcmFormat(rate, 2, 1), audio[start : start + step])
         for start in range(0, len(audio), step)
     ]
     return np.concatenate([*parts, stream.flush()])
@@ -46,7 +45,7 @@ def test_every_width_has_its_full_scale(width: int, audio: bytes, samples: list[
 
 def test_channels_are_averaged_not_added_or_dropped() -> None:
     audio = np.array([[16384, -8192], [8192, 8192]], "<i2").tobytes()
-    assert PcmStream().convert(AudioChunk(16000, 2, 2, audio)).tolist() == [0.125, 0.25]
+    assert PcmStream().convert(PcmFormat(16000, 2, 2), audio).tolist() == [0.125, 0.25]
 
 
 @given(step=st.integers(1, 4000).map(lambda frames: 2 * frames))
@@ -66,10 +65,10 @@ def test_what_16_khz_cannot_carry_is_filtered_out_not_folded_down() -> None:
 def test_a_format_may_change_in_the_middle() -> None:
     stream = PcmStream()
     parts = [
-        stream.convert(AudioChunk(44100, 2, 1, pcm16(tone(440, 44100, 0.5)))),
-        stream.convert(AudioChunk(16000, 2, 1, pcm16(tone(440, 16000, 0.5)))),
-        stream.convert(AudioChunk(16000, 2, 2, pcm16(np.repeat(tone(440, 16000, 0.5), 2)))),
-        stream.convert(AudioChunk(8000, 2, 1, pcm16(tone(440, 8000, 0.5)))),
+        stream.convert(PcmFormat(44100, 2, 1), pcm16(tone(440, 44100, 0.5))),
+        stream.convert(PcmFormat(16000, 2, 1), pcm16(tone(440, 16000, 0.5))),
+        stream.convert(PcmFormat(16000, 2, 2), pcm16(np.repeat(tone(440, 16000, 0.5), 2))),
+        stream.convert(PcmFormat(8000, 2, 1), pcm16(tone(440, 8000, 0.5))),
         stream.flush(),
     ]
     assert abs(sum(map(len, parts)) - 32000) <= 2
@@ -96,36 +95,36 @@ def test_chunks_may_end_anywhere(
     whole, parts = PcmStream(), PcmStream()
     n_whole = len(audio) - len(audio) % (width * channels)
     expected = [
-        whole.convert(AudioChunk(rate, width, channels, audio[:n_whole])),
+        whole.convert(PcmFormat(rate, width, channels), audio[:n_whole]),
         whole.flush(),
     ]
     chunks, start = [], 0
     for n_bytes in [*cuts, len(audio)]:
         chunks.append(audio[start : start + n_bytes])
         start += n_bytes
-    got = [parts.convert(AudioChunk(rate, width, channels, chunk)) for chunk in chunks]
+    got = [parts.convert(PcmFormat(rate, width, channels), chunk) for chunk in chunks]
     got.append(parts.flush())
     np.testing.assert_allclose(np.concatenate(got), np.concatenate(expected), atol=1e-5)
 
 
 def test_a_sample_is_carried_over_a_change_of_rate_but_into_no_other_kind_of_frame() -> None:
     stream = PcmStream()
-    assert len(stream.convert(AudioChunk(16000, 2, 1, b"\x00\x40\x00"))) == 1
-    stream.convert(AudioChunk(8000, 2, 1, b"\x40"))  # 0.5, in the filter
-    stream.convert(AudioChunk(8000, 2, 1, b"\x00"))
-    samples = stream.convert(AudioChunk(16000, 1, 2, b"\xc0\xc0"))
+    assert len(stream.convert(PcmFormat(16000, 2, 1), b"\x00\x40\x00")) == 1
+    stream.convert(PcmFormat(8000, 2, 1), b"\x40")  # 0.5, in the filter
+    stream.convert(PcmFormat(8000, 2, 1), b"\x00")
+    samples = stream.convert(PcmFormat(16000, 1, 2), b"\xc0\xc0")
     assert samples[-1] == 0.5
-    assert len(stream.convert(AudioChunk(16000, 2, 1, b"\x00"))) == 0
+    assert len(stream.convert(PcmFormat(16000, 2, 1), b"\x00")) == 0
     assert len(stream.flush()) == 0
-    assert stream.convert(AudioChunk(16000, 2, 1, b"\x00\x40")).tolist() == [0.5]
+    assert stream.convert(PcmFormat(16000, 2, 1), b"\x00\x40").tolist() == [0.5]
 
 
 @pytest.mark.parametrize(
     ("rate", "seconds", "costly"), [(16000, 0.1, False), (48000, 0.4, False), (44100, 5, True)]
 )
 def test_only_long_chunks_are_costly(rate: int, seconds: float, costly: bool) -> None:
-    chunk = AudioChunk(rate, 2, 1, bytes(2 * round(rate * seconds)))
-    assert PcmStream.is_costly(chunk) is costly
+    audio = bytes(2 * round(rate * seconds))
+    assert PcmStream.is_costly(PcmFormat(rate, 2, 1), audio) is costly
 
 
 def test_a_rate_that_is_no_whole_number_is_refused_as_such() -> None:

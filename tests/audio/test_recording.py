@@ -17,13 +17,10 @@ import pytest
 import soundfile
 
 from tests.support import LoudnessVad, loud, quiet
-from wyoming_whisper.audio import recording
 from wyoming_whisper.audio.containers import Container
-from wyoming_whisper.audio.pieces import MAX_PIECE_SECONDS
+from wyoming_whisper.audio.pieces import Section
 from wyoming_whisper.audio.recording import (
     AudioFile,
-    Piece,
-    Recording,
 )
 from wyoming_whisper.audio.vad import FRAME_SAMPLES, SpanOptions
 from wyoming_whisper.errors import AudioError
@@ -323,30 +320,27 @@ def wav(*parts: Samples) -> bytes:
     return file.getvalue()
 
 
-def heard(*parts: Samples, max_seconds: float = 1000) -> tuple[list[Piece], Recording]:
-    file = Recording(wav(*parts), LoudnessVad(), SPANS, max_seconds)
-    pieces: list[Piece] = []
-    while not file.is_over:
-        pieces += file.step()
-    return pieces, file
+def heard(*parts: Samples) -> tuple[list[Section], float]:
+    """Return the pieces, and the seconds of all of it."""
+    pieces: list[Section] = []
+    for now, more in AudioFile(wav(*parts)).speech(LoudnessVad(), SPANS, 1000):
+        pieces, seconds = pieces + more, now
+    return pieces, seconds
 
 
 def test_a_short_recording_is_cut_as_a_command_is() -> None:
-    (piece,), file = heard(quiet(2.0), loud(3.0), quiet(5.0), loud(1.0), quiet(2.0))
-    assert file.seconds == 13.0
-    assert piece.start == pytest.approx(1.6, abs=FRAME_SAMPLES / SAMPLE_RATE)
+    (piece,), seconds = heard(quiet(2.0), loud(3.0), quiet(5.0), loud(1.0), quiet(2.0))
+    assert seconds == 13.0
+    assert piece.start / SAMPLE_RATE == pytest.approx(1.6, abs=FRAME_SAMPLES / SAMPLE_RATE)
     assert len(piece.samples) / SAMPLE_RATE == pytest.approx(9.7, abs=0.1)
-    assert piece.voicing.voiced_seconds == pytest.approx(4.0, abs=0.1)
-    assert (
-        0 < piece.voicing.clear_frames <= piece.voicing.voiced_seconds * SAMPLE_RATE / FRAME_SAMPLES
-    )
+    voicing = piece.voicing(SPANS)
+    assert voicing.voiced_seconds == pytest.approx(4.0, abs=0.1)
+    assert 0 < voicing.clear_frames <= voicing.voiced_seconds * SAMPLE_RATE / FRAME_SAMPLES
 
 
 def test_silence_is_no_piece_however_long_it_is() -> None:
     for seconds in (1.0, 100.0):
-        pieces, file = heard(quiet(seconds))
-        assert pieces == []
-        assert file.seconds == seconds
+        assert heard(quiet(seconds)) == ([], seconds)
 
 
 def test_a_long_recording_is_cut_in_pauses_and_nothing_is_lost_or_moved() -> None:
@@ -357,16 +351,16 @@ def test_a_long_recording_is_cut_in_pauses_and_nothing_is_lost_or_moved() -> Non
     assert len(pieces) >= 3
     voiced = np.zeros(len(whole), bool)
     for piece in pieces:
-        assert len(piece.samples) <= MAX_PIECE_SECONDS * SAMPLE_RATE
-        start = round(piece.start * SAMPLE_RATE)
-        expected = whole[start : start + len(piece.samples)]
+        assert len(piece.samples) <= Section.WHOLE_SECONDS * SAMPLE_RATE
+        start, end = piece.start, piece.start + len(piece.samples)
+        expected = whole[start:end]
         assert np.allclose(piece.samples, expected, atol=1e-4)
-        voiced[start : start + len(piece.samples)] = True
+        voiced[start:end] = True
     assert np.all(voiced[np.abs(whole) > 0.1])  # no speech was left out
-    ends = [piece.start + len(piece.samples) / SAMPLE_RATE for piece in pieces]
-    assert all(end <= piece.start + 0.001 for end, piece in zip(ends, pieces[1:], strict=False))
+    ends = [piece.start + len(piece.samples) for piece in pieces]
+    assert all(end <= piece.start for end, piece in zip(ends, pieces[1:], strict=False))
     for end in ends[:-1]:  # cut where nobody speaks
-        assert abs(whole[round(end * SAMPLE_RATE) - 1]) < 0.1
+        assert abs(whole[end - 1]) < 0.1
 
 
 def test_a_long_recording_is_cut_about_a_sentence_long_and_one_of_half_a_minute_not() -> None:
@@ -380,19 +374,18 @@ def test_a_long_recording_is_cut_about_a_sentence_long_and_one_of_half_a_minute_
 def test_speech_without_any_pause_is_cut_all_the_same() -> None:
     pieces, _ = heard(loud(100.0))
     assert sum(len(piece.samples) for piece in pieces) == 100 * SAMPLE_RATE
-    assert max(len(piece.samples) for piece in pieces) <= MAX_PIECE_SECONDS * SAMPLE_RATE
+    assert max(len(piece.samples) for piece in pieces) <= Section.WHOLE_SECONDS * SAMPLE_RATE
 
 
 def test_what_lasts_too_long_is_refused_before_it_is_heard_to_its_end() -> None:
-    file = Recording(wav(quiet(100.0)), LoudnessVad(), SPANS, max_seconds=15)
-    file.step()
+    steps = AudioFile(wav(quiet(100.0))).speech(LoudnessVad(), SPANS, max_seconds=15)
+    assert next(steps) == (AudioFile.BLOCK_SECONDS, [])
     with pytest.raises(AudioError, match="15 seconds"):
-        file.step()
-    assert file.seconds == 2 * AudioFile.BLOCK_SECONDS
+        next(steps)
 
 
 def test_what_takes_too_long_to_decode_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording.Recording, "MAX_DECODING_SECONDS", 0.0)
+    monkeypatch.setattr(AudioFile, "MAX_DECODING_SECONDS", 0.0)
     with pytest.raises(AudioError, match="to decode"):
         heard(quiet(1.0))
 

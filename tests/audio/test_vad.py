@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support import AUDIO, clips
-from wyoming_whisper.audio.vad import FRAME_SAMPLES, SileroVad, Span, SpanOptions, cut
+from wyoming_whisper.audio.pieces import Section
+from wyoming_whisper.audio.vad import FRAME_SAMPLES, SileroVad, Span, SpanOptions
 from wyoming_whisper.commands.client import read_audio
 
 F = FRAME_SAMPLES
@@ -65,8 +66,9 @@ def test_padding_stays_inside_and_neighbours_share_a_narrow_gap() -> None:
 
 def test_cut_keeps_only_the_spans() -> None:
     samples = np.arange(10, dtype=np.float32)
-    assert cut(samples, [(1, 3), (5, 6)]).tolist() == [1, 2, 5]
-    assert cut(samples, [(2, 4)]).tolist() == [2, 3]
+    section = Section(0, samples, samples)
+    assert section.cut([(1, 3), (5, 6)]).tolist() == [1, 2, 5]
+    assert section.cut([(2, 4)]).tolist() == [2, 3]
 
 
 def test_silero_hears_every_voice_and_no_silence() -> None:

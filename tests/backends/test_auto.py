@@ -13,6 +13,7 @@ from wyoming_whisper.backends import auto, open_transcriber
 from wyoming_whisper.backends.auto import gpu_of, model_of
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
+from wyoming_whisper.engine.tensorrt.library import TENSORRT
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError
 from wyoming_whisper.models import autopick
 from wyoming_whisper.settings.options import Settings
@@ -42,7 +43,7 @@ def machine(
     def find_runtime(_: str) -> Runtime:
         if not tensorrt_here:
             raise NoGpuError("TensorRT is not installed")
-        return Runtime(find_gpus()[0], "10.3")
+        return Runtime(find_gpus()[0], TENSORRT, "10.3")
 
     def choose_device(device: str) -> tuple[str, int]:
         if device != "auto" and not cuda:
@@ -105,7 +106,9 @@ def test_a_name_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_the_backend_is_chosen_before_the_model_and_all_below_know_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "_choose_backend", lambda _: (Runtime(JETSON, "10.3"), "why"))
+    monkeypatch.setattr(
+        backends, "_choose_backend", lambda _: (Runtime(JETSON, TENSORRT, "10.3"), "why")
+    )
     seen: list[object] = []
 
     def ensure_auto(_: Settings, gpu: Gpu | None, **__: object) -> tuple[str, Path]:

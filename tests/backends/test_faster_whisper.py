@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support import AUDIO, HOME_EN, Clip, clips, words
-from wyoming_whisper.audio.speech import span_options, transcribe_speech
+from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.backends.faster_whisper import (
@@ -23,14 +23,14 @@ from wyoming_whisper.backends.faster_whisper import (
     open_faster_whisper,
 )
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.errors import ModelBrokenError, SettingsError, UnknownLanguageError
+from wyoming_whisper.errors import ModelBrokenError, NotPossibleError, SettingsError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 
 ENGLISH = TranscribeOptions(language="en")
-SPANS = span_options(Settings())
+SPANS = SpanOptions.of(Settings())
 
 
 def open_bundled(tmp_path: Path, **options: Any) -> Transcriber:
@@ -51,7 +51,7 @@ def errors(transcriber: Transcriber, spoken: list[Clip], spans: SpanOptions = SP
     wrong = total = 0
     vad = SileroVad()
     for clip in spoken:
-        text = transcribe_speech(samples_of(clip), transcriber, ENGLISH, vad, spans).text
+        text = Speech.whole(samples_of(clip), vad, spans).transcribed(transcriber, ENGLISH).text
         wrong += edits(words(text), words(clip.text))
         total += len(words(clip.text))
     return wrong / total
@@ -81,7 +81,7 @@ def edits(left: list[str], right: list[str]) -> int:
 def test_held_out_voices_and_sentences_are_understood(
     tmp_path: Path, kind: str, options: dict[str, Any], bound: float
 ) -> None:
-    spans = span_options(Settings(data_dir=(tmp_path,), **options))
+    spans = SpanOptions.of(Settings(data_dir=(tmp_path,), **options))
     assert errors(open_bundled(tmp_path, **options), clips(kind), spans) <= bound
 
 
@@ -89,7 +89,7 @@ def test_audio_over_30_seconds_is_transcribed_whole(bundled: Transcriber) -> Non
     (clip,) = clips("long")
     samples = samples_of(clip)
     assert len(samples) > 30 * 16000
-    text = transcribe_speech(samples, bundled, ENGLISH, SileroVad(), SPANS).text
+    text = Speech.whole(samples, SileroVad(), SPANS).transcribed(bundled, ENGLISH).text
     assert edits(words(text), words(clip.text)) <= 0.25 * len(words(clip.text)), text
 
 
@@ -103,7 +103,7 @@ def test_silence_and_noise_never_reach_the_model(
     vad = SileroVad()
     silent = [samples_of(clip) for clip in clips("silence", "noise")]
     for samples in [np.zeros(0, np.float32), np.zeros(80_000, np.float32), *silent]:
-        answer = transcribe_speech(samples, bundled, ENGLISH, vad, SPANS)
+        answer = Speech.whole(samples, vad, SPANS).transcribed(bundled, ENGLISH)
         assert answer == Transcription("", "en", seconds=len(samples) / 16000)
 
 
@@ -115,7 +115,7 @@ def test_the_language_is_told_when_it_was_detected(bundled: Transcriber) -> None
 def test_a_language_that_the_model_lacks_is_refused_with_what_it_has(
     bundled: Transcriber,
 ) -> None:
-    with pytest.raises(UnknownLanguageError, match=r"german.*understands en"):
+    with pytest.raises(NotPossibleError, match=r"german.*understands en"):
         bundled.transcribe(np.zeros(16000, np.float32), TranscribeOptions(language="de"))
 
 

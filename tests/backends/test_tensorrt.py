@@ -56,6 +56,11 @@ def gpu_with(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", **options
     return fakes.install(monkeypatch, version, **options)
 
 
+def named(version: str) -> str:
+    library, _, number = version.rpartition("-")
+    return f"TensorRT-RTX {number}" if library else f"TensorRT {version}"
+
+
 @pytest.mark.parametrize("version", fakes.VERSIONS)
 def test_tensorrt_is_preferred_where_it_can_run(
     tmp_path: Path,
@@ -63,12 +68,12 @@ def test_tensorrt_is_preferred_where_it_can_run(
     caplog: pytest.LogCaptureFixture,
     version: str,
 ) -> None:
-    gpu_with(monkeypatch, version)
+    gpu = gpu_with(monkeypatch, version)
     with caplog.at_level(logging.INFO):
         runtime, why = _choose_backend(settings(tmp_path))
     assert runtime
-    assert (runtime.gpu.name, runtime.tensorrt) == ("Fake Orin", version)
-    assert why == f"a Fake Orin and TensorRT {version} are here"
+    assert runtime.name == named(version)
+    assert why == f"a {gpu.driver.name} and {named(version)} are here"
     assert caplog.messages == [f"backend: tensorrt, because {why}"]
 
 
@@ -194,7 +199,7 @@ def test_the_engine_writes_what_the_cpu_writes(
     gpu = gpu_with(monkeypatch, version)
     transcriber, status = open_with_engine(tmp_path, **FULL)
     assert texts(transcriber) == expected
-    assert status.state.description == f"home-en on Fake Orin in float16 (TensorRT {version})"
+    assert status.state.description == f"home-en on {gpu.driver.name} in float16 ({named(version)})"
     transcriber.close()
     gpu.assert_nothing_left()
 

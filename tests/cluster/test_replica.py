@@ -20,7 +20,7 @@ from tests.support import HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, SteppingTra
 from wyoming_whisper import __version__
 from wyoming_whisper.cluster import replica as module
 from wyoming_whisper.cluster.front_end import About
-from wyoming_whisper.cluster.replica import Replica, _on_this_node, fetch_model
+from wyoming_whisper.cluster.replica import Replica, _on_this_node
 from wyoming_whisper.errors import ModelError, ModelUnavailableError, TranscribeError
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.settings.options import Settings
@@ -201,8 +201,8 @@ def test_folders_and_tokens_are_the_machines_own(
 
 
 def test_a_model_is_looked_for_before_anything_is_replaced(tmp_path: Path) -> None:
-    there = fetch_model(Settings(model=str(HOME_EN), data_dir=(tmp_path,)))
+    there = Replica.fetch_model(Settings(model=str(HOME_EN), data_dir=(tmp_path,)))
     assert isinstance(there, str)
     assert (Path(there) / "model.bin").is_file()
-    missing = fetch_model(Settings(model=f"{tmp_path}/none", data_dir=(tmp_path,)))
+    missing = Replica.fetch_model(Settings(model=f"{tmp_path}/none", data_dir=(tmp_path,)))
     assert isinstance(missing, ModelError)

@@ -18,7 +18,7 @@ from tests.models.fakes import model_files, write_folder
 from tests.support import LOUD, LoudnessVad
 from wyoming_whisper import __version__
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.errors import ModelUnavailableError, ServerUnavailableError, TranscribeError
+from wyoming_whisper.errors import ModelUnavailableError, TranscribeError, UpstreamError
 from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.settings.options import Settings
@@ -508,7 +508,7 @@ def test_health_says_what_the_server_says_of_itself(
     assert (told["health"], told["reason"]) == (serving["health"], serving["reason"])
 
 
-@pytest.mark.parametrize("failure", [None, ServerUnavailableError("no answer")])
+@pytest.mark.parametrize("failure", [None, UpstreamError("no answer")])
 def test_a_server_that_offers_nothing_is_not_well(
     failure: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

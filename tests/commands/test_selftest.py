@@ -28,7 +28,9 @@ from wyoming_whisper.commands.selftest.report import (
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
+from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
+from wyoming_whisper.machine.host import Host
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.whisper.search import SessionInference
 
@@ -37,8 +39,7 @@ from wyoming_whisper.whisper.search import SessionInference
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are not what is tested."""
     monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.RUNS", 1)
-    for user in ("command", "reference"):  # threads wait for each other
-        monkeypatch.setattr(f"wyoming_whisper.commands.selftest.{user}.physical_cores", lambda: 1)
+    monkeypatch.setattr(Host, "cores", 1)  # threads wait for each other
     monkeypatch.setattr("wyoming_whisper.commands.selftest.compare.Case.TIMED_STEPS", 4)
 
 
@@ -106,8 +107,9 @@ def test_tensorrt_passes_on_a_fake_gpu_with_the_servers_own_engine(
     status = run(arguments("--json"), settings)
     told = json.loads(capsys.readouterr().out)
     assert (status, told["failures"]) == (0, [])
-    assert (told["runtime"], told["precision"]) == ("tensorrt", "float16")
-    assert told["machine"]["TensorRT"] == version
+    library = RTX if version == fakes.RTX else TENSORRT
+    assert (told["runtime"], told["precision"]) == (library.runtime, "float16")
+    assert told["machine"][library.name] == version.removeprefix("rtx-")
     assert told["memory_mb"]["GPU, held by the engine"] > 0
     assert len(list(tmp_path.glob("engines/*/encoder.plan"))) == 1
     gpu.assert_nothing_left()

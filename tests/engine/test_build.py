@@ -42,8 +42,9 @@ from wyoming_whisper.engine.tensorrt.compile import (
     import_graphs,
 )
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
+from wyoming_whisper.engine.tensorrt.library import TENSORRT
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
-from wyoming_whisper.errors import EngineBuildError
+from wyoming_whisper.errors import ModelError
 from wyoming_whisper.models.folder import ModelFolder
 
 MODEL = str(ModelFolder(HOME_EN).weights)
@@ -78,8 +79,9 @@ def test_both_plans_and_their_facts_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     in_child(monkeypatch, version)
+    runtime = runtime_of(version)
     progress: list[BuildProgress] = []
-    EngineBuild(request(tmp_path, beam_size=2), progress.append).run()
+    EngineBuild(request(tmp_path, beam_size=2, runtime=runtime), progress.append).run()
     folder = tmp_path / "engine"
     assert {path.name for path in folder.iterdir()} == {
         "encoder.plan",
@@ -153,7 +155,7 @@ def test_timings_of_another_tensorrt_or_none_at_all_are_left_aside(
 
 
 def error_of(build: EngineBuild) -> str:
-    with pytest.raises(EngineBuildError) as caught:
+    with pytest.raises(ModelError) as caught:
         build.run()
     sentence = str(caught.value)
     assert "\n" not in sentence
@@ -204,7 +206,7 @@ def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delitem(sys.modules, "wyoming_whisper.engine.graphs", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delattr("wyoming_whisper.engine.graphs", raising=False)
-    with pytest.raises(EngineBuildError, match=r"onnx.*wyoming-whisper\[tensorrt\]"):
+    with pytest.raises(ModelError, match=r"onnx.*wyoming-whisper\[tensorrt\]"):
         import_graphs()
 
 
@@ -353,6 +355,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return made
 
 
+def runtime_of(version: str) -> str:
+    return "tensorrt-rtx" if version == fakes.RTX else "tensorrt"
+
+
 def build_here(tmp_path: Path, **changes: Any) -> None:
     compile_module.build(request(tmp_path, **changes), Quiet())  # type: ignore[arg-type]
 
@@ -362,7 +368,7 @@ def test_nothing_of_the_gpu_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     gpu = fakes.install(monkeypatch, version)
-    build_here(tmp_path)
+    build_here(tmp_path, runtime=runtime_of(version))
     gpu.assert_nothing_left()
 
 
@@ -401,7 +407,7 @@ def test_later_ones_are_strongly_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, list[Any]], version: str
 ) -> None:
     fakes.install(monkeypatch, version)
-    build_here(tmp_path)
+    build_here(tmp_path, runtime=runtime_of(version))
     assert len(told["Network"]) == 2
     assert all(network.strongly_typed for network in told["Network"])
 
@@ -492,10 +498,9 @@ def test_a_request_survives_its_way_to_the_child(tmp_path: Path) -> None:
 
 def test_a_key_has_nothing_that_varies_from_start_to_start() -> None:
     gpu = Gpu(0, "Orin", (8, 7), 8 << 30, True, (12, 6))
-    spec = EngineSpec("base", Path(MODEL), gpu, "10.3.0")
-    other = EngineSpec(
-        "another name", Path(MODEL), Gpu(1, "Orin", (8, 7), 7 << 30, True, (12, 8)), "10.3.0"
-    )
+    like_it = Gpu(1, "Orin", (8, 7), 7 << 30, True, (12, 8))
+    spec = EngineSpec("base", Path(MODEL), TENSORRT, "10.3.0", TENSORRT.target(gpu))
+    other = EngineSpec("another name", Path(MODEL), TENSORRT, "10.3.0", TENSORRT.target(like_it), 1)
     assert spec.key() == other.key()
     assert spec.key().compute_capability == "8.7"
 

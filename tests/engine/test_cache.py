@@ -20,7 +20,7 @@ import pytest
 
 from wyoming_whisper.engine import cache as cache_module
 from wyoming_whisper.engine.cache import CpuKey, EngineCache, EngineKey, weights_hash
-from wyoming_whisper.errors import EngineBuildError
+from wyoming_whisper.errors import ModelError
 
 KEY = EngineKey(
     weights="a" * 64,
@@ -31,7 +31,8 @@ KEY = EngineKey(
     graph_schema=1,
     optimization_level=3,
     tactic_sources=(),
-    tensorrt="10.3.0",
+    runtime="tensorrt",
+    version="10.3.0",
     compute_capability="8.7",
     device="Orin",
 )
@@ -44,7 +45,8 @@ OTHER = {
     "graph_schema": 2,
     "optimization_level": 5,
     "tactic_sources": ("CUDNN",),
-    "tensorrt": "10.3.1",
+    "runtime": "tensorrt-rtx",
+    "version": "10.3.1",
     "compute_capability": "8.6",
     "device": "Orin Nano",
 }
@@ -93,7 +95,7 @@ def test_an_engine_for_anything_else_is_another(tmp_path: Path, field: str) -> N
 
 def test_names_say_what_an_engine_is_for() -> None:
     key = dataclasses.replace(KEY, device="NVIDIA GeForce RTX 3060 / Ti", compute_capability="8.6")
-    assert key.name.startswith("nvidia-geforce-rtx-3060-ti-sm86-trt10.3.0-float16-")
+    assert key.name.startswith("nvidia-geforce-rtx-3060-ti-sm86-tensorrt-10.3.0-float16-")
     assert dataclasses.replace(KEY, device="..").name.startswith("unknown-")
 
 
@@ -198,7 +200,7 @@ def foreign(file: Path) -> None:
     """The right files, of another key: a folder that was copied or renamed by hand."""
     sidecar = file.parent / EngineCache.SIDECAR
     content = json.loads(sidecar.read_text())
-    content["key"]["tensorrt"] = "8.6.1"
+    content["key"]["version"] = "8.6.1"
     sidecar.write_text(json.dumps(content))
 
 
@@ -245,9 +247,9 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
 
     def fail(folder: Path) -> None:
         fill(folder)
-        raise EngineBuildError("no")
+        raise ModelError("no")
 
-    with pytest.raises(EngineBuildError, match="no"):
+    with pytest.raises(ModelError, match="no"):
         cache.ensure(KEY, fail)
     assert cache.find(KEY) is None
     assert left_over(cache) == []
@@ -255,7 +257,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "engines").write_text("a file")
-    with pytest.raises(EngineBuildError, match=f"{tmp_path}/engines"):
+    with pytest.raises(ModelError, match=f"{tmp_path}/engines"):
         cache_at(tmp_path).ensure(KEY, fill)
 
 
@@ -263,7 +265,7 @@ def test_a_disk_that_is_full_is_one_sentence(tmp_path: Path) -> None:
     def full(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(EngineBuildError, match="No space left on device"):
+    with pytest.raises(ModelError, match="No space left on device"):
         cache_at(tmp_path).ensure(KEY, full)
 
 
@@ -363,7 +365,7 @@ def test_the_wait_for_another_builder_can_be_ended(tmp_path: Path) -> None:
     assert line_of(other) == "building"
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
-    with pytest.raises(EngineBuildError, match="stopped"):
+    with pytest.raises(ModelError, match="stopped"):
         cache_at(tmp_path).ensure(KEY, never, stop=stop)
     (marks / "go").touch()
     ended(other)
@@ -404,7 +406,7 @@ def test_engines_of_another_tensorrt_or_gpu_go_before_all_others(tmp_path: Path)
     cache = cache_at(tmp_path, max_bytes=2 * one + 100)
     in_use = built(cache, 100)
     ours = built(cache, 200, weights="1" * 64)
-    before_the_update = built(cache, 9000, tensorrt="8.6.1")
+    before_the_update = built(cache, 9000, version="8.6.1")
     cache.tidy(keep=in_use.name)
     assert cache.find(ours) is not None
     assert cache.find(before_the_update) is None

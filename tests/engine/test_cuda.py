@@ -221,9 +221,9 @@ def test_each_thread_takes_the_context_for_itself(device: Device, stream: Stream
 
 def test_a_child_can_be_given_a_fake_gpu(gpu: FakeGpu) -> None:
     code = (
-        "from wyoming_whisper.engine.tensorrt.library import import_tensorrt;"
+        "from wyoming_whisper.engine.tensorrt.library import TENSORRT;"
         "from wyoming_whisper.engine.tensorrt.cuda import find_gpus;"
-        "print(find_gpus()[0].name, import_tensorrt().__version__)"
+        "print(find_gpus()[0].name, TENSORRT.load().__version__)"
     )
     environment = {**os.environ, **child_environment("11.4.0.106", name="Another")}
     done = subprocess.run(

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.conftest import SIZES, Models
-from tests.engine.fakes import VERSIONS, FakeGpu, install
+from tests.engine.fakes import RTX, VERSIONS, FakeGpu, install
 from tests.engine.fakes.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
 from tests.engine.fakes.plans import MAX_BATCH, write_plans
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
-from wyoming_whisper.engine.tensorrt.library import import_tensorrt
+from wyoming_whisper.engine.tensorrt.library import TENSORRT
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts, Profile
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import EngineBrokenError, EngineError, WyomingWhisperError
@@ -106,7 +106,8 @@ def test_greedy_search_is_onnxruntimes_at_every_version(
     for seed, n_frames in enumerate((400, 200, 400, 1200)):
         mel = noise(n_frames, seed)
         assert_same(say(session, mel, TINY.prompt), say(expected, mel, TINY.prompt))
-    assert bool(gpu.driver.calls["cuGraphLaunch"]) is cuda_graphs
+    ours = cuda_graphs and version != RTX  # TensorRT-RTX captures its own
+    assert bool(gpu.driver.calls["cuGraphLaunch"]) is ours
     session.close()
     gpu.assert_nothing_left()
 
@@ -252,7 +253,7 @@ def test_a_token_costs_one_launch_and_no_wait_for_the_stream(
 def test_graphs_are_captured_once_for_a_length_and_the_oldest_go(
     gpu: FakeGpu, tiny: TensorRTSession, oracle: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.session.TensorRTSession.MAX_LOOPS", 2)
+    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.loops.Loops.MAX_LOOPS", 2)
     captured = []
     for n_frames in (200, 400, 200, 600, 200, 400):
         before = gpu.driver.calls["cuStreamBeginCapture_v2"]
@@ -598,6 +599,7 @@ def test_an_engine_that_is_not_what_it_should_be_is_refused(
 
 
 FACTS = PlanFacts(
+    runtime="tensorrt",
     n_mels=80,
     n_vocab=51865,
     n_text_ctx=448,
@@ -647,7 +649,7 @@ def test_tensorrt_is_imported_only_where_there_is_a_gpu(monkeypatch: pytest.Monk
     install(monkeypatch, n_devices=0)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(NoGpuError, match="finds no GPU"):
-        import_tensorrt()
+        TENSORRT.load()
 
 
 def test_what_is_wrong_with_tensorrt_is_told(
@@ -655,14 +657,14 @@ def test_what_is_wrong_with_tensorrt_is_told(
 ) -> None:
     gpu = install(monkeypatch, "8.5.2")
     with pytest.raises(EngineError, match=r"TensorRT 8\.5\.2 is too old"):
-        import_tensorrt()
+        TENSORRT.load()
     monkeypatch.delitem(sys.modules, "tensorrt")
     with pytest.raises(EngineError, match="not installed"):
-        import_tensorrt()
+        TENSORRT.load()
     (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: no such file')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EngineError, match=r"can't be loaded: libnvinfer\.so\.10"):
-        import_tensorrt()
+        TENSORRT.load()
     gpu.assert_nothing_left()
 
 

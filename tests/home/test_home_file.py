@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wyoming_whisper.home.home_file import HomeFile, read_home_file
+from wyoming_whisper.home.home_file import HomeFile
 from wyoming_whisper.home.inventory import Entity, Home
 
 
@@ -31,7 +31,7 @@ sentences:
 custom_sentences: mine
 """
     )
-    assert read_home_file(file) == Home(
+    assert HomeFile(file).home == Home(
         ("Kitchen", "Living Room", "Lounge", "Salon grand"),
         ("Attic", "2"),
         (Entity(("Lamp",), "light"), Entity(("Gate", "Big Gate"), "cover", "gate")),
@@ -43,7 +43,7 @@ custom_sentences: mine
 @pytest.mark.parametrize("text", ["{}", "areas:\nfloors: []\n", "entities: []"])
 def test_nothing_need_be_there(file: Path, text: str) -> None:
     file.write_text(text)
-    assert read_home_file(file) == Home()
+    assert HomeFile(file).home == Home()
 
 
 @pytest.mark.parametrize(
@@ -77,17 +77,17 @@ def test_nothing_need_be_there(file: Path, text: str) -> None:
 def test_each_mistake_is_one_sentence(file: Path, text: str, sentence: str) -> None:
     file.write_text(text)
     with pytest.raises(ValueError, match=sentence) as caught:
-        read_home_file(file)
+        HomeFile(file)
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="can't be read"):
-        read_home_file(tmp_path)
+        HomeFile(tmp_path)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):
-        read_home_file(tmp_path / "bytes")
+        HomeFile(tmp_path / "bytes")
 
 
 def test_changes_are_noticed_once(file: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.test_addon import TRANSLATIONS
 from wyoming_whisper import languages
 from wyoming_whisper.languages.words import LanguageWords, language_words
-from wyoming_whisper.text.wording import is_filler, reworded
+from wyoming_whisper.text.wording import Wording
 from wyoming_whisper.transcriber import Transcription
 from wyoming_whisper.utterance import endpointing
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
@@ -92,13 +92,15 @@ def test_the_addons_languages_have_files_each_with_its_reason() -> None:
     for language in CODES:
         words = words_of(language)
         assert words["about"].startswith("Fillers: "), language
-        assert all(is_filler(one, language) for one in words["fillers"]), language
+        wording = Wording.of(language)
+        assert wording
+        assert all(wording.is_filler(one) for one in words["fillers"]), language
 
 
 def test_a_language_without_a_file_is_left_alone() -> None:
     for language in ("fi", "../de", None):
         assert language_words(language) is None
-        assert reworded("Uh, 5 min", language) == "Uh, 5 min"
+        assert Wording.of(language) is None
 
 
 @pytest.mark.parametrize("language", CODES)

@@ -16,10 +16,9 @@ from wyoming.ping import Ping
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
 from wyoming_whisper.machine.process import give_back, settle
-from wyoming_whisper.peers import neighbourhood
 from wyoming_whisper.serving import connections, handler
 from wyoming_whisper.serving import server as server_module
-from wyoming_whisper.serving.connections import Connections
+from wyoming_whisper.serving.connections import Connections, _origin
 from wyoming_whisper.serving.handler import Handler
 from wyoming_whisper.serving.server import Server
 
@@ -36,7 +35,7 @@ LIE = b'{"type": "audio-chunk", "payload_length": 4294967296}\n' + b"x" * 200_00
     ],
 )
 def test_one_ipv6_network_is_one_neighbourhood(address: str, where: str) -> None:
-    assert neighbourhood(address) == where
+    assert _origin(address) == where
 
 
 async def test_the_address_that_holds_most_connections_loses_them(

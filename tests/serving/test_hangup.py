@@ -24,7 +24,6 @@ from tests.support import (
     LOUD,
     TIMEOUT_SECONDS,
     FakeTranscriber,
-    LoudnessVad,
     SteppingTranscriber,
     run_server,
 )
@@ -34,10 +33,7 @@ from wyoming_whisper.serving.server import Server
 from wyoming_whisper.transcriber import Transcriber
 from wyoming_whisper.wire import MAX_HEADER_BYTES
 
-
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @dataclass
@@ -155,12 +151,12 @@ async def test_an_utterance_without_its_end_is_dropped_with_its_early_work(
 ) -> None:
     fake = FakeTranscriber()
     async with peer(tmp_path, kind, fake) as client:
-        before = client.server.limits.free_samples
+        before = client.server.held_audio.free
         await client.send(AudioChunk(16000, 2, 1, 10 * LOUD).event())
         client.half_close()
         assert await client.texts() == []
         await client.is_let_go()
-        assert client.server.limits.free_samples == before
+        assert client.server.held_audio.free == before
     assert fake.requests == []
 
 

@@ -33,9 +33,7 @@ from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber,
 DESCRIBE = Describe().event()
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 async def test_a_command_is_answered_with_text_and_language(tmp_path: Path) -> None:
@@ -602,10 +600,10 @@ async def test_a_chunk_that_names_hours_costs_what_its_beginning_costs(tmp_path:
         run_server(tmp_path, lambda _: fake, max_utterance_seconds=2) as server,
         Client(tmp_path) as client,
     ):
-        free = server.limits.free_samples
+        free = server.held_audio.free
         await client.send(AudioChunk(1000, 1, 1, b"\xff" * 2_000_000).event())
         await client.transcript()
-        assert server.limits.free_samples == free
+        assert server.held_audio.free == free
     ((samples, _),) = fake.requests
     assert len(samples) <= 2.5 * 16000
     (answer,) = server.status.answers
@@ -872,7 +870,7 @@ async def test_connections_leave_no_task_behind(tmp_path: Path) -> None:
         await asyncio.wrap_future(server.scheduler.opened)
         await asyncio.sleep(0.05)
         before = asyncio.all_tasks()
-        free = server.limits.free_samples
+        free = server.held_audio.free
         for events in (
             [],
             [Ping().event()],
@@ -890,5 +888,5 @@ async def test_connections_leave_no_task_behind(tmp_path: Path) -> None:
                         await client.send(event)
                     await asyncio.sleep(pause)
         await until(lambda: not (asyncio.all_tasks() - before or server.connections))
-        assert server.limits.free_samples == free
+        assert server.held_audio.free == free
         assert server.scheduler._jobs == []

@@ -12,7 +12,7 @@ import pytest
 from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.flags import OptionParser
-from wyoming_whisper.settings.option import flag_name
+from wyoming_whisper.settings.option import Option
 from wyoming_whisper.settings.options import OPTIONS, Settings
 from wyoming_whisper.settings.sources import PREFIXES
 
@@ -114,7 +114,7 @@ def test_every_default_is_what_its_own_text_reads_as(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.choices])
 def test_every_listed_choice_is_accepted(name: str) -> None:
     for choice in OPTIONS[name].choices:
-        assert getattr(load([flag_name(name), choice]), name) == choice
+        assert getattr(load([Option.flag_of(name), choice]), name) == choice
 
 
 # -- one spelling, four sources ------------------------------------------------------------
@@ -157,8 +157,8 @@ def test_all_sources_read_alike(name: str, text: str, value: object, tmp_path: P
     options.write_text(f"{name}: {text}\n")
     variable = name.upper()
     for settings in (
-        load([flag_name(name), text]),
-        load([f"{flag_name(name)}={text}"]),
+        load([Option.flag_of(name), text]),
+        load([f"{Option.flag_of(name)}={text}"]),
         load(environ={f"WYOMING_WHISPER_{variable}": text}),
         load(environ={f"WYO_WHISPER_{variable}": text}),
         load(environ={f"WYOMING_WHISPER_{variable}_FILE": str(secret)}),
@@ -659,7 +659,7 @@ SECRETS = {"hf_token": "a", "openai_key": "b", "upstream_key": "c"}  # of 0.1.0,
 def test_flags_and_variables_of_earlier_servers_work(
     name: str, value: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    by_flag = load([flag_name(name), *([value] if value else [])])
+    by_flag = load([Option.flag_of(name), *([value] if value else [])])
     assert by_flag == load(environ={f"WYO_WHISPER_{name.upper()}": value or "on"})
     assert by_flag == load(environ={f"WYOMING_WHISPER_{name.upper()}": value or "on"})
     if value is None:
@@ -783,7 +783,7 @@ def test_help_shows_what_homes_need_and_all_of_it_the_rest(
     text = capsys.readouterr().out
     for name, option in OPTIONS.items():
         expected = option.flag and (all_of_them or not option.rare)
-        assert (f"  {flag_name(name)}" in text) == expected, name
+        assert (f"  {Option.flag_of(name)}" in text) == expected, name
     assert "--sherpa-streaming" not in text
     assert "--hass-refresh-seconds" not in text
     assert "(default: tcp://0.0.0.0:10300)" in text

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support import AUDIO
-from wyoming_whisper.audio.speech import transcribe_speech
+from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.commands.client import read_audio
@@ -81,8 +81,8 @@ def test_laughter_is_no_sentence(base: Transcriber) -> None:
     overhearing = Overhearing(base)
     texts = []
     for seed in range(N_LAUGHS):
-        answer = transcribe_speech(
-            laughter(seed), overhearing, TranscribeOptions("en"), SileroVad(), SpanOptions()
+        answer = Speech.whole(laughter(seed), SileroVad(), SpanOptions()).transcribed(
+            overhearing, TranscribeOptions("en")
         )
         texts.append(answer.text)
     # It is taken for a voice, and Whisper makes words of it; or this would show nothing.
@@ -93,7 +93,9 @@ def test_laughter_is_no_sentence(base: Transcriber) -> None:
 @pytest.mark.parametrize("gain", [1.0, 0.02])
 def test_a_person_is_heard_however_quietly(base: Transcriber, gain: float) -> None:
     speech = read_audio(AUDIO / "jfk.flac") * np.float32(gain)
-    answer = transcribe_speech(speech, base, TranscribeOptions("en"), SileroVad(), SpanOptions())
+    answer = Speech.whole(speech, SileroVad(), SpanOptions()).transcribed(
+        base, TranscribeOptions("en")
+    )
     assert "ask not what your country can do for you" in answer.text.lower()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support import AUDIO, Client, FakeTranscriber, clips, run_server
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.evidence import SpeechEvidence, Voicing, judged
+from wyoming_whisper.text.evidence import SpeechEvidence, Voicing
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
@@ -168,12 +168,14 @@ SPEECH = {
 
 @pytest.mark.parametrize("name", NOISES)
 def test_what_nobody_said_is_made_up(name: str) -> None:
-    assert judged(*NOISES[name]).text == ""
+    transcription, voicing = NOISES[name]
+    assert voicing.judged(transcription).text == ""
 
 
 @pytest.mark.parametrize("name", SPEECH)
 def test_what_somebody_said_is_not(name: str) -> None:
-    assert judged(*SPEECH[name]) == SPEECH[name][0]
+    transcription, voicing = SPEECH[name]
+    assert voicing.judged(transcription) == transcription
 
 
 def test_evidence_of_each_kind_counts() -> None:
@@ -189,7 +191,7 @@ def test_evidence_of_each_kind_counts() -> None:
 def test_a_text_that_was_not_weighed_is_taken_as_it_is() -> None:
     """Such as an upstream's, whose evidence nobody has."""
     unweighed = Transcription("Thanks for watching!", avg_logprob=-3.0, no_speech_prob=1.0)
-    assert judged(unweighed, Voicing(0.0, 0)) == unweighed
+    assert Voicing(0.0, 0).judged(unweighed) == unweighed
     with pytest.raises(ValueError, match="not weighed"):
         SpeechEvidence().of(unweighed, Voicing(0.0, 0))
 
@@ -217,7 +219,7 @@ def test_of_another_server_s_loop_one_phrase_is_left(
 
 def test_nothing_said_is_not_made_up() -> None:
     silence = weighed("", -3.0, -0.1, 1.0, 0)
-    assert judged(silence, Voicing(0.0, 0)) == silence
+    assert Voicing(0.0, 0).judged(silence) == silence
 
 
 def test_a_dropped_text_is_empty_and_its_reason_does_not_quote_it() -> None:

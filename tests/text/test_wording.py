@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +14,16 @@ from benchmarks.lib.understood import meaning
 from tests.test_addon import TRANSLATIONS
 from tests.text.ways import Way, in_seconds, kept, ways
 from wyoming_whisper.text.style import TextStyle
-from wyoming_whisper.text.wording import reworded
+from wyoming_whisper.text.wording import Wording
 
 MAX_CHARS = 1000  # of a command
 
 # -- fillers -------------------------------------------------------------------------------
+
+
+def reworded(text: str, language: str | None, names: Sequence[str] = ()) -> str:
+    wording = Wording.of(language)
+    return wording.reworded(text, names) if wording else text
 
 
 @pytest.mark.parametrize(

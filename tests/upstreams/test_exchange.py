@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from wyoming_whisper.settings.upstreams import Upstream
-from wyoming_whisper.upstreams.exchange import Recording, Reply, Request
+from wyoming_whisper.transcriber import TranscribeOptions, Transcription
+from wyoming_whisper.upstreams.exchange import Recording
 from wyoming_whisper.upstreams.pool import Member
 
 
@@ -17,7 +18,9 @@ class Well:
     async def check(self) -> tuple[str, frozenset[str]]:
         return "well", frozenset()
 
-    async def transcribe(self, recording: Recording, request: Request) -> Reply:
+    async def transcribe(
+        self, recording: Recording, options: TranscribeOptions, context: object
+    ) -> Transcription:
         raise AssertionError("nobody asks")
 
     async def close(self) -> None:

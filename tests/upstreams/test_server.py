@@ -15,22 +15,20 @@ from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.info import Describe, Info
 
-from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
+from tests.support import Client, FakeTranscriber, loud, quiet, run_server
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says, until
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.status import UpstreamState
 from wyoming_whisper.transcriber import Samples
-from wyoming_whisper.upstreams.exchange import Request
+from wyoming_whisper.upstreams.relay import Relay
 
 KEY = "sk-very-secret"
 NEVER = 60.0
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 def upstreams_of(server: Server) -> tuple[UpstreamState, ...]:
@@ -206,8 +204,8 @@ async def test_who_has_been_passed_on_too_often_stays(tmp_path: Path) -> None:
         FakeWyoming(says("elsewhere")).running() as fake,
         serving(tmp_path, FakeTranscriber(), fake.uri) as (_, client),
     ):
-        for hops in (Request.MAX_HOPS, 10**9, "x", None):
-            await client.send(Transcribe(context={Request.HOPS_KEY: hops}).event())
+        for hops in (Relay.MAX_HOPS, 10**9, "x", None):
+            await client.send(Transcribe(context={Relay.HOPS_KEY: hops}).event())
             await client.send(AudioChunk(16000, 2, 1, b"\x00\x40" * 8000).event())
             await client.send(AudioStop().event())
             assert (await client.transcript()).text == "8000 samples in None"

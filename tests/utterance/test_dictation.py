@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wyoming.audio import AudioChunk
 
 from tests.support import AUDIO, LoudnessVad, clips, loud, quiet, words
-from wyoming_whisper.audio import speech
-from wyoming_whisper.audio.pieces import MAX_PIECE_SECONDS
-from wyoming_whisper.audio.speech import Speech, span_options
-from wyoming_whisper.audio.vad import SileroVad, Vad
+from wyoming_whisper.audio.pcm import PcmFormat
+from wyoming_whisper.audio.pieces import Section
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import BusyError, ModelUnavailableError, TranscribeError
@@ -28,15 +27,15 @@ from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.budget import Budget
 from wyoming_whisper.utterance.dictation import Dictation, _Part, _together
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.live import LiveText
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
-SPANS = span_options(Settings())
+SPANS = SpanOptions.of(Settings())
 RATE = 16000
 
 
@@ -47,9 +46,11 @@ class Desk(Service):
     text_style = TextStyle()
     eager = True
 
-    def __init__(self, *, at_once: bool = True, limits: Limits | None = None) -> None:
+    def __init__(self, *, at_once: bool = True) -> None:
         self.at_once = at_once
-        self.limits = limits or Limits()
+        self.max_utterance_samples = 900 * SAMPLE_RATE
+        self.held_audio = Budget(1800 * SAMPLE_RATE, "audio")
+        self.deadline_seconds = 0
         self.spoken = SpokenLanguages()
         self.vad: Vad | None = LoudnessVad()
         self.jobs: list[Job] = []
@@ -97,7 +98,7 @@ def said(samples: Samples) -> str:
 def say(spoken: Utterance, *parts: Samples, step: int = 1600) -> None:
     pcm = (np.concatenate(parts) * 32767).astype("<i2")
     for start in range(0, len(pcm), step):
-        spoken.add(AudioChunk(RATE, 2, 1, pcm[start : start + step].tobytes()))
+        spoken.add(PcmFormat(RATE, 2, 1), pcm[start : start + step].tobytes())
 
 
 def phrases(count: int, seconds: float = 4.0, pause: float = 1.0) -> list[Samples]:
@@ -107,12 +108,6 @@ def phrases(count: int, seconds: float = 4.0, pause: float = 1.0) -> list[Sample
         for number in range(count)
         for part in (loud(seconds) * (0.4 + 0.02 * number), quiet(pause))
     ]
-
-
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
 
 
 @pytest.mark.parametrize("is_spoken", [False, True])
@@ -126,13 +121,13 @@ async def test_pieces_are_transcribed_while_they_are_spoken(
     say(spoken, *phrases(24))  # two minutes
     before = len(desk.jobs)
     assert before >= 4
-    assert all(len(job.samples) <= MAX_PIECE_SECONDS * SAMPLE_RATE for job in desk.jobs)
+    assert all(len(job.samples) <= Section.WHOLE_SECONDS * SAMPLE_RATE for job in desk.jobs)
     transcription = await spoken.transcription()
     assert len(desk.jobs) <= before + 1  # at the end, one piece at most
     assert transcription.seconds == 120.0
     # Each once and in order, in the style of the whole.
     assert transcription.text == said(np.concatenate(phrases(24))).rstrip(".")
-    assert desk.limits.free_samples == Limits().free_samples
+    assert desk.held_audio.free == 1800 * SAMPLE_RATE
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -158,14 +153,14 @@ def test_no_sample_of_speech_is_lost_or_doubled(
         desk.eager = False  # what is begun early may be dropped
         spoken = Utterance(desk, TranscribeOptions("en"))
         for start in range(0, len(pcm), step):
-            spoken.add(AudioChunk(RATE, 2, 1, pcm[start : start + step].tobytes()))
+            spoken.add(PcmFormat(RATE, 2, 1), pcm[start : start + step].tobytes())
         await spoken.transcription()
         return [job.samples for job in desk.jobs]
 
     whole, position = (pcm / 32768).astype(np.float32), 0
     covered = np.zeros(len(whole), bool)
     for piece in asyncio.run(heard()):
-        assert len(piece) <= MAX_PIECE_SECONDS * SAMPLE_RATE
+        assert len(piece) <= Section.WHOLE_SECONDS * SAMPLE_RATE
         first = int(np.flatnonzero(piece)[0])
         starts = (position + np.flatnonzero(whole[position + first :] == piece[first])).tolist()
         start = next(n for n in starts if np.array_equal(whole[n : n + len(piece)], piece))
@@ -177,7 +172,7 @@ def test_no_sample_of_speech_is_lost_or_doubled(
 async def test_what_is_no_longer_than_a_piece_is_one_transcription_as_ever() -> None:
     desk = Desk()
     spoken = Utterance(desk, TranscribeOptions("en"))
-    parts = [quiet(1.0), loud(MAX_PIECE_SECONDS - 2.0), quiet(1.0)]
+    parts = [quiet(1.0), loud(Section.WHOLE_SECONDS - 2.0), quiet(1.0)]
     say(spoken, *parts)
     await spoken.transcription()
     (job,) = desk.jobs
@@ -219,29 +214,29 @@ async def test_work_begun_early_in_the_last_pause_is_the_piece() -> None:
 async def test_memory_is_bounded_while_it_is_spoken() -> None:
     desk = Desk()
     spoken = Utterance(desk, TranscribeOptions("en"))
-    free = desk.limits.free_samples
+    free = desk.held_audio.free
     most = 0
     for _ in range(20):  # ten minutes
         say(spoken, *phrases(6))
-        most = max(most, free - desk.limits.free_samples)
-    assert 0 < most <= MAX_PIECE_SECONDS * SAMPLE_RATE
+        most = max(most, free - desk.held_audio.free)
+    assert 0 < most <= Section.WHOLE_SECONDS * SAMPLE_RATE
     await spoken.transcription()
-    assert desk.limits.free_samples == free
+    assert desk.held_audio.free == free
 
 
 async def test_what_waits_for_the_model_is_held_and_counted() -> None:
     desk = Desk(at_once=False)
     spoken = Utterance(desk, TranscribeOptions("en"))
-    free = desk.limits.free_samples
+    free = desk.held_audio.free
     say(spoken, *phrases(24))
-    assert free - desk.limits.free_samples >= 118 * RATE
+    assert free - desk.held_audio.free >= 118 * RATE
     (job,) = desk.jobs  # one at a time
     desk.do(job)
     say(spoken, quiet(0.6))
-    assert free - desk.limits.free_samples < 118 * RATE
+    assert free - desk.held_audio.free < 118 * RATE
     assert len(desk.jobs) == 2
     spoken.drop()
-    assert desk.limits.free_samples == free
+    assert desk.held_audio.free == free
     assert desk.jobs[1].future.cancelled()
     say(spoken, *phrases(12))
     assert len(desk.jobs) == 2
@@ -325,7 +320,7 @@ async def test_live_text_is_of_all_that_was_said() -> None:
     assert transcription.text == said(np.concatenate(phrases(10))).rstrip(".")
     assert transcription.text.startswith(shown)
     assert shown.count("Phrase") >= 8  # of more than one piece
-    assert max(len(job.samples) for job in spare) <= MAX_PIECE_SECONDS * SAMPLE_RATE
+    assert max(len(job.samples) for job in spare) <= Section.WHOLE_SECONDS * SAMPLE_RATE
 
 
 def part(text: str, **how: Any) -> _Part:
@@ -393,7 +388,7 @@ async def test_a_real_model_writes_of_a_dictation_what_it_writes_of_its_sentence
     whole = np.concatenate([part for samples in sentences for part in (samples, pause)])
 
     class Real(Desk):
-        span_options = speech.span_options(options)
+        span_options = SpanOptions.of(options)
 
         def do(self, job: Job, error: Exception | None = None) -> None:
             job.future.set_result(transcriber.transcribe(job.samples, job.options))

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from wyoming.audio import AudioChunk
 
 from tests.support import AUDIO, clips
-from wyoming_whisper.audio.speech import span_options
+from wyoming_whisper.audio.pcm import PcmFormat
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
@@ -20,10 +19,10 @@ from wyoming_whisper.status import Answer
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.budget import Budget
 from wyoming_whisper.utterance.early import EarlyWork
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
@@ -85,7 +84,9 @@ class Workshop(Service):
     vad: Vad | None
     span_options: SpanOptions
     spoken: SpokenLanguages = field(default_factory=SpokenLanguages)
-    limits: Limits = field(default_factory=Limits)
+    max_utterance_samples: int = 900 * SAMPLE_RATE
+    held_audio: Budget = field(default_factory=lambda: Budget(900 * SAMPLE_RATE, "audio"))
+    deadline_seconds: int = 0
     n_jobs: int = 0
     heard: dict[int, Samples] = field(default_factory=dict)
 
@@ -112,7 +113,7 @@ async def hear(spoken: Spoken, workshop: Workshop) -> Samples | None:
     pcm = (spoken.samples * 32767).astype("<i2")
     start = 0
     for length in spoken.chunks:
-        following.add(AudioChunk(SAMPLE_RATE, 2, 1, pcm[start : start + length].tobytes()))
+        following.add(PcmFormat(SAMPLE_RATE, 2, 1), pcm[start : start + length].tobytes())
         start += length
     transcription = await following.transcription()
     return workshop.heard[int(transcription.text)] if transcription.text else None
@@ -122,7 +123,7 @@ def test_the_same_samples_are_transcribed_with_and_without_early_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))  # tests don't wait
-    vad, spans = SileroVad(), span_options(Settings())
+    vad, spans = SileroVad(), SpanOptions.of(Settings())
     n_spoken = n_wasted = 0
     for spoken in utterances():
         eager, patient = (Workshop(wanted, vad, spans) for wanted in (True, False))

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,22 +22,25 @@ from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
 from tests.utterance.test_utterance import InstantWorkshop, say, speaking, started
+from wyoming_whisper.audio.pcm import PcmFormat
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import FRAME_SAMPLES, SpanOptions
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.endpointing import (
     End,
     Endpointer,
-    EndpointOptions,
     _ending,
 )
 from wyoming_whisper.utterance.utterance import Utterance
 
 FRAME = FRAME_SAMPLES / 16000
-AUTO = EndpointOptions()
+AUTO = Settings(endpointing="auto")
+
+
+def waiting(seconds: float | None, **options: Any) -> Settings:
+    return Settings(endpointing="auto" if seconds is None else str(seconds), **options)
 
 
 def draft(text: str, avg_logprob: float = -0.1, language: str | None = "en") -> Transcription:
@@ -58,7 +62,7 @@ class Ended:
 
 
 def listen(
-    options: EndpointOptions,
+    options: Settings,
     *parts: Samples,
     drafts: Sequence[Transcription | None] = (None,),
     sensitivity: str = "default",
@@ -93,7 +97,7 @@ def chunks(samples: Samples, steps: Sequence[int]) -> Iterator[Samples]:
 
 @pytest.mark.parametrize("seconds", [0.3, 0.7, 1.0, 2.5])
 def test_a_fixed_wait_is_waited(seconds: float) -> None:
-    ended = listen(EndpointOptions(seconds), quiet(0.5), loud(1.024), quiet(4.0))
+    ended = listen(waiting(seconds), quiet(0.5), loud(1.024), quiet(4.0))
     assert ended.why == "pause"
     assert seconds <= ended.seconds - 1.524 < seconds + 2 * FRAME
 
@@ -118,7 +122,7 @@ def test_auto_waits_for_what_the_draft_makes_likely(
 
 
 def test_a_fixed_wait_asks_no_draft() -> None:
-    options = EndpointOptions(0.7)
+    options = waiting(0.7)
     ends = {
         listen(options, loud(1.0), quiet(3.0), drafts=[found]).seconds
         for found in (COMPLETE, DANGLING, None)
@@ -142,7 +146,7 @@ def test_drafts_that_contradict_each_other_are_not_trusted() -> None:
 
 def test_hardly_any_speech_ends_as_late_as_a_hesitation() -> None:
     """The end of the wake word, before a command."""
-    for options in (EndpointOptions(0.4), AUTO):
+    for options in (waiting(0.4), AUTO):
         assert listen(options, loud(0.2), quiet(1.2), loud(1.0)).why is None
         ended = listen(options, loud(0.2), quiet(3.0), drafts=[COMPLETE])
         assert ended.why == "pause"
@@ -150,7 +154,7 @@ def test_hardly_any_speech_ends_as_late_as_a_hesitation() -> None:
 
 
 def test_without_speech_it_ends() -> None:
-    options = EndpointOptions(0.5, no_speech_seconds=3.0)
+    options = waiting(0.5, no_speech_timeout=3)
     ended = listen(options, quiet(10.0))
     assert ended.why == "no speech"
     assert ended.seconds == pytest.approx(3.0, abs=FRAME)
@@ -160,7 +164,7 @@ def test_without_speech_it_ends() -> None:
 
 
 def test_what_never_pauses_ends_too() -> None:
-    options = EndpointOptions(0.5, max_command_seconds=4.0)
+    options = waiting(0.5, max_command_seconds=4)
     ended = listen(options, quiet(3.0), loud(20.0))
     assert ended.why == "too long"
     assert ended.seconds == pytest.approx(7.0, abs=0.2)
@@ -169,8 +173,7 @@ def test_what_never_pauses_ends_too() -> None:
 @pytest.mark.parametrize("seconds", [0.2, 0.4, 0.7, 1.0])
 def test_the_sensitivity_is_home_assistants(seconds: float) -> None:
     waits = {
-        name: listen(EndpointOptions(seconds), loud(1.024), quiet(5.0), sensitivity=name).seconds
-        - 1.024
+        name: listen(waiting(seconds), loud(1.024), quiet(5.0), sensitivity=name).seconds - 1.024
         for name in Endpointer.SENSITIVITIES
     }
     assert waits["aggressive"] <= waits["default"] < waits["relaxed"]
@@ -197,7 +200,7 @@ def test_no_pause_shorter_than_the_wait_is_taken_for_the_end(
     wait: float, data: st.DataObject, steps: list[int]
 ) -> None:
     said = spoken(data.draw(pauses(wait * 0.999)))
-    options = EndpointOptions(wait)
+    options = waiting(wait)
     ended = listen(options, said, quiet(wait + 1.0), steps=steps)
     assert ended.why == "pause"
     after = ended.seconds - len(said) / 16000
@@ -232,13 +235,13 @@ def test_the_limits_hold_whatever_is_heard(
     drafts: list[Transcription | None],
     steps: list[int],
 ) -> None:
-    options = EndpointOptions(wait, no_speech_seconds=2.0, max_command_seconds=4.0)
+    options = waiting(wait, no_speech_timeout=2, max_command_seconds=4)
     sounds = [loud(seconds) if is_loud else quiet(seconds) for is_loud, seconds in parts]
     ended = listen(
         options, *sounds, loud(10.0), drafts=drafts, sensitivity=sensitivity, steps=steps
     )
     assert ended.why is not None
-    latest = options.no_speech_seconds + options.max_command_seconds
+    latest = options.no_speech_timeout + options.max_command_seconds
     assert ended.seconds <= latest + max(steps) / 16000 + 4 * FRAME
 
 
@@ -308,25 +311,18 @@ def test_a_doubtful_or_a_withheld_text_is_not_complete() -> None:
 # -- settings ------------------------------------------------------------------------------
 
 
-def test_the_options_become_the_policys(tmp_path: Path) -> None:
-    assert EndpointOptions.of(Settings(data_dir=(tmp_path,))) is None
-    given = Settings(endpointing="0.7", no_speech_timeout=3, max_command_seconds=5)
-    assert EndpointOptions.of(given) == EndpointOptions(0.7, 3, 5)
-    assert EndpointOptions.of(Settings(endpointing="auto")) == EndpointOptions(None)
+def test_commands_are_ended_where_that_is_asked_for(tmp_path: Path) -> None:
+    assert Endpointer.of(Settings(data_dir=(tmp_path,))) is None
+    assert Endpointer.of(Settings(endpointing="0.7"))
+    assert Endpointer.of(Settings(endpointing="auto"))
 
 
 def test_somebody_has_to_end_commands() -> None:
     with pytest.raises(SettingsError, match="--no-requires-external-vad needs --endpointing"):
-        EndpointOptions.of(Settings(requires_external_vad=False))
+        Endpointer.of(Settings(requires_external_vad=False))
 
 
 # -- one utterance -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
 
 
 async def _answer(workshop: InstantWorkshop, audio: list[Samples], ends: bool) -> tuple[str, int]:
@@ -335,7 +331,7 @@ async def _answer(workshop: InstantWorkshop, audio: list[Samples], ends: bool) -
     spoken = Utterance(workshop, TranscribeOptions(language="en"), endpointer)
     n_samples = 0
     for part in audio:
-        spoken.add(AudioChunk(16000, 2, 1, (part * 32767).astype("<i2").tobytes()))
+        spoken.add(PcmFormat(16000, 2, 1), (part * 32767).astype("<i2").tobytes())
         n_samples += len(part)
         if spoken.is_over:
             break
@@ -366,11 +362,6 @@ def test_the_text_is_that_of_the_same_samples_without_endpointing(
 
 
 # -- the server ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @dataclass

@@ -17,16 +17,15 @@ from tests.support import (
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
-    LoudnessVad,
     loud,
     quiet,
     run_server,
 )
 from tests.web.test_transcriptions import CLIP, asked, post, serving
-from wyoming_whisper.errors import DeadlineError, TranscribeError
+from wyoming_whisper.errors import TranscribeError
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.job import Job
-from wyoming_whisper.utterance.results import result_of
+from wyoming_whisper.utterance.service import Service
 
 
 @dataclass
@@ -40,9 +39,14 @@ class Failing(FakeTranscriber):
         raise TranscribeError("no")  # of others a log keeps the traceback
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+class Waiting(Service):
+    """Has no more than a deadline."""
+
+    def __init__(self) -> None:
+        self.deadline_seconds = 0.01
+
+
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @pytest.fixture
@@ -91,13 +95,14 @@ async def test_what_a_recording_failed_of_keeps_no_samples(tmp_path: Path) -> No
 
 
 async def test_what_is_too_late_is_cancelled_and_why_is_told() -> None:
+    service = Waiting()
     job = Job(loud(0.1), TranscribeOptions("en"))
-    with pytest.raises(DeadlineError, match=r"within 0\.01 s \(--deadline\): its turn"):
-        await result_of(job, 0.01)
+    with pytest.raises(TranscribeError, match=r"within 0\.01 s \(--deadline\): its turn"):
+        await service.result_of(job)
     assert job.future.cancelled()
     job = Job(loud(0.1), TranscribeOptions("en"))
     assert job.future.set_running_or_notify_cancel()
-    with pytest.raises(DeadlineError, match="still at it"):
-        await result_of(job, 0.01)
+    with pytest.raises(TranscribeError, match="still at it"):
+        await service.result_of(job)
     assert isinstance(job.future, Future)
     assert not job.future.done()

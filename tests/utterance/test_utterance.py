@@ -17,34 +17,26 @@ from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.ping import Ping
 
 from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
-from wyoming_whisper.audio.pcm import PcmStream
-from wyoming_whisper.audio.speech import span_options, transcribe_speech
-from wyoming_whisper.audio.vad import Vad
+from wyoming_whisper.audio.pcm import PcmFormat, PcmStream
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SpanOptions, Vad
 from wyoming_whisper.errors import AudioError, BusyError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Answer
 from wyoming_whisper.text.style import TextStyle
-from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
+from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import utterance
+from wyoming_whisper.utterance.budget import Budget
 from wyoming_whisper.utterance.early import EarlyWork
 from wyoming_whisper.utterance.job import Job, Priority
 from wyoming_whisper.utterance.languages import SpokenLanguages
-from wyoming_whisper.utterance.limits import Limits
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
-SPANS = span_options(Settings())
+SPANS = SpanOptions.of(Settings())
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
-
-
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @asynccontextmanager
@@ -289,37 +281,37 @@ async def test_an_idle_model_stays_while_something_is_built_for_it(tmp_path: Pat
 @pytest.mark.parametrize("step", [10, 999, 2 * 1024 * 1024])
 async def test_an_utterance_is_bounded(rate: int, step: int) -> None:
     """However it comes: of one chunk at 1 kHz that names 17 minutes only the beginning counts."""
-    workshop = InstantWorkshop(eager=True, limits=Limits(utterance_seconds=1.0))
+    workshop = InstantWorkshop(eager=True, max_seconds=1)
     spoken = Utterance(workshop, TranscribeOptions())
     n_chunks = 0
     while not spoken.is_full:
-        spoken.add(AudioChunk(rate, 1, 1, b"\xc0" * step))
+        spoken.add(PcmFormat(rate, 1, 1), b"\xc0" * step)
         n_chunks += 1
     assert spoken.seconds <= 1.0
     assert n_chunks <= 2 * rate / step + 1  # the filter holds some back
-    before, held = workshop.limits.free_samples, spoken.seconds
+    before, held = workshop.held_audio.free, spoken.seconds
     await spoken.transcription()
     (answer,) = workshop.answers
     assert 1.0 <= answer.seconds < 2.0
-    assert workshop.limits.free_samples == before + round(16000 * held)
+    assert workshop.held_audio.free == before + round(16000 * held)
 
 
 async def test_all_utterances_together_are_bounded() -> None:
-    workshop = InstantWorkshop(eager=True, limits=Limits(1.0, held_seconds=2.5))
-    second = AudioChunk(16000, 2, 1, bytes(32000))
+    workshop = InstantWorkshop(eager=True, max_seconds=1, held_seconds=2.5)
+    second = PcmFormat(16000, 2, 1), bytes(32000)
     speakers = [Utterance(workshop, TranscribeOptions()) for _ in range(3)]
-    speakers[0].add(second)
-    speakers[1].add(second)
+    speakers[0].add(*second)
+    speakers[1].add(*second)
     with pytest.raises(BusyError):
-        speakers[2].add(second)
+        speakers[2].add(*second)
     await speakers[0].transcription()
-    speakers[2].add(second)
+    speakers[2].add(*second)
     for speaker in speakers:
         speaker.drop()
         speaker.drop()
-    assert workshop.limits.free_samples == 2.5 * 16000
-    speakers[2].add(second)  # as a thread may, after its client has gone
-    assert workshop.limits.free_samples == 2.5 * 16000
+    assert workshop.held_audio.free == 2.5 * 16000
+    speakers[2].add(*second)  # as a thread may, after its client has gone
+    assert workshop.held_audio.free == 2.5 * 16000
 
 
 async def test_nothing_is_begun_for_who_left_while_a_long_chunk_was_converted(
@@ -327,7 +319,7 @@ async def test_nothing_is_begun_for_who_left_while_a_long_chunk_was_converted(
 ) -> None:
     converting, may_end = threading.Event(), threading.Event()
 
-    def convert(_: PcmStream, chunk: AudioChunk) -> Samples:
+    def convert(_: PcmStream, pcm: PcmFormat, audio: bytes) -> Samples:
         converting.set()
         assert may_end.wait(20)
         return np.concatenate([loud(1.0), quiet(1.0)])
@@ -335,15 +327,15 @@ async def test_nothing_is_begun_for_who_left_while_a_long_chunk_was_converted(
     monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
     monkeypatch.setattr(PcmStream, "convert", convert)
     workshop = InstantWorkshop(eager=True)
-    free = workshop.limits.free_samples
+    free = workshop.held_audio.free
     spoken = Utterance(workshop, TranscribeOptions())
-    taking = asyncio.create_task(spoken.take(AudioChunk(16000, 2, 1, bytes(64000))))
+    taking = asyncio.create_task(spoken.take(PcmFormat(16000, 2, 1), bytes(64000)))
     assert await asyncio.to_thread(converting.wait, 20)
     spoken.drop()
     may_end.set()
     await taking  # as if nobody had cancelled it
     assert workshop.n_jobs == 0
-    assert workshop.limits.free_samples == free
+    assert workshop.held_audio.free == free
 
 
 async def test_a_long_chunk_is_converted_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,14 +343,14 @@ async def test_a_long_chunk_is_converted_in_steps(monkeypatch: pytest.MonkeyPatc
     lengths: list[int] = []
     convert = PcmStream.convert
 
-    def counted(stream: PcmStream, chunk: AudioChunk) -> Samples:
-        lengths.append(len(chunk.audio))
-        return convert(stream, chunk)
+    def counted(stream: PcmStream, pcm: PcmFormat, audio: bytes) -> Samples:
+        lengths.append(len(audio))
+        return convert(stream, pcm, audio)
 
     monkeypatch.setattr(PcmStream, "convert", counted)
-    workshop = InstantWorkshop(eager=True, limits=Limits(60.0))
+    workshop = InstantWorkshop(eager=True, max_seconds=60)
     spoken = Utterance(workshop, TranscribeOptions())
-    await spoken.take(AudioChunk(1000, 1, 1, b"\x80" * 2_000_000))
+    await spoken.take(PcmFormat(1000, 1, 1), b"\x80" * 2_000_000)
     assert spoken.is_full
     assert lengths == [10_000] * 6
     spoken.drop()
@@ -371,9 +363,11 @@ class InstantWorkshop(Service):
     text_style = TextStyle()
     spoken = SpokenLanguages()
 
-    def __init__(self, *, eager: bool, limits: Limits | None = None) -> None:
+    def __init__(self, *, eager: bool, max_seconds: int = 900, held_seconds: float = 1800) -> None:
         self.eager = eager
-        self.limits = limits or Limits()
+        self.max_utterance_samples = max_seconds * SAMPLE_RATE
+        self.held_audio = Budget(round(held_seconds * SAMPLE_RATE), "audio")
+        self.deadline_seconds = 0
         self.vad: Vad | None = LoudnessVad()
         self.n_jobs = 0
         self.answers: list[Answer] = []
@@ -407,7 +401,7 @@ class InstantWorkshop(Service):
 async def _answer_to(workshop: InstantWorkshop, *parts: Samples) -> Answer:
     spoken = Utterance(workshop, TranscribeOptions(language="en"))
     for part in parts:
-        spoken.add(AudioChunk(16000, 2, 1, (part * 32767).astype("<i2").tobytes()))
+        spoken.add(PcmFormat(16000, 2, 1), (part * 32767).astype("<i2").tobytes())
     await spoken.transcription()
     (answer,) = workshop.answers
     return answer
@@ -464,12 +458,12 @@ def test_the_answer_is_the_same_with_and_without_early_work(
     async def answer(workshop: InstantWorkshop) -> Transcription:
         spoken = Utterance(workshop, TranscribeOptions())
         for start in range(0, len(pcm), step):
-            spoken.add(AudioChunk(16000, 2, 1, pcm[start : start + step].tobytes()))
+            spoken.add(PcmFormat(16000, 2, 1), pcm[start : start + step].tobytes())
         return await spoken.transcription()
 
     eager, patient = InstantWorkshop(eager=True), InstantWorkshop(eager=False)
-    expected = transcribe_speech(
-        (pcm / 32768).astype(np.float32), patient, TranscribeOptions(), LoudnessVad(), SPANS
+    expected = Speech.whole((pcm / 32768).astype(np.float32), LoudnessVad(), SPANS).transcribed(
+        patient, TranscribeOptions()
     )
     assert asyncio.run(answer(eager)) == asyncio.run(answer(patient)) == expected
     assert patient.n_jobs <= 1

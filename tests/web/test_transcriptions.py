@@ -27,7 +27,6 @@ from tests.support import (
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
-    LoudnessVad,
     clips,
     loud,
     quiet,
@@ -35,17 +34,15 @@ from tests.support import (
     words,
 )
 from tests.web.test_web import free_port, ready, scrape, speak, until_open, web_server
-from wyoming_whisper.audio.speech import span_options
-from wyoming_whisper.audio.vad import SileroVad
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import (
     BusyError,
-    DeadlineError,
     ModelUnavailableError,
+    NotPossibleError,
     SettingsError,
     TranscribeError,
-    WordTimesError,
 )
 from wyoming_whisper.models.stock import ALIAS, is_same_model
 from wyoming_whisper.settings.options import Settings
@@ -60,10 +57,10 @@ from wyoming_whisper.transcriber import (
     Word,
 )
 from wyoming_whisper.utterance.job import Priority
-from wyoming_whisper.web import form, web_page
+from wyoming_whisper.web import web_page
 from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import _Site
-from wyoming_whisper.web.form import Upload
+from wyoming_whisper.web.form import Form
 from wyoming_whisper.web.origins import Origins
 from wyoming_whisper.web.spoken import Spoken
 from wyoming_whisper.web.transcriptions import Api
@@ -72,12 +69,10 @@ ROOT = AUDIO.parent.parent
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 TRANSLATIONS = "/v1/audio/translations"
 FORMATS = tuple(RENDERED)
-SPANS = span_options(Settings())
+SPANS = SpanOptions.of(Settings())
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @dataclass
@@ -464,12 +459,11 @@ async def test_words_and_segments_have_times_as_they_are_asked_for(
 
 
 async def test_word_times_of_a_backend_without_them_are_a_sentence(tmp_path: Path) -> None:
-    fake = FakeTranscriber(error=WordTimesError("times of words are not possible on this backend"))
+    fake = FakeTranscriber(error=NotPossibleError("times of words", "no-word-times"))
     async with serving(tmp_path, fake) as (_, session):
         granularities = {"timestamp_granularities[]": "word"}
         found = await refusal(session, asked(response_format="verbose_json", **granularities))
-    sentence = "times of words are not possible on this backend"
-    assert found == (400, sentence, "timestamp_granularities", "no-word-times")
+    assert found == (400, "times of words", "timestamp_granularities", "no-word-times")
 
 
 async def test_the_official_client_gets_word_times_of_people(
@@ -663,13 +657,13 @@ async def test_unknown_parameters_are_ignored_with_one_line_each(
         (asked(colour="blue", temperature="warm"), "from 0 to 1", "temperature"),
         (asked(prompt=["a", "b"]), "2 times", "prompt"),
         (
-            asked(prompt="x" * (Upload.MAX_FIELD_BYTES + 1)),
-            f"{Upload.MAX_FIELD_BYTES} bytes",
+            asked(prompt="x" * (Form.MAX_FIELD_BYTES + 1)),
+            f"{Form.MAX_FIELD_BYTES} bytes",
             "prompt",
         ),
         (
-            asked(**{"keywords[]": ["x"] * (Upload.MAX_FIELDS + 1)}),
-            f"{Upload.MAX_FIELDS} fields",
+            asked(**{"keywords[]": ["x"] * (Form.MAX_FIELDS + 1)}),
+            f"{Form.MAX_FIELDS} fields",
             None,
         ),
         (asked(**{"keywords[]": ["x" * 101]}), "100 letters", "keywords"),
@@ -755,7 +749,7 @@ async def test_other_paths_and_methods_are_told_in_the_same_shape(tmp_path: Path
     ("error", "status", "code"),
     [
         (BusyError("later"), 429, "rate_limit_exceeded"),
-        (DeadlineError("late"), 503, "deadline-exceeded"),
+        (TranscribeError("late", "deadline-exceeded"), 503, "deadline-exceeded"),
         (TranscribeError("no memory"), 500, "transcribe-failed"),
         (MemoryError(), 500, "transcribe-failed"),
         (RuntimeError("secret"), 500, "internal-error"),
@@ -791,8 +785,8 @@ async def test_a_model_that_cannot_be_had_is_unavailable_and_not_listed(tmp_path
 async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Upload.MAX_FILE_BYTES == 25 * 1024 * 1024
-    monkeypatch.setattr(Upload, "MAX_FILE_BYTES", 100_000)
+    assert Form.MAX_FILE_BYTES == 25 * 1024 * 1024
+    monkeypatch.setattr(Form, "MAX_FILE_BYTES", 100_000)
 
     async def endless() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -818,7 +812,7 @@ async def test_a_file_that_is_too_large_is_refused_by_its_length_or_when_it_has_
 async def test_all_uploads_together_are_bounded_and_their_room_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form.Room, "MAX_UPLOADED_BYTES", 150_000)
+    monkeypatch.setattr(Api, "MAX_UPLOADED_BYTES", 150_000)
     fake = FakeTranscriber()
     fake.gate.clear()
     async with serving(tmp_path, fake) as (_, session):
@@ -858,7 +852,7 @@ async def test_a_recording_that_lasts_too_long_is_refused(
 async def test_a_body_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Upload, "MAX_SECONDS", 0.05)
+    monkeypatch.setattr(Form, "MAX_SECONDS", 0.05)
 
     async def stalling() -> AsyncIterator[bytes]:
         yield b"--x\r\n"
@@ -899,7 +893,7 @@ async def test_a_model_that_takes_too_long_for_a_piece_is_given_up(tmp_path: Pat
     fake = FakeTranscriber()
     fake.gate.clear()
     async with serving(tmp_path, fake, deadline=1) as (server, session):
-        server.limits.deadline_seconds = 0.05
+        server.deadline_seconds = 0.05
         status, message, _, code = await refusal(session, asked())
         assert (status, code) == (503, "deadline-exceeded")
         assert "--deadline" in message

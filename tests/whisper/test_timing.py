@@ -21,7 +21,7 @@ from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.machine.cpu import adds_int8_exactly
+from wyoming_whisper.machine.host import HOST
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions, Word
@@ -212,7 +212,7 @@ def test_words_are_where_they_are_spoken(stock_base: Path, tmp_path: Path, backe
     if backend == "faster-whisper":
         transcriber = open_faster_whisper(settings, stock_base)
     else:
-        arithmetic: Arithmetic = "int8" if adds_int8_exactly() else "uint8"
+        arithmetic: Arithmetic = "int8" if HOST.adds_int8_exactly else "uint8"
         write_cpu_graphs(read(ModelFolder(stock_base).weights), tmp_path, arithmetic)
         spec = CpuSpec("base", ModelFolder(stock_base).weights, arithmetic)
         transcriber = _open_graphs(settings, stock_base, spec, tmp_path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,6 @@ from .channels import Downmix, Frames
 
 if TYPE_CHECKING:
     import soxr
-
-
-class Pcm(Protocol):
-    """What a chunk says of its bytes (Wyoming's audio-chunk)."""
-
-    rate: int
-    width: int
-    channels: int
-    audio: bytes
 
 
 @dataclass(frozen=True)
@@ -68,6 +60,10 @@ class PcmFormat:
         """Length of one sample of every channel."""
         return self.width * self.channels
 
+    def n_bytes(self, seconds: float) -> int:
+        """Return the length of so many seconds, in whole frames."""
+        return math.ceil(seconds * self.rate) * self.frame_bytes
+
     def frames(self, audio: bytes) -> Frames:
         """Return whole frames as float32 at the format's own rate, -1..1."""
         return _to_float(audio, self.width).reshape(-1, self.channels)
@@ -105,21 +101,18 @@ class PcmStream:
         self._resampler: soxr.ResampleStream | None = None
 
     @classmethod
-    def is_costly(cls, chunk: Pcm) -> bool:
-        """Whether converting this chunk takes longer than the event loop should wait."""
-        bytes_per_second = max(1, chunk.rate * chunk.width * chunk.channels)
-        return len(chunk.audio) / bytes_per_second > cls.COSTLY_SECONDS
+    def is_costly(cls, pcm: PcmFormat, audio: bytes) -> bool:
+        """Whether converting so much takes longer than the event loop should wait."""
+        return len(audio) > pcm.n_bytes(cls.COSTLY_SECONDS)
 
-    def convert(self, chunk: Pcm) -> Samples:
-        """Return what `chunk` adds, mono at SAMPLE_RATE, -1..1; a filter may hold some back.
+    def convert(self, pcm: PcmFormat, audio: bytes) -> Samples:
+        """Return what `audio` adds, mono at SAMPLE_RATE, -1..1; a filter may hold some back.
 
-        The beginning of a frame at its end is kept for the next chunk. Raises AudioError for a
-        format that is out of bounds.
+        The beginning of a frame at its end is kept for the next chunk.
         """
-        pcm = PcmFormat(chunk.rate, chunk.width, chunk.channels)
         if pcm != self._format:
             self._change_to(pcm)
-        audio = self._cut_off + chunk.audio if self._cut_off else chunk.audio
+        audio = self._cut_off + audio if self._cut_off else audio
         n_whole = len(audio) - len(audio) % pcm.frame_bytes
         self._cut_off = audio[n_whole:]
         frames = pcm.frames(audio[:n_whole])

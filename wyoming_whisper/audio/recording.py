@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 import wave
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from typing import Any
@@ -17,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import AudioError
-from ..text.evidence import Voicing
 from ..transcriber import SAMPLE_RATE, Samples
 from .channels import Downmix
 from .containers import Container
 from .pcm import PcmFormat, PcmStream
-from .pieces import Cutting, Section
+from .pieces import Section
 from .speech import Speech
 from .vad import SpanOptions, Vad
 
@@ -36,6 +34,9 @@ class AudioFile:
     """4 MB: fewer seconds at once where there are many channels."""
     BLOCK_PACKETS = 2000
     """Of a compressed file at a time, whatever comes of them."""
+    MAX_DECODING_SECONDS = 300.0
+    """Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one
+    minute."""
     FORMATS = "WAV, FLAC, OGG (Opus or Vorbis), MP3, M4A, WEBM, AAC, AMR, AIFF, CAF, AU and WMA"
 
     def __init__(self, data: bytes) -> None:
@@ -70,6 +71,34 @@ class AudioFile:
                 raise AudioError(f"a clip may last {max_seconds:.0f} seconds at most")
         return np.concatenate(parts)
 
+    def speech(
+        self, vad: Vad, options: SpanOptions, max_seconds: float
+    ) -> Iterator[tuple[float, list[Section]]]:
+        """Hear it block by block; yield its length by now, and what can be transcribed by then.
+
+        That is speech, span by span. What is transcribed of a file that Whisper hears at once is
+        what would be of a command. Not for several threads at once. Raises AudioError.
+        """
+        heard, blocks, decoding_seconds = Speech(vad, options), self.blocks(), 0.0
+        while True:
+            begun = time.monotonic()
+            block = next(blocks, None)
+            decoding_seconds += time.monotonic() - begun
+            if decoding_seconds > self.MAX_DECODING_SECONDS:
+                raise AudioError(
+                    f"the file takes more than {self.MAX_DECODING_SECONDS:.0f} s to decode"
+                )
+            if block is None:
+                break
+            heard.add(block)
+            if heard.seconds > max_seconds:
+                raise AudioError(f"a recording may last {max_seconds:.0f} seconds at most")
+            yield heard.seconds, _parts(heard.take_sections(), options)
+        if not heard.seconds:
+            raise AudioError("the file holds no audio")
+        heard.finish()
+        yield heard.seconds, _parts([heard.take_rest()], options)
+
     def _reader(self, kind: Container, data: bytes) -> Iterator[Samples]:
         if kind is Container.WAV and _is_plain_wav(data):
             return self._wav_blocks(data)
@@ -87,10 +116,9 @@ class AudioFile:
     def _wav_blocks(self, data: bytes) -> Iterator[Samples]:
         stream = PcmStream()
         with wave.open(BytesIO(data)) as file:
-            rate = file.getframerate()
-            width, channels = file.getsampwidth(), file.getnchannels()
-            while audio := file.readframes(self.BLOCK_SECONDS * rate):
-                yield stream.convert(_Block(rate, width, channels, audio))
+            pcm = PcmFormat(file.getframerate(), file.getsampwidth(), file.getnchannels())
+            while audio := file.readframes(self.BLOCK_SECONDS * pcm.rate):
+                yield stream.convert(pcm, audio)
         yield stream.flush()
 
     def _sndfile_blocks(self, soundfile: Any, kind: Container, data: bytes) -> Iterator[Samples]:
@@ -140,6 +168,10 @@ class AudioFile:
         yield mixer.take()
 
 
+def _parts(sections: list[Section], options: SpanOptions) -> list[Section]:
+    return [part for section in sections for part in section.parts(options)]
+
+
 def _readable(soundfile: Any) -> str:
     """Return the formats that can be read without PyAV."""
     names = [kind.name for kind in Container if kind.sndfile] if soundfile else ["plain WAV"]
@@ -167,16 +199,6 @@ def _is_plain_wav(data: bytes) -> bool:
             return True
     except (wave.Error, EOFError):
         return False
-
-
-@dataclass
-class _Block:
-    """Part of a WAV file, as Pcm."""
-
-    rate: int
-    width: int
-    channels: int
-    audio: bytes
 
 
 class _Bytes(BytesIO):
@@ -233,80 +255,3 @@ class _Mixer:
 def _sound(samples: Samples) -> Samples:
     """Return what can be heard: files of floats may hold anything."""
     return np.clip(np.nan_to_num(samples), -1.0, 1.0).astype(np.float32, copy=False)
-
-
-# -- pieces --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Speech that is transcribed at once."""
-
-    start: float
-    """Seconds from the beginning of the recording."""
-    samples: Samples
-    voicing: Voicing
-
-
-class Recording:
-    """A file, heard step by step; what is transcribed of one of MAX_PIECE_SECONDS or less is what
-    would be of a command.
-
-    Not for several threads at once.
-    """
-
-    MAX_DECODING_SECONDS = 300.0
-    """Of work for one file, whatever comes of it: an hour of AAC takes a slow machine one
-    minute."""
-
-    def __init__(
-        self,
-        data: bytes,
-        vad: Vad,
-        options: SpanOptions,
-        max_seconds: float,
-        cutting: Cutting | None = None,
-    ) -> None:
-        self._cutting = cutting or Cutting()
-        self._blocks = AudioFile(data).blocks()
-        self._speech = Speech(vad, options)
-        self._options = options
-        self._max_seconds = max_seconds
-        self._decoding_seconds = 0.0
-        self.seconds = 0.0
-        """Length of what was heard so far."""
-        self.is_over = False
-
-    def step(self) -> list[Piece]:
-        """Hear one block more; return what can be transcribed by now. Raises AudioError."""
-        begun = time.monotonic()
-        block = next(self._blocks, None)
-        self._decoding_seconds += time.monotonic() - begun
-        if self._decoding_seconds > self.MAX_DECODING_SECONDS:
-            raise AudioError(
-                f"the file takes more than {self.MAX_DECODING_SECONDS:.0f} s to decode"
-            )
-        if block is None:
-            self.is_over = True
-            if not self.seconds:
-                raise AudioError("the file holds no audio")
-            self._speech.finish()
-            return self._pieces([self._speech.take_rest()])
-        if not len(block):
-            return []
-        self.seconds += len(block) / SAMPLE_RATE
-        if self.seconds > self._max_seconds:
-            raise AudioError(f"a recording may last {self._max_seconds:.0f} seconds at most")
-        self._speech.add(block)
-        return self._pieces(self._speech.take_sections(self._cutting))
-
-    def _pieces(self, sections: list[Section]) -> list[Piece]:
-        return [
-            Piece(
-                (section.start + start) / SAMPLE_RATE,
-                section.samples[start:end],
-                section.voicing(self._options, (start, end)),
-            )
-            for section in sections
-            for start, end in section.spans(self._options)
-        ]

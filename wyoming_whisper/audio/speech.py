@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..text.evidence import Voicing
 from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
-from .pieces import Cutting, Section
-from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad, cut
-
-if TYPE_CHECKING:
-    from ..settings.options import Settings
-
-
-def span_options(settings: Settings) -> SpanOptions:
-    """Return how this user wants silence treated.
-
-    One span from the first word to the last, unless `--vad-filter` cuts pauses out of it.
-    """
-    # Kept around speech. Before: soft onsets come late to the network. After: what a window that
-    # fits needs to be sure of the end. The sooner this much silence has passed, the sooner work can
-    # begin: six of the network's frames. Five cost as few words, but work begins in vain more often
-    # (docs/benchmarks.md, When to begin).
-    padded = SpanOptions(pad_before_seconds=0.4, pad_after_seconds=0.19)
-    if settings.vad_filter:
-        return replace(
-            padded,
-            threshold=settings.vad_threshold,
-            min_speech_seconds=settings.vad_min_speech_ms / 1000,
-            min_silence_seconds=settings.vad_min_silence_ms / 1000,
-        )
-    if settings.vad_clip:
-        pad = settings.vad_clip_pad_ms / 1000
-        return SpanOptions(
-            settings.vad_clip_threshold, pad_before_seconds=pad, pad_after_seconds=pad
-        )
-    return padded
+from .pieces import Section
+from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad
 
 
 class Speech:
@@ -69,6 +40,28 @@ class Speech:
         self._parts.append(samples)
         self._n_samples += len(samples)
         self._hear(self._stream.push(samples))
+
+    @classmethod
+    def whole(cls, samples: Samples, vad: Vad, options: SpanOptions) -> Speech:
+        """Return the speech of a recording that is there."""
+        speech = cls(vad, options)
+        speech.add(samples)
+        speech.finish()
+        return speech
+
+    def transcribed(
+        self, transcriber: Transcriber, options: TranscribeOptions, style: TextStyle | None = None
+    ) -> Transcription:
+        """Return what is said in it; the model is not asked when nobody speaks.
+
+        Raises TranscribeError.
+        """
+        spans = self.spans()
+        if not spans:
+            return Transcription("", options.language, seconds=self.seconds)
+        transcription = transcriber.transcribe(self.cut(spans), options)
+        answer = (style or TextStyle()).finished(transcription, self.voicing)
+        return replace(answer, seconds=self.seconds)
 
     def finish(self) -> None:
         """Hear the end; nothing may be added afterwards."""
@@ -119,28 +112,28 @@ class Speech:
 
     def cut(self, spans: list[Span]) -> Samples:
         """Return the samples of `spans`, shape = (n_samples,)."""
-        if not spans:
-            return np.zeros(0, np.float32)
         start = self._n_before
-        return cut(self._rest().samples, [(first - start, end - start) for first, end in spans])
+        return self._rest().cut([(first - start, end - start) for first, end in spans])
 
-    def take_sections(self, cutting: Cutting) -> list[Section]:
+    def take_sections(self) -> list[Section]:
         """Take off what can be transcribed apart by now, so that no more than a piece is left.
 
-        Nothing of an utterance that is no longer than `cutting.whole`. What comes before speech is
-        taken off and dropped.
+        Nothing of an utterance that Whisper hears at once. What comes before speech is taken off
+        and dropped.
         """
         sections = []
-        while self.n_kept > self._longest(cutting):
+        while self.n_kept > self._n_longest:
             self._skip_silence()
-            if self.n_kept > self._longest(cutting):
-                probabilities = self._rest().probabilities
-                sections.append(self._take(cutting.frame(probabilities, self._options.low)))
+            if self.n_kept > self._n_longest:
+                sections.append(self._take(self._rest().place_to_cut(self._options.low)))
                 self._is_long = True
         return sections
 
-    def _longest(self, cutting: Cutting) -> int:
-        return cutting.longest_samples if self._is_long else cutting.whole_samples
+    @property
+    def _n_longest(self) -> int:
+        """Samples that are not cut."""
+        seconds = Section.LONGEST_SECONDS if self._is_long else Section.WHOLE_SECONDS
+        return round(seconds * SAMPLE_RATE)
 
     def take_rest(self) -> Section:
         """Take off all that is left."""
@@ -199,26 +192,3 @@ class Speech:
         self._n_frames += len(probabilities)
         self._n_voiced += len(voiced)
         self._n_sure += int(np.count_nonzero(probabilities >= self._options.sure))
-
-
-def transcribe_speech(
-    samples: Samples,
-    transcriber: Transcriber,
-    options: TranscribeOptions,
-    vad: Vad,
-    spans: SpanOptions,
-    style: TextStyle | None = None,
-) -> Transcription:
-    """Return what is said in a whole recording; the model is not asked when nobody speaks.
-
-    Raises TranscribeError.
-    """
-    speech = Speech(vad, spans)
-    speech.add(samples)
-    speech.finish()
-    spoken = speech.spans()
-    if not spoken:
-        return Transcription("", options.language, seconds=speech.seconds)
-    transcription = transcriber.transcribe(speech.cut(spoken), options)
-    answer = (style or TextStyle()).finished(transcription, speech.voicing)
-    return replace(answer, seconds=speech.seconds)

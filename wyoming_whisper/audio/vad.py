@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..transcriber import SAMPLE_RATE, Samples
+
+if TYPE_CHECKING:
+    from ..settings.options import Settings
 
 FRAME_SAMPLES = 512  # Silero's only frame length at 16 kHz: 32 ms
 
@@ -38,6 +40,30 @@ class SpanOptions:
     pad_after_seconds: float = 0.4
     min_sure_frames: int = SURE_FRAMES
     """With fewer frames that are evidence, nobody speaks at all."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> SpanOptions:
+        """Return how this user wants silence treated.
+
+        One span from the first word to the last, unless `--vad-filter` cuts pauses out of it.
+        """
+        # Kept around speech. Before: soft onsets come late to the network. After: what a window
+        # that fits needs to be sure of the end. The sooner this much silence has passed, the sooner
+        # work can begin: six of the network's frames. Five cost as few words, but work begins in
+        # vain more often (docs/benchmarks.md, When to begin).
+        before, after = 0.4, 0.19
+        if settings.vad_filter:
+            return cls(
+                threshold=settings.vad_threshold,
+                min_speech_seconds=settings.vad_min_speech_ms / 1000,
+                min_silence_seconds=settings.vad_min_silence_ms / 1000,
+                pad_before_seconds=before,
+                pad_after_seconds=after,
+            )
+        if settings.vad_clip:
+            pad = settings.vad_clip_pad_ms / 1000
+            return cls(settings.vad_clip_threshold, pad_before_seconds=pad, pad_after_seconds=pad)
+        return cls(pad_before_seconds=before, pad_after_seconds=after)
 
     @property
     def low(self) -> float:
@@ -131,13 +157,6 @@ class _SileroStream:
         if not len(self._rest):
             return np.zeros(0, np.float32)
         return self.push(np.zeros(FRAME_SAMPLES - len(self._rest), np.float32))
-
-
-def cut(samples: Samples, spans: Sequence[Span]) -> Samples:
-    """Return only what lies within `spans`."""
-    if len(spans) == 1:
-        return samples[spans[0][0] : spans[0][1]]
-    return np.concatenate([samples[start:end] for start, end in spans])
 
 
 def _runs(probabilities: npt.NDArray[np.float32], options: SpanOptions) -> list[Span]:

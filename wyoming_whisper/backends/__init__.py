@@ -38,10 +38,10 @@ def open_transcriber(
     if settings.backend == "none":
         return _NoModel()
     if settings.backend == "ray":
-        from ..cluster.front_end import open_ray
+        from ..cluster.front_end import RayTranscriber
 
         status.update(backend="ray", why="it was asked for")
-        return open_ray(settings)
+        return RayTranscriber.open(settings)
     why = ""
     if settings.backend == "tensorrt-llm":
         opened, why = _try_tensorrt_llm(settings, status)
@@ -107,7 +107,7 @@ def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
                 "--backend tensorrt is not possible here, so the CPU answers: %s", error
             )
         return None, str(error)
-    why = f"a {runtime.gpu.name} and TensorRT {runtime.tensorrt} are here"
+    why = f"a {runtime.gpu.name} and {runtime.name} are here"
     _LOGGER.info("backend: tensorrt, because %s", why)
     return runtime, why
 

@@ -23,6 +23,7 @@ from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..machine.process import NativeThread
+from ..models.store import ModelStore
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def engine_cache(settings: Settings) -> EngineCache:
-    return EngineCache(settings.data_dir[0] / "engines", settings.max_cache_size)
+    """Return the engines of the first data folder; those of the others, too, to be read."""
+    first, *others = (folder / "engines" for folder in (*settings.data_dir, ModelStore.SHIPPED))
+    return EngineCache(first, settings.max_cache_size, others)
 
 
 class _EngineSource(Protocol):
@@ -46,10 +49,16 @@ class _EngineSource(Protocol):
         """Return the engine's folder if it is built."""
 
     def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
-        """Return the engine's folder, built if need be. Raises EngineBuildError."""
+        """Return the engine's folder, built if need be. Raises ModelError."""
 
-    def open(self, folder: Path) -> Transcriber:
-        """Return the engine at work. Raises EngineBrokenError, EngineError."""
+    def opens_quickly(self, folder: Path) -> bool:
+        """Return whether nobody has to be kept waiting while it is opened."""
+
+    def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
+        """Return the engine at work; `progress` is told the share of it that is ready.
+
+        Raises EngineBrokenError, EngineError.
+        """
 
     def discard(self) -> None:
         """Forget what is built."""
@@ -62,9 +71,14 @@ class Engines:
     """Where the engine of a Spec comes from: a cache, or a child that builds it."""
 
     def __init__(
-        self, spec: Spec, cache: EngineCache, open_folder: Callable[[Path], Transcriber]
+        self,
+        spec: Spec,
+        cache: EngineCache,
+        open_folder: Callable[[Path, Callable[[float], None] | None], Transcriber],
+        opens_quickly: Callable[[Path], bool] = lambda _: True,
     ) -> None:
         self.label = spec.label
+        self.opens_quickly = opens_quickly
         self._spec = spec
         self._cache = cache
         self._open = open_folder
@@ -83,8 +97,8 @@ class Engines:
             self._key, functools.partial(self._fill, on_progress), self._spec.model, self._stop
         )
 
-    def open(self, folder: Path) -> Transcriber:
-        return self._open(folder)
+    def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
+        return self._open(folder, progress)
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):
@@ -243,7 +257,7 @@ class EngineTranscriber:
     def _open_what_is_there(self) -> Transcriber | None:
         try:
             folder = self._source.find()
-            if folder:
+            if folder and (self._source.opens_quickly(folder) or not self._build_missing):
                 engine = self._source.open(folder)
                 self._why = self._why_engine
                 return engine
@@ -336,10 +350,10 @@ class EngineTranscriber:
 
     def _built_and_opened(self) -> Transcriber:
         try:
-            return self._source.open(self._built())
+            return self._source.open(self._built(), self._opening)
         except EngineBrokenError as error:
             self._forget_broken(error)
-            return self._source.open(self._built())
+            return self._source.open(self._built(), self._opening)
 
     def _built(self) -> Path:
         display: BuildDisplay | None = None
@@ -356,6 +370,9 @@ class EngineTranscriber:
             if display:
                 display.close()
             self._building("opening the engine", None)
+
+    def _opening(self, fraction: float) -> None:
+        self._building("opening the engine", fraction)
 
     def _building(self, what: str, fraction: float | None) -> None:
         if not self._stop.is_set():  # who was closed says nothing of its successor's engine

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..engine.dims import EMBEDDINGS, HEAD_WIDTH
 from ..errors import ModelBrokenError, SettingsError
-from ..machine.cpu import fastest_threads, instruction_set, physical_cores
+from ..machine.host import HOST
 from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..whisper.audio import FRAMES_PER_POSITION, Array
@@ -131,7 +131,7 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     compute_type = choose_compute_type(settings.compute_type, device)
     folder = ModelFolder(path)
     decoding = decoding_options(settings, folder, choose_beam_size(settings.beam_size))
-    threads = settings.cpu_threads or physical_cores()
+    threads = settings.cpu_threads or HOST.cores
     if device == "cpu" and not settings.cpu_threads:
         threads = _measured_threads(settings, folder, compute_type, decoding.beam_size)
     model = load_ctranslate2(folder, compute_type, threads, device, device_index)
@@ -167,7 +167,7 @@ def _measured_threads(
         return min(times[1:])
 
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
-    return fastest_threads(seconds, Measurements(settings.data_dir), name)
+    return HOST.fastest_threads(seconds, Measurements(settings.data_dir), name)
 
 
 def choose_device(name: str) -> tuple[str, int]:
@@ -274,7 +274,7 @@ def _mended(model: ModelFolder) -> dict[str, Any]:
 def _description(name: str, model: Any, threads: int) -> str:
     where = "CPU" if model.device == "cpu" else f"CUDA device {model.device_index[0]}"
     if model.device == "cpu":
-        where += f" ({instruction_set()}, {threads} threads)"
+        where += f" ({HOST.instruction_set}, {threads} threads)"
     return f"{name} on {where} in {model.compute_type}"
 
 

@@ -6,7 +6,7 @@ leaves the backend open, both are measured once, and the faster one stays.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import importlib.metadata
 import importlib.util
 import logging
@@ -19,19 +19,15 @@ from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
 from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
-from ..machine.cpu import (
-    adds_int8_exactly,
-    cpu_name,
-    instruction_set,
-    physical_cores,
-    ram_bytes,
-)
+from ..machine.host import HOST
 from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
+from ..whisper.options import AudioContext, DecodingOptions
 from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber, Verdict, engine_cache
 from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
+from .frozen import bears_frozen_tail
 from .pipeline import WhisperTranscriber, decoding_options
 
 if TYPE_CHECKING:
@@ -90,8 +86,9 @@ def open_fastest(
 def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
     """Return where the graphs of the model in `path` come from."""
     spec = CpuSpec(settings.model_name, ModelFolder(path).weights, arithmetic)
-    open_folder = functools.partial(_open_graphs, settings, path, spec)
-    return Engines(spec, engine_cache(settings), open_folder)
+    return Engines(
+        spec, engine_cache(settings), lambda folder, _: _open_graphs(settings, path, spec, folder)
+    )
 
 
 def _open(
@@ -120,15 +117,16 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
     Raises EngineBrokenError where they can't be read or make no sense.
     """
     beam_size = choose_beam_size(settings.beam_size)
-    threads = settings.cpu_threads or physical_cores()
+    threads = settings.cpu_threads or HOST.cores
     try:
-        session = CpuSession(folder, threads, beam_size)
+        session = CpuSession(folder, threads, beam_size, has_tail=True)
     except ModelBrokenError as error:
         raise EngineBrokenError(str(error)) from error
     model = ModelFolder(path)
     tokenizer, languages = model.tokenizer, model.languages(settings.model)
+    decoding = _decoding_options(settings, model, session, folder, beam_size)
     described = (
-        f"{spec.model} on CPU ({instruction_set()}, {threads} threads) in {spec.arithmetic} "
+        f"{spec.model} on CPU ({HOST.instruction_set}, {threads} threads) in {spec.arithmetic} "
         "(onnxruntime)"
     )
     transcriber = WhisperTranscriber(
@@ -136,7 +134,7 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
         tokenizer,
         languages,
         settings.languages,
-        decoding_options(settings, model, beam_size),
+        decoding,
         described,
         session.close,
         keeps_features=True,
@@ -145,6 +143,23 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
     transcriber.warm_up()
     _LOGGER.info("%s, beam %d", described, beam_size)
     return transcriber
+
+
+def _decoding_options(
+    settings: Settings, model: ModelFolder, session: CpuSession, folder: Path, beam_size: int
+) -> DecodingOptions:
+    """Return what is set; a session over the graphs in `folder` gets the tail where that is best.
+
+    Raises ModelBrokenError.
+    """
+    decoding = decoding_options(settings, model, beam_size)
+    is_free = settings.audio_context == "auto" and not model.facts.tight_window
+    session.has_tail = is_free and bears_frozen_tail(
+        session, Measurements(settings.data_dir), folder.name
+    )
+    if session.has_tail:
+        return dataclasses.replace(decoding, audio_context=AudioContext.frozen())
+    return decoding
 
 
 def choose_arithmetic(settings: Settings) -> str:
@@ -160,7 +175,7 @@ def choose_arithmetic(settings: Settings) -> str:
             f"--compute-type {settings.compute_type} is not possible with --backend onnxruntime; "
             "it can int8 and float32"
         )
-    return "int8" if adds_int8_exactly() else "uint8"
+    return "int8" if HOST.adds_int8_exactly else "uint8"
 
 
 def _why_not_compared(path: Path, comparison: _Comparison) -> str:
@@ -171,7 +186,7 @@ def _why_not_compared(path: Path, comparison: _Comparison) -> str:
     # than half of what there is. Not of what happens to be free: which backend answers, and so what
     # it writes, must be the same at every start.
     needed = 4 * ModelFolder(path).dims.int8_bytes
-    total = ram_bytes()
+    total = HOST.ram_bytes
     if needed <= total / 2 and not comparison.was_without_room(total):
         return ""
     comparison.remember_without_room(total)
@@ -210,10 +225,11 @@ class _Comparison:
                 settings.model_name,
                 arithmetic,
                 f"window {settings.audio_context}",
+                f"graphs {CpuSpec.CPU_GRAPH_SCHEMA}",
                 f"beam {choose_beam_size(settings.beam_size)}",
-                f"{settings.cpu_threads or physical_cores()} threads",
+                f"{settings.cpu_threads or HOST.cores} threads",
                 *versions,
-                cpu_name(),
+                HOST.cpu_name,
             )
         )
 

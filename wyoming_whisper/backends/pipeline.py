@@ -14,16 +14,14 @@ import numpy as np
 
 from ..errors import (
     EngineBrokenError,
+    NotPossibleError,
     SettingsError,
     TranscribeError,
-    UnknownLanguageError,
-    UnknownTaskError,
-    WordTimesError,
 )
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
 from ..models.folder import ModelFolder
-from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription, go_on
 from ..whisper.audio import (
     FRAMES_PER_SECOND,
     Array,
@@ -38,9 +36,7 @@ from ..whisper.inference import (
     GenerateOptions,
     Hypothesis,
     Inference,
-    ScoringInference,
     Stopwatch,
-    go_on,
 )
 from ..whisper.options import (
     AudioContext,
@@ -73,7 +69,7 @@ class WhisperTranscriber:
 
     def __init__(
         self,
-        inference: ScoringInference,
+        inference: Inference,
         tokenizer: Tokenizer,
         languages: tuple[str, ...],
         choosable: tuple[str, ...],
@@ -119,22 +115,7 @@ class WhisperTranscriber:
             raise TranscribeError(f"the model failed on this audio: {error}") from error
         if result.rejected:
             _LOGGER.debug("withheld %r: %s", result.text, result.rejected)
-        return Transcription(
-            text=result.text,
-            language=result.language,
-            language_probability=result.language_probability,
-            avg_logprob=result.avg_logprob,
-            no_speech_prob=result.no_speech_prob,
-            n_tokens=result.n_tokens,
-            heard_logprob=result.heard_logprob,
-            noise_logprob=result.noise_logprob,
-            seconds=len(samples) / SAMPLE_RATE,
-            stages=stopwatch.seconds,
-            rejected=result.rejected,
-            segments=result.segments,
-            understood=result.understood,
-            free_text=result.free_text,
-        )
+        return dataclasses.replace(result, seconds=len(samples) / SAMPLE_RATE)
 
     def warm_up(self) -> None:
         """Touch every part once: the first speaker should not pay for lazy initialisation.
@@ -173,9 +154,10 @@ class WhisperTranscriber:
     def _checked(self, language: str | None) -> str | None:
         if language is None or language in self.languages:
             return language
-        raise UnknownLanguageError(
+        raise NotPossibleError(
             f"this model does not understand {LANGUAGES.get(language, language)!r}; "
-            f"it understands {', '.join(self.languages)}"
+            f"it understands {', '.join(self.languages)}",
+            "unknown-language",
         )
 
     def _decoder_for(self, _: Samples, decoding: DecodingOptions) -> Decoder:
@@ -196,15 +178,17 @@ class WhisperTranscriber:
     def _decoding_for(self, options: TranscribeOptions) -> DecodingOptions:
         """Return what the user set, and this request sets otherwise.
 
-        Raises UnknownTaskError, WordTimesError.
+        Raises NotPossibleError.
         """
         decoding = self._decoding
         if options.task == "translate" and self.languages == ("en",):
-            raise UnknownTaskError("this model knows English alone: it has nothing to translate")
+            about = "this model knows English alone: it has nothing to translate"
+            raise NotPossibleError(about, "unknown-task")
         if options.words and not getattr(self._inference, "can_align", False):
-            raise WordTimesError(
+            raise NotPossibleError(
                 "times of words are not possible on this backend: --backend faster-whisper and "
-                "onnxruntime have them"
+                "onnxruntime have them",
+                "no-word-times",
             )
         return dataclasses.replace(
             decoding,

@@ -1,4 +1,6 @@
-"""The TensorRT backend: engines on an NVIDIA GPU, and the CPU whenever there is none to use."""
+"""The TensorRT backend: engines of TensorRT-RTX or TensorRT on an NVIDIA GPU, and the CPU whenever
+there is none to use.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,15 @@ import contextlib
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.spec import EngineSpec
 from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
-from ..engine.tensorrt.library import import_tensorrt
+from ..engine.tensorrt.library import RTX, Library, Target, find_library
 from ..engine.tensorrt.session import TensorRTSession
-from ..errors import SettingsError
+from ..errors import EngineError, SettingsError
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
@@ -32,17 +35,19 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """The GPU and the TensorRT to be used."""
+    """The GPU to be used, and the library for it."""
 
     gpu: Gpu
-    tensorrt: str
-    """The version."""
+    library: Library
+    version: str
+    """The library's."""
 
     @classmethod
-    def find(cls, device: str) -> Runtime:
-        """Return what there is for auto, cuda or cuda:N. Raises EngineError: what is missing."""
-        # What TensorRT 8.6 has kernels for; later ones need more, and say so when they build.
-        min_compute_capability = (6, 0)
+    def find(cls, device: str, runtime: str = "") -> Runtime:
+        """Return what there is for auto, cuda or cuda:N; `runtime` names a library, else the best.
+
+        Raises EngineError: what is missing.
+        """
         if device == "cpu":
             raise NoGpuError("--device is cpu")
         gpus = find_gpus()
@@ -50,28 +55,41 @@ class Runtime:
         if index >= len(gpus):
             raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")
         gpu = gpus[index]
-        if gpu.compute_capability < min_compute_capability:
-            raise NoGpuError(f"the {gpu.name} is too old for TensorRT")
-        return cls(gpu, import_tensorrt().__version__)
+        return cls(gpu, *find_library(gpu, runtime))
+
+    @property
+    def name(self) -> str:
+        """The library and its version."""
+        return f"{self.library.name} {self.version}"
 
     def spec(self, settings: Settings, path: Path) -> EngineSpec:
         """Return the engine that these settings ask for, of the model in folder `path`."""
-        beam_size = settings.beam_size or 1  # greedy search is the one that runs as CUDA graphs
-        return EngineSpec(
-            model=settings.model_name,
-            model_bin=ModelFolder(path).weights,
-            gpu=self.gpu,
-            tensorrt=self.tensorrt,
-            precision="float32" if settings.compute_type == "float32" else "float16",
-            beam_size=beam_size,
-            max_batch=max(beam_size, DecodingOptions.best_of),
-        )
+        target = self.library.target(self.gpu)
+        spec = _spec(settings, path, self.library, self.version, target)
+        return dataclasses.replace(spec, device=self.gpu.index)
 
     def engines(self, settings: Settings, path: Path) -> Engines:
         """Return where the engine of the model in `path` comes from."""
         spec = self.spec(settings, path)
-        open_folder = functools.partial(_open_engine, settings, path, spec)
-        return Engines(spec, engine_cache(settings), open_folder)
+        cache, gpu = engine_cache(settings), self.gpu
+
+        def kernels(folder: Path) -> Path | None:
+            if not self.library.is_rtx:
+                return None
+            return cache.kernels(folder.name, gpu.name, ".".join(map(str, gpu.cuda_version)))
+
+        def opens_quickly(folder: Path) -> bool:
+            file = kernels(folder)
+            return file is None or file.is_file()
+
+        def open_folder(
+            folder: Path, progress: Callable[[float], None] | None = None
+        ) -> Transcriber:
+            name = f"{spec.model} on {gpu.name} in {spec.precision} ({self.name})"
+            session = TensorRTSession(folder, gpu.index, kernels=kernels(folder))
+            return _open_engine(settings, path, spec, session, name, folder, progress)
+
+        return Engines(spec, cache, open_folder, opens_quickly)
 
     def open(
         self, settings: Settings, path: Path, status: Status, *, build_missing: bool = True
@@ -99,6 +117,35 @@ class Runtime:
         return transcriber
 
 
+def portable_engines(settings: Settings, path: Path, target: Target) -> Engines:
+    """Return where an engine for other machines' GPUs comes from: it can be built, not opened here.
+
+    Raises EngineError where there is no TensorRT-RTX.
+    """
+
+    def refuse(*_: object) -> Transcriber:
+        raise EngineError(f"this engine is for {target.device} GPUs, and not opened here")
+
+    version = RTX.load().__version__
+    return Engines(_spec(settings, path, RTX, version, target), engine_cache(settings), refuse)
+
+
+def _spec(
+    settings: Settings, path: Path, library: Library, version: str, target: Target
+) -> EngineSpec:
+    beam_size = settings.beam_size or 1  # greedy search is the one that runs as CUDA graphs
+    return EngineSpec(
+        model=settings.model_name,
+        model_bin=ModelFolder(path).weights,
+        library=library,
+        version=version,
+        target=target,
+        precision="float32" if settings.compute_type == "float32" else "float16",
+        beam_size=beam_size,
+        max_batch=max(beam_size, DecodingOptions.best_of),
+    )
+
+
 def _open_on_cuda(settings: Settings, path: Path) -> Transcriber | None:
     """Return faster-whisper on the GPU; None where CTranslate2 has no CUDA, as its Arm wheels."""
     try:
@@ -120,13 +167,19 @@ def on_cpu(settings: Settings) -> Settings:
     return dataclasses.replace(settings, device="cpu", compute_type=compute_type)
 
 
-def _open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path) -> Transcriber:
-    """Return the model in `path` over the engine in `folder`, tried out.
+def _open_engine(
+    settings: Settings,
+    path: Path,
+    spec: EngineSpec,
+    session: TensorRTSession,
+    name: str,
+    folder: Path,
+    progress: Callable[[float], None] | None,
+) -> Transcriber:
+    """Return the model in `path` over the engine in `folder`, tried out; owns the session.
 
-    Raises EngineBrokenError where the engine can't be read or makes no sense, EngineError where
-    the GPU fails.
+    Raises EngineBrokenError where the engine makes no sense, EngineError where the GPU fails.
     """
-    session = TensorRTSession(folder, spec.gpu.index)
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
         model = ModelFolder(path)
@@ -139,13 +192,13 @@ def _open_engine(settings: Settings, path: Path, spec: EngineSpec, folder: Path)
             languages,
             settings.languages,
             dataclasses.replace(decoding, audio_context=windows),
-            f"{spec.model} on {spec.gpu.name} in {spec.precision} (TensorRT {spec.tensorrt})",
+            name,
             session.close,
         )
         transcriber.try_out(folder)
         command_seconds = range(1, 9)  # of speech: their windows are ready before anybody speaks
         lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in command_seconds}
-        session.warm_up(sorted(lengths), SessionInference.SLOTS[0])
+        session.warm_up(sorted(lengths), SessionInference.SLOTS[0], progress)
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, spec.beam_size)
     return transcriber

@@ -21,7 +21,6 @@ import numpy as np
 
 from .. import __version__
 from ..errors import (
-    DeadlineError,
     ModelUnavailableError,
     SettingsError,
     TranscribeError,
@@ -94,6 +93,34 @@ class RayTranscriber:
         self._home: tuple[NameIndex, Any] | None = None
         self._hedges = self.MAX_HEDGES
 
+    @classmethod
+    def open(cls, settings: Settings) -> RayTranscriber:
+        """Join the cluster and find the replicas.
+
+        Raises SettingsError without Ray, ModelUnavailableError where no replica is there yet.
+        """
+        # How long replicas may take to say what they run.
+        about_seconds = 20.0
+        with joined(settings.ray_address) as ray:
+            from ray import serve
+
+            try:
+                handle = serve.get_app_handle(APP)
+                about: About = handle.about.remote().result(timeout_s=about_seconds)
+            except Exception as error:  # serve has no base for what it raises
+                raise ModelUnavailableError(
+                    f"nothing answers in the Ray cluster at {settings.ray_address}: deploy a model "
+                    f"with wyoming-whisper ray deploy ({_line(error)})"
+                ) from error
+        if about.version != __version__:
+            _LOGGER.warning(
+                "the replicas have version %s, this is %s: deploy again with the same version",
+                about.version,
+                __version__,
+            )
+        _LOGGER.info("backend: ray, because it was asked for: %s", about.description)
+        return cls(handle.transcribe.remote, about, settings.deadline, ray.put, ray.shutdown)
+
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         asked = replace(options, home=None, grammars=None, checkpoint=go_on)
@@ -130,7 +157,8 @@ class RayTranscriber:
             while True:
                 checkpoint()
                 if time.monotonic() > end:
-                    raise DeadlineError(f"no replica answered within {self._deadline:g} s")
+                    late = f"no replica answered within {self._deadline:g} s"
+                    raise TranscribeError(late, "deadline-exceeded")
                 if calls.is_late and self._may_hedge():
                     calls.add()
                 answer = calls.poll()
@@ -235,34 +263,6 @@ def _line(problem: BaseException | None) -> str:
     """Return a problem in a line: Ray's have many, the last of which says most."""
     lines = str(problem).strip().splitlines() or [""]
     return f"{type(problem).__name__}: {lines[-1].strip()[:200]}"
-
-
-def open_ray(settings: Settings) -> RayTranscriber:
-    """Join the cluster and find the replicas.
-
-    Raises SettingsError without Ray, ModelUnavailableError where no replica is there yet.
-    """
-    # How long replicas may take to say what they run.
-    about_seconds = 20.0
-    with joined(settings.ray_address) as ray:
-        from ray import serve
-
-        try:
-            handle = serve.get_app_handle(APP)
-            about: About = handle.about.remote().result(timeout_s=about_seconds)
-        except Exception as error:  # serve has no base for what it raises
-            raise ModelUnavailableError(
-                f"nothing answers in the Ray cluster at {settings.ray_address}: deploy a model "
-                f"with wyoming-whisper ray deploy ({_line(error)})"
-            ) from error
-    if about.version != __version__:
-        _LOGGER.warning(
-            "the replicas have version %s, this is %s: deploy again with the same version",
-            about.version,
-            __version__,
-        )
-    _LOGGER.info("backend: ray, because it was asked for: %s", about.description)
-    return RayTranscriber(handle.transcribe.remote, about, settings.deadline, ray.put, ray.shutdown)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +35,6 @@ _LOGGER = logging.getLogger(__name__)
 Open = Callable[[Settings, Status], Transcriber]
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """What the Scheduler has opened."""
-
-    languages: tuple[str, ...]
-    description: str
-
-
 class Replica:
     """The deployment's class; Ray Serve makes one per replica, each in a process of its own.
 
@@ -59,7 +51,7 @@ class Replica:
 
     def __init__(self, settings: Settings, open_transcriber: Open | None = None) -> None:
         self._settings = settings = _on_this_node(settings)
-        self._opened: _Opened | None = None
+        self._about: About | None = None
         self._homes: OrderedDict[str, NameIndex] = OrderedDict()
         self._watch = HangWatch(settings.deadline)
         self._looked = time.monotonic()
@@ -74,11 +66,18 @@ class Replica:
         self._scheduler.start()
         self._scheduler.opened.result()
 
+    @staticmethod
+    def fetch_model(settings: Settings) -> str | WyomingWhisperError:
+        """Return the model's folder on this node, fetching it where it isn't there, or why not."""
+        try:
+            return str(model_of(_on_this_node(settings))[1])
+        except WyomingWhisperError as error:
+            return error
+
     def about(self) -> About:
         """Return what runs here."""
-        opened = self._opened
-        assert opened is not None  # noqa: S101 - the constructor has waited for it
-        return About(__version__, opened.languages, opened.description)
+        assert self._about is not None  # noqa: S101 - the constructor has waited for it
+        return self._about
 
     async def transcribe(
         self, options: TranscribeOptions, home: Sequence[Any], *chunks: Samples
@@ -119,7 +118,7 @@ class Replica:
             raise RuntimeError(hanging)
 
     def _on_ready(self, transcriber: Transcriber) -> None:
-        self._opened = _Opened(transcriber.languages, transcriber.description)
+        self._about = About(__version__, transcriber.languages, transcriber.description)
         settle()
 
     async def _names(self, reference: Any) -> NameIndex | None:
@@ -147,14 +146,6 @@ def _open(chosen: Open | None, settings: Settings, status: Status) -> Transcribe
         return (chosen or open_transcriber)(settings, status)
     except ModelUnavailableError as error:  # the Scheduler would try again, and nobody know why
         raise ModelError(str(error)) from error
-
-
-def fetch_model(settings: Settings) -> str | WyomingWhisperError:
-    """Return the model's folder on this node, fetching it where it isn't there, or why not."""
-    try:
-        return str(model_of(_on_this_node(settings))[1])
-    except WyomingWhisperError as error:
-        return error
 
 
 def _on_this_node(settings: Settings) -> Settings:

@@ -19,7 +19,7 @@ from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_read_event, write_event
 from wyoming.info import Describe, Info
 
-from ..errors import ProtocolError, ServerUnavailableError, SettingsError, TranscribeError
+from ..errors import ProtocolError, SettingsError, TranscribeError, UpstreamError
 
 Reply = TypeVar("Reply")
 
@@ -65,13 +65,13 @@ class Connection:
                 return event
             if Error.is_type(event.type):
                 raise TranscribeError(Error.from_event(event).text)
-        raise ServerUnavailableError("The server closed the connection without an answer")
+        raise UpstreamError("The server closed the connection without an answer")
 
 
 async def describe(uri: str, timeout: float = 15.0) -> tuple[Info, Event]:
     """Ask a server what it is; return that, and the event, which may say more (ServingInfo).
 
-    Raises ServerUnavailableError when there is no answer within `timeout` seconds, ProtocolError
+    Raises UpstreamError when there is no answer within `timeout` seconds, ProtocolError
     when the answer is not Wyoming, SettingsError when `uri` is no address.
     """
 
@@ -92,9 +92,9 @@ async def talk(uri: str, timeout: float, ask: Callable[[Connection], Awaitable[R
     try:
         return await asyncio.wait_for(_connect_and_ask(uri, ask), timeout)
     except asyncio.TimeoutError:
-        raise ServerUnavailableError(f"{uri} did not answer within {timeout:g} s") from None
+        raise UpstreamError(f"{uri} did not answer within {timeout:g} s") from None
     except (OSError, EOFError) as error:
-        raise ServerUnavailableError(f"{uri} can't be reached ({_reason(error)})") from None
+        raise UpstreamError(f"{uri} can't be reached ({_reason(error)})") from None
     except (ValueError, TypeError, KeyError, AttributeError):  # what wyoming raises for nonsense
         raise ProtocolError(f"{uri} answered with something that is not Wyoming") from None
 

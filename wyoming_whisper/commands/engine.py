@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from ..backends.auto import model_of
 from ..backends.engines import Engines, engine_cache
 from ..backends.onnxruntime import choose_arithmetic, cpu_engines
-from ..backends.tensorrt import Runtime
+from ..backends.tensorrt import Runtime, portable_engines
 from ..engine.cache import Entry
 from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
 from ..engine.tensorrt.compile import import_graphs
+from ..engine.tensorrt.cuda import NoGpuError
+from ..engine.tensorrt.library import LIBRARIES, RTX, Library
 from ..errors import EngineBrokenError, SettingsError, did_you_mean
 from ..models.disk import megabytes
 from ..models.folder import ModelFolder
@@ -56,27 +58,45 @@ wyoming-whisper engine ACTION --help tells more about each."""
 
 
 def _build_parser(command: str) -> CommandParser:
-    return CommandParser(
+    parser = CommandParser(
         command,
         "Build the engine of a model, or find it built, and try it out. Takes minutes for "
-        "TensorRT, seconds for onnxruntime.",
+        "TensorRT, less than one for TensorRT-RTX, seconds for onnxruntime. An engine for "
+        "TensorRT-RTX needs no GPU to be built: it is for other machines then, and not tried out.",
         (
             *CommandParser.MODEL,
             *("backend", "device", "compute_type", "beam_size", "audio_context"),
             *("max_cache_size", "cpu_threads"),
         ),
     )
+    parser.add_argument(
+        "--runtime",
+        choices=(*LIBRARIES, "onnxruntime"),
+        help="what the engine is for (default: what --backend says; for its auto and tensorrt, "
+        "tensorrt-rtx where there are a GPU and the package for it, else tensorrt)",
+    )
+    parser.add_argument(
+        "--gpus",
+        choices=tuple(_PORTABLE),
+        help="for GPUs of these generations, on whatever machine (tensorrt-rtx; default: the GPU "
+        "that is here, else ampere: RTX 30, 40, 50; turing: RTX 20, GTX 16)",
+    )
+    return parser
 
 
-def _build(_: argparse.Namespace, settings: Settings) -> int:
-    engines = _engines(settings)
+_PORTABLE = {"ampere": Library.AMPERE, "turing": Library.TURING}
+
+
+def _build(arguments: argparse.Namespace, settings: Settings) -> int:
+    engines, is_for_here = _engines(settings, arguments.runtime, arguments.gpus)
     display = BuildDisplay(f"the engine of {engines.label}")
     try:
         folder = engines.build(display.show_build)
     finally:
         display.close()
     try:
-        engines.open(folder).close()
+        if is_for_here:
+            engines.open(folder).close()
     except EngineBrokenError:
         engines.discard()
         raise
@@ -84,16 +104,28 @@ def _build(_: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _engines(settings: Settings) -> Engines:
-    if settings.backend == "onnxruntime":
+def _engines(settings: Settings, runtime: str | None, gpus: str | None) -> tuple[Engines, bool]:
+    """Return what builds, and whether it can be opened here."""
+    if gpus and runtime not in (None, RTX.runtime):
+        raise SettingsError(
+            f"--gpus is for --runtime {RTX.runtime}; {runtime} builds for what is here"
+        )
+    if (runtime or settings.backend) == "onnxruntime":
         arithmetic = choose_arithmetic(settings)  # what is not possible is told before all else
-        return cpu_engines(*model_of(settings), arithmetic)
+        return cpu_engines(*model_of(settings), arithmetic), True
     if settings.backend not in ("auto", "tensorrt"):
         raise SettingsError(
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
         )
-    runtime = Runtime.find(settings.device)
-    return runtime.engines(*model_of(settings, runtime.gpu))
+    if gpus:
+        return portable_engines(*model_of(settings), _PORTABLE[gpus]), False
+    try:
+        found = Runtime.find(settings.device, runtime or "")
+    except NoGpuError:
+        if runtime != RTX.runtime:
+            raise
+        return portable_engines(*model_of(settings), Library.AMPERE), False
+    return found.engines(*model_of(settings, found.gpu)), True
 
 
 # -- list, remove --------------------------------------------------------------------------
@@ -253,9 +285,10 @@ def _selftest_parser(command: str) -> CommandParser:
     )
     parser.add_argument(
         "--runtime",
-        choices=("auto", "onnxruntime", "tensorrt", "tensorrt-llm"),
+        choices=("auto", "onnxruntime", *LIBRARIES, "tensorrt-llm"),
         default="auto",
-        help="what runs the engine (default: tensorrt where there is a GPU, else onnxruntime); "
+        help="what runs the engine (default: tensorrt-rtx or tensorrt where there is a GPU for it, "
+        "else onnxruntime); "
         "tensorrt-llm is only tested where it is named",
     )
     parser.add_argument(

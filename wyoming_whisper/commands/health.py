@@ -10,7 +10,7 @@ from typing import Any
 from wyoming.event import Event
 from wyoming.info import Info
 
-from ..errors import ServerUnavailableError
+from ..errors import UpstreamError
 from ..serving.info import ServingInfo
 from .connection import describe
 from .console import CommandParser
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False))
     elif is_failure:
-        raise ServerUnavailableError(f"{settings.uri} is unhealthy: {answer['reason']}")
+        raise UpstreamError(f"{settings.uri} is unhealthy: {answer['reason']}")
     else:
         print(_health_line(answer))
     return 1 if is_failure else 0
@@ -50,7 +50,7 @@ def _health_line(answer: Mapping[str, Any]) -> str:
 
 def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
     if not info.asr:
-        raise ServerUnavailableError(f"{uri} answers, but offers no speech-to-text")
+        raise UpstreamError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]
     model = program.models[0] if program.models else None
     serving = ServingInfo.beyond_wyoming(event)

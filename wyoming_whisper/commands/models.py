@@ -15,7 +15,7 @@ from ..models.disk import megabytes
 from ..models.find import ensure_model, find_model
 from ..models.listing import ModelEntry, list_models, remove_model
 from ..models.stock import AUTO, Layout
-from ..settings.official import about_retired
+from ..settings.official import RETIRED_MODELS
 from ..settings.options import Settings
 from .console import CommandParser, table
 
@@ -61,7 +61,7 @@ See and manage the models on this machine.
 
 
 def _answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
-    if about := about_retired(name):
+    if about := RETIRED_MODELS.get(name):
         raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
     if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))

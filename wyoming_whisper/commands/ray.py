@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..cluster.front_end import APP, joined
-from ..cluster.replica import Replica, fetch_model
+from ..cluster.replica import Replica
 from ..errors import ModelError, SettingsError, WyomingWhisperError
 from ..settings.options import Settings
 from .console import CommandParser, run_action
@@ -173,7 +173,7 @@ def _deploy(arguments: argparse.Namespace, settings: Settings) -> int:
         from ray import serve
 
         # What fails later has ended the replicas that were there: Ray Serve replaces as it starts.
-        error = ray.get(ray.remote(num_cpus=0)(fetch_model).remote(of_replica))
+        error = ray.get(ray.remote(num_cpus=0)(Replica.fetch_model).remote(of_replica))
         if isinstance(error, WyomingWhisperError):
             raise error
         # Nobody needs Ray Serve's own port: front ends reach replicas by Ray itself.

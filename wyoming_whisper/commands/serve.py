@@ -28,13 +28,13 @@ wyoming-whisper COMMAND --help tells more about each. serve takes the flags belo
     parser = CommandParser("", about, ALL_OPTIONS, "[COMMAND] [flags]")
     _, settings = parser.start(argv)
     # Here, so that --help and mistakes are answered at once.
-    from ..machine.process import is_in_native_code, leave
+    from ..machine.process import NativeThread, leave
     from ..serving.server import serve
 
     try:
         return serve(settings)
     except WyomingWhisperError as error:
         complain(error)
-    if is_in_native_code():
+    if NativeThread.is_any_alive():
         leave(1)
     return 1

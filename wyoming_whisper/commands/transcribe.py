@@ -10,8 +10,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from ..audio.speech import span_options, transcribe_speech
-from ..audio.vad import SileroVad
+from ..audio.speech import Speech
+from ..audio.vad import SileroVad, SpanOptions
 from ..backends import open_transcriber
 from ..errors import TranscribeError, WyomingWhisperError
 from ..home.index import NameIndex
@@ -81,12 +81,16 @@ def _recogniser(
 
         yield ask
         return
-    vad, spans = SileroVad(), span_options(settings)
+    vad, spans = SileroVad(), SpanOptions.of(settings)
     style = TextStyle.from_settings(settings)
     with contextlib.closing(open_transcriber(settings, build_missing=False)) as transcriber:
         home = NameIndex(settings.names) if settings.bias_names else None
         options = TranscribeOptions(language=language, home=home)
-        yield lambda samples: transcribe_speech(samples, transcriber, options, vad, spans, style)
+
+        def recognise(samples: Samples) -> Transcription:
+            return Speech.whole(samples, vad, spans).transcribed(transcriber, options, style)
+
+        yield recognise
 
 
 def _transcribe_file(

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import IO, cast
 
-from ..errors import EngineBuildError
+from ..errors import ModelError
 from .progress import BuildProgress
 from .spec import BuildRequest
 
@@ -46,7 +46,7 @@ class EngineBuild:
         self._moved = time.monotonic()
 
     def run(self) -> None:
-        """Build. Raises EngineBuildError with what the child said, or how it ended."""
+        """Build. Raises ModelError with what the child said, or how it ended."""
         child = _start()
         readers = [
             threading.Thread(target=read, args=(stream,), daemon=True)
@@ -69,9 +69,9 @@ class EngineBuild:
                 reader.join(self.KILL_AFTER_SECONDS)
             _close(child)
         if self._cancelled.is_set():
-            raise EngineBuildError("the building of the engine was stopped")
+            raise ModelError("the building of the engine was stopped")
         if child.returncode:
-            raise EngineBuildError(f"the engine could not be built: {self._why(child.returncode)}")
+            raise ModelError(f"the engine could not be built: {self._why(child.returncode)}")
 
     def cancel(self) -> None:
         """End the child within KILL_AFTER_SECONDS; `run` then raises."""
@@ -89,7 +89,7 @@ class EngineBuild:
         with contextlib.suppress(queue.Empty):
             if left > 0:
                 return self._lines.get(timeout=left)
-        raise EngineBuildError(
+        raise ModelError(
             f"the building of the engine was ended: it got no further for "
             f"{self.STALL_SECONDS / 60:.0f} minutes"
         )
@@ -143,7 +143,7 @@ def _start() -> subprocess.Popen[bytes]:
             start_new_session=True,  # Ctrl-C is for us, and we tell it
         )
     except OSError as error:  # no memory, no processes left
-        raise EngineBuildError(
+        raise ModelError(
             f"no process can be started to build the engine: {error.strerror}"
         ) from error
 

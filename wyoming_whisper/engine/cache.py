@@ -18,13 +18,14 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineBuildError
+from ..errors import ModelError
 from ..machine.locks import locked, locked_now
+from .tensorrt.library import LIBRARIES
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -44,17 +45,20 @@ class EngineKey:
     optimization_level: int
     tactic_sources: tuple[str, ...]
     """Empty: TensorRT's own choice."""
-    tensorrt: str
+    runtime: str
+    """TensorRT or TensorRT-RTX, as `Library.runtime`."""
+    version: str
     """Its whole version: plans are for exactly one."""
     compute_capability: str
     device: str
-    """The GPU's name: tactics are timed on one."""
+    """The GPU's name where kernels are timed on one; else what the GPUs of a plan are called."""
 
     @property
     def name(self) -> str:
         """The entry's folder: what people look for, then a hash of everything."""
         where = f"{_slug(self.device)}-sm{self.compute_capability.replace('.', '')}"
-        return f"{where}-trt{_slug(self.tensorrt)}-{self.precision}-{_digest(self)}"
+        runtime = f"{_slug(self.runtime)}-{_slug(self.version)}"
+        return f"{where}-{runtime}-{self.precision}-{_digest(self)}"
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,24 @@ class Entry:
 
 
 class EngineCache:
-    """Entries under `root`, together no more than `max_bytes`, the one in use not counted out."""
+    """Entries under `root`, together no more than `max_bytes`, the one in use not counted out.
+
+    What is under one of `others` is found, too, and never changed: what an image or another machine
+    has built.
+    """
 
     SIDECAR = "entry.json"
     _BUILDING = ".building-"
     _TRASH = ".trash-"
     _LOCKS = ".locks"
     _TIMING = "timing"
+    KERNELS = "kernels"
 
-    def __init__(self, root: Path, max_bytes: int) -> None:
+    def __init__(self, root: Path, max_bytes: int, others: Sequence[Path] = ()) -> None:
         self.root = root
         self.max_bytes = max_bytes
+        self._others = others
+        self._refused: set[str] = set()
 
     def find(self, key: Key) -> Path | None:
         """Return the folder of what was built for `key`, its files compared with their hashes.
@@ -120,7 +131,7 @@ class EngineCache:
         """
         folder = self.root / key.name
         if not folder.is_dir():
-            return None
+            return self._find_elsewhere(key)
         wrong = _what_is_wrong(folder, key)
         if wrong:
             _LOGGER.warning("the engine in %s is of no use (%s): removed", folder, wrong)
@@ -130,6 +141,15 @@ class EngineCache:
         with contextlib.suppress(OSError):  # a cache that can only be read serves too
             os.utime(folder / EngineCache.SIDECAR)
         return folder
+
+    def _find_elsewhere(self, key: Key) -> Path | None:
+        for folder in (root / key.name for root in self._others):
+            if folder.is_dir() and key.name not in self._refused:
+                wrong = _what_is_wrong(folder, key)
+                if not wrong:
+                    return folder
+                _LOGGER.warning("the engine in %s is of no use (%s)", folder, wrong)
+        return None
 
     def ensure(
         self,
@@ -141,12 +161,12 @@ class EngineCache:
         """Return the folder for `key`; where there is none, `build` fills one.
 
         One process builds at a time, others wait for it. `model` is its name, for people. Raises
-        EngineBuildError, and what `build` raises.
+        ModelError, and what `build` raises.
         """
 
         def check_stop() -> None:
             if stop is not None and stop.is_set():
-                raise EngineBuildError("the wait for another process's engine was stopped")
+                raise ModelError("the wait for another process's engine was stopped")
 
         busy = "another process builds this engine"
         with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
@@ -157,13 +177,18 @@ class EngineCache:
         return folder
 
     def discard(self, name: str) -> int:
-        """Remove an entry at once, so that nobody finds it any more; return the bytes freed."""
+        """Remove an entry at once, so that nobody finds it any more; return the bytes freed.
+
+        What lies under one of `others` is passed over from now on. Raises OSError.
+        """
+        self._refused.add(name)
         folder = self.root / name
         size = _size(folder)
         aside = self.root / f"{self._TRASH}{name}-{os.getpid()}"
         _delete(aside)
         folder.rename(aside)
         _delete(aside)
+        _delete(self.root / self.KERNELS / name)
         return size
 
     def entries(self) -> list[Entry]:
@@ -192,13 +217,28 @@ class EngineCache:
         """Return the file for TensorRT's timings, which are good for one version and device."""
         return self.root / self._TIMING / f"trt{_slug(tensorrt)}-{_slug(device)}.cache"
 
+    def kernels(self, name: str, device: str, cuda_version: str) -> Path:
+        """Return the file for what TensorRT-RTX compiles of an engine on one GPU.
+
+        The driver compiles: the files of other versions of it are removed.
+        """
+        folder = self.root / self.KERNELS / name
+        file = folder / f"{_slug(device)}-cuda{cuda_version}.cache"
+        with contextlib.suppress(OSError):
+            for old in folder.glob(f"{_slug(device)}-cuda*.cache"):
+                if old != file:
+                    old.unlink()
+        return file
+
     def _folders(self) -> list[Path]:
         if not self.root.is_dir():
             return []
         return [
             path
             for path in self.root.iterdir()
-            if path.is_dir() and not path.name.startswith(".") and path.name != self._TIMING
+            if path.is_dir()
+            and not path.name.startswith(".")
+            and path.name not in (self._TIMING, self.KERNELS)
         ]
 
     def _fill(self, key: Key, build: Callable[[Path], None], model: str) -> Path:
@@ -233,7 +273,7 @@ class EngineCache:
         try:
             yield
         except OSError as error:
-            raise EngineBuildError(
+            raise ModelError(
                 f"the engine can't be kept in {self.root}: {error.strerror or error}"
             ) from error
 
@@ -300,10 +340,14 @@ def _entry(folder: Path) -> Entry:
         content = _read_sidecar(folder)
         facts = {"model": content.get("model"), **content.get("key", {})}
     fields = {name: str(facts.get(name) or "?") for name in ("model", "precision")}
-    version = facts.get("tensorrt")
-    fields["runtime"] = str(facts.get("runtime") or (f"TensorRT {version}" if version else "?"))
+    # Entries of before TensorRT-RTX have the version of TensorRT in a field of that name.
+    version = facts.get("version") or facts.get("tensorrt")
+    runtime = str(facts.get("runtime") or ("tensorrt" if version else "?"))
+    library = LIBRARIES.get(runtime)
+    fields["runtime"] = f"{library.name} {version}" if library else runtime
     device = str(facts.get("device") or "?")
-    return Entry(folder.name, folder, **fields, device=device, size_bytes=_size(folder), used=used)
+    size = _size(folder) + _size(folder.parent / EngineCache.KERNELS / folder.name)
+    return Entry(folder.name, folder, **fields, device=device, size_bytes=size, used=used)
 
 
 def _as_useful(entry: Entry, kept: Entry | None) -> bool:

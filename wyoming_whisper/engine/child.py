@@ -1,5 +1,5 @@
 """From a checkpoint to engines, in a process of its own: its memory goes back, its crash harms
-nobody. An engine is TensorRT's plans, or the graphs made for onnxruntime on a CPU.
+nobody. An engine is two plans of TensorRT or TensorRT-RTX, or graphs for onnxruntime on a CPU.
 
 `python -m wyoming_whisper.engine.child` reads a BuildRequest as one line of JSON, writes its
 progress as lines of JSON, leaves what it made in the request's folder, and ends with 0; or says in
@@ -19,7 +19,7 @@ from typing import cast
 from ..errors import WyomingWhisperError
 from .checkpoint import read
 from .progress import GRAPHS, READING, Report
-from .spec import TENSORRT, BuildRequest
+from .spec import ONNXRUNTIME, BuildRequest
 from .tensorrt.compile import build
 
 
@@ -28,7 +28,7 @@ def _main() -> int:
     stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no report
     request = BuildRequest.from_json(sys.stdin.readline())
-    make = build if request.runtime == TENSORRT else _build_cpu
+    make = _build_cpu if request.runtime == ONNXRUNTIME else build
     report = Report(stdout)
     _live_with(request.parent)
     try:

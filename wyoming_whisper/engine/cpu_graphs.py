@@ -27,14 +27,13 @@ from .dims import (
     Shape,
 )
 from .graphs import Counter, Graph, Progress, Storage
+from .tail import Floats, Tail, freeze
 
 Arithmetic = Literal["int8", "uint8", "float32"]
 """What weights are stored and multiplied in.
 
 uint8 is int8 for processors that add two products of int8 in 16 bits, and are silent when they
 don't fit (x86 without VNNI): onnxruntime takes a longer, exact way for it."""
-
-Floats = npt.NDArray[np.float32]
 
 
 def write_cpu_graphs(
@@ -51,10 +50,12 @@ def write_cpu_graphs(
     dims = Dims.of(checkpoint)
     n_weights = dims.int8_bytes  # one each
     counter = Counter(n_weights * np.dtype(np.float32).itemsize, progress)
+    tail = freeze(checkpoint, dims)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, make in (("encoder", _encoder), ("decoder", _decoder)):
+    for name in ("encoder", "decoder"):
         with (folder / f"{name}.onnx.data").open("wb") as file:
-            model = make(_CpuGraph(checkpoint, arithmetic, Storage(file), counter), dims)
+            graph = _CpuGraph(checkpoint, arithmetic, Storage(file), counter)
+            model = _encoder(graph, dims, tail) if name == "encoder" else _decoder(graph, dims)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
 
 
@@ -145,12 +146,42 @@ class _CpuGraph(Graph):
     def gelu(self, x: str) -> str:
         return self.op("Gelu", x, domain=self.CONTRIBUTED)
 
-    def attend(self, q: str, k: str, v: str, n_head: int) -> str:
-        """Return softmax(q k' / 8) v, shape = (batch, n, width), of queries of that shape.
+    def attend(self, q: str, k: str, v: str, bias: str, n_head: int) -> str:
+        """Return softmax(q k' / 8 + bias) v, shape = (1, n, width), of queries of that shape.
 
-        Keys and values have it too, or (1, n_head, n_ctx, 64).
+        Keys and values have the shape (1, n_head, n_ctx, 64), `bias` (1, n_head, n, n_ctx).
         """
-        return self.op("MultiHeadAttention", q, k, v, num_heads=n_head, domain=self.CONTRIBUTED)
+        inputs = (q, k, v, "", "", bias)
+        return self.op("MultiHeadAttention", *inputs, num_heads=n_head, domain=self.CONTRIBUTED)
+
+    def attend_with_tail(self, q: str, k: str, v: str, tail: tuple[str, str], n_head: int) -> str:
+        """Return softmax(q k' / 8) v, shape = (1, n, width), of queries of that shape.
+
+        So have keys and values; those of the tail are added to them. What the scores of these need
+        is in the keys: heads are one wider there. As a bias it would be as large as all scores,
+        which are never in memory at once.
+        """
+        queries = self._widened(q, n_head, 1 / self.SCALE)
+        keys = self.op("Concat", self._widened(k, n_head, 0.0), tail[0], axis=1)
+        values = self.op("Concat", v, tail[1], axis=1)
+        return self.op(
+            "MultiHeadAttention",
+            *(queries, keys, values),
+            num_heads=n_head,
+            scale=self.SCALE,
+            domain=self.CONTRIBUTED,
+        )
+
+    def _widened(self, x: str, n_head: int, value: float) -> str:
+        """Return `x`, shape = (1, n, n_head * 64), with `value` after each head."""
+        x = self.op("Reshape", x, self.integers(0, 0, n_head, HEAD_WIDTH))
+        x = self.op("Pad", x, self.integers(*[0] * 7, 1), self.number(value))
+        return self.op("Reshape", x, self.integers(0, 0, n_head * (HEAD_WIDTH + 1)))
+
+    def tail_of(self, name: str, values: Floats, first: str, axis: int) -> str:
+        """Return what `values`, a constant of this name, has from `first` on."""
+        end = self.integers(2**31 - 1)
+        return self.op("Slice", self.constant(name, values), first, end, self.integers(axis))
 
     def attend_to_past(
         self, q: str, k: str, v: str, n_head: int, past: list[str], present: list[str]
@@ -214,34 +245,67 @@ class _CpuGraph(Graph):
         return values
 
 
-def _encoder(g: _CpuGraph, dims: Dims) -> Any:
+def _encoder(g: _CpuGraph, dims: Dims, tail: Tail) -> Any:
     """mel, shape = (1, n_mels, n_frames), without n_repeats of the positions that its silent end
     has -> for every layer of the decoder cross_k_i and cross_v_i, shape = (1, n_head, n_ctx, 64),
-    n_ctx = n_frames / 2 + n_repeats.
+    of the first n_positions and of the tail from group tail_from on; and cross_bias, shape =
+    (n_ctx,), which the scores of these need.
     """
     width = dims.n_audio_state
     mel = g.input("mel", onnx.TensorProto.FLOAT, 1, dims.n_mels, "n_frames")
     n_repeats = g.input("n_repeats", onnx.TensorProto.INT64, 1)
+    n_positions = g.input("n_positions", onnx.TensorProto.INT64, 1)
+    tail_from = g.input("tail_from", onnx.TensorProto.INT64, 1)
+    first = g.op("Gather", g.constant("tail/starts", tail.starts), tail_from, axis=0)
     x = g.convolution(mel, "encoder/conv1", 1)
     x = g.op("Transpose", g.convolution(x, "encoder/conv2", 2), perm=[0, 2, 1])
     x = g.repeated(x, n_repeats, width)
+    x = g.op("Slice", x, g.integers(0), n_positions, g.integers(1))
     x = g.op("Add", x, g.position_encodings(x))
     for i in range(dims.n_audio_layer):
         name = f"encoder/layer_{i}/self_attention"
         y = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
         q, k, v = g.split(y, 2, [width] * 3)
-        y = g.attend(q, k, v, dims.n_audio_head)
+        keys = _with_counts(tail, tail.encoder[i][0])
+        pair = (
+            g.tail_of(f"{name}/tail_k", keys, first, 1),
+            g.tail_of(f"{name}/tail_v", tail.encoder[i][1][np.newaxis], first, 1),
+        )
+        y = g.attend_with_tail(q, k, v, pair, dims.n_audio_head)
         x = g.op("Add", x, g.linear(y, f"{name}/linear_1"))
         x = g.feed_forward(x, f"encoder/layer_{i}/ffn")
     x = g.layer_norm(x, "encoder/layer_norm")
     for i in range(dims.n_text_layer):
-        both = g.linear(x, f"decoder/layer_{i}/attention/linear_1")
-        for letter, y in zip("kv", g.split(both, 2, [width] * 2), strict=True):
-            y = g.op("Reshape", y, g.integers(0, -1, dims.n_text_head, HEAD_WIDTH))
-            turned = g.op("Transpose", y, perm=[0, 2, 1, 3], name=f"cross_{letter}_{i}")
-            shape: Shape | tuple[Any, ...] = (1, dims.n_text_head, "n_ctx", HEAD_WIDTH)
-            g.output(turned, onnx.TensorProto.FLOAT, *shape)
+        _cross_keys_and_values(g, x, i, dims, tail, first)
+    zeros = g.op("Expand", g.number(0.0), n_positions)
+    log_counts = g.tail_of("tail/log_counts", tail.log_counts, first, 0)
+    g.op("Concat", zeros, log_counts, axis=0, name="cross_bias")
+    g.output("cross_bias", onnx.TensorProto.FLOAT, "n_ctx")
     return g.model("encoder")
+
+
+def _cross_keys_and_values(
+    g: _CpuGraph, x: str, i: int, dims: Dims, tail: Tail, first: str
+) -> None:
+    """Add the outputs cross_k_i and cross_v_i: of `x`, and of the tail from entry `first` on."""
+    width, n_head = dims.n_text_state, dims.n_text_head
+    both = g.linear(x, f"decoder/layer_{i}/attention/linear_1")
+    parts = g.split(both, 2, [width] * 2)
+    for letter, y, silent in zip("kv", parts, tail.cross[i], strict=True):
+        y = g.op("Reshape", y, g.integers(0, -1, n_head, HEAD_WIDTH))
+        y = g.op("Transpose", y, perm=[0, 2, 1, 3])
+        heads = silent.reshape(1, -1, n_head, HEAD_WIDTH).transpose(0, 2, 1, 3)
+        end = g.tail_of(f"decoder/layer_{i}/attention/tail_{letter}", heads, first, 2)
+        g.op("Concat", y, end, axis=2, name=f"cross_{letter}_{i}")
+        shape: Shape | tuple[Any, ...] = (1, n_head, "n_ctx", HEAD_WIDTH)
+        g.output(f"cross_{letter}_{i}", onnx.TensorProto.FLOAT, *shape)
+
+
+def _with_counts(tail: Tail, keys: Floats) -> Floats:
+    """Return keys, shape = (1, n_entries, n_head * 65), each head's with its part of the score."""
+    heads = keys.reshape(len(keys), -1, HEAD_WIDTH)
+    last = np.broadcast_to(tail.log_counts[:, np.newaxis, np.newaxis], (*heads.shape[:2], 1))
+    return np.concatenate([heads, last], axis=2).reshape(1, len(keys), -1)
 
 
 def _decoder(g: _CpuGraph, dims: Dims) -> Any:
@@ -262,9 +326,10 @@ def _decoder(g: _CpuGraph, dims: Dims) -> Any:
     encodings = g.weights("decoder/position_encodings/encodings")
     x = g.op("Add", g.embedded(tokens), g.op("Gather", encodings, positions, axis=0))
     shape = g.op("Concat", g.op("Shape", tokens), g.integers(dims.n_text_state), axis=0)
+    cross_bias = _cross_bias(g, tokens, dims)
     for i in range(dims.n_text_layer):
         x = _self_attention(g, x, i, dims, parents)
-        x = _cross_attention(g, x, i, dims, shape)
+        x = _cross_attention(g, x, i, dims, shape, cross_bias)
         x = g.feed_forward(x, f"decoder/layer_{i}/ffn")
     x = g.layer_norm(g.op("Gather", x, wanted, axis=1), "decoder/layer_norm")
     logits = g.projected(x, "logits")
@@ -295,7 +360,15 @@ def _self_attention(g: _CpuGraph, x: str, i: int, dims: Dims, parents: str) -> s
     return g.op("Add", x, g.linear(y, f"{name}/linear_1"))
 
 
-def _cross_attention(g: _CpuGraph, x: str, i: int, dims: Dims, shape: str) -> str:
+def _cross_bias(g: _CpuGraph, tokens: str, dims: Dims) -> str:
+    """Return the input cross_bias, shape = (n_ctx,), for each head of each token."""
+    bias = g.input("cross_bias", onnx.TensorProto.FLOAT, "n_ctx")
+    n_queries = g.op("ReduceProd", g.op("Shape", tokens), axes=[0], keepdims=1)
+    shape = g.op("Concat", g.integers(1, dims.n_text_head), n_queries, g.integers(1), axis=0)
+    return g.op("Expand", g.op("Reshape", bias, g.integers(1, 1, 1, -1)), shape)
+
+
+def _cross_attention(g: _CpuGraph, x: str, i: int, dims: Dims, shape: str, bias: str) -> str:
     """Attend to the audio: all tokens of all rows stand in one row, so that its keys are read once.
 
     `shape` is (batch, n_tokens, width).
@@ -308,5 +381,5 @@ def _cross_attention(g: _CpuGraph, x: str, i: int, dims: Dims, shape: str) -> st
     keys, values = (
         g.input(f"cross_{letter}_{i}", onnx.TensorProto.FLOAT, *audio) for letter in "kv"
     )
-    y = g.op("Reshape", g.attend(q, keys, values, dims.n_text_head), shape)
+    y = g.op("Reshape", g.attend(q, keys, values, bias, dims.n_text_head), shape)
     return g.op("Add", x, g.linear(y, f"{name}/linear_2"))

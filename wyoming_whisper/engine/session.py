@@ -18,7 +18,9 @@ import numpy.typing as npt
 from ..errors import ModelBrokenError
 from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
 from ..whisper.session import StepOutput, Tokens
+from .tail import GROUP, n_groups
 
+N_POSITIONS = N_FRAMES // FRAMES_PER_POSITION
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -97,7 +99,9 @@ class CpuSession(GraphSession):
 
     _QUERIES = "cross_q_{}"  # outputs of cpu_graphs' decoder, by layer
 
-    def __init__(self, folder: Path, threads: int = 0, beam_size: int = 1) -> None:
+    def __init__(
+        self, folder: Path, threads: int = 0, beam_size: int = 1, *, has_tail: bool = False
+    ) -> None:
         """`threads` 0 leaves their number to onnxruntime."""
         # Each graph has threads of its own, which wait for work by spinning. Longer than a run, or
         # than it takes to the next token's, they would be in the other's way.
@@ -114,13 +118,26 @@ class CpuSession(GraphSession):
         self.is_elastic = True
         self.max_batch = max(beam_size, self.MAX_SAMPLES)
         self._k = np.array([max(self.n_candidates, 1)], np.int64)
+        self.has_tail = has_tail
+        """Whether the rest of a full window follows a shorter one, frozen (engine.tail)."""
 
     def encode(self, mel: Array) -> Arrays:
-        """See Session. Raises ValueError for a spectrogram of another shape."""
+        """See Session. Raises ValueError for a spectrogram of another shape.
+
+        Where the tail is to follow, `mel` ends with silence.
+        """
         self._check_mel(mel)
+        n_positions, tail_from = mel.shape[1] // FRAMES_PER_POSITION, n_groups(N_POSITIONS)
+        if self.has_tail and n_positions <= N_POSITIONS - GROUP:
+            tail_from = n_groups(n_positions)
+            n_more = tail_from * GROUP - n_positions
+            n_positions += n_more
+            # One more position, which is dropped: the last one has to see silence behind it.
+            mel = np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * (n_more + 1))), mode="edge")
         n_repeats = _silent_positions(mel)
         mel = mel[:, : mel.shape[1] - FRAMES_PER_POSITION * n_repeats]
-        return self._encoded(mel, {"n_repeats": np.array([n_repeats], np.int64)})
+        sizes = {"n_repeats": n_repeats, "n_positions": n_positions, "tail_from": tail_from}
+        return self._encoded(mel, {name: np.array([n], np.int64) for name, n in sizes.items()})
 
     def open_cache(self, audio_features: Arrays, batch: int, n_slots: int) -> _CpuCache:
         """See Session."""

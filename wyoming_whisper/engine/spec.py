@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from .cache import CpuKey, EngineCache, EngineKey, Key, weights_hash
-from .tensorrt.cuda import Gpu
+from .tensorrt.library import TENSORRT, Library, Target
 
-TENSORRT, ONNXRUNTIME = "tensorrt", "onnxruntime"
+ONNXRUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,10 @@ class BuildRequest:
     folder: str
     timing_cache: str = ""
     """A file that is read, where it is there, and written."""
-    runtime: str = TENSORRT
+    runtime: str = TENSORRT.runtime
     device: int = 0
+    compute_capability: str = ""
+    """Of a Target; a library that builds for the GPU that is here does not look at it."""
     precision: str = "float16"
     beam_size: int = 1
     max_batch: int = 5
@@ -45,7 +47,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """An engine that is asked for: of which model, for which GPU, able to do what."""
+    """An engine that is asked for: of which model, for which GPUs, able to do what."""
 
     FRAMES = ((200, 1200), (1200, 3000))
     """Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast
@@ -64,9 +66,12 @@ class EngineSpec:
     model: str
     """Its name, for people."""
     model_bin: Path
-    gpu: Gpu
-    tensorrt: str
-    """The version."""
+    library: Library
+    version: str
+    """The library's."""
+    target: Target
+    device: int = 0
+    """The GPU to build on, where that needs one."""
     precision: str = "float16"
     beam_size: int = 1
     max_batch: int = 5
@@ -86,21 +91,24 @@ class EngineSpec:
             graph_schema=self.GRAPH_SCHEMA,
             optimization_level=BuildRequest.optimization_level,
             tactic_sources=self.tactic_sources,
-            tensorrt=self.tensorrt,
-            compute_capability=".".join(map(str, self.gpu.compute_capability)),
-            device=self.gpu.name,
+            runtime=self.library.runtime,
+            version=self.version,
+            compute_capability=self.target.compute_capability,
+            device=self.target.device,
         )
 
     @property
     def label(self) -> str:
-        return f"{self.model} on {self.gpu.name}"
+        return f"{self.model} on {self.target.device}"
 
     def request(self, folder: Path, cache: EngineCache) -> BuildRequest:
         return BuildRequest(
             model_bin=str(self.model_bin.resolve()),
             folder=str(folder),
-            timing_cache=str(cache.timing_cache(self.tensorrt, self.gpu.name)),
-            device=self.gpu.index,
+            timing_cache=str(cache.timing_cache(self.version, self.target.device)),
+            runtime=self.library.runtime,
+            device=self.device,
+            compute_capability=self.target.compute_capability,
             precision=self.precision,
             beam_size=self.beam_size,
             max_batch=self.max_batch,
@@ -112,7 +120,7 @@ class EngineSpec:
 class CpuSpec:
     """Graphs for onnxruntime that are asked for: of which model, in what arithmetic."""
 
-    CPU_GRAPH_SCHEMA = 4
+    CPU_GRAPH_SCHEMA = 5
     """The same of cpu_graphs.py."""
 
     model: str

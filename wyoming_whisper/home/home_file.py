@@ -31,7 +31,7 @@ class HomeFile:
         """Read the file. Raises ValueError, one sentence."""
         self.path = path
         self._seen = self._signature()
-        self.home = read_home_file(path)
+        self.home = _read(path)
 
     def has_changed(self) -> bool:
         """Return whether `home` is another one now.
@@ -42,7 +42,7 @@ class HomeFile:
         if signature == self._seen:
             return False
         self._seen = signature
-        before, self.home = self.home, read_home_file(self.path)
+        before, self.home = self.home, _read(self.path)
         return self.home != before
 
     def _signature(self) -> tuple[int, ...] | None:
@@ -53,7 +53,7 @@ class HomeFile:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def read_home_file(path: Path) -> Home:
+def _read(path: Path) -> Home:
     """Return the home that a file describes. Raises ValueError, one sentence with the path."""
     text = read_text_file(path, plain_only=True)
     try:

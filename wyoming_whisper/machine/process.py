@@ -43,10 +43,10 @@ class NativeThread(threading.Thread):
     def __init__(self, target: Callable[[], None], name: str) -> None:
         super().__init__(target=target, name=name, daemon=True)
 
-
-def is_in_native_code() -> bool:
-    """Whether a NativeThread is alive: a library that loads a model aborts as Python ends."""
-    return any(isinstance(thread, NativeThread) for thread in threading.enumerate())
+    @classmethod
+    def is_any_alive(cls) -> bool:
+        """Whether there is one: a library that loads a model aborts as Python ends."""
+        return any(isinstance(thread, cls) for thread in threading.enumerate())
 
 
 def leave(status: int) -> NoReturn:

@@ -22,7 +22,7 @@ import numpy as np
 from .. import __version__
 from ..engine.dims import HEAD_WIDTH
 from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
-from ..machine.cpu import cpu_name, instruction_set, physical_cores, ram_bytes
+from ..machine.host import HOST
 from ..machine.measured import Measurements
 from ..whisper.tokenizer import language_code
 from .find import ensure_model, find_model
@@ -57,8 +57,8 @@ class _Machine:
     @classmethod
     def here(cls, settings: ModelSettings) -> _Machine:
         """Return what this machine, or what the container was given of it, can do."""
-        threads = settings.cpu_threads or physical_cores()
-        return cls(cpu_name(), threads, instruction_set(), round(ram_bytes() / 1024**3, 1))
+        threads = settings.cpu_threads or HOST.cores
+        return cls(HOST.cpu_name, threads, HOST.instruction_set, round(HOST.ram_bytes / 1024**3, 1))
 
     def choose(self, yardstick_s: float, *, english: bool, int8: bool) -> _Choice:
         """Return the best model that fits into memory and answers in time.

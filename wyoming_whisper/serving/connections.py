@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import ipaddress
 import logging
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ..errors import AccessError, BusyError
-from ..peers import Allowed, neighbourhood
+from ..errors import BusyError, ProtocolError
+from ..peers import Allowed, address_of
 from ..tasks import start_task
 from ..utterance.service import Service
 from .handler import Handler
@@ -71,9 +72,10 @@ class Connections:
             return
         address = _tune(writer.get_extra_info("socket"), writer.get_extra_info("peername"))
         handler = Handler(self._service, reader, writer, address or "a unix socket")
-        self.track(handler, neighbourhood(address) if address else "")
+        self.track(handler, _origin(address))
         if address not in self._allowed:
-            handler.refuse(AccessError(f"{address} is not among those in --allow"))
+            about = f"{address} is not among those in --allow"
+            handler.refuse(ProtocolError(about, "access-denied"))
         elif len(self._tasks) > self._max and self._judging is None:
             self._judging = start_task(self._judge(), "choosing whom to refuse")
 
@@ -197,6 +199,14 @@ def _tune(connection: socket.socket | None, peer: object) -> str | None:
     with contextlib.suppress(OSError):  # the peer has gone already
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
     return str(peer[0]) if isinstance(peer, tuple) else "0.0.0.0"  # noqa: S104  (gone: nobody)
+
+
+def _origin(address: str | None) -> str:
+    """Return what all addresses of one IPv6 network share; its machines give themselves many."""
+    ipv6_network_bits = 64
+    ip = address_of(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((ip, ipv6_network_bits), strict=False))
+    return str(ip or "")

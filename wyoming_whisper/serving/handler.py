@@ -34,7 +34,7 @@ from ..utterance.endpointing import Endpointer
 from ..utterance.live import LiveText
 from ..utterance.service import Service
 from ..utterance.utterance import Utterance
-from ..wire import read_event, with_whole_numbers
+from ..wire import read_event
 from .info import ServingInfo
 from .requests import Request
 
@@ -204,15 +204,16 @@ class Handler:
         # No table of bound methods, which would be a reference cycle with the connection's buffers.
         match event.type:
             case "describe":
-                await self._on_describe(event)
+                _checked(Describe, event)
+                await self._write(ServingInfo.of(self._service).event())
             case "ping":
-                await self._on_ping(event)
+                await self._write(Pong(_checked(Ping, event).text).event())
             case "select-program":
-                await self._on_select_program(event)
+                self._on_select_program(event)
             case "transcribe":
-                await self._on_transcribe(event)
+                self._on_transcribe(event)
             case "audio-start":
-                await self._on_audio_start(event)
+                self._on_audio_start(event)
             case "audio-chunk":
                 await self._on_audio_chunk(event)
             case "audio-stop":
@@ -220,21 +221,14 @@ class Handler:
             case _:
                 _LOGGER.debug("ignoring an event of type %s", shown(event.type))
 
-    async def _on_describe(self, event: Event) -> None:
-        _checked(Describe, event)
-        await self._write(ServingInfo.of(self._service).event())
-
-    async def _on_ping(self, event: Event) -> None:
-        await self._write(Pong(_checked(Ping, event).text).event())
-
-    async def _on_select_program(self, event: Event) -> None:
+    def _on_select_program(self, event: Event) -> None:
         name = _checked(SelectProgram, event).name
         if name not in (ServingInfo.PROGRAM, self._service.settings.model):
             raise UnknownModelError(
                 f"no program {shown(name)} is here, only {ServingInfo.PROGRAM!r}"
             )
 
-    async def _on_transcribe(self, event: Event) -> None:
+    def _on_transcribe(self, event: Event) -> None:
         self._request = Request.of(_checked(Transcribe, event), self._service)
         if self._utterance:  # it counts until the audio ends
             self._ask_anew(self._utterance)
@@ -251,7 +245,7 @@ class Handler:
         )
         utterance.ask(options, self._asked.vad_sensitivity, live, relay)
 
-    async def _on_audio_start(self, event: Event) -> None:
+    def _on_audio_start(self, event: Event) -> None:
         start = _checked(AudioStart, event)
         PcmFormat(start.rate, start.width, start.channels)  # an impossible one is told at once
         self._ended = False
@@ -259,11 +253,11 @@ class Handler:
 
     async def _on_audio_chunk(self, event: Event) -> None:
         chunk = _checked(AudioChunk, event)
-        PcmFormat(chunk.rate, chunk.width, chunk.channels)
+        pcm = PcmFormat(chunk.rate, chunk.width, chunk.channels)
         if self._ended:
             return
         utterance = self._utterance or self._begin()
-        await utterance.take(chunk)
+        await utterance.take(pcm, chunk.audio)
         if utterance is not self._utterance:  # it was cut short meanwhile
             return
         if utterance.live and not self._unanswered:  # those before it are answered first
@@ -302,8 +296,7 @@ class Handler:
         if self._utterance:
             self._utterance.drop()
         self._asked = self._request
-        ending = self._service.endpointing
-        endpointer = Endpointer(ending, self._asked.vad_sensitivity) if ending else None
+        endpointer = Endpointer.of(self._service.settings, self._asked.vad_sensitivity)
         options = self._service.spoken.remembered(self._asked.options)
         live = self._service.live_text(options)
         relay = self._service.relay(options, self._asked.context)
@@ -418,7 +411,7 @@ def _ended_well(task: asyncio.Task[None]) -> bool:
 def _checked(kind: Any, event: Event) -> Any:
     """Return the event as `kind`; what its fields lack is the peer's fault, in one sentence."""
     try:
-        return kind.from_event(with_whole_numbers(event))
+        return kind.from_event(event)
     except KeyError as error:
         raise ProtocolError(f"{event.type} needs {error.args[0]!r}") from error
     except (TypeError, ValueError) as error:
@@ -441,7 +434,7 @@ async def _until_lost(writer: asyncio.StreamWriter, poll_seconds: float = 0.25) 
 
 def _is_lost(connection: socket.socket | None) -> bool:
     """Whether both directions of a socket are closed, or it was reset; None is no socket."""
-    if connection is None or not hasattr(select, "poll"):  # not on every system
+    if connection is None:
         return False
     if connection.fileno() < 0:
         return True

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from wyoming.asr import Transcribe
 
-from ..errors import ProtocolError, UnknownLanguageError, UnknownModelError
+from ..errors import ProtocolError, UnknownModelError
 from ..peers import shown
 from ..transcriber import TranscribeOptions
 from ..utterance.endpointing import Endpointer
-from ..whisper.tokenizer import LANGUAGES, language_code
 
 if TYPE_CHECKING:
     from ..utterance.service import Service
@@ -27,7 +26,7 @@ class Request:
 
     @classmethod
     def of(cls, transcribe: Transcribe, service: Service) -> Request:
-        """Raises ProtocolError, UnknownModelError, UnknownLanguageError."""
+        """Raises ProtocolError, UnknownModelError, NotPossibleError."""
         settings = service.settings
         if transcribe.name and transcribe.name != settings.model:
             raise UnknownModelError(
@@ -35,29 +34,9 @@ class Request:
             )
         names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
         asked = None if settings.ignore_client_language else transcribe.language
-        language = requested_language(asked, service.language)
+        language = service.language_of(asked)
         sensitivity = _sensitivity(transcribe.vad_sensitivity)
         return cls(TranscribeOptions(language, names=names), transcribe.context, sensitivity)
-
-
-def requested_language(name: str | None, default: str | None) -> str | None:
-    """Return Whisper's code for what a client named, `default` if it named none.
-
-    Raises ProtocolError, UnknownLanguageError.
-    """
-    if not name:
-        return default
-    if not isinstance(name, str):
-        raise ProtocolError("language must be a string")
-    if name == "auto":
-        return None
-    code = language_code(name)
-    if code is None:
-        raise UnknownLanguageError(
-            f"Whisper does not know the language {shown(name)}; "
-            f"it knows {', '.join(sorted(LANGUAGES))}"
-        )
-    return code
 
 
 def _sensitivity(value: object) -> str:

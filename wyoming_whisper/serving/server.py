@@ -22,12 +22,11 @@ from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import SettingsError
-from ..machine.process import give_back, is_in_native_code, leave, settle, start_again
+from ..machine.process import NativeThread, give_back, leave, settle, start_again
 from ..peers import Allowed
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Status
 from ..tasks import end_tasks, start_lasting_task
-from ..transcriber import Transcriber
 from ..utterance.hangs import HangWatch
 from ..utterance.service import OpenTranscriber, Service
 from ..web import web_page
@@ -58,7 +57,7 @@ def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -
         if settings.uri == "stdio://":  # its client can't follow
             leave(1)
         start_again()
-    if not ended or is_in_native_code():
+    if not ended or NativeThread.is_any_alive():
         leave(0)
     return 0
 
@@ -244,10 +243,6 @@ class Server(Service):
             if done != tidied:
                 tidied = done
                 await asyncio.to_thread(give_back)
-
-    def _on_ready(self, transcriber: Transcriber) -> None:
-        super()._on_ready(transcriber)
-        _LOGGER.info("ready")
 
     def _on_opened(self, error: BaseException | None) -> None:
         if error is None and self.upstreams:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import SettingsError, did_you_mean
 from .official import ALL_OPTIONS
-from .option import Option, Shape, flag_name
+from .option import Option, Shape
 from .options import OPTIONS, Settings
 from .sources import PREFIXES
 
@@ -52,7 +52,7 @@ class OptionParser(argparse.ArgumentParser):
                 if option.group not in groups:
                     groups[option.group] = self.add_argument_group(option.group)
                 keywords = _argparse_keywords(name, option)
-                action = groups[option.group].add_argument(flag_name(name), **keywords)
+                action = groups[option.group].add_argument(Option.flag_of(name), **keywords)
                 if option.rare:
                     rare[name] = action
         if rare:

@@ -49,8 +49,7 @@ ALL_OPTIONS: Mapping[str, Option] = {
 """The options, and those of the official server that have no use here, or another name."""
 
 
-def about_retired(model: str) -> str:
-    """Return what became of a model that earlier versions brought; nothing of all others."""
-    if model != "home-en":
-        return ""
-    return f"{model} is gone from this program: it understood synthetic voices alone"
+RETIRED_MODELS = {
+    "home-en": "home-en is gone from this program: it understood synthetic voices alone",
+}
+"""What became of models that earlier versions brought."""

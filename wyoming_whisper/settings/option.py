@@ -47,35 +47,36 @@ class Option:
     secret: bool = False
     """True keeps its value out of messages."""
 
+    @classmethod
+    def field(
+        cls,
+        default: Value,
+        group: Group,
+        about: str,
+        read: Reader[Value],
+        *,
+        shape: Shape = "one",
+        metavar: str | None = None,
+        rare: bool = False,
+        secret: bool = False,
+        flag: bool | None = None,
+    ) -> Value:
+        """Return a dataclass field with its Option; what is secret has a flag only if asked."""
+        has_flag = not secret if flag is None else flag
+        option = cls(read, about, group, shape, metavar, has_flag, rare, secret)
+        return field(default=default, repr=not secret, metadata={"option": option})
+
+    @classmethod
+    def switch(cls, default: bool, group: Group, about: str, *, rare: bool = False) -> bool:
+        """Return the field of an option that is on or off."""
+        return cls.field(default, group, about, Switch(), shape="switch", rare=rare)
+
+    @staticmethod
+    def flag_of(name: str) -> str:
+        """Return the flag of a field: "--beam-size" for "beam_size"."""
+        return "--" + name.replace("_", "-")
+
     @property
     def choices(self) -> tuple[str, ...]:
         """All values there are; empty where they can't be listed."""
         return self.read.choices if isinstance(self.read, Choice) else ()
-
-
-def option(
-    default: Value,
-    group: Group,
-    about: str,
-    read: Reader[Value],
-    *,
-    shape: Shape = "one",
-    metavar: str | None = None,
-    rare: bool = False,
-    secret: bool = False,
-    flag: bool | None = None,
-) -> Value:
-    """Return a dataclass field that carries its Option; what is secret has a flag only if asked."""
-    has_flag = not secret if flag is None else flag
-    carried = Option(read, about, group, shape, metavar, has_flag, rare, secret)
-    return field(default=default, repr=not secret, metadata={"option": carried})
-
-
-def switch(default: bool, group: Group, about: str, *, rare: bool = False) -> bool:
-    """Return the field of an option that is on or off."""
-    return option(default, group, about, Switch(), shape="switch", rare=rare)
-
-
-def flag_name(name: str) -> str:
-    """Return the flag of a field: "--beam-size" for "beam_size"."""
-    return "--" + name.replace("_", "-")

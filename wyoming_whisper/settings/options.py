@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult
 
-from .option import Option, option, switch
+from .option import Option
 from .readers import (
     Address,
     Choice,
@@ -24,10 +24,9 @@ from .readers import (
     Switch,
     Text,
     Whole,
-    optional,
 )
 from .replacements import Replacement
-from .server import ServerSettings, path_of
+from .server import ServerSettings
 
 
 def _ray_address(raw: Raw) -> str:
@@ -101,7 +100,7 @@ def _log_format(raw: Raw) -> str:
 class Settings(ServerSettings):
     """What the user said."""
 
-    backend: str = option(
+    backend: str = Option.field(
         "auto",
         "speed",
         "what runs the model; auto is tensorrt where an NVIDIA GPU and TensorRT are there, else "
@@ -112,7 +111,7 @@ class Settings(ServerSettings):
             ("auto", "faster-whisper", "onnxruntime", "tensorrt", "tensorrt-llm", "ray", "none")
         ),
     )
-    ray_address: str = option(
+    ray_address: str = Option.field(
         "auto",
         "speed",
         "the Ray cluster of --backend ray: HOST:PORT of its first machine; auto is the one that "
@@ -120,19 +119,19 @@ class Settings(ServerSettings):
         _ray_address,
         metavar="ADDRESS",
     )
-    strict_backend: bool = switch(
+    strict_backend: bool = Option.switch(
         False,
         "speed",
         "end with an error where --backend tensorrt or tensorrt-llm is not possible, rather than "
         "use the CPU",
     )
-    device: str = option(
+    device: str = Option.field(
         "auto",
         "speed",
         "where the model runs: auto, cpu, cuda or cuda:N",
         Text("it must be auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:\d+)?"),
     )
-    compute_type: str = option(
+    compute_type: str = Option.field(
         "default",
         "speed",
         "arithmetic of the model; default is the best for the device",
@@ -144,7 +143,7 @@ class Settings(ServerSettings):
         ),
         metavar="TYPE",
     )
-    max_cache_size: Size = option(  # noqa: RUF009
+    max_cache_size: Size = Option.field(  # noqa: RUF009
         Size(8 * 10**9),
         "speed",
         "room for built TensorRT engines, such as 8GB: those unused for longest are removed",
@@ -152,34 +151,34 @@ class Settings(ServerSettings):
         metavar="SIZE",
         rare=True,
     )
-    beam_size: int = option(
+    beam_size: int = Option.field(
         0,
         "speed",
         "texts followed at once while decoding: more is slower; 0 chooses for this machine",
         Whole(0, 20),
         metavar="N",
     )
-    cpu_threads: int = option(
+    cpu_threads: int = Option.field(
         0,
         "speed",
         "CPU threads of one transcription; 0 is what was measured to be fastest",
         Whole(0, 256),
         metavar="N",
     )
-    eager: bool = switch(
+    eager: bool = Option.switch(
         True,
         "speed",
         "begin when speech pauses, so that the answer is there when the audio ends; costs more "
         "processor time where speakers hesitate",
     )
-    live_text: bool = switch(
+    live_text: bool = Option.switch(
         False,
         "speed",
         "send words while they are spoken, once two transcriptions in a row agree on them; takes "
         "up to half of the model's time while somebody speaks, and Home Assistant does not show "
         "them yet",
     )
-    idle_unload: int = option(
+    idle_unload: int = Option.field(
         0,
         "speed",
         "free the model's memory after so many seconds without work; it is loaded again while the "
@@ -187,7 +186,7 @@ class Settings(ServerSettings):
         Whole(),
         metavar="SECONDS",
     )
-    audio_context: str = option(
+    audio_context: str = Option.field(
         "auto",
         "speed",
         "how much audio the encoder sees: auto fits the window to the speech, with a margin for "
@@ -197,30 +196,30 @@ class Settings(ServerSettings):
         rare=True,
     )
 
-    initial_prompt: str | None = option(
-        None, "text", "text that precedes every command, to set style and words", optional(Text())
+    initial_prompt: str | None = Option.field(
+        None, "text", "text that precedes every command, to set style and words", Text().optional
     )
-    whisper_task: str = option(
+    whisper_task: str = Option.field(
         "transcribe",
         "text",
         "write what was said, or translate it to English",
         Choice(("transcribe", "translate")),
     )
 
-    strip_punctuation: bool = switch(
+    strip_punctuation: bool = Option.switch(
         True,
         "text",
         "leave out quotation marks, and punctuation at the ends of the text: Home Assistant's "
         "sentences have none",
     )
-    hass_wording: bool = switch(
+    hass_wording: bool = Option.switch(
         True,
         "text",
         "word commands as Home Assistant's sentences are: without 'uh' at the start, with "
         "'30 minutes' for '½ hour'",
     )
-    lowercase: bool = switch(False, "text", "write everything in small letters")
-    replace: tuple[Replacement, ...] = option(
+    lowercase: bool = Option.switch(False, "text", "write everything in small letters")
+    replace: tuple[Replacement, ...] = Option.field(
         (),
         "text",
         "write TO wherever FROM would be written, whole words; an empty TO drops them, @FILE is a "
@@ -230,13 +229,13 @@ class Settings(ServerSettings):
         metavar="FROM=TO",
     )
 
-    bias_names: bool = switch(
+    bias_names: bool = Option.switch(
         True,
         "names",
         "compare what was heard with the sentences that Home Assistant understands and the names "
         "of the home, and write the one that was misheard",
     )
-    names: tuple[str, ...] = option(
+    names: tuple[str, ...] = Option.field(
         (),
         "names",
         "names that are spoken of in this home, separated by commas; those that Home Assistant "
@@ -244,15 +243,15 @@ class Settings(ServerSettings):
         Items(str, r"[,\n]"),
         metavar="LIST",
     )
-    home: Path | None = option(  # noqa: RUF009  (a field, no call's result)
+    home: Path | None = Option.field(  # noqa: RUF009  (a field, no call's result)
         None,
         "names",
         "a home that you wrote down: a YAML file with areas, floors, entities and sentences "
         "(docs/home.md); what Home Assistant knows is added",
-        path_of,
+        Text().path,
         metavar="FILE",
     )
-    hass_api: str = option(
+    hass_api: str = Option.field(
         "http://homeassistant.local:8123/api",
         "names",
         "Home Assistant, which is asked for names where there is a --hass-token; the app "
@@ -262,21 +261,21 @@ class Settings(ServerSettings):
         ),
         metavar="URL",
     )
-    hass_token: str | None = option(
+    hass_token: str | None = Option.field(
         None,
         "names",
         "long-lived access token of an administrator of Home Assistant; better in the "
         "variable WYOMING_WHISPER_HASS_TOKEN or a file, since others can see a command "
         "line",
-        optional(Text()),
+        Text().optional,
         secret=True,
         flag=True,
     )
 
-    vad_filter: bool = switch(
+    vad_filter: bool = Option.switch(
         False, "silence", "cut out what is not speech before transcribing", rare=True
     )
-    vad_threshold: float = option(
+    vad_threshold: float = Option.field(
         0.5,
         "silence",
         "probability from which --vad-filter hears speech",
@@ -284,7 +283,7 @@ class Settings(ServerSettings):
         metavar="P",
         rare=True,
     )
-    vad_min_speech_ms: int = option(
+    vad_min_speech_ms: int = Option.field(
         250,
         "silence",
         "shortest speech that --vad-filter keeps",
@@ -292,7 +291,7 @@ class Settings(ServerSettings):
         metavar="MS",
         rare=True,
     )
-    vad_min_silence_ms: int = option(
+    vad_min_silence_ms: int = Option.field(
         2000,
         "silence",
         "shortest silence that --vad-filter cuts out",
@@ -300,7 +299,7 @@ class Settings(ServerSettings):
         metavar="MS",
         rare=True,
     )
-    vad_clip: bool = option(
+    vad_clip: bool = Option.field(
         False,
         "silence",
         "cut silence off both ends before transcribing; the official server's names of libraries "
@@ -310,7 +309,7 @@ class Settings(ServerSettings):
         metavar="LIBRARY",
         rare=True,
     )
-    vad_clip_threshold: float = option(
+    vad_clip_threshold: float = Option.field(
         0.5,
         "silence",
         "probability from which --vad-clip hears speech",
@@ -318,7 +317,7 @@ class Settings(ServerSettings):
         metavar="P",
         rare=True,
     )
-    vad_clip_pad_ms: int = option(
+    vad_clip_pad_ms: int = Option.field(
         400,
         "silence",
         "what --vad-clip leaves around speech",
@@ -327,7 +326,7 @@ class Settings(ServerSettings):
         rare=True,
     )
 
-    endpointing: str = option(
+    endpointing: str = Option.field(
         "off",
         "end of speech",
         "end a command after so much silence, and answer before the client says that it has ended; "
@@ -335,7 +334,7 @@ class Settings(ServerSettings):
         _endpointing,
         metavar="off|SECONDS|auto",
     )
-    no_speech_timeout: int = option(
+    no_speech_timeout: int = Option.field(
         8,
         "end of speech",
         "--endpointing: if nobody has spoken until then, nobody will",
@@ -343,7 +342,7 @@ class Settings(ServerSettings):
         metavar="SECONDS",
         rare=True,
     )
-    max_command_seconds: int = option(
+    max_command_seconds: int = Option.field(
         15,
         "end of speech",
         "--endpointing: longest command, from its first word",
@@ -351,20 +350,20 @@ class Settings(ServerSettings):
         metavar="SECONDS",
         rare=True,
     )
-    requires_external_vad: bool = switch(
+    requires_external_vad: bool = Option.switch(
         True,
         "end of speech",
         "have Home Assistant end commands too; off leaves it to --endpointing alone, and "
         "satellites then go on listening until the answer is there (docs/protocol.md)",
         rare=True,
     )
-    prefers_auto_gain: bool = switch(
+    prefers_auto_gain: bool = Option.switch(
         True,
         "silence",
         "tell Home Assistant that audio with automatic gain is preferred",
         rare=True,
     )
-    prefers_noise_reduction: bool = switch(
+    prefers_noise_reduction: bool = Option.switch(
         True,
         "silence",
         "tell Home Assistant that audio without noise is preferred; with both off, satellites with "
@@ -372,8 +371,8 @@ class Settings(ServerSettings):
         rare=True,
     )
 
-    debug: bool = switch(False, "logging", "log more")
-    log_format: str = option(
+    debug: bool = Option.switch(False, "logging", "log more")
+    log_format: str = Option.field(
         logging.BASIC_FORMAT,
         "logging",
         "format of log lines",

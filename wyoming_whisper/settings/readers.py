@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -34,11 +35,16 @@ class Text:
         is_other = bool(raw) and not isinstance(raw, str)
         raise ValueError("it must be one text" if is_other else self.about)
 
+    def optional(self, raw: Raw) -> str | None:
+        """Read an empty text as None, and what the official add-on has where nothing is set."""
+        return None if raw in ("", "null") else self(raw)
 
-def optional(read: Reader[Value]) -> Reader[Value | None]:
-    """Return a reader for which an empty text is None."""
-    # The official add-on passes the text "null" for what the user left unset.
-    return lambda raw: None if raw in ("", "null") else read(raw)
+    def path(self, raw: Raw) -> Path:
+        """Read a path, which may begin with ~."""
+        try:
+            return Path(self(raw)).expanduser()
+        except RuntimeError:  # "~" of a user without a home folder
+            raise ValueError("it must be a path; there is no such home folder") from None
 
 
 @dataclass(frozen=True)

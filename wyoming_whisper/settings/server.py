@@ -12,8 +12,8 @@ from urllib.parse import SplitResult
 from ..errors import SettingsError
 from ..models.stock import without_address
 from ..whisper.tokenizer import LANGUAGES, language_code
-from .option import Option, option, switch
-from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole, optional
+from .option import Option
+from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole
 from .upstreams import Upstream
 
 
@@ -44,15 +44,8 @@ def _network(item: str) -> str:
         ) from None
 
 
-def path_of(raw: Raw) -> Path:
-    try:
-        return Path(Text()(raw)).expanduser()
-    except RuntimeError:  # "~" of a user without a home folder
-        raise ValueError("it must be a path; there is no such home folder") from None
-
-
 def _folders(raw: Raw) -> tuple[Path, ...]:
-    paths = tuple(path_of(item) for item in (raw if isinstance(raw, list) else [raw]))
+    paths = tuple(Text().path(item) for item in (raw if isinstance(raw, list) else [raw]))
     if not paths:
         raise ValueError("it must name at least one folder")
     return paths
@@ -95,13 +88,13 @@ def _upstream(item: str) -> str:
 class ServerSettings:
     """The part of Settings that is not about speech."""
 
-    uri: str = option(
+    uri: str = Option.field(
         "tcp://0.0.0.0:10300",
         "server",
         "address to listen on: tcp://HOST:PORT, unix:///PATH or stdio://",
         _uri,
     )
-    zeroconf: str | None = option(
+    zeroconf: str | None = Option.field(
         None,
         "server",
         "announce the server in the local network, under NAME or a name of its own",
@@ -109,21 +102,21 @@ class ServerSettings:
         shape="maybe",
         metavar="NAME",
     )
-    allow: tuple[str, ...] = option(
+    allow: tuple[str, ...] = Option.field(
         (),
         "server",
         "addresses and networks that may connect, besides this machine; without any, all may",
         Items(_network),
         metavar="LIST",
     )
-    socket_mode: str | None = option(
+    socket_mode: str | None = Option.field(
         None,
         "server",
         "who may use the unix socket, as chmod has it, such as 660",
-        optional(Text("it must be a mode as chmod has it, such as 660", "0?[0-7]{3}")),
+        Text("it must be a mode as chmod has it, such as 660", "0?[0-7]{3}").optional,
         rare=True,
     )
-    max_connections: int = option(
+    max_connections: int = Option.field(
         64,
         "server",
         "connections at once; beyond them the one that was silent for longest is closed",
@@ -131,7 +124,7 @@ class ServerSettings:
         metavar="N",
         rare=True,
     )
-    max_utterance_seconds: int = option(
+    max_utterance_seconds: int = Option.field(
         900,
         "server",
         "longest utterance, also of dictation, which is transcribed in pieces while it is spoken: "
@@ -140,7 +133,7 @@ class ServerSettings:
         metavar="SECONDS",
         rare=True,
     )
-    max_queue: int = option(
+    max_queue: int = Option.field(
         32,
         "server",
         "transcriptions that may wait for their turn; further ones are refused",
@@ -148,7 +141,7 @@ class ServerSettings:
         metavar="N",
         rare=True,
     )
-    deadline: int = option(
+    deadline: int = Option.field(
         120,
         "server",
         "an answer that is not there so long after the end of the audio is an error; a model that "
@@ -158,7 +151,7 @@ class ServerSettings:
         metavar="SECONDS",
         rare=True,
     )
-    drain_seconds: int = option(
+    drain_seconds: int = Option.field(
         8,
         "server",
         "time to finish what is being said and transcribed when the server is stopped",
@@ -166,22 +159,22 @@ class ServerSettings:
         metavar="SECONDS",
         rare=True,
     )
-    options: Path | None = option(  # noqa: RUF009  (a field, no call's result)
+    options: Path | None = Option.field(  # noqa: RUF009  (a field, no call's result)
         None,
         "server",
         "read options from this YAML or JSON file; flags and variables win over it",
-        path_of,
+        Text().path,
         metavar="FILE",
     )
 
-    http_port: int = option(
+    http_port: int = Option.field(
         0,
         "web page",
         "show a page with the server's state at this port, and /health and /metrics; 0 is none",
         Whole(0, 65535, "it must be a port from 1 to 65535, or 0 for none"),
         metavar="PORT",
     )
-    http_allow: tuple[str, ...] = option(
+    http_allow: tuple[str, ...] = Option.field(
         (),
         "web page",
         "addresses and networks that may see the page, besides this machine; without any, all may",
@@ -189,7 +182,7 @@ class ServerSettings:
         metavar="LIST",
         rare=True,
     )
-    http_names: tuple[str, ...] = option(
+    http_names: tuple[str, ...] = Option.field(
         (),
         "web page",
         "domain names under which the page may be opened, besides addresses and local names",
@@ -197,23 +190,23 @@ class ServerSettings:
         metavar="LIST",
         rare=True,
     )
-    http_text: bool = switch(
+    http_text: bool = Option.switch(
         False, "web page", "show on the page what was said last; it stays in memory"
     )
-    openai_api: bool = switch(
+    openai_api: bool = Option.switch(
         False,
         "web page",
         "answer at --http-port as OpenAI's API does (/v1/audio/transcriptions), for other "
         "programs; --allow says whose",
     )
-    openai_key: str | None = option(
+    openai_key: str | None = Option.field(
         None,
         "web page",
         "key that programs must send to use --openai-api; without one they need none",
-        optional(Text()),
+        Text().optional,
         secret=True,
     )
-    openai_origins: tuple[str, ...] = option(
+    openai_origins: tuple[str, ...] = Option.field(
         (),
         "web page",
         "web pages and apps that may use --openai-api from a browser, such as "
@@ -222,15 +215,17 @@ class ServerSettings:
         metavar="LIST",
     )
 
-    model: str = option(
+    model: str = Option.field(
         "auto",
         "model",
         "name (tiny, base-int8, small.en, ...), Hugging Face repository, or folder; "
         "auto chooses for this machine",
         _model,
     )
-    language: str = option("auto", "model", "spoken language where the client names none", Text())
-    languages: tuple[str, ...] = option(
+    language: str = Option.field(
+        "auto", "model", "spoken language where the client names none", Text()
+    )
+    languages: tuple[str, ...] = Option.field(
         (),
         "model",
         "languages spoken in this home, such as en,de: where one has to be detected, it is one of "
@@ -238,13 +233,13 @@ class ServerSettings:
         Items(_language),
         metavar="LIST",
     )
-    ignore_client_language: bool = switch(
+    ignore_client_language: bool = Option.switch(
         False,
         "model",
         "use --language, or detect one, whatever language a client asks for; Home Assistant always "
         "asks for its assistant's",
     )
-    prefer_recent_languages: bool = switch(
+    prefer_recent_languages: bool = Option.switch(
         True,
         "model",
         "where a language has to be detected and that is uncertain, prefer those that were surely "
@@ -264,18 +259,18 @@ class ServerSettings:
             )
         },
     )
-    download_dir: Path | None = option(  # noqa: RUF009
+    download_dir: Path | None = Option.field(  # noqa: RUF009
         None,
         "model",
         "folder to download models to (default: the first data folder)",
-        path_of,
+        Text().path,
     )
-    local_files_only: bool = switch(False, "model", "never download a model")
-    hf_token: str | None = option(
-        None, "model", "token for private models", optional(Text()), secret=True
+    local_files_only: bool = Option.switch(False, "model", "never download a model")
+    hf_token: str | None = Option.field(
+        None, "model", "token for private models", Text().optional, secret=True
     )
 
-    upstreams: tuple[str, ...] = option(
+    upstreams: tuple[str, ...] = Option.field(
         (),
         "upstreams",
         "servers that are asked first, in this order: tcp://HOST:PORT (Wyoming) or https://HOST/v1 "
@@ -283,15 +278,15 @@ class ServerSettings:
         Items(_upstream),
         metavar="LIST",
     )
-    upstream_key: str | None = option(
+    upstream_key: str | None = Option.field(
         None,
         "upstreams",
         "key of the one upstream that names none by ?key_file=FILE or ?key_variable=NAME",
-        optional(Text()),
+        Text().optional,
         secret=True,
         rare=True,
     )
-    upstream_hedge: float = option(
+    upstream_hedge: float = Option.field(
         1.0,
         "upstreams",
         "an upstream that has not answered so long after the end of the audio is not waited for "

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from ..errors import SettingsError, did_you_mean
 from ..machine.text_files import read_text_file
-from .official import ALL_OPTIONS, about_retired
-from .option import Option, flag_name
+from .official import ALL_OPTIONS, RETIRED_MODELS
+from .option import Option
 from .options import OPTIONS, Settings
 from .readers import Raw
 
@@ -53,7 +53,7 @@ def settings_from(
     if silence != "off":
         # The official server then tells Home Assistant not to end commands itself.
         values = {"endpointing": silence, "requires_external_vad": False} | values
-    if about := about_retired(values.get("model", "")):
+    if about := RETIRED_MODELS.get(values.get("model", "")):
         _LOGGER.warning(
             "%s: %s; auto chooses a model instead; set it to auto, or to what `models list` shows",
             *(raw_options["model"].origin, about),
@@ -80,7 +80,7 @@ def _shown(raw: object, max_length: int = 80) -> str:
 
 def _from_flags(flags: Mapping[str, Any]) -> dict[str, _RawOption]:
     return {
-        name: _RawOption(flags[name], flag_name(name))
+        name: _RawOption(flags[name], Option.flag_of(name))
         for name in ALL_OPTIONS
         if flags.get(name) is not None
     }

@@ -18,6 +18,36 @@ class Voicing:
     clear_frames: int
     """Of the detector's frames, those that are clearly speech."""
 
+    def judged(self, transcription: Transcription) -> Transcription:
+        """Return what of a transcription of just this audio was said, as it was written.
+
+        Whisper writes what is likely to be said, also where a baby cries or a pan clatters. Words
+        alone don't tell: people do say "thank you". What tells is how little the audio has to do
+        with them.
+        """
+        if not transcription.text:
+            return transcription
+        if transcription.noise_logprob is None:
+            if not self._is_loop(transcription.text):
+                return transcription
+            return replace(transcription, text=said_once(transcription.text))
+        evidence = SpeechEvidence().of(transcription, self)
+        if evidence >= 0:
+            return transcription
+        reason = f"evidence of {evidence:.1f} that nobody said it"
+        return replace(transcription, text="", rejected=reason)
+
+    def _is_loop(self, text: str) -> bool:
+        """Return whether the text goes round, for longer than anybody can have spoken.
+
+        For texts of other servers, of which nothing else is known; those of our own models are
+        judged where they are written (whisper/windows.py).
+        """
+        max_compression_ratio = 2.4  # as Whisper's own
+        # Recordings in 16 languages have 25 characters a second at most.
+        max_characters = 40 + 50 * self.voiced_seconds
+        return len(text) > max_characters and compression_ratio(text) > max_compression_ratio
+
 
 @dataclass(frozen=True)
 class SpeechEvidence:
@@ -67,35 +97,3 @@ class SpeechEvidence:
         """Return the part of the log-odds that is the text's own likelihood; see Transcription."""
         gain = min(heard_logprob - noise_logprob, self.max_gain)
         return self.per_gain * gain + self.per_logprob * max(heard_logprob, self.min_logprob)
-
-
-def judged(transcription: Transcription, voicing: Voicing) -> Transcription:
-    """Return what of it was said, as it was written; `voicing` is that of just its audio.
-
-    Whisper writes what is likely to be said, also where a baby cries or a pan clatters. Words alone
-    don't tell: people do say "thank you". What tells is how little the audio has to do with them.
-    """
-    if not transcription.text:
-        return transcription
-    if transcription.noise_logprob is None:
-        is_loop = _is_loop(transcription.text, voicing)
-        return (
-            replace(transcription, text=said_once(transcription.text)) if is_loop else transcription
-        )
-    evidence = SpeechEvidence().of(transcription, voicing)
-    if evidence >= 0:
-        return transcription
-    reason = f"evidence of {evidence:.1f} that nobody said it"
-    return replace(transcription, text="", rejected=reason)
-
-
-def _is_loop(text: str, voicing: Voicing) -> bool:
-    """Return whether the text goes round, for longer than anybody can have spoken.
-
-    For texts of other servers, of which nothing else is known; those of our own models are judged
-    where they are written (whisper/windows.py).
-    """
-    max_compression_ratio = 2.4  # as Whisper's own
-    # Recordings in 16 languages have 25 characters a second at most.
-    max_characters = 40 + 50 * voicing.voiced_seconds
-    return len(text) > max_characters and compression_ratio(text) > max_compression_ratio

@@ -22,7 +22,7 @@ QUOTES = "“”„‟«»‹›「」『』〝〞〟"
 """Letters of no word."""
 
 
-def seam(before: str, after: str) -> str:
+def _seam(before: str, after: str) -> str:
     """Return what parts two texts that follow each other: a blank, or nothing.
 
     Nothing where either is empty, or both have letters of UNPARTED there, whatever marks stand
@@ -40,5 +40,5 @@ def joined(texts: Iterable[str]) -> str:
     """Return texts that follow each other as one."""
     whole = ""
     for text in texts:
-        whole += seam(whole, text) + text
+        whole += _seam(whole, text) + text
     return whole

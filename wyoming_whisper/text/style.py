@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..transcriber import Segment, Transcription
-from .evidence import Voicing, judged
+from .evidence import Voicing
 from .replacements import Replacer
 from .scripts import MARKS, QUOTES
-from .wording import is_filler, reworded
+from .wording import Wording
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -54,7 +54,7 @@ class TextStyle:
 
     def finished(self, transcription: Transcription, voicing: Voicing) -> Transcription:
         """Return the answer for the client: what was said, in this style."""
-        return self.styled(judged(transcription, voicing))
+        return self.styled(voicing.judged(transcription))
 
     def styled(self, transcription: Transcription) -> Transcription:
         """Return what was said as the client is to have it."""
@@ -74,15 +74,17 @@ class TextStyle:
         language = self.language or language
         if self.strip_punctuation:
             text = _Punctuation.stripped(text)
-        if self.hass_wording:
-            text = reworded(text, language, self.names)
+        wording = Wording.of(language) if self.hass_wording else None
+        if wording:
+            text = wording.reworded(text, self.names)
         if self.lowercase:
             text = _lowercase(text, language)
         return " ".join(self.replacer(text).split())
 
     def is_begun(self, text: str, language: str | None = None) -> bool:
         """Whether a text that may go on has more than fillers, without which it may begin."""
-        return not (text and self.hass_wording and is_filler(text, self.language or language))
+        wording = Wording.of(self.language or language) if self.hass_wording else None
+        return not (text and wording and wording.is_filler(text))
 
     def _replaced(self, segment: Segment) -> Segment:
         blank = segment.text[: -len(segment.text.lstrip()) or None]

@@ -19,38 +19,43 @@ from functools import cache
 from ..languages.words import LanguageWords, language_words
 
 
-def reworded(
-    text: str, language: str | None, names: Iterable[str] = (), max_length: int = 1000
-) -> str:
-    """Return a command as Home Assistant's sentences have it; `language` is Whisper's code.
-
-    `names` are the home's: a word that one of them begins with is no filler. A text of more
-    characters than `max_length` is no command.
-    """
-    wording = _wording(language)
-    if wording is None or len(text) > max_length:
-        return text
-    names = tuple(names)
-    text = wording.without_fillers(text, names)
-    return text if _names_change(text, names, wording) else wording.measures.rewritten(text)
-
-
-def is_filler(text: str, language: str | None) -> bool:
-    """Return whether the text has nothing but fillers so far: what follows may begin the text."""
-    wording = _wording(language)
-    return wording is not None and wording.is_filler(text)
-
-
-class _Wording:
+class Wording:
     """What one language's file says."""
+
+    MAX_LENGTH = 1000
+    """Characters; a longer text is no command."""
 
     def __init__(self, words: LanguageWords) -> None:
         fillers = _drawn_out(words["fillers"])
         # A hyphen or an apostrophe makes it part of a word: "uh-huh".
         self._filler = re.compile(rf"\W*(?P<word>{fillers})(?!['’-]?\w)(?P<end>\W*)", re.IGNORECASE)
-        self.measures = _Measures(words)
+        self._measures = _Measures(words)
 
-    def without_fillers(self, text: str, names: Iterable[str] = ()) -> str:
+    @staticmethod
+    @cache
+    def of(language: str | None) -> Wording | None:
+        """Return that of a language, by Whisper's code; None where there is no file of it."""
+        words = language_words(language)
+        return Wording(words) if words else None
+
+    def reworded(self, text: str, names: Sequence[str] = ()) -> str:
+        """Return a command as Home Assistant's sentences have it.
+
+        `names` are the home's: a word that one of them begins with is no filler.
+        """
+        if len(text) > self.MAX_LENGTH:
+            return text
+        text = self._without_fillers(text, names)
+        rewritten = self._measures.rewritten(text)
+        return text if _names_change(text, rewritten, names) else rewritten
+
+    def is_filler(self, text: str) -> bool:
+        """Return whether the text has nothing but fillers so far: more may begin the text."""
+        while filler := self._filler.match(text):
+            text = text[filler.end() :]
+        return not any(letter.isalnum() for letter in text)
+
+    def _without_fillers(self, text: str, names: Sequence[str]) -> str:
         """Return the text without fillers at its start, unless nothing else is in it."""
         rest = text
         while (filler := self._filler.match(rest)) and not (
@@ -62,17 +67,6 @@ class _Wording:
         word = rest.split(maxsplit=1)[0]
         is_capital = text.lstrip()[:1].isupper()
         return rest[:1].upper() + rest[1:] if is_capital and word.islower() else rest
-
-    def is_filler(self, text: str) -> bool:
-        while filler := self._filler.match(text):
-            text = text[filler.end() :]
-        return not any(letter.isalnum() for letter in text)
-
-
-@cache
-def _wording(language: str | None) -> _Wording | None:
-    words = language_words(language)
-    return _Wording(words) if words else None
 
 
 def _drawn_out(fillers: Sequence[str]) -> str:
@@ -87,9 +81,8 @@ def _is_word(filler: re.Match[str]) -> bool:
     return (len(word) > 1 and word.isupper()) or bool(is_exclamation and filler["end"].isspace())
 
 
-def _names_change(text: str, names: Iterable[str], wording: _Wording) -> bool:
+def _names_change(text: str, rewritten: str, names: Iterable[str]) -> bool:
     """Whether one of the names is in the text, and no longer once it is rewritten."""
-    rewritten = wording.measures.rewritten(text)
     if rewritten == text:
         return False
     patterns = (rf"(?<!\w){_words_pattern([name])}(?!\w)" for name in names)

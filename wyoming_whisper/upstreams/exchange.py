@@ -3,108 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import unicodedata
+import wave
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..errors import UpstreamError
-from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
+from ..transcriber import SAMPLE_RATE, Samples, Transcription
 from ..whisper.tokenizer import language_code
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of every upstream alike."""
-
-    language: str | None
-    """Whisper's code; None detects."""
-
-    names: tuple[str, ...] = ()
-    """What the client named. The home's own names stay here."""
-
-    hops: int = 1
-    """How many of our servers it will have passed, this one included."""
-
-    HOPS_KEY = "wyoming-whisper-hops"
-    MAX_HOPS = 2
-    """Beyond, who has it answers itself. Two servers that are each other's upstreams pass a request
-    back and forth once."""
-
-    @classmethod
-    def of(cls, options: TranscribeOptions, context: object = None) -> Request | None:
-        """Return what is passed on; None where it must not be, or others can't be asked for it.
-
-        `context` is what the client's own request had.
-        """
-        special = options.task or options.prompt or options.temperature or options.timestamps
-        hops = context.get(cls.HOPS_KEY, 0) if isinstance(context, dict) else 0
-        is_number = isinstance(hops, int) and not isinstance(hops, bool)
-        if special or not is_number or not 0 <= hops < cls.MAX_HOPS:
-            return None
-        return cls(options.language, options.names, hops + 1)
-
-    @property
-    def context(self) -> dict[str, Any]:
-        """What the next server is told."""
-        return {self.HOPS_KEY: self.hops}
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What an upstream says, unchecked."""
-
-    text: object
-    language: object = None
-
-    # "ERROR: out of memory" is what some servers send as a transcript, as if it had been said.
-    ERROR = re.compile(
-        r"\W*(?:(?:\w+ ){0,3}\w*(?:error|exception|failure) ?[:：]|traceback \()",  # noqa: RUF001
-        re.IGNORECASE,
-    )
-    MARKUP = ("<", "{")
-    NO_LETTERS = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
-
-    def believed(self, language: str | None, seconds: float) -> Transcription:
-        """Return it if it can be a transcript of `seconds` of audio; `language` was asked for.
-
-        Raises UpstreamError, whose message does not hold the text: it may be what was said.
-        """
-        if not isinstance(self.text, str):
-            raise UpstreamError("its transcript is no text")
-        # The fastest speakers of any script stay far below.
-        if len(self.text) > 200 + 40 * seconds:
-            raise UpstreamError(f"its transcript has {len(self.text)} letters of {seconds:.1f} s")
-        text = " ".join(self.text.split())
-        if any(unicodedata.category(letter) in self.NO_LETTERS for letter in text):
-            raise UpstreamError("its transcript has characters that are no text")
-        if self.ERROR.match(text) or text.startswith(self.MARKUP):
-            raise UpstreamError("its transcript is an error message, or no text at all")
-        code = language_code(self.language) if isinstance(self.language, str) else None
-        return Transcription(text, code or language, seconds=seconds)
-
-
-class GoneError(UpstreamError):
-    """Nobody takes a connection there. It is well again when somebody does."""
-
-
-class RefusedError(UpstreamError):
-    """It can't answer this request, which is no failure of it; others it can."""
-
-    def __init__(self, message: str, *, is_of_language: bool = False) -> None:
-        super().__init__(message)
-        self.is_of_language = is_of_language
-
-
-class OverloadedError(UpstreamError):
-    """It is to be asked again only after so many seconds."""
-
-    def __init__(self, message: str, seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.seconds = seconds
 
 
 class Recording:
@@ -117,6 +26,14 @@ class Recording:
     MIN_CHUNK_BYTES = 32 * SAMPLE_RATE // 1000 * SAMPLE_BYTES  # 32 ms, as satellites send
     MAX_CHUNK_BYTES = SAMPLE_RATE * SAMPLE_BYTES
     """A second: others may bound what they read, as we do."""
+
+    # "ERROR: out of memory" is what some servers send as a transcript, as if it had been said.
+    ERROR = re.compile(
+        r"\W*(?:(?:\w+ ){0,3}\w*(?:error|exception|failure) ?[:：]|traceback \()",  # noqa: RUF001
+        re.IGNORECASE,
+    )
+    MARKUP = ("<", "{")
+    NO_LETTERS = ("Cc", "Cs")  # of Unicode's categories: control characters, half characters
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []  # 16-bit little-endian
@@ -156,6 +73,35 @@ class Recording:
     def pcm(samples: Samples) -> bytes:
         """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
         return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+    @classmethod
+    def wav(cls, samples: Samples) -> bytes:
+        """Return a WAV file of 16-bit samples."""
+        file = io.BytesIO()
+        with wave.open(file, "wb") as out:
+            out.setnchannels(1)
+            out.setsampwidth(cls.SAMPLE_BYTES)
+            out.setframerate(SAMPLE_RATE)
+            out.writeframes(cls.pcm(samples))
+        return file.getvalue()
+
+    def transcript(self, text: object, language: object, asked: str | None) -> Transcription:
+        """Return what an upstream says of it, if that can be true; `asked` is Whisper's code.
+
+        Raises UpstreamError, whose message does not hold the text: it may be what was said.
+        """
+        if not isinstance(text, str):
+            raise UpstreamError("its transcript is no text")
+        # The fastest speakers of any script stay far below.
+        if len(text) > 200 + 40 * self.seconds:
+            raise UpstreamError(f"its transcript has {len(text)} letters of {self.seconds:.1f} s")
+        text = " ".join(text.split())
+        if any(unicodedata.category(letter) in self.NO_LETTERS for letter in text):
+            raise UpstreamError("its transcript has characters that are no text")
+        if self.ERROR.match(text) or text.startswith(self.MARKUP):
+            raise UpstreamError("its transcript is an error message, or no text at all")
+        code = language_code(language) if isinstance(language, str) else None
+        return Transcription(text, code or asked, seconds=self.seconds)
 
     async def end(self) -> None:
         """Return when it has ended."""

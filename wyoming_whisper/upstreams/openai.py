@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import math
-import wave
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UpstreamError
 from ..models.stock import is_same_stock
 from ..settings.upstreams import Upstream
-from ..transcriber import SAMPLE_RATE, Samples
-from .exchange import (
-    GoneError,
-    OverloadedError,
-    Recording,
-    RefusedError,
-    Reply,
-    Request,
-)
+from ..transcriber import TranscribeOptions, Transcription
+from .exchange import Recording
 
 if TYPE_CHECKING:
     import aiohttp
@@ -63,31 +54,33 @@ class OpenAIUpstream:
         model = self._model or ""
         return any(name == model or is_same_stock(model, str(name)) for name in names)
 
-    async def transcribe(self, recording: Recording, request: Request) -> Reply:
+    async def transcribe(
+        self, recording: Recording, options: TranscribeOptions, _: object
+    ) -> Transcription:
         """Send it the speech, when there is no more. Raises UpstreamError."""
         await recording.end()
-        form = self._form(await asyncio.to_thread(wav, recording.speech), request)
+        form = self._form(await asyncio.to_thread(recording.wav, recording.speech), options)
         status, headers, body = await self._ask("POST", f"/audio/{self._path}", data=form)
         _raise_for(status, headers)
         answer = _json(body)
-        return Reply(answer.get("text"), answer.get("language"))
+        return recording.transcript(answer.get("text"), answer.get("language"), options.language)
 
     async def close(self) -> None:
         """Close what connections are kept."""
         if self._session:
             await self._session.close()
 
-    def _form(self, audio: bytes, request: Request) -> aiohttp.FormData:
+    def _form(self, audio: bytes, options: TranscribeOptions) -> aiohttp.FormData:
         import aiohttp
 
         form = aiohttp.FormData()
         form.add_field("file", audio, filename="speech.wav", content_type="audio/wav")
         form.add_field("model", self._model or self.DEFAULT_MODEL)
         form.add_field("response_format", "json")
-        if request.language and self._path == "transcriptions":
-            form.add_field("language", request.language)
-        if request.names:
-            form.add_field("prompt", ", ".join(request.names)[: self.MAX_PROMPT_LETTERS])
+        if options.language and self._path == "transcriptions":
+            form.add_field("language", options.language)
+        if options.names:
+            form.add_field("prompt", ", ".join(options.names)[: self.MAX_PROMPT_LETTERS])
         return form
 
     async def _ask(self, method: str, path: str, **how: Any) -> tuple[int, Any, bytes]:
@@ -105,7 +98,7 @@ class OpenAIUpstream:
                 return response.status, response.headers, await _body(response)
         except aiohttp.ClientConnectorError as error:
             reason = error.os_error.strerror or "no connection"
-            raise GoneError(f"it can't be reached ({reason})") from None
+            raise UpstreamError(f"it can't be reached ({reason})", "absent") from None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
             # Not the error's own words: they may quote headers.
             raise UpstreamError(f"it can't be talked to ({type(error).__name__})") from None
@@ -120,17 +113,6 @@ class OpenAIUpstream:
                 connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
-
-
-def wav(samples: Samples) -> bytes:
-    """Return a WAV file of 16-bit samples."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(Recording.SAMPLE_BYTES)
-        out.setframerate(SAMPLE_RATE)
-        out.writeframes(Recording.pcm(samples))
-    return file.getvalue()
 
 
 async def _body(response: aiohttp.ClientResponse, max_bytes: int = 256 * 1024) -> bytes:
@@ -149,12 +131,12 @@ def _raise_for(status: int, headers: Any) -> None:
     if status in (401, 403):
         raise UpstreamError(f"it does not accept the key (HTTP {status})")
     if status in (429, 503):
-        raise OverloadedError(
+        raise UpstreamError(
             f"it has too much to do, or the key's quota is used up (HTTP {status})",
-            _seconds(headers.get("Retry-After")),
+            retry_seconds=_seconds(headers.get("Retry-After")),
         )
     if status in (413, 415, 422):
-        raise RefusedError(f"it does not take this request (HTTP {status})")
+        raise UpstreamError(f"it does not take this request (HTTP {status})", "request")
     raise UpstreamError(f"it answered with HTTP {status}")
 
 

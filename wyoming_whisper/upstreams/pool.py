@@ -18,7 +18,8 @@ from ..errors import SettingsError, UpstreamError
 from ..settings.upstreams import Upstream
 from ..status import Status, UpstreamState
 from ..tasks import end_tasks, start_lasting_task, start_task
-from .exchange import Recording, Reply, Request
+from ..transcriber import TranscribeOptions, Transcription
+from .exchange import Recording
 from .health import Circuit
 from .openai import OpenAIUpstream
 from .wyoming import WyomingUpstream
@@ -32,11 +33,19 @@ _LOGGER = logging.getLogger(__name__)
 class Client(Protocol):
     """Speaks with one upstream."""
 
-    async def check(self) -> tuple[str, frozenset[str]]: ...
+    async def check(self) -> tuple[str, frozenset[str]]:
+        """Return what it is, and its languages where it tells them. Raises UpstreamError."""
 
-    async def transcribe(self, recording: Recording, request: Request) -> Reply: ...
+    async def transcribe(
+        self, recording: Recording, options: TranscribeOptions, context: dict[str, Any]
+    ) -> Transcription:
+        """Return what is said, if that can be believed; `context` is for a server of ours.
 
-    async def close(self) -> None: ...
+        Raises UpstreamError.
+        """
+
+    async def close(self) -> None:
+        """Close what connections are kept."""
 
 
 class _Waker:
@@ -110,9 +119,8 @@ class Member:
         """Whisper's codes; none where it doesn't tell."""
         return self._languages
 
-    def takes(self, request: Request) -> bool:
-        """Whether it could answer such a request, if it is well."""
-        language = request.language
+    def takes(self, language: str | None) -> bool:
+        """Whether it could answer a request in that language, if it is well."""
         is_understood = not language or not self._languages or language in self._languages
         return (
             is_understood
@@ -125,16 +133,21 @@ class Member:
         self.n_answers += 1
         self.latencies.append(seconds)
 
-    def failed(self, why: str, at_least_seconds: float = 0.0) -> None:
-        """It did not; it is left alone for at least so long."""
+    def failed(self, error: BaseException, language: str | None) -> None:
+        """It did not, of `error`; the request was in that language."""
+        failure = error if isinstance(error, UpstreamError) else UpstreamError(type(error).__name__)
+        if failure is not error:
+            _LOGGER.error("asking %s failed", self.upstream.url, exc_info=error)
+        if failure.fault in ("request", "language"):
+            if failure.fault == "language" and language:
+                self.unknown_languages.add(language)
+            _LOGGER.debug("%s can't take a request: %s", self.upstream.url, failure)
+            return
         self.n_failures += 1
-        self.circuit.failed(why, at_least_seconds)
-        self._hurried.set()
-
-    def gone(self, why: str) -> None:
-        """Nobody is there; it is asked again as soon as somebody is."""
-        self.n_failures += 1
-        self.circuit.unreachable(why)
+        if failure.fault == "absent":
+            self.circuit.unreachable(str(failure))
+        else:
+            self.circuit.failed(str(failure), failure.retry_seconds)
         self._hurried.set()
 
     def somebody_speaks(self) -> None:

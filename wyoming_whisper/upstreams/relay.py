@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..errors import DeadlineError, UpstreamError
+from ..errors import TranscribeError, UpstreamError
 from ..tasks import end_tasks, start_task
 from ..transcriber import Samples, TranscribeOptions, Transcription
-from .exchange import GoneError, OverloadedError, Recording, RefusedError, Request
+from .exchange import Recording
 from .pool import Member, Pool
 
 _LOGGER = logging.getLogger(__name__)
@@ -96,9 +96,16 @@ class Relay:
     ANSWER_SECONDS = 30.0
     """From the end of the audio, or from when it was asked; then an upstream has failed."""
 
-    def __init__(self, pool: Pool, request: Request) -> None:
+    HOPS_KEY = "wyoming-whisper-hops"
+    """In the context of a request: how many of our servers it has passed."""
+    MAX_HOPS = 2
+    """Beyond, who has it answers itself. Two servers that are each other's upstreams pass a request
+    back and forth once."""
+
+    def __init__(self, pool: Pool, options: TranscribeOptions, hops: int = 1) -> None:
         self._pool = pool
-        self._request = request
+        self._options = options  # of which the home's own names and sentences stay here
+        self._context = {self.HOPS_KEY: hops}
         self._loop = asyncio.get_running_loop()
         self._recording = Recording()
         self._unasked = list(pool.members)
@@ -107,13 +114,19 @@ class Relay:
 
     @classmethod
     def begin(cls, pool: Pool, options: TranscribeOptions, context: object = None) -> Relay | None:
-        """Return what passes on an utterance that begins now; None where it must not be."""
-        request = Request.of(options, context)
-        if request is None:
+        """Return what passes on an utterance that begins now.
+
+        None where it must not be, or others can't be asked for it; `context` is what the client's
+        own request had.
+        """
+        special = options.task or options.prompt or options.temperature or options.timestamps
+        hops = context.get(cls.HOPS_KEY, 0) if isinstance(context, dict) else 0
+        is_number = isinstance(hops, int) and not isinstance(hops, bool)
+        if special or not is_number or not 0 <= hops < cls.MAX_HOPS:
             return None
         for member in pool.members:
             member.somebody_speaks()
-        return cls(pool, request)
+        return cls(pool, options, hops + 1)
 
     def add(self, samples: Samples) -> None:
         """Pass on more audio."""
@@ -143,7 +156,7 @@ class Relay:
         """Return what was said, and the upstream that said so; None is this machine.
 
         `speech` is what is worth hearing, `speech_end` where it ends in all of the audio. Raises
-        what `local` raises when nobody has an answer; DeadlineError.
+        what `local` raises when nobody has an answer; TranscribeError when that takes too long.
         """
         self._recording.finish(speech, speech_end)
         try:
@@ -179,7 +192,7 @@ class Relay:
 
     def _begin_member(self) -> _Attempt | None:
         for member in self._unasked:
-            if not member.takes(self._request):
+            if not member.takes(self._options.language):
                 continue
             is_well = member.circuit.state == "closed"
             if is_well or member.circuit.take_trial():
@@ -214,7 +227,7 @@ class Relay:
     async def _transcribe(self, member: Member) -> Transcription:
         """Have it answered, and only in what can be an answer. Raises UpstreamError."""
         recording = self._recording
-        work = member.client.transcribe(recording, self._request)
+        work = member.client.transcribe(recording, self._options, self._context)
         asking = start_task(work, "asking an upstream", is_awaited=True)
         ending = start_task(recording.end(), "waiting for the end of the audio", is_awaited=True)
         try:
@@ -222,7 +235,7 @@ class Relay:
             await asyncio.wait({asking}, timeout=self.ANSWER_SECONDS)
             if not asking.done():
                 raise UpstreamError(f"it had no answer within {self.ANSWER_SECONDS:g} s")
-            return asking.result().believed(self._request.language, recording.seconds)
+            return asking.result()
         finally:
             await end_tasks(asking, ending)
             del asking  # as in `answer`
@@ -243,9 +256,10 @@ class Relay:
             silent = self._silent is not None
             step = race.next_step(now, [attempt.trial for attempt in pending], silent=silent)
             if step == "too late":
-                raise DeadlineError(
+                raise TranscribeError(
                     f"there was no answer within {deadline_seconds:g} s (--deadline), neither from "
-                    "an upstream nor from the model here"
+                    "an upstream nor from the model here",
+                    "deadline-exceeded",
                 )
             if step == "settle":
                 return self._last_word()
@@ -334,7 +348,7 @@ class Relay:
                 member.answered(now - (self._recording.ended or now))
         elif error := attempt.error:
             self._release(attempt, member)
-            self._blame(member, error)
+            member.failed(error, self._options.language)
             if self._recording.ended is None:
                 self._begin_first()  # the next one can still hear it while it is spoken
         else:
@@ -345,21 +359,6 @@ class Relay:
         """End a trial without a verdict."""
         if attempt.trial:
             member.circuit.untried()
-
-    def _blame(self, member: Member, error: BaseException) -> None:
-        if isinstance(error, RefusedError):
-            if error.is_of_language and self._request.language:
-                member.unknown_languages.add(self._request.language)
-            _LOGGER.debug("%s can't take a request: %s", member.upstream.url, error)
-            return
-        if isinstance(error, GoneError):
-            member.gone(str(error))
-            return
-        if not isinstance(error, UpstreamError):
-            _LOGGER.error("asking %s failed", member.upstream.url, exc_info=error)
-        why = str(error) if isinstance(error, UpstreamError) else type(error).__name__
-        seconds = error.seconds if isinstance(error, OverloadedError) else 0.0
-        member.failed(why, seconds)
 
 
 def _looked_at(task: asyncio.Task[Transcription]) -> None:

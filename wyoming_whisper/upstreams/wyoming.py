@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,17 +19,10 @@ from wyoming.info import Describe, Info
 from ..errors import ProtocolError, UpstreamError
 from ..settings.upstreams import Upstream
 from ..tasks import end_tasks, start_task
-from ..transcriber import SAMPLE_RATE
+from ..transcriber import SAMPLE_RATE, TranscribeOptions, Transcription
 from ..whisper.tokenizer import language_code
 from ..wire import MAX_HEADER_BYTES, read_event
-from .exchange import (
-    GoneError,
-    OverloadedError,
-    Recording,
-    RefusedError,
-    Reply,
-    Request,
-)
+from .exchange import Recording
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,12 +46,27 @@ class WyomingUpstream:
         except (AttributeError, KeyError, TypeError, ValueError):  # what wyoming raises
             raise UpstreamError("its answer to describe can't be understood") from None
 
-    async def transcribe(self, recording: Recording, request: Request) -> Reply:
+    async def transcribe(
+        self, recording: Recording, options: TranscribeOptions, context: dict[str, Any]
+    ) -> Transcription:
         """Have it hear the recording as it grows. Raises UpstreamError."""
-        sent = _Sent()
+        n_sent = 0
+        audio_format = SAMPLE_RATE, recording.SAMPLE_BYTES, 1
+
+        async def speak(writer: asyncio.StreamWriter) -> None:
+            nonlocal n_sent
+            names = list(options.names) or None
+            asked = self._upstream.model, options.language, context
+            with contextlib.suppress(OSError):  # who reads is told
+                await _send(writer, Transcribe(*asked, transcript_names=names).event())
+                await _send(writer, AudioStart(*audio_format).event())
+                async for audio in recording.chunks():
+                    await _send(writer, AudioChunk(*audio_format, audio).event())
+                    n_sent += len(audio) // recording.SAMPLE_BYTES
+                await _send(writer, AudioStop().event())
+
         async with self._connected() as (reader, writer):
-            speaking = self._speak(writer, recording, request, sent)
-            sending = start_task(speaking, "speaking to an upstream", is_awaited=True)
+            sending = start_task(speak(writer), "speaking to an upstream", is_awaited=True)
             try:
                 event = await _receive(reader, "transcript")
             finally:
@@ -68,32 +75,13 @@ class WyomingUpstream:
             transcript = Transcript.from_event(event)
         except KeyError:
             raise UpstreamError("its transcript has no text") from None
-        n_sent = sent.n_bytes // recording.SAMPLE_BYTES
         await recording.end()
         if n_sent < recording.speech_end:
             raise UpstreamError("it answered before everything was said")
-        return Reply(transcript.text, transcript.language)
+        return recording.transcript(transcript.text, transcript.language, options.language)
 
     async def close(self) -> None:
         """Nothing is kept between questions."""
-
-    async def _speak(
-        self, writer: asyncio.StreamWriter, recording: Recording, request: Request, sent: _Sent
-    ) -> None:
-        with contextlib.suppress(OSError):  # who reads is told
-            names = list(request.names) or None
-            await _send(
-                writer,
-                Transcribe(
-                    self._upstream.model, request.language, request.context, transcript_names=names
-                ).event(),
-            )
-            audio_format = SAMPLE_RATE, recording.SAMPLE_BYTES, 1
-            await _send(writer, AudioStart(*audio_format).event())
-            async for audio in recording.chunks():
-                await _send(writer, AudioChunk(*audio_format, audio).event())
-                sent.n_bytes += len(audio)
-            await _send(writer, AudioStop().event())
 
     @contextlib.asynccontextmanager
     async def _connected(
@@ -104,9 +92,11 @@ class WyomingUpstream:
             # Not wait_for: before Python 3.12 it may swallow a cancellation.
             await asyncio.wait({connecting}, timeout=self.CONNECT_SECONDS)
             if not connecting.done():
-                raise GoneError(f"it took no connection within {self.CONNECT_SECONDS:g} s")
+                late = f"it took no connection within {self.CONNECT_SECONDS:g} s"
+                raise UpstreamError(late, "absent")
             if error := connecting.exception():
-                raise GoneError(f"it can't be reached ({_reason(error)})") from None
+                about = f"it can't be reached ({_reason(error)})"
+                raise UpstreamError(about, "absent") from None
             yield connecting.result()
         except OSError as error:
             raise UpstreamError(f"the connection was lost ({_reason(error)})") from None
@@ -121,11 +111,6 @@ class WyomingUpstream:
         return await asyncio.open_connection(
             self._parts.hostname, self._parts.port, limit=MAX_HEADER_BYTES
         )
-
-
-@dataclass
-class _Sent:
-    n_bytes: int = 0
 
 
 def _reason(error: BaseException) -> str:
@@ -172,9 +157,9 @@ def _failure(event: Event) -> UpstreamError:
         "an upstream's error: %s", _shown(event.data.get("text"))
     )  # may hold what was said
     if code == "unknown-language":
-        return RefusedError("it does not know the language", is_of_language=True)
+        return UpstreamError("it does not know the language", "language")
     if code == "busy":
-        return OverloadedError("it has too much to do")
+        return UpstreamError("it has too much to do")
     return UpstreamError(f"it answered with an error ({_shown(code)})")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import WyomingWhisperError
-from ..text.evidence import Voicing, judged
+from ..text.evidence import Voicing
 from ..text.scripts import joined
 from ..text.style import TextStyle
 from ..transcriber import Samples, TranscribeOptions, Transcription
@@ -200,7 +200,7 @@ def _together(parts: Sequence[_Part]) -> Transcription:
     Each part is judged here by its own audio, and the whole never again: what is said in one part
     after the other is no loop. It is worded once, by who gives it to the client (TextStyle.styled).
     """
-    said = [judged(part.transcription, part.voicing) for part in parts]
+    said = [part.voicing.judged(part.transcription) for part in parts]
     if len(said) == 1:
         return said[0]
     texts = [one for one in said if one.text]

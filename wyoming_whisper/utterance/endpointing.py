@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import SettingsError
 from ..languages.words import LanguageWords, language_words
 from ..transcriber import Transcription
 
 if TYPE_CHECKING:
+    from ..audio.speech import Speech
     from ..settings.options import Settings
 
 End = Literal["pause", "no speech", "too long"]
@@ -25,53 +26,6 @@ End = Literal["pause", "no speech", "too long"]
 
 Ending = Literal["complete", "unsure", "dangling"]
 """How a text ends: as a command does, so that nobody knows, where no sentence ends."""
-
-
-@dataclass(frozen=True)
-class EndpointOptions:
-    """What the user wants of the end of speech."""
-
-    seconds: float | None = None
-    """The wait in silence; None is `auto`."""
-
-    no_speech_seconds: float = 8.0
-    """Without speech until then, there is none."""
-
-    max_command_seconds: float = 15.0
-    """From the first word; a television does not pause."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> EndpointOptions | None:
-        """Return what the user wants; None leaves it to the client. Raises SettingsError."""
-        if settings.endpointing == "off":
-            if not settings.requires_external_vad:
-                raise SettingsError(
-                    "--no-requires-external-vad needs --endpointing: nobody would end a command"
-                )
-            return None
-        return cls(
-            None if settings.endpointing == "auto" else float(settings.endpointing),
-            settings.no_speech_timeout,
-            settings.max_command_seconds,
-        )
-
-
-class _Hearing(Protocol):
-    """What has been heard so far (`speech.Speech`); seconds."""
-
-    @property
-    def seconds(self) -> float: ...
-
-    @property
-    def voiced_seconds(self) -> float: ...
-
-    @property
-    def silence_seconds(self) -> float:
-        """What came after the last speech."""
-
-    @property
-    def is_spoken(self) -> bool:
-        """Whether anybody has spoken, beyond doubt."""
 
 
 class Endpointer:
@@ -101,8 +55,11 @@ class Endpointer:
     MIN_PAUSE_SECONDS = 0.2  # shorter ones are within words
     MIN_WAIT_SECONDS = 0.25
 
-    def __init__(self, options: EndpointOptions, sensitivity: str = "default") -> None:
-        self._options = options
+    def __init__(self, settings: Settings, sensitivity: str = "default") -> None:
+        is_auto = settings.endpointing == "auto"
+        self._seconds = None if is_auto else float(settings.endpointing)
+        self._no_speech_seconds = settings.no_speech_timeout
+        self._max_command_seconds = settings.max_command_seconds  # a television does not pause
         self._factor = self.SENSITIVITIES[sensitivity]
         self._began: float | None = None  # where speech began
         self._voiced = 0.0  # seconds, when it was last looked at
@@ -111,33 +68,44 @@ class Endpointer:
         self._draft: Transcription | None = None
         self._previous = ""  # the draft of before the last pause
 
+    @classmethod
+    def of(cls, settings: Settings, sensitivity: str = "default") -> Endpointer | None:
+        """Return what ends a command; None leaves it to the client. Raises SettingsError."""
+        if settings.endpointing != "off":
+            return cls(settings, sensitivity)
+        if not settings.requires_external_vad:
+            raise SettingsError(
+                "--no-requires-external-vad needs --endpointing: nobody would end a command"
+            )
+        return None
+
     def set_sensitivity(self, sensitivity: str) -> None:
         """Take another of SENSITIVITIES from now on."""
         self._factor = self.SENSITIVITIES[sensitivity]
 
-    def hear(self, hearing: _Hearing, draft: Transcription | None) -> End | None:
+    def hear(self, speech: Speech, draft: Transcription | None) -> End | None:
         """Return why the command has ended, None as long as it has not.
 
         To be called whenever more was heard; `draft` is of all the speech there is, or None.
         """
-        if not hearing.is_spoken:
-            late = hearing.seconds >= self._options.no_speech_seconds
+        if not speech.is_spoken:
+            late = speech.seconds >= self._no_speech_seconds
             return "no speech" if late else None
         if self._began is None:
-            self._began = hearing.seconds - hearing.voiced_seconds
-        if hearing.voiced_seconds > self._voiced:  # not for mere noise
+            self._began = speech.seconds - speech.voiced_seconds
+        if speech.voiced_seconds > self._voiced:  # not for mere noise
             self._go_on()
-        self._voiced, self._draft = hearing.voiced_seconds, draft
-        self._pause = max(self._pause, hearing.silence_seconds)
-        if hearing.silence_seconds >= self._wait_seconds():
+        self._voiced, self._draft = speech.voiced_seconds, draft
+        self._pause = max(self._pause, speech.silence_seconds)
+        if speech.silence_seconds >= self._wait_seconds():
             return "pause"
-        if hearing.seconds - self._began >= self._options.max_command_seconds:
+        if speech.seconds - self._began >= self._max_command_seconds:
             return "too long"
         return None
 
     def _wait_seconds(self) -> float:
         """Return how much silence ends the command, by what is known now."""
-        seconds = self._options.seconds
+        seconds = self._seconds
         if seconds is None:
             seconds = max(self._auto_seconds(), self._hesitation_seconds())
         if self._voiced < self.MIN_SPEECH_SECONDS:

@@ -27,13 +27,6 @@ class Work:
     """Whether it is a piece of a recording, for which nobody has a deadline."""
 
 
-@dataclass
-class _Watched:
-    work: Work
-    seconds: float = 0.0
-    """Since its last step."""
-
-
 class HangWatch:
     """Says when a piece of work has been at one step for longer than can be.
 
@@ -62,7 +55,7 @@ class HangWatch:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self._watched: list[_Watched] = []
+        self._watched: dict[int, tuple[Work, float]] = {}  # with the seconds since its last step
         self._paces: deque[float] = deque(maxlen=self.N_MEASURED)  # seconds per second of audio
 
     def look(self, under_way: Iterable[Work], seconds: float) -> str | None:
@@ -70,19 +63,21 @@ class HangWatch:
 
         That is one sentence without a capital.
         """
-        before = {id(one.work.key): one for one in self._watched}
-        now = [_continued(before.pop(id(work.key), None), work, seconds) for work in under_way]
-        for ended in before.values():
-            self._measure(ended)
-        for _, done in now:
-            if done is not None:
-                self._measure(done)
-        self._watched = [one for one, _ in now]
-        if not self._deadline:
-            return None
-        for one in self._watched:
-            if one.seconds >= (limit := self.limit_seconds(one.work)):
-                return f"{one.work.kind} has not got on for {limit:.0f} s: it hangs"
+        before, self._watched = self._watched, {}
+        for work in under_way:
+            # What is new is at its step from now on.
+            last, waited = before.pop(id(work.key), (work, -seconds))
+            if work.step == last.step:
+                waited += seconds
+            else:
+                self._measure(last, waited)
+                waited = 0.0
+            self._watched[id(work.key)] = work, waited
+        for ended, waited in before.values():
+            self._measure(ended, waited)
+        for work, waited in self._watched.values():
+            if self._deadline and waited >= (limit := self.limit_seconds(work)):
+                return f"{work.kind} has not got on for {limit:.0f} s: it hangs"
         return None
 
     def limit_seconds(self, work: Work) -> float:
@@ -99,17 +94,6 @@ class HangWatch:
     def _window(self, audio_seconds: float) -> float:
         return min(max(audio_seconds, self.WINDOW_SECONDS), self.MAX_WINDOW_SECONDS)
 
-    def _measure(self, done: _Watched) -> None:
-        if done.work.audio_seconds is not None and done.seconds:
-            self._paces.append(done.seconds / self._window(done.work.audio_seconds))
-
-
-def _continued(
-    before: _Watched | None, work: Work, seconds: float
-) -> tuple[_Watched, _Watched | None]:
-    """Return `work` with the seconds of its step, and the step before where that has ended."""
-    if before is None:
-        return _Watched(work), None
-    if before.work.step == work.step:
-        return _Watched(work, before.seconds + seconds), None
-    return _Watched(work), before
+    def _measure(self, work: Work, seconds: float) -> None:
+        if work.audio_seconds is not None and seconds:
+            self._paces.append(seconds / self._window(work.audio_seconds))

@@ -1,5 +1,5 @@
 """The one queue before the Transcriber, and the only thread that touches it; for one that takes
-more requests at once, as many threads (transcriber.at_once).
+more requests at once, as many threads (Transcriber.at_once).
 
 Who waits for an answer goes before work that was begun early, on the chance that speech is over;
 recordings come last.
@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..machine.process import NativeThread
 from ..status import Status
-from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription, at_once
+from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from .hangs import Work
 from .job import Job, Priority
 
@@ -254,7 +254,7 @@ class Scheduler:
 
         helpers = [
             threading.Thread(target=help_out, name=f"{self._thread.name}-{number}", daemon=True)
-            for number in range(1, at_once(transcriber))
+            for number in range(1, getattr(transcriber, "at_once", 1))
         ]
         for helper in helpers:
             helper.start()
@@ -451,12 +451,13 @@ class _Reason:
 
     kind: type[WyomingWhisperError]
     message: str
+    code: str | None = None
 
     @classmethod
     def of(cls, error: BaseException) -> _Reason:
         """Return what those who ask are told of a model that could not be opened."""
         if isinstance(error, WyomingWhisperError):
-            return cls(type(error), str(error))
+            return cls(type(error), str(error), error.code)
         if isinstance(error, MemoryError):
             about = "there is not enough memory to load the model; free some"
             return cls(ModelUnavailableError, about)
@@ -464,7 +465,7 @@ class _Reason:
 
     def error(self) -> WyomingWhisperError:
         """Return a new error, to be raised or stored once."""
-        return self.kind(self.message)
+        return self.kind(self.message, self.code)
 
 
 def _is_of_the_machine(error: BaseException) -> bool:

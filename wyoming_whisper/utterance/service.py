@@ -9,30 +9,37 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..audio.speech import span_options
-from ..audio.vad import SileroVad, Vad
-from ..errors import ModelBrokenError, ModelUnavailableError, SettingsError
+from ..audio.vad import SileroVad, SpanOptions, Vad
+from ..errors import (
+    ModelBrokenError,
+    ModelUnavailableError,
+    NotPossibleError,
+    ProtocolError,
+    SettingsError,
+    StoppedError,
+    TranscribeError,
+)
 from ..grammar.compiling import TemplateStore
 from ..grammar.service import GrammarService
 from ..home.household import HomeNames
 from ..models.find import find_model
 from ..models.folder import ModelFolder
 from ..models.stock import languages_of_name
-from ..peers import PeerLog
+from ..peers import PeerLog, shown
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status
 from ..tasks import start_task
 from ..text.style import TextStyle
-from ..transcriber import Samples, TranscribeOptions, Transcriber
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ..upstreams.pool import Pool
 from ..upstreams.relay import Relay
-from ..whisper.tokenizer import LANGUAGES
-from .endpointing import EndpointOptions
+from ..whisper.tokenizer import LANGUAGES, language_code
+from .budget import Budget
+from .endpointing import Endpointer
 from .job import Job, Priority
 from .languages import SpokenLanguages
-from .limits import Limits
 from .live import LiveText
 from .scheduler import Scheduler
 
@@ -51,6 +58,10 @@ class Service:
     the server before it listens.
     """
 
+    # Audio held for all speakers together: 115 MB. Each of 64 may speak for half a minute; who
+    # speaks for longer is transcribed meanwhile, and holds a minute at most as a rule.
+    MAX_HELD_SECONDS = 1800
+
     def __init__(
         self, settings: Settings, open_transcriber: OpenTranscriber, status: Status | None = None
     ) -> None:
@@ -66,11 +77,10 @@ class Service:
                 f"{LANGUAGES[self.language]}, only {', '.join(self.expected_languages)}"
             )
         self.eager = settings.eager
-        self.span_options = span_options(settings)
+        self.span_options = SpanOptions.of(settings)
         self._style = TextStyle.from_settings(settings)
         self.spoken = SpokenLanguages(settings.prefer_recent_languages)
-        self.endpointing = EndpointOptions.of(settings)
-        """How the server ends commands; None leaves it to the client."""
+        Endpointer.of(settings)  # what is not possible is said now
         self.upstreams = Pool.open(settings, self.status)
         """None where no other server is asked."""
         self.names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
@@ -79,7 +89,13 @@ class Service:
         if settings.bias_names:
             self.grammars = GrammarService(TemplateStore(settings.data_dir[0] / "grammar"))
             self.names.on_home = self.grammars.use_home
-        self.limits = Limits(settings.max_utterance_seconds, settings.deadline)
+        self.max_utterance_samples = settings.max_utterance_seconds * SAMPLE_RATE
+        self.held_audio = Budget(
+            max(self.MAX_HELD_SECONDS * SAMPLE_RATE, self.max_utterance_samples), "audio"
+        )
+        """Samples."""
+        self.deadline_seconds: float = settings.deadline
+        """From the end of the audio, or from the piece before, to an answer; 0 is any time."""
         self.peer_log = PeerLog()
         self.vad: Vad | None = None
         """None while it is loading."""
@@ -115,6 +131,26 @@ class Service:
         """Whether somebody is speaking, or waits for an answer."""
         raise NotImplementedError
 
+    def language_of(self, name: object) -> str | None:
+        """Return Whisper's code for what a client named, the server's own if it named none.
+
+        Raises ProtocolError, NotPossibleError.
+        """
+        if not name:
+            return self.language
+        if not isinstance(name, str):
+            raise ProtocolError("language must be a string")
+        if name == "auto":
+            return None
+        code = language_code(name)
+        if code is None:
+            raise NotPossibleError(
+                f"Whisper does not know the language {shown(name)}; "
+                f"it knows {', '.join(sorted(LANGUAGES))}",
+                "unknown-language",
+            )
+        return code
+
     async def loaded_vad(self) -> Vad:
         """Return the VAD, once it is loaded. Raises ModelBrokenError."""
         if self._loading_vad is None:
@@ -144,6 +180,37 @@ class Service:
         options = replace(options, home=self.names.index, grammars=grammars)
         return self.scheduler.submit(samples, options, priority)
 
+    async def result_of(
+        self, job: Job, hurrying: asyncio.Future[None] | None = None
+    ) -> Transcription:
+        """Wait for a job until the deadline, if there is one; who stops waiting cancels it.
+
+        Raises what the job failed of, TranscribeError; StoppedError when `hurrying` is done before.
+        """
+        deadline = self.deadline_seconds
+        future = asyncio.wrap_future(job.future)
+        awaited: set[asyncio.Future[Any]] = {future, hurrying} if hurrying else {future}
+        try:
+            first = asyncio.FIRST_COMPLETED
+            await asyncio.wait(awaited, timeout=deadline or None, return_when=first)
+            if future.done():
+                return future.result()
+            if hurrying and hurrying.done():
+                raise StoppedError("the server is shutting down")
+            why = "its turn did not come: the model was not there, or had other work"
+            if job.future.running():
+                why = "the model was still at it"
+            raise TranscribeError(
+                f"there was no answer within {deadline:g} s (--deadline): {why}",
+                "deadline-exceeded",
+            )
+        finally:
+            if not future.done():
+                job.cancel()
+                future.cancel()
+            job.forget()
+            del future, awaited  # as in Job.forget
+
     def live_text(self, options: TranscribeOptions) -> LiveText | None:
         """Return what follows a new utterance while it is spoken; None where that is off."""
         if not self.settings.live_text:
@@ -165,6 +232,7 @@ class Service:
 
     def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
+        _LOGGER.info("ready")
 
 
 def _expected_languages(settings: Settings) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ All of it belongs to the event loop; only PCM is converted on threads.
 from __future__ import annotations
 
 import asyncio
-import copy
 import dataclasses
 import logging
 import math
@@ -24,20 +23,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..audio.pcm import Pcm, PcmFormat, PcmStream
-from ..audio.pieces import Cutting, Section
+from ..audio.pcm import PcmFormat, PcmStream
+from ..audio.pieces import Section
 from ..audio.speech import Speech
-from ..audio.vad import FRAME_SAMPLES, Span, Vad, cut
+from ..audio.vad import FRAME_SAMPLES, Span, Vad
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
-from ..text.evidence import judged
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from .dictation import Dictation
 from .early import EarlyWork
 from .endpointing import Endpointer
 from .job import Job, Priority
 from .live import LiveText
-from .results import result_of
 from .service import Service
 
 if TYPE_CHECKING:
@@ -93,7 +90,7 @@ class Utterance:
         self._hurrying: asyncio.Future[None] | None = None  # while a job is waited for
         self._n_samples = 0
         self._n_unheard = 0
-        self._held = service.limits.account()
+        self._held = service.held_audio.account()
         self._dictation = Dictation(service.submit, options, keeps_speech=relay is not None)
         self._early = EarlyWork(service.submit)
         self._is_dropped = False
@@ -108,7 +105,7 @@ class Utterance:
     @property
     def warning(self) -> str:
         """What the log says where it `is_full`."""
-        seconds = self._service.limits.utterance_samples / SAMPLE_RATE
+        seconds = self._service.max_utterance_samples / SAMPLE_RATE
         return (
             f"an utterance reached --max-utterance-seconds ({seconds:g}): the rest of it is not "
             "heard"
@@ -137,28 +134,27 @@ class Utterance:
         hurrying.set_result(None)
         return True
 
-    async def take(self, chunk: Pcm) -> None:
+    async def take(self, pcm: PcmFormat, audio: bytes) -> None:
         """Take of a chunk what fits, however long it is, without keeping the event loop.
 
-        Raises AudioError for a format that is out of bounds, BusyError when there is no room.
+        Raises BusyError when there is no room.
         """
-        if not PcmStream.is_costly(chunk):
-            self.add(chunk)
+        if not PcmStream.is_costly(pcm, audio):
+            self.add(pcm, audio)
             return
-        for part in _parts(self._fitting(chunk), self.CONVERT_SECONDS):
-            samples = await asyncio.to_thread(self._pcm.convert, part)
-            for step in self._steps(samples):
-                self._add(step)
+        audio, step = self._fitting(pcm, audio), pcm.n_bytes(self.CONVERT_SECONDS)
+        for start in range(0, len(audio), step):
+            part = audio[start : start + step]
+            samples = await asyncio.to_thread(self._pcm.convert, pcm, part)
+            for some in self._steps(samples):
+                self._add(some)
                 await asyncio.sleep(0)
                 if self.is_over:
                     return
 
-    def add(self, chunk: Pcm) -> None:
-        """Take of a short chunk what fits.
-
-        Raises AudioError for a format that is out of bounds, BusyError when there is no room.
-        """
-        self._add(self._pcm.convert(self._fitting(chunk)))
+    def add(self, pcm: PcmFormat, audio: bytes) -> None:
+        """Take of a short chunk what fits. Raises BusyError when there is no room."""
+        self._add(self._pcm.convert(pcm, self._fitting(pcm, audio)))
 
     def ask(
         self,
@@ -222,10 +218,11 @@ class Utterance:
 
     # Its audio.
 
-    def _fitting(self, chunk: Pcm) -> Pcm:
-        n_left = self._service.limits.utterance_samples - self._n_samples
-        fitting = _beginning(chunk, n_left / SAMPLE_RATE)
-        self.is_full = self.is_full or fitting is not chunk
+    def _fitting(self, pcm: PcmFormat, audio: bytes) -> bytes:
+        """Return what of a chunk fits: converting a long one costs time and memory."""
+        n_left = self._service.max_utterance_samples - self._n_samples
+        fitting = audio[: pcm.n_bytes(n_left / SAMPLE_RATE)]
+        self.is_full = self.is_full or len(fitting) < len(audio)
         return fitting
 
     @property
@@ -235,7 +232,7 @@ class Utterance:
     def _add(self, samples: Samples) -> None:
         if self._is_dropped or self._has_ended:
             return
-        n_left = self._service.limits.utterance_samples - self._n_samples
+        n_left = self._service.max_utterance_samples - self._n_samples
         self.is_full = self.is_full or len(samples) > n_left
         samples = samples[:n_left]
         self._n_samples += len(samples)
@@ -268,7 +265,7 @@ class Utterance:
             self._speech.add(np.concatenate(self._unheard))
         self._unheard.clear()
         self._n_unheard = 0
-        for section in self._speech.take_sections(Cutting()):
+        for section in self._speech.take_sections():
             self._dictate(section)
         return self._speech
 
@@ -296,7 +293,7 @@ class Utterance:
         job = self._early.collect(absolute)
         self._early.restart()
         if spans:
-            samples, n_held = cut(section.samples, spans), len(section.samples)
+            samples, n_held = section.cut(spans), len(section.samples)
             self._dictation.add(samples, section.voicing(options), n_held, job)
 
     # Its text.
@@ -353,18 +350,18 @@ class Utterance:
                 (speech.last_voiced + 1) * FRAME_SAMPLES,
                 lambda: self._here(speech, spans, early),
                 local_has_begun=early is not None or self._dictation.has_begun,
-                deadline_seconds=self._service.limits.deadline_seconds * self._dictation.n_pieces,
+                deadline_seconds=self._service.deadline_seconds * self._dictation.n_pieces,
             )
-            return judged(transcription, voicing) if upstream else transcription, upstream
+            return voicing.judged(transcription) if upstream else transcription, upstream
         finally:
             if early and not early.future.done():
                 early.cancel()
 
     async def _result(self, job: Job) -> Transcription:
-        """Raises what `result_of` does; StoppedError when it is hurried."""
+        """Raises what Service.result_of does; StoppedError when it is hurried."""
         self._hurrying = asyncio.get_running_loop().create_future()
         try:
-            return await result_of(job, self._service.limits.deadline_seconds, self._hurrying)
+            return await self._service.result_of(job, self._hurrying)
         finally:
             self._hurrying = None
 
@@ -395,25 +392,6 @@ class Utterance:
     @property
     def _is_ahead(self) -> bool:
         return self.seconds - (time.monotonic() - self._began) > self.MAX_AHEAD_SECONDS
-
-
-def _beginning(chunk: Pcm, seconds: float) -> Pcm:
-    """Return the chunk, cut off after `seconds`: converting a long one costs time and memory."""
-    pcm = PcmFormat(chunk.rate, chunk.width, chunk.channels)
-    n_bytes = math.ceil(seconds * pcm.rate) * pcm.width * pcm.channels
-    if len(chunk.audio) > n_bytes:
-        chunk = copy.copy(chunk)
-        chunk.audio = chunk.audio[:n_bytes]
-    return chunk
-
-
-def _parts(chunk: Pcm, seconds: float) -> Iterator[Pcm]:
-    """Yield a chunk in parts of so many seconds."""
-    n_bytes = max(1, round(seconds * chunk.rate)) * chunk.width * chunk.channels
-    for start in range(0, len(chunk.audio), n_bytes):
-        part = copy.copy(chunk)
-        part.audio = chunk.audio[start : start + n_bytes]
-        yield part
 
 
 def _answer(

@@ -24,16 +24,16 @@ def _json(spoken: Spoken) -> web.Response:
 
 def _verbose_json(spoken: Spoken) -> web.Response:
     answer: dict[str, Any] = {
-        "task": spoken.request.task,
+        "task": spoken.task,
         "language": spoken.language,
         "duration": round(spoken.seconds, 3),
         "text": spoken.text,
     }
-    if "word" in spoken.request.granularities:
+    if "word" in spoken.granularities:
         answer["words"] = [
             _shown_word(start, word) for start, segment in spoken.segments for word in segment.words
         ]
-    if "segment" in spoken.request.granularities:
+    if "segment" in spoken.granularities:
         answer["segments"] = [
             _shown_segment(number, start, segment)
             for number, (start, segment) in enumerate(spoken.segments)
@@ -97,7 +97,9 @@ def _clock(seconds: float, point: str) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}{point}{thousandths:03}"
 
 
-RENDERED: Mapping[str, Callable[[Spoken], web.Response]] = {
+Render = Callable[["Spoken"], web.Response]
+
+RENDERED: Mapping[str, Render] = {
     "json": _json,
     "text": _text,
     "srt": _srt,

@@ -15,19 +15,18 @@ import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from aiohttp import ETag, web
 from aiohttp.http_exceptions import HttpProcessingError
-from wyoming.audio import AudioChunk
 
 from .. import __version__
+from ..audio.pcm import PcmFormat
 from ..audio.recording import AudioFile
 from ..errors import AudioError, SettingsError, WyomingWhisperError
-from ..peers import Allowed
-from ..serving.requests import requested_language
+from ..peers import Allowed, address_of
 from ..status import Answer
 from ..transcriber import SAMPLE_RATE, TranscribeOptions
 from ..utterance.service import Service
@@ -56,13 +55,8 @@ async def start(service: Service, close_seconds: float) -> web.AppRunner:
     return runner
 
 
-@dataclass(frozen=True)
-class _File:
-    body: bytes
-    content_type: str
-
-
-def _read_files() -> dict[str, _File]:
+def _read_files() -> dict[str, tuple[bytes, str]]:
+    """Return the content and the type of each of the page's files, by name."""
     types = {
         ".html": "text/html",
         ".css": "text/css",
@@ -70,7 +64,7 @@ def _read_files() -> dict[str, _File]:
         ".svg": "image/svg+xml",
     }
     folder = Path(__file__).parent / "page"
-    return {file.name: _File(file.read_bytes(), types[file.suffix]) for file in folder.iterdir()}
+    return {file.name: (file.read_bytes(), types[file.suffix]) for file in folder.iterdir()}
 
 
 class _Site:
@@ -137,7 +131,7 @@ class _Site:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        peer = _address(request.remote)
+        peer = address_of(request.remote)
         if self._api and request.path.startswith(transcriptions.Api.PREFIX):
             is_our_name = peer == self.INGRESS or self._is_our_name(request.headers.get("Host", ""))
             return await self._api.guarded(request, handler, is_our_name=is_our_name)
@@ -154,15 +148,15 @@ class _Site:
     def _is_our_name(self, host: str) -> bool:
         name = _without_port(host)
         is_local = "." not in name or name.endswith(self.LOCAL_SUFFIXES)
-        return is_local or name in self._names or _address(name) is not None
+        return is_local or name in self._names or address_of(name) is not None
 
     # What there is.
 
     def _file(self, name: str) -> _Handler:
-        file = self._files[name]
+        body, content_type = self._files[name]
 
         async def answer(_: web.Request) -> web.Response:
-            return web.Response(body=file.body, content_type=file.content_type, charset="utf-8")
+            return web.Response(body=body, content_type=content_type, charset="utf-8")
 
         return answer
 
@@ -227,19 +221,19 @@ class _Site:
         try:
             return await self._hear(request)
         except WyomingWhisperError as error:
-            # UnknownLanguageError is a ValueError.
+            # NotPossibleError is a ValueError.
             is_of_client = isinstance(error, AudioError | SettingsError | ValueError)
             return _failed(str(error), error.code, 400 if is_of_client else 503)
         finally:
             self._n_clips -= 1
 
     async def _hear(self, request: web.Request) -> web.Response:
-        language = requested_language(request.query.get("language"), self._service.language)
-        clip = AudioChunk(SAMPLE_RATE, 2, 1, await self._pcm(request))
+        language = self._service.language_of(request.query.get("language"))
+        audio = await self._pcm(request)
         options = self._service.spoken.remembered(TranscribeOptions(language))
         utterance = Utterance(self._service, options, relay=self._service.relay(options))
         try:
-            await utterance.take(clip)
+            await utterance.take(PcmFormat(SAMPLE_RATE, 2, 1), audio)
             if utterance.is_full:
                 self._service.peer_log.warn(str(request.remote), utterance.warning)
             transcription = await utterance.transcription()
@@ -282,17 +276,6 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
 
 
 # -- small things --------------------------------------------------------------------------
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _address(text: str | None) -> _Address | None:
-    """Return an address, None for what is none; ::ffff:192.0.2.1 is 192.0.2.1."""
-    try:
-        address = ipaddress.ip_address((text or "").partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _without_port(host: str) -> str:

@@ -12,16 +12,9 @@ from typing import Any, Literal, NoReturn, get_args
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..errors import (
-    AudioError,
-    BusyError,
-    DeadlineError,
-    ModelError,
-    UnknownLanguageError,
-    WordTimesError,
-    WyomingWhisperError,
-)
+from ..errors import BusyError, ModelError, WyomingWhisperError
 from ..peers import shown
+from ..utterance.budget import Budget
 
 Granularity = Literal["segment", "word"]
 
@@ -42,19 +35,19 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure)
         """Return how a failure is answered."""
         if isinstance(error, Refused):
             return error
+        parameters = {
+            "invalid-audio": "file",
+            "unknown-language": "language",
+            "no-word-times": "timestamp_granularities",
+        }
         if isinstance(error, BusyError):
             return cls(429, str(error), code="rate_limit_exceeded")
-        if isinstance(error, AudioError):
-            return cls(400, str(error), "file", error.code)
-        if isinstance(error, UnknownLanguageError):
-            return cls(400, str(error), "language", error.code)
-        if isinstance(error, WordTimesError):
-            return cls(400, str(error), "timestamp_granularities", error.code)
         if isinstance(error, WyomingWhisperError):
-            status = 400 if isinstance(error, ValueError) else 500
-            if isinstance(error, ModelError | DeadlineError):
+            parameter = parameters.get(error.code)
+            status = 400 if parameter or isinstance(error, ValueError) else 500
+            if isinstance(error, ModelError) or error.code == "deadline-exceeded":
                 status = 503
-            return cls(status, str(error), code=error.code)
+            return cls(status, str(error), parameter, error.code)
         if isinstance(error, MemoryError):
             return cls(500, "there is not enough memory for this", code="internal-error")
         return cls(500, "internal error; the server's log says more", code="internal-error")
@@ -75,39 +68,46 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure)
         return web.json_response(self.content(), status=self.status, headers=headers)
 
 
-class Room:
-    """What all uploads together may take of the memory."""
+class Form:
+    """What a request sends, as it arrives: its parameters, its file, and the room these take."""
 
-    MAX_UPLOADED_BYTES = 64 * 1024 * 1024
-    """Of all that are here."""
-
-    def __init__(self) -> None:
-        self._n_free = self.MAX_UPLOADED_BYTES
-
-    def take(self, n_bytes: int) -> None:
-        """Raises BusyError where there isn't as much."""
-        if n_bytes > self._n_free:
-            raise BusyError("too much audio of others is here; try again in a moment")
-        self._n_free -= n_bytes
-
-    def give_back(self, n_bytes: int) -> None:
-        self._n_free += n_bytes
-
-
-class Fields:
-    """The parameters of a request, each with its values."""
-
+    MAX_FILE_BYTES = 25 * 1024 * 1024
+    """As at OpenAI."""
+    MAX_SECONDS = 120.0
+    """For a whole request to arrive."""
+    MAX_FIELDS = 128
+    MAX_FIELD_BYTES = 16 * 1024
+    CHUNK_BYTES = 64 * 1024
     IMPOSSIBLE = ("include", "known_speaker_names", "known_speaker_references")
     """Of other models at OpenAI."""
     MAX_KEYWORD_LENGTH = 100
     """They are compared with all that is heard."""
 
-    def __init__(self) -> None:
-        self.values: dict[str, list[str]] = {}
+    def __init__(self, uploaded: Budget) -> None:
+        """`uploaded` are the bytes that all forms may have."""
+        self._held = uploaded.account()
+        self._n_bytes = 0
+        self._values: dict[str, list[str]] = {}
+        self.file: bytes | None = None
 
-    def add(self, name: str, value: str) -> None:
-        # Lists are sent as name[], objects as name[key].
-        self.values.setdefault(name.partition("[")[0], []).append(value)
+    async def read(self, request: web.Request) -> None:
+        """Take all of it. Raises Refused, BusyError."""
+        if request.content_type != "multipart/form-data":
+            raise Refused(400, "the request must be a form: multipart/form-data")
+        max_bytes = self.MAX_FILE_BYTES + self.MAX_FIELDS * self.MAX_FIELD_BYTES
+        if (request.content_length or 0) > max_bytes:
+            self._refuse_size()
+        try:
+            await asyncio.wait_for(self._read_parts(request), self.MAX_SECONDS)
+        except asyncio.TimeoutError:
+            message = f"the request did not arrive within {self.MAX_SECONDS:.0f} seconds"
+            raise Refused(408, message) from None
+        except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError) as error:
+            raise Refused(400, f"the form can't be understood: {shown(error)}") from None
+
+    def release(self) -> None:
+        """Make room for others."""
+        self._held.hold(0)
 
     def others(self, names: Sequence[str]) -> list[str]:
         """Return the names of parameters that are not among `names`.
@@ -115,15 +115,19 @@ class Fields:
         Raises Refused for those without which the answer would not be what is asked for.
         """
         for name in self.IMPOSSIBLE:
-            if name in self.values:
+            if name in self._values:
                 raise Refused(400, f"{name} is not possible with this model", name)
-        return [name for name in self.values if name not in names]
+        return [name for name in self._values if name not in names]
 
     def one(self, name: str) -> str | None:
-        values = self.values.get(name, [])
+        values = self.several(name)
         if len(values) > 1:
             raise Refused(400, f"{name} is given {len(values)} times", name)
         return values[0] if values else None
+
+    def several(self, name: str) -> list[str]:
+        """Return all values of a parameter."""
+        return self._values.get(name, [])
 
     def choice(self, name: str, choices: Sequence[str]) -> str | None:
         value = self.one(name) or None
@@ -150,7 +154,7 @@ class Fields:
         return number
 
     def keywords(self) -> tuple[str, ...]:
-        words = self.values.get("keywords", [])
+        words = self.several("keywords")
         if any(len(word) > self.MAX_KEYWORD_LENGTH for word in words):
             message = f"keywords may have {self.MAX_KEYWORD_LENGTH} letters at most, each"
             raise Refused(400, message, "keywords", "invalid_value")
@@ -159,7 +163,7 @@ class Fields:
     def granularities(self, response_format: str) -> tuple[Granularity, ...]:
         """Return what is to have times: segments, where nothing else is asked for."""
         name = "timestamp_granularities"
-        asked = [value for value in self.values.get(name, []) if value]
+        asked = [value for value in self.several(name) if value]
         if asked and response_format != "verbose_json":
             raise Refused(400, f"{name} needs the response_format verbose_json", name)
         possible: tuple[Granularity, ...] = get_args(Granularity)
@@ -169,43 +173,8 @@ class Fields:
                 raise Refused(400, message, name, "invalid_value")
         return tuple(one for one in possible if one in asked) or ("segment",)
 
-
-class Upload:
-    """A request's body on its way, and the room that it takes."""
-
-    MAX_FILE_BYTES = 25 * 1024 * 1024
-    """As at OpenAI."""
-    MAX_SECONDS = 120.0
-    """For a whole request to arrive."""
-    MAX_FIELDS = 128
-    MAX_FIELD_BYTES = 16 * 1024
-    CHUNK_BYTES = 64 * 1024
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._n_bytes = 0
-
-    async def read(self, request: web.Request) -> tuple[Fields, bytes | None]:
-        """Return the form's fields and its file. Raises Refused, BusyError."""
-        if request.content_type != "multipart/form-data":
-            raise Refused(400, "the request must be a form: multipart/form-data")
-        max_bytes = self.MAX_FILE_BYTES + self.MAX_FIELDS * self.MAX_FIELD_BYTES
-        if (request.content_length or 0) > max_bytes:
-            self._refuse_size()
-        try:
-            return await asyncio.wait_for(self._parts(request), self.MAX_SECONDS)
-        except asyncio.TimeoutError:
-            message = f"the request did not arrive within {self.MAX_SECONDS:.0f} seconds"
-            raise Refused(408, message) from None
-        except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError) as error:
-            raise Refused(400, f"the form can't be understood: {shown(error)}") from None
-
-    def release(self) -> None:
-        self._room.give_back(self._n_bytes)
-        self._n_bytes = 0
-
-    async def _parts(self, request: web.Request) -> tuple[Fields, bytes | None]:
-        fields, file, n_parts = Fields(), None, 0
+    async def _read_parts(self, request: web.Request) -> None:
+        n_parts = 0
         reader = await request.multipart()
         while (part := await reader.next()) is not None:
             n_parts += 1
@@ -213,19 +182,20 @@ class Upload:
                 raise Refused(
                     400, f"the form must have {self.MAX_FIELDS} fields at most, with names"
                 )
-            if part.name == "file":
-                if file is not None:
-                    raise Refused(400, "there can be one file", "file")
-                file = bytes(await self._body(part, self.MAX_FILE_BYTES))
-                continue
-            fields.add(part.name, (await self._body(part, self.MAX_FIELD_BYTES)).decode())
-        return fields, file
+            if part.name != "file":
+                value = (await self._body(part, self.MAX_FIELD_BYTES)).decode()
+                # Lists are sent as name[], objects as name[key].
+                self._values.setdefault(part.name.partition("[")[0], []).append(value)
+            elif self.file is None:
+                self.file = bytes(await self._body(part, self.MAX_FILE_BYTES))
+            else:
+                raise Refused(400, "there can be one file", "file")
 
     async def _body(self, part: BodyPartReader, limit: int) -> bytearray:
         body = bytearray()
         while chunk := await part.read_chunk(self.CHUNK_BYTES):
-            self._room.take(len(chunk))
             self._n_bytes += len(chunk)
+            self._held.hold(self._n_bytes)
             body += chunk
             if len(body) > limit and limit == self.MAX_FILE_BYTES:
                 self._refuse_size()

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import AsyncGenerator, Sequence
 
-from ..audio.pieces import MAX_PIECE_SECONDS
-from ..audio.recording import Piece, Recording
-from ..text.scripts import seam
-from ..transcriber import Segment, TranscribeOptions, Transcription
+from ..audio.pieces import Section
+from ..audio.recording import AudioFile
+from ..text.scripts import joined
+from ..transcriber import SAMPLE_RATE, Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority
 from ..utterance.languages import DetectedLanguage
-from ..utterance.results import result_of
 from ..utterance.service import Service
 from ..whisper.tokenizer import LANGUAGES
 from .form import Granularity
-
-Task = Literal["transcribe", "translate"]
-
-
-@dataclass(frozen=True)
-class AudioRequest:
-    """What one request asks for."""
-
-    task: Task
-    file: bytes = field(repr=False)
-    options: TranscribeOptions
-    response_format: str = "json"
-    stream: bool = False
-    granularities: tuple[Granularity, ...] = ("segment",)
-    """What verbose_json has times of."""
 
 
 class Spoken:
@@ -46,29 +28,36 @@ class Spoken:
     microphone may be left open."""
 
     def __init__(
-        self, service: Service, request: AudioRequest, decoding: asyncio.Semaphore
+        self,
+        service: Service,
+        decoding: asyncio.Semaphore,
+        file: bytes,
+        options: TranscribeOptions,
+        granularities: Sequence[Granularity] = ("segment",),
     ) -> None:
+        """`decoding` is held while some of `file` is decoded."""
         self._service = service
         self._decoding = decoding
         self._patience = self.MAX_COURTESY_SECONDS
-        self._options = request.options
-        self._file = request.file
-        self.request = request
+        self._options = options
+        self._file = file
+        self.granularities = granularities
+        """What has times in the answer."""
         self.seconds = 0.0
         self.segments: list[tuple[float, Segment]] = []
         """With where the piece of each begins."""
-        self._texts: list[str] = []
+        self.text = ""
         self._detected = DetectedLanguage()
 
     @property
-    def text(self) -> str:
-        return "".join(self._texts)
+    def task(self) -> str:
+        return self._options.task or "transcribe"
 
     @property
     def language(self) -> str:
         """OpenAI's name of the text's language."""
         code = self._options.language or self._detected.likeliest
-        if self.request.task == "translate":
+        if self.task == "translate":
             code = "en"
         return LANGUAGES.get(code or "", "unknown")
 
@@ -76,35 +65,39 @@ class Spoken:
         """Yield the text as it comes; together it is `text`. Raises WyomingWhisperError."""
         vad = await self._service.loaded_vad()
         options = self._service.span_options
-        recording = Recording(self._file, vad, options, self.MAX_RECORDING_SECONDS)
-        while not recording.is_over:
-            await self._courtesy(recording)
+        steps = AudioFile(self._file).speech(vad, options, self.MAX_RECORDING_SECONDS)
+        while True:
+            await self._courtesy()
             async with self._decoding:
-                pieces = await asyncio.to_thread(recording.step)
+                step = await asyncio.to_thread(next, steps, None)
+            if step is None:
+                return
+            self.seconds, pieces = step
             for piece in pieces:
-                await self._courtesy(recording)
+                await self._courtesy()
                 transcription = await self._transcribe(piece)
                 if transcription.text:
-                    self._texts.append(seam(self.text, transcription.text) + transcription.text)
-                    yield self._texts[-1]
-        self.seconds = recording.seconds
+                    before, self.text = self.text, joined((self.text, transcription.text))
+                    yield self.text[len(before) :]
 
-    async def _transcribe(self, piece: Piece) -> Transcription:
+    async def _transcribe(self, piece: Section) -> Transcription:
         """Return what is said in a piece; its segments are kept."""
         job = self._service.submit(piece.samples, self._options, Priority.RECORDING)
-        transcription = await result_of(job, self._service.limits.deadline_seconds)
+        transcription = await self._service.result_of(job)
         self._patience = self.MAX_COURTESY_SECONDS
-        transcription = self._service.text_style.verbatim.finished(transcription, piece.voicing)
+        voicing = piece.voicing(self._service.span_options)
+        transcription = self._service.text_style.verbatim.finished(transcription, voicing)
         if transcription.text:
-            self.segments += [(piece.start, segment) for segment in transcription.segments]
+            start = piece.start / SAMPLE_RATE
+            self.segments += [(start, segment) for segment in transcription.segments]
         if self._options.language is None:
-            self._detected.add(transcription, piece.voicing.voiced_seconds)
+            self._detected.add(transcription, voicing.voiced_seconds)
             self._options = dataclasses.replace(self._options, language=self._detected.settled)
         return transcription
 
-    async def _courtesy(self, recording: Recording) -> None:
+    async def _courtesy(self) -> None:
         """Let those who speak go first, where there is much to hear."""
-        if recording.seconds <= MAX_PIECE_SECONDS:
+        if self.seconds <= Section.WHOLE_SECONDS:
             return
         while self._service.is_spoken_to and self._patience > 0:
             self._patience -= self.COURTESY_SECONDS

@@ -14,23 +14,25 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from aiohttp import web
 
 from ..errors import BusyError, WyomingWhisperError
 from ..models.stock import ALIAS, is_same_model
 from ..peers import Allowed, shown
-from ..serving.requests import requested_language
 from ..transcriber import TranscribeOptions
+from ..utterance.budget import Budget
 from ..utterance.service import Service
-from .answers import RENDERED
-from .form import Fields, Refused, Room, Upload
+from .answers import RENDERED, Render
+from .form import Form, Refused
 from .origins import Origins
-from .spoken import AudioRequest, Spoken, Task
+from .spoken import Spoken
 
 _LOGGER = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Task = Literal["transcribe", "translate"]
 
 
 class Api:
@@ -51,6 +53,8 @@ class Api:
     """Those of transcriptions and of translations; only the former have a language."""
     MAX_REQUESTS = 8
     """At once."""
+    MAX_UPLOADED_BYTES = 64 * 1024 * 1024
+    """Of all that are here."""
     MAX_NOTED_PARAMETERS = 64
     """Names of unknown parameters that are logged: clients make them up."""
     STREAMED = ("json", "text")
@@ -67,14 +71,14 @@ class Api:
         self._created = int(time.time())
         self._n_requests = 0
         self._unknown: set[str] = set()
-        self._room = Room()
+        self._uploaded = Budget(self.MAX_UPLOADED_BYTES, "audio")
         self._decoding = asyncio.Semaphore(1)  # some files cost more to unpack than to transcribe
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/v1/models", self._models)
         router.add_get("/v1/models/{model:.+}", self._model)
-        router.add_post("/v1/audio/transcriptions", self._transcriptions)
-        router.add_post("/v1/audio/translations", self._translations)
+        router.add_post("/v1/audio/transcriptions", partial(self._audio, task="transcribe"))
+        router.add_post("/v1/audio/translations", partial(self._audio, task="translate"))
 
     # Who may use it, and how failures are told.
 
@@ -183,54 +187,52 @@ class Api:
 
     # Audio.
 
-    async def _transcriptions(self, request: web.Request) -> web.StreamResponse:
-        return await self._audio(request, "transcribe")
-
-    async def _translations(self, request: web.Request) -> web.StreamResponse:
-        return await self._audio(request, "translate")
-
     async def _audio(self, request: web.Request, task: Task) -> web.StreamResponse:
         if self._service.stopping:
             raise Refused(503, "the server is shutting down", code="stopping")
         if self._n_requests >= self.MAX_REQUESTS:
             raise BusyError(f"{self.MAX_REQUESTS} requests are here already; try again in a moment")
         self._n_requests += 1
-        upload = Upload(self._room)
+        form = Form(self._uploaded)
         try:
-            fields, file = await upload.read(request)
-            return await self._answer(request, self._parsed(task, fields, file))
+            await form.read(request)
+            return await self._answer(request, *self._parsed(task, form))
         finally:
-            upload.release()
+            form.release()
             self._n_requests -= 1
 
-    def _parsed(self, task: Task, fields: Fields, file: bytes | None) -> AudioRequest:
-        """Return what is asked for. Raises Refused, WyomingWhisperError."""
+    def _parsed(self, task: Task, form: Form) -> tuple[Spoken, Render | None]:
+        """Return what is asked for, and what makes the answer; None streams it.
+
+        Raises Refused, WyomingWhisperError.
+        """
         languages = ("language", "languages") if task == "transcribe" else ()
-        self._note_unknown(fields.others((*self.PARAMETERS, *languages)))
-        self._check_name(fields.one("model") or ALIAS)
-        if file is None:
+        self._note_unknown(form.others((*self.PARAMETERS, *languages)))
+        self._check_name(form.one("model") or ALIAS)
+        if form.file is None:
             message = "you must provide a file parameter"
             raise Refused(400, message, "file", "missing_required_parameter")
         if task == "translate":
             self._check_can_translate()
-        response_format = fields.choice("response_format", tuple(RENDERED)) or "json"
-        stream = fields.switch("stream")
+        response_format = form.choice("response_format", tuple(RENDERED)) or "json"
+        stream = form.switch("stream")
         if stream and response_format not in self.STREAMED:
             raise Refused(
                 400, f"stream gives {' or '.join(self.STREAMED)}, not {response_format}", "stream"
             )
-        granularities = fields.granularities(response_format)
-        fields.choice("chunking_strategy", ("auto",))
+        granularities = form.granularities(response_format)
+        form.choice("chunking_strategy", ("auto",))
         options = TranscribeOptions(
-            language=None if task == "translate" else self._language(fields),
-            names=fields.keywords(),
+            language=None if task == "translate" else self._language(form),
+            names=form.keywords(),
             task=task,
-            prompt=fields.one("prompt") or None,
-            temperature=fields.temperature(),
+            prompt=form.one("prompt") or None,
+            temperature=form.temperature(),
             timestamps=response_format in ("srt", "verbose_json", "vtt"),
             words="word" in granularities,
         )
-        return AudioRequest(task, file, options, response_format, stream, granularities)
+        spoken = Spoken(self._service, self._decoding, form.file, options, granularities)
+        return spoken, None if stream else RENDERED[response_format]
 
     def _note_unknown(self, names: Sequence[str]) -> None:
         """Log each parameter that is ignored, once: programs send it with every request."""
@@ -239,12 +241,12 @@ class Api:
                 self._unknown.add(name)
                 _LOGGER.info("the parameter %s is unknown here and is ignored", shown(name))
 
-    def _language(self, fields: Fields) -> str | None:
-        several = fields.values.get("languages", [])
+    def _language(self, form: Form) -> str | None:
+        several = form.several("languages")
         if len(several) > 1:
             raise Refused(400, "name one language, or none to detect it", "languages")
-        name = fields.one("language") or next(iter(several), None)
-        return requested_language(name, self._service.language)
+        name = form.one("language") or next(iter(several), None)
+        return self._service.language_of(name)
 
     def _check_can_translate(self) -> None:
         """Refuse what the model says of itself, or its makers of it, that it can't."""
@@ -257,17 +259,18 @@ class Api:
                 "model",
             )
 
-    async def _answer(self, request: web.Request, audio: AudioRequest) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, spoken: Spoken, render: Render | None
+    ) -> web.StreamResponse:
         start = time.monotonic()
-        spoken = Spoken(self._service, audio, self._decoding)
         self._service.wake()
-        if audio.stream:
+        if render is None:
             response = await self._streamed(request, spoken)
         else:
             async with aclosing(spoken.pieces()) as pieces:
                 async for _ in pieces:
                     pass
-            response = RENDERED[audio.response_format](spoken)
+            response = render(spoken)
         waited = time.monotonic() - start
         _LOGGER.info("a recording of %.1f s answered in %.2f s", spoken.seconds, waited)
         self._count(response.status, spoken.seconds)

@@ -32,11 +32,19 @@ class AudioContext:
     multiple: int = FRAMES_PER_POSITION
     """Windows are rounded up to one, as the encoder halves them; larger where the runtime prefers
     few different sizes."""
+    frozen_tail: bool = False
+    """Whether the rest of the full window follows, as it is where nobody speaks (engine.tail)."""
 
     @classmethod
     def safe(cls) -> AudioContext:
         """Return what stock weights bear."""
         return cls(minimum=512 * FRAMES_PER_POSITION, margin=128 * FRAMES_PER_POSITION)
+
+    @classmethod
+    def frozen(cls) -> AudioContext:
+        """Return what stock weights bear with the rest of their window frozen."""
+        margin = FRAMES_PER_SECOND // 2
+        return cls(minimum=FRAMES_PER_SECOND, margin=margin, frozen_tail=True)
 
     @classmethod
     def trained(cls) -> AudioContext:

@@ -12,11 +12,10 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.hearing import accuracy
 from benchmarks.hearing.accuracy import SERVERS, Task, program, tasks, transcribe_all
-from benchmarks.lib import report
 from benchmarks.lib.client import Heard
 from benchmarks.lib.corpus import Recording, read_corpus
 from benchmarks.lib.errors import BenchmarkError
-from benchmarks.lib.scores import Report, Result, Score, as_json, beside, read_json, shown, tables
+from benchmarks.lib.scores import Report, Result, Score, beside, shown, tables
 from benchmarks.lib.servers import Memory
 from benchmarks.lib.words import WordErrors
 from tests.benchmarks.lib.test_corpus import ROW, named, noise, write
@@ -202,7 +201,7 @@ def test_a_command_in_its_own_language() -> None:
     assert not result("x", "wie spät ist es", "Wie spät ist es?", lang="en").is_meant
 
 
-MEMORY = Memory(resident=200_000_000, peak=300_000_000, own=1, proportional=2)
+MEMORY = Memory(resident=200_000_000, peak=300_000_000, own=1)
 
 
 def a_report() -> Report:
@@ -248,29 +247,6 @@ def test_what_went_wrong_is_shown() -> None:
     ]
 
 
-def test_a_report_is_the_same_again_once_read() -> None:
-    found = a_report()
-    again = read_json(json.loads(json.dumps(as_json(found))), "a.json")
-    assert again.results == found.results
-    assert again.memories == found.memories
-    assert list(tables(again)) == list(tables(found))
-
-
-@pytest.mark.parametrize("content", [[], {}, {"results": [{"model": "base"}], "memory": []}])
-def test_a_file_that_is_no_report(content: object) -> None:
-    with pytest.raises(BenchmarkError, match=r"a\.json is no report of accuracy"):
-        read_json(content, "a.json")
-
-
-def test_tables_are_printed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "a.json"
-    report.write_json(file, as_json(a_report()))
-    assert main(["accuracy", "--read", str(file), "--show"]) == 0
-    told = capsys.readouterr().out
-    assert "## base, clean" in told
-    assert "is noise: 'Thank you.'" in told
-
-
 # -- the command ---------------------------------------------------------------------------
 
 
@@ -280,7 +256,6 @@ def test_tables_are_printed_again(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--models", "{model}"], "--corpus must name a folder"),
         (["--models", "{model}", "--corpus", "{folder}"], "manifest.jsonl can't be read"),
         (["--models", "{model}", "--corpus", "{corpus}", "--servers", "x"], "no server 'x'"),
-        (["--read", "{folder}/none.json"], "none.json can't be read"),
     ],
 )
 def test_what_is_missing_is_said(

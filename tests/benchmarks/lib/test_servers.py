@@ -22,23 +22,17 @@ VmHWM:\t  150000 kB
 VmRSS:\t  120000 kB
 RssAnon:\t   70000 kB
 """
-ROLLUP = """\
-00400000-7ffc0000 ---p 00000000 00:00 0                          [rollup]
-Rss:              120004 kB
-Pss:               90000 kB
-Pss_Anon:          70000 kB
-"""
 
 
 def test_memory_of_a_process() -> None:
-    assert read_memory(STATUS, ROLLUP) == Memory(
-        resident=120000 * 1024, peak=150000 * 1024, own=70000 * 1024, proportional=90000 * 1024
+    assert read_memory(STATUS) == Memory(
+        resident=120000 * 1024, peak=150000 * 1024, own=70000 * 1024
     )
 
 
 def test_memory_that_the_system_does_not_tell() -> None:
     with pytest.raises(BenchmarkError, match="VmRSS"):
-        read_memory("", ROLLUP)
+        read_memory("")
 
 
 def test_processor_time_of_a_process_whatever_its_name() -> None:

@@ -41,6 +41,7 @@ def test_what_grows_under_load_is() -> None:
     [
         (Found(Toll(lost=["a.flac: no connection"])), "1 lost"),
         (Found(Toll(wrong=["a.flac: 'on', not 'off'"])), "1 wrong"),
+        (Found(failed=["health: 503"]), "1 other requests failed, such as health: 503"),
         (Found(moments=moments(100, 100, threads=8)), "threads at rest grew from 7 to 8"),
         (Found(remains=Remains(trouble=["Traceback"])), "Traceback"),
         (Found(remains=Remains(5 * MB)), "memory grew by 5 MB"),
@@ -67,4 +68,6 @@ def test_a_short_run_with_a_model(
     assert written["moments"][0]["utterances"] == 0
     assert written["moments"][-1]["utterances"] == 8
     assert written["moments"][-1]["counts"]["resident"] > 50 * MB
+    assert set(written["answered"]) >= {*soak.NEIGHBOURS, *(kind.name for kind in soak.RUDE)}
+    assert written["failed"] == []
     assert "| descriptors " in capsys.readouterr().out

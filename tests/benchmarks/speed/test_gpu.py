@@ -18,6 +18,7 @@ from tests.engine import fakes
 from tests.support import HOME_EN
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.machine.host import Host
 
 MODEL = HOME_EN / "model.bin"
 
@@ -28,7 +29,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:
         # Threads wait for each other.
-        patch.setattr("wyoming_whisper.commands.selftest.reference.physical_cores", lambda: 1)
+        patch.setattr(Host, "cores", 1)
         assert main(["gpu", str(folder), "--prepare", "--models", "tiny.en"]) == 0
     return folder
 

@@ -1,10 +1,9 @@
-"""Latency: its share of time, its arguments, audio, and the real thing."""
+"""Latency: its arguments, tables, audio, and the real thing."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,9 @@ from benchmarks.speed.latency import (
     Meter,
     Part,
     Take,
-    agreement,
     notes,
+    plan,
     programs,
-    rounds,
-    shares,
     show,
     trimmed,
 )
@@ -64,12 +61,10 @@ def rows(table: str) -> list[list[str]]:
 def test_waits_of_a_cell() -> None:
     takes = [take(EAGER, seconds) for seconds in (0.1, 0.2, 0.3)]
     takes.append(take(EAGER, 0.0, written="", error="it broke"))
-    figures = Cell(EAGER, None, takes).figures()
-    names = ("median_seconds", "p95_seconds", "worst_seconds", "failed", "number")
-    assert [figures[name] for name in names] == [0.2, 0.3, 0.3, 1, 4]
-    assert (figures["words"]["deletions"], figures["words"]["words"]) == (2, 8)
-    unanswered = [take(EAGER, 0.0, written="", error="it broke")]
-    assert rows(show([part(BURST, unanswered)], BURST))[2][4:7] == ["-", "-", "-"]
+    row = [EAGER, "4", "200 ms", "300 ms", "300 ms", "2.00x", "25.0 %", "1"]
+    assert Cell(EAGER, None, takes).row(0.4) == row
+    assert Cell(EAGER, None, takes[:3]).row(0.0)[5] == "-"
+    assert Cell(EAGER, None, takes[3:]).row(0.4)[2:6] == ["-", "-", "-", "-"]
 
 
 def test_silences_are_told_apart_where_a_server_heard_them_all() -> None:
@@ -95,82 +90,11 @@ def test_table() -> None:
     ]
 
 
-def test_texts_that_depend_on_when_work_began() -> None:
-    takes = [
-        take(EAGER),
-        take(NOT_EAGER),
-        take(EAGER, clip="b", written="stop"),
-        take(NOT_EAGER, clip="b"),
-        take(EAGER, clip="c", written="heard with a silence that the other never got"),
-        take(NOT_EAGER, clip="c", silence=1.29),
-        take(WIDE, written="never compared"),
-        take(EAGER, clip="d", written="", error="it broke"),
-        take(NOT_EAGER, clip="d"),
-    ]
-    both = agreement([part(BURST, takes)])
-    assert (len(both.same), both.random) == (1, [])
-    (different,) = both.different
-    assert (different["clip"], different[EAGER], different[NOT_EAGER]) == ("b", "stop", "stop it")
-    assert notes([part(BURST, takes)]) == ["The same text, eager or not: 1 of 2"]
-    drawn = part(BURST, takes, unsteady=frozenset({("b", 0.7)}))
-    assert (agreement([drawn]).different, agreement([drawn]).random) == ([], [different])
-    assert notes([drawn])[1:] == ["Not the same, but random even when not eager: 1"]
-
-
 def test_what_early_work_costs() -> None:
     told = notes([part(REAL_TIME, [], {EAGER: 0.3, NOT_EAGER: 0.2})])
     assert told == ["real-time, base: eager takes 1.50 times the processor time"]
     for unknown in ({EAGER: 0.3, NOT_EAGER: 0.0}, {EAGER: 0.3}):
         assert notes([part(REAL_TIME, [], unknown)]) == []
-
-
-@pytest.mark.parametrize(("again", "drawn"), [("stop it", False), ("stop that", True)])
-def test_a_text_that_is_drawn_at_random(
-    again: str, drawn: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, str]] = []
-
-    async def heard(server: Any, clip: Clip, silence: float, mode: str) -> Take:
-        asked.append((server.name, clip.file))
-        return take(server.name, written=again if len(asked) == 3 else "stop it", clip=clip.file)
-
-    monkeypatch.setattr(latency, "_take", heard)
-    clips = [Clip(name, "stop it", "clean", np.ones(80, np.float32)) for name in "ab"]
-    servers: list[Any] = [argparse.Namespace(name=name) for name in (EAGER, NOT_EAGER)]
-    takes = [take(EAGER, written="stop"), take(NOT_EAGER)]
-    setting = latency.Setting(servers, clips, "base", 5)
-    found = latency.unsteady(Part(REAL_TIME, "base", 5, takes, {}), setting)
-    assert found == ({("a", 0.7)} if drawn else set())
-    assert asked == [(NOT_EAGER, "a")] * latency.ASKED_AGAIN
-
-
-# -- time ----------------------------------------------------------------------------------
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def spend(self, seconds: float, rounds: Iterator[int]) -> int:
-        count = 0
-        for _ in rounds:
-            self.now += seconds
-            count += 1
-        return count
-
-
-@pytest.mark.parametrize(
-    ("each", "seconds", "count"),
-    [(5.0, 25.0, 5), (1.0, 100.0, 10), (20.0, 10.0, latency.LEAST_ROUNDS)],
-)
-def test_rounds_end_with_the_time_but_some_are_worth_being_late(
-    each: float, seconds: float, count: int
-) -> None:
-    clock = Clock()
-    assert clock.spend(each, rounds(10, seconds, clock=clock)) == count
 
 
 # -- arguments -----------------------------------------------------------------------------
@@ -180,23 +104,20 @@ def arguments(*argv: str) -> argparse.Namespace:
     return parser_of("latency", latency).parse_args(argv)
 
 
-def test_defaults() -> None:
-    # A burst of each model with each beam; the rest once, with the wider beam.
-    plan = shares(arguments("--minutes", "8"))
-    assert [one[:3] for one in plan] == [
+def test_a_burst_of_each_and_real_time_with_the_wider_beam() -> None:
+    assert plan(arguments()) == [
         ("tiny.en", 1, BURST),
         ("tiny.en", 5, BURST),
         ("base", 1, BURST),
         ("base", 5, BURST),
         ("base", 5, REAL_TIME),
     ]
-    assert [one[3] for one in plan] == [60, 60, 60, 60, 240]
 
 
 def test_a_model_in_real_time_alone() -> None:
     argv = ("real-time", "burst", "--models", "tiny.en", "--real-time", "base", "--beam-size", "1")
-    plan = [one[:3] for one in shares(arguments(*argv))]
-    assert plan == [("tiny.en", 1, BURST), ("base", 1, BURST), ("base", 1, REAL_TIME)]
+    expected = [("tiny.en", 1, BURST), ("base", 1, BURST), ("base", 1, REAL_TIME)]
+    assert plan(arguments(*argv)) == expected
 
 
 @pytest.mark.parametrize(
@@ -267,21 +188,15 @@ def test_our_server_with_a_model(
     monkeypatch.setattr(latency, "SETTLE_SECONDS", 0.05)
     assert main(["latency", *argv, "--json", str(file)]) == 0
     written = json.loads(file.read_text())
-    assert [(cell["mode"], cell["server"], cell["silence"]) for cell in written["cells"]] == [
-        (BURST, EAGER, None),
-        (BURST, NOT_EAGER, None),
-        (BURST, PLAIN, None),
-        (BURST, WIDE, None),
-        (REAL_TIME, EAGER, 0.7),
-        (REAL_TIME, NOT_EAGER, None),
-        (REAL_TIME, PLAIN, None),
-        (REAL_TIME, WIDE, None),
-    ]
-    assert not any(cell["failed"] for cell in written["cells"])
-    assert all(cell["peak_bytes"] > 10**7 for cell in written["cells"])
+    burst, real_time = written["parts"]
+    assert (burst["mode"], real_time["mode"]) == (BURST, REAL_TIME)
+    for part in written["parts"]:
+        assert [take["server"] for take in part["takes"]] == [EAGER, NOT_EAGER, PLAIN, WIDE]
+        assert not any(take["error"] for take in part["takes"])
+        assert all(meter["peak_bytes"] > 10**7 for meter in part["meters"].values())
     # One utterance may take less than a tick of 10 ms, which is all that the kernel counts in.
-    assert any(cell["cpu_seconds"] > 0 for cell in written["cells"])
-    assert not written["agreement"]["different"]
+    meters = [meter for part in written["parts"] for meter in part["meters"].values()]
+    assert any(meter["cpu_seconds"] > 0 for meter in meters)
     told = capsys.readouterr()
-    assert "The same text, eager or not: " in told.out
+    assert "This client sent audio-stop" in told.out
     assert "real-time, tiny.en, beam 1" in told.err

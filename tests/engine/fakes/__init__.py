@@ -18,7 +18,8 @@ from tests.engine.fakes.driver import FakeDriver
 from tests.engine.fakes.tensorrt import FakeTensorRT
 from wyoming_whisper.engine.tensorrt import cuda
 
-VERSIONS = ("8.6.1", "10.3.0", "10.16.1.11", "11.4.0.106")
+RTX = "rtx-1.7.1.116"
+VERSIONS = ("8.6.1", "10.3.0", "10.16.1.11", "11.4.0.106", RTX)
 
 CHILD = Path(__file__).parent / "child"
 
@@ -45,12 +46,17 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", **options:
         return gpu.driver.library() if name == cuda._Driver.LIBRARY else real(name, *args, **kwargs)
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    monkeypatch.setitem(sys.modules, "tensorrt", gpu.tensorrt.module)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, gpu.tensorrt.name, gpu.tensorrt.module)
     return gpu
 
 
 def make(version: str, build: str = "", **options: Any) -> FakeGpu:
-    """Return a fake GPU with a TensorRT of some version."""
+    """Return a fake GPU with a TensorRT of some version; for TensorRT-RTX it is a desktop's."""
+    if version == RTX:
+        desktop = {"name": "Fake RTX", "compute_capability": (8, 9), "integrated": False}
+        options = {**desktop, "version": 13000, **options}
     driver = FakeDriver(**options)
     return FakeGpu(driver, FakeTensorRT(driver, version, build))
 

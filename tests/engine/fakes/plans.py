@@ -10,7 +10,7 @@ import onnx
 from tests.engine.fakes import FakeGpu
 from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.compile import _decoder_shapes, _encoder_shapes
-from wyoming_whisper.engine.tensorrt.library import tensorrt_log
+from wyoming_whisper.engine.tensorrt.library import set_target, tensorrt_log
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts, Profile
 
 MAX_BATCH = 3
@@ -22,7 +22,7 @@ def write_plans(gpu: FakeGpu, graphs: Path, folder: Path, sharing: bool = True) 
     `sharing` False: as TensorRT 8.6 builds unless it is asked for profiles that contexts share.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    facts = facts_of(graphs)
+    facts = facts_of(graphs, "tensorrt-rtx" if gpu.tensorrt.is_rtx else "tensorrt")
     (folder / facts.FILE).write_text(facts.to_json())
     for graph, plan, profiles in (
         ("encoder.onnx", facts.ENCODER_PLAN, _encoder_shapes(facts)),
@@ -34,7 +34,7 @@ def write_plans(gpu: FakeGpu, graphs: Path, folder: Path, sharing: bool = True) 
     return folder
 
 
-def facts_of(graphs: Path) -> PlanFacts:
+def facts_of(graphs: Path, runtime: str = "tensorrt") -> PlanFacts:
     """Return what plans of these graphs can do."""
     mel = onnx.load(graphs / "encoder.onnx", load_external_data=False).graph.input[0]
     decoder = onnx.load(graphs / "decoder.onnx", load_external_data=False).graph
@@ -43,6 +43,7 @@ def facts_of(graphs: Path) -> PlanFacts:
     cache = inputs["self_k_0"]
     beams = outputs["candidates"].shape.dim[1].dim_value // 2 if "parents" in inputs else 1
     return PlanFacts(
+        runtime=runtime,
         n_mels=mel.type.tensor_type.shape.dim[1].dim_value,
         n_vocab=inputs["logit_bias"].shape.dim[0].dim_value,
         n_text_ctx=448,
@@ -69,6 +70,7 @@ def _compile(trt: Any, graph: Path, profiles: list[dict[str, Any]], sharing: boo
     )
     assert trt.OnnxParser(network, log).parse_from_file(str(graph))
     config = builder.create_builder_config()
+    set_target(trt, config, "8.0")
     if sharing and hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806"):
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     for shapes in profiles:

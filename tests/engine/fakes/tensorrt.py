@@ -1,4 +1,5 @@
-"""The tensorrt module in Python, at a version of one's choice: the part of it that we use.
+"""The tensorrt module in Python, at a version of one's choice: the part of it that we use. A
+version of `rtx-1.7` is the tensorrt_rtx module.
 
 A plan holds its ONNX graph, and an engine runs that in onnxruntime, on the memory of the fake
 driver, when the stream comes to it. What TensorRT refuses is refused in its own way: None, False,
@@ -140,15 +141,28 @@ class FakeTensorRT:
 
     def __init__(self, driver: FakeDriver, version: str, build: str = "") -> None:
         self.driver = driver
-        self.version = version
-        self.major = int(version.split(".")[0])
-        self.release = tuple(int(part) for part in version.split(".")[:2])
+        self.is_rtx = version.startswith("rtx-")
+        self.version = version.removeprefix("rtx-")
+        self.major = 11 if self.is_rtx else int(version.split(".")[0])
+        """Of TensorRT: its API is that of 11, and more."""
+        self.compiled: list[str] = []
+        """What somebody waited for: kernels of TensorRT-RTX, by shape."""
+        self.postponed: list[str] = []
+        """Kernels that are being compiled while slower ones run."""
         self.build = build
         self.builds = 0
+        self.invalid = 0
+        """What get_engine_validity finds."""
         self.alive = 0
         """Engines and contexts that hold memory of the GPU."""
-        self.module: Any = types.ModuleType("tensorrt")
+        self.name = "tensorrt_rtx" if self.is_rtx else "tensorrt"
+        self.module: Any = types.ModuleType(self.name)
         self._fill(self.module)
+
+    def runs_on_this(self, compute: tuple[int, int]) -> bool:
+        """Return whether a plan for a GPU, or for that and all later ones, is for this GPU."""
+        here = self.driver.compute_capability
+        return compute == here or (self.is_rtx and (8, 0) <= compute <= here)
 
     def hold(self, owner: object, n_bytes: int) -> bool:
         """Take memory of the GPU for as long as `owner` lives."""
@@ -200,11 +214,33 @@ class FakeTensorRT:
                 {"STATIC": 0, "ON_PROFILE_CHANGE": 1, "USER_MANAGED": 2},
             )
 
+        if self.is_rtx:
+            self._fill_rtx(trt)
+
+    def _fill_rtx(self, trt: Any) -> None:
+        flags = {flag.name: flag.value for flag in trt.BuilderFlag}
+        trt.BuilderFlag = enum("BuilderFlag", {**flags, "REQUIRE_USER_ALLOCATION": 28})
+        capabilities = ("NONE", "CURRENT", "SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
+        numbers = {name: i for i, name in enumerate(capabilities)}
+        trt.ComputeCapability = enum("ComputeCapability", numbers)
+        trt.CudaGraphStrategy = enum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
+        trt.DynamicShapesKernelSpecializationStrategy = enum(
+            "DynamicShapesKernelSpecializationStrategy", {"LAZY": 0, "EAGER": 1, "NONE": 2}
+        )
+        trt.EngineValidity = enum("EngineValidity", {"VALID": 0, "SUBOPTIMAL": 1, "INVALID": 2})
+        reasons = (
+            *("VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME"),
+            *("INSUFFICIENT_GPU_MEMORY", "MALFORMED_ENGINE", "CUDA_ERROR"),
+        )
+        trt.EngineInvalidityDiagnostics = enum(
+            "EngineInvalidityDiagnostics", {name: 1 << i for i, name in enumerate(reasons)}
+        )
+
     def ensure_started(self, logger: Any, what: str) -> None:
         """Do what the constructors do where there is no GPU."""
         if not isinstance(logger, ILogger) or not hasattr(logger, "_made"):
             raise TypeError(f"{what}(): incompatible constructor arguments")
-        if self.driver.ready():
+        if self.is_rtx or self.driver.ready():
             return
         if self.major < 10:
             raise TypeError("pybind11::init(): factory function returned nullptr")
@@ -220,6 +256,15 @@ class Runtime:
         self._fake = fake
         self._logger = logger
 
+    engine_header_size = len(MAGIC)
+
+    def get_engine_validity(self, buffer: Any) -> tuple[Any, int]:
+        """Look at the first bytes, and at what a test has asked for."""
+        trt, wrong = self._fake.module, self._fake.invalid
+        if bytes(buffer) != MAGIC:
+            wrong |= trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE
+        return (trt.EngineValidity.INVALID if wrong else trt.EngineValidity.VALID), int(wrong)
+
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Engine | None:
         with memoryview(serialized_engine) as view:
             data = bytes(view)
@@ -233,7 +278,7 @@ class Runtime:
         if header["version"] != self._fake.version:
             self._logger.log(Severity.ERROR, "Version tag does not match.")
             return None
-        if tuple(header["compute"]) != self._fake.driver.compute_capability:
+        if not self._fake.runs_on_this(tuple(header["compute"])):
             self._logger.log(Severity.ERROR, "The engine plan file is for another device.")
             return None
         engine = Engine(self._fake, self, self._logger, header, graph)
@@ -308,7 +353,15 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Shape]:
         return [tuple(shape) for shape in self.profiles[profile_index][name]]
 
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig(self.fake)
+
     def create_execution_context(self, strategy: Any = 0) -> Context | None:
+        if isinstance(strategy, RuntimeConfig):
+            context = self._context(user_managed=strategy.user_managed)
+            if context:
+                context.config = strategy
+            return context
         strategies = getattr(self.fake.module, "ExecutionContextAllocationStrategy", None)
         if strategy and strategies is None:
             raise TypeError("create_execution_context(): incompatible function arguments.")
@@ -324,6 +377,20 @@ class Engine:
         if self.contexts == 1:
             context.take_profile(0)
         return context
+
+    def specialize(self, config: RuntimeConfig, shapes: dict[str, Shape]) -> None:
+        """Compile the kernels of a shape, now or later, unless the cache has them."""
+        kernel = hashlib.sha256(repr((list(self.outputs), sorted(shapes.items()))).encode())
+        name = kernel.hexdigest()[:16]
+        if config.cache is not None and name in config.cache.entries:
+            return
+        eager = self.fake.module.DynamicShapesKernelSpecializationStrategy.EAGER
+        if config.dynamic_shapes_kernel_specialization_strategy != eager:
+            self.fake.postponed.append(name)
+            return
+        self.fake.compiled.append(name)
+        if config.cache is not None:
+            config.cache.entries.add(name)
 
     def compute(self, shapes: dict[str, Shape], places: dict[str, int]) -> None:
         """Run the graph on the driver's memory."""
@@ -342,7 +409,49 @@ class Engine:
                 driver.problems.append(f"{name} and {other} overlap")
 
 
+class RuntimeCache:
+    def __init__(self, fake: FakeTensorRT) -> None:
+        self._head = f"{fake.version} {fake.driver.compute_capability} {fake.driver.version}\n"
+        self.entries: set[str] = set()
+
+    def serialize(self) -> IHostMemory:
+        return IHostMemory((self._head + "\n".join(sorted(self.entries))).encode())
+
+    def deserialize(self, blob: Any) -> bool:
+        head, _, body = bytes(blob).partition(b"\n")
+        if head + b"\n" != self._head.encode():
+            return False
+        self.entries |= set(body.decode().split())
+        return True
+
+    def reset(self) -> bool:
+        self.entries.clear()
+        return True
+
+
+class RuntimeConfig:
+    def __init__(self, fake: FakeTensorRT) -> None:
+        self._fake = fake
+        self.user_managed = False
+        self.cache: RuntimeCache | None = None
+        self.cuda_graph_strategy = 0
+        self.dynamic_shapes_kernel_specialization_strategy = 0
+
+    def set_execution_context_allocation_strategy(self, strategy: Any = 0) -> None:
+        strategies = self._fake.module.ExecutionContextAllocationStrategy
+        self.user_managed = strategy == strategies.USER_MANAGED
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache(self._fake)
+
+    def set_runtime_cache(self, cache: RuntimeCache | None = None) -> bool:
+        self.cache = cache
+        return True
+
+
 class Context:
+    config: RuntimeConfig | None = None
+
     def __init__(self, engine: Engine, user_managed: bool) -> None:
         self.engine = engine
         self._fake = engine.fake
@@ -430,6 +539,11 @@ class Context:
         if self._user_managed and self._scratch[1] < SCRATCH_BYTES:
             driver.problems.append("a context without scratch memory")
         capturing = driver.capturing(stream_handle)
+        if self._fake.is_rtx:
+            if self.config is None or capturing:
+                driver.problems.append("a graph of ours would keep TensorRT-RTX's first kernels")
+            else:
+                engine.specialize(self.config, self._shapes)
         if capturing and self._warm != self._shapes:
             driver.invalidate(stream_handle)
             return self._refuse("operation not permitted when stream is capturing")
@@ -528,7 +642,7 @@ class Builder:
         header = json.dumps(
             {
                 "version": self._fake.version,
-                "compute": self._fake.driver.compute_capability,
+                "compute": config.compute,
                 "profiles": [profile.shapes for profile in config.profiles],
                 "sharing": self._fake.major >= 10 or config.shares_profiles,
             }
@@ -545,12 +659,16 @@ class Builder:
 
     def _memory(self, network: Network, config: BuilderConfig) -> str:
         driver = self._fake.driver
+        if self._fake.is_rtx:
+            return "Error Code 2: OutOfMemory" if self._fake.build == "memory" else ""
         short = driver.used_bytes + len(network.model.SerializeToString()) > driver.total_bytes
         return "Error Code 2: OutOfMemory" if short or self._fake.build == "memory" else ""
 
     def _impossible(self, network: Network, config: BuilderConfig) -> str:
         if network.model is None:
             return "Network must have at least one output"
+        if self._fake.is_rtx and not config.flags >> 28 & 1:
+            return "runtime allocation can't be captured"
         if self._fake.build == "fail":
             return "Error Code 10: Internal Error (Could not find any implementation for node)"
         if network.strongly_typed and config.flags & 1:
@@ -608,6 +726,8 @@ class BuilderConfig:
         self.timings: list[str] = []
         self.builder_optimization_level = 3
         self.max_aux_streams = -1
+        self.compute = (8, 0) if fake.is_rtx else fake.driver.compute_capability
+        self.num_compute_capabilities = 0
         self._tactic_sources = sum(1 << int(source) for source in fake.module.TacticSource)
         if fake.major >= 10:
             self.progress_monitor: Any = None
@@ -644,7 +764,16 @@ class BuilderConfig:
         self.profiles.append(profile)
         return len(self.profiles) - 1
 
+    def set_compute_capability(self, compute_capability: Any, index: int) -> bool:
+        if not 0 <= index < self.num_compute_capabilities:
+            return False
+        number = compute_capability.name.removeprefix("SM")
+        self.compute = (int(number[:-1]), int(number[-1]))
+        return True
+
     def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache | None:
+        if self._fake.is_rtx:
+            warnings.warn("Timing cache operations are no-ops", DeprecationWarning, stacklevel=2)
         head = f"timings of {self._fake.version}\n".encode()
         if serialized_timing_cache and not bytes(serialized_timing_cache).startswith(head):
             return None

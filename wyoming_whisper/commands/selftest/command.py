@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import tempfile
 import time
@@ -26,7 +27,7 @@ from ...engine.oracle import OracleSession
 from ...engine.progress import BuildDisplay
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
-from ...machine.cpu import physical_cores
+from ...machine.host import HOST
 from ...models.autopick import best_here
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
@@ -132,20 +133,21 @@ def _choose_runtime(asked: str, device: str) -> str:
         Api.find(device)
         return asked
     try:
-        Runtime.find(device)
+        return Runtime.find(device, "" if asked == "auto" else asked).library.runtime
     except EngineError as error:
-        if asked == "tensorrt":
+        if asked != "auto":
             raise
         say(f"onnxruntime, as TensorRT can't be used here ({error})")
         return "onnxruntime"
-    return "tensorrt"
 
 
 @contextlib.contextmanager
 def _opened(
     settings: Settings, path: Path, runtime: str, precision: str | None
 ) -> Iterator[_Engine]:
-    opened = _on_tensorrt if runtime == "tensorrt" else _on_onnxruntime
+    opened = (
+        _on_onnxruntime if runtime == "onnxruntime" else functools.partial(_on_tensorrt, runtime)
+    )
     with opened(settings, path, precision) as engine:
         try:
             yield engine
@@ -161,15 +163,17 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
         start = time.perf_counter()
         write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
         written = time.perf_counter()
-        session = OracleSession(Path(folder), settings.cpu_threads or physical_cores())
+        session = OracleSession(Path(folder), settings.cpu_threads or HOST.cores)
         opened = time.perf_counter()
         yield _Engine(session, "onnxruntime", chosen, written - start, opened - written)
 
 
 @contextlib.contextmanager
-def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
+def _on_tensorrt(
+    library: str, settings: Settings, path: Path, precision: str | None
+) -> Iterator[_Engine]:
     """The engine that the server would use, built unless it is there."""
-    runtime = Runtime.find(settings.device)
+    runtime = Runtime.find(settings.device, library)
     if precision is not None:
         settings = dataclasses.replace(settings, compute_type=precision)
     precision = runtime.spec(settings, path).precision
@@ -183,5 +187,5 @@ def _on_tensorrt(settings: Settings, path: Path, precision: str | None) -> Itera
     built = time.perf_counter()
     session = TensorRTSession(folder, runtime.gpu.index)
     opened = time.perf_counter()
-    facts = {"TensorRT": runtime.tensorrt}
-    yield _Engine(session, "tensorrt", precision, built - start, opened - built, facts)
+    facts = {runtime.library.name: runtime.version}
+    yield _Engine(session, library, precision, built - start, opened - built, facts)

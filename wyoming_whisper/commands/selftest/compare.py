@@ -6,12 +6,12 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ...backends.frozen import CLIPS
 from ...engine.spec import EngineSpec
 from ...errors import SettingsError
 from ...transcriber import SAMPLE_RATE
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class Case:
     """One thing to be heard."""
 
-    CLIPS: ClassVar = Path(__file__).parent / "clips"
+    CLIPS: ClassVar = CLIPS
     LANGUAGE: ClassVar = "en"
     RUNS: ClassVar = 3
     """How often a tested runtime hears it, for its times."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...backends.faster_whisper import CTranslate2Inference, load_ctranslate2
-from ...machine.cpu import physical_cores
+from ...machine.host import HOST
 from ...models.folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class _Reference:
 def open_reference(path: Path, threads: int = 0) -> Iterator[_Reference]:
     """Open the model in folder `path`; `threads` 0 are all cores. Raises ModelBrokenError."""
     folder = ModelFolder(path)
-    model = load_ctranslate2(folder, "float32", threads or physical_cores())
+    model = load_ctranslate2(folder, "float32", threads or HOST.cores)
     try:
         yield _Reference(CTranslate2Inference(model), folder.tokenizer)
     finally:

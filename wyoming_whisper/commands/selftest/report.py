@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...engine.tensorrt.cuda import NoGpuError, find_gpus
-from ...machine.cpu import cpu_name, instruction_set, physical_cores
+from ...machine.host import HOST
 from ...text.repetition import loops
 from ...whisper.search import SessionInference
 
@@ -221,7 +221,7 @@ def machine(root: Path = Path("/")) -> dict[str, str]:
         "board": _text(root / "proc/device-tree/model"),
         "L4T": _text(root / "etc/nv_tegra_release").partition("\n")[0].lstrip("# "),
         "power mode": _text(root / "var/lib/nvpmodel/status"),
-        "CPU": f"{cpu_name()}, {physical_cores()} cores ({instruction_set()})",
+        "CPU": f"{HOST.cpu_name}, {HOST.cores} cores ({HOST.instruction_set})",
         "memory": _line(root / "proc/meminfo", "MemTotal"),
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {number}" for name, number in _versions().items()),

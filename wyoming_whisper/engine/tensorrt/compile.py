@@ -1,39 +1,37 @@
-"""ONNX files to TensorRT plans, with one cache of timings: TensorRT 8.6 to 11."""
+"""ONNX files to plans: by TensorRT 8.6 to 11, with one cache of timings, or TensorRT-RTX."""
 
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from ...errors import EngineBuildError
+from ...errors import ModelError
 from ..checkpoint import read
 from ..dims import HEAD_WIDTH
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
 from ..spec import BuildRequest, EngineSpec
 from .cuda import Device
-from .library import import_tensorrt, tensorrt_log
+from .library import LIBRARIES, Library, has_timings, set_target, tensorrt_log, write_aside
 from .plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
     from ..dims import Dims
     from ..graphs import Precision
 
-_LOGGER = logging.getLogger(__name__)
-
 
 def build(request: BuildRequest, report: Report) -> None:
     """Write encoder.plan, decoder.plan and engine.json into the request's folder.
 
-    Raises ModelBrokenError, EngineError and EngineBuildError.
+    Raises ModelBrokenError, EngineError and ModelError.
     """
     graphs = import_graphs()
-    trt = import_tensorrt()
+    library = LIBRARIES[request.runtime]
+    trt = library.load()
     report.shares = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
     with tempfile.TemporaryDirectory(prefix="graphs-", dir=request.folder) as aside:
         report.phase(READING)
@@ -44,10 +42,8 @@ def build(request: BuildRequest, report: Report) -> None:
             checkpoint, Path(aside), precision, request.beam_size, report.fraction
         )
         del checkpoint
-        facts = _plan_facts(dims, request.precision, request.beam_size, request.max_batch)
-        with Device(request.device) as device:
-            device.use()
-            workspace = _workspace_bytes(device.memory_info()[0])
+        facts = _plan_facts(dims, request)
+        with _workspace(request, library) as workspace:
             _compile(_Compiler(trt, request, report, workspace), facts, Path(aside))
     Path(request.folder, facts.FILE).write_text(facts.to_json(), encoding="utf-8")
 
@@ -64,33 +60,38 @@ def _compile(compiler: _Compiler, facts: PlanFacts, graphs: Path) -> None:
 
 
 def import_graphs() -> Any:
-    """Return the module `graphs`. Raises EngineBuildError where onnx is missing."""
+    """Return the module `graphs`. Raises ModelError where onnx is missing."""
     try:
         from .. import graphs
     except ModuleNotFoundError as error:
-        raise EngineBuildError(
+        raise ModelError(
             f"the package {error.name} is not installed: pip install 'wyoming-whisper[tensorrt]'"
         ) from error
     return graphs
 
 
-def _plan_facts(dims: Dims, precision: str, beam_size: int, max_batch: int) -> PlanFacts:
+def _plan_facts(dims: Dims, request: BuildRequest) -> PlanFacts:
     """Return what the plans for this model will be able to do."""
-    profiles = [
-        Profile("step", (1, 1), (1, 1)),
-        Profile("prompt", (1, 1), (2, PlanFacts.MAX_PREFILL_TOKENS)),
-    ]
-    if max_batch > 1:
-        profiles.append(Profile("rows", (2, max_batch), (1, PlanFacts.MAX_PREFILL_TOKENS)))
+    max_batch = request.max_batch
+    most = PlanFacts.MAX_PREFILL_TOKENS
+    profiles = [Profile("step", (1, 1), (1, 1))]
+    if LIBRARIES[request.runtime].is_rtx:
+        # It makes kernels for each shape anyway, and keeps the vocabulary once for each profile.
+        profiles.append(Profile("rows", (1, max_batch), (1, most)))
+    else:
+        profiles.append(Profile("prompt", (1, 1), (2, most)))
+        if max_batch > 1:
+            profiles.append(Profile("rows", (2, max_batch), (1, most)))
     return PlanFacts(
+        runtime=request.runtime,
         n_mels=dims.n_mels,
         n_vocab=dims.n_vocab,
         n_text_ctx=dims.n_text_ctx,
         n_text_head=dims.n_text_head,
         n_text_layer=dims.n_text_layer,
-        beam_size=beam_size,
+        beam_size=request.beam_size,
         max_batch=max_batch,
-        precision=precision,
+        precision=request.precision,
         n_frames=EngineSpec.FRAMES,
         profiles=tuple(profiles),
     )
@@ -150,6 +151,21 @@ def _decoder_inputs(
     return shapes
 
 
+@contextmanager
+def _workspace(request: BuildRequest, library: Library) -> Iterator[int]:
+    """Yield the bytes that a tactic may take; holds the GPU that TensorRT measures on.
+
+    A plan of TensorRT-RTX is for many GPUs, so the one that may be here says nothing.
+    """
+    portable_workspace_bytes = 512 << 20
+    if library.is_rtx:
+        yield portable_workspace_bytes
+        return
+    with Device(request.device) as device:
+        device.use()
+        yield _workspace_bytes(device.memory_info()[0])
+
+
 def _workspace_bytes(free: int) -> int:
     """Return what a tactic may take of the GPU memory that is free now."""
     max_workspace_bytes = 4 << 30
@@ -158,7 +174,7 @@ def _workspace_bytes(free: int) -> int:
 
 
 class _Compiler:
-    """ONNX files to plans, with one timing cache. One code base for TensorRT 8.6 to 11."""
+    """ONNX files to plans. One code base for TensorRT 8.6 to 11 and TensorRT-RTX."""
 
     LIBRARIES: ClassVar[dict[str, tuple[str, ...]]] = {
         "CUBLAS": ("libcublas.so.13", "libcublas.so.12", "libcublas.so.11"),
@@ -184,12 +200,13 @@ class _Compiler:
         self._report = report
         self._workspace = workspace
         self._log = tensorrt_log(trt)
+        self._name = LIBRARIES[request.runtime].name
         self._builder = trt.Builder(self._log)
 
     def compile(
         self, phase: str, graph: Path, profiles: Sequence[dict[str, Range]], plan: str
     ) -> None:
-        """Write the plan of an ONNX file. Raises EngineBuildError with TensorRT's reason."""
+        """Write the plan of an ONNX file. Raises ModelError with TensorRT's reason."""
         self._report.phase(phase)
         network = self._parsed(graph)
         config = self._config()
@@ -197,13 +214,14 @@ class _Compiler:
             config.add_optimization_profile(self._profile(network, shapes))
         if not hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
             self._type_weakly(config, network)
-        timings = self._read_timings(config)
+        timings = self._read_timings(config) if has_timings(self._trt) else None
         built = self._builder.build_serialized_network(network, config)
         if built is None:
-            raise EngineBuildError(f"TensorRT made no {phase}: {self._reason()}")
+            raise ModelError(f"{self._name} made no {phase}: {self._reason()}")
         with Path(self._request.folder, plan).open("wb") as file:
             file.write(built)
-        self._write_timings(timings)
+        if timings is not None:
+            self._write_timings(timings)
 
     def _parsed(self, graph: Path) -> Any:
         trt = self._trt
@@ -217,7 +235,7 @@ class _Compiler:
         parser = trt.OnnxParser(network, self._log)
         if not parser.parse_from_file(str(graph)):
             errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-            raise EngineBuildError(f"TensorRT can't read {graph.name}: {'; '.join(errors)}")
+            raise ModelError(f"{self._name} can't read {graph.name}: {'; '.join(errors)}")
         return network
 
     def _config(self) -> Any:
@@ -225,6 +243,7 @@ class _Compiler:
         config = self._builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace)
         config.builder_optimization_level = request.optimization_level
+        set_target(trt, config, request.compute_capability)
         if request.precision == "float32":
             config.clear_flag(trt.BuilderFlag.TF32)
         config.set_tactic_sources(self._tactic_sources(config))
@@ -248,7 +267,7 @@ class _Compiler:
             return mask
         unknown = [name for name in names if not hasattr(sources, name)]
         if unknown:
-            raise EngineBuildError(f"this TensorRT has no tactic source {unknown[0]}")
+            raise ModelError(f"this TensorRT has no tactic source {unknown[0]}")
         return sum(1 << int(getattr(sources, name)) for name in set(names))
 
     def _profile(self, network: Any, shapes: dict[str, Range]) -> Any:
@@ -286,15 +305,8 @@ class _Compiler:
         return timings
 
     def _write_timings(self, timings: Any) -> None:
-        file = Path(self._request.timing_cache)
-        aside = file.with_name(f".{file.name}.{os.getpid()}")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as stream:
-                stream.write(timings.serialize())
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(file)
+            write_aside(Path(self._request.timing_cache), timings.serialize())
         except OSError as error:  # the next build takes longer, nothing else
             self._report.say(log=f"the timings are lost: {error}")
 

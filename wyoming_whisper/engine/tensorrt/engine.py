@@ -1,4 +1,4 @@
-"""A plan that TensorRT has read, and its contexts: shapes and addresses in, one run queued."""
+"""A plan that is loaded, and its contexts: shapes and addresses in, one run queued."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO, Any
 from ...errors import EngineBrokenError, EngineError
 from ..dims import HEAD_WIDTH
 from .cuda import DeviceBuffer, Stream
-from .library import tensorrt_log
+from .library import Kernels, check_plan, tensorrt_log
 from .memory import Addresses
 from .plan import PlanFacts
 
@@ -18,18 +18,21 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Engine:
-    """A plan that TensorRT has read."""
+    """A plan that is loaded. Raises EngineBrokenError and EngineError."""
 
-    def __init__(self, trt: Any, path: Path) -> None:
+    def __init__(self, trt: Any, path: Path, kernels: Kernels) -> None:
         self.trt = trt
         self.path = path
+        self._kernels = kernels
         self.log = tensorrt_log(trt)
         self.log.errors.clear()
         self._engine: Any = None
         try:
             with path.open("rb") as file, _mapped(file) as plan:
                 self.n_bytes = len(plan)
-                self._engine = trt.Runtime(self.log).deserialize_cuda_engine(plan)
+                runtime = trt.Runtime(self.log)
+                check_plan(trt, runtime, plan, path)
+                self._engine = runtime.deserialize_cuda_engine(plan)
         except (OSError, ValueError) as error:
             raise EngineBrokenError(f"{path} can't be read: {error}") from error
         except (RuntimeError, TypeError) as error:
@@ -82,14 +85,10 @@ class Engine:
             and tensor.allows(tuple(self._engine.get_tensor_shape(name)))
         )
 
-    def context(self) -> Any:
-        """Return a context without memory of its own."""
-        strategies = getattr(self.trt, "ExecutionContextAllocationStrategy", None)
+    def context(self, *, is_step: bool = False) -> Any:
+        """Return a context of `Kernels`. Raises EngineError."""
         self.log.errors.clear()
-        if strategies is None:
-            context = self._engine.create_execution_context_without_device_memory()
-        else:
-            context = self._engine.create_execution_context(strategies.USER_MANAGED)
+        context = self._kernels.context(self._engine, is_step=is_step)
         if context is None:
             raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.complaint()}")
         return context
@@ -115,12 +114,20 @@ class Context:
     All contexts share the scratch memory, as they run one after another in one stream.
     """
 
-    def __init__(self, engine: Engine, profile: int, scratch: DeviceBuffer, stream: Stream) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        profile: int,
+        scratch: DeviceBuffer,
+        stream: Stream,
+        *,
+        is_step: bool = False,
+    ) -> None:
         self._engine = engine
         self._stream = stream
         self._shapes: Shapes = {}
         self._addresses: Addresses = {}
-        self._context: Any = engine.context()
+        self._context: Any = engine.context(is_step=is_step)
         if not self._take(profile):
             self.close()
             raise EngineError(f"TensorRT refuses profile {profile}: {engine.complaint()}")
@@ -137,6 +144,11 @@ class Context:
 
     def run(self, shapes: Shapes, addresses: Addresses) -> None:
         """Queue one run; what the engine has no tensor for is passed over. Raises EngineError."""
+        self.bind(shapes, addresses)
+        self.repeat()
+
+    def bind(self, shapes: Shapes, addresses: Addresses) -> None:
+        """Say what the next run takes. Raises EngineError."""
         self._engine.log.errors.clear()
         for name in self._engine.names:
             shape, address = shapes.get(name), addresses[name]
@@ -148,6 +160,9 @@ class Context:
                 self._ensure(
                     self._context.set_tensor_address(name, address), f"the place of {name}"
                 )
+
+    def repeat(self) -> None:
+        """Queue one more run of what was bound last. Raises EngineError."""
         self._ensure(self._context.execute_async_v3(self._stream.handle), "to run")
 
     def _ensure(self, done: bool, what: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import EngineBrokenError
+from .library import LIBRARIES
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class PlanFacts:
     DECODER_PLAN = "decoder.plan"
     MAX_PREFILL_TOKENS = 64  # in one call of the decoder; longer prompts take several
 
+    runtime: str
+    """What runs the plans."""
     n_mels: int
     n_vocab: int
     n_text_ctx: int
@@ -67,13 +70,17 @@ class PlanFacts:
                 Profile(str(p["name"]), _range(p["batch"]), _range(p["n_tokens"]))
                 for p in facts.pop("profiles")
             )
-            precision = facts.pop("precision")
+            runtime, precision = str(facts.pop("runtime")), str(facts.pop("precision"))
             numbers = {name: _number(value) for name, value in facts.items()}
-            plans = cls(precision=precision, n_frames=lengths, profiles=profiles, **numbers)
+            plans = cls(
+                runtime=runtime, precision=precision, n_frames=lengths, profiles=profiles, **numbers
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"it does not say what the plans are ({error!r})") from error
         if precision not in ("float16", "float32") or not lengths or not profiles:
             raise ValueError(f"it names no profiles, or an unknown precision: {precision}")
+        if runtime not in LIBRARIES:
+            raise ValueError(f"it is for an unknown runtime: {runtime}")
         return plans
 
     @classmethod

@@ -1,18 +1,16 @@
 """Whisper's graphs as TensorRT engines on an NVIDIA GPU.
 
 `TensorRTSession` is a `whisper.search.Session`. A token costs one launch: the decoder's step is two
-CUDA graphs, the first reading one set of tokens, positions and caches and writing the other, the
-second the reverse, and the host is always one step ahead of what it reads.
+CUDA graphs (`loops.py`), the first reading one set of tokens, positions and caches and writing the
+other, the second the reverse, and the host is always one step ahead of what it reads.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,8 @@ from ..dims import HEAD_WIDTH
 from ..session import IMPOSSIBLE
 from .cuda import Device
 from .engine import Context, Engine, Shapes
-from .library import import_tensorrt
+from .library import LIBRARIES, Kernels
+from .loops import Loops
 from .memory import Addresses, Bias, Biases, Heads, Memory, Rows
 from .plan import PlanFacts
 
@@ -37,27 +36,32 @@ class TensorRTSession:
     """Whisper on a GPU, from an engine's folder; used from any thread, but one at a time.
 
     `cuda_graphs` False queues each kernel of a step by itself: the same results, more slowly.
-    Raises EngineBrokenError where the plans can't be read, EngineError where the GPU fails.
+    `kernels` is the file of what TensorRT-RTX compiles on this GPU. Raises EngineBrokenError where
+    the plans can't be read, EngineError where the library is missing or the GPU fails.
     """
 
     WARM_UP_TOKENS = 4  # as many as a usual prompt has
-    MAX_LOOPS = 16  # pairs of CUDA graphs kept; one is for one length of window and of cache
 
-    def __init__(self, folder: Path, device: int = 0, cuda_graphs: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: int = 0,
+        cuda_graphs: bool = True,
+        kernels: Path | None = None,
+    ) -> None:
         self.facts = facts = PlanFacts.read(folder)
         self.n_mels, self.n_vocab = facts.n_mels, facts.n_vocab
         self.n_candidates = facts.n_candidates
         self.is_elastic = False
         self.max_batch = facts.max_batch
-        self._cuda_graphs = cuda_graphs
         self._features: _Features | None = None
         self._rows: dict[int, Rows] = {}
         self._caches: dict[int, _Cache] = {}
         self._contexts: dict[tuple[str, int], Context] = {}
-        self._loops: OrderedDict[tuple[int, int], _Loop] = OrderedDict()
         self._copied_bias: Bias | None = None
         self._run_number = 0  # of what wrote the outputs last
-        trt = import_tensorrt()
+        self._library = LIBRARIES[facts.runtime]
+        trt = self._library.load()
         # Pushed in the order of need, and so closed in the reverse one.
         with ExitStack() as stack:
             self._device = stack.enter_context(Device(device))
@@ -67,15 +71,20 @@ class TensorRTSession:
             self._memory = stack.enter_context(closing(Memory(self._device, facts)))
             self._biases = stack.enter_context(closing(Biases(self._device, facts.n_vocab)))
             stack.callback(self._close_rows)
-            self._encoder = stack.enter_context(closing(Engine(trt, folder / facts.ENCODER_PLAN)))
-            self._decoder = stack.enter_context(closing(Engine(trt, folder / facts.DECODER_PLAN)))
+            self._kernels = stack.enter_context(closing(Kernels(trt, kernels, cuda_graphs)))
+            self._encoder, self._decoder = (
+                stack.enter_context(closing(Engine(trt, folder / plan, self._kernels)))
+                for plan in (facts.ENCODER_PLAN, facts.DECODER_PLAN)
+            )
             self._encoder.check_encoder(facts)
             self._decoder.check_decoder(facts)
             n_bytes = max(
                 self._encoder.scratch_bytes, self._decoder.scratch_bytes, Device.ALIGNMENT
             )
             self._scratch = stack.enter_context(self._device.allocate(n_bytes))
+            self._loops = Loops(self, self._stream, cuda_graphs, self._kernels.captures)
             stack.callback(self._close_contexts)
+            stack.callback(self._loops.close)
             self._prepare()
             self._stack: ExitStack | None = stack.pop_all()
         self._report(trt)
@@ -162,28 +171,46 @@ class TensorRTSession:
         self._new_run()
         number, rows = self._run_number, cache.rows
         self._feed(rows.current, token, position, bias)
-        loop = self._loop(cache)
-        self._launch(loop, rows)
+        launches = self._loops.pair((cache.features.n_ctx, cache.n_slots), cache)
+        self._launch(launches, rows)
         for step in range(n_steps):
             self._ensure_last(number)
             self._ensure_alive(cache)
             self._device.use()
             written = rows.current
             if step + 1 < n_steps:
-                self._launch(loop, rows)
+                self._launch(launches, rows)
             self._passed[written].synchronize()
             tokens, logprobs = self._memory.results[written]
             yield int(tokens[0]), float(logprobs[0])
 
-    def warm_up(self, n_frames: Iterable[int], n_slots: int) -> None:
-        """Go through a short silence of each length: the first of a length takes longer."""
+    def warm_up(
+        self,
+        n_frames: Sequence[int],
+        n_slots: int,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Go through a short silence of each length: the first of a length takes longer.
+
+        On TensorRT-RTX by the seconds that the kernels take to be compiled, unless they are in the
+        file. Those of other lengths are compiled when they come, without anybody waiting.
+        `progress` is told the share that is done.
+        """
         bias = self.bias(())
-        for length in n_frames:
+        for done, length in enumerate(n_frames, 1):
             features = self.encode(np.zeros((self.n_mels, length), np.float32))
             cache = self.open_cache(features, 1, n_slots)
             self.step(cache, np.zeros((1, self.WARM_UP_TOKENS), np.int32), 0, bias).best()
             for _ in self.greedy(cache, 0, self.WARM_UP_TOKENS, bias, 2):
                 pass
+            if progress:
+                progress(done / len(n_frames))
+        self._settled()
+        if self._kernels.captures:
+            self._kernels.save()
+            self._kernels.is_eager = False
+            self._close_contexts()
+            self._open_contexts()
 
     def synchronize(self) -> None:
         """Wait for all that was asked for. Raises EngineError for what failed meanwhile."""
@@ -200,7 +227,8 @@ class TensorRTSession:
         if stack is None:
             return
         self._run_number += 1
-        self._abandon()
+        self.abandon()
+        self._kernels.save()
         stack.close()
 
     # Steps.
@@ -215,13 +243,6 @@ class TensorRTSession:
         """Be about to write over the outputs."""
         self._settled()
         self._run_number += 1
-
-    def _abandon(self) -> None:
-        """Let the GPU come to an end; what fails now was to be thrown away."""
-        try:
-            self.synchronize()
-        except EngineError as error:
-            _LOGGER.debug("the GPU failed before its work was thrown away: %s", error)
 
     def _ensure_last(self, number: int) -> None:
         if number != self._run_number:
@@ -294,53 +315,20 @@ class TensorRTSession:
             self._stream.copy(memory.at["logit_bias"], bias.address, self.n_vocab * 4)
             self._copied_bias = bias
 
-    def _launch(self, loop: _Loop, rows: Rows) -> None:
-        loop.launches[rows.current]()
+    def _launch(self, launches: list[Callable[[], None]], rows: Rows) -> None:
+        launches[rows.current]()
         rows.current ^= 1
         self._stream.record(self._passed[rows.current])
 
-    def _loop(self, cache: _Cache) -> _Loop:
-        """Return what runs a step for this length of window and of cache."""
-        key = (cache.features.n_ctx, cache.n_slots)
-        if key not in self._loops:
-            while len(self._loops) >= self.MAX_LOOPS:
-                self._loops.popitem(last=False)[1].close()
-            self._loops[key] = self._make_loop(cache)
-        self._loops.move_to_end(key)
-        return self._loops[key]
+    # What Loops asks for.
 
-    def _make_loop(self, cache: _Cache) -> _Loop:
-        if self._cuda_graphs:
-            try:
-                return self._captured_loop(cache)
-            except EngineError as error:
-                _LOGGER.warning("decoding goes on without CUDA graphs: %s", error)
-                self._cuda_graphs = False
-                self.synchronize()
-        context = self._context("decoder", self._profile(1, 1))
-        first, second = (partial(self._queue_step, context, cache, half) for half in (0, 1))
-        return _Loop([first, second])
-
-    def _captured_loop(self, cache: _Cache) -> _Loop:
-        """Capture both halves. A context belongs to its graph: no other shape is set in it."""
+    def step_context(self, *, is_alone: bool) -> Context:
         profile = self._profile(1, 1)
-        with ExitStack() as stack:
-            launches: list[Callable[[], None]] = []
-            for half in (0, 1):
-                context = Context(self._decoder, profile, self._scratch, self._stream)
-                stack.enter_context(closing(context))
-                stack.callback(self._abandon)  # a context at work must not be destroyed
-                # The first run of a shape can't be captured. It reads the set that is alive,
-                # whose token is a real one, and writes the other, where nothing lives.
-                self._queue_step(context, cache, cache.rows.current)
-                self._stream.synchronize()
-                graph = self._stream.capture(partial(self._queue_step, context, cache, half))
-                stack.enter_context(graph)
-                launches.append(partial(graph.launch, self._stream))
-            return _Loop(launches, stack.pop_all())
+        if not is_alone:
+            return self._context("decoder", profile)
+        return Context(self._decoder, profile, self._scratch, self._stream, is_step=True)
 
-    def _queue_step(self, context: Context, cache: _Cache, half: int) -> None:
-        """Queue a step that reads set `half` and writes the other, and the copy of its result."""
+    def bind_step(self, context: Context, cache: _Cache, half: int) -> None:
         memory = self._memory
         addresses = {
             **memory.at,
@@ -350,9 +338,23 @@ class TensorRTSession:
             **cache.rows.writes[half ^ 1],
             "parents": memory.at["first_row"],
         }
-        context.run(_decoder_shapes(self.facts, cache, 1), addresses)
-        result = memory.heads[half ^ 1]
-        self._stream.download(memory.pinned.at[f"heads_{half ^ 1}"], result.tokens, result.n_bytes)
+        context.bind(_decoder_shapes(self.facts, cache, 1), addresses)
+
+    def queue_step(self, context: Context, half: int) -> None:
+        context.repeat()
+        result = self._memory.heads[half ^ 1]
+        pinned = self._memory.pinned.at[f"heads_{half ^ 1}"]
+        self._stream.download(pinned, result.tokens, result.n_bytes)
+
+    def alive_half(self, cache: _Cache) -> int:
+        return cache.rows.current
+
+    def abandon(self) -> None:
+        """Let the GPU come to an end; what fails now was to be thrown away."""
+        try:
+            self.synchronize()
+        except EngineError as error:
+            _LOGGER.debug("the GPU failed before its work was thrown away: %s", error)
 
     # Memory.
 
@@ -363,10 +365,13 @@ class TensorRTSession:
         memory.pinned.view("logits", np.int32, (n_slots,))[...] = np.arange(n_slots)
         self._stream.upload(memory.at["slots"], memory.pinned.at["logits"], n_slots * 4)
         self._rows_for(1, n_slots)
+        self._open_contexts()
+        self._stream.synchronize()
+
+    def _open_contexts(self) -> None:
         for index in range(len(self.facts.n_frames)):
             self._context("encoder", index)
         self._context("decoder", self._profile(1, 1))
-        self._stream.synchronize()
 
     def _rows_for(self, batch: int, n_slots: int) -> Rows:
         """Return memory for a cache: it grows as it is needed, a single row's never has to."""
@@ -388,11 +393,8 @@ class TensorRTSession:
         return self._contexts[key]
 
     def _close_contexts(self) -> None:
-        for loop in self._loops.values():
-            loop.close()
         for context in self._contexts.values():
             context.close()
-        self._loops.clear()
         self._contexts.clear()
 
     def _close_rows(self) -> None:
@@ -404,8 +406,9 @@ class TensorRTSession:
         weights = self._encoder.n_bytes + self._decoder.n_bytes
         rest = self._device.allocated_bytes - self._scratch.n_bytes
         _LOGGER.info(
-            "TensorRT %s is ready with %.0f MB of GPU memory: "
+            "%s %s is ready with %.0f MB of GPU memory: "
             "weights %.0f, scratch %.0f, caches and buffers %.0f",
+            self._library.name,
             trt.__version__,
             *(n / 1e6 for n in (self.memory_bytes(), weights, self._scratch.n_bytes, rest)),
         )
@@ -469,18 +472,6 @@ class _Output:
         shape = (self.batch, self.session.n_vocab)
         logits: Array = self.session.read(self.number, self.at["logits"], np.float32, shape)
         return logits
-
-
-class _Loop:
-    """A step of greedy search, twice: what reads the first set, and what reads the second."""
-
-    def __init__(self, launches: list[Callable[[], None]], owned: ExitStack | None = None) -> None:
-        self.launches = launches
-        self._owned = owned or ExitStack()
-
-    def close(self) -> None:
-        self.launches = []
-        self._owned.close()
 
 
 def _decoder_shapes(facts: PlanFacts, cache: _Cache, n_tokens: int) -> Shapes:

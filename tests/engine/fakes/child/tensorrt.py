@@ -6,4 +6,6 @@ import sys
 
 import sitecustomize  # type: ignore[import-not-found]
 
+if sitecustomize.gpu().tensorrt.name != __name__:
+    raise ModuleNotFoundError(name=__name__)
 sys.modules[__name__] = sitecustomize.gpu().tensorrt.module

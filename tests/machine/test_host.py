@@ -16,7 +16,7 @@ from wyoming_whisper.backends.pipeline import (
     WhisperTranscriber,
     command_seconds,
 )
-from wyoming_whisper.machine import cpu as machine
+from wyoming_whisper.machine.host import HOST, Host
 from wyoming_whisper.machine.measured import Measurements
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
@@ -29,8 +29,8 @@ def fastest(
     counts: list[int], seconds: Callable[[int], float], memory: Measurements, name: str
 ) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "_thread_counts", lambda: counts)
-        return machine.fastest_threads(seconds, memory, name)
+        patch.setattr(Host, "_thread_counts", lambda _: counts)
+        return HOST.fastest_threads(seconds, memory, name)
 
 
 def timed(times: dict[int, float], asked: list[int]) -> Callable[[int], float]:
@@ -64,7 +64,7 @@ def test_it_is_measured_once_for_a_model_and_a_machine(
     assert fastest([4, 8], measure, memory, "base") == 8
     assert asked == [4, 8]
     fastest([4, 8], measure, memory, "small")
-    monkeypatch.setattr(machine, "cpu_name", lambda: "another")
+    monkeypatch.setattr(Host, "cpu_name", "another")
     fastest([4, 8], measure, memory, "base")
     assert len(asked) == 6
     assert len(json.loads((tmp_path / "data" / memory.FILE).read_text())) == 3
@@ -96,23 +96,27 @@ def test_fast_cores_are_told_from_slow_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(machine, "_quota_cores", lambda: 99)
+    monkeypatch.setattr(Host, "_quota_cores", 99)
+    cpus = tmp_path / "sys" / "devices" / "system" / "cpu"
     for number in range(8):
-        (tmp_path / f"cpu{number}").mkdir()
+        (cpus / f"cpu{number}").mkdir(parents=True)
         capacity = "1024\n" if number >= 4 else "530\n"
-        (tmp_path / f"cpu{number}" / "cpu_capacity").write_text(capacity)
-    assert machine._fast_cores(tmp_path) == 4
-    monkeypatch.setattr(machine, "_quota_cores", lambda: 3)
-    assert machine._fast_cores(tmp_path) == 3
-    assert machine._fast_cores(tmp_path / "nothing") == machine.physical_cores()
+        (cpus / f"cpu{number}" / "cpu_capacity").write_text(capacity)
+    assert Host(tmp_path)._fast_cores == 4
+    monkeypatch.setattr(Host, "_quota_cores", 3)
+    assert Host(tmp_path)._fast_cores == 3
+    nothing = Host(tmp_path / "nothing")
+    assert nothing._fast_cores == nothing.cores
 
 
 def test_only_numbers_that_differ_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, count in (("physical_cores", 4), ("_fast_cores", 4), ("_usable_threads", 8)):
-        monkeypatch.setattr(machine, name, lambda count=count: count)
-    assert machine._thread_counts() == [4, 8]
-    monkeypatch.setattr(machine, "_usable_threads", lambda: 4)
-    assert machine._thread_counts() == [4]
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(Host, "_quota_cores", 99)
+    for name in ("cores", "_fast_cores"):
+        monkeypatch.setattr(Host, name, 4)
+    assert HOST._thread_counts() == [4, 8]
+    monkeypatch.setattr(Host, "_quota_cores", 4)
+    assert HOST._thread_counts() == [4]
 
 
 class Counting:
@@ -134,6 +138,9 @@ class Counting:
         self.asked.append(options)
         return Hypothesis([], 0.0, 0.0)
 
+    def score(self, audio_features: Any, prompt: Any, texts: Any) -> Any:
+        raise AssertionError("nobody asked")
+
 
 def test_every_measurement_decodes_as_many_tokens() -> None:
     tokenizer = ModelFolder(HOME_EN).tokenizer
@@ -148,7 +155,7 @@ def test_every_measurement_decodes_as_many_tokens() -> None:
 def test_the_model_is_opened_with_what_was_measured_unless_the_user_says(
     wanted: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "_thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(Host, "_thread_counts", lambda _: [2, 1])
     n_runs = WhisperTranscriber.COMMAND_RUNS
     times = iter([0.2] * n_runs + [0.1] * n_runs)
     monkeypatch.setattr(faster_whisper, "command_seconds", lambda *_: next(times))
@@ -171,14 +178,16 @@ def test_the_model_is_opened_with_what_was_measured_unless_the_user_says(
 def test_memory_of_machine_and_container(
     tmp_path: Path, files: dict[str, str], expected: int
 ) -> None:
-    (tmp_path / "meminfo").write_text(
+    proc, cgroup = tmp_path / "proc", tmp_path / "sys" / "fs" / "cgroup"
+    proc.mkdir()
+    (proc / "meminfo").write_text(
         f"MemTotal:  {8 * GIB // 1024} kB\nMemAvailable:  {GIB // 1024} kB\nHugePages: 0\n"
     )
-    (tmp_path / "memory").mkdir()
+    (cgroup / "memory").mkdir(parents=True)
     for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    assert machine.ram_bytes(tmp_path / "meminfo", tmp_path) == expected
+        (cgroup / name).write_text(content)
+    assert Host(tmp_path).ram_bytes == expected
 
 
 def test_no_proc_means_no_memory_known(tmp_path: Path) -> None:
-    assert machine.ram_bytes(tmp_path / "meminfo", tmp_path) == 0
+    assert Host(tmp_path).ram_bytes == 0

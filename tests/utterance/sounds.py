@@ -1,22 +1,13 @@
-"""Sounds that are no speech, made: what is heard in homes and must never become a sentence.
-
-Writes a corpus of them, for the suites accuracy and evidence.
-"""
+"""Sounds that are no speech, computed: what is heard in homes and must never reach a model."""
 
 from __future__ import annotations
 
-import argparse
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.lib.clips import write_wav
-from benchmarks.lib.corpus import write_manifest
-from benchmarks.lib.options import add_number
-from benchmarks.lib.report import Outcome
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 LEVELS = (-50.0, -35.0, -20.0)
@@ -105,51 +96,6 @@ def dishes(length: int, generator: np.random.Generator) -> Sound:
     return sound
 
 
-def laughter(length: int, generator: np.random.Generator) -> Sound:
-    """A voice and breath in turn, without a word: what voice activity detectors take for speech."""
-    sound = 0.001 * _coloured(length, generator, 1.0)
-    at = SAMPLE_RATE * generator.uniform(0.1, 0.5)
-    while at < length:
-        pitch, throat = generator.uniform(120, 350), generator.uniform(0.9, 1.25)
-        for _ in range(generator.integers(4, 12)):
-            part = _voice(generator.uniform(0.09, 0.15), pitch, pitch * 0.95, throat, generator)
-            _add(sound, round(at), part)
-            at += len(part)
-            breath = _breath(round(SAMPLE_RATE * generator.uniform(0.06, 0.12)), throat, generator)
-            _add(sound, round(at), 0.3 * breath * np.hanning(len(breath)))
-            at += len(breath)
-        at += SAMPLE_RATE * generator.uniform(1, 3)
-    return sound
-
-
-def humming(length: int, generator: np.random.Generator) -> Sound:
-    """Somebody hums, or moans: one vowel, up and down."""
-    sound = 0.001 * _coloured(length, generator, 1.0)
-    at = SAMPLE_RATE * generator.uniform(0.1, 1)
-    while at < length:
-        begin, end = generator.uniform(100, 280), generator.uniform(100, 280)
-        part = _voice(generator.uniform(0.3, 1.5), begin, end, 0.6, generator)
-        _add(sound, round(at), part)
-        at += len(part) + SAMPLE_RATE * generator.uniform(0.2, 2)
-    return sound
-
-
-def crying(length: int, generator: np.random.Generator) -> Sound:
-    """A baby: long, high, rising and falling, a breath between two."""
-    sound = 0.001 * _coloured(length, generator, 1.0)
-    at, pitch = SAMPLE_RATE * generator.uniform(0.1, 0.5), generator.uniform(330, 560)
-    while at < length:
-        up, down = (
-            _voice(generator.uniform(0.2, 0.6), begin, end, 1.9, generator)
-            for begin, end in ((pitch, 1.25 * pitch), (1.25 * pitch, 0.9 * pitch))
-        )
-        for part in (up, down):
-            _add(sound, round(at), part)
-            at += len(part)
-        at += SAMPLE_RATE * generator.uniform(0.15, 0.5)
-    return sound
-
-
 SOUNDS: Mapping[str, Maker] = {
     "silence": silence,
     "fan": fan,
@@ -158,14 +104,7 @@ SOUNDS: Mapping[str, Maker] = {
     "keyboard": keyboard,
     "coughs": coughs,
     "dishes": dishes,
-    "laughter": laughter,
-    "humming": humming,
-    "crying": crying,
 }
-
-
-VOICES = frozenset({"laughter", "humming", "crying"})
-"""Those that may pass for somebody who speaks; the others never reach a model."""
 
 
 def make(name: str, seconds: float, decibels: float, seed: int) -> Samples:
@@ -222,16 +161,6 @@ def _breath(length: int, throat: float, generator: np.random.Generator) -> Sound
     return _resonant(generator.standard_normal(length), throat)
 
 
-def _voice(
-    seconds: float, begin: float, end: float, throat: float, generator: np.random.Generator
-) -> Sound:
-    """Return a vowel whose pitch goes from `begin` to `end` hertz, in a throat of some size."""
-    length = round(SAMPLE_RATE * seconds)
-    pitch = np.linspace(begin, end, length) * (1 + 0.01 * generator.standard_normal(length))
-    pulses = np.where(np.cumsum(pitch) / SAMPLE_RATE % 1.0 < 0.1, 0.9, -0.1)
-    return _resonant(pulses, throat) * np.sin(np.pi * np.linspace(0, 1, length)) ** 0.4
-
-
 def _resonant(sound: Sound, throat: float) -> Sound:
     """Return what a throat makes of a sound: three formants, higher in a smaller one."""
     frequencies = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
@@ -246,33 +175,3 @@ def _add(sound: Sound, at: int, part: Sound) -> None:
     end = min(at + len(part), len(sound))
     if at < end:
         sound[at:end] += part[: end - at]
-
-
-# -- a corpus of them ----------------------------------------------------------------------
-
-
-def made(seconds: float, count: int) -> Iterator[tuple[str, Samples]]:
-    """Yield so many commands of each sound, with a name for each, at all levels in turn."""
-    for sound in SOUNDS:
-        for number in range(count):
-            level = LEVELS[number % len(LEVELS)]
-            yield f"{sound}-{number:03}", make(sound, seconds, level, number)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    add_number(parser, "--count", 30, "of each sound")
-    add_number(parser, "--seconds", 6.0, "of one")
-
-
-def run(args: argparse.Namespace) -> Outcome:
-    """Write a corpus in which nobody speaks."""
-    rows = []
-    args.output.mkdir(parents=True, exist_ok=True)
-    for name, samples in made(args.seconds, args.count):
-        write_wav(args.output / f"{name}.wav", samples)
-        row = {"file": f"{name}.wav", "text": "", "lang": "", "kind": "noise"}
-        # The name that they always had: it decides which part a sound belongs to.
-        rows.append({**row, "source": f"benchmarks.noise:{name}"})
-    write_manifest(args.output, rows)
-    return Outcome([f"{len(rows)} sounds in {args.output}"], {})

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from benchmarks.lib.proxy import Line, Weather, bad_network
+from benchmarks.lib.network import Line, Weather, bad_network
 
 BYTES = random.Random(1).randbytes(50_000)
 

@@ -1,4 +1,4 @@
-"""How soon a server listens, and its memory: tables, and the real thing."""
+"""How soon a server listens: its table, and the real thing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.lib.servers import Memory
-from benchmarks.speed.responsiveness import Start, show_memory, show_starts
+from benchmarks.speed.starts import Start, show_starts
 
 
 def cells(table: str) -> list[list[str]]:
@@ -32,25 +31,11 @@ def test_ours_alone_has_no_ratio() -> None:
     assert cells(show_starts({"ours": [Start(0.1, 0.2, 0.4)]}))[0] == ["", "ours"]
 
 
-def test_memory_side_by_side() -> None:
-    found = {"ours": Memory(10**8, 2 * 10**8, 5 * 10**7, 9 * 10**7)}
-    found["official"] = Memory(3 * 10**8, 3 * 10**8, 10**8, 10**8)
-    rows = cells(show_memory(found))
-    assert rows[2] == ["resident (VmRSS)", "100 MB", "300 MB", "3.00x"]
-    assert rows[-1] == [
-        "proportional (Pss)",
-        "90 MB",
-        "100 MB",
-        "",
-    ]  # ours shares with this process
-
-
 def test_our_server_with_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "responsiveness.json"
-    argv = ["--no-official", "--starts", "1", "--utterances", "1", "--json", str(file)]
-    assert main(["responsiveness", *argv]) == 0
+    file = tmp_path / "starts.json"
+    argv = ["--no-official", "--starts", "1", "--json", str(file)]
+    assert main(["starts", *argv]) == 0
     written = json.loads(file.read_text())
     (start,) = written["starts"]["ours"]
     assert start["listening"] < start["info"] < start["transcript"]
-    assert written["memory"]["ours"]["resident"] > 10**7
     assert "start to listening" in capsys.readouterr().out
