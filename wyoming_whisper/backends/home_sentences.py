@@ -57,7 +57,7 @@ class Evidence:
     """Of 426 utterances of that part that were no command, two were changed above it."""
 
     BIAS = -1.205
-    WEIGHTS = (-0.121, 1.015, 0.0389, 4.23, 0.562, -2.29, -0.028, -1.454)
+    WEIGHTS = (-0.121, 1.015, 0.0389, 4.23, 0.562, -2.29, -0.028, -1.454, 0.0, 0.0)
     """Of `figures`."""
 
     MOST_LETTERS = 30
@@ -77,6 +77,10 @@ class Evidence:
     letters: int
     """Of the sentence."""
     free_letters: int
+    gain: float
+    """How much likelier the audio makes the sentence than noise does, in nats a letter."""
+    free_gain: float
+    """The same of the free text."""
 
     @property
     def figures(self) -> tuple[float, ...]:
@@ -91,6 +95,8 @@ class Evidence:
             abs(math.log(ratio)),
             min(self.letters, self.MOST_LETTERS),
             self.free_mean,
+            self.gain,
+            self.free_gain,
         )
 
     @property
@@ -237,15 +243,19 @@ class HomeSentences:
         from ..home.likeness import Likeness
 
         self._checkpoint()
-        free_scores, scores = self._scores(prompt, [hypothesis.tokens, candidate.tokens])
+        by_noise = self._scores(prompt, [hypothesis.tokens, candidate.tokens])
+        free_noise, noise = (float(scores.sum()) for scores in by_noise)
+        letters, free_letters = (len(one.replace(" ", "")) for one in (other, folded))
         return Evidence(
             gap=gap,
-            expected=float(free_scores.sum() - scores.sum()),
+            expected=free_noise - noise,
             similarity=Likeness.of(folded, other),
             mean=candidate.total_logprob / (len(candidate.tokens) + 1),
             free_mean=hypothesis.avg_logprob,
-            letters=len(other.replace(" ", "")),
-            free_letters=len(folded.replace(" ", "")),
+            letters=letters,
+            free_letters=free_letters,
+            gain=(candidate.total_logprob - noise) / max(letters, 1),
+            free_gain=(free - free_noise) / max(free_letters, 1),
         )
 
     def _scores(self, prompt: Sequence[int], texts: list[list[int]]) -> list[Scores]:

@@ -25,7 +25,7 @@ from wyoming_whisper.grammar.automaton import Grammar
 from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.templates import compile_templates
 from wyoming_whisper.grammar.vocabulary import Vocabulary
-from wyoming_whisper.home.home_file import read_home_file
+from wyoming_whisper.home.home_file import HomeFile
 from wyoming_whisper.whisper.audio import Array
 
 UNDECIDED = (HomeSentences.LEAST_LOG_ODDS + Evidence.MIN_LOG_ODDS) / 2
@@ -76,7 +76,7 @@ def collect(
 
     @cache
     def grammar(language: str) -> Grammar:
-        return fill(compile_templates(language), read_home_file(homes[language]), vocabulary)
+        return fill(compile_templates(language), HomeFile(homes[language]).home, vocabulary)
 
     for number, clip in enumerate(clips, 1):
         collecting = Collecting(
