@@ -88,6 +88,8 @@ class Snapper:
     """
 
     MIN_EVIDENCE = 1.0
+    MIN_EVIDENCE_BESIDE_SENTENCES = 2.5
+    """Where the home's sentences are known: what is none of them is hardly a command."""
 
     def __init__(
         self,
@@ -120,7 +122,8 @@ class Snapper:
         if not candidates:
             return hypothesis
         weight, candidate, evidence = max(candidates, key=lambda item: item[0])
-        if weight < self.MIN_EVIDENCE:
+        is_beside = hypothesis.understood is not None
+        if weight < (self.MIN_EVIDENCE_BESIDE_SENTENCES if is_beside else self.MIN_EVIDENCE):
             return hypothesis
         _LOGGER.debug("replaced by the name %r: %r (%r)", candidate.name, candidate.text, evidence)
         # A name is never likely: where the rest was heard better than all of it was, the quality
@@ -129,6 +132,81 @@ class Snapper:
         return dataclasses.replace(
             hypothesis, tokens=self._encode(candidate.text), avg_logprob=avg_logprob
         )
+
+    def weigh(self, candidate: Candidate) -> float:
+        """Return how much speaks for the candidate: the log-odds of its being meant."""
+        return (
+            self.BIAS
+            + self.PER_SIMILARITY * candidate.similarity
+            + self.PER_CONTEXT * candidate.context
+            + self.PER_GAP * self.gap
+            + self.PER_LOGPROB * max(self.logprob, self.MIN_LOGPROB)
+            + self.PER_PRIOR * max(self.prior, self.MIN_PRIOR)
+        )
+
+
+class Snapper:
+    """Puts names into what was misheard, for one utterance; a `Correct` of whisper.decoding.
+
+    `noise` returns audio features of noise. It may encode them, whereupon others are gone.
+    `checkpoint` is called between passes; what it raises ends the work.
+    """
+
+    MIN_EVIDENCE = 1.0
+    MIN_EVIDENCE_BESIDE_SENTENCES = 2.5
+    """Where the home's sentences are known: what is none of them is hardly a command."""
+
+    def __init__(
+        self,
+        scorer: Inference,
+        tokenizer: Tokenizer,
+        indexes: Sequence[NameIndex],
+        noise: Callable[[], Any],
+        checkpoint: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._scorer = scorer
+        self._checkpoint = checkpoint
+        self._tokenizer = tokenizer
+        self._indexes = indexes
+        self._noise = noise
+
+    def __call__(
+        self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
+    ) -> Hypothesis:
+        """Return the hypothesis, or the likeliest candidate where enough speaks for it.
+
+        What is a sentence of the home stays as it is.
+        """
+        if hypothesis.understood:
+            return hypothesis
+        try:
+            candidates = self.weigh(audio_features, prompt, language, hypothesis)
+        except RuntimeError as error:  # of the model's runtime: what was heard is there still
+            _LOGGER.warning("can't compare names: %s", error)
+            return hypothesis
+        if not candidates:
+            return hypothesis
+        weight, candidate, evidence = max(candidates, key=lambda item: item[0])
+        is_beside = hypothesis.understood is not None
+        if weight < (self.MIN_EVIDENCE_BESIDE_SENTENCES if is_beside else self.MIN_EVIDENCE):
+            return hypothesis
+        _LOGGER.debug("replaced by the name %r: %r (%r)", candidate.name, candidate.text, evidence)
+        # A name is never likely: where the rest was heard better than all of it was, the quality
+        # gate is to know.
+        avg_logprob = max(evidence.rest, hypothesis.avg_logprob)
+        return dataclasses.replace(
+            hypothesis, tokens=self._encode(candidate.text), avg_logprob=avg_logprob
+        )
+
+    def _is_worth_it(self, weight: float, candidate: Candidate, hypothesis: Hypothesis) -> bool:
+        """Return whether a text that is none of the home's sentences may be another one.
+
+        Most of it is no command; that a name has capitals in the home says nothing there.
+        """
+        if hypothesis.understood is None:
+            return True
+        is_other = fold(candidate.text) != fold(self._text(hypothesis.tokens))
+        return is_other and weight >= self.MIN_EVIDENCE_BESIDE_SENTENCES
 
     def weigh(
         self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
