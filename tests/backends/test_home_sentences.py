@@ -278,8 +278,6 @@ EVEN = Evidence(
     free_mean=-0.4,
     letters=20,
     free_letters=20,
-    gain=0.6,
-    free_gain=0.6,
 )
 
 

@@ -57,7 +57,7 @@ class Evidence:
     """Of 426 utterances of that part that were no command, two were changed above it."""
 
     BIAS = -1.205
-    WEIGHTS = (-0.121, 1.015, 0.0389, 4.23, 0.562, -2.29, -0.028, -1.454, 0.0, 0.0)
+    WEIGHTS = (-0.121, 1.015, 0.0389, 4.23, 0.562, -2.29, -0.028, -1.454)
     """Of `figures`."""
 
     MOST_LETTERS = 30
@@ -77,10 +77,6 @@ class Evidence:
     letters: int
     """Of the sentence."""
     free_letters: int
-    gain: float
-    """How much likelier the audio makes the sentence than noise does, in nats a letter."""
-    free_gain: float
-    """The same of the free text."""
 
     @property
     def figures(self) -> tuple[float, ...]:
@@ -95,8 +91,6 @@ class Evidence:
             abs(math.log(ratio)),
             min(self.letters, self.MOST_LETTERS),
             self.free_mean,
-            self.gain,
-            self.free_gain,
         )
 
     @property
@@ -245,17 +239,14 @@ class HomeSentences:
         self._checkpoint()
         by_noise = self._scores(prompt, [hypothesis.tokens, candidate.tokens])
         free_noise, noise = (float(scores.sum()) for scores in by_noise)
-        letters, free_letters = (len(one.replace(" ", "")) for one in (other, folded))
         return Evidence(
             gap=gap,
             expected=free_noise - noise,
             similarity=Likeness.of(folded, other),
             mean=candidate.total_logprob / (len(candidate.tokens) + 1),
             free_mean=hypothesis.avg_logprob,
-            letters=letters,
-            free_letters=free_letters,
-            gain=(candidate.total_logprob - noise) / max(letters, 1),
-            free_gain=(free - free_noise) / max(free_letters, 1),
+            letters=len(other.replace(" ", "")),
+            free_letters=len(folded.replace(" ", "")),
         )
 
     def _scores(self, prompt: Sequence[int], texts: list[list[int]]) -> list[Scores]:
