@@ -30,7 +30,7 @@ from wyoming_whisper.engine.tensorrt.compile import _Compiler, _encoder_shapes, 
 from wyoming_whisper.engine.tensorrt.engine import Engine
 from wyoming_whisper.engine.tensorrt.library import RTX, Kernels, Library
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
-from wyoming_whisper.errors import EngineBrokenError, EngineBuildError, EngineError
+from wyoming_whisper.errors import EngineBrokenError, EngineError, ModelError
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64",
@@ -169,7 +169,7 @@ def test_what_the_parser_refuses_is_said_in_its_own_words(tmp_path: Path) -> Non
     (tmp_path / "encoder.onnx").write_bytes(model.SerializeToString())
     request = BuildRequest("", str(tmp_path), runtime=RTX.runtime)
     compiler = _Compiler(RTX.load(), request, Quiet(), 1 << 29)  # type: ignore[arg-type]
-    with pytest.raises(EngineBuildError, match=r"TensorRT-RTX can't read encoder.onnx: ") as caught:
+    with pytest.raises(ModelError, match=r"TensorRT-RTX can't read encoder.onnx: ") as caught:
         compiler.compile("encoder engine", tmp_path / "encoder.onnx", [], "encoder.plan")
     said = str(caught.value)
     assert "StringNormalizer" in said or "unsupported" in said.lower()
