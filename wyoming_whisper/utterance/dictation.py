@@ -113,15 +113,16 @@ class Dictation:
         """Take in what was transcribed meanwhile, and begin with the next piece."""
         while self._waiting:
             piece = self._waiting[0]
-            if piece.job is None and not self._begin(piece):
-                return
+            if piece.job is None and not self._is_refused:
+                self._begin(piece)
             if piece.job is None or not piece.job.future.done():
                 return
-            if piece.job.future.cancelled() or piece.job.future.exception():
+            transcription = piece.job.transcription
+            if transcription is None:
                 piece.job = None  # once more when it is waited for
                 self._is_refused = True
                 return
-            self._take(piece.job.future.result())
+            self._take(transcription)
 
     async def finish(self, result: Callable[[Job], Awaitable[Transcription]]) -> None:
         """Have all pieces transcribed; `result` waits for a job. Raises WyomingWhisperError."""
@@ -168,15 +169,12 @@ class Dictation:
                 piece.job.cancel()
                 piece.job = None
 
-    def _begin(self, piece: _Piece) -> bool:
-        if self._is_refused:
-            return False
+    def _begin(self, piece: _Piece) -> None:
         try:
             piece.job = self._submit(piece.samples, self.options, Priority.EARLY)
         except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
             _LOGGER.debug("no piece is begun: %s", error)
             self._is_refused = True
-        return piece.job is not None
 
     def _take(self, transcription: Transcription) -> None:
         piece = self._waiting.popleft()
