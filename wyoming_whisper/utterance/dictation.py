@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..errors import WyomingWhisperError
 from ..text.evidence import Voicing
 from ..text.scripts import joined
@@ -45,19 +43,12 @@ class _Part:
 
 
 class Dictation:
-    """The pieces of one utterance, in order. Belongs to the event loop.
+    """The pieces of one utterance, in order. Belongs to the event loop."""
 
-    With `keeps_speech`, the samples of all pieces are kept: other servers may be asked for all.
-    """
-
-    def __init__(
-        self, submit: Submit, options: TranscribeOptions, *, keeps_speech: bool = False
-    ) -> None:
+    def __init__(self, submit: Submit, options: TranscribeOptions) -> None:
         self._submit = submit
         self._asked = self.options = options
         """What pieces are transcribed with from now on."""
-        self._keeps_speech = keeps_speech
-        self._kept: list[Samples] = []
         self._waiting: deque[_Piece] = deque()
         self._is_refused = False  # not asked again before there is more to do
         self._text, self._n_in_text = "", 0
@@ -100,8 +91,6 @@ class Dictation:
         """
         self._waiting.append(_Piece(samples, voicing, n_held, job))
         self._is_refused = False
-        if self._keeps_speech:
-            self._kept.append(samples)
 
     def ask(self, options: TranscribeOptions) -> None:
         """Take other options for all that has not been transcribed yet."""
@@ -149,10 +138,6 @@ class Dictation:
         return Voicing(
             sum(one.voiced_seconds for one in every), sum(one.clear_frames for one in every)
         )
-
-    def speech(self, rest: Samples) -> Samples:
-        """Return all speech of the utterance, `rest` being what belongs to no piece."""
-        return np.concatenate([*self._kept, rest]) if self._kept else rest
 
     def text(self, style: TextStyle) -> str:
         """Return what was said in the pieces that are done, with its marks."""
