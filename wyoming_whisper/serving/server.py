@@ -42,15 +42,12 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -> int:
+def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. Raises WyomingWhisperError."""
-    if open_transcriber is None:
-        from ..backends import open_transcriber as open_backend
+    from ..backends import open_transcriber
 
-        status = Status()
-        server = Server(settings, partial(open_backend, status=status), status)
-    else:
-        server = Server(settings, open_transcriber)
+    status = Status()
+    server = Server(settings, partial(open_transcriber, status=status), status)
     server.on_ready = settle
     ended = asyncio.run(server.run())
     if server.hangs:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-class Client(Protocol):
+class _Client(Protocol):
     """Speaks with one upstream."""
 
     async def check(self) -> tuple[str, frozenset[str]]:
@@ -97,7 +97,7 @@ class Member:
     def __init__(
         self,
         upstream: Upstream,
-        client: Client,
+        client: _Client,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.upstream = upstream
@@ -315,7 +315,7 @@ def _phase(states: Sequence[UpstreamState]) -> dict[str, object]:
     return {"phase": "unavailable", "detail": f"no upstream can be asked ({why})"}
 
 
-def _client(upstream: Upstream, settings: Settings) -> Client:
+def _client(upstream: Upstream, settings: Settings) -> _Client:
     if upstream.kind == "wyoming":
         return WyomingUpstream(upstream)
     return OpenAIUpstream(upstream, settings.whisper_task)
