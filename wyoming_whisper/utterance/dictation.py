@@ -34,12 +34,8 @@ class _Piece:
     job: Job | None = None
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What was said in a piece, as the model wrote it."""
-
-    transcription: Transcription
-    voicing: Voicing
+_Part = tuple[Transcription, Voicing]
+"""What was said in a piece, as the model wrote it, and the evidence of a voice in it."""
 
 
 class Dictation:
@@ -125,7 +121,7 @@ class Dictation:
 
     def add_rest(self, transcription: Transcription, voicing: Voicing) -> None:
         """Add what was said after the last piece."""
-        self._parts.append(_Part(transcription, voicing))
+        self._parts.append((transcription, voicing))
 
     def transcription(self) -> Transcription:
         """Return what was said, as far as it is transcribed, with its marks."""
@@ -133,7 +129,7 @@ class Dictation:
 
     def voicing(self, rest: Voicing) -> Voicing:
         """Return the voicing of the whole utterance, `rest` being that of what is in no piece."""
-        pieces = [*(part.voicing for part in self._parts), *(one.voicing for one in self._waiting)]
+        pieces = [*(voicing for _, voicing in self._parts), *(one.voicing for one in self._waiting)]
         every = [*pieces, rest]
         return Voicing(
             sum(one.voiced_seconds for one in every), sum(one.clear_frames for one in every)
@@ -163,7 +159,7 @@ class Dictation:
 
     def _take(self, transcription: Transcription) -> None:
         piece = self._waiting.popleft()
-        self._parts.append(_Part(transcription, piece.voicing))
+        self._parts.append((transcription, piece.voicing))
         self._settle_language()
 
     def _settle_language(self) -> None:
@@ -174,7 +170,7 @@ class Dictation:
 
 
 def _language(parts: Sequence[_Part]) -> DetectedLanguage:
-    return DetectedLanguage((part.transcription, part.voicing.voiced_seconds) for part in parts)
+    return DetectedLanguage((part, voicing.voiced_seconds) for part, voicing in parts)
 
 
 def _together(parts: Sequence[_Part]) -> Transcription:
@@ -183,7 +179,7 @@ def _together(parts: Sequence[_Part]) -> Transcription:
     Each part is judged here by its own audio, and the whole never again: what is said in one part
     after the other is no loop. It is worded once, by who gives it to the client (TextStyle.styled).
     """
-    said = [part.voicing.judged(part.transcription) for part in parts]
+    said = [voicing.judged(part) for part, voicing in parts]
     if len(said) == 1:
         return said[0]
     texts = [one for one in said if one.text]
@@ -194,8 +190,8 @@ def _together(parts: Sequence[_Part]) -> Transcription:
     n_tokens = sum(one.n_tokens for one in texts)
     logprob = sum(one.avg_logprob * one.n_tokens for one in texts) / max(n_tokens, 1)
     stages: dict[str, float] = {}
-    for part in parts:
-        for name, seconds in part.transcription.stages.items():
+    for part, _ in parts:
+        for name, seconds in part.stages.items():
             stages[name] = stages.get(name, 0.0) + seconds
     return dataclasses.replace(
         in_it,
