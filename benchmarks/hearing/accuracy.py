@@ -29,7 +29,7 @@ from benchmarks.lib.client import Heard, say
 from benchmarks.lib.corpus import CLEAN, Recording, as_heard, chosen, condition
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import add_chunk_ms, add_corpus, add_decoding, add_models, names
+from benchmarks.lib.options import CORPUS, add, names
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.scores import NOISE, Report, Result, as_json, shown, tables
 from benchmarks.lib.servers import Memory, Program, Server, running, turned
@@ -200,8 +200,8 @@ def _result(model: str, server: str, task: Task, answer: Heard) -> Result:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_corpus(parser)
-    add_models(parser)
+    add(parser, *CORPUS, "--models", "--threads", "--beam-size", "--chunk-ms")
+    add(parser, "--compute-type", default="default")
     parser.add_argument(
         "--servers",
         type=names,
@@ -217,8 +217,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="clean, noiseN (N dB below the speech), quietN (speech at -N dB); repeatable",
     )
     parser.add_argument("--prompt", metavar="TEXT", help="initial prompt of all servers")
-    add_decoding(parser, compute_type="default")
-    add_chunk_ms(parser)
     parser.add_argument("--show", action="store_true", help="print what went wrong, one by one")
 
 

@@ -26,7 +26,7 @@ from benchmarks.lib import report
 from benchmarks.lib.clips import Clip, read_clips, with_silence
 from benchmarks.lib.corpus import read_corpus, read_recordings
 from benchmarks.lib.model import Model
-from benchmarks.lib.options import add_folders, add_model, add_number, add_recordings
+from benchmarks.lib.options import add, add_number
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.spoken import VOICES, Sentence, speak
 from benchmarks.lib.words import word_errors
@@ -269,10 +269,9 @@ def measure(model: Namer, saids: Sequence[Said]) -> list[Heard]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clips", type=Path, required=True, metavar="DIR")
-    add_model(parser)
-    add_folders(parser)
-    add_recordings(parser)
+    add(parser, "--clips", required=True, default=None, help="made where it is not there")
+    add(parser, "--model", "--beam-size", "--corpus", "--recordings")
+    add(parser, "--threads", default=1, help="default: 1")
     parser.add_argument("--speech-python", default=sys.executable, metavar="FILE")
     add_number(parser, "--count", 180, "commands of a kind")
     add_number(parser, "--plain", 120, "that name something else")
@@ -282,8 +281,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="ask onnxruntime, with the graphs in DIR (made if it is not there)",
     )
-    parser.add_argument("--beam-size", type=int, default=0, metavar="N")
-    parser.add_argument("--threads", type=int, default=1, metavar="N")
 
 
 def run(args: argparse.Namespace) -> Outcome:

@@ -23,19 +23,10 @@ import numpy as np
 
 from benchmarks.lib import models, report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, say
-from benchmarks.lib.clips import BUNDLED_CLIPS, SECONDS_BEFORE, Clip, short_clips
+from benchmarks.lib.clips import SECONDS_BEFORE, Clip, short_clips
 from benchmarks.lib.errors import BenchmarkError, ClipError
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import (
-    add_clips,
-    add_decoding,
-    add_models,
-    add_number,
-    add_official,
-    add_parts,
-    numbers,
-    one_of,
-)
+from benchmarks.lib.options import add, add_number, add_parts, numbers, one_of, several
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import Program, Server, turned
 from benchmarks.lib.words import WordErrors, word_errors
@@ -320,17 +311,19 @@ def take_turns(
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_parts(parser, PARTS)
-    add_models(parser, ",".join(MODELS), one_of([*MODELS]))
+    stock = several(one_of(MODELS))
+    add(parser, "--models", type=stock, default=",".join(MODELS))
     parser.add_argument(
         "--real-time",
-        type=lambda text: tuple(map(one_of([*MODELS]), text.split(","))),
+        type=stock,
         default=(),
         metavar="LIST",
         help="models for real-time (default: the last of --models)",
     )
-    add_clips(parser, BUNDLED_CLIPS)
+    add(parser, "--clips", "--threads", "--compute-type", "--no-official")
+    beams = {"type": numbers(int), "default": [1, 5], "metavar": "LIST"}
+    add(parser, "--beam-size", **beams, help="default: 1,5")
     add_number(parser, "--limit", 12, "clips")
-    add_decoding(parser, [1, 5])
     add_number(parser, "--utterances", 12, "of each server, in a part")
     parser.add_argument(
         "--silences",
@@ -339,7 +332,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="seconds after the speech, in real time (default: 0.25,0.7,1.29,1.84)",
     )
-    add_official(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:
