@@ -33,7 +33,7 @@ from benchmarks.lib.words import word_errors
 from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.home.index import NameIndex, fold
 from wyoming_whisper.home.snapper import Snapper
-from wyoming_whisper.whisper.decoding import _DecodingResult
+from wyoming_whisper.transcriber import Transcription
 from wyoming_whisper.whisper.inference import Hypothesis
 
 WORDS: Mapping[str, list[str]] = yaml.safe_load(
@@ -135,7 +135,7 @@ class Namer(Model):
         index = NameIndex(names)
         return Snapper(self.inference, self.tokenizer, [index], lambda: self._noise)
 
-    def transcribe(self, said: Said, correct: Correct | None = None) -> _DecodingResult:
+    def transcribe(self, said: Said, correct: Correct | None = None) -> Transcription:
         """Return what was said, as `correct` has it."""
         language = said.language if said.language in self.languages else None
         mel = self.mel(with_silence(said.clip.samples))

@@ -17,7 +17,7 @@ from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.whisper.audio import Array, log_mel_spectrogram
 from wyoming_whisper.whisper.decoding import Decoder
-from wyoming_whisper.whisper.inference import ScoringInference
+from wyoming_whisper.whisper.inference import Inference
 from wyoming_whisper.whisper.search import SessionInference
 
 
@@ -30,7 +30,7 @@ class Model:
         self.options = decoding_options(settings, folder, choose_beam_size(beam_size))
         self.tokenizer = folder.tokenizer
         self.languages = tuple(self.tokenizer.language_tokens) or ("en",)
-        self.inference: ScoringInference
+        self.inference: Inference
         if graphs:
             if not graphs.exists():
                 arithmetic = cast("Arithmetic", choose_arithmetic(settings))

@@ -13,7 +13,7 @@ from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import NotPossibleError
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
-from wyoming_whisper.whisper.inference import ScoringInference
+from wyoming_whisper.whisper.inference import Inference
 from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
 
 SPOKEN = [clip for clip in clips("clean") if clip.file[:2] in ("02", "07", "13")]
@@ -25,7 +25,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return open_pair(HOME_EN, tmp_path_factory.mktemp("graphs"))
 
 
-def transcriber(pair: Pair, inference: ScoringInference, beam_size: int) -> WhisperTranscriber:
+def transcriber(pair: Pair, inference: Inference, beam_size: int) -> WhisperTranscriber:
     options = DecodingOptions(
         beam_size=beam_size, audio_context=AudioContext.trained(), min_avg_logprob=-0.32
     )

@@ -12,8 +12,9 @@ import pytest
 
 from tests.whisper.scripted import IDS, TEXT_TOKENS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.text.repetition import compression_ratio, is_doubled, loops
+from wyoming_whisper.transcriber import Transcription
 from wyoming_whisper.whisper.audio import Array
-from wyoming_whisper.whisper.decoding import Decoder, _DecodingResult
+from wyoming_whisper.whisper.decoding import Decoder
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.options import (
     AudioContext,
@@ -59,6 +60,9 @@ class ScriptedInference:
         self.prompts.append(list(prompt))
         self.options.append(options)
         return self.script[min(len(self.prompts), len(self.script)) - 1]
+
+    def score(self, audio_features: Any, prompt: Any, texts: Any) -> list[Array]:
+        raise AssertionError("a decoder doesn't ask for likelihoods")
 
 
 def mel_of(seconds: float) -> Array:
@@ -491,7 +495,7 @@ def test_a_timestamp_at_zero_cannot_stop_the_clock() -> None:
     assert len(inference.windows) == 31
 
 
-def heard(result: _DecodingResult) -> list[tuple[float, float, str]]:
+def heard(result: Transcription) -> list[tuple[float, float, str]]:
     return [
         (round(segment.start, 2), round(segment.end, 2), segment.text)
         for segment in result.segments

@@ -22,7 +22,7 @@ from ..grammar.automaton import Grammar
 from ..home.index import fold
 from ..whisper.audio import Array as Scores
 from ..whisper.constrained import ConstrainedOptions, Constraint, Sentence
-from ..whisper.inference import Hypothesis, ScoringInference
+from ..whisper.inference import Hypothesis, Inference
 from ..whisper.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class HomeSentences:
 
     def __init__(
         self,
-        inference: ScoringInference,
+        inference: Inference,
         tokenizer: Tokenizer,
         grammar_of: Callable[[str], Grammar | None],
         noise: Callable[[], Any],

@@ -21,7 +21,7 @@ from ..errors import (
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
 from ..models.folder import ModelFolder
-from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
+from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription, go_on
 from ..whisper.audio import (
     FRAMES_PER_SECOND,
     Array,
@@ -36,9 +36,7 @@ from ..whisper.inference import (
     GenerateOptions,
     Hypothesis,
     Inference,
-    ScoringInference,
     Stopwatch,
-    go_on,
 )
 from ..whisper.options import (
     AudioContext,
@@ -71,7 +69,7 @@ class WhisperTranscriber:
 
     def __init__(
         self,
-        inference: ScoringInference,
+        inference: Inference,
         tokenizer: Tokenizer,
         languages: tuple[str, ...],
         choosable: tuple[str, ...],
@@ -117,22 +115,7 @@ class WhisperTranscriber:
             raise TranscribeError(f"the model failed on this audio: {error}") from error
         if result.rejected:
             _LOGGER.debug("withheld %r: %s", result.text, result.rejected)
-        return Transcription(
-            text=result.text,
-            language=result.language,
-            language_probability=result.language_probability,
-            avg_logprob=result.avg_logprob,
-            no_speech_prob=result.no_speech_prob,
-            n_tokens=result.n_tokens,
-            heard_logprob=result.heard_logprob,
-            noise_logprob=result.noise_logprob,
-            seconds=len(samples) / SAMPLE_RATE,
-            stages=stopwatch.seconds,
-            rejected=result.rejected,
-            segments=result.segments,
-            understood=result.understood,
-            free_text=result.free_text,
-        )
+        return dataclasses.replace(result, seconds=len(samples) / SAMPLE_RATE)
 
     def warm_up(self) -> None:
         """Touch every part once: the first speaker should not pay for lazy initialisation.

@@ -18,7 +18,7 @@ import numpy as np
 from ..home.index import fold
 from ..text.evidence import SpeechEvidence
 from ..text.repetition import compression_ratio, said_once
-from ..whisper.inference import GenerateOptions, Hypothesis, ScoringInference
+from ..whisper.inference import GenerateOptions, Hypothesis, Inference
 from ..whisper.tokenizer import Tokenizer
 
 
@@ -58,7 +58,7 @@ class Weighing:
 
     def __init__(
         self,
-        inference: ScoringInference,
+        inference: Inference,
         tokenizer: Tokenizer,
         noise: Callable[[], Any],
         beam_size: int,

@@ -20,7 +20,7 @@ from .index import Candidate, NameIndex, fold
 
 if TYPE_CHECKING:
     from ..whisper.audio import Array as Scores
-    from ..whisper.inference import Hypothesis, ScoringInference
+    from ..whisper.inference import Hypothesis, Inference
     from ..whisper.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Snapper:
 
     def __init__(
         self,
-        scorer: ScoringInference,
+        scorer: Inference,
         tokenizer: Tokenizer,
         indexes: Sequence[NameIndex],
         noise: Callable[[], Any],

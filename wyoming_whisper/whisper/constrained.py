@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..transcriber import go_on
 from .audio import Array
-from .inference import go_on
 from .options import N_TEXT_CTX
 from .session import ElasticSession, Session, Tokens
 

@@ -6,40 +6,15 @@ those of openai/whisper's transcribe.py and decoding.py (Radford et al., 2022, s
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from ..transcriber import Segment
+from ..transcriber import Transcription, go_on
 from .audio import Array
-from .inference import Correct, Stopwatch, go_on
+from .inference import Correct, Stopwatch
 from .window import WindowDecoder
 from .windows import Utterance
-
-_LOGGER = logging.getLogger(__name__)
-
-
-@dataclass
-class _DecodingResult:
-    """Text and evidence; probabilities are of the worst and the mean over windows."""
-
-    text: str
-    language: str | None
-    language_probability: float = 1.0
-    avg_logprob: float = 0.0
-    no_speech_prob: float = 0.0
-    n_tokens: int = 0
-    heard_logprob: float | None = None
-    noise_logprob: float | None = None
-    """Of a text in one window; see Transcription."""
-    rejected: str | None = None
-    segments: tuple[Segment, ...] = ()
-    """Where DecodingOptions.timestamps asks for them."""
-    understood: bool | None = None
-    free_text: str | None = None
-    """Of an utterance in one window; see Hypothesis."""
 
 
 class Decoder(WindowDecoder):
@@ -55,8 +30,10 @@ class Decoder(WindowDecoder):
         correct: Sequence[Correct] = (),
         language_prior: Mapping[str, float] | None = None,
         weigh: Correct | None = None,
-    ) -> _DecodingResult:
+    ) -> Transcription:
         """Return the text of `mel`, shape = (n_mels, n_frames); `language` None detects it.
+
+        Its evidence is the mean over windows, its stages are what `stopwatch` has measured.
 
         `language_prior` says how many times likelier than others some languages are.
         `checkpoint` is called before every window and every attempt, and by runtimes that can
@@ -64,25 +41,25 @@ class Decoder(WindowDecoder):
         one after the other, before the quality gate; they are not asked where timestamps only cut
         long audio. `weigh` is asked of every window then, for the evidence of its text.
         """
-        if not mel.shape[1]:
-            return _DecodingResult("", language)
         stopwatch = stopwatch or Stopwatch()
+        if not mel.shape[1]:
+            return Transcription("", language, stages=stopwatch.seconds)
         prior, last_words = language_prior or {}, (correct, weigh)
         utterance = Utterance(
             self, mel, language, prior, previous_text, stopwatch, checkpoint, last_words
         )
         utterance.run()
-        return _result(utterance)
+        return _result(utterance, stopwatch)
 
 
-def _result(utterance: Utterance) -> _DecodingResult:
+def _result(utterance: Utterance, stopwatch: Stopwatch) -> Transcription:
     """Return what was made of an utterance of one window at least."""
     weights = [len(one.tokens) + 1 for one in utterance.heard]
     logprobs = [one.avg_logprob for one in utterance.heard]
     no_speech = [one.no_speech_prob for one in utterance.heard]
     heard_logprob, noise_logprob = utterance.evidence
     is_one = len(utterance.heard) == 1
-    return _DecodingResult(
+    return Transcription(
         text=utterance.text,
         language=utterance.language,
         language_probability=utterance.language_probability,
@@ -91,6 +68,7 @@ def _result(utterance: Utterance) -> _DecodingResult:
         n_tokens=sum(len(one.tokens) for one in utterance.heard),
         heard_logprob=heard_logprob,
         noise_logprob=noise_logprob,
+        stages=stopwatch.seconds,
         rejected=utterance.rejected,
         segments=tuple(utterance.segments),
         understood=utterance.heard[0].understood if is_one else None,

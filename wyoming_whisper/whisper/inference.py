@@ -8,11 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..transcriber import go_on
 from .audio import Array
-
-
-def go_on() -> None:
-    """The checkpoint of work that is never broken off."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,6 @@ class Inference(Protocol):
         self, audio_features: Any, prompt: Sequence[int], options: GenerateOptions
     ) -> Hypothesis:
         """Return the best hypothesis after `prompt`, without its end token."""
-
-
-class ScoringInference(Inference, Protocol):
-    """One that can also say how likely it finds a text."""
 
     def score(
         self, audio_features: Any, prompt: Sequence[int], texts: Sequence[Sequence[int]]

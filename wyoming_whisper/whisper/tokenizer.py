@@ -5,156 +5,32 @@ A Tokenizer never changes after it is made: one client's language can't leak int
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Literal, Protocol
 
 Task = Literal["transcribe", "translate"]
 
-# Code -> English name, in the order of the language tokens (openai/whisper, tokenizer.py).
-LANGUAGES: dict[str, str] = {
-    "en": "english",
-    "zh": "chinese",
-    "de": "german",
-    "es": "spanish",
-    "ru": "russian",
-    "ko": "korean",
-    "fr": "french",
-    "ja": "japanese",
-    "pt": "portuguese",
-    "tr": "turkish",
-    "pl": "polish",
-    "ca": "catalan",
-    "nl": "dutch",
-    "ar": "arabic",
-    "sv": "swedish",
-    "it": "italian",
-    "id": "indonesian",
-    "hi": "hindi",
-    "fi": "finnish",
-    "vi": "vietnamese",
-    "he": "hebrew",
-    "uk": "ukrainian",
-    "el": "greek",
-    "ms": "malay",
-    "cs": "czech",
-    "ro": "romanian",
-    "da": "danish",
-    "hu": "hungarian",
-    "ta": "tamil",
-    "no": "norwegian",
-    "th": "thai",
-    "ur": "urdu",
-    "hr": "croatian",
-    "bg": "bulgarian",
-    "lt": "lithuanian",
-    "la": "latin",
-    "mi": "maori",
-    "ml": "malayalam",
-    "cy": "welsh",
-    "sk": "slovak",
-    "te": "telugu",
-    "fa": "persian",
-    "lv": "latvian",
-    "bn": "bengali",
-    "sr": "serbian",
-    "az": "azerbaijani",
-    "sl": "slovenian",
-    "kn": "kannada",
-    "et": "estonian",
-    "mk": "macedonian",
-    "br": "breton",
-    "eu": "basque",
-    "is": "icelandic",
-    "hy": "armenian",
-    "ne": "nepali",
-    "mn": "mongolian",
-    "bs": "bosnian",
-    "kk": "kazakh",
-    "sq": "albanian",
-    "sw": "swahili",
-    "gl": "galician",
-    "mr": "marathi",
-    "pa": "punjabi",
-    "si": "sinhala",
-    "km": "khmer",
-    "sn": "shona",
-    "yo": "yoruba",
-    "so": "somali",
-    "af": "afrikaans",
-    "oc": "occitan",
-    "ka": "georgian",
-    "be": "belarusian",
-    "tg": "tajik",
-    "sd": "sindhi",
-    "gu": "gujarati",
-    "am": "amharic",
-    "yi": "yiddish",
-    "lo": "lao",
-    "uz": "uzbek",
-    "fo": "faroese",
-    "ht": "haitian creole",
-    "ps": "pashto",
-    "tk": "turkmen",
-    "nn": "nynorsk",
-    "mt": "maltese",
-    "sa": "sanskrit",
-    "lb": "luxembourgish",
-    "my": "myanmar",
-    "bo": "tibetan",
-    "tl": "tagalog",
-    "mg": "malagasy",
-    "as": "assamese",
-    "tt": "tatar",
-    "haw": "hawaiian",
-    "ln": "lingala",
-    "ha": "hausa",
-    "ba": "bashkir",
-    "jw": "javanese",
-    "su": "sundanese",
-    "yue": "cantonese",
-}
-
-# Tags and names that people and Home Assistant use for what Whisper calls otherwise.
-_ALIASES: dict[str, str] = {
-    "nb": "no",  # Bokmål is what Whisper's Norwegian writes
-    "nb-no": "no",
-    "iw": "he",
-    "in": "id",
-    "ji": "yi",
-    "jv": "jw",
-    "fil": "tl",
-    "cmn": "zh",
-    "zh-hk": "yue",
-    "zh-mo": "yue",
-    "zh-yue": "yue",
-    "mo": "ro",
-    "sh": "sr",
-    "burmese": "my",
-    "valencian": "ca",
-    "flemish": "nl",
-    "haitian": "ht",
-    "letzeburgesch": "lb",
-    "pushto": "ps",
-    "panjabi": "pa",
-    "moldavian": "ro",
-    "moldovan": "ro",
-    "sinhalese": "si",
-    "castilian": "es",
-    "mandarin": "zh",
-}
+_TABLES = json.loads(Path(__file__).with_name("languages.json").read_text(encoding="utf-8"))
+LANGUAGES: dict[str, str] = _TABLES["languages"]
+"""Code -> English name, in the order of the language tokens (openai/whisper, tokenizer.py)."""
 _CODES_BY_NAME = {name: code for code, name in LANGUAGES.items()}
 
 
 def language_code(tag: str) -> str | None:
     """Return Whisper's code for a code, BCP 47 tag or English name; None if it has none.
 
+    `aliases` in languages.json are what people and Home Assistant call by another name than Whisper
+    does: Bokmål ("nb"), for one, is what its Norwegian writes.
+
     >>> language_code("pt-BR"), language_code("zh-HK"), language_code("nb"), language_code("xx")
     ('pt', 'yue', 'no', None)
     """
     tag = tag.strip().lower().replace("_", "-")
     for candidate in (tag, tag.partition("-")[0]):
-        code = _ALIASES.get(candidate) or _CODES_BY_NAME.get(candidate, candidate)
+        code = _TABLES["aliases"].get(candidate) or _CODES_BY_NAME.get(candidate, candidate)
         if code in LANGUAGES:
             return code
     return None

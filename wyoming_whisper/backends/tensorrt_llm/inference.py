@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import EngineError
-from ...transcriber import SAMPLE_RATE, Samples
+from ...transcriber import SAMPLE_RATE, Samples, go_on
 from ...whisper.audio import HOP_LENGTH, Array, white_noise
-from ...whisper.inference import GenerateOptions, Hypothesis, go_on
+from ...whisper.inference import GenerateOptions, Hypothesis
 from ...whisper.logits import log_softmax
 from ...whisper.tokenizer import Tokenizer
 from .api import Api
@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class LLMInference:
-    """A whisper.decoding.ScoringInference over an LLM; used from many threads.
+    """A whisper.decoding.Inference over an LLM; used from many threads.
 
     Its "spectrogram" is the samples themselves, frame by frame: shape = (HOP_LENGTH, n_frames).
     """
