@@ -11,6 +11,7 @@ from benchmarks.lib import models
 from benchmarks.lib.clips import BUNDLED_CLIPS
 from benchmarks.lib.corpus import KINDS, MANIFEST, PARTS
 from wyoming_whisper.machine.host import HOST
+from wyoming_whisper.settings.options import Settings
 
 # -- values --------------------------------------------------------------------------------
 
@@ -118,12 +119,37 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
         "choices": (10, 32),
         "help": "audio in each event (default: %(default)s)",
     },
+    "--backend": {
+        "choices": ("faster-whisper", "onnxruntime"),
+        "default": "faster-whisper",
+        "help": "default: %(default)s; the other as `wyoming-whisper engine build` made it",
+    },
+    "--data-dir": {
+        "type": Path,
+        "default": Path("data"),
+        "metavar": "DIR",
+        "help": "what was built is there (default: %(default)s)",
+    },
     "--no-official": {"action": "store_true", "help": "ours alone"},
 }
 """What argparse is told of each."""
 
 CORPUS = ("--corpus", "--part", "--kinds", "--languages", "--without", "--limit")
 """What says which recordings are heard: for corpus.chosen."""
+BACKEND = ("--model", "--backend", "--data-dir", "--threads", "--beam-size")
+"""What says what a suite's own process transcribes with: for backend_settings."""
+
+
+def backend_settings(args: argparse.Namespace) -> Settings:
+    """Return the settings that BACKEND asks for."""
+    return Settings(
+        model=str(args.model),
+        data_dir=(args.data_dir,),
+        backend=args.backend,
+        strict_backend=True,
+        cpu_threads=args.threads,
+        beam_size=args.beam_size,
+    )
 
 
 def add(parser: argparse.ArgumentParser, *flags: str, **changes: Any) -> None:

@@ -28,7 +28,7 @@ from benchmarks.lib.errors import BenchmarkError, ClipError
 from benchmarks.lib.official import install_official, official, ours
 from benchmarks.lib.options import add, add_number, add_parts, numbers, one_of, several
 from benchmarks.lib.report import Outcome, progress
-from benchmarks.lib.servers import Program, Server, turned
+from benchmarks.lib.servers import Program, Server, prepare, running, turned
 from benchmarks.lib.words import WordErrors, word_errors
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
@@ -196,27 +196,6 @@ async def _take(server: Server, clip: Clip, silence: float, mode: str) -> Take:
     )
 
 
-@contextlib.contextmanager
-def metered(programs: Sequence[Program], folder: Path) -> Iterator[list[Server]]:
-    """Run servers side by side until the block ends; all of them listen.
-
-    Ours have been started before: a model's first start is once, and needs more memory.
-    """
-    for program in programs:
-        if program.is_ours:
-            with Server(program, _folder(program, folder)) as server:
-                server.settle()
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(Server(one, _folder(one, folder))) for one in programs]
-        for server in servers:
-            server.listening()
-        yield servers
-
-
-def _folder(program: Program, folder: Path) -> Path:
-    return folder / ("ours" if program.is_ours else program.name)
-
-
 def _warm_up(servers: Sequence[Server], clip: Clip) -> None:
     """Wait until every model is ready; nobody pays for being first."""
     for server in servers:
@@ -274,7 +253,9 @@ def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> Iterat
     """Yield every part; those with the same model and beam ask the same servers."""
     for (model, beam_size), parts in itertools.groupby(plan(args), lambda one: one[:2]):
         path = models.stock(model)
-        with metered(programs(args, path, beam_size), folder / "servers") as servers:
+        compared = programs(args, path, beam_size)
+        prepare(compared, folder)
+        with running(compared, folder) as servers:
             _warm_up(servers, clips[0])
             for _, _, mode in parts:
                 progress(f"{mode}, {model}, beam {beam_size}")
