@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.mutations import mutated
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
-from tests.web.test_transcriptions import asked, post, serving, wav
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud, wav
+from tests.web.test_transcriptions import asked, post, serving
 
 HEADERS = b"Host: 127.0.0.1\r\nConnection: close\r\n"
 PATHS = (b"/", b"/state", b"/health", b"/metrics", b"/v1/models", b"/v1/models/whisper-1", b"/../x")
