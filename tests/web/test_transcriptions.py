@@ -677,6 +677,7 @@ async def test_what_is_not_possible_is_one_sentence_that_names_the_parameter(
     assert not fake.requests
 
 
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader")
 @pytest.mark.parametrize(
     "body",
     [
@@ -686,6 +687,7 @@ async def test_what_is_not_possible_is_one_sentence_that_names_the_parameter(
         b"--x\r\nContent-Disposition: form-data\r\n\r\nno name\r\n--x--\r\n",
         b"--x\r\nContent-Type: multipart/mixed; boundary=z\r\n\r\n--z\r\n\r\n--z--\r\n--x--\r\n",
         b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n\xff\xfe\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: ; name="model"\r\n\r\ntiny\r\n--x--\r\n',
         b"--x\r\n" + b"A: b\r\n" * 1000 + b"\r\n\r\n--x--\r\n",
     ],
 )
