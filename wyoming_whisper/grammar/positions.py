@@ -64,6 +64,7 @@ class Letters:
         self._numbers: dict[frozenset[int], int] = {}
         self._is_end: dict[int, bool] = {}
         self._following: dict[int, tuple[dict[str, int], int]] = {}
+        self._spoken: dict[int, list[tuple[str, int]]] = {}
         self._returns: list[tuple[int, ...]] = [()]
         self._return_numbers: dict[tuple[int, ...], int] = {(): 0}
         self.starts = tuple(map(self._begin, self._start_nodes))
@@ -85,6 +86,16 @@ class Letters:
         if state not in self._following:
             self._following[state] = self._find_following(state)
         return self._following[state]
+
+    def spoken(self, state: int) -> list[tuple[str, int]]:
+        """Return the letters and blanks that may follow, and the states after them.
+
+        Other marks say nothing.
+        """
+        if state not in self._spoken:
+            states = self.following(state)[0].items()
+            self._spoken[state] = [(c, to) for c, to in states if c in " '" or c.isalnum()]
+        return self._spoken[state]
 
     def is_end(self, state: int) -> bool:
         """Return whether a sentence may end here."""
@@ -171,26 +182,27 @@ class Letters:
         kernels = {chr(label): kernel for label, kernel in letters.items()}
         if free:
             kernels = {c: k if c in BETWEEN else k | free for c, k in kernels.items()}
-        for mark, kernel in self._after_marks(closed).items():
-            kernels[mark] = kernels.get(mark, set()) | kernel
+        marks = self._after_marks(closed)
+        for signs, kernel in marks:
+            for sign in kernels.keys() & signs:
+                kernels[sign] |= kernel
         states = {letter: self._state(kernel) for letter, kernel in kernels.items() if kernel}
+        for signs, kernel in marks:
+            if kernel:
+                states = dict.fromkeys(signs, self._state(kernel)) | states
         return states, self._state(free) if free else REFUSED
 
-    def _after_marks(self, closed: set[int]) -> dict[str, set[int]]:
-        """Return the kernels after blanks and marks between words."""
+    def _after_marks(self, closed: set[int]) -> list[tuple[str, set[int]]]:
+        """Return blanks and marks between words, and the kernel after each of these."""
         fresh = {position for position in closed if position & _FLAG_MASK == _FRESH}
         if self.is_unparted:
             after = {position & ~_FLAG_MASK | _FRESH for position in closed - fresh}
-            kernels = dict.fromkeys(" " + CLOSING, after)
+            kernels = [(" " + CLOSING, after)]
         else:
             blank, mark = self._after_gap(closed)
             hyphen = {position ^ _MARKED ^ _FRESH for position in mark}
-            kernels = {
-                " ": blank,
-                HYPHEN: hyphen,
-                **dict.fromkeys(CLOSING, mark),
-            }
-        return {**kernels, **dict.fromkeys(OPENING, fresh)}
+            kernels = [(" ", blank), (HYPHEN, hyphen), (CLOSING, mark)]
+        return [*kernels, (OPENING, fresh)]
 
     def _after_gap(self, closed: set[int]) -> tuple[set[int], set[int]]:
         """Return the kernels after a blank and after a mark."""

@@ -176,7 +176,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a Python that has what lib/synthesizers.py needs (default: %(default)s)",
     )
-    parser.add_argument("--part", choices=tuple(PARTS), default="test", help="(default: %(default)s)")
+    parser.add_argument(
+        "--part", choices=tuple(PARTS), default="test", help="(default: %(default)s)"
+    )
     add_models(parser)
     parser.add_argument(
         "--servers",
