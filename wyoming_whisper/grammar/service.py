@@ -84,26 +84,34 @@ class GrammarService:
         is for one thread: who asks is always the same.
         """
         with self._changed:
-            if spelled != self._spelled:
-                self._spelled = spelled
-                for other in self._entries.values():
-                    other.grammar = other.made_of = None
-                self._changed.notify()
-            entry = self._entries.get(language)
-            if entry is None:
-                entry = self._entries[language] = _Entry()
-                self._start()
-                self._changed.notify()
-            self._entries.move_to_end(language)
-            while len(self._entries) > MAX_LANGUAGES:
-                self._entries.popitem(last=False)
-            return entry.grammar
+            return self._entry(language, spelled).grammar
+
+    def prepare(self, language: str, spelled: Spelled) -> None:
+        """Have the grammar of a language made, as `current` does: before somebody speaks it."""
+        with self._changed:
+            self._entry(language, spelled)
 
     def close(self) -> None:
         """Have nothing more be built; what is being built is thrown away."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
+
+    def _entry(self, language: str, spelled: Spelled) -> _Entry:
+        if spelled != self._spelled:
+            self._spelled = spelled
+            for other in self._entries.values():
+                other.grammar = other.made_of = None
+            self._changed.notify()
+        entry = self._entries.get(language)
+        if entry is None:
+            entry = self._entries[language] = _Entry()
+            self._start()
+            self._changed.notify()
+        self._entries.move_to_end(language)
+        while len(self._entries) > MAX_LANGUAGES:
+            self._entries.popitem(last=False)
+        return entry
 
     # -- the thread that builds --------------------------------------------------------------
 
@@ -139,7 +147,12 @@ class GrammarService:
                     return None
                 for language, files in custom.items():
                     entry = self._entries.get(language)
-                    if entry and self._spelled and entry.made_of != (home, files):
+                    if (
+                        entry
+                        and self._spelled
+                        and home != Home()
+                        and entry.made_of != (home, files)
+                    ):
                         entry.made_of = (home, files)
                         return _Work(language, home, self._spelled)
                 if (home, languages) == (self._home, [*reversed(self._entries)]):
