@@ -307,7 +307,7 @@ class Listener:
         self._tokens, self._lost = tokens, lost
 
     def encode(self, mel: Array) -> int:
-        return mel.shape[1]
+        return int(mel.shape[1])
 
     def generate(self, *_: object) -> Hypothesis:
         return Hypothesis(self._tokens, -0.3, 0.0)

@@ -39,7 +39,7 @@ from .report import Report, machine, memory_mb, resident_bytes
 from .tail import compare_tails, make_tail_cases
 
 if TYPE_CHECKING:
-    from ...engine.graphs import Precision
+    from ...engine.onnx_graph import Precision
     from ...settings.options import Settings
     from ...whisper.session import Session
 
