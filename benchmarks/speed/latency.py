@@ -45,7 +45,7 @@ from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 BURST, REAL_TIME = PARTS = ("burst", "real-time")
 EAGER, NOT_EAGER, WIDE, OFFICIAL = "ours", "ours, not eager", "ours, 30 s", "official"
-PLAIN = "ours, faster-whisper"
+PLAIN, CUT = "ours, faster-whisper", "ours, 10 s"
 MODELS = (models.TINY, models.BASE)
 
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
@@ -121,7 +121,7 @@ class Part:
     def cells(self) -> list[Cell]:
         """Return the rows: by silence where a server heard all of them."""
         cells: list[Cell] = []
-        for server in (EAGER, NOT_EAGER, PLAIN, WIDE, OFFICIAL):
+        for server in (EAGER, NOT_EAGER, PLAIN, CUT, WIDE, OFFICIAL):
             takes = [take for take in self.takes if take.server == server]
             every = self.mode == REAL_TIME and server == EAGER
             for silence in sorted({take.silence for take in takes}) if every else [None]:
@@ -258,6 +258,7 @@ def programs(args: argparse.Namespace, model: Path, beam_size: int) -> list[Prog
         ours(same, EAGER, "--eager"),
         ours(same, NOT_EAGER, "--no-eager"),
         ours(same, PLAIN, "--no-eager", "--backend", "faster-whisper"),
+        ours(same, CUT, "--no-eager", "--audio-context", "10"),
         ours(same, WIDE, "--no-eager", "--audio-context", "full"),
     ]
     return found if args.no_official else [*found, official(same)]
