@@ -67,9 +67,10 @@ async def following(
     url: str, token: str = TOKEN, delay: float = 0.01
 ) -> AsyncIterator[tuple[Told, asyncio.Task[None]]]:
     told = Told()
-    task = asyncio.create_task(
-        Household(_socket_url(url), token, told, first_delay=delay, settle=0.05).run()
-    )
+    one = Household(_socket_url(url), token, told)
+    one.FIRST_DELAY_SECONDS = one._delay = delay
+    one.SETTLE_SECONDS = 0.05
+    task = asyncio.create_task(one.run())
     try:
         yield told, task
     finally:

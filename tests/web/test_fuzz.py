@@ -80,7 +80,12 @@ async def answer(port: int, request: bytes, *, leaves: bool = False) -> bytes:
     return bytes(answer)
 
 
-pytestmark = pytest.mark.usefixtures("_hear_loudness")
+pytestmark = [
+    pytest.mark.usefixtures("_hear_loudness"),
+    # aiohttp's words about headers that are none; here warnings are errors.
+    pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader"),
+    pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionParam"),
+]
 
 
 async def survive(tmp_path: Path, sent: list[bytes], *, leaves: bool) -> None:
