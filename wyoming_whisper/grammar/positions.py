@@ -31,6 +31,11 @@ _NODE_MASK = (1 << _NODE_BITS) - 1
 _SKIPPED = -1  # among the nodes that are returned to: the slot is a word that means nothing
 
 
+def is_spoken(letter: str) -> bool:
+    """Whether a letter or mark is more than a way of writing."""
+    return letter in " '" or letter.isalnum()
+
+
 class Letters:
     """States by letters. Used from one thread."""
 
@@ -64,6 +69,7 @@ class Letters:
         self._numbers: dict[frozenset[int], int] = {}
         self._is_end: dict[int, bool] = {}
         self._following: dict[int, tuple[dict[str, int], int]] = {}
+        self._spoken: dict[int, list[tuple[str, int]]] = {}
         self._returns: list[tuple[int, ...]] = [()]
         self._return_numbers: dict[tuple[int, ...], int] = {(): 0}
         self.starts = tuple(map(self._begin, self._start_nodes))
@@ -85,6 +91,16 @@ class Letters:
         if state not in self._following:
             self._following[state] = self._find_following(state)
         return self._following[state]
+
+    def spoken_after(self, state: int) -> list[tuple[str, int]]:
+        """Return the letters and blanks that may follow, and the states after them.
+
+        Other marks say nothing.
+        """
+        if state not in self._spoken:
+            states = self.following(state)[0]
+            self._spoken[state] = [(c, to) for c, to in states.items() if is_spoken(c)]
+        return self._spoken[state]
 
     def is_end(self, state: int) -> bool:
         """Return whether a sentence may end here."""
@@ -171,9 +187,14 @@ class Letters:
         kernels = {chr(label): kernel for label, kernel in letters.items()}
         if free:
             kernels = {c: k if c in BETWEEN else k | free for c, k in kernels.items()}
-        for mark, kernel in self._after_marks(closed).items():
-            kernels[mark] = kernels.get(mark, set()) | kernel
+        marks = self._after_marks(closed)
+        for mark in kernels.keys() & marks.keys():
+            kernels[mark] = kernels[mark] | marks.pop(mark)
         states = {letter: self._state(kernel) for letter, kernel in kernels.items() if kernel}
+        # Most marks lead to the same kernel, which is compared once.
+        different = {id(kernel): kernel for kernel in marks.values() if kernel}
+        after = {key: self._state(kernel) for key, kernel in different.items()}
+        states |= {mark: after[id(kernel)] for mark, kernel in marks.items() if kernel}
         return states, self._state(free) if free else REFUSED
 
     def _after_marks(self, closed: set[int]) -> dict[str, set[int]]:
