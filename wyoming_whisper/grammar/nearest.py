@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from ..transcriber import go_on
 from .letters import words_of
-from .positions import REFUSED, Letters, is_spoken
+from .positions import REFUSED, Letters
 
 Frontier = dict[int, tuple[float, str]]
 """By state: the least cost of coming there, and the sentence that has it."""
@@ -87,12 +87,13 @@ class Nearest:
         """
         bound = self._bound(self._same(frontier, written))
         extra = self.GAP if written in " -'" else self.EXTRA
+        differences = _Differences.from_letter(written)
         after: Frontier = {}
         for state, (cost, sentence) in (frontier | self._with_missing(frontier, bound)).items():
             _reach(after, state, cost + extra, sentence)
-            if cost + ALIKE <= bound:
-                for letter, target in self._letters.spoken_after(state):
-                    total = cost + _difference(written, letter)
+            if cost + _Differences.SOUNDING_ALIKE <= bound:
+                for letter, target in self._letters.spoken(state):
+                    total = cost + differences[letter]
                     if total <= bound:
                         _reach(after, target, total, sentence + letter)
             self._reach_same(after, state, cost, sentence, written)
@@ -114,7 +115,7 @@ class Nearest:
     ) -> None:
         states, other = self._letters.following(state)
         if written in states:
-            if is_spoken(written):
+            if written in " '" or written.isalnum():
                 _reach(after, states[written], cost, sentence + written)
         elif other != REFUSED and written != " ":
             _reach(after, other, cost + self.FREE, sentence + written)
@@ -129,7 +130,7 @@ class Nearest:
             for state, (cost, sentence) in todo.items():
                 if cost + self.GAP > limit:
                     continue
-                for letter, target in self._letters.spoken_after(state):
+                for letter, target in self._letters.spoken(state):
                     total = cost + (self.GAP if letter == " " else self.MISSING)
                     before = reached.get(target) or frontier.get(target)
                     if total <= limit and (before is None or total < before[0]):
@@ -165,19 +166,31 @@ def _least(frontier: Frontier) -> float:
     return min((cost for cost, _ in frontier.values()), default=math.inf)
 
 
-ALIKE = 0.4
-"""What it costs to read a letter for one that sounds like it."""
+class _Differences(dict[str, float]):
+    """What it costs to read a letter that was written for another one, by that one."""
 
-_ALIKE = ("aeiouy", "bp", "dt", "gkcqx", "fvw", "szcx", "mn", "lr", "jiy")
+    ALIKE = ("aeiouy", "bp", "dt", "gkcqx", "fvw", "szcx", "mn", "lr", "jiy")
 
+    SOUNDING_ALIKE = 0.4
 
-@lru_cache(maxsize=10_000)
-def _difference(written: str, letter: str) -> float:
-    """Return what it costs to read one letter for another."""
-    if written == letter:
-        return 0.0
-    if " " in (written, letter):
-        return 1.3
-    one, other = (unicodedata.normalize("NFD", c)[0] for c in (written, letter))
-    alike = one == other or any(one in sounds and other in sounds for sounds in _ALIKE)
-    return ALIKE if alike else 1.0
+    def __init__(self, written: str) -> None:
+        self._written = written
+
+    @classmethod
+    @lru_cache(maxsize=1_000)
+    def from_letter(cls, written: str) -> _Differences:
+        """Return those of a letter; kept."""
+        return cls(written)
+
+    def __missing__(self, letter: str) -> float:
+        self[letter] = difference = self._difference(letter)
+        return difference
+
+    def _difference(self, letter: str) -> float:
+        if self._written == letter:
+            return 0.0
+        if " " in (self._written, letter):
+            return 1.3
+        one, other = (unicodedata.normalize("NFD", c)[0] for c in (self._written, letter))
+        alike = one == other or any(one in sounds and other in sounds for sounds in self.ALIKE)
+        return self.SOUNDING_ALIKE if alike else 1.0

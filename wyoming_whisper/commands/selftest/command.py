@@ -32,9 +32,11 @@ from ...models.autopick import best_here
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
 from ...models.stock import AUTO
+from ...whisper.options import AudioContext
 from .compare import Case, compare, make_cases
 from .reference import open_reference, say
 from .report import Report, machine, memory_mb, resident_bytes
+from .tail import compare_tails, make_tail_cases
 
 if TYPE_CHECKING:
     from ...engine.graphs import Precision
@@ -97,6 +99,10 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
         n_mels = reference.inference.n_mels
         cases = make_cases(n_mels, tokenizer, context, settings.beam_size or 1)
         references = [case.decoded_by(reference.inference, tokenizer) for case in cases]
+        # What answers on a GPU has no tail.
+        is_frozen = runtime == "onnxruntime" and context == AudioContext.safe()
+        tails = make_tail_cases(n_mels, tokenizer) if is_frozen else []
+        full = [tail.full.decoded_by(reference.inference, tokenizer) for tail in tails]
         del reference
     before = resident_bytes()
     with _opened(settings, path, runtime, precision) as engine:
@@ -107,6 +113,8 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
         )
         stages = cases[0].time_stages(engine.session, tokenizer)
         memory = memory_mb(before, engine.session)
+    if tails:
+        comparisons += compare_tails(settings, path, tails, full, tokenizer)
     return Report(
         machine=machine() | engine.facts,
         model=settings.model_name,

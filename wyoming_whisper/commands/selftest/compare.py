@@ -41,6 +41,7 @@ class Case:
 
     CLIPS: ClassVar = CLIPS
     LANGUAGE: ClassVar = "en"
+    NOISE: ClassVar = "noise"
     RUNS: ClassVar = 3
     """How often a tested runtime hears it, for its times."""
     TIMED_STEPS: ClassVar = 32
@@ -135,7 +136,7 @@ class Case:
         if not files:
             raise SettingsError(f"{cls.CLIPS} holds no clips: this installation is not whole")
         clips = {file.stem.replace("-", " "): read_audio(file) for file in files}
-        return clips | {"noise": white_noise(2 * SAMPLE_RATE, 0.02)}
+        return clips | {cls.NOISE: white_noise(2 * SAMPLE_RATE, 0.02)}
 
 
 def make_cases(
@@ -150,7 +151,7 @@ def make_cases(
     # Of TensorRT's windows; onnxruntime gets the same ones.
     fitted = dataclasses.replace(context, multiple=EngineSpec.FRAMES_MULTIPLE)
     mels = {name: log_mel_spectrogram(samples, n_mels) for name, samples in Case.sounds().items()}
-    spoken = [name for name in mels if name != "noise"]
+    spoken = [name for name in mels if name != Case.NOISE]
 
     def window(mel: Array, n_frames: int) -> Array:
         return pad_or_trim(mel, n_frames, silence_level(mel))
