@@ -96,7 +96,7 @@ class Evidence:
     @property
     def log_odds(self) -> float:
         """Of the sentence's being what was said."""
-        return self.BIAS + sum(map(operator.mul, self.WEIGHTS, self.figures))
+        return float(self.BIAS + sum(map(operator.mul, self.WEIGHTS, self.figures)))
 
 
 @dataclass(frozen=True)
