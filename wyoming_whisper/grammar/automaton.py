@@ -37,6 +37,7 @@ MAX_TEXTS = 2
 MAX_ALIKE = 4
 """Each is scored by the model."""
 
+NO_VOCABULARY = Vocabulary(())
 NO_COMPOUNDS = Compounds((), links=False)
 
 MANY = 64
@@ -50,14 +51,26 @@ class Grammar:
     """
 
     def __init__(
-        self, letters: Letters, vocabulary: Vocabulary, compounds: Compounds = NO_COMPOUNDS
+        self,
+        letters: Letters,
+        vocabulary: Vocabulary | None,
+        compounds: Compounds = NO_COMPOUNDS,
     ) -> None:
-        """`letters`: its first start is before what is searched, its last before all sentences."""
+        """`letters`: its first start is before what is searched, its last before all sentences.
+
+        Without a vocabulary nothing is asked that has tokens.
+        """
         self._letters = letters
         self._compounds = compounds
         self._nearest = Nearest(letters)
-        self._vocabulary = vocabulary
+        self._vocabulary = vocabulary or NO_VOCABULARY
+        self.is_searchable = vocabulary is not None
+        """Whether its tokens are those of the model that asks."""
         self._clear()
+
+    def allow_search(self, vocabulary: Vocabulary | None) -> None:
+        """Say which tokens the model has that asks next."""
+        self.is_searchable = vocabulary is self._vocabulary
 
     # -- what the search asks ----------------------------------------------------------------
 
