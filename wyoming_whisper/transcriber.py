@@ -164,8 +164,7 @@ class Transcription:
 class Transcriber(Protocol):
     """Turns samples into text. Synchronous.
 
-    Used from one thread, or as many as an attribute `at_once` says, where it has one. Where a
-    grammar can be followed, an attribute `spelled` returns the bytes of its text tokens.
+    Used from one thread, or as many as an attribute `at_once` says, where it has one.
     """
 
     languages: tuple[str, ...]

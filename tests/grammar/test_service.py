@@ -59,11 +59,8 @@ class Running:
 
     def tried(self, language: str) -> Grammar | None:
         self.service.current(language, self.spelled)
-        self.wait_for(language)
-        return self.service.current(language, self.spelled)
-
-    def wait_for(self, language: str) -> None:
         assert self._done.get(timeout=TIMEOUT_SECONDS) == language
+        return self.service.current(language, self.spelled)
 
 
 @pytest.fixture
@@ -78,19 +75,6 @@ def test_a_grammar_is_there_after_it_was_asked_for(running: Running) -> None:
     grammar = running.built("en")
     assert grammar.matches("Turn on the lamp.")
     assert running.service.current("en", running.spelled) is grammar
-
-
-def test_it_can_be_made_before_somebody_speaks(running: Running) -> None:
-    running.service.use_home(Home())
-    running.service.prepare("en", running.spelled)  # of a home that is not known yet
-    running.service.use_home(HOME)
-    running.wait_for("en")
-    grammar = running.service.current("en", running.spelled)
-    assert grammar is not None
-    assert grammar.matches("turn on lamp")
-    running.service.prepare("en", running.spelled)
-    assert running.service.current("en", running.spelled) is grammar
-    assert running.store.asked == ["en"]
 
 
 def test_it_is_built_again_when_the_home_has_changed(running: Running) -> None:

@@ -7,7 +7,6 @@ import pytest
 import tokenizers
 
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.vocabulary import Vocabulary
 
 TEXT = (
@@ -87,9 +86,3 @@ def test_the_first_merge_is_added_where_it_is_missing(tmp_path: Path, merges: li
 def test_no_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(ModelBrokenError, match=r"no vocabulary\.json or vocabulary\.txt"):
         _ = Vocabulary(tmp_path).tokens
-
-
-def test_one_tokenizer_serves_all_who_have_the_model_in_use(stock_base: Path) -> None:
-    tokenizer = ModelFolder(stock_base).tokenizer
-    assert ModelFolder(stock_base).tokenizer is tokenizer
-    assert ModelFolder(stock_base).tokenizer.spelled == tokenizer.spelled

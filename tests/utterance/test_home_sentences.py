@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, run_server
+from tests.support import Client, FakeTranscriber, run_server
 from wyoming_whisper.status import Answer
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
@@ -72,32 +72,3 @@ async def test_what_was_heard_is_kept_only_where_texts_are_shown(
     assert answer.understood
     assert answer.is_corrected
     assert answer.free_text == ("Turn on the sealing lamp." if shown else None)
-
-
-class Spelling(FakeTranscriber):
-    """One whose tokens a grammar can follow."""
-
-    def spelled(self) -> list[bytes]:
-        return [bytes((byte,)) for byte in range(256)]
-
-
-async def test_the_grammar_of_the_configured_language_is_made_before_the_first_command(
-    tmp_path: Path,
-) -> None:
-    settings = {"home": home_file(tmp_path), "data_dir": (tmp_path / "data",), "language": "en"}
-    fake = Spelling()
-    async with run_server(tmp_path, lambda _: fake, **settings) as server:
-        made: asyncio.Queue[str] = asyncio.Queue()
-        loop, grammars = asyncio.get_running_loop(), server.grammars
-        assert grammars is not None
-
-        def done(code: str) -> None:
-            loop.call_soon_threadsafe(made.put_nowait, code)
-
-        grammars.on_done = done
-        await asyncio.wrap_future(server.scheduler.opened)
-        assert await asyncio.wait_for(made.get(), TIMEOUT_SECONDS) == "en"
-        grammar = grammars.current("en", fake.spelled)
-    assert not fake.requests
-    assert grammar is not None
-    assert grammar.matches("turn on the ceiling lamp")

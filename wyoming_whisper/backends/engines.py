@@ -225,11 +225,6 @@ class EngineTranscriber:
     def has_engine(self) -> bool:
         return self._engine is not None
 
-    @property
-    def spelled(self) -> Callable[[], list[bytes]] | None:
-        """As the one that answers has it."""
-        return getattr(self._engine or self._stand_in, "spelled", None)
-
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said; where the engine fails, what its stand-in hears."""
         with self._turn:

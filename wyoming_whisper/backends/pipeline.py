@@ -91,11 +91,6 @@ class WhisperTranscriber:
         self._decoding = decoding
         self._decoder = self._new_decoder(decoding)
 
-    @property
-    def spelled(self) -> Callable[[], list[bytes]]:
-        """Returns the bytes of the model's text tokens (Tokenizer.spelled)."""
-        return self._tokenizer.spelled
-
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         language = self._checked(options.language)

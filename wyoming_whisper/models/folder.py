@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import struct
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +22,6 @@ from .stock import Layout, languages_of_name
 from .vocabulary import Vocabulary
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-_TOKENIZERS: weakref.WeakValueDictionary[tuple[bytes, bool], Tokenizer] = (
-    weakref.WeakValueDictionary()
-)
 
 
 @dataclass(frozen=True)
@@ -152,15 +146,11 @@ class ModelFolder:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer: the same one for all who have this model in use."""
+        """The model's tokenizer."""
         import tokenizers
 
         try:
-            text = self.vocabulary.tokenizer_json()
-            key = (hashlib.sha256(text.encode()).digest(), self.is_multilingual)
-            if (shared := _TOKENIZERS.get(key)) is not None:
-                return shared
-            text_tokenizer: Any = tokenizers.Tokenizer.from_str(text)
+            text_tokenizer: Any = tokenizers.Tokenizer.from_str(self.vocabulary.tokenizer_json())
             tokenizer = Tokenizer(text_tokenizer, multilingual=self.is_multilingual)
             tokenizer.check()
         except ModelBrokenError:
@@ -168,7 +158,6 @@ class ModelFolder:
         except Exception as error:  # tokenizers raises nothing more specific
             file = self.vocabulary.tokenizer_file
             raise ModelBrokenError(f"{file} can't be loaded: {error}") from error
-        _TOKENIZERS[key] = tokenizer
         return tokenizer
 
     @property

@@ -231,10 +231,8 @@ class Service:
             answer if self.settings.http_text else replace(answer, text=None, free_text=None)
         )
 
-    def _on_ready(self, transcriber: Transcriber) -> None:
+    def _on_ready(self, _: Transcriber) -> None:
         self.on_ready()
-        if self.grammars and self.language and (spelled := getattr(transcriber, "spelled", None)):
-            self.grammars.prepare(self.language, spelled)
         _LOGGER.info("ready")
 
 
