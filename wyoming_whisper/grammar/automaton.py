@@ -6,11 +6,12 @@ vocabulary, since one may end within a letter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..transcriber import go_on
 from .compounds import Compounds
 from .letters import CLOSING, OPENING, fold, variants, words_of
 from .nearest import Nearest
@@ -151,12 +152,13 @@ class Grammar:
             return parted
         return text if self.matches(text) else None
 
-    def alike(self, texts: Sequence[str]) -> list[str]:
-        """Return sentences that are spelled much like one of the texts, nearest first."""
-        costs: dict[str, float] = {}
-        for text in list(dict.fromkeys(texts))[:MAX_TEXTS]:
-            for cost, sentence in self._nearest.find(text, MAX_ALIKE):
-                costs[sentence] = min(cost, costs.get(sentence, cost))
+    def alike(self, texts: Sequence[str], checkpoint: Callable[[], None] = go_on) -> list[str]:
+        """Return sentences that are spelled much like one of the texts, nearest first.
+
+        `checkpoint` is called at every letter; what it raises ends the work.
+        """
+        compared = list(dict.fromkeys(texts))[:MAX_TEXTS]
+        costs = self._nearest.find(compared, MAX_ALIKE, checkpoint)
         ranked = sorted(costs, key=costs.__getitem__)[:MAX_ALIKE]
         return [sentence[:1].upper() + sentence[1:] for sentence in ranked]
 
