@@ -111,8 +111,8 @@ def test_the_backend_is_chosen_before_the_model_and_all_below_know_its_name(
     )
     seen: list[object] = []
 
-    def ensure_auto(_: Settings, gpu: Gpu | None, **__: object) -> tuple[str, Path]:
-        seen.append(gpu)
+    def ensure(self: autopick.AutoModel, _: object = None) -> tuple[str, Path]:
+        seen.append(self.gpu)
         return "turbo", tmp_path / "there"
 
     def open_engine(
@@ -121,7 +121,7 @@ def test_the_backend_is_chosen_before_the_model_and_all_below_know_its_name(
         seen.append((given.model, path))
         return FakeTranscriber()
 
-    monkeypatch.setattr(auto, "ensure_auto", ensure_auto)
+    monkeypatch.setattr(autopick.AutoModel, "ensure", ensure)
     monkeypatch.setattr(Runtime, "open", open_engine)
     open_transcriber(settings(tmp_path))
     assert seen == [JETSON, ("turbo", tmp_path / "there")]

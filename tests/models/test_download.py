@@ -18,8 +18,9 @@ from tests.models.fakes import FakeSettings, etag, huggingface_files, model_file
 from tests.models.hub_standin import COMMIT, Fault, HubStandin
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
 from wyoming_whisper.models.download import HubDownload
-from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
+from wyoming_whisper.models.store import ModelStore
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)
@@ -73,7 +74,7 @@ def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) 
 def test_ensure_downloads_once(hub: HubStandin, settings: FakeSettings) -> None:
     path = ensure_model("tiny", settings)
     n_requests = len(hub.requests)
-    assert ensure_model("tiny", settings) == path == find_model("tiny", settings)
+    assert ensure_model("tiny", settings) == path == ModelStore(settings).find("tiny")
     assert len(hub.requests) == n_requests
 
 

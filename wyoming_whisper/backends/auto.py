@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from ..engine.tensorrt.cuda import Gpu, find_gpus
 from ..errors import EngineError, SettingsError
-from ..models.autopick import choose_for_gpu, ensure_auto
+from ..models.autopick import AutoModel
 from ..models.find import ensure_model
 from ..models.stock import AUTO
-from ..whisper.tokenizer import language_code
 from .faster_whisper import choose_device
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def model_of(
     """
     if settings.model != AUTO:
         return settings, ensure_model(settings.model, settings, report=report)
-    name, path = ensure_auto(settings, gpu or gpu_of(settings), report=report)
+    name, path = AutoModel(settings, gpu or gpu_of(settings)).ensure(report)
     return dataclasses.replace(settings, model=name), path
 
 
@@ -62,5 +61,4 @@ def with_model_for(settings: Settings, gpu: Gpu) -> Settings:
     """Return the settings with a model's name, for a backend that has no other place than `gpu`."""
     if settings.model != AUTO:
         return settings
-    english = language_code(settings.language) == "en"
-    return dataclasses.replace(settings, model=choose_for_gpu(gpu, english=english).model)
+    return dataclasses.replace(settings, model=AutoModel(settings).for_gpu(gpu).model)

@@ -1,5 +1,5 @@
 """Fetches a model from the Hugging Face hub into its cache layout, where faster-whisper, the
-official server and `models.find_model` all look.
+official server and `ModelStore.find` all look.
 
 The hub's library says what there is (names, sizes, hashes, tokens, proxies, HF_ENDPOINT); the bytes
 are received here, because that library, as of 2.4, deletes what it has when a download breaks off
@@ -41,7 +41,7 @@ from .disk import (
     megabytes,
 )
 from .folder import ModelFolder
-from .formats import TRANSFORMERS_WEIGHTS, conversion_command
+from .formats import TRANSFORMERS_WEIGHTS, ForeignFolder
 from .stock import STOCK_MODELS, Layout
 
 _LOGGER = logging.getLogger(__name__)
@@ -374,9 +374,10 @@ def _advice(repo: str, names: Set[str]) -> str:
     if names.isdisjoint(TRANSFORMERS_WEIGHTS):
         return ""
     output = f"{repo.rpartition('/')[2]}-ct2"
+    command = ForeignFolder.conversion_command(repo, output, names)
     return (
-        f"; if it is a Whisper, `{conversion_command(repo, output, names)}` makes one of it (that "
-        f"needs `pip install transformers torch`), which --model ./{output} then names"
+        f"; if it is a Whisper, `{command}` makes one of it (that needs "
+        f"`pip install transformers torch`), which --model ./{output} then names"
     )
 
 

@@ -18,27 +18,6 @@ from .store import ModelSettings, ModelStore, Reference
 _LOGGER = logging.getLogger(__name__)
 
 
-def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> Path:
-    """Return the folder of the model `name`, checked; never uses the network.
-
-    Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
-    files are missing, empty or cut off: the message names the file).
-    """
-    store = ModelStore(settings)
-    reference = store.resolve(name, layout)
-    broken: ModelBrokenError | None = None
-    for folder in store.candidates(reference):
-        try:
-            ModelFolder(folder).check(layout)
-        except ModelBrokenError as error:
-            broken = broken or error
-        else:
-            return folder
-    if broken is not None:
-        raise broken
-    raise store.not_here(reference)
-
-
 def ensure_model(
     name: str,
     settings: ModelSettings,
@@ -67,7 +46,7 @@ def ensure_model(
     if reference.to_convert:
         return _convert(reference.to_convert, store.converted_folder(reference.to_convert))
     try:
-        return _local(name, settings, verify, layout)
+        return _local(name, store, verify, layout)
     except ModelBrokenError as error:
         if reference.repo is None or settings.local_files_only:
             raise
@@ -78,8 +57,8 @@ def ensure_model(
     return _download(reference, settings, report, quick=quick)
 
 
-def _local(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
-    path = find_model(name, settings, layout)
+def _local(name: str, store: ModelStore, verify: bool, layout: Layout) -> Path:
+    path = store.find(name, layout)
     folder = ModelFolder(path)
     if verify:
         folder.verify()

@@ -28,7 +28,7 @@ from ...engine.progress import BuildDisplay
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.host import HOST
-from ...models.autopick import best_here
+from ...models.autopick import AutoModel
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
 from ...models.stock import AUTO
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _model_here(settings: Settings) -> str:
     """Return the best stock model that is on this machine. Raises ModelUnavailableError."""
-    best = best_here(dataclasses.replace(settings, language=Case.LANGUAGE))
+    best = AutoModel(dataclasses.replace(settings, language=Case.LANGUAGE)).best_here()
     if best is None:
         folders = ", ".join(map(str, settings.data_dir))
         raise ModelUnavailableError(
