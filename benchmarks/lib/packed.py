@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.lib import models
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.report import progress
-from wyoming_whisper.commands.selftest.compare import Case, make_cases
+from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import Decoded
 from wyoming_whisper.machine.host import HOST
 from wyoming_whisper.models.folder import ModelFolder
@@ -88,12 +88,8 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
-    from wyoming_whisper.commands.selftest.reference import open_reference
-
-    with open_reference(path) as reference:
-        tokenizer = reference.tokenizer
-        cases = make_cases(reference.inference.n_mels, tokenizer, context)
-        heard = [case.decoded_by(reference.inference, tokenizer) for case in cases]
+    reference = Reference.hear(path, lambda n_mels, known: Case.all(n_mels, known, context))
+    tokenizer, cases, heard = reference.tokenizer, reference.cases, reference.decoded
     tokens = Tokens(
         eot=tokenizer.eot,
         sot=tokenizer.sot,
@@ -106,7 +102,7 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
         "name": name,
         "ctranslate2": f"{version('ctranslate2')} on {HOST.cpu_name}",
         "tokens": asdict(tokens),
-        "suppressed_begin": ModelFolder(path).suppressed_begin,
+        "suppressed_begin": reference.suppressed_begin,
         "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],
         "heard": [asdict(h) for h in heard],
     }

@@ -24,7 +24,7 @@ from benchmarks.lib import models, report
 from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.commands.selftest import report as selftest_report
-from wyoming_whisper.commands.selftest.compare import Case, compare
+from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import Comparison, Stages
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
@@ -153,14 +153,14 @@ class Measured:
 def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measured:
     """Compare with CTranslate2, with CUDA graphs and without; then time."""
     progress("  comparing with CTranslate2")
+    reference = Reference(
+        packed.tokenizer, packed.suppressed_begin, packed.cases, packed.references
+    )
     comparisons = [
         comparison
         for session in (opened.session, opened.plain)
         if session is not None
-        for comparison in compare(
-            *(session, opened.precision, packed.cases, packed.references, packed.tokenizer),
-            packed.suppressed_begin,
-        )
+        for comparison in reference.compare_session(session, opened.precision)
     ]
     size, windows = Size.of(weights), list[Window]()
     slots = next(

@@ -16,8 +16,7 @@ from tests.engine import fakes
 from tests.support import HOME_EN
 from wyoming_whisper.commands.engine import _selftest_parser
 from wyoming_whisper.commands.selftest.command import _choose_runtime, _selftest, run
-from wyoming_whisper.commands.selftest.compare import Case, make_cases
-from wyoming_whisper.commands.selftest.reference import open_reference
+from wyoming_whisper.commands.selftest.compare import Case
 from wyoming_whisper.commands.selftest.report import (
     Comparison,
     Decoded,
@@ -31,6 +30,7 @@ from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.machine.host import Host
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.whisper.search import SessionInference
 
@@ -241,8 +241,7 @@ def test_a_long_prompt_takes_more_than_one_call() -> None:
     from wyoming_whisper.engine.tensorrt.plan import PlanFacts
     from wyoming_whisper.whisper.options import AudioContext
 
-    with open_reference(HOME_EN) as reference:
-        cases = make_cases(80, reference.tokenizer, AudioContext.trained())
+    cases = Case.all(80, ModelFolder(HOME_EN).tokenizer, AudioContext.trained())
     assert max(len(case.prompt) for case in cases) > PlanFacts.MAX_PREFILL_TOKENS
     assert {case.mel.shape[1] % EngineSpec.FRAMES_MULTIPLE for case in cases} == {0}
 
