@@ -69,7 +69,7 @@ class Packed:
 
 def prepare(folder: Path, names: Sequence[str]) -> None:
     """Write a folder for each model; needs all that the tests need."""
-    from wyoming_whisper.backends.pipeline import decoding_options
+    from wyoming_whisper.backends.pipeline import WhisperTranscriber
     from wyoming_whisper.settings.options import Settings
 
     for name in names:
@@ -82,7 +82,9 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
             lzma.open(target / WEIGHTS, "wb", **options) as packed,  # type: ignore[call-overload]
         ):
             shutil.copyfileobj(weights, packed, 1 << 20)
-        context = decoding_options(Settings(), ModelFolder(path), 1).audio_context
+        context = WhisperTranscriber.decoding_options(
+            Settings(), ModelFolder(path), 1
+        ).audio_context
         progress(f"{name}: CTranslate2 hears the clips in float32")
         _pack(target, name, path, context)
 

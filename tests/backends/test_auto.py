@@ -11,6 +11,7 @@ from tests.support import FakeTranscriber
 from wyoming_whisper import backends
 from wyoming_whisper.backends import auto, open_transcriber
 from wyoming_whisper.backends.auto import gpu_of, model_of
+from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
 from wyoming_whisper.engine.tensorrt.library import TENSORRT
@@ -52,7 +53,7 @@ def machine(
 
     monkeypatch.setattr(auto, "find_gpus", find_gpus)
     monkeypatch.setattr(Runtime, "find", find_runtime)
-    monkeypatch.setattr(auto, "choose_device", choose_device)
+    monkeypatch.setattr(CTranslate2Inference, "choose_device", choose_device)
 
 
 def settings(tmp_path: Path, **values: Any) -> Settings:

@@ -450,7 +450,7 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, info: Info, **serving: object) 
         assert (uri, timeout) == ("tcp://0.0.0.0:10300", 15.0)
         return info, event
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.describe", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", describe_event)
 
 
 @pytest.mark.parametrize(
@@ -519,7 +519,7 @@ def test_a_server_that_offers_nothing_is_not_well(
             raise failure
         return Info(), Info().event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.describe", fail)
+    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", fail)
     assert main(["health"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
@@ -559,7 +559,7 @@ def test_health_asks_where_the_server_was_told_to_listen(monkeypatch: pytest.Mon
         asked.append((uri, timeout))
         return info([MODEL]), info([MODEL]).event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.describe", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", describe_event)
     monkeypatch.setenv("WYO_WHISPER_URI", "unix:///run/whisper.sock")
     assert main(["health"]) == 0
     assert main(["health", "--uri", "tcp://host:1", "--timeout", "2"]) == 0

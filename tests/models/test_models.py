@@ -532,7 +532,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wyoming_whisper.models.huggingface._write_weights", full)
+    monkeypatch.setattr("wyoming_whisper.models.huggingface._write_safetensors", full)
     with pytest.raises(ModelUnavailableError, match="can't be written: No space left on device"):
         ensure_model(str(HOME_EN), settings, layout="huggingface")
 

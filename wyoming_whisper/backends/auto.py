@@ -11,7 +11,7 @@ from ..errors import EngineError, SettingsError
 from ..models.autopick import AutoModel
 from ..models.find import ensure_model
 from ..models.stock import AUTO
-from .faster_whisper import choose_device
+from .faster_whisper import CTranslate2Inference
 
 if TYPE_CHECKING:
     from ..models.disk import Report
@@ -51,7 +51,7 @@ def gpu_of(settings: Settings) -> Gpu | None:
         except EngineError:  # then CTranslate2, which may have been built without CUDA
             pass
     try:
-        device, index = choose_device(settings.device)
+        device, index = CTranslate2Inference.choose_device(settings.device)
     except SettingsError:
         return None
     return gpus[index] if device == "cuda" and index < len(gpus) else None

@@ -23,7 +23,6 @@ from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..machine.process import NativeThread
-from ..models.store import ModelStore
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
@@ -31,12 +30,6 @@ if TYPE_CHECKING:
     from ..status import Status
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def engine_cache(settings: Settings) -> EngineCache:
-    """Return the engines of the first data folder; those of the others, too, to be read."""
-    first, *others = (folder / "engines" for folder in (*settings.data_dir, ModelStore.SHIPPED))
-    return EngineCache(first, settings.max_cache_size, others)
 
 
 class _EngineSource(Protocol):
@@ -84,6 +77,11 @@ class Engines:
         self._open = open_folder
         self._stop = threading.Event()
         self._running: EngineBuild | None = None
+
+    @staticmethod
+    def cache_of(settings: Settings) -> EngineCache:
+        """Return where these settings have engines kept."""
+        return EngineCache(settings.data_dir[0] / "engines", settings.max_cache_size)
 
     @functools.cached_property
     def _key(self) -> Key:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ...backends.pipeline import decoding_options
+from ...backends.pipeline import WhisperTranscriber
 from ...backends.tensorrt import Runtime
 from ...engine.checkpoint import read
 from ...engine.graphs import write_graphs
@@ -87,7 +87,9 @@ def _model_here(settings: Settings) -> str:
 
 def _selftest(settings: Settings, path: Path, runtime: str, precision: str | None = None) -> Report:
     """Compare the model in folder `path` on `runtime` with CTranslate2."""
-    context = decoding_options(settings, ModelFolder(path), beam_size=1).audio_context
+    context = WhisperTranscriber.decoding_options(
+        settings, ModelFolder(path), beam_size=1
+    ).audio_context
 
     def cases(n_mels: int, tokenizer: Tokenizer) -> list[Case]:
         return Case.all(n_mels, tokenizer, context, settings.beam_size or 1)

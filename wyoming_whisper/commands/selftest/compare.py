@@ -177,17 +177,17 @@ class Reference:
         `make_cases` gets n_mels and the tokenizer. CTranslate2 is gone afterwards: a Jetson has
         memory for it or an engine. Raises ModelBrokenError.
         """
-        from ...backends.faster_whisper import CTranslate2Inference, load_ctranslate2
+        from ...backends.faster_whisper import CTranslate2Inference
 
         cls.say("CTranslate2 hears the clips in float32")
         folder = ModelFolder(path)
-        model = load_ctranslate2(folder, "float32", threads or HOST.cores)
+        inference = CTranslate2Inference.load(folder, "float32", threads or HOST.cores)
         try:
-            inference, tokenizer = CTranslate2Inference(model), folder.tokenizer
+            tokenizer = folder.tokenizer
             cases = make_cases(inference.n_mels, tokenizer)
             decoded = [case.decoded_by(inference, tokenizer) for case in cases]
         finally:
-            model.unload_model()
+            inference.unload()
             gc.collect()
         return cls(tokenizer, folder.suppressed_begin, cases, decoded)
 
