@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import LoudnessVad
 from wyoming_whisper.errors import ModelError
 from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.settings.options import Settings
@@ -20,6 +21,20 @@ settings.load_profile("default")
 
 STOCK = Path(__file__).parent.parent / ".models"
 """Where script/models puts them."""
+
+
+@pytest.fixture
+def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what is loud for speech, without a model of it."""
+    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+
+
+@pytest.fixture
+def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take audio that comes faster than anybody speaks for a speaker's nonetheless."""
+    monkeypatch.setattr(
+        "wyoming_whisper.utterance.utterance.Utterance.MAX_AHEAD_SECONDS", float("inf")
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 from wyoming.info import Describe
 
-from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, LoudnessVad, run_server
+from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, run_server
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.commands.connection import Connection
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
@@ -30,9 +30,7 @@ from wyoming_whisper.utterance.hangs import HangWatch, Work
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 async def serving(tmp_path: Path) -> dict[str, Any]:

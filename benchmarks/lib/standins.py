@@ -55,14 +55,3 @@ def hangs_once(*_: Any, **__: Any) -> Standin:
 
 def crashes(*_: Any, **__: Any) -> Standin:
     return Crashes()
-
-
-_opened: list[Standin] = []
-
-
-def comes_back_late(*_: Any, **__: Any) -> Standin:
-    """Fail when called for the second time."""
-    _opened.append(Standin())
-    if len(_opened) == 2:
-        raise MemoryError
-    return _opened[-1]

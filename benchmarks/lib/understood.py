@@ -65,9 +65,9 @@ class Meaning:
 # -- households ----------------------------------------------------------------------------
 
 
-def languages() -> list[str]:
+def languages(homes: Path = HOMES) -> list[str]:
     """Return the languages that there is a household of."""
-    return sorted(file.stem for file in HOMES.glob("*.yaml"))
+    return sorted(file.stem for file in homes.glob("*.yaml"))
 
 
 def read_home(path: Path) -> Home:
@@ -170,13 +170,13 @@ def _value(value: object) -> str:
 
 
 @cache
-def matcher(language: str) -> Matcher | None:
+def matcher(language: str, homes: Path = HOMES) -> Matcher | None:
     """Return the matcher of a language's household; None where there is none. Raises HomeError."""
-    path = HOMES / f"{language}.yaml"
+    path = homes / f"{language}.yaml"
     return Matcher(language, read_home(path)) if path.exists() else None
 
 
-def meaning(text: str, language: str) -> Meaning | None:
+def meaning(text: str, language: str, homes: Path = HOMES) -> Meaning | None:
     """Return what a text means in the household of a language; None if nothing."""
-    home = matcher(language)
+    home = matcher(language, homes)
     return home.understand(text) if home else None

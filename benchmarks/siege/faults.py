@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -35,7 +36,7 @@ from benchmarks.lib.network import Weather, bad_network
 from benchmarks.lib.options import add_parts
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import END_SECONDS, ROOT, Watched, free_port, watched
-from tests.models.hub_standin import Fault, HubStandin, serve
+from tests.models.hub_standin import HubStandin, serve
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.transcriber import Samples
 
@@ -198,38 +199,22 @@ def crashing_model(folder: Path) -> str:
     return "the connection ends, and so does the process, at once; started again, it answers"
 
 
-def model_that_does_not_come_back(folder: Path) -> str:
-    """No memory for the model when somebody speaks after --idle-unload, at the first try"""
-    with watched(folder, "--idle-unload", "1", opens="comes_back_late") as server:
-        until(lambda: "the model is unloaded" in server.log, "it was not unloaded")
-        expect(health(server.uri) == 0, "a model that is unloaded is called unhealthy")
-        heard = said(server.uri)
-        expect(heard.error, "a command was answered without a model")
-        expect(health(server.uri) == 1, "a server without its model is called healthy")
-        until(lambda: server.log.count("INFO ready") == 2, "the model did not come back")
-        expect(health(server.uri) == 0, "a server with its model is called unhealthy")
-        text_of(server)
-    return f"an error that says so ({heard.error}), unhealthy meanwhile; it comes back by itself"
-
-
-def health(uri: str) -> int:
-    """Return the exit code of `wyoming-whisper health`."""
-    asking = [sys.executable, "-m", "wyoming_whisper", "health", "--uri", uri]
-    return subprocess.run(asking, cwd=ROOT, capture_output=True, check=False).returncode
-
-
 def model_that_comes_and_goes(folder: Path) -> str:
     """The model is unloaded and loaded again, time after time"""
     held = []
     with patient(folder, "--idle-unload", "1") as suffering:
         server = suffering.server
         for times in range(1, RELOADS + 1):
-            until(lambda: server.log.count("the model is unloaded") == times, "it stays loaded")  # noqa: B023
+            until(partial(_was_unloaded, server, times), "it stays loaded")
             held.append(server.memory().own)
             suffering.answers(f"when it was loaded {times} times")
     grown = held[-1] - held[1]  # what is loaded once is there after the first time
     expect(grown < MAX_KEPT_BYTES, f"its memory grew by {report.megabytes(grown)}")
     return f"{RELOADS} times: the same text, and {report.megabytes(grown)} more memory"
+
+
+def _was_unloaded(server: Watched, times: int) -> bool:
+    return server.log.count("the model is unloaded") == times
 
 
 def killed_at_first_start(folder: Path) -> str:
@@ -244,19 +229,6 @@ def killed_at_first_start(folder: Path) -> str:
             server.ready()
             text_of(server)
     return f"after {KILLS} kills it starts, and answers"
-
-
-def hub_faults(folder: Path) -> str:
-    """A hub that is busy, cuts the line, and sends something else"""
-    with hub() as standin:
-        standin.faults["info"] = [Fault(status=503)]
-        standin.faults["model.bin"] = [Fault(cut_after=10_000), Fault(content=b"<html>" * 9)]
-        with fetching(folder, standin) as server:
-            server.answering()
-            server.ready()
-            text_of(server)
-            expect(not server.trouble, f"{server.trouble}")
-    return "the download goes on where it was, what is wrong is fetched again; it answers"
 
 
 def full_disk(folder: Path) -> str:
@@ -432,12 +404,10 @@ FAULTS: Mapping[str, Callable[[Path], str]] = {
     "killed": killed_while_serving,
     "hanging": hanging_model,
     "crashing": crashing_model,
-    "not-back": model_that_does_not_come_back,
     "reloaded": model_that_comes_and_goes,
     "upstream-killed": killed_upstream,
     "upstream-hanging": hanging_upstream,
     "first-start": killed_at_first_start,
-    "hub": hub_faults,
     "full-disk": full_disk,
     "read-only": read_only_disk,
     "clock": clock_jumps,

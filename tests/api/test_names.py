@@ -28,7 +28,8 @@ USERS = [name for name, source in SOURCES.items() if uses_tensorrt(source)]
 
 ORDINARY = ordinary_names(s for name, s in SOURCES.items() if name.startswith("engine/"))
 
-VERSIONS = ("8.6", "10.3", "10.16", "11.4")
+RTX = ("rtx-1.4", "rtx-1.7")
+VERSIONS = ("8.6", "10.3", "10.16", "11.4", *RTX)
 
 
 def used_by(source: str, version: str) -> tuple[set[str], set[str]]:
@@ -39,7 +40,7 @@ def used_by(source: str, version: str) -> tuple[set[str], set[str]]:
 def test_every_version_has_its_list() -> None:
     assert sorted(SURFACES) == sorted(VERSIONS)
     for label, surface in SURFACES.items():
-        assert surface.version.startswith(label)
+        assert surface.version.startswith(label.removeprefix("rtx-"))
         assert {"create_network", "build_serialized_network"} <= set(surface.names["Builder"] or ())
 
 
@@ -106,11 +107,15 @@ def test_what_no_version_has_is_found(source: str, wrong: str, version: str) -> 
 @pytest.mark.parametrize(
     ("source", "lacking"),
     [
-        ("import tensorrt as trt\ntrt.BuilderFlag.FP16", {"11.4"}),
+        ("import tensorrt as trt\ntrt.BuilderFlag.FP16", {"11.4", "rtx-1.7"}),
         ("import tensorrt as trt\ntrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED", {"8.6"}),
-        ("import tensorrt as trt\ntrt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH", {"11.4"}),
-        ("def f(engine): engine.num_bindings", {"10.3", "10.16", "11.4"}),
+        (
+            "import tensorrt as trt\ntrt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH",
+            {"11.4", "rtx-1.7"},
+        ),
+        ("def f(engine): engine.num_bindings", {"10.3", "10.16", "11.4", *RTX}),
         ("def f(engine): engine.device_memory_size_v2", {"8.6"}),
+        ("import tensorrt as trt\ntrt.CudaGraphStrategy", {"8.6", "10.3", "10.16", "11.4"}),
         ("import tensorrt as trt\ntrt.ExecutionContextAllocationStrategy.USER_MANAGED", {"8.6"}),
     ],
 )

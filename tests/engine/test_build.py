@@ -79,7 +79,7 @@ def test_both_plans_and_their_facts_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     in_child(monkeypatch, version)
-    runtime = "tensorrt-rtx" if version == fakes.RTX else "tensorrt"
+    runtime = runtime_of(version)
     progress: list[BuildProgress] = []
     EngineBuild(request(tmp_path, beam_size=2, runtime=runtime), progress.append).run()
     folder = tmp_path / "engine"
@@ -355,6 +355,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return made
 
 
+def runtime_of(version: str) -> str:
+    return "tensorrt-rtx" if version == fakes.RTX else "tensorrt"
+
+
 def build_here(tmp_path: Path, **changes: Any) -> None:
     compile_module.build(request(tmp_path, **changes), Quiet())  # type: ignore[arg-type]
 
@@ -364,7 +368,7 @@ def test_nothing_of_the_gpu_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     gpu = fakes.install(monkeypatch, version)
-    build_here(tmp_path)
+    build_here(tmp_path, runtime=runtime_of(version))
     gpu.assert_nothing_left()
 
 
@@ -403,7 +407,7 @@ def test_later_ones_are_strongly_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, list[Any]], version: str
 ) -> None:
     fakes.install(monkeypatch, version)
-    build_here(tmp_path)
+    build_here(tmp_path, runtime=runtime_of(version))
     assert len(told["Network"]) == 2
     assert all(network.strongly_typed for network in told["Network"])
 

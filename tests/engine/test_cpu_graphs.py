@@ -30,8 +30,6 @@ from tests.engine.test_equivalence import (
 from tests.engine.test_graphs import OFFICIAL, empty
 from tests.engine.test_oracle import (
     LOGITS_TOLERANCE,
-    compare,
-    log_softmax,
     noise,
     row,
     speech,
@@ -95,16 +93,6 @@ def test_it_is_an_elastic_session(models: Models) -> None:
     session.close()
 
 
-@pytest.mark.parametrize("n_frames", [2, 202, 1000, N_FRAMES])
-@pytest.mark.parametrize("name", SIZES)
-def test_greedy_tokens_and_logits_are_ctranslate2s(
-    name: str, n_frames: int, models: Models
-) -> None:
-    size, mel = SIZES[name], noise(SIZES[name].n_mels, n_frames, n_frames)
-    varied = compare(models.cpu_session(name), models.oracle(name), size, mel, size.prompt)
-    assert varied > 1  # one token over and over would prove little
-
-
 def test_tokens_attend_to_the_audio_as_ctranslate2_aligns_them(bundled: Pair) -> None:
     """Without heads that the model names, both take those of the later layers."""
     theirs = CTranslate2Inference(bundled.theirs)
@@ -140,14 +128,6 @@ def test_without_heads_that_there_are_the_later_layers_tell(
     found = session.attention(features, tokens, heads, 90)
     assert found.shape == (len(all_later), 3, 90)
     assert np.array_equal(found, session.attention(features, tokens, all_later, 90))
-
-
-@pytest.mark.parametrize("length", [1, 63, 64, 65, 150])
-def test_prompts_of_any_length(length: int, models: Models) -> None:
-    size = SIZES["tiny"]
-    words = np.random.default_rng(length).integers(0, size.n_words, length).tolist()
-    prompt = [size.previous, *words, *size.prompt]
-    compare(models.cpu_session("tiny"), models.oracle("tiny"), size, noise(80, 400), prompt)
 
 
 @pytest.mark.parametrize("beam_size", [1, BEAM])
@@ -443,57 +423,6 @@ def test_pieces_of_a_matrix_are_as_the_whole(
 # The session
 
 
-def test_rows_share_the_audio_and_nothing_else(models: Models) -> None:
-    session, size = models.cpu_session("tiny"), SIZES["tiny"]
-    features, bias = session.encode(noise(size.n_mels, 300)), session.bias(size.suppressed)
-    tokens = np.random.default_rng(1).integers(0, size.n_words, (5, 9)).astype(np.int32)
-    pieces = (slice(0, 6), slice(6, 7), slice(7, 9))
-    together = session.open_cache(features, 5, 64)
-    rows = [session.step(together, tokens[:, at], at.start, bias).logits() for at in pieces]
-    for i in range(5):
-        alone = session.open_cache(features, 1, 64)
-        for at, found in zip(pieces, rows, strict=True):
-            expected = session.step(alone, tokens[i : i + 1, at], at.start, bias).logits()
-            np.testing.assert_allclose(found[i], expected[0], atol=LOGITS_TOLERANCE)
-    assert np.abs(rows[0][0] - rows[0][1]).max() > 1
-
-
-@pytest.mark.parametrize("parents", [[3, 3, 0, 4, 1], [2, 2], [4, 4, 4, 0, 1, 2, 3, 3]])
-@pytest.mark.parametrize("n_new", [1, 3])
-def test_a_row_continues_the_past_of_its_parent(
-    parents: list[int], n_new: int, models: Models
-) -> None:
-    """There may be more rows than before, or fewer."""
-    session, size = models.cpu_session("tiny", beam_size=8), SIZES["tiny"]
-    features, bias = session.encode(noise(size.n_mels, 300)), session.bias([])
-    random = np.random.default_rng(2)
-    past = random.integers(0, size.n_words, (5, 4)).astype(np.int32)
-    new = random.integers(0, size.n_words, (len(parents), n_new)).astype(np.int32)
-    cache = session.open_cache(features, 5, 64)
-    session.step(cache, past, 0, bias)
-    found = session.step(cache, new, 4, bias, np.array(parents, np.int32)).logits()
-    # And that is where they stay: the next step knows nothing of parents.
-    after = session.step(cache, new, 4 + n_new, bias).logits()
-    for i, parent in enumerate(parents):
-        alone = session.open_cache(features, 1, 64)
-        expected = session.step(alone, row([*past[parent], *new[i]]), 0, bias).logits()
-        np.testing.assert_allclose(found[i], expected[0], atol=LOGITS_TOLERANCE)
-        expected = session.step(alone, new[i : i + 1], 4 + n_new, bias).logits()
-        np.testing.assert_allclose(after[i], expected[0], atol=LOGITS_TOLERANCE)
-
-
-@pytest.mark.parametrize("position", [0, 5, 39])
-def test_a_step_back_forgets_what_lay_ahead(position: int, models: Models) -> None:
-    session, size = models.cpu_session("tiny"), SIZES["tiny"]
-    features, bias = session.encode(noise(size.n_mels, 300)), session.bias([])
-    cache = session.open_cache(features, 1, 64)
-    session.step(cache, row(list(range(40))), 0, bias)
-    found = session.step(cache, row([91, 92]), position, bias).logits()
-    fresh = session.open_cache(features, 1, 64)
-    expected = session.step(fresh, row([*range(position), 91, 92]), 0, bias).logits()
-    np.testing.assert_allclose(found, expected, atol=LOGITS_TOLERANCE)
-
-
 def test_wanted_logits_are_those_after_each_token(models: Models) -> None:
     session, size = models.cpu_session("turbo"), SIZES["turbo"]
     features, bias = session.encode(noise(size.n_mels, 300)), session.bias(size.suppressed)
@@ -505,28 +434,6 @@ def test_wanted_logits_are_those_after_each_token(models: Models) -> None:
     expected = np.stack([each[5], each[2], each[7]], axis=1)
     np.testing.assert_allclose(output.wanted_logits(), expected, atol=LOGITS_TOLERANCE)
     np.testing.assert_allclose(output.logits(), each[7], atol=LOGITS_TOLERANCE)
-
-
-def test_bias_best_and_candidates_follow_from_the_logits(models: Models) -> None:
-    session, size = models.cpu_session("tiny", beam_size=5), SIZES["tiny"]
-    cache = session.open_cache(session.encode(noise(size.n_mels, 300)), 5, 64)
-    tokens = np.arange(10, dtype=np.int32).reshape(5, 2)
-    free = session.step(cache, tokens, 0, session.bias([])).logits()
-    suppressed = np.argsort(-free[0])[:3].tolist()
-    bias = session.bias(suppressed)
-    output = session.step(cache, tokens, 0, bias)
-    np.testing.assert_array_equal(output.logits(), free)  # they are without the bias
-    expected = log_softmax(free + bias)
-    order = np.argsort(-expected, axis=1)[:, :10]
-    best, logprobs = output.best()
-    candidates, candidate_logprobs = output.candidates()
-    assert best.dtype == candidates.dtype == np.dtype(np.int32)
-    np.testing.assert_array_equal(candidates, order)
-    np.testing.assert_array_equal(best, order[:, 0])
-    found = np.take_along_axis(expected, order, 1)
-    np.testing.assert_allclose(candidate_logprobs, found, atol=1e-5)
-    np.testing.assert_allclose(logprobs, found[:, 0], atol=1e-5)
-    assert not set(candidates.ravel()) & set(suppressed)
 
 
 def test_what_does_not_fit_is_refused(models: Models) -> None:

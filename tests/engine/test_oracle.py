@@ -17,8 +17,6 @@ from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import IMPOSSIBLE
-from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.session import Session, StepOutput
@@ -107,24 +105,6 @@ def test_it_is_a_session(models: Models) -> None:
     session.close()
 
 
-@pytest.mark.parametrize("n_frames", [2, 202, 1000, 3000])
-@pytest.mark.parametrize("name", SIZES)
-def test_greedy_tokens_are_ctranslate2s(name: str, n_frames: int, models: Models) -> None:
-    size, mel = SIZES[name], noise(SIZES[name].n_mels, n_frames, n_frames)
-    varied = compare(models.session(name), models.oracle(name), size, mel, size.prompt)
-    assert varied > 1  # one token over and over would prove little
-
-
-@pytest.mark.parametrize("length", [1, 63, 64, 65, 150])
-def test_prompts_of_any_length(length: int, models: Models) -> None:
-    size = SIZES["tiny"]
-    words = np.random.default_rng(length).integers(0, size.n_words, length).tolist()
-    prompt = [size.previous, *words, *size.prompt]
-    assert 2 * PlanFacts.MAX_PREFILL_TOKENS < 150
-    mel = noise(size.n_mels, 400)
-    compare(models.session("tiny"), models.oracle("tiny"), size, mel, prompt)
-
-
 def test_the_bundled_model_says_what_ctranslate2_says(models: Models) -> None:
     session, model = models.session("home-en"), models.oracle("home-en")
     prompt = [641, 642, 644, 648]
@@ -194,47 +174,6 @@ def test_float16_is_close_to_float32(name: str, models: Models) -> None:
     assert np.abs(found - wanted).max() > 0  # else it is not float16 at all
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_rows_share_the_audio_and_nothing_else(precision: graphs.Precision, models: Models) -> None:
-    session, size = models.session("tiny", precision, 5), SIZES["tiny"]
-    features = session.encode(noise(size.n_mels, 300))
-    bias = session.bias(size.suppressed)
-    tokens = np.random.default_rng(1).integers(0, size.n_words, (5, 9)).astype(np.int32)
-    together = session.open_cache(features, 5, 64)
-    rows = [session.step(together, tokens[:, :6], 0, bias).logits().copy()]
-    rows += [session.step(together, tokens[:, i : i + 1], i, bias).logits() for i in (6, 7, 8)]
-    for i in range(5):
-        alone = session.open_cache(features, 1, 64)
-        single = [session.step(alone, tokens[i : i + 1, :6], 0, bias).logits().copy()]
-        single += [
-            session.step(alone, tokens[i : i + 1, j : j + 1], j, bias).logits() for j in (6, 7, 8)
-        ]
-        for found, expected in zip(rows, single, strict=True):
-            tolerance = LOGITS_TOLERANCE if precision == "float32" else HALF_TOLERANCE
-            np.testing.assert_allclose(found[i], expected[0], atol=tolerance)
-    assert np.abs(rows[0][0] - rows[0][1]).max() > 1
-
-
-def test_a_row_continues_the_past_of_its_parent(models: Models) -> None:
-    session, size = models.session("tiny", beam_size=5), SIZES["tiny"]
-    features, bias = session.encode(noise(size.n_mels, 300)), session.bias([])
-    past = np.random.default_rng(2).integers(0, size.n_words, (5, 4)).astype(np.int32)
-    parents = np.array([3, 3, 0, 4, 1], np.int32)
-    new = np.array([[7], [8], [9], [10], [11]], np.int32)
-    cache = session.open_cache(features, 5, 64)
-    session.step(cache, past, 0, bias)
-    found = session.step(cache, new, 4, bias, parents).logits().copy()
-    # And that is where they stay: the next step knows nothing of parents.
-    after = session.step(cache, new, 5, bias).logits().copy()
-    for i, parent in enumerate(parents):
-        alone = session.open_cache(features, 1, 64)
-        tokens = row([*past[parent], int(new[i, 0])])
-        expected = session.step(alone, tokens, 0, bias).logits()
-        np.testing.assert_allclose(found[i], expected[0], atol=LOGITS_TOLERANCE)
-        expected = session.step(alone, new[i : i + 1], 5, bias).logits()
-        np.testing.assert_allclose(after[i], expected[0], atol=LOGITS_TOLERANCE)
-
-
 def test_parents_hold_for_a_whole_prompt(models: Models) -> None:
     session, size = models.session("tied", beam_size=2), SIZES["tied"]
     features, bias = session.encode(noise(size.n_mels, 100)), session.bias([])
@@ -248,17 +187,6 @@ def test_parents_hold_for_a_whole_prompt(models: Models) -> None:
     np.testing.assert_allclose(found, expected, atol=LOGITS_TOLERANCE)
 
 
-def test_a_step_back_forgets_what_lay_ahead(models: Models) -> None:
-    session, size = models.session("tiny"), SIZES["tiny"]
-    features, bias = session.encode(noise(size.n_mels, 300)), session.bias([])
-    cache = session.open_cache(features, 1, 64)
-    session.step(cache, row(list(range(40))), 0, bias)
-    found = session.step(cache, row([91, 92]), 5, bias).logits().copy()
-    fresh = session.open_cache(features, 1, 64)
-    expected = session.step(fresh, row([0, 1, 2, 3, 4, 91, 92]), 0, bias).logits()
-    np.testing.assert_allclose(found, expected, atol=LOGITS_TOLERANCE)
-
-
 def test_slots_beyond_the_tokens_do_not_matter(models: Models) -> None:
     session, size = models.session("tiny"), SIZES["tiny"]
     features, bias = session.encode(noise(size.n_mels, 300)), session.bias([])
@@ -268,65 +196,6 @@ def test_slots_beyond_the_tokens_do_not_matter(models: Models) -> None:
         found.append(session.step(cache, row(size.prompt), 0, bias).logits())
     np.testing.assert_allclose(found[1], found[0], atol=LOGITS_TOLERANCE)
     np.testing.assert_allclose(found[2], found[0], atol=LOGITS_TOLERANCE)
-
-
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_bias_best_and_candidates_follow_from_the_logits(
-    precision: graphs.Precision, models: Models
-) -> None:
-    session, size = models.session("tiny", precision, 5), SIZES["tiny"]
-    cache = session.open_cache(session.encode(noise(size.n_mels, 300)), 5, 64)
-    bias = session.bias([])
-    tokens = np.arange(10, dtype=np.int32).reshape(5, 2)
-    free = session.step(cache, tokens, 0, bias).logits().copy()
-    suppressed = np.argsort(-free[0])[:3].tolist()
-    bias = session.bias(suppressed)
-    assert np.flatnonzero(bias == IMPOSSIBLE).tolist() == sorted(suppressed)
-    output = session.step(cache, tokens, 0, bias)
-    logits = output.logits()
-    np.testing.assert_array_equal(logits, free)  # they are without the bias
-    expected = log_softmax(logits + bias)
-    order = np.argsort(-expected, axis=1)
-    best, logprobs = output.best()
-    candidates, candidate_logprobs = output.candidates()
-    assert best.dtype == candidates.dtype == np.dtype(np.int32)
-    assert (session.n_candidates, candidates.shape) == (10, (5, 10))
-    np.testing.assert_array_equal(best, order[:, 0])
-    np.testing.assert_array_equal(candidates[:, 0], best)
-    np.testing.assert_allclose(logprobs, np.take_along_axis(expected, order, 1)[:, 0], atol=1e-5)
-    # By value: equal logits, which float16 has, may come in any order.
-    np.testing.assert_allclose(
-        np.take_along_axis(expected, candidates.astype(np.intp), 1),
-        np.take_along_axis(expected, order[:, :10], 1),
-        atol=1e-6,
-    )
-    np.testing.assert_allclose(
-        candidate_logprobs, np.take_along_axis(expected, order[:, :10], 1), atol=1e-5
-    )
-    assert not set(candidates.ravel()) & set(suppressed)
-
-
-KINDS = pytest.mark.parametrize("kind", ["session", "cpu_session"])
-
-
-@KINDS
-def test_greedy_ends_with_the_budget_or_the_cache(models: Models, kind: str) -> None:
-    session, size = getattr(models, kind)("tied"), SIZES["tied"]
-    features, bias = session.encode(noise(size.n_mels, 100)), session.bias([])
-    cache = session.open_cache(features, 1, 16)
-    assert len(list(session.greedy(cache, 1, 0, bias, 10))) == 10
-    assert len(list(session.greedy(cache, 1, 10, bias, 100))) == 6
-    assert list(session.greedy(cache, 1, 10, bias, 0)) == []
-
-
-@KINDS
-def test_what_the_graphs_say_of_themselves(models: Models, kind: str) -> None:
-    greedy, beam = getattr(models, kind)("turbo"), getattr(models, kind)("turbo", beam_size=8)
-    size = SIZES["turbo"]
-    assert greedy.n_mels == beam.n_mels == 128
-    assert greedy.n_vocab == size.n_words + 10 + size.n_times
-    assert (greedy.n_candidates, greedy.max_batch) == (0, 5)
-    assert (beam.n_candidates, beam.max_batch) == (16, 8)
 
 
 def test_what_is_gone_is_refused(models: Models) -> None:

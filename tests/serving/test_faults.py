@@ -74,9 +74,7 @@ async def alone(server: Server) -> None:
     assert not [name for name in names if name.startswith("Handler")], names
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @pytest.mark.parametrize("failure", ERRORS, ids=lambda error: type(error).__name__)

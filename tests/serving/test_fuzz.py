@@ -23,7 +23,7 @@ from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping
 
 from tests.mutations import mutated, systematic
-from tests.support import LOUD, TIMEOUT_SECONDS, FakeTranscriber, LoudnessVad, run_server
+from tests.support import LOUD, TIMEOUT_SECONDS, FakeTranscriber, run_server
 
 LIVE = ("transcript-start", "transcript-chunk")  # before a transcript, with live text
 OPTIONS: dict[str, dict[str, object]] = {
@@ -64,8 +64,7 @@ HONEST = as_bytes(*COMMAND[:2], *[COMMAND[2]] * 100, COMMAND[-1])
 
 
 @pytest.fixture
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+def _linger_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nobody here reads slowly: an error need not wait for its reader.
     monkeypatch.setattr("wyoming_whisper.serving.handler.Handler.LINGER_SECONDS", 0.01)
 
@@ -130,7 +129,7 @@ def check(answer: bytes) -> None:
 
 @given(streams=st.lists(st.tuples(mutated(CONVERSATIONS), st.booleans()), min_size=1, max_size=8))
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_linger_shortly")
 def test_mutated_conversations_bring_nothing_down(
     tmp_path_factory: pytest.TempPathFactory,
     caplog: pytest.LogCaptureFixture,
@@ -146,7 +145,7 @@ def test_mutated_conversations_bring_nothing_down(
 @pytest.mark.parametrize(
     "conversation", CONVERSATIONS[:3], ids=["command", "questions", "satellite"]
 )
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_linger_shortly")
 def test_every_beginning_every_lie_and_every_other_value_brings_nothing_down(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, conversation: bytes
 ) -> None:

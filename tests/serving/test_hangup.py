@@ -24,7 +24,6 @@ from tests.support import (
     LOUD,
     TIMEOUT_SECONDS,
     FakeTranscriber,
-    LoudnessVad,
     SteppingTranscriber,
     run_server,
 )
@@ -34,10 +33,7 @@ from wyoming_whisper.serving.server import Server
 from wyoming_whisper.transcriber import Transcriber
 from wyoming_whisper.wire import MAX_HEADER_BYTES
 
-
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @dataclass

@@ -33,9 +33,7 @@ from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber,
 DESCRIBE = Describe().event()
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 async def test_a_command_is_answered_with_text_and_language(tmp_path: Path) -> None:

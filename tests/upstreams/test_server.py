@@ -15,7 +15,7 @@ from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.info import Describe, Info
 
-from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet, run_server
+from tests.support import Client, FakeTranscriber, loud, quiet, run_server
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says, until
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.serving.server import Server
@@ -28,9 +28,7 @@ KEY = "sk-very-secret"
 NEVER = 60.0
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 def upstreams_of(server: Server) -> tuple[UpstreamState, ...]:

@@ -9,14 +9,11 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
-from tests.support import Client, FakeTranscriber, LoudnessVad, run_server
+from tests.support import Client, FakeTranscriber, run_server
 from tests.upstreams.fakes import FakeWyoming, fails, says, until
 from tests.web.test_web import free_port, until_open
 
-
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 async def test_metrics_and_state_have_each_upstream(tmp_path: Path) -> None:

@@ -110,12 +110,6 @@ def phrases(count: int, seconds: float = 4.0, pause: float = 1.0) -> list[Sample
     ]
 
 
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
-
-
 @pytest.mark.parametrize("is_spoken", [False, True])
 async def test_pieces_are_transcribed_while_they_are_spoken(
     monkeypatch: pytest.MonkeyPatch, is_spoken: bool

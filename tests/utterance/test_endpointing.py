@@ -28,7 +28,6 @@ from wyoming_whisper.audio.vad import FRAME_SAMPLES, SpanOptions
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
-from wyoming_whisper.utterance import utterance
 from wyoming_whisper.utterance.endpointing import (
     End,
     Endpointer,
@@ -326,12 +325,6 @@ def test_somebody_has_to_end_commands() -> None:
 # -- one utterance -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
-
-
 async def _answer(workshop: InstantWorkshop, audio: list[Samples], ends: bool) -> tuple[str, int]:
     """Return the text, and of how many samples it is."""
     endpointer = Endpointer(AUTO) if ends else None
@@ -369,11 +362,6 @@ def test_the_text_is_that_of_the_same_samples_without_endpointing(
 
 
 # -- the server ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @dataclass

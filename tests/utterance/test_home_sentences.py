@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Client, FakeTranscriber, LoudnessVad, run_server
+from tests.support import Client, FakeTranscriber, run_server
 from wyoming_whisper.status import Answer
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
 HOME = "areas: [Kitchen]\nentities:\n  - {name: Ceiling Lamp, domain: light}\n"
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wyoming.audio import AudioStop
 
-from tests.support import Client, FakeTranscriber, LoudnessVad, loud, quiet
+from tests.support import Client, FakeTranscriber, loud, quiet
 from tests.utterance.test_utterance import say, speaking, started
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance.languages import (
@@ -117,13 +117,7 @@ class Detecting(FakeTranscriber):
         return dataclasses.replace(heard, language="de", language_probability=0.97)
 
 
-@pytest.fixture
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
-    monkeypatch.setattr("wyoming_whisper.utterance.utterance.Utterance.MAX_AHEAD_SECONDS", 1000.0)
-
-
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_an_utterance_keeps_what_was_known_when_it_began(tmp_path: Path) -> None:
     fake = Detecting()
     async with speaking(tmp_path, fake) as client, Client(tmp_path) as other:
@@ -143,7 +137,7 @@ async def test_an_utterance_keeps_what_was_known_when_it_began(tmp_path: Path) -
     assert priors[3]["de"] == pytest.approx(2.9, abs=0.01)
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_a_language_that_was_asked_for_is_not_remembered(tmp_path: Path) -> None:
     fake = Detecting()
     async with speaking(tmp_path, fake) as client:
@@ -153,7 +147,7 @@ async def test_a_language_that_was_asked_for_is_not_remembered(tmp_path: Path) -
     assert [dict(options.language_prior) for _, options in fake.requests] == [{}, {}]
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 @pytest.mark.parametrize(("configured", "used"), [("auto", None), ("en", "en")])
 async def test_the_clients_language_can_be_ignored(
     tmp_path: Path, configured: str, used: str | None

@@ -446,12 +446,6 @@ class Spare:
         return job
 
 
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
-
-
 @pytest.mark.usefixtures("_without_a_clock")
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=PARTS, step=st.integers(40, 5000), eager=st.booleans())
@@ -597,11 +591,6 @@ async def viewing(
         yield viewer
 
 
-@pytest.fixture
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch, _without_a_clock: None) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
-
-
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_info_says_whether_there_is_live_text(tmp_path: Path, wanted: bool) -> None:
     async with viewing(tmp_path, FakeTranscriber(), live_text=wanted) as viewer:
@@ -609,7 +598,7 @@ async def test_info_says_whether_there_is_live_text(tmp_path: Path, wanted: bool
     assert info.asr[0].supports_transcript_streaming is wanted
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_words_are_sent_while_they_are_spoken_and_the_whole_at_the_end(
     tmp_path: Path,
 ) -> None:
@@ -629,7 +618,7 @@ async def test_words_are_sent_while_they_are_spoken_and_the_whole_at_the_end(
     assert viewer.chunks != shown
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_without_live_text_a_transcript_is_all_that_comes(tmp_path: Path) -> None:
     fake = Telling()
     async with viewing(tmp_path, fake, live_text=False) as viewer:
@@ -642,7 +631,7 @@ async def test_without_live_text_a_transcript_is_all_that_comes(tmp_path: Path) 
     assert len(fake.requests) == 1
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_where_the_final_text_contradicts_what_was_sent_both_stay(tmp_path: Path) -> None:
     final = "Turn off the chicken light in five minutes, please, and so on."
     async with viewing(tmp_path, Telling(final)) as viewer:
@@ -657,7 +646,7 @@ async def test_where_the_final_text_contradicts_what_was_sent_both_stay(tmp_path
     assert len(viewer.chunks.split()) == len(final.split())
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_a_text_that_is_withheld_at_last_takes_nothing_back(tmp_path: Path) -> None:
     async with viewing(tmp_path, Telling("")) as viewer:
         await viewer.say_until(2)
@@ -669,7 +658,7 @@ async def test_a_text_that_is_withheld_at_last_takes_nothing_back(tmp_path: Path
     assert viewer.transcripts == [""]
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_silence_has_a_beginning_and_an_end_too(tmp_path: Path) -> None:
     async with viewing(tmp_path, Telling()) as viewer:
         await viewer.say(quiet(1.0))
@@ -679,7 +668,7 @@ async def test_silence_has_a_beginning_and_an_end_too(tmp_path: Path) -> None:
     assert viewer.types == 2 * ["transcript-start", "transcript", "transcript-stop"]
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_a_short_word_comes_in_one_chunk(tmp_path: Path) -> None:
     async with viewing(tmp_path, Telling()) as viewer:
         await viewer.say(loud(0.2))
@@ -688,7 +677,7 @@ async def test_a_short_word_comes_in_one_chunk(tmp_path: Path) -> None:
     assert viewer.chunks == viewer.transcripts[0] == "Turn"
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_what_was_said_up_to_a_pause_is_a_transcription_like_others(tmp_path: Path) -> None:
     fake = Telling()
     async with viewing(tmp_path, fake, eager=True) as viewer:
@@ -705,7 +694,7 @@ async def test_what_was_said_up_to_a_pause_is_a_transcription_like_others(tmp_pa
     assert len(fake.requests) == 2  # the early one was of use twice
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_utterances_do_not_mix(tmp_path: Path) -> None:
     """Of the next one nothing is sent before the last one is answered."""
     fake = Telling()
@@ -728,7 +717,7 @@ async def test_utterances_do_not_mix(tmp_path: Path) -> None:
     assert viewer.chunks == "".join(viewer.transcripts)
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_a_failure_is_an_error_also_after_words_were_sent(tmp_path: Path) -> None:
     failing = Telling(error=TranscribeError("no more"))
     async with viewing(tmp_path, failing) as viewer:
@@ -741,7 +730,7 @@ async def test_a_failure_is_an_error_also_after_words_were_sent(tmp_path: Path) 
     assert not viewer.transcripts
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_live_text_waits_while_somebody_waits_for_an_answer(tmp_path: Path) -> None:
     fake = Telling()
     async with viewing(tmp_path, fake) as viewer, Viewer(tmp_path) as busy:
@@ -757,7 +746,7 @@ async def test_live_text_waits_while_somebody_waits_for_an_answer(tmp_path: Path
     assert viewer.chunks == viewer.transcripts[0]
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_who_waits_for_an_answer_does_not_wait_for_live_text(tmp_path: Path) -> None:
     class Slow(Telling):
         """Never ends with its first request by itself."""
@@ -785,7 +774,7 @@ async def test_who_waits_for_an_answer_does_not_wait_for_live_text(tmp_path: Pat
     assert viewer.transcripts == ["Turn"]
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_who_leaves_with_the_transcript_is_no_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -804,7 +793,7 @@ async def test_who_leaves_with_the_transcript_is_no_failure(
     assert not [record for record in caplog.records if "Turn" in record.getMessage()]
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_a_command_that_the_server_ends_is_live_too(tmp_path: Path) -> None:
     async with viewing(tmp_path, Telling(), endpointing="0.5") as viewer:
         await viewer.say_until(2)
@@ -819,7 +808,7 @@ async def test_a_command_that_the_server_ends_is_live_too(tmp_path: Path) -> Non
     assert viewer.chunks == viewer.transcripts[0]
 
 
-@pytest.mark.usefixtures("_hear_loudness")
+@pytest.mark.usefixtures("_hear_loudness", "_without_a_clock")
 async def test_a_language_that_is_not_known_yet_is_not_told(tmp_path: Path) -> None:
     async with viewing(tmp_path, Telling()) as viewer:
         await viewer.say_until(2)

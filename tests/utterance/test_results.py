@@ -17,7 +17,6 @@ from tests.support import (
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
-    LoudnessVad,
     loud,
     quiet,
     run_server,
@@ -47,9 +46,7 @@ class Waiting(Service):
         self.deadline_seconds = 0.01
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @pytest.fixture

@@ -36,15 +36,7 @@ from wyoming_whisper.utterance.utterance import Utterance
 SPANS = SpanOptions.of(Settings())
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
-
-
-@pytest.fixture
-def _without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio that comes faster than anybody speaks is a speaker's nonetheless."""
-    monkeypatch.setattr(utterance.Utterance, "MAX_AHEAD_SECONDS", float("inf"))
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @asynccontextmanager

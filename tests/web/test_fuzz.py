@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.mutations import mutated
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, LoudnessVad, loud
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
 from tests.web.test_transcriptions import asked, post, serving, wav
 
 HEADERS = b"Host: 127.0.0.1\r\nConnection: close\r\n"
@@ -78,9 +78,7 @@ async def answer(port: int, request: bytes, *, leaves: bool = False) -> bytes:
     return bytes(answer)
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 async def survive(tmp_path: Path, sent: list[bytes], *, leaves: bool) -> None:

@@ -27,7 +27,6 @@ from tests.support import (
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
-    LoudnessVad,
     clips,
     loud,
     quiet,
@@ -73,9 +72,7 @@ FORMATS = tuple(RENDERED)
 SPANS = SpanOptions.of(Settings())
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 @dataclass

@@ -27,7 +27,6 @@ from tests.support import (
     TIMEOUT_SECONDS,
     Client,
     FakeTranscriber,
-    LoudnessVad,
     loud,
     quiet,
     run_server,
@@ -45,9 +44,7 @@ FILES = sorted(file.name for file in PAGE.iterdir())
 CLIP = {_Site.CLIP_HEADER: "1"}
 
 
-@pytest.fixture(autouse=True)
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
+pytestmark = pytest.mark.usefixtures("_hear_loudness")
 
 
 def free_port() -> int:

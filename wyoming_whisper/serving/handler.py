@@ -434,7 +434,7 @@ async def _until_lost(writer: asyncio.StreamWriter, poll_seconds: float = 0.25) 
 
 def _is_lost(connection: socket.socket | None) -> bool:
     """Whether both directions of a socket are closed, or it was reset; None is no socket."""
-    if connection is None or not hasattr(select, "poll"):  # not on every system
+    if connection is None:
         return False
     if connection.fileno() < 0:
         return True

@@ -1,7 +1,7 @@
 """Commands of a household understood with its sentences known, and what is no command unchanged.
 
 Every language has its household (lib/homes), and servers that hear its clips side by side, over
-Wyoming, all of a clip at once; they take turns. Clips are those of household/test.jsonl: recordings
+Wyoming, all of a clip at once; they take turns. Clips are those of household/PART.jsonl: recordings
 from the folders of --voices, and what is made once into --spoken (--speech-python is a Python that
 has what lib/synthesizers.py needs). Servers:
 
@@ -56,10 +56,10 @@ def program(
     )
     extra = ["--language", language]
     if name.startswith("official"):
-        extra += [] if plain else ["--initial-prompt", prompt(model, language)]
+        extra += [] if plain else ["--initial-prompt", prompt(model, language, PARTS[args.part])]
         return official(options, name, *extra)
     extra += ["--backend", BACKENDS[backend]] if backend else []
-    extra += ["--home", str(home_file(language, folder))] if home else []
+    extra += ["--home", str(home_file(language, folder, PARTS[args.part]))] if home else []
     return ours(options, name, *extra)
 
 
@@ -72,16 +72,16 @@ def parts_of(name: str) -> tuple[str | None, str | None, str | None]:
     return plain, backend, home
 
 
-def prompt(model: Path, language: str) -> str:
+def prompt(model: Path, language: str, homes: Path = HOMES) -> str:
     """Return what the official server tells a model of a language's household."""
     tokenizer = ModelFolder(model).tokenizer
-    home = read_home(HOMES / f"{language}.yaml")
+    home = read_home(homes / f"{language}.yaml")
     return official_prompt(home, lambda text: len(tokenizer.encode(text)))
 
 
-def home_file(language: str, folder: Path) -> Path:
+def home_file(language: str, folder: Path, homes: Path = HOMES) -> Path:
     """Write a language's household for --home; return the file."""
-    content = yaml.safe_load((HOMES / f"{language}.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((homes / f"{language}.yaml").read_text(encoding="utf-8"))
     del content["satellite"]  # the room that is spoken in is nothing of the home's
     file = folder / f"home-{language}.yaml"
     file.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
@@ -106,13 +106,17 @@ def measure(args: argparse.Namespace, clips: Sequence[Clip]) -> list[Answer]:
                 programs = [program(name, args, model, language, folder) for name in args.servers]
                 progress(f"{model.name}, {language}: {len(own)} clips")
                 with running(programs, folder) as servers:
-                    answers += list(hear(model.name, servers, own, folders))
+                    answers += list(hear(model.name, servers, own, folders, args.part))
     order = {name: place for place, name in enumerate(args.servers)}
     return sorted(answers, key=lambda one: order[one.server])
 
 
 def hear(
-    model: str, servers: Sequence[Server], clips: Sequence[Clip], folders: Sequence[Path]
+    model: str,
+    servers: Sequence[Server],
+    clips: Sequence[Clip],
+    folders: Sequence[Path],
+    part: str,
 ) -> Iterator[Answer]:
     """Yield the answer of every server to every clip; who hears it first takes turns."""
     _warm_up(servers, clips[0], folders)
@@ -132,6 +136,7 @@ def hear(
                 round(heard.seconds, 4),
                 stages(server.log[before:]),
                 heard.error,
+                part,
             )
 
 
@@ -170,7 +175,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a Python that has what lib/synthesizers.py needs (default: %(default)s)",
     )
-    parser.add_argument("--part", choices=PARTS, default=PARTS[0], help="(default: %(default)s)")
+    parser.add_argument("--part", choices=tuple(PARTS), default="test", help="(default: %(default)s)")
     add_models(parser)
     parser.add_argument(
         "--servers",
@@ -199,7 +204,7 @@ def chosen(args: argparse.Namespace) -> list[Clip]:
     for clip in read_list(args.part):
         if clip.kind not in args.kinds or (args.languages and clip.lang not in args.languages):
             continue
-        if matcher(clip.lang) is None:  # nobody's household
+        if matcher(clip.lang, PARTS[args.part]) is None:  # nobody's household
             continue
         key = clip.kind, clip.lang
         counted[key] = counted.get(key, 0) + 1

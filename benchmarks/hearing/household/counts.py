@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from statistics import median
 
-from benchmarks.hearing.household.clips import COMMAND, NEAR, NOISE, OTHER
+from benchmarks.hearing.household.clips import COMMAND, NEAR, NOISE, OTHER, PARTS
 from benchmarks.lib import report
 from benchmarks.lib.understood import Meaning, meaning
 from benchmarks.lib.words import normalised
@@ -43,14 +43,17 @@ class Answer:
     """Seconds of each stage of the work, as our server logs them."""
 
     error: str | None = None
+    part: str = "test"
+    """Of the lists (clips.PARTS)."""
 
     @cached_property
     def meaning(self) -> Meaning | None:
-        return meaning(self.written, self.lang)
+        return meaning(self.written, self.lang, PARTS[self.part])
 
     @cached_property
     def meant(self) -> Meaning | None:
-        return meaning(self.said, self.lang) if self.kind == COMMAND else None
+        is_command = self.kind == COMMAND
+        return meaning(self.said, self.lang, PARTS[self.part]) if is_command else None
 
     @property
     def is_understood(self) -> bool:

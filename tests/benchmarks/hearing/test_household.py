@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -38,18 +39,20 @@ def lists() -> dict[str, list[Clip]]:
     return {part: read_list(part) for part in PARTS}
 
 
-def test_nothing_is_in_both_parts(lists: dict[str, list[Clip]]) -> None:
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(PARTS, 2)))
+def test_nothing_is_in_two_parts(one: str, other: str, lists: dict[str, list[Clip]]) -> None:
+    both = [lists[one], lists[other]]
     for field in ("file", "name"):
-        test, fit = ({getattr(one, field) for one in lists[part]} for part in PARTS)
-        assert not test & fit
-    said = ({one.text.casefold() for one in lists[part] if one.text} for part in PARTS)
+        assert not set.intersection(*({getattr(clip, field) for clip in part} for part in both))
+    said = ({(clip.lang, clip.text.casefold()) for clip in part if clip.text} for part in both)
     assert not set.intersection(*said)
-    voices = ({one.voice for one in lists[part] if one.voice in VOICES} for part in PARTS)
+    voices = ({clip.voice for clip in part if clip.voice in VOICES} for part in both)
     assert not set.intersection(*voices)
 
 
-def test_there_is_enough_to_measure_with(lists: dict[str, list[Clip]]) -> None:
-    test = lists["test"]
+@pytest.mark.parametrize("part", ["test", "fresh"])
+def test_there_is_enough_to_measure_with(part: str, lists: dict[str, list[Clip]]) -> None:
+    test = lists[part]
     commands = [one for one in test if one.kind == "command"]
     assert len([one for one in commands if one.condition != "room" or one.lang == "en"]) >= 300
     assert len({one.lang for one in commands}) >= 8
@@ -57,17 +60,21 @@ def test_there_is_enough_to_measure_with(lists: dict[str, list[Clip]]) -> None:
     assert sum(one.kind == "noise" for one in test) >= 150
 
 
-def test_every_command_is_understood_as_it_is_said(lists: dict[str, list[Clip]]) -> None:
-    said = {(one.lang, one.text or ""): one.kind for one in lists["test"]}
+@pytest.mark.parametrize("part", ["test", "fresh"])
+def test_every_command_is_understood_as_it_is_said(
+    part: str, lists: dict[str, list[Clip]]
+) -> None:
+    said = {(one.lang, one.text or ""): one.kind for one in lists[part]}
     commands = [key for key, kind in said.items() if kind == "command"]
-    assert [key for key in commands if meaning(key[1], key[0]) is None] == []
+    assert [key for key in commands if meaning(key[1], key[0], PARTS[part]) is None] == []
     others = [key for key, kind in said.items() if kind in ("near", "other")]
-    assert [key for key in others if meaning(key[1], key[0])] == []
+    assert [key for key in others if meaning(key[1], key[0], PARTS[part])] == []
 
 
 def test_every_language_of_a_command_has_a_household(lists: dict[str, list[Clip]]) -> None:
-    spoken_there = {one.lang for part in PARTS for one in lists[part] if one.kind == "command"}
-    assert spoken_there <= set(languages())
+    for part, homes in PARTS.items():
+        spoken_there = {one.lang for one in lists[part] if one.kind == "command"}
+        assert spoken_there <= set(languages(homes))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +170,7 @@ def test_what_is_missing_is_made_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 # -- servers -------------------------------------------------------------------------------
 
-ASKED = argparse.Namespace(threads=1, beam_size=0, compute_type="int8")
+ASKED = argparse.Namespace(threads=1, beam_size=0, compute_type="int8", part="test")
 
 
 def last(command: tuple[str, ...], flag: str) -> str:

@@ -15,15 +15,10 @@ from benchmarks.lib import client
 from benchmarks.lib.client import Heard, command_bytes, command_events, say, steady_texts
 from benchmarks.lib.clips import Clip, with_silence
 from benchmarks.lib.errors import BenchmarkError
-from tests.support import FakeTranscriber, LoudnessVad, loud, run_server
+from tests.support import FakeTranscriber, loud, run_server
 from wyoming_whisper.transcriber import Samples
 
 SECOND = loud(1.0)
-
-
-@pytest.fixture
-def _hear_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", LoudnessVad)
 
 
 @pytest.mark.usefixtures("_hear_loudness")

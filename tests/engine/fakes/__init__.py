@@ -53,7 +53,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", **options:
 
 
 def make(version: str, build: str = "", **options: Any) -> FakeGpu:
-    """Return a fake GPU with a TensorRT of some version; for TensorRT-RTX it is one of a desktop."""
+    """Return a fake GPU with a TensorRT of some version; for TensorRT-RTX it is a desktop's."""
     if version == RTX:
         desktop = {"name": "Fake RTX", "compute_capability": (8, 9), "integrated": False}
         options = {**desktop, "version": 13000, **options}

@@ -1,5 +1,5 @@
-"""The tensorrt module in Python, at a version of one's choice: the part of it that we use. A version
-of `rtx-1.7` is the tensorrt_rtx module.
+"""The tensorrt module in Python, at a version of one's choice: the part of it that we use. A
+version of `rtx-1.7` is the tensorrt_rtx module.
 
 A plan holds its ONNX graph, and an engine runs that in onnxruntime, on the memory of the fake
 driver, when the stream comes to it. What TensorRT refuses is refused in its own way: None, False,
@@ -221,9 +221,8 @@ class FakeTensorRT:
         flags = {flag.name: flag.value for flag in trt.BuilderFlag}
         trt.BuilderFlag = enum("BuilderFlag", {**flags, "REQUIRE_USER_ALLOCATION": 28})
         capabilities = ("NONE", "CURRENT", "SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
-        trt.ComputeCapability = enum(
-            "ComputeCapability", {n: i for i, n in enumerate(capabilities)}
-        )
+        numbers = {name: i for i, name in enumerate(capabilities)}
+        trt.ComputeCapability = enum("ComputeCapability", numbers)
         trt.CudaGraphStrategy = enum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
         trt.DynamicShapesKernelSpecializationStrategy = enum(
             "DynamicShapesKernelSpecializationStrategy", {"LAZY": 0, "EAGER": 1, "NONE": 2}

@@ -73,12 +73,15 @@ def import_graphs() -> Any:
 def _plan_facts(dims: Dims, request: BuildRequest) -> PlanFacts:
     """Return what the plans for this model will be able to do."""
     max_batch = request.max_batch
-    profiles = [
-        Profile("step", (1, 1), (1, 1)),
-        Profile("prompt", (1, 1), (2, PlanFacts.MAX_PREFILL_TOKENS)),
-    ]
-    if max_batch > 1:
-        profiles.append(Profile("rows", (2, max_batch), (1, PlanFacts.MAX_PREFILL_TOKENS)))
+    most = PlanFacts.MAX_PREFILL_TOKENS
+    profiles = [Profile("step", (1, 1), (1, 1))]
+    if LIBRARIES[request.runtime].is_rtx:
+        # It makes kernels for each shape anyway, and keeps the vocabulary once for each profile.
+        profiles.append(Profile("rows", (1, max_batch), (1, most)))
+    else:
+        profiles.append(Profile("prompt", (1, 1), (2, most)))
+        if max_batch > 1:
+            profiles.append(Profile("rows", (2, max_batch), (1, most)))
     return PlanFacts(
         runtime=request.runtime,
         n_mels=dims.n_mels,

@@ -1,0 +1,162 @@
+"""When the frozen tail follows the speech, and that nothing else is understood with it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support import HOME_EN
+from wyoming_whisper.backends import frozen
+from wyoming_whisper.backends.frozen import CLIPS, bears_frozen_tail, feature_change
+from wyoming_whisper.backends.onnxruntime import cpu_engines
+from wyoming_whisper.backends.pipeline import WhisperTranscriber
+from wyoming_whisper.commands.client import read_audio
+from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.cpu_graphs import write_cpu_graphs
+from wyoming_whisper.engine.session import CpuSession
+from wyoming_whisper.machine.measured import Measurements
+from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.transcriber import TranscribeOptions
+from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram
+from wyoming_whisper.whisper.options import AudioContext
+
+ENGLISH = TranscribeOptions(language="en")
+
+
+@pytest.fixture(scope="module")
+def graphs(stock_tiny_en: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    write_cpu_graphs(read(stock_tiny_en / "model.bin"), folder, "uint8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home-graphs")
+    write_cpu_graphs(read(HOME_EN / "model.bin"), folder, "uint8")
+    return folder
+
+
+def opened(model: Path, graphs: Path, data_dir: Path, window: str) -> WhisperTranscriber:
+    settings = Settings(
+        model=str(model), data_dir=(data_dir,), cpu_threads=1, beam_size=1, audio_context=window
+    )
+    transcriber = cpu_engines(settings, model, "uint8").open(graphs)
+    assert isinstance(transcriber, WhisperTranscriber)
+    return transcriber
+
+
+def encoded_frames(transcriber: WhisperTranscriber, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the list to which each window's length will be added."""
+    lengths: list[int] = []
+    encode = CpuSession.encode
+
+    def spy(self: CpuSession, mel: Any) -> Any:
+        lengths.append(mel.shape[1])
+        return encode(self, mel)
+
+    monkeypatch.setattr(CpuSession, "encode", spy)
+    return lengths
+
+
+def words(text: str) -> list[str]:
+    return text.lower().strip(". ").split()
+
+
+@functools.cache
+def command() -> Any:
+    return read_audio(CLIPS / "switch-on-the-dining-room-printer.wav")
+
+
+def test_auto_computes_the_speech_alone(
+    stock_tiny_en: Path,
+    graphs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    with closing(opened(stock_tiny_en, graphs, tmp_path, "auto")) as transcriber:
+        lengths = encoded_frames(transcriber, monkeypatch)
+        text = transcriber.transcribe(command(), ENGLISH).text
+    n_frames = log_mel_spectrogram(command()).shape[1]
+    assert lengths[0] == AudioContext.frozen().frames(n_frames) <= n_frames + 51
+    assert "the encoder computes the speech alone" in caplog.text
+    with closing(opened(stock_tiny_en, graphs, tmp_path, "full")) as transcriber:
+        full = transcriber.transcribe(command(), ENGLISH).text
+    assert words(full) == words(text) != []
+
+
+@pytest.mark.parametrize(("window", "first"), [("full", N_FRAMES), ("15", 1500)])
+def test_what_the_user_sets_is_computed(
+    window: str,
+    first: int,
+    stock_tiny_en: Path,
+    graphs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with closing(opened(stock_tiny_en, graphs, tmp_path, window)) as transcriber:
+        lengths = encoded_frames(transcriber, monkeypatch)
+        transcriber.transcribe(command(), ENGLISH)
+    assert lengths[0] == first
+    assert not (tmp_path / Measurements.FILE).exists()
+
+
+def test_weights_for_short_windows_have_no_tail(
+    home_graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "feature_change", pytest.fail)
+    with closing(opened(HOME_EN, home_graphs, tmp_path, "auto")) as transcriber:
+        assert transcriber.transcribe(command(), ENGLISH).text
+
+
+def test_each_model_is_tried_once(
+    graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = CpuSession(graphs, threads=1, has_tail=True)
+    measurements = Measurements((tmp_path,))
+    assert bears_frozen_tail(session, measurements, "cpu-1")
+    monkeypatch.setattr(frozen, "feature_change", pytest.fail)
+    assert bears_frozen_tail(session, measurements, "cpu-1")
+    monkeypatch.setattr(frozen, "feature_change", lambda _: frozen.MOST_CHANGE + 0.01)
+    assert not bears_frozen_tail(session, measurements, "cpu-2")
+    assert not bears_frozen_tail(session, Measurements(()), "cpu-3")
+
+
+def test_a_model_that_leans_on_more_than_silence_has_windows_of_10_seconds(
+    stock_tiny_en: Path,
+    graphs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(frozen, "feature_change", lambda _: 0.4)
+    with closing(opened(stock_tiny_en, graphs, tmp_path, "auto")) as transcriber:
+        lengths = encoded_frames(transcriber, monkeypatch)
+        transcriber.transcribe(command(), ENGLISH)
+    assert lengths[0] == AudioContext.safe().minimum
+    assert "the encoder computes 10 s at least" in caplog.text
+
+
+def test_a_window_that_is_cut_changes_more_than_one_with_a_tail(graphs: Path) -> None:
+    with_tail = feature_change(CpuSession(graphs, threads=1, has_tail=True))
+    cut = feature_change(CpuSession(graphs, threads=1))
+    assert with_tail < frozen.MOST_CHANGE < cut
+
+
+def test_numbers_that_are_none_bear_nothing(
+    graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = CpuSession(graphs, threads=1, has_tail=True)
+    nonsense = {"cross_k_0": np.full((1, 1, N_FRAMES // 2, 64), np.nan, np.float32)}
+    monkeypatch.setattr(session, "encode", lambda _: nonsense)
+    assert feature_change(session) == 1
+    assert not bears_frozen_tail(session, Measurements((tmp_path,)), "cpu")
