@@ -23,6 +23,7 @@ from ..engine.progress import BuildDisplay, BuildProgress
 from ..engine.spec import Spec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..machine.process import NativeThread
+from ..models.store import ModelStore
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 
 if TYPE_CHECKING:
@@ -80,8 +81,9 @@ class Engines:
 
     @staticmethod
     def cache_of(settings: Settings) -> EngineCache:
-        """Return where these settings have engines kept."""
-        return EngineCache(settings.data_dir[0] / "engines", settings.max_cache_size)
+        """Return the engines of the first data folder; those of the others, too, to be read."""
+        first, *others = (folder / "engines" for folder in (*settings.data_dir, ModelStore.SHIPPED))
+        return EngineCache(first, settings.max_cache_size, others)
 
     @functools.cached_property
     def _key(self) -> Key:
