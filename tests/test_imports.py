@@ -18,7 +18,7 @@ ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 
 RUNTIMES = (
     *("ctranslate2", "faster_whisper", "onnxruntime", "onnx"),
-    *("tensorrt", "tensorrt_llm", "torch", "transformers"),
+    *("tensorrt", "tensorrt_rtx", "tensorrt_llm", "torch", "transformers"),
 )
 HUB = ("huggingface_hub", "av", "tqdm")
 WEB = ("aiohttp", "prometheus_client")

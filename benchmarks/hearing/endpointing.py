@@ -27,15 +27,7 @@ from benchmarks.lib import report
 from benchmarks.lib.clips import as_pcm
 from benchmarks.lib.corpus import Recording, read_corpus, read_recordings
 from benchmarks.lib.errors import ClipError
-from benchmarks.lib.options import (
-    add_chunk_ms,
-    add_folders,
-    add_model,
-    add_number,
-    add_part,
-    add_parts,
-    add_recordings,
-)
+from benchmarks.lib.options import BACKEND, add, add_number, add_parts, backend_settings
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.audio.pcm import PcmFormat
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
@@ -340,15 +332,9 @@ def table(takes: Sequence[Take]) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_parts(parser, PARTS, [VIRTUAL])
-    add_model(parser)
-    backends = ("faster-whisper", "onnxruntime")
-    parser.add_argument("--backend", choices=backends, default=backends[0], help="%(default)s")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
-    parser.add_argument("--threads", type=int, default=0, metavar="N")
-    add_folders(parser)
-    add_recordings(parser)
-    add_part(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="recordings of a group at most")
+    add(parser, "--corpus", "--recordings", "--part", *BACKEND)
+    add(parser, "--limit", help="recordings of a group at most")
+    add(parser, "--chunk-ms", default=32)
     add_number(parser, "--seconds", 0.7, "the fixed wait")
     parser.add_argument(
         "--draft-ms",
@@ -358,7 +344,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="from the start of early work to its result (default: 150 500)",
     )
-    add_chunk_ms(parser, 32)
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -366,13 +351,7 @@ def run(args: argparse.Namespace) -> Outcome:
     if not args.corpus and not args.recordings:
         raise ClipError("there is nothing to hear: name a --corpus, or --recordings")
     commands = read_commands(args.corpus, args.recordings, args.part, args.limit)
-    settings = Settings(
-        model=str(args.model),
-        data_dir=(args.data_dir,),
-        backend=args.backend,
-        strict_backend=True,
-        cpu_threads=args.threads,
-    )
+    settings = backend_settings(args)
     with closing(Remembering(settings)) as transcriber:
         takes = measure(args, Virtual(settings, transcriber, args.chunk_ms), commands)
     return Outcome([table(takes)], {"takes": [asdict(take) for take in takes]})

@@ -26,6 +26,9 @@ from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 WEIGHTS, FACTS, MELS = "model.bin.xz", "facts.json", "mels.npz"
+MODEL = "model"
+"""The folder of what lies beside the weights in the model's own."""
+PERSON = Path(__file__).parents[2] / "tests" / "audio" / "jfk.flac"
 _COMPRESSION = [{"id": lzma.FILTER_LZMA2, "preset": 1}]
 
 
@@ -82,15 +85,22 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
             lzma.open(target / WEIGHTS, "wb", **options) as packed,  # type: ignore[call-overload]
         ):
             shutil.copyfileobj(weights, packed, 1 << 20)
-        context = WhisperTranscriber.decoding_options(
-            Settings(), ModelFolder(path), 1
-        ).audio_context
+        small = [f for f in path.iterdir() if f.is_file() and f.name != "model.bin"]
+        (target / MODEL).mkdir(exist_ok=True)
+        for file in small:
+            shutil.copyfile(file, target / MODEL / file.name)
+        decoding = WhisperTranscriber.decoding_options(Settings(), ModelFolder(path), 1)
+        context = decoding.audio_context
         progress(f"{name}: CTranslate2 hears the clips in float32")
         _pack(target, name, path, context)
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
-    reference = Reference.hear(path, lambda n_mels, known: Case.all(n_mels, known, context))
+    def make_cases(n_mels: int, known: Tokenizer) -> list[Case]:
+        cases = Case.all(n_mels, known, context)
+        return [*cases, _person(n_mels, cases[0])]
+
+    reference = Reference.hear(path, make_cases)
     tokenizer, cases, heard = reference.tokenizer, reference.cases, reference.decoded
     tokens = Tokens(
         eot=tokenizer.eot,
@@ -110,6 +120,17 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
     }
     (target / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     np.savez_compressed(target / MELS, *(case.mel for case in cases))
+
+
+def _person(n_mels: int, like: Case) -> Case:
+    """Return a person's recording, in the window that it needs."""
+    from wyoming_whisper.commands.client import read_audio
+    from wyoming_whisper.engine.spec import EngineSpec
+    from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
+
+    mel = log_mel_spectrogram(read_audio(str(PERSON)), n_mels)
+    n_frames = -(-mel.shape[1] // EngineSpec.FRAMES_MULTIPLE) * EngineSpec.FRAMES_MULTIPLE
+    return Case("a person", pad_or_trim(mel, n_frames, silence_level(mel)), like.prompt)
 
 
 def read_packed(folder: Path) -> Packed:
@@ -136,11 +157,16 @@ def read_packed(folder: Path) -> Packed:
 
 
 def unpacked(file: Path, folder: Path) -> Path:
-    """Return the weights, unpacked into a folder. Raises BenchmarkError."""
+    """Return the weights, unpacked into a folder with the rest of the model.
+
+    Raises BenchmarkError.
+    """
     target = folder / "model.bin"
     try:
         with lzma.open(file) as packed, target.open("wb") as weights:
             shutil.copyfileobj(packed, weights, 1 << 20)
+        for beside in (file.parent / MODEL).glob("*"):
+            shutil.copyfile(beside, folder / beside.name)
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise BenchmarkError(f"{file} can't be unpacked ({error}); run --prepare again") from error
     return target

@@ -271,6 +271,17 @@ def watched(folder: Path, *flags: str, **how: Any) -> Iterator[Watched]:
         yield server
 
 
+def prepare(programs: Sequence[Program], folder: Path) -> None:
+    """Start each of ours once, until it has made what its model lacks and decided what answers.
+
+    That is once, at a model's first start, and needs memory that would count as the server's.
+    """
+    for program in programs:
+        if program.is_ours:
+            with Server(program, folder) as server:
+                server.settle()
+
+
 @contextlib.contextmanager
 def running(programs: Sequence[Program], folder: Path) -> Iterator[list[Server]]:
     """Run servers side by side until the block ends; all of them listen, and have settled."""

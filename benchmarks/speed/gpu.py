@@ -1,8 +1,9 @@
 """What the TensorRT engines do on an NVIDIA GPU: the same words, and how far from its limits.
 
-`--prepare` packs models, clips and what CTranslate2 made of them into DIR. Without it engines are
-built of what is in DIR, and measured; that needs Python 3.10, numpy, onnx and tensorrt, nothing
-else, and no network. `--rehearse` runs all of it on a CPU, in onnxruntime.
+`--prepare` packs models, clips (a person's among them) and what CTranslate2 made of them into DIR.
+Without it engines are built of what is in DIR, and measured, beside CTranslate2 and torch where
+those are installed; that needs numpy, onnx and tensorrt-rtx or tensorrt, and no network.
+`--rehearse` runs all of it on a CPU, in onnxruntime. `script/gpu` does both, and carries wheels.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from benchmarks.lib import models, report
+from benchmarks.lib.beside import Beside
 from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.commands.selftest import report as selftest_report
 from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import Comparison, Stages
 from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.tensorrt.cuda import find_gpus
+from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import Session
@@ -71,15 +76,17 @@ def rehearsed(weights: Path, folder: Path) -> Iterator[Opened]:
 
 
 @contextmanager
-def compiled(weights: Path, folder: Path) -> Iterator[Opened]:
-    """The graphs on TensorRT, with and without CUDA graphs."""
+def compiled(runtime: str, weights: Path, folder: Path) -> Iterator[Opened]:
+    """The graphs on TensorRT or TensorRT-RTX, with and without CUDA graphs."""
     from wyoming_whisper.engine.builder import EngineBuild
     from wyoming_whisper.engine.progress import BuildProgress
     from wyoming_whisper.engine.spec import BuildRequest
     from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 
     timings = folder.parent / "timings.cache"
-    request = BuildRequest(str(weights), str(folder), str(timings), beam_size=BEAM_SIZE)
+    request = BuildRequest(
+        str(weights), str(folder), str(timings), runtime=runtime, beam_size=BEAM_SIZE
+    )
     phases = set[str]()
 
     def show(build: BuildProgress) -> None:
@@ -141,6 +148,7 @@ class Measured:
     open_seconds: float
     comparisons: list[Comparison]
     windows: list[Window]
+    beside: list[Beside]
 
     @property
     def failures(self) -> list[str]:
@@ -150,8 +158,8 @@ class Measured:
         return wrong
 
 
-def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measured:
-    """Compare with CTranslate2, with CUDA graphs and without; then time."""
+def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: str) -> Measured:
+    """Compare with CTranslate2, with CUDA graphs and without; then time, and what else is there."""
     progress("  comparing with CTranslate2")
     reference = Reference(
         packed.tokenizer, packed.suppressed_begin, packed.cases, packed.references
@@ -180,6 +188,7 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int) -> Measure
         opened.open_seconds,
         comparisons,
         windows,
+        Beside.all_of(packed, weights.parent, device, runs),
     )
 
 
@@ -260,9 +269,26 @@ def comparisons_table(results: Sequence[Measured]) -> str:
     return report.table(head, rows)
 
 
+def beside_table(results: Sequence[Measured]) -> str:
+    """Return what a clip takes, encoding and decoding, here and on the other runtimes."""
+    rows = []
+    for model in results:
+        clips = list(dict.fromkeys(c.name for c in model.comparisons))
+        first = model.comparisons[: len(clips)]  # with CUDA graphs; then the same without
+        ours = {c.name: c.engine.encode + c.engine.decode for c in first}
+        same = sum(c.verdict == "same" for c in first)
+        told = [Beside("this engine", "", ours, same), *model.beside]
+        for one in told:
+            times = [report.milliseconds(one.seconds[c]) for c in clips if one.seconds]
+            times = times or [report.NOTHING] * len(clips)
+            rows.append([model.name, one.runtime, *times, one.why_not or f"{one.n_same}"])
+    return report.table(["model", "runtime", *clips, "same tokens"], rows)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="what --prepare wrote")
     parser.add_argument("--prepare", action="store_true", help="write DIR, on a machine with all")
+    parser.add_argument("--runtime", choices=tuple(LIBRARIES), help="default: the GPU's best")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, in onnxruntime")
     # Not of lib/options.py, which needs packages that a bare machine has not.
     parser.add_argument("--models", type=lambda text: text.split(","), default=MODELS)
@@ -276,13 +302,14 @@ def run(args: argparse.Namespace) -> Outcome:
     if args.prepare:
         prepare(args.folder, args.models)
         return Outcome([f"{', '.join(args.models)} in {args.folder}"], {})
+    opening: Callable[[Path, Path], AbstractContextManager[Opened]] = rehearsed
     machine, rate = selftest_report.machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not args.rehearse:
-        from wyoming_whisper.engine.tensorrt.library import import_tensorrt
-
-        machine["TensorRT"] = import_tensorrt().__version__
+        library, version = Library.find(find_gpus()[0], args.runtime or "")
+        machine[library.name] = version
         rate = rate or bandwidth()
-    opening, results = rehearsed if args.rehearse else compiled, list[Measured]()
+        opening = partial(compiled, library.runtime)
+    results, device = list[Measured](), "cpu" if args.rehearse else "cuda"
     for name in args.models:
         progress(name)
         packed = read_packed(args.folder / name)
@@ -291,7 +318,7 @@ def run(args: argparse.Namespace) -> Outcome:
             engine = Path(work, "engine")
             engine.mkdir()
             with opening(weights, engine) as opened:
-                results.append(measure(packed, opened, weights, args.runs))
+                results.append(measure(packed, opened, weights, args.runs, device))
     lines = [f"- {name}: {value}" for name, value in machine.items()]
     if args.rehearse:
         lines.append("- a rehearsal on the CPU in onnxruntime: nothing here is a GPU's time")
@@ -301,6 +328,7 @@ def run(args: argparse.Namespace) -> Outcome:
         built = f"built in {model.build_seconds:.1f} s, opened in {model.open_seconds:.2f} s"
         lines.append(f"- {model.name}, {model.precision}: {built}")
     failures = [failure for model in results for failure in model.failures]
-    shown = ["\n".join(lines), stages_table(results, rate), comparisons_table(results)]
+    shown = ["\n".join(lines), stages_table(results, rate)]
+    shown += [beside_table(results), comparisons_table(results)]
     facts = {"machine": machine, "bandwidth": rate, "models": [asdict(one) for one in results]}
     return Outcome([*shown, "FAILED" if failures else "PASSED"], facts, failures)

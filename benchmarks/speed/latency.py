@@ -23,21 +23,12 @@ import numpy as np
 
 from benchmarks.lib import models, report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, say
-from benchmarks.lib.clips import BUNDLED_CLIPS, SECONDS_BEFORE, Clip, short_clips
+from benchmarks.lib.clips import SECONDS_BEFORE, Clip, short_clips
 from benchmarks.lib.errors import BenchmarkError, ClipError
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import (
-    add_clips,
-    add_decoding,
-    add_models,
-    add_number,
-    add_official,
-    add_parts,
-    numbers,
-    one_of,
-)
+from benchmarks.lib.options import add, add_number, add_parts, numbers, one_of, several
 from benchmarks.lib.report import Outcome, progress
-from benchmarks.lib.servers import Program, Server, turned
+from benchmarks.lib.servers import Program, Server, prepare, running, turned
 from benchmarks.lib.words import WordErrors, word_errors
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
@@ -45,7 +36,7 @@ from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 BURST, REAL_TIME = PARTS = ("burst", "real-time")
 EAGER, NOT_EAGER, WIDE, OFFICIAL = "ours", "ours, not eager", "ours, 30 s", "official"
-PLAIN = "ours, faster-whisper"
+PLAIN, CUT = "ours, faster-whisper", "ours, 10 s"
 MODELS = (models.TINY, models.BASE)
 
 MIDDLE_SILENCE = 0.7  # where the silence is not what is measured
@@ -121,7 +112,7 @@ class Part:
     def cells(self) -> list[Cell]:
         """Return the rows: by silence where a server heard all of them."""
         cells: list[Cell] = []
-        for server in (EAGER, NOT_EAGER, PLAIN, WIDE, OFFICIAL):
+        for server in (EAGER, NOT_EAGER, PLAIN, CUT, WIDE, OFFICIAL):
             takes = [take for take in self.takes if take.server == server]
             every = self.mode == REAL_TIME and server == EAGER
             for silence in sorted({take.silence for take in takes}) if every else [None]:
@@ -205,27 +196,6 @@ async def _take(server: Server, clip: Clip, silence: float, mode: str) -> Take:
     )
 
 
-@contextlib.contextmanager
-def metered(programs: Sequence[Program], folder: Path) -> Iterator[list[Server]]:
-    """Run servers side by side until the block ends; all of them listen.
-
-    Ours have been started before: a model's first start is once, and needs more memory.
-    """
-    for program in programs:
-        if program.is_ours:
-            with Server(program, _folder(program, folder)) as server:
-                server.settle()
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(Server(one, _folder(one, folder))) for one in programs]
-        for server in servers:
-            server.listening()
-        yield servers
-
-
-def _folder(program: Program, folder: Path) -> Path:
-    return folder / ("ours" if program.is_ours else program.name)
-
-
 def _warm_up(servers: Sequence[Server], clip: Clip) -> None:
     """Wait until every model is ready; nobody pays for being first."""
     for server in servers:
@@ -258,6 +228,7 @@ def programs(args: argparse.Namespace, model: Path, beam_size: int) -> list[Prog
         ours(same, EAGER, "--eager"),
         ours(same, NOT_EAGER, "--no-eager"),
         ours(same, PLAIN, "--no-eager", "--backend", "faster-whisper"),
+        ours(same, CUT, "--no-eager", "--audio-context", "10"),
         ours(same, WIDE, "--no-eager", "--audio-context", "full"),
     ]
     return found if args.no_official else [*found, official(same)]
@@ -283,7 +254,9 @@ def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> Iterat
     """Yield every part; those with the same model and beam ask the same servers."""
     for (model, beam_size), parts in itertools.groupby(plan(args), lambda one: one[:2]):
         path = models.stock(model)
-        with metered(programs(args, path, beam_size), folder / "servers") as servers:
+        compared = programs(args, path, beam_size)
+        prepare(compared, folder)
+        with running(compared, folder) as servers:
             _warm_up(servers, clips[0])
             for _, _, mode in parts:
                 progress(f"{mode}, {model}, beam {beam_size}")
@@ -320,17 +293,19 @@ def take_turns(
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_parts(parser, PARTS)
-    add_models(parser, ",".join(MODELS), one_of([*MODELS]))
+    stock = several(one_of(MODELS))
+    add(parser, "--models", type=stock, default=",".join(MODELS))
     parser.add_argument(
         "--real-time",
-        type=lambda text: tuple(map(one_of([*MODELS]), text.split(","))),
+        type=stock,
         default=(),
         metavar="LIST",
         help="models for real-time (default: the last of --models)",
     )
-    add_clips(parser, BUNDLED_CLIPS)
+    add(parser, "--clips", "--threads", "--compute-type", "--no-official")
+    beams = {"type": numbers(int), "default": [1, 5], "metavar": "LIST"}
+    add(parser, "--beam-size", **beams, help="default: 1,5")
     add_number(parser, "--limit", 12, "clips")
-    add_decoding(parser, [1, 5])
     add_number(parser, "--utterances", 12, "of each server, in a part")
     parser.add_argument(
         "--silences",
@@ -339,7 +314,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="seconds after the speech, in real time (default: 0.25,0.7,1.29,1.84)",
     )
-    add_official(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:

@@ -17,16 +17,10 @@ from statistics import median
 
 from benchmarks.lib import report
 from benchmarks.lib.client import say
-from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, short_clips, with_silence
+from benchmarks.lib.clips import Clip, short_clips, with_silence
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import (
-    add_clips,
-    add_decoding,
-    add_model,
-    add_number,
-    add_official,
-)
+from benchmarks.lib.options import add, add_decoding, add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Program, Server
 
@@ -84,10 +78,8 @@ def _compared(values: Sequence[float]) -> list[str]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add(parser, "--model", "--clips", "--no-official")
     add_decoding(parser)
-    add_official(parser)
-    add_clips(parser, BUNDLED_CLIPS)
     add_number(parser, "--starts", 10, "of each server")
 
 

@@ -515,6 +515,7 @@ def test_an_engine_that_opens_slowly_is_opened_while_the_cpu_answers(scene: Make
     assert s.status.state.building == "opening the engine"
     assert s.status.state.building_fraction == 0.25
     assert s.status.state.backend == "faster-whisper"
+    assert "being opened" in s.status.state.why
     may_open.set()
     until(lambda: s.transcriber.has_engine and not s.status.state.building)
     assert engines.builds == 0

@@ -19,7 +19,7 @@ from wyoming_whisper.backends import _choose_backend, open_transcriber
 from wyoming_whisper.backends.engines import Engines
 from wyoming_whisper.backends.tensorrt import Runtime, portable_engines
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
-from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Library, find_library
+from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Library
 from wyoming_whisper.errors import EngineError
 from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.status import Status
@@ -73,18 +73,18 @@ def test_other_gpus_are_tensorrts(
     with pytest.raises(NoGpuError, match=r"no GPU for TensorRT-RTX"):
         RTX.target(gpu_of(compute_capability))
     fakes.install(monkeypatch, "10.3.0", compute_capability=compute_capability)
-    assert find_library(gpu_of(compute_capability)) == (TENSORRT, "10.3.0")
+    assert Library.find(gpu_of(compute_capability)) == (TENSORRT, "10.3.0")
 
 
 def test_rtx_is_preferred_and_tensorrt_is_taken_where_it_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tensorrt = fakes.install(monkeypatch, "11.4.0.106", compute_capability=(8, 9))
-    assert find_library(GPU) == (TENSORRT, "11.4.0.106")
+    assert Library.find(GPU) == (TENSORRT, "11.4.0.106")
     fakes.install(monkeypatch, fakes.RTX)
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt.tensorrt.module)
-    assert find_library(GPU) == (RTX, "1.7.1.116")
-    assert find_library(GPU, "tensorrt")[0] is TENSORRT
+    assert Library.find(GPU) == (RTX, "1.7.1.116")
+    assert Library.find(GPU, "tensorrt")[0] is TENSORRT
 
 
 def test_an_old_driver_leaves_the_gpu_to_tensorrt(
@@ -94,15 +94,15 @@ def test_an_old_driver_leaves_the_gpu_to_tensorrt(
     tensorrt = fakes.install(monkeypatch, "10.3.0", compute_capability=(8, 9))
     fakes.install(monkeypatch, fakes.RTX)
     with pytest.raises(EngineError) as caught:
-        find_library(old)
+        Library.find(old)
     assert str(caught.value) == (
         "the NVIDIA driver is too old: it knows CUDA 12.4, and the TensorRT-RTX installed here is "
         "for CUDA 13; update the driver, or pip install tensorrt-rtx-cu12 in its place"
     )
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt.tensorrt.module)
-    assert find_library(old)[0] is TENSORRT
+    assert Library.find(old)[0] is TENSORRT
     cuda["tensorrt_rtx_cu12"] = cuda.pop("tensorrt_rtx_cu13")
-    assert find_library(old)[0] is RTX
+    assert Library.find(old)[0] is RTX
 
 
 def test_what_is_missing_is_said_in_one_line(
@@ -122,7 +122,7 @@ def test_a_version_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = fakes.install(monkeypatch, fakes.RTX)
     gpu.tensorrt.module.__version__ = "1.2.0"
     with pytest.raises(EngineError, match=r"TensorRT-RTX 1\.2\.0 is too old; 1\.4 is the least"):
-        find_library(GPU)
+        Library.find(GPU)
 
 
 # -- engines for other machines ------------------------------------------------------------
@@ -194,7 +194,9 @@ def test_an_engine_of_the_image_is_found_and_never_changed(
     monkeypatch.setattr(ModelStore, "SHIPPED", shipped)
     transcriber, _ = open_with_engine(tmp_path / "data", **FULL)
     transcriber.close()
-    assert Engines.cache_of(settings(tmp_path / "data")).entries() == []
+    cache = Engines.cache_of(settings(tmp_path / "data"))
+    assert cache.entries() == []
+    assert [one.path for one in cache.entries(with_others=True)] == [entry.path]
     plan = entry.path / "decoder.plan"
     plan.write_bytes(plan.read_bytes()[:1000])
     transcriber, _ = open_with_engine(tmp_path / "data", **FULL)
@@ -318,6 +320,51 @@ def test_an_engine_goes_with_its_kernels(tmp_path: Path, monkeypatch: pytest.Mon
     assert entry.size_bytes > sum(f.stat().st_size for f in entry.path.iterdir())
     cache.discard(entry.name)
     assert kernel_files(tmp_path) == []
+
+
+# -- cards that fail -----------------------------------------------------------------------
+
+
+def test_a_card_that_disappears_leaves_the_cpu_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NVIDIA's driver reports one that fell off the bus: every later call fails."""
+    gpu = gpu_with(monkeypatch, fakes.RTX)
+    transcriber, status = open_with_engine(tmp_path, **FULL)
+    gpu.driver.fail("cuMemcpyHtoDAsync_v2", status=46, sticky=True)
+    assert all(texts(transcriber))
+    until(lambda: "until the next start" in status.state.why)
+    assert status.state.backend == "faster-whisper"
+    assert all(texts(transcriber))
+    transcriber.close()
+    assert len(Engines.cache_of(settings(tmp_path)).entries()) == 1  # it may come back
+
+
+def test_a_card_with_too_little_memory_leaves_the_cpu_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = gpu_with(monkeypatch, fakes.RTX)
+    open_with_engine(tmp_path, **FULL)[0].close()
+    gpu.driver.total_bytes = 1 << 20
+    status = Status()
+    transcriber = open_transcriber(settings(tmp_path, **FULL), status)
+    assert all(texts(transcriber))
+    until(lambda: "until the next start" in status.state.why)
+    assert "memory" in status.state.why
+    transcriber.close()
+    gpu.assert_nothing_left()
+
+
+def test_the_second_of_two_cards_can_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = gpu_with(monkeypatch, fakes.RTX, n_devices=2)
+    transcriber, _ = open_with_engine(tmp_path, device="cuda:1", **FULL)
+    assert gpu.driver._retained[1]
+    assert not gpu.driver._retained[0]
+    assert all(texts(transcriber))
+    transcriber.close()
+    gpu.assert_nothing_left()
 
 
 # -- plans that can't run here -------------------------------------------------------------

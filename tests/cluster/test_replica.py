@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,16 @@ from wyoming_whisper.transcriber import TranscribeOptions, Transcriber
 OPTIONS = TranscribeOptions("en")
 
 
-def opened(transcriber: Transcriber, _settings: Settings, _status: Status) -> Transcriber:
-    return transcriber
+OPEN = "wyoming_whisper.cluster.replica.open_transcriber"
 
 
 @contextlib.contextmanager
 def replica_of(transcriber: Transcriber, **settings: Any) -> Iterator[Replica]:
-    one = Replica(Settings(data_dir=(Path("/nowhere"),), **settings), partial(opened, transcriber))
-    yield one
-    assert one._scheduler.close(TIMEOUT_SECONDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OPEN, lambda *_: transcriber)
+        one = Replica(Settings(data_dir=(Path("/nowhere"),), **settings))
+        yield one
+        assert one._scheduler.close(TIMEOUT_SECONDS)
 
 
 @dataclass
@@ -156,7 +156,9 @@ async def test_a_model_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) 
         one.check_health()  # that was long ago
 
 
-def test_a_replica_whose_model_does_not_come_back_is_not_well() -> None:
+def test_a_replica_whose_model_does_not_come_back_is_not_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     failing = threading.Event()
 
     def open_transcriber(_settings: Settings, status: Status) -> Transcriber:
@@ -169,7 +171,8 @@ def test_a_replica_whose_model_does_not_come_back_is_not_well() -> None:
         data_dir=(Path("/nowhere"),),
         idle_unload=0.01,  # type: ignore[arg-type]  # sooner than a user can have it
     )
-    one = Replica(settings, open_transcriber)
+    monkeypatch.setattr(OPEN, open_transcriber)
+    one = Replica(settings)
     one.check_health()
     one._scheduler.wake()
     while not failing.wait(0.01):
@@ -180,12 +183,15 @@ def test_a_replica_whose_model_does_not_come_back_is_not_well() -> None:
 
 
 @pytest.mark.parametrize("error", [ModelUnavailableError("no network"), ModelError("broken")])
-def test_a_model_that_can_not_be_had_ends_the_replica_with_the_reason(error: ModelError) -> None:
+def test_a_model_that_can_not_be_had_ends_the_replica_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, error: ModelError
+) -> None:
     def fail(_settings: Settings, _status: Status) -> Transcriber:
         raise error
 
+    monkeypatch.setattr(OPEN, fail)
     with pytest.raises(ModelError, match=str(error)):
-        Replica(Settings(data_dir=(Path("/nowhere"),)), fail)
+        Replica(Settings(data_dir=(Path("/nowhere"),)))
 
 
 def test_folders_and_tokens_are_the_machines_own(

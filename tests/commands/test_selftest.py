@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from wyoming_whisper.commands.selftest.report import (
     Stages,
     machine,
 )
+from wyoming_whisper.commands.selftest.tail import TailCase, compare_tails
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
@@ -32,6 +33,8 @@ from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.machine.host import Host
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.whisper.audio import N_FRAMES, Array
+from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference
 
 
@@ -290,3 +293,57 @@ def test_reports_can_be_rebuilt_from_json() -> None:
     told = json.loads(json.dumps(report(compared("same", 1)).as_json()))
     assert told["passed"] is True
     assert {field.name for field in dataclasses.fields(Report)} <= set(told)
+
+
+# -- the frozen tail -----------------------------------------------------------------------
+
+
+class Listener:
+    """An inference that writes two tokens, and scores texts by how long the window was."""
+
+    def __init__(self, tokens: list[int], lost: float) -> None:
+        self._tokens, self._lost = tokens, lost
+
+    def encode(self, mel: Array) -> int:
+        return int(mel.shape[1])
+
+    def generate(self, *_: object) -> Hypothesis:
+        return Hypothesis(self._tokens, -0.3, 0.0)
+
+    def score(self, n_frames: int, _: object, texts: list[list[int]]) -> list[Array]:
+        logprob = -0.3 if n_frames == N_FRAMES else -0.3 - self._lost
+        return [np.full(len(text), logprob, np.float32) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lost", "verdict"),
+    [
+        ([1, 2], 0.0, "same"),
+        ([1, 3], 0.2, "as likely"),
+        ([1, 3], -0.5, "as likely"),
+        ([1, 2], 0.3, "the full window's text loses 0.30 nats a token"),
+        ([1, 3], float("nan"), "the full window's text loses nan nats a token"),
+    ],
+)
+def test_the_frozen_tail_loses_nothing_of_the_full_window(
+    tokens: list[int], lost: float, verdict: str
+) -> None:
+    tokenizer = ModelFolder(HOME_EN).tokenizer
+    case = TailCase.all(80, tokenizer)[0]
+    full, fitted = case.full.mel.shape[1], case.fitted.mel.shape[1]
+    assert (full, fitted < 400) == (N_FRAMES, True)
+    inference = cast("SessionInference", Listener(tokens, lost))
+    compared = case.compared(inference, Decoded((1, 2), -0.3, 0.0, 0.1, 0.1), tokenizer)
+    assert compared.verdict == verdict
+    assert compared.good == (verdict in ("same", "as likely"))
+
+
+def test_the_graphs_for_cpus_are_compared_with_the_full_window(stock_tiny_en: Path) -> None:
+    settings = Settings(model=str(stock_tiny_en), cpu_threads=1)
+    model = ModelFolder(stock_tiny_en)
+    cases = TailCase.all(80, model.tokenizer)[:1]
+    text = tuple(model.tokenizer.encode(" Play the previous song again."))
+    references = [Decoded(text, -0.9, 0.0, 0.1, 0.1)]
+    [compared] = compare_tails(settings, stock_tiny_en, cases, references, model.tokenizer)
+    assert compared.good
+    assert compared.window_seconds < 4

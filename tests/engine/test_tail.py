@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import ctranslate2
 import numpy as np
@@ -15,6 +16,8 @@ from wyoming_whisper.engine import tail as frozen
 from wyoming_whisper.engine.checkpoint import Checkpoint, read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.graphs import Precision, write_graphs
+from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession
 from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, freeze, n_groups
 from wyoming_whisper.whisper.audio import N_FRAMES, Array
@@ -170,3 +173,48 @@ def test_the_last_position_sees_silence_behind_it(models: Models) -> None:
     zeros = np.pad(mel, ((0, 0), (0, 2)))
     padded = CpuSession(models.cpu_graphs("tied"), threads=1).encode(zeros)["cross_v_0"]
     assert np.abs(values - more).mean() < np.abs(padded[:, :, n_positions - 1] - more).mean()
+
+
+# In the graphs for TensorRT
+
+
+def oracle_with_tail(
+    models: Models, name: str, folder: Path, precision: Precision
+) -> OracleSession:
+    weights = read(models.model(name) / "model.bin")
+    write_graphs(weights, folder, precision, beam_size=5, has_tail=True)
+    return OracleSession(folder, threads=1)
+
+
+@pytest.mark.parametrize("name", ["tiny", "turbo"])
+def test_both_kinds_of_graphs_say_the_same(name: str, models: Models, tmp_path: Path) -> None:
+    """Those for TensorRT, and those for CPUs: of windows with a tail, and the full one."""
+    size = SIZES[name]
+    oracle = oracle_with_tail(models, name, tmp_path, "float32")
+    ours = with_tail(models.cpu_graphs(name))
+    tokens = np.array([size.prompt], np.int32)
+    for n_frames in (2 * GROUP, 20 * GROUP, N_FRAMES - 2 * GROUP, N_FRAMES):
+        mel = np.hstack([noise(size.n_mels, 36), silence(n_frames - 36, size.n_mels)])
+        logits = []
+        for session in (oracle, ours):
+            cache = session.open_cache(session.encode(mel), 1, 64)
+            logits.append(session.step(cache, tokens, 0, session.bias(())).logits())
+        np.testing.assert_allclose(*logits, atol=CLOSE)
+
+
+def test_in_float16_it_is_close_to_float32(models: Models, tmp_path: Path) -> None:
+    tokens = np.array([SIZES["tied"].prompt], np.int32)
+    mel = np.hstack([noise(80, 200), silence(200)])
+    logits = []
+    for precision in get_args(Precision):
+        oracle = oracle_with_tail(models, "tied", tmp_path / precision, precision)
+        cache = oracle.open_cache(oracle.encode(mel), 1, 64)
+        logits.append(oracle.step(cache, tokens, 0, oracle.bias(())).logits())
+    half, single = logits
+    assert np.abs(half - single).mean() < 0.05 * single.std()
+
+
+def test_a_window_that_is_not_whole_groups_is_refused(models: Models, tmp_path: Path) -> None:
+    oracle = oracle_with_tail(models, "tied", tmp_path, "float32")
+    with pytest.raises(ValueError, match="a window of 30 positions; the tail follows multiples"):
+        oracle.encode(noise(80, 60))

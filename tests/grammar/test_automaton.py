@@ -190,6 +190,24 @@ def test_free_text_is_told_by_advance_alone(of_the_home: Grammar) -> None:
     assert not of_the_home.is_final(walk(of_the_home, b" Add a to lis\xc3"))
 
 
+@pytest.mark.parametrize(
+    ("text", "freely"),
+    [
+        ("cancel timer", False),  # "cancel egg timer" and "cancel timer timer" are sentences, too
+        ("cancel the timer", False),
+        ("cancel egg timer", True),  # one fixed word is little
+        ("add milk to my list", False),
+        ("announce dinner", True),
+        ("announce dinner to my list", True),
+    ],
+)
+def test_what_ends_in_free_text(text: str, freely: bool) -> None:
+    sentences = ["cancel [the] timer", "cancel {item} timer", "add {item} to my list"]
+    intents = {"Any": {"data": [{"sentences": [*sentences, "announce {item}"]}]}}
+    content = {"language": "en", "intents": intents, "lists": {"item": {"wildcard": True}}}
+    assert fill(compile_intents(content), Home(), vocabulary()).ends_freely(text) == freely
+
+
 def test_without_free_text_all_that_may_follow_is_told() -> None:
     closed = grammar(free_text=False)
     assert walk(closed, " Add") == REFUSED

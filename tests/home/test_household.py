@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.home_standin import TOKEN, Home, serving
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, until
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.home import household, inventory
 from wyoming_whisper.home.household import HomeNames, Household, _socket_url
@@ -67,21 +67,15 @@ async def following(
     url: str, token: str = TOKEN, delay: float = 0.01
 ) -> AsyncIterator[tuple[Told, asyncio.Task[None]]]:
     told = Told()
-    task = asyncio.create_task(
-        Household(_socket_url(url), token, told, first_delay=delay, settle=0.05).run()
-    )
+    one = Household(_socket_url(url), token, told)
+    one.FIRST_DELAY_SECONDS = one._delay = delay
+    one.SETTLE_SECONDS = 0.05
+    task = asyncio.create_task(one.run())
     try:
         yield told, task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,23 @@ def test_a_name_that_the_model_writes_anyway_is_not() -> None:
     assert snapped(Scripted(LIKELY, expected=-0.2), heard(WRITTEN)) == WRITTEN
 
 
+@pytest.mark.parametrize(
+    ("understood", "expected", "written"),
+    [
+        (None, -4.0, SAID),
+        (False, -4.0, SAID),
+        (None, -2.2, SAID),
+        (False, -2.2, WRITTEN),  # of what is no sentence of the home most is no command
+        (True, -4.0, WRITTEN),
+    ],
+)
+def test_beside_the_homes_sentences_a_name_needs_more(
+    understood: bool | None, expected: float, written: str
+) -> None:
+    hypothesis = dataclasses.replace(heard(WRITTEN), understood=understood)
+    assert snapped(Scripted(LIKELY, expected=expected), hypothesis) == written
+
+
 def test_what_the_model_is_sure_of_stays_and_costs_one_pass() -> None:
     model = Scripted(LIKELY | {"zorba": -0.01, "lamb": -0.01})
     assert snapped(model, heard(WRITTEN)) == WRITTEN

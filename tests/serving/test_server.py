@@ -74,6 +74,7 @@ HANGING = """
 import sys, threading
 from pathlib import Path
 from tests.support import FakeTranscriber
+from wyoming_whisper import backends
 from wyoming_whisper.serving.server import serve
 from wyoming_whisper.settings.options import Settings
 
@@ -88,7 +89,8 @@ settings = Settings(
     uri=f"unix://{sys.argv[1]}/socket", model="tiny", data_dir=(Path(sys.argv[1]),),
     deadline=1, drain_seconds=int(sys.argv[2]),
 )
-sys.exit(serve(settings, lambda _: fake))
+backends.open_transcriber = lambda *_, **__: fake
+sys.exit(serve(settings))
 """
 """A server whose model hangs at its first request, after the first start alone."""
 

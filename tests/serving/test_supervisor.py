@@ -64,8 +64,13 @@ def supervisor() -> Iterator[StandIn]:
         thread.join()
 
 
+class Quick(SupervisorDiscovery):
+    FIRST_DELAY_SECONDS = 0.01
+
+
 def announce(api: str) -> SupervisorDiscovery:
-    discovery = SupervisorDiscovery(TOKEN, 10300, api, first_delay=0.01)
+    discovery = Quick(TOKEN, 10300)
+    discovery.API = api
     discovery.start()
     return discovery
 
@@ -147,8 +152,7 @@ def test_what_nobody_foresaw_is_in_the_log_and_tried_again(
         return json.JSONEncoder().encode(value)
 
     monkeypatch.setattr("wyoming_whisper.serving.supervisor.json.dumps", dumps)
-    discovery = SupervisorDiscovery(TOKEN, 10300, supervisor.url, first_delay=0.01)
-    discovery.start()
+    discovery = announce(supervisor.url)
     assert supervisor.next_asked()[0] == "/discovery"
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info

@@ -41,7 +41,7 @@ async def ask(
     client = client_of(fake, parameters, task)
     recording = Recording()
     recording.add(loud(2.0))
-    recording.finish(SECOND, len(SECOND))
+    recording.finish([(0, len(SECOND))], len(SECOND))
     try:
         return await asyncio.wait_for(client.transcribe(recording, options, {}), TIMEOUT_SECONDS)
     finally:
@@ -209,7 +209,7 @@ async def test_the_connection_is_kept_from_one_question_to_the_next() -> None:
         client = client_of(fake)
         await client.check()
         recording = Recording()
-        recording.finish(SECOND, len(SECOND))
+        recording.finish([(0, len(SECOND))], len(SECOND))
         await client.transcribe(recording, TranscribeOptions("en"), {})
         assert len(fake._tasks) == 1
         await client.close()

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, loud
-from tests.upstreams.fakes import until
+from tests.support import TIMEOUT_SECONDS, loud, until
 from wyoming_whisper.errors import TranscribeError, UpstreamError
 from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status, UpstreamState
@@ -120,7 +119,7 @@ class House:
         return await self.answer(relay, **how)
 
     async def answer(self, relay: Relay, **how: object) -> tuple[str, str | None]:
-        work = relay.answer(SECOND, len(SECOND), self.local, **how)  # type: ignore[arg-type]
+        work = relay.answer([(0, len(SECOND))], len(SECOND), self.local, **how)  # type: ignore[arg-type]
         transcription, upstream = await asyncio.wait_for(work, TIMEOUT_SECONDS)
         return transcription.text, upstream
 
@@ -194,7 +193,7 @@ async def test_who_asks_anew_has_the_audio_heard_from_its_beginning() -> None:
 async def test_the_time_it_took_is_the_answers_stage() -> None:
     async with house([Scripted()]) as home:
         relay = home.relay()
-        transcription, _ = await relay.answer(SECOND, len(SECOND), home.local)
+        transcription, _ = await relay.answer([(0, len(SECOND))], len(SECOND), home.local)
     assert list(transcription.stages) == ["upstream"]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
+import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +17,8 @@ from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.info import Describe, Info
 
-from tests.support import Client, FakeTranscriber, loud, quiet, run_server
-from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says, until
+from tests.support import Client, FakeTranscriber, loud, quiet, run_server, until
+from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.replacements import Replacement
@@ -101,6 +103,24 @@ async def test_an_endpoint_is_not_even_asked_where_nobody_speaks(tmp_path: Path)
         assert (await client.transcript()).text == "Thanks for watching"
     posts = [line for line, _, _ in fake.requests if line.startswith("POST")]
     assert len(posts) == 1
+
+
+async def test_an_endpoint_gets_the_speech_of_all_of_a_dictation(tmp_path: Path) -> None:
+    pause = quiet(5.0)
+    spoken = [quiet(2.0), loud(20.0), pause, loud(20.0), pause, loud(1.0), pause]
+    async with (
+        FakeHttp(http({"text": "dictated"})).running() as fake,
+        serving(tmp_path, FakeTranscriber(), fake.uri) as (_, client),
+    ):
+        await client.speak(samples=np.concatenate(spoken))
+        assert (await client.transcript()).text == "dictated"
+    (body,) = (body for line, _, body in fake.requests if line.startswith("POST"))
+    with wave.open(io.BytesIO(body[body.index(b"RIFF") :])) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    assert np.count_nonzero(abs(samples) > 1000) > 0.9 * np.count_nonzero(
+        abs(np.concatenate(spoken)) > 1000 / 32768
+    )
+    assert 41.0 < len(samples) / 16000 < 60.0  # without the longest pauses
 
 
 async def test_any_format_arrives_as_16_khz(tmp_path: Path) -> None:

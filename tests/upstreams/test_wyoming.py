@@ -10,7 +10,7 @@ from wyoming.asr import Transcript
 from wyoming.event import Event
 from wyoming.info import Info
 
-from tests.support import TIMEOUT_SECONDS, loud
+from tests.support import TIMEOUT_SECONDS, loud, until
 from tests.upstreams.fakes import (
     Answer,
     FakeWyoming,
@@ -21,7 +21,6 @@ from tests.upstreams.fakes import (
     info,
     says,
     sends,
-    until,
 )
 from wyoming_whisper.errors import UpstreamError
 from wyoming_whisper.settings.upstreams import Upstream
@@ -42,7 +41,7 @@ async def ask(fake: FakeWyoming, options: TranscribeOptions = ENGLISH) -> Transc
     """Have it hear a second of speech."""
     recording = Recording()
     recording.add(SECOND)
-    recording.finish(SECOND, len(SECOND))
+    recording.finish([(0, len(SECOND))], len(SECOND))
     work = WyomingUpstream(Upstream.read(fake.uri)).transcribe(recording, options, {})
     return await asyncio.wait_for(work, TIMEOUT_SECONDS)
 
@@ -60,7 +59,7 @@ async def test_it_hears_the_audio_while_it_is_spoken() -> None:
         await asyncio.wait_for(fake.heard.wait(), TIMEOUT_SECONDS)  # it has not ended
         assert not asking.done()
         recording.add(QUIETER)
-        recording.finish(SECOND, len(SECOND))
+        recording.finish([(0, len(SECOND))], len(SECOND))
         reply = await asyncio.wait_for(asking, TIMEOUT_SECONDS)
     assert (reply.text, reply.language) == ("turn it on", "de")
     assert fake.audio == [Recording.pcm(SECOND) + Recording.pcm(QUIETER)]
@@ -96,7 +95,7 @@ async def test_audio_in_any_pieces_arrives_whole() -> None:
         n = int(rng.integers(1, 900))
         await asyncio.to_thread(recording.add, samples[start : start + n])
         start += n
-    recording.finish(samples, len(samples))
+    recording.finish([(0, len(samples))], len(samples))
     late = asyncio.ensure_future(read())
     for found in await asyncio.wait_for(asyncio.gather(*reading, late), TIMEOUT_SECONDS):
         assert found == Recording.pcm(samples)
@@ -178,7 +177,7 @@ async def test_an_answer_before_the_last_word_is_none() -> None:
         await until(lambda: fake.audio and len(fake.audio[0]) == 32000)
         await asyncio.sleep(0.05)
         recording.add(SECOND)
-        recording.finish(SECOND, 2 * len(SECOND))
+        recording.finish([(0, len(SECOND))], 2 * len(SECOND))
         with pytest.raises(UpstreamError, match="before everything was said"):
             await asyncio.wait_for(asking, TIMEOUT_SECONDS)
 
@@ -192,7 +191,7 @@ async def test_an_answer_after_the_last_word_may_come_before_the_silence_has_end
         await until(lambda: fake.audio and len(fake.audio[0]) == 32000)
         await asyncio.sleep(0.05)
         recording.add(SECOND * np.float32(0))
-        recording.finish(SECOND, len(SECOND))
+        recording.finish([(0, len(SECOND))], len(SECOND))
         assert (await asyncio.wait_for(asking, TIMEOUT_SECONDS)).text == "turn on"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -324,12 +323,12 @@ async def test_live_text_is_of_all_that_was_said() -> None:
 
 
 def part(text: str, **how: Any) -> _Part:
-    return _Part(Transcription(text, "en", n_tokens=len(text.split()), **how), Voicing(10.0, 300))
+    return Transcription(text, "en", n_tokens=len(text.split()), **how), Voicing(10.0, 300)
 
 
 def test_parts_are_one_text_without_what_nobody_said() -> None:
-    nobody = part("Thank you.", noise_logprob=-0.1, heard_logprob=-2.0, no_speech_prob=0.9)
-    nobody = dataclasses.replace(nobody, voicing=Voicing(0.1, 0))
+    made_up, _ = part("Thank you.", noise_logprob=-0.1, heard_logprob=-2.0, no_speech_prob=0.9)
+    nobody = made_up, Voicing(0.1, 0)
     parts = [part("One, two.", stages={"mel": 1.0}), nobody, part("Three.", stages={"mel": 2.0})]
     whole = _together(parts)
     assert whole.text == "One, two. Three."

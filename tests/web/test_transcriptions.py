@@ -7,7 +7,6 @@ import contextlib
 import logging
 import re
 import shlex
-import wave
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -31,6 +30,7 @@ from tests.support import (
     loud,
     quiet,
     run_server,
+    wav,
     words,
 )
 from tests.web.test_web import free_port, ready, scrape, speak, until_open, web_server
@@ -89,14 +89,6 @@ class Timed(FakeTranscriber):
         return Transcription(
             text, options.language or "de", segments=segments if options.timestamps else ()
         )
-
-
-def wav(*parts: Samples) -> bytes:
-    file = BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        out.writeframes((np.concatenate(parts) * 32767).astype("<i2").tobytes())
-    return file.getvalue()
 
 
 CLIP = wav(quiet(1.0), loud(2.0), quiet(1.0))
@@ -685,6 +677,7 @@ async def test_what_is_not_possible_is_one_sentence_that_names_the_parameter(
     assert not fake.requests
 
 
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader")
 @pytest.mark.parametrize(
     "body",
     [
@@ -694,6 +687,7 @@ async def test_what_is_not_possible_is_one_sentence_that_names_the_parameter(
         b"--x\r\nContent-Disposition: form-data\r\n\r\nno name\r\n--x--\r\n",
         b"--x\r\nContent-Type: multipart/mixed; boundary=z\r\n\r\n--z\r\n\r\n--z--\r\n--x--\r\n",
         b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n\xff\xfe\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: ; name="model"\r\n\r\ntiny\r\n--x--\r\n',
         b"--x\r\n" + b"A: b\r\n" * 1000 + b"\r\n\r\n--x--\r\n",
     ],
 )

@@ -162,7 +162,7 @@ class ScriptedSession:
     ) -> ScriptedOutput:
         assert tokens.dtype == np.int32
         assert position + tokens.shape[1] <= cache.n_slots
-        assert parents is None or self.beam_size > 1
+        assert parents is None or self.beam_size > 1 or self.is_elastic
         self.steps.append((tokens.shape[1], position))
         self.batches.append(len(tokens))
         sources = range(len(cache.rows)) if parents is None else parents.tolist()
@@ -581,12 +581,19 @@ def test_texts_are_as_likely_as_the_model_says(
         np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-def test_a_text_is_scored_in_one_step() -> None:
+def test_texts_are_scored_in_one_step() -> None:
     session = ScriptedElasticSession(Model())
     whisper = inference(session)
-    whisper.score(whisper.encode(MEL), PROMPT, TEXTS)
-    # The prompt is fed once; then its last token, and all of the text but the last.
-    assert session.steps == [(6, 0), (4, 3), (1, 3), (3, 3)]
+    audio = whisper.encode(MEL)
+    whisper.score(audio, PROMPT, TEXTS)
+    longest = max(map(len, TEXTS))
+    assert session.steps == [(len(PROMPT) + longest - 1, 0)]
+    assert session.batches == [len(TEXTS)]
+    # The prompt is fed once, but for its last token; and what is scored again is known.
+    whisper.score(audio, PROMPT, [*TEXTS, TEXTS[0][:1]])
+    assert session.steps[1:] == [(1, len(PROMPT) - 1)]
+    whisper.score(audio, PROMPT, TEXTS)
+    assert len(session.steps) == 2
     fixed = ScriptedSession(Model())
     whisper = inference(fixed)
     whisper.score(whisper.encode(MEL), PROMPT, TEXTS)

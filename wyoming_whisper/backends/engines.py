@@ -257,7 +257,9 @@ class EngineTranscriber:
     def _open_what_is_there(self) -> Transcriber | None:
         try:
             folder = self._source.find()
-            if folder and (self._source.opens_quickly(folder) or not self._build_missing):
+            if folder and self._build_missing and not self._source.opens_quickly(folder):
+                self._why = "its engine is being opened, which takes longer the first time"
+            elif folder:
                 engine = self._source.open(folder)
                 self._why = self._why_engine
                 return engine

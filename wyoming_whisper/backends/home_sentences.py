@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,14 +57,8 @@ class Evidence:
     """Of 426 utterances of that part that were no command, two were changed above it."""
 
     BIAS = -1.205
-    PER_GAP = -0.121
-    PER_GAP_BY_LETTER = 1.015
-    PER_EXPECTED = 0.0389
-    PER_SIMILARITY = 4.23
-    PER_MEAN = 0.562
-    PER_LENGTH_RATIO = -2.29
-    PER_LETTER = -0.028
-    PER_FREE_MEAN = -1.454
+    WEIGHTS = (-0.121, 1.015, 0.0389, 4.23, 0.562, -2.29, -0.028, -1.454)
+    """Of `figures`."""
 
     MOST_LETTERS = 30
     MOST_GAP_BY_LETTER = 3.0
@@ -84,21 +79,24 @@ class Evidence:
     free_letters: int
 
     @property
+    def figures(self) -> tuple[float, ...]:
+        """What is weighed."""
+        ratio = max(self.letters / max(self.free_letters, 1), self.LEAST_LENGTH_RATIO)
+        return (
+            self.gap,
+            min(self.gap / max(self.letters, 1), self.MOST_GAP_BY_LETTER),
+            self.expected,
+            self.similarity,
+            self.mean,
+            abs(math.log(ratio)),
+            min(self.letters, self.MOST_LETTERS),
+            self.free_mean,
+        )
+
+    @property
     def log_odds(self) -> float:
         """Of the sentence's being what was said."""
-        ratio = max(self.letters / max(self.free_letters, 1), self.LEAST_LENGTH_RATIO)
-        gap_by_letter = min(self.gap / max(self.letters, 1), self.MOST_GAP_BY_LETTER)
-        return (
-            self.BIAS
-            + self.PER_GAP * self.gap
-            + self.PER_GAP_BY_LETTER * gap_by_letter
-            + self.PER_EXPECTED * self.expected
-            + self.PER_SIMILARITY * self.similarity
-            + self.PER_MEAN * self.mean
-            + self.PER_LENGTH_RATIO * abs(math.log(ratio))
-            + self.PER_LETTER * min(self.letters, self.MOST_LETTERS)
-            + self.PER_FREE_MEAN * self.free_mean
-        )
+        return float(self.BIAS + sum(map(operator.mul, self.WEIGHTS, self.figures)))
 
 
 @dataclass(frozen=True)
@@ -224,25 +222,32 @@ class HomeSentences:
         self, candidate: _Candidate, prompt: Sequence[int], hypothesis: Hypothesis, text: str
     ) -> float:
         """Return those of the candidate's being what was said."""
+        evidence = self._evidence(candidate, prompt, hypothesis, text)
+        return evidence.log_odds if evidence else -math.inf
+
+    def _evidence(
+        self, candidate: _Candidate, prompt: Sequence[int], hypothesis: Hypothesis, text: str
+    ) -> Evidence | None:
+        """Return what speaks for the candidate; None where it is out of the question."""
         free = hypothesis.avg_logprob * (len(hypothesis.tokens) + 1)
         gap = free - candidate.total_logprob
         folded, other = fold(text), fold(self._text(candidate.tokens))
         if gap > self.MAX_GAP or not folded or not other:
-            return -math.inf
+            return None
         from ..home.likeness import Likeness
 
         self._checkpoint()
-        free_scores, scores = self._scores(prompt, [hypothesis.tokens, candidate.tokens])
-        evidence = Evidence(
+        by_noise = self._scores(prompt, [hypothesis.tokens, candidate.tokens])
+        free_noise, noise = (float(scores.sum()) for scores in by_noise)
+        return Evidence(
             gap=gap,
-            expected=float(free_scores.sum() - scores.sum()),
+            expected=free_noise - noise,
             similarity=Likeness.of(folded, other),
             mean=candidate.total_logprob / (len(candidate.tokens) + 1),
             free_mean=hypothesis.avg_logprob,
             letters=len(other.replace(" ", "")),
             free_letters=len(folded.replace(" ", "")),
         )
-        return evidence.log_odds
 
     def _scores(self, prompt: Sequence[int], texts: list[list[int]]) -> list[Scores]:
         return self._inference.score(self._noise(), prompt, texts)

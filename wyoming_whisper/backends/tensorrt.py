@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.spec import EngineSpec
 from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
-from ..engine.tensorrt.library import RTX, Library, Target, find_library
+from ..engine.tensorrt.library import RTX, Library, Target
 from ..engine.tensorrt.session import TensorRTSession
 from ..errors import EngineError, SettingsError
 from ..models.folder import ModelFolder
@@ -55,7 +55,7 @@ class Runtime:
         if index >= len(gpus):
             raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")
         gpu = gpus[index]
-        return cls(gpu, *find_library(gpu, runtime))
+        return cls(gpu, *Library.find(gpu, runtime))
 
     @property
     def name(self) -> str:

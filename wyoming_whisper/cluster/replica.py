@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,14 +32,11 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-Open = Callable[[Settings, Status], Transcriber]
-
 
 class Replica:
     """The deployment's class; Ray Serve makes one per replica, each in a process of its own.
 
-    `open_transcriber` is backends.open_transcriber, or another like it. Raises ModelError or
-    SettingsError when the model can't be had; Ray tries again a few times.
+    Raises ModelError or SettingsError when the model can't be had; Ray tries again a few times.
     """
 
     MAX_QUEUE = 256
@@ -49,7 +46,7 @@ class Replica:
     MAX_HOMES = 8
     """Name indexes kept: one per front end, and those that have just changed."""
 
-    def __init__(self, settings: Settings, open_transcriber: Open | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings = _on_this_node(settings)
         self._about: About | None = None
         self._homes: OrderedDict[str, NameIndex] = OrderedDict()
@@ -57,7 +54,7 @@ class Replica:
         self._looked = time.monotonic()
         self._status = status = Status()
         self._scheduler = Scheduler(
-            partial(_open, open_transcriber, settings, status),
+            partial(_open, settings, status),
             self._on_ready,
             settings.idle_unload,
             status,
@@ -141,9 +138,9 @@ async def _value(reference: Any) -> NameIndex:
     return names
 
 
-def _open(chosen: Open | None, settings: Settings, status: Status) -> Transcriber:
+def _open(settings: Settings, status: Status) -> Transcriber:
     try:
-        return (chosen or open_transcriber)(settings, status)
+        return open_transcriber(settings, status)
     except ModelUnavailableError as error:  # the Scheduler would try again, and nobody know why
         raise ModelError(str(error)) from error
 

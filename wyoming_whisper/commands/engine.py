@@ -139,7 +139,7 @@ def _list_parser(command: str) -> CommandParser:
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
-    entries = Engines.cache_of(settings).entries()
+    entries = Engines.cache_of(settings).entries(with_others=True)
     print(_as_json(entries) if arguments.json else _as_table(entries))
     return 0
 

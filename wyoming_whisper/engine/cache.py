@@ -25,7 +25,6 @@ from typing import Any
 
 from ..errors import ModelError
 from ..machine.locks import locked, locked_now
-from .tensorrt.library import LIBRARIES
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class EngineKey:
     tactic_sources: tuple[str, ...]
     """Empty: TensorRT's own choice."""
     runtime: str
-    """TensorRT or TensorRT-RTX, as `Library.runtime`."""
+    """TensorRT or TensorRT-RTX."""
     version: str
     """Its whole version: plans are for exactly one."""
     compute_capability: str
@@ -191,9 +190,13 @@ class EngineCache:
         _delete(self.root / self.KERNELS / name)
         return size
 
-    def entries(self) -> list[Entry]:
-        """Return all entries, the latest used first; those without a readable sidecar too."""
-        entries = [_entry(folder) for folder in self._folders()]
+    def entries(self, *, with_others: bool = False) -> list[Entry]:
+        """Return all entries, the latest used first; those without a readable sidecar too.
+
+        Those under `others` only with `with_others`.
+        """
+        roots = [self.root, *(self._others if with_others else ())]
+        entries = [_entry(folder) for root in roots for folder in self._folders(root)]
         return sorted(entries, key=lambda entry: entry.used, reverse=True)
 
     def tidy(self, keep: str = "") -> None:
@@ -230,12 +233,12 @@ class EngineCache:
                     old.unlink()
         return file
 
-    def _folders(self) -> list[Path]:
-        if not self.root.is_dir():
+    def _folders(self, root: Path) -> list[Path]:
+        if not root.is_dir():
             return []
         return [
             path
-            for path in self.root.iterdir()
+            for path in root.iterdir()
             if path.is_dir()
             and not path.name.startswith(".")
             and path.name not in (self._TIMING, self.KERNELS)
@@ -342,9 +345,8 @@ def _entry(folder: Path) -> Entry:
     fields = {name: str(facts.get(name) or "?") for name in ("model", "precision")}
     # Entries of before TensorRT-RTX have the version of TensorRT in a field of that name.
     version = facts.get("version") or facts.get("tensorrt")
-    runtime = str(facts.get("runtime") or ("tensorrt" if version else "?"))
-    library = LIBRARIES.get(runtime)
-    fields["runtime"] = f"{library.name} {version}" if library else runtime
+    runtime = str(facts.get("runtime") or ("TensorRT" if version else "?"))
+    fields["runtime"] = f"{runtime} {version}" if version else runtime
     device = str(facts.get("device") or "?")
     size = _size(folder) + _size(folder.parent / EngineCache.KERNELS / folder.name)
     return Entry(folder.name, folder, **fields, device=device, size_bytes=size, used=used)

@@ -10,6 +10,7 @@ their opset-17 form; int32 inputs and outputs, as TensorRT 8 knows no int64.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -30,6 +31,8 @@ from .dims import (
     Dims,
     Shape,
 )
+from .graph_tail import GraphTail
+from .tail import Tail, freeze
 
 Precision = Literal["float16", "float32"]
 Progress = Callable[[float], None]
@@ -44,9 +47,12 @@ def write_graphs(
     precision: Precision,
     beam_size: int = 1,
     progress: Progress | None = None,
+    *,
+    has_tail: bool = False,
 ) -> Dims:
     """Write encoder.onnx and decoder.onnx into `folder`; return the dimensions.
 
+    With `has_tail` the frozen tail follows every window but the full one (see graph_tail).
     Where weights are over Storage.MAX_BYTES_INSIDE they go to one file beside the graph, one at a
     time: they need not fit into memory. Raises ModelBrokenError, and OSError when the disk is full;
     the files are then of no use.
@@ -55,6 +61,7 @@ def write_graphs(
     parts = _parts(dims, tied=_is_tied(checkpoint))
     sizes = {name: _bytes(shapes, precision) for name, shapes in parts.items()}
     counter = Counter(sum(sizes.values()), progress)
+    tail = freeze(checkpoint, dims) if has_tail else None
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in sizes.items():
         with ExitStack() as stack:
@@ -63,7 +70,10 @@ def write_graphs(
                 file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
                 storage = Storage(file)
             graph = Graph(checkpoint, precision, storage, counter)
-            model = _encoder(graph, dims) if name == "encoder" else _decoder(graph, dims, beam_size)
+            if name == "encoder":
+                model = _encoder(graph, dims, tail)
+            else:
+                model = _decoder(graph, dims, beam_size, has_tail=has_tail)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     return dims
 
@@ -152,12 +162,12 @@ class Graph:
         self._checkpoint = checkpoint
         self._storage = storage
         self._counter = counter
-        self._numpy = np.dtype(precision)
+        self.numpy = np.dtype(precision)
         self._nodes: list[Any] = []
         self._initializers: dict[str, Any] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
-        self.float = onnx.helper.np_dtype_to_tensor_dtype(self._numpy)
+        self.float = onnx.helper.np_dtype_to_tensor_dtype(self.numpy)
         self.tied = _is_tied(checkpoint)
 
     # inputs, outputs, constants
@@ -200,7 +210,7 @@ class Graph:
         return self.constant("int_" + "_".join(map(str, values)), np.array(values, np.int64))
 
     def number(self, value: float) -> str:
-        return self.constant(f"float_{value}", np.array(value, self._numpy))
+        return self.constant(f"float_{value}", np.array(value, self.numpy))
 
     def model(self, name: str) -> Any:
         graph = onnx.helper.make_graph(
@@ -230,9 +240,9 @@ class Graph:
         if name not in self._initializers:
             values = self._checkpoint.weights(name)
             values = change(values) if change else values
-            self.constant(name, values.astype(kind or self._numpy))
+            self.constant(name, values.astype(kind or self.numpy))
             if self._counter:
-                self._counter.add(values.size * self._numpy.itemsize)
+                self._counter.add(values.size * self.numpy.itemsize)
         return name
 
     # layers
@@ -310,17 +320,22 @@ class Graph:
         return self.op("MatMul", self.op("Softmax", scores, axis=-1), values)
 
 
-def _encoder(g: Graph, dims: Dims) -> Any:
+def _encoder(g: Graph, dims: Dims, frozen: Tail | None) -> Any:
     n_head, width = dims.n_audio_head, dims.n_audio_state
     mel = g.input("mel", onnx.TensorProto.FLOAT, "batch", dims.n_mels, "n_frames")
     x = g.convolution(g.narrow(mel), "encoder/conv1", 1)
     x = g.op("Transpose", g.convolution(x, "encoder/conv2", 2), perm=[0, 2, 1])
+    tail = GraphTail(g, frozen, x) if frozen else None
+    x = tail.computed if tail else x
     x = g.op("Add", x, g.position_encodings(x))
     for i in range(dims.n_audio_layer):
         name = f"encoder/layer_{i}/self_attention"
         y = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0", width)
         q, k, v = g.split(g.heads(y, 3 * n_head), 1, [n_head] * 3)
+        if tail:
+            k, v = tail.after(k, v, i)
         scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
+        scores = g.op("Add", scores, tail.bias) if tail else scores
         y = g.merged(g.attention(scores, v), width)
         x = g.op("Add", x, g.linear(y, f"{name}/linear_1"))
         x = g.feed_forward(x, f"encoder/layer_{i}/ffn")
@@ -328,12 +343,17 @@ def _encoder(g: Graph, dims: Dims) -> Any:
     for i in range(dims.n_text_layer):
         y = g.linear(x, f"decoder/layer_{i}/attention/linear_1")
         k, v = g.split(y, 2, [width] * 2)
+        names = ("", "") if tail else (f"cross_k_{i}", f"cross_v_{i}")
         k = g.op("Reshape", k, g.integers(0, -1, n_head, HEAD_WIDTH))
-        g.op("Transpose", k, perm=[0, 2, 3, 1], name=f"cross_k_{i}")
+        k = g.op("Transpose", k, perm=[0, 2, 3, 1], name=names[0])
         v = g.op("Reshape", v, g.integers(0, -1, n_head, HEAD_WIDTH))
-        g.op("Transpose", v, perm=[0, 2, 1, 3], name=f"cross_v_{i}")
+        v = g.op("Transpose", v, perm=[0, 2, 1, 3], name=names[1])
+        if tail:
+            tail.after_cross(k, v, i)
         g.output(f"cross_k_{i}", g.float, "batch", n_head, HEAD_WIDTH, "n_ctx")
         g.output(f"cross_v_{i}", g.float, "batch", n_head, "n_ctx", HEAD_WIDTH)
+    if tail:
+        g.output(tail.bias, g.float, "n_ctx")
     return g.model("encoder")
 
 
@@ -350,16 +370,21 @@ class _Step:
     shape: str
     """(batch, n_tokens, width)"""
     parents: str | None
+    cross_bias: str | None
+    """shape = (n_ctx,), to be added to the scores of the audio's keys, where a tail is there"""
 
 
-def _decoder(g: Graph, dims: Dims, beam_size: int) -> Any:
+def _decoder(g: Graph, dims: Dims, beam_size: int, *, has_tail: bool) -> Any:
     width, int32 = dims.n_text_state, onnx.TensorProto.INT32
     tokens = g.input("tokens", int32, "batch", "n_tokens")
     positions = g.input("positions", int32, "n_tokens")
     slots = g.input("slots", int32, "n_slots")
     bias = g.input("logit_bias", onnx.TensorProto.FLOAT, dims.n_vocab)
     parents = g.input("parents", int32, "batch") if beam_size > 1 else None
-    shared = _step(g, tokens, positions, slots, width, parents)
+    cross_bias = g.input("cross_bias", g.float, "n_ctx") if has_tail else None
+    shared = dataclasses.replace(
+        _step(g, tokens, positions, slots, width, parents), cross_bias=cross_bias
+    )
     embeddings = g.weights(EMBEDDINGS)
     x = g.op(
         "Add",
@@ -407,6 +432,7 @@ def _step(
         hidden=g.op("Where", ahead, g.number(hidden), g.number(0.0)),
         shape=g.op("Concat", g.op("Shape", tokens), g.integers(width), axis=0),
         parents=parents,
+        cross_bias=None,
     )
 
 
@@ -440,7 +466,10 @@ def _cross_attention(g: Graph, x: str, i: int, dims: Dims, shared: _Step) -> str
     q = g.linear(g.layer_norm(x, f"{name}/layer_norm"), f"{name}/linear_0", width)
     q = g.op("Reshape", q, g.integers(1, -1, n_head, HEAD_WIDTH))
     q = g.op("Transpose", q, perm=[0, 2, 1, 3])
-    y = g.op("Transpose", g.attention(g.op("MatMul", q, keys), values), perm=[0, 2, 1, 3])
+    scores = g.op("MatMul", q, keys)
+    if shared.cross_bias:
+        scores = g.op("Add", scores, shared.cross_bias)
+    y = g.op("Transpose", g.attention(scores, values), perm=[0, 2, 1, 3])
     y = g.op("Reshape", y, shared.shape)
     return g.op("Add", x, g.linear(y, f"{name}/linear_2"))
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..whisper.audio import Array
+from ..whisper.audio import N_FRAMES, Array
 from ..whisper.session import Tokens
+from .graph_tail import with_frames_after
 from .session import Arrays, GraphSession
 from .tensorrt.plan import PlanFacts
 
@@ -30,6 +31,7 @@ class OracleSession(GraphSession):
         super().__init__(folder, threads)
         outputs = {value.name: value for value in self._decoder.get_outputs()}
         self._takes_parents = "parents" in self._inputs
+        self._has_tail = "cross_bias" in self._inputs
         self._output_names = list(outputs)
         kind = self._inputs["self_k_0"].type
         self._precision = np.float16 if kind == "tensor(float16)" else np.float32
@@ -41,8 +43,13 @@ class OracleSession(GraphSession):
         self.max_batch = max(self.n_candidates // 2, self.MAX_SAMPLES)
 
     def encode(self, mel: Array) -> _Features:
-        """See Session. Raises ValueError for a spectrogram of another shape."""
+        """See Session. Raises ValueError for a spectrogram of another shape.
+
+        With graphs that have a tail, for one that is not whole groups of positions long, too.
+        """
         self._check_mel(mel)
+        if self._has_tail and mel.shape[1] < N_FRAMES:
+            mel = with_frames_after(mel)
         self._features = _Features(self._encoded(mel))
         return self._features
 

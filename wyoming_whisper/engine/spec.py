@@ -91,7 +91,7 @@ class EngineSpec:
             graph_schema=self.GRAPH_SCHEMA,
             optimization_level=BuildRequest.optimization_level,
             tactic_sources=self.tactic_sources,
-            runtime=self.library.runtime,
+            runtime=self.library.name,
             version=self.version,
             compute_capability=self.target.compute_capability,
             device=self.target.device,

@@ -27,6 +27,9 @@ MAX_WARM = 200
 
 _MARKS = frozenset(" " + CLOSING + OPENING)
 
+FIXED_WORDS = 2
+"""At the end of a sentence, for it not to end in free text."""
+
 MAX_TEXTS = 2
 """What is compared by spelling: the free text, and the next best."""
 
@@ -106,12 +109,26 @@ class Grammar:
         return state != REFUSED and self._letters.is_end(state)
 
     def ends_freely(self, text: str) -> bool:
-        """Return whether a text ends in free text: "who is" and anything.
-
-        Of those sentences that the search knows.
+        """Return whether a text is a sentence only as one that ends in free text: "who is" and
+        anything. Of those sentences that the search knows.
         """
         state = self._read(text, self._letters.starts[0])
-        return state != REFUSED and self._letters.following(state)[1] != REFUSED
+        may_go_on = state != REFUSED and self._letters.following(state)[1] != REFUSED
+        return may_go_on and not self._ends_fixed(words_of(text))
+
+    def _ends_fixed(self, spelled: str) -> bool:
+        """Return whether a text is a sentence whose last words are no free text."""
+        words = spelled.rsplit(" ", FIXED_WORDS)
+        begun = len(words[0]) if len(words) > FIXED_WORDS else 0
+        state = self._letters.starts[0]
+        for place, letter in enumerate(spelled):
+            if state == REFUSED:
+                return False
+            if place < begun:
+                state = self._after(state, letter)
+            else:
+                state = self._letters.fixed(state).get(letter, REFUSED)
+        return state != REFUSED and self._letters.is_end(state)
 
     def _read(self, text: str, state: int) -> int:
         """Return the state by letters after a text, REFUSED where nothing goes on like that."""

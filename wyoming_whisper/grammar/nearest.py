@@ -7,6 +7,7 @@ letters that sound alike cost less.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from functools import lru_cache
 
@@ -42,10 +43,12 @@ class Nearest:
         spelled = words_of(text)
         if not 0 < len(spelled) <= self.MAX_LETTERS:
             return []
+        limit = self.MAX_COST_SHARE * len(spelled)
         frontier: Frontier = {self._letters.starts[0]: (0.0, "")}
         for letter in spelled:
             frontier = self._cheapest(self._after(self._with_missing(frontier), letter))
-        limit = self.MAX_COST_SHARE * len(spelled)
+            if min(frontier.values(), default=(math.inf, ""))[0] > limit:
+                return []
         ends: dict[str, float] = {}
         for state, (cost, sentence) in self._with_missing(frontier).items():
             if cost <= limit and self._letters.is_end(state):
@@ -55,18 +58,18 @@ class Nearest:
 
     def _with_missing(self, frontier: Frontier) -> Frontier:
         """Return the states as well that are reached by one or two letters that the text lacks."""
-        if not frontier:
-            return frontier
-        limit = min(cost for cost, _ in frontier.values()) + self.MAX_BEHIND
+        limit = min(frontier.values())[0] + self.MAX_BEHIND
         reached = dict(frontier)
         todo = [*frontier]
         for _ in range(2):
             following = []
             for state in todo:
                 cost, sentence = reached[state]
-                for letter, target in self._ways(state):
+                if cost + self.GAP > limit:
+                    continue
+                for letter, target in self._letters.spoken(state):
                     total = cost + (self.GAP if letter == " " else self.MISSING)
-                    if total <= limit and total < reached.get(target, (limit + 1.0, ""))[0]:
+                    if total <= limit and (target not in reached or total < reached[target][0]):
                         reached[target] = (total, sentence + letter)
                         following.append(target)
             todo = following
@@ -75,25 +78,27 @@ class Nearest:
     def _after(self, frontier: Frontier, written: str) -> Frontier:
         """Return the states after one letter of the text."""
         after: Frontier = {}
-
-        def reach(target: int, cost: float, sentence: str) -> None:
-            if target not in after or cost < after[target][0]:
-                after[target] = (cost, sentence)
-
         extra = self.GAP if written in " -'" else self.EXTRA
+        differences = _Differences.from_letter(written)
+        is_letter = written != " "
         for state, (cost, sentence) in frontier.items():
-            reach(state, cost + extra, sentence)
-            for letter, target in self._ways(state):
-                reach(target, cost + _difference(written, letter), sentence + letter)
-            states, other = self._letters.following(state)
-            if other != REFUSED and written not in states and written != " ":
-                reach(other, cost + self.FREE, sentence + written)
+            total = cost + extra
+            if state not in after or total < after[state][0]:
+                after[state] = (total, sentence)
+            for letter, target in self._letters.spoken(state):
+                total = cost + differences[letter]
+                if target not in after or total < after[target][0]:
+                    after[target] = (total, sentence + letter)
+            if is_letter:
+                states, other = self._letters.following(state)
+                total = cost + self.FREE
+                if (
+                    other != REFUSED
+                    and written not in states
+                    and (other not in after or total < after[other][0])
+                ):
+                    after[other] = (total, sentence + written)
         return after
-
-    def _ways(self, state: int) -> list[tuple[str, int]]:
-        """Return the letters and blanks that may follow; other marks say nothing."""
-        states = self._letters.following(state)[0]
-        return [(c, to) for c, to in states.items() if c in " '" or c.isalnum()]
 
     def _cheapest(self, frontier: Frontier) -> Frontier:
         if not frontier:
@@ -103,16 +108,29 @@ class Nearest:
         return {state: way for state, way in ranked if way[0] <= limit}
 
 
-_ALIKE = ("aeiouy", "bp", "dt", "gkcqx", "fvw", "szcx", "mn", "lr", "jiy")
+class _Differences(dict[str, float]):
+    """What it costs to read a letter that was written for another one, by that one."""
 
+    ALIKE = ("aeiouy", "bp", "dt", "gkcqx", "fvw", "szcx", "mn", "lr", "jiy")
 
-@lru_cache(maxsize=10_000)
-def _difference(written: str, letter: str) -> float:
-    """Return what it costs to read one letter for another."""
-    if written == letter:
-        return 0.0
-    if " " in (written, letter):
-        return 1.3
-    one, other = (unicodedata.normalize("NFD", c)[0] for c in (written, letter))
-    alike = one == other or any(one in sounds and other in sounds for sounds in _ALIKE)
-    return 0.4 if alike else 1.0
+    def __init__(self, written: str) -> None:
+        self._written = written
+
+    @classmethod
+    @lru_cache(maxsize=1_000)
+    def from_letter(cls, written: str) -> _Differences:
+        """Return those of a letter; kept."""
+        return cls(written)
+
+    def __missing__(self, letter: str) -> float:
+        self[letter] = difference = self._difference(letter)
+        return difference
+
+    def _difference(self, letter: str) -> float:
+        if self._written == letter:
+            return 0.0
+        if " " in (self._written, letter):
+            return 1.3
+        one, other = (unicodedata.normalize("NFD", c)[0] for c in (self._written, letter))
+        alike = one == other or any(one in sounds and other in sounds for sounds in self.ALIKE)
+        return 0.4 if alike else 1.0

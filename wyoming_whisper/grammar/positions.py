@@ -5,7 +5,7 @@ A state is a set of positions in the network; what was found of a state is kept.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from .letters import CLOSING, OPENING
 from .network import ANY, END, FIRST_SLOT, GAP, RETURN, Network
@@ -16,6 +16,7 @@ HYPHEN = "-"
 APOSTROPHE = "'"
 BETWEEN = frozenset(" " + CLOSING + HYPHEN)
 """What is no letter of a word of free text."""
+_MARKS = BETWEEN | frozenset(OPENING)
 
 # How a position goes on.
 _WITHIN = 0  # in any way
@@ -64,6 +65,8 @@ class Letters:
         self._numbers: dict[frozenset[int], int] = {}
         self._is_end: dict[int, bool] = {}
         self._following: dict[int, tuple[dict[str, int], int]] = {}
+        self._spoken: dict[int, list[tuple[str, int]]] = {}
+        self._fixed: dict[int, dict[str, int]] = {}
         self._returns: list[tuple[int, ...]] = [()]
         self._return_numbers: dict[tuple[int, ...], int] = {(): 0}
         self.starts = tuple(map(self._begin, self._start_nodes))
@@ -85,6 +88,25 @@ class Letters:
         if state not in self._following:
             self._following[state] = self._find_following(state)
         return self._following[state]
+
+    def spoken(self, state: int) -> list[tuple[str, int]]:
+        """Return the letters and blanks that may follow, and the states after them.
+
+        Other marks say nothing.
+        """
+        if state not in self._spoken:
+            states = self.following(state)[0].items()
+            self._spoken[state] = [(c, to) for c, to in states if c in " '" or c.isalnum()]
+        return self._spoken[state]
+
+    def fixed(self, state: int) -> dict[str, int]:
+        """Return the states after what may follow, free text left out."""
+        if state not in self._fixed:
+            states, other = self.following(state)
+            if other != REFUSED:
+                states = self._states(self._kernels_after(state)[0])
+            self._fixed[state] = states
+        return self._fixed[state]
 
     def is_end(self, state: int) -> bool:
         """Return whether a sentence may end here."""
@@ -152,6 +174,23 @@ class Letters:
         return [node << _FLAG_BITS | flag for node in nodes]
 
     def _find_following(self, state: int) -> tuple[dict[str, int], int]:
+        kernels, free = self._kernels_after(state)
+        if free:
+            kernels = {c: k if c in _MARKS else k | free for c, k in kernels.items()}
+        return self._states(kernels), self._state(free) if free else REFUSED
+
+    def _states(self, kernels: Mapping[str, set[int]]) -> dict[str, int]:
+        numbers: dict[int, int] = {}  # most marks have the same kernel
+        states = {}
+        for letter, kernel in kernels.items():
+            if kernel:
+                if id(kernel) not in numbers:
+                    numbers[id(kernel)] = self._state(kernel)
+                states[letter] = numbers[id(kernel)]
+        return states
+
+    def _kernels_after(self, state: int) -> tuple[dict[str, set[int]], set[int]]:
+        """Return the kernels after letters and marks of fixed text, and after free text."""
         closed = self._closed(self._kernels[state])
         letters: dict[int, set[int]] = {}
         free: set[int] = set()
@@ -169,12 +208,9 @@ class Letters:
         if ord(APOSTROPHE) in letters:  # "l'entrata" is two words
             letters[ord(APOSTROPHE)] |= {at | _FRESH for at in letters[ord(APOSTROPHE)]}
         kernels = {chr(label): kernel for label, kernel in letters.items()}
-        if free:
-            kernels = {c: k if c in BETWEEN else k | free for c, k in kernels.items()}
         for mark, kernel in self._after_marks(closed).items():
-            kernels[mark] = kernels.get(mark, set()) | kernel
-        states = {letter: self._state(kernel) for letter, kernel in kernels.items() if kernel}
-        return states, self._state(free) if free else REFUSED
+            kernels[mark] = kernels[mark] | kernel if mark in kernels else kernel
+        return kernels, free
 
     def _after_marks(self, closed: set[int]) -> dict[str, set[int]]:
         """Return the kernels after blanks and marks between words."""

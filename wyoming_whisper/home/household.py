@@ -133,7 +133,7 @@ def _socket_url(api: str) -> str:
 class Household:
     """Follows one Home Assistant for as long as `run` is awaited.
 
-    `on_home` gets what it knows of the home, whenever that has changed: `settle` seconds after the
+    `on_home` gets what it knows of the home, whenever that has changed: SETTLE_SECONDS after the
     last event, as one change in Home Assistant is often many events.
     """
 
@@ -144,7 +144,9 @@ class Household:
         "floor_registry_updated",
         "automation_reloaded",  # for the sentences that they wait for
     )
+    FIRST_DELAY_SECONDS = 5.0
     LONGEST_DELAY_SECONDS = 300.0
+    SETTLE_SECONDS = 2.0
     PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
 
     def __init__(
@@ -152,15 +154,11 @@ class Household:
         url: str,
         token: str,
         on_home: Callable[[Home], Awaitable[None]],
-        first_delay: float = 5.0,
-        settle: float = 2.0,
     ) -> None:
         self._url = url
         self._token = token
         self._on_home = on_home
-        self._first_delay = first_delay
-        self._settle = settle
-        self._delay = first_delay
+        self._delay = self.FIRST_DELAY_SECONDS
         self._n_failures = 0
         self._last_home: Home | None = None
 
@@ -195,9 +193,9 @@ class Household:
                 await connection.subscribe(event)
             while True:
                 await self._take(await _fetch(connection))
-                self._delay = self._first_delay
+                self._delay = self.FIRST_DELAY_SECONDS
                 self._n_failures = 0
-                await connection.changed(self._settle)
+                await connection.changed(self.SETTLE_SECONDS)
 
     async def _take(self, home: Home) -> None:
         if home != self._last_home:

@@ -88,6 +88,8 @@ class Snapper:
     """
 
     MIN_EVIDENCE = 1.0
+    MIN_EVIDENCE_BESIDE_SENTENCES = 2.5
+    """Where the home's sentences are known: what is none of them is hardly a command."""
 
     def __init__(
         self,
@@ -120,7 +122,8 @@ class Snapper:
         if not candidates:
             return hypothesis
         weight, candidate, evidence = max(candidates, key=lambda item: item[0])
-        if weight < self.MIN_EVIDENCE:
+        is_beside = hypothesis.understood is not None
+        if weight < (self.MIN_EVIDENCE_BESIDE_SENTENCES if is_beside else self.MIN_EVIDENCE):
             return hypothesis
         _LOGGER.debug("replaced by the name %r: %r (%r)", candidate.name, candidate.text, evidence)
         # A name is never likely: where the rest was heard better than all of it was, the quality

@@ -14,6 +14,7 @@ from .. import __version__
 from ..status import Health, State
 
 if TYPE_CHECKING:
+    from ..settings.options import Settings
     from ..utterance.service import Service
 
 
@@ -25,18 +26,14 @@ class ServingInfo:
     KEY = "wyoming-whisper"
     """In the event's data: what the Wyoming protocol has no fields for."""
 
-    model: str
-    languages: tuple[str, ...]
-    description: str
-    """What runs, and what is asked before it; empty before anything is known."""
+    settings: Settings
     backend: str | None
     why: str
     """Why this backend, one sentence."""
     health: Health
-    requires_external_vad: bool
-    live_text: bool
-    prefers_auto_gain: bool
-    prefers_noise_reduction: bool
+    languages: tuple[str, ...]
+    description: str
+    """What runs, and what is asked before it; empty before anything is known."""
 
     @classmethod
     def beyond_wyoming(cls, event: Event) -> Mapping[str, Any]:
@@ -47,21 +44,14 @@ class ServingInfo:
     @classmethod
     def of(cls, service: Service) -> ServingInfo:
         """Return what is true at this moment."""
-        settings, state, upstreams = service.settings, service.status.state, service.upstreams
+        state, upstreams = service.status.state, service.upstreams
         languages = state.languages
         if upstreams and not upstreams.has_local:
             languages = upstreams.languages or languages
+        description = _what_serves(state) if languages else ""
+        languages = languages or service.expected_languages
         return cls(
-            settings.model,
-            languages or service.expected_languages,
-            _what_serves(state) if languages else "",
-            state.backend,
-            state.why,
-            service.health,
-            settings.requires_external_vad,
-            settings.live_text,
-            settings.prefers_auto_gain,
-            settings.prefers_noise_reduction,
+            service.settings, state.backend, state.why, service.health, languages, description
         )
 
     @functools.lru_cache(maxsize=1)  # noqa: B019  (it keeps no more than the last one)
@@ -80,11 +70,12 @@ class ServingInfo:
 
     def _info(self) -> Info:
         """Return what Home Assistant reads: it uses the first program and its languages."""
-        description = self.description or self.model
+        settings = self.settings
+        description = self.description or settings.model
         if self.description and self.backend:
             description += f"; {self.backend}, because {self.why}"
         model = AsrModel(
-            name=self.model,
+            name=settings.model,
             attribution=Attribution(name="OpenAI Whisper", url="https://github.com/openai/whisper"),
             installed=True,
             description=description,
@@ -98,11 +89,11 @@ class ServingInfo:
             description="Whisper speech-to-text for Home Assistant",
             version=__version__,
             models=[model],
-            supports_transcript_streaming=self.live_text,
+            supports_transcript_streaming=settings.live_text,
             # Home Assistant's own VAD ends a command; without it satellites stream on.
-            requires_external_vad=self.requires_external_vad,
-            prefers_auto_gain_enabled=self.prefers_auto_gain,
-            prefers_noise_reduction_enabled=self.prefers_noise_reduction,
+            requires_external_vad=settings.requires_external_vad,
+            prefers_auto_gain_enabled=settings.prefers_auto_gain,
+            prefers_noise_reduction_enabled=settings.prefers_noise_reduction,
         )
         return Info(asr=[program])
 

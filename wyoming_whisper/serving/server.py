@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .. import __version__
 from ..errors import SettingsError
@@ -42,15 +42,12 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, open_transcriber: OpenTranscriber | None = None) -> int:
+def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. Raises WyomingWhisperError."""
-    if open_transcriber is None:
-        from ..backends import open_transcriber as open_backend
+    from ..backends import open_transcriber
 
-        status = Status()
-        server = Server(settings, partial(open_backend, status=status), status)
-    else:
-        server = Server(settings, open_transcriber)
+    status = Status()
+    server = Server(settings, partial(open_transcriber, status=status), status)
     server.on_ready = settle
     ended = asyncio.run(server.run())
     if server.hangs:
@@ -139,10 +136,7 @@ class Server(Service):
             await self._listen_stdio()
             yield
             return
-        if parts.scheme == "unix":
-            server = await self._listen_unix(Path(parts.path))
-        else:
-            server = await self._listen_tcp(parts.hostname or "", parts.port or 0)
+        server = await self._listen(parts)
         announcement = self._announcement(server) if parts.scheme == "tcp" else None
         if announcement:
             announcement.start()
@@ -155,40 +149,30 @@ class Server(Service):
             if parts.scheme == "unix":
                 _remove_stale(Path(parts.path))
 
-    async def _listen_tcp(self, host: str, port: int) -> asyncio.Server:
-        everywhere = host in ("", "::")  # asyncio would take "::" for IPv6 alone
+    async def _listen(self, parts: SplitResult) -> asyncio.Server:
+        connected, limit = self.connections.take, MAX_HEADER_BYTES
+        backlog = Connections.ACCEPTED_AT_ONCE
+        host = None if parts.hostname == "::" else parts.hostname  # to asyncio that is IPv6 alone
+        is_unix = parts.scheme == "unix"
         try:
-            server = await asyncio.start_server(
-                self.connections.take,
-                None if everywhere else host,
-                port,
-                limit=MAX_HEADER_BYTES,
-                backlog=Connections.ACCEPTED_AT_ONCE,
-            )
-        except PermissionError as error:
-            raise SettingsError(
-                f"can't listen at {self.settings.uri}: {error} (ports below 1024 are for root)"
-            ) from error
+            if is_unix:
+                bound = _bound_socket(Path(parts.path), self.settings.socket_mode)
+                server = await asyncio.start_unix_server(
+                    connected, sock=bound, limit=limit, backlog=backlog
+                )
+            else:
+                server = await asyncio.start_server(
+                    connected, host, parts.port, limit=limit, backlog=backlog
+                )
         except (OSError, OverflowError) as error:
-            raise SettingsError(f"can't listen at {self.settings.uri}: {error}") from error
+            is_low_port = isinstance(error, PermissionError) and not is_unix
+            hint = " (ports below 1024 are for root)" if is_low_port else ""
+            raise SettingsError(f"can't listen at {self.settings.uri}: {error}{hint}") from error
         Connections.let_many_wait(server)
         for listener in server.sockets:
-            _LOGGER.info("listening at %s port %d", *listener.getsockname()[:2])
-        return server
-
-    async def _listen_unix(self, path: Path) -> asyncio.Server:
-        try:
-            bound = _bound_socket(path, self.settings.socket_mode)
-            server = await asyncio.start_unix_server(
-                self.connections.take,
-                sock=bound,
-                limit=MAX_HEADER_BYTES,
-                backlog=Connections.ACCEPTED_AT_ONCE,
-            )
-        except OSError as error:
-            raise SettingsError(f"can't listen at {self.settings.uri}: {error}") from error
-        Connections.let_many_wait(server)
-        _LOGGER.info("listening at %s", path)
+            address = listener.getsockname()
+            where = address if is_unix else "{} port {}".format(*address[:2])
+            _LOGGER.info("listening at %s", where)
         return server
 
     async def _listen_stdio(self) -> None:

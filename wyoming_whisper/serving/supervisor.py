@@ -28,23 +28,16 @@ class SupervisorDiscovery:
     API = "http://supervisor"
     SERVICE = "wyoming"
     ANSWER_SECONDS = 10.0
+    FIRST_DELAY_SECONDS = 1.0
     MAX_DELAY_SECONDS = 300.0
     MAX_ANSWER_BYTES = 64 * 1024
     REFUSED = (400, 401, 403)
     """Answers that asking again doesn't change: what we send, the token, or the manifest is
     wrong."""
 
-    def __init__(
-        self,
-        token: str,
-        port: int,
-        api: str | None = None,
-        first_delay: float = 1.0,
-    ) -> None:
+    def __init__(self, token: str, port: int) -> None:
         self._token = token
         self._uri = f"tcp://{socket.gethostname()}:{port}"
-        self._api = api or self.API
-        self._first_delay = first_delay
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
@@ -70,7 +63,7 @@ class SupervisorDiscovery:
                 return
             except (OSError, ValueError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", None) or error)
-                level = logging.WARNING if delay == self._first_delay else logging.DEBUG
+                level = logging.WARNING if delay == self.FIRST_DELAY_SECONDS else logging.DEBUG
                 _LOGGER.log(
                     level, "The Supervisor can't be told yet (%s); it is tried again", reason
                 )
@@ -83,7 +76,7 @@ class SupervisorDiscovery:
                 return
 
     def _delays(self) -> Iterator[float]:
-        delay = self._first_delay
+        delay = self.FIRST_DELAY_SECONDS
         while True:
             yield delay
             delay = min(2 * delay, self.MAX_DELAY_SECONDS)
@@ -95,7 +88,7 @@ class SupervisorDiscovery:
         it never will be.
         """
         request = urllib.request.Request(  # noqa: S310  (the address is ours)
-            f"{self._api}/discovery",
+            f"{self.API}/discovery",
             json.dumps({"service": self.SERVICE, "config": {"uri": self._uri}}).encode(),
             {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )

@@ -189,8 +189,8 @@ class Settings(ServerSettings):
     audio_context: str = Option.field(
         "auto",
         "speed",
-        "how much audio the encoder sees: auto fits the window to the speech, with a margin for "
-        "models that were trained on 30 s; full is always 30 s; a number is the least seconds",
+        "how much audio the encoder computes: auto is the speech, with a margin for models that "
+        "were trained on 30 s; full is always 30 s; a number is the least seconds",
         _audio_context,
         metavar="auto|full|SECONDS",
         rare=True,

@@ -7,10 +7,11 @@ import io
 import re
 import unicodedata
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
+from ..audio.vad import Span
 from ..errors import UpstreamError
 from ..transcriber import SAMPLE_RATE, Samples, Transcription
 from ..whisper.tokenizer import language_code
@@ -41,8 +42,7 @@ class Recording:
         self._news = asyncio.Event()
         self.ended: float | None = None
         """When the audio ended, on the loop's clock."""
-        self.speech: Samples = np.zeros(0, np.float32)
-        """What of it is speech; nothing before it has ended."""
+        self._spans: Sequence[Span] = ()
         self.speech_end = 0
         """Samples up to the end of the last speech; 0 before it has ended."""
 
@@ -62,9 +62,9 @@ class Recording:
         self._n_samples += other._n_samples
         self._notify()
 
-    def finish(self, speech: Samples, speech_end: int) -> None:
-        """Say that this was all, and what of it was speech."""
-        self.speech = speech
+    def finish(self, spans: Sequence[Span], speech_end: int) -> None:
+        """Say that this was all, where in it speech is worth hearing, and where the last ends."""
+        self._spans = spans
         self.speech_end = min(speech_end, self._n_samples)  # the last frame may be cut off
         self.ended = asyncio.get_running_loop().time()
         self._notify()
@@ -74,15 +74,16 @@ class Recording:
         """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
         return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
-    @classmethod
-    def wav(cls, samples: Samples) -> bytes:
-        """Return a WAV file of 16-bit samples."""
+    def wav(self) -> bytes:
+        """Return its speech as a WAV file of 16-bit samples; nothing before it has ended."""
+        pcm, size = b"".join(self._chunks), self.SAMPLE_BYTES
         file = io.BytesIO()
         with wave.open(file, "wb") as out:
             out.setnchannels(1)
-            out.setsampwidth(cls.SAMPLE_BYTES)
+            out.setsampwidth(size)
             out.setframerate(SAMPLE_RATE)
-            out.writeframes(cls.pcm(samples))
+            for start, end in self._spans:
+                out.writeframes(pcm[size * start : size * end])
         return file.getvalue()
 
     def transcript(self, text: object, language: object, asked: str | None) -> Transcription:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ class OpenAIUpstream:
     ) -> Transcription:
         """Send it the speech, when there is no more. Raises UpstreamError."""
         await recording.end()
-        form = self._form(await asyncio.to_thread(recording.wav, recording.speech), options)
+        form = self._form(await asyncio.to_thread(recording.wav), options)
         status, headers, body = await self._ask("POST", f"/audio/{self._path}", data=form)
         _raise_for(status, headers)
         answer = _json(body)
@@ -74,7 +75,8 @@ class OpenAIUpstream:
         import aiohttp
 
         form = aiohttp.FormData()
-        form.add_field("file", audio, filename="speech.wav", content_type="audio/wav")
+        file = io.BytesIO(audio)  # bytes of a megabyte would be written in one piece
+        form.add_field("file", file, filename="speech.wav", content_type="audio/wav")
         form.add_field("model", self._model or self.DEFAULT_MODEL)
         form.add_field("response_format", "json")
         if options.language and self._path == "transcriptions":

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-class Client(Protocol):
+class _Client(Protocol):
     """Speaks with one upstream."""
 
     async def check(self) -> tuple[str, frozenset[str]]:
@@ -97,7 +97,7 @@ class Member:
     def __init__(
         self,
         upstream: Upstream,
-        client: Client,
+        client: _Client,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.upstream = upstream
@@ -109,19 +109,15 @@ class Member:
         self.n_failures = 0
         self.n_running = 0
         self.unknown_languages: set[str] = set()
-        self._languages: frozenset[str] = frozenset()
+        self.languages: frozenset[str] = frozenset()
+        """Whisper's codes; none where it doesn't tell."""
         self._description = ""
         self._hurried = asyncio.Event()
         self._waker = _Waker(upstream.mac, upstream.broadcast, clock) if upstream.mac else None
 
-    @property
-    def languages(self) -> frozenset[str]:
-        """Whisper's codes; none where it doesn't tell."""
-        return self._languages
-
     def takes(self, language: str | None) -> bool:
         """Whether it could answer a request in that language, if it is well."""
-        is_understood = not language or not self._languages or language in self._languages
+        is_understood = not language or not self.languages or language in self.languages
         return (
             is_understood
             and language not in self.unknown_languages
@@ -185,9 +181,9 @@ class Member:
             return False
         finally:
             await end_tasks(asking)
-        if answer != (self._description, self._languages):  # another model may know other languages
+        if answer != (self._description, self.languages):  # another model may know other languages
             self.unknown_languages.clear()
-            self._description, self._languages = answer
+            self._description, self.languages = answer
         self.circuit.reached()
         return True
 
@@ -315,7 +311,7 @@ def _phase(states: Sequence[UpstreamState]) -> dict[str, object]:
     return {"phase": "unavailable", "detail": f"no upstream can be asked ({why})"}
 
 
-def _client(upstream: Upstream, settings: Settings) -> Client:
+def _client(upstream: Upstream, settings: Settings) -> _Client:
     if upstream.kind == "wyoming":
         return WyomingUpstream(upstream)
     return OpenAIUpstream(upstream, settings.whisper_task)

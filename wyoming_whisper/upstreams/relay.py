@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ..audio.vad import Span
 from ..errors import TranscribeError, UpstreamError
 from ..tasks import end_tasks, start_task
 from ..transcriber import Samples, TranscribeOptions, Transcription
@@ -146,7 +147,7 @@ class Relay:
 
     async def answer(
         self,
-        speech: Samples,
+        spans: Sequence[Span],
         speech_end: int,
         local: Local,
         *,
@@ -155,10 +156,11 @@ class Relay:
     ) -> tuple[Transcription, str | None]:
         """Return what was said, and the upstream that said so; None is this machine.
 
-        `speech` is what is worth hearing, `speech_end` where it ends in all of the audio. Raises
-        what `local` raises when nobody has an answer; TranscribeError when that takes too long.
+        `spans` are what is worth hearing, `speech_end` is where speech ends in all of the audio.
+        Raises what `local` raises when nobody has an answer; TranscribeError where it takes too
+        long.
         """
-        self._recording.finish(speech, speech_end)
+        self._recording.finish(spans, speech_end)
         try:
             winner = await self._race(local, local_has_begun, deadline_seconds)
             self._settle(winner)

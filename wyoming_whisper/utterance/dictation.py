@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..errors import WyomingWhisperError
 from ..text.evidence import Voicing
 from ..text.scripts import joined
@@ -36,28 +34,17 @@ class _Piece:
     job: Job | None = None
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What was said in a piece, as the model wrote it."""
-
-    transcription: Transcription
-    voicing: Voicing
+_Part = tuple[Transcription, Voicing]
+"""What was said in a piece, as the model wrote it, and the evidence of a voice in it."""
 
 
 class Dictation:
-    """The pieces of one utterance, in order. Belongs to the event loop.
+    """The pieces of one utterance, in order. Belongs to the event loop."""
 
-    With `keeps_speech`, the samples of all pieces are kept: other servers may be asked for all.
-    """
-
-    def __init__(
-        self, submit: Submit, options: TranscribeOptions, *, keeps_speech: bool = False
-    ) -> None:
+    def __init__(self, submit: Submit, options: TranscribeOptions) -> None:
         self._submit = submit
         self._asked = self.options = options
         """What pieces are transcribed with from now on."""
-        self._keeps_speech = keeps_speech
-        self._kept: list[Samples] = []
         self._waiting: deque[_Piece] = deque()
         self._is_refused = False  # not asked again before there is more to do
         self._text, self._n_in_text = "", 0
@@ -100,8 +87,6 @@ class Dictation:
         """
         self._waiting.append(_Piece(samples, voicing, n_held, job))
         self._is_refused = False
-        if self._keeps_speech:
-            self._kept.append(samples)
 
     def ask(self, options: TranscribeOptions) -> None:
         """Take other options for all that has not been transcribed yet."""
@@ -113,15 +98,16 @@ class Dictation:
         """Take in what was transcribed meanwhile, and begin with the next piece."""
         while self._waiting:
             piece = self._waiting[0]
-            if piece.job is None and not self._begin(piece):
-                return
+            if piece.job is None and not self._is_refused:
+                self._begin(piece)
             if piece.job is None or not piece.job.future.done():
                 return
-            if piece.job.future.cancelled() or piece.job.future.exception():
+            transcription = piece.job.transcription
+            if transcription is None:
                 piece.job = None  # once more when it is waited for
                 self._is_refused = True
                 return
-            self._take(piece.job.future.result())
+            self._take(transcription)
 
     async def finish(self, result: Callable[[Job], Awaitable[Transcription]]) -> None:
         """Have all pieces transcribed; `result` waits for a job. Raises WyomingWhisperError."""
@@ -135,7 +121,7 @@ class Dictation:
 
     def add_rest(self, transcription: Transcription, voicing: Voicing) -> None:
         """Add what was said after the last piece."""
-        self._parts.append(_Part(transcription, voicing))
+        self._parts.append((transcription, voicing))
 
     def transcription(self) -> Transcription:
         """Return what was said, as far as it is transcribed, with its marks."""
@@ -143,15 +129,11 @@ class Dictation:
 
     def voicing(self, rest: Voicing) -> Voicing:
         """Return the voicing of the whole utterance, `rest` being that of what is in no piece."""
-        pieces = [*(part.voicing for part in self._parts), *(one.voicing for one in self._waiting)]
+        pieces = [*(voicing for _, voicing in self._parts), *(one.voicing for one in self._waiting)]
         every = [*pieces, rest]
         return Voicing(
             sum(one.voiced_seconds for one in every), sum(one.clear_frames for one in every)
         )
-
-    def speech(self, rest: Samples) -> Samples:
-        """Return all speech of the utterance, `rest` being what belongs to no piece."""
-        return np.concatenate([*self._kept, rest]) if self._kept else rest
 
     def text(self, style: TextStyle) -> str:
         """Return what was said in the pieces that are done, with its marks."""
@@ -168,19 +150,16 @@ class Dictation:
                 piece.job.cancel()
                 piece.job = None
 
-    def _begin(self, piece: _Piece) -> bool:
-        if self._is_refused:
-            return False
+    def _begin(self, piece: _Piece) -> None:
         try:
             piece.job = self._submit(piece.samples, self.options, Priority.EARLY)
         except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
             _LOGGER.debug("no piece is begun: %s", error)
             self._is_refused = True
-        return piece.job is not None
 
     def _take(self, transcription: Transcription) -> None:
         piece = self._waiting.popleft()
-        self._parts.append(_Part(transcription, piece.voicing))
+        self._parts.append((transcription, piece.voicing))
         self._settle_language()
 
     def _settle_language(self) -> None:
@@ -191,7 +170,7 @@ class Dictation:
 
 
 def _language(parts: Sequence[_Part]) -> DetectedLanguage:
-    return DetectedLanguage((part.transcription, part.voicing.voiced_seconds) for part in parts)
+    return DetectedLanguage((part, voicing.voiced_seconds) for part, voicing in parts)
 
 
 def _together(parts: Sequence[_Part]) -> Transcription:
@@ -200,7 +179,7 @@ def _together(parts: Sequence[_Part]) -> Transcription:
     Each part is judged here by its own audio, and the whole never again: what is said in one part
     after the other is no loop. It is worded once, by who gives it to the client (TextStyle.styled).
     """
-    said = [part.voicing.judged(part.transcription) for part in parts]
+    said = [voicing.judged(part) for part, voicing in parts]
     if len(said) == 1:
         return said[0]
     texts = [one for one in said if one.text]
@@ -211,8 +190,8 @@ def _together(parts: Sequence[_Part]) -> Transcription:
     n_tokens = sum(one.n_tokens for one in texts)
     logprob = sum(one.avg_logprob * one.n_tokens for one in texts) / max(n_tokens, 1)
     stages: dict[str, float] = {}
-    for part in parts:
-        for name, seconds in part.transcription.stages.items():
+    for part, _ in parts:
+        for name, seconds in part.stages.items():
             stages[name] = stages.get(name, 0.0) + seconds
     return dataclasses.replace(
         in_it,

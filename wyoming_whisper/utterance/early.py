@@ -38,10 +38,7 @@ class EarlyWork:
     @property
     def draft(self) -> Transcription | None:
         """What was said up to the pause that there is now, once that is known."""
-        job = self._job
-        if job is None or not job.future.done() or job.future.cancelled():
-            return None
-        return None if job.future.exception() else job.future.result()
+        return self._job.transcription if self._job else None
 
     def follow(self, speech: Speech, options: TranscribeOptions) -> None:
         """Begin when speech pauses; drop what was begun when it goes on."""

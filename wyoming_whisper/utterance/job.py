@@ -68,6 +68,14 @@ class Job:
         self.priority = priority
         self.future: Future[Transcription] = Future()
 
+    @property
+    def transcription(self) -> Transcription | None:
+        """What was said, once that is known; None where it failed, or was cancelled."""
+        future = self.future
+        if not future.done() or future.cancelled() or future.exception():
+            return None
+        return future.result()
+
     def promote(self) -> None:
         """Say that somebody waits for it now: it is a command."""
         self.priority = Priority.COMMAND

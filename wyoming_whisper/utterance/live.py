@@ -263,11 +263,11 @@ class LiveText:
 
     def _add(self, work: _Work) -> None:
         """Take in a transcription, unless it failed, was withheld, or is of no more audio."""
-        future = work.job.future
-        if work.end <= self._end or future.cancelled() or future.exception() is not None:
+        transcription = work.job.transcription
+        if work.end <= self._end or transcription is None:
             return
         self._end = work.end
-        said = self._style.finished(future.result(), work.voicing)
+        said = self._style.finished(transcription, work.voicing)
         is_rejected = said.rejected and not said.text
         if not is_rejected and self._style.is_begun(said.text, said.language):
             self._agreement.add(joined((work.before, said.text)))

@@ -91,7 +91,8 @@ class Utterance:
         self._n_samples = 0
         self._n_unheard = 0
         self._held = service.held_audio.account()
-        self._dictation = Dictation(service.submit, options, keeps_speech=relay is not None)
+        self._dictation = Dictation(service.submit, options)
+        self._dictated: list[Span] = []  # speech of its pieces
         self._early = EarlyWork(service.submit)
         self._is_dropped = False
         self._began = time.monotonic()
@@ -290,6 +291,7 @@ class Utterance:
         options = self._service.span_options
         spans = section.spans(options)
         absolute = [(section.start + start, section.start + end) for start, end in spans]
+        self._dictated += absolute
         job = self._early.collect(absolute)
         self._early.restart()
         if spans:
@@ -346,7 +348,7 @@ class Utterance:
         voicing = self._dictation.voicing(speech.voicing)
         try:
             transcription, upstream = await relay.answer(
-                self._dictation.speech(speech.cut(spans)),
+                [*self._dictated, *spans],
                 (speech.last_voiced + 1) * FRAME_SAMPLES,
                 lambda: self._here(speech, spans, early),
                 local_has_begun=early is not None or self._dictation.has_begun,

@@ -27,6 +27,7 @@ from .constrained import (
 from .inference import GenerateOptions, Hypothesis
 from .logits import apply_timestamp_rules, log_softmax, top
 from .options import N_TEXT_CTX
+from .rows import EncodedAudio, Rows, common_prefix
 from .session import ElasticSession, Session, StepOutput, Tokens
 from .timing import first_positions
 from .tokenizer import Tokenizer
@@ -43,6 +44,8 @@ class SessionInference:
     # Positions of the self-attention cache: few, since each set of shapes is compiled and captured.
     SLOTS = (64, 128, 256, N_TEXT_CTX)
     ROOM = 40  # positions free after the prompt at first: nearly every command fits
+
+    MAX_SCORES = 64  # of texts, kept for an audio
 
     # A loop this long is left: nobody says "no" so often in one breath, but five times somebody
     # does, and goes on. Shorter ones are judged when the text has ended.
@@ -63,14 +66,14 @@ class SessionInference:
         self._tokenizer = tokenizer
         self._suppressed_begin = tuple(suppressed_begin)
         self._biases: dict[tuple[int, ...], Any] = {}
-        self._audio: _Audio | None = None
+        self._audio: EncodedAudio | None = None
 
-    def encode(self, mel: Array) -> _Audio:
+    def encode(self, mel: Array) -> EncodedAudio:
         """Return what the other methods need of this audio; good for as long as the session's."""
-        self._audio = _Audio(self._session.encode(mel))
+        self._audio = EncodedAudio(self._session.encode(mel))
         return self._audio
 
-    def detect_language(self, audio_features: _Audio) -> list[tuple[str, float]]:
+    def detect_language(self, audio_features: EncodedAudio) -> list[tuple[str, float]]:
         """Return (code, probability), likeliest first."""
         tokens = self._tokenizer.language_tokens
         logits = self._logits_at_sot(audio_features, [self._tokenizer.sot])[list(tokens.values())]
@@ -79,53 +82,74 @@ class SessionInference:
         return sorted(found, key=lambda item: item[1], reverse=True)
 
     def generate(
-        self, audio_features: _Audio, prompt: Sequence[int], options: GenerateOptions
+        self, audio_features: EncodedAudio, prompt: Sequence[int], options: GenerateOptions
     ) -> Hypothesis:
         """Return the best hypothesis, the others with it; see `hypotheses`."""
         best, *others = self.hypotheses(audio_features, prompt, options)
         return dataclasses.replace(best, others=tuple(other.tokens for other in others))
 
     def score(
-        self, audio_features: _Audio, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+        self, audio_features: EncodedAudio, prompt: Sequence[int], texts: Sequence[Sequence[int]]
     ) -> list[Array]:
         """Return the log-probabilities of each text's tokens after `prompt`, shape = (n_tokens,).
 
         They are among text tokens, the special ones left out.
         """
-        if self._elastic:
-            return [
-                self._score_at_once(self._elastic, audio_features, list(prompt), text)
-                for text in texts
-            ]
+        kept, start = audio_features.scores, tuple(prompt)
+        missing = [text for text in texts if (start, *text) not in kept]
+        if missing:
+            if len(kept) > SessionInference.MAX_SCORES:  # of the noise, which stays
+                kept = audio_features.scores = {}
+            score = self._score_at_once if self._elastic else self._score_by_steps
+            scores = score(audio_features, list(prompt), missing)
+            kept |= zip(((start, *text) for text in missing), scores, strict=True)
+        return [kept[(start, *text)] for text in texts]
+
+    def _score_by_steps(
+        self, audio: EncodedAudio, prompt: list[int], texts: Sequence[Sequence[int]]
+    ) -> list[Array]:
         bias = self._bias(())
         scores = []
         for text in texts:
-            past, found = list(prompt), []
+            past, logprobs = list(prompt), []
             for token in text:
-                logits = self._advance(audio_features, [past], bias).logits()[0]
-                found.append(log_softmax(logits[: self._tokenizer.eot])[token])
+                logits = self._advance(audio, [past], bias).logits()[0]
+                logprobs.append(log_softmax(logits[: self._tokenizer.eot])[token])
                 past.append(token)
-            scores.append(np.array(found, np.float32))
+            scores.append(np.array(logprobs, np.float32))
         return scores
 
     def _score_at_once(
-        self, session: ElasticSession, audio: _Audio, prompt: list[int], text: Sequence[int]
-    ) -> Array:
-        if not text:
-            return np.zeros(0, np.float32)
-        rows = self._rows(audio, 1, len(prompt) + len(text))
-        past = [*prompt, *text[:-1]]  # after the last token nothing is asked
-        known = min(rows.common([past]), len(prompt) - 1)
-        rows.pasts = [past]
-        tokens = np.array([past[known:]], np.int32)
-        wanted = range(len(prompt) - 1 - known, len(past) - known)
-        output = session.step(rows.cache, tokens, known, self._bias(()), wanted=wanted)
-        logprobs = log_softmax(output.wanted_logits()[0, :, : self._tokenizer.eot])
-        return np.asarray(logprobs[np.arange(len(text)), list(text)])
+        self, audio: EncodedAudio, prompt: list[int], texts: Sequence[Sequence[int]]
+    ) -> list[Array]:
+        """Return what `score` does, in one run: shorter texts are filled up at their end."""
+        if not any(texts):
+            return [np.zeros(0, np.float32) for _ in texts]
+        longest = max(map(len, texts))
+        pasts = [  # after the last token nothing is asked
+            [*prompt, *text, *[self._tokenizer.eot] * (longest - len(text))][:-1] for text in texts
+        ]
+        # The first row of any cache will do: what it has of the prompt goes for all of them.
+        rows = next(iter(audio.rows.values()), None) or self._rows(audio, 1, len(pasts[0]))
+        n_past = common_prefix(rows.pasts[0], prompt[:-1]) if rows.pasts else 0
+        audio.rows = {len(texts): Rows(rows.cache, rows.n_slots, pasts)}
+        output = cast("ElasticSession", self._session).step(
+            rows.cache,
+            np.array([past[n_past:] for past in pasts], np.int32),
+            n_past,
+            self._bias(()),
+            np.zeros(len(texts), np.int32),
+            wanted=range(len(prompt) - 1 - n_past, len(pasts[0]) - n_past),
+        )
+        logits = output.wanted_logits()[..., : self._tokenizer.eot]
+        return [
+            log_softmax(after[: len(text)])[np.arange(len(text)), list(text)]
+            for after, text in zip(logits, texts, strict=True)
+        ]
 
     def align(
         self,
-        audio_features: _Audio,
+        audio_features: EncodedAudio,
         prompt: Sequence[int],
         text: Sequence[int],
         n_positions: int,
@@ -139,7 +163,7 @@ class SessionInference:
         return first_positions(weights, rows=slice(len(prompt) - 1, -1))
 
     def hypotheses(
-        self, audio_features: _Audio, prompt: Sequence[int], options: GenerateOptions
+        self, audio_features: EncodedAudio, prompt: Sequence[int], options: GenerateOptions
     ) -> list[Hypothesis]:
         """Return all hypotheses, best first: as many as beams or samples, one for greedy search.
 
@@ -167,7 +191,7 @@ class SessionInference:
 
     def constrained(
         self,
-        audio_features: _Audio,
+        audio_features: EncodedAudio,
         prompt: Sequence[int],
         constraint: Constraint,
         options: ConstrainedOptions,
@@ -194,13 +218,13 @@ class SessionInference:
 
     # The start of the transcript.
 
-    def _no_speech_prob(self, audio: _Audio, prompt: list[int]) -> float:
+    def _no_speech_prob(self, audio: EncodedAudio, prompt: list[int]) -> float:
         """Return the probability of the no-speech token right after `<|startoftranscript|>`."""
         past = prompt[: prompt.index(self._tokenizer.sot) + 1]
         logits = self._logits_at_sot(audio, past)
         return float(np.exp(log_softmax(logits)[self._tokenizer.no_speech]))
 
-    def _logits_at_sot(self, audio: _Audio, past: list[int]) -> Array:
+    def _logits_at_sot(self, audio: EncodedAudio, past: list[int]) -> Array:
         """Return the logits after `past`, shape = (n_vocab,); computed once for an audio."""
         if audio.sot_past != past:
             output = self._advance(audio, [past], self._bias(()))
@@ -209,7 +233,7 @@ class SessionInference:
 
     # Greedy search.
 
-    def _greedy(self, audio: _Audio, prompt: list[int], options: GenerateOptions) -> _Found:
+    def _greedy(self, audio: EncodedAudio, prompt: list[int], options: GenerateOptions) -> _Found:
         found = _Found()
         stream = self._stepwise if self._wants_timestamps(prompt) else self._stream
         for token, logprob in stream(audio, prompt, options):
@@ -219,7 +243,7 @@ class SessionInference:
         return found
 
     def _stream(
-        self, audio: _Audio, prompt: list[int], options: GenerateOptions
+        self, audio: EncodedAudio, prompt: list[int], options: GenerateOptions
     ) -> Iterator[tuple[int, float]]:
         """Yield up to max_new_tokens (token, logprob), chosen where the session runs."""
         given, left = list(prompt), options.max_new_tokens
@@ -240,7 +264,7 @@ class SessionInference:
                 yield token, logprob
 
     def _stepwise(
-        self, audio: _Audio, prompt: list[int], options: GenerateOptions
+        self, audio: EncodedAudio, prompt: list[int], options: GenerateOptions
     ) -> Iterator[tuple[int, float]]:
         """The same where rules look at what was said: logits come to the host at each step."""
         given: list[int] = []
@@ -251,7 +275,9 @@ class SessionInference:
 
     # Sampling.
 
-    def _sample(self, audio: _Audio, prompt: list[int], options: GenerateOptions) -> list[_Found]:
+    def _sample(
+        self, audio: EncodedAudio, prompt: list[int], options: GenerateOptions
+    ) -> list[_Found]:
         """Draw best_of texts at a temperature; always the same ones for the same audio."""
         random = np.random.default_rng(round(options.temperature * 1000))
         n_rows = min(options.best_of, self._session.max_batch)
@@ -282,7 +308,7 @@ class SessionInference:
     # Beam search.
 
     def _beam_search(
-        self, audio: _Audio, prompt: list[int], options: GenerateOptions
+        self, audio: EncodedAudio, prompt: list[int], options: GenerateOptions
     ) -> list[_Found]:
         n_beams = options.beam_size
         # All beams are the same at first: one does where it can become many.
@@ -332,7 +358,7 @@ class SessionInference:
 
     def _beam_candidates(
         self,
-        audio: _Audio,
+        audio: EncodedAudio,
         prompt: list[int],
         beams: list[_Found],
         parents: list[int] | None,
@@ -352,7 +378,7 @@ class SessionInference:
 
     def _logprobs(
         self,
-        audio: _Audio,
+        audio: EncodedAudio,
         prompt: list[int],
         given: list[list[int]],
         options: GenerateOptions,
@@ -370,7 +396,11 @@ class SessionInference:
         return log_softmax(logits)
 
     def _advance(
-        self, audio: _Audio, pasts: list[list[int]], bias: Any, parents: list[int] | None = None
+        self,
+        audio: EncodedAudio,
+        pasts: list[list[int]],
+        bias: Any,
+        parents: list[int] | None = None,
     ) -> StepOutput:
         """Run the decoder over what the rows' cache lacks of `pasts`, the last token at least.
 
@@ -398,14 +428,14 @@ class SessionInference:
         audio.sot_logits = output.wanted_logits()[0, 0].copy()
         return output
 
-    def _sot_to_come(self, audio: _Audio, past: list[int], known: int) -> int | None:
+    def _sot_to_come(self, audio: EncodedAudio, past: list[int], known: int) -> int | None:
         """Return where `<|startoftranscript|>` is, where what follows it is not known yet."""
         if self._tokenizer.sot not in past[known:-1]:
             return None
         sot = past.index(self._tokenizer.sot)
         return None if audio.sot_past == past[: sot + 1] else sot
 
-    def _rows(self, audio: _Audio, batch: int, n_positions: int) -> _Rows:
+    def _rows(self, audio: EncodedAudio, batch: int, n_positions: int) -> Rows:
         """Return the cache of so many rows: an empty one where there is none large enough."""
         if audio is not self._audio and not self._elastic:
             raise RuntimeError("these audio features were replaced by a later encode")
@@ -416,7 +446,7 @@ class SessionInference:
                 size for size in SessionInference.SLOTS if size >= min(wanted, N_TEXT_CTX)
             )
             cache = self._session.open_cache(audio.features, batch, n_slots)
-            rows = audio.rows[batch] = _Rows(cache, n_slots)
+            rows = audio.rows[batch] = Rows(cache, n_slots)
         return rows
 
     def _bias(self, suppressed: Sequence[int]) -> Any:
@@ -454,39 +484,6 @@ class _Candidate:
         """Return the beam's text with the token, unless that only ends it."""
         added = [] if self.token == eot else [self.token]
         return _Found(beams[self.beam].tokens + added, self.total_logprob)
-
-
-@dataclass
-class _Rows:
-    """A cache and what it was fed: `pasts`, of one length, shape = (batch, n_tokens)."""
-
-    cache: Any
-    n_slots: int
-    pasts: list[list[int]] = field(default_factory=list)
-
-    def common(self, pasts: list[list[int]]) -> int:
-        """Return how many positions of `pasts` are in the cache already."""
-        if not self.pasts:
-            return 0
-        lengths = (_common_prefix(had, want) for had, want in zip(self.pasts, pasts, strict=True))
-        return min(lengths)
-
-
-@dataclass
-class _Audio:
-    """Audio features and what was found out about them."""
-
-    features: Any
-    rows: dict[int, _Rows] = field(default_factory=dict)
-    sot_past: list[int] | None = None
-    sot_logits: Array = field(default_factory=lambda: np.zeros(0, np.float32))
-
-
-def _common_prefix(left: list[int], right: list[int]) -> int:
-    for position, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return position
-    return min(len(left), len(right))
 
 
 def _rank(beams: list[_Found], tokens: Tokens, logprobs: Array, n_best: int) -> list[_Candidate]:

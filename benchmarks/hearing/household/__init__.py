@@ -25,16 +25,18 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.hearing.accuracy import BACKENDS, build_graphs, languages
+from benchmarks.hearing.accuracy import BACKENDS, languages
+from benchmarks.hearing.household import fit
 from benchmarks.hearing.household.clips import COMMAND, KINDS, PARTS, Clip, make, read_list
 from benchmarks.hearing.household.counts import Answer, shown, stages, tables
 from benchmarks.hearing.household.prompt import official_prompt
 from benchmarks.lib.client import say
 from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.model import Model
 from benchmarks.lib.official import install_official, official, ours
 from benchmarks.lib.options import add_decoding, add_models, names, one_of
 from benchmarks.lib.report import Outcome, progress
-from benchmarks.lib.servers import Program, Server, running, turned
+from benchmarks.lib.servers import Program, Server, prepare, running, turned
 from benchmarks.lib.understood import HOMES, matcher, read_home
 from wyoming_whisper.models.folder import ModelFolder
 
@@ -99,12 +101,13 @@ def measure(args: argparse.Namespace, clips: Sequence[Clip]) -> list[Answer]:
         known = languages(model)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            if any("-ort" in name for name in args.servers):
-                build_graphs(args, model, folder)
-            for language in dict.fromkeys(clip.lang for clip in clips if clip.lang in known):
+            spoken = dict.fromkeys(clip.lang for clip in clips if clip.lang in known)
+            for number, language in enumerate(spoken):
                 own = [clip for clip in clips if clip.lang == language]
                 programs = [program(name, args, model, language, folder) for name in args.servers]
                 progress(f"{model.name}, {language}: {len(own)} clips")
+                if number == 0:
+                    prepare(programs, folder)
                 with running(programs, folder) as servers:
                     answers += list(hear(model.name, servers, own, folders, args.part))
     order = {name: place for place, name in enumerate(args.servers)}
@@ -175,7 +178,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a Python that has what lib/synthesizers.py needs (default: %(default)s)",
     )
-    parser.add_argument("--part", choices=tuple(PARTS), default="test", help="(default: %(default)s)")
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="find the weights of the evidence anew, from the part fit: no server is started",
+    )
+    parser.add_argument(
+        "--part", choices=tuple(PARTS), default="test", help="(default: %(default)s)"
+    )
     add_models(parser)
     parser.add_argument(
         "--servers",
@@ -229,6 +239,8 @@ def read(args: argparse.Namespace) -> Outcome:
 
 def run(args: argparse.Namespace) -> Outcome:
     """Make what is not there, and have all servers hear everything."""
+    if args.fit:
+        return refit(args)
     clips = chosen(args)
     for name in args.servers:
         parts_of(name)  # what is wrong with a name is said at once
@@ -236,6 +248,20 @@ def run(args: argparse.Namespace) -> Outcome:
     make(args.spoken, clips, args.speech_python)
     outcome = _outcome(measure(args, clips), args)
     return dataclasses.replace(outcome, facts={"official": runtime, **outcome.facts})
+
+
+def refit(args: argparse.Namespace) -> Outcome:
+    """Find the weights of the evidence with the first model."""
+    args.part = "fit"
+    clips = chosen(args)
+    make(args.spoken, clips, args.speech_python)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        homes = {clip.lang: home_file(clip.lang, folder) for clip in clips}
+        model = Model(args.models[0], args.beam_size, args.threads, folder / "graphs")
+        cases = list(fit.collect(model, clips, [*args.voices, args.spoken], homes))
+    facts = {"cases": [dataclasses.asdict(one) for one in cases]}
+    return Outcome(list(fit.tables(cases)), facts)
 
 
 def _outcome(answers: Sequence[Answer], args: argparse.Namespace) -> Outcome:

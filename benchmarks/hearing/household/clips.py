@@ -2,7 +2,7 @@
 
 Each line of fresh.jsonl, test.jsonl and fit.jsonl is an object:
 
-file       recording, from one of the folders with voices; joe/, fit-*/, fresh-*/ and made/ are made (below)
+file       recording, from one of the folders with voices; joe/, fit-*/, fresh-*/, made/ are made
 lang       language that the server is told; the household's whose sentences are to be understood
 kind       command, near, other or noise: see KINDS
 text       what is said; "" where nobody speaks, null where the words are not known

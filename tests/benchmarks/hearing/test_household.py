@@ -61,9 +61,7 @@ def test_there_is_enough_to_measure_with(part: str, lists: dict[str, list[Clip]]
 
 
 @pytest.mark.parametrize("part", ["test", "fresh"])
-def test_every_command_is_understood_as_it_is_said(
-    part: str, lists: dict[str, list[Clip]]
-) -> None:
+def test_every_command_is_understood_as_it_is_said(part: str, lists: dict[str, list[Clip]]) -> None:
     said = {(one.lang, one.text or ""): one.kind for one in lists[part]}
     commands = [key for key, kind in said.items() if kind == "command"]
     assert [key for key in commands if meaning(key[1], key[0], PARTS[part]) is None] == []
@@ -256,7 +254,7 @@ def test_servers_hear_every_clip_once_they_know_the_sentences(
     monkeypatch.setattr(household, "say", say)
     servers: Any = list(fakes.values())
     both = [clip(), clip(start=0.0, seconds=1.0, kind="other")]
-    found = list(household.hear("base", servers, both, [AUDIO]))
+    found = list(household.hear("base", servers, both, [AUDIO], "test"))
     assert [(one.server, one.clip, one.written) for one in found] == [
         ("ours-ort", "02-clean", ON),
         ("ours-ort-home", "02-clean", ON),

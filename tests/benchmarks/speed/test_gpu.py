@@ -59,12 +59,17 @@ def test_the_rehearsal_measures_everything(
     assert heard["turn off the pump"]["engine"]["tokens"]
     assert [window["seconds"] for window in model["windows"]] == [3, 5]
     assert all(window["stages"]["step"] > 0 for window in model["windows"])
+    assert heard["a person"]["engine"]["tokens"]
+    ctranslate2, torch = model["beside"]
+    assert ctranslate2["n_same"] == len(heard)
+    assert all(seconds > 0 for seconds in ctranslate2["seconds"].values())
+    assert torch["seconds"] or torch["why_not"]
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "PASSED"
     assert "nothing here is a GPU's time" in out
 
 
-@pytest.mark.parametrize("version", ["8.6.1", "11.4.0.106"])
+@pytest.mark.parametrize("version", ["8.6.1", "11.4.0.106", fakes.RTX])
 def test_a_fake_gpu_goes_all_the_way(
     version: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +78,8 @@ def test_a_fake_gpu_goes_all_the_way(
         monkeypatch.setenv(name, value)
     status, told = measured(packed, tmp_path / "out.json")
     assert status == 0
-    assert told["machine"]["TensorRT"] == version
+    library = "TensorRT-RTX" if version == fakes.RTX else "TensorRT"
+    assert told["machine"][library] == version.removeprefix("rtx-")
     assert told["bandwidth"] > 0
     (model,) = told["models"]
     assert model["precision"] == "float16"
@@ -142,7 +148,7 @@ def test_a_cut_file_is_one_sentence(
 ) -> None:
     folder = tmp_path / "tiny.en"
     folder.mkdir()
-    for path in (packed / "tiny.en").iterdir():
+    for path in filter(Path.is_file, (packed / "tiny.en").iterdir()):
         data = path.read_bytes()
         (folder / path.name).write_bytes(data[: len(data) // 2] if path.name == file else data)
     assert main(["gpu", str(tmp_path), "--rehearse", "--models", "tiny.en"]) == 1

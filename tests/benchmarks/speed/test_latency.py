@@ -16,6 +16,7 @@ from benchmarks.lib.errors import ClipError
 from benchmarks.speed import latency
 from benchmarks.speed.latency import (
     BURST,
+    CUT,
     EAGER,
     NOT_EAGER,
     OFFICIAL,
@@ -140,10 +141,11 @@ def test_arguments_that_are_wrong(argv: list[str], capsys: pytest.CaptureFixture
 def test_servers_differ_in_nothing_else() -> None:
     args = argparse.Namespace(threads=2, compute_type="int8", no_official=False)
     found = programs(args, Path("model"), 5)
-    assert [program.name for program in found] == [EAGER, NOT_EAGER, PLAIN, WIDE, OFFICIAL]
-    first, second, plain, wide, other = (" ".join(program.command) for program in found)
+    assert [program.name for program in found] == [EAGER, NOT_EAGER, PLAIN, CUT, WIDE, OFFICIAL]
+    first, second, plain, cut, wide, other = (" ".join(program.command) for program in found)
     assert first.replace("--eager", "--no-eager") == second
     assert plain == f"{second} --backend faster-whisper"
+    assert cut == f"{second} --audio-context 10"
     assert wide == f"{second} --audio-context full"
     for flags in ("--beam-size 5", "--cpu-threads 2", "--compute-type int8", "--language en"):
         assert flags in first
@@ -191,7 +193,7 @@ def test_our_server_with_a_model(
     burst, real_time = written["parts"]
     assert (burst["mode"], real_time["mode"]) == (BURST, REAL_TIME)
     for part in written["parts"]:
-        assert [take["server"] for take in part["takes"]] == [EAGER, NOT_EAGER, PLAIN, WIDE]
+        assert [take["server"] for take in part["takes"]] == [EAGER, NOT_EAGER, PLAIN, CUT, WIDE]
         assert not any(take["error"] for take in part["takes"])
         assert all(meter["peak_bytes"] > 10**7 for meter in part["meters"].values())
     # One utterance may take less than a tick of 10 ms, which is all that the kernel counts in.

@@ -10,7 +10,7 @@ import onnx
 from tests.engine.fakes import FakeGpu
 from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.compile import _decoder_shapes, _encoder_shapes
-from wyoming_whisper.engine.tensorrt.library import set_target, tensorrt_log
+from wyoming_whisper.engine.tensorrt.library import RTX, tensorrt_log
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts, Profile
 
 MAX_BATCH = 3
@@ -70,7 +70,7 @@ def _compile(trt: Any, graph: Path, profiles: list[dict[str, Any]], sharing: boo
     )
     assert trt.OnnxParser(network, log).parse_from_file(str(graph))
     config = builder.create_builder_config()
-    set_target(trt, config, "8.0")
+    RTX.set_target(trt, config, "8.0")
     if sharing and hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806"):
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     for shapes in profiles:

@@ -32,8 +32,10 @@ from ...models.autopick import AutoModel
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
 from ...models.stock import AUTO
+from ...whisper.options import AudioContext
 from .compare import Case, Reference
 from .report import Memory, Report, machine
+from .tail import TailCase, compare_tails
 
 if TYPE_CHECKING:
     from ...engine.graphs import Precision
@@ -91,16 +93,30 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
         settings, ModelFolder(path), beam_size=1
     ).audio_context
 
-    def cases(n_mels: int, tokenizer: Tokenizer) -> list[Case]:
-        return Case.all(n_mels, tokenizer, context, settings.beam_size or 1)
+    tails: list[TailCase] = []
 
-    reference = Reference.hear(path, cases, settings.cpu_threads)
+    def cases(n_mels: int, tokenizer: Tokenizer) -> list[Case]:
+        # What answers on a GPU has no tail.
+        if runtime == "onnxruntime" and context == AudioContext.safe():
+            tails.extend(TailCase.all(n_mels, tokenizer))
+        usual = Case.all(n_mels, tokenizer, context, settings.beam_size or 1)
+        return [*usual, *(tail.full for tail in tails)]
+
+    heard = Reference.hear(path, cases, settings.cpu_threads)
+    n_usual = len(heard.cases) - len(tails)
+    reference = dataclasses.replace(
+        heard, cases=heard.cases[:n_usual], decoded=heard.decoded[:n_usual]
+    )
     memory = Memory()
     with _opened(settings, path, runtime, precision) as engine:
         Reference.say(f"{engine.runtime} hears them in {engine.precision}")
         comparisons = reference.compare_session(engine.session, engine.precision)
         stages = reference.cases[0].time_stages(engine.session, reference.tokenizer)
         memory_mb = memory.mb(engine.session)
+    if tails:
+        comparisons += compare_tails(
+            settings, path, tails, heard.decoded[n_usual:], heard.tokenizer
+        )
     return Report(
         machine=machine() | engine.facts,
         model=settings.model_name,

@@ -46,6 +46,7 @@ class Case:
 
     CLIPS: ClassVar = CLIPS
     LANGUAGE: ClassVar = "en"
+    NOISE: ClassVar = "noise"
     RUNS: ClassVar = 3
     """How often a tested runtime hears it, for its times."""
     TIMED_STEPS: ClassVar = 32
@@ -82,6 +83,20 @@ class Case:
             hypothesis.no_speech_prob,
             median(encode[bool(runs) :]),
             median(decode[bool(runs) :]),
+        )
+
+    def compared(
+        self, reference: Decoded, engine: Decoded, verdict: str, tokenizer: Tokenizer
+    ) -> Comparison:
+        """Return what is reported of it."""
+        return Comparison(
+            name=self.name,
+            window_seconds=self.mel.shape[1] / FRAMES_PER_SECOND,
+            beam_size=self.beam_size,
+            text=tokenizer.decode(engine.tokens).strip(),
+            reference=reference,
+            engine=engine,
+            verdict=verdict,
         )
 
     def time_stages(self, session: Session, tokenizer: Tokenizer) -> Stages:
@@ -126,7 +141,7 @@ class Case:
         if not files:
             raise SettingsError(f"{cls.CLIPS} holds no clips: this installation is not whole")
         clips = {file.stem.replace("-", " "): read_audio(file) for file in files}
-        return clips | {"noise": white_noise(2 * SAMPLE_RATE, 0.02)}
+        return clips | {cls.NOISE: white_noise(2 * SAMPLE_RATE, 0.02)}
 
     @classmethod
     def all(
@@ -138,7 +153,7 @@ class Case:
         # Of TensorRT's windows; onnxruntime gets the same ones.
         fitted = dataclasses.replace(context, multiple=EngineSpec.FRAMES_MULTIPLE)
         mels = {name: log_mel_spectrogram(sound, n_mels) for name, sound in cls.sounds().items()}
-        spoken = [name for name in mels if name != "noise"]
+        spoken = [name for name in mels if name != cls.NOISE]
 
         def window(mel: Array, n_frames: int) -> Array:
             return pad_or_trim(mel, n_frames, silence_level(mel))
@@ -209,17 +224,7 @@ class Reference:
             if engine.has_other_tokens(reference) and case.beam_size == 1:
                 is_tie = gap(case, reference, engine) <= Decoded.TIE[precision]
                 verdict = "tie" if is_tie else verdict
-            comparisons.append(
-                Comparison(
-                    name=case.name,
-                    window_seconds=case.mel.shape[1] / FRAMES_PER_SECOND,
-                    beam_size=case.beam_size,
-                    text=self.tokenizer.decode(engine.tokens).strip(),
-                    reference=reference,
-                    engine=engine,
-                    verdict=verdict,
-                )
-            )
+            comparisons.append(case.compared(reference, engine, verdict, self.tokenizer))
         return comparisons
 
     def compare_session(self, session: Session, precision: str) -> list[Comparison]:

@@ -92,11 +92,12 @@ class Comparison:
     reference: Decoded
     engine: Decoded
     verdict: str
-    """same, tie (two tokens were equally likely), or what differs."""
+    """same, tie (two tokens were equally likely), as likely (another text with the frozen tail than
+    in the full window, whose text is as likely with it), or what differs."""
 
     @property
     def good(self) -> bool:
-        return self.verdict in ("same", "tie")
+        return self.verdict in ("same", "tie", "as likely")
 
     @property
     def apart(self) -> str:

@@ -16,7 +16,7 @@ from ..dims import HEAD_WIDTH
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
 from ..spec import BuildRequest, EngineSpec
 from .cuda import Device
-from .library import LIBRARIES, Library, has_timings, set_target, tensorrt_log, write_aside
+from .library import LIBRARIES, Library, tensorrt_log, write_aside
 from .plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _plan_facts(dims: Dims, request: BuildRequest) -> PlanFacts:
     most = PlanFacts.MAX_PREFILL_TOKENS
     profiles = [Profile("step", (1, 1), (1, 1))]
     if LIBRARIES[request.runtime].is_rtx:
-        # It makes kernels for each shape anyway, and keeps the vocabulary once for each profile.
+        # It makes kernels for each shape anyway, and has the vocabulary on the GPU per profile.
         profiles.append(Profile("rows", (1, max_batch), (1, most)))
     else:
         profiles.append(Profile("prompt", (1, 1), (2, most)))
@@ -200,7 +200,7 @@ class _Compiler:
         self._report = report
         self._workspace = workspace
         self._log = tensorrt_log(trt)
-        self._name = LIBRARIES[request.runtime].name
+        self._library = LIBRARIES[request.runtime]
         self._builder = trt.Builder(self._log)
 
     def compile(
@@ -214,10 +214,10 @@ class _Compiler:
             config.add_optimization_profile(self._profile(network, shapes))
         if not hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
             self._type_weakly(config, network)
-        timings = self._read_timings(config) if has_timings(self._trt) else None
+        timings = None if self._library.is_rtx else self._read_timings(config)  # it times nothing
         built = self._builder.build_serialized_network(network, config)
         if built is None:
-            raise ModelError(f"{self._name} made no {phase}: {self._reason()}")
+            raise ModelError(f"{self._library.name} made no {phase}: {self._reason()}")
         with Path(self._request.folder, plan).open("wb") as file:
             file.write(built)
         if timings is not None:
@@ -234,8 +234,8 @@ class _Compiler:
         network = self._builder.create_network(flags)
         parser = trt.OnnxParser(network, self._log)
         if not parser.parse_from_file(str(graph)):
-            errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-            raise ModelError(f"{self._name} can't read {graph.name}: {'; '.join(errors)}")
+            errors = [_sentence(parser.get_error(i)) for i in range(parser.num_errors)]
+            raise ModelError(f"{self._library.name} can't read {graph.name}: {'; '.join(errors)}")
         return network
 
     def _config(self) -> Any:
@@ -243,7 +243,7 @@ class _Compiler:
         config = self._builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace)
         config.builder_optimization_level = request.optimization_level
-        set_target(trt, config, request.compute_capability)
+        self._library.set_target(trt, config, request.compute_capability)
         if request.precision == "float32":
             config.clear_flag(trt.BuilderFlag.TF32)
         config.set_tactic_sources(self._tactic_sources(config))
@@ -312,6 +312,13 @@ class _Compiler:
 
     def _reason(self) -> str:
         return self._log.errors[-1] if self._log.errors else "it gives no reason"
+
+
+def _sentence(error: Any) -> str:
+    """Return what a parser says, and of which node."""
+    if not hasattr(error, "node_operator"):
+        return str(error.desc())
+    return f"{error.desc()} ({error.node_operator()} {error.node_name()})"
 
 
 def _progress_monitor(trt: Any, report: Callable[[float], None]) -> Any:

@@ -10,7 +10,7 @@ from typing import IO, Any
 from ...errors import EngineBrokenError, EngineError
 from ..dims import HEAD_WIDTH
 from .cuda import DeviceBuffer, Stream
-from .library import Kernels, check_plan, tensorrt_log
+from .library import Kernels, tensorrt_log
 from .memory import Addresses
 from .plan import PlanFacts
 
@@ -31,7 +31,7 @@ class Engine:
             with path.open("rb") as file, _mapped(file) as plan:
                 self.n_bytes = len(plan)
                 runtime = trt.Runtime(self.log)
-                check_plan(trt, runtime, plan, path)
+                kernels.check_plan(runtime, plan, path)
                 self._engine = runtime.deserialize_cuda_engine(plan)
         except (OSError, ValueError) as error:
             raise EngineBrokenError(f"{path} can't be read: {error}") from error
@@ -46,7 +46,7 @@ class Engine:
 
     def _unread(self) -> Exception:
         reason = self.complaint()
-        if "memory" in reason.lower():  # the plan may well be whole
+        if any(word in reason.lower() for word in ("memory", "cudaerror")):  # it may well be whole
             return EngineError(f"TensorRT can't load {self.path.name}: {reason}")
         return EngineBrokenError(f"{self.path} is no engine for this TensorRT and GPU: {reason}")
 

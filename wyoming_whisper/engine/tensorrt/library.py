@@ -103,13 +103,50 @@ class Library:
         version: str = self.load().__version__
         cuda = _cuda_of_rtx() if self.is_rtx else 0
         if gpu.cuda_version[0] < cuda:
-            driver = ".".join(map(str, gpu.cuda_version))
+            driver, oldest = ".".join(map(str, gpu.cuda_version)), 12
+            other = f", or pip install tensorrt-rtx-cu{cuda - 1} in its place"
             raise EngineError(
                 f"the NVIDIA driver is too old: it knows CUDA {driver}, and the TensorRT-RTX "
-                f"installed here is for CUDA {cuda}; update the driver, or pip install "
-                f"tensorrt-rtx-cu{cuda - 1} in its place"
+                f"installed here is for CUDA {cuda}; update the driver{other * (cuda > oldest)}"
             )
         return version
+
+    @staticmethod
+    def find(gpu: Gpu, runtime: str = "") -> tuple[Library, str]:
+        """Return the library for this GPU, and its version; `runtime` names one, else the best is.
+
+        That is TensorRT-RTX where the GPU is one for it and the package is here. Raises
+        EngineError: what is missing.
+        """
+        missing: list[EngineError] = []
+        failing: list[EngineError] = []
+        for library in [LIBRARIES[runtime]] if runtime else LIBRARIES.values():
+            try:
+                return library, library.version_for(gpu)
+            except NoGpuError as error:
+                unsuitable = error
+            except _NotInstalledError as error:
+                missing.append(error)
+            except EngineError as error:
+                failing.append(error)
+        if failing:
+            raise failing[0]
+        if len(missing) > 1:
+            raise _NotInstalledError(
+                f"neither {RTX.name} nor {TENSORRT.name} is installed for this Python: "
+                f"{RTX.how_to_install}"
+            )
+        raise missing[0] if missing else unsuitable
+
+    def set_target(self, trt: Any, config: Any, compute_capability: str) -> None:
+        """Have TensorRT-RTX build for a Target's GPUs; TensorRT builds for the one that is here."""
+        if not hasattr(trt, "ComputeCapability"):
+            return
+        # Nothing is allocated while it runs: that could not be captured in a CUDA graph.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        if compute_capability == self.TURING.compute_capability:
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(trt.ComputeCapability.SM75, 0)
 
 
 RTX = Library(
@@ -130,33 +167,6 @@ LIBRARIES = {library.runtime: library for library in (RTX, TENSORRT)}
 """By runtime, the preferred one first."""
 
 
-def find_library(gpu: Gpu, runtime: str = "") -> tuple[Library, str]:
-    """Return the library for this GPU, and its version; `runtime` names one, else the best is.
-
-    That is TensorRT-RTX where the GPU is one for it and the package is here. Raises EngineError:
-    what is missing.
-    """
-    missing: list[EngineError] = []
-    failing: list[EngineError] = []
-    for library in [LIBRARIES[runtime]] if runtime else LIBRARIES.values():
-        try:
-            return library, library.version_for(gpu)
-        except NoGpuError as error:
-            unsuitable = error
-        except _NotInstalledError as error:
-            missing.append(error)
-        except EngineError as error:
-            failing.append(error)
-    if failing:
-        raise failing[0]
-    if len(missing) > 1:
-        raise _NotInstalledError(
-            f"neither {RTX.name} nor {TENSORRT.name} is installed for this Python: "
-            f"{RTX.how_to_install}"
-        )
-    raise missing[0] if missing else unsuitable
-
-
 def _cuda_of_rtx() -> int:
     """Return the CUDA that the installed TensorRT-RTX is for; 0 where its packages don't say."""
     for cuda in (14, 13, 12):
@@ -169,47 +179,6 @@ def _cuda_of_rtx() -> int:
 
 
 # -- what differs in use -------------------------------------------------------------------
-
-
-def has_timings(trt: Any) -> bool:
-    """Return whether kernels are timed while a plan is built, and the times can be kept."""
-    return not hasattr(trt, "ComputeCapability")
-
-
-def set_target(trt: Any, config: Any, compute_capability: str) -> None:
-    """Have TensorRT-RTX build for a Target's GPUs; TensorRT builds for the one that is here."""
-    if not hasattr(trt, "ComputeCapability"):
-        return
-    # Nothing is allocated while it runs: that could not be captured in a CUDA graph.
-    config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    if compute_capability == Library.TURING.compute_capability:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.SM75, 0)
-
-
-def check_plan(trt: Any, runtime: Any, plan: Any, path: Path) -> None:
-    """Let TensorRT-RTX say from a plan's first bytes why it can't run here.
-
-    Raises EngineBrokenError where another plan could, EngineError where none can.
-    """
-    if not hasattr(trt, "EngineValidity"):
-        return
-    validity, diagnostics = runtime.get_engine_validity(bytes(plan[: runtime.engine_header_size]))
-    if validity != trt.EngineValidity.INVALID:
-        return
-    reason = trt.EngineInvalidityDiagnostics
-    for flag, why, is_broken in (
-        (reason.MALFORMED_ENGINE, "it is cut or damaged", True),
-        (reason.UNSUPPORTED_CC, "it was built for other GPUs", True),
-        (reason.VERSION_MISMATCH, "another TensorRT-RTX built it", True),
-        (reason.OLD_CUDA_DRIVER, "the NVIDIA driver is too old for it", False),
-        (reason.OLD_CUDA_RUNTIME, "this TensorRT-RTX is for a CUDA too old for it", False),
-        (reason.INSUFFICIENT_GPU_MEMORY, "the GPU has too little memory", False),
-        (reason.CUDA_ERROR, "the NVIDIA driver does not work", False),
-    ):
-        if diagnostics & int(flag):
-            error = EngineBrokenError if is_broken else EngineError
-            raise error(f"TensorRT-RTX can't run {path}: {why}")
 
 
 class Kernels:
@@ -259,6 +228,32 @@ class Kernels:
             self._load()
         config.set_runtime_cache(self._cache)
         return engine.create_execution_context(config)
+
+    def check_plan(self, runtime: Any, plan: Any, path: Path) -> None:
+        """Let TensorRT-RTX say from a plan's first bytes why it can't run here.
+
+        Raises EngineBrokenError where another plan could, EngineError where none can.
+        """
+        trt = self._trt
+        if not hasattr(trt, "EngineValidity"):
+            return
+        header = bytes(plan[: runtime.engine_header_size])
+        validity, diagnostics = runtime.get_engine_validity(header)
+        if validity != trt.EngineValidity.INVALID:
+            return
+        reason = trt.EngineInvalidityDiagnostics
+        for flag, why, is_broken in (
+            (reason.MALFORMED_ENGINE, "it is cut or damaged", True),
+            (reason.UNSUPPORTED_CC, "it was built for other GPUs", True),
+            (reason.VERSION_MISMATCH, "another TensorRT-RTX built it", True),
+            (reason.OLD_CUDA_DRIVER, "the NVIDIA driver is too old for it", False),
+            (reason.OLD_CUDA_RUNTIME, "this TensorRT-RTX is for a CUDA too old for it", False),
+            (reason.INSUFFICIENT_GPU_MEMORY, "the GPU has too little memory", False),
+            (reason.CUDA_ERROR, "the NVIDIA driver does not work", False),
+        ):
+            if diagnostics & int(flag):
+                error = EngineBrokenError if is_broken else EngineError
+                raise error(f"TensorRT-RTX can't run {path}: {why}")
 
     def save(self) -> None:
         """Write what is new since it was loaded or saved."""

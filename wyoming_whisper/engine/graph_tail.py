@@ -1,0 +1,96 @@
+"""The frozen tail (tail.py) in the encoder's graph of `graphs`.
+
+Where it begins follows from the length of the spectrogram: a window of so many whole groups of
+positions, and one position more, which is dropped, as the last one has to see silence behind it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..whisper.audio import FRAMES_PER_POSITION, Array
+from .dims import HEAD_WIDTH
+from .tail import GROUP, Floats, Tail
+
+if TYPE_CHECKING:
+    from .graphs import Graph
+
+
+class GraphTail:
+    """Where the tail begins for a window, and what is taken of it. The full window has none.
+
+    Behind the tail is one entry more, which no score lets through: runtimes don't like empty
+    tensors.
+    """
+
+    NOTHING = -1e4  # added to a score: exp of it is 0, and float16 holds it
+
+    def __init__(self, graph: Graph, tail: Tail, x: str) -> None:
+        """`x` is what the convolutions make of a window, shape = (1, n, width)."""
+        self._graph, self._tail = graph, tail
+        integers = graph.integers
+        n = graph.op("Slice", graph.op("Shape", x), integers(1), integers(2), integers(0))
+        group = graph.op("Div", n, integers(GROUP))
+        n_positions = graph.op("Mul", group, integers(GROUP))
+        self._first = graph.op("Gather", graph.constant("tail/starts", tail.starts), group, axis=0)
+        self.computed = graph.op("Slice", x, integers(0), n_positions, integers(1))
+        """The positions of `x` that the tail follows."""
+        n_groups = len(tail.starts) - 1
+        zeros = graph.constant("tail/zeros", np.zeros(GROUP * n_groups, graph.numpy))
+        scores = np.append(tail.log_counts, np.float32(self.NOTHING))
+        self.bias = graph.op(
+            "Concat",
+            graph.op("Slice", zeros, integers(0), n_positions, integers(0)),
+            self._end("tail/scores", scores, 0),
+            axis=0,
+            name="cross_bias",
+        )
+        """Added to the scores of all keys, shape = (n_ctx,)."""
+
+    def after(self, k: str, v: str, layer: int) -> tuple[str, str]:
+        """Return keys and values of a layer, shape = (1, n_head, n, 64), the tail's behind them."""
+        name = f"encoder/layer_{layer}/self_attention/tail"
+        keys, values = map(_heads, self._tail.encoder[layer])
+        return self._joined(k, keys, 2, f"{name}_k"), self._joined(v, values, 2, f"{name}_v")
+
+    def after_cross(self, k: str, v: str, layer: int) -> None:
+        """Make cross_k and cross_v of a layer of the decoder.
+
+        Of keys, shape = (1, n_head, 64, n), and values, shape = (1, n_head, n, 64).
+        """
+        name = f"decoder/layer_{layer}/attention/tail"
+        keys, values = map(_heads, self._tail.cross[layer])
+        keys = keys.transpose(0, 1, 3, 2)
+        self._joined(k, keys, 3, f"{name}_k", f"cross_k_{layer}")
+        self._joined(v, values, 2, f"{name}_v", f"cross_v_{layer}")
+
+    def _joined(self, x: str, values: Floats, axis: int, name: str, output: str = "") -> str:
+        return self._graph.op("Concat", x, self._end(name, values, axis), axis=axis, name=output)
+
+    def _end(self, name: str, values: Floats, axis: int) -> str:
+        """Return what a constant has from the tail's first entry on."""
+        graph = self._graph
+        constant = graph.constant(name, values.astype(graph.numpy))
+        end = graph.integers(2**31 - 1)
+        return graph.op("Slice", constant, self._first, end, graph.integers(axis))
+
+
+def with_frames_after(mel: Array) -> Array:
+    """Return a window that the tail is to follow, with the frames of the position to be dropped.
+
+    Raises ValueError where it is not whole groups of positions long.
+    """
+    n_positions = mel.shape[1] // FRAMES_PER_POSITION
+    if n_positions % GROUP:
+        raise ValueError(
+            f"a window of {n_positions} positions; the tail follows multiples of {GROUP}"
+        )
+    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION)), mode="edge")
+
+
+def _heads(values: Floats) -> Floats:
+    """(n_entries, width) -> (1, n_head, n_entries + 1, 64), the last of them zeros"""
+    filled = np.pad(values, ((0, 1), (0, 0)))
+    return filled.reshape(1, len(filled), -1, HEAD_WIDTH).transpose(0, 2, 1, 3)
