@@ -7,8 +7,10 @@ import contextlib
 import json
 import re
 import threading
+import wave
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,13 @@ from wyoming_whisper.settings.flags import OptionParser
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.sources import settings_from
 from wyoming_whisper.status import Status
-from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
+from wyoming_whisper.transcriber import (
+    SAMPLE_RATE,
+    Samples,
+    TranscribeOptions,
+    Transcriber,
+    Transcription,
+)
 
 AUDIO = Path(__file__).parent / "audio"
 HOME_EN = Path(__file__).parent / "models" / ".weights" / "home-en"
@@ -58,6 +66,27 @@ def clips(*kinds: str) -> list[Clip]:
 def words(text: str) -> list[str]:
     """Return the words as the official server's tests compare them."""
     return re.sub("[^a-z' ]", "", text.lower()).split()
+
+
+async def until(happened: Callable[[], object]) -> None:
+    """Wait for what nobody tells; only a hang reaches the end of it."""
+    end = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
+    while not happened():
+        assert asyncio.get_running_loop().time() < end, "it did not happen"
+        await asyncio.sleep(0.002)
+
+
+class Panic(BaseException):
+    """As PyO3's, which a panic in a library written in Rust becomes: no Exception."""
+
+
+def wav(*parts: Samples) -> bytes:
+    """Return samples, one part after the other, as a WAV file."""
+    file = BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        out.writeframes((np.concatenate(parts) * 32767).astype("<i2").tobytes())
+    return file.getvalue()
 
 
 class LoudnessVad:

@@ -12,16 +12,13 @@ from pathlib import Path
 import pytest
 
 import wyoming_whisper
+from tests.support import Panic
 from wyoming_whisper import tasks
 from wyoming_whisper.tasks import end_tasks, start_lasting_task, start_task
 
 PACKAGE = Path(wyoming_whisper.__file__).parent
 
 STARTERS = {"create_task", "ensure_future", "run_coroutine_threadsafe", "TaskGroup"}
-
-
-class Panic(BaseException):
-    """As PyO3's: no Exception."""
 
 
 def calls_that_start_tasks(path: Path) -> Iterator[str]:

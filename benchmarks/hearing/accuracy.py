@@ -18,8 +18,6 @@ import argparse
 import asyncio
 import dataclasses
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,10 +27,10 @@ from benchmarks.lib.client import Heard, say
 from benchmarks.lib.corpus import CLEAN, Recording, as_heard, chosen, condition
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import add_chunk_ms, add_corpus, add_decoding, add_models, names
+from benchmarks.lib.options import CORPUS, add, names
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.scores import NOISE, Report, Result, as_json, shown, tables
-from benchmarks.lib.servers import Memory, Program, Server, running, turned
+from benchmarks.lib.servers import Memory, Program, Server, prepare, running, turned
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.transcriber import Samples
 
@@ -41,7 +39,6 @@ NAME = re.compile(r"official(-int8)?(-vad)?|ours(-fw|-ort)?(-full|-\d+)?")
 BACKENDS = {"-fw": "faster-whisper", "-ort": "onnxruntime"}
 NO_LANGUAGE = "en"  # what noise is sent as: Home Assistant always names its assistant's
 PROGRESS_EVERY = 25
-BUILD_SECONDS = 600.0
 
 
 # -- servers -------------------------------------------------------------------------------
@@ -72,24 +69,6 @@ def program(name: str, args: argparse.Namespace, model: Path) -> Program:
 def languages(model: Path) -> tuple[str, ...]:
     """Return the languages that a model was made to hear. Raises ModelBrokenError."""
     return ModelFolder(model).languages(model.name)
-
-
-def build_graphs(args: argparse.Namespace, model: Path, folder: Path) -> None:
-    """Have onnxruntime's graphs written, so that no server measured did it. Raises BenchmarkError.
-
-    The memory that building takes would count as the server's.
-    """
-    command = [sys.executable, "-m", "wyoming_whisper", "engine", "build"]
-    command += ["--backend", "onnxruntime", "--model", str(model.resolve()), "--local-files-only"]
-    command += ["--data-dir", str(folder), "--compute-type", args.compute_type]
-    command += ["--cpu-threads", str(args.threads), "--beam-size", str(args.beam_size)]
-    progress(f"{model.name}: writing the graphs for onnxruntime")
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=BUILD_SECONDS)
-    except subprocess.CalledProcessError as error:
-        raise BenchmarkError(f"{model.name} can't be built:\n{error.stderr[-2000:]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise BenchmarkError(f"{model.name} is not built in {BUILD_SECONDS:g} s") from error
 
 
 # -- running -------------------------------------------------------------------------------
@@ -139,22 +118,15 @@ def measure(args: argparse.Namespace, recordings: Sequence[Recording]) -> Report
         programs = [program(name, args, model) for name in args.servers]
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            if any("onnxruntime" in one.command for one in programs):
-                build_graphs(args, model, folder)
+            progress(f"{model.name}: first starts")
+            prepare(programs, folder)
             with running(programs, folder) as servers:
-                _warm_up(servers, todo)
+                spoken = next((task for task in todo if task.recording.kind != NOISE), todo[0])
+                for server in servers:  # the first command may have to wait for its model
+                    server.transcribing(spoken.samples(), spoken.recording.lang or NO_LANGUAGE)
                 results += transcribe_all(model.name, servers, todo, args.chunk_ms)
                 memories |= {(model.name, one.name): one.memory() for one in servers}
     return Report(results, memories)
-
-
-def _warm_up(servers: Sequence[Server], todo: Sequence[Task]) -> None:
-    """Have each server answer once: the first command may have to wait for its model."""
-    spoken = next((task for task in todo if task.recording.kind != NOISE), todo[0])
-    for server in servers:
-        answer = _send(server, spoken.samples(), spoken.recording.lang, 10)
-        if answer.error:
-            raise BenchmarkError(f"{server.name}: {answer.error}")
 
 
 def transcribe_all(
@@ -200,8 +172,8 @@ def _result(model: str, server: str, task: Task, answer: Heard) -> Result:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_corpus(parser)
-    add_models(parser)
+    add(parser, *CORPUS, "--models", "--threads", "--beam-size", "--chunk-ms")
+    add(parser, "--compute-type", default="default")
     parser.add_argument(
         "--servers",
         type=names,
@@ -217,8 +189,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="clean, noiseN (N dB below the speech), quietN (speech at -N dB); repeatable",
     )
     parser.add_argument("--prompt", metavar="TEXT", help="initial prompt of all servers")
-    add_decoding(parser, compute_type="default")
-    add_chunk_ms(parser)
     parser.add_argument("--show", action="store_true", help="print what went wrong, one by one")
 
 

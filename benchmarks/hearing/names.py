@@ -13,28 +13,27 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import yaml
 
 from benchmarks.lib import report
 from benchmarks.lib.clips import Clip, read_clips, with_silence
 from benchmarks.lib.corpus import read_corpus, read_recordings
-from benchmarks.lib.model import Model
-from benchmarks.lib.options import add_folders, add_model, add_number, add_recordings
+from benchmarks.lib.options import BACKEND, add, add_number, backend_settings
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.spoken import VOICES, Sentence, speak
 from benchmarks.lib.words import word_errors
-from wyoming_whisper.backends.pipeline import _noise_mel
+from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.vad import SileroVad, SpanOptions
+from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.home.index import NameIndex, fold
-from wyoming_whisper.home.snapper import Snapper
-from wyoming_whisper.transcriber import Transcription
-from wyoming_whisper.whisper.inference import Hypothesis
+from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.transcriber import TranscribeOptions
 
 WORDS: Mapping[str, list[str]] = yaml.safe_load(
     Path(__file__).with_name("names.yaml").read_text(encoding="utf-8")
@@ -51,8 +50,6 @@ HOMES = {
 }
 
 PEOPLE = "people"
-
-Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Heard:
     without: str
     named: str
     seconds: float
-    """Of processor time that comparing took."""
+    """That comparing took."""
 
 
 # -- clips ---------------------------------------------------------------------------------
@@ -123,47 +120,28 @@ def _commands(names_of: str, count: int, seed: int) -> list[str]:
 # -- transcribing --------------------------------------------------------------------------
 
 
-class Namer(Model):
-    """A model that can be asked with names."""
+class Listener:
+    """A backend in this process, asked as the server asks it."""
 
-    def __init__(self, path: Path, beam_size: int, threads: int, graphs: Path | None) -> None:
-        super().__init__(path, beam_size, threads, graphs)
-        self._noise = self.inference.encode(_noise_mel(self.inference.n_mels, self.options))
+    def __init__(self, settings: Settings) -> None:
+        self._transcriber = open_transcriber(settings, build_missing=False)
+        self._vad, self._spans = SileroVad(), SpanOptions.of(settings)
 
-    def snapper(self, names: Sequence[str]) -> Snapper:
-        """Return what puts these names into texts."""
-        index = NameIndex(names)
-        return Snapper(self.inference, self.tokenizer, [index], lambda: self._noise)
-
-    def transcribe(self, said: Said, correct: Correct | None = None) -> Transcription:
-        """Return what was said, as `correct` has it."""
-        language = said.language if said.language in self.languages else None
-        mel = self.mel(with_silence(said.clip.samples))
-        return self.decoder.decode(mel, language, correct=[correct] if correct else ())
-
-    def hear(self, said: Said, snappers: Mapping[str, Snapper]) -> list[Heard]:
+    def hear(self, said: Said, indexes: Mapping[str, NameIndex]) -> list[Heard]:
         """Transcribe a clip without names, and with those of each home."""
-        found: dict[str, tuple[str, float]] = {}
-
-        def compare(
-            features: Any, prompt: Sequence[int], language: str, heard: Hypothesis
-        ) -> Hypothesis:
-            for home, snapper in snappers.items():
-                began = time.process_time()
-                corrected = snapper(features, prompt, language, heard)
-                seconds = time.process_time() - began
-                found[home] = self._text(corrected), seconds
-            return heard
-
-        without = self.transcribe(said, compare).text
+        speech = Speech.whole(with_silence(said.clip.samples), self._vad, self._spans)
+        language = said.language if said.language in self._transcriber.languages else None
+        without = speech.transcribed(self._transcriber, TranscribeOptions(language)).text
         clip = said.clip if said.is_written else replace(said.clip, text=without)
-        nothing = (without, 0.0)  # silence is compared with nothing
-        return [Heard(clip, home, without, *found.get(home, nothing)) for home in snappers]
+        heard = []
+        for home, index in indexes.items():
+            options = TranscribeOptions(language, home=index)
+            answer = speech.transcribed(self._transcriber, options)
+            heard.append(Heard(clip, home, without, answer.text, answer.stages.get("names", 0.0)))
+        return heard
 
-    def _text(self, heard: Hypothesis) -> str:
-        """Return what the server would write."""
-        text = self.decoder.text(heard.tokens)
-        return "" if self.decoder.gate(text, heard.avg_logprob) else text
+    def close(self) -> None:
+        self._transcriber.close()
 
 
 # -- measuring -----------------------------------------------------------------------------
@@ -211,7 +189,7 @@ def summary(results: Sequence[Heard]) -> str:
         times = [one.seconds for one in results if one.home == home]
         tables.append(
             f"Comparing with {len(NameIndex(HOMES[home]))} names took "
-            f"{report.milliseconds(median(times))} of processor time (median), "
+            f"{report.milliseconds(median(times))} (median), "
             f"{report.milliseconds(report.percentile(times, 95))} (95 %)"
         )
     return "\n\n".join(tables)
@@ -254,12 +232,12 @@ def _false_table(results: Sequence[Heard]) -> str:
     return report.table(headings, rows)
 
 
-def measure(model: Namer, saids: Sequence[Said]) -> list[Heard]:
+def measure(listener: Listener, saids: Sequence[Said]) -> list[Heard]:
     """Return how everything was heard."""
     results: list[Heard] = []
-    homes = {home: model.snapper(names) for home, names in HOMES.items()}
+    homes = {home: NameIndex(names) for home, names in HOMES.items()}
     for number, said in enumerate(saids, 1):
-        results += model.hear(said, {"small": homes["small"]} if said.names else homes)
+        results += listener.hear(said, {"small": homes["small"]} if said.names else homes)
         if number % 100 == 0:
             progress(f"{number} of {len(saids)} clips")
     return results
@@ -269,21 +247,11 @@ def measure(model: Namer, saids: Sequence[Said]) -> list[Heard]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clips", type=Path, required=True, metavar="DIR")
-    add_model(parser)
-    add_folders(parser)
-    add_recordings(parser)
+    add(parser, "--clips", required=True, default=None, help="made where it is not there")
+    add(parser, "--corpus", "--recordings", *BACKEND)
     parser.add_argument("--speech-python", default=sys.executable, metavar="FILE")
     add_number(parser, "--count", 180, "commands of a kind")
     add_number(parser, "--plain", 120, "that name something else")
-    parser.add_argument(
-        "--graphs",
-        type=Path,
-        metavar="DIR",
-        help="ask onnxruntime, with the graphs in DIR (made if it is not there)",
-    )
-    parser.add_argument("--beam-size", type=int, default=0, metavar="N")
-    parser.add_argument("--threads", type=int, default=1, metavar="N")
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -291,12 +259,10 @@ def run(args: argparse.Namespace) -> Outcome:
     if not args.clips.exists():
         make_clips(args.clips, args.count, args.plain, args.speech_python)
     saids = read_everything(args)
-    model = Namer(args.model, args.beam_size, args.threads, args.graphs)
-    results = measure(model, saids)
-    runtime = "onnxruntime" if args.graphs else "CTranslate2"
+    with closing(Listener(backend_settings(args))) as listener:
+        results = measure(listener, saids)
     clips = [
         {"said": one.clip.text, "kind": one.clip.kind, **vars(one), "clip": one.clip.file}
         for one in results
     ]
-    head = f"{args.model.name}, beam {model.options.beam_size}, {runtime}"
-    return Outcome([head, summary(results)], {"clips": clips})
+    return Outcome([f"{args.model.name}, {args.backend}", summary(results)], {"clips": clips})

@@ -173,10 +173,10 @@ def besieged(uri: str) -> Iterator[Counter[str]]:
         if process.stdout is None or process.stdout.readline() != "begun\n":
             raise BenchmarkError("the siege does not begin")
         yield counts
-        told, _ = process.communicate()
+        output, _ = process.communicate()
     if process.returncode:
         raise BenchmarkError("the siege ended badly")
-    counts.update(json.loads(told))
+    counts.update(json.loads(output))
 
 
 if __name__ == "__main__":

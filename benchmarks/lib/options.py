@@ -1,17 +1,19 @@
-"""Options that several suites share, each defined once."""
+"""Options that several suites share, each defined once, and what reads the values of all."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.lib import models
+from benchmarks.lib.clips import BUNDLED_CLIPS
 from benchmarks.lib.corpus import KINDS, MANIFEST, PARTS
 from wyoming_whisper.machine.host import HOST
+from wyoming_whisper.settings.options import Settings
 
-# -- lists ---------------------------------------------------------------------------------
+# -- values --------------------------------------------------------------------------------
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -32,12 +34,6 @@ def numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return read
 
 
-def add_number(parser: argparse.ArgumentParser, flag: str, default: float, about: str = "") -> None:
-    """Add a number, whole where its default is."""
-    shown = f"{about} (default: {default:g})" if about else f"default: {default:g}"
-    parser.add_argument(flag, type=type(default), default=default, metavar="N", help=shown)
-
-
 def one_of(choices: Sequence[str]) -> Callable[[str], str]:
     """Return what reads one of some names."""
 
@@ -47,6 +43,135 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def several(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Return what reads a list with commas, each item by `read`."""
+    return lambda text: tuple(map(read, names(text)))
+
+
+# -- options -------------------------------------------------------------------------------
+
+_FOLDERS: Mapping[str, Any] = {"type": Path, "action": "append", "default": [], "metavar": "DIR"}
+_LIST: Mapping[str, Any] = {"default": (), "metavar": "LIST"}
+
+SHARED: Mapping[str, Mapping[str, Any]] = {
+    "--corpus": {**_FOLDERS, "help": f"folder of recordings with a {MANIFEST}; repeatable"},
+    "--recordings": {
+        **_FOLDERS,
+        "help": "folder of commands whose words nobody wrote down; repeatable",
+    },
+    "--part": {
+        "choices": PARTS,
+        "default": "report",
+        "help": "of the recordings (default: %(default)s)",
+    },
+    "--kinds": {
+        **_LIST,
+        "type": several(one_of(KINDS)),
+        "default": KINDS,
+        "help": f"default: {','.join(KINDS)}",
+    },
+    "--languages": {**_LIST, "type": names, "help": "default: all there are"},
+    "--without": {**_LIST, "type": names, "help": "files that are not heard"},
+    "--limit": {
+        "type": int,
+        "metavar": "N",
+        "help": "recordings of a kind and language (default: all)",
+    },
+    "--clips": {
+        "type": Path,
+        "default": BUNDLED_CLIPS,
+        "metavar": "DIR",
+        "help": f"folder with a labels.json (default: {BUNDLED_CLIPS.name})",
+    },
+    "--model": {
+        "type": models.model_folder,
+        "default": models.BASE,
+        "metavar": "NAME|DIR",
+        "help": "a stock model's name, or the folder of a model (default: %(default)s)",
+    },
+    "--models": {
+        "type": several(models.model_folder),
+        "default": models.BASE,
+        "metavar": "LIST",
+        "help": "stock models' names, or folders of models (default: %(default)s)",
+    },
+    "--threads": {
+        "type": int,
+        "default": HOST.cores,
+        "metavar": "N",
+        "help": "default: all physical cores",
+    },
+    "--beam-size": {
+        "type": int,
+        "default": 0,
+        "metavar": "N",
+        "help": "default: what each chooses",
+    },
+    "--compute-type": {
+        "default": "int8",
+        "help": "`default` is what each chooses (default: %(default)s)",
+    },
+    "--chunk-ms": {
+        "type": int,
+        "default": 10,
+        "choices": (10, 32),
+        "help": "audio in each event (default: %(default)s)",
+    },
+    "--backend": {
+        "choices": ("faster-whisper", "onnxruntime"),
+        "default": "faster-whisper",
+        "help": "default: %(default)s; the other as `wyoming-whisper engine build` made it",
+    },
+    "--data-dir": {
+        "type": Path,
+        "default": Path("data"),
+        "metavar": "DIR",
+        "help": "what was built is there (default: %(default)s)",
+    },
+    "--no-official": {"action": "store_true", "help": "ours alone"},
+}
+"""What argparse is told of each."""
+
+CORPUS = ("--corpus", "--part", "--kinds", "--languages", "--without", "--limit")
+"""What says which recordings are heard: for corpus.chosen."""
+BACKEND = ("--model", "--backend", "--data-dir", "--threads", "--beam-size")
+"""What says what a suite's own process transcribes with: for backend_settings."""
+
+
+def backend_settings(args: argparse.Namespace) -> Settings:
+    """Return the settings that BACKEND asks for."""
+    return Settings(
+        model=str(args.model),
+        data_dir=(args.data_dir,),
+        backend=args.backend,
+        strict_backend=True,
+        cpu_threads=args.threads,
+        beam_size=args.beam_size,
+    )
+
+
+def add(parser: argparse.ArgumentParser, *flags: str, **changes: Any) -> None:
+    """Add shared options; with `changes` to what argparse is told of them, such as a default."""
+    for flag in flags:
+        parser.add_argument(flag, **{**SHARED[flag], **changes})
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """Add --models: its value is a tuple of folders."""
+    add(parser, "--models")
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Add what each server or model computes with."""
+    add(parser, "--threads", "--beam-size", "--compute-type")
+
+
+def add_number(parser: argparse.ArgumentParser, flag: str, default: float, about: str = "") -> None:
+    """Add a number, whole where its default is."""
+    shown = f"{about} (default: {default:g})" if about else f"default: {default:g}"
+    parser.add_argument(flag, type=type(default), default=default, metavar="N", help=shown)
 
 
 def add_parts(
@@ -63,128 +188,4 @@ def add_parts(
         default=list(default or parts),
         metavar=metavar,
         help=f"of {', '.join(parts)} (default: {', '.join(default) or 'all'})",
-    )
-
-
-# -- recordings ----------------------------------------------------------------------------
-
-
-def add_folders(
-    parser: argparse.ArgumentParser,
-    flag: str = "--corpus",
-    about: str = f"folder of recordings with a {MANIFEST}; repeatable",
-) -> None:
-    """Add an option whose value is a list of folders."""
-    parser.add_argument(flag, type=Path, action="append", default=[], metavar="DIR", help=about)
-
-
-def add_recordings(parser: argparse.ArgumentParser) -> None:
-    """Add --recordings: a list of folders, for corpus.read_recordings."""
-    about = "folder of commands whose words nobody wrote down; repeatable"
-    add_folders(parser, "--recordings", about)
-
-
-def add_part(parser: argparse.ArgumentParser, default: str = "report") -> None:
-    """Add --part."""
-    parser.add_argument(
-        "--part", choices=PARTS, default=default, help=f"of the recordings (default: {default})"
-    )
-
-
-def add_corpus(parser: argparse.ArgumentParser, part: str = "report") -> None:
-    """Add what says which recordings are heard: for corpus.chosen."""
-    add_folders(parser)
-    add_part(parser, part)
-    parser.add_argument(
-        "--kinds", type=_kinds, default=KINDS, metavar="LIST", help=f"default: {','.join(KINDS)}"
-    )
-    parser.add_argument(
-        "--languages", type=names, default=(), metavar="LIST", help="default: all there are"
-    )
-    parser.add_argument(
-        "--without", type=names, default=(), metavar="LIST", help="files that are not heard"
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="recordings of a kind and language (default: all)"
-    )
-
-
-def _kinds(text: str) -> tuple[str, ...]:
-    return tuple(map(one_of(KINDS), names(text)))
-
-
-def add_clips(parser: argparse.ArgumentParser, default: Path) -> None:
-    """Add --clips, a folder with a labels.json."""
-    parser.add_argument(
-        "--clips", type=Path, default=default, metavar="DIR", help=f"default: {default.name}"
-    )
-
-
-# -- models and what runs them -------------------------------------------------------------
-
-
-def add_model(parser: argparse.ArgumentParser, default: str = models.BASE) -> None:
-    """Add --model: its value is the folder."""
-    parser.add_argument(
-        "--model",
-        type=models.model_folder,
-        default=default,
-        metavar="NAME|DIR",
-        help=f"a stock model's name, or the folder of a model (default: {default})",
-    )
-
-
-def add_models(
-    parser: argparse.ArgumentParser,
-    default: str = models.BASE,
-    read: Callable[[str], Any] = models.model_folder,
-) -> None:
-    """Add --models: its value is a tuple of folders, or of what `read` makes of a name."""
-    parser.add_argument(
-        "--models",
-        type=lambda text: tuple(map(read, names(text))),
-        default=default,
-        metavar="LIST",
-        help=f"stock models' names, or folders of models (default: {default})",
-    )
-
-
-def add_decoding(
-    parser: argparse.ArgumentParser, beam_size: int | list[int] = 0, compute_type: str = "int8"
-) -> None:
-    """Add --threads, --beam-size and --compute-type, of each server or model.
-
-    Where `beam_size` is a list, so is the option's value.
-    """
-    parser.add_argument(
-        "--threads", type=int, default=HOST.cores, help="default: all physical cores"
-    )
-    several = isinstance(beam_size, list)
-    parser.add_argument(
-        "--beam-size",
-        type=numbers(int) if several else int,
-        default=beam_size,
-        metavar="LIST" if several else "N",
-        help=f"default: {beam_size or 'what each chooses'}",
-    )
-    parser.add_argument(
-        "--compute-type",
-        default=compute_type,
-        help=f"`default` is what each chooses (default: {compute_type})",
-    )
-
-
-def add_official(parser: argparse.ArgumentParser) -> None:
-    """Add --no-official."""
-    parser.add_argument("--no-official", action="store_true", help="ours alone")
-
-
-def add_chunk_ms(parser: argparse.ArgumentParser, default: int = 10) -> None:
-    """Add --chunk-ms."""
-    parser.add_argument(
-        "--chunk-ms",
-        type=int,
-        default=default,
-        choices=(10, 32),
-        help=f"audio in each event (default: {default})",
     )

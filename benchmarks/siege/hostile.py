@@ -34,7 +34,7 @@ SETTLE_SECONDS = 3.0
 
 
 @dataclass
-class Found:
+class Result:
     """What came of all turns."""
 
     quiet: Toll = field(default_factory=Toll)
@@ -83,27 +83,27 @@ class Found:
         return f"{table}\n\n{how}"
 
 
-def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Found:
+def measure(folder: Path, seconds: float, rounds: int, speakers: int) -> Result:
     """Speak in turns of quiet and siege to a server of its own. Raises BenchmarkError."""
-    found, uri = Found(), f"tcp://127.0.0.1:{free_port()}"
+    result, uri = Result(), f"tcp://127.0.0.1:{free_port()}"
     with watched(folder, "--zeroconf", "off", uri=uri) as server:
         honest = asyncio.run(Speakers.who_know(uri, short_clips()))
 
         def turn(number: int, toll: Toll) -> None:
             before = server.processor_seconds()
             asyncio.run(_turn(honest, toll, speakers, seconds))
-            found.processor_seconds[number] += server.processor_seconds() - before
+            result.processor_seconds[number] += server.processor_seconds() - before
 
         time.sleep(SETTLE_SECONDS)
         before = server.counts()
         for _ in range(rounds):
-            turn(0, found.quiet)
+            turn(0, result.quiet)
             with besieged(uri) as counts:
-                turn(1, found.siege)
-            found.attacks = dict(Counter(found.attacks) + counts)
+                turn(1, result.siege)
+            result.attacks = dict(Counter(result.attacks) + counts)
             time.sleep(SETTLE_SECONDS)
-        found.remains = server.remains(before, SETTLE_SECONDS)
-    return found
+        result.remains = server.remains(before, SETTLE_SECONDS)
+    return result
 
 
 async def _turn(honest: Speakers, toll: Toll, speakers: int, seconds: float) -> None:
@@ -134,5 +134,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     """Speak; what the siege did to the honest is a failure."""
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), args.seconds, args.rounds, args.speakers)
-    return Outcome([found.show()], asdict(found), found.failures)
+        result = measure(Path(folder), args.seconds, args.rounds, args.speakers)
+    return Outcome([result.show()], asdict(result), result.failures)

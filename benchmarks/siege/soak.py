@@ -125,7 +125,7 @@ class Moment:
 
 
 @dataclass
-class Found:
+class Result:
     """What came of the utterances."""
 
     toll: Toll = field(default_factory=Toll)
@@ -198,7 +198,7 @@ class Soak:
         self._server = server
         self._http = http
         self._total = total
-        self.found = Found()
+        self.result = Result()
 
     async def run(self, speakers: int) -> None:
         """Say everything; at rest before and after, the process is looked at, too."""
@@ -214,17 +214,17 @@ class Soak:
         await self._speak(people, speakers, start)
         beside.cancel()
         await asyncio.gather(beside, return_exceptions=True)
-        self.found.answered, self.found.failed = dict(neighbours.answered), neighbours.failed
+        self.result.answered, self.result.failed = dict(neighbours.answered), neighbours.failed
         await asyncio.sleep(REST_SECONDS)
         await self._look(start)
 
     async def _speak(self, people: Speakers, speakers: int, start: float) -> None:
-        clips, toll = self._clips(people), self.found.toll
+        clips, toll = self._clips(people), self.result.toll
         speaking = [asyncio.create_task(people.speak(clips, toll)) for _ in range(speakers)]
         every = max(1, self._total // 200)
         while not all(task.done() for task in speaking):
             await asyncio.wait(speaking, timeout=0.2)
-            if len(toll.seconds) >= self.found.moments[-1].utterances + every:
+            if len(toll.seconds) >= self.result.moments[-1].utterances + every:
                 await self._look(start)
         await asyncio.gather(*speaking)
 
@@ -236,7 +236,7 @@ class Soak:
     async def _look(self, start: float) -> None:
         counts = await asyncio.to_thread(self._server.counts)
         seconds = time.perf_counter() - start
-        self.found.moments.append(Moment(seconds, len(self.found.toll.seconds), counts))
+        self.result.moments.append(Moment(seconds, len(self.result.toll.seconds), counts))
 
 
 # -- the suite -----------------------------------------------------------------------------
@@ -255,6 +255,6 @@ def run(args: argparse.Namespace) -> Outcome:
         server.until_open(port)
         soak = Soak(server, f"http://127.0.0.1:{port}", args.utterances)
         asyncio.run(soak.run(args.speakers))
-        found = soak.found
-        found.remains = server.remains(found.moments[0].counts)
-    return Outcome(found.tables(), asdict(found), found.failures)
+        result = soak.result
+        result.remains = server.remains(result.moments[0].counts)
+    return Outcome(result.tables(), asdict(result), result.failures)

@@ -23,21 +23,12 @@ import numpy as np
 
 from benchmarks.lib import models, report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, say
-from benchmarks.lib.clips import BUNDLED_CLIPS, SECONDS_BEFORE, Clip, short_clips
-from benchmarks.lib.errors import BenchmarkError, ClipError
+from benchmarks.lib.clips import SECONDS_BEFORE, Clip, short_clips
+from benchmarks.lib.errors import ClipError
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import (
-    add_clips,
-    add_decoding,
-    add_models,
-    add_number,
-    add_official,
-    add_parts,
-    numbers,
-    one_of,
-)
+from benchmarks.lib.options import add, add_number, add_parts, numbers, one_of, several
 from benchmarks.lib.report import Outcome, progress
-from benchmarks.lib.servers import Program, Server, turned
+from benchmarks.lib.servers import Program, Server, prepare, running, turned
 from benchmarks.lib.words import WordErrors, word_errors
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
@@ -206,35 +197,6 @@ async def _take(server: Server, clip: Clip, silence: float, mode: str) -> Take:
 
 
 @contextlib.contextmanager
-def metered(programs: Sequence[Program], folder: Path) -> Iterator[list[Server]]:
-    """Run servers side by side until the block ends; all of them listen.
-
-    Ours have been started before: a model's first start is once, and needs more memory.
-    """
-    for program in programs:
-        if program.is_ours:
-            with Server(program, _folder(program, folder)) as server:
-                server.settle()
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(Server(one, _folder(one, folder))) for one in programs]
-        for server in servers:
-            server.listening()
-        yield servers
-
-
-def _folder(program: Program, folder: Path) -> Path:
-    return folder / ("ours" if program.is_ours else program.name)
-
-
-def _warm_up(servers: Sequence[Server], clip: Clip) -> None:
-    """Wait until every model is ready; nobody pays for being first."""
-    for server in servers:
-        heard = asyncio.run(say(server.uri, followed_by_silence(clip.samples, MIDDLE_SILENCE)))
-        if heard.error:
-            raise BenchmarkError(f"{server.name}: {heard.error}")
-
-
-@contextlib.contextmanager
 def _meters(servers: Sequence[Server], takes: list[Take]) -> Iterator[dict[str, Meter]]:
     """Fill a dictionary at the end of the block, with what each server took for its `takes`."""
     time.sleep(SETTLE_SECONDS)
@@ -284,8 +246,11 @@ def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> Iterat
     """Yield every part; those with the same model and beam ask the same servers."""
     for (model, beam_size), parts in itertools.groupby(plan(args), lambda one: one[:2]):
         path = models.stock(model)
-        with metered(programs(args, path, beam_size), folder / "servers") as servers:
-            _warm_up(servers, clips[0])
+        compared = programs(args, path, beam_size)
+        prepare(compared, folder)
+        with running(compared, folder) as servers:
+            for server in servers:  # nobody pays for being first
+                server.transcribing(followed_by_silence(clips[0].samples, MIDDLE_SILENCE))
             for _, _, mode in parts:
                 progress(f"{mode}, {model}, beam {beam_size}")
                 takes, meters = take_turns(args, mode, servers, clips)
@@ -321,17 +286,19 @@ def take_turns(
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_parts(parser, PARTS)
-    add_models(parser, ",".join(MODELS), one_of([*MODELS]))
+    stock = several(one_of(MODELS))
+    add(parser, "--models", type=stock, default=",".join(MODELS))
     parser.add_argument(
         "--real-time",
-        type=lambda text: tuple(map(one_of([*MODELS]), text.split(","))),
+        type=stock,
         default=(),
         metavar="LIST",
         help="models for real-time (default: the last of --models)",
     )
-    add_clips(parser, BUNDLED_CLIPS)
+    add(parser, "--clips", "--threads", "--compute-type", "--no-official")
+    beams = {"type": numbers(int), "default": [1, 5], "metavar": "LIST"}
+    add(parser, "--beam-size", **beams, help="default: 1,5")
     add_number(parser, "--limit", 12, "clips")
-    add_decoding(parser, [1, 5])
     add_number(parser, "--utterances", 12, "of each server, in a part")
     parser.add_argument(
         "--silences",
@@ -340,7 +307,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="seconds after the speech, in real time (default: 0.25,0.7,1.29,1.84)",
     )
-    add_official(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:

@@ -7,26 +7,16 @@ is in the suite latency, memory in accuracy and soak.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 from benchmarks.lib import report
-from benchmarks.lib.client import say
-from benchmarks.lib.clips import BUNDLED_CLIPS, Clip, short_clips, with_silence
-from benchmarks.lib.errors import BenchmarkError
+from benchmarks.lib.clips import Clip, short_clips, with_silence
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import (
-    add_clips,
-    add_decoding,
-    add_model,
-    add_number,
-    add_official,
-)
+from benchmarks.lib.options import add, add_decoding, add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Program, Server
 
@@ -49,17 +39,10 @@ def measure_starts(
         for program in programs:
             with Server(program, folder) as server:
                 listening, info = server.listening(), server.answering()
-                _say(server, clip)
-                start = Start(listening, info, time.perf_counter() - server.started)
+                start = Start(listening, info, server.transcribing(with_silence(clip.samples)))
             if number:
                 starts[program.name].append(start)
     return starts
-
-
-def _say(server: Server, clip: Clip) -> None:
-    answer = asyncio.run(say(server.uri, with_silence(clip.samples)))
-    if answer.error:
-        raise BenchmarkError(f"{server.name}: {answer.error}")
 
 
 def show_starts(starts: Mapping[str, Sequence[Start]]) -> str:
@@ -84,10 +67,8 @@ def _compared(values: Sequence[float]) -> list[str]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add(parser, "--model", "--clips", "--no-official")
     add_decoding(parser)
-    add_official(parser)
-    add_clips(parser, BUNDLED_CLIPS)
     add_number(parser, "--starts", 10, "of each server")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.support import LoudnessVad, loud, quiet
+from tests.support import LoudnessVad, loud, quiet, wav
 from wyoming_whisper.audio.containers import Container
 from wyoming_whisper.audio.pieces import Section
 from wyoming_whisper.audio.recording import (
@@ -310,14 +310,6 @@ def test_a_wav_file_whose_length_was_not_known_when_it_was_begun_is_read() -> No
 # -- pieces --------------------------------------------------------------------------------
 
 SPANS = SpanOptions(pad_before_seconds=0.4, pad_after_seconds=0.3)
-
-
-def wav(*parts: Samples) -> bytes:
-    file = BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        out.writeframes((np.concatenate(parts) * 32767).astype("<i2").tobytes())
-    return file.getvalue()
 
 
 def heard(*parts: Samples) -> tuple[list[Section], float]:

@@ -6,7 +6,6 @@ What is tested is what we ask of its documented API, and what we make of what th
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import dataclasses
 import json
@@ -26,7 +25,7 @@ import pytest
 from tests.backends.llm_standin import OnnxWhisper, RequestError, Standin, install
 from tests.engine import fakes
 from tests.engine.conftest import Models
-from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server
+from tests.support import HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, loud, run_server, until
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.backends.tensorrt_llm.api import Api
 from wyoming_whisper.backends.tensorrt_llm.backend import (
@@ -373,13 +372,6 @@ async def test_a_server_has_many_speakers_in_flight(
         standin.gate.set()
         texts = [(await speaker.transcript()).text for speaker in speakers]
     assert texts == [TEXT] * len(speakers)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 def test_who_leaves_takes_his_request_along(standin: Standin, data: Path) -> None:

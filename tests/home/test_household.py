@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.home_standin import TOKEN, Home, serving
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, until
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.home import household, inventory
 from wyoming_whisper.home.household import HomeNames, _socket_url
@@ -76,13 +76,6 @@ async def following(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tests.support import (
     Client,
     FakeTranscriber,
     LoudnessVad,
+    Panic,
     connected,
     loud,
     run_server,
@@ -28,11 +29,6 @@ from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 from wyoming_whisper.utterance import service
 from wyoming_whisper.utterance.scheduler import Scheduler
-
-
-class Panic(BaseException):
-    """As PyO3's, which a panic in a library written in Rust becomes: no Exception."""
-
 
 ERRORS = (
     RuntimeError("CTranslate2 says no"),

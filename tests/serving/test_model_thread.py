@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, Panic, loud
 from wyoming_whisper.errors import (
     EngineError,
     ModelBrokenError,
@@ -71,10 +71,6 @@ def text(job: Job) -> str:
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wyoming_whisper.utterance.scheduler.Scheduler.FIRST_RETRY_SECONDS", 0.02)
     monkeypatch.setattr("wyoming_whisper.utterance.scheduler.Scheduler.MAX_RETRY_SECONDS", 0.04)
-
-
-class Panic(BaseException):
-    """As PyO3's: no Exception."""
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from tests.support import (
     SteppingTranscriber,
     connected,
     run_server,
+    until,
 )
 from wyoming_whisper.audio.vad import FRAME_SAMPLES
 from wyoming_whisper.errors import ModelUnavailableError, SettingsError, TranscribeError
@@ -503,14 +503,6 @@ async def test_a_format_in_numbers_that_are_text_or_have_a_point_is_taken(
         await client.transcript()
     ((samples, _),) = fake.requests
     assert len(samples) == 100 * len(LOUD) // 2
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what nobody tells."""
-    late = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
-    while not is_so():
-        assert asyncio.get_running_loop().time() < late
-        await asyncio.sleep(0.01)
 
 
 # -- what is asked for late ----------------------------------------------------------------

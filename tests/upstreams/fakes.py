@@ -7,15 +7,12 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Describe, Info
-
-from tests.support import TIMEOUT_SECONDS
 
 Answer = Callable[["FakeWyoming", asyncio.StreamWriter], Awaitable[None]]
 
@@ -210,11 +207,3 @@ def http(body: object, status: int = 200, **headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(text)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + text
-
-
-async def until(happened: Callable[[], Any]) -> None:
-    """Wait for what other tasks do; only a hang reaches the end of it."""
-    end = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
-    while not happened():
-        assert asyncio.get_running_loop().time() < end, "it did not happen"
-        await asyncio.sleep(0.002)

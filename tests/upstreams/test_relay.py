@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, loud
-from tests.upstreams.fakes import until
+from tests.support import TIMEOUT_SECONDS, loud, until
 from wyoming_whisper.errors import TranscribeError, UpstreamError
 from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status, UpstreamState

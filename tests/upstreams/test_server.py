@@ -17,8 +17,8 @@ from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.info import Describe, Info
 
-from tests.support import Client, FakeTranscriber, loud, quiet, run_server
-from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says, until
+from tests.support import Client, FakeTranscriber, loud, quiet, run_server, until
+from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.replacements import Replacement

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
-from tests.support import Client, FakeTranscriber, run_server
-from tests.upstreams.fakes import FakeWyoming, fails, says, until
+from tests.support import Client, FakeTranscriber, run_server, until
+from tests.upstreams.fakes import FakeWyoming, fails, says
 from tests.web.test_web import free_port, until_open
 
 pytestmark = pytest.mark.usefixtures("_hear_loudness")

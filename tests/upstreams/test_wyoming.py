@@ -10,7 +10,7 @@ from wyoming.asr import Transcript
 from wyoming.event import Event
 from wyoming.info import Info
 
-from tests.support import TIMEOUT_SECONDS, loud
+from tests.support import TIMEOUT_SECONDS, loud, until
 from tests.upstreams.fakes import (
     Answer,
     FakeWyoming,
@@ -21,7 +21,6 @@ from tests.upstreams.fakes import (
     info,
     says,
     sends,
-    until,
 )
 from wyoming_whisper.errors import UpstreamError
 from wyoming_whisper.settings.upstreams import Upstream

@@ -6,10 +6,16 @@ Every length is bounded; nothing touches a disk.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn, get_args
 
-from aiohttp import BodyPartReader, web
+from aiohttp import (
+    BadContentDispositionHeader,
+    BadContentDispositionParam,
+    BodyPartReader,
+    web,
+)
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ..errors import BusyError, ModelError, WyomingWhisperError
@@ -17,6 +23,10 @@ from ..peers import shown
 from ..utterance.budget import Budget
 
 Granularity = Literal["segment", "word"]
+
+# What a client's wrong header says would be printed, and each kept for good by Python's warnings.
+warnings.filterwarnings("ignore", category=BadContentDispositionHeader)
+warnings.filterwarnings("ignore", category=BadContentDispositionParam)
 
 
 class Refused(Exception):  # noqa: N818  (an answer, not a failure)

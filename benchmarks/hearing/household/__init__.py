@@ -25,7 +25,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.hearing.accuracy import BACKENDS, build_graphs, languages
+from benchmarks.hearing.accuracy import BACKENDS, languages
 from benchmarks.hearing.household import fit
 from benchmarks.hearing.household.clips import COMMAND, KINDS, PARTS, Clip, make, read_list
 from benchmarks.hearing.household.counts import Answer, shown, stages, tables
@@ -36,7 +36,7 @@ from benchmarks.lib.model import Model
 from benchmarks.lib.official import install_official, official, ours
 from benchmarks.lib.options import add_decoding, add_models, names, one_of
 from benchmarks.lib.report import Outcome, progress
-from benchmarks.lib.servers import Program, Server, running, turned
+from benchmarks.lib.servers import Program, Server, prepare, running, turned
 from benchmarks.lib.understood import HOMES, matcher, read_home
 from wyoming_whisper.models.folder import ModelFolder
 
@@ -101,12 +101,13 @@ def measure(args: argparse.Namespace, clips: Sequence[Clip]) -> list[Answer]:
         known = languages(model)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            if any("-ort" in name for name in args.servers):
-                build_graphs(args, model, folder)
-            for language in dict.fromkeys(clip.lang for clip in clips if clip.lang in known):
+            spoken = dict.fromkeys(clip.lang for clip in clips if clip.lang in known)
+            for number, language in enumerate(spoken):
                 own = [clip for clip in clips if clip.lang == language]
                 programs = [program(name, args, model, language, folder) for name in args.servers]
                 progress(f"{model.name}, {language}: {len(own)} clips")
+                if number == 0:
+                    prepare(programs, folder)
                 with running(programs, folder) as servers:
                     answers += list(hear(model.name, servers, own, folders, args.part))
     order = {name: place for place, name in enumerate(args.servers)}

@@ -254,7 +254,7 @@ def test_servers_hear_every_clip_once_they_know_the_sentences(
     monkeypatch.setattr(household, "say", say)
     servers: Any = list(fakes.values())
     both = [clip(), clip(start=0.0, seconds=1.0, kind="other")]
-    found = list(household.hear("base", servers, both, [AUDIO]))
+    found = list(household.hear("base", servers, both, [AUDIO], "test"))
     assert [(one.server, one.clip, one.written) for one in found] == [
         ("ours-ort", "02-clean", ON),
         ("ours-ort-home", "02-clean", ON),

@@ -15,7 +15,7 @@ from benchmarks.lib import corpus
 from benchmarks.lib.clips import speech_level, with_silence, write_wav
 from benchmarks.lib.corpus import MANIFEST, as_heard, condition, read_corpus, select
 from benchmarks.lib.errors import ClipError
-from benchmarks.lib.options import add_corpus
+from benchmarks.lib.options import CORPUS, add
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples
 
 ROW = {"file": "a.wav", "text": "turn it on", "lang": "en", "kind": "command", "source": "a"}
@@ -122,7 +122,7 @@ def test_what_is_heard_is_what_was_asked_for(tmp_path: Path) -> None:
 
 def arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    add_corpus(parser)
+    add(parser, *CORPUS)
     return parser.parse_args(argv)
 
 

@@ -11,17 +11,17 @@ from benchmarks.lib.clips import short_clips
 from benchmarks.lib.servers import Remains
 from benchmarks.lib.speakers import Toll
 from benchmarks.siege import hostile
-from benchmarks.siege.hostile import Found
+from benchmarks.siege.hostile import Result
 
 
-def found(**changes: object) -> Found:
+def result(**changes: object) -> Result:
     values: dict[str, object] = {"quiet": Toll([0.1] * 20), "siege": Toll([0.15] * 20)}
-    return Found(**(values | changes))  # type: ignore[arg-type]
+    return Result(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_half_as_long_again_is_no_failure() -> None:
-    assert found().failures == []
-    assert found().slowdown == pytest.approx(1.5)
+    assert result().failures == []
+    assert result().slowdown == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_half_as_long_again_is_no_failure() -> None:
     ],
 )
 def test_a_broken_promise_is_a_failure(changes: dict[str, object], said: str) -> None:
-    (failure,) = found(**changes).failures
+    (failure,) = result(**changes).failures
     assert said in failure
 
 

@@ -11,7 +11,7 @@ from benchmarks.lib.clips import read_clips
 from benchmarks.lib.servers import Counts, Remains
 from benchmarks.lib.speakers import Toll
 from benchmarks.siege import soak
-from benchmarks.siege.soak import Found, Moment
+from benchmarks.siege.soak import Moment, Result
 
 MB = 10**6
 
@@ -24,33 +24,33 @@ def moments(*megabytes: int, threads: int = 7) -> list[Moment]:
 
 
 def test_what_comes_and_goes_is_no_growth() -> None:
-    found = Found(moments=moments(100, *[150, 180, 160, 170] * 25, 101))
-    slope, error = found.slope_bytes
+    result = Result(moments=moments(100, *[150, 180, 160, 170] * 25, 101))
+    slope, error = result.slope_bytes
     assert abs(slope) < 2 * error
-    assert not found.failures
+    assert not result.failures
 
 
 def test_what_grows_under_load_is() -> None:
-    steady = Found(moments=moments(*range(100, 200), 100))
+    steady = Result(moments=moments(*range(100, 200), 100))
     assert steady.slope_bytes[0] == pytest.approx(10 * MB)
     assert [said for said in steady.failures if "under load grew by 10.0" in said]
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("result", "said"),
     [
-        (Found(Toll(lost=["a.flac: no connection"])), "1 lost"),
-        (Found(Toll(wrong=["a.flac: 'on', not 'off'"])), "1 wrong"),
-        (Found(failed=["health: 503"]), "1 other requests failed, such as health: 503"),
-        (Found(moments=moments(100, 100, threads=8)), "threads at rest grew from 7 to 8"),
-        (Found(remains=Remains(trouble=["Traceback"])), "Traceback"),
-        (Found(remains=Remains(5 * MB)), "memory grew by 5 MB"),
-        (Found(remains=Remains(leaked={"descriptors": 1})), "left behind: {'descriptors': 1}"),
-        (Found(remains=Remains(exit_status=1)), "exit status 1"),
+        (Result(Toll(lost=["a.flac: no connection"])), "1 lost"),
+        (Result(Toll(wrong=["a.flac: 'on', not 'off'"])), "1 wrong"),
+        (Result(failed=["health: 503"]), "1 other requests failed, such as health: 503"),
+        (Result(moments=moments(100, 100, threads=8)), "threads at rest grew from 7 to 8"),
+        (Result(remains=Remains(trouble=["Traceback"])), "Traceback"),
+        (Result(remains=Remains(5 * MB)), "memory grew by 5 MB"),
+        (Result(remains=Remains(leaked={"descriptors": 1})), "left behind: {'descriptors': 1}"),
+        (Result(remains=Remains(exit_status=1)), "exit status 1"),
     ],
 )
-def test_a_broken_promise_is_a_failure(found: Found, said: str) -> None:
-    (failure,) = replace(found, moments=found.moments or moments(100, 100)).failures
+def test_a_broken_promise_is_a_failure(result: Result, said: str) -> None:
+    (failure,) = replace(result, moments=result.moments or moments(100, 100)).failures
     assert said in failure
 
 
