@@ -29,7 +29,7 @@ from ..settings.options import Settings
 from .console import CommandParser, table
 
 if TYPE_CHECKING:
-    from ..engine.graphs import Precision
+    from ..engine.onnx_graph import Precision
 
 
 def run(argv: Sequence[str]) -> int:

@@ -88,6 +88,7 @@ class Service:
         """The sentences of the home; None where texts are not to be compared with it."""
         if settings.bias_names:
             self.grammars = GrammarService(TemplateStore(settings.data_dir[0] / "grammar"))
+            self.grammars.expect([self.language] if self.language else settings.languages)
             self.names.on_home = self.grammars.use_home
         self.max_utterance_samples = settings.max_utterance_seconds * SAMPLE_RATE
         self.held_audio = Budget(

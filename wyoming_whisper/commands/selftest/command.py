@@ -38,7 +38,7 @@ from .report import Memory, Report, machine
 from .tail import TailCase, compare_tails
 
 if TYPE_CHECKING:
-    from ...engine.graphs import Precision
+    from ...engine.onnx_graph import Precision
     from ...settings.options import Settings
     from ...whisper.session import Session
     from ...whisper.tokenizer import Tokenizer
