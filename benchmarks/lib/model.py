@@ -7,9 +7,8 @@ from typing import cast
 
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions
-from wyoming_whisper.backends.faster_whisper import choose_beam_size
-from wyoming_whisper.backends.onnxruntime import choose_arithmetic
-from wyoming_whisper.backends.pipeline import decoding_options
+from wyoming_whisper.backends.onnxruntime import OnnxRuntime
+from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.models.folder import ModelFolder
@@ -26,10 +25,11 @@ class Model:
     def __init__(self, path: Path, beam_size: int, threads: int, graphs: Path) -> None:
         """`graphs` are made where there are none."""
         settings, folder = Settings(data_dir=(), model=str(path)), ModelFolder(path)
-        self.options = decoding_options(settings, folder, choose_beam_size(beam_size))
+        beams = WhisperTranscriber.choose_beam_size(beam_size)
+        self.options = WhisperTranscriber.decoding_options(settings, folder, beams)
         self.tokenizer = folder.tokenizer
         if not graphs.exists():
-            arithmetic = cast("Arithmetic", choose_arithmetic(settings))
+            arithmetic = cast("Arithmetic", OnnxRuntime.choose_arithmetic(settings))
             write_cpu_graphs(folder.checkpoint(), graphs, arithmetic)
         session = CpuSession(graphs, threads, self.options.beam_size)
         self.inference = SessionInference(session, self.tokenizer, folder.suppressed_begin)

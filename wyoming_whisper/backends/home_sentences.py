@@ -96,7 +96,7 @@ class Evidence:
     @property
     def log_odds(self) -> float:
         """Of the sentence's being what was said."""
-        return self.BIAS + sum(map(operator.mul, self.WEIGHTS, self.figures))
+        return float(self.BIAS + sum(map(operator.mul, self.WEIGHTS, self.figures)))
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class HomeSentences:
         hypothesis: Hypothesis,
     ) -> _Candidate | None:
         """Return the likeliest sentence that a search inside the grammar finds, if any tells."""
-        if not hasattr(self._inference, "constrained"):
+        if not (grammar.is_searchable and hasattr(self._inference, "constrained")):
             return None
         constrained = cast("ConstrainedInference", self._inference).constrained
         grammar.begin()

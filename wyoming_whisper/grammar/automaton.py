@@ -6,11 +6,12 @@ vocabulary, since one may end within a letter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..transcriber import go_on
 from .compounds import Compounds
 from .letters import CLOSING, OPENING, fold, variants, words_of
 from .nearest import Nearest
@@ -36,6 +37,7 @@ MAX_TEXTS = 2
 MAX_ALIKE = 4
 """Each is scored by the model."""
 
+NO_VOCABULARY = Vocabulary(())
 NO_COMPOUNDS = Compounds((), links=False)
 
 MANY = 64
@@ -49,14 +51,26 @@ class Grammar:
     """
 
     def __init__(
-        self, letters: Letters, vocabulary: Vocabulary, compounds: Compounds = NO_COMPOUNDS
+        self,
+        letters: Letters,
+        vocabulary: Vocabulary | None,
+        compounds: Compounds = NO_COMPOUNDS,
     ) -> None:
-        """`letters`: its first start is before what is searched, its last before all sentences."""
+        """`letters`: its first start is before what is searched, its last before all sentences.
+
+        Without a vocabulary nothing is asked that has tokens.
+        """
         self._letters = letters
         self._compounds = compounds
         self._nearest = Nearest(letters)
-        self._vocabulary = vocabulary
+        self._vocabulary = vocabulary or NO_VOCABULARY
+        self.is_searchable = vocabulary is not None
+        """Whether its tokens are those of the model that asks."""
         self._clear()
+
+    def allow_search(self, vocabulary: Vocabulary | None) -> None:
+        """Say which tokens the model has that asks next."""
+        self.is_searchable = vocabulary is self._vocabulary
 
     # -- what the search asks ----------------------------------------------------------------
 
@@ -151,12 +165,13 @@ class Grammar:
             return parted
         return text if self.matches(text) else None
 
-    def alike(self, texts: Sequence[str]) -> list[str]:
-        """Return sentences that are spelled much like one of the texts, nearest first."""
-        costs: dict[str, float] = {}
-        for text in list(dict.fromkeys(texts))[:MAX_TEXTS]:
-            for cost, sentence in self._nearest.find(text, MAX_ALIKE):
-                costs[sentence] = min(cost, costs.get(sentence, cost))
+    def alike(self, texts: Sequence[str], checkpoint: Callable[[], None] = go_on) -> list[str]:
+        """Return sentences that are spelled much like one of the texts, nearest first.
+
+        `checkpoint` is called at every letter; what it raises ends the work.
+        """
+        compared = list(dict.fromkeys(texts))[:MAX_TEXTS]
+        costs = self._nearest.find(compared, MAX_ALIKE, checkpoint)
         ranked = sorted(costs, key=costs.__getitem__)[:MAX_ALIKE]
         return [sentence[:1].upper() + sentence[1:] for sentence in ranked]
 

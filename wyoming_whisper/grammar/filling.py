@@ -25,9 +25,12 @@ MAX_NODES = 1_000_000
 
 
 def fill(
-    templates: Templates, home: Home, vocabulary: Vocabulary, *, free_text: bool = True
+    templates: Templates, home: Home, vocabulary: Vocabulary | None, *, free_text: bool = True
 ) -> Grammar:
-    """Return the sentences of one home. `free_text`: with those that have wildcards."""
+    """Return the sentences of one home. `free_text`: with those that have wildcards.
+
+    Without a vocabulary they can be recognised, but not searched.
+    """
     networks: list[Network] = []
     starts = []
     by_values: dict[tuple[str, ...], int] = {}

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class _Entry:
     """A language: its grammar, and what that was made of."""
 
     grammar: Grammar | None = None
-    made_of: tuple[Home, Signature] | None = None
+    made_of: tuple[Home, Signature, Vocabulary | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Work:
 
     language: str
     home: Home
-    spelled: Spelled
+    vocabulary: Vocabulary | None
 
 
 class GrammarService:
@@ -63,6 +63,7 @@ class GrammarService:
         self._home = Home()
         self._spelled: Spelled | None = None
         self._vocabulary: tuple[Spelled, Vocabulary] | None = None
+        """Of the model that asked last, as the thread knows it."""
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._changed = threading.Condition()
         self._stopped = False
@@ -74,30 +75,40 @@ class GrammarService:
         """Have grammars of this home; those of the last one stay until they are there."""
         with self._changed:
             self._home = home
+            if self._entries:
+                self._start()
             self._changed.notify()
+
+    def expect(self, languages: Iterable[str]) -> None:
+        """Have the grammars of these made before anybody asks, as soon as there is a home."""
+        with self._changed:
+            for language in [*languages][:MAX_LANGUAGES]:
+                self._entries.setdefault(language, _Entry())
 
     def current(self, language: str, spelled: Spelled) -> Grammar | None:
         """Return the grammar of a language (Whisper's code), None where there is none yet.
 
         It is then made. `spelled` gives the bytes of the model's tokens by number, and is called on
-        the thread that builds; with another model's, the grammars that there are end. One grammar
+        the thread that builds; until then a grammar can't be searched with this model. One grammar
         is for one thread: who asks is always the same.
         """
         with self._changed:
             if spelled != self._spelled:
                 self._spelled = spelled
-                for other in self._entries.values():
-                    other.grammar = other.made_of = None
                 self._changed.notify()
             entry = self._entries.get(language)
             if entry is None:
                 entry = self._entries[language] = _Entry()
-                self._start()
                 self._changed.notify()
+            self._start()
             self._entries.move_to_end(language)
             while len(self._entries) > MAX_LANGUAGES:
                 self._entries.popitem(last=False)
-            return entry.grammar
+            grammar = entry.grammar
+            if grammar:
+                of, vocabulary = self._vocabulary or (None, None)
+                grammar.allow_search(vocabulary if of == spelled else None)
+            return grammar
 
     def close(self) -> None:
         """Have nothing more be built; what is being built is thrown away."""
@@ -131,35 +142,53 @@ class GrammarService:
         """Wait for a language whose grammar is not of the current home; None at the end."""
         while True:
             with self._changed:
-                home, languages = self._home, [*reversed(self._entries)]
+                home, spelled, languages = self._home, self._spelled, [*reversed(self._entries)]
+            vocabulary = self._read_vocabulary(spelled)
             folder = home.custom_sentences
             custom = {code: signature(folder, code) if folder else () for code in languages}
             with self._changed:
                 if self._stopped:
                     return None
-                for language, files in custom.items():
+                for language, files in custom.items() if home != Home() else ():
                     entry = self._entries.get(language)
-                    if entry and self._spelled and entry.made_of != (home, files):
-                        entry.made_of = (home, files)
-                        return _Work(language, home, self._spelled)
-                if (home, languages) == (self._home, [*reversed(self._entries)]):
+                    if entry and entry.made_of != (home, files, vocabulary):
+                        entry.made_of = (home, files, vocabulary)
+                        return _Work(language, home, vocabulary)
+                now = self._home, self._spelled, [*reversed(self._entries)]
+                if now == (home, spelled, languages):
                     self._changed.wait(CUSTOM_SECONDS if folder else None)
+
+    def _read_vocabulary(self, spelled: Spelled | None) -> Vocabulary | None:
+        """Return a model's vocabulary; the one at hand where its tokens are the same."""
+        before = self._vocabulary
+        if spelled is None or (before and before[0] == spelled):
+            return before[1] if before else None
+        tokens: tuple[bytes, ...] = ()
+        try:
+            tokens = tuple(spelled())
+        except Exception:  # a model is the user's: its grammars are not searched then
+            _LOGGER.exception("The tokens of the model can't be read")
+        same = before[1] if before and before[1].tokens == tokens else None
+        vocabulary = same or Vocabulary(tokens)
+        with self._changed:
+            self._vocabulary = spelled, vocabulary
+        return vocabulary
 
     def _build(self, work: _Work) -> None:
         """Build a grammar and put it where it is asked for. Raises TemplateError."""
-        language, home, spelled = work.language, work.home, work.spelled
+        language, home = work.language, work.home
         began = time.monotonic()
         own, mistakes = _own(home, language)
         templates = self._store.templates(language, own)
-        if self._vocabulary is None or self._vocabulary[0] is not spelled:
-            self._vocabulary = spelled, Vocabulary(spelled())
-        grammar = fill(templates, home, self._vocabulary[1], free_text=self._free_text)
+        grammar = fill(templates, home, work.vocabulary, free_text=self._free_text)
         grammar.warm()
         with self._changed:
             entry = self._entries.get(language)
-            if entry is None or spelled is not self._spelled or self._stopped:
+            if entry is None or self._stopped:
                 return
             entry.grammar = grammar
+        if work.vocabulary is None:
+            return
         seconds = time.monotonic() - began
         _LOGGER.info("The grammar of the home in %r is there (%.1f s)", language, seconds)
         _log_left_out(language, templates, home, mistakes)
