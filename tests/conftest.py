@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import LoudnessVad
 from wyoming_whisper.errors import ModelError
-from wyoming_whisper.models.find import find_model
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.settings.options import Settings
 
 # A slow or busy machine is no failure: no test here asserts a wall-clock time.
@@ -57,6 +57,6 @@ def stock_tiny_en() -> Path:
 
 def _stock(name: str) -> Path:
     try:
-        return find_model(name, Settings(data_dir=(STOCK,), local_files_only=True))
+        return ModelStore(Settings(data_dir=(STOCK,), local_files_only=True)).find(name)
     except ModelError as error:
         pytest.fail(f"this test needs the stock model {name}, which script/models fetches: {error}")

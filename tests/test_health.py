@@ -17,7 +17,7 @@ from wyoming.info import Describe
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, run_server
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.commands.connection import describe
+from wyoming_whisper.commands.connection import Connection
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
 from wyoming_whisper.serving import server as server_module
 from wyoming_whisper.serving.info import ServingInfo
@@ -293,7 +293,7 @@ async def test_a_model_that_can_not_be_had_at_the_start_is_unhealthy(tmp_path: P
     status = Status()
     async with run_server(tmp_path, fail, status):
         await until_phase(status, "unavailable")
-        _, event = await describe(f"unix://{tmp_path}/socket")
+        _, event = await Connection.describe(f"unix://{tmp_path}/socket")
         assert ServingInfo.beyond_wyoming(event)["health"] == "unhealthy"
         assert ServingInfo.beyond_wyoming(event)["reason"] == "no way to the hub"
 

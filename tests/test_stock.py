@@ -15,7 +15,7 @@ from wyoming.info import Info
 
 from tests.support import AUDIO, Clip, clips, words
 from wyoming_whisper.commands.client import read_audio, transcribe_remote
-from wyoming_whisper.commands.connection import describe
+from wyoming_whisper.commands.connection import Connection
 from wyoming_whisper.errors import UpstreamError
 
 START_SECONDS = 300.0
@@ -51,7 +51,7 @@ def _wait_for(backend: str, uri: str, server: subprocess.Popen[bytes], log: Path
     while time.monotonic() < given_up:
         assert server.poll() is None, log.read_text()
         with contextlib.suppress(UpstreamError):
-            if _answers(asyncio.run(describe(uri, 10.0))[0], backend):
+            if _answers(asyncio.run(Connection.describe(uri, 10.0))[0], backend):
                 return
         time.sleep(0.2)
     pytest.fail(f"{backend} never answered: {log.read_text()}")

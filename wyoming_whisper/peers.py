@@ -49,8 +49,7 @@ class PeerLog:
     MAX_REMEMBERED = 256
     """Peers whose last line in the log is remembered."""
 
-    def __init__(self, logger: logging.Logger = _LOGGER) -> None:
-        self._logger = logger
+    def __init__(self) -> None:
         self._logged: dict[str, tuple[float, int]] = {}  # when last, and how many since
 
     def warn(self, peer: str, message: str) -> None:
@@ -59,10 +58,10 @@ class PeerLog:
         last, n_unlogged = self._logged.pop(peer, (-self.QUIET_SECONDS, 0))
         if now - last < self.QUIET_SECONDS:
             self._logged[peer] = last, n_unlogged + 1
-            self._logger.debug("%s: %s", peer, message)
+            _LOGGER.debug("%s: %s", peer, message)
             return
         more = f" (and {n_unlogged} more since its last line here)" if n_unlogged else ""
-        self._logger.warning("%s: %s%s", peer, message, more)
+        _LOGGER.warning("%s: %s%s", peer, message, more)
         self._logged[peer] = now, 0
         if len(self._logged) > self.MAX_REMEMBERED:
             del self._logged[next(iter(self._logged))]

@@ -121,19 +121,12 @@ def measure(args: argparse.Namespace, recordings: Sequence[Recording]) -> Report
             progress(f"{model.name}: first starts")
             prepare(programs, folder)
             with running(programs, folder) as servers:
-                _warm_up(servers, todo)
+                spoken = next((task for task in todo if task.recording.kind != NOISE), todo[0])
+                for server in servers:  # the first command may have to wait for its model
+                    server.transcribing(spoken.samples(), spoken.recording.lang or NO_LANGUAGE)
                 results += transcribe_all(model.name, servers, todo, args.chunk_ms)
                 memories |= {(model.name, one.name): one.memory() for one in servers}
     return Report(results, memories)
-
-
-def _warm_up(servers: Sequence[Server], todo: Sequence[Task]) -> None:
-    """Have each server answer once: the first command may have to wait for its model."""
-    spoken = next((task for task in todo if task.recording.kind != NOISE), todo[0])
-    for server in servers:
-        answer = _send(server, spoken.samples(), spoken.recording.lang, 10)
-        if answer.error:
-            raise BenchmarkError(f"{server.name}: {answer.error}")
 
 
 def transcribe_all(

@@ -2,10 +2,8 @@
 
 People's speech is heard by the server's own code, with `--endpointing auto` and a fixed wait, on
 the clock of the audio, faster than it is spoken. A draft is taken to be there --draft-ms after work
-began, which the suite latency measures. Parts:
-
-virtual      the recordings as they are, and silence after them
-hesitations  commands, with a pause put where each is quietest, in its middle
+began, which the suite latency measures. With --pause somebody hesitates where each recording is
+quietest, in its middle.
 
 The last word ends where the clean recording was last loud for 60 ms; an end before that cuts off.
 """
@@ -27,7 +25,7 @@ from benchmarks.lib import report
 from benchmarks.lib.clips import as_pcm
 from benchmarks.lib.corpus import Recording, read_corpus, read_recordings
 from benchmarks.lib.errors import ClipError
-from benchmarks.lib.options import BACKEND, add, add_number, add_parts, backend_settings
+from benchmarks.lib.options import BACKEND, add, add_number, backend_settings
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.audio.pcm import PcmFormat
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
@@ -49,17 +47,12 @@ from wyoming_whisper.utterance.languages import SpokenLanguages
 from wyoming_whisper.utterance.service import Service
 from wyoming_whisper.utterance.utterance import Utterance
 
-VIRTUAL, HESITATIONS = PARTS = ("virtual", "hesitations")
-
 TAIL_SECONDS = 4.0  # of silence after the command: who has not ended by then never does
 MAX_SECONDS = 12.0  # what is longer is no command
 FRAME = SAMPLE_RATE // 50
 LOUD_FRAMES = 3
 QUIETER = 10 ** (-24 / 20)  # than the loudest frame is no speech any more
 ABOVE_NOISE = 3  # times the noise of the recording itself
-
-PAUSES = (0.5, 0.8, 1.2)
-"""Seconds; hesitations put into commands."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +72,7 @@ class Command:
 class Take:
     """When somebody took one command for ended."""
 
-    part: str
     group: str
-    pause: str
-    """That was put in."""
     who: str
     file: str
     last_word: float
@@ -268,43 +258,32 @@ def audio_chunks(audio: Samples, size: int) -> Iterator[bytes]:
         yield pcm[start : start + 2 * size]
 
 
-# -- the parts -----------------------------------------------------------------------------
-
-
-def spoken(parts: Sequence[str], commands: list[Command]) -> Iterator[tuple[str, str, Command]]:
-    """Yield each command as each part has it, with the name of the pause that was put in."""
-    if VIRTUAL in parts:
-        yield from ((VIRTUAL, "none", command) for command in commands)
-    if HESITATIONS in parts:
-        for seconds in PAUSES:
-            for command in commands:
-                yield HESITATIONS, f"{seconds:g} s", hesitating(command, seconds)
+# -- all of it -----------------------------------------------------------------------------
 
 
 def measure(args: argparse.Namespace, virtual: Virtual, commands: list[Command]) -> list[Take]:
     """Have every kind of endpointing end everything."""
-    heard = list(spoken(args.parts, commands))
-    audio = [with_tail(command) for _, _, command in heard]
+    if args.pause:
+        commands = [hesitating(command, args.pause) for command in commands]
     waits = [(f"auto, {ms} ms", Settings(endpointing="auto"), ms / 1000) for ms in args.draft_ms]
     waits.append((f"{args.seconds:g} s", Settings(endpointing=str(args.seconds)), 0.0))
     takes = []
     for who, options, draft_seconds in waits:
-        progress(f"{who}: {len(heard)} recordings")
-        for (part, pause, command), samples in zip(heard, audio, strict=True):
-            end = virtual.end(samples, options, command.language, draft_seconds)
-            said = command.group, pause, who, command.file, command.last_word
-            takes.append(Take(part, *said, end))
+        progress(f"{who}: {len(commands)} recordings")
+        for one in commands:
+            end = virtual.end(with_tail(one), options, one.language, draft_seconds)
+            takes.append(Take(one.group, who, one.file, one.last_word, end))
     return takes
 
 
 # -- the report ----------------------------------------------------------------------------
 
 
-def grouped(takes: Sequence[Take]) -> dict[tuple[str, str, str, str], list[Take]]:
-    """Return the takes by part, group, pause and who, in the order of their first."""
-    by: dict[tuple[str, str, str, str], list[Take]] = {}
+def grouped(takes: Sequence[Take]) -> dict[tuple[str, str], list[Take]]:
+    """Return the takes by group and who, in the order of their first."""
+    by: dict[tuple[str, str], list[Take]] = {}
     for take in takes:
-        by.setdefault((take.part, take.group, take.pause, take.who), []).append(take)
+        by.setdefault((take.group, take.who), []).append(take)
     return by
 
 
@@ -322,8 +301,7 @@ def cells(takes: Sequence[Take], too_soon: float = 0.03) -> list[str]:
 
 def table(takes: Sequence[Take]) -> str:
     """Return all rows as Markdown."""
-    head = ["part", "speech", "pause", "who ends", "number", "cut off", "never"]
-    head += ["after the last word", "p90"]
+    head = ["speech", "who ends", "number", "cut off", "never", "after the last word", "p90"]
     return report.table(head, [[*key, *cells(own)] for key, own in grouped(takes).items()])
 
 
@@ -331,11 +309,11 @@ def table(takes: Sequence[Take]) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_parts(parser, PARTS, [VIRTUAL])
     add(parser, "--corpus", "--recordings", "--part", *BACKEND)
     add(parser, "--limit", help="recordings of a group at most")
     add(parser, "--chunk-ms", default=32)
     add_number(parser, "--seconds", 0.7, "the fixed wait")
+    add_number(parser, "--pause", 0.0, "seconds of a hesitation that is put in")
     parser.add_argument(
         "--draft-ms",
         type=int,

@@ -53,10 +53,10 @@ class Beside:
 
 
 def _ctranslate2(packed: Packed, model: Path, device: str, runs: int) -> Hear:
-    from wyoming_whisper.backends.faster_whisper import CTranslate2Inference, load_ctranslate2
+    from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 
     kind = "float16" if device == "cuda" else "float32"
-    inference = CTranslate2Inference(load_ctranslate2(ModelFolder(model), kind, 0, device))
+    inference = CTranslate2Inference.load(ModelFolder(model), kind, 0, device)
 
     def hear(case: Case) -> tuple[tuple[int, ...], float]:
         decoded = case.decoded_by(inference, packed.tokenizer, runs)

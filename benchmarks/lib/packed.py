@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.lib import models
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.report import progress
-from wyoming_whisper.commands.selftest.compare import Case, make_cases
+from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import Decoded
 from wyoming_whisper.machine.host import HOST
 from wyoming_whisper.models.folder import ModelFolder
@@ -72,7 +72,7 @@ class Packed:
 
 def prepare(folder: Path, names: Sequence[str]) -> None:
     """Write a folder for each model; needs all that the tests need."""
-    from wyoming_whisper.backends.pipeline import decoding_options
+    from wyoming_whisper.backends.pipeline import WhisperTranscriber
     from wyoming_whisper.settings.options import Settings
 
     for name in names:
@@ -89,19 +89,19 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
         (target / MODEL).mkdir(exist_ok=True)
         for file in small:
             shutil.copyfile(file, target / MODEL / file.name)
-        context = decoding_options(Settings(), ModelFolder(path), 1).audio_context
+        decoding = WhisperTranscriber.decoding_options(Settings(), ModelFolder(path), 1)
+        context = decoding.audio_context
         progress(f"{name}: CTranslate2 hears the clips in float32")
         _pack(target, name, path, context)
 
 
 def _pack(target: Path, name: str, path: Path, context: Any) -> None:
-    from wyoming_whisper.commands.selftest.reference import open_reference
+    def make_cases(n_mels: int, known: Tokenizer) -> list[Case]:
+        cases = Case.all(n_mels, known, context)
+        return [*cases, _person(n_mels, cases[0])]
 
-    with open_reference(path) as reference:
-        tokenizer = reference.tokenizer
-        cases = make_cases(reference.inference.n_mels, tokenizer, context)
-        cases.append(_person(reference.inference.n_mels, cases[0]))
-        heard = [case.decoded_by(reference.inference, tokenizer) for case in cases]
+    reference = Reference.hear(path, make_cases)
+    tokenizer, cases, heard = reference.tokenizer, reference.cases, reference.decoded
     tokens = Tokens(
         eot=tokenizer.eot,
         sot=tokenizer.sot,
@@ -114,7 +114,7 @@ def _pack(target: Path, name: str, path: Path, context: Any) -> None:
         "name": name,
         "ctranslate2": f"{version('ctranslate2')} on {HOST.cpu_name}",
         "tokens": asdict(tokens),
-        "suppressed_begin": ModelFolder(path).suppressed_begin,
+        "suppressed_begin": reference.suppressed_begin,
         "cases": [{"name": case.name, "prompt": case.prompt} for case in cases],
         "heard": [asdict(h) for h in heard],
     }

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.lib import models, report
-from benchmarks.lib.client import describe
+from benchmarks.lib.client import describe, say
 from benchmarks.lib.errors import BenchmarkError
+from wyoming_whisper.transcriber import Samples
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Server")
@@ -120,6 +121,16 @@ class Server:
             return False
 
         return self._until(answers, "does not answer")
+
+    def transcribing(self, samples: Samples, language: str = "en") -> float:
+        """Wait until a command is answered, all at once; return the seconds since the start.
+
+        Raises BenchmarkError where no transcript comes.
+        """
+        answer = asyncio.run(say(self.uri, samples, language=language))
+        if answer.error:
+            raise BenchmarkError(f"{self.name}: {answer.error}")
+        return time.perf_counter() - self.started
 
     def ready(self) -> float:
         """Wait until our server's model is loaded; return the seconds since the start."""

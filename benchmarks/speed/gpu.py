@@ -27,7 +27,7 @@ from benchmarks.lib.beside import Beside
 from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.commands.selftest import report as selftest_report
-from wyoming_whisper.commands.selftest.compare import Case, compare
+from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import Comparison, Stages
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.tensorrt.cuda import find_gpus
@@ -161,14 +161,14 @@ class Measured:
 def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: str) -> Measured:
     """Compare with CTranslate2, with CUDA graphs and without; then time, and what else is there."""
     progress("  comparing with CTranslate2")
+    reference = Reference(
+        packed.tokenizer, packed.suppressed_begin, packed.cases, packed.references
+    )
     comparisons = [
         comparison
         for session in (opened.session, opened.plain)
         if session is not None
-        for comparison in compare(
-            *(session, opened.precision, packed.cases, packed.references, packed.tokenizer),
-            packed.suppressed_begin,
-        )
+        for comparison in reference.compare_session(session, opened.precision)
     ]
     size, windows = Size.of(weights), list[Window]()
     slots = next(

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.lib import models, report
 from benchmarks.lib.client import SATELLITE_CHUNK_MS, say
 from benchmarks.lib.clips import SECONDS_BEFORE, Clip, short_clips
-from benchmarks.lib.errors import BenchmarkError, ClipError
+from benchmarks.lib.errors import ClipError
 from benchmarks.lib.official import install_official, official, ours
 from benchmarks.lib.options import add, add_number, add_parts, numbers, one_of, several
 from benchmarks.lib.report import Outcome, progress
@@ -196,14 +196,6 @@ async def _take(server: Server, clip: Clip, silence: float, mode: str) -> Take:
     )
 
 
-def _warm_up(servers: Sequence[Server], clip: Clip) -> None:
-    """Wait until every model is ready; nobody pays for being first."""
-    for server in servers:
-        heard = asyncio.run(say(server.uri, followed_by_silence(clip.samples, MIDDLE_SILENCE)))
-        if heard.error:
-            raise BenchmarkError(f"{server.name}: {heard.error}")
-
-
 @contextlib.contextmanager
 def _meters(servers: Sequence[Server], takes: list[Take]) -> Iterator[dict[str, Meter]]:
     """Fill a dictionary at the end of the block, with what each server took for its `takes`."""
@@ -257,7 +249,8 @@ def measure(args: argparse.Namespace, clips: list[Clip], folder: Path) -> Iterat
         compared = programs(args, path, beam_size)
         prepare(compared, folder)
         with running(compared, folder) as servers:
-            _warm_up(servers, clips[0])
+            for server in servers:  # nobody pays for being first
+                server.transcribing(followed_by_silence(clips[0].samples, MIDDLE_SILENCE))
             for _, _, mode in parts:
                 progress(f"{mode}, {model}, beam {beam_size}")
                 takes, meters = take_turns(args, mode, servers, clips)

@@ -7,18 +7,14 @@ is in the suite latency, memory in accuracy and soak.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 from benchmarks.lib import report
-from benchmarks.lib.client import say
 from benchmarks.lib.clips import Clip, short_clips, with_silence
-from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.official import install_official, official, ours
 from benchmarks.lib.options import add, add_decoding, add_number
 from benchmarks.lib.report import Outcome
@@ -43,17 +39,10 @@ def measure_starts(
         for program in programs:
             with Server(program, folder) as server:
                 listening, info = server.listening(), server.answering()
-                _say(server, clip)
-                start = Start(listening, info, time.perf_counter() - server.started)
+                start = Start(listening, info, server.transcribing(with_silence(clip.samples)))
             if number:
                 starts[program.name].append(start)
     return starts
-
-
-def _say(server: Server, clip: Clip) -> None:
-    answer = asyncio.run(say(server.uri, with_silence(clip.samples)))
-    if answer.error:
-        raise BenchmarkError(f"{server.name}: {answer.error}")
 
 
 def show_starts(starts: Mapping[str, Sequence[Start]]) -> str:

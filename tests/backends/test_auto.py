@@ -11,6 +11,7 @@ from tests.support import FakeTranscriber
 from wyoming_whisper import backends
 from wyoming_whisper.backends import auto, open_transcriber
 from wyoming_whisper.backends.auto import gpu_of, model_of
+from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
 from wyoming_whisper.engine.tensorrt.library import TENSORRT
@@ -52,7 +53,7 @@ def machine(
 
     monkeypatch.setattr(auto, "find_gpus", find_gpus)
     monkeypatch.setattr(Runtime, "find", find_runtime)
-    monkeypatch.setattr(auto, "choose_device", choose_device)
+    monkeypatch.setattr(CTranslate2Inference, "choose_device", choose_device)
 
 
 def settings(tmp_path: Path, **values: Any) -> Settings:
@@ -111,8 +112,8 @@ def test_the_backend_is_chosen_before_the_model_and_all_below_know_its_name(
     )
     seen: list[object] = []
 
-    def ensure_auto(_: Settings, gpu: Gpu | None, **__: object) -> tuple[str, Path]:
-        seen.append(gpu)
+    def ensure(self: autopick.AutoModel, _: object = None) -> tuple[str, Path]:
+        seen.append(self.gpu)
         return "turbo", tmp_path / "there"
 
     def open_engine(
@@ -121,7 +122,7 @@ def test_the_backend_is_chosen_before_the_model_and_all_below_know_its_name(
         seen.append((given.model, path))
         return FakeTranscriber()
 
-    monkeypatch.setattr(auto, "ensure_auto", ensure_auto)
+    monkeypatch.setattr(autopick.AutoModel, "ensure", ensure)
     monkeypatch.setattr(Runtime, "open", open_engine)
     open_transcriber(settings(tmp_path))
     assert seen == [JETSON, ("turbo", tmp_path / "there")]

@@ -17,11 +17,9 @@ from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.backends.faster_whisper import (
     CTranslate2Inference,
-    choose_beam_size,
-    choose_compute_type,
-    choose_device,
     open_faster_whisper,
 )
+from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import ModelBrokenError, NotPossibleError, SettingsError
 from wyoming_whisper.settings.options import Settings
@@ -274,7 +272,7 @@ def test_without_a_gpu_the_cpu_is_used(
     wanted: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 0)
-    assert choose_device(wanted) == (device, 0)
+    assert CTranslate2Inference.choose_device(wanted) == (device, 0)
 
 
 @pytest.mark.parametrize(("wanted", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
@@ -282,13 +280,13 @@ def test_gpus_are_used_when_they_are_there(
     wanted: str, index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 2)
-    assert choose_device(wanted) == ("cuda", index)
+    assert CTranslate2Inference.choose_device(wanted) == ("cuda", index)
 
 
 def test_a_gpu_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 1)
     with pytest.raises(SettingsError, match=r"cuda:1.*1 CUDA device"):
-        choose_device("cuda:1")
+        CTranslate2Inference.choose_device("cuda:1")
 
 
 @pytest.mark.parametrize(
@@ -304,7 +302,7 @@ def test_the_default_arithmetic_is_the_fastest_that_keeps_the_words(
     supported: set[str], device: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctranslate2.get_supported_compute_types", lambda _: supported)
-    assert choose_compute_type("default", device) == chosen
+    assert CTranslate2Inference.choose_compute_type("default", device) == chosen
 
 
 @pytest.mark.parametrize(
@@ -315,7 +313,7 @@ def test_the_beam_suits_the_processor_unless_it_was_chosen(
     machine: str, wanted: int, beam: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
-    assert choose_beam_size(wanted) == beam
+    assert WhisperTranscriber.choose_beam_size(wanted) == beam
 
 
 def test_close_frees_the_model(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support import HOME_EN
 from wyoming_whisper.backends import frozen
 from wyoming_whisper.backends.frozen import CLIPS, bears_frozen_tail, feature_change
-from wyoming_whisper.backends.onnxruntime import cpu_engines
+from wyoming_whisper.backends.onnxruntime import OnnxRuntime
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
@@ -47,7 +47,7 @@ def opened(model: Path, graphs: Path, data_dir: Path, window: str) -> WhisperTra
     settings = Settings(
         model=str(model), data_dir=(data_dir,), cpu_threads=1, beam_size=1, audio_context=window
     )
-    transcriber = cpu_engines(settings, model, "uint8").open(graphs)
+    transcriber = OnnxRuntime(settings, model).engines().open(graphs)
     assert isinstance(transcriber, WhisperTranscriber)
     return transcriber
 

@@ -19,9 +19,9 @@ from tests.backends.test_engines import until
 from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, clips
 from wyoming_whisper import backends
 from wyoming_whisper.backends import onnxruntime, open_transcriber
-from wyoming_whisper.backends.engines import Engines, EngineTranscriber, engine_cache
+from wyoming_whisper.backends.engines import Engines, EngineTranscriber
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.backends.onnxruntime import open_fastest
+from wyoming_whisper.backends.onnxruntime import OnnxRuntime
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
@@ -149,7 +149,7 @@ def test_a_command_makes_no_graphs_and_faster_whisper_answers(tmp_path: Path) ->
     assert texts(transcriber) == expected(tmp_path)
     assert "(onnxruntime)" not in transcriber.description
     transcriber.close()
-    assert engine_cache(settings(tmp_path)).entries() == []
+    assert Engines.cache_of(settings(tmp_path)).entries() == []
 
 
 def test_a_command_that_must_have_the_graphs_is_told_how_to_make_them(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_graphs_that_were_cut_are_made_again(
     transcriber, _ = open_with_graphs(tmp_path)
     before = texts(transcriber)
     transcriber.close()
-    (entry,) = engine_cache(settings(tmp_path)).entries()
+    (entry,) = Engines.cache_of(settings(tmp_path)).entries()
     data = entry.path / "decoder.onnx.data"
     whole = data.read_bytes()
     data.write_bytes(whole[:1000])
@@ -178,13 +178,13 @@ def test_graphs_that_were_cut_are_made_again(
 def test_graphs_that_cannot_be_loaded_are_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    arithmetic = onnxruntime.choose_arithmetic(settings(tmp_path))
+    arithmetic = OnnxRuntime.choose_arithmetic(settings(tmp_path))
     key = CpuSpec("home-en", ModelFolder(HOME_EN).weights, arithmetic).key()
 
     def junk(folder: Path) -> None:
         (folder / "encoder.onnx").write_bytes(b"junk")
 
-    engine_cache(settings(tmp_path)).ensure(key, junk)
+    Engines.cache_of(settings(tmp_path)).ensure(key, junk)
     transcriber, _ = open_with_graphs(tmp_path)
     assert "encoder.onnx can't be loaded by onnxruntime" in caplog.text
     assert any(texts(transcriber))
@@ -468,8 +468,8 @@ def test_where_onnxruntime_is_faster_it_answers_and_is_not_measured_again(
         assert status.state.backend == ONNXRUNTIME
         assert texts(transcriber) == before
         transcriber.close()
-    (entry,) = engine_cache(settings(tmp_path)).entries()
-    engine_cache(settings(tmp_path)).discard(entry.name)
+    (entry,) = Engines.cache_of(settings(tmp_path)).entries()
+    Engines.cache_of(settings(tmp_path)).discard(entry.name)
     transcriber, status = open_auto(tmp_path)
     until(lambda: status.state.backend == ONNXRUNTIME)
     transcriber.close()
@@ -484,7 +484,7 @@ def test_where_onnxruntime_is_no_faster_faster_whisper_stays_for_good(
     transcriber, status = open_auto(tmp_path)
     until_measured(status)
     assert status.state.backend == STAND_IN
-    assert engine_cache(settings(tmp_path)).entries() == []
+    assert Engines.cache_of(settings(tmp_path)).entries() == []
     assert verdicts(tmp_path) == [STAND_IN]
     assert texts(transcriber) == expected(tmp_path)
     transcriber.close()
@@ -493,7 +493,7 @@ def test_where_onnxruntime_is_no_faster_faster_whisper_stays_for_good(
     assert isinstance(transcriber, WhisperTranscriber)
     transcriber.close()
     assert len(clock.asked) == n_asked
-    assert engine_cache(settings(tmp_path)).entries() == []
+    assert Engines.cache_of(settings(tmp_path)).entries() == []
 
 
 def test_graphs_that_are_there_answer_only_when_they_were_measured(
@@ -623,7 +623,7 @@ def test_arithmetic_that_onnxruntime_lacks_is_left_to_faster_whisper(
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)
     chosen = settings(tmp_path, backend="auto", device="cpu", compute_type="int16")
     status = Status()
-    assert open_fastest(chosen, HOME_EN, status) is opened
+    assert OnnxRuntime.open_fastest(chosen, HOME_EN, status) is opened
     assert status.state.why.startswith("rather than onnxruntime, because --compute-type int16")
     assert not (tmp_path / "engines").exists()
 
@@ -646,7 +646,7 @@ def test_a_gpu_that_ctranslate2_can_use_is_faster_unmeasured(
     opened = FakeTranscriber()
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)
     chosen = settings(tmp_path, backend="auto", device=device)
-    transcriber = open_fastest(chosen, HOME_EN, Status(), build_missing=False)
+    transcriber = OnnxRuntime.open_fastest(chosen, HOME_EN, Status(), build_missing=False)
     assert (transcriber is not opened) is compared
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text
     transcriber.close()

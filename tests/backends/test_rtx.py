@@ -16,7 +16,7 @@ from tests.backends.test_tensorrt import FULL, gpu_with, open_with_engine, setti
 from tests.engine import fakes
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.backends import _choose_backend, open_transcriber
-from wyoming_whisper.backends.engines import engine_cache
+from wyoming_whisper.backends.engines import Engines
 from wyoming_whisper.backends.tensorrt import Runtime, portable_engines
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Library
@@ -142,7 +142,7 @@ def test_an_engine_that_was_built_without_a_gpu_is_found_on_a_machine_with_one(
     folder = Path(capsys.readouterr().out.strip())
     gpu_with(monkeypatch, fakes.RTX, name="NVIDIA GeForce RTX 5090", compute_capability=(12, 0))
     transcriber, _ = open_with_engine(tmp_path, **FULL)
-    (entry,) = engine_cache(settings(tmp_path)).entries()
+    (entry,) = Engines.cache_of(settings(tmp_path)).entries()
     assert entry.path == folder
     assert (entry.runtime, entry.device) == ("TensorRT-RTX 1.7.1.116", "Ampere or newer")
     transcriber.close()
@@ -158,7 +158,7 @@ def test_turing_has_engines_of_its_own(
     assert len(set(capsys.readouterr().out.split())) == 2
     gpu_with(monkeypatch, fakes.RTX, compute_capability=(7, 5))
     transcriber, _ = open_with_engine(tmp_path, **FULL)
-    assert len(engine_cache(settings(tmp_path)).entries()) == 2
+    assert len(Engines.cache_of(settings(tmp_path)).entries()) == 2
     transcriber.close()
 
 
@@ -190,18 +190,18 @@ def test_an_engine_of_the_image_is_found_and_never_changed(
     shipped = tmp_path / "shipped"
     gpu_with(monkeypatch, fakes.RTX)
     open_with_engine(shipped, **FULL)[0].close()
-    (entry,) = engine_cache(settings(shipped)).entries()
+    (entry,) = Engines.cache_of(settings(shipped)).entries()
     monkeypatch.setattr(ModelStore, "SHIPPED", shipped)
     transcriber, _ = open_with_engine(tmp_path / "data", **FULL)
     transcriber.close()
-    cache = engine_cache(settings(tmp_path / "data"))
+    cache = Engines.cache_of(settings(tmp_path / "data"))
     assert cache.entries() == []
     assert [one.path for one in cache.entries(with_others=True)] == [entry.path]
     plan = entry.path / "decoder.plan"
     plan.write_bytes(plan.read_bytes()[:1000])
     transcriber, _ = open_with_engine(tmp_path / "data", **FULL)
     transcriber.close()
-    assert len(engine_cache(settings(tmp_path / "data")).entries()) == 1
+    assert len(Engines.cache_of(settings(tmp_path / "data")).entries()) == 1
     assert plan.stat().st_size == 1000
 
 
@@ -277,7 +277,7 @@ def test_two_gpus_share_an_engine_but_no_kernels(
         with monkeypatch.context() as one:
             gpu_with(one, fakes.RTX, name=name)
             open_with_engine(tmp_path, **FULL)[0].close()
-    assert len(engine_cache(settings(tmp_path)).entries()) == 1
+    assert len(Engines.cache_of(settings(tmp_path)).entries()) == 1
     assert len(kernel_files(tmp_path)) == 2
 
 
@@ -315,7 +315,7 @@ def test_kernels_that_find_no_room_cost_a_warning(
 def test_an_engine_goes_with_its_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_with(monkeypatch, fakes.RTX)
     open_with_engine(tmp_path, **FULL)[0].close()
-    cache = engine_cache(settings(tmp_path))
+    cache = Engines.cache_of(settings(tmp_path))
     (entry,) = cache.entries()
     assert entry.size_bytes > sum(f.stat().st_size for f in entry.path.iterdir())
     cache.discard(entry.name)
@@ -337,7 +337,7 @@ def test_a_card_that_disappears_leaves_the_cpu_to_answer(
     assert status.state.backend == "faster-whisper"
     assert all(texts(transcriber))
     transcriber.close()
-    assert len(engine_cache(settings(tmp_path)).entries()) == 1  # it may come back
+    assert len(Engines.cache_of(settings(tmp_path)).entries()) == 1  # it may come back
 
 
 def test_a_card_with_too_little_memory_leaves_the_cpu_to_answer(
@@ -389,7 +389,7 @@ def test_why_no_plan_can_run_is_one_sentence_and_the_cpu_answers(
     assert words in status.state.why
     assert all(texts(transcriber))
     transcriber.close()
-    assert len(engine_cache(settings(tmp_path)).entries()) == 1
+    assert len(Engines.cache_of(settings(tmp_path)).entries()) == 1
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from tests.engine import fakes
 from tests.engine.test_build import children_of
 from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, words
 from wyoming_whisper.backends import _choose_backend, engines, open_transcriber, tensorrt
-from wyoming_whisper.backends.engines import engine_cache
-from wyoming_whisper.backends.faster_whisper import choose_compute_type
+from wyoming_whisper.backends.engines import Engines
+from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.tensorrt import Runtime, on_cpu
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.spec import EngineSpec
@@ -142,7 +142,7 @@ def test_the_cpu_that_stands_in_leaves_the_gpu_alone(
     )
     changed = on_cpu(settings(tmp_path, compute_type=wanted, device="cuda"))
     assert changed.device == "cpu"
-    assert choose_compute_type(changed.compute_type, "cpu") == used
+    assert CTranslate2Inference.choose_compute_type(changed.compute_type, "cpu") == used
 
 
 @pytest.mark.parametrize(("devices", "opened"), [(0, None), (1, "CUDA")])
@@ -213,8 +213,9 @@ def test_at_the_next_start_the_engine_is_there_at_once(
     def refuse(*_: object) -> Transcriber:
         raise AssertionError("the CPU's model was loaded")
 
-    for name in ("open_faster_whisper", "choose_compute_type", "choose_device"):
-        monkeypatch.setattr(tensorrt, name, refuse)
+    monkeypatch.setattr(tensorrt, "open_faster_whisper", refuse)
+    for name in ("choose_compute_type", "choose_device"):
+        monkeypatch.setattr(CTranslate2Inference, name, refuse)
     transcriber = open_transcriber(settings(tmp_path, **FULL), build_missing=False)
     assert texts(transcriber) == expected
     transcriber.close()
@@ -318,7 +319,7 @@ def test_a_cut_plan_is_built_again(
 ) -> None:
     gpu_with(monkeypatch)
     open_with_engine(tmp_path, **FULL)[0].close()
-    (entry,) = engine_cache(settings(tmp_path)).entries()
+    (entry,) = Engines.cache_of(settings(tmp_path)).entries()
     plan = entry.path / "decoder.plan"
     plan.write_bytes(plan.read_bytes()[:1000])
     transcriber, _ = open_with_engine(tmp_path, **FULL)
@@ -336,7 +337,7 @@ def test_an_update_of_tensorrt_builds_again(
     transcriber, status = open_with_engine(tmp_path, **FULL)
     assert "10.16.1" in status.state.description
     transcriber.close()
-    assert len(engine_cache(settings(tmp_path)).entries()) == 2
+    assert len(Engines.cache_of(settings(tmp_path)).entries()) == 2
 
 
 def test_an_engine_that_computes_nonsense_is_not_used(
@@ -368,7 +369,7 @@ def test_a_build_that_goes_wrong_leaves_the_cpu_to_answer(
     assert status.state.backend == "faster-whisper"
     assert all(texts(transcriber))
     transcriber.close()
-    assert engine_cache(settings(tmp_path)).entries() == []
+    assert Engines.cache_of(settings(tmp_path)).entries() == []
 
 
 def test_closing_in_the_middle_of_a_build_ends_its_process(
@@ -396,7 +397,7 @@ def test_a_command_uses_an_engine_but_builds_none(
         open_transcriber(
             settings(tmp_path, backend="tensorrt", strict_backend=True), build_missing=False
         )
-    assert engine_cache(settings(tmp_path)).entries() == []
+    assert Engines.cache_of(settings(tmp_path)).entries() == []
 
 
 # -- the whole server ----------------------------------------------------------------------

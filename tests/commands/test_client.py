@@ -20,7 +20,7 @@ from wyoming.info import AsrProgram, Attribution, Info
 
 from tests.support import AUDIO, clips
 from wyoming_whisper.commands.client import read_audio, transcribe_remote
-from wyoming_whisper.commands.connection import _dial_address, describe
+from wyoming_whisper.commands.connection import Connection, _dial_address
 from wyoming_whisper.errors import (
     AudioError,
     ProtocolError,
@@ -193,7 +193,7 @@ def test_a_server_that_listens_everywhere_is_here(listening: str, dialled: str) 
 )
 async def test_what_cannot_be_dialled_is_one_sentence(uri: str) -> None:
     with pytest.raises(SettingsError, match="tcp://HOST:PORT"):
-        await describe(uri)
+        await Connection.describe(uri)
 
 
 # -- a running server ----------------------------------------------------------------------
@@ -265,7 +265,7 @@ async def test_describe_passes_over_other_events(tmp_path: Path) -> None:
         is_type = from_event = None  # type: ignore[assignment]
 
     async with served(answering(Note(), INFO, after="describe"), tmp_path) as uri:
-        info, _ = await describe(uri)
+        info, _ = await Connection.describe(uri)
     assert [(program.name, program.version) for program in info.asr] == [("whisper", "1.2")]
 
 
@@ -277,7 +277,7 @@ async def test_describe_over_tcp() -> None:
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        assert (await describe(f"tcp://0.0.0.0:{port}"))[0].asr[0].name == "whisper"
+        assert (await Connection.describe(f"tcp://0.0.0.0:{port}"))[0].asr[0].name == "whisper"
 
 
 async def test_a_transcription_sends_language_and_samples(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ async def test_waiting_has_an_end(handler: Handler, tmp_path: Path) -> None:
         with pytest.raises(UpstreamError, match=r"did not answer within 0\.3 s"):
             await transcribe_remote(uri, long, timeout=0.3)
         with pytest.raises(UpstreamError, match=r"did not answer within 0\.1 s"):
-            await describe(uri, timeout=0.1)
+            await Connection.describe(uri, timeout=0.1)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ async def test_waiting_has_an_end(handler: Handler, tmp_path: Path) -> None:
 async def test_an_answer_that_is_not_wyoming_is_one_sentence(answer: bytes, tmp_path: Path) -> None:
     async with served(answering(answer, after="describe"), tmp_path) as uri:
         with pytest.raises(ProtocolError, match="not Wyoming"):
-            await describe(uri)
+            await Connection.describe(uri)
 
 
 @pytest.mark.parametrize(
@@ -365,11 +365,11 @@ async def test_an_answer_that_is_not_wyoming_is_one_sentence(answer: bytes, tmp_
 async def test_a_cut_off_answer_is_one_sentence(answer: bytes, tmp_path: Path) -> None:
     async with served(answering(answer, after="describe"), tmp_path) as uri:
         with pytest.raises(UpstreamError, match=r"without an answer|was lost"):
-            await describe(uri)
+            await Connection.describe(uri)
 
 
 async def test_no_server_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UpstreamError, match=r"can't be reached \(No such file"):
-        await describe(f"unix://{tmp_path}/none")
+        await Connection.describe(f"unix://{tmp_path}/none")
     with pytest.raises(UpstreamError, match=r"can't be reached \(Connection refused\)"):
-        await describe("tcp://127.0.0.1:1")
+        await Connection.describe("tcp://127.0.0.1:1")

@@ -20,6 +20,7 @@ from wyoming_whisper import __version__
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.errors import ModelUnavailableError, TranscribeError, UpstreamError
 from wyoming_whisper.models.listing import ModelEntry
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.serving.info import ServingInfo
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.sources import PREFIXES
@@ -331,16 +332,18 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     def fake(function: str, result: object) -> None:
         def call(*arguments: Any, **flags: Any) -> object:
-            shown = (getattr(argument, "data_dir", argument) for argument in arguments)
-            calls.append((function, *shown, *flags.values()))
+            places = [tuple(a.own_roots) for a in arguments if isinstance(a, ModelStore)]
+            places += [a.data_dir for a in arguments if isinstance(a, Settings)]
+            names = [a for a in arguments if isinstance(a, str)]
+            calls.append((function, *names[:1], *places, *names[1:], *flags.values()))
             return result
 
         monkeypatch.setattr(f"wyoming_whisper.commands.models.{function}", call)
 
-    fake("list_models", ENTRIES)
+    fake("ModelEntry.all", ENTRIES)
     fake("ensure_model", Path("/data/tiny"))
-    fake("find_model", Path("/data/tiny"))
-    fake("remove_model", 78_000_000)
+    fake("ModelStore.find", Path("/data/tiny"))
+    fake("ModelStore.remove", 78_000_000)
     return calls
 
 
@@ -348,8 +351,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     ("argv", "call", "out"),
     [
         (["download", "tiny"], "ensure_model", "/data/tiny\n"),
-        (["path", "tiny"], "find_model", "/data/tiny\n"),
-        (["remove", "tiny"], "remove_model", "tiny is removed, 78 MB are free\n"),
+        (["path", "tiny"], "ModelStore.find", "/data/tiny\n"),
+        (["remove", "tiny"], "ModelStore.remove", "tiny is removed, 78 MB are free\n"),
     ],
 )
 def test_models_are_managed(
@@ -371,8 +374,7 @@ def test_auto_is_resolved_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("wyoming_whisper.backends.auto.gpu_of", lambda _: None)
-    for module in ("models.autopick", "commands.models"):
-        monkeypatch.setattr(f"wyoming_whisper.{module}.pick_model", lambda *_: "tiny")
+    monkeypatch.setattr("wyoming_whisper.models.autopick.AutoModel.pick", lambda _: "tiny")
     folder = write_folder(tmp_path / "tiny", model_files(n_tokens=200))
     for action in ("path", "download"):
         assert main(["models", action, "auto", "--data-dir", str(tmp_path)]) == 0
@@ -448,7 +450,7 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, info: Info, **serving: object) 
         assert (uri, timeout) == ("tcp://0.0.0.0:10300", 15.0)
         return info, event
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.describe", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", describe_event)
 
 
 @pytest.mark.parametrize(
@@ -517,7 +519,7 @@ def test_a_server_that_offers_nothing_is_not_well(
             raise failure
         return Info(), Info().event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.describe", fail)
+    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", fail)
     assert main(["health"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
@@ -557,7 +559,7 @@ def test_health_asks_where_the_server_was_told_to_listen(monkeypatch: pytest.Mon
         asked.append((uri, timeout))
         return info([MODEL]), info([MODEL]).event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.describe", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", describe_event)
     monkeypatch.setenv("WYO_WHISPER_URI", "unix:///run/whisper.sock")
     assert main(["health"]) == 0
     assert main(["health", "--uri", "tcp://host:1", "--timeout", "2"]) == 0

@@ -16,8 +16,7 @@ from tests.engine import fakes
 from tests.support import HOME_EN
 from wyoming_whisper.commands.engine import _selftest_parser
 from wyoming_whisper.commands.selftest.command import _choose_runtime, _selftest, run
-from wyoming_whisper.commands.selftest.compare import Case, make_cases
-from wyoming_whisper.commands.selftest.reference import open_reference
+from wyoming_whisper.commands.selftest.compare import Case
 from wyoming_whisper.commands.selftest.report import (
     Comparison,
     Decoded,
@@ -25,7 +24,7 @@ from wyoming_whisper.commands.selftest.report import (
     Stages,
     machine,
 )
-from wyoming_whisper.commands.selftest.tail import compare_tails, make_tail_cases
+from wyoming_whisper.commands.selftest.tail import TailCase, compare_tails
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
@@ -245,8 +244,7 @@ def test_a_long_prompt_takes_more_than_one_call() -> None:
     from wyoming_whisper.engine.tensorrt.plan import PlanFacts
     from wyoming_whisper.whisper.options import AudioContext
 
-    with open_reference(HOME_EN) as reference:
-        cases = make_cases(80, reference.tokenizer, AudioContext.trained())
+    cases = Case.all(80, ModelFolder(HOME_EN).tokenizer, AudioContext.trained())
     assert max(len(case.prompt) for case in cases) > PlanFacts.MAX_PREFILL_TOKENS
     assert {case.mel.shape[1] % EngineSpec.FRAMES_MULTIPLE for case in cases} == {0}
 
@@ -307,7 +305,7 @@ class Listener:
         self._tokens, self._lost = tokens, lost
 
     def encode(self, mel: Array) -> int:
-        return mel.shape[1]
+        return int(mel.shape[1])
 
     def generate(self, *_: object) -> Hypothesis:
         return Hypothesis(self._tokens, -0.3, 0.0)
@@ -331,7 +329,7 @@ def test_the_frozen_tail_loses_nothing_of_the_full_window(
     tokens: list[int], lost: float, verdict: str
 ) -> None:
     tokenizer = ModelFolder(HOME_EN).tokenizer
-    case = make_tail_cases(80, tokenizer)[0]
+    case = TailCase.all(80, tokenizer)[0]
     full, fitted = case.full.mel.shape[1], case.fitted.mel.shape[1]
     assert (full, fitted < 400) == (N_FRAMES, True)
     inference = cast("SessionInference", Listener(tokens, lost))
@@ -343,7 +341,7 @@ def test_the_frozen_tail_loses_nothing_of_the_full_window(
 def test_the_graphs_for_cpus_are_compared_with_the_full_window(stock_tiny_en: Path) -> None:
     settings = Settings(model=str(stock_tiny_en), cpu_threads=1)
     model = ModelFolder(stock_tiny_en)
-    cases = make_tail_cases(80, model.tokenizer)[:1]
+    cases = TailCase.all(80, model.tokenizer)[:1]
     text = tuple(model.tokenizer.encode(" Play the previous song again."))
     references = [Decoded(text, -0.9, 0.0, 0.1, 0.1)]
     [compared] = compare_tails(settings, stock_tiny_en, cases, references, model.tokenizer)

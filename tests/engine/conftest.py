@@ -15,7 +15,7 @@ from ctranslate2.specs import whisper_spec
 from tests.support import HOME_EN
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
-from wyoming_whisper.engine.graphs import Precision
+from wyoming_whisper.engine.onnx_graph import Precision
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.session import CpuSession
 

@@ -181,6 +181,14 @@ def test_the_installed_version_has_every_name_that_we_use() -> None:
         assert not check(SOURCES[module], installed, SURFACES.values(), ORDINARY).missing
 
 
+@pytest.mark.parametrize(
+    "name", ["cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy"]
+)
+def test_what_is_set_at_run_time_can_be_set(name: str) -> None:
+    """A configuration is had from a loaded engine alone, for which there is no GPU here."""
+    assert vars(RTX.load().IRuntimeConfig)[name].fset
+
+
 # -- plans ---------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, _CpuGraph, write_cpu_graphs
 from wyoming_whisper.engine.dims import EMBEDDINGS, Dims
+from wyoming_whisper.engine.onnx_graph import Storage
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.host import HOST
@@ -474,7 +475,7 @@ def test_weights_lie_beside_the_graphs(name: str, arithmetic: Arithmetic, models
         assert {tensor.name for tensor in graph.initializer} <= used
         for tensor in graph.initializer:
             is_beside = tensor.data_location == onnx.TensorProto.EXTERNAL
-            assert is_beside or len(tensor.raw_data) < graphs.Storage.SMALLEST
+            assert is_beside or len(tensor.raw_data) < Storage.SMALLEST
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)

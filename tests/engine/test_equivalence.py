@@ -26,7 +26,8 @@ from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.graphs import Precision, write_graphs
+from wyoming_whisper.engine.graphs import write_graphs
+from wyoming_whisper.engine.onnx_graph import Precision
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.home.index import NameIndex

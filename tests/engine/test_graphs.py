@@ -15,6 +15,7 @@ from tests.engine.test_oracle import noise, transcribe
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.onnx_graph import Precision, Storage
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.errors import ModelBrokenError
 
@@ -51,7 +52,7 @@ def empty(dims: Dims) -> Checkpoint:
     return Checkpoint("WhisperSpec", 3, variables, aliases, Path("model.bin"))
 
 
-def both(models: Models, name: str, precision: graphs.Precision, beam_size: int) -> list[Any]:
+def both(models: Models, name: str, precision: Precision, beam_size: int) -> list[Any]:
     folder = models.graphs(name, precision, beam_size)
     return [onnx.load(str(folder / f"{half}.onnx")) for half in ("encoder", "decoder")]
 
@@ -76,7 +77,7 @@ def test_in_float16_weights_lie_beside_the_graphs_from_medium_on() -> None:
     for name, dims in OFFICIAL.items():
         for half, parts in graphs._parts(dims, tied=True).items():
             size = graphs._bytes(parts, "float16")
-            if size > graphs.Storage.MAX_BYTES_INSIDE:
+            if size > Storage.MAX_BYTES_INSIDE:
                 beside.add(f"{half} of {name}")
     assert beside == {
         *("encoder of medium", "decoder of medium"),
@@ -90,7 +91,7 @@ def test_in_float16_weights_lie_beside_the_graphs_from_medium_on() -> None:
 @pytest.mark.parametrize("precision", ["float16", "float32"])
 @pytest.mark.parametrize("name", SIZES)
 def test_graphs_are_sound_and_of_safe_operators(
-    name: str, precision: graphs.Precision, beam_size: int, models: Models
+    name: str, precision: Precision, beam_size: int, models: Models
 ) -> None:
     for model in both(models, name, precision, beam_size):
         onnx.checker.check_model(model, full_check=True)
@@ -174,7 +175,7 @@ def test_the_scale_of_the_queries_is_exact_in_float16(models: Models) -> None:
 def test_weights_beside_the_graphs_are_the_same(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs.Storage, "MAX_BYTES_INSIDE", 10_000)
+    monkeypatch.setattr(Storage, "MAX_BYTES_INSIDE", 10_000)
     weights = checkpoint.read(models.model("tied") / "model.bin")
     graphs.write_graphs(weights, tmp_path / "new" / "folder", "float32", 2)
     files = {path.name: path.stat().st_size for path in (tmp_path / "new" / "folder").iterdir()}

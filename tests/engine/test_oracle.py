@@ -16,6 +16,7 @@ from tests.support import AUDIO, HOME_EN, Clip, clips
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.onnx_graph import Precision
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
@@ -133,9 +134,7 @@ def test_a_model_of_openais_shape(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_weights_that_are_the_same_may_be_stored_once(
-    precision: graphs.Precision, tmp_path: Path
-) -> None:
+def test_weights_that_are_the_same_may_be_stored_once(precision: Precision, tmp_path: Path) -> None:
     """CTranslate2 stores a bias of zeros and a norm's shift of zeros as one variable."""
     size = SIZES["tied"]
 

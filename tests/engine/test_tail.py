@@ -16,11 +16,13 @@ from wyoming_whisper.engine import tail as frozen
 from wyoming_whisper.engine.checkpoint import Checkpoint, read
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.dims import Dims
-from wyoming_whisper.engine.graphs import Precision, write_graphs
+from wyoming_whisper.engine.graphs import write_graphs
+from wyoming_whisper.engine.onnx_graph import Precision
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession
 from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, freeze, n_groups
 from wyoming_whisper.whisper.audio import N_FRAMES, Array
+from wyoming_whisper.whisper.session import Session, Tokens
 
 CLOSE = 1e-2
 """Of sums in float32 that are made in another order, the tail being kept in float16 meanwhile."""
@@ -186,6 +188,11 @@ def oracle_with_tail(
     return OracleSession(folder, threads=1)
 
 
+def logits_of(session: Session, mel: Array, tokens: Tokens) -> Array:
+    cache = session.open_cache(session.encode(mel), 1, 64)
+    return session.step(cache, tokens, 0, session.bias(())).logits()
+
+
 @pytest.mark.parametrize("name", ["tiny", "turbo"])
 def test_both_kinds_of_graphs_say_the_same(name: str, models: Models, tmp_path: Path) -> None:
     """Those for TensorRT, and those for CPUs: of windows with a tail, and the full one."""
@@ -195,11 +202,8 @@ def test_both_kinds_of_graphs_say_the_same(name: str, models: Models, tmp_path: 
     tokens = np.array([size.prompt], np.int32)
     for n_frames in (2 * GROUP, 20 * GROUP, N_FRAMES - 2 * GROUP, N_FRAMES):
         mel = np.hstack([noise(size.n_mels, 36), silence(n_frames - 36, size.n_mels)])
-        logits = []
-        for session in (oracle, ours):
-            cache = session.open_cache(session.encode(mel), 1, 64)
-            logits.append(session.step(cache, tokens, 0, session.bias(())).logits())
-        np.testing.assert_allclose(*logits, atol=CLOSE)
+        one, other = logits_of(oracle, mel, tokens), logits_of(ours, mel, tokens)
+        np.testing.assert_allclose(one, other, atol=CLOSE)
 
 
 def test_in_float16_it_is_close_to_float32(models: Models, tmp_path: Path) -> None:
@@ -208,8 +212,7 @@ def test_in_float16_it_is_close_to_float32(models: Models, tmp_path: Path) -> No
     logits = []
     for precision in get_args(Precision):
         oracle = oracle_with_tail(models, "tied", tmp_path / precision, precision)
-        cache = oracle.open_cache(oracle.encode(mel), 1, 64)
-        logits.append(oracle.step(cache, tokens, 0, oracle.bias(())).logits())
+        logits.append(logits_of(oracle, mel, tokens))
     half, single = logits
     assert np.abs(half - single).mean() < 0.05 * single.std()
 

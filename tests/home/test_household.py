@@ -20,7 +20,7 @@ from tests.home_standin import TOKEN, Home, serving
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, until
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.home import household, inventory
-from wyoming_whisper.home.household import HomeNames, Household, _socket_url
+from wyoming_whisper.home.household import HomeNames, _socket_url
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.options import Settings
@@ -45,12 +45,12 @@ async def home() -> AsyncIterator[Home]:
 
 
 class Told:
-    """What a Household has told, to be waited for."""
+    """What was told of the home, to be waited for."""
 
     def __init__(self) -> None:
         self._names: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
 
-    async def __call__(self, home: inventory.Home) -> None:
+    def __call__(self, home: inventory.Home) -> None:
         self.home = home
         self._names.put_nowait(home.names)
 
@@ -67,10 +67,10 @@ async def following(
     url: str, token: str = TOKEN, delay: float = 0.01
 ) -> AsyncIterator[tuple[Told, asyncio.Task[None]]]:
     told = Told()
-    one = Household(_socket_url(url), token, told)
-    one.FIRST_DELAY_SECONDS = one._delay = delay
-    one.SETTLE_SECONDS = 0.05
-    task = asyncio.create_task(one.run())
+    names = HomeNames(Settings(data_dir=(), bias_names=False), None)
+    names.FIRST_DELAY_SECONDS, names.SETTLE_SECONDS = delay, 0.05
+    names.on_home = told
+    task = asyncio.create_task(names._follow_home_assistant(_socket_url(url), token))
     try:
         yield told, task
     finally:
@@ -203,7 +203,7 @@ async def test_waits_grow_and_only_a_long_absence_is_said(
     assert waited[:9] == [5, 10, 20, 40, 80, 160, 300, 300, 300]
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 1
-    assert Household.PATIENCE == 4
+    assert HomeNames.PATIENCE == 4
     assert "can't get names" in warnings[0].getMessage()
 
 

@@ -14,7 +14,6 @@ from tests.support import HOME_EN
 from wyoming_whisper.backends import faster_whisper
 from wyoming_whisper.backends.pipeline import (
     WhisperTranscriber,
-    command_seconds,
 )
 from wyoming_whisper.machine.host import HOST, Host
 from wyoming_whisper.machine.measured import Measurements
@@ -145,7 +144,10 @@ class Counting:
 def test_every_measurement_decodes_as_many_tokens() -> None:
     tokenizer = ModelFolder(HOME_EN).tokenizer
     inference = Counting()
-    assert command_seconds(inference, tokenizer, 5, WhisperTranscriber.COMMAND_FRAMES) >= 0
+    assert (
+        WhisperTranscriber.time_command(inference, tokenizer, 5, WhisperTranscriber.COMMAND_FRAMES)
+        >= 0
+    )
     (options,) = inference.asked
     assert options.max_new_tokens == 10
     assert tokenizer.eot in options.suppressed_tokens
@@ -158,7 +160,7 @@ def test_the_model_is_opened_with_what_was_measured_unless_the_user_says(
     monkeypatch.setattr(Host, "_thread_counts", lambda _: [2, 1])
     n_runs = WhisperTranscriber.COMMAND_RUNS
     times = iter([0.2] * n_runs + [0.1] * n_runs)
-    monkeypatch.setattr(faster_whisper, "command_seconds", lambda *_: next(times))
+    monkeypatch.setattr(WhisperTranscriber, "time_command", lambda *_: next(times))
     settings = Settings(model=str(HOME_EN), data_dir=(tmp_path,), cpu_threads=wanted)
     opened = faster_whisper.open_faster_whisper(settings, HOME_EN)
     assert f"{expected} threads" in opened.description

@@ -20,7 +20,8 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("HF_TOKEN", "HF_ENDPOINT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("wyoming_whisper.models.download._Download.RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    delays = "wyoming_whisper.models.download.HubDownload.RETRY_DELAYS_S"
+    monkeypatch.setattr(delays, (0.0, 0.0, 0.0))
     monkeypatch.setattr("wyoming_whisper.models.store.ModelStore.SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr(mirror, "MIRRORS", {})  # an index on the network is no part of these tests
 

@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import tempfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,17 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from tests.models.conftest import MODEL_FILES, REPO
+from tests.models.conftest import MODEL_FILES
 from tests.models.fakes import FakeSettings, model_files, write_cache, write_folder
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.errors import ModelUnavailableError, UnknownModelError
 from wyoming_whisper.models import autopick
 from wyoming_whisper.models.autopick import (
+    AutoModel,
     _Machine,
-    best_here,
-    choose_for_gpu,
-    ensure_auto,
-    pick_model,
 )
-from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.models.store import ModelStore
@@ -108,7 +104,8 @@ def test_choice(yardstick_s: float, ram_gib: float, english: bool, expected: str
 def test_a_gpu_gets_what_its_memory_has_room_for(
     memory: float, integrated: bool, english: bool, expected: str
 ) -> None:
-    choice = choose_for_gpu(gpu(memory, integrated=integrated), english=english)
+    settings = FakeSettings((), language="en" if english else "de")
+    choice = AutoModel(settings).for_gpu(gpu(memory, integrated=integrated))
     assert choice.model == expected
     assert f"a RTX with {memory:.1f} GiB" in choice.why
     assert ("shared with the system" in choice.why) is integrated
@@ -118,10 +115,10 @@ def test_for_a_gpu_the_cpu_is_not_measured(
     settings: FakeSettings, fake_machine: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    assert pick_model(settings, gpu(8)) == "turbo"
+    assert AutoModel(settings, gpu(8)).pick() == "turbo"
     assert fake_machine == []
     assert caplog.messages == ["auto: turbo, because a RTX with 8.0 GiB"]
-    assert pick_model(settings) == "base-int8"
+    assert AutoModel(settings).pick() == "base-int8"
 
 
 def test_int8_is_not_stored_where_it_is_not_computed() -> None:
@@ -190,7 +187,7 @@ def test_no_temporary_folder_means_a_guess(
 ) -> None:
     monkeypatch.setattr(autopick, "_yardstick_s", MEASURE)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    assert pick_model(settings) == "tiny-int8"
+    assert AutoModel(settings).pick() == "tiny-int8"
     assert not (settings.data_dir[0] / "measured.json").exists()
 
 
@@ -198,7 +195,7 @@ def test_no_temporary_folder_means_a_guess(
 
 
 def test_choice_is_remembered(settings: FakeSettings, fake_machine: list[str]) -> None:
-    assert pick_model(settings) == pick_model(settings) == "base-int8"
+    assert AutoModel(settings).pick() == AutoModel(settings).pick() == "base-int8"
     assert len(fake_machine) == 1
 
 
@@ -212,8 +209,8 @@ def test_choice_is_remembered(settings: FakeSettings, fake_machine: list[str]) -
 def test_other_settings_are_another_choice(
     settings: FakeSettings, fake_machine: list[str], changed: dict[str, str]
 ) -> None:
-    pick_model(settings)
-    pick_model(replace(settings, **changed))  # type: ignore[arg-type]
+    AutoModel(settings).pick()
+    AutoModel(replace(settings, **changed)).pick()  # type: ignore[arg-type]
     assert len(fake_machine) == 2
 
 
@@ -221,20 +218,20 @@ def test_other_settings_are_another_choice(
 def test_another_machine_is_another_choice(
     settings: FakeSettings, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
 ) -> None:
-    pick_model(settings)
+    AutoModel(settings).pick()
     before = (settings.data_dir[0] / "measured.json").read_text()
     other = replace(machine(), **changed)
     monkeypatch.setattr(_Machine, "here", lambda settings: other)
-    pick_model(settings)
+    AutoModel(settings).pick()
     assert (settings.data_dir[0] / "measured.json").read_text() != before
 
 
 def test_new_version_decides_anew(
     settings: FakeSettings, fake_machine: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pick_model(settings)
+    AutoModel(settings).pick()
     monkeypatch.setattr(autopick, "__version__", "999")
-    pick_model(settings)
+    AutoModel(settings).pick()
     assert len(fake_machine) == 2
 
 
@@ -242,20 +239,20 @@ def test_new_version_decides_anew(
 def test_damaged_memory_is_written_anew(
     settings: FakeSettings, fake_machine: list[str], result: object
 ) -> None:
-    pick_model(settings)
+    AutoModel(settings).pick()
     memory = settings.data_dir[0] / "measured.json"
     good = memory.read_bytes()
     memory.write_text(json.dumps(dict.fromkeys(json.loads(good), result)))
-    assert pick_model(settings) == "base-int8"
+    assert AutoModel(settings).pick() == "base-int8"
     assert memory.read_bytes() == good
     assert len(fake_machine) == 2
 
 
 def test_folder_that_can_not_be_written(settings: FakeSettings, fake_machine: list[str]) -> None:
     settings.data_dir[0].write_text("a file where the folder should be")
-    assert pick_model(settings) == pick_model(settings) == "base-int8"
+    assert AutoModel(settings).pick() == AutoModel(settings).pick() == "base-int8"
     assert len(fake_machine) == 2
-    assert pick_model(replace(settings, data_dir=())) == "base-int8"
+    assert AutoModel(replace(settings, data_dir=())).pick() == "base-int8"
 
 
 def test_guess_is_not_remembered(settings: FakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,14 +260,14 @@ def test_guess_is_not_remembered(settings: FakeSettings, monkeypatch: pytest.Mon
         raise RuntimeError("CTranslate2 can't")
 
     monkeypatch.setattr(autopick, "_yardstick_s", broken)
-    assert pick_model(settings) == "tiny-int8"
+    assert AutoModel(settings).pick() == "tiny-int8"
     assert not (settings.data_dir[0] / "measured.json").exists()
 
 
 def test_choice_is_logged_once(settings: FakeSettings, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    pick_model(settings)
-    pick_model(settings)
+    AutoModel(settings).pick()
+    AutoModel(settings).pick()
     expected = "auto: base-int8, because 4 threads, NEON, 8.0 GiB of memory; about 1.48 s a command"
     assert caplog.messages == [expected]
 
@@ -287,14 +284,14 @@ def tiny_hub(hub: HubStandin, monkeypatch: pytest.MonkeyPatch) -> HubStandin:
 
 
 def test_auto_downloads_its_choice(tiny_hub: HubStandin, settings: FakeSettings) -> None:
-    name, path = ensure_auto(settings)
+    name, path = AutoModel(settings).ensure()
     assert name == "tiny-int8"
-    assert path == find_model(name, settings)
+    assert path == ModelStore(settings).find(name)
     assert "faster-whisper-tiny-int8" in str(path)
 
 
 def test_finding_auto_measures_nothing(settings: FakeSettings, fake_machine: list[str]) -> None:
-    for find in (find_model, ensure_model):
+    for find in (lambda name, settings: ModelStore(settings).find(name), ensure_model):
         with pytest.raises(UnknownModelError, match="auto is a choice, not a model"):
             find("auto", settings)
     assert fake_machine == []
@@ -314,9 +311,9 @@ def test_offline_auto_takes_the_best_that_is_here(
         write_cache(data, STOCK_MODELS[name].repo, model_files(n_tokens=200))
     settings = replace(settings, local_files_only=True, language=language)
     if language == "en":  # its choice is there: nothing to replace
-        assert ensure_auto(settings) == ("base.en", find_model("base.en", settings))
+        assert AutoModel(settings).ensure() == ("base.en", ModelStore(settings).find("base.en"))
         return
-    assert ensure_auto(settings) == (expected, find_model(expected, settings))
+    assert AutoModel(settings).ensure() == (expected, ModelStore(settings).find(expected))
     assert f"auto: using {expected}, which is here, because model base-int8" in caplog.text
 
 
@@ -324,7 +321,7 @@ def test_offline_auto_takes_none_that_does_not_know_the_language(settings: FakeS
     write_cache(settings.data_dir[0], STOCK_MODELS["tiny.en"].repo)
     settings = replace(settings, local_files_only=True, language="de")
     with pytest.raises(ModelUnavailableError, match="auto: model base-int8"):
-        ensure_auto(settings)
+        AutoModel(settings).ensure()
 
 
 @pytest.mark.parametrize(
@@ -342,7 +339,7 @@ def test_auto_is_the_model_that_came_along(
 ) -> None:
     ModelStore.SHIPPED.mkdir()
     (ModelStore.SHIPPED / ModelStore.SHIPPED_NAME).write_text(f"{shipped}\n")
-    assert pick_model(replace(settings, language=language)) == expected
+    assert AutoModel(replace(settings, language=language)).pick() == expected
 
 
 def test_what_came_along_is_found_and_no_download_goes_there(
@@ -350,8 +347,8 @@ def test_what_came_along_is_found_and_no_download_goes_there(
 ) -> None:
     shipped = write_folder(ModelStore.SHIPPED / "faster-whisper-base")
     (ModelStore.SHIPPED / ModelStore.SHIPPED_NAME).write_text("base")
-    assert ensure_auto(replace(settings, local_files_only=True)) == ("base", shipped)
-    assert find_model("base", settings) == shipped
+    assert AutoModel(replace(settings, local_files_only=True)).ensure() == ("base", shipped)
+    assert ModelStore(settings).find("base") == shipped
     assert hub.requests == []
     assert ensure_model("tiny", settings).is_relative_to(settings.data_dir[0])
     with pytest.raises(ModelUnavailableError, match="set --data-dir"):
@@ -359,17 +356,9 @@ def test_what_came_along_is_found_and_no_download_goes_there(
 
 
 def test_the_best_that_is_here(settings: FakeSettings) -> None:
-    assert best_here(settings) is None
+    assert AutoModel(settings).best_here() is None
     for name in ("tiny", "base.en"):
         write_cache(settings.data_dir[0], STOCK_MODELS[name].repo, model_files(n_tokens=200))
-    assert best_here(settings) == ("tiny", find_model("tiny", settings))
+    assert AutoModel(settings).best_here() == ("tiny", ModelStore(settings).find("tiny"))
     english = replace(settings, language="en")
-    assert best_here(english) == ("base.en", find_model("base.en", settings))
-
-
-def test_stopped_auto_does_not_look_elsewhere(tiny_hub: HubStandin, settings: FakeSettings) -> None:
-    write_cache(settings.data_dir[0], REPO, MODEL_FILES)
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(ModelUnavailableError, match="was stopped"):
-        ensure_auto(settings, stop=stop)
+    assert AutoModel(english).best_here() == ("base.en", ModelStore(settings).find("base.en"))

@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import shutil
 import socket
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from tests.models.conftest import MODEL_FILES, REPO
 from tests.models.fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
 from tests.models.hub_standin import COMMIT, Fault, HubStandin
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
-from wyoming_whisper.models.download import _Download, download_model
-from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.download import HubDownload
+from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
+from wyoming_whisper.models.store import ModelStore
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)
@@ -38,8 +37,12 @@ def assert_whole(snapshot: Path) -> None:
     assert not list(snapshot.parents[1].glob("blobs/*.incomplete"))
 
 
+def fetch(repo: str, root: Path, **options: Any) -> Path:
+    return HubDownload(repo, root, **options).run()
+
+
 def test_downloads_what_a_model_needs(hub: HubStandin, tmp_path: Path) -> None:
-    snapshot = download_model(REPO, tmp_path)
+    snapshot = fetch(REPO, tmp_path)
     assert_whole(snapshot)
     assert not (snapshot / "README.md").exists()
 
@@ -49,19 +52,19 @@ def test_a_download_reports_how_far_it_is(
 ) -> None:
     monkeypatch.setattr("wyoming_whisper.models.disk.Progress.REPORT_S", 0)
     reports: list[tuple[str, float]] = []
-    download_model(REPO, tmp_path, report=lambda what, done: reports.append((what, done)))
+    fetch(REPO, tmp_path, report=lambda what, done: reports.append((what, done)))
     assert {what for what, _ in reports} == {REPO}
     done = [fraction for _, fraction in reports]
     assert done == sorted(done)
     assert 0 < done[0] < done[-1] == 1
     reports.clear()
-    download_model(REPO, tmp_path, report=lambda what, done: reports.append((what, done)))
+    fetch(REPO, tmp_path, report=lambda what, done: reports.append((what, done)))
     assert reports[-1] == (REPO, 1)  # what was here counts, too
 
 
 def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) -> None:
-    snapshot = download_model(REPO, tmp_path)
-    patterns = list(_Download.PATTERNS["ctranslate2"])
+    snapshot = fetch(REPO, tmp_path)
+    patterns = list(HubDownload.PATTERNS["ctranslate2"])
     found = huggingface_hub.snapshot_download(
         REPO, cache_dir=tmp_path, local_files_only=True, allow_patterns=patterns
     )
@@ -71,7 +74,7 @@ def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) 
 def test_ensure_downloads_once(hub: HubStandin, settings: FakeSettings) -> None:
     path = ensure_model("tiny", settings)
     n_requests = len(hub.requests)
-    assert ensure_model("tiny", settings) == path == find_model("tiny", settings)
+    assert ensure_model("tiny", settings) == path == ModelStore(settings).find("tiny")
     assert len(hub.requests) == n_requests
 
 
@@ -86,16 +89,16 @@ def test_ensure_downloads_once(hub: HubStandin, settings: FakeSettings) -> None:
 def test_broken_line_is_resumed(
     hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.models.download._Download.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("wyoming_whisper.models.download.HubDownload.TIMEOUT_S", 0.2)
     hub.faults["model.bin"] = [fault, Fault(cut_after=100_000)]
-    assert_whole(download_model(REPO, tmp_path))
+    assert_whole(fetch(REPO, tmp_path))
     assert [r.range for r in hub.gets("model.bin")] == [None, "bytes=250000-", "bytes=350000-"]
 
 
 def test_download_goes_on_where_the_last_process_stopped(hub: HubStandin, tmp_path: Path) -> None:
     blobs(tmp_path).mkdir(parents=True)
     (blobs(tmp_path) / f"{BLOB}.incomplete").write_bytes(WEIGHTS[:300_000])
-    assert_whole(download_model(REPO, tmp_path))
+    assert_whole(fetch(REPO, tmp_path))
     assert [r.range for r in hub.gets("model.bin")] == ["bytes=300000-"]
 
 
@@ -105,45 +108,45 @@ def test_download_goes_on_where_the_last_process_stopped(hub: HubStandin, tmp_pa
 def test_any_partial_file_ends_well(hub: HubStandin, tmp_path: Path, partial: bytes) -> None:
     blobs(tmp_path).mkdir(parents=True)
     (blobs(tmp_path) / f"{BLOB}.incomplete").write_bytes(partial)
-    assert_whole(download_model(REPO, tmp_path))
+    assert_whole(fetch(REPO, tmp_path))
 
 
 def test_server_without_ranges(hub: HubStandin, tmp_path: Path) -> None:
     hub.faults["model.bin"] = [Fault(cut_after=250_000), Fault(ignore_range=True)]
-    assert_whole(download_model(REPO, tmp_path))
+    assert_whole(fetch(REPO, tmp_path))
 
 
 def test_server_that_always_cuts_is_given_up(hub: HubStandin, tmp_path: Path) -> None:
     hub.faults["model.bin"] = [Fault(cut_after=1000, ignore_range=True) for _ in range(20)]
     with pytest.raises(ModelUnavailableError, match=r"can't be downloaded .*--local-files-only$"):
-        download_model(REPO, tmp_path)
-    assert len(hub.gets("model.bin")) == 1 + len(_Download.RETRY_DELAYS_S)
+        fetch(REPO, tmp_path)
+    assert len(hub.gets("model.bin")) == 1 + len(HubDownload.RETRY_DELAYS_S)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_busy_hub_is_tried_again(hub: HubStandin, tmp_path: Path, status: int) -> None:
     hub.faults = {"info": [Fault(status=status)] * 2, "config.json": [Fault(status=status)]}
-    assert_whole(download_model(REPO, tmp_path))
+    assert_whole(fetch(REPO, tmp_path))
 
 
 def test_wrong_hash_is_fetched_again(
     hub: HubStandin, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.faults["model.bin"] = [Fault(content=b"?" * len(WEIGHTS))]
-    assert_whole(download_model(REPO, tmp_path))
+    assert_whole(fetch(REPO, tmp_path))
     assert "model.bin of Systran/faster-whisper-tiny arrived with a wrong hash" in caplog.text
 
 
 def test_wrong_hash_twice_is_an_error(hub: HubStandin, tmp_path: Path) -> None:
     hub.faults["model.bin"] = [Fault(content=b"?" * len(WEIGHTS))] * 2
     with pytest.raises(ModelBrokenError, match=r"model\.bin .* arrived 2 times with a wrong hash"):
-        download_model(REPO, tmp_path)
+        fetch(REPO, tmp_path)
     assert not list(blobs(tmp_path).glob(f"{BLOB}*"))
 
 
 def test_unknown_repository(hub: HubStandin, tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError, match=r"no model nobody/nothing on http://127"):
-        download_model("nobody/nothing", tmp_path)
+        fetch("nobody/nothing", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -158,24 +161,24 @@ def test_unknown_repository(hub: HubStandin, tmp_path: Path) -> None:
 def test_something_else_answers(hub: HubStandin, tmp_path: Path, body: bytes, message: str) -> None:
     hub.faults["info"] = [Fault(status=200, content=body)]
     with pytest.raises(ModelUnavailableError, match=message):
-        download_model(REPO, tmp_path)
+        fetch(REPO, tmp_path)
 
 
 def test_name_that_no_repository_can_have(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError, match=r"x/y\.git is no name of a hub repository"):
-        download_model("x/y.git", tmp_path)
+        fetch("x/y.git", tmp_path)
 
 
 def test_endless_answer_is_cut(hub: HubStandin, tmp_path: Path) -> None:
     hub.faults["model.bin"] = [Fault(content=WEIGHTS + bytes(10_000_000))] * 2
     with pytest.raises(ModelBrokenError, match="wrong hash"):
-        download_model(REPO, tmp_path)
+        fetch(REPO, tmp_path)
 
 
 def test_repository_of_something_else(hub: HubStandin, tmp_path: Path) -> None:
     hub.repos["openai/whisper-tiny"] = {"config.json": b"{}", "model.safetensors": b""}
     with pytest.raises(ModelBrokenError, match=r"no model\.bin: it is not a CTranslate2 model"):
-        download_model("openai/whisper-tiny", tmp_path)
+        fetch("openai/whisper-tiny", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,7 @@ def test_a_repository_of_transformers_says_what_to_do(
 ) -> None:
     hub.repos[repo] = huggingface_files()
     with pytest.raises(ModelBrokenError, match=advice):
-        download_model(repo, tmp_path)
+        fetch(repo, tmp_path)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -211,7 +214,7 @@ def test_forbidden_repository(
 ) -> None:
     hub.gated[REPO] = status
     with pytest.raises(ModelUnavailableError, match=rf"HTTP {status}.*{advice}"):
-        download_model(REPO, tmp_path, token=token)
+        fetch(REPO, tmp_path, token=token)
     assert len(hub.requests) == 1
 
 
@@ -225,7 +228,7 @@ def test_token_is_for_the_hub_alone(hub: HubStandin, settings: FakeSettings) -> 
 
 def test_mirror_that_lists_no_hashes(hub: HubStandin, tmp_path: Path) -> None:
     hub.without_hashes = True
-    assert_whole(download_model(REPO, tmp_path))
+    assert_whole(fetch(REPO, tmp_path))
 
 
 def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,14 +238,14 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(
             ModelUnavailableError, match=r"can't be downloaded from http://127.*\(.*; 4 tries\)"
         ):
-            download_model(REPO, tmp_path)
+            fetch(REPO, tmp_path)
     huggingface_hub.close_session()
 
 
 def test_hub_switched_off(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelUnavailableError, match="HF_HUB_OFFLINE forbids"):
-        download_model(REPO, tmp_path)
+        fetch(REPO, tmp_path)
     assert hub.requests == []
 
 
@@ -256,7 +259,7 @@ def test_no_room(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     usage = shutil.disk_usage(tmp_path)._replace(free=33_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ModelUnavailableError, match=r"1\.1 MB needed, 34 MB to spare, 33 MB free"):
-        download_model(REPO, tmp_path)
+        fetch(REPO, tmp_path)
     assert hub.gets("model.bin") == []
 
 
@@ -265,9 +268,9 @@ def test_disk_fills_up(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.Monk
         blobs(tmp_path).joinpath("x.incomplete").write_bytes(b"?")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("wyoming_whisper.models.download._Download._stream", full)
+    monkeypatch.setattr("wyoming_whisper.models.download.HubDownload._stream", full)
     with pytest.raises(ModelUnavailableError, match=r"the disk is full: .* MB free"):
-        download_model(REPO, tmp_path)
+        fetch(REPO, tmp_path)
     assert not list(blobs(tmp_path).glob("*.incomplete"))
 
 
@@ -279,7 +282,7 @@ def test_folder_of_somebody_else(
 
     monkeypatch.setattr(Path, "mkdir", forbidden)
     with pytest.raises(ModelUnavailableError, match=r"/data/models--x can't be written to"):
-        download_model(REPO, tmp_path)
+        fetch(REPO, tmp_path)
 
 
 def test_corrupt_model_is_fetched_again(
@@ -318,31 +321,9 @@ def test_missing_tokenizer_is_made(hub: HubStandin, settings: FakeSettings) -> N
     assert '"<|startoftranscript|>"' in (path / "tokenizer.json").read_text()
 
 
-def test_stop_ends_a_download(hub: HubStandin, tmp_path: Path) -> None:
-    hub.faults["model.bin"] = [Fault(stall_after=100_000)]
-    stop = threading.Event()
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            download_model(REPO, tmp_path, stop=stop)
-        except ModelUnavailableError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    while not hub.gets("model.bin"):
-        time.sleep(0.001)
-    stop.set()
-    hub.released.set()
-    thread.join(10)
-    assert "was stopped" in str(errors[0])
-    assert_whole(download_model(REPO, tmp_path))
-
-
 def test_two_processes_fetch_each_byte_once(hub: HubStandin, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=download_model, args=(REPO, tmp_path)) for _ in range(2)]
+    others = [context.Process(target=fetch, args=(REPO, tmp_path)) for _ in range(2)]
     for process in others:
         process.start()
     for process in others:
@@ -358,7 +339,7 @@ def test_old_leftovers_are_swept(hub: HubStandin, tmp_path: Path) -> None:
     for leftover in (old, new):
         leftover.write_bytes(b"?")
     os.utime(old, (0, 0))
-    download_model(REPO, tmp_path)
+    fetch(REPO, tmp_path)
     assert not old.exists()
     assert new.exists()
 
@@ -371,7 +352,7 @@ def test_progress_is_logged_now_and_then(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("wyoming_whisper.models.disk.Progress.PROGRESS_S", 0.0)
-    download_model(REPO, tmp_path)
+    fetch(REPO, tmp_path)
     assert "Systran/faster-whisper-tiny: 1.1 MB of 1.1 MB (100 %)" in caplog.text
     names = {record.name for record in caplog.records}
     assert names == {"wyoming_whisper.models.download", "wyoming_whisper.machine.display"}
@@ -384,7 +365,7 @@ def test_progress_is_a_bar_on_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    download_model(REPO, tmp_path)
+    fetch(REPO, tmp_path)
     assert "Systran/faster-whisper-tiny: 100%" in capsys.readouterr().err
 
 

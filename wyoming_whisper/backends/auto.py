@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.tensorrt.cuda import Gpu, find_gpus
 from ..errors import EngineError, SettingsError
-from ..models.autopick import choose_for_gpu, ensure_auto
+from ..models.autopick import AutoModel
 from ..models.find import ensure_model
 from ..models.stock import AUTO
-from ..whisper.tokenizer import language_code
-from .faster_whisper import choose_device
+from .faster_whisper import CTranslate2Inference
 
 if TYPE_CHECKING:
     from ..models.disk import Report
@@ -24,7 +22,6 @@ def model_of(
     settings: Settings,
     gpu: Gpu | None = None,
     *,
-    stop: threading.Event | None = None,
     report: Report | None = None,
 ) -> tuple[Settings, Path]:
     """Return the settings with the name of the model that is meant, and its folder.
@@ -33,8 +30,8 @@ def model_of(
     Downloads what is not here, and blocks as `models.ensure_model` does. Raises ModelError.
     """
     if settings.model != AUTO:
-        return settings, ensure_model(settings.model, settings, stop=stop, report=report)
-    name, path = ensure_auto(settings, gpu or gpu_of(settings), stop=stop, report=report)
+        return settings, ensure_model(settings.model, settings, report=report)
+    name, path = AutoModel(settings, gpu or gpu_of(settings)).ensure(report)
     return dataclasses.replace(settings, model=name), path
 
 
@@ -54,7 +51,7 @@ def gpu_of(settings: Settings) -> Gpu | None:
         except EngineError:  # then CTranslate2, which may have been built without CUDA
             pass
     try:
-        device, index = choose_device(settings.device)
+        device, index = CTranslate2Inference.choose_device(settings.device)
     except SettingsError:
         return None
     return gpus[index] if device == "cuda" and index < len(gpus) else None
@@ -64,5 +61,4 @@ def with_model_for(settings: Settings, gpu: Gpu) -> Settings:
     """Return the settings with a model's name, for a backend that has no other place than `gpu`."""
     if settings.model != AUTO:
         return settings
-    english = language_code(settings.language) == "en"
-    return dataclasses.replace(settings, model=choose_for_gpu(gpu, english=english).model)
+    return dataclasses.replace(settings, model=AutoModel(settings).for_gpu(gpu).model)

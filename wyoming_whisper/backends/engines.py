@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-def engine_cache(settings: Settings) -> EngineCache:
-    """Return the engines of the first data folder; those of the others, too, to be read."""
-    first, *others = (folder / "engines" for folder in (*settings.data_dir, ModelStore.SHIPPED))
-    return EngineCache(first, settings.max_cache_size, others)
-
-
 class _EngineSource(Protocol):
     """Where the one engine that is asked for comes from."""
 
@@ -84,6 +78,12 @@ class Engines:
         self._open = open_folder
         self._stop = threading.Event()
         self._running: EngineBuild | None = None
+
+    @staticmethod
+    def cache_of(settings: Settings) -> EngineCache:
+        """Return the engines of the first data folder; those of the others, too, to be read."""
+        first, *others = (folder / "engines" for folder in (*settings.data_dir, ModelStore.SHIPPED))
+        return EngineCache(first, settings.max_cache_size, others)
 
     @functools.cached_property
     def _key(self) -> Key:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import platform
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,11 +26,7 @@ from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..whisper.audio import FRAMES_PER_POSITION, Array
 from ..whisper.inference import GenerateOptions, Hypothesis
-from .pipeline import (
-    WhisperTranscriber,
-    command_seconds,
-    decoding_options,
-)
+from .pipeline import WhisperTranscriber
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -48,6 +43,45 @@ class CTranslate2Inference:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.n_mels: int = model.n_mels
+
+    @classmethod
+    def load(
+        cls,
+        folder: ModelFolder,
+        compute_type: str,
+        threads: int,
+        device: str = "cpu",
+        device_index: int = 0,
+    ) -> CTranslate2Inference:
+        """Return the model of a folder, loaded. Raises ModelBrokenError."""
+        folder.check()
+        try:
+            with _loadable(folder) as path:
+                return cls(
+                    _ctranslate2().models.Whisper(
+                        str(path),
+                        device=device,
+                        device_index=device_index,
+                        compute_type=compute_type,
+                        intra_threads=threads,
+                    )
+                )
+        except (RuntimeError, ValueError) as error:
+            raise ModelBrokenError(
+                f"the model in {folder.path} can't be loaded: {error}"
+            ) from error
+
+    def unload(self) -> None:
+        """Free the model's memory now."""
+        self._model.unload_model()
+
+    def describe(self, name: str, threads: int) -> str:
+        """Return what a model of this name runs on, for people."""
+        model = self._model
+        where = f"CPU ({HOST.instruction_set}, {threads} threads)"
+        if model.device != "cpu":
+            where = f"CUDA device {model.device_index[0]}"
+        return f"{name} on {where} in {model.compute_type}"
 
     def encode(self, mel: Array) -> Any:
         """Return the encoder's output, shape = (1, n_frames // 2, n_audio_state)."""
@@ -120,6 +154,43 @@ class CTranslate2Inference:
             firsts.setdefault(row, position)
         return list(firsts.values())
 
+    @staticmethod
+    def choose_device(name: str) -> tuple[str, int]:
+        """Return CTranslate2's device and index for `auto`, `cpu`, `cuda` or `cuda:N`."""
+        if name == "auto":
+            return ("cuda" if _cuda_devices() else "cpu"), 0
+        device, _, index = name.partition(":")
+        if device == "cuda":
+            n_devices = _cuda_devices()
+            if int(index or 0) >= n_devices:
+                raise SettingsError(
+                    f"--device {name}: "
+                    + (
+                        f"this machine has {n_devices} CUDA devices"
+                        if n_devices
+                        else "no CUDA device is here"
+                    )
+                    + "; use --device cpu, or auto"
+                )
+        return device, int(index or 0)
+
+    @staticmethod
+    def choose_compute_type(name: str, device: str) -> str:
+        """Return the arithmetic to run in: int8 on CPUs by default, float16 on GPUs.
+
+        CTranslate2's own default follows the files, and runs float16 ones as float32 on a CPU.
+        """
+        supported: set[str] = _ctranslate2().get_supported_compute_types(device)
+        if name == "default":
+            preferred = ("int8_float32", "float32") if device == "cpu" else ("float16", "float32")
+            return next(one for one in preferred if one in supported)
+        if name in ("auto", "int8") or name in supported:
+            return name
+        raise SettingsError(
+            f"--compute-type {name} is not possible on this {device}: "
+            f"it can {', '.join(sorted(supported))}"
+        )
+
 
 def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     """Load the model in folder `path` and warm it up.
@@ -127,19 +198,20 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     Raises SettingsError for a device or compute type not possible here, ModelBrokenError for files
     that can't be read.
     """
-    device, device_index = choose_device(settings.device)
-    compute_type = choose_compute_type(settings.compute_type, device)
+    device, device_index = CTranslate2Inference.choose_device(settings.device)
+    compute_type = CTranslate2Inference.choose_compute_type(settings.compute_type, device)
     folder = ModelFolder(path)
-    decoding = decoding_options(settings, folder, choose_beam_size(settings.beam_size))
+    beam_size = WhisperTranscriber.choose_beam_size(settings.beam_size)
+    decoding = WhisperTranscriber.decoding_options(settings, folder, beam_size)
     threads = settings.cpu_threads or HOST.cores
     if device == "cpu" and not settings.cpu_threads:
         threads = _measured_threads(settings, folder, compute_type, decoding.beam_size)
-    model = load_ctranslate2(folder, compute_type, threads, device, device_index)
+    inference = CTranslate2Inference.load(folder, compute_type, threads, device, device_index)
     languages = folder.languages(settings.model)
-    described = _description(settings.model_name, model, threads)
+    described = inference.describe(settings.model_name, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
-        CTranslate2Inference(model),
+        inference,
         folder.tokenizer,
         languages,
         settings.languages,
@@ -157,9 +229,9 @@ def _measured_threads(
     """Return how many threads suit this model; measured at its first start where that is open."""
 
     def seconds(threads: int) -> float:
-        inference = CTranslate2Inference(load_ctranslate2(folder, compute_type, threads))
+        inference = CTranslate2Inference.load(folder, compute_type, threads)
         times = [
-            command_seconds(
+            WhisperTranscriber.time_command(
                 inference, folder.tokenizer, beam_size, WhisperTranscriber.COMMAND_FRAMES
             )
             for _ in range(WhisperTranscriber.COMMAND_RUNS)
@@ -168,70 +240,6 @@ def _measured_threads(
 
     name = f"{settings.model} in {compute_type}, beam {beam_size}"
     return HOST.fastest_threads(seconds, Measurements(settings.data_dir), name)
-
-
-def choose_device(name: str) -> tuple[str, int]:
-    """Return CTranslate2's device and index for `auto`, `cpu`, `cuda` or `cuda:N`."""
-    if name == "auto":
-        return ("cuda" if _cuda_devices() else "cpu"), 0
-    device, _, index = name.partition(":")
-    if device == "cuda":
-        n_devices = _cuda_devices()
-        if int(index or 0) >= n_devices:
-            raise SettingsError(
-                f"--device {name}: "
-                + (
-                    f"this machine has {n_devices} CUDA devices"
-                    if n_devices
-                    else "no CUDA device is here"
-                )
-                + "; use --device cpu, or auto"
-            )
-    return device, int(index or 0)
-
-
-def choose_compute_type(name: str, device: str) -> str:
-    """Return the arithmetic to run in: int8 on CPUs by default, float16 on GPUs.
-
-    CTranslate2's own default follows the files, and runs float16 ones as float32 on a CPU.
-    """
-    supported: set[str] = _ctranslate2().get_supported_compute_types(device)
-    if name == "default":
-        preferred = ("int8_float32", "float32") if device == "cpu" else ("float16", "float32")
-        return next(one for one in preferred if one in supported)
-    if name in ("auto", "int8") or name in supported:
-        return name
-    raise SettingsError(
-        f"--compute-type {name} is not possible on this {device}: "
-        f"it can {', '.join(sorted(supported))}"
-    )
-
-
-def choose_beam_size(beam_size: int) -> int:
-    """Return the beam: what the user set, or for 0 what suits the processor.
-
-    Beam search costs a slow core more than it gains on a short command.
-    """
-    is_arm = platform.machine().lower().startswith(("arm", "aarch64"))
-    return beam_size or (1 if is_arm else 5)
-
-
-def load_ctranslate2(
-    folder: ModelFolder, compute_type: str, threads: int, device: str = "cpu", device_index: int = 0
-) -> Any:
-    """Return the `ctranslate2.models.Whisper` of a model. Raises ModelBrokenError."""
-    folder.check()
-    try:
-        with _loadable(folder) as path:
-            return _ctranslate2().models.Whisper(
-                str(path),
-                device=device,
-                device_index=device_index,
-                compute_type=compute_type,
-                intra_threads=threads,
-            )
-    except (RuntimeError, ValueError) as error:
-        raise ModelBrokenError(f"the model in {folder.path} can't be loaded: {error}") from error
 
 
 @contextlib.contextmanager
@@ -269,13 +277,6 @@ def _mended(model: ModelFolder) -> dict[str, Any]:
             "alignment_heads": [list(pair) for pair in product(layers, range(n_heads))],
         }
     return config if begin in config else {**config, begin: []}
-
-
-def _description(name: str, model: Any, threads: int) -> str:
-    where = "CPU" if model.device == "cpu" else f"CUDA device {model.device_index[0]}"
-    if model.device == "cpu":
-        where += f" ({HOST.instruction_set}, {threads} threads)"
-    return f"{name} on {where} in {model.compute_type}"
 
 
 def _cuda_devices() -> int:

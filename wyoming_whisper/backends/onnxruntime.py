@@ -25,10 +25,10 @@ from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.options import AudioContext, DecodingOptions
 from ..whisper.search import SessionInference
-from .engines import Engines, EngineTranscriber, Verdict, engine_cache
-from .faster_whisper import choose_beam_size, choose_device, open_faster_whisper
+from .engines import Engines, EngineTranscriber, Verdict
+from .faster_whisper import CTranslate2Inference, open_faster_whisper
 from .frozen import bears_frozen_tail
-from .pipeline import WhisperTranscriber, decoding_options
+from .pipeline import WhisperTranscriber
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -37,78 +37,119 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-def open_onnxruntime(
-    settings: Settings, path: Path, status: Status, *, build_missing: bool = True
-) -> Transcriber:
-    """Return the model in folder `path`, on onnxruntime as soon as its graphs are made.
+class OnnxRuntime:
+    """onnxruntime for the model in folder `path`. Raises SettingsError for what it can't do."""
 
-    With `build_missing` they are made in the background. Raises SettingsError for what is not
-    possible, and ModelBrokenError.
-    """
-    arithmetic = choose_arithmetic(settings)
-    if importlib.util.find_spec("onnx") is None:
-        raise SettingsError("--backend onnxruntime needs the package onnx: pip install onnx")
-    comparison = _Comparison(settings, path, arithmetic)
-    transcriber = _open(settings, path, arithmetic, status, comparison, build_missing)
-    if settings.strict_backend and not build_missing and not transcriber.has_engine:
-        transcriber.close()
-        raise SettingsError(
-            "--backend onnxruntime: the graphs of this model are not made yet; "
-            "wyoming-whisper engine build --backend onnxruntime "
-            f"--model {settings.model} makes them"
+    def __init__(self, settings: Settings, path: Path) -> None:
+        self._settings, self._path = settings, path
+        self._arithmetic = self.choose_arithmetic(settings)
+        self._comparison = _Comparison(settings, path, self._arithmetic)
+
+    def open(self, status: Status, *, build_missing: bool = True) -> Transcriber:
+        """Return the model, on onnxruntime as soon as its graphs are made.
+
+        With `build_missing` they are made in the background. Raises SettingsError for what is not
+        possible, and ModelBrokenError.
+        """
+        if importlib.util.find_spec("onnx") is None:
+            raise SettingsError("--backend onnxruntime needs the package onnx: pip install onnx")
+        settings = self._settings
+        transcriber = self._open(status, build_missing)
+        if settings.strict_backend and not build_missing and not transcriber.has_engine:
+            transcriber.close()
+            raise SettingsError(
+                "--backend onnxruntime: the graphs of this model are not made yet; "
+                "wyoming-whisper engine build --backend onnxruntime "
+                f"--model {settings.model} makes them"
+            )
+        return transcriber
+
+    @classmethod
+    def open_fastest(
+        cls, settings: Settings, path: Path, status: Status, *, build_missing: bool = True
+    ) -> Transcriber:
+        """Return the model on the faster backend of a CPU, once that is known."""
+        try:
+            runtime = cls(settings, path)
+            why_not = runtime._why_not()
+        except (SettingsError, ModelBrokenError) as error:
+            why_not = str(error)
+        if why_not:
+            _LOGGER.info("backend: faster-whisper rather than onnxruntime, because %s", why_not)
+            status.update(why=f"rather than onnxruntime, because {why_not}")
+            return open_faster_whisper(settings, path)
+        return runtime._open(status, build_missing)
+
+    def engines(self) -> Engines:
+        """Return where the graphs of the model come from."""
+        spec = CpuSpec(self._settings.model_name, ModelFolder(self._path).weights, self._arithmetic)
+        return Engines(
+            spec,
+            Engines.cache_of(self._settings),
+            lambda folder, _: _open_graphs(self._settings, self._path, spec, folder),
         )
-    return transcriber
 
+    @staticmethod
+    def choose_arithmetic(settings: Settings) -> str:
+        """Return what the graphs are to compute in. Raises SettingsError for what they can't."""
+        if settings.device not in ("auto", "cpu"):
+            raise SettingsError(
+                f"--backend onnxruntime runs on the CPU, not on {settings.device}; use --device cpu"
+            )
+        if settings.compute_type == "float32":
+            return "float32"
+        if settings.compute_type not in ("default", "auto", "int8", "int8_float32"):
+            raise SettingsError(
+                f"--compute-type {settings.compute_type} is not possible with --backend "
+                "onnxruntime; it can int8 and float32"
+            )
+        return "int8" if HOST.adds_int8_exactly else "uint8"
 
-def open_fastest(
-    settings: Settings, path: Path, status: Status, *, build_missing: bool = True
-) -> Transcriber:
-    """Return the model in folder `path` on the faster backend of a CPU, once that is known."""
-    why_not = ""
-    try:
-        arithmetic = choose_arithmetic(settings)
-        comparison = _Comparison(settings, path, arithmetic)
-        if _is_for_cuda(settings):
-            why_not = "CTranslate2 has a GPU"
-        elif comparison.faster == EngineTranscriber.STAND_IN:
-            why_not = "it was faster when they were compared"
-        elif comparison.faster is None:
-            why_not = _why_not_compared(path, comparison)
-    except (SettingsError, ModelBrokenError) as error:
-        why_not = str(error)
-    if why_not:
-        _LOGGER.info("backend: faster-whisper rather than onnxruntime, because %s", why_not)
-        status.update(why=f"rather than onnxruntime, because {why_not}")
-        return open_faster_whisper(settings, path)
-    return _open(settings, path, arithmetic, status, comparison, build_missing)
+    def _open(self, status: Status, build_missing: bool) -> EngineTranscriber:
+        return EngineTranscriber(
+            self.engines(),
+            lambda: open_faster_whisper(self._settings, self._path),
+            status,
+            backend=ONNXRUNTIME,
+            build_missing=build_missing,
+            voice=EngineTranscriber.STAND_IN,
+            compare=self._comparison,
+            why_engine=self._comparison.why_onnxruntime,
+        ).open()
 
+    def _why_not(self) -> str:
+        """Return why faster-whisper is to answer unmeasured, if it is. Raises ModelBrokenError."""
+        if self._is_for_cuda():
+            return "CTranslate2 has a GPU"
+        if self._comparison.faster == EngineTranscriber.STAND_IN:
+            return "it was faster when they were compared"
+        return "" if self._comparison.faster else self._why_not_compared()
 
-def cpu_engines(settings: Settings, path: Path, arithmetic: str) -> Engines:
-    """Return where the graphs of the model in `path` come from."""
-    spec = CpuSpec(settings.model_name, ModelFolder(path).weights, arithmetic)
-    return Engines(
-        spec, engine_cache(settings), lambda folder, _: _open_graphs(settings, path, spec, folder)
-    )
+    def _why_not_compared(self) -> str:
+        if importlib.util.find_spec("onnx") is None:
+            return "the package onnx is not installed"
+        # For a while both are there: memory for so many times the model in int8 is needed, of no
+        # more than half of what there is. Not of what happens to be free: which backend answers,
+        # and so what it writes, must be the same at every start.
+        needed = 4 * ModelFolder(self._path).dims.int8_bytes
+        total = HOST.ram_bytes
+        if needed <= total / 2 and not self._comparison.was_without_room(total):
+            return ""
+        self._comparison.remember_without_room(total)
+        return (
+            f"there is not enough memory to compare them: {needed / 1e6:.0f} MB would be needed, "
+            f"and no more than half of {total / 1e6:.0f} MB is used for it"
+        )
 
-
-def _open(
-    settings: Settings,
-    path: Path,
-    arithmetic: str,
-    status: Status,
-    comparison: _Comparison,
-    build_missing: bool,
-) -> EngineTranscriber:
-    return EngineTranscriber(
-        cpu_engines(settings, path, arithmetic),
-        lambda: open_faster_whisper(settings, path),
-        status,
-        backend=ONNXRUNTIME,
-        build_missing=build_missing,
-        voice=EngineTranscriber.STAND_IN,
-        compare=comparison,
-        why_engine=comparison.why_onnxruntime,
-    ).open()
+    def _is_for_cuda(self) -> bool:
+        """Whether faster-whisper would run on a GPU: CTranslate2 is asked where there is one."""
+        if self._settings.device == "cpu":
+            return False
+        try:
+            find_gpus()
+        except EngineError:
+            return False
+        return CTranslate2Inference.choose_device(self._settings.device)[0] == "cuda"
 
 
 def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
@@ -116,7 +157,7 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
 
     Raises EngineBrokenError where they can't be read or make no sense.
     """
-    beam_size = choose_beam_size(settings.beam_size)
+    beam_size = WhisperTranscriber.choose_beam_size(settings.beam_size)
     threads = settings.cpu_threads or HOST.cores
     try:
         session = CpuSession(folder, threads, beam_size, has_tail=True)
@@ -152,7 +193,7 @@ def _decoding_options(
 
     Raises ModelBrokenError.
     """
-    decoding = decoding_options(settings, model, beam_size)
+    decoding = WhisperTranscriber.decoding_options(settings, model, beam_size)
     is_free = settings.audio_context == "auto" and not model.facts.tight_window
     session.has_tail = is_free and bears_frozen_tail(
         session, Measurements(settings.data_dir), folder.name
@@ -160,51 +201,6 @@ def _decoding_options(
     if session.has_tail:
         return dataclasses.replace(decoding, audio_context=AudioContext.frozen())
     return decoding
-
-
-def choose_arithmetic(settings: Settings) -> str:
-    """Return what the graphs are to compute in. Raises SettingsError for what they can't."""
-    if settings.device not in ("auto", "cpu"):
-        raise SettingsError(
-            f"--backend onnxruntime runs on the CPU, not on {settings.device}; use --device cpu"
-        )
-    if settings.compute_type == "float32":
-        return "float32"
-    if settings.compute_type not in ("default", "auto", "int8", "int8_float32"):
-        raise SettingsError(
-            f"--compute-type {settings.compute_type} is not possible with --backend onnxruntime; "
-            "it can int8 and float32"
-        )
-    return "int8" if HOST.adds_int8_exactly else "uint8"
-
-
-def _why_not_compared(path: Path, comparison: _Comparison) -> str:
-    """Return why they can't be compared; nothing where they can. Raises ModelBrokenError."""
-    if importlib.util.find_spec("onnx") is None:
-        return "the package onnx is not installed"
-    # For a while both are there: memory for so many times the model in int8 is needed, of no more
-    # than half of what there is. Not of what happens to be free: which backend answers, and so what
-    # it writes, must be the same at every start.
-    needed = 4 * ModelFolder(path).dims.int8_bytes
-    total = HOST.ram_bytes
-    if needed <= total / 2 and not comparison.was_without_room(total):
-        return ""
-    comparison.remember_without_room(total)
-    return (
-        f"there is not enough memory to compare them: {needed / 1e6:.0f} MB would be needed, and "
-        f"no more than half of {total / 1e6:.0f} MB is used for it"
-    )
-
-
-def _is_for_cuda(settings: Settings) -> bool:
-    """Whether faster-whisper would run on a GPU. CTranslate2 is asked only where there is one."""
-    if settings.device == "cpu":
-        return False
-    try:
-        find_gpus()
-    except EngineError:
-        return False
-    return choose_device(settings.device)[0] == "cuda"
 
 
 class _Comparison:
@@ -226,7 +222,7 @@ class _Comparison:
                 arithmetic,
                 f"window {settings.audio_context}",
                 f"graphs {CpuSpec.CPU_GRAPH_SCHEMA}",
-                f"beam {choose_beam_size(settings.beam_size)}",
+                f"beam {WhisperTranscriber.choose_beam_size(settings.beam_size)}",
                 f"{settings.cpu_threads or HOST.cores} threads",
                 *versions,
                 HOST.cpu_name,

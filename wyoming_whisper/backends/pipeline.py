@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -141,7 +142,51 @@ class WhisperTranscriber:
     def command_seconds(self) -> float:
         """Return the time that a command of usual length takes, in the window that it gets."""
         frames = self._decoding.audio_context.frames(self.COMMAND_FRAMES)
-        return command_seconds(self._inference, self._tokenizer, self._decoding.beam_size, frames)
+        return self.time_command(self._inference, self._tokenizer, self._decoding.beam_size, frames)
+
+    @staticmethod
+    def time_command(
+        inference: Inference,
+        tokenizer: Tokenizer,
+        beam_size: int,
+        n_frames: int,
+        n_tokens: int = 10,
+    ) -> float:
+        """Return the time for a window of noise and the tokens of a command, which don't end."""
+        # As good as noise; to import numpy's takes longer.
+        noise = np.sin(np.square(np.arange(inference.n_mels * n_frames, dtype=np.float64)))
+        noise = noise.reshape(inference.n_mels, n_frames)
+        prompt = [*tokenizer.sot_sequence("en"), tokenizer.no_timestamps]
+        endless = GenerateOptions(beam_size, 0.0, 1, n_tokens, (tokenizer.eot,))
+        start = time.perf_counter()
+        inference.generate(inference.encode(noise.astype(np.float32)), prompt, endless)
+        return time.perf_counter() - start
+
+    @staticmethod
+    def decoding_options(
+        settings: Settings, folder: ModelFolder, beam_size: int
+    ) -> DecodingOptions:
+        """Return what the user set, and what the model says of itself.
+
+        Raises ModelBrokenError.
+        """
+        facts = folder.facts
+        return DecodingOptions(
+            task="translate" if settings.whisper_task == "translate" else "transcribe",
+            initial_prompt=settings.initial_prompt,
+            beam_size=beam_size,
+            min_avg_logprob=facts.min_avg_logprob,
+            audio_context=_choose_audio_context(settings.audio_context, trained=facts.tight_window),
+        )
+
+    @staticmethod
+    def choose_beam_size(beam_size: int) -> int:
+        """Return the beam on a CPU: what the user set, or for 0 what suits the processor.
+
+        Beam search costs a slow core more than it gains on a short command.
+        """
+        is_arm = platform.machine().lower().startswith(("arm", "aarch64"))
+        return beam_size or (1 if is_arm else 5)
 
     def close(self) -> None:
         """Drop the model; its memory goes with the last reference. Again, it does nothing."""
@@ -273,24 +318,6 @@ def _timed(correct: Correct, stopwatch: Stopwatch, stage: str) -> Correct:
     return measured
 
 
-def command_seconds(
-    inference: Inference,
-    tokenizer: Tokenizer,
-    beam_size: int,
-    n_frames: int,
-    n_tokens: int = 10,
-) -> float:
-    """Return the time for a window of noise and the tokens of a command, which don't end."""
-    # As good as noise; to import numpy's takes longer.
-    noise = np.sin(np.square(np.arange(inference.n_mels * n_frames, dtype=np.float64)))
-    noise = noise.reshape(inference.n_mels, n_frames)
-    prompt = [*tokenizer.sot_sequence("en"), tokenizer.no_timestamps]
-    endless = GenerateOptions(beam_size, 0.0, 1, n_tokens, (tokenizer.eot,))
-    start = time.perf_counter()
-    inference.generate(inference.encode(noise.astype(np.float32)), prompt, endless)
-    return time.perf_counter() - start
-
-
 def _noise_mel(n_mels: int, decoding: DecodingOptions) -> Array:
     """Return a window of white noise, shape = (n_mels, n_frames); always the same."""
     mel = log_mel_spectrogram(white_noise(2 * SAMPLE_RATE), n_mels)
@@ -313,21 +340,6 @@ def _detectable(chosen: tuple[str, ...], languages: tuple[str, ...]) -> tuple[st
             f"only {', '.join(languages)}"
         )
     return both
-
-
-def decoding_options(settings: Settings, folder: ModelFolder, beam_size: int) -> DecodingOptions:
-    """Return what the user set, and what the model says of itself.
-
-    Raises ModelBrokenError.
-    """
-    facts = folder.facts
-    return DecodingOptions(
-        task="translate" if settings.whisper_task == "translate" else "transcribe",
-        initial_prompt=settings.initial_prompt,
-        beam_size=beam_size,
-        min_avg_logprob=facts.min_avg_logprob,
-        audio_context=_choose_audio_context(settings.audio_context, trained=facts.tight_window),
-    )
 
 
 def _choose_audio_context(window: str, *, trained: bool) -> AudioContext:

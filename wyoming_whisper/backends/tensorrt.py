@@ -22,9 +22,9 @@ from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
 from ..whisper.options import DecodingOptions
 from ..whisper.search import SessionInference
-from .engines import Engines, EngineTranscriber, engine_cache
-from .faster_whisper import choose_compute_type, choose_device, open_faster_whisper
-from .pipeline import WhisperTranscriber, decoding_options
+from .engines import Engines, EngineTranscriber
+from .faster_whisper import CTranslate2Inference, open_faster_whisper
+from .pipeline import WhisperTranscriber
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -71,7 +71,7 @@ class Runtime:
     def engines(self, settings: Settings, path: Path) -> Engines:
         """Return where the engine of the model in `path` comes from."""
         spec = self.spec(settings, path)
-        cache, gpu = engine_cache(settings), self.gpu
+        cache, gpu = Engines.cache_of(settings), self.gpu
 
         def kernels(folder: Path) -> Path | None:
             if not self.library.is_rtx:
@@ -127,7 +127,7 @@ def portable_engines(settings: Settings, path: Path, target: Target) -> Engines:
         raise EngineError(f"this engine is for {target.device} GPUs, and not opened here")
 
     version = RTX.load().__version__
-    return Engines(_spec(settings, path, RTX, version, target), engine_cache(settings), refuse)
+    return Engines(_spec(settings, path, RTX, version, target), Engines.cache_of(settings), refuse)
 
 
 def _spec(
@@ -149,7 +149,7 @@ def _spec(
 def _open_on_cuda(settings: Settings, path: Path) -> Transcriber | None:
     """Return faster-whisper on the GPU; None where CTranslate2 has no CUDA, as its Arm wheels."""
     try:
-        device, _ = choose_device(settings.device)
+        device, _ = CTranslate2Inference.choose_device(settings.device)
     except SettingsError:
         return None
     return open_faster_whisper(settings, path) if device == "cuda" else None
@@ -161,7 +161,7 @@ def on_cpu(settings: Settings) -> Settings:
     It leaves the GPU alone: TensorRT measures on it, or it has just failed.
     """
     try:
-        compute_type = choose_compute_type(settings.compute_type, "cpu")
+        compute_type = CTranslate2Inference.choose_compute_type(settings.compute_type, "cpu")
     except SettingsError:  # a GPU's
         compute_type = "default"
     return dataclasses.replace(settings, device="cpu", compute_type=compute_type)
@@ -184,7 +184,7 @@ def _open_engine(
         stack.callback(session.close)
         model = ModelFolder(path)
         tokenizer, languages = model.tokenizer, model.languages(settings.model)
-        decoding = decoding_options(settings, model, spec.beam_size)
+        decoding = WhisperTranscriber.decoding_options(settings, model, spec.beam_size)
         windows = dataclasses.replace(decoding.audio_context, multiple=spec.FRAMES_MULTIPLE)
         transcriber = WhisperTranscriber(
             SessionInference(session, tokenizer, model.suppressed_begin),

@@ -19,7 +19,7 @@ from ..audio.recording import AudioFile
 from ..errors import AudioError
 from ..tasks import end_tasks, start_task
 from ..transcriber import SAMPLE_RATE, Samples, Transcription
-from .connection import Connection, talk
+from .connection import Connection
 
 
 def read_audio(path: str | Path) -> Samples:
@@ -46,7 +46,7 @@ async def transcribe_remote(
     """Have a server transcribe `samples`; stages["total"] is the wait for it, upload included.
 
     Raises TranscribeError with the server's words when it answers with an error, otherwise as
-    describe() does.
+    Connection.talk does.
     """
 
     async def ask(connection: Connection) -> Transcript:
@@ -58,7 +58,7 @@ async def transcribe_remote(
             await end_tasks(upload)
 
     start = time.perf_counter()
-    transcript = await talk(uri, timeout, ask)
+    transcript = await Connection.talk(uri, timeout, ask)
     return Transcription(
         text=transcript.text,
         language=transcript.language or language,

@@ -53,6 +53,39 @@ class Connection:
     """To send on. Not a StreamWriter: when sending fails, asyncio also drops what is yet to be
     read, such as why the server hung up."""
 
+    @classmethod
+    async def describe(cls, uri: str, timeout: float = 15.0) -> tuple[Info, Event]:
+        """Ask a server what it is; return that, and the event, which may say more (ServingInfo).
+
+        Raises what `talk` does.
+        """
+
+        async def ask(connection: Connection) -> tuple[Info, Event]:
+            await connection.send(Describe())
+            event = await connection.receive(Info.is_type)
+            return Info.from_event(event), event
+
+        return await cls.talk(uri, timeout, ask)
+
+    @classmethod
+    async def talk(
+        cls, uri: str, timeout: float, ask: Callable[[Connection], Awaitable[Reply]]
+    ) -> Reply:
+        """Connect to `uri`, return what `ask` does, and close.
+
+        Raises UpstreamError when there is no answer within `timeout` seconds,
+        ProtocolError when the answer is not Wyoming, SettingsError when `uri` is no address.
+        """
+        uri = _dial_address(uri)
+        try:
+            return await asyncio.wait_for(_connect_and_ask(uri, ask), timeout)
+        except asyncio.TimeoutError:
+            raise UpstreamError(f"{uri} did not answer within {timeout:g} s") from None
+        except (OSError, EOFError) as error:
+            raise UpstreamError(f"{uri} can't be reached ({_reason(error)})") from None
+        except (ValueError, TypeError, KeyError, AttributeError):  # wyoming's, of nonsense
+            raise ProtocolError(f"{uri} answered with something that is not Wyoming") from None
+
     async def send(self, message: Eventable) -> None:
         line = BytesIO()
         write_event(message.event(), line)
@@ -66,37 +99,6 @@ class Connection:
             if Error.is_type(event.type):
                 raise TranscribeError(Error.from_event(event).text)
         raise UpstreamError("The server closed the connection without an answer")
-
-
-async def describe(uri: str, timeout: float = 15.0) -> tuple[Info, Event]:
-    """Ask a server what it is; return that, and the event, which may say more (ServingInfo).
-
-    Raises UpstreamError when there is no answer within `timeout` seconds, ProtocolError
-    when the answer is not Wyoming, SettingsError when `uri` is no address.
-    """
-
-    async def ask(connection: Connection) -> tuple[Info, Event]:
-        await connection.send(Describe())
-        event = await connection.receive(Info.is_type)
-        return Info.from_event(event), event
-
-    return await talk(uri, timeout, ask)
-
-
-async def talk(uri: str, timeout: float, ask: Callable[[Connection], Awaitable[Reply]]) -> Reply:
-    """Connect to `uri`, return what `ask` does, and close.
-
-    Every failure is turned into the project's errors: as describe() says.
-    """
-    uri = _dial_address(uri)
-    try:
-        return await asyncio.wait_for(_connect_and_ask(uri, ask), timeout)
-    except asyncio.TimeoutError:
-        raise UpstreamError(f"{uri} did not answer within {timeout:g} s") from None
-    except (OSError, EOFError) as error:
-        raise UpstreamError(f"{uri} can't be reached ({_reason(error)})") from None
-    except (ValueError, TypeError, KeyError, AttributeError):  # what wyoming raises for nonsense
-        raise ProtocolError(f"{uri} answered with something that is not Wyoming") from None
 
 
 async def _connect_and_ask(uri: str, ask: Callable[[Connection], Awaitable[Reply]]) -> Reply:

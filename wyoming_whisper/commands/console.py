@@ -50,21 +50,23 @@ class CommandParser(OptionParser):
         logging.basicConfig(level=level, format=settings.log_format, stream=sys.stderr)
         return arguments, settings
 
+    @staticmethod
+    def run_action(
+        command: str, about: str, actions: Mapping[str, Action], argv: Sequence[str]
+    ) -> int:
+        """Run the action of `command` that `argv` names; return the exit status.
 
-def run_action(command: str, about: str, actions: Mapping[str, Action], argv: Sequence[str]) -> int:
-    """Run the action of `command` that `argv` names; return the exit status.
-
-    Raises WyomingWhisperError.
-    """
-    action, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if action.startswith("-"):
-        prog = f"wyoming-whisper {command}"
-        OptionParser(prog, about, (), f"{'|'.join(actions)} [flags]").parse(argv or ["--help"])
-    if action not in actions:
-        hint = did_you_mean(action, actions) or f"; there are {', '.join(actions)}"
-        raise SettingsError(f"{action!r} is nothing that {command} does{hint}")
-    make_parser, do = actions[action]
-    return do(*make_parser(f"{command} {action}").start(rest))
+        Raises WyomingWhisperError.
+        """
+        action, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+        if action.startswith("-"):
+            prog = f"wyoming-whisper {command}"
+            OptionParser(prog, about, (), f"{'|'.join(actions)} [flags]").parse(argv or ["--help"])
+        if action not in actions:
+            hint = did_you_mean(action, actions) or f"; there are {', '.join(actions)}"
+            raise SettingsError(f"{action!r} is nothing that {command} does{hint}")
+        make_parser, do = actions[action]
+        return do(*make_parser(f"{command} {action}").start(rest))
 
 
 def complain(error: WyomingWhisperError) -> None:

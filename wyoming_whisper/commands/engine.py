@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..backends.auto import model_of
-from ..backends.engines import Engines, engine_cache
-from ..backends.onnxruntime import choose_arithmetic, cpu_engines
+from ..backends.engines import Engines
+from ..backends.onnxruntime import OnnxRuntime
 from ..backends.tensorrt import Runtime, portable_engines
 from ..engine.cache import Entry
 from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
@@ -24,10 +24,10 @@ from ..models.disk import megabytes
 from ..models.folder import ModelFolder
 from ..models.huggingface import write_folder
 from ..settings.options import Settings
-from .console import CommandParser, run_action, table
+from .console import CommandParser, table
 
 if TYPE_CHECKING:
-    from ..engine.graphs import Precision
+    from ..engine.onnx_graph import Precision
 
 
 def run(argv: Sequence[str]) -> int:
@@ -51,7 +51,7 @@ wyoming-whisper engine ACTION --help tells more about each."""
         "export": (_export_parser, _export),
         "selftest": (_selftest_parser, _selftest),
     }
-    return run_action("engine", about, actions, argv)
+    return CommandParser.run_action("engine", about, actions, argv)
 
 
 # -- build ---------------------------------------------------------------------------------
@@ -111,8 +111,8 @@ def _engines(settings: Settings, runtime: str | None, gpus: str | None) -> tuple
             f"--gpus is for --runtime {RTX.runtime}; {runtime} builds for what is here"
         )
     if (runtime or settings.backend) == "onnxruntime":
-        arithmetic = choose_arithmetic(settings)  # what is not possible is told before all else
-        return cpu_engines(*model_of(settings), arithmetic), True
+        OnnxRuntime.choose_arithmetic(settings)  # what is not possible is told before all else
+        return OnnxRuntime(*model_of(settings)).engines(), True
     if settings.backend not in ("auto", "tensorrt"):
         raise SettingsError(
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
@@ -139,7 +139,7 @@ def _list_parser(command: str) -> CommandParser:
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
-    entries = engine_cache(settings).entries(with_others=True)
+    entries = Engines.cache_of(settings).entries(with_others=True)
     print(_as_json(entries) if arguments.json else _as_table(entries))
     return 0
 
@@ -152,7 +152,7 @@ def _remove_parser(command: str) -> CommandParser:
 
 
 def _remove(arguments: argparse.Namespace, settings: Settings) -> int:
-    cache = engine_cache(settings)
+    cache = Engines.cache_of(settings)
     built = [entry.name for entry in cache.entries()]
     names = built if arguments.names == ["all"] else list(dict.fromkeys(arguments.names))
     unknown = [name for name in names if name not in built]

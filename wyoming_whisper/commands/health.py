@@ -12,7 +12,7 @@ from wyoming.info import Info
 
 from ..errors import UpstreamError
 from ..serving.info import ServingInfo
-from .connection import describe
+from .connection import Connection
 from .console import CommandParser
 
 
@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
         "--json", action="store_true", help="one JSON object: what runs, on which backend, and why"
     )
     arguments, settings = parser.start(argv)
-    info, event = asyncio.run(describe(settings.uri, arguments.timeout))
+    info, event = asyncio.run(Connection.describe(settings.uri, arguments.timeout))
     answer = _server_state(settings.uri, info, event)
     is_failure = answer["health"] == "unhealthy"
     if arguments.json:

@@ -6,15 +6,15 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..backends.auto import gpu_of, model_of
 from ..errors import SettingsError, UnknownModelError
-from ..models.autopick import pick_model
+from ..models.autopick import AutoModel
 from ..models.disk import megabytes
-from ..models.find import ensure_model, find_model
-from ..models.listing import ModelEntry, list_models, remove_model
+from ..models.find import ensure_model
+from ..models.listing import ModelEntry
 from ..models.stock import AUTO, Layout
+from ..models.store import ModelStore
 from ..settings.official import RETIRED_MODELS
 from ..settings.options import Settings
 from .console import CommandParser, table
@@ -29,10 +29,10 @@ def run(argv: Sequence[str]) -> int:
     if arguments.action != "list":
         print(_answer(arguments.action, arguments.name, settings, arguments.layout))
     elif arguments.json:
-        entries = [_entry_to_dict(entry) for entry in list_models(settings)]
+        entries = [entry.as_json() for entry in ModelEntry.all(settings)]
         print(json.dumps(entries, ensure_ascii=False, indent=2))
     else:
-        print(_as_table(list_models(settings)))
+        print(_as_table(ModelEntry.all(settings)))
     return 0
 
 
@@ -68,28 +68,16 @@ def _answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
     if action == "download":
         return str(ensure_model(name, settings, layout=layout))
     if action == "remove":
-        freed = remove_model(name, settings, layout)
+        freed = ModelStore(settings).remove(name, layout)
         return f"{name} is removed, {megabytes(freed)} are free"
-    return str(find_model(name, settings, layout))
+    return str(ModelStore(settings).find(name, layout))
 
 
 def _auto(action: str, settings: Settings) -> Path:
     """Return the folder of the model that auto is here, downloading it if that is the action."""
     if action == "download":
         return model_of(dataclasses.replace(settings, model=AUTO))[1]
-    return find_model(pick_model(settings, gpu_of(settings)), settings)
-
-
-def _entry_to_dict(entry: ModelEntry) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "repo": entry.repo,
-        "state": entry.state,
-        "size_bytes": entry.size_bytes,
-        "languages": entry.languages,
-        "path": None if entry.path is None else str(entry.path),
-        "problem": entry.problem or None,
-    }
+    return ModelStore(settings).find(AutoModel(settings, gpu_of(settings)).pick())
 
 
 def _as_table(entries: Sequence[ModelEntry]) -> str:

@@ -16,7 +16,7 @@ from ..cluster.front_end import APP, joined
 from ..cluster.replica import Replica
 from ..errors import ModelError, SettingsError, WyomingWhisperError
 from ..settings.options import Settings
-from .console import CommandParser, run_action
+from .console import CommandParser
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ wyoming-whisper ray ACTION --help tells more about each."""
         "status": (_status_parser, _status),
         "remove": (_remove_parser, _remove),
     }
-    return run_action("ray", about, actions, argv)
+    return CommandParser.run_action("ray", about, actions, argv)
 
 
 # -- deploy --------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from .dims import (
     Dims,
     Shape,
 )
-from .graphs import Counter, Graph, Progress, Storage
+from .onnx_graph import Counter, Graph, Progress, Storage
 from .tail import Floats, Tail, freeze
 
 Arithmetic = Literal["int8", "uint8", "float32"]

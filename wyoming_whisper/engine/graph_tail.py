@@ -6,16 +6,11 @@ positions, and one position more, which is dropped, as the last one has to see s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from ..whisper.audio import FRAMES_PER_POSITION, Array
 from .dims import HEAD_WIDTH
+from .onnx_graph import Graph
 from .tail import GROUP, Floats, Tail
-
-if TYPE_CHECKING:
-    from .graphs import Graph
 
 
 class GraphTail:
@@ -75,19 +70,6 @@ class GraphTail:
         constant = graph.constant(name, values.astype(graph.numpy))
         end = graph.integers(2**31 - 1)
         return graph.op("Slice", constant, self._first, end, graph.integers(axis))
-
-
-def with_frames_after(mel: Array) -> Array:
-    """Return a window that the tail is to follow, with the frames of the position to be dropped.
-
-    Raises ValueError where it is not whole groups of positions long.
-    """
-    n_positions = mel.shape[1] // FRAMES_PER_POSITION
-    if n_positions % GROUP:
-        raise ValueError(
-            f"a window of {n_positions} positions; the tail follows multiples of {GROUP}"
-        )
-    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION)), mode="edge")
 
 
 def _heads(values: Floats) -> Floats:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..whisper.audio import N_FRAMES, Array
+from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
 from ..whisper.session import Tokens
-from .graph_tail import with_frames_after
 from .session import Arrays, GraphSession
+from .tail import GROUP
 from .tensorrt.plan import PlanFacts
 
 
@@ -49,7 +49,7 @@ class OracleSession(GraphSession):
         """
         self._check_mel(mel)
         if self._has_tail and mel.shape[1] < N_FRAMES:
-            mel = with_frames_after(mel)
+            mel = _with_frames_after(mel)
         self._features = _Features(self._encoded(mel))
         return self._features
 
@@ -167,3 +167,16 @@ class _Output:
         if name not in self.arrays:
             raise RuntimeError(f"this step has no {name}, or is not the last one")
         return self.arrays[name]
+
+
+def _with_frames_after(mel: Array) -> Array:
+    """Return a window that a tail is to follow, with the frames of the position that is dropped.
+
+    Raises ValueError where it is not whole groups of positions long.
+    """
+    n_positions = mel.shape[1] // FRAMES_PER_POSITION
+    if n_positions % GROUP:
+        raise ValueError(
+            f"a window of {n_positions} positions; the tail follows multiples of {GROUP}"
+        )
+    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION)), mode="edge")

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,6 +41,18 @@ class HomeNames:
     What the user wrote down (--names, --home), and what Home Assistant knows.
     """
 
+    EVENTS = (
+        "entity_registry_updated",
+        "device_registry_updated",
+        "area_registry_updated",
+        "floor_registry_updated",
+        "automation_reloaded",  # for the sentences that they wait for
+    )
+    FIRST_DELAY_SECONDS = 5.0
+    LONGEST_DELAY_SECONDS = 300.0
+    SETTLE_SECONDS = 2.0
+    """After the last event, as one change in Home Assistant is often many."""
+    PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
     SUPERVISOR_SOCKET = "ws://supervisor/core/websocket"
     """Home Assistant's websocket as an add-on reaches it; the Supervisor's token opens it."""
 
@@ -60,6 +72,9 @@ class HomeNames:
         self.index: NameIndex | None = None
         """None where nothing is to be compared."""
         self._has_own = False  # the user's own names are in it
+        self._last_home: Home | None = None
+        self._delay = self.FIRST_DELAY_SECONDS
+        self._n_failures = 0
 
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -88,7 +103,43 @@ class HomeNames:
             url, token = self.SUPERVISOR_SOCKET, self._supervisor_token
         else:
             return
-        await Household(url, token, self._update).run()
+        await self._follow_home_assistant(url, token)
+
+    async def _follow_home_assistant(self, url: str, token: str) -> None:
+        """Connect, and again whenever that ends, with growing waits; return when refused.
+
+        Raises what nobody foresaw.
+        """
+        await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
+        self._last_home, self._delay, self._n_failures = None, self.FIRST_DELAY_SECONDS, 0
+        while True:
+            try:
+                await self._connected(url, token)
+            except _RefusedError as error:
+                _LOGGER.warning("Home Assistant gives no names: %s", error)
+                return
+            except _expected_errors() as error:
+                self._n_failures += 1
+                _LOGGER.log(
+                    logging.WARNING if self._n_failures == self.PATIENCE else logging.DEBUG,
+                    "can't get names from Home Assistant (%s); trying again",
+                    str(error) or type(error).__name__,
+                )
+            await asyncio.sleep(self._delay)
+            self._delay = min(2 * self._delay, self.LONGEST_DELAY_SECONDS)
+
+    async def _connected(self, url: str, token: str) -> None:
+        """Keep up with Home Assistant until the connection ends. Raises what ended it."""
+        async with _open(url) as socket:
+            connection = _Connection(socket)
+            await connection.log_in(token)
+            for event in self.EVENTS:
+                await connection.subscribe(event)
+            while True:
+                await self._update(await _fetch(connection))
+                self._delay = self.FIRST_DELAY_SECONDS
+                self._n_failures = 0
+                await connection.changed(self.SETTLE_SECONDS)
 
     async def _follow_file(self, file: HomeFile) -> None:
         while True:
@@ -101,8 +152,10 @@ class HomeNames:
 
     async def _update(self, home: Home) -> None:
         """Take what Home Assistant knows now; where that is nothing, the user's own stays."""
-        self._from_home_assistant = home
-        await self._changed()
+        if home != self._last_home:
+            self._last_home = self._from_home_assistant = home
+            _LOGGER.info("%d names of the home from Home Assistant", len(home.names))
+            await self._changed()
 
     async def _changed(self) -> None:
         own = self._file.home if self._file else Home()
@@ -128,80 +181,6 @@ def _socket_url(api: str) -> str:
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     path = parts.path.rstrip("/").removesuffix("/websocket").removesuffix("/api")
     return f"{scheme}://{parts.netloc}{path}/api/websocket"
-
-
-class Household:
-    """Follows one Home Assistant for as long as `run` is awaited.
-
-    `on_home` gets what it knows of the home, whenever that has changed: SETTLE_SECONDS after the
-    last event, as one change in Home Assistant is often many events.
-    """
-
-    EVENTS = (
-        "entity_registry_updated",
-        "device_registry_updated",
-        "area_registry_updated",
-        "floor_registry_updated",
-        "automation_reloaded",  # for the sentences that they wait for
-    )
-    FIRST_DELAY_SECONDS = 5.0
-    LONGEST_DELAY_SECONDS = 300.0
-    SETTLE_SECONDS = 2.0
-    PATIENCE = 4  # failures in a row before it is said: Home Assistant may only be starting
-
-    def __init__(
-        self,
-        url: str,
-        token: str,
-        on_home: Callable[[Home], Awaitable[None]],
-    ) -> None:
-        self._url = url
-        self._token = token
-        self._on_home = on_home
-        self._delay = self.FIRST_DELAY_SECONDS
-        self._n_failures = 0
-        self._last_home: Home | None = None
-
-    async def run(self) -> None:
-        """Connect, and again whenever that ends, with growing waits; return when refused.
-
-        Raises what nobody foresaw.
-        """
-        await asyncio.to_thread(__import__, "aiohttp")  # a tenth of a second
-        while True:
-            try:
-                await self._connected()
-            except _RefusedError as error:
-                _LOGGER.warning("Home Assistant gives no names: %s", error)
-                return
-            except _expected_errors() as error:
-                self._n_failures += 1
-                _LOGGER.log(
-                    logging.WARNING if self._n_failures == self.PATIENCE else logging.DEBUG,
-                    "can't get names from Home Assistant (%s); trying again",
-                    str(error) or type(error).__name__,
-                )
-            await asyncio.sleep(self._delay)
-            self._delay = min(2 * self._delay, self.LONGEST_DELAY_SECONDS)
-
-    async def _connected(self) -> None:
-        """Keep the names until the connection ends. Raises what ended it."""
-        async with _open(self._url) as socket:
-            connection = _Connection(socket)
-            await connection.log_in(self._token)
-            for event in self.EVENTS:
-                await connection.subscribe(event)
-            while True:
-                await self._take(await _fetch(connection))
-                self._delay = self.FIRST_DELAY_SECONDS
-                self._n_failures = 0
-                await connection.changed(self.SETTLE_SECONDS)
-
-    async def _take(self, home: Home) -> None:
-        if home != self._last_home:
-            self._last_home = home
-            _LOGGER.info("%d names of the home from Home Assistant", len(home.names))
-            await self._on_home(home)
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:

@@ -16,7 +16,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def locked(
-    file: Path, busy: str, check_stop: Callable[[], None], poll_s: float = 0.5
+    file: Path, busy: str, check_stop: Callable[[], None] = lambda: None, poll_s: float = 0.5
 ) -> Iterator[bool]:
     """Hold the lock `file`, as the hub's library takes it; give whether it is held for sure.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,20 +19,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import __version__
-from ..engine.dims import HEAD_WIDTH
+from ..engine.dims import HEAD_WIDTH, Dims
 from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
 from ..machine.host import HOST
 from ..machine.measured import Measurements
 from ..whisper.tokenizer import language_code
-from .find import ensure_model, find_model
+from .find import ensure_model
 from .mirror import Mirror
-from .stock import STOCK_MODELS, StockModel, languages_of_name
+from .stock import STOCK_MODELS, StockModel
 from .store import ModelSettings, ModelStore
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-    from ctranslate2.specs import whisper_spec
-
     from ..engine.tensorrt.cuda import Gpu
     from .disk import Report
 
@@ -101,130 +97,120 @@ def _ram_needed(model: StockModel) -> float:
     return 1.6 * model.download_bytes + 200e6
 
 
-def pick_model(settings: ModelSettings, gpu: Gpu | None = None) -> str:
-    """Return the name of the stock model that suits the language set, and `gpu` or this CPU.
+class AutoModel:
+    """What `auto` stands for, for the language set and what it is to run on: `gpu`, or this CPU."""
 
-    For a CPU it is remembered in the first data folder, so that it is the same at the next start;
-    decided anew, within seconds, when machine, version or the options that matter change.
-    """
-    if name := _shipped(settings):
-        _say_once(f"auto: {name}, because it came with this installation")
-        return name
-    english = language_code(settings.language or "") == "en"
-    choice = choose_for_gpu(gpu, english=english) if gpu else _choice_here(settings, english)
-    _say_once(f"auto: {choice.model}, because {choice.why}")
-    return choice.model
+    def __init__(self, settings: ModelSettings, gpu: Gpu | None = None) -> None:
+        self.settings, self.gpu = settings, gpu
+        self.language = language_code(settings.language or "")
 
+    def pick(self) -> str:
+        """Return the name of the stock model that suits.
 
-def _choice_here(settings: ModelSettings, english: bool) -> _Choice:
-    machine = _Machine.here(settings)
-    memory = Measurements(settings.data_dir)
-    language = "English" if english else "all languages"
-    key = (
-        f"auto: {language} in {settings.compute_type} on {machine.cpu}, {machine.threads} threads, "
-        f"{machine.instruction_set}, {machine.ram_gib:.0f} GiB, by version {__version__}"
-    )
-    remembered = memory.get(key)
-    if isinstance(remembered, dict) and remembered.get("model") in STOCK_MODELS:
-        return _Choice(remembered["model"], str(remembered.get("why")))
-    compute_type = settings.compute_type
-    int8 = compute_type in ("default", "auto") or compute_type.startswith("int8")
-    try:
-        yardstick_s = _yardstick_s(machine.threads, compute_type)
-    except (OSError, ImportError, RuntimeError, ValueError) as error:
-        _LOGGER.debug("auto: the speed can't be measured: %s", error)
-        return machine.choose(machine.guessed_yardstick_s(), english=english, int8=int8)
-    choice = machine.choose(yardstick_s, english=english, int8=int8)
-    memory.put(key, choice._asdict())  # a guess is worth no memory
-    return choice
+        For a CPU it is remembered in the first data folder, so that it is the same at the next
+        start; decided anew, within seconds, when machine, version or the options that matter
+        change.
+        """
+        if name := self._shipped():
+            _say_once(f"auto: {name}, because it came with this installation")
+            return name
+        choice = self.for_gpu(self.gpu) if self.gpu else self._for_cpu()
+        _say_once(f"auto: {choice.model}, because {choice.why}")
+        return choice.model
 
+    def ensure(self, report: Report | None = None) -> tuple[str, Path]:
+        """Return the name and folder of the model, downloading it if need be.
 
-def ensure_auto(
-    settings: ModelSettings,
-    gpu: Gpu | None = None,
-    *,
-    stop: threading.Event | None = None,
-    report: Report | None = None,
-) -> tuple[str, Path]:
-    """Return name and folder of the model that `auto` stands for, downloading it if need be.
-
-    `gpu` is what it will run on, None for the CPU. When the model can't be had now, the best stock
-    model that is here and no larger has to do, or where nothing is here, one that the mirror has.
-    Blocks as `models.ensure_model` does. Raises ModelUnavailableError when there is none.
-    """
-    name = pick_model(settings, gpu)
-    here = _best_cached(name, settings)
-    mirrored = None if here or settings.local_files_only else _best_mirrored(name, settings)
-    quick = bool(here or mirrored)
-    try:
-        return name, ensure_model(name, settings, stop=stop, report=report, quick=quick)
-    except ModelError as error:
-        stopped = stop is not None and stop.is_set()
-        if here and not stopped:
-            _LOGGER.warning("auto: using %s, which is here, because %s", here[0], error)
-            return here
-        if mirrored is None or mirrored == name or stopped or isinstance(error, ModelRefusedError):
-            raise ModelUnavailableError(f"auto: {error}") from error
-        _LOGGER.warning("auto: %s instead, which is to be had without a hub: %s", mirrored, error)
-        return mirrored, ensure_model(mirrored, settings, stop=stop, report=report)
-
-
-def best_here(settings: ModelSettings) -> tuple[str, Path] | None:
-    """Return the name and folder of the best stock model here that understands the language set."""
-    return _best_cached(max(STOCK_MODELS, key=lambda name: STOCK_MODELS[name].size), settings)
-
-
-def choose_for_gpu(gpu: Gpu, *, english: bool) -> _Choice:
-    """Return the best model for a GPU, by the memory that its driver tells."""
-    # Of memory that a GPU shares, as on a Jetson: the system is in there too, and, until the engine
-    # is built, the model of the CPU and the builder.
-    integrated_share = 1 / 3
-    # Bytes of a GPU's memory, and what it has room for: weights in float16 (1.6, 0.5 and 0.15 GB),
-    # the keys and values, and TensorRT's builder beside them. An estimate: not run on a GPU.
-    gpu_models = ((3.5 * 1024**3, "turbo"), (1.5 * 1024**3, "small"), (0.0, "base"))
-    room = gpu.total_bytes * (integrated_share if gpu.integrated else 1.0)
-    name = next(name for needed, name in gpu_models if room >= needed)
-    if english and f"{name}.en" in STOCK_MODELS:
-        name = f"{name}.en"
-    shared = ", shared with the system" if gpu.integrated else ""
-    return _Choice(name, f"a {gpu.name} with {gpu.total_bytes / 1024**3:.1f} GiB{shared}")
-
-
-def _best_cached(name: str, settings: ModelSettings) -> tuple[str, Path] | None:
-    """Return the best stock model here that understands the language and is no larger."""
-    for stock in _no_larger(name, settings):
+        When it can't be had now, the best stock model that is here and no larger has to do, or
+        where nothing is here, one that the mirror has. Blocks as `ensure_model` does. Raises
+        ModelUnavailableError when there is none.
+        """
+        name, settings = self.pick(), self.settings
+        here = self.best_here(name)
+        mirrored = None if here or settings.local_files_only else self.best_mirrored(name)
+        quick = bool(here or mirrored)
         try:
-            return stock.name, find_model(stock.name, settings)
-        except ModelError:
-            continue
-    return None
+            return name, ensure_model(name, settings, report=report, quick=quick)
+        except ModelError as error:
+            if here:
+                _LOGGER.warning("auto: using %s, which is here, because %s", here[0], error)
+                return here
+            if mirrored is None or mirrored == name or isinstance(error, ModelRefusedError):
+                raise ModelUnavailableError(f"auto: {error}") from error
+            _LOGGER.warning(
+                "auto: %s instead, which is to be had without a hub: %s", mirrored, error
+            )
+            return mirrored, ensure_model(mirrored, settings, report=report)
 
-
-def _best_mirrored(name: str, settings: ModelSettings) -> str | None:
-    """Return the best such model that can be had where the hub can't be reached."""
-    if not Mirror.has_pip():
+    def best_here(self, name: str = "large-v3") -> tuple[str, Path] | None:
+        """Return the name and folder of the best stock model here that understands the language,
+        and is no larger than the one called `name`.
+        """
+        store = ModelStore(self.settings)
+        for stock in self._no_larger(name):
+            try:
+                return stock.name, store.find(stock.name)
+            except ModelError:
+                continue
         return None
-    return next((stock.name for stock in _no_larger(name, settings) if Mirror.of(stock.repo)), None)
 
+    def best_mirrored(self, name: str) -> str | None:
+        """Return the best such model that can be had where the hub can't be reached."""
+        if not Mirror.has_pip():
+            return None
+        return next((s.name for s in self._no_larger(name) if Mirror.of(s.repo)), None)
 
-def _no_larger(name: str, settings: ModelSettings) -> Iterator[StockModel]:
-    """Yield the stock models, best first, that know the language and are at most this large."""
-    if name not in STOCK_MODELS:  # one that was shipped
-        return
-    english = language_code(settings.language or "") == "en"
-    no_larger = [s for s in STOCK_MODELS.values() if s.size <= STOCK_MODELS[name].size]
-    for stock in sorted(no_larger, key=lambda s: (s.size, s.languages == "en"), reverse=True):
-        if english or stock.languages != "en":
-            yield stock
+    def _no_larger(self, name: str) -> Iterator[StockModel]:
+        """Yield the stock models, best first, that know the language and are at most this large."""
+        if name not in STOCK_MODELS:  # one that was shipped
+            return
+        no_larger = [s for s in STOCK_MODELS.values() if s.size <= STOCK_MODELS[name].size]
+        for stock in sorted(no_larger, key=lambda s: (s.size, s.languages == "en"), reverse=True):
+            if self.language == "en" or stock.languages != "en":
+                yield stock
 
+    def _shipped(self) -> str | None:
+        """Return the model that came with the installation, unless it lacks the language."""
+        name = ModelStore(self.settings).shipped_model()
+        understood = self.language is None or self.language in StockModel.languages_of(name or "")
+        return name if name and understood else None
 
-def _shipped(settings: ModelSettings) -> str | None:
-    """Return the model that came with the installation, unless it lacks the language."""
-    name = ModelStore(settings).shipped_model()
-    language = language_code(settings.language or "")
-    if name and (language is None or language in languages_of_name(name)):
-        return name
-    return None
+    def for_gpu(self, gpu: Gpu) -> _Choice:
+        """Return the best model for a GPU, by the memory that its driver tells."""
+        # Of memory that a GPU shares, as on a Jetson: the system is in there too, and, until the
+        # engine is built, the model of the CPU and the builder.
+        integrated_share = 1 / 3
+        # Bytes of a GPU's memory, and what it has room for: weights in float16 (1.6, 0.5 and 0.15
+        # GB), the keys and values, and TensorRT's builder beside them. An estimate: not run on a
+        # GPU.
+        gpu_models = ((3.5 * 1024**3, "turbo"), (1.5 * 1024**3, "small"), (0.0, "base"))
+        room = gpu.total_bytes * (integrated_share if gpu.integrated else 1.0)
+        name = next(name for needed, name in gpu_models if room >= needed)
+        if self.language == "en" and f"{name}.en" in STOCK_MODELS:
+            name = f"{name}.en"
+        shared = ", shared with the system" if gpu.integrated else ""
+        return _Choice(name, f"a {gpu.name} with {gpu.total_bytes / 1024**3:.1f} GiB{shared}")
+
+    def _for_cpu(self) -> _Choice:
+        machine, memory = _Machine.here(self.settings), Measurements(self.settings.data_dir)
+        english, compute_type = self.language == "en", self.settings.compute_type
+        key = (
+            f"auto: {'English' if english else 'all languages'} in {compute_type} on "
+            f"{machine.cpu}, {machine.threads} threads, {machine.instruction_set}, "
+            f"{machine.ram_gib:.0f} GiB, by version {__version__}"
+        )
+        remembered = memory.get(key)
+        if isinstance(remembered, dict) and remembered.get("model") in STOCK_MODELS:
+            return _Choice(remembered["model"], str(remembered.get("why")))
+        int8 = compute_type in ("default", "auto") or compute_type.startswith("int8")
+        try:
+            yardstick_s = _yardstick_s(machine.threads, compute_type)
+        except (OSError, ImportError, RuntimeError, ValueError) as error:
+            _LOGGER.debug("auto: the speed can't be measured: %s", error)
+            return machine.choose(machine.guessed_yardstick_s(), english=english, int8=int8)
+        choice = machine.choose(yardstick_s, english=english, int8=int8)
+        memory.put(key, choice._asdict())  # a guess is worth no memory
+        return choice
 
 
 @lru_cache(maxsize=16)
@@ -274,54 +260,29 @@ def _write_yardstick(folder: Path, width: int, encoder_layers: int, n_mels: int)
     tokens = ["", "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|translate|>"]
     tokens += [f"<|{name}|>" for name in ("transcribe", "startoflm", "startofprev", "nospeech")]
     tokens.append("<|notimestamps|>")
-    from ctranslate2.specs import whisper_spec
+    from ctranslate2.specs import model_spec, whisper_spec
 
-    n_heads = width // HEAD_WIDTH
+    n_heads, n_positions, n_text_positions = width // HEAD_WIDTH, 1500, 8
     spec = whisper_spec.WhisperSpec(encoder_layers, n_heads, 1, n_heads)
-    _fill(spec, width, n_mels, len(tokens))
+    audio = (n_mels, n_positions, width, n_heads, encoder_layers)
+    shapes = Dims(*audio, len(tokens), n_text_positions, width, n_heads, 1).shapes()
+    rng = np.random.default_rng(0)
+
+    def fill(part: Any, name: str, _: object) -> None:
+        if name not in shapes:
+            return
+        shape, kind = shapes[name], name.rpartition("/")[2]
+        values = np.full(shape, float(kind == "gamma"), np.float32)
+        if len(shape) > 1:  # large enough to keep activations at a usual size
+            scale = np.float32(np.prod(shape[1:]) ** -0.5)
+            values = rng.standard_normal(shape, np.float32) * scale
+        setattr(part, kind, values)
+
+    model_spec.visit_spec(spec, fill)
+    spec.decoder.scale_embeddings = False
     spec.register_vocabulary(tokens)
     spec.config.suppress_ids, spec.config.suppress_ids_begin = [], []
     spec.config.lang_ids, spec.config.alignment_heads = [tokens.index("<|en|>")], [[0, 0]]
     spec.validate()
     spec.optimize(quantization="int8")
     spec.save(str(folder))
-
-
-def _fill(spec: whisper_spec.WhisperSpec, width: int, n_mels: int, n_tokens: int) -> None:
-    """Set all weights, large enough to keep activations at a usual size."""
-    n_positions, n_text_positions = 1500, 8
-    rng = np.random.default_rng(0)
-
-    def weights(*shape: int) -> npt.NDArray[np.float32]:
-        scale = np.float32(np.prod(shape[1:]) ** -0.5)
-        return rng.standard_normal(shape, np.float32) * scale
-
-    def linear(part: Any, outputs: int, inputs: int) -> None:
-        part.weight, part.bias = weights(outputs, inputs), np.zeros(outputs, np.float32)
-
-    def norm(part: Any) -> None:
-        part.gamma, part.beta = np.ones(width, np.float32), np.zeros(width, np.float32)
-
-    def block(layer: Any) -> None:
-        norm(layer.self_attention.layer_norm)
-        norm(layer.ffn.layer_norm)
-        linear(layer.self_attention.linear[0], 3 * width, width)
-        linear(layer.self_attention.linear[1], width, width)
-        linear(layer.ffn.linear_0, 4 * width, width)
-        linear(layer.ffn.linear_1, width, 4 * width)
-
-    encoder, decoder = spec.encoder, spec.decoder
-    for conv, inputs in ((encoder.conv1, n_mels), (encoder.conv2, width)):
-        conv.weight, conv.bias = weights(width, inputs, 3), np.zeros(width, np.float32)
-    encoder.position_encodings.encodings = weights(n_positions, width)
-    decoder.position_encodings.encodings = weights(n_text_positions, width)
-    decoder.scale_embeddings = False
-    decoder.embeddings.weight = decoder.projection.weight = weights(n_tokens, width)
-    for layer in (*encoder.layer, *decoder.layer):
-        block(layer)
-    attention = decoder.layer[0].attention
-    norm(attention.layer_norm)
-    for part, outputs in zip(attention.linear, (1, 2, 1), strict=True):
-        linear(part, outputs * width, width)
-    norm(encoder.layer_norm)
-    norm(decoder.layer_norm)

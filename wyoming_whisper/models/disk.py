@@ -9,10 +9,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ..errors import ModelError, ModelRefusedError
 from ..machine.display import Display
+from ..machine.locks import locked
 
 Report = Callable[[str, float], None]
 """Told what is downloaded, and which fraction of it is here."""
@@ -69,27 +71,60 @@ class Progress:
         self._finished += n_bytes
 
 
-@contextlib.contextmanager
-def local_errors(name: str, folder: Path, clean: Callable[[], None]) -> Iterator[None]:
-    """Turn the errors of disk and folders into sentences; `name` was to go to `folder`.
+class Place:
+    """Where the files of a repository are to go: `root`, one of the data folders."""
 
-    When the disk is full, `clean` is called first: that breaks more than this download.
-    Raises ModelRefusedError.
-    """
-    try:
-        yield
-    except ModelError:
-        raise
-    except OSError as error:
-        if error.errno in FULL:
-            clean()
-            message = _disk_full(name, folder)
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            where = error.filename or folder
-            message = f"{where} can't be written to ({error.strerror}): {name} has to go there"
-        else:
-            message = f"{name} can't be stored in {folder}: {error}"
-        raise ModelRefusedError(message) from error
+    def __init__(self, repo: str, root: Path) -> None:
+        self.repo, self.root = repo, root
+
+    @contextlib.contextmanager
+    def errors(self, clean: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Turn the errors of disk and folders into sentences.
+
+        When the disk is full, `clean` is called first: that breaks more than this download.
+        Raises ModelRefusedError.
+        """
+        try:
+            yield
+        except ModelError:
+            raise
+        except OSError as error:
+            if error.errno in FULL:
+                clean()
+                free = megabytes(self._free_bytes())
+                message = (
+                    f"the disk is full: {self.repo} doesn't fit into {self.root} ({free} free)"
+                )
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                where = error.filename or self.root
+                message = (
+                    f"{where} can't be written to ({error.strerror}): {self.repo} has to go there"
+                )
+            else:
+                message = f"{self.repo} can't be stored in {self.root}: {error}"
+            raise ModelRefusedError(message) from error
+
+    def check_room(self, needed: int, margin: int = 32 * 1024 * 1024) -> None:
+        """Raise ModelRefusedError unless `needed` bytes are free, and `margin` beyond them.
+
+        A full disk breaks more than us.
+        """
+        free = self._free_bytes()
+        if needed and free < needed + margin:
+            raise ModelRefusedError(
+                f"not enough room for {self.repo} in {self.root}: {megabytes(needed)} needed, "
+                f"{megabytes(margin)} to spare, {megabytes(free)} free"
+            )
+
+    def lock(self, name: str) -> AbstractContextManager[bool]:
+        """Return what one process at a time can hold, as the hub's library does; see `locked`."""
+        folder = self.root / ".locks" / f"models--{self.repo.replace('/', '--')}"
+        return locked(folder / f"{name}.lock", f"another process is downloading {self.repo}")
+
+    def _free_bytes(self) -> int:
+        """Return the free bytes where the folder is or will be."""
+        paths = (self.root, *self.root.absolute().parents)
+        return shutil.disk_usage(next(path for path in paths if path.exists())).free
 
 
 def is_stale(path: Path, age_s: float = 24 * 3600.0) -> bool:
@@ -115,29 +150,6 @@ def matches_hash(file: Path, etag: str) -> bool | None:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest() == etag
-
-
-def _disk_full(name: str, folder: Path) -> str:
-    free = megabytes(_free_bytes(folder))
-    return f"the disk is full: {name} doesn't fit into {folder} ({free} free)"
-
-
-def check_room(name: str, folder: Path, needed: int) -> None:
-    """Raise ModelRefusedError unless `needed` bytes, and some to spare, are free for `folder`."""
-    # Left on the disk beyond the model itself: a full disk breaks more than us.
-    free_margin_bytes = 32 * 1024 * 1024
-    free = _free_bytes(folder)
-    if needed and free < needed + free_margin_bytes:
-        raise ModelRefusedError(
-            f"not enough room for {name} in {folder}: {megabytes(needed)} needed, "
-            f"{megabytes(free_margin_bytes)} to spare, {megabytes(free)} free"
-        )
-
-
-def _free_bytes(folder: Path) -> int:
-    """Return the free bytes where `folder` is or will be."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
 
 
 def megabytes(n_bytes: float) -> str:

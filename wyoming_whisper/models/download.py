@@ -1,5 +1,5 @@
 """Fetches a model from the Hugging Face hub into its cache layout, where faster-whisper, the
-official server and `models.find_model` all look.
+official server and `ModelStore.find` all look.
 
 The hub's library says what there is (names, sizes, hashes, tokens, proxies, HF_ENDPOINT); the bytes
 are received here, because that library, as of 2.4, deletes what it has when a download breaks off
@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Set
 from concurrent import futures
 from dataclasses import dataclass
@@ -29,52 +30,22 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
-from ..machine.locks import locked
 from .disk import (
     ADVICE,
     FULL,
+    Place,
     Progress,
     Report,
-    check_room,
     is_stale,
-    local_errors,
     matches_hash,
     megabytes,
 )
 from .folder import ModelFolder
-from .formats import TRANSFORMERS_WEIGHTS, conversion_command
+from .formats import TRANSFORMERS_WEIGHTS, ForeignFolder
 from .stock import STOCK_MODELS, Layout
 
 _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-def download_model(
-    repo: str,
-    cache_dir: Path,
-    *,
-    token: str | None = None,
-    stop: threading.Event | None = None,
-    report: Report | None = None,
-    layout: Layout = "ctranslate2",
-    quick: bool = False,
-) -> Path:
-    """Fetch the newest revision of `repo` (owner/name) and return its folder in `cache_dir`.
-
-    What is already there and has the right hash is kept; what was cut off is continued. Safe
-    beside another process (ours or the hub's own) that downloads the same. Blocks; setting `stop`
-    ends it within TIMEOUT_S. `report` is called with how much is here, about twice a second.
-    `quick` gives up within seconds a hub that sends nothing: the caller knows another source.
-
-    Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not allowed:
-    worth another try later), ModelRefusedError (no room, stopped), ModelBrokenError (the hub sends
-    something else than it says).
-    """
-    if not _LOGGER.isEnabledFor(logging.DEBUG):  # other libraries' lines about single requests
-        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "filelock"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-    download = _Download(repo, cache_dir, token, stop or threading.Event(), layout, quick=quick)
-    return download.run(report)
 
 
 @dataclass(frozen=True)
@@ -85,8 +56,14 @@ class _RemoteFile:
     """Its hash, and the name of its blob in the cache."""
 
 
-class _Download:
-    """One download: where from, where to, and who may stop it."""
+class HubDownload:
+    """Fetches the newest revision of `repo` (owner/name) into the cache `root`.
+
+    What is already there and has the right hash is kept; what was cut off is continued. Safe
+    beside another process (ours or the hub's own) that downloads the same. `report` is called with
+    how much is here, about twice a second. `quick` gives up within seconds a hub that sends
+    nothing: the caller knows another source.
+    """
 
     PATTERNS: ClassVar[Mapping[Layout, tuple[str, ...]]] = {
         # faster_whisper.utils.download_model
@@ -122,41 +99,44 @@ class _Download:
     def __init__(
         self,
         repo: str,
-        cache_dir: Path,
-        token: str | None,
-        stop: threading.Event,
-        layout: Layout,
+        root: Path,
         *,
-        quick: bool,
+        token: str | None = None,
+        report: Report | None = None,
+        layout: Layout = "ctranslate2",
+        quick: bool = False,
     ) -> None:
-        self.repo, self.cache_dir, self.token = repo, cache_dir, token
-        self.stop, self.layout, self.quick = stop, layout, quick
+        self.repo, self.token, self.report = repo, token, report
+        self.layout, self.quick = layout, quick
+        self._place = Place(repo, root)
         self.endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-        self._folder = cache_dir / f"models--{repo.replace('/', '--')}"
+        self._folder = root / f"models--{repo.replace('/', '--')}"
         self._blobs = self._folder / "blobs"
 
-    def run(self, report: Report | None) -> Path:
-        """See download_model."""
-        with local_errors(self.repo, self.cache_dir, lambda: self._sweep(age_s=0)):
+    def run(self) -> Path:
+        """Return the folder of the snapshot. Blocks.
+
+        Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not
+        allowed: worth another try later), ModelRefusedError (no room), ModelBrokenError (the hub
+        sends something else than it says).
+        """
+        if not _LOGGER.isEnabledFor(logging.DEBUG):  # other libraries' lines about single requests
+            for name in ("httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "filelock"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+        with self._place.errors(lambda: self._sweep(age_s=0)):
             ask = self._list_quickly if self.quick else self._list_files
             commit, files = self._retry(ask)
             self._blobs.mkdir(parents=True, exist_ok=True)
-            check_room(self.repo, self.cache_dir, self._missing_bytes(files))
-            total = sum(file.size for file in files)
-            _LOGGER.info("downloading %s (%s) to %s", self.repo, megabytes(total), self.cache_dir)
-            with Progress(self.repo, total, report) as progress:
+            self._place.check_room(self._missing_bytes(files))
+            total, root = sum(file.size for file in files), self._place.root
+            _LOGGER.info("downloading %s (%s) to %s", self.repo, megabytes(total), root)
+            with Progress(self.repo, total, self.report) as progress:
                 for file in files:
                     self._fetch(commit, file, progress)
             snapshot = self._link(commit, files)
             self._sweep()
         _LOGGER.info("%s came from %s", self.repo, self.endpoint)
         return snapshot
-
-    def _check_stop(self) -> None:
-        if self.stop.is_set():
-            raise ModelRefusedError(
-                f"the download of {self.repo} was stopped; the next one goes on from there"
-            )
 
     def _list_files(self) -> tuple[str, list[_RemoteFile]]:
         """Return the commit and the files that a model needs. Raises what the hub's does."""
@@ -241,8 +221,7 @@ class _Download:
         hash_tries = 2
         blob = self._blobs / file.etag
         partial = self._blobs / f"{file.etag}.incomplete"
-        lock = self.cache_dir / ".locks" / self._folder.name / f"{file.etag}.lock"
-        with locked(lock, f"another process is downloading {self.repo}", self._check_stop):
+        with self._place.lock(file.etag):
             if blob.exists() and _is_right(blob, file):
                 progress.finish_file(file.size)
                 return
@@ -297,7 +276,6 @@ class _Download:
             done = done if resumed else 0
             with partial.open("ab" if resumed else "wb") as out:
                 for block in response.iter_raw():
-                    self._check_stop()
                     out.write(block)
                     done += len(block)
                     progress.show(min(done, size))
@@ -338,7 +316,6 @@ class _Download:
         """
         best, failures = progressed(), 0
         while True:
-            self._check_stop()
             try:
                 return action()
             except self.NETWORK_ERRORS as error:
@@ -349,7 +326,7 @@ class _Download:
                 if failures == (0 if self.quick and not best else len(self.RETRY_DELAYS_S)):
                     raise ModelUnavailableError(self._unreachable(error, failures + 1)) from error
                 _LOGGER.debug("%s: %s; trying again", self.repo, error)
-                self.stop.wait(self.RETRY_DELAYS_S[failures])
+                time.sleep(self.RETRY_DELAYS_S[failures])
                 failures += 1
 
     def _final(self, error: Exception) -> Exception | None:
@@ -359,7 +336,7 @@ class _Download:
                 f"{self.repo} is not here and HF_HUB_OFFLINE forbids to download it"
             )
         if isinstance(error, OSError) and (error.filename or error.errno in self.DISK_ERRORS):
-            return error  # this machine's, not the network's: `_local_errors` says it
+            return error  # this machine's, not the network's: `Place.errors` says it
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status is None or status in (408, 416, 429) or status >= 500:
             return None
@@ -397,9 +374,10 @@ def _advice(repo: str, names: Set[str]) -> str:
     if names.isdisjoint(TRANSFORMERS_WEIGHTS):
         return ""
     output = f"{repo.rpartition('/')[2]}-ct2"
+    command = ForeignFolder.conversion_command(repo, output, names)
     return (
-        f"; if it is a Whisper, `{conversion_command(repo, output, names)}` makes one of it (that "
-        f"needs `pip install transformers torch`), which --model ./{output} then names"
+        f"; if it is a Whisper, `{command}` makes one of it (that needs "
+        f"`pip install transformers torch`), which --model ./{output} then names"
     )
 
 

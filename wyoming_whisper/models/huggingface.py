@@ -8,11 +8,12 @@ Names and orientation of the weights are those of transformers (models/whisper/m
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,9 +67,9 @@ def write_folder(
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as aside:
         for name, text in texts.items():
             (Path(aside) / name).write_text(text, encoding="utf-8")
-        _write_weights(
-            checkpoint, Path(aside) / model.WEIGHTS["huggingface"], len(tokens), precision, progress
-        )
+        tensors = list(_tensors(checkpoint, len(tokens)))
+        weights = Path(aside) / model.WEIGHTS["huggingface"]
+        _write_safetensors(weights, tensors, precision, progress)
         written = sorted(Path(aside).iterdir())
         for file in written:
             file.replace(output / file.name)
@@ -78,92 +79,69 @@ def write_folder(
 # Weights
 
 
-def _write_weights(
-    checkpoint: Checkpoint,
-    file: Path,
-    n_tokens: int,
-    precision: Precision = "float16",
-    progress: Progress | None = None,
-) -> None:
-    """Write the weights, of the vocabulary the first `n_tokens` rows, as a safetensors file.
-
-    Raises ModelBrokenError, OSError.
-    """
-    tensors = list(_tensors(checkpoint, Dims.of(checkpoint), n_tokens))
-    _write_safetensors(file, tensors, precision, progress)
-
-
-def _tensors(checkpoint: Checkpoint, dims: Dims, n_tokens: int) -> Iterator[_Tensor]:
+def _tensors(checkpoint: Checkpoint, n_tokens: int) -> Iterator[_Tensor]:
     """Yield the parameters; of the vocabulary the first `n_tokens` rows."""
-
-    def one(name: str, source: str, rows: slice = slice(None)) -> _Tensor:
+    for name, source, rows in _sources(checkpoint, n_tokens):
         shape = checkpoint[source].shape
         n_rows = len(range(*rows.indices(shape[0])))
-        return _Tensor(name, (n_rows, *shape[1:]), lambda: checkpoint.weights(source)[rows])
-
-    for name in ("conv1", "conv2"):
-        yield one(f"model.encoder.{name}.weight", f"encoder/{name}/weight")
-        yield one(f"model.encoder.{name}.bias", f"encoder/{name}/bias")
-    vocabulary = slice(0, n_tokens)
-    yield one("model.decoder.embed_tokens.weight", EMBEDDINGS, vocabulary)
-    if not _is_tied(checkpoint):
-        yield one("proj_out.weight", PROJECTION, vocabulary)
-    for half, n_layer, width in (
-        ("encoder", dims.n_audio_layer, dims.n_audio_state),
-        ("decoder", dims.n_text_layer, dims.n_text_state),
-    ):
-        positions = f"{half}/position_encodings/encodings"
-        yield one(f"model.{half}.embed_positions.weight", positions)
-        yield from _norm(one, f"model.{half}.layer_norm", f"{half}/layer_norm")
-        for i in range(n_layer):
-            yield from _layer(one, f"model.{half}.layers.{i}", f"{half}/layer_{i}", width)
-        for i in range(n_layer if half == "decoder" else 0):
-            name, source = f"model.decoder.layers.{i}", f"decoder/layer_{i}/attention"
-            yield from _cross_attention(one, name, source, width)
+        make = functools.partial(checkpoint.weights, source, rows)
+        yield _Tensor(name, (n_rows, *shape[1:]), make)
 
 
-_Maker = Callable[..., _Tensor]
+def _sources(checkpoint: Checkpoint, n_tokens: int) -> Iterator[tuple[str, str, slice]]:
+    """Yield (transformers' name, CTranslate2's, rows of it) of each parameter.
 
-
-def _norm(one: _Maker, name: str, source: str) -> Iterator[_Tensor]:
-    yield one(f"{name}.weight", f"{source}/gamma")
-    yield one(f"{name}.bias", f"{source}/beta")
-
-
-def _linear(
-    one: _Maker, name: str, source: str, rows: slice = slice(None), *, bias: bool = True
-) -> Iterator[_Tensor]:
-    yield one(f"{name}.weight", f"{source}/weight", rows)
-    if bias:
-        yield one(f"{name}.bias", f"{source}/bias", rows)
-
-
-def _layer(one: _Maker, name: str, source: str, width: int) -> Iterator[_Tensor]:
-    """Self-attention, whose queries, keys and values CTranslate2 has in one matrix, and the MLP.
-
-    A key's bias is left out, as it has none in Whisper; it would change no attention.
+    CTranslate2 has queries, keys and values of self-attention in one matrix, keys and values of
+    cross-attention in another. A key's bias is left out, as it has none in Whisper; it would change
+    no attention.
     """
-    attention = f"{source}/self_attention"
-    fused = f"{attention}/linear_0"
-    yield from _norm(one, f"{name}.self_attn_layer_norm", f"{attention}/layer_norm")
-    yield from _linear(one, f"{name}.self_attn.q_proj", fused, slice(0, width))
-    yield from _linear(one, f"{name}.self_attn.k_proj", fused, slice(width, 2 * width), bias=False)
-    yield from _linear(one, f"{name}.self_attn.v_proj", fused, slice(2 * width, None))
-    yield from _linear(one, f"{name}.self_attn.out_proj", f"{attention}/linear_1")
-    yield from _norm(one, f"{name}.final_layer_norm", f"{source}/ffn/layer_norm")
-    yield from _linear(one, f"{name}.fc1", f"{source}/ffn/linear_0")
-    yield from _linear(one, f"{name}.fc2", f"{source}/ffn/linear_1")
+    dims, everything, words = Dims.of(checkpoint), slice(None), slice(0, n_tokens)
+    for conv in ("conv1", "conv2"):
+        for kind in ("weight", "bias"):
+            yield f"model.encoder.{conv}.{kind}", f"encoder/{conv}/{kind}", everything
+    yield "model.decoder.embed_tokens.weight", EMBEDDINGS, words
+    if not _is_tied(checkpoint):
+        yield "proj_out.weight", PROJECTION, words
+    halves = {"encoder": (dims.n_audio_layer, dims.n_audio_state)}
+    halves["decoder"] = (dims.n_text_layer, dims.n_text_state)
+    for half, (n_layer, width) in halves.items():
+        positions = f"{half}/position_encodings/encodings"
+        yield f"model.{half}.embed_positions.weight", positions, everything
+        yield from _parts(f"model.{half}", half, (("layer_norm", "layer_norm", everything),))
+        first, second, third = (slice(i * width, (i + 1) * width) for i in range(3))
+        own, cross = "self_attention", "attention"
+        block = (
+            ("self_attn_layer_norm", f"{own}/layer_norm", everything),
+            ("self_attn.q_proj", f"{own}/linear_0", first),
+            ("self_attn.k_proj", f"{own}/linear_0", second),
+            ("self_attn.v_proj", f"{own}/linear_0", third),
+            ("self_attn.out_proj", f"{own}/linear_1", everything),
+            ("final_layer_norm", "ffn/layer_norm", everything),
+            ("fc1", "ffn/linear_0", everything),
+            ("fc2", "ffn/linear_1", everything),
+        )
+        to_audio = (
+            ("encoder_attn_layer_norm", f"{cross}/layer_norm", everything),
+            ("encoder_attn.q_proj", f"{cross}/linear_0", everything),
+            ("encoder_attn.k_proj", f"{cross}/linear_1", first),
+            ("encoder_attn.v_proj", f"{cross}/linear_1", second),
+            ("encoder_attn.out_proj", f"{cross}/linear_2", everything),
+        )
+        for i in range(n_layer):
+            parts = block + (to_audio if half == "decoder" else ())
+            yield from _parts(f"model.{half}.layers.{i}", f"{half}/layer_{i}", parts)
 
 
-def _cross_attention(one: _Maker, name: str, source: str, width: int) -> Iterator[_Tensor]:
-    attention = f"{name}.encoder_attn"
-    yield from _norm(one, f"{name}.encoder_attn_layer_norm", f"{source}/layer_norm")
-    yield from _linear(one, f"{attention}.q_proj", f"{source}/linear_0")
-    yield from _linear(
-        one, f"{attention}.k_proj", f"{source}/linear_1", slice(0, width), bias=False
-    )
-    yield from _linear(one, f"{attention}.v_proj", f"{source}/linear_1", slice(width, None))
-    yield from _linear(one, f"{attention}.out_proj", f"{source}/linear_2")
+def _parts(
+    name: str, source: str, parts: Iterable[tuple[str, str, slice]]
+) -> Iterator[tuple[str, str, slice]]:
+    """Yield weight and bias of each linear layer, gamma and beta of each norm."""
+    for part, stored, rows in parts:
+        is_norm = part.endswith("norm")
+        weight, bias = ("gamma", "beta") if is_norm else ("weight", "bias")
+        yield f"{name}.{part}.weight", f"{source}/{stored}/{weight}", rows
+        if not part.endswith("k_proj"):
+            yield f"{name}.{part}.bias", f"{source}/{stored}/{bias}", rows
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:
@@ -171,7 +149,10 @@ def _is_tied(checkpoint: Checkpoint) -> bool:
 
 
 def _write_safetensors(
-    file: Path, tensors: list[_Tensor], precision: Precision, progress: Progress | None
+    file: Path,
+    tensors: Sequence[_Tensor],
+    precision: Precision = "float16",
+    progress: Progress | None = None,
 ) -> None:
     """Write the length of the header, the header (JSON), and the data, little-endian.
 

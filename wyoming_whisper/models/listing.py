@@ -1,21 +1,18 @@
-"""The models on this machine: what there is, and deleting it."""
+"""What `models list` shows: the models on this machine, and those that it could have."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
-from .find import find_model
+from ..errors import ModelBrokenError, ModelUnavailableError
 from .folder import ModelFolder
-from .mirror import Mirror
 from .model_json import JsonFile
 from .stock import STOCK_MODELS, Layout
-from .store import ModelSettings, ModelStore, Reference
+from .store import ModelSettings, ModelStore
 
 
 @dataclass(frozen=True)
@@ -34,48 +31,37 @@ class ModelEntry:
     problem: str = ""
     """What is wrong with one that is broken."""
 
+    @classmethod
+    def all(cls, settings: ModelSettings) -> list[ModelEntry]:
+        """Return the stock models, and whatever else lies in the data folders."""
+        models, store = STOCK_MODELS.values(), ModelStore(settings)
+        entries = [cls._of(model.name, store) for model in models if model.alias_of is None]
+        stock = {model.repo for model in models}
+        others = {name for name in _names_on_disk(store) if name not in stock}
+        entries += [cls._of(name, store) for name in sorted(others)]
+        for name in sorted(set(_huggingface_on_disk(store)) - others - stock):
+            entries.append(cls._of(name, store, "huggingface"))
+        return entries
 
-def list_models(settings: ModelSettings) -> list[ModelEntry]:
-    """Return the stock models, and whatever else lies in the data folders."""
-    models, store = STOCK_MODELS.values(), ModelStore(settings)
-    entries = [_entry(model.name, settings) for model in models if model.alias_of is None]
-    stock = {model.repo for model in models}
-    others = {name for name in _names_on_disk(store) if name not in stock}
-    entries += [_entry(name, settings) for name in sorted(others)]
-    for name in sorted(set(_huggingface_on_disk(store)) - others - stock):
-        entries.append(_entry(name, settings, "huggingface"))
-    return entries
-
-
-def remove_model(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> int:
-    """Delete the model `name` from the data folders, with what cut-off downloads left.
-
-    Returns the bytes freed. Raises ModelError for anything outside the data folders,
-    ModelUnavailableError when there is nothing to remove.
-    """
-    store = ModelStore(settings)
-    reference = store.resolve(name, layout)
-    targets = _removable(reference, store)
-    if not targets:
-        raise store.not_here(reference)
-    return sum(_delete(target) for target in targets)
-
-
-def _entry(name: str, settings: ModelSettings, layout: Layout = "ctranslate2") -> ModelEntry:
-    store = ModelStore(settings)
-    reference = store.resolve(name, layout)
-    repo, stock = reference.repo, STOCK_MODELS.get(name)
-    try:
-        path = find_model(name, settings, layout)
-        languages = _describe_languages(ModelFolder(path).languages(name))
-        return ModelEntry(name, repo, "cached", _model_bytes(path), languages, path)
-    except ModelBrokenError as error:
-        path = next(store.candidates(reference))
-        languages = stock.languages if stock else "unknown"
-        return ModelEntry(name, repo, "broken", _model_bytes(path), languages, path, str(error))
-    except ModelUnavailableError:
+    @classmethod
+    def _of(cls, name: str, store: ModelStore, layout: Layout = "ctranslate2") -> ModelEntry:
+        reference = store.resolve(name, layout)
+        repo, stock = reference.repo, STOCK_MODELS.get(name)
         size, languages = (stock.download_bytes, stock.languages) if stock else (0, "unknown")
-        return ModelEntry(name, repo, "known", size, languages, None)
+        try:
+            path = store.find(name, layout)
+            languages = _describe_languages(ModelFolder(path).languages(name))
+            return cls(name, repo, "cached", _model_bytes(path), languages, path)
+        except ModelBrokenError as error:
+            path = next(store.candidates(reference))
+            return cls(name, repo, "broken", _model_bytes(path), languages, path, str(error))
+        except ModelUnavailableError:
+            return cls(name, repo, "known", size, languages, None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for machines."""
+        path = None if self.path is None else str(self.path)
+        return dataclasses.asdict(self) | {"path": path, "problem": self.problem or None}
 
 
 def _names_on_disk(store: ModelStore) -> Iterator[str]:
@@ -121,63 +107,3 @@ def _describe_languages(codes: tuple[str, ...]) -> str:
 def _model_bytes(path: Path) -> int:
     """Return the size of a model's files, links followed."""
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-
-
-def _removable(reference: Reference, store: ModelStore) -> list[Path]:
-    """Return what to delete. Raises ModelError for a folder outside the data folders."""
-    if reference.folder is not None:
-        return [_inside(reference.folder, store)]
-    targets = [_inside(path, store) for path in store.plain_folders(reference)]
-    for folder in store.cache_folders(reference.repo or ""):
-        targets += [folder, folder.parent / ".locks" / folder.name]
-    for root in store.own_roots:
-        targets += Mirror.leftovers(reference.repo or "", root)
-    return [path for path in dict.fromkeys(targets) if path.is_dir() and not path.is_symlink()]
-
-
-def _inside(folder: Path, store: ModelStore) -> Path:
-    """Return what a model folder in a data folder is part of, links resolved."""
-    real = folder.resolve()
-    for root in (path.resolve() for path in store.roots):
-        if real == root or not real.is_relative_to(root):
-            continue
-        # A snapshot alone would leave its blobs, which are the bytes.
-        cached = [part for part in (real, *real.parents) if part.name.startswith("models--")]
-        return cached[0] if cached and cached[0].is_relative_to(root) else real
-    roots = ", ".join(str(root) for root in store.roots)
-    raise ModelError(f"{folder} is not in {roots}: delete it yourself if you no longer need it")
-
-
-def _delete(folder: Path) -> int:
-    shared = _unshared_blobs(folder)
-    paths = [*(Path(top, name) for top, _, names in os.walk(folder) for name in names), *shared]
-    freed = sum(path.lstat().st_size for path in paths if not path.is_symlink())
-    try:
-        for path in shared:
-            path.unlink()
-        shutil.rmtree(folder)
-    except OSError as error:
-        raise ModelError(
-            f"{error.filename or folder} can't be deleted: {error.strerror}"
-        ) from error
-    return freed
-
-
-def _unshared_blobs(cache_folder: Path) -> list[Path]:
-    """Return the files in the hub's shared store that only this model's blobs link to.
-
-    Since 2.x the hub may keep contents in <cache>/blobs, linked to by each model's own blobs.
-    """
-    cache = cache_folder.parent
-    store = cache / "blobs"
-    if not (store / ".huggingface-shared-blobs").is_file():
-        return []
-    mine: set[Path] = set()
-    others: set[Path] = set()
-    for blob in cache.glob("models--*/blobs/*"):
-        target = blob.resolve()
-        if blob.is_symlink() and target.is_relative_to(store.resolve()):
-            (mine if blob.is_relative_to(cache_folder) else others).add(target)
-    only_mine = sorted(mine - others)
-    lists = [path.with_name(f"{path.name}.refs") for path in only_mine]
-    return [path for path in (*only_mine, *lists) if path.is_file()]

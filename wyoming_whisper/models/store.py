@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 from ..engine.cache import weights_hash
-from ..errors import ModelUnavailableError, UnknownModelError
+from ..errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
 from .folder import ModelFolder
-from .formats import about_file, is_weights_name
-from .stock import AUTO, STOCK_MODELS, Layout, stock_model, without_address
+from .formats import ForeignFile
+from .mirror import Mirror
+from .stock import AUTO, STOCK_MODELS, Layout, StockModel, without_address
 
 
 class ModelSettings(Protocol):
@@ -83,7 +86,7 @@ class ModelStore:
         name = without_address(name)
         if name.lower() == AUTO:  # backends.model_of resolves it, once what it runs on is known
             raise UnknownModelError("auto is a choice, not a model: name a model (models list)")
-        stock = stock_model(name)
+        stock = StockModel.named(name)
         if stock is not None and stock.name == name.replace(".int8", "-int8"):
             return Reference(name, repo=stock.repo_in(layout), layout=layout)
         path = _local_path(name)
@@ -91,15 +94,44 @@ class ModelStore:
             path = next((root / name for root in self.roots if (root / name).exists()), None)
         if path is not None:
             if not path.is_dir():
-                raise UnknownModelError(about_file(path))
+                raise UnknownModelError(ForeignFile(path).advice)
             return Reference(name, folder=path, layout=layout)
         if stock is not None:  # after the folders, which may differ from it in case alone
             return Reference(stock.name, repo=stock.repo_in(layout), layout=layout)
         owner, slash, repo = name.partition("/")
         is_repo = slash and self.is_simple_name(owner) and self.is_simple_name(repo)
-        if is_repo and not is_weights_name(name):
+        if is_repo and not ForeignFile.is_name(name):
             return Reference(name, repo=name, layout=layout)
         raise UnknownModelError(_unknown(name))
+
+    def find(self, name: str, layout: Layout = "ctranslate2") -> Path:
+        """Return the folder of the model `name`, checked; never uses the network.
+
+        Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
+        files are missing, empty or cut off: the message names the file).
+        """
+        reference = self.resolve(name, layout)
+        broken: ModelBrokenError | None = None
+        for folder in self.candidates(reference):
+            try:
+                ModelFolder(folder).check(layout)
+            except ModelBrokenError as error:
+                broken = broken or error
+            else:
+                return folder
+        raise broken or self.not_here(reference)
+
+    def remove(self, name: str, layout: Layout = "ctranslate2") -> int:
+        """Delete the model `name` from the data folders, with what cut-off downloads left.
+
+        Returns the bytes freed. Raises ModelError for anything outside the data folders,
+        ModelUnavailableError when there is nothing to remove.
+        """
+        reference = self.resolve(name, layout)
+        targets = self._removable(reference)
+        if not targets:
+            raise self.not_here(reference)
+        return sum(_delete(target) for target in targets)
 
     @staticmethod
     def is_simple_name(name: str) -> bool:
@@ -189,6 +221,29 @@ class ModelStore:
             f"model {reference.name}{source} is not in {folders or 'any data folder'}: {advice}"
         )
 
+    def _removable(self, reference: Reference) -> list[Path]:
+        """Return what to delete. Raises ModelError for a folder outside the data folders."""
+        if reference.folder is not None:
+            return [self._inside(reference.folder)]
+        targets = [self._inside(path) for path in self.plain_folders(reference)]
+        for folder in self.cache_folders(reference.repo or ""):
+            targets += [folder, folder.parent / ".locks" / folder.name]
+        for root in self.own_roots:
+            targets += Mirror.leftovers(reference.repo or "", root)
+        return [path for path in dict.fromkeys(targets) if path.is_dir() and not path.is_symlink()]
+
+    def _inside(self, folder: Path) -> Path:
+        """Return what a model folder in a data folder is part of, links resolved."""
+        real = folder.resolve()
+        for root in (path.resolve() for path in self.roots):
+            if real == root or not real.is_relative_to(root):
+                continue
+            # A snapshot alone would leave its blobs, which are the bytes.
+            cached = [part for part in (real, *real.parents) if part.name.startswith("models--")]
+            return cached[0] if cached and cached[0].is_relative_to(root) else real
+        roots = ", ".join(str(root) for root in self.roots)
+        raise ModelError(f"{folder} is not in {roots}: delete it yourself if you no longer need it")
+
 
 def _mtime(path: Path) -> float:
     try:
@@ -209,7 +264,7 @@ def _local_path(name: str) -> Path | None:
 def _unknown(name: str) -> str:
     if name.startswith(("/", ".", "~")):
         return f"there is no model folder {name}"
-    if is_weights_name(name):
+    if ForeignFile.is_name(name):
         return f"there is no file {name}, and --model takes a name, a repository or a folder"
     names = [*STOCK_MODELS, AUTO]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5) or names[:6]
@@ -217,3 +272,38 @@ def _unknown(name: str) -> str:
         f"unknown model {name!r}: did you mean {' or '.join(near)}? "
         "A hub repository (owner/name) or a local folder is possible too"
     )
+
+
+def _delete(folder: Path) -> int:
+    shared = _unshared_blobs(folder)
+    paths = [*(Path(top, name) for top, _, names in os.walk(folder) for name in names), *shared]
+    freed = sum(path.lstat().st_size for path in paths if not path.is_symlink())
+    try:
+        for path in shared:
+            path.unlink()
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise ModelError(
+            f"{error.filename or folder} can't be deleted: {error.strerror}"
+        ) from error
+    return freed
+
+
+def _unshared_blobs(cache_folder: Path) -> list[Path]:
+    """Return the files in the hub's shared store that only this model's blobs link to.
+
+    Since 2.x the hub may keep contents in <cache>/blobs, linked to by each model's own blobs.
+    """
+    cache = cache_folder.parent
+    store = cache / "blobs"
+    if not (store / ".huggingface-shared-blobs").is_file():
+        return []
+    mine: set[Path] = set()
+    others: set[Path] = set()
+    for blob in cache.glob("models--*/blobs/*"):
+        target = blob.resolve()
+        if blob.is_symlink() and target.is_relative_to(store.resolve()):
+            (mine if blob.is_relative_to(cache_folder) else others).add(target)
+    only_mine = sorted(mine - others)
+    lists = [path.with_name(f"{path.name}.refs") for path in only_mine]
+    return [path for path in (*only_mine, *lists) if path.is_file()]

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UpstreamError
-from ..models.stock import is_same_stock
+from ..models.stock import StockModel
 from ..settings.upstreams import Upstream
 from ..transcriber import TranscribeOptions, Transcription
 from .exchange import Recording
@@ -53,7 +53,7 @@ class OpenAIUpstream:
     def _is_among(self, names: list[object]) -> bool:
         """Whether a list of models has ours; some servers answer to other names of it, too."""
         model = self._model or ""
-        return any(name == model or is_same_stock(model, str(name)) for name in names)
+        return any(name == model or StockModel.are_same(model, str(name)) for name in names)
 
     async def transcribe(
         self, recording: Recording, options: TranscribeOptions, _: object

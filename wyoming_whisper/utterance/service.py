@@ -24,9 +24,9 @@ from ..errors import (
 from ..grammar.compiling import TemplateStore
 from ..grammar.service import GrammarService
 from ..home.household import HomeNames
-from ..models.find import find_model
 from ..models.folder import ModelFolder
-from ..models.stock import languages_of_name
+from ..models.stock import StockModel
+from ..models.store import ModelStore
 from ..peers import PeerLog, shown
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Answer, Health, Status
@@ -242,6 +242,6 @@ class Service:
 def _expected_languages(settings: Settings) -> tuple[str, ...]:
     if settings.model != "auto":
         with contextlib.suppress(ModelUnavailableError, ModelBrokenError):
-            path = find_model(settings.model, settings)
+            path = ModelStore(settings).find(settings.model)
             return ModelFolder(path).languages(settings.model)
-    return languages_of_name(settings.model)
+    return StockModel.languages_of(settings.model)

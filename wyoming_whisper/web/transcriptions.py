@@ -20,7 +20,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 from ..errors import BusyError, WyomingWhisperError
-from ..models.stock import ALIAS, is_same_model
+from ..models.stock import ALIAS, StockModel
 from ..peers import Allowed, shown
 from ..transcriber import TranscribeOptions
 from ..utterance.budget import Budget
@@ -168,7 +168,8 @@ class Api:
 
     def _check_name(self, name: str) -> None:
         if not any(
-            is_same_model(name, model) for model in (self._names[0], self._service.settings.model)
+            StockModel.is_meant(name, model)
+            for model in (self._names[0], self._service.settings.model)
         ):
             raise Refused(
                 404,

@@ -31,7 +31,7 @@ from wyoming_whisper.transcriber import TranscribeOptions
 
 
 def take(end: float | None, who: str = "ours", last: float = 2.0) -> Take:
-    return Take("virtual", "barista", "none", who, "a.flac", last, end)
+    return Take("barista", who, "a.flac", last, end)
 
 
 def test_the_last_word_ends_where_it_was_last_loud() -> None:

@@ -42,7 +42,7 @@ from ...whisper.inference import Correct, Hypothesis, Stopwatch
 from ...whisper.options import AudioContext, DecodingOptions
 from ..auto import with_model_for
 from ..faster_whisper import open_faster_whisper
-from ..pipeline import WhisperTranscriber, decoding_options
+from ..pipeline import WhisperTranscriber
 from ..tensorrt import on_cpu
 from .api import Api
 from .inference import LLMInference
@@ -94,7 +94,7 @@ def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -
     name = settings.model_name
     folder = ModelFolder(path)
     tokenizer, languages = folder.tokenizer, folder.languages(settings.model)
-    decoding = _options_for(decoding_options(settings, folder, beam_size))
+    decoding = _options_for(WhisperTranscriber.decoding_options(settings, folder, beam_size))
     inference = LLMInference(api, api.open(path, dtype, beam_size), tokenizer, beam_size)
     with contextlib.ExitStack() as stack:
         stack.callback(inference.close)

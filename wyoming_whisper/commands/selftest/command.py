@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ...backends.pipeline import decoding_options
+from ...backends.pipeline import WhisperTranscriber
 from ...backends.tensorrt import Runtime
 from ...engine.checkpoint import read
 from ...engine.graphs import write_graphs
@@ -28,20 +28,20 @@ from ...engine.progress import BuildDisplay
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.host import HOST
-from ...models.autopick import best_here
+from ...models.autopick import AutoModel
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
 from ...models.stock import AUTO
 from ...whisper.options import AudioContext
-from .compare import Case, compare, make_cases
-from .reference import open_reference, say
-from .report import Report, machine, memory_mb, resident_bytes
-from .tail import compare_tails, make_tail_cases
+from .compare import Case, Reference
+from .report import Memory, Report, machine
+from .tail import TailCase, compare_tails
 
 if TYPE_CHECKING:
-    from ...engine.graphs import Precision
+    from ...engine.onnx_graph import Precision
     from ...settings.options import Settings
     from ...whisper.session import Session
+    from ...whisper.tokenizer import Tokenizer
 
 
 @dataclass
@@ -76,45 +76,47 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _model_here(settings: Settings) -> str:
     """Return the best stock model that is on this machine. Raises ModelUnavailableError."""
-    best = best_here(dataclasses.replace(settings, language=Case.LANGUAGE))
+    best = AutoModel(dataclasses.replace(settings, language=Case.LANGUAGE)).best_here()
     if best is None:
         folders = ", ".join(map(str, settings.data_dir))
         raise ModelUnavailableError(
             f"there is no model in {folders} to test the engine with: "
             "`wyoming-whisper models download base` gets one, or name another with --model"
         )
-    say(f"{best[0]} is tested, as it is here")
+    Reference.say(f"{best[0]} is tested, as it is here")
     return best[0]
 
 
 def _selftest(settings: Settings, path: Path, runtime: str, precision: str | None = None) -> Report:
-    """Compare the model in folder `path` on `runtime` with CTranslate2.
+    """Compare the model in folder `path` on `runtime` with CTranslate2."""
+    context = WhisperTranscriber.decoding_options(
+        settings, ModelFolder(path), beam_size=1
+    ).audio_context
 
-    CTranslate2 is gone before the engine comes: a Jetson has memory for one of them.
-    """
-    context = decoding_options(settings, ModelFolder(path), beam_size=1).audio_context
-    say("CTranslate2 hears the clips in float32")
-    with open_reference(path, settings.cpu_threads) as reference:
-        tokenizer = reference.tokenizer
-        n_mels = reference.inference.n_mels
-        cases = make_cases(n_mels, tokenizer, context, settings.beam_size or 1)
-        references = [case.decoded_by(reference.inference, tokenizer) for case in cases]
+    tails: list[TailCase] = []
+
+    def cases(n_mels: int, tokenizer: Tokenizer) -> list[Case]:
         # What answers on a GPU has no tail.
-        is_frozen = runtime == "onnxruntime" and context == AudioContext.safe()
-        tails = make_tail_cases(n_mels, tokenizer) if is_frozen else []
-        full = [tail.full.decoded_by(reference.inference, tokenizer) for tail in tails]
-        del reference
-    before = resident_bytes()
+        if runtime == "onnxruntime" and context == AudioContext.safe():
+            tails.extend(TailCase.all(n_mels, tokenizer))
+        usual = Case.all(n_mels, tokenizer, context, settings.beam_size or 1)
+        return [*usual, *(tail.full for tail in tails)]
+
+    heard = Reference.hear(path, cases, settings.cpu_threads)
+    n_usual = len(heard.cases) - len(tails)
+    reference = dataclasses.replace(
+        heard, cases=heard.cases[:n_usual], decoded=heard.decoded[:n_usual]
+    )
+    memory = Memory()
     with _opened(settings, path, runtime, precision) as engine:
-        say(f"{engine.runtime} hears them in {engine.precision}")
-        comparisons = compare(
-            *(engine.session, engine.precision, cases, references, tokenizer),
-            ModelFolder(path).suppressed_begin,
-        )
-        stages = cases[0].time_stages(engine.session, tokenizer)
-        memory = memory_mb(before, engine.session)
+        Reference.say(f"{engine.runtime} hears them in {engine.precision}")
+        comparisons = reference.compare_session(engine.session, engine.precision)
+        stages = reference.cases[0].time_stages(engine.session, reference.tokenizer)
+        memory_mb = memory.mb(engine.session)
     if tails:
-        comparisons += compare_tails(settings, path, tails, full, tokenizer)
+        comparisons += compare_tails(
+            settings, path, tails, heard.decoded[n_usual:], heard.tokenizer
+        )
     return Report(
         machine=machine() | engine.facts,
         model=settings.model_name,
@@ -122,7 +124,7 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
         precision=engine.precision,
         prepare_seconds=engine.prepare_seconds,
         open_seconds=engine.open_seconds,
-        memory_mb=memory,
+        memory_mb=memory_mb,
         stages=stages,
         comparisons=comparisons,
     )
@@ -145,7 +147,7 @@ def _choose_runtime(asked: str, device: str) -> str:
     except EngineError as error:
         if asked != "auto":
             raise
-        say(f"onnxruntime, as TensorRT can't be used here ({error})")
+        Reference.say(f"onnxruntime, as TensorRT can't be used here ({error})")
         return "onnxruntime"
 
 
@@ -167,7 +169,7 @@ def _opened(
 def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
     chosen = cast("Precision", precision or "float32")
     with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
-        say("the graphs are being written")
+        Reference.say("the graphs are being written")
         start = time.perf_counter()
         write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
         written = time.perf_counter()
@@ -187,11 +189,8 @@ def _on_tensorrt(
     precision = runtime.spec(settings, path).precision
     engines = runtime.engines(settings, path)
     start = time.perf_counter()
-    display = BuildDisplay(engines.label)
-    try:
+    with contextlib.closing(BuildDisplay(engines.label)) as display:
         folder = engines.build(display.show_build)
-    finally:
-        display.close()
     built = time.perf_counter()
     session = TensorRTSession(folder, runtime.gpu.index)
     opened = time.perf_counter()

@@ -1,11 +1,14 @@
-"""What a runtime hears: three spoken clips and noise, in several windows."""
+"""Three spoken clips and noise, in several windows: what CTranslate2 makes of them, and others."""
 
 from __future__ import annotations
 
 import dataclasses
+import gc
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +17,8 @@ import numpy as np
 from ...backends.frozen import CLIPS
 from ...engine.spec import EngineSpec
 from ...errors import SettingsError
+from ...machine.host import HOST
+from ...models.folder import ModelFolder
 from ...transcriber import SAMPLE_RATE
 from ...whisper.audio import (
     FRAMES_PER_SECOND,
@@ -138,56 +143,100 @@ class Case:
         clips = {file.stem.replace("-", " "): read_audio(file) for file in files}
         return clips | {cls.NOISE: white_noise(2 * SAMPLE_RATE, 0.02)}
 
+    @classmethod
+    def all(
+        cls, n_mels: int, tokenizer: Tokenizer, context: AudioContext, beam_size: int = 1
+    ) -> list[Case]:
+        """Return the clips in their own windows, one in the full one, one after a long prompt."""
+        long_prompt_tokens = 100  # more than one call of the decoder takes
+        sot = (*tokenizer.sot_sequence(cls.LANGUAGE), tokenizer.no_timestamps)
+        # Of TensorRT's windows; onnxruntime gets the same ones.
+        fitted = dataclasses.replace(context, multiple=EngineSpec.FRAMES_MULTIPLE)
+        mels = {name: log_mel_spectrogram(sound, n_mels) for name, sound in cls.sounds().items()}
+        spoken = [name for name in mels if name != cls.NOISE]
 
-def make_cases(
-    n_mels: int,
-    tokenizer: Tokenizer,
-    context: AudioContext,
-    beam_size: int = 1,
-) -> list[Case]:
-    """Return the clips in their own windows, one in the full one, one after a long prompt."""
-    long_prompt_tokens = 100  # more than one call of the decoder takes
-    sot = (*tokenizer.sot_sequence(Case.LANGUAGE), tokenizer.no_timestamps)
-    # Of TensorRT's windows; onnxruntime gets the same ones.
-    fitted = dataclasses.replace(context, multiple=EngineSpec.FRAMES_MULTIPLE)
-    mels = {name: log_mel_spectrogram(samples, n_mels) for name, samples in Case.sounds().items()}
-    spoken = [name for name in mels if name != Case.NOISE]
+        def window(mel: Array, n_frames: int) -> Array:
+            return pad_or_trim(mel, n_frames, silence_level(mel))
 
-    def window(mel: Array, n_frames: int) -> Array:
-        return pad_or_trim(mel, n_frames, silence_level(mel))
-
-    cases = [
-        Case(name, window(mel, fitted.frames(mel.shape[1])), sot, sound=name)
-        for name, mel in mels.items()
-    ]
-    first = cases[0]
-    past = (tokenizer.encode(" " + ", ".join(spoken)) * long_prompt_tokens)[:long_prompt_tokens]
-    prompt = (tokenizer.sot_prev, *past, *sot)
-    cases.append(Case(f"{first.name}, long prompt", first.mel, prompt, sound=first.name))
-    if first.mel.shape[1] < N_FRAMES:
-        full = window(mels[first.name], N_FRAMES)
-        cases.append(Case(f"{first.name}, full window", full, sot, sound=first.name))
-    if beam_size > 1:
-        cases += [dataclasses.replace(c, beam_size=beam_size) for c in cases[: len(spoken)]]
-    return cases
+        cases = [
+            cls(name, window(mel, fitted.frames(mel.shape[1])), sot, sound=name)
+            for name, mel in mels.items()
+        ]
+        first = cases[0]
+        past = (tokenizer.encode(" " + ", ".join(spoken)) * long_prompt_tokens)[:long_prompt_tokens]
+        prompt = (tokenizer.sot_prev, *past, *sot)
+        cases.append(cls(f"{first.name}, long prompt", first.mel, prompt, sound=first.name))
+        if first.mel.shape[1] < N_FRAMES:
+            full = window(mels[first.name], N_FRAMES)
+            cases.append(cls(f"{first.name}, full window", full, sot, sound=first.name))
+        if beam_size > 1:
+            cases += [dataclasses.replace(c, beam_size=beam_size) for c in cases[: len(spoken)]]
+        return cases
 
 
-def compare(
-    session: Session,
-    precision: str,
-    cases: Sequence[Case],
-    references: Sequence[Decoded],
-    tokenizer: Tokenizer,
-    suppressed_begin: Sequence[int],
-) -> list[Comparison]:
-    """Have a session hear the cases, and judge it by what the reference heard."""
-    inference = SessionInference(session, tokenizer, suppressed_begin)
-    comparisons = []
-    for case, reference in zip(cases, references, strict=True):
-        engine = case.decoded_by(inference, tokenizer, case.RUNS)
-        verdict = engine.verdict(reference, precision)
-        if engine.has_other_tokens(reference) and case.beam_size == 1:
-            gap = case.gap(session, reference, engine, tokenizer.eot)
-            verdict = "tie" if gap <= Decoded.TIE[precision] else verdict
-        comparisons.append(case.compared(reference, engine, verdict, tokenizer))
-    return comparisons
+@dataclass(frozen=True)
+class Reference:
+    """What CTranslate2 has made of the cases, in float32 on the CPU."""
+
+    tokenizer: Tokenizer
+    suppressed_begin: Sequence[int]
+    cases: Sequence[Case]
+    decoded: Sequence[Decoded]
+
+    @classmethod
+    def hear(
+        cls, path: Path, make_cases: Callable[[int, Tokenizer], Sequence[Case]], threads: int = 0
+    ) -> Reference:
+        """Decode the cases with the model in folder `path`; `threads` 0 are all cores.
+
+        `make_cases` gets n_mels and the tokenizer. CTranslate2 is gone afterwards: a Jetson has
+        memory for it or an engine. Raises ModelBrokenError.
+        """
+        from ...backends.faster_whisper import CTranslate2Inference
+
+        cls.say("CTranslate2 hears the clips in float32")
+        folder = ModelFolder(path)
+        inference = CTranslate2Inference.load(folder, "float32", threads or HOST.cores)
+        try:
+            tokenizer = folder.tokenizer
+            cases = make_cases(inference.n_mels, tokenizer)
+            decoded = [case.decoded_by(inference, tokenizer) for case in cases]
+        finally:
+            inference.unload()
+            gc.collect()
+        return cls(tokenizer, folder.suppressed_begin, cases, decoded)
+
+    def compare(
+        self,
+        precision: str,
+        hear: Callable[[Case], Decoded],
+        gap: Callable[[Case, Decoded, Decoded], float],
+    ) -> list[Comparison]:
+        """Judge what is heard elsewhere in that precision.
+
+        `gap` tells how far apart the first two tokens are that differ, of the reference and of
+        the other.
+        """
+        comparisons = []
+        for case, reference in zip(self.cases, self.decoded, strict=True):
+            engine = hear(case)
+            verdict = engine.verdict(reference, precision)
+            if engine.has_other_tokens(reference) and case.beam_size == 1:
+                is_tie = gap(case, reference, engine) <= Decoded.TIE[precision]
+                verdict = "tie" if is_tie else verdict
+            comparisons.append(case.compared(reference, engine, verdict, self.tokenizer))
+        return comparisons
+
+    def compare_session(self, session: Session, precision: str) -> list[Comparison]:
+        """Have a session hear the cases, and judge it."""
+        inference = SessionInference(session, self.tokenizer, self.suppressed_begin)
+        return self.compare(
+            precision,
+            lambda case: case.decoded_by(inference, self.tokenizer, case.RUNS),
+            lambda case, one, other: case.gap(session, one, other, self.tokenizer.eot),
+        )
+
+    @staticmethod
+    def say(text: str) -> None:
+        """Tell on stderr what is being done."""
+        print(f"selftest: {text} ...", file=sys.stderr, flush=True)

@@ -264,20 +264,27 @@ def _gpus() -> str:
     )
 
 
-def resident_bytes() -> int:
-    """Return the memory that this process has in RAM; 0 where the system does not say."""
-    text = _line(Path("/proc/self/status"), "VmRSS")
-    return int(text.split()[0]) * 1024 if text else 0
+class Memory:
+    """What this process holds; to be made when CTranslate2 is closed and no engine is open."""
 
+    def __init__(self) -> None:
+        self._before = self._resident_bytes()
 
-def memory_mb(before: int, session: Session | None = None) -> dict[str, float]:
-    """Return what is held now, in MB; `before` is resident_bytes() with CTranslate2 closed."""
-    on_gpu: Callable[[], int] | None = getattr(session, "memory_bytes", None)
-    memory = {
-        "process": resident_bytes() / 1e6,
-        "of it since CTranslate2 was closed": (resident_bytes() - before) / 1e6,
-    }
-    return memory | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
+    def mb(self, session: Session | None = None) -> dict[str, float]:
+        """Return what is held now, in MB."""
+        on_gpu: Callable[[], int] | None = getattr(session, "memory_bytes", None)
+        now = self._resident_bytes()
+        memory = {
+            "process": now / 1e6,
+            "of it since CTranslate2 was closed": (now - self._before) / 1e6,
+        }
+        return memory | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
+
+    @staticmethod
+    def _resident_bytes() -> int:
+        """Return the memory in RAM; 0 where the system does not say."""
+        text = _line(Path("/proc/self/status"), "VmRSS")
+        return int(text.split()[0]) * 1024 if text else 0
 
 
 def _text(path: Path) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ...backends.onnxruntime import choose_arithmetic
+from ...backends.onnxruntime import OnnxRuntime
 from ...engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from ...engine.session import CpuSession
 from ...machine.host import HOST
@@ -18,8 +19,7 @@ from ...models.folder import ModelFolder
 from ...whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
 from ...whisper.options import AudioContext
 from ...whisper.search import SessionInference
-from .compare import Case
-from .reference import say
+from .compare import Case, Reference
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
@@ -38,6 +38,23 @@ class TailCase:
     full: Case
     fitted: Case
 
+    @classmethod
+    def all(cls, n_mels: int, tokenizer: Tokenizer) -> list[TailCase]:
+        """Return the spoken clips."""
+        prompt = (*tokenizer.sot_sequence(Case.LANGUAGE), tokenizer.no_timestamps)
+        cases = []
+        for name, samples in Case.sounds().items():
+            if name == Case.NOISE:
+                continue
+            mel = log_mel_spectrogram(samples, n_mels)
+            lengths = (N_FRAMES, AudioContext.frozen().frames(mel.shape[1]))
+            full, fitted = (
+                Case(f"{name}, frozen tail", pad_or_trim(mel, n, silence_level(mel)), prompt)
+                for n in lengths
+            )
+            cases.append(cls(full, fitted))
+        return cases
+
     def compared(
         self, inference: SessionInference, reference: Decoded, tokenizer: Tokenizer
     ) -> Comparison:
@@ -55,39 +72,24 @@ class TailCase:
         return self.fitted.compared(reference, engine, verdict, tokenizer)
 
 
-def make_tail_cases(n_mels: int, tokenizer: Tokenizer) -> list[TailCase]:
-    """Return the spoken clips."""
-    prompt = (*tokenizer.sot_sequence(Case.LANGUAGE), tokenizer.no_timestamps)
-    cases = []
-    for name, samples in Case.sounds().items():
-        if name == Case.NOISE:
-            continue
-        mel = log_mel_spectrogram(samples, n_mels)
-        lengths = (N_FRAMES, AudioContext.frozen().frames(mel.shape[1]))
-        full, fitted = (
-            Case(f"{name}, frozen tail", pad_or_trim(mel, n, silence_level(mel)), prompt)
-            for n in lengths
-        )
-        cases.append(TailCase(full, fitted))
-    return cases
-
-
 def compare_tails(
     settings: Settings,
     path: Path,
     cases: list[TailCase],
-    references: list[Decoded],
+    references: Sequence[Decoded],
     tokenizer: Tokenizer,
 ) -> list[Comparison]:
     """Have the graphs for CPUs of the model in folder `path` hear the cases."""
     model = ModelFolder(path)
-    arithmetic = cast("Arithmetic", choose_arithmetic(dataclasses.replace(settings, device="cpu")))
+    arithmetic = cast(
+        "Arithmetic", OnnxRuntime.choose_arithmetic(dataclasses.replace(settings, device="cpu"))
+    )
     threads = settings.cpu_threads or HOST.cores
     with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
-        say(f"the graphs for CPUs are being written in {arithmetic}")
+        Reference.say(f"the graphs for CPUs are being written in {arithmetic}")
         write_cpu_graphs(model.checkpoint(), Path(folder), arithmetic)
         with closing(CpuSession(Path(folder), threads, has_tail=True)) as session:
-            say("they hear the clips with the rest of the window frozen")
+            Reference.say("they hear the clips with the rest of the window frozen")
             inference = SessionInference(session, tokenizer, model.suppressed_begin)
             pairs = zip(cases, references, strict=True)
             return [case.compared(inference, one, tokenizer) for case, one in pairs]

@@ -21,7 +21,7 @@ from .plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
     from ..dims import Dims
-    from ..graphs import Precision
+    from ..onnx_graph import Precision
 
 
 def build(request: BuildRequest, report: Report) -> None:
