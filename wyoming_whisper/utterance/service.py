@@ -87,7 +87,10 @@ class Service:
         self.grammars: GrammarService | None = None
         """The sentences of the home; None where texts are not to be compared with it."""
         if settings.bias_names:
-            self.grammars = GrammarService(TemplateStore(settings.data_dir[0] / "grammar"))
+            region = settings.language.replace("_", "-").partition("-")[2]
+            regions = {self.language: region} if self.language else {}
+            store = TemplateStore(settings.data_dir[0] / "grammar", regions)
+            self.grammars = GrammarService(store)
             self.grammars.expect([self.language] if self.language else settings.languages)
             self.names.on_home = self.grammars.use_home
         self.max_utterance_samples = settings.max_utterance_seconds * SAMPLE_RATE
