@@ -604,9 +604,10 @@ def test_scores_are_forgotten_where_they_are_many(
     monkeypatch: pytest.MonkeyPatch, scripted: type[ScriptedSession]
 ) -> None:
     monkeypatch.setattr(SessionInference, "MAX_SCORES", 2)
+    other = inference(scripted(Model()))
+    expected = [other.score(other.encode(MEL), PROMPT, [text])[0] for text in TEXTS]
     whisper = inference(scripted(Model()))
     audio = whisper.encode(MEL)
-    expected = [whisper.score(whisper.encode(MEL), PROMPT, [text])[0] for text in TEXTS]
     for texts in ([0, 1, 3], [0, 2], [1, 0, 3]):  # of the second call, one is kept until then
         scores = whisper.score(audio, PROMPT, [TEXTS[number] for number in texts])
         for number, one in zip(texts, scores, strict=True):
