@@ -106,9 +106,12 @@ ATTACKS = (
 )
 
 
-async def attack(address: tuple[str, int], kind: Attack, choose: random.Random) -> None:
+async def attack(uri: str, kind: Attack, choose: random.Random) -> None:
     """Be such a client once. Raises OSError where the server has thrown it out."""
-    reader, writer = await asyncio.open_connection(*address, local_addr=(ADDRESS, 0))
+    where = urlsplit(uri)
+    reader, writer = await asyncio.open_connection(
+        where.hostname, where.port, local_addr=(ADDRESS, 0)
+    )
     reading = asyncio.ensure_future(reader.read() if kind.reads else asyncio.Event().wait())
     if not kind.reads:
         reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
@@ -130,12 +133,12 @@ def _command() -> bytes:
     return command_bytes(with_silence(short_clips()[0].samples))
 
 
-async def _again(address: tuple[str, int], kind: Attack, counts: Counter[str]) -> None:
+async def _again(uri: str, kind: Attack, counts: Counter[str]) -> None:
     choose = random.Random(kind.name)
     while True:
         counts[kind.name] += 1
         try:
-            await attack(address, kind, choose)
+            await attack(uri, kind, choose)
         except (OSError, asyncio.TimeoutError):
             counts["times thrown out"] += 1
         await asyncio.sleep(kind.again_seconds)
@@ -144,10 +147,9 @@ async def _again(address: tuple[str, int], kind: Attack, counts: Counter[str]) -
 async def attack_until_closed(uri: str) -> None:
     """Attack in all ways at once until stdin is closed; then print the counts as JSON."""
     os.nice(19)  # this would be another machine's work, and is not what is measured
-    parts = urlsplit(uri)
-    address, counts = (parts.hostname or "", parts.port or 0), Counter[str]()
+    counts = Counter[str]()
     clients = [
-        asyncio.create_task(_again(address, kind, counts))
+        asyncio.create_task(_again(uri, kind, counts))
         for kind in ATTACKS
         for _ in range(kind.clients)
     ]

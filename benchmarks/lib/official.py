@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -69,12 +70,8 @@ def _install(packages: Mapping[str, str]) -> None:
 
 
 def _versions(packages: Mapping[str, str]) -> dict[str, str]:
-    code = (
-        "import sys\nfrom importlib.metadata import PackageNotFoundError, version\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: print(name, version(name))\n"
-        "    except PackageNotFoundError: pass\n"
-    )
-    command = [str(PYTHON), "-c", code, *packages]
+    """Return which of the packages are there, and their versions."""
+    command = [str(PYTHON), "-m", "pip", "list", "--format", "json"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    return dict(line.split() for line in answer.stdout.splitlines())
+    versions = {row["name"]: row["version"] for row in json.loads(answer.stdout)}
+    return {name: versions[name] for name in packages if name in versions}

@@ -136,6 +136,8 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
 
 CORPUS = ("--corpus", "--part", "--kinds", "--languages", "--without", "--limit")
 """What says which recordings are heard: for corpus.chosen."""
+DECODING = ("--threads", "--beam-size", "--compute-type")
+"""What each server or model computes with."""
 BACKEND = ("--model", "--backend", "--data-dir", "--threads", "--beam-size")
 """What says what a suite's own process transcribes with: for backend_settings."""
 
@@ -156,16 +158,6 @@ def add(parser: argparse.ArgumentParser, *flags: str, **changes: Any) -> None:
     """Add shared options; with `changes` to what argparse is told of them, such as a default."""
     for flag in flags:
         parser.add_argument(flag, **{**SHARED[flag], **changes})
-
-
-def add_models(parser: argparse.ArgumentParser) -> None:
-    """Add --models: its value is a tuple of folders."""
-    add(parser, "--models")
-
-
-def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Add what each server or model computes with."""
-    add(parser, "--threads", "--beam-size", "--compute-type")
 
 
 def add_number(parser: argparse.ArgumentParser, flag: str, default: float, about: str = "") -> None:

@@ -17,26 +17,11 @@ from typing import Any
 import yaml
 
 from benchmarks.lib.errors import HomeError
+from wyoming_whisper.home.inventory import Entity
 
 HOMES = Path(__file__).parent / "homes"
 TEMPLATES: Mapping[str, str] = {"zh": "zh-CN", "yue": "zh-HK"}
 """What Home Assistant calls languages whose codes are others."""
-
-
-@dataclass(frozen=True)
-class Entity:
-    """A device that Home Assistant shows to its assistants."""
-
-    name: str
-    domain: str
-    aliases: tuple[str, ...] = ()
-    device_class: str | None = None
-
-    @property
-    def context(self) -> dict[str, str]:
-        """What templates may require of it."""
-        known = {"domain": self.domain, "device_class": self.device_class}
-        return {name: value for name, value in known.items() if value}
 
 
 @dataclass(frozen=True)
@@ -81,10 +66,7 @@ def read_home(path: Path) -> Home:
     if unknown := set(content) - {"areas", "floors", "entities", "satellite"}:
         raise HomeError(f"{path}: nothing is known of {min(unknown)!r}")
     try:
-        entities = tuple(
-            Entity(**{**one, "aliases": tuple(one.get("aliases", ()))})
-            for one in content["entities"]
-        )
+        entities = tuple(_entity(**one) for one in content["entities"])
         areas, floors = _named(content["areas"]), _named(content.get("floors", ()))
         satellite = content["satellite"]
     except (KeyError, TypeError, AttributeError) as error:
@@ -92,6 +74,12 @@ def read_home(path: Path) -> Home:
     if satellite not in areas.values():
         raise HomeError(f"{path}: the satellite must be in an area, not in {satellite!r}")
     return Home(areas, floors, entities, satellite)
+
+
+def _entity(
+    name: str, domain: str, aliases: Sequence[str] = (), device_class: str | None = None
+) -> Entity:
+    return Entity((name, *aliases), domain, device_class)
 
 
 def _named(places: Sequence[str | Mapping[str, Any]]) -> dict[str, str]:
@@ -118,9 +106,9 @@ class Matcher:
         self.intents = hassil.Intents.from_dict(_templates(self.language))
         self._recognize = hassil.recognize_best
         names = [
-            (name, entity.name, entity.context)
+            (name, entity.names[0], entity.context)
             for entity in home.entities
-            for name in (entity.name, *entity.aliases)
+            for name in entity.names
         ]
         self.lists = {
             "name": TextSlotList.from_tuples(names, name="name"),

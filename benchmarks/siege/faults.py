@@ -285,19 +285,20 @@ def late_network(folder: Path) -> str:
     weather = Weather(
         delay_seconds=0.1, jitter_seconds=0.05, loss=LOSS, resend_seconds=0.2, bytes_per_second=64e3
     )
-    with patient(folder, uri=f"tcp://127.0.0.1:{free_port()}") as suffering:
-        texts = asyncio.run(_through(suffering.server.uri, weather, SPOKEN_TIMES))
-        expect(set(texts) == {suffering.text}, f"{texts}, not {suffering.text!r}")
-    return f"{SPOKEN_TIMES} of {SPOKEN_TIMES} commands answered with their text"
+    return _spoken_through(folder, weather, SPOKEN_TIMES)
 
 
 def stalled_network(folder: Path) -> str:
     """A network that stands still for three seconds in the middle of a command"""
     weather = Weather(stall_after_bytes=30_000, stall_seconds=STALL_SECONDS)
+    return _spoken_through(folder, weather, 1)
+
+
+def _spoken_through(folder: Path, weather: Weather, times: int) -> str:
     with patient(folder, uri=f"tcp://127.0.0.1:{free_port()}") as suffering:
-        texts = asyncio.run(_through(suffering.server.uri, weather, 1))
-        expect(texts == [suffering.text], f"{texts}, not {suffering.text!r}")
-    return "the command is answered with its text"
+        texts = asyncio.run(_through(suffering.server.uri, weather, times))
+        expect(set(texts) == {suffering.text}, f"{texts}, not {suffering.text!r}")
+    return f"{times} of {times} commands answered with their text"
 
 
 def cut_network(folder: Path) -> str:

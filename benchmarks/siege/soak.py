@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 from aiohttp import ClientError, ClientSession
@@ -53,11 +52,6 @@ class Place:
 
     uri: str
     http: str
-
-    @property
-    def address(self) -> tuple[str, int]:
-        parts = urlsplit(self.uri)
-        return parts.hostname or "", parts.port or 0
 
 
 async def _fetch(place: Place, path: str) -> None:
@@ -105,7 +99,7 @@ class Neighbours:
         choose = random.Random(kind.name)
         while True:
             try:
-                await attack(self.place.address, kind, choose)
+                await attack(self.place.uri, kind, choose)
             except OSError:  # thrown out, as it should be
                 self.answered[f"{kind.name}, thrown out"] += 1
             self.answered[kind.name] += 1

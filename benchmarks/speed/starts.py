@@ -16,7 +16,7 @@ from statistics import median
 from benchmarks.lib import report
 from benchmarks.lib.clips import Clip, short_clips, with_silence
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import add, add_decoding, add_number
+from benchmarks.lib.options import DECODING, add, add_number
 from benchmarks.lib.report import Outcome
 from benchmarks.lib.servers import Program, Server
 
@@ -67,8 +67,7 @@ def _compared(values: Sequence[float]) -> list[str]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add(parser, "--model", "--clips", "--no-official")
-    add_decoding(parser)
+    add(parser, "--model", "--clips", "--no-official", *DECODING)
     add_number(parser, "--starts", 10, "of each server")
 
 

@@ -18,7 +18,7 @@ from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.positions import REFUSED
 from wyoming_whisper.grammar.templates import compile_templates
 from wyoming_whisper.grammar.vocabulary import Vocabulary
-from wyoming_whisper.home.inventory import Entity, Home
+from wyoming_whisper.home.inventory import Home
 
 LANGUAGES = ["de", "en", "es", "fr", "it", "nl", "ru", "zh"]
 N_SENTENCES = 20
@@ -26,10 +26,7 @@ N_SENTENCES = 20
 
 def home_of(language: str) -> Home:
     home = understood.read_home(understood.HOMES / f"{language}.yaml")
-    entities = (
-        Entity((one.name, *one.aliases), one.domain, one.device_class) for one in home.entities
-    )
-    return Home(tuple(home.areas), tuple(home.floors), tuple(entities))
+    return Home(tuple(home.areas), tuple(home.floors), home.entities)
 
 
 @cache

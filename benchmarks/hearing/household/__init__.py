@@ -34,7 +34,7 @@ from benchmarks.lib.client import say
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.model import Model
 from benchmarks.lib.official import install_official, official, ours
-from benchmarks.lib.options import add_decoding, add_models, names, one_of
+from benchmarks.lib.options import DECODING, add, names, one_of
 from benchmarks.lib.report import Outcome, progress
 from benchmarks.lib.servers import Program, Server, prepare, running, turned
 from benchmarks.lib.understood import HOMES, matcher, read_home
@@ -186,7 +186,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part", choices=tuple(PARTS), default="test", help="(default: %(default)s)"
     )
-    add_models(parser)
+    add(parser, "--models", *DECODING)
     parser.add_argument(
         "--servers",
         type=names,
@@ -203,7 +203,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--languages", type=names, default=(), metavar="LIST", help="default: all")
     parser.add_argument("--limit", type=int, metavar="N", help="clips of a kind and language")
-    add_decoding(parser)
     parser.add_argument("--show", action="store_true", help="print what went wrong, one by one")
 
 

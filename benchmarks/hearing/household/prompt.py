@@ -6,9 +6,9 @@ aliases; the first name that does not fit, and all after it, are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from benchmarks.lib.understood import Entity, Home
+from benchmarks.lib.understood import Home
 
 MAX_TOKENS = 200
 NAMED_ALOUD = ("light", "switch", "fan", "media_player", "climate", "scene", "todo")
@@ -32,13 +32,9 @@ def _names(home: Home) -> list[str]:
     """Return all names in their order, none twice."""
     aloud = [one for one in home.entities if one.domain in NAMED_ALOUD]
     others = [one for one in home.entities if one.domain not in NAMED_ALOUD]
-    ordered = [*home.areas, *home.floors, *_of(aloud), *_of(others)]
+    named = [name for one in (*aloud, *others) for name in one.names]
+    ordered = [*home.areas, *home.floors, *named]
     unique: dict[str, str] = {}
     for name in ordered:
         unique.setdefault(name.lower(), name)
     return list(unique.values())
-
-
-def _of(entities: Iterable[Entity]) -> Iterator[str]:
-    for one in entities:
-        yield from (one.name, *one.aliases)

@@ -25,8 +25,9 @@ from benchmarks.lib import spoken
 from benchmarks.lib.client import Heard
 from benchmarks.lib.errors import BenchmarkError, ClipError
 from benchmarks.lib.synthesizers import VOICES
-from benchmarks.lib.understood import Entity, Home, languages, meaning
+from benchmarks.lib.understood import Home, languages, meaning
 from tests.support import AUDIO, HOME_EN, loud
+from wyoming_whisper.home.inventory import Entity
 from wyoming_whisper.transcriber import Samples
 
 ON, OFF = "turn on the bedroom light", "turn off the bedroom light"
@@ -203,8 +204,8 @@ HOME = Home(
     areas={"Kitchen": "Kitchen", "Galley": "Kitchen"},
     floors={"Attic": "Attic"},
     entities=(
-        Entity("Front Door", "lock", ("Door",)),
-        Entity("Lamp", "light", ("kitchen", "Big Light")),
+        Entity(("Front Door", "Door"), "lock"),
+        Entity(("Lamp", "kitchen", "Big Light"), "light"),
     ),
     satellite="Kitchen",
 )

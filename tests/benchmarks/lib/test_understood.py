@@ -121,5 +121,5 @@ def test_places_and_devices_have_aliases(tmp_path: Path) -> None:
     home = read_home(file)
     assert home.areas == {"Den": "Den", "study": "Den"}
     assert home.floors == {"Attic": "Attic"}
-    assert home.entities[0].aliases == ("gate",)
+    assert home.entities[0].names == ("Door", "gate")
     assert home.entities[0].context == {"domain": "cover", "device_class": "garage"}
