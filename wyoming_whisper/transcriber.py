@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from .grammar.service import GrammarService
-    from .home.index import NameIndex
 
 SAMPLE_RATE = 16_000
 """Hertz of everything behind this seam."""
@@ -59,11 +55,8 @@ class TranscribeOptions:
     words: bool = False
     """Whether segments have their words' times; needs `timestamps`."""
 
-    home: NameIndex | None = field(default=None, repr=False, compare=False)
-    """Names that a misheard text is compared with, `names` too; None compares with none."""
-
-    grammars: GrammarService | None = field(default=None, repr=False, compare=False)
-    """The home's sentences, of which a misheard text may have been one; None compares with none."""
+    home: object = field(default=None, repr=False, compare=False)
+    """What a misheard text is compared with where a backend can: a grammar.service.HomeTexts."""
 
     checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
     """Called wherever the work can be broken off; what it raises ends it."""

@@ -31,6 +31,7 @@ from benchmarks.lib.words import word_errors
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions
 from wyoming_whisper.backends import open_transcriber
+from wyoming_whisper.grammar.service import HomeTexts
 from wyoming_whisper.home.index import NameIndex, fold
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
@@ -135,7 +136,7 @@ class Listener:
         clip = said.clip if said.is_written else replace(said.clip, text=without)
         heard = []
         for home, index in indexes.items():
-            options = TranscribeOptions(language, home=index)
+            options = TranscribeOptions(language, home=HomeTexts(index))
             answer = speech.transcribed(self._transcriber, options)
             heard.append(Heard(clip, home, without, answer.text, answer.stages.get("names", 0.0)))
         return heard

@@ -264,6 +264,35 @@ def test_work_that_nobody_waits_for_ends() -> None:
         sentences("audio", PROMPT, "en", hypothesis("Turn on the kitten lamp."))
 
 
+@pytest.mark.usefixtures("_always_searched")
+@pytest.mark.parametrize("n_looks", [1, 5, 30, 200])
+def test_what_takes_too_long_is_left_as_it_was_written(n_looks: int) -> None:
+    """Wherever the time runs out: letter by letter, between passes, or in the search."""
+    looks = iter(range(10_000))
+
+    def clock() -> float:
+        return 0.0 if next(looks) < n_looks else HomeSentences.MAX_SECONDS + 0.1
+
+    class Endless(Searcher):
+        def constrained(self, *args: Any, **kwargs: Any) -> list[Sentence]:
+            while True:
+                args[3].checkpoint()
+
+    scorer = Endless(UNLIKELY)
+    sentences = HomeSentences(
+        scorer,  # type: ignore[arg-type]
+        TOKENIZER,
+        lambda _: grammar(),
+        lambda: "noise",
+        clock=clock,
+    )
+    heard = hypothesis("Turn on the kitten lamp.", -0.2)
+    best = sentences("audio", PROMPT, "en", heard)
+    assert best == heard
+    assert best.understood is False
+    assert n_looks < next(looks) <= n_looks + 3
+
+
 def test_the_names_leave_what_the_home_understands() -> None:
     snapper = Snapper(Scorer(), TOKENIZER, [], lambda: "noise")  # type: ignore[arg-type]
     heard = dataclasses.replace(hypothesis("turn on the lamp"), understood=True)

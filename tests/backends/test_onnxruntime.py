@@ -30,6 +30,7 @@ from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.errors import NotPossibleError, SettingsError
+from wyoming_whisper.grammar.service import HomeTexts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.machine.host import HOST, Host
 from wyoming_whisper.machine.measured import Measurements
@@ -262,7 +263,7 @@ def test_names_of_the_home_put_right_the_same(pair: tuple[Transcriber, Transcrib
         samples = read_audio(str(AUDIO / file))
         plain, named = (
             [one.transcribe(samples, options).text for one in pair]
-            for options in (ENGLISH, TranscribeOptions("en", home=home))
+            for options in (ENGLISH, TranscribeOptions("en", home=HomeTexts(home)))
         )
         assert plain[0] == plain[1]
         assert named[0] == named[1]
@@ -283,7 +284,9 @@ def test_the_first_command_encodes_no_more_than_the_second(
         return encode(self, mel)
 
     monkeypatch.setattr(SessionInference, "encode", counted)
-    options = TranscribeOptions("en", home=NameIndex(("Roborock", "Monstera", "Living Room")))
+    options = TranscribeOptions(
+        "en", home=HomeTexts(NameIndex(("Roborock", "Monstera", "Living Room")))
+    )
     samples = read_audio(str(AUDIO / NAMED[0]))
     counts: list[int] = []
     for _ in range(2):

@@ -44,6 +44,7 @@ from wyoming_whisper.errors import (
     NotPossibleError,
     SettingsError,
 )
+from wyoming_whisper.grammar.service import HomeTexts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.machine.host import Host
 from wyoming_whisper.settings.options import Settings
@@ -203,7 +204,7 @@ def test_names_are_compared(standin: Standin, data: Path) -> None:
     """By the logits of the prompt, of which the candidates are the end."""
     transcriber = opened(data)
     standin.requests.clear()
-    options = dataclasses.replace(ENGLISH, home=NameIndex(["the plump"]))
+    options = dataclasses.replace(ENGLISH, home=HomeTexts(NameIndex(["the plump"])))
     assert transcriber.transcribe(clip(), options).text == TEXT
     scored = [p for p, params in standin.requests if params.max_tokens == 1]
     assert scored
@@ -425,7 +426,7 @@ def test_without_the_logits_of_the_prompt(
     transcriber = opened(data)
     assert "no logits of the prompt" in caplog.text
     home = NameIndex(["printer"])
-    found = transcriber.transcribe(clip(), dataclasses.replace(ENGLISH, home=home))
+    found = transcriber.transcribe(clip(), dataclasses.replace(ENGLISH, home=HomeTexts(home)))
     assert found.text == TEXT
     assert found.no_speech_prob == 0
     with pytest.raises(RuntimeError, match="no logits of a prompt"):

@@ -23,6 +23,7 @@ from wyoming_whisper.errors import (
     TranscribeError,
     WyomingWhisperError,
 )
+from wyoming_whisper.grammar.service import HomeTexts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcription, go_on
 from wyoming_whisper.utterance.scheduler import Scheduler
@@ -108,7 +109,7 @@ def test_the_names_of_the_home_are_put_once_and_again_when_they_change() -> None
     front = replicas.transcriber()
     first, second = NameIndex(["kitchen lamp"]), NameIndex(["hallway"])
     for home in (first, first, second, second):
-        front.transcribe(loud(0.1), TranscribeOptions("de", home=home))
+        front.transcribe(loud(0.1), TranscribeOptions("de", home=HomeTexts(home)))
     assert replicas.kept == [first, second]
     assert [home for _, home, _ in replicas.asked] == [[1], [1], [2], [2]]
     assert all(sent.home is None for sent, _, _ in replicas.asked)
@@ -121,7 +122,7 @@ def test_names_that_can_not_be_put_are_done_without() -> None:
     replicas = FakeReplicas()
     front = RayTranscriber(replicas.ask, ABOUT, 0, put)
     home = NameIndex(["kitchen lamp"])
-    assert front.transcribe(loud(0.1), TranscribeOptions("de", home=home)) == SAID
+    assert front.transcribe(loud(0.1), TranscribeOptions("de", home=HomeTexts(home))) == SAID
     assert replicas.asked[0][1] == []
 
 

@@ -21,6 +21,7 @@ from wyoming_whisper.cluster import replica as module
 from wyoming_whisper.cluster.front_end import About
 from wyoming_whisper.cluster.replica import Replica, _on_this_node
 from wyoming_whisper.errors import ModelError, ModelUnavailableError, TranscribeError
+from wyoming_whisper.grammar.service import HomeTexts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
@@ -58,6 +59,10 @@ class Reference:
 
     async def _get(self) -> NameIndex:
         return self.value
+
+
+def names_of(options: TranscribeOptions) -> NameIndex | None:
+    return options.home.names if isinstance(options.home, HomeTexts) else None
 
 
 async def test_it_answers_in_its_turn_and_says_what_it_is() -> None:
@@ -104,7 +109,7 @@ async def test_names_are_fetched_once_for_each_home() -> None:
     with replica_of(fake) as one:
         for reference in (home, home, other, home):
             await one.transcribe(OPTIONS, [reference], loud(0.1))
-        assert [options.home for _, options in fake.requests] == [
+        assert [names_of(options) for _, options in fake.requests] == [
             home.value,
             home.value,
             other.value,

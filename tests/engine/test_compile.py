@@ -62,10 +62,14 @@ class Made:
         return onnx.load(self.folder / f"{half}.onnx")
 
 
-def made(model_bin: Path, folder: Path, precision: Any, beam_size: int) -> Made:
+def made(
+    model_bin: Path, folder: Path, precision: Any, beam_size: int, *, has_tail: bool = False
+) -> Made:
     from wyoming_whisper.engine import checkpoint, graphs
 
-    dims = graphs.write_graphs(checkpoint.read(model_bin), folder, precision, beam_size)
+    dims = graphs.write_graphs(
+        checkpoint.read(model_bin), folder, precision, beam_size, has_tail=has_tail
+    )
     request = BuildRequest(
         str(model_bin), str(folder), runtime=RTX.runtime, precision=precision, beam_size=beam_size
     )
@@ -92,12 +96,29 @@ every = pytest.mark.parametrize(
 def test_the_parser_gives_every_tensor_the_graphs_type_and_shape(
     model_bin: Path, tmp_path: Path, precision: str, beam_size: int
 ) -> None:
-    it = made(model_bin, tmp_path, precision, beam_size)
-    trt = RTX.load()
-    request = BuildRequest(str(model_bin), str(tmp_path), runtime=RTX.runtime, precision=precision)
+    assert_parsed(made(model_bin, tmp_path, precision, beam_size), precision)
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_so_it_does_where_a_frozen_tail_follows_the_window(
+    models: Models, tmp_path: Path, precision: str
+) -> None:
+    model_bin = models.model("home-en") / "model.bin"
+    it = made(model_bin, tmp_path, precision, 1, has_tail=True)
+    assert_parsed(it, precision)
+    request = BuildRequest("", str(tmp_path), runtime=RTX.runtime, precision=precision)
+    compiler = _Compiler(RTX.load(), request, Quiet(), 1 << 29)  # type: ignore[arg-type]
+    shapes = _encoder_shapes(it.facts)
+    compiler.compile("encoder engine", tmp_path / "encoder.onnx", shapes, "encoder.plan")
+    assert all(program.is_capturable for program in programs_of(tmp_path / "encoder.plan"))
+
+
+def assert_parsed(it: Made, precision: str) -> None:
+    trt, folder = RTX.load(), it.folder
+    request = BuildRequest("", str(folder), runtime=RTX.runtime, precision=precision)
     compiler = _Compiler(trt, request, Quiet(), 1 << 29)  # type: ignore[arg-type]
     for half in HALVES:
-        network = compiler._parsed(tmp_path / f"{half}.onnx")
+        network = compiler._parsed(folder / f"{half}.onnx")
         tensors = network_tensors(network)
         expected = graph_tensors(it.graph(half))
         missing = set(expected) - set(tensors)

@@ -43,13 +43,18 @@ class Store(TemplateStore):
 class Running:
     """A service, and what it has built."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: Sequence[str] = (), home: Home = HOME) -> None:
         self.store = Store()
         self.service = GrammarService(self.store)
         self._done: queue.Queue[str] = queue.Queue()
         self.service.on_done = self._done.put
-        self.service.use_home(HOME)
+        self.service.expect(expected)
+        self.service.use_home(home)
         self.spelled: Callable[[], list[bytes]] = lambda: TOKENS
+
+    def next_built(self) -> str:
+        """Return the language whose grammar is the next that is there, or can't be."""
+        return self._done.get(timeout=TIMEOUT_SECONDS)
 
     def built(self, language: str) -> Grammar:
         """Return the grammar of a language, when it has been built next."""
@@ -59,7 +64,7 @@ class Running:
 
     def tried(self, language: str) -> Grammar | None:
         self.service.current(language, self.spelled)
-        assert self._done.get(timeout=TIMEOUT_SECONDS) == language
+        assert self.next_built() == language
         return self.service.current(language, self.spelled)
 
 
@@ -100,6 +105,50 @@ def test_other_tokens_end_all_grammars(running: Running) -> None:
     assert before.advance(before.begin(), ord("t")) >= 0
     assert after.advance(after.begin(), ord("t") + 1) >= 0
     assert after.advance(after.begin(), ord("t")) < 0
+
+
+def test_an_engine_with_the_same_tokens_is_no_reason_to_build(running: Running) -> None:
+    grammar = running.built("en")
+    other: Callable[[], list[bytes]] = lambda: [*TOKENS]  # noqa: E731
+    unread = running.service.current("en", other)
+    assert unread is grammar
+    assert not unread.is_searchable  # until the tokens have been compared
+    running.spelled = other
+    running.built("de")  # one after the other
+    after = running.service.current("en", other)
+    assert after is grammar
+    assert after.is_searchable
+    assert running.store.asked == ["en", "de"]
+
+
+def test_what_is_expected_is_there_before_anybody_asks() -> None:
+    running = Running(expected=("de", "en"))
+    try:
+        assert running.next_built() == "en"
+        assert running.next_built() == "de"
+        grammar = running.service.current("en", running.spelled)
+        assert grammar is not None
+        assert grammar.matches("turn on lamp")
+        assert not grammar.is_searchable  # the model has not been asked for its tokens
+        assert {running.next_built(), running.next_built()} == {"de", "en"}
+        searchable = running.service.current("en", running.spelled)
+        assert searchable is not None
+        assert searchable.is_searchable
+        running.service.use_home(Home(areas=("Hall",)))
+        assert {running.next_built(), running.next_built()} == {"de", "en"}
+    finally:
+        running.service.close()
+
+
+def test_nothing_is_built_for_a_home_that_is_not_known() -> None:
+    running = Running(expected=("en",), home=Home())
+    try:
+        assert running.service.current("en", running.spelled) is None
+        running.service.use_home(HOME)
+        assert running.next_built() == "en"
+        assert running.store.asked == ["en"]
+    finally:
+        running.service.close()
 
 
 def test_languages_that_were_not_asked_for_lately_are_forgotten(
@@ -184,6 +233,15 @@ def test_templates_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = store.templates("ga", own)
     assert again.network.labels.tolist() == templates.network.labels.tolist()
     assert again.slots == templates.slots
+
+
+def test_a_region_has_its_own_templates_where_there_are_some(tmp_path: Path) -> None:
+    regional = TemplateStore(tmp_path, {"pt": "br", "ga": "IE", "no": "NO", "yue": "HK"})
+    assert regional.templates("pt").language == "pt-BR"
+    assert TemplateStore(tmp_path).templates("pt").language == "pt"
+    assert regional.templates("ga").language == "ga"
+    assert regional.templates("no").language == "nb"
+    assert regional.templates("yue").language == "zh-HK"
 
 
 def test_broken_and_old_files_are_made_again(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.whisper.scripted import ByteTokenizer
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
+from wyoming_whisper.grammar.service import HomeTexts
 from wyoming_whisper.home.index import Candidate, NameIndex, fold
 from wyoming_whisper.home.likeness import Likeness, _sound
 from wyoming_whisper.home.snapper import Evidence, Snapper
@@ -335,7 +336,7 @@ def home_en() -> Iterator[WhisperTranscriber]:
 
 
 def transcribe(transcriber: WhisperTranscriber, file: str, *names: str) -> str:
-    options = TranscribeOptions("en", home=NameIndex(names))
+    options = TranscribeOptions("en", home=HomeTexts(NameIndex(names)))
     return transcriber.transcribe(read_audio(AUDIO / file), options).text
 
 
@@ -371,8 +372,10 @@ def test_a_name_that_the_model_never_saw_is_put_right(home_en: WhisperTranscribe
 def test_comparing_is_one_of_the_stages(home_en: WhisperTranscriber) -> None:
     samples = read_audio(AUDIO / clips("clean")[0].file)
     plain = home_en.transcribe(samples, TranscribeOptions("en"))
-    named = home_en.transcribe(samples, TranscribeOptions("en", home=NameIndex(HOME)))
-    asked = home_en.transcribe(samples, TranscribeOptions("en", ("Zorbo",), home=NameIndex(())))
+    named = home_en.transcribe(samples, TranscribeOptions("en", home=HomeTexts(NameIndex(HOME))))
+    asked = home_en.transcribe(
+        samples, TranscribeOptions("en", ("Zorbo",), home=HomeTexts(NameIndex(())))
+    )
     assert "names" not in plain.stages
     assert "names" in named.stages
     assert "names" in asked.stages

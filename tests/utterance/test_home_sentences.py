@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Client, FakeTranscriber, run_server
+from wyoming_whisper.grammar.service import GrammarService, HomeTexts
 from wyoming_whisper.status import Answer
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
@@ -25,6 +26,10 @@ class Understanding(FakeTranscriber):
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         heard = super().transcribe(samples, options)
         return replace(heard, understood=True, free_text="Turn on the sealing lamp.")
+
+
+def grammars_of(options: TranscribeOptions) -> GrammarService | None:
+    return options.home.grammars if isinstance(options.home, HomeTexts) else None
 
 
 def home_file(tmp_path: Path, text: str = HOME) -> Path:
@@ -48,7 +53,7 @@ async def test_a_command_is_compared_with_the_home(tmp_path: Path) -> None:
     fake = FakeTranscriber()
     await answer_of(tmp_path, fake, home=home_file(tmp_path), data_dir=(tmp_path / "data",))
     assert fake.requests
-    assert all(options.grammars is not None for _, options in fake.requests)
+    assert all(grammars_of(options) is not None for _, options in fake.requests)
 
 
 @pytest.mark.parametrize("case", ["no home", "an empty one", "bias_names is off"])
@@ -60,7 +65,7 @@ async def test_without_a_home_nothing_is(tmp_path: Path, case: str) -> None:
         settings |= {"home": home_file(tmp_path), "bias_names": False}
     fake = FakeTranscriber()
     await answer_of(tmp_path, fake, **settings)
-    assert [options.grammars for _, options in fake.requests] == [None] * len(fake.requests)
+    assert [grammars_of(options) for _, options in fake.requests] == [None] * len(fake.requests)
     assert fake.requests
 
 

@@ -600,6 +600,20 @@ def test_texts_are_scored_in_one_step() -> None:
     assert len(fixed.steps) == sum(map(len, TEXTS))
 
 
+def test_scores_are_forgotten_where_they_are_many(
+    monkeypatch: pytest.MonkeyPatch, scripted: type[ScriptedSession]
+) -> None:
+    monkeypatch.setattr(SessionInference, "MAX_SCORES", 2)
+    other = inference(scripted(Model()))
+    expected = [other.score(other.encode(MEL), PROMPT, [text])[0] for text in TEXTS]
+    whisper = inference(scripted(Model()))
+    audio = whisper.encode(MEL)
+    for texts in ([0, 1, 3], [0, 2], [1, 0, 3]):  # of the second call, one is kept until then
+        scores = whisper.score(audio, PROMPT, [TEXTS[number] for number in texts])
+        for number, one in zip(texts, scores, strict=True):
+            np.testing.assert_allclose(one, expected[number], atol=1e-5)
+
+
 @pytest.mark.parametrize("changes", [{}, {"beam_size": 3}, {"temperature": 0.5}])
 @pytest.mark.parametrize("prompt", [PROMPT, PREVIOUS])
 def test_scoring_and_searching_know_nothing_of_each_other(

@@ -29,9 +29,9 @@ from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.timing import (
     _cheapest_path,
     _median_filtered,
+    _without_pauses,
     first_positions,
     timed_words,
-    without_pauses,
 )
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -104,7 +104,8 @@ def test_the_filter_takes_the_median_of_neighbours_and_reflects_the_ends(n: int)
 def words_of(text: str, language: str = "en") -> list[tuple[str, float, float]]:
     """Return the words of a text of which every byte, also a blank, takes 0.02 s."""
     tokens = list(text.encode())
-    found = timed_words(tokens, range(len(tokens) + 1), TOKENIZER, language)
+    mel = np.zeros((80, 0), np.float32)
+    found = timed_words(tokens, range(len(tokens) + 1), TOKENIZER, language, mel)
     return [(word.text, round(word.start / 0.02), round(word.end / 0.02)) for word in found]
 
 
@@ -137,11 +138,11 @@ def test_pauses_before_after_and_within_words_are_left_out() -> None:
     for start, end in ((30, 50), (60, 100), (100 + 50, 180), (200, 240)):
         mel[:, start:end] = 1.0
     words = [Word(0.0, 0.52, "one"), Word(0.52, 0.92, "two"), Word(0.92, 2.6, "three")]
-    found = without_pauses(words, mel)
+    found = _without_pauses(words, mel)
     assert [(word.start, word.end) for word in found] == [(0.3, 0.5), (0.6, 0.92), (1.5, 2.4)]
     silent = [Word(2.5, 2.9, "four")]
-    assert without_pauses(silent, mel) == silent
-    assert without_pauses(silent, np.zeros((80, 0), np.float32)) == silent
+    assert _without_pauses(silent, mel) == silent
+    assert _without_pauses(silent, np.zeros((80, 0), np.float32)) == silent
 
 
 # -- a window's words ----------------------------------------------------------------------

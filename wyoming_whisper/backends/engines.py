@@ -403,17 +403,8 @@ class EngineTranscriber:
             self._tell()
 
     def _change_places(self, engine: Transcriber, why: str) -> None:
-        """Between two utterances: who transcribes has the turn until it is done."""
-        with self._turn:
-            if self._stop.is_set():
-                engine.close()
-                return
-            left, self._stand_in = self._stand_in, None
-            self._engine, self._why = engine, why
-            self._tell()
-        if left is not None:
-            left.close()
-        _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
+        if self._takes_over(engine, None, why):
+            _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
 
     def _do_without(self) -> None:
         """Let CTranslate2 have the GPU that TensorRT makes nothing of."""
@@ -422,14 +413,21 @@ class EngineTranscriber:
         except Exception as error:
             _LOGGER.warning("faster-whisper can't use the GPU either: %s", error)
             return
-        if other is None:
-            return
-        with self._turn:
+        if other is not None and self._takes_over(None, other, self._why):
+            _LOGGER.info("from now on faster-whisper answers on the GPU: %s", other.description)
+
+    def _takes_over(
+        self, engine: Transcriber | None, stand_in: Transcriber | None, why: str
+    ) -> bool:
+        """Have either of them answer from the next utterance on; return False after `close`."""
+        with self._turn:  # who transcribes has it until it is done
             if self._stop.is_set():
-                other.close()
-                return
-            left, self._stand_in = self._stand_in, other
+                for transcriber in filter(None, (engine, stand_in)):
+                    transcriber.close()
+                return False
+            left, self._stand_in = self._stand_in, stand_in
+            self._engine, self._why = engine, why
             self._tell()
         if left is not None:
             left.close()
-        _LOGGER.info("from now on faster-whisper answers on the GPU: %s", other.description)
+        return True

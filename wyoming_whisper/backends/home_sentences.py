@@ -14,6 +14,7 @@ import dataclasses
 import logging
 import math
 import operator
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,12 +109,16 @@ class _Candidate:
     """Of its tokens and its end."""
 
 
+class _OutOfTimeError(Exception):
+    """The comparison has taken as long as it may."""
+
+
 class HomeSentences:
     """Writes the sentence of the home that was misheard; a `Correct` of whisper.decoding.
 
     `grammar_of` returns the grammar of a language, None where there is none (yet). `noise` returns
     audio features of noise; it may encode them, whereupon others are gone unless `keeps_features`.
-    `checkpoint` is called between passes; what it raises ends the work.
+    `checkpoint` is called between passes; what it raises ends the work. `clock` tells seconds.
     """
 
     MAX_WORDS = 30
@@ -125,6 +130,9 @@ class HomeSentences:
 
     LEAST_LOG_ODDS = -1.0
     """Of what is spelled alike, for the search to be worth its time."""
+
+    MAX_SECONDS = 0.5
+    """For a text; what is not decided by then is left as it was written."""
 
     MAX_GAP = 15.0
     """Nats: nothing that much less likely is what was said."""
@@ -138,13 +146,16 @@ class HomeSentences:
         checkpoint: Callable[[], None] = lambda: None,
         *,
         keeps_features: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inference = inference
         self._keeps_features = keeps_features
         self._tokenizer = tokenizer
         self._grammar_of = grammar_of
         self._noise = noise
-        self._checkpoint = checkpoint
+        self._is_awaited = checkpoint
+        self._clock = clock
+        self._until = math.inf
 
     def __call__(
         self, audio_features: Any, prompt: Sequence[int], language: str, hypothesis: Hypothesis
@@ -156,10 +167,14 @@ class HomeSentences:
             return hypothesis
         if written := grammar.written(text):
             return self._written(hypothesis, written, text)
+        self._until = self._clock() + self.MAX_SECONDS
         try:
             sentence = self._meant(grammar, audio_features, prompt, hypothesis, text)
         except RuntimeError as error:  # of the model's runtime: the free text is there still
             _LOGGER.warning("the home's sentences can't be compared: %s", error)
+            sentence = None
+        except _OutOfTimeError:
+            _LOGGER.debug("%r was compared with the home's sentences for too long", text)
             sentence = None
         if sentence is None:
             return dataclasses.replace(hypothesis, understood=False)
@@ -172,6 +187,12 @@ class HomeSentences:
             hypothesis, avg_logprob=max(avg_logprob, hypothesis.avg_logprob), free_text=text
         )
         return self._written(best, written, "")
+
+    def _checkpoint(self) -> None:
+        """Raises _OutOfTimeError, and what `checkpoint` does."""
+        self._is_awaited()
+        if self._clock() > self._until:
+            raise _OutOfTimeError
 
     def _written(self, hypothesis: Hypothesis, written: str, text: str) -> Hypothesis:
         """Return the hypothesis with another text, unless it is `text` already."""
@@ -286,7 +307,7 @@ class HomeSentences:
         """Return the likeliest of what is spelled like the free text, or written beside it."""
         texts = [self._text(tokens) for tokens in (hypothesis.tokens, *hypothesis.others)]
         sentences = [text for text in texts[1:] if grammar.matches(text)]
-        sentences += grammar.alike(texts)
+        sentences += grammar.alike(texts, self._checkpoint)
         sentences = [text for text in sentences if self._is_telling(grammar, text)]
         candidates = [self._tokenizer.encode(" " + text) for text in dict.fromkeys(sentences)]
         if not candidates:

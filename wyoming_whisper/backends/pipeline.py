@@ -19,6 +19,7 @@ from ..errors import (
     SettingsError,
     TranscribeError,
 )
+from ..grammar.service import GrammarService, HomeTexts
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
 from ..models.folder import ModelFolder
@@ -273,20 +274,25 @@ class WhisperTranscriber:
             return [_timed(self._as_without_timestamps, stopwatch, "names")]
         if (options.task or self._decoding.task) == "translate":
             return []
-        steps = (("grammar", self._home_sentences(options)), ("names", self._snapper(options)))
+        home = options.home
+        if not isinstance(home, HomeTexts):
+            return []
+        steps = (
+            ("grammar", self._home_sentences(home.grammars, options)),
+            ("names", self._snapper(home.names, options)),
+        )
         return [_timed(step, stopwatch, stage) for stage, step in steps if step]
 
-    def _snapper(self, options: TranscribeOptions) -> Correct | None:
-        if options.home is None:
-            return None
-        indexes = [NameIndex(options.names[: self.MAX_REQUEST_NAMES]), options.home]
+    def _snapper(self, names: NameIndex, options: TranscribeOptions) -> Correct | None:
+        indexes = [NameIndex(options.names[: self.MAX_REQUEST_NAMES]), names]
         filled = [index for index in indexes if len(index)]
         if not filled:
             return None
         return Snapper(self._inference, self._tokenizer, filled, self._noise, options.checkpoint)
 
-    def _home_sentences(self, options: TranscribeOptions) -> Correct | None:
-        grammars = options.grammars
+    def _home_sentences(
+        self, grammars: GrammarService | None, options: TranscribeOptions
+    ) -> Correct | None:
         if grammars is None:
             return None
         return HomeSentences(

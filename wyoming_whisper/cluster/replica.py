@@ -18,6 +18,7 @@ from .. import __version__
 from ..backends import open_transcriber
 from ..backends.auto import model_of
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
+from ..grammar.service import HomeTexts
 from ..machine.process import settle
 from ..settings.options import Settings
 from ..settings.sources import settings_from
@@ -84,7 +85,8 @@ class Replica:
         `home` holds a reference to the names of the home, or nothing. Cancelled, the work ends.
         """
         if home:
-            options = replace(options, home=await self._names(home[0]))
+            names = await self._names(home[0])
+            options = replace(options, home=None if names is None else HomeTexts(names))
         try:
             job = self._scheduler.submit(np.concatenate(chunks), options)
         except WyomingWhisperError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import tempfile
 import time
@@ -89,11 +91,8 @@ _PORTABLE = {"ampere": Library.AMPERE, "turing": Library.TURING}
 
 def _build(arguments: argparse.Namespace, settings: Settings) -> int:
     engines, is_for_here = _engines(settings, arguments.runtime, arguments.gpus)
-    display = BuildDisplay(f"the engine of {engines.label}")
-    try:
+    with contextlib.closing(BuildDisplay(f"the engine of {engines.label}")) as display:
         folder = engines.build(display.show_build)
-    finally:
-        display.close()
     try:
         if is_for_here:
             engines.open(folder).close()
@@ -173,16 +172,7 @@ def _remove(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _as_json(entries: Sequence[Entry]) -> str:
     rows = [
-        {
-            "name": entry.name,
-            "model": entry.model,
-            "precision": entry.precision,
-            "runtime": entry.runtime,
-            "device": entry.device,
-            "size_bytes": entry.size_bytes,
-            "used": _when(entry.used),
-            "path": str(entry.path),
-        }
+        dataclasses.asdict(entry) | {"used": _when(entry.used), "path": str(entry.path)}
         for entry in entries
     ]
     return json.dumps(rows, ensure_ascii=False, indent=2)

@@ -34,25 +34,29 @@ Own = Sequence[Mapping[str, Any]]
 class TemplateStore:
     """A folder with a file for each language."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, regions: Mapping[str, str] | None = None) -> None:
+        """`regions` by language (Whisper's code): Home Assistant has sentences of pt-BR, too."""
         self._folder = folder
+        self._regions = regions or {}
 
     def templates(self, code: str, own: Own = ()) -> Templates:
         """Return the templates of a language, with the user's `own`; see `compile_intents`.
 
         Raises TemplateError where there are none, in one sentence.
         """
-        file = self._folder / f"{code}-{_key(own)}.npz"
+        region = self._regions.get(code)
+        tag = f"{code}-{region}" if region else code
+        file = self._folder / f"{code}-{_key(tag, own)}.npz"
         with contextlib.suppress(OSError, ValueError):
             return Templates.load(file)
-        return self._compiled(code, own, file)
+        return self._compiled(code, tag, own, file)
 
-    def _compiled(self, code: str, own: Own, file: Path) -> Templates:
+    def _compiled(self, code: str, tag: str, own: Own, file: Path) -> Templates:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(f".{os.getpid()}.tmp")
             try:
-                _run(code, own, partial)
+                _run(tag, own, partial)
                 templates = Templates.load(partial)
                 partial.replace(file)
             finally:
@@ -66,13 +70,13 @@ class TemplateStore:
         return templates
 
 
-def _key(own: Own) -> str:
+def _key(tag: str, own: Own) -> str:
     """Return what the file of a language depends on, as a name. Raises TemplateError."""
     try:
         versions = [version(package) for package in PACKAGES]
     except PackageNotFoundError as error:
         raise TemplateError(f"the package {error.name} is not installed") from None
-    return hashlib.sha256(_json([FORMAT, versions, own]).encode()).hexdigest()[:20]
+    return hashlib.sha256(_json([FORMAT, versions, tag, own]).encode()).hexdigest()[:20]
 
 
 def _json(value: object) -> str:

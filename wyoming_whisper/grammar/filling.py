@@ -58,7 +58,7 @@ def fill(
         slots,
         unparted=templates.unparted,
     )
-    compounds = Compounds(home.names, links=templates.language in GERMANIC)
+    compounds = Compounds(home.names, links=templates.language.partition("-")[0] in GERMANIC)
     return Grammar(letters, vocabulary, compounds)
 
 

@@ -41,6 +41,7 @@ def _words(language: str) -> Callable[[float], Iterator[str]] | None:
 
     try:
         engine = get_rbnf_engine(language)
+        engine.format_number(0)  # Bokmål is one that it has without any rules
     except ValueError:
         return None
 

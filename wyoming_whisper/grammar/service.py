@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..home.index import NameIndex
 from ..home.inventory import Home
 from .automaton import Grammar
 from .compiling import Own, TemplateStore
@@ -35,6 +36,14 @@ CUSTOM_SECONDS = 5.0
 
 NICENESS = 10
 SHOWN = 3  # of what is left out, in a line of the log
+
+
+@dataclass(frozen=True, eq=False)
+class HomeTexts:
+    """What misheard texts are compared with: names of the home, and its sentences."""
+
+    names: NameIndex
+    grammars: GrammarService | None = None
 
 
 @dataclass

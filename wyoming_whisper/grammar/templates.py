@@ -131,19 +131,22 @@ class Templates:
 
 
 def compile_templates(code: str, own: Sequence[Mapping[str, Any]] = ()) -> Templates:
-    """Return the templates that Home Assistant brings for a language (Whisper's code).
+    """Return the templates that Home Assistant brings for a language.
 
-    `own` are more of the user's, see `compile_intents`. Raises TemplateError where the language
-    has none, or what there is can't be read.
+    `code` is Whisper's, with a region or without: where pt-XY has none, those of pt do. `own` are
+    more of the user's, see `compile_intents`. Raises TemplateError where the language has none, or
+    what there is can't be read.
     """
     import home_assistant_intents
 
-    name = TEMPLATES_BY_CODE.get(code, code)
-    path = Path(home_assistant_intents.__file__).parent / "data" / f"{name}.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TemplateError(f"Home Assistant has no sentences of {code!r}") from None
+    folder = Path(home_assistant_intents.__file__).parent / "data"
+    files = {file.stem.lower(): file for file in folder.glob("*.json")}
+    language = code.partition("-")[0]
+    names = (code, TEMPLATES_BY_CODE.get(language, ""), language)
+    path = next((files[name.lower()] for name in names if name.lower() in files), None)
+    if path is None:
+        raise TemplateError(f"Home Assistant has no sentences of {code!r}")
+    content = json.loads(path.read_text(encoding="utf-8"))
     return compile_intents(content, own)
 
 

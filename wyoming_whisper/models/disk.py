@@ -121,17 +121,17 @@ class Place:
         folder = self.root / ".locks" / f"models--{self.repo.replace('/', '--')}"
         return locked(folder / f"{name}.lock", f"another process is downloading {self.repo}")
 
+    @staticmethod
+    def is_stale(path: Path, age_s: float = 24 * 3600.0) -> bool:
+        """Return whether a partial file is so old that it is rubbish: the hub's library never
+        continues one. Raises OSError.
+        """
+        return time.time() - path.stat().st_mtime >= age_s
+
     def _free_bytes(self) -> int:
         """Return the free bytes where the folder is or will be."""
         paths = (self.root, *self.root.absolute().parents)
         return shutil.disk_usage(next(path for path in paths if path.exists())).free
-
-
-def is_stale(path: Path, age_s: float = 24 * 3600.0) -> bool:
-    """Return whether a partial file that nobody continues is rubbish, as the hub's library never
-    continues one. Raises OSError.
-    """
-    return time.time() - path.stat().st_mtime >= age_s
 
 
 def matches_hash(file: Path, etag: str) -> bool | None:

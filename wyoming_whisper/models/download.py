@@ -36,7 +36,6 @@ from .disk import (
     Place,
     Progress,
     Report,
-    is_stale,
     matches_hash,
     megabytes,
 )
@@ -306,7 +305,7 @@ class HubDownload:
         """Delete what cut-off downloads left."""
         for partial in self._blobs.glob("*.incomplete"):
             with contextlib.suppress(OSError):
-                if is_stale(partial, **age_s):
+                if Place.is_stale(partial, **age_s):
                     partial.unlink()
 
     def _retry(self, action: Callable[[], T], progressed: Callable[[], int] = lambda: 0) -> T:

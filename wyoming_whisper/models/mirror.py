@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelBrokenError, ModelUnavailableError
-from .disk import Place, Progress, Report, is_stale, matches_hash, megabytes
+from .disk import Place, Progress, Report, matches_hash, megabytes
 from .folder import ModelFolder
 
 _LOGGER = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _sweep(repo: str, root: Path, *, alone: bool) -> None:
     """Delete what killed downloads left: with the lock held nobody else can be using it."""
     for path in Mirror.leftovers(repo, root):
         with contextlib.suppress(OSError):
-            if alone or is_stale(path):
+            if alone or Place.is_stale(path):
                 shutil.rmtree(path)
 
 

@@ -171,8 +171,10 @@ class Server(Service):
         Connections.let_many_wait(server)
         for listener in server.sockets:
             address = listener.getsockname()
-            where = address if is_unix else "{} port {}".format(*address[:2])
-            _LOGGER.info("listening at %s", where)
+            if is_unix:
+                _LOGGER.info("listening at %s", address)
+            else:
+                _LOGGER.info("listening at %s port %d", *address[:2])
         return server
 
     async def _listen_stdio(self) -> None:

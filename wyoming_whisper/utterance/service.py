@@ -22,7 +22,7 @@ from ..errors import (
     TranscribeError,
 )
 from ..grammar.compiling import TemplateStore
-from ..grammar.service import GrammarService
+from ..grammar.service import GrammarService, HomeTexts
 from ..home.household import HomeNames
 from ..models.folder import ModelFolder
 from ..models.stock import StockModel
@@ -87,7 +87,10 @@ class Service:
         self.grammars: GrammarService | None = None
         """The sentences of the home; None where texts are not to be compared with it."""
         if settings.bias_names:
-            self.grammars = GrammarService(TemplateStore(settings.data_dir[0] / "grammar"))
+            region = settings.language.replace("_", "-").partition("-")[2]
+            regions = {self.language: region} if self.language else {}
+            store = TemplateStore(settings.data_dir[0] / "grammar", regions)
+            self.grammars = GrammarService(store)
             self.grammars.expect([self.language] if self.language else settings.languages)
             self.names.on_home = self.grammars.use_home
         self.max_utterance_samples = settings.max_utterance_seconds * SAMPLE_RATE
@@ -177,8 +180,9 @@ class Service:
         # Of a home that nobody knows anything of, most sentences would be another home's; and what
         # is no command, or no whole one, is not to become one.
         is_command = priority in (Priority.COMMAND, Priority.EARLY)
-        grammars = self.grammars if is_command and self.names.home.names else None
-        options = replace(options, home=self.names.index, grammars=grammars)
+        if self.names.index is not None:
+            grammars = self.grammars if is_command and self.names.home.names else None
+            options = replace(options, home=HomeTexts(self.names.index, grammars))
         return self.scheduler.submit(samples, options, priority)
 
     async def result_of(

@@ -100,6 +100,7 @@ class SessionInference:
         if missing:
             if len(kept) > SessionInference.MAX_SCORES:  # of the noise, which stays
                 kept = audio_features.scores = {}
+                missing = list(texts)
             score = self._score_at_once if self._elastic else self._score_by_steps
             scores = score(audio_features, list(prompt), missing)
             kept |= zip(((start, *text) for text in missing), scores, strict=True)

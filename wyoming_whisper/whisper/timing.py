@@ -108,11 +108,16 @@ class _Unit:
 
 
 def timed_words(
-    tokens: Sequence[int], positions: Sequence[int], tokenizer: Tokenizer, language: str | None
+    tokens: Sequence[int],
+    positions: Sequence[int],
+    tokenizer: Tokenizer,
+    language: str | None,
+    mel: Array,
 ) -> list[Word]:
     """Return the words of text tokens that begin, and end, at these positions of the window.
 
-    `positions`, shape = (n_tokens + 1,). Punctuation is left out, with the time it takes.
+    `positions`, shape = (n_tokens + 1,); `mel`, shape = (n_mels, n_frames), is what they were heard
+    in. Punctuation is left out, with the time it takes, and so are pauses.
     """
     seconds = FRAMES_PER_POSITION / FRAMES_PER_SECOND
     words = []
@@ -122,7 +127,7 @@ def timed_words(
             start, end = positions[spoken[0].first], positions[spoken[-1].end]
             text = _bare("".join(unit.text for unit in units))
             words.append(Word(start * seconds, end * seconds, text))
-    return words
+    return _without_pauses(words, mel)
 
 
 def _units(tokens: Sequence[int], tokenizer: Tokenizer) -> Iterable[_Unit]:
@@ -164,10 +169,10 @@ def _bare(text: str) -> str:
 # -- pauses --------------------------------------------------------------------------------
 
 
-def without_pauses(words: Sequence[Word], mel: Array) -> list[Word]:
+def _without_pauses(words: Sequence[Word], mel: Array) -> list[Word]:
     """Return the words without the pauses before, after or within them.
 
-    `mel`, shape = (n_mels, n_frames), is what they were heard in. A pause without punctuation is
+    A pause without punctuation is
     in no token's own time: the path gives it to one of its neighbours, and the beginning to the
     first.
     """

@@ -15,7 +15,7 @@ from ..transcriber import Word
 from .audio import FRAMES_PER_POSITION, N_FRAMES, SECONDS_PER_TIMESTAMP, Array, pad_or_trim
 from .inference import GenerateOptions, Hypothesis, Inference
 from .options import MAX_NEW_TOKENS, N_TEXT_CTX, DecodingOptions
-from .timing import AligningInference, timed_words, without_pauses
+from .timing import AligningInference, timed_words
 from .tokenizer import Tokenizer
 
 
@@ -288,7 +288,7 @@ class WindowDecoder:
         if not positions:
             return []
         written_in = "en" if self._options.task == "translate" else language
-        return without_pauses(timed_words(text, positions, self._tokenizer, written_in), window)
+        return timed_words(text, positions, self._tokenizer, written_in, window)
 
     @property
     def wants_words(self) -> bool:

@@ -168,7 +168,7 @@ class _LLMTranscriber(WhisperTranscriber):
     def _corrects(self, options: TranscribeOptions, stopwatch: Stopwatch) -> list[Correct]:
         return super()._corrects(options, stopwatch) if self._inference.scores else []
 
-    def _home_sentences(self, _: TranscribeOptions) -> Correct | None:
+    def _home_sentences(self, *_: object) -> Correct | None:
         """Compare with no sentences: requests run at once, and a grammar is for one thread."""
         return None
 
