@@ -12,6 +12,8 @@ from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import NotPossibleError
+from wyoming_whisper.models.folder import ModelFolder
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
 from wyoming_whisper.whisper.inference import Inference
 from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
@@ -25,18 +27,19 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return open_pair(HOME_EN, tmp_path_factory.mktemp("graphs"))
 
 
-def transcriber(pair: Pair, inference: Inference, beam_size: int) -> WhisperTranscriber:
+def transcriber(inference: Inference, beam_size: int) -> WhisperTranscriber:
     options = DecodingOptions(
         beam_size=beam_size, audio_context=AudioContext.trained(), min_avg_logprob=-0.32
     )
-    return WhisperTranscriber(inference, pair.tokenizer, ("en",), ("en",), options, "")
+    settings = Settings(model=str(HOME_EN))
+    return WhisperTranscriber(inference, ModelFolder(HOME_EN), settings, options, "")
 
 
 def on_both(
     pair: Pair, samples: Samples, options: TranscribeOptions, beam_size: int = 1
 ) -> tuple[Transcription, Transcription]:
-    theirs = transcriber(pair, CTranslate2Inference(pair.theirs), beam_size)
-    ours = transcriber(pair, pair.ours, beam_size)
+    theirs = transcriber(CTranslate2Inference(pair.theirs), beam_size)
+    ours = transcriber(pair.ours, beam_size)
     return theirs.transcribe(samples, options), ours.transcribe(samples, options)
 
 
@@ -89,7 +92,7 @@ def test_a_request_may_have_a_prompt_and_a_temperature_of_its_own(pair: Pair) ->
 
 def test_words_have_times_where_the_runtime_tells_and_are_a_sentence_elsewhere(pair: Pair) -> None:
     samples = read_audio(AUDIO / SPOKEN[0].file)
-    theirs = transcriber(pair, CTranslate2Inference(pair.theirs), BEAM)
+    theirs = transcriber(CTranslate2Inference(pair.theirs), BEAM)
     options = TranscribeOptions("en", timestamps=True, words=True)
     found = theirs.transcribe(samples, options)
     heard = [word for segment in found.segments for word in segment.words]
@@ -100,7 +103,7 @@ def test_words_have_times_where_the_runtime_tells_and_are_a_sentence_elsewhere(p
     assert heard[-1].end < spoken_at[-1] + 0.2
     # The graphs for TensorRT give no attention.
     with pytest.raises(NotPossibleError, match="faster-whisper and onnxruntime have them"):
-        transcriber(pair, pair.ours, 1).transcribe(samples, options)
+        transcriber(pair.ours, 1).transcribe(samples, options)
 
 
 def test_who_knows_english_alone_translates_nothing(pair: Pair) -> None:

@@ -230,17 +230,10 @@ def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:
     if device == "cpu" and not settings.cpu_threads:
         threads = _measured_threads(settings, folder, compute_type, decoding.beam_size)
     inference = CTranslate2Inference.load(folder, compute_type, threads, device, device_index)
-    languages = folder.languages(settings.model)
     described = inference.describe(settings.model_name, threads)
     _LOGGER.info("%s, beam %d", described, decoding.beam_size)
     transcriber = WhisperTranscriber(
-        inference,
-        folder.tokenizer,
-        languages,
-        settings.languages,
-        decoding,
-        described,
-        keeps_features=True,
+        inference, folder, settings, decoding, described, keeps_features=True
     )
     transcriber.warm_up()
     return transcriber

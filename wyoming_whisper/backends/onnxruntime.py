@@ -164,17 +164,15 @@ def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) ->
     except ModelBrokenError as error:
         raise EngineBrokenError(str(error)) from error
     model = ModelFolder(path)
-    tokenizer, languages = model.tokenizer, model.languages(settings.model)
     decoding = _decoding_options(settings, model, session, folder, beam_size)
     described = (
         f"{spec.model} on CPU ({HOST.instruction_set}, {threads} threads) in {spec.arithmetic} "
         "(onnxruntime)"
     )
     transcriber = WhisperTranscriber(
-        SessionInference(session, tokenizer, model.suppressed_begin, model.alignment_heads),
-        tokenizer,
-        languages,
-        settings.languages,
+        SessionInference(session, model.tokenizer, model.suppressed_begin, model.alignment_heads),
+        model,
+        settings,
         decoding,
         described,
         session.close,

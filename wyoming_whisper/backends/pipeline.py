@@ -57,10 +57,10 @@ _LOGGER = logging.getLogger(__name__)
 class WhisperTranscriber:
     """A Transcriber over any `Inference`: two backends, one behaviour.
 
-    `choosable` are the user's --languages, of which one is detected; all of the model's where there
-    are none. `free` is called by `close`, for a runtime whose memory does not go with the last
-    reference. `keeps_features` says that audio features stay good when others are encoded. Raises
-    SettingsError where the model understands none of `choosable`.
+    Of the user's --languages one is detected, of all of the model's where there are none. `free` is
+    called by `close`, for a runtime whose memory does not go with the last reference.
+    `keeps_features` says that audio features stay good when others are encoded. Raises
+    ModelBrokenError, and SettingsError where the model understands none of the user's languages.
     """
 
     # What a command's time is measured with.
@@ -72,24 +72,23 @@ class WhisperTranscriber:
     def __init__(
         self,
         inference: Inference,
-        tokenizer: Tokenizer,
-        languages: tuple[str, ...],
-        choosable: tuple[str, ...],
+        model: ModelFolder,
+        settings: Settings,
         decoding: DecodingOptions,
         description: str,
         free: Callable[[], None] = lambda: None,
         *,
         keeps_features: bool = False,
     ) -> None:
-        self.languages = languages
+        self.languages = model.languages(settings.model)
         self.description = description
         self._inference = inference
-        self._tokenizer = tokenizer
+        self._tokenizer = model.tokenizer
         self._free = free
         self._keeps_features = keeps_features
         self._noise_features: Any = None
         self._is_closed = False
-        self._detectable = _detectable(choosable, languages)
+        self._detectable = _detectable(settings.languages, self.languages)
         self._decoding = decoding
         self._decoder = self._new_decoder(decoding)
 

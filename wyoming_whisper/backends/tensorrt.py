@@ -183,14 +183,12 @@ def _open_engine(
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
         model = ModelFolder(path)
-        tokenizer, languages = model.tokenizer, model.languages(settings.model)
         decoding = WhisperTranscriber.decoding_options(settings, model, spec.beam_size)
         windows = dataclasses.replace(decoding.audio_context, multiple=spec.FRAMES_MULTIPLE)
         transcriber = WhisperTranscriber(
-            SessionInference(session, tokenizer, model.suppressed_begin),
-            tokenizer,
-            languages,
-            settings.languages,
+            SessionInference(session, model.tokenizer, model.suppressed_begin),
+            model,
+            settings,
             dataclasses.replace(decoding, audio_context=windows),
             name,
             session.close,

@@ -91,21 +91,18 @@ def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
 def open_model(settings: Settings, path: Path, api: Api, dtype: str, gpu: str) -> _LLMTranscriber:
     """Load the model in folder `path` and try it out. Raises EngineError, ModelBrokenError."""
     beam_size = settings.beam_size or 1
-    name = settings.model_name
     folder = ModelFolder(path)
-    tokenizer, languages = folder.tokenizer, folder.languages(settings.model)
     decoding = _options_for(WhisperTranscriber.decoding_options(settings, folder, beam_size))
-    inference = LLMInference(api, api.open(path, dtype, beam_size), tokenizer, beam_size)
+    inference = LLMInference(api, api.open(path, dtype, beam_size), folder.tokenizer, beam_size)
     with contextlib.ExitStack() as stack:
         stack.callback(inference.close)
         inference.try_out()
         transcriber = _LLMTranscriber(
             inference,
-            tokenizer,
-            languages,
-            settings.languages,
+            folder,
+            settings,
             decoding,
-            f"{name} on {gpu} in {dtype} (TensorRT-LLM {api.version})",
+            f"{settings.model_name} on {gpu} in {dtype} (TensorRT-LLM {api.version})",
         )
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, beam_size)
