@@ -366,3 +366,38 @@ def test_nothing_said_is_no_number_out_of_order() -> None:
 
     options = GenerateOptions(1, 0.0, 5, 10, ())
     assert CTranslate2Inference(Silent()).generate(None, [1], options) == Hypothesis([], 0.0, 0.3)
+
+
+def test_a_text_is_scored_once_for_an_audio() -> None:
+    """Who compares a text with the home, and who weighs it, ask the same of speech and noise."""
+    asked: list[tuple[str, list[int]]] = []
+
+    class Features:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    class Aligner:
+        n_mels = 80
+
+        def align(self, features: Features, _: Any, texts: list[list[int]], __: int) -> list[Any]:
+            asked.append((features.name, texts[0]))
+
+            class Words:
+                text_token_probs = np.full(len(texts[0]), 0.5 if texts[0] == [7] else 0.0)
+
+            return [Words()]
+
+    inference = CTranslate2Inference(Aligner())
+    speech, noise = Features("speech"), Features("noise")
+    for features in (speech, noise, speech, noise):
+        scores = inference.score(features, [1, 2], [[7], [8, 9]])
+        assert [one.tolist() for one in scores] == [
+            pytest.approx([np.log(0.5)]),
+            pytest.approx([np.log(CTranslate2Inference.TINY)] * 2),
+        ]
+    first = [(name, text) for name in ("speech", "noise") for text in ([7], [8, 9])]
+    assert asked == first
+    inference.score(speech, [1], [[7]])  # another prompt
+    inference.score(Features("more"), [1, 2], [[7]])
+    inference.score(noise, [1, 2], [[7]])  # gone by now: speech and noise take turns
+    assert asked[4:] == [("speech", [7]), ("more", [7]), ("noise", [7])]

@@ -34,15 +34,23 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
+Scores = dict[tuple[tuple[int, ...], tuple[int, ...]], Array]
+"""By prompt, and the text after it."""
+
+
 class CTranslate2Inference:
     """A `ctranslate2.models.Whisper`."""
 
     LENGTH_PENALTY = 1  # scores come back divided by the length to this power
     TINY = 1e-30  # probabilities are held above it, for their logarithms
 
+    MAX_SCORES = 64  # of texts, kept for an audio
+
     def __init__(self, model: Any) -> None:
         self._model = model
         self.n_mels: int = model.n_mels
+        self._scored: list[tuple[Any, Scores]] = []
+        """The audio features asked for last, and those before: speech and noise take turns."""
 
     @classmethod
     def load(
@@ -73,6 +81,7 @@ class CTranslate2Inference:
 
     def unload(self) -> None:
         """Free the model's memory now."""
+        self._scored = []
         self._model.unload_model()
 
     def describe(self, name: str, threads: int) -> str:
@@ -133,13 +142,27 @@ class CTranslate2Inference:
 
         `prompt` ends with the token of no timestamps.
         """
-        n_frames = FRAMES_PER_POSITION * audio_features.shape[1]
-        alignments = (
-            # The aligner adds the last token itself.
-            self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
-            for text in texts
-        )
-        return [np.log(np.maximum(one.text_token_probs, self.TINY)) for one in alignments]
+        kept, start = self._scores_of(audio_features), tuple(prompt)
+        scores = []
+        for text in texts:
+            key = (start, tuple(text))
+            if key not in kept:
+                # The aligner adds the last token itself. What is aligned is of no interest.
+                words = self._model.align(
+                    audio_features, list(prompt[:-1]), [list(text)], FRAMES_PER_POSITION
+                )[0]
+                kept[key] = np.log(np.maximum(words.text_token_probs, self.TINY))
+            scores.append(kept[key])
+        return scores
+
+    def _scores_of(self, audio_features: Any) -> Scores:
+        """Return the scores that are kept for an audio."""
+        kept = next((scores for of, scores in self._scored if of is audio_features), {})
+        if len(kept) > self.MAX_SCORES:
+            kept = {}
+        others = [pair for pair in self._scored if pair[0] is not audio_features]
+        self._scored = [(audio_features, kept), *others[:1]]
+        return kept
 
     can_align = True
 
