@@ -397,6 +397,23 @@ def test_kernels_are_swept_when_no_data_folder_has_their_engine_any_more(tmp_pat
     assert [file.exists() for file in files] == [True, True, False]
 
 
+def test_who_does_without_another_data_folders_engine_does_without_its_kernels(
+    tmp_path: Path,
+) -> None:
+    elsewhere = EngineCache(tmp_path / "image" / "engines", 10**9)
+    folder = elsewhere.ensure(KEY, fill)
+    cache = EngineCache(tmp_path / "engines", 10**9, [elsewhere.root])
+    file = cache.kernels(KEY.name, "RTX", "13.0")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"kernels that compute nonsense")
+    assert cache.find(KEY) == folder
+    with pytest.raises(FileNotFoundError):
+        cache.discard(KEY.name)
+    assert cache.find(KEY) is None
+    assert not file.exists()
+    assert elsewhere.find(KEY) == folder
+
+
 def test_a_living_builders_folder_is_not_swept(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     living = builder(tmp_path, marks)

@@ -186,9 +186,11 @@ class EngineCache:
         size = _size(folder)
         aside = self.root / f"{self._TRASH}{name}-{os.getpid()}"
         _delete(aside)
+        _delete(
+            self.root / self.KERNELS / name
+        )  # of one under `others`, too: they may be the fault
         folder.rename(aside)
         _delete(aside)
-        _delete(self.root / self.KERNELS / name)
         return size
 
     def entries(self, *, with_others: bool = False) -> list[Entry]:
