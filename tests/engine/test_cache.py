@@ -242,6 +242,26 @@ def test_a_damaged_or_foreign_entry_is_moved_away_and_built_once_more(
     assert left_over(cache) == []
 
 
+@pytest.mark.parametrize("key", [KEY, CPU_KEY])
+def test_what_an_older_version_made_of_the_same_is_removed(
+    key: EngineKey | CpuKey, tmp_path: Path
+) -> None:
+    cache = cache_at(tmp_path)
+    others = [
+        dataclasses.replace(key, graph_schema=0),
+        dataclasses.replace(key, graph_schema=2),
+        dataclasses.replace(key, graph_schema=0, precision="float32"),
+        dataclasses.replace(key, graph_schema=0, weights="b" * 64),
+    ]
+    for other in reversed(others):
+        cache.ensure(other, fill)
+    (cache.root / "foreign").mkdir()
+    cache.ensure(key, fill)
+    expected = {other.name for other in (key, *others[1:])} | {"foreign"}
+    assert {entry.name for entry in cache.entries()} == expected
+    assert left_over(cache) == []
+
+
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     cache = cache_at(tmp_path)
 
