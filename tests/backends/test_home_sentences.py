@@ -241,11 +241,16 @@ def test_compounds_are_joined_where_the_language_joins_them() -> None:
 
 
 @pytest.mark.usefixtures("_always_searched")
-def test_a_failing_runtime_costs_the_comparison_alone(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), ValueError("too many positions")], ids=str
+)
+def test_a_failing_runtime_costs_the_comparison_alone(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     heard = hypothesis("Turn on the kitten lamp.", -0.2)
-    best = meant(Searcher(UNLIKELY, error=RuntimeError("out of memory")), heard)
+    best = meant(Searcher(UNLIKELY, error=error), heard)
     assert best == heard
-    assert "the home's sentences can't be compared: out of memory" in caplog.text
+    assert f"the home's sentences can't be compared: {error}" in caplog.text
 
 
 def test_work_that_nobody_waits_for_ends() -> None:

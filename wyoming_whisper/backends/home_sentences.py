@@ -170,7 +170,7 @@ class HomeSentences:
         self._until = self._clock() + self.MAX_SECONDS
         try:
             sentence = self._meant(grammar, audio_features, prompt, hypothesis, text)
-        except RuntimeError as error:  # of the model's runtime: the free text is there still
+        except (RuntimeError, ValueError) as error:  # the free text is there still
             _LOGGER.warning("the home's sentences can't be compared: %s", error)
             sentence = None
         except _OutOfTimeError:

@@ -116,7 +116,7 @@ class Snapper:
             return hypothesis
         try:
             candidates = self.weigh(audio_features, prompt, language, hypothesis)
-        except RuntimeError as error:  # of the model's runtime: what was heard is there still
+        except (RuntimeError, ValueError) as error:  # what was heard is there still
             _LOGGER.warning("can't compare names: %s", error)
             return hypothesis
         if not candidates:
