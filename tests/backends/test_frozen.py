@@ -27,6 +27,7 @@ from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram
 from wyoming_whisper.whisper.options import AudioContext
 
 ENGLISH = TranscribeOptions(language="en")
+WINDOWS = AudioContext.frozen()
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +123,12 @@ def test_each_model_is_tried_once(
 ) -> None:
     session = CpuSession(graphs, threads=1, has_tail=True)
     measurements = Measurements((tmp_path,))
-    assert bears_frozen_tail(session, measurements, "cpu-1")
+    assert bears_frozen_tail(session, measurements, "cpu-1", WINDOWS)
     monkeypatch.setattr(frozen, "feature_change", pytest.fail)
-    assert bears_frozen_tail(session, measurements, "cpu-1")
-    monkeypatch.setattr(frozen, "feature_change", lambda _: frozen.MOST_CHANGE + 0.01)
-    assert not bears_frozen_tail(session, measurements, "cpu-2")
-    assert not bears_frozen_tail(session, Measurements(()), "cpu-3")
+    assert bears_frozen_tail(session, measurements, "cpu-1", WINDOWS)
+    monkeypatch.setattr(frozen, "feature_change", lambda *_: frozen.MOST_CHANGE + 0.01)
+    assert not bears_frozen_tail(session, measurements, "cpu-2", WINDOWS)
+    assert not bears_frozen_tail(session, Measurements(()), "cpu-3", WINDOWS)
 
 
 def test_a_model_that_leans_on_more_than_silence_has_windows_of_10_seconds(
@@ -138,7 +139,7 @@ def test_a_model_that_leans_on_more_than_silence_has_windows_of_10_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(frozen, "feature_change", lambda _: 0.4)
+    monkeypatch.setattr(frozen, "feature_change", lambda *_: 0.4)
     with closing(opened(stock_tiny_en, graphs, tmp_path, "auto")) as transcriber:
         lengths = encoded_frames(transcriber, monkeypatch)
         transcriber.transcribe(command(), ENGLISH)
@@ -147,8 +148,8 @@ def test_a_model_that_leans_on_more_than_silence_has_windows_of_10_seconds(
 
 
 def test_a_window_that_is_cut_changes_more_than_one_with_a_tail(graphs: Path) -> None:
-    with_tail = feature_change(CpuSession(graphs, threads=1, has_tail=True))
-    cut = feature_change(CpuSession(graphs, threads=1))
+    with_tail = feature_change(CpuSession(graphs, threads=1, has_tail=True), WINDOWS)
+    cut = feature_change(CpuSession(graphs, threads=1), WINDOWS)
     assert with_tail < frozen.MOST_CHANGE < cut
 
 
@@ -158,5 +159,5 @@ def test_numbers_that_are_none_bear_nothing(
     session = CpuSession(graphs, threads=1, has_tail=True)
     nonsense = {"cross_k_0": np.full((1, 1, N_FRAMES // 2, 64), np.nan, np.float32)}
     monkeypatch.setattr(session, "encode", lambda _: nonsense)
-    assert feature_change(session) == 1
-    assert not bears_frozen_tail(session, Measurements((tmp_path,)), "cpu")
+    assert feature_change(session, WINDOWS) == 1
+    assert not bears_frozen_tail(session, Measurements((tmp_path,)), "cpu", WINDOWS)

@@ -25,7 +25,9 @@ from tests.api.test_names import ENGINE, ORDINARY, SOURCES, SURFACES
 from tests.engine.conftest import Models
 from tests.engine.test_build import Quiet
 from wyoming_whisper.engine.builder import EngineBuild
+from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.spec import BuildRequest
+from wyoming_whisper.engine.tail import freeze
 from wyoming_whisper.engine.tensorrt.compile import _Compiler, _encoder_shapes, _plan_facts
 from wyoming_whisper.engine.tensorrt.engine import Engine
 from wyoming_whisper.engine.tensorrt.library import RTX, Kernels, Library
@@ -67,13 +69,13 @@ def made(
 ) -> Made:
     from wyoming_whisper.engine import checkpoint, graphs
 
-    dims = graphs.write_graphs(
-        checkpoint.read(model_bin), folder, precision, beam_size, has_tail=has_tail
-    )
+    weights = checkpoint.read(model_bin)
+    tail = freeze(weights, Dims.of(weights)) if has_tail else None
+    dims = graphs.write_graphs(weights, folder, precision, beam_size, tail=tail)
     request = BuildRequest(
         str(model_bin), str(folder), runtime=RTX.runtime, precision=precision, beam_size=beam_size
     )
-    return Made(folder, _plan_facts(dims, request))
+    return Made(folder, _plan_facts(dims, request, tail))
 
 
 @pytest.fixture(params=["home-en", pytest.param("tiny.en", marks=pytest.mark.stock)])

@@ -184,7 +184,7 @@ def oracle_with_tail(
     models: Models, name: str, folder: Path, precision: Precision
 ) -> OracleSession:
     weights = read(models.model(name) / "model.bin")
-    write_graphs(weights, folder, precision, beam_size=5, has_tail=True)
+    write_graphs(weights, folder, precision, beam_size=5, tail=freeze(weights, Dims.of(weights)))
     return OracleSession(folder, threads=1)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..errors import ModelBrokenError
 from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
 from ..whisper.session import StepOutput, Tokens
-from .tail import GROUP, n_groups
+from .tail import GROUP, lengthened, n_groups
 
 N_POSITIONS = N_FRAMES // FRAMES_PER_POSITION
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
@@ -128,16 +128,22 @@ class CpuSession(GraphSession):
         """
         self._check_mel(mel)
         n_positions, tail_from = mel.shape[1] // FRAMES_PER_POSITION, n_groups(N_POSITIONS)
-        if self.has_tail and n_positions <= N_POSITIONS - GROUP:
+        if self.has_tail:
             tail_from = n_groups(n_positions)
-            n_more = tail_from * GROUP - n_positions
-            n_positions += n_more
-            # One more position, which is dropped: the last one has to see silence behind it.
-            mel = np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * (n_more + 1))), mode="edge")
+            n_positions = tail_from * GROUP
+            mel = lengthened(mel, has_tail=True)
         n_repeats = _silent_positions(mel)
         mel = mel[:, : mel.shape[1] - FRAMES_PER_POSITION * n_repeats]
         sizes = {"n_repeats": n_repeats, "n_positions": n_positions, "tail_from": tail_from}
         return self._encoded(mel, {name: np.array([n], np.int64) for name, n in sizes.items()})
+
+    def audio_keys(self, audio_features: Arrays, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions.
+
+        shape = (n_text_layer, n_head, n_positions, 64).
+        """
+        keys = [values for name, values in audio_features.items() if name.startswith("cross_k_")]
+        return np.concatenate(keys)[:, :, :n_positions]
 
     def open_cache(self, audio_features: Arrays, batch: int, n_slots: int) -> _CpuCache:
         """See Session."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
 from .checkpoint import Checkpoint
 from .dims import CONV_WIDTH, HEAD_WIDTH, Dims
 
@@ -58,6 +59,22 @@ class Tail:
 def n_groups(n_audio_ctx: int) -> int:
     """Return how many groups a window has; a tail from there on is empty."""
     return math.ceil(n_audio_ctx / GROUP)
+
+
+def lengthened(mel: Array, *, has_tail: bool) -> Array:
+    """Return a window at whose length graph_tail sees whether the tail follows.
+
+    It does where there is one position more than whole groups. That one is dropped: the last one
+    before the tail has to see silence behind it, so `mel` ends with silence then. Less than a group
+    from the full window it is that one, which nothing follows.
+    """
+    n_positions = mel.shape[1] // FRAMES_PER_POSITION
+    if has_tail:
+        n_more = -n_positions % GROUP
+        n_more += n_positions + n_more < N_FRAMES // FRAMES_PER_POSITION
+    else:
+        n_more = int(n_positions % GROUP == 1)
+    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * n_more)), mode="edge") if n_more else mel
 
 
 def freeze(checkpoint: Checkpoint, dims: Dims) -> Tail:
