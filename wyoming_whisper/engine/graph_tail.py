@@ -1,8 +1,8 @@
 """The frozen tail (tail.py) in the encoder's graph of `graphs`.
 
 Whether it follows, and where it begins, is in the length of the spectrogram (tail.lengthened):
-whole groups of positions and one more, which is dropped. Nothing follows a window of any other
-length.
+nothing follows whole groups of positions, and the tail does where there is one more, which is
+dropped.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ class GraphTail:
         self._graph, self._tail = graph, tail
         integers = graph.integers
         n = graph.op("Slice", graph.op("Shape", x), integers(1), integers(2), integers(0))
-        group, follows = self._group_and_whether_it_follows(n)
-        n_positions = graph.op("Sub", n, follows)
+        # Simple enough for TensorRT to see how large all of it can get: with a Min in it, as much
+        # scratch as there is was asked for.
         n_groups = len(tail.starts) - 1
-        # Of the groups before the tail: `group`, or all where nothing follows.
+        group = graph.op("Div", n, integers(GROUP))
+        n_positions = graph.op("Mul", group, integers(GROUP))
+        follows = graph.op("Sub", n, n_positions)
         rest = graph.op("Sub", group, integers(n_groups))
         group = graph.op("Add", integers(n_groups), graph.op("Mul", follows, rest))
         self._first = graph.op("Gather", graph.constant("tail/starts", tail.starts), group, axis=0)
@@ -47,18 +49,6 @@ class GraphTail:
             name="cross_bias",
         )
         """Added to the scores of all keys, shape = (n_ctx,)."""
-
-    def _group_and_whether_it_follows(self, n: str) -> tuple[str, str]:
-        """Return how many whole groups are in n positions, and 1 where one is left over, else 0.
-
-        By operators that TensorRT has for shapes, in every version.
-        """
-        graph, integers = self._graph, self._graph.integers
-        group = graph.op("Div", n, integers(GROUP))
-        left = graph.op("Sub", n, graph.op("Mul", group, integers(GROUP)))
-        off = graph.op("Sub", left, integers(1))
-        is_off = graph.op("Min", graph.op("Mul", off, off), integers(1))
-        return group, graph.op("Sub", integers(1), is_off)
 
     def after(self, k: str, v: str, layer: int) -> tuple[str, str]:
         """Return keys and values of a layer, shape = (1, n_head, n, 64), the tail's behind them."""

@@ -62,18 +62,15 @@ def n_groups(n_audio_ctx: int) -> int:
 
 
 def lengthened(mel: Array, *, has_tail: bool) -> Array:
-    """Return a window at whose length graph_tail sees whether the tail follows.
+    """Return a window of whole groups of positions, and one more where the tail is to follow.
 
-    It does where there is one position more than whole groups. That one is dropped: the last one
-    before the tail has to see silence behind it, so `mel` ends with silence then. Less than a group
-    from the full window it is that one, which nothing follows.
+    That one is dropped: the last one before the tail has to see silence behind it. `mel` ends with
+    silence. Less than a group from the full window it is that one, which nothing follows.
     """
     n_positions = mel.shape[1] // FRAMES_PER_POSITION
-    if has_tail:
-        n_more = -n_positions % GROUP
-        n_more += n_positions + n_more < N_FRAMES // FRAMES_PER_POSITION
-    else:
-        n_more = int(n_positions % GROUP == 1)
+    n_more = -n_positions % GROUP
+    if has_tail and n_positions + n_more < N_FRAMES // FRAMES_PER_POSITION:
+        n_more += 1
     return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * n_more)), mode="edge") if n_more else mel
 
 

@@ -118,13 +118,13 @@ class PlanFacts:
         return bool(self.tail_starts)
 
     def n_ctx(self, n_frames: int) -> int:
-        """Return how many keys the encoder makes of a window of this length (graph_tail)."""
+        """Return how many keys the encoder makes of a window as `lengthened` returns it."""
         n_positions = n_frames // FRAMES_PER_POSITION
         if not self.has_tail:
             return n_positions
-        group, left = divmod(n_positions, GROUP)
-        n_entries = self.tail_starts[-1] - self.tail_starts[group] if left == 1 else 0
-        return n_positions - (left == 1) + n_entries + 1  # one more entry, of nothing
+        group, follows = divmod(n_positions, GROUP)
+        n_entries = self.tail_starts[-1] - self.tail_starts[group] if follows else 0
+        return group * GROUP + n_entries + 1  # the last entry is of nothing
 
     @property
     def most_ctx(self) -> int:
