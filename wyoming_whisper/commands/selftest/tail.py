@@ -1,4 +1,4 @@
-"""Whether the frozen tail gives what the full window gives: in an engine, or the graphs for CPUs."""
+"""Whether the frozen tail gives what the full window gives: in an engine, in graphs for CPUs."""
 
 from __future__ import annotations
 
