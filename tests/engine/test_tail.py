@@ -19,8 +19,8 @@ from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.onnx_graph import Precision
 from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession
-from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, freeze, lengthened, n_groups
+from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession, lengthened
+from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, freeze, n_groups
 from wyoming_whisper.whisper.audio import N_FRAMES, Array
 from wyoming_whisper.whisper.session import Session, Tokens
 

@@ -23,9 +23,9 @@ from wyoming_whisper.backends.frozen import feature_change
 from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import CpuSession
+from wyoming_whisper.engine.session import CpuSession, lengthened
 from wyoming_whisper.engine.spec import EngineSpec
-from wyoming_whisper.engine.tail import GROUP, lengthened
+from wyoming_whisper.engine.tail import GROUP
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import EngineBrokenError

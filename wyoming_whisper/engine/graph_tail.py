@@ -1,6 +1,6 @@
 """The frozen tail (tail.py) in the encoder's graph of `graphs`.
 
-Whether it follows, and where it begins, is in the length of the spectrogram (tail.lengthened):
+Whether it follows, and where it begins, is in the length of the spectrogram (session.lengthened):
 nothing follows whole groups of positions, and the tail does where there is one more, which is
 dropped.
 """

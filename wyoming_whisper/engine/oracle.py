@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from ..whisper.audio import Array
 from ..whisper.session import Tokens
-from .session import Arrays, GraphSession
-from .tail import lengthened
+from .session import Arrays, GraphSession, lengthened
 from .tensorrt.plan import PlanFacts
 
 

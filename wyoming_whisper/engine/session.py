@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..errors import ModelBrokenError
 from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
 from ..whisper.session import StepOutput, Tokens
-from .tail import GROUP, lengthened, n_groups
+from .tail import GROUP, n_groups
 
 N_POSITIONS = N_FRAMES // FRAMES_PER_POSITION
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
@@ -270,6 +270,19 @@ class _CpuOutput:
     def wanted_logits(self) -> Array:
         """See ElasticOutput."""
         return self.arrays["logits"][:, :-1]
+
+
+def lengthened(mel: Array, *, has_tail: bool) -> Array:
+    """Return a window of whole groups of positions, and one more where the tail is to follow.
+
+    That one is dropped: the last one before the tail has to see silence behind it. `mel` ends with
+    silence. Less than a group from the full window it is that one, which nothing follows.
+    """
+    n_positions = mel.shape[1] // FRAMES_PER_POSITION
+    n_more = -n_positions % GROUP
+    if has_tail and n_positions + n_more < N_POSITIONS:
+        n_more += 1
+    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * n_more)), mode="edge") if n_more else mel
 
 
 def _attention(queries: Array, keys: Array) -> Array:

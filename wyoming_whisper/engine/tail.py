@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
 from .checkpoint import Checkpoint
 from .dims import CONV_WIDTH, HEAD_WIDTH, Dims
 
@@ -59,19 +58,6 @@ class Tail:
 def n_groups(n_audio_ctx: int) -> int:
     """Return how many groups a window has; a tail from there on is empty."""
     return math.ceil(n_audio_ctx / GROUP)
-
-
-def lengthened(mel: Array, *, has_tail: bool) -> Array:
-    """Return a window of whole groups of positions, and one more where the tail is to follow.
-
-    That one is dropped: the last one before the tail has to see silence behind it. `mel` ends with
-    silence. Less than a group from the full window it is that one, which nothing follows.
-    """
-    n_positions = mel.shape[1] // FRAMES_PER_POSITION
-    n_more = -n_positions % GROUP
-    if has_tail and n_positions + n_more < N_FRAMES // FRAMES_PER_POSITION:
-        n_more += 1
-    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * n_more)), mode="edge") if n_more else mel
 
 
 def freeze(checkpoint: Checkpoint, dims: Dims) -> Tail:

@@ -20,8 +20,7 @@ import numpy.typing as npt
 from ...errors import EngineError
 from ...whisper.audio import Array
 from ...whisper.session import Tokens
-from ..session import IMPOSSIBLE
-from ..tail import lengthened
+from ..session import IMPOSSIBLE, lengthened
 from .cuda import Device
 from .engine import Context, Engine
 from .library import LIBRARIES, Kernels
