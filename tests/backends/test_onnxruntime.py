@@ -27,6 +27,7 @@ from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.progress import BuildProgress
+from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.errors import NotPossibleError, SettingsError
@@ -189,6 +190,25 @@ def test_graphs_that_cannot_be_loaded_are_made_again(
     transcriber, _ = open_with_graphs(tmp_path)
     assert "encoder.onnx can't be loaded by onnxruntime" in caplog.text
     assert any(texts(transcriber))
+    transcriber.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, ValueError])
+def test_with_graphs_that_fail_at_the_start_faster_whisper_answers(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = open_with_graphs(tmp_path)
+    made.close()
+
+    def fail(*_: object) -> Hypothesis:
+        raise error("no kernel for this operator")
+
+    monkeypatch.setattr(CpuSession, "encode", fail)
+    status = Status()
+    transcriber = open_transcriber(settings(tmp_path), status)
+    assert status.state.backend == STAND_IN
+    assert "no kernel for this operator" in status.state.why
+    assert texts(transcriber) == expected(tmp_path)
     transcriber.close()
 
 

@@ -125,6 +125,17 @@ def test_a_version_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         Library.find(GPU)
 
 
+def test_what_uninstalling_has_left_is_not_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt_rtx" / "__pycache__").mkdir(parents=True)
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(EngineError, match="TensorRT-RTX is installed only in part: pip install"):
+        RTX.load()
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx")
+
+
 # -- engines for other machines ------------------------------------------------------------
 
 
@@ -160,6 +171,21 @@ def test_turing_has_engines_of_its_own(
     transcriber, _ = open_with_engine(tmp_path, **FULL)
     assert len(Engines.cache_of(settings(tmp_path)).entries()) == 2
     transcriber.close()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--runtime", "tensorrt-rtx"), ("--gpus", "ampere")], ids=["runtime", "gpus"]
+)
+def test_what_the_server_runs_on_does_not_matter_to_an_engine_for_others(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("WYOMING_WHISPER_BACKEND", "onnxruntime")
+    gpu_with(monkeypatch, fakes.RTX, installed=False)
+    assert build(tmp_path, *flags) == 0
+    assert "ampere-or-newer" in capsys.readouterr().out
 
 
 def test_the_key_is_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

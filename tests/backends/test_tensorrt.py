@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import os
@@ -143,6 +144,18 @@ def test_the_cpu_that_stands_in_leaves_the_gpu_alone(
     changed = on_cpu(settings(tmp_path, compute_type=wanted, device="cuda"))
     assert changed.device == "cpu"
     assert CTranslate2Inference.choose_compute_type(changed.compute_type, "cpu") == used
+
+
+def test_the_cpu_answers_where_the_gpu_that_was_named_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu_with(monkeypatch, installed=False)
+    chosen = settings(tmp_path, backend="tensorrt", device="cuda:1", compute_type="float16")
+    transcriber = open_transcriber(chosen)
+    assert " on CPU " in transcriber.description
+    transcriber.close()
+    with pytest.raises(SettingsError, match="--device cuda:1: no CUDA device"):
+        open_transcriber(dataclasses.replace(chosen, backend="auto"))
 
 
 @pytest.mark.parametrize(("devices", "opened"), [(0, None), (1, "CUDA")])

@@ -263,6 +263,42 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
         cache_at(tmp_path).ensure(KEY, fill)
 
 
+def test_what_is_there_is_found_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cache_at(tmp_path).ensure(KEY, fill)
+
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(cache_module, "locked", read_only)
+    monkeypatch.setattr(cache_module, "locked_now", read_only)
+    assert cache_at(tmp_path).ensure(KEY, never) == folder
+    with pytest.raises(ModelError, match="Read-only file system"):
+        cache_at(tmp_path).ensure(dataclasses.replace(KEY, beam_size=5), fill)
+
+
+def test_other_users_may_read_an_engine_as_they_may_its_data_folder(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path)
+    folder = cache.ensure(KEY, fill)
+    assert folder.stat().st_mode == cache.root.stat().st_mode
+
+
+def test_a_data_folder_that_may_not_be_read_has_no_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "private"
+    cache = EngineCache(tmp_path / "engines", 10**9, [private])
+
+    def refuse(path: object, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert cache.find(KEY) is None
+    assert cache.entries(with_others=True) == []
+
+
 def test_a_disk_that_is_full_is_one_sentence(tmp_path: Path) -> None:
     def full(_: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -348,6 +384,19 @@ def test_what_a_killed_builder_of_another_engine_left_is_swept(tmp_path: Path) -
     cache = cache_at(tmp_path)
     cache.ensure(dataclasses.replace(KEY, precision="float32"), fill)
     assert left_over(cache) == []
+
+
+def test_kernels_are_swept_when_no_data_folder_has_their_engine_any_more(tmp_path: Path) -> None:
+    elsewhere = EngineCache(tmp_path / "image" / "engines", 10**9)
+    shipped = dataclasses.replace(KEY, version="10.3.1")
+    elsewhere.ensure(shipped, fill)
+    cache = EngineCache(tmp_path / "engines", 10**9, [elsewhere.root])
+    files = [cache.kernels(name, "RTX", "13.0") for name in (KEY.name, shipped.name, "updated")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"kernels")
+    cache.ensure(KEY, fill)
+    assert [file.exists() for file in files] == [True, True, False]
 
 
 def test_a_living_builders_folder_is_not_swept(tmp_path: Path) -> None:

@@ -49,9 +49,10 @@ async def answer_of(tmp_path: Path, fake: FakeTranscriber, **settings: object) -
         return list(server.status.answers)
 
 
-async def test_a_command_is_compared_with_the_home(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [HOME, "sentences: [it's party time]\n"])
+async def test_a_command_is_compared_with_the_home(tmp_path: Path, text: str) -> None:
     fake = FakeTranscriber()
-    await answer_of(tmp_path, fake, home=home_file(tmp_path), data_dir=(tmp_path / "data",))
+    await answer_of(tmp_path, fake, home=home_file(tmp_path, text), data_dir=(tmp_path / "data",))
     assert fake.requests
     assert all(grammars_of(options) is not None for _, options in fake.requests)
 

@@ -16,7 +16,7 @@ from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from ..whisper.tokenizer import LANGUAGES
 from .auto import model_of
-from .faster_whisper import open_faster_whisper
+from .faster_whisper import CTranslate2Inference, open_faster_whisper
 from .onnxruntime import OnnxRuntime
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def open_transcriber(
         asked = settings.backend == "onnxruntime"
         backend = "onnxruntime" if asked else "faster-whisper"
         status.update(backend=backend, why=why or why_chosen)
+        if why or settings.backend == "tensorrt":
+            settings = _for_stand_in(settings)
     report = status.downloading
     settings, path = model_of(settings, runtime.gpu if runtime else None, report=report)
     status.update(phase="loading", detail="loading the model", fraction=None)
@@ -110,6 +112,17 @@ def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
     why = f"a {runtime.gpu.name} and {runtime.name} are here"
     _LOGGER.info("backend: tensorrt, because %s", why)
     return runtime, why
+
+
+def _for_stand_in(settings: Settings) -> Settings:
+    """Return the settings for who answers where an engine can't: --device may name its GPU."""
+    try:
+        CTranslate2Inference.choose_device(settings.device)
+    except SettingsError:
+        from .tensorrt import on_cpu
+
+        return on_cpu(settings)
+    return settings
 
 
 def _is_small(path: Path, small_bytes: int = 8_000_000) -> bool:

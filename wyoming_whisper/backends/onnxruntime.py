@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
 from ..engine.tensorrt.cuda import find_gpus
-from ..errors import EngineBrokenError, EngineError, ModelBrokenError, SettingsError
+from ..errors import (
+    EngineBrokenError,
+    EngineError,
+    ModelBrokenError,
+    ModelError,
+    SettingsError,
+)
 from ..machine.host import HOST
 from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
@@ -153,8 +159,17 @@ class OnnxRuntime:
 def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
     """Return the model in `path` over the graphs in `folder`, tried out and warm.
 
-    Raises EngineBrokenError where they can't be read or make no sense.
+    Raises EngineBrokenError where they can't be read or make no sense, EngineError where they fail.
     """
+    try:
+        return _opened(settings, path, spec, folder)
+    except (ModelError, SettingsError):
+        raise
+    except Exception as error:  # onnxruntime's own classes share no base but this
+        raise EngineError(f"onnxruntime fails on the graphs in {folder}: {error}") from error
+
+
+def _opened(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
     beam_size = WhisperTranscriber.choose_beam_size(settings.beam_size)
     threads = settings.cpu_threads or HOST.cores
     try:

@@ -105,14 +105,15 @@ def _build(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _engines(settings: Settings, runtime: str | None, gpus: str | None) -> tuple[Engines, bool]:
     """Return what builds, and whether it can be opened here."""
-    if gpus and runtime not in (None, RTX.runtime):
+    runtime = runtime or (RTX.runtime if gpus else None)
+    if gpus and runtime != RTX.runtime:
         raise SettingsError(
             f"--gpus is for --runtime {RTX.runtime}; {runtime} builds for what is here"
         )
     if (runtime or settings.backend) == "onnxruntime":
         OnnxRuntime.choose_arithmetic(settings)  # what is not possible is told before all else
         return OnnxRuntime(*model_of(settings)).engines(), True
-    if settings.backend not in ("auto", "tensorrt"):
+    if not runtime and settings.backend not in ("auto", "tensorrt"):
         raise SettingsError(
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
         )

@@ -14,8 +14,8 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -131,7 +131,7 @@ class EngineCache:
         of another key is removed.
         """
         folder = self.root / key.name
-        if not folder.is_dir():
+        if not _is_folder(folder):
             return self._find_elsewhere(key)
         wrong = _what_is_wrong(folder, key)
         if wrong:
@@ -145,7 +145,7 @@ class EngineCache:
 
     def _find_elsewhere(self, key: Key) -> Path | None:
         for folder in (root / key.name for root in self._others):
-            if folder.is_dir() and key.name not in self._refused:
+            if _is_folder(folder) and key.name not in self._refused:
                 wrong = _what_is_wrong(folder, key)
                 if not wrong:
                     return folder
@@ -161,8 +161,9 @@ class EngineCache:
     ) -> Path:
         """Return the folder for `key`; where there is none, `build` fills one.
 
-        One process builds at a time, others wait for it. `model` is its name, for people. Raises
-        ModelError, and what `build` raises.
+        One process builds at a time, others wait for it. What is there already is found where
+        nothing can be written, too. `model` is its name, for people. Raises ModelError, and what
+        `build` raises.
         """
 
         def check_stop() -> None:
@@ -170,10 +171,10 @@ class EngineCache:
                 raise ModelError("the wait for another process's engine was stopped")
 
         busy = "another process builds this engine"
-        with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
-            folder = self.find(key)
-            if folder is None:
-                folder = self._fill(key, build, model)
+        folder = self.find(key)
+        if folder is None:
+            with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
+                folder = self.find(key) or self._fill(key, build, model)
         self.tidy(keep=key.name)
         return folder
 
@@ -236,12 +237,14 @@ class EngineCache:
         return file
 
     def _folders(self, root: Path) -> list[Path]:
-        if not root.is_dir():
+        try:
+            paths = list(root.iterdir())
+        except OSError:  # it is not there, or only others may read it
             return []
         return [
             path
-            for path in root.iterdir()
-            if path.is_dir()
+            for path in paths
+            if _is_folder(path)
             and not path.name.startswith(".")
             and path.name not in (self._TIMING, self.KERNELS)
         ]
@@ -249,7 +252,9 @@ class EngineCache:
     def _fill(self, key: Key, build: Callable[[Path], None], model: str) -> Path:
         for left in self.root.glob(f"{self._BUILDING}{key.name}-*"):  # its builder is dead: we hold
             _delete(left)  # its lock
-        aside = Path(tempfile.mkdtemp(prefix=f"{self._BUILDING}{key.name}-", dir=self.root))
+        # Not tempfile's, which only its owner may read: other users' servers share engines.
+        aside = self.root / f"{self._BUILDING}{key.name}-{secrets.token_hex(4)}"
+        aside.mkdir()
         try:
             build(aside)
             _seal(aside, key, model)
@@ -270,6 +275,14 @@ class EngineCache:
                 if ours:
                     _delete(left)
 
+        self._sweep_kernels()
+
+    def _sweep_kernels(self) -> None:
+        """Remove those of engines that are gone: under `others`, who changes them tells nobody."""
+        for kernels in self._folders(self.root / self.KERNELS):
+            if not any(_is_folder(root / kernels.name) for root in (self.root, *self._others)):
+                _delete(kernels)
+
     def _lock_file(self, name: str) -> Path:
         return self.root / self._LOCKS / f"{name}.lock"
 
@@ -289,6 +302,11 @@ def weights_hash(model_bin: Path) -> str:
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name
     return _file_hash(model_bin)
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether it is one that can be looked at; of another user's none may be."""
+    return os.path.isdir(path)  # noqa: PTH112  (Path's raises PermissionError before Python 3.14)
 
 
 def _slug(text: str) -> str:

@@ -24,6 +24,7 @@ from ..errors import (
 from ..grammar.compiling import TemplateStore
 from ..grammar.service import GrammarService, HomeTexts
 from ..home.household import HomeNames
+from ..home.inventory import Home
 from ..models.folder import ModelFolder
 from ..models.stock import StockModel
 from ..models.store import ModelStore
@@ -181,7 +182,7 @@ class Service:
         # is no command, or no whole one, is not to become one.
         is_command = priority in (Priority.COMMAND, Priority.EARLY)
         if self.names.index is not None:
-            grammars = self.grammars if is_command and self.names.home.names else None
+            grammars = self.grammars if is_command and self.names.home != Home() else None
             options = replace(options, home=HomeTexts(self.names.index, grammars))
         return self.scheduler.submit(samples, options, priority)
 

@@ -88,6 +88,10 @@ class Library:
             ) from error
         except Exception as error:  # libraries that miss or don't fit: ImportError, OSError, others
             raise EngineError(f"{self.name} is installed but can't be loaded: {error}") from error
+        if not hasattr(trt, "__version__"):  # a folder that uninstalling it has left
+            raise _NotInstalledError(
+                f"{self.name} is installed only in part: {self.how_to_install}"
+            )
         version = tuple(int(part) for part in trt.__version__.split(".")[:2])
         if version < self.min_version:
             least = ".".join(map(str, self.min_version))
