@@ -317,8 +317,10 @@ def test_evidence_of_a_sentence_that_sounds_the_same() -> None:
 @pytest.mark.parametrize(
     ("worse", "is_out"),
     [
-        ({"gap": HomeSentences.MAX_GAP}, False),
-        ({"similarity": 0.2}, True),
+        ({"gap": HomeSentences.MAX_GAP}, True),
+        ({"similarity": 0.2}, False),
+        ({"similarity": 0.2, "gap": 6.0}, True),
+        ({"free_mean": -0.1}, False),
         ({"free_letters": 90}, True),
         ({"mean": -4.0}, False),
         ({"gap": HomeSentences.MAX_GAP, "mean": -4.0}, True),

@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from wyoming_whisper.backends import _choose_backend, open_transcriber
 from wyoming_whisper.backends.engines import Engines
 from wyoming_whisper.backends.tensorrt import Runtime, portable_engines
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
-from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Library
+from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Kernels, Library
 from wyoming_whisper.errors import EngineError
 from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.status import Status
@@ -336,6 +337,20 @@ def test_kernels_that_find_no_room_cost_a_warning(
     assert "No space left on device" in caplog.text
     assert all(texts(transcriber))
     transcriber.close()
+
+
+def test_the_file_of_kernels_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kernels, "MAX_BYTES", 8)
+    file = tmp_path / "kernels.cache"
+    kernels = Kernels(SimpleNamespace(), file)
+    for compiled, kept in (
+        (b"first", b"first"),
+        (b"firstnew", b"firstnew"),
+        (b"9" * 9, b"firstnew"),
+    ):
+        kernels._cache = SimpleNamespace(serialize=lambda compiled=compiled: compiled)
+        kernels.save()
+        assert file.read_bytes() == kept
 
 
 def test_an_engine_goes_with_its_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

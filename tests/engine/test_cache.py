@@ -244,6 +244,26 @@ def test_a_damaged_or_foreign_entry_is_moved_away_and_built_once_more(
     assert left_over(cache) == []
 
 
+@pytest.mark.parametrize("key", [KEY, CPU_KEY])
+def test_what_an_older_version_made_of_the_same_is_removed(
+    key: EngineKey | CpuKey, tmp_path: Path
+) -> None:
+    cache = cache_at(tmp_path)
+    others = [
+        dataclasses.replace(key, graph_schema=0),
+        dataclasses.replace(key, graph_schema=2),
+        dataclasses.replace(key, graph_schema=0, precision="float32"),
+        dataclasses.replace(key, graph_schema=0, weights="b" * 64),
+    ]
+    for other in reversed(others):
+        cache.ensure(other, fill)
+    (cache.root / "foreign").mkdir()
+    cache.ensure(key, fill)
+    expected = {other.name for other in (key, *others[1:])} | {"foreign"}
+    assert {entry.name for entry in cache.entries()} == expected
+    assert left_over(cache) == []
+
+
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     cache = cache_at(tmp_path)
 
@@ -397,6 +417,23 @@ def test_kernels_are_swept_when_no_data_folder_has_their_engine_any_more(tmp_pat
         file.write_bytes(b"kernels")
     cache.ensure(KEY, fill)
     assert [file.exists() for file in files] == [True, True, False]
+
+
+def test_who_does_without_another_data_folders_engine_does_without_its_kernels(
+    tmp_path: Path,
+) -> None:
+    elsewhere = EngineCache(tmp_path / "image" / "engines", 10**9)
+    folder = elsewhere.ensure(KEY, fill)
+    cache = EngineCache(tmp_path / "engines", 10**9, [elsewhere.root])
+    file = cache.kernels(KEY.name, "RTX", "13.0")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"kernels that compute nonsense")
+    assert cache.find(KEY) == folder
+    with pytest.raises(FileNotFoundError):
+        cache.discard(KEY.name)
+    assert cache.find(KEY) is None
+    assert not file.exists()
+    assert elsewhere.find(KEY) == folder
 
 
 def test_a_living_builders_folder_is_not_swept(tmp_path: Path) -> None:

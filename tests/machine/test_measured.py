@@ -39,7 +39,7 @@ def test_a_file_that_is_damaged_is_written_anew(tmp_path: Path, damaged: bytes) 
     assert content(tmp_path) == {"key": 3}
 
 
-def test_in_a_folder_that_cannot_be_written_nothing_is_kept(
+def test_what_cannot_be_written_is_kept_while_the_process_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Measurements([tmp_path]).put("key", 3)
@@ -48,13 +48,14 @@ def test_in_a_folder_that_cannot_be_written_nothing_is_kept(
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    Measurements([tmp_path]).put("key", 4)
     Measurements([tmp_path]).put("other", 5)
     assert content(tmp_path) == {"key": 3}
+    assert Measurements([tmp_path]).get("other") == 5
+    assert Measurements([tmp_path / "another"]).get("other") is None
 
 
-def test_where_a_file_stands_in_the_place_of_the_folder_nothing_is_kept(tmp_path: Path) -> None:
+def test_where_a_file_stands_in_the_place_of_the_folder_it_stays(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("mine")
     Measurements([tmp_path / "data"]).put("key", 3)
-    assert Measurements([tmp_path / "data"]).get("key") is None
+    assert Measurements([tmp_path / "data"]).get("key") == 3
     assert (tmp_path / "data").read_text() == "mine"

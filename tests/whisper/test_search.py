@@ -16,6 +16,7 @@ from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
 from wyoming_whisper.whisper.logits import apply_timestamp_rules, log_softmax
 from wyoming_whisper.whisper.options import N_TEXT_CTX
+from wyoming_whisper.whisper.rows import batches
 from wyoming_whisper.whisper.search import SessionInference
 from wyoming_whisper.whisper.session import Tokens
 from wyoming_whisper.whisper.tokenizer import Tokenizer
@@ -598,6 +599,24 @@ def test_texts_are_scored_in_one_step() -> None:
     whisper = inference(fixed)
     whisper.score(whisper.encode(MEL), PROMPT, TEXTS)
     assert len(fixed.steps) == sum(map(len, TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(1, [1] * 5), (6, [1, 1, 2, 1]), (8, [2, 2, 1]), (20, [5])]
+)
+def test_long_texts_are_scored_a_few_at_once(
+    most: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = inference(ScriptedElasticSession(Model()))
+    whole = at_once.score(at_once.encode(MEL), PROMPT, TEXTS)
+    monkeypatch.setattr(SessionInference, "MAX_SCORED_AT_ONCE", most)
+    divided = list(batches(TEXTS, most))
+    assert [len(some) for some in divided] == expected
+    session = ScriptedElasticSession(Model())
+    whisper = inference(session)
+    for one, other in zip(whole, whisper.score(whisper.encode(MEL), PROMPT, TEXTS), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert session.batches == [len(some) for some in divided if any(some)]
 
 
 def test_scores_are_forgotten_where_they_are_many(

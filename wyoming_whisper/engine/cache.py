@@ -175,6 +175,7 @@ class EngineCache:
         if folder is None:
             with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
                 folder = self.find(key) or self._fill(key, build, model)
+        self._remove_older(key)
         self.tidy(keep=key.name)
         return folder
 
@@ -188,9 +189,11 @@ class EngineCache:
         size = _size(folder)
         aside = self.root / f"{self._TRASH}{name}-{os.getpid()}"
         _delete(aside)
+        _delete(
+            self.root / self.KERNELS / name
+        )  # of one under `others`, too: they may be the fault
         folder.rename(aside)
         _delete(aside)
-        _delete(self.root / self.KERNELS / name)
         return size
 
     def entries(self, *, with_others: bool = False) -> list[Entry]:
@@ -248,6 +251,14 @@ class EngineCache:
             and not path.name.startswith(".")
             and path.name not in (self._TIMING, self.KERNELS)
         ]
+
+    def _remove_older(self, key: Key) -> None:
+        """Remove what an older version of ours made in the place of what `key` names."""
+        with contextlib.suppress(OSError):
+            for folder in self._folders(self.root):
+                if _is_older(folder, key):
+                    _LOGGER.info("removed the engine %s: it is of an older version", folder.name)
+                    self.discard(folder.name)
 
     def _fill(self, key: Key, build: Callable[[Path], None], model: str) -> Path:
         for left in self.root.glob(f"{self._BUILDING}{key.name}-*"):  # its builder is dead: we hold
@@ -346,6 +357,16 @@ def _what_is_wrong(folder: Path, key: Key) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return f"{EngineCache.SIDECAR} is damaged: {error!r}"
     return None
+
+
+def _is_older(folder: Path, key: Key) -> bool:
+    """Whether only the graphs differ, and are of an older schema."""
+    new = json.loads(json.dumps(dataclasses.asdict(key)))
+    try:
+        old = dict(_read_sidecar(folder)["key"])
+        return bool(old.pop("graph_schema") < new.pop("graph_schema") and old == new)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _read_sidecar(folder: Path) -> dict[str, Any]:

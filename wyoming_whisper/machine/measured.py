@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -20,15 +20,21 @@ class Measurements:
 
     FILE = "measured.json"
 
+    _unwritten: ClassVar[dict[tuple[Path, str], object]] = {}
+    """What could not be kept: a model that is opened again is not measured again."""
+
     def __init__(self, data_dir: Sequence[Path]) -> None:
         self._file = data_dir[0] / self.FILE if data_dir else None
 
     def get(self, key: str) -> Any:
         """Return the result; None where there is none, or the file is missing or damaged."""
-        return self._all().get(key)
+        results = self._all()
+        if self._file and key not in results:
+            return self._unwritten.get((self._file, key))
+        return results.get(key)
 
     def put(self, key: str, result: object) -> None:
-        """Keep one result, unless the file can't be written: then it is measured again."""
+        """Keep one result; until the process ends where the file can't be written."""
         if self._file is None:
             return
         aside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
@@ -38,6 +44,7 @@ class Measurements:
             aside.write_text(text, encoding="utf-8")
             aside.replace(self._file)
         except OSError as error:
+            self._unwritten[self._file, key] = result
             _LOGGER.debug("what was measured can't be kept in %s: %s", self._file, error)
 
     def _all(self) -> dict[str, Any]:

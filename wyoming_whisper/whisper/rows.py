@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,3 +45,13 @@ def common_prefix(left: list[int], right: list[int]) -> int:
         if a != b:
             return position
     return min(len(left), len(right))
+
+
+def batches(texts: Sequence[Sequence[int]], n_tokens: int) -> Iterator[Sequence[Sequence[int]]]:
+    """Yield the texts in turn, so many at once as have no more tokens when all are as long."""
+    first = 0
+    for i in range(1, len(texts) + 1):
+        more = texts[first : i + 1]
+        if i == len(texts) or len(more) * max(map(len, more)) > n_tokens:
+            yield texts[first:i]
+            first = i

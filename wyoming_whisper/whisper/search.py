@@ -27,7 +27,7 @@ from .constrained import (
 from .inference import GenerateOptions, Hypothesis
 from .logits import apply_timestamp_rules, log_softmax, top
 from .options import N_TEXT_CTX
-from .rows import EncodedAudio, Rows, common_prefix
+from .rows import EncodedAudio, Rows, batches, common_prefix
 from .session import ElasticSession, Session, StepOutput, Tokens
 from .timing import first_positions
 from .tokenizer import Tokenizer
@@ -46,6 +46,7 @@ class SessionInference:
     ROOM = 40  # positions free after the prompt at first: nearly every command fits
 
     MAX_SCORES = 64  # of texts, kept for an audio
+    MAX_SCORED_AT_ONCE = 160  # tokens: each has logits of the whole vocabulary, 0.2 MB
 
     # A loop this long is left: nobody says "no" so often in one breath, but five times somebody
     # does, and goes on. Shorter ones are judged when the text has ended.
@@ -102,8 +103,9 @@ class SessionInference:
                 kept = audio_features.scores = {}
                 missing = list(texts)
             score = self._score_at_once if self._elastic else self._score_by_steps
-            scores = score(audio_features, list(prompt), missing)
-            kept |= zip(((start, *text) for text in missing), scores, strict=True)
+            for some in batches(missing, self.MAX_SCORED_AT_ONCE):
+                scores = score(audio_features, list(prompt), some)
+                kept |= zip(((start, *text) for text in some), scores, strict=True)
         return [kept[(start, *text)] for text in texts]
 
     def _score_by_steps(

@@ -194,7 +194,8 @@ class Kernels:
     have changed. TensorRT does nothing of this: there is nothing to keep, and we capture.
     """
 
-    MAX_BYTES = 1 << 30
+    MAX_BYTES = 1 << 28
+    """Of the file. Each length of prompt is a shape of its own, and they come for months."""
 
     def __init__(self, trt: Any, file: Path | None, cuda_graphs: bool = True) -> None:
         self._trt = trt
@@ -266,6 +267,9 @@ class Kernels:
         try:
             kernels = memoryview(self._cache.serialize())
             if kernels.nbytes == self._saved_bytes:
+                return
+            if kernels.nbytes > self.MAX_BYTES:  # read at the next start, it would be cut
+                _LOGGER.debug("%s is large enough: what is new is not kept", self._file)
                 return
             write_aside(self._file, kernels)
         except (OSError, RuntimeError, TypeError) as error:  # the next start takes longer
