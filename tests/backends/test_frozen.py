@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,22 +13,30 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.engine import fakes
 from tests.support import HOME_EN
 from wyoming_whisper.backends import frozen
+from wyoming_whisper.backends.engines import Engines
 from wyoming_whisper.backends.frozen import CLIPS, bears_frozen_tail, feature_change
 from wyoming_whisper.backends.onnxruntime import OnnxRuntime
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
+from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import read
 from wyoming_whisper.engine.cpu_graphs import write_cpu_graphs
 from wyoming_whisper.engine.session import CpuSession
+from wyoming_whisper.engine.spec import EngineSpec
+from wyoming_whisper.engine.tensorrt.plan import PlanFacts
+from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.machine.measured import Measurements
+from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
 from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram
 from wyoming_whisper.whisper.options import AudioContext
 
 ENGLISH = TranscribeOptions(language="en")
+WINDOWS = AudioContext.frozen()
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +132,12 @@ def test_each_model_is_tried_once(
 ) -> None:
     session = CpuSession(graphs, threads=1, has_tail=True)
     measurements = Measurements((tmp_path,))
-    assert bears_frozen_tail(session, measurements, "cpu-1")
+    assert bears_frozen_tail(session, measurements, "cpu-1", WINDOWS)
     monkeypatch.setattr(frozen, "feature_change", pytest.fail)
-    assert bears_frozen_tail(session, measurements, "cpu-1")
-    monkeypatch.setattr(frozen, "feature_change", lambda _: frozen.MOST_CHANGE + 0.01)
-    assert not bears_frozen_tail(session, measurements, "cpu-2")
-    assert not bears_frozen_tail(session, Measurements(()), "cpu-3")
+    assert bears_frozen_tail(session, measurements, "cpu-1", WINDOWS)
+    monkeypatch.setattr(frozen, "feature_change", lambda *_: frozen.MOST_CHANGE + 0.01)
+    assert not bears_frozen_tail(session, measurements, "cpu-2", WINDOWS)
+    assert not bears_frozen_tail(session, Measurements(()), "cpu-3", WINDOWS)
 
 
 def test_a_model_that_leans_on_more_than_silence_has_windows_of_10_seconds(
@@ -138,7 +148,7 @@ def test_a_model_that_leans_on_more_than_silence_has_windows_of_10_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(frozen, "feature_change", lambda _: 0.4)
+    monkeypatch.setattr(frozen, "feature_change", lambda *_: 0.4)
     with closing(opened(stock_tiny_en, graphs, tmp_path, "auto")) as transcriber:
         lengths = encoded_frames(transcriber, monkeypatch)
         transcriber.transcribe(command(), ENGLISH)
@@ -147,8 +157,8 @@ def test_a_model_that_leans_on_more_than_silence_has_windows_of_10_seconds(
 
 
 def test_a_window_that_is_cut_changes_more_than_one_with_a_tail(graphs: Path) -> None:
-    with_tail = feature_change(CpuSession(graphs, threads=1, has_tail=True))
-    cut = feature_change(CpuSession(graphs, threads=1))
+    with_tail = feature_change(CpuSession(graphs, threads=1, has_tail=True), WINDOWS)
+    cut = feature_change(CpuSession(graphs, threads=1), WINDOWS)
     assert with_tail < frozen.MOST_CHANGE < cut
 
 
@@ -158,6 +168,91 @@ def test_numbers_that_are_none_bear_nothing_and_are_not_remembered(
     session = CpuSession(graphs, threads=1, has_tail=True)
     nonsense = {"cross_k_0": np.full((1, 1, N_FRAMES // 2, 64), np.nan, np.float32)}
     monkeypatch.setattr(session, "encode", lambda _: nonsense)
-    assert not bears_frozen_tail(session, Measurements((tmp_path,)), "cpu")
+    assert not bears_frozen_tail(session, Measurements((tmp_path,)), "cpu", WINDOWS)
     monkeypatch.undo()
-    assert bears_frozen_tail(session, Measurements((tmp_path,)), "cpu")
+    assert bears_frozen_tail(session, Measurements((tmp_path,)), "cpu", WINDOWS)
+
+
+# -- on TensorRT ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home-en as a model that says nothing of its windows."""
+    folder = tmp_path_factory.mktemp("loose")
+    for file in HOME_EN.iterdir():
+        if file.name != ModelFolder.EXTRAS:
+            shutil.copy(file, folder)
+    return folder
+
+
+def tensorrt_engine(
+    model: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, window: str = "auto"
+) -> tuple[Engines, Path]:
+    """Return where the engine of a fake GPU comes from, and its folder."""
+    for name, value in fakes.child_environment().items():
+        monkeypatch.setenv(name, value)
+    fakes.install(monkeypatch)
+    settings = Settings(model=str(model), data_dir=(data_dir,), beam_size=1, audio_context=window)
+    engines = Runtime.find("auto").engines(settings, model)
+    return engines, engines.build(lambda _: None)
+
+
+def gpu_frames(
+    engines: Engines, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[int, bool]]:
+    """Return the windows in which the engine hears a command, and whether the tail follows."""
+    windows: list[tuple[int, bool]] = []
+    encode = TensorRTSession.encode
+
+    def spy(self: TensorRTSession, mel: Any) -> Any:
+        windows.append((mel.shape[1], self.has_tail))
+        return encode(self, mel)
+
+    with closing(engines.open(folder)) as transcriber:
+        monkeypatch.setattr(TensorRTSession, "encode", spy)
+        transcriber.transcribe(command(), ENGLISH)
+        monkeypatch.setattr(TensorRTSession, "encode", encode)
+    return windows
+
+
+@pytest.mark.parametrize(("change", "expected"), [(0.1, (400, True)), (0.4, (1200, False))])
+def test_an_engine_has_it_where_the_model_bears_it(
+    change: float,
+    expected: tuple[int, bool],
+    loose: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frozen, "feature_change", lambda *_: change)
+    engines, folder = tensorrt_engine(loose, tmp_path, monkeypatch)
+    assert PlanFacts.read(folder).has_tail
+    assert gpu_frames(engines, folder, monkeypatch)[0] == expected
+    monkeypatch.setattr(frozen, "feature_change", pytest.fail)  # it is remembered
+    assert gpu_frames(engines, folder, monkeypatch)[0] == expected
+
+
+@pytest.mark.parametrize(("tight", "window"), [(True, "auto"), (False, "full"), (False, "15")])
+def test_an_engine_that_is_not_to_have_it_is_another(
+    tight: bool, window: str, loose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "feature_change", pytest.fail)
+    model = HOME_EN if tight else loose
+    engines, folder = tensorrt_engine(model, tmp_path, monkeypatch, window)
+    assert not PlanFacts.read(folder).has_tail
+    assert not any(follows for _, follows in gpu_frames(engines, folder, monkeypatch))
+    settings = Settings(model=str(loose), data_dir=(tmp_path,), beam_size=1)
+    assert Runtime.find("auto").engines(settings, loose).find() is None
+
+
+def test_an_engine_is_tried_on_the_gpu(
+    loose: Path, home_graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, folder = tensorrt_engine(loose, tmp_path, monkeypatch)
+    follows = {follows for _, follows in gpu_frames(engines, folder, monkeypatch)}
+    change = Measurements((tmp_path,)).get(f"frozen tail: {folder.name}")
+    assert isinstance(change, float)
+    windows = dataclasses.replace(WINDOWS, multiple=EngineSpec.FRAMES_MULTIPLE)
+    on_cpu = feature_change(CpuSession(home_graphs, threads=1, has_tail=True), windows)
+    assert change == pytest.approx(on_cpu, abs=0.01)
+    assert follows == {change <= frozen.MOST_CHANGE}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.engine import fakes
+from tests.engine.fakes.plans import write_plans
 from tests.support import HOME_EN
 from wyoming_whisper.commands.engine import _selftest_parser
 from wyoming_whisper.commands.selftest.command import _choose_runtime, _selftest, run
@@ -24,11 +25,15 @@ from wyoming_whisper.commands.selftest.report import (
     Stages,
     machine,
 )
-from wyoming_whisper.commands.selftest.tail import TailCase, compare_tails
+from wyoming_whisper.commands.selftest.tail import TailCase, compare_tails_of, compare_tails_on_cpu
+from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.spec import EngineSpec
+from wyoming_whisper.engine.tail import freeze
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT
+from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError
 from wyoming_whisper.machine.host import Host
 from wyoming_whisper.models.folder import ModelFolder
@@ -344,6 +349,26 @@ def test_the_graphs_for_cpus_are_compared_with_the_full_window(stock_tiny_en: Pa
     cases = TailCase.all(80, model.tokenizer)[:1]
     text = tuple(model.tokenizer.encode(" Play the previous song again."))
     references = [Decoded(text, -0.9, 0.0, 0.1, 0.1)]
-    [compared] = compare_tails(settings, stock_tiny_en, cases, references, model.tokenizer)
+    [compared] = compare_tails_on_cpu(settings, stock_tiny_en, cases, references, model.tokenizer)
     assert compared.good
     assert compared.window_seconds < 4
+
+
+def test_an_engine_is_compared_with_the_full_window(
+    stock_tiny_en: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelFolder(stock_tiny_en)
+    checkpoint = model.checkpoint()
+    tail = freeze(checkpoint, Dims.of(checkpoint))
+    write_graphs(checkpoint, tmp_path / "graphs", "float16", tail=tail)
+    gpu = fakes.install(monkeypatch)
+    session = TensorRTSession(write_plans(gpu, tmp_path / "graphs", tmp_path / "engine"))
+    session.has_tail = True
+    cases = TailCase.all(80, model.tokenizer, EngineSpec.FRAMES_MULTIPLE)[:1]
+    text = tuple(model.tokenizer.encode(" Play the previous song again."))
+    references = [Decoded(text, -0.9, 0.0, 0.1, 0.1)]
+    [compared] = compare_tails_of(session, model, cases, references, model.tokenizer)
+    session.close()
+    assert compared.good
+    assert compared.window_seconds == 4
+    gpu.assert_nothing_left()

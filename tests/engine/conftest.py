@@ -15,9 +15,11 @@ from ctranslate2.specs import whisper_spec
 from tests.support import HOME_EN
 from wyoming_whisper.engine import checkpoint, graphs
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
+from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.onnx_graph import Precision
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.session import CpuSession
+from wyoming_whisper.engine.tail import freeze
 
 SPECIAL = (
     "<|endoftext|>",
@@ -158,11 +160,19 @@ class Models:
         folder = self.folder / name
         return folder if folder.exists() else save_random(SIZES[name], folder)
 
-    def graphs(self, name: str, precision: Precision = "float32", beam_size: int = 1) -> Path:
-        folder = self.folder / f"{name}-{precision}-{beam_size}"
+    def graphs(
+        self,
+        name: str,
+        precision: Precision = "float32",
+        beam_size: int = 1,
+        *,
+        has_tail: bool = False,
+    ) -> Path:
+        folder = self.folder / f"{name}-{precision}-{beam_size}{'-tail' if has_tail else ''}"
         if not folder.exists():
             weights = checkpoint.read(self.model(name) / "model.bin")
-            graphs.write_graphs(weights, folder, precision, beam_size)
+            tail = freeze(weights, Dims.of(weights)) if has_tail else None
+            graphs.write_graphs(weights, folder, precision, beam_size, tail=tail)
         return folder
 
     def session(

@@ -25,7 +25,9 @@ from tests.api.test_names import ENGINE, ORDINARY, SOURCES, SURFACES
 from tests.engine.conftest import Models
 from tests.engine.test_build import Quiet
 from wyoming_whisper.engine.builder import EngineBuild
+from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.spec import BuildRequest
+from wyoming_whisper.engine.tail import freeze
 from wyoming_whisper.engine.tensorrt.compile import _Compiler, _encoder_shapes, _plan_facts
 from wyoming_whisper.engine.tensorrt.engine import Engine
 from wyoming_whisper.engine.tensorrt.library import RTX, Kernels, Library
@@ -67,13 +69,13 @@ def made(
 ) -> Made:
     from wyoming_whisper.engine import checkpoint, graphs
 
-    dims = graphs.write_graphs(
-        checkpoint.read(model_bin), folder, precision, beam_size, has_tail=has_tail
-    )
+    weights = checkpoint.read(model_bin)
+    tail = freeze(weights, Dims.of(weights)) if has_tail else None
+    dims = graphs.write_graphs(weights, folder, precision, beam_size, tail=tail)
     request = BuildRequest(
         str(model_bin), str(folder), runtime=RTX.runtime, precision=precision, beam_size=beam_size
     )
-    return Made(folder, _plan_facts(dims, request))
+    return Made(folder, _plan_facts(dims, request, tail))
 
 
 @pytest.fixture(params=["home-en", pytest.param("tiny.en", marks=pytest.mark.stock)])
@@ -217,6 +219,17 @@ def test_what_is_set_at_run_time_can_be_set(name: str) -> None:
 def test_plans_are_built_without_a_gpu_and_keep_types_and_shapes(
     model_bin: Path, tmp_path: Path, precision: str, beam_size: int
 ) -> None:
+    assert_plans(model_bin, tmp_path, precision, beam_size, has_tail=False)
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_so_are_those_with_a_frozen_tail(model_bin: Path, tmp_path: Path, precision: str) -> None:
+    assert_plans(model_bin, tmp_path, precision, 5, has_tail=True)
+
+
+def assert_plans(
+    model_bin: Path, tmp_path: Path, precision: str, beam_size: int, *, has_tail: bool
+) -> None:
     folder = tmp_path / "engine"
     folder.mkdir()
     request = BuildRequest(
@@ -225,17 +238,23 @@ def test_plans_are_built_without_a_gpu_and_keep_types_and_shapes(
         runtime=RTX.runtime,
         precision=precision,
         beam_size=beam_size,
+        has_tail=has_tail,
         compute_capability=Library.AMPERE.compute_capability,
     )
     EngineBuild(request).run()
     facts = PlanFacts.read(folder)
     assert (facts.runtime, facts.precision) == (RTX.runtime, precision)
-    it = made(model_bin, tmp_path / "graphs", precision, beam_size)
+    it = made(model_bin, tmp_path / "graphs", precision, beam_size, has_tail=has_tail)
+    assert facts.tail_starts == it.facts.tail_starts
+    assert facts.has_tail == has_tail
     for half, n_profiles in (("encoder", len(facts.n_frames)), ("decoder", len(facts.profiles))):
         programs = programs_of(folder / f"{half}.plan")
+        assert all(program.is_capturable for program in programs)
+        lookups = [program for program in programs if is_lookup(program)]
+        assert len(lookups) == (n_profiles if has_tail and half == "encoder" else 0)
+        programs = [program for program in programs if not is_lookup(program)]
         assert len(programs) == n_profiles
         for program in programs:
-            assert program.is_capturable
             assert program.architecture == "sm80"
             assert_same(program.inputs, it.graph(half).graph.input)
             assert_same(program.outputs, it.graph(half).graph.output)
@@ -266,6 +285,12 @@ class Program:
     inputs: Tensors
     """(name, type, dimensions), in the graph's order."""
     outputs: Tensors
+
+
+def is_lookup(program: Program) -> bool:
+    """Return whether all that it does is to look up where the tail begins."""
+    one_integer = ("int64", ["1"])
+    return [value[1:] for value in (*program.inputs, *program.outputs)] == [one_integer] * 2
 
 
 LINE = re.compile(rb"^  (inputs|outputs|stream_capturable|accelerators|tensor)=(.*)$", re.MULTILINE)

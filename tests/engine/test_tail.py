@@ -19,7 +19,7 @@ from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.onnx_graph import Precision
 from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession
+from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession, lengthened
 from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, freeze, n_groups
 from wyoming_whisper.whisper.audio import N_FRAMES, Array
 from wyoming_whisper.whisper.session import Session, Tokens
@@ -184,7 +184,7 @@ def oracle_with_tail(
     models: Models, name: str, folder: Path, precision: Precision
 ) -> OracleSession:
     weights = read(models.model(name) / "model.bin")
-    write_graphs(weights, folder, precision, beam_size=5, has_tail=True)
+    write_graphs(weights, folder, precision, beam_size=5, tail=freeze(weights, Dims.of(weights)))
     return OracleSession(folder, threads=1)
 
 
@@ -200,7 +200,7 @@ def test_both_kinds_of_graphs_say_the_same(name: str, models: Models, tmp_path: 
     oracle = oracle_with_tail(models, name, tmp_path, "float32")
     ours = with_tail(models.cpu_graphs(name))
     tokens = np.array([size.prompt], np.int32)
-    for n_frames in (2 * GROUP, 20 * GROUP, N_FRAMES - 2 * GROUP, N_FRAMES):
+    for n_frames in (2 * GROUP, 20 * GROUP, 500, N_FRAMES - 2 * GROUP, 2980, N_FRAMES):
         mel = np.hstack([noise(size.n_mels, 36), silence(n_frames - 36, size.n_mels)])
         one, other = logits_of(oracle, mel, tokens), logits_of(ours, mel, tokens)
         np.testing.assert_allclose(one, other, atol=CLOSE)
@@ -217,7 +217,25 @@ def test_in_float16_it_is_close_to_float32(models: Models, tmp_path: Path) -> No
     assert np.abs(half - single).mean() < 0.05 * single.std()
 
 
-def test_a_window_that_is_not_whole_groups_is_refused(models: Models, tmp_path: Path) -> None:
-    oracle = oracle_with_tail(models, "tied", tmp_path, "float32")
-    with pytest.raises(ValueError, match="a window of 30 positions; the tail follows multiples"):
-        oracle.encode(noise(80, 60))
+@pytest.mark.parametrize("n_frames", [2, 38, 40, 1000, 1002, N_FRAMES - 2 * GROUP, N_FRAMES])
+def test_windows_become_whole_groups_and_one_position_for_the_tail(n_frames: int) -> None:
+    mel = noise(80, n_frames)
+    for has_tail in (False, True):
+        n_positions, left = divmod(lengthened(mel, has_tail=has_tail).shape[1], 2)
+        assert left == 0
+        follows = has_tail and n_frames <= N_FRAMES - 2 * GROUP
+        assert n_positions % GROUP == follows
+        assert 0 <= n_positions - n_frames // 2 <= GROUP
+    np.testing.assert_array_equal(lengthened(mel, has_tail=True)[:, :n_frames], mel)
+
+
+@pytest.mark.parametrize("n_frames", [200, 1000, N_FRAMES])
+def test_graphs_for_tensorrt_can_do_without_it(
+    n_frames: int, models: Models, tmp_path: Path
+) -> None:
+    """A model that does not bear it needs no other engine."""
+    oracle = oracle_with_tail(models, "tiny", tmp_path, "float32")
+    oracle.has_tail = False
+    tokens, mel = np.array([SIZES["tiny"].prompt], np.int32), noise(80, n_frames)
+    without = logits_of(models.session("tiny"), mel, tokens)
+    np.testing.assert_allclose(logits_of(oracle, mel, tokens), without, atol=1e-4)

@@ -610,6 +610,7 @@ FACTS = PlanFacts(
     precision="float16",
     n_frames=((200, 1000), (1000, 3000)),
     profiles=(Profile("step", (1, 1), (1, 1)), Profile("prompt", (1, 5), (2, 64))),
+    tail_starts=tuple(range(0, 152, 2)),
 )
 
 

@@ -6,10 +6,11 @@ on a few spoken commands when its graphs are opened for the first time; the resu
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -26,7 +27,9 @@ from ..whisper.audio import (
 from ..whisper.options import AudioContext
 
 if TYPE_CHECKING:
-    from ..engine.session import Arrays, CpuSession
+    from ..models.folder import ModelFolder
+    from ..settings.options import Settings
+    from ..whisper.options import DecodingOptions
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -38,12 +41,50 @@ MOST_CHANGE = 0.25
 the tail begins, with nothing in its place, 0.38 and 0.31."""
 
 
-def bears_frozen_tail(session: CpuSession, measurements: Measurements, graphs: str) -> bool:
+class _Session(Protocol):
+    """A session over graphs that have the tail."""
+
+    n_mels: int
+    has_tail: bool
+    """Whether the rest of a full window follows a shorter one, frozen."""
+
+    def encode(self, mel: Array) -> Any:
+        """See whisper.session.Session."""
+
+    def audio_keys(self, audio_features: Any, n_positions: int) -> Array:
+        """Return the decoder's keys, shape = (n_text_layer, n_head, n_positions, 64)."""
+
+
+def can_have_frozen_tail(settings: Settings, model: ModelFolder) -> bool:
+    """Return whether graphs of the model are to have the tail, to be tried with it."""
+    return settings.audio_context == "auto" and not model.facts.tight_window
+
+
+def with_frozen_tail(
+    decoding: DecodingOptions,
+    session: _Session,
+    measurements: Measurements,
+    graphs: str,
+    multiple: int = FRAMES_PER_POSITION,
+) -> DecodingOptions:
+    """Return the options for a session that has the tail from now on, if its model bears that.
+
+    Windows that the tail follows are multiples of so many frames.
+    """
+    windows = dataclasses.replace(AudioContext.frozen(), multiple=multiple)
+    session.has_tail = True
+    session.has_tail = bears_frozen_tail(session, measurements, graphs, windows)
+    return dataclasses.replace(decoding, audio_context=windows) if session.has_tail else decoding
+
+
+def bears_frozen_tail(
+    session: _Session, measurements: Measurements, graphs: str, windows: AudioContext
+) -> bool:
     """Return whether the session may have a tail; tried once for graphs of this name."""
     key = f"frozen tail: {graphs}"
     change = measurements.get(key)
     if not isinstance(change, float):
-        change = feature_change(session)
+        change = feature_change(session, windows)
         if math.isfinite(change):  # graphs that compute nonsense are made again, and then tried
             measurements.put(key, change)
     bears = change <= MOST_CHANGE
@@ -56,8 +97,8 @@ def bears_frozen_tail(session: CpuSession, measurements: Measurements, graphs: s
     return bears
 
 
-def feature_change(session: CpuSession) -> float:
-    """Return how much fitted windows change the audio features of speech, beside full windows.
+def feature_change(session: _Session, windows: AudioContext) -> float:
+    """Return how much these windows change the audio features of speech, beside full windows.
 
     Mean absolute change by mean absolute value, of the decoder's keys.
     """
@@ -66,20 +107,14 @@ def feature_change(session: CpuSession) -> float:
         longest_seconds = 10.0
         samples = AudioFile(clip.read_bytes()).read(longest_seconds)
         mels.append(log_mel_spectrogram(samples, session.n_mels))
-    return float(np.mean([_change(session, mel) for mel in mels]))
+    return float(np.mean([_change(session, mel, windows) for mel in mels]))
 
 
-def _change(session: CpuSession, mel: Array) -> float:
+def _change(session: _Session, mel: Array, windows: AudioContext) -> float:
     silence, n_frames = silence_level(mel), mel.shape[1]
     n_positions = n_frames // FRAMES_PER_POSITION
     full, fitted = (
-        _keys(session.encode(pad_or_trim(mel, n, silence)), n_positions)
-        for n in (N_FRAMES, AudioContext.frozen().frames(n_frames))
+        session.audio_keys(session.encode(pad_or_trim(mel, n, silence)), n_positions)
+        for n in (N_FRAMES, windows.frames(n_frames))
     )
     return float(np.abs(fitted - full).mean() / np.abs(full).mean())
-
-
-def _keys(features: Arrays, n_positions: int) -> Array:
-    """Return the keys of the first positions, shape = (n_layers, n_head, n_positions, 64)."""
-    keys = [values for name, values in features.items() if name.startswith("cross_k_")]
-    return np.concatenate(keys)[:, :, :n_positions]

@@ -6,7 +6,6 @@ leaves the backend open, both are measured once, and the faster one stays.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import importlib.util
 import logging
@@ -29,11 +28,10 @@ from ..machine.host import HOST
 from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
-from ..whisper.options import AudioContext, DecodingOptions
 from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber, Verdict
 from .faster_whisper import CTranslate2Inference, open_faster_whisper
-from .frozen import bears_frozen_tail
+from .frozen import can_have_frozen_tail, with_frozen_tail
 from .pipeline import WhisperTranscriber
 
 if TYPE_CHECKING:
@@ -175,11 +173,13 @@ def _opened(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> Whis
     beam_size = WhisperTranscriber.choose_beam_size(settings.beam_size)
     threads = settings.cpu_threads or HOST.cores
     try:
-        session = CpuSession(folder, threads, beam_size, has_tail=True)
+        session = CpuSession(folder, threads, beam_size)
     except ModelBrokenError as error:
         raise EngineBrokenError(str(error)) from error
     model = ModelFolder(path)
-    decoding = _decoding_options(settings, model, session, folder, beam_size)
+    decoding = WhisperTranscriber.decoding_options(settings, model, beam_size)
+    if can_have_frozen_tail(settings, model):
+        decoding = with_frozen_tail(decoding, session, Measurements(settings.data_dir), folder.name)
     described = (
         f"{spec.model} on CPU ({HOST.instruction_set}, {threads} threads) in {spec.arithmetic} "
         "(onnxruntime)"
@@ -197,23 +197,6 @@ def _opened(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> Whis
     transcriber.warm_up()
     _LOGGER.info("%s, beam %d", described, beam_size)
     return transcriber
-
-
-def _decoding_options(
-    settings: Settings, model: ModelFolder, session: CpuSession, folder: Path, beam_size: int
-) -> DecodingOptions:
-    """Return what is set; a session over the graphs in `folder` gets the tail where that is best.
-
-    Raises ModelBrokenError.
-    """
-    decoding = WhisperTranscriber.decoding_options(settings, model, beam_size)
-    is_free = settings.audio_context == "auto" and not model.facts.tight_window
-    session.has_tail = is_free and bears_frozen_tail(
-        session, Measurements(settings.data_dir), folder.name
-    )
-    if session.has_tail:
-        return dataclasses.replace(decoding, audio_context=AudioContext.frozen())
-    return decoding
 
 
 class _Comparison:

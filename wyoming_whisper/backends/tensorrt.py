@@ -17,6 +17,7 @@ from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
 from ..engine.tensorrt.library import RTX, Library, Target
 from ..engine.tensorrt.session import TensorRTSession
 from ..errors import EngineError, SettingsError
+from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
@@ -24,6 +25,7 @@ from ..whisper.options import DecodingOptions
 from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber
 from .faster_whisper import CTranslate2Inference, open_faster_whisper
+from .frozen import can_have_frozen_tail, with_frozen_tail
 from .pipeline import WhisperTranscriber
 
 if TYPE_CHECKING:
@@ -134,15 +136,17 @@ def _spec(
     settings: Settings, path: Path, library: Library, version: str, target: Target
 ) -> EngineSpec:
     beam_size = settings.beam_size or 1  # greedy search is the one that runs as CUDA graphs
+    model = ModelFolder(path)
     return EngineSpec(
         model=settings.model_name,
-        model_bin=ModelFolder(path).weights,
+        model_bin=model.weights,
         library=library,
         version=version,
         target=target,
         precision="float32" if settings.compute_type == "float32" else "float16",
         beam_size=beam_size,
         max_batch=max(beam_size, DecodingOptions.best_of),
+        has_tail=can_have_frozen_tail(settings, model),
     )
 
 
@@ -185,16 +189,23 @@ def _open_engine(
         model = ModelFolder(path)
         decoding = WhisperTranscriber.decoding_options(settings, model, spec.beam_size)
         windows = dataclasses.replace(decoding.audio_context, multiple=spec.FRAMES_MULTIPLE)
+        decoding = dataclasses.replace(decoding, audio_context=windows)
+        if spec.has_tail:
+            measurements = Measurements(settings.data_dir)
+            decoding = with_frozen_tail(
+                decoding, session, measurements, folder.name, spec.FRAMES_MULTIPLE
+            )
         transcriber = WhisperTranscriber(
             SessionInference(session, model.tokenizer, model.suppressed_begin),
             model,
             settings,
-            dataclasses.replace(decoding, audio_context=windows),
+            decoding,
             name,
             session.close,
         )
         transcriber.try_out(folder)
         command_seconds = range(1, 9)  # of speech: their windows are ready before anybody speaks
+        windows = decoding.audio_context
         lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in command_seconds}
         session.warm_up(sorted(lengths), SessionInference.SLOTS[0], progress)
         stack.pop_all()

@@ -38,6 +38,8 @@ class EngineKey:
     precision: str
     beam_size: int
     max_batch: int
+    has_tail: bool
+    """Whether its graphs have the frozen tail."""
     profiles: tuple[str, ...]
     """The shapes that it takes."""
     graph_schema: int

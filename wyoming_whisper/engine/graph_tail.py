@@ -1,7 +1,8 @@
 """The frozen tail (tail.py) in the encoder's graph of `graphs`.
 
-Where it begins follows from the length of the spectrogram: a window of so many whole groups of
-positions, and one position more, which is dropped, as the last one has to see silence behind it.
+Whether it follows, and where it begins, is in the length of the spectrogram (session.lengthened):
+nothing follows whole groups of positions, and the tail does where there is one more, which is
+dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .tail import GROUP, Floats, Tail
 
 
 class GraphTail:
-    """Where the tail begins for a window, and what is taken of it. The full window has none.
+    """Where the tail begins for a window, and what is taken of it.
 
     Behind the tail is one entry more, which no score lets through: runtimes don't like empty
     tensors.
@@ -27,12 +28,17 @@ class GraphTail:
         self._graph, self._tail = graph, tail
         integers = graph.integers
         n = graph.op("Slice", graph.op("Shape", x), integers(1), integers(2), integers(0))
+        # Simple enough for TensorRT to see how large all of it can get: with a Min in it, as much
+        # scratch as there is was asked for.
+        n_groups = len(tail.starts) - 1
         group = graph.op("Div", n, integers(GROUP))
         n_positions = graph.op("Mul", group, integers(GROUP))
+        follows = graph.op("Sub", n, n_positions)
+        rest = graph.op("Sub", group, integers(n_groups))
+        group = graph.op("Add", integers(n_groups), graph.op("Mul", follows, rest))
         self._first = graph.op("Gather", graph.constant("tail/starts", tail.starts), group, axis=0)
         self.computed = graph.op("Slice", x, integers(0), n_positions, integers(1))
         """The positions of `x` that the tail follows."""
-        n_groups = len(tail.starts) - 1
         zeros = graph.constant("tail/zeros", np.zeros(GROUP * n_groups, graph.numpy))
         scores = np.append(tail.log_counts, np.float32(self.NOTHING))
         self.bias = graph.op(

@@ -31,7 +31,7 @@ from .dims import (
 )
 from .graph_tail import GraphTail
 from .onnx_graph import Counter, Graph, Precision, Progress, Storage, is_tied
-from .tail import Tail, freeze
+from .tail import Tail
 
 
 def write_graphs(
@@ -41,11 +41,11 @@ def write_graphs(
     beam_size: int = 1,
     progress: Progress | None = None,
     *,
-    has_tail: bool = False,
+    tail: Tail | None = None,
 ) -> Dims:
     """Write encoder.onnx and decoder.onnx into `folder`; return the dimensions.
 
-    With `has_tail` the frozen tail follows every window but the full one (see graph_tail).
+    A `tail` follows the windows that ask for it (see graph_tail).
     Where weights are over Storage.MAX_BYTES_INSIDE they go to one file beside the graph, one at a
     time: they need not fit into memory. Raises ModelBrokenError, and OSError when the disk is full;
     the files are then of no use.
@@ -54,7 +54,6 @@ def write_graphs(
     parts = _parts(dims, tied=is_tied(checkpoint))
     sizes = {name: _bytes(shapes, precision) for name, shapes in parts.items()}
     counter = Counter(sum(sizes.values()), progress)
-    tail = freeze(checkpoint, dims) if has_tail else None
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in sizes.items():
         with ExitStack() as stack:
@@ -66,7 +65,7 @@ def write_graphs(
             if name == "encoder":
                 model = _encoder(graph, dims, tail)
             else:
-                model = _decoder(graph, dims, beam_size, has_tail=has_tail)
+                model = _decoder(graph, dims, beam_size, has_tail=tail is not None)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     return dims
 

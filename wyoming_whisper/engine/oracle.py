@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
+from ..whisper.audio import Array
 from ..whisper.session import Tokens
-from .session import Arrays, GraphSession
-from .tail import GROUP
+from .session import Arrays, GraphSession, lengthened
 from .tensorrt.plan import PlanFacts
 
 
@@ -31,7 +30,9 @@ class OracleSession(GraphSession):
         super().__init__(folder, threads)
         outputs = {value.name: value for value in self._decoder.get_outputs()}
         self._takes_parents = "parents" in self._inputs
-        self._has_tail = "cross_bias" in self._inputs
+        self._takes_tail = "cross_bias" in self._inputs
+        self.has_tail = self._takes_tail
+        """Whether the rest of a full window follows a shorter one, frozen (engine.tail)."""
         self._output_names = list(outputs)
         kind = self._inputs["self_k_0"].type
         self._precision = np.float16 if kind == "tensor(float16)" else np.float32
@@ -45,11 +46,11 @@ class OracleSession(GraphSession):
     def encode(self, mel: Array) -> _Features:
         """See Session. Raises ValueError for a spectrogram of another shape.
 
-        With graphs that have a tail, for one that is not whole groups of positions long, too.
+        Where the tail is to follow, `mel` ends with silence.
         """
         self._check_mel(mel)
-        if self._has_tail and mel.shape[1] < N_FRAMES:
-            mel = _with_frames_after(mel)
+        if self._takes_tail:
+            mel = lengthened(mel, has_tail=self.has_tail)
         self._features = _Features(self._encoded(mel))
         return self._features
 
@@ -167,16 +168,3 @@ class _Output:
         if name not in self.arrays:
             raise RuntimeError(f"this step has no {name}, or is not the last one")
         return self.arrays[name]
-
-
-def _with_frames_after(mel: Array) -> Array:
-    """Return a window that a tail is to follow, with the frames of the position that is dropped.
-
-    Raises ValueError where it is not whole groups of positions long.
-    """
-    n_positions = mel.shape[1] // FRAMES_PER_POSITION
-    if n_positions % GROUP:
-        raise ValueError(
-            f"a window of {n_positions} positions; the tail follows multiples of {GROUP}"
-        )
-    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION)), mode="edge")

@@ -128,16 +128,22 @@ class CpuSession(GraphSession):
         """
         self._check_mel(mel)
         n_positions, tail_from = mel.shape[1] // FRAMES_PER_POSITION, n_groups(N_POSITIONS)
-        if self.has_tail and n_positions <= N_POSITIONS - GROUP:
+        if self.has_tail:
             tail_from = n_groups(n_positions)
-            n_more = tail_from * GROUP - n_positions
-            n_positions += n_more
-            # One more position, which is dropped: the last one has to see silence behind it.
-            mel = np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * (n_more + 1))), mode="edge")
+            n_positions = tail_from * GROUP
+            mel = lengthened(mel, has_tail=True)
         n_repeats = _silent_positions(mel)
         mel = mel[:, : mel.shape[1] - FRAMES_PER_POSITION * n_repeats]
         sizes = {"n_repeats": n_repeats, "n_positions": n_positions, "tail_from": tail_from}
         return self._encoded(mel, {name: np.array([n], np.int64) for name, n in sizes.items()})
+
+    def audio_keys(self, audio_features: Arrays, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions.
+
+        shape = (n_text_layer, n_head, n_positions, 64).
+        """
+        keys = [values for name, values in audio_features.items() if name.startswith("cross_k_")]
+        return np.concatenate(keys)[:, :, :n_positions]
 
     def open_cache(self, audio_features: Arrays, batch: int, n_slots: int) -> _CpuCache:
         """See Session."""
@@ -264,6 +270,19 @@ class _CpuOutput:
     def wanted_logits(self) -> Array:
         """See ElasticOutput."""
         return self.arrays["logits"][:, :-1]
+
+
+def lengthened(mel: Array, *, has_tail: bool) -> Array:
+    """Return a window of whole groups of positions, and one more where the tail is to follow.
+
+    That one is dropped: the last one before the tail has to see silence behind it. `mel` ends with
+    silence. Less than a group from the full window it is that one, which nothing follows.
+    """
+    n_positions = mel.shape[1] // FRAMES_PER_POSITION
+    n_more = -n_positions % GROUP
+    if has_tail and n_positions + n_more < N_POSITIONS:
+        n_more += 1
+    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * n_more)), mode="edge") if n_more else mel
 
 
 def _attention(queries: Array, keys: Array) -> Array:

@@ -30,6 +30,8 @@ class BuildRequest:
     precision: str = "float16"
     beam_size: int = 1
     max_batch: int = 5
+    has_tail: bool = False
+    """Whether the graphs have the frozen tail (engine.tail)."""
     optimization_level: int = 3  # TensorRT's default: higher ones take many times longer
     tactic_sources: tuple[str, ...] = ()
     """Of trt.TacticSource; empty leaves it to TensorRT."""
@@ -51,7 +53,9 @@ class EngineSpec:
 
     FRAMES = ((200, 1200), (1200, 3000))
     """Of mel, for each profile of the encoder: commands, and what is longer. Either is made fast
-    for its longest window: the first for the one that most commands get with stock weights."""
+    for its longest window: the first for the one that most commands get with stock weights, or with
+    a tail for that one's, FRAMES_BEFORE_TAIL."""
+    FRAMES_BEFORE_TAIL = 400
     FRAMES_MULTIPLE = 200
     """Of a window: they have so many different lengths that each can have its own CUDA graphs."""
     # What the decoder is made fast for; the rest is possible.
@@ -59,7 +63,7 @@ class EngineSpec:
     COMMON_SLOTS = 64
     COMMON_TOKENS = 4
 
-    GRAPH_SCHEMA = 1
+    GRAPH_SCHEMA = 2
     """To be raised with every change of graphs.py or of the profiles here that makes other
     engines."""
 
@@ -75,6 +79,7 @@ class EngineSpec:
     precision: str = "float16"
     beam_size: int = 1
     max_batch: int = 5
+    has_tail: bool = False
     tactic_sources: tuple[str, ...] = ()
 
     def key(self) -> EngineKey:
@@ -84,8 +89,10 @@ class EngineSpec:
             precision=self.precision,
             beam_size=self.beam_size,
             max_batch=self.max_batch,
+            has_tail=self.has_tail,
             profiles=(
                 *(f"{first}-{last}" for first, last in self.FRAMES),
+                *([f"{self.FRAMES_BEFORE_TAIL} and a tail"] if self.has_tail else ()),
                 f"{self.COMMON_CONTEXT}/{self.COMMON_SLOTS}/{self.COMMON_TOKENS}",
             ),
             graph_schema=self.GRAPH_SCHEMA,
@@ -112,6 +119,7 @@ class EngineSpec:
             precision=self.precision,
             beam_size=self.beam_size,
             max_batch=self.max_batch,
+            has_tail=self.has_tail,
             tactic_sources=self.tactic_sources,
         )
 

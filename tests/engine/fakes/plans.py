@@ -36,7 +36,8 @@ def write_plans(gpu: FakeGpu, graphs: Path, folder: Path, sharing: bool = True) 
 
 def facts_of(graphs: Path, runtime: str = "tensorrt") -> PlanFacts:
     """Return what plans of these graphs can do."""
-    mel = onnx.load(graphs / "encoder.onnx", load_external_data=False).graph.input[0]
+    encoder = onnx.load(graphs / "encoder.onnx", load_external_data=False).graph
+    mel = encoder.input[0]
     decoder = onnx.load(graphs / "decoder.onnx", load_external_data=False).graph
     inputs = {value.name: value.type.tensor_type for value in decoder.input}
     outputs = {value.name: value.type.tensor_type for value in decoder.output}
@@ -57,6 +58,12 @@ def facts_of(graphs: Path, runtime: str = "tensorrt") -> PlanFacts:
             Profile("step", (1, 1), (1, 1)),
             Profile("prompt", (1, 1), (2, PlanFacts.MAX_PREFILL_TOKENS)),
             Profile("rows", (2, max(beams, MAX_BATCH)), (1, PlanFacts.MAX_PREFILL_TOKENS)),
+        ),
+        tail_starts=tuple(
+            int(start)
+            for constant in encoder.initializer
+            if constant.name == "tail/starts"
+            for start in onnx.numpy_helper.to_array(constant)
         ),
     )
 

@@ -25,6 +25,7 @@ from ...engine.checkpoint import read
 from ...engine.graphs import write_graphs
 from ...engine.oracle import OracleSession
 from ...engine.progress import BuildDisplay
+from ...engine.spec import EngineSpec
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.host import HOST
@@ -32,10 +33,11 @@ from ...models.autopick import AutoModel
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
 from ...models.stock import AUTO
+from ...whisper.audio import FRAMES_PER_POSITION
 from ...whisper.options import AudioContext
 from .compare import Case, Reference
 from .report import Memory, Report, machine
-from .tail import TailCase, compare_tails
+from .tail import TailCase, compare_tails_of, compare_tails_on_cpu
 
 if TYPE_CHECKING:
     from ...engine.onnx_graph import Precision
@@ -96,9 +98,10 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
     tails: list[TailCase] = []
 
     def cases(n_mels: int, tokenizer: Tokenizer) -> list[Case]:
-        # What answers on a GPU has no tail.
-        if runtime == "onnxruntime" and context == AudioContext.safe():
-            tails.extend(TailCase.all(n_mels, tokenizer))
+        if context == AudioContext.safe():
+            on_cpu = runtime == "onnxruntime"
+            multiple = FRAMES_PER_POSITION if on_cpu else EngineSpec.FRAMES_MULTIPLE
+            tails.extend(TailCase.all(n_mels, tokenizer, multiple))
         usual = Case.all(n_mels, tokenizer, context, settings.beam_size or 1)
         return [*usual, *(tail.full for tail in tails)]
 
@@ -113,10 +116,12 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
         comparisons = reference.compare_session(engine.session, engine.precision)
         stages = reference.cases[0].time_stages(engine.session, reference.tokenizer)
         memory_mb = memory.mb(engine.session)
-    if tails:
-        comparisons += compare_tails(
-            settings, path, tails, heard.decoded[n_usual:], heard.tokenizer
-        )
+        last = (tails, heard.decoded[n_usual:], heard.tokenizer)
+        if tails and isinstance(engine.session, TensorRTSession) and engine.session.facts.has_tail:
+            engine.session.has_tail = True
+            comparisons += compare_tails_of(engine.session, ModelFolder(path), *last)
+    if tails and runtime == "onnxruntime":
+        comparisons += compare_tails_on_cpu(settings, path, *last)
     return Report(
         machine=machine() | engine.facts,
         model=settings.model_name,

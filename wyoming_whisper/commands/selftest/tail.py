@@ -1,4 +1,4 @@
-"""Whether the frozen tail gives what the full window gives: in the graphs that answer on CPUs."""
+"""Whether the frozen tail gives what the full window gives: in an engine, in graphs for CPUs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from ...engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from ...engine.session import CpuSession
 from ...machine.host import HOST
 from ...models.folder import ModelFolder
-from ...whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
+from ...whisper.audio import (
+    FRAMES_PER_POSITION,
+    N_FRAMES,
+    log_mel_spectrogram,
+    pad_or_trim,
+    silence_level,
+)
 from ...whisper.options import AudioContext
 from ...whisper.search import SessionInference
 from .compare import Case, Reference
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
+    from ...whisper.session import Session
     from ...whisper.tokenizer import Tokenizer
     from .report import Comparison, Decoded
 
@@ -39,15 +46,18 @@ class TailCase:
     fitted: Case
 
     @classmethod
-    def all(cls, n_mels: int, tokenizer: Tokenizer) -> list[TailCase]:
-        """Return the spoken clips."""
+    def all(
+        cls, n_mels: int, tokenizer: Tokenizer, multiple: int = FRAMES_PER_POSITION
+    ) -> list[TailCase]:
+        """Return the spoken clips, in windows that are multiples of so many frames."""
+        windows = dataclasses.replace(AudioContext.frozen(), multiple=multiple)
         prompt = (*tokenizer.sot_sequence(Case.LANGUAGE), tokenizer.no_timestamps)
         cases = []
         for name, samples in Case.sounds().items():
             if name == Case.NOISE:
                 continue
             mel = log_mel_spectrogram(samples, n_mels)
-            lengths = (N_FRAMES, AudioContext.frozen().frames(mel.shape[1]))
+            lengths = (N_FRAMES, windows.frames(mel.shape[1]))
             full, fitted = (
                 Case(f"{name}, frozen tail", pad_or_trim(mel, n, silence_level(mel)), prompt)
                 for n in lengths
@@ -72,7 +82,21 @@ class TailCase:
         return self.fitted.compared(reference, engine, verdict, tokenizer)
 
 
-def compare_tails(
+def compare_tails_of(
+    session: Session,
+    model: ModelFolder,
+    cases: list[TailCase],
+    references: Sequence[Decoded],
+    tokenizer: Tokenizer,
+) -> list[Comparison]:
+    """Have a session that has the tail hear the cases."""
+    Reference.say("the clips are heard with the rest of the window frozen")
+    inference = SessionInference(session, tokenizer, model.suppressed_begin)
+    pairs = zip(cases, references, strict=True)
+    return [case.compared(inference, one, tokenizer) for case, one in pairs]
+
+
+def compare_tails_on_cpu(
     settings: Settings,
     path: Path,
     cases: list[TailCase],
@@ -89,7 +113,4 @@ def compare_tails(
         Reference.say(f"the graphs for CPUs are being written in {arithmetic}")
         write_cpu_graphs(model.checkpoint(), Path(folder), arithmetic)
         with closing(CpuSession(Path(folder), threads, has_tail=True)) as session:
-            Reference.say("they hear the clips with the rest of the window frozen")
-            inference = SessionInference(session, tokenizer, model.suppressed_begin)
-            pairs = zip(cases, references, strict=True)
-            return [case.compared(inference, one, tokenizer) for case, one in pairs]
+            return compare_tails_of(session, model, cases, references, tokenizer)

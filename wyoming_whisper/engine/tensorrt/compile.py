@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ...errors import ModelError
+from ...whisper.audio import FRAMES_PER_POSITION
 from ..checkpoint import read
-from ..dims import HEAD_WIDTH
+from ..dims import Dims
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
 from ..spec import BuildRequest, EngineSpec
+from ..tail import Tail, freeze
 from .cuda import Device
 from .library import LIBRARIES, Library, tensorrt_log, write_aside
 from .plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
-    from ..dims import Dims
     from ..onnx_graph import Precision
 
 
@@ -38,11 +39,13 @@ def build(request: BuildRequest, report: Report) -> None:
         checkpoint = read(Path(request.model_bin))
         report.phase(GRAPHS)
         precision = cast("Precision", request.precision)
+        tail = freeze(checkpoint, Dims.of(checkpoint)) if request.has_tail else None
         dims = graphs.write_graphs(
-            checkpoint, Path(aside), precision, request.beam_size, report.fraction
+            checkpoint, Path(aside), precision, request.beam_size, report.fraction, tail=tail
         )
         del checkpoint
-        facts = _plan_facts(dims, request)
+        facts = _plan_facts(dims, request, tail)
+        del tail
         with _workspace(request, library) as workspace:
             _compile(_Compiler(trt, request, report, workspace), facts, Path(aside))
     Path(request.folder, facts.FILE).write_text(facts.to_json(), encoding="utf-8")
@@ -70,7 +73,7 @@ def import_graphs() -> Any:
     return graphs
 
 
-def _plan_facts(dims: Dims, request: BuildRequest) -> PlanFacts:
+def _plan_facts(dims: Dims, request: BuildRequest, tail: Tail | None = None) -> PlanFacts:
     """Return what the plans for this model will be able to do."""
     max_batch = request.max_batch
     most = PlanFacts.MAX_PREFILL_TOKENS
@@ -94,6 +97,7 @@ def _plan_facts(dims: Dims, request: BuildRequest) -> PlanFacts:
         precision=request.precision,
         n_frames=EngineSpec.FRAMES,
         profiles=tuple(profiles),
+        tail_starts=tuple(map(int, tail.starts)) if tail else (),
     )
 
 
@@ -101,19 +105,26 @@ Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]
 """Of one input: the least, what it is made fast for, the most."""
 
+_FRAMES_WITH_TAIL = EngineSpec.FRAMES_BEFORE_TAIL + FRAMES_PER_POSITION
+"""That window as it is lengthened, so that the tail follows."""
+
 
 def _encoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
     """Return the encoder's optimization profiles."""
+    common = [last for _, last in facts.n_frames]
+    if facts.has_tail:
+        common[0] = _FRAMES_WITH_TAIL
     profiles: list[dict[str, Range]] = []
-    for first, last in facts.n_frames:
-        least, most = (1, facts.n_mels, first), (1, facts.n_mels, last)
-        profiles.append({"mel": (least, most, most)})
+    for ends, n_common in zip(facts.n_frames, common, strict=True):
+        first, middle, last = ((1, facts.n_mels, n) for n in (ends[0], n_common, ends[1]))
+        profiles.append({"mel": (first, middle, last)})
     return profiles
 
 
 def _decoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
     """Return the decoder's optimization profiles."""
-    contexts = (facts.n_frames[0][0] // 2, EngineSpec.COMMON_CONTEXT, facts.n_audio_ctx)
+    common = facts.n_ctx(_FRAMES_WITH_TAIL) if facts.has_tail else EngineSpec.COMMON_CONTEXT
+    contexts = (facts.n_ctx(facts.n_frames[0][0]), common, facts.most_ctx)
     slots = (1, min(EngineSpec.COMMON_SLOTS, facts.n_text_ctx), facts.n_text_ctx)
     profiles = []
     for profile in facts.profiles:
@@ -126,29 +137,11 @@ def _decoder_shapes(facts: PlanFacts) -> list[dict[str, Range]]:
         if profile.batch[1] > 1:
             lengths = (lengths[0], lengths[0], lengths[2])  # rows come to many steps of one token
         ends = [
-            _decoder_inputs(facts, *sizes)
+            facts.decoder_shapes(*sizes)
             for sizes in zip(batches, lengths, slots, contexts, strict=True)
         ]
         profiles.append({name: cast("Range", tuple(end[name] for end in ends)) for name in ends[0]})
     return profiles
-
-
-def _decoder_inputs(
-    facts: PlanFacts, batch: int, n_tokens: int, n_slots: int, n_ctx: int
-) -> dict[str, Shape]:
-    head, width = facts.n_text_head, HEAD_WIDTH
-    shapes: dict[str, Shape] = {
-        "tokens": (batch, n_tokens),
-        "positions": (n_tokens,),
-        "slots": (n_slots,),
-        "logit_bias": (facts.n_vocab,),
-        "parents": (batch,),
-    }
-    for layer in range(facts.n_text_layer):
-        shapes[f"self_k_{layer}"] = shapes[f"self_v_{layer}"] = (batch, head, n_slots, width)
-        shapes[f"cross_k_{layer}"] = (1, head, width, n_ctx)
-        shapes[f"cross_v_{layer}"] = (1, head, n_ctx, width)
-    return shapes
 
 
 @contextmanager

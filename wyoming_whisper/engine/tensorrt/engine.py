@@ -12,9 +12,7 @@ from ..dims import HEAD_WIDTH
 from .cuda import DeviceBuffer, Stream
 from .library import Kernels, tensorrt_log
 from .memory import Addresses
-from .plan import PlanFacts
-
-Shapes = dict[str, tuple[int, ...]]
+from .plan import PlanFacts, Shapes
 
 
 class Engine:
@@ -201,6 +199,8 @@ def _cross_tensors(facts: PlanFacts, is_input: bool) -> dict[str, _Tensor]:
     for i in range(facts.n_text_layer):
         tensors[f"cross_k_{i}"] = _Tensor(is_input, kind, (-1, n_head, HEAD_WIDTH, -1))
         tensors[f"cross_v_{i}"] = _Tensor(is_input, kind, (-1, n_head, -1, HEAD_WIDTH))
+    if facts.has_tail:
+        tensors["cross_bias"] = _Tensor(is_input, kind, (-1,))
     return tensors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from ...whisper.audio import Array
 from ...whisper.session import Tokens
 from ..dims import HEAD_WIDTH
-from .cuda import Device
+from .cuda import Device, Stream
 from .plan import PlanFacts
 
 Addresses = dict[str, int]
@@ -70,7 +71,7 @@ class Memory:
         heads = {f"heads_{i}": 3 * stride for i in range(3)}
         mel = {"mel": 4 * facts.n_mels * 2 * facts.n_audio_ctx}
         logits = {"logits": 4 * facts.max_batch * facts.n_vocab}
-        ctx_bytes = facts.n_text_head * facts.n_audio_ctx * HEAD_WIDTH * facts.itemsize
+        ctx_bytes = facts.n_text_head * facts.most_ctx * HEAD_WIDTH * facts.itemsize
         layers = range(facts.n_text_layer)
         rest = {
             "logit_bias": 4 * facts.n_vocab,
@@ -79,6 +80,7 @@ class Memory:
             "candidates": 4 * facts.max_batch * facts.n_candidates,
             "candidate_logprobs": 4 * facts.max_batch * facts.n_candidates,
             **{f"cross_{part}_{i}": ctx_bytes for i in layers for part in "kv"},
+            "cross_bias": facts.most_ctx * facts.itemsize,
         }
         offsets, n_bytes = _layout({**inputs, **heads, **mel, **logits, **rest})
         self.input_bytes = sum(map(_aligned, inputs.values()))
@@ -172,6 +174,22 @@ class Biases:
     def close(self) -> None:
         self._free = []
         self._owned.close()
+
+
+def read_keys(
+    device: Device, stream: Stream, memory: Memory, facts: PlanFacts, n_ctx: int
+) -> Array:
+    """Return the audio's keys, shape = (n_text_layer, n_head, n_ctx, 64); waits for the GPU."""
+    shape = (facts.n_text_head, HEAD_WIDTH, n_ctx)
+    n_bytes = math.prod(shape) * facts.itemsize
+    keys = []
+    with device.allocate_host(n_bytes) as pinned:
+        for layer in range(facts.n_text_layer):
+            stream.download(pinned.handle, memory.at[f"cross_k_{layer}"], n_bytes)
+            stream.synchronize()
+            values = pinned.view(facts.precision, shape)
+            keys.append(values.transpose(0, 2, 1).astype(np.float32))
+    return np.stack(keys)
 
 
 def _layout(sizes: dict[str, int]) -> tuple[dict[str, int], int]:

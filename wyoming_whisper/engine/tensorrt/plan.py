@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import EngineBrokenError
+from ...whisper.audio import FRAMES_PER_POSITION
+from ..dims import HEAD_WIDTH
+from ..tail import GROUP, n_groups
 from .library import LIBRARIES
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class PlanFacts:
     """The lengths of mel that each of the encoder's profiles takes; both ends are included."""
     profiles: tuple[Profile, ...]
     """The decoder's, in the order in which it was built with them."""
+    tail_starts: tuple[int, ...] = ()
+    """Of the frozen tail (Tail.starts); empty where the graphs have none."""
 
     def to_json(self) -> str:
         """Return the text of `engine.json`."""
@@ -70,11 +77,18 @@ class PlanFacts:
                 Profile(str(p["name"]), _range(p["batch"]), _range(p["n_tokens"]))
                 for p in facts.pop("profiles")
             )
+            starts = _tail_starts(facts.pop("tail_starts"))
             runtime, precision = str(facts.pop("runtime")), str(facts.pop("precision"))
             numbers = {name: _number(value) for name, value in facts.items()}
             plans = cls(
-                runtime=runtime, precision=precision, n_frames=lengths, profiles=profiles, **numbers
+                runtime=runtime,
+                precision=precision,
+                n_frames=lengths,
+                profiles=profiles,
+                tail_starts=starts,
+                **numbers,
             )
+            _check_tail(plans.tail_starts, plans.n_audio_ctx)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"it does not say what the plans are ({error!r})") from error
         if precision not in ("float16", "float32") or not lengths or not profiles:
@@ -99,6 +113,42 @@ class PlanFacts:
         return max(last for _, last in self.n_frames) // 2
 
     @property
+    def has_tail(self) -> bool:
+        """Whether the graphs have the frozen tail."""
+        return bool(self.tail_starts)
+
+    def n_ctx(self, n_frames: int) -> int:
+        """Return how many keys the encoder makes of a window as `lengthened` returns it."""
+        n_positions = n_frames // FRAMES_PER_POSITION
+        if not self.has_tail:
+            return n_positions
+        group, follows = divmod(n_positions, GROUP)
+        n_entries = self.tail_starts[-1] - self.tail_starts[group] if follows else 0
+        return group * GROUP + n_entries + 1  # the last entry is of nothing
+
+    @property
+    def most_ctx(self) -> int:
+        """Keys of the longest window: with a tail those of no shorter one are more."""
+        return self.n_ctx(2 * self.n_audio_ctx)
+
+    def decoder_shapes(self, batch: int, n_tokens: int, n_slots: int, n_ctx: int) -> Shapes:
+        """Return the shapes of the decoder's inputs."""
+        shapes: Shapes = {
+            "tokens": (batch, n_tokens),
+            "positions": (n_tokens,),
+            "slots": (n_slots,),
+            "logit_bias": (self.n_vocab,),
+            "parents": (batch,),
+            "cross_bias": (n_ctx,),
+        }
+        row = (batch, self.n_text_head, n_slots, HEAD_WIDTH)
+        for i in range(self.n_text_layer):
+            shapes[f"self_k_{i}"] = shapes[f"self_v_{i}"] = row
+            shapes[f"cross_k_{i}"] = (1, self.n_text_head, HEAD_WIDTH, n_ctx)
+            shapes[f"cross_v_{i}"] = (1, self.n_text_head, n_ctx, HEAD_WIDTH)
+        return shapes
+
+    @property
     def n_candidates(self) -> int:
         """What the decoder offers beam search at each step."""
         return 2 * self.beam_size if self.beam_size > 1 else 0
@@ -114,8 +164,8 @@ class PlanFacts:
         return "HALF" if self.precision == "float16" else "FLOAT"
 
 
-def _number(value: object) -> int:
-    if not isinstance(value, int) or not 0 < value < 1 << 24:
+def _number(value: object, least: int = 1) -> int:
+    if not isinstance(value, int) or not least <= value < 1 << 24:
         raise ValueError(f"{value!r} is no count")
     return value
 
@@ -123,3 +173,16 @@ def _number(value: object) -> int:
 def _range(ends: Sequence[object]) -> tuple[int, int]:
     first, last = ends
     return _number(first), _number(last)
+
+
+def _tail_starts(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    return tuple(_number(start, 0) for start in value)
+
+
+def _check_tail(starts: Sequence[int], n_audio_ctx: int) -> None:
+    """Raise ValueError where entries are not those of groups: memory is laid out for so many."""
+    sizes = np.diff(starts) if starts else np.zeros(n_groups(n_audio_ctx))
+    if len(sizes) != n_groups(n_audio_ctx) or sizes.min() < 0 or sizes.max() > GROUP:
+        raise ValueError("its tail is not that of the longest window")

@@ -20,14 +20,13 @@ import numpy.typing as npt
 from ...errors import EngineError
 from ...whisper.audio import Array
 from ...whisper.session import Tokens
-from ..dims import HEAD_WIDTH
-from ..session import IMPOSSIBLE
+from ..session import IMPOSSIBLE, lengthened
 from .cuda import Device
-from .engine import Context, Engine, Shapes
+from .engine import Context, Engine
 from .library import LIBRARIES, Kernels
 from .loops import Loops
-from .memory import Addresses, Bias, Biases, Heads, Memory, Rows
-from .plan import PlanFacts
+from .memory import Addresses, Bias, Biases, Heads, Memory, Rows, read_keys
+from .plan import PlanFacts, Shapes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,6 +53,8 @@ class TensorRTSession:
         self.n_candidates = facts.n_candidates
         self.is_elastic = False
         self.max_batch = facts.max_batch
+        self.has_tail = False
+        """Whether the rest of a full window follows a shorter one; only where the graphs have it"""
         self._features: _Features | None = None
         self._rows: dict[int, Rows] = {}
         self._caches: dict[int, _Cache] = {}
@@ -90,7 +91,12 @@ class TensorRTSession:
         self._report(trt)
 
     def encode(self, mel: Array) -> _Features:
-        """See Session; does not wait for the GPU. Raises ValueError for an impossible shape."""
+        """See Session; does not wait for the GPU. Raises ValueError for an impossible shape.
+
+        Where the tail is to follow, `mel` ends with silence.
+        """
+        if self.facts.has_tail and not mel.shape[1] % 2:
+            mel = lengthened(mel, has_tail=self.has_tail)
         n_mels, n_frames = mel.shape
         lengths = self.facts.n_frames
         fits = [i for i, (first, last) in enumerate(lengths) if first <= n_frames <= last]
@@ -106,8 +112,17 @@ class TensorRTSession:
         self._stream.upload(memory.at["mel"], memory.pinned.at["mel"], n_mels * n_frames * 4)
         context = self._context("encoder", fits[0])
         context.run({"mel": (1, n_mels, n_frames)}, memory.at)
-        self._features = _Features(n_frames // 2)
+        self._features = _Features(self.facts.n_ctx(n_frames))
         return self._features
+
+    def audio_keys(self, audio_features: _Features, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions of the last window.
+
+        shape = (n_text_layer, n_head, n_positions, 64).
+        """
+        self._settled()
+        keys = read_keys(self._device, self._stream, self._memory, self.facts, audio_features.n_ctx)
+        return keys[:, :, :n_positions]
 
     def bias(self, suppressed: Sequence[int]) -> Bias:
         """See Session."""
@@ -283,8 +298,12 @@ class TensorRTSession:
             "logit_bias": bias.address,
         }
         context = self._context("decoder", self._profile(cache.batch, n_tokens))
-        context.run(_decoder_shapes(self.facts, cache, n_tokens), addresses)
+        context.run(self._decoder_shapes(cache, n_tokens), addresses)
         rows.current ^= 1
+
+    def _decoder_shapes(self, cache: _Cache, n_tokens: int) -> Shapes:
+        n_ctx = cache.features.n_ctx
+        return self.facts.decoder_shapes(cache.batch, n_tokens, cache.n_slots, n_ctx)
 
     def _stepwise(
         self, cache: _Cache, token: int, position: int, bias: Bias, n_steps: int
@@ -338,7 +357,7 @@ class TensorRTSession:
             **cache.rows.writes[half ^ 1],
             "parents": memory.at["first_row"],
         }
-        context.bind(_decoder_shapes(self.facts, cache, 1), addresses)
+        context.bind(self._decoder_shapes(cache, 1), addresses)
 
     def queue_step(self, context: Context, half: int) -> None:
         context.repeat()
@@ -472,20 +491,3 @@ class _Output:
         shape = (self.batch, self.session.n_vocab)
         logits: Array = self.session.read(self.number, self.at["logits"], np.float32, shape)
         return logits
-
-
-def _decoder_shapes(facts: PlanFacts, cache: _Cache, n_tokens: int) -> Shapes:
-    batch, n_slots, n_ctx = cache.batch, cache.n_slots, cache.features.n_ctx
-    shapes: Shapes = {
-        "tokens": (batch, n_tokens),
-        "positions": (n_tokens,),
-        "slots": (n_slots,),
-        "logit_bias": (facts.n_vocab,),
-        "parents": (batch,),
-    }
-    for i in range(facts.n_text_layer):
-        row = (batch, facts.n_text_head, n_slots, HEAD_WIDTH)
-        shapes[f"self_k_{i}"] = shapes[f"self_v_{i}"] = row
-        shapes[f"cross_k_{i}"] = (1, facts.n_text_head, HEAD_WIDTH, n_ctx)
-        shapes[f"cross_v_{i}"] = (1, facts.n_text_head, n_ctx, HEAD_WIDTH)
-    return shapes
