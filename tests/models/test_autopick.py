@@ -251,7 +251,7 @@ def test_damaged_memory_is_written_anew(
 def test_folder_that_can_not_be_written(settings: FakeSettings, fake_machine: list[str]) -> None:
     settings.data_dir[0].write_text("a file where the folder should be")
     assert AutoModel(settings).pick() == AutoModel(settings).pick() == "base-int8"
-    assert len(fake_machine) == 2
+    assert len(fake_machine) == 1  # kept for as long as the process runs
     assert AutoModel(replace(settings, data_dir=())).pick() == "base-int8"
 
 
