@@ -85,6 +85,23 @@ class Engines:
         self.opened.append(FakeTranscriber(description="the engine"))
         return self.opened[-1]
 
+    def hold_opening(self) -> tuple[threading.Event, threading.Event]:
+        """Open at a quarter of the way: the first event says so, the second lets it go on."""
+        opening, may_open = threading.Event(), threading.Event()
+        open_it = self.open
+
+        def open_later(
+            folder: Path, progress: Callable[[float], None] | None = None
+        ) -> Transcriber:
+            assert progress
+            progress(0.25)
+            opening.set()
+            assert may_open.wait(TIMEOUT_SECONDS)
+            return open_it(folder, progress)
+
+        self.open = open_later  # type: ignore[method-assign]
+        return opening, may_open
+
     def discard(self) -> None:
         self.discards += 1
         self.built = False
@@ -499,17 +516,7 @@ def test_an_engine_that_opens_slowly_is_opened_while_the_cpu_answers(scene: Make
     """As one of TensorRT-RTX does on a GPU that it has compiled nothing for."""
     engines = Engines(built=True)
     engines.is_quick = False
-    opening, may_open = threading.Event(), threading.Event()
-    open_it = engines.open
-
-    def open_later(folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
-        assert progress
-        progress(0.25)
-        opening.set()
-        assert may_open.wait(TIMEOUT_SECONDS)
-        return open_it(folder, progress)
-
-    engines.open = open_later  # type: ignore[method-assign]
+    opening, may_open = engines.hold_opening()
     s = scene(engines)
     assert opening.wait(TIMEOUT_SECONDS)
     assert s.status.state.building == "opening the engine"
@@ -524,15 +531,7 @@ def test_an_engine_that_opens_slowly_is_opened_while_the_cpu_answers(scene: Make
 def test_while_an_engine_is_opened_it_is_being_built(scene: MakeScene) -> None:
     engines = Engines()
     engines.may_build.set()
-    opening, may_open = threading.Event(), threading.Event()
-    open_it = engines.open
-
-    def open_later(folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
-        opening.set()
-        assert may_open.wait(TIMEOUT_SECONDS)
-        return open_it(folder, progress)
-
-    engines.open = open_later  # type: ignore[method-assign]
+    opening, may_open = engines.hold_opening()
     s = scene(engines)
     assert opening.wait(TIMEOUT_SECONDS)
     assert s.status.state.building == "opening the engine"

@@ -381,21 +381,6 @@ def test_a_card_that_disappears_leaves_the_cpu_to_answer(
     assert len(Engines.cache_of(settings(tmp_path)).entries()) == 1  # it may come back
 
 
-def test_a_card_with_too_little_memory_leaves_the_cpu_to_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gpu = gpu_with(monkeypatch, fakes.RTX)
-    open_with_engine(tmp_path, **FULL)[0].close()
-    gpu.driver.total_bytes = 1 << 20
-    status = Status()
-    transcriber = open_transcriber(settings(tmp_path, **FULL), status)
-    assert all(texts(transcriber))
-    until(lambda: "until the next start" in status.state.why)
-    assert "memory" in status.state.why
-    transcriber.close()
-    gpu.assert_nothing_left()
-
-
 def test_the_second_of_two_cards_can_be_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

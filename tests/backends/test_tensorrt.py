@@ -36,6 +36,7 @@ from wyoming_whisper.whisper.search import SessionInference
 
 ENGLISH = TranscribeOptions(language="en")
 OUT_OF_MEMORY = 2
+DEFAULT = "10.3.0"
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def settings(tmp_path: Path, **values: Any) -> Settings:
     return Settings(model=str(HOME_EN), data_dir=(tmp_path,), **values)
 
 
-def gpu_with(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", **options: Any) -> Any:
+def gpu_with(monkeypatch: pytest.MonkeyPatch, version: str = DEFAULT, **options: Any) -> Any:
     """Put a fake GPU into this process, and into the children that build."""
     for name, value in fakes.child_environment(version, **options).items():
         monkeypatch.setenv(name, value)
@@ -312,10 +313,11 @@ def test_a_gpu_that_died_leaves_the_cpu_to_answer(
     transcriber.close()
 
 
+@pytest.mark.parametrize("version", [DEFAULT, fakes.RTX])
 def test_a_gpu_without_memory_leaves_the_cpu_to_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    gpu = gpu_with(monkeypatch)
+    gpu = gpu_with(monkeypatch, version)
     open_with_engine(tmp_path, **FULL)[0].close()
     gpu.driver.total_bytes = 1 << 20
     status = Status()

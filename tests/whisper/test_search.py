@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -599,6 +600,21 @@ def test_texts_are_scored_in_one_step() -> None:
     whisper = inference(fixed)
     whisper.score(whisper.encode(MEL), PROMPT, TEXTS)
     assert len(fixed.steps) == sum(map(len, TEXTS))
+
+
+def test_what_could_not_be_scored_costs_no_other_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = ScriptedElasticSession(Model())
+    whisper = inference(session)
+    audio = whisper.encode(MEL)
+    with monkeypatch.context() as failing:
+        failing.setattr(session, "step", Mock(side_effect=ValueError("too many positions")))
+        with pytest.raises(ValueError, match="positions"):
+            whisper.score(audio, PROMPT, TEXTS)
+    scores = whisper.score(audio, PROMPT, TEXTS)  # the cache has nothing of the prompt
+    expected = inference(session).score(whisper.encode(MEL), PROMPT, TEXTS)
+    for one, other in zip(scores, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert session.steps[0][1] == 0
 
 
 @pytest.mark.parametrize(

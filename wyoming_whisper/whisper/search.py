@@ -111,12 +111,11 @@ class SessionInference:
     def _score_by_steps(
         self, audio: EncodedAudio, prompt: list[int], texts: Sequence[Sequence[int]]
     ) -> list[Array]:
-        bias = self._bias(())
         scores = []
         for text in texts:
             past, logprobs = list(prompt), []
             for token in text:
-                logits = self._advance(audio, [past], bias).logits()[0]
+                logits = self._advance(audio, [past], self._bias(())).logits()[0]
                 logprobs.append(log_softmax(logits[: self._tokenizer.eot])[token])
                 past.append(token)
             scores.append(np.array(logprobs, np.float32))
@@ -135,7 +134,7 @@ class SessionInference:
         # The first row of any cache will do: what it has of the prompt goes for all of them.
         rows = next(iter(audio.rows.values()), None) or self._rows(audio, 1, len(pasts[0]))
         n_past = common_prefix(rows.pasts[0], prompt[:-1]) if rows.pasts else 0
-        audio.rows = {len(texts): Rows(rows.cache, rows.n_slots, pasts)}
+        audio.rows = {}  # until the cache has what is fed now
         output = cast("ElasticSession", self._session).step(
             rows.cache,
             np.array([past[n_past:] for past in pasts], np.int32),
@@ -144,6 +143,7 @@ class SessionInference:
             np.zeros(len(texts), np.int32),
             wanted=range(len(prompt) - 1 - n_past, len(pasts[0]) - n_past),
         )
+        audio.rows = {len(texts): Rows(rows.cache, rows.n_slots, pasts)}
         logits = output.wanted_logits()[..., : self._tokenizer.eot]
         return [
             log_softmax(after[: len(text)])[np.arange(len(text)), list(text)]
