@@ -242,7 +242,6 @@ MUST_NOT_LOAD = {
         *HUB,
     ),
     "wyoming_whisper.engine.checkpoint": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.engine.dims": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.graphs": (
         "wyoming.",
         "asyncio",

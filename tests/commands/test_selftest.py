@@ -26,7 +26,7 @@ from wyoming_whisper.commands.selftest.report import (
     machine,
 )
 from wyoming_whisper.commands.selftest.tail import TailCase, compare_tails_of, compare_tails_on_cpu
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Dims
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.engine.spec import EngineSpec

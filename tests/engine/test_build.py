@@ -23,9 +23,9 @@ import pytest
 from tests.engine import fakes
 from tests.engine.fakes import tensorrt as fake_tensorrt
 from tests.support import HOME_EN
-from wyoming_whisper.engine import checkpoint, graphs
+from wyoming_whisper.engine import graphs
 from wyoming_whisper.engine.builder import EngineBuild
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.progress import (
     DECODER,
     ENCODER,
@@ -480,7 +480,7 @@ would be of the old ones."""
 
 def test_other_graphs_have_another_schema(tmp_path: Path) -> None:
     """Where this fails, raise GRAPH_SCHEMA and write the new digest here."""
-    weights = checkpoint.read(Path(MODEL))
+    weights = Checkpoint.read(Path(MODEL))
     digest = hashlib.sha256()
     graphs.write_graphs(weights, tmp_path / "without", "float16", 2)
     tail = freeze(weights, Dims.of(weights))

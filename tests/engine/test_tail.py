@@ -13,9 +13,8 @@ from ctranslate2.specs import whisper_spec
 from tests.engine.conftest import SIZES, Models, save_random
 from tests.engine.test_oracle import noise
 from wyoming_whisper.engine import tail as frozen
-from wyoming_whisper.engine.checkpoint import Checkpoint, read
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
-from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.onnx_graph import Precision
 from wyoming_whisper.engine.oracle import OracleSession
@@ -30,7 +29,7 @@ CLOSE = 1e-2
 
 @pytest.fixture(scope="module")
 def checkpoint(models: Models) -> Checkpoint:
-    return read(models.model("tiny") / "model.bin")
+    return Checkpoint.read(models.model("tiny") / "model.bin")
 
 
 def with_tail(folder: Path) -> CpuSession:
@@ -72,7 +71,7 @@ def test_what_is_unlike_its_neighbours_is_kept(tmp_path: Path) -> None:
         encodings[places] = 20 * np.random.default_rng(0).standard_normal(encodings.shape[1])
         spec.encoder.position_encodings.encodings = encodings
 
-    weights = read(save_random(SIZES["tied"], tmp_path, change=change) / "model.bin")
+    weights = Checkpoint.read(save_random(SIZES["tied"], tmp_path, change=change) / "model.bin")
     dims = Dims.of(weights)
     tail = freeze(weights, dims)
     keys = next(frozen._silent_pairs(weights, dims))[0]
@@ -104,7 +103,7 @@ def test_with_nothing_merged_silence_is_as_in_the_full_window(
     name: str, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "KEPT", N_POSITIONS)
-    write_cpu_graphs(read(models.model(name) / "model.bin"), tmp_path, "float32")
+    write_cpu_graphs(Checkpoint.read(models.model(name) / "model.bin"), tmp_path, "float32")
     session = with_tail(tmp_path)
     full = session.encode(silence(N_FRAMES, session.n_mels))
     features = session.encode(silence(10 * GROUP, session.n_mels))
@@ -121,7 +120,7 @@ def test_what_is_alike_is_merged_without_loss(tmp_path: Path) -> None:
 
     size = SIZES["tiny"]
     folder = save_random(size, tmp_path / "model", change=change)
-    write_cpu_graphs(read(folder / "model.bin"), tmp_path / "graphs", "float32")
+    write_cpu_graphs(Checkpoint.read(folder / "model.bin"), tmp_path / "graphs", "float32")
     session = with_tail(tmp_path / "graphs")
     n_positions = 8 * GROUP
     features = session.encode(silence(2 * n_positions))
@@ -183,7 +182,7 @@ def test_the_last_position_sees_silence_behind_it(models: Models) -> None:
 def oracle_with_tail(
     models: Models, name: str, folder: Path, precision: Precision
 ) -> OracleSession:
-    weights = read(models.model(name) / "model.bin")
+    weights = Checkpoint.read(models.model(name) / "model.bin")
     write_graphs(weights, folder, precision, beam_size=5, tail=freeze(weights, Dims.of(weights)))
     return OracleSession(folder, threads=1)
 

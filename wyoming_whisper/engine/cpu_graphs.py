@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .checkpoint import Checkpoint
-from .dims import (
+from .checkpoint import (
     EMBEDDINGS,
     HEAD_WIDTH,
     PROJECTION,
+    Checkpoint,
     Dims,
     Shape,
 )

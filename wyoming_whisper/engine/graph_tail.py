@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .dims import HEAD_WIDTH
+from .checkpoint import HEAD_WIDTH
 from .onnx_graph import Graph
 from .tail import GROUP, Floats, Tail
 

@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .checkpoint import Checkpoint
-from .dims import (
+from .checkpoint import (
     EMBEDDINGS,
     HEAD_WIDTH,
     PROJECTION,
+    Checkpoint,
     Dims,
     Shape,
 )
 from .graph_tail import GraphTail
-from .onnx_graph import Counter, Graph, Precision, Progress, Storage, is_tied
+from .onnx_graph import Counter, Graph, Precision, Progress, Storage
 from .tail import Tail
 
 
@@ -51,7 +51,7 @@ def write_graphs(
     the files are then of no use.
     """
     dims = Dims.of(checkpoint)
-    parts = _parts(dims, tied=is_tied(checkpoint))
+    parts = _parts(dims, tied=checkpoint.is_tied)
     sizes = {name: _bytes(shapes, precision) for name, shapes in parts.items()}
     counter = Counter(sum(sizes.values()), progress)
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .checkpoint import Checkpoint
-from .dims import CONV_WIDTH, HEAD_WIDTH, Dims
+from .checkpoint import CONV_WIDTH, HEAD_WIDTH, Checkpoint, Dims
 
 GROUP = 20
 """Positions that are merged; a tail begins at a multiple of it."""

@@ -16,7 +16,7 @@ from benchmarks.speed import gpu
 from benchmarks.speed.gpu import Size
 from tests.engine import fakes
 from tests.support import HOME_EN
-from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.oracle import OracleSession
 from wyoming_whisper.machine.host import Host
 
@@ -117,7 +117,7 @@ def test_an_engine_that_hears_wrongly_fails(
 
 
 def test_a_step_reads_the_decoders_matrices_once() -> None:
-    checkpoint = read(MODEL)
+    checkpoint = Checkpoint.read(MODEL)
     size = Size.of(MODEL)
     matrices = {
         name: checkpoint[name].size

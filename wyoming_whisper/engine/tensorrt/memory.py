@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...whisper.audio import Array
 from ...whisper.session import Tokens
-from ..dims import HEAD_WIDTH
+from ..checkpoint import HEAD_WIDTH
 from .cuda import Device, Stream
 from .plan import PlanFacts
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import EngineBrokenError
 from ...whisper.audio import FRAMES_PER_POSITION
-from ..dims import HEAD_WIDTH
+from ..checkpoint import HEAD_WIDTH
 from ..tail import GROUP, n_groups
 from .library import LIBRARIES
 
