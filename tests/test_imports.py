@@ -245,19 +245,18 @@ MUST_NOT_LOAD = {
     "wyoming_whisper.engine.graphs": (
         "wyoming.",
         "asyncio",
-        *OTHER_HALVES,
+        *ABOVE_ENGINES,
         *HUB,
         *(runtime for runtime in RUNTIMES if runtime != "onnx"),
     ),
     "wyoming_whisper.engine.cpu_graphs": (
         "wyoming.",
         "asyncio",
-        *OTHER_HALVES,
+        *ABOVE_ENGINES,
         *HUB,
         *(runtime for runtime in RUNTIMES if runtime != "onnx"),
     ),
     "wyoming_whisper.engine.session": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
-    "wyoming_whisper.engine.oracle": ("wyoming.", "asyncio", *ABOVE_ENGINES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.tensorrt.cuda": (
         "wyoming.",
         "asyncio",

@@ -66,7 +66,7 @@ class Opened:
 def rehearsed(weights: Path, folder: Path) -> Iterator[Opened]:
     """The graphs in onnxruntime."""
     from wyoming_whisper.engine.graphs import write_graphs
-    from wyoming_whisper.engine.oracle import OracleSession
+    from wyoming_whisper.engine.session import OracleSession
 
     start = time.perf_counter()
     write_graphs(Checkpoint.read(weights), folder, "float32", BEAM_SIZE)

@@ -17,9 +17,8 @@ from wyoming_whisper.engine import graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.onnx_graph import Precision
-from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import CpuSession
-from wyoming_whisper.engine.tail import freeze
+from wyoming_whisper.engine.session import CpuSession, OracleSession
+from wyoming_whisper.engine.tail import Tail
 
 SPECIAL = (
     "<|endoftext|>",
@@ -171,7 +170,7 @@ class Models:
         folder = self.folder / f"{name}-{precision}-{beam_size}{'-tail' if has_tail else ''}"
         if not folder.exists():
             weights = Checkpoint.read(self.model(name) / "model.bin")
-            tail = freeze(weights, Dims.of(weights)) if has_tail else None
+            tail = Tail.frozen(weights, Dims.of(weights)) if has_tail else None
             graphs.write_graphs(weights, folder, precision, beam_size, tail=tail)
         return folder
 

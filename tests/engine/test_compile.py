@@ -27,7 +27,7 @@ from tests.engine.test_build import Quiet
 from wyoming_whisper.engine.builder import EngineBuild
 from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.spec import BuildRequest
-from wyoming_whisper.engine.tail import freeze
+from wyoming_whisper.engine.tail import Tail
 from wyoming_whisper.engine.tensorrt.compile import _Compiler, _encoder_shapes, _plan_facts
 from wyoming_whisper.engine.tensorrt.engine import Engine
 from wyoming_whisper.engine.tensorrt.library import RTX, Kernels, Library
@@ -70,7 +70,7 @@ def made(
     from wyoming_whisper.engine import graphs
 
     weights = Checkpoint.read(model_bin)
-    tail = freeze(weights, Dims.of(weights)) if has_tail else None
+    tail = Tail.frozen(weights, Dims.of(weights)) if has_tail else None
     dims = graphs.write_graphs(weights, folder, precision, beam_size, tail=tail)
     request = BuildRequest(
         str(model_bin), str(folder), runtime=RTX.runtime, precision=precision, beam_size=beam_size

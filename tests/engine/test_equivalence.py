@@ -28,7 +28,7 @@ from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.onnx_graph import Precision
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.home.snapper import Snapper

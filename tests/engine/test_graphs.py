@@ -15,7 +15,7 @@ from tests.engine.test_oracle import noise, transcribe
 from wyoming_whisper.engine import graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.onnx_graph import Precision, Storage
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.errors import ModelBrokenError
 
 # What onnxruntime's CPU provider and the TensorRT parsers from 8.6 to 11 have, in the types used

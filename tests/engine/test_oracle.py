@@ -17,7 +17,7 @@ from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine import graphs
 from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.onnx_graph import Precision
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.session import Session, StepOutput

@@ -17,9 +17,8 @@ from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.onnx_graph import Precision
-from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession, lengthened
-from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, freeze, n_groups
+from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession, OracleSession
+from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, Tail
 from wyoming_whisper.whisper.audio import N_FRAMES, Array
 from wyoming_whisper.whisper.session import Session, Tokens
 
@@ -52,14 +51,14 @@ def check_close(features: Arrays, full: Arrays, n_positions: int) -> None:
 
 
 def test_every_position_is_in_one_entry(checkpoint: Checkpoint) -> None:
-    tail = freeze(checkpoint, Dims.of(checkpoint))
+    tail = Tail.frozen(checkpoint, Dims.of(checkpoint))
     assert tail.counts.sum() == N_POSITIONS
-    assert len(tail.starts) == n_groups(N_POSITIONS) + 1
+    assert len(tail.starts) == Tail.n_groups(N_POSITIONS) + 1
     assert tail.starts[0] == 0
     assert tail.starts[-1] == len(tail.counts)
     for first, last in zip(tail.starts, tail.starts[1:], strict=False):
         assert tail.counts[first:last].sum() == GROUP
-    assert len(tail.counts) <= n_groups(N_POSITIONS) + KEPT
+    assert len(tail.counts) <= Tail.n_groups(N_POSITIONS) + KEPT
     np.testing.assert_array_equal(np.exp(tail.log_counts).round(), tail.counts)
 
 
@@ -73,7 +72,7 @@ def test_what_is_unlike_its_neighbours_is_kept(tmp_path: Path) -> None:
 
     weights = Checkpoint.read(save_random(SIZES["tied"], tmp_path, change=change) / "model.bin")
     dims = Dims.of(weights)
-    tail = freeze(weights, dims)
+    tail = Tail.frozen(weights, dims)
     keys = next(frozen._silent_pairs(weights, dims))[0]
     for place in places:
         group = slice(tail.starts[place // GROUP], tail.starts[place // GROUP + 1])
@@ -183,7 +182,8 @@ def oracle_with_tail(
     models: Models, name: str, folder: Path, precision: Precision
 ) -> OracleSession:
     weights = Checkpoint.read(models.model(name) / "model.bin")
-    write_graphs(weights, folder, precision, beam_size=5, tail=freeze(weights, Dims.of(weights)))
+    tail = Tail.frozen(weights, Dims.of(weights))
+    write_graphs(weights, folder, precision, beam_size=5, tail=tail)
     return OracleSession(folder, threads=1)
 
 
@@ -220,12 +220,12 @@ def test_in_float16_it_is_close_to_float32(models: Models, tmp_path: Path) -> No
 def test_windows_become_whole_groups_and_one_position_for_the_tail(n_frames: int) -> None:
     mel = noise(80, n_frames)
     for has_tail in (False, True):
-        n_positions, left = divmod(lengthened(mel, has_tail=has_tail).shape[1], 2)
+        n_positions, left = divmod(Tail.lengthened(mel, follows=has_tail).shape[1], 2)
         assert left == 0
         follows = has_tail and n_frames <= N_FRAMES - 2 * GROUP
         assert n_positions % GROUP == follows
         assert 0 <= n_positions - n_frames // 2 <= GROUP
-    np.testing.assert_array_equal(lengthened(mel, has_tail=True)[:, :n_frames], mel)
+    np.testing.assert_array_equal(Tail.lengthened(mel, follows=True)[:, :n_frames], mel)
 
 
 @pytest.mark.parametrize("n_frames", [200, 1000, N_FRAMES])

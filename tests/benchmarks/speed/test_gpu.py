@@ -17,7 +17,7 @@ from benchmarks.speed.gpu import Size
 from tests.engine import fakes
 from tests.support import HOME_EN
 from wyoming_whisper.engine.checkpoint import Checkpoint
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.machine.host import Host
 
 MODEL = HOME_EN / "model.bin"
@@ -102,7 +102,7 @@ def test_an_engine_that_hears_wrongly_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.engine.oracle.OracleSession", _Deaf)
+    monkeypatch.setattr("wyoming_whisper.engine.session.OracleSession", _Deaf)
     status, told = measured(packed, tmp_path / "out.json", "--rehearse")
     assert status == 1
     (model,) = told["models"]

@@ -23,8 +23,8 @@ from ...backends.pipeline import WhisperTranscriber
 from ...backends.tensorrt import Runtime
 from ...engine.checkpoint import Checkpoint
 from ...engine.graphs import write_graphs
-from ...engine.oracle import OracleSession
 from ...engine.progress import BuildDisplay
+from ...engine.session import OracleSession
 from ...engine.spec import EngineSpec
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError

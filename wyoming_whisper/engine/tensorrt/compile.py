@@ -15,7 +15,7 @@ from ...whisper.audio import FRAMES_PER_POSITION
 from ..checkpoint import Checkpoint, Dims
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
 from ..spec import BuildRequest, EngineSpec
-from ..tail import Tail, freeze
+from ..tail import Tail
 from .cuda import Device
 from .library import LIBRARIES, Library, tensorrt_log, write_aside
 from .plan import PlanFacts, Profile
@@ -38,7 +38,7 @@ def build(request: BuildRequest, report: Report) -> None:
         checkpoint = Checkpoint.read(Path(request.model_bin))
         report.phase(GRAPHS)
         precision = cast("Precision", request.precision)
-        tail = freeze(checkpoint, Dims.of(checkpoint)) if request.has_tail else None
+        tail = Tail.frozen(checkpoint, Dims.of(checkpoint)) if request.has_tail else None
         dims = graphs.write_graphs(
             checkpoint, Path(aside), precision, request.beam_size, report.fraction, tail=tail
         )

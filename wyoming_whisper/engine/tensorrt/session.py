@@ -20,7 +20,8 @@ import numpy.typing as npt
 from ...errors import EngineError
 from ...whisper.audio import Array
 from ...whisper.session import Tokens
-from ..session import IMPOSSIBLE, lengthened
+from ..session import IMPOSSIBLE
+from ..tail import Tail
 from .cuda import Device
 from .engine import Context, Engine
 from .library import LIBRARIES, Kernels
@@ -96,7 +97,7 @@ class TensorRTSession:
         Where the tail is to follow, `mel` ends with silence.
         """
         if self.facts.has_tail and not mel.shape[1] % 2:
-            mel = lengthened(mel, has_tail=self.has_tail)
+            mel = Tail.lengthened(mel, follows=self.has_tail)
         n_mels, n_frames = mel.shape
         lengths = self.facts.n_frames
         fits = [i for i, (first, last) in enumerate(lengths) if first <= n_frames <= last]
