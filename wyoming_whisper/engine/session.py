@@ -50,12 +50,15 @@ class _GraphSession(ABC):
         self._n_head, self._head_width = (self._inputs["self_k_0"].shape[i] for i in (1, 3))
         self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
         self.n_vocab: int = self._inputs["logit_bias"].shape[0]
+        self._biases: dict[tuple[int, ...], Array] = {}
 
     def bias(self, suppressed: Sequence[int]) -> Array:
         """See Session."""
-        bias = np.zeros(self.n_vocab, np.float32)
-        bias[list(suppressed)] = IMPOSSIBLE
-        return bias
+        key = tuple(suppressed)
+        if key not in self._biases:
+            self._biases[key] = np.zeros(self.n_vocab, np.float32)
+            self._biases[key][list(key)] = IMPOSSIBLE
+        return self._biases[key]
 
     @abstractmethod
     def step(
@@ -186,8 +189,7 @@ class CpuSession(_GraphSession):
         heads = [head for head in heads if head in there] or there[len(there) // 2 :]
         names = sorted({self._QUERIES.format(layer) for layer, _ in heads})
         cache = self.open_cache(audio_features, 1, len(tokens))
-        bias = np.zeros(self.n_vocab, np.float32)
-        queries = self._run(names, cache, np.array([tokens], np.int32), 0, bias)
+        queries = self._run(names, cache, np.array([tokens], np.int32), 0, self.bias(()))
         return np.stack(
             [
                 _attention(
