@@ -46,7 +46,7 @@ from wyoming_whisper.errors import (
 )
 from wyoming_whisper.models.stock import ALIAS, StockModel
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.replacements import Replacement
+from wyoming_whisper.text.replacements import Replacements
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -356,7 +356,7 @@ async def test_words_are_replaced_for_other_programs_too_and_fillers_stay(tmp_pa
             segments = (Segment(0.0, 1.0, text, (1, 2), -0.1, 0.9, 0.01, 0.0),)
             return Transcription(text, "en", segments=segments)
 
-    replaced = Replacement.read_all(["tee vee=TV"])
+    replaced = Replacements.read(["tee vee=TV"])
     async with serving(tmp_path, Spoken(), replace=replaced) as (_, session):
         _, told = await post(session, asked(response_format="verbose_json"))
     assert told["text"] == "Uh, TV for ½ hour."
