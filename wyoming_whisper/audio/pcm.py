@@ -54,6 +54,11 @@ class PcmFormat:
         """Return the length of so many seconds, in whole frames."""
         return math.ceil(seconds * self.rate) * self.frame_bytes
 
+    @staticmethod
+    def encoded(samples: Samples) -> bytes:
+        """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
+        return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
     def frames(self, audio: bytes) -> Frames:
         """Return whole frames as float32 at the format's own rate, -1..1."""
         return _to_float(audio, self.width).reshape(-1, self.channels)
