@@ -26,7 +26,7 @@ from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.official import ALL_OPTIONS
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.sources import settings_from
-from wyoming_whisper.status import Status
+from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -76,6 +76,18 @@ async def until(happened: Callable[[], object]) -> None:
     while not happened():
         assert asyncio.get_running_loop().time() < end, "it did not happen"
         await asyncio.sleep(0.002)
+
+
+def on_state(status: Status, listener: Callable[[State], object]) -> None:
+    """Call `listener` with every new State, one at a time."""
+    update, changing = status.update, threading.RLock()
+
+    def tell(**changes: object) -> None:
+        with changing:
+            update(**changes)
+            listener(status.state)
+
+    status.update = tell  # type: ignore[method-assign]
 
 
 class Panic(BaseException):
