@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
+from tests.support import (
+    HOME_EN,
+    TIMEOUT_SECONDS,
+    FakeTranscriber,
+    SteppingTranscriber,
+    loud,
+    on_state,
+)
 from wyoming_whisper import __version__
 from wyoming_whisper.cluster import replica as module
 from wyoming_whisper.cluster.front_end import About
@@ -166,7 +173,7 @@ def test_a_replica_whose_model_does_not_come_back_is_not_well(
     failing = threading.Event()
 
     def open_transcriber(_settings: Settings, status: Status) -> Transcriber:
-        status.on_state(lambda state: failing.set() if state.phase == "unavailable" else None)
+        on_state(status, lambda state: failing.set() if state.phase == "unavailable" else None)
         if status.state.description:  # it had been there
             raise ModelUnavailableError("the disk is gone")
         return FakeTranscriber()
