@@ -170,7 +170,7 @@ class Transcriber(Protocol):
     """What really runs, for people: model, device, compute type, threads."""
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        """Return what was said in `samples`: speech, not silence (see speech.py).
+        """Return what was said in `samples`: speech, not silence (see audio/speech.py).
 
         Raises TranscribeError when the options are not possible or the runtime fails.
         """

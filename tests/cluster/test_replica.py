@@ -20,6 +20,7 @@ from tests.support import (
     FakeTranscriber,
     SteppingTranscriber,
     loud,
+    on_state,
     until,
 )
 from wyoming_whisper import __version__
@@ -139,7 +140,7 @@ def test_a_replica_whose_model_does_not_come_back_is_not_well(
     failing = threading.Event()
 
     def open_transcriber(_settings: Settings, status: Status) -> Transcriber:
-        status.on_state(lambda state: failing.set() if state.phase == "unavailable" else None)
+        on_state(status, lambda state: failing.set() if state.phase == "unavailable" else None)
         if status.state.description:  # it had been there
             raise ModelUnavailableError("the disk is gone")
         return FakeTranscriber()

@@ -200,7 +200,7 @@ def test_serve_is_what_is_done_without_a_command(
         served.append(given)
         return 7
 
-    monkeypatch.setattr("wyoming_whisper.serving.server.serve", serve)
+    monkeypatch.setattr("wyoming_whisper.serving.server.Server.serve", serve)
     assert main([*argv, "--model", "tiny"]) == 7
     assert [given.model for given in served] == ["tiny"]
 
@@ -226,7 +226,7 @@ def test_how_serving_ends(
     def serve(given: Settings) -> int:
         raise raised
 
-    monkeypatch.setattr("wyoming_whisper.serving.server.serve", serve)
+    monkeypatch.setattr("wyoming_whisper.serving.server.Server.serve", serve)
     assert main([]) == status
     assert capsys.readouterr().err == message
 

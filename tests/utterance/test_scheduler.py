@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud, on_state
 from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
@@ -218,7 +218,7 @@ def test_an_idle_transcriber_stays_while_one_of_its_threads_works() -> None:
     several.together.abort()
     several.gate.clear()
     status, unloaded = Status(), threading.Event()
-    status.on_state(lambda state: unloaded.set() if "unloaded" in state.detail else None)
+    on_state(status, lambda state: unloaded.set() if "unloaded" in state.detail else None)
     working = Scheduler(lambda: several, idle_seconds=0.02, status=status)
     working.start()
     job = working.submit(loud(0.1), OPTIONS)

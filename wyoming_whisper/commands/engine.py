@@ -232,9 +232,12 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> int:
     def show(fraction: float) -> None:
         display.show_build(BuildProgress(phase, fraction, time.monotonic() - started))
 
-    write = _write_graphs if arguments.layout == "onnx" else _write_huggingface
     try:
-        written = write(source, output, arguments.precision, settings.beam_size or 1, show)
+        if arguments.layout == "onnx":
+            beam_size = settings.beam_size or 1
+            written = _write_graphs(source, output, arguments.precision, beam_size, show)
+        else:
+            written = write_folder(source, output, arguments.precision, show)
     except OSError as error:
         raise SettingsError(f"--output {output}: {error.strerror or error}") from error
     finally:
@@ -256,12 +259,6 @@ def _write_graphs(
         for file in written:
             file.replace(output / file.name)
     return [output / file.name for file in written]
-
-
-def _write_huggingface(
-    source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
-) -> list[Path]:
-    return write_folder(source, output, precision, show)
 
 
 # -- selftest ------------------------------------------------------------------------------

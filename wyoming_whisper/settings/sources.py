@@ -37,7 +37,7 @@ def settings_from(
     environ: Mapping[str, str],
     addon_file: Path = Path("/data/options.json"),
 ) -> Settings:
-    """Return the settings for parsed flags (an OptionParser's), variables and the options file.
+    """Return the settings for parsed flags (a CommandParser's), variables and the options file.
 
     What is no option among `flags` is passed over. An overridden value is not looked at.
     `addon_file` is where the Supervisor writes what the user has set. Raises SettingsError.
