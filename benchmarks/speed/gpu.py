@@ -28,7 +28,7 @@ from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacke
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import Comparison, Report, Stages
-from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.tensorrt.cuda import find_gpus
 from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
@@ -65,10 +65,10 @@ class Opened:
 def rehearsed(weights: Path, folder: Path) -> Iterator[Opened]:
     """The graphs in onnxruntime."""
     from wyoming_whisper.engine.graphs import write_graphs
-    from wyoming_whisper.engine.oracle import OracleSession
+    from wyoming_whisper.engine.session import OracleSession
 
     start = time.perf_counter()
-    write_graphs(read(weights), folder, "float32", BEAM_SIZE)
+    write_graphs(Checkpoint.read(weights), folder, "float32", BEAM_SIZE)
     written = time.perf_counter()
     with closing(OracleSession(folder)) as session:
         yield Opened(session, None, "float32", written - start, time.perf_counter() - written)
@@ -211,7 +211,7 @@ class Size:
 
     @classmethod
     def of(cls, weights: Path) -> Size:
-        checkpoint = read(weights)
+        checkpoint = Checkpoint.read(weights)
         names = [*checkpoint.variables, *checkpoint.aliases]
         layers = {m[0] for name in names if (m := re.match(r"decoder/layer_\d+", name))}
         n_vocab, width = checkpoint["decoder/embeddings/weight"].shape

@@ -24,8 +24,7 @@ from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import OnnxRuntime
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
@@ -569,7 +568,7 @@ def test_a_measurement_that_fails_leaves_faster_whisper(
     transcriber.close()
 
 
-MODEL_BYTES = Dims.of(read(ModelFolder(HOME_EN).weights)).int8_bytes
+MODEL_BYTES = Dims.of(Checkpoint.read(ModelFolder(HOME_EN).weights)).int8_bytes
 ENOUGH = 8 * MODEL_BYTES
 """Memory of a machine of which half is four times the model."""
 

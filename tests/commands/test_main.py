@@ -252,6 +252,15 @@ def test_several_files_are_named_whatever_stands_between_them(
     assert transcriber.asked == 2 * [TranscribeOptions(language=None)]
 
 
+@pytest.mark.parametrize(("flags", "names"), [([], ("Zorbo Lamp",)), (["--no-bias-names"], None)])
+def test_files_are_compared_with_names(
+    transcriber: FakeTranscriber, files: list[str], flags: list[str], names: tuple[str, ...] | None
+) -> None:
+    assert main(["transcribe", files[0], "--names", "Zorbo Lamp", *flags]) == 0
+    (options,) = transcriber.asked
+    assert (options.home.names.names if options.home else None) == names
+
+
 def test_a_file_that_fails_leaves_the_others(
     transcriber: FakeTranscriber,
     files: list[str],

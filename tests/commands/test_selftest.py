@@ -25,11 +25,11 @@ from wyoming_whisper.commands.selftest.report import (
     Stages,
 )
 from wyoming_whisper.commands.selftest.tail import TailCase
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Dims
 from wyoming_whisper.engine.graphs import write_graphs
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.engine.spec import EngineSpec
-from wyoming_whisper.engine.tail import freeze
+from wyoming_whisper.engine.tail import Tail
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
@@ -360,7 +360,7 @@ def test_an_engine_is_compared_with_the_full_window(
 ) -> None:
     model = ModelFolder(stock_tiny_en)
     checkpoint = model.checkpoint()
-    tail = freeze(checkpoint, Dims.of(checkpoint))
+    tail = Tail.frozen(checkpoint, Dims.of(checkpoint))
     write_graphs(checkpoint, tmp_path / "graphs", "float16", tail=tail)
     gpu = fakes.install(monkeypatch)
     session = TensorRTSession(write_plans(gpu, tmp_path / "graphs", tmp_path / "engine"))

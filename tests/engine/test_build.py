@@ -23,9 +23,9 @@ import pytest
 from tests.engine import fakes
 from tests.engine.fakes import tensorrt as fake_tensorrt
 from tests.support import HOME_EN
-from wyoming_whisper.engine import checkpoint, graphs
+from wyoming_whisper.engine import graphs
 from wyoming_whisper.engine.builder import EngineBuild
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.progress import (
     DECODER,
     ENCODER,
@@ -35,7 +35,7 @@ from wyoming_whisper.engine.progress import (
     BuildProgress,
 )
 from wyoming_whisper.engine.spec import BuildRequest, EngineSpec
-from wyoming_whisper.engine.tail import freeze
+from wyoming_whisper.engine.tail import Tail
 from wyoming_whisper.engine.tensorrt import compile as compile_module
 from wyoming_whisper.engine.tensorrt.compile import (
     _Compiler,
@@ -480,10 +480,10 @@ would be of the old ones."""
 
 def test_other_graphs_have_another_schema(tmp_path: Path) -> None:
     """Where this fails, raise GRAPH_SCHEMA and write the new digest here."""
-    weights = checkpoint.read(Path(MODEL))
+    weights = Checkpoint.read(Path(MODEL))
     digest = hashlib.sha256()
     graphs.write_graphs(weights, tmp_path / "without", "float16", 2)
-    tail = freeze(weights, Dims.of(weights))
+    tail = Tail.frozen(weights, Dims.of(weights))
     graphs.write_graphs(weights, tmp_path / "with", "float16", 2, tail=tail)
     files = [tmp_path / f / f"{half}.onnx" for f in ("without", "with") for half in HALVES]
     for model in map(onnx.load, files):
@@ -509,7 +509,7 @@ def test_a_key_has_nothing_that_varies_from_start_to_start() -> None:
     spec = EngineSpec("base", Path(MODEL), TENSORRT, "10.3.0", TENSORRT.target(gpu))
     other = EngineSpec("another name", Path(MODEL), TENSORRT, "10.3.0", TENSORRT.target(like_it), 1)
     assert spec.key() == other.key()
-    assert spec.key().compute_capability == "8.7"
+    assert spec.key().facts["compute_capability"] == "8.7"
 
 
 def test_a_log_gets_a_line_for_each_phase_and_now_and_then(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
-from ..engine.spec import Spec
+from ..engine.spec import CpuSpec, EngineSpec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..machine.process import NativeThread
 from ..models.store import ModelStore
@@ -62,11 +62,11 @@ class _EngineSource(Protocol):
 
 
 class Engines:
-    """Where the engine of a Spec comes from: a cache, or a child that builds it."""
+    """Where the engine that is asked for comes from: a cache, or a child that builds it."""
 
     def __init__(
         self,
-        spec: Spec,
+        spec: EngineSpec | CpuSpec,
         cache: EngineCache,
         open_folder: Callable[[Path, Callable[[float], None] | None], Transcriber],
         opens_quickly: Callable[[Path], bool] = lambda _: True,

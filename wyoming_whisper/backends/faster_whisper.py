@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.dims import EMBEDDINGS, HEAD_WIDTH
+from ..engine.checkpoint import EMBEDDINGS, HEAD_WIDTH
 from ..errors import ModelBrokenError, SettingsError
 from ..machine.host import HOST
 from ..machine.measured import Measurements

@@ -26,7 +26,6 @@ from ..errors import (
     TranscribeError,
     WyomingWhisperError,
 )
-from ..grammar.service import HomeTexts
 from ..transcriber import Samples, TranscribeOptions, Transcription, go_on
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class RayTranscriber:
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         asked = replace(options, home=None, checkpoint=go_on)
-        home = self._shared(options.home.names) if isinstance(options.home, HomeTexts) else []
+        home = self._shared(options.home.names) if options.home else []
         n_chunks = max(1, -(-len(samples) // self.CHUNK_SAMPLES))
         # Copies: a slice would be sent with all that it is a slice of.
         chunks = [chunk.copy() for chunk in np.array_split(samples, n_chunks)]

@@ -18,16 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .checkpoint import Checkpoint
-from .dims import (
+from .checkpoint import (
     EMBEDDINGS,
     HEAD_WIDTH,
     PROJECTION,
+    Checkpoint,
     Dims,
     Shape,
 )
 from .onnx_graph import Counter, Graph, Progress, Storage
-from .tail import Floats, Tail, freeze
+from .tail import Floats, Tail
 
 Arithmetic = Literal["int8", "uint8", "float32"]
 """What weights are stored and multiplied in.
@@ -50,7 +50,7 @@ def write_cpu_graphs(
     dims = Dims.of(checkpoint)
     n_weights = dims.int8_bytes  # one each
     counter = Counter(n_weights * np.dtype(np.float32).itemsize, progress)
-    tail = freeze(checkpoint, dims)
+    tail = Tail.frozen(checkpoint, dims)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("encoder", "decoder"):
         with (folder / f"{name}.onnx.data").open("wb") as file:

@@ -11,19 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .checkpoint import Checkpoint
-from .dims import CONV_WIDTH, EMBEDDINGS, HEAD_WIDTH, PROJECTION
+from .checkpoint import CONV_WIDTH, HEAD_WIDTH, Checkpoint
 
 Precision = Literal["float16", "float32"]
 Progress = Callable[[float], None]
 """Told the share that is done, up to 1.0."""
 
 Array = npt.NDArray[np.generic]
-
-
-def is_tied(checkpoint: Checkpoint) -> bool:
-    """Whether the embeddings are the output's weights too, as in every Whisper."""
-    return checkpoint.resolved(PROJECTION) == checkpoint.resolved(EMBEDDINGS)
 
 
 class Storage:
@@ -97,7 +91,7 @@ class Graph:
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self.float = onnx.helper.np_dtype_to_tensor_dtype(self.numpy)
-        self.tied = is_tied(checkpoint)
+        self.tied = checkpoint.is_tied
 
     # inputs, outputs, constants
 

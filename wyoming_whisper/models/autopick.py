@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import __version__
-from ..engine.dims import HEAD_WIDTH, Dims
+from ..engine.checkpoint import HEAD_WIDTH, Dims
 from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
 from ..machine.host import HOST
 from ..machine.measured import Measurements

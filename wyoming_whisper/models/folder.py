@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from ..engine.checkpoint import Checkpoint, read
-from ..engine.dims import EMBEDDINGS, Dims
+from ..engine.checkpoint import EMBEDDINGS, Checkpoint, Dims
 from ..errors import ModelBrokenError
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
 from .disk import matches_hash
@@ -95,7 +94,7 @@ class ModelFolder:
         if not self.weights.exists():
             raise ModelBrokenError(f"{self.weights} is missing")
         try:
-            checkpoint = read(self.weights)
+            checkpoint = Checkpoint.read(self.weights)
         except ModelBrokenError as error:
             described = ForeignFile(self.weights).described
             if not described:

@@ -66,7 +66,6 @@ class SessionInference:
         self._elastic = cast("ElasticSession", session) if session.is_elastic else None
         self._tokenizer = tokenizer
         self._suppressed_begin = tuple(suppressed_begin)
-        self._biases: dict[tuple[int, ...], Any] = {}
         self._audio: EncodedAudio | None = None
 
     def encode(self, mel: Array) -> EncodedAudio:
@@ -115,7 +114,7 @@ class SessionInference:
         for text in texts:
             past, logprobs = list(prompt), []
             for token in text:
-                logits = self._advance(audio, [past], self._bias(())).logits()[0]
+                logits = self._advance(audio, [past], self._session.bias(())).logits()[0]
                 logprobs.append(log_softmax(logits[: self._tokenizer.eot])[token])
                 past.append(token)
             scores.append(np.array(logprobs, np.float32))
@@ -139,7 +138,7 @@ class SessionInference:
             rows.cache,
             np.array([past[n_past:] for past in pasts], np.int32),
             n_past,
-            self._bias(()),
+            self._session.bias(()),
             np.zeros(len(texts), np.int32),
             wanted=range(len(prompt) - 1 - n_past, len(pasts[0]) - n_past),
         )
@@ -230,7 +229,7 @@ class SessionInference:
     def _logits_at_sot(self, audio: EncodedAudio, past: list[int]) -> Array:
         """Return the logits after `past`, shape = (n_vocab,); computed once for an audio."""
         if audio.sot_past != past:
-            output = self._advance(audio, [past], self._bias(()))
+            output = self._advance(audio, [past], self._session.bias(()))
             audio.sot_past, audio.sot_logits = past, output.logits()[0].copy()
         return audio.sot_logits
 
@@ -250,8 +249,8 @@ class SessionInference:
     ) -> Iterator[tuple[int, float]]:
         """Yield up to max_new_tokens (token, logprob), chosen where the session runs."""
         given, left = list(prompt), options.max_new_tokens
-        rest = self._bias(options.suppressed_tokens)
-        bias = self._bias((*options.suppressed_tokens, *self._suppressed_begin))
+        rest = self._session.bias(options.suppressed_tokens)
+        bias = self._session.bias((*options.suppressed_tokens, *self._suppressed_begin))
         while left > 0 and len(given) <= N_TEXT_CTX:
             # A cache that is full is replaced by a larger one, which is fed the whole past.
             tokens, logprobs = self._advance(audio, [given], bias).best()
@@ -373,7 +372,7 @@ class SessionInference:
             logprobs = self._logprobs(audio, prompt, given, options, parents)
             return top(logprobs, 2 * options.beam_size)
         first = () if given[0] else self._suppressed_begin
-        bias = self._bias((*options.suppressed_tokens, *first))
+        bias = self._session.bias((*options.suppressed_tokens, *first))
         pasts = [prompt + tokens for tokens in given]
         return self._advance(audio, pasts, bias, parents).candidates()
 
@@ -389,7 +388,7 @@ class SessionInference:
     ) -> Array:
         """Return what may come next, filtered on the host, shape = (len(given), n_vocab)."""
         pasts = [prompt + tokens for tokens in given]
-        logits = self._advance(audio, pasts, self._bias(()), parents).logits().copy()
+        logits = self._advance(audio, pasts, self._session.bias(()), parents).logits().copy()
         logits[:, list(options.suppressed_tokens)] = -np.inf
         if not given[0]:
             logits[:, list(self._suppressed_begin)] = -np.inf
@@ -451,12 +450,6 @@ class SessionInference:
             cache = self._session.open_cache(audio.features, batch, n_slots)
             rows = audio.rows[batch] = Rows(cache, n_slots)
         return rows
-
-    def _bias(self, suppressed: Sequence[int]) -> Any:
-        key = tuple(suppressed)
-        if key not in self._biases:
-            self._biases[key] = self._session.bias(key)
-        return self._biases[key]
 
     def _wants_timestamps(self, prompt: list[int]) -> bool:
         return prompt[-1] != self._tokenizer.no_timestamps

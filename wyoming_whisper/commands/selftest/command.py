@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, cast
 
 from ...backends.pipeline import WhisperTranscriber
 from ...backends.tensorrt import Runtime
-from ...engine.checkpoint import read
+from ...engine.checkpoint import Checkpoint
 from ...engine.graphs import write_graphs
-from ...engine.oracle import OracleSession
 from ...engine.progress import BuildDisplay
+from ...engine.session import OracleSession
 from ...engine.spec import EngineSpec
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
@@ -176,7 +176,9 @@ def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> It
     with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
         Reference.say("the graphs are being written")
         start = time.perf_counter()
-        write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
+        write_graphs(
+            Checkpoint.read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1
+        )
         written = time.perf_counter()
         session = OracleSession(Path(folder), settings.cpu_threads or HOST.cores)
         opened = time.perf_counter()

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ...errors import ModelError
 from ...whisper.audio import FRAMES_PER_POSITION
-from ..checkpoint import read
-from ..dims import Dims
+from ..checkpoint import Checkpoint, Dims
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
 from ..spec import BuildRequest, EngineSpec
-from ..tail import Tail, freeze
+from ..tail import Tail
 from .cuda import Device
 from .library import LIBRARIES, Library, tensorrt_log, write_aside
 from .plan import PlanFacts, Profile
@@ -36,10 +35,10 @@ def build(request: BuildRequest, report: Report) -> None:
     report.shares = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
     with tempfile.TemporaryDirectory(prefix="graphs-", dir=request.folder) as aside:
         report.phase(READING)
-        checkpoint = read(Path(request.model_bin))
+        checkpoint = Checkpoint.read(Path(request.model_bin))
         report.phase(GRAPHS)
         precision = cast("Precision", request.precision)
-        tail = freeze(checkpoint, Dims.of(checkpoint)) if request.has_tail else None
+        tail = Tail.frozen(checkpoint, Dims.of(checkpoint)) if request.has_tail else None
         dims = graphs.write_graphs(
             checkpoint, Path(aside), precision, request.beam_size, report.fraction, tail=tail
         )

@@ -358,6 +358,13 @@ class Stream(_Resource):
         """Wait for all of it."""
         self._driver.call("cuStreamSynchronize", self.handle)
 
+    def drain(self) -> None:
+        """Let it come to an end; what fails now was to be thrown away."""
+        try:
+            self.synchronize()
+        except EngineError as error:
+            _LOGGER.debug("the GPU failed before its work was thrown away: %s", error)
+
     def upload(self, device: int, host: int, n_bytes: int) -> None:
         """Copy pinned memory to the GPU; it is left alone until the stream is synchronised."""
         self._driver.call("cuMemcpyHtoDAsync_v2", device, host, n_bytes, self.handle)
