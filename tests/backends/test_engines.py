@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.lib.servers import DECIDED, UNDECIDED
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
-from wyoming_whisper.backends.engines import Compare, EngineTranscriber, Verdict
+from wyoming_whisper.backends.engines import Compare, EngineTranscriber
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.errors import (
     EngineBrokenError,
@@ -433,7 +433,7 @@ def test_who_only_transcribes_a_file_builds_nothing() -> None:
 class Judge:
     """A Compare under a test's control."""
 
-    def __init__(self, outcome: Verdict | Exception, *, at_once: bool = True) -> None:
+    def __init__(self, outcome: tuple[bool, str] | Exception, *, at_once: bool = True) -> None:
         self.outcome = outcome
         self.asked: list[tuple[Transcriber, Transcriber]] = []
         self.may_say = threading.Event()
@@ -442,7 +442,7 @@ class Judge:
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
-    ) -> Verdict:
+    ) -> tuple[bool, str]:
         with turn:
             self.asked.append((engine, stand_in))
         assert self.may_say.wait(TIMEOUT_SECONDS)
@@ -451,7 +451,7 @@ class Judge:
         return self.outcome
 
 
-FASTER, SLOWER = Verdict(True, "it takes half the time"), Verdict(False, "it takes twice the time")
+FASTER, SLOWER = (True, "it takes half the time"), (False, "it takes twice the time")
 
 
 def judged(scene: MakeScene, judge: Judge) -> Scene:
@@ -468,7 +468,7 @@ def test_an_engine_that_is_better_takes_over_and_why_is_told(scene: MakeScene) -
     assert judge.asked == [(s.engine, s.cpu)]
     assert s.speak()
     assert len(s.engine.requests) == 1
-    assert (s.status.state.backend, s.status.state.why) == ("tensorrt", FASTER.why)
+    assert (s.status.state.backend, s.status.state.why) == ("tensorrt", FASTER[1])
     until(lambda: s.cpu.closed)
 
 
@@ -476,7 +476,7 @@ def test_an_engine_that_is_no_better_is_removed_and_the_stand_in_stays(
     scene: MakeScene, caplog: pytest.LogCaptureFixture
 ) -> None:
     s = judged(scene, Judge(SLOWER))
-    until(lambda: s.status.state.why == SLOWER.why)
+    until(lambda: s.status.state.why == SLOWER[1])
     assert s.engine.closed
     assert s.engines.discards == 1
     assert not s.transcriber.has_engine
@@ -500,7 +500,7 @@ def test_while_they_are_compared_the_stand_in_answers(scene: MakeScene) -> None:
 
 @pytest.mark.parametrize("verdict", [FASTER, SLOWER, RuntimeError("no"), EngineError("no")])
 def test_until_all_is_decided_something_is_being_built(
-    scene: MakeScene, verdict: Verdict | Exception
+    scene: MakeScene, verdict: tuple[bool, str] | Exception
 ) -> None:
     """Whoever unloads an idle model asks for that: a comparison would be lost."""
     judge = Judge(verdict, at_once=False)
@@ -605,7 +605,7 @@ def test_closing_ends_a_comparison_which_never_uses_what_is_closed(scene: MakeSc
 
     def compare(
         _: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
-    ) -> Verdict:
+    ) -> tuple[bool, str]:
         comparing.append(threading.current_thread())
         while True:
             with turn:
@@ -658,7 +658,7 @@ def test_the_engines_backend_and_the_stand_in_have_the_names_they_were_given(
 
 @pytest.mark.parametrize("outcome", [FASTER, SLOWER, TypeError("can't be measured")])
 def test_benchmarks_read_from_the_log_when_all_is_decided(
-    scene: MakeScene, outcome: Verdict | Exception, caplog: pytest.LogCaptureFixture
+    scene: MakeScene, outcome: tuple[bool, str] | Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     judge = Judge(outcome, at_once=False)

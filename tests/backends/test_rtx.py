@@ -18,7 +18,7 @@ from tests.engine import fakes
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.backends import _choose_backend, open_transcriber
 from wyoming_whisper.backends.engines import Engines
-from wyoming_whisper.backends.tensorrt import Runtime, portable_engines
+from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Kernels, Library
 from wyoming_whisper.errors import EngineError
@@ -196,8 +196,8 @@ def test_the_key_is_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.Monk
     here = Runtime(GPU, RTX, "1.7.1.116").spec(chosen, path).key()
     for gpu in (gpu_of((8, 6)), gpu_of((12, 0))):
         assert Runtime(gpu, RTX, "1.7.1.116").spec(chosen, path).key() == here
-    assert portable_engines(chosen, path, Library.AMPERE)._key == here
-    assert portable_engines(chosen, path, Library.TURING)._key != here
+    assert Runtime.portable_engines(chosen, path, Library.AMPERE)._key == here
+    assert Runtime.portable_engines(chosen, path, Library.TURING)._key != here
     assert Runtime(GPU, TENSORRT, "1.7.1.116").spec(chosen, path).key() != here
 
 

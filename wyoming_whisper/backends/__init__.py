@@ -119,9 +119,7 @@ def _for_stand_in(settings: Settings) -> Settings:
     try:
         CTranslate2Inference.choose_device(settings.device)
     except SettingsError:
-        from .tensorrt import on_cpu
-
-        return on_cpu(settings)
+        return CTranslate2Inference.on_cpu(settings)
     return settings
 
 

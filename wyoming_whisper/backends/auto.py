@@ -55,10 +55,3 @@ def gpu_of(settings: Settings) -> Gpu | None:
     except SettingsError:
         return None
     return gpus[index] if device == "cuda" and index < len(gpus) else None
-
-
-def with_model_for(settings: Settings, gpu: Gpu) -> Settings:
-    """Return the settings with a model's name, for a backend that has no other place than `gpu`."""
-    if settings.model != AUTO:
-        return settings
-    return dataclasses.replace(settings, model=AutoModel(settings).for_gpu(gpu).model)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -117,16 +116,9 @@ class Engines:
         running.run()
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether an engine is better than its stand-in."""
-
-    is_better: bool
-    why: str
-
-
-Compare = Callable[[Transcriber, Transcriber, AbstractContextManager[object]], Verdict]
-"""Judges an engine and its stand-in; while either works the turn is to be held."""
+Compare = Callable[[Transcriber, Transcriber, AbstractContextManager[object]], tuple[bool, str]]
+"""Says whether an engine is better than its stand-in, and why; while either works the turn is to be
+held."""
 
 
 class _ClosedError(Exception):
@@ -344,11 +336,11 @@ class EngineTranscriber:
         """
         self._building("looking for the engine", None)
         engine = self._built_and_opened()
-        verdict = self._judge(engine)
-        if verdict.is_better:
-            self._change_places(engine, verdict.why)
+        is_better, why = self._judge(engine)
+        if is_better:
+            self._change_places(engine, why)
         else:
-            self._leave(engine, verdict.why)
+            self._leave(engine, why)
 
     def _built_and_opened(self) -> Transcriber:
         try:
@@ -383,9 +375,9 @@ class EngineTranscriber:
     def _show(self, what: str, fraction: float | None) -> None:
         self._status.update(building=what, building_fraction=fraction)
 
-    def _judge(self, engine: Transcriber) -> Verdict:
+    def _judge(self, engine: Transcriber) -> tuple[bool, str]:
         if self._compare is None or self._stand_in is None or self._stop.is_set():
-            return Verdict(is_better=True, why=self._why_engine)
+            return True, self._why_engine
         self._building(f"comparing the engine with {self.STAND_IN}", None)
         try:
             return self._compare(engine, self._stand_in, _Turn(self._turn, self._stop))

@@ -105,7 +105,8 @@ class Runtime:
         engines = self.engines(settings, path)
         transcriber = EngineTranscriber(
             engines,
-            lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
+            # CTranslate2 is loaded only then.
+            lambda: open_faster_whisper(CTranslate2Inference.on_cpu(settings), path),
             status,
             functools.partial(_open_on_cuda, settings, path),
             build_missing=build_missing,
@@ -118,18 +119,18 @@ class Runtime:
             )
         return transcriber
 
+    @staticmethod
+    def portable_engines(settings: Settings, path: Path, target: Target) -> Engines:
+        """Return where an engine for other machines' GPUs comes from: built here, not opened.
 
-def portable_engines(settings: Settings, path: Path, target: Target) -> Engines:
-    """Return where an engine for other machines' GPUs comes from: it can be built, not opened here.
+        Raises EngineError where there is no TensorRT-RTX.
+        """
 
-    Raises EngineError where there is no TensorRT-RTX.
-    """
+        def refuse(*_: object) -> Transcriber:
+            raise EngineError(f"this engine is for {target.device} GPUs, and not opened here")
 
-    def refuse(*_: object) -> Transcriber:
-        raise EngineError(f"this engine is for {target.device} GPUs, and not opened here")
-
-    version = RTX.load().__version__
-    return Engines(_spec(settings, path, RTX, version, target), Engines.cache_of(settings), refuse)
+        spec = _spec(settings, path, RTX, RTX.load().__version__, target)
+        return Engines(spec, Engines.cache_of(settings), refuse)
 
 
 def _spec(
@@ -157,18 +158,6 @@ def _open_on_cuda(settings: Settings, path: Path) -> Transcriber | None:
     except SettingsError:
         return None
     return open_faster_whisper(settings, path) if device == "cuda" else None
-
-
-def on_cpu(settings: Settings) -> Settings:
-    """Return the settings for the CPU backend that stands in.
-
-    It leaves the GPU alone: TensorRT measures on it, or it has just failed.
-    """
-    try:
-        compute_type = CTranslate2Inference.choose_compute_type(settings.compute_type, "cpu")
-    except SettingsError:  # a GPU's
-        compute_type = "default"
-    return dataclasses.replace(settings, device="cpu", compute_type=compute_type)
 
 
 def _open_engine(

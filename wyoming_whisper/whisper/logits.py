@@ -1,4 +1,4 @@
-"""What is made of logits: rules of timestamps, probabilities, the best tokens."""
+"""What is made of logits: rules of timestamps, probabilities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from .audio import SECONDS_PER_TIMESTAMP, Array
-from .session import Tokens
 from .tokenizer import Tokenizer
 
 
@@ -44,14 +43,3 @@ def log_softmax(logits: Array) -> Array:
     """Return log-probabilities over the last axis; -inf stays what it is."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
-
-
-def top(logprobs: Array, n_best: int) -> tuple[Tokens, Array]:
-    """Return the n_best (tokens, logprobs) of each row, best first."""
-    tokens = np.argpartition(-logprobs, n_best - 1, axis=-1)[:, :n_best]
-    best = np.take_along_axis(logprobs, tokens, axis=-1)
-    order = np.argsort(-best, axis=-1, kind="stable")
-    return (
-        np.take_along_axis(tokens, order, axis=-1).astype(np.int32),
-        np.take_along_axis(best, order, axis=-1),
-    )

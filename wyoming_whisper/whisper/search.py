@@ -25,7 +25,7 @@ from .constrained import (
     search,
 )
 from .inference import GenerateOptions, Hypothesis
-from .logits import apply_timestamp_rules, log_softmax, top
+from .logits import apply_timestamp_rules, log_softmax
 from .options import N_TEXT_CTX
 from .rows import EncodedAudio, Rows, batches, common_prefix
 from .session import ElasticSession, Session, StepOutput, Tokens
@@ -156,7 +156,7 @@ class SessionInference:
         text: Sequence[int],
         n_positions: int,
     ) -> list[int]:
-        """See AligningInference. Raises RuntimeError where `can_align` is not."""
+        """See Inference."""
         if self._elastic is None:
             raise RuntimeError("this session does not tell what its decoder attends to")
         tokens = [*prompt, *text, self._tokenizer.eot]
@@ -370,7 +370,7 @@ class SessionInference:
         given = [beam.tokens for beam in beams]
         if self._wants_timestamps(prompt):
             logprobs = self._logprobs(audio, prompt, given, options, parents)
-            return top(logprobs, 2 * options.beam_size)
+            return _likeliest(logprobs, 2 * options.beam_size)
         first = () if given[0] else self._suppressed_begin
         bias = self._session.bias((*options.suppressed_tokens, *first))
         pasts = [prompt + tokens for tokens in given]
@@ -491,3 +491,14 @@ def _rank(beams: list[_Found], tokens: Tokens, logprobs: Array, n_best: int) -> 
     ]
     candidates.sort(key=lambda candidate: candidate.total_logprob, reverse=True)
     return candidates[:n_best]
+
+
+def _likeliest(logprobs: Array, n_best: int) -> tuple[Tokens, Array]:
+    """Return the n_best (tokens, logprobs) of each row, best first."""
+    tokens = np.argpartition(-logprobs, n_best - 1, axis=-1)[:, :n_best]
+    best = np.take_along_axis(logprobs, tokens, axis=-1)
+    order = np.argsort(-best, axis=-1, kind="stable")
+    return (
+        np.take_along_axis(tokens, order, axis=-1).astype(np.int32),
+        np.take_along_axis(best, order, axis=-1),
+    )

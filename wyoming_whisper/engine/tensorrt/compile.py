@@ -248,19 +248,13 @@ class _Compiler:
         return config
 
     def _tactic_sources(self, config: Any) -> int:
-        """Return the sources asked for, or TensorRT's own but for libraries that are not here."""
+        """Return TensorRT's own sources but those whose libraries are not here."""
         sources = self._trt.TacticSource
-        names = self._request.tactic_sources
-        if not names:
-            mask = int(config.get_tactic_sources())
-            for name, libraries in self.LIBRARIES.items():
-                if hasattr(sources, name) and not any(map(_loads, libraries)):
-                    mask &= ~(1 << int(getattr(sources, name)))
-            return mask
-        unknown = [name for name in names if not hasattr(sources, name)]
-        if unknown:
-            raise ModelError(f"this TensorRT has no tactic source {unknown[0]}")
-        return sum(1 << int(getattr(sources, name)) for name in set(names))
+        mask = int(config.get_tactic_sources())
+        for name, libraries in self.LIBRARIES.items():
+            if hasattr(sources, name) and not any(map(_loads, libraries)):
+                mask &= ~(1 << int(getattr(sources, name)))
+        return mask
 
     def _profile(self, network: Any, shapes: dict[str, Range]) -> Any:
         profile = self._builder.create_optimization_profile()
