@@ -330,7 +330,7 @@ def test_kernels_that_find_no_room_cost_a_warning(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.library.write_aside", fail)
+    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.library.write_file", fail)
     with caplog.at_level(logging.WARNING):
         transcriber, _ = open_with_engine(tmp_path, **FULL)
     assert "the GPU's kernels can't be kept" in caplog.text

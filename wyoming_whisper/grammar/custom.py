@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..machine.text_files import read_text_file
+from ..machine.files import read_text_file
 
 MAX_FILES = 200
 _PARTS = ("intents", "lists", "expansion_rules")

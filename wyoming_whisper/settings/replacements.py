@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..machine.text_files import read_text_file
+from ..machine.files import read_text_file
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ...errors import ModelError
+from ...machine.files import write_file
 from ...whisper.audio import FRAMES_PER_POSITION
 from ..checkpoint import Checkpoint, Dims
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
 from ..spec import BuildRequest, EngineSpec
 from ..tail import Tail
 from .cuda import Device
-from .library import LIBRARIES, Library, tensorrt_log, write_aside
+from .library import LIBRARIES, Library, tensorrt_log
 from .plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ class _Compiler:
 
     def _write_timings(self, timings: Any) -> None:
         try:
-            write_aside(Path(self._request.timing_cache), timings.serialize())
+            write_file(Path(self._request.timing_cache), timings.serialize())
         except OSError as error:  # the next build takes longer, nothing else
             self._report.say(log=f"the timings are lost: {error}")
 
