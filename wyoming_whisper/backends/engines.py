@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
@@ -32,34 +32,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-class _EngineSource(Protocol):
-    """Where the one engine that is asked for comes from."""
-
-    label: str
-    """The model's name, and what it runs on."""
-
-    def find(self) -> Path | None:
-        """Return the engine's folder if it is built."""
-
-    def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
-        """Return the engine's folder, built if need be. Raises ModelError."""
-
-    def opens_quickly(self, folder: Path) -> bool:
-        """Return whether nobody has to be kept waiting while it is opened."""
-
-    def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
-        """Return the engine at work; `progress` is told the share of it that is ready.
-
-        Raises EngineBrokenError, EngineError.
-        """
-
-    def discard(self) -> None:
-        """Forget what is built."""
-
-    def cancel(self) -> None:
-        """Have `build` raise, now and ever after."""
-
-
 class Engines:
     """Where the engine that is asked for comes from: a cache, or a child that builds it."""
 
@@ -71,7 +43,8 @@ class Engines:
         opens_quickly: Callable[[Path], bool] = lambda _: True,
     ) -> None:
         self.label = spec.label
-        self.opens_quickly = opens_quickly
+        """The model's name, and what it runs on."""
+        self._opens_quickly = opens_quickly
         self._spec = spec
         self._cache = cache
         self._open = open_folder
@@ -89,21 +62,33 @@ class Engines:
         return self._spec.key()
 
     def find(self) -> Path | None:
+        """Return the engine's folder if it is built."""
         return self._cache.find(self._key)
 
     def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
+        """Return the engine's folder, built if need be. Raises ModelError."""
         return self._cache.ensure(
             self._key, functools.partial(self._fill, on_progress), self._spec.model, self._stop
         )
 
+    def opens_quickly(self, folder: Path) -> bool:
+        """Return whether nobody has to be kept waiting while it is opened."""
+        return self._opens_quickly(folder)
+
     def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
+        """Return the engine at work; `progress` is told the share of it that is ready.
+
+        Raises EngineBrokenError, EngineError.
+        """
         return self._open(folder, progress)
 
     def discard(self) -> None:
+        """Forget what is built."""
         with contextlib.suppress(OSError):
             self._cache.discard(self._key.name)
 
     def cancel(self) -> None:
+        """Have `build` raise, now and ever after."""
         self._stop.set()
         if self._running:
             self._running.cancel()
@@ -165,7 +150,7 @@ class EngineTranscriber:
 
     def __init__(
         self,
-        engines: _EngineSource,
+        engines: Engines,
         open_stand_in: Callable[[], Transcriber],
         status: Status,
         open_instead: Callable[[], Transcriber | None] = lambda: None,
