@@ -15,7 +15,7 @@ WyomingWhisperError
     ├── StoppedError           the server is shutting down, and can wait no longer
     ├── NotPossibleError       a language, a task or times that this model, or its backend, lacks
     ├── UpstreamError          another server that was asked can't be reached, or has no answer
-    └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
+    └── EngineError            an engine's library, or the GPU, failed: another backend may answer
 
 A class is what is handled apart; what only the client is to tell apart is the error's `code`.
 """
@@ -143,7 +143,7 @@ class UpstreamError(TranscribeError):
 
 
 class EngineError(TranscribeError):
-    """The GPU, its driver or TensorRT failed; what was asked may be asked of another backend."""
+    """An engine's library, or the GPU, failed; what was asked may be asked of another backend."""
 
     code = "engine-failed"
 
