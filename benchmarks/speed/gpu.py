@@ -33,7 +33,7 @@ from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.tensorrt.cuda import find_gpus
 from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
-from wyoming_whisper.whisper.search import SessionInference
+from wyoming_whisper.whisper.encoded import EncodedAudio
 from wyoming_whisper.whisper.session import Session
 
 MODELS = (models.TINY, models.BASE)
@@ -171,9 +171,7 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: st
         for comparison in reference.compare_session(session, opened.precision)
     ]
     size, windows = Size.of(weights), list[Window]()
-    slots = next(
-        n for n in SessionInference.SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS
-    )
+    slots = next(n for n in EncodedAudio.SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS)
     for seconds in WINDOWS:
         progress(f"  timing windows of {seconds} s")
         mel = np.ascontiguousarray(packed.full.mel[:, : seconds * FRAMES_PER_SECOND])

@@ -21,6 +21,7 @@ from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
+from ..whisper.encoded import EncodedAudio
 from ..whisper.options import DecodingOptions
 from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber
@@ -196,7 +197,7 @@ def _open_engine(
         command_seconds = range(1, 9)  # of speech: their windows are ready before anybody speaks
         windows = decoding.audio_context
         lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in command_seconds}
-        session.warm_up(sorted(lengths), SessionInference.SLOTS[0], progress)
+        session.warm_up(sorted(lengths), EncodedAudio.SLOTS[0], progress)
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, spec.beam_size)
     return transcriber

@@ -20,7 +20,7 @@ from ...errors import EngineError
 from ...transcriber import SAMPLE_RATE, Samples, go_on
 from ...whisper.audio import HOP_LENGTH, Array, white_noise
 from ...whisper.inference import GenerateOptions, Hypothesis, Inference
-from ...whisper.logits import log_softmax
+from ...whisper.search import log_softmax
 from ...whisper.tokenizer import Tokenizer
 from .api import Api
 
