@@ -30,7 +30,7 @@ from wyoming_whisper.commands.selftest import report as selftest_report
 from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import Comparison, Stages
 from wyoming_whisper.engine.checkpoint import Checkpoint
-from wyoming_whisper.engine.tensorrt.cuda import find_gpus
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 from wyoming_whisper.whisper.encoded import EncodedAudio
@@ -303,7 +303,7 @@ def run(args: argparse.Namespace) -> Outcome:
     opening: Callable[[Path, Path], AbstractContextManager[Opened]] = rehearsed
     machine, rate = selftest_report.machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not args.rehearse:
-        library, version = Library.find(find_gpus()[0], args.runtime or "")
+        library, version = Library.find(Gpu.all()[0], args.runtime or "")
         machine[library.name] = version
         rate = rate or bandwidth()
         opening = partial(compiled, library.runtime)

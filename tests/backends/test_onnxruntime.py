@@ -679,7 +679,7 @@ def test_a_gpu_that_ctranslate2_can_use_is_faster_unmeasured(
     compared: bool,
 ) -> None:
     gpu = Gpu(0, "RTX 3060", (8, 6), 12 << 30, False, (12, 6))
-    monkeypatch.setattr(onnxruntime, "find_gpus", lambda: [gpu])
+    monkeypatch.setattr(Gpu, "all", lambda: [gpu])
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: cuda_devices)
     opened = FakeTranscriber()
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
-from ..engine.tensorrt.cuda import find_gpus
+from ..engine.tensorrt.cuda import Gpu
 from ..errors import (
     EngineBrokenError,
     EngineError,
@@ -150,7 +150,7 @@ class OnnxRuntime:
         if self._settings.device == "cpu":
             return False
         try:
-            find_gpus()
+            Gpu.all()
         except EngineError:
             return False
         return CTranslate2Inference.choose_device(self._settings.device)[0] == "cuda"

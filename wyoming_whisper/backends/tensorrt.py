@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.spec import EngineSpec
-from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
+from ..engine.tensorrt.cuda import Gpu, NoGpuError
 from ..engine.tensorrt.library import RTX, Library, Target
 from ..engine.tensorrt.session import TensorRTSession
 from ..errors import EngineError, SettingsError
@@ -53,7 +53,7 @@ class Runtime:
         """
         if device == "cpu":
             raise NoGpuError("--device is cpu")
-        gpus = find_gpus()
+        gpus = Gpu.all()
         index = int(device.partition(":")[2] or 0)
         if index >= len(gpus):
             raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")

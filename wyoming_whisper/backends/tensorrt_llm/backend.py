@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...engine.tensorrt.cuda import find_gpus
+from ...engine.tensorrt.cuda import Gpu
 from ...errors import EngineError, ModelBrokenError, ModelError, SettingsError
 from ...models.autopick import AutoModel
 from ...models.find import ensure_model
@@ -63,7 +63,7 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     dtype = Api.choose_dtype(settings)
     api, gpu = Api.find(settings.device)
     if settings.model == AUTO:  # chosen for the GPU: the model has no other place here
-        choice = AutoModel(settings).for_gpu(find_gpus()[0])
+        choice = AutoModel(settings).for_gpu(Gpu.all()[0])
         settings = dataclasses.replace(settings, model=choice.model)
     path = ensure_model(settings.model, settings, report=status.downloading, layout="huggingface")
     status.update(phase="loading", detail="loading the model", fraction=None)

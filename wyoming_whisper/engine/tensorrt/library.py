@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import EngineBrokenError, EngineError
 from ...machine.files import write_file
-from .cuda import Gpu, NoGpuError, find_gpus
+from .cuda import Gpu, NoGpuError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Library:
         Raises EngineError where it is missing or too old; for TensorRT, where there is no GPU.
         """
         if not self.is_rtx:
-            find_gpus()
+            Gpu.all()
         try:
             trt = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
