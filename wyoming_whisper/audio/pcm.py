@@ -184,7 +184,8 @@ class _Downmix:
             return frames[:, 0]
         average: Samples = frames.mean(axis=1, dtype=np.float32)
         if frames.shape[1] != len(self._energies):
-            self._forget(frames.shape[1])
+            self._energies = np.zeros(frames.shape[1])
+            self._average_energy, self._channel, self._n_in_block = 0.0, None, 0
         mixed = average.copy()
         start = 0
         while start < len(frames):
@@ -194,10 +195,6 @@ class _Downmix:
             self._hear(frames[start:end], average[start:end])
             start = end
         return mixed
-
-    def _forget(self, n_channels: int) -> None:
-        self._energies = np.zeros(n_channels)
-        self._average_energy, self._channel, self._n_in_block = 0.0, None, 0
 
     def _hear(self, frames: Frames, average: Samples) -> None:
         channels = frames.astype(np.float64)
@@ -216,10 +213,7 @@ class _Downmix:
         if self._channel is not None:
             if self._energies[loudest] > self.LOUDER * self._energies[self._channel]:
                 self._channel = loudest
-        elif self._average_energy < self.CANCELLED * self._unrelated_energy:
-            self._channel = loudest
-
-    @property
-    def _unrelated_energy(self) -> float:
-        """What the average would have if no channel had anything to do with another."""
-        return float(self._energies.sum()) / len(self._energies) ** 2
+        else:
+            unrelated = self._energies.sum() / len(self._energies) ** 2
+            if self._average_energy < self.CANCELLED * unrelated:
+                self._channel = loudest

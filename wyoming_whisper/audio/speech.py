@@ -193,7 +193,11 @@ class Speech:
         while self.n_kept > self._n_longest:
             self._skip_silence()
             if self.n_kept > self._n_longest:
-                sections.append(self._take(self._rest().place_to_cut(self._options.low)))
+                rest = self._rest()
+                n_frames = rest.place_to_cut(self._options.low)
+                samples = rest.samples[: n_frames * FRAME_SAMPLES]
+                sections.append(Section(rest.start, samples, rest.probabilities[:n_frames]))
+                self._forget(n_frames)
                 self._is_long = True
         return sections
 
@@ -225,25 +229,15 @@ class Speech:
         pad = -(-round(self._options.pad_before_seconds * SAMPLE_RATE) // FRAME_SAMPLES)
         self._forget(max(0, first - pad))
 
-    def _take(self, n_frames: int) -> Section:
-        rest, n_samples = self._rest(), n_frames * FRAME_SAMPLES
-        section = Section(rest.start, rest.samples[:n_samples], rest.probabilities[:n_frames])
-        self._forget(n_frames)
-        return section
-
     def _forget(self, n_frames: int) -> None:
         rest = self._rest()
         # Copies, or all that came before would stay in memory.
         self._parts = [rest.samples[n_frames * FRAME_SAMPLES :].copy()]
         self._probabilities = [rest.probabilities[n_frames:].copy()]
         self._n_before += n_frames * FRAME_SAMPLES
-        if self._last_speech < self._n_before // FRAME_SAMPLES or not self._is_begun:
+        has_begun = np.any(self._probabilities[0] >= self._options.threshold)
+        if self._last_speech < self._n_before // FRAME_SAMPLES or not has_begun:
             self._last_speech = -1
-
-    @property
-    def _is_begun(self) -> bool:
-        """Whether speech has begun in the rest."""
-        return bool(np.any(self._rest().probabilities >= self._options.threshold))
 
     def _hear(self, probabilities: Samples) -> None:
         if not len(probabilities):

@@ -1,6 +1,6 @@
 """The ray backend: replicas of the model on other machines answer, by way of Ray Serve.
 
-What is here is the front end's half; `cluster/` has the replicas'. A replica answers with a text,
+What is here is the front end's half (replica.py has the other). A replica answers with a text,
 or with an error that is a user's to read. What Ray itself raises means that the request was lost
 with its replica or its node: it is asked again of another one.
 """
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,21 +77,12 @@ class SharedHome:
     """Whether the text is to be compared with sentences, too."""
 
 
-class _Call(Protocol):
-    """What of Ray Serve's DeploymentResponse is used."""
-
-    def result(self, *, timeout_s: float) -> Any:
-        """Return the answer; raises TimeoutError when it is not there yet, else why never."""
-
-    def cancel(self) -> object:
-        """Have the replica end its work."""
-
-
 class RayTranscriber:
     """A Transcriber that has replicas transcribe, as many requests at once as there are.
 
-    `ask` is the deployment's `transcribe.remote`; `put` keeps an object where every replica can get
-    it; `deadline` is in seconds, 0 for none; `languages` are those of the home.
+    `ask` is the deployment's `transcribe.remote`, which returns a DeploymentResponse of Ray Serve;
+    `put` keeps an object where every replica can get it; `deadline` is in seconds, 0 for none;
+    `languages` are those of the home.
     """
 
     MAX_HEDGES = 20.0
@@ -107,7 +98,7 @@ class RayTranscriber:
 
     def __init__(
         self,
-        ask: Callable[..., _Call],
+        ask: Callable[..., Any],
         about: About,
         deadline: float,
         put: Callable[[Any], Any],
@@ -201,7 +192,7 @@ class RayTranscriber:
         replaced = before.version if before else None
         return SharedHome(version, replaced, self._put(description), with_sentences=False)
 
-    def _answer(self, ask: Callable[[], _Call], checkpoint: Callable[[], None]) -> Any:
+    def _answer(self, ask: Callable[[], Any], checkpoint: Callable[[], None]) -> Any:
         """Return what the first replica says that says anything."""
         end = time.monotonic() + self._deadline
         with _Calls(ask) as calls:
@@ -214,7 +205,8 @@ class RayTranscriber:
                     calls.add()
                 answer = calls.poll()
                 if answer is not None:
-                    self._earn_hedge()
+                    with self._lock:
+                        self._hedges = min(self._hedges + self.HEDGES_PER_REQUEST, self.MAX_HEDGES)
                     return answer
 
     def _may_hedge(self) -> bool:
@@ -224,10 +216,6 @@ class RayTranscriber:
             self._hedges -= 1
         _LOGGER.info("no answer for %g s: another replica is asked", _Calls.HEDGE_SECONDS)
         return True
-
-    def _earn_hedge(self) -> None:
-        with self._lock:
-            self._hedges = min(self._hedges + self.HEDGES_PER_REQUEST, self.MAX_HEDGES)
 
 
 class _Calls:
@@ -245,10 +233,10 @@ class _Calls:
     MAX_ASKED = 3
     """Replicas that are asked the same at once: the second may be on the lost machine as well."""
 
-    def __init__(self, ask: Callable[[], _Call]) -> None:
+    def __init__(self, ask: Callable[[], Any]) -> None:
         self._ask = ask
         self._n_lost = 0
-        self._running: list[_Call] = []
+        self._running: list[Any] = []
         self._problem: Exception | None = None
         self._next = 0.0  # when to ask where nobody is asked
         self._late = 0.0

@@ -90,7 +90,10 @@ class Handler:
         finally:
             if not self._refused.cancel():
                 self._refused.exception()  # or asyncio says that nobody looked at it
-            self._drop_work()
+            self._drop_unfinished()
+            while not self._waiting.empty():
+                if item := self._waiting.get_nowait():
+                    item[0].drop()
             await self._hang_up()
             self._reading = None  # what it failed of knows this Handler: not each the other
 
@@ -103,7 +106,9 @@ class Handler:
             done, _ = await asyncio.wait(
                 {*tasks, self._refused}, return_when=asyncio.FIRST_COMPLETED
             )
-            if done == {self._reading} and _ended_well(self._reading):
+            if done == {self._reading} and not (
+                self._reading.cancelled() or self._reading.exception()
+            ):
                 # The end of what it sends is not the end of the client.
                 self._drop_unfinished()
                 lost = start_task(_until_lost(self._writer), "watching a half-closed connection")
@@ -302,13 +307,6 @@ class Handler:
         self._utterance = Utterance(self._service, options, endpointer, live, relay)
         return self._utterance
 
-    def _drop_work(self) -> None:
-        """Nobody waits for it any more."""
-        self._drop_unfinished()
-        while not self._waiting.empty():
-            if item := self._waiting.get_nowait():
-                item[0].drop()
-
     def _drop_unfinished(self) -> None:
         if self._utterance:
             self._utterance.drop()
@@ -443,10 +441,6 @@ def _stopped() -> StoppedError:
     return StoppedError(
         "the server is shutting down, and --drain-seconds were too short to hear and answer this"
     )
-
-
-def _ended_well(task: asyncio.Task[None]) -> bool:
-    return not task.cancelled() and task.exception() is None
 
 
 def _checked(kind: Any, event: Event) -> Any:
