@@ -31,15 +31,12 @@ class SettingsError(WyomingWhisperError):
 
 
 class ModelError(WyomingWhisperError):
-    """The model can't be had, or no engine can be built of it, or kept."""
+    """The model can't be had, or no engine can be built of it, or kept.
+
+    One whose name nobody knows has the code `unknown-model`.
+    """
 
     code = "model-error"
-
-
-class UnknownModelError(ModelError, ValueError):
-    """Nobody knows a model of this name."""
-
-    code = "unknown-model"
 
 
 class ModelUnavailableError(ModelError):

@@ -126,7 +126,6 @@ class RayTranscriber:
         return answer
 
     def close(self) -> None:
-        """Leave the cluster."""
         self._disconnect()
 
     def _shared(self, home: NameIndex) -> list[Any]:
@@ -203,7 +202,6 @@ class _Calls:
         return 0 < len(self._running) < self.MAX_ASKED and time.monotonic() > self._late
 
     def add(self) -> None:
-        """Ask a replica."""
         self._late = time.monotonic() + self.HEDGE_SECONDS
         try:
             self._running.append(self._ask())

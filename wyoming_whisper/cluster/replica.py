@@ -73,7 +73,6 @@ class Replica:
             return error
 
     def about(self) -> About:
-        """Return what runs here."""
         assert self._about is not None  # noqa: S101 - the constructor has waited for it
         return self._about
 

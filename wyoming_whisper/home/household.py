@@ -390,7 +390,6 @@ async def _exposed(connection: _Connection) -> list[str]:
 
 
 def _names_of(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield name and aliases of areas or floors."""
     for entry in entries:
         yield from _texts([entry.get("name"), *_aliases(entry)])
 

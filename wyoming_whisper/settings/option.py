@@ -68,7 +68,6 @@ class Option:
 
     @classmethod
     def switch(cls, default: bool, group: Group, about: str, *, rare: bool = False) -> bool:
-        """Return the field of an option that is on or off."""
         return cls.field(default, group, about, Switch(), shape="switch", rare=rare)
 
     @staticmethod

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Engine:
-    """What is tested."""
-
     session: Session
     runtime: str
     precision: str
