@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..transcriber import go_on
 from .compounds import Compounds
 from .letters import CLOSING, OPENING, fold, variants, words_of
 from .nearest import Nearest
@@ -176,7 +175,9 @@ class Grammar:
             return parted
         return text if self.matches(text) else None
 
-    def alike(self, texts: Sequence[str], checkpoint: Callable[[], None] = go_on) -> list[str]:
+    def alike(
+        self, texts: Sequence[str], checkpoint: Callable[[], None] = lambda: None
+    ) -> list[str]:
         """Return sentences that are spelled much like one of the texts, nearest first.
 
         `checkpoint` is called at every letter; what it raises ends the work.
