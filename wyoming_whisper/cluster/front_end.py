@@ -78,7 +78,7 @@ class RayTranscriber:
         self._ask = ask
         self._deadline = deadline or float("inf")
         self._put = put
-        self._disconnect = disconnect
+        self.close = disconnect  # it leaves the cluster
         self._lock = threading.Lock()  # of what follows
         self._home: tuple[NameIndex, Any] | None = None
         self._hedges = self.MAX_HEDGES
@@ -124,9 +124,6 @@ class RayTranscriber:
         if not isinstance(answer, Transcription):
             raise TranscribeError(f"a replica answered with {type(answer).__name__}")
         return answer
-
-    def close(self) -> None:
-        self._disconnect()
 
     def _shared(self, home: NameIndex) -> list[Any]:
         """Return the home's names as replicas are told of them: they get each index once."""

@@ -14,12 +14,12 @@ from pathlib import Path
 from urllib.parse import SplitResult
 
 from ..text.replacements import Replacements
-from .option import Option
-from .readers import (
+from .option import (
     Address,
     Choice,
     Decimal,
     Items,
+    Option,
     Raw,
     Size,
     Switch,

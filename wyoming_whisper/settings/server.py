@@ -12,8 +12,7 @@ from urllib.parse import SplitResult
 from ..errors import SettingsError
 from ..models.stock import without_address
 from ..whisper.tokenizer import LANGUAGES, language_code
-from .option import Option
-from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole
+from .option import Address, Decimal, Items, Option, Raw, Switch, Text, Whole
 from .upstreams import Upstream
 
 
