@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 
@@ -32,7 +31,7 @@ def read_audio(path: str | Path) -> Samples:
     except OSError as error:
         raise AudioError(f"{path} can't be read as audio ({error.strerror})") from None
     try:
-        samples = np.concatenate([np.zeros(0, np.float32), *AudioFile(data).blocks()])
+        samples = AudioFile(data).read()
     except AudioError as error:
         raise AudioError(f"{path} can't be read as audio ({error})") from None
     if not len(samples):

@@ -41,7 +41,10 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Handler:
-    """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log."""
+    """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log.
+
+    All connections of one network have the same `origin`.
+    """
 
     WRITE_SECONDS = 10.0  # for a client to take what it asked for
     EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
@@ -57,12 +60,14 @@ class Handler:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str,
+        origin: str = "",
     ) -> None:
         self._service = service
         self._reader = reader
         self._writer = writer
         self._writing = asyncio.Lock()
         self._peer = peer
+        self.origin = origin
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = _Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None

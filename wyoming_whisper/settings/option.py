@@ -6,6 +6,7 @@ rules stand beside the option (options.py, server.py); those here are what sever
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,15 +25,21 @@ Reader = Callable[[Raw], Value]
 
 @dataclass(frozen=True)
 class Text:
-    """Reads a text that is like `pattern`; `about` says what it must be."""
+    """Reads a text that is like `pattern`; `about` says what it must be.
+
+    With `is_address` it is an address whose parts are as that says.
+    """
 
     about: str = "it must not be empty"
     pattern: str = ".*"
+    is_address: Callable[[SplitResult], bool] | None = None
 
     def __call__(self, raw: Raw) -> str:
         text = raw.strip() if isinstance(raw, str) else ""
-        if text and re.fullmatch(self.pattern, text, re.DOTALL):
-            return text
+        with contextlib.suppress(ValueError):  # a port that is no number, a bracket left open
+            is_like = text and re.fullmatch(self.pattern, text, re.DOTALL)
+            if is_like and (self.is_address is None or self.is_address(urlsplit(text))):
+                return text
         is_other = bool(raw) and not isinstance(raw, str)
         raise ValueError("it must be one text" if is_other else self.about)
 
@@ -149,24 +156,6 @@ class Items(Generic[Value]):
         items: Sequence[str] = raw if isinstance(raw, list) else re.split(self.separators, str(raw))
         stripped = (item.strip() for item in items)
         return tuple(dict.fromkeys(self.read(item) for item in stripped if item))
-
-
-@dataclass(frozen=True)
-class Address:
-    """Reads an address whose parts are as `is_valid` says; `about` says what it must be."""
-
-    about: str
-    is_valid: Callable[[SplitResult], bool]
-
-    def __call__(self, raw: Raw) -> str:
-        text = Text()(raw)
-        try:
-            valid = self.is_valid(urlsplit(text))
-        except ValueError:  # a port that is no number, a bracket left open
-            valid = False
-        if valid:
-            return text
-        raise ValueError(self.about)
 
 
 Group = Literal[
