@@ -52,13 +52,13 @@ class Evidence:
     (docs/benchmarks.md, Commands of a household).
     """
 
-    MIN_LOG_ODDS = 0.5
+    MIN_LOG_ODDS = 0.75
     """Of 519 utterances of that part that were no command, two were changed above it."""
     SURE_LOG_ODDS = 1.5
     """Above it, searching for a still likelier sentence is not worth its time."""
 
-    BIAS = 3.5
-    WEIGHTS = (-0.259, -8.99)
+    BIAS = 3.33
+    WEIGHTS = (-0.241, -8.68)
     """Of `figures`."""
 
     LEAST_LENGTH_RATIO = 0.05
@@ -121,7 +121,7 @@ class HomeSentences:
     MAX_SECONDS = 0.5
     """For a text; what is not decided by then is left as it was written."""
 
-    MAX_GAP = 12.0
+    MAX_GAP = 11.0
     """Nats: nothing that much less likely is what was said."""
 
     def __init__(

@@ -33,7 +33,7 @@ OTHER_WEIGHT = 3.0
 """Of what is no command: to write another text than was said is worse than not to understand."""
 PENALTY = 1e-3
 """Of a clip, for the square of a weight in standard deviations."""
-THRESHOLDS = (0.0, 0.5, 1.0, 1.5, 2.0)
+THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 STEPS = 50
 REPORT_EVERY = 100
 
@@ -53,6 +53,9 @@ class Case:
 
 class Collecting(HomeSentences):
     """Takes no sentence for what was said, and keeps the likeliest that each way leads to."""
+
+    MAX_GAP = 20.0
+    """More than is ever taken: without what is far less likely, the gap would hardly tell."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
