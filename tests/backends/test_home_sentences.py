@@ -161,6 +161,22 @@ def test_no_sentence_that_ends_in_anything_takes_the_place_of_another() -> None:
     assert text(meant(Searcher(likely, found="Who is the sky blue?"), heard)) == text(heard)
 
 
+OPEN_ENDED = "Who is the kitchen lamp open?"  # "is the kitchen lamp open", misheard
+
+
+@pytest.mark.parametrize(
+    ("logprob", "is_taken"), [(-0.55, True), (-0.75, False)], ids=["likely", "less likely"]
+)
+def test_what_ends_in_anything_may_be_another_sentence(logprob: float, is_taken: bool) -> None:
+    heard = hypothesis(OPEN_ENDED, -0.5)
+    assert grammar().ends_freely(OPEN_ENDED)
+    scorer = Searcher({OPEN_ENDED: -0.5}, found="Is the kitchen lamp open?", logprob=logprob)
+    best = meant(scorer, heard)
+    assert text(best) == ("Is the kitchen lamp open?" if is_taken else OPEN_ENDED)
+    assert best.free_text == (OPEN_ENDED if is_taken else None)
+    assert best.understood
+
+
 def test_one_word_is_like_any_other() -> None:
     heard = hypothesis("Garage store.", -0.1)
     assert text(meant(Searcher({"Garage store.": -0.1}, found="Garagentor"), heard)) == text(heard)

@@ -1,10 +1,11 @@
 """Whether a command of the home was meant where something else was written.
 
-The free text stays wherever Home Assistant understands it, which costs nothing. Otherwise sentences
-that are spelled alike are scored, and where none of those is certain the same audio features are
-decoded once more inside the grammar of the home. There nearly always is a likeliest sentence,
-whatever was said; which of the two was spoken, their evidence decides: how much likelier one is
-than the other by the audio, and how long they are. Knows neither runtime nor protocol.
+The free text stays wherever Home Assistant understands it, which costs nothing. Where it does not,
+or only as a sentence that ends in anything, those that are spelled alike are scored, and where none
+of them is certain the same audio features are decoded once more inside the grammar of the home.
+There nearly always is a likeliest sentence, whatever was said; which of the two was spoken, their
+evidence decides: how much likelier one is than the other by the audio, and how long they are. Knows
+neither runtime nor protocol.
 """
 
 from __future__ import annotations
@@ -148,20 +149,41 @@ class HomeSentences:
         text = self._text(hypothesis.tokens)
         if grammar is None or not 0 < len(text.split()) <= self.MAX_WORDS:
             return hypothesis
-        if written := grammar.written(text):
+        written = grammar.written(text)
+        if written and not grammar.ends_freely(written):
             return self._written(hypothesis, written, text)
+        sentence = self._compared(grammar, audio_features, prompt, hypothesis)
+        # What is a sentence already, if only by its free text, takes more evidence to be another.
+        least = Evidence.SURE_LOG_ODDS if written else Evidence.MIN_LOG_ODDS
+        if sentence and sentence.log_odds > least:
+            return self._replaced(grammar, hypothesis, sentence)
+        if written:
+            return self._written(hypothesis, written, text)
+        return dataclasses.replace(hypothesis, understood=False)
+
+    def _compared(
+        self,
+        grammar: Grammar,
+        audio_features: Any,
+        prompt: Sequence[int],
+        hypothesis: Hypothesis,
+    ) -> _Candidate | None:
+        """Return what `_meant` does; None where that fails, or takes too long."""
         self._until = self._clock() + self.MAX_SECONDS
         try:
-            sentence = self._meant(grammar, audio_features, prompt, hypothesis)
+            return self._meant(grammar, audio_features, prompt, hypothesis)
         except (RuntimeError, ValueError) as error:  # the free text is there still
             _LOGGER.warning("the home's sentences can't be compared: %s", error)
-            sentence = None
         except _OutOfTimeError:
+            text = self._text(hypothesis.tokens)
             _LOGGER.debug("%r was compared with the home's sentences for too long", text)
-            sentence = None
-        if sentence is None:
-            return dataclasses.replace(hypothesis, understood=False)
-        likeliest = self._text(sentence.tokens)
+        return None
+
+    def _replaced(
+        self, grammar: Grammar, hypothesis: Hypothesis, sentence: _Candidate
+    ) -> Hypothesis:
+        """Return the hypothesis with a sentence of the home in the text's place."""
+        text, likeliest = (self._text(one.tokens) for one in (hypothesis, sentence))
         written = grammar.written(likeliest) or likeliest
         _LOGGER.debug("%r is taken for %r", text, written)
         avg_logprob = sentence.total_logprob / (len(sentence.tokens) + 1)
@@ -189,7 +211,7 @@ class HomeSentences:
         prompt: Sequence[int],
         hypothesis: Hypothesis,
     ) -> _Candidate | None:
-        """Return the sentence that was said; None where that is none of the home's.
+        """Return the sentence that speaks most for itself, if there is any.
 
         What is spelled like the free text is tried first, as that is cheap; the search finds what
         sounds like it.
@@ -201,7 +223,7 @@ class HomeSentences:
         if is_open and hypothesis.avg_logprob < self.SURE_LOGPROB:
             candidates += self._searched(*asked)
             likeliest = max(candidates, key=_log_odds, default=None)
-        return likeliest if likeliest and likeliest.log_odds > Evidence.MIN_LOG_ODDS else None
+        return likeliest
 
     @staticmethod
     def _is_telling(grammar: Grammar, sentence: str) -> bool:
