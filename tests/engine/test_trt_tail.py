@@ -22,10 +22,9 @@ from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.frozen import feature_change
 from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import CpuSession, lengthened
+from wyoming_whisper.engine.session import CpuSession, OracleSession
 from wyoming_whisper.engine.spec import EngineSpec
-from wyoming_whisper.engine.tail import GROUP
+from wyoming_whisper.engine.tail import GROUP, Tail
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
 from wyoming_whisper.errors import EngineBrokenError
@@ -208,7 +207,8 @@ def test_lengths_of_keys_are_the_graphs(models: Models, tmp_path: Path, gpu: Fak
         oracle.has_tail = has_tail
         mel = noise(80, n_frames)
         n_ctx = oracle.encode(mel).arrays["cross_k_0"].shape[3]
-        assert n_ctx == facts.n_ctx(lengthened(mel, has_tail=has_tail).shape[1]) <= facts.most_ctx
+        n_taken = Tail.lengthened(mel, follows=has_tail).shape[1]
+        assert n_ctx == facts.n_ctx(n_taken) <= facts.most_ctx
 
 
 @pytest.mark.parametrize("starts", [[], [0, 30], [*range(75), 200], [*range(76)][::-1]])

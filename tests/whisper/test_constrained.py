@@ -22,7 +22,7 @@ from tests.whisper.test_search import options as free
 from wyoming_whisper.transcriber import Abandoned
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.constrained import ConstrainedOptions, Sentence
-from wyoming_whisper.whisper.logits import log_softmax
+from wyoming_whisper.whisper.search import log_softmax
 from wyoming_whisper.whisper.session import Tokens
 
 SENTENCES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.whisper.test_decoding import ScriptedInference, at, decoder, mel_of
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import _open_graphs
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
@@ -155,7 +156,7 @@ class Aligning(ScriptedInference):
     can_align: bool = True
 
     def align(
-        self, audio_features: Any, prompt: list[int], text: list[int], n_positions: int
+        self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
     ) -> list[int]:
         assert audio_features == len(self.windows)
         self.prompts.append(list(prompt))
@@ -214,7 +215,7 @@ def test_words_are_where_they_are_spoken(stock_base: Path, tmp_path: Path, backe
         transcriber = open_faster_whisper(settings, stock_base)
     else:
         arithmetic: Arithmetic = "int8" if HOST.adds_int8_exactly else "uint8"
-        write_cpu_graphs(read(ModelFolder(stock_base).weights), tmp_path, arithmetic)
+        write_cpu_graphs(Checkpoint.read(ModelFolder(stock_base).weights), tmp_path, arithmetic)
         spec = CpuSpec("base", ModelFolder(stock_base).weights, arithmetic)
         transcriber = _open_graphs(settings, stock_base, spec, tmp_path)
     samples = read_audio(AUDIO / "jfk.flac")

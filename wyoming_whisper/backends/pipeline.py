@@ -19,7 +19,7 @@ from ..errors import (
     SettingsError,
     TranscribeError,
 )
-from ..grammar.service import GrammarService, HomeTexts
+from ..grammar.service import GrammarService
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
 from ..models.folder import ModelFolder
@@ -229,7 +229,7 @@ class WhisperTranscriber:
         if options.task == "translate" and self.languages == ("en",):
             about = "this model knows English alone: it has nothing to translate"
             raise NotPossibleError(about, "unknown-task")
-        if options.words and not getattr(self._inference, "can_align", False):
+        if options.words and not self._inference.can_align:
             raise NotPossibleError(
                 "times of words are not possible on this backend: --backend faster-whisper and "
                 "onnxruntime have them",
@@ -274,7 +274,7 @@ class WhisperTranscriber:
         if (options.task or self._decoding.task) == "translate":
             return []
         home = options.home
-        if not isinstance(home, HomeTexts):
+        if home is None:
             return []
         steps = (
             ("grammar", self._home_sentences(home.grammars, options)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import EngineBrokenError, EngineError
-from ..dims import HEAD_WIDTH
+from ..checkpoint import HEAD_WIDTH
 from .cuda import DeviceBuffer, Stream
 from .library import Kernels, tensorrt_log
 from .memory import Addresses

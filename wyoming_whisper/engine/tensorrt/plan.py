@@ -11,8 +11,8 @@ import numpy as np
 
 from ...errors import EngineBrokenError
 from ...whisper.audio import FRAMES_PER_POSITION
-from ..dims import HEAD_WIDTH
-from ..tail import GROUP, n_groups
+from ..checkpoint import HEAD_WIDTH
+from ..tail import GROUP, Tail
 from .library import LIBRARIES
 
 Shapes = dict[str, tuple[int, ...]]
@@ -118,7 +118,7 @@ class PlanFacts:
         return bool(self.tail_starts)
 
     def n_ctx(self, n_frames: int) -> int:
-        """Return how many keys the encoder makes of a window as `lengthened` returns it."""
+        """Return how many keys the encoder makes of a window as `Tail.lengthened` returns it."""
         n_positions = n_frames // FRAMES_PER_POSITION
         if not self.has_tail:
             return n_positions
@@ -183,6 +183,6 @@ def _tail_starts(value: object) -> tuple[int, ...]:
 
 def _check_tail(starts: Sequence[int], n_audio_ctx: int) -> None:
     """Raise ValueError where entries are not those of groups: memory is laid out for so many."""
-    sizes = np.diff(starts) if starts else np.zeros(n_groups(n_audio_ctx))
-    if len(sizes) != n_groups(n_audio_ctx) or sizes.min() < 0 or sizes.max() > GROUP:
+    sizes = np.diff(starts) if starts else np.zeros(Tail.n_groups(n_audio_ctx))
+    if len(sizes) != Tail.n_groups(n_audio_ctx) or sizes.min() < 0 or sizes.max() > GROUP:
         raise ValueError("its tail is not that of the longest window")
