@@ -137,7 +137,7 @@ class UpstreamError(TranscribeError):
 
 
 class EngineError(TranscribeError):
-    """The GPU, its driver or TensorRT failed; what was asked may be asked of another backend."""
+    """An engine's library, or the GPU, failed; what was asked may be asked of another backend."""
 
     code = "engine-failed"
 

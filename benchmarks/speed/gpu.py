@@ -29,10 +29,10 @@ from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import Comparison, Report
 from wyoming_whisper.engine.checkpoint import Checkpoint
-from wyoming_whisper.engine.tensorrt.cuda import find_gpus
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
-from wyoming_whisper.whisper.search import SessionInference
+from wyoming_whisper.whisper.encoded import EncodedAudio
 from wyoming_whisper.whisper.session import Session
 
 MODELS = (models.TINY, models.BASE)
@@ -170,9 +170,7 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: st
         for comparison in reference.compare_session(session, opened.precision)
     ]
     size, windows = Size.of(weights), list[Window]()
-    slots = next(
-        n for n in SessionInference.SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS
-    )
+    slots = next(n for n in EncodedAudio.SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS)
     for seconds in WINDOWS:
         progress(f"  timing windows of {seconds} s")
         mel = np.ascontiguousarray(packed.full.mel[:, : seconds * FRAMES_PER_SECOND])
@@ -300,7 +298,7 @@ def run(args: argparse.Namespace) -> Outcome:
     opening: Callable[[Path, Path], AbstractContextManager[Opened]] = rehearsed
     machine, rate = Report.of_machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not args.rehearse:
-        library, version = Library.find(find_gpus()[0], args.runtime or "")
+        library, version = Library.find(Gpu.all()[0], args.runtime or "")
         machine[library.name] = version
         rate = rate or bandwidth()
         opening = partial(compiled, library.runtime)

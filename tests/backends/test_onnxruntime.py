@@ -226,6 +226,22 @@ def test_graphs_that_fail_lose_no_utterance(
     transcriber.close()
 
 
+def test_what_onnxruntime_raises_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcriber, status = open_with_graphs(tmp_path)
+    score = SessionInference.score
+
+    def score_no_token(self: SessionInference, audio: Any, prompt: Any, _: Any) -> Any:
+        return score(self, audio, prompt, [[10**6, 10**6]])
+
+    monkeypatch.setattr(SessionInference, "score", score_no_token)
+    assert texts(transcriber) == expected(tmp_path)
+    assert status.state.backend == STAND_IN
+    assert "in 10 s: onnxruntime failed: [ONNXRuntimeError]" in status.state.why
+    transcriber.close()
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -663,7 +679,7 @@ def test_a_gpu_that_ctranslate2_can_use_is_faster_unmeasured(
     compared: bool,
 ) -> None:
     gpu = Gpu(0, "RTX 3060", (8, 6), 12 << 30, False, (12, 6))
-    monkeypatch.setattr(onnxruntime, "find_gpus", lambda: [gpu])
+    monkeypatch.setattr(Gpu, "all", lambda: [gpu])
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: cuda_devices)
     opened = FakeTranscriber()
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)

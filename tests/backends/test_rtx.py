@@ -19,7 +19,7 @@ from tests.support import on_state
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.backends import _choose_backend, open_transcriber
 from wyoming_whisper.backends.engines import Engines
-from wyoming_whisper.backends.tensorrt import Runtime, portable_engines
+from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Kernels, Library
 from wyoming_whisper.errors import EngineError
@@ -197,8 +197,8 @@ def test_the_key_is_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.Monk
     here = Runtime(GPU, RTX, "1.7.1.116").spec(chosen, path).key()
     for gpu in (gpu_of((8, 6)), gpu_of((12, 0))):
         assert Runtime(gpu, RTX, "1.7.1.116").spec(chosen, path).key() == here
-    assert portable_engines(chosen, path, Library.AMPERE)._key == here
-    assert portable_engines(chosen, path, Library.TURING)._key != here
+    assert Runtime.portable_engines(chosen, path, Library.AMPERE)._key == here
+    assert Runtime.portable_engines(chosen, path, Library.TURING)._key != here
     assert Runtime(GPU, TENSORRT, "1.7.1.116").spec(chosen, path).key() != here
 
 
@@ -331,7 +331,7 @@ def test_kernels_that_find_no_room_cost_a_warning(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.library.write_aside", fail)
+    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.library.write_file", fail)
     with caplog.at_level(logging.WARNING):
         transcriber, _ = open_with_engine(tmp_path, **FULL)
     assert "the GPU's kernels can't be kept" in caplog.text

@@ -31,7 +31,7 @@ from tests.support import (
 from wyoming_whisper.backends import _choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import Engines
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.tensorrt import Runtime, on_cpu
+from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
@@ -151,7 +151,7 @@ def test_the_cpu_that_stands_in_leaves_the_gpu_alone(
     monkeypatch.setattr(
         "ctranslate2.get_supported_compute_types", lambda _: {"int8_float32", "float32"}
     )
-    changed = on_cpu(settings(tmp_path, compute_type=wanted, device="cuda"))
+    changed = CTranslate2Inference.on_cpu(settings(tmp_path, compute_type=wanted, device="cuda"))
     assert changed.device == "cpu"
     assert CTranslate2Inference.choose_compute_type(changed.compute_type, "cpu") == used
 

@@ -199,11 +199,6 @@ def test_a_folder_that_is_not_there_is_named(
     assert str(tmp_path / "none") in error
 
 
-def test_an_unknown_tactic_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_child(monkeypatch, version="11.4.0")
-    assert "CUDNN" in error_of(EngineBuild(request(tmp_path, tactic_sources=("CUDNN",))))
-
-
 def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "wyoming_whisper.engine.graphs", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -435,14 +430,6 @@ def test_sources_whose_libraries_are_missing_are_left_out(
         assert taken == {"CUBLAS", "CUBLAS_LT", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"}
 
 
-def test_sources_can_be_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, list[Any]]
-) -> None:
-    fakes.install(monkeypatch, "8.6.1")
-    build_here(tmp_path, tactic_sources=("JIT_CONVOLUTIONS",))
-    assert [config.get_tactic_sources() for config in told["BuilderConfig"]] == [1 << 4] * 2
-
-
 def test_float32_is_not_rounded_to_tf32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, list[Any]]
 ) -> None:
@@ -499,7 +486,7 @@ def test_other_graphs_have_another_schema(tmp_path: Path) -> None:
 
 
 def test_a_request_survives_its_way_to_the_child(tmp_path: Path) -> None:
-    sent = request(tmp_path, tactic_sources=("A", "B"), beam_size=3)
+    sent = request(tmp_path, has_tail=True, beam_size=3)
     assert BuildRequest.from_json(sent.to_json()) == sent
 
 

@@ -268,7 +268,6 @@ def test_what_is_there_is_found_where_nothing_can_be_written(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(cache_module, "locked", read_only)
-    monkeypatch.setattr(cache_module, "locked_now", read_only)
     assert cache_at(tmp_path).ensure(KEY, never) == folder
     with pytest.raises(ModelError, match="Read-only file system"):
         cache_at(tmp_path).ensure(changed(KEY, beam_size=5), fill)

@@ -350,7 +350,7 @@ def test_what_a_norm_leaves_to_the_product_after_it(arithmetic: Arithmetic, tmp_
     x = random.standard_normal((1, 9, width)).astype(np.float32)
     found: dict[Arithmetic, npt.NDArray[np.float32]] = {}
     for kind in ("float32", arithmetic):
-        graph = _CpuGraph(stored, kind)
+        graph = _CpuGraph(stored, kind, Storage(1, None))
         normed = graph.layer_norm(
             graph.input("x", onnx.TensorProto.FLOAT, 1, "n", width), "part/layer_norm"
         )
@@ -369,7 +369,7 @@ def one_product(
     """Return an onnxruntime session that multiplies `x` by these weights."""
     variables = {"part/weight": weights, "part/bias": bias}
     stored = Checkpoint("WhisperSpec", 3, variables, {}, folder / "model.bin")
-    graph = _CpuGraph(stored, arithmetic)
+    graph = _CpuGraph(stored, arithmetic, Storage(1, None))
     found = graph.linear(graph.input("x", onnx.TensorProto.FLOAT, 1, "n", weights.shape[1]), "part")
     graph.output(found, onnx.TensorProto.FLOAT, 1, "n", len(weights))
     return session_of(graph)

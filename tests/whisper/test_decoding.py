@@ -15,7 +15,7 @@ from wyoming_whisper.text.repetition import compression_ratio, loops
 from wyoming_whisper.transcriber import Transcription
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.decoding import Decoder
-from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis, Inference
 from wyoming_whisper.whisper.options import (
     AudioContext,
     DecodingOptions,
@@ -33,7 +33,7 @@ def at(seconds: float) -> int:
 
 
 @dataclass
-class ScriptedInference:
+class ScriptedInference(Inference):
     """Gives its hypotheses one after the other, the last one for ever; remembers what it saw."""
 
     script: list[Hypothesis]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ class Aligning(ScriptedInference):
     can_align: bool = True
 
     def align(
-        self, audio_features: Any, prompt: list[int], text: list[int], n_positions: int
+        self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
     ) -> list[int]:
         assert audio_features == len(self.windows)
         self.prompts.append(list(prompt))

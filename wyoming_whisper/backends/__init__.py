@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.tensorrt.cuda import NoGpuError, find_gpus
+from ..engine.tensorrt.cuda import Gpu, NoGpuError
 from ..errors import EngineError, ModelBrokenError, SettingsError, UpstreamError
 from ..models.find import ensure_model
 from ..models.folder import ModelFolder
@@ -95,7 +95,7 @@ def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
     try:
         if settings.device == "cpu":
             raise NoGpuError("--device is cpu")
-        find_gpus()
+        Gpu.all()
         from .tensorrt import Runtime  # much to import, where most machines have no GPU
 
         runtime = Runtime.find(settings.device)
@@ -119,9 +119,7 @@ def _for_stand_in(settings: Settings) -> Settings:
     try:
         CTranslate2Inference.choose_device(settings.device)
     except SettingsError:
-        from .tensorrt import on_cpu
-
-        return on_cpu(settings)
+        return CTranslate2Inference.on_cpu(settings)
     return settings
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.tensorrt.cuda import Gpu, find_gpus
+from ..engine.tensorrt.cuda import Gpu
 from ..errors import EngineError, SettingsError
 from ..models.autopick import AutoModel
 from ..models.find import ensure_model
@@ -40,7 +40,7 @@ def gpu_of(settings: Settings) -> Gpu | None:
     if settings.device == "cpu" or settings.backend == "onnxruntime":
         return None
     try:
-        gpus = find_gpus()
+        gpus = Gpu.all()
     except EngineError:
         return None
     if settings.backend != "faster-whisper":
@@ -55,10 +55,3 @@ def gpu_of(settings: Settings) -> Gpu | None:
     except SettingsError:
         return None
     return gpus[index] if device == "cuda" and index < len(gpus) else None
-
-
-def with_model_for(settings: Settings, gpu: Gpu) -> Settings:
-    """Return the settings with a model's name, for a backend that has no other place than `gpu`."""
-    if settings.model != AUTO:
-        return settings
-    return dataclasses.replace(settings, model=AutoModel(settings).for_gpu(gpu).model)

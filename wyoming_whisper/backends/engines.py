@@ -13,9 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
@@ -33,34 +32,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-class _EngineSource(Protocol):
-    """Where the one engine that is asked for comes from."""
-
-    label: str
-    """The model's name, and what it runs on."""
-
-    def find(self) -> Path | None:
-        """Return the engine's folder if it is built."""
-
-    def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
-        """Return the engine's folder, built if need be. Raises ModelError."""
-
-    def opens_quickly(self, folder: Path) -> bool:
-        """Return whether nobody has to be kept waiting while it is opened."""
-
-    def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
-        """Return the engine at work; `progress` is told the share of it that is ready.
-
-        Raises EngineBrokenError, EngineError.
-        """
-
-    def discard(self) -> None:
-        """Forget what is built."""
-
-    def cancel(self) -> None:
-        """Have `build` raise, now and ever after."""
-
-
 class Engines:
     """Where the engine that is asked for comes from: a cache, or a child that builds it."""
 
@@ -72,7 +43,8 @@ class Engines:
         opens_quickly: Callable[[Path], bool] = lambda _: True,
     ) -> None:
         self.label = spec.label
-        self.opens_quickly = opens_quickly
+        """The model's name, and what it runs on."""
+        self._opens_quickly = opens_quickly
         self._spec = spec
         self._cache = cache
         self._open = open_folder
@@ -90,21 +62,33 @@ class Engines:
         return self._spec.key()
 
     def find(self) -> Path | None:
+        """Return the engine's folder if it is built."""
         return self._cache.find(self._key)
 
     def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
+        """Return the engine's folder, built if need be. Raises ModelError."""
         return self._cache.ensure(
             self._key, functools.partial(self._fill, on_progress), self._spec.model, self._stop
         )
 
+    def opens_quickly(self, folder: Path) -> bool:
+        """Return whether nobody has to be kept waiting while it is opened."""
+        return self._opens_quickly(folder)
+
     def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
+        """Return the engine at work; `progress` is told the share of it that is ready.
+
+        Raises EngineBrokenError, EngineError.
+        """
         return self._open(folder, progress)
 
     def discard(self) -> None:
+        """Forget what is built."""
         with contextlib.suppress(OSError):
             self._cache.discard(self._key.name)
 
     def cancel(self) -> None:
+        """Have `build` raise, now and ever after."""
         self._stop.set()
         if self._running:
             self._running.cancel()
@@ -117,16 +101,9 @@ class Engines:
         running.run()
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether an engine is better than its stand-in."""
-
-    is_better: bool
-    why: str
-
-
-Compare = Callable[[Transcriber, Transcriber, AbstractContextManager[object]], Verdict]
-"""Judges an engine and its stand-in; while either works the turn is to be held."""
+Compare = Callable[[Transcriber, Transcriber, AbstractContextManager[object]], tuple[bool, str]]
+"""Says whether an engine is better than its stand-in, and why; while either works the turn is to be
+held."""
 
 
 class _ClosedError(Exception):
@@ -173,7 +150,7 @@ class EngineTranscriber:
 
     def __init__(
         self,
-        engines: _EngineSource,
+        engines: Engines,
         open_stand_in: Callable[[], Transcriber],
         status: Status,
         open_instead: Callable[[], Transcriber | None] = lambda: None,
@@ -344,11 +321,11 @@ class EngineTranscriber:
         """
         self._building("looking for the engine", None)
         engine = self._built_and_opened()
-        verdict = self._judge(engine)
-        if verdict.is_better:
-            self._change_places(engine, verdict.why)
+        is_better, why = self._judge(engine)
+        if is_better:
+            self._change_places(engine, why)
         else:
-            self._leave(engine, verdict.why)
+            self._leave(engine, why)
 
     def _built_and_opened(self) -> Transcriber:
         try:
@@ -383,9 +360,9 @@ class EngineTranscriber:
     def _show(self, what: str, fraction: float | None) -> None:
         self._status.update(building=what, building_fraction=fraction)
 
-    def _judge(self, engine: Transcriber) -> Verdict:
+    def _judge(self, engine: Transcriber) -> tuple[bool, str]:
         if self._compare is None or self._stand_in is None or self._stop.is_set():
-            return Verdict(is_better=True, why=self._why_engine)
+            return True, self._why_engine
         self._building(f"comparing the engine with {self.STAND_IN}", None)
         try:
             return self._compare(engine, self._stand_in, _Turn(self._turn, self._stop))

@@ -8,6 +8,7 @@ itself rather than through WhisperModel, which imports PyAV (24 MB here), pads e
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import re
@@ -169,7 +170,7 @@ class CTranslate2Inference:
     def align(
         self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
     ) -> list[int]:
-        """See AligningInference."""
+        """See Inference."""
         n_frames = FRAMES_PER_POSITION * n_positions
         words = self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
         firsts: dict[int, int] = {}
@@ -213,6 +214,18 @@ class CTranslate2Inference:
             f"--compute-type {name} is not possible on this {device}: "
             f"it can {', '.join(sorted(supported))}"
         )
+
+    @classmethod
+    def on_cpu(cls, settings: Settings) -> Settings:
+        """Return the settings for the CPU backend that stands in for an engine.
+
+        It leaves the GPU alone: TensorRT measures on it, or it has just failed.
+        """
+        try:
+            compute_type = cls.choose_compute_type(settings.compute_type, "cpu")
+        except SettingsError:  # a GPU's
+            compute_type = "default"
+        return dataclasses.replace(settings, device="cpu", compute_type=compute_type)
 
 
 def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:

@@ -69,32 +69,25 @@ def with_frozen_tail(
 ) -> DecodingOptions:
     """Return the options for a session that has the tail from now on, if its model bears that.
 
-    Windows that the tail follows are multiples of so many frames.
+    That is tried once for graphs of this name. Windows that the tail follows are multiples of so
+    many frames.
     """
     windows = dataclasses.replace(AudioContext.frozen(), multiple=multiple)
-    session.has_tail = True
-    session.has_tail = bears_frozen_tail(session, measurements, graphs, windows)
-    return dataclasses.replace(decoding, audio_context=windows) if session.has_tail else decoding
-
-
-def bears_frozen_tail(
-    session: _Session, measurements: Measurements, graphs: str, windows: AudioContext
-) -> bool:
-    """Return whether the session may have a tail; tried once for graphs of this name."""
     key = f"frozen tail: {graphs}"
+    session.has_tail = True
     change = measurements.get(key)
     if not isinstance(change, float):
         change = feature_change(session, windows)
         if math.isfinite(change):  # graphs that compute nonsense are made again, and then tried
             measurements.put(key, change)
-    bears = change <= MOST_CHANGE
+    session.has_tail = change <= MOST_CHANGE
     _LOGGER.info(
         "the encoder computes %s: with the rest of the window frozen, what it makes of speech "
         "changes by %.2f",
-        "the speech alone" if bears else "10 s at least",
+        "the speech alone" if session.has_tail else "10 s at least",
         change,
     )
-    return bears
+    return dataclasses.replace(decoding, audio_context=windows) if session.has_tail else decoding
 
 
 def feature_change(session: _Session, windows: AudioContext) -> float:

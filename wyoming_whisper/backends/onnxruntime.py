@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
-from ..engine.tensorrt.cuda import find_gpus
+from ..engine.tensorrt.cuda import Gpu
 from ..errors import (
     EngineBrokenError,
     EngineError,
@@ -29,7 +29,7 @@ from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
-from .engines import Engines, EngineTranscriber, Verdict
+from .engines import Engines, EngineTranscriber
 from .faster_whisper import CTranslate2Inference, open_faster_whisper
 from .frozen import can_have_frozen_tail, with_frozen_tail
 from .pipeline import WhisperTranscriber
@@ -150,7 +150,7 @@ class OnnxRuntime:
         if self._settings.device == "cpu":
             return False
         try:
-            find_gpus()
+            Gpu.all()
         except EngineError:
             return False
         return CTranslate2Inference.choose_device(self._settings.device)[0] == "cuda"
@@ -252,9 +252,9 @@ class _Comparison:
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
-    ) -> Verdict:
+    ) -> tuple[bool, str]:
         if why := self.why_onnxruntime:  # the graphs were not made yet, gone, or have failed
-            return Verdict(is_better=True, why=why)
+            return True, why
         pair = [one for one in (engine, stand_in) if isinstance(one, WhisperTranscriber)]
         if len(pair) < 2:
             raise TypeError(f"{engine} and {stand_in} can't be measured")
@@ -268,11 +268,11 @@ class _Comparison:
         is_better = ours <= self.WORTH * theirs
         faster = ONNXRUNTIME if is_better else EngineTranscriber.STAND_IN
         self._memory.put(self._key, faster)
-        return Verdict(
-            is_better,
+        why = (
             f"a command takes {ours * 1000:.0f} ms on onnxruntime here, "
-            f"{theirs * 1000:.0f} ms on faster-whisper",
+            f"{theirs * 1000:.0f} ms on faster-whisper"
         )
+        return is_better, why
 
 
 def _version(package: str) -> str:

@@ -229,7 +229,7 @@ class WhisperTranscriber:
         if options.task == "translate" and self.languages == ("en",):
             about = "this model knows English alone: it has nothing to translate"
             raise NotPossibleError(about, "unknown-task")
-        if options.words and not getattr(self._inference, "can_align", False):
+        if options.words and not self._inference.can_align:
             raise NotPossibleError(
                 "times of words are not possible on this backend: --backend faster-whisper and "
                 "onnxruntime have them",
@@ -298,9 +298,7 @@ class WhisperTranscriber:
             self._inference,
             self._tokenizer,
             lambda language: grammars.current(language, self._tokenizer.spelled),
-            self._noise,
             options.checkpoint,
-            keeps_features=self._keeps_features,
         )
 
     def _noise(self) -> Any:

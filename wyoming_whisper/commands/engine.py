@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..backends.auto import model_of
 from ..backends.engines import Engines
 from ..backends.onnxruntime import OnnxRuntime
-from ..backends.tensorrt import Runtime, portable_engines
+from ..backends.tensorrt import Runtime
 from ..engine.cache import Entry
 from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
 from ..engine.tensorrt.compile import import_graphs
@@ -118,13 +118,13 @@ def _engines(settings: Settings, runtime: str | None, gpus: str | None) -> tuple
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
         )
     if gpus:
-        return portable_engines(*model_of(settings), _PORTABLE[gpus]), False
+        return Runtime.portable_engines(*model_of(settings), _PORTABLE[gpus]), False
     try:
         found = Runtime.find(settings.device, runtime or "")
     except NoGpuError:
         if runtime != RTX.runtime:
             raise
-        return portable_engines(*model_of(settings), Library.AMPERE), False
+        return Runtime.portable_engines(*model_of(settings), Library.AMPERE), False
     return found.engines(*model_of(settings, found.gpu)), True
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from ..machine.locks import locked, locked_now
+from ..machine.locks import locked
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ class EngineCache:
             _delete(left)
         for left in self.root.glob(f"{self._BUILDING}*"):
             name = left.name.removeprefix(self._BUILDING).rpartition("-")[0]
-            with locked_now(self._lock_file(name)) as ours:
+            with locked(self._lock_file(name)) as ours:
                 if ours:
                     _delete(left)
 

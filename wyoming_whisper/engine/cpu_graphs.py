@@ -26,7 +26,7 @@ from .checkpoint import (
     Dims,
     Shape,
 )
-from .onnx_graph import Counter, Graph, Progress, Storage
+from .onnx_graph import Graph, Progress, Storage
 from .tail import Floats, Tail
 
 Arithmetic = Literal["int8", "uint8", "float32"]
@@ -49,12 +49,12 @@ def write_cpu_graphs(
     """
     dims = Dims.of(checkpoint)
     n_weights = dims.int8_bytes  # one each
-    counter = Counter(n_weights * np.dtype(np.float32).itemsize, progress)
+    storage = Storage(n_weights * np.dtype(np.float32).itemsize, progress)
     tail = Tail.frozen(checkpoint, dims)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("encoder", "decoder"):
-        with (folder / f"{name}.onnx.data").open("wb") as file:
-            graph = _CpuGraph(checkpoint, arithmetic, Storage(file), counter)
+        with storage.beside(folder / f"{name}.onnx.data"):
+            graph = _CpuGraph(checkpoint, arithmetic, storage)
             model = _encoder(graph, dims, tail) if name == "encoder" else _decoder(graph, dims)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
 
@@ -77,14 +77,8 @@ class _CpuGraph(Graph):
     QUIETEST = 1e-6  # what a position without any activation is divided by
     NO_SMOOTHING = _Smoothing(np.ones(1, np.float32), np.zeros(1, np.float32))
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        arithmetic: Arithmetic,
-        storage: Storage | None = None,
-        counter: Counter | None = None,
-    ) -> None:
-        super().__init__(checkpoint, "float32", storage or Storage(), counter)
+    def __init__(self, checkpoint: Checkpoint, arithmetic: Arithmetic, storage: Storage) -> None:
+        super().__init__(checkpoint, "float32", storage)
         self._arithmetic = arithmetic
         self._smoothings: dict[str, _Smoothing] = {}
 
@@ -240,8 +234,7 @@ class _CpuGraph(Graph):
 
     def _read(self, name: str, rows: slice = slice(None)) -> Floats:
         values = self._checkpoint.weights(name, rows)
-        if self._counter:
-            self._counter.add(values.nbytes)
+        self._storage.count(values.nbytes)
         return values
 
 

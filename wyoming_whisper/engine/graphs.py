@@ -29,7 +29,7 @@ from .checkpoint import (
     Dims,
     Shape,
 )
-from .onnx_graph import Counter, Graph, Precision, Progress, Storage
+from .onnx_graph import Graph, Precision, Progress, Storage
 from .tail import GROUP, Floats, Tail
 
 
@@ -52,15 +52,13 @@ def write_graphs(
     dims = Dims.of(checkpoint)
     parts = _parts(dims, tied=checkpoint.is_tied)
     sizes = {name: _bytes(shapes, precision) for name, shapes in parts.items()}
-    counter = Counter(sum(sizes.values()), progress)
+    storage = Storage(sum(sizes.values()), progress)
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in sizes.items():
         with ExitStack() as stack:
-            storage = Storage()
             if size > Storage.MAX_BYTES_INSIDE:
-                file = stack.enter_context((folder / f"{name}.onnx.data").open("wb"))
-                storage = Storage(file)
-            graph = Graph(checkpoint, precision, storage, counter)
+                stack.enter_context(storage.beside(folder / f"{name}.onnx.data"))
+            graph = Graph(checkpoint, precision, storage)
             if name == "encoder":
                 model = _encoder(graph, dims, tail)
             else:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ModelBrokenError
+from ..errors import EngineError, ModelBrokenError
 from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
 from ..whisper.session import StepOutput, Tokens
 from .tail import GROUP, Tail
@@ -92,7 +92,7 @@ class _GraphSession(ABC):
         """Return what the encoder gives of `mel`."""
         names = [value.name for value in self._encoder.get_outputs()]
         mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
-        return dict(zip(names, self._encoder.run(names, {"mel": mel, **(more or {})}), strict=True))
+        return _computed(self._encoder, names, {"mel": mel, **(more or {})})
 
 
 class CpuSession(_GraphSession):
@@ -223,7 +223,7 @@ class CpuSession(_GraphSession):
             **cache.features,
             **cache.arrays,
         }
-        return dict(zip(names, self._decoder.run(names, feed), strict=True))
+        return _computed(self._decoder, names, feed)
 
 
 @dataclass(eq=False)
@@ -379,8 +379,7 @@ class OracleSession(_GraphSession):
         }
         if self._takes_parents:
             feed["parents"] = np.ascontiguousarray(parents, np.int32)
-        arrays = self._decoder.run(self._output_names, feed)
-        outputs: Arrays = dict(zip(self._output_names, arrays, strict=True))
+        outputs = _computed(self._decoder, self._output_names, feed)
         cache.arrays = {name: outputs.pop(f"new_{name}") for name in self._caches}
         return outputs
 
@@ -444,6 +443,14 @@ def _silent_positions(mel: Array) -> int:
     sounds = np.flatnonzero((mel != mel[:, -1:]).any(axis=0))
     n_silent = mel.shape[1] - (int(sounds[-1]) + 1 if len(sounds) else 0)
     return int(max(0, (n_silent - seen_frames) // FRAMES_PER_POSITION))
+
+
+def _computed(session: Any, names: list[str], feed: Arrays) -> Arrays:
+    """Return the outputs of these names. Raises EngineError, as TensorRT's sessions do."""
+    try:
+        return dict(zip(names, session.run(names, feed), strict=True))
+    except Exception as error:  # onnxruntime's own classes share no base but this
+        raise EngineError(f"onnxruntime failed: {error}") from error
 
 
 def _load(path: Path, threads: int, entries: Mapping[str, str]) -> Any:

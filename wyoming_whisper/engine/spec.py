@@ -32,15 +32,12 @@ class BuildRequest:
     has_tail: bool = False
     """Whether the graphs have the frozen tail (engine.tail)."""
     optimization_level: int = 3  # TensorRT's default: higher ones take many times longer
-    tactic_sources: tuple[str, ...] = ()
-    """Of trt.TacticSource; empty leaves it to TensorRT."""
     parent: int = dataclasses.field(default_factory=os.getpid)
     """Whose end is the child's too."""
 
     @classmethod
     def from_json(cls, text: str) -> BuildRequest:
-        facts = json.loads(text)
-        return cls(**{**facts, "tactic_sources": tuple(facts["tactic_sources"])})
+        return cls(**json.loads(text))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -79,7 +76,6 @@ class EngineSpec:
     beam_size: int = 1
     max_batch: int = 5
     has_tail: bool = False
-    tactic_sources: tuple[str, ...] = ()
 
     def key(self) -> Key:
         """Return the cache's key: reads the weights, unless the hub's cache tells their hash."""
@@ -97,7 +93,6 @@ class EngineSpec:
             ],
             "graph_schema": self.GRAPH_SCHEMA,
             "optimization_level": BuildRequest.optimization_level,
-            "tactic_sources": list(self.tactic_sources),
             "runtime": self.library.name,
             "version": self.version,  # plans are for exactly one
             "compute_capability": capability,
@@ -122,7 +117,6 @@ class EngineSpec:
             beam_size=self.beam_size,
             max_batch=self.max_batch,
             has_tail=self.has_tail,
-            tactic_sources=self.tactic_sources,
         )
 
 

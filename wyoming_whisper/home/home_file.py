@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..errors import did_you_mean
-from ..machine.text_files import read_text_file
+from ..machine.files import read_text_file
 from .inventory import CustomFile, Entity, Home
 
 MAX_ENTRIES = 10_000

@@ -27,10 +27,11 @@ from ..whisper.tokenizer import language_code
 from .find import ensure_model
 from .mirror import Mirror
 from .stock import STOCK_MODELS, StockModel
-from .store import ModelSettings, ModelStore
+from .store import ModelStore
 
 if TYPE_CHECKING:
     from ..engine.tensorrt.cuda import Gpu
+    from ..settings.options import Settings
     from .disk import Report
 
 _LOGGER = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class _Machine:
     ram_gib: float
 
     @classmethod
-    def here(cls, settings: ModelSettings) -> _Machine:
+    def here(cls, settings: Settings) -> _Machine:
         """Return what this machine, or what the container was given of it, can do."""
         threads = settings.cpu_threads or HOST.cores
         return cls(HOST.cpu_name, threads, HOST.instruction_set, round(HOST.ram_bytes / 1024**3, 1))
@@ -100,7 +101,7 @@ def _ram_needed(model: StockModel) -> float:
 class AutoModel:
     """What `auto` stands for, for the language set and what it is to run on: `gpu`, or this CPU."""
 
-    def __init__(self, settings: ModelSettings, gpu: Gpu | None = None) -> None:
+    def __init__(self, settings: Settings, gpu: Gpu | None = None) -> None:
         self.settings, self.gpu = settings, gpu
         self.language = language_code(settings.language or "")
 

@@ -30,6 +30,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
+from ..machine.files import write_file
 from .disk import (
     ADVICE,
     FULL,
@@ -293,11 +294,7 @@ class HubDownload:
             ):  # a file system without links (exFAT): the hub's library moves files too
                 shutil.move(self._blobs / file.etag, aside)
             aside.replace(snapshot / file.name)
-        main = self._folder / "refs" / "main"
-        main.parent.mkdir(exist_ok=True)
-        aside = main.with_name(f"main.{os.getpid()}.tmp")
-        aside.write_text(commit, encoding="utf-8")
-        aside.replace(main)
+        write_file(self._folder / "refs" / "main", commit.encode())
         return snapshot
 
     def _sweep(self, **age_s: float) -> None:

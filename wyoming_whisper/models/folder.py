@@ -24,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class _Facts:
     """What a model's folder says of itself beyond the files of its layout."""
 
     languages: tuple[str, ...] | None = None
@@ -35,7 +35,7 @@ class ModelFacts:
     """It was trained on short windows."""
 
     @classmethod
-    def of(cls, file: JsonFile) -> ModelFacts:
+    def of(cls, file: JsonFile) -> _Facts:
         """Return what is in `file`. Raises ModelBrokenError."""
         content = file.content
         languages = content.get("languages", ["en"])
@@ -84,10 +84,10 @@ class ModelFolder:
         self._generation_config = JsonFile(path / "generation_config.json")
 
     @functools.cached_property
-    def facts(self) -> ModelFacts:
+    def facts(self) -> _Facts:
         """What the model says of itself, if anything."""
         file = self.path / self.EXTRAS
-        return ModelFacts.of(JsonFile(file)) if file.is_file() else ModelFacts()
+        return _Facts.of(JsonFile(file)) if file.is_file() else _Facts()
 
     def checkpoint(self) -> Checkpoint:
         """Return the weights, mapped into memory: CTranslate2's."""

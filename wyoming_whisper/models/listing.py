@@ -6,13 +6,16 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ModelBrokenError, ModelUnavailableError
 from .folder import ModelFolder
 from .model_json import JsonFile
 from .stock import STOCK_MODELS, Layout
-from .store import ModelSettings, ModelStore
+from .store import ModelStore
+
+if TYPE_CHECKING:
+    from ..settings.options import Settings
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class ModelEntry:
     """What is wrong with one that is broken."""
 
     @classmethod
-    def all(cls, settings: ModelSettings) -> list[ModelEntry]:
+    def all(cls, settings: Settings) -> list[ModelEntry]:
         """Return the stock models, and whatever else lies in the data folders."""
         models, store = STOCK_MODELS.values(), ModelStore(settings)
         entries = [cls._of(model.name, store) for model in models if model.alias_of is None]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..engine.cache import weights_hash
 from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
@@ -19,28 +19,8 @@ from .formats import ForeignFile
 from .mirror import Mirror
 from .stock import AUTO, STOCK_MODELS, Layout, StockModel, without_address
 
-
-class ModelSettings(Protocol):
-    """The part of `settings.Settings` that finding a model needs."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def data_dir(self) -> tuple[Path, ...]: ...
-    @property
-    def download_dir(self) -> Path | None: ...
-    @property
-    def local_files_only(self) -> bool: ...
-    @property
-    def hf_token(self) -> str | None: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def language(self) -> str | None: ...
-    @property
-    def cpu_threads(self) -> int: ...
-    @property
-    def compute_type(self) -> str: ...
+if TYPE_CHECKING:
+    from ..settings.options import Settings
 
 
 @dataclass(frozen=True)
@@ -74,7 +54,7 @@ class ModelStore:
     SHIPPED_NAME = "name"
     """The file in SHIPPED with the name of the model that is meant to be used."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         first = (settings.download_dir,) if settings.download_dir else ()
         self.own_roots: list[Path] = list(dict.fromkeys((*first, *settings.data_dir)))
         """Those of the user, the download folder first."""

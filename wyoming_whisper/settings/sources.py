@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import SettingsError, did_you_mean
-from ..machine.text_files import read_text_file
+from ..machine.files import read_text_file
 from ..peers import shown
 from .official import ALL_OPTIONS, RETIRED_MODELS
 from .option import Option, Raw

@@ -64,7 +64,7 @@ class Voicing:
         """Return whether the text goes round, for longer than anybody can have spoken.
 
         For texts of other servers, of which nothing else is known; those of our own models are
-        judged where they are written (whisper/windows.py).
+        judged where they are written (whisper/decoding.py).
         """
         max_compression_ratio = 2.4  # as Whisper's own
         # Recordings in 16 languages have 25 characters a second at most.

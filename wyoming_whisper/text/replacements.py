@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ..machine.text_files import read_text_file
+from ..machine.files import read_text_file
 from .scripts import UNPARTED
 
 

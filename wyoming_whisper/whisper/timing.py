@@ -10,7 +10,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +17,6 @@ import numpy.typing as npt
 from ..transcriber import Word
 from .audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, Array
 from .tokenizer import Tokenizer
-
-
-class AligningInference(Protocol):
-    """A Whisper model on a runtime that says what its decoder attends to."""
-
-    can_align: bool
-
-    def align(
-        self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
-    ) -> Sequence[int]:
-        """Return at which of the encoder's positions each token of `text` begins, and where the
-        last one ends: shape = (n_tokens + 1,).
-
-        `prompt` ends with the token of no timestamps; only the first `n_positions` are audio.
-        """
-
 
 # -- from attention to positions -----------------------------------------------------------
 

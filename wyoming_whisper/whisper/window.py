@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..transcriber import Word
 from .audio import FRAMES_PER_POSITION, N_FRAMES, SECONDS_PER_TIMESTAMP, Array, pad_or_trim
 from .inference import GenerateOptions, Hypothesis, Inference
 from .options import MAX_NEW_TOKENS, N_TEXT_CTX, DecodingOptions
-from .timing import AligningInference, timed_words
+from .timing import timed_words
 from .tokenizer import Tokenizer
 
 
@@ -270,10 +270,9 @@ class WindowDecoder:
         text = [token for token in hypothesis.tokens if token < self._tokenizer.eot]
         if not text:
             return hypothesis
-        inference = cast("AligningInference", self._inference)
         prompt = self.prompt((), language or "", timestamps=False)
         n_positions = max(1, n_frames // FRAMES_PER_POSITION)
-        positions = inference.align(features, prompt, text, n_positions)
+        positions = self._inference.align(features, prompt, text, n_positions)
         return dataclasses.replace(hypothesis, positions=positions)
 
     def words(

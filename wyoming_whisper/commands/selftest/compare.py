@@ -28,6 +28,7 @@ from ...whisper.audio import (
     silence_level,
     white_noise,
 )
+from ...whisper.encoded import EncodedAudio
 from ...whisper.inference import GenerateOptions
 from ...whisper.search import SessionInference
 from .report import Comparison, Decoded
@@ -102,7 +103,7 @@ class Case:
         bias = session.bias([tokenizer.eot])  # a text that goes on
         prompt = np.array([self.prompt], np.int32)
         position = prompt.shape[1]
-        slots = next(n for n in SessionInference.SLOTS if n >= position + self.TIMED_STEPS)
+        slots = next(n for n in EncodedAudio.SLOTS if n >= position + self.TIMED_STEPS)
         measured: list[tuple[float, float, float]] = []
         for _ in range(self.RUNS + 1):
             wait()
@@ -125,7 +126,7 @@ class Case:
         common = engine.n_common(reference)
         past = np.array([[*self.prompt, *engine.tokens[:common]]], np.int32)
         ours, theirs = ((*one.tokens, eot)[common] for one in (engine, reference))
-        slots = next(n for n in SessionInference.SLOTS if n >= past.shape[1])
+        slots = next(n for n in EncodedAudio.SLOTS if n >= past.shape[1])
         cache = session.open_cache(session.encode(self.mel), 1, slots)
         logits = session.step(cache, past, 0, session.bias([])).logits()[0]
         return float(abs(logits[ours] - logits[theirs]))

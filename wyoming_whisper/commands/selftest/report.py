@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...engine.tensorrt.cuda import NoGpuError, find_gpus
+from ...engine.tensorrt.cuda import Gpu, NoGpuError
 from ...machine.host import HOST
 from ...text.repetition import loops
 from ...whisper.search import SessionInference
@@ -257,7 +257,7 @@ def _versions() -> dict[str, str]:
 
 def _gpus() -> str:
     try:
-        gpus = find_gpus()
+        gpus = Gpu.all()
     except NoGpuError as error:
         return f"none ({error})"
     return "; ".join(

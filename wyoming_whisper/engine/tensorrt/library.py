@@ -10,14 +10,14 @@ import functools
 import importlib
 import importlib.metadata
 import logging
-import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import EngineBrokenError, EngineError
-from .cuda import Gpu, NoGpuError, find_gpus
+from ...machine.files import write_file
+from .cuda import Gpu, NoGpuError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Library:
         Raises EngineError where it is missing or too old; for TensorRT, where there is no GPU.
         """
         if not self.is_rtx:
-            find_gpus()
+            Gpu.all()
         try:
             trt = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
@@ -271,7 +271,7 @@ class Kernels:
             if kernels.nbytes > self.MAX_BYTES:  # read at the next start, it would be cut
                 _LOGGER.debug("%s is large enough: what is new is not kept", self._file)
                 return
-            write_aside(self._file, kernels)
+            write_file(self._file, kernels)
         except (OSError, RuntimeError, TypeError) as error:  # the next start takes longer
             _LOGGER.warning(
                 "the GPU's kernels can't be kept, and are compiled again at the next start: %s",
@@ -297,20 +297,6 @@ class Kernels:
             self._saved_bytes = len(kernels)
         else:
             _LOGGER.info("the kernels in %s are for something else: compiled again", self._file)
-
-
-def write_aside(file: Path, data: Any) -> None:
-    """Write a file that is whole or not there, whatever happens. Raises OSError."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @functools.lru_cache(maxsize=2)
