@@ -384,7 +384,7 @@ async def test_nobody_at_any_of_a_names_addresses_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-    found = [(*kind, ("127.0.0.1", 1)), (*kind, ("127.0.0.2", 1))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    addresses = [(*kind, ("127.0.0.1", 1)), (*kind, ("127.0.0.2", 1))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
     with pytest.raises(UpstreamError, match=r"can't be reached \(Connection refused\)"):
         await describe("tcp://localhost:1")
