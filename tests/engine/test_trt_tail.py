@@ -211,12 +211,11 @@ def test_lengths_of_keys_are_the_graphs(models: Models, tmp_path: Path, gpu: Fak
         assert n_ctx == facts.n_ctx(n_taken) <= facts.most_ctx
 
 
-@pytest.mark.parametrize("starts", [[], [0, 30], [*range(75), 200], [*range(76)][::-1]])
-def test_a_tail_that_is_not_the_plans_is_refused(
-    starts: list[int], gpu: FakeGpu, models: Models, tmp_path: Path
+def test_plans_that_have_a_tail_unsaid_are_refused(
+    gpu: FakeGpu, models: Models, tmp_path: Path
 ) -> None:
     folder = write_plans(gpu, models.graphs("tied", has_tail=True), tmp_path)
     file = folder / PlanFacts.FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"tail_starts": starts}))
-    with pytest.raises(EngineBrokenError, match=r"cross_bias|its tail"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tail_starts": []}))
+    with pytest.raises(EngineBrokenError, match="cross_bias"):
         TensorRTSession(folder)
