@@ -218,7 +218,7 @@ def quick_watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Server, asyncio.Task[bool]]]:
+) -> AsyncIterator[tuple[Server, asyncio.Task[None]]]:
     settings = Settings(
         uri=f"unix://{tmp_path}/socket", model="tiny", data_dir=(tmp_path,), drain_seconds=0
     )

@@ -170,8 +170,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.audio.channels": ("wyoming.", "asyncio", "soxr", *RUNTIMES, *HUB),
-    "wyoming_whisper.audio.pieces": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
+    "wyoming_whisper.audio.speech": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.budget": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.dictation": (
         "wyoming.",
@@ -180,7 +179,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.audio.pcm": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
+    "wyoming_whisper.audio.pcm": ("wyoming.", "asyncio", "soxr", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.live": (
         "wyoming.",
         "asyncio",
@@ -230,7 +229,6 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
-    "wyoming_whisper.audio.speech": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.audio.vad": ("wyoming.", "wyoming_whisper.serving.server", *RUNTIMES, *HUB),
     "wyoming_whisper.whisper.audio": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.whisper.tokenizer": ("wyoming.", "numpy", *RUNTIMES, *HUB),

@@ -23,6 +23,8 @@ A class is what is handled apart; what only the client is to tell apart is the e
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -140,6 +142,18 @@ class UpstreamError(TranscribeError):
         super().__init__(message)
         self.fault = fault
         self.retry_seconds = retry_seconds
+
+    @staticmethod
+    def reason(error: BaseException) -> str:
+        """Return in a few words why there is no connection, or none any more."""
+        number, text = (getattr(error, name, None) for name in ("errno", "strerror"))
+        # Of a name with several addresses asyncio raises one error with the texts of all.
+        if number is None and (match := re.search(r"\[Errno (\d+)\]", str(error))):
+            number = int(match[1])
+        if number is not None and number > 0:  # asyncio's own text repeats the address
+            return os.strerror(number)
+        is_closed = isinstance(error, ConnectionError | EOFError)
+        return text or ("it was closed" if is_closed else type(error).__name__)
 
 
 class EngineError(TranscribeError):

@@ -26,9 +26,8 @@ from benchmarks.lib import models, report
 from benchmarks.lib.beside import Beside
 from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
-from wyoming_whisper.commands.selftest import report as selftest_report
 from wyoming_whisper.commands.selftest.compare import Case, Reference
-from wyoming_whisper.commands.selftest.report import Comparison, Stages
+from wyoming_whisper.commands.selftest.report import Comparison, Report, Stages
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
@@ -301,7 +300,7 @@ def run(args: argparse.Namespace) -> Outcome:
         prepare(args.folder, args.models)
         return Outcome([f"{', '.join(args.models)} in {args.folder}"], {})
     opening: Callable[[Path, Path], AbstractContextManager[Opened]] = rehearsed
-    machine, rate = selftest_report.machine(), args.bandwidth * 1e9 if args.bandwidth else None
+    machine, rate = Report.of_machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not args.rehearse:
         library, version = Library.find(Gpu.all()[0], args.runtime or "")
         machine[library.name] = version

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.backends.test_engines import until
-from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, clips
+from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, clips, on_state
 from wyoming_whisper import backends
 from wyoming_whisper.backends import onnxruntime, open_transcriber
 from wyoming_whisper.backends.engines import Engines, EngineTranscriber
@@ -99,7 +99,7 @@ def test_faster_whisper_answers_while_a_child_makes_the_graphs(
     monkeypatch.setattr(Engines, "build", held)
     status = Status()
     seen: list[State] = []
-    status.on_state(seen.append)
+    on_state(status, seen.append)
     transcriber = open_transcriber(settings(tmp_path), status)
     assert status.state.backend == STAND_IN
     assert "(onnxruntime)" not in status.state.description

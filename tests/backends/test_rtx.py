@@ -15,6 +15,7 @@ import pytest
 from tests.backends.test_engines import until
 from tests.backends.test_tensorrt import FULL, gpu_with, open_with_engine, settings, texts
 from tests.engine import fakes
+from tests.support import on_state
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.backends import _choose_backend, open_transcriber
 from wyoming_whisper.backends.engines import Engines
@@ -245,7 +246,7 @@ def test_the_gpus_kernels_are_compiled_once_while_the_cpu_answers(
     gpu = gpu_with(monkeypatch, fakes.RTX)
     status = Status()
     seen: list[tuple[str, float | None]] = []
-    status.on_state(lambda state: seen.append((state.building, state.building_fraction)))
+    on_state(status, lambda state: seen.append((state.building, state.building_fraction)))
     transcriber = open_transcriber(settings(tmp_path, **FULL), status)
     until(lambda: status.state.backend == "tensorrt")
     assert gpu.tensorrt.compiled

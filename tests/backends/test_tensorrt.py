@@ -18,7 +18,16 @@ from wyoming.info import Describe
 from tests.backends.test_engines import until
 from tests.engine import fakes
 from tests.engine.test_build import children_of
-from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, words
+from tests.support import (
+    AUDIO,
+    HOME_EN,
+    TIMEOUT_SECONDS,
+    Client,
+    FakeTranscriber,
+    clips,
+    on_state,
+    words,
+)
 from wyoming_whisper.backends import _choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import Engines
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
@@ -288,7 +297,7 @@ def test_an_error_of_cuda_costs_nobody_an_answer(
     gpu = gpu_with(monkeypatch)
     transcriber, told = open_with_engine(tmp_path, compute_type="float32", **FULL)
     seen: list[State] = []
-    told.on_state(seen.append)
+    on_state(told, seen.append)
     gpu.driver.fail(call, status=status)
     assert transcriber.transcribe(spoken()[0], ENGLISH).text == expected[0]
     until(lambda: told.state.backend == "tensorrt")

@@ -15,13 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
+from tests.support import (
+    HOME_EN,
+    TIMEOUT_SECONDS,
+    FakeTranscriber,
+    SteppingTranscriber,
+    loud,
+    on_state,
+)
 from wyoming_whisper import __version__
 from wyoming_whisper.cluster import replica as module
 from wyoming_whisper.cluster.front_end import About
 from wyoming_whisper.cluster.replica import Replica, _on_this_node
 from wyoming_whisper.errors import ModelError, ModelUnavailableError, TranscribeError
-from wyoming_whisper.grammar.service import HomeTexts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
@@ -62,7 +68,7 @@ class Reference:
 
 
 def names_of(options: TranscribeOptions) -> NameIndex | None:
-    return options.home.names if isinstance(options.home, HomeTexts) else None
+    return options.home.names if options.home else None
 
 
 async def test_it_answers_in_its_turn_and_says_what_it_is() -> None:
@@ -167,7 +173,7 @@ def test_a_replica_whose_model_does_not_come_back_is_not_well(
     failing = threading.Event()
 
     def open_transcriber(_settings: Settings, status: Status) -> Transcriber:
-        status.on_state(lambda state: failing.set() if state.phase == "unavailable" else None)
+        on_state(status, lambda state: failing.set() if state.phase == "unavailable" else None)
         if status.state.description:  # it had been there
             raise ModelUnavailableError("the disk is gone")
         return FakeTranscriber()

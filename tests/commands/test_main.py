@@ -200,7 +200,7 @@ def test_serve_is_what_is_done_without_a_command(
         served.append(given)
         return 7
 
-    monkeypatch.setattr("wyoming_whisper.serving.server.serve", serve)
+    monkeypatch.setattr("wyoming_whisper.serving.server.Server.serve", serve)
     assert main([*argv, "--model", "tiny"]) == 7
     assert [given.model for given in served] == ["tiny"]
 
@@ -226,7 +226,7 @@ def test_how_serving_ends(
     def serve(given: Settings) -> int:
         raise raised
 
-    monkeypatch.setattr("wyoming_whisper.serving.server.serve", serve)
+    monkeypatch.setattr("wyoming_whisper.serving.server.Server.serve", serve)
     assert main([]) == status
     assert capsys.readouterr().err == message
 
@@ -250,6 +250,15 @@ def test_several_files_are_named_whatever_stands_between_them(
     assert main(["transcribe", one, "--beam-size", "1", two]) == 0
     assert capsys.readouterr().out == f"{one}: 1600 sämples\n{two}: 3200 sämples\n"
     assert transcriber.asked == 2 * [TranscribeOptions(language=None)]
+
+
+@pytest.mark.parametrize(("flags", "names"), [([], ("Zorbo Lamp",)), (["--no-bias-names"], None)])
+def test_files_are_compared_with_names(
+    transcriber: FakeTranscriber, files: list[str], flags: list[str], names: tuple[str, ...] | None
+) -> None:
+    assert main(["transcribe", files[0], "--names", "Zorbo Lamp", *flags]) == 0
+    (options,) = transcriber.asked
+    assert (options.home.names.names if options.home else None) == names
 
 
 def test_a_file_that_fails_leaves_the_others(

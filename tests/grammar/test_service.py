@@ -18,7 +18,7 @@ from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.service import GrammarService
 from wyoming_whisper.grammar.templates import TemplateError, Templates, compile_intents
 from wyoming_whisper.grammar.vocabulary import Vocabulary
-from wyoming_whisper.home.inventory import Entity, Home
+from wyoming_whisper.home.inventory import CustomFile, Entity, Home
 
 TOKENS = [bytes((byte,)) for byte in range(256)]
 HOME = Home(areas=("Kitchen",), entities=(Entity(("Lamp",), "light"),))
@@ -196,28 +196,32 @@ def test_5000_names_are_a_home(running: Running) -> None:
 
 
 def test_sentences_of_the_users_own_are_sentences(
-    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "CUSTOM_SECONDS", 0.01)
     caplog.set_level(logging.INFO)
-    folder = tmp_path / "custom_sentences"
-    (folder / "en-GB").mkdir(parents=True)
-    (folder / "en-GB" / "tea.yaml").write_text(
+    tea = (
         "language: en\n"
         "intents: {Tea: {data: [{sentences: ['make {tea} tea']}]}}\n"
         "lists: {tea: {values: [green, black]}}\n"
     )
-    (folder / "en-GB" / "broken.yaml").write_text("[")
-    running.service.use_home(Home(sentences=("play {album} by {artist}",), custom_sentences=folder))
+    files = (
+        CustomFile("en", "tea.yaml", tea),
+        CustomFile("de", "tee.yaml", "intents: {T: {data: [{sentences: [tee bitte]}]}}"),
+        CustomFile("en", "broken.yaml", "["),
+        CustomFile("en", "list.yaml", "[tea]"),
+        CustomFile("en", "away.yaml", mistake="away.yaml can't be read"),
+    )
+    running.service.use_home(Home(sentences=("play {album} by {artist}",), custom_sentences=files))
     grammar = running.built("en")
     assert grammar.matches("make green tea")
     assert not grammar.matches("make red tea")
+    assert not grammar.matches("tee bitte")
     assert grammar.matches("Play Thriller by Michael Jackson")
-    changed = tmp_path / "tea.yaml"
-    changed.write_text("intents: {T: {data: [{sentences: [tea please]}]}}")
-    changed.replace(folder / "en-GB" / "tea.yaml")  # at once: it is read at any time
+    mistakes = "broken.yaml is not YAML; list.yaml has no intents; away.yaml can't be read"
+    assert mistakes in caplog.text
+    other = CustomFile("en", "tea.yaml", "intents: {T: {data: [{sentences: [tea please]}]}}")
+    running.service.use_home(Home(custom_sentences=(other,)))
     assert running.built("en").matches("tea please")
-    assert "broken.yaml is not YAML" in caplog.text
 
 
 # -- on disk -------------------------------------------------------------------------------

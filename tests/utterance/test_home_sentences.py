@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Client, FakeTranscriber, run_server
-from wyoming_whisper.grammar.service import GrammarService, HomeTexts
+from wyoming_whisper.grammar.service import GrammarService
 from wyoming_whisper.status import Answer
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
@@ -29,7 +29,7 @@ class Understanding(FakeTranscriber):
 
 
 def grammars_of(options: TranscribeOptions) -> GrammarService | None:
-    return options.home.grammars if isinstance(options.home, HomeTexts) else None
+    return options.home.grammars if options.home else None
 
 
 def home_file(tmp_path: Path, text: str = HOME) -> Path:

@@ -19,7 +19,7 @@ from ..errors import (
     SettingsError,
     TranscribeError,
 )
-from ..grammar.service import GrammarService, HomeTexts
+from ..grammar.service import GrammarService
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
 from ..models.folder import ModelFolder
@@ -274,7 +274,7 @@ class WhisperTranscriber:
         if (options.task or self._decoding.task) == "translate":
             return []
         home = options.home
-        if not isinstance(home, HomeTexts):
+        if home is None:
             return []
         steps = (
             ("grammar", self._home_sentences(home.grammars, options)),

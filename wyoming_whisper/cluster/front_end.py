@@ -1,6 +1,6 @@
 """The ray backend: replicas of the model on other machines answer, by way of Ray Serve.
 
-What is here is the front end's half; `cluster/` has the replicas'. A replica answers with a text,
+What is here is the front end's half (replica.py has the other). A replica answers with a text,
 or with an error that is a user's to read. What Ray itself raises means that the request was lost
 with its replica or its node: it is asked again of another one.
 """
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from ..errors import (
     TranscribeError,
     WyomingWhisperError,
 )
-from ..grammar.service import HomeTexts
 from ..transcriber import Samples, TranscribeOptions, Transcription, go_on
 
 if TYPE_CHECKING:
@@ -48,21 +47,11 @@ class About:
     description: str
 
 
-class _Call(Protocol):
-    """What of Ray Serve's DeploymentResponse is used."""
-
-    def result(self, *, timeout_s: float) -> Any:
-        """Return the answer; raises TimeoutError when it is not there yet, else why never."""
-
-    def cancel(self) -> object:
-        """Have the replica end its work."""
-
-
 class RayTranscriber:
     """A Transcriber that has replicas transcribe, as many requests at once as there are.
 
-    `ask` is the deployment's `transcribe.remote`; `put` keeps an object where every replica can get
-    it; `deadline` is in seconds, 0 for none.
+    `ask` is the deployment's `transcribe.remote`, which returns a DeploymentResponse of Ray Serve;
+    `put` keeps an object where every replica can get it; `deadline` is in seconds, 0 for none.
     """
 
     MAX_HEDGES = 20.0
@@ -78,7 +67,7 @@ class RayTranscriber:
 
     def __init__(
         self,
-        ask: Callable[..., _Call],
+        ask: Callable[..., Any],
         about: About,
         deadline: float,
         put: Callable[[Any], Any],
@@ -125,7 +114,7 @@ class RayTranscriber:
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         asked = replace(options, home=None, checkpoint=go_on)
-        home = self._shared(options.home.names) if isinstance(options.home, HomeTexts) else []
+        home = self._shared(options.home.names) if options.home else []
         n_chunks = max(1, -(-len(samples) // self.CHUNK_SAMPLES))
         # Copies: a slice would be sent with all that it is a slice of.
         chunks = [chunk.copy() for chunk in np.array_split(samples, n_chunks)]
@@ -151,7 +140,7 @@ class RayTranscriber:
                     return []
             return [self._home[1]]
 
-    def _answer(self, ask: Callable[[], _Call], checkpoint: Callable[[], None]) -> Any:
+    def _answer(self, ask: Callable[[], Any], checkpoint: Callable[[], None]) -> Any:
         """Return what the first replica says that says anything."""
         end = time.monotonic() + self._deadline
         with _Calls(ask) as calls:
@@ -164,7 +153,8 @@ class RayTranscriber:
                     calls.add()
                 answer = calls.poll()
                 if answer is not None:
-                    self._earn_hedge()
+                    with self._lock:
+                        self._hedges = min(self._hedges + self.HEDGES_PER_REQUEST, self.MAX_HEDGES)
                     return answer
 
     def _may_hedge(self) -> bool:
@@ -174,10 +164,6 @@ class RayTranscriber:
             self._hedges -= 1
         _LOGGER.info("no answer for %g s: another replica is asked", _Calls.HEDGE_SECONDS)
         return True
-
-    def _earn_hedge(self) -> None:
-        with self._lock:
-            self._hedges = min(self._hedges + self.HEDGES_PER_REQUEST, self.MAX_HEDGES)
 
 
 class _Calls:
@@ -195,10 +181,10 @@ class _Calls:
     MAX_ASKED = 3
     """Replicas that are asked the same at once: the second may be on the lost machine as well."""
 
-    def __init__(self, ask: Callable[[], _Call]) -> None:
+    def __init__(self, ask: Callable[[], Any]) -> None:
         self._ask = ask
         self._n_lost = 0
-        self._running: list[_Call] = []
+        self._running: list[Any] = []
         self._problem: Exception | None = None
         self._next = 0.0  # when to ask where nobody is asked
         self._late = 0.0

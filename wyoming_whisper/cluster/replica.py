@@ -125,7 +125,7 @@ class Replica:
         key = reference.hex()
         if key not in self._homes:
             try:
-                self._homes[key] = await asyncio.wait_for(_value(reference), self.HOME_SECONDS)
+                self._homes[key] = await asyncio.wait_for(reference, self.HOME_SECONDS)
             except Exception as error:
                 _LOGGER.warning("transcribing without the names of the home: %r", error)
                 return None
@@ -133,11 +133,6 @@ class Replica:
         while len(self._homes) > self.MAX_HOMES:
             self._homes.popitem(last=False)
         return self._homes.get(key)
-
-
-async def _value(reference: Any) -> NameIndex:
-    names: NameIndex = await reference
-    return names
 
 
 def _open(settings: Settings, status: Status) -> Transcriber:

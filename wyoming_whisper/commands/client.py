@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 
+from ..audio.pcm import PcmFormat
 from ..audio.recording import AudioFile
 from ..errors import AudioError
 from ..tasks import end_tasks, start_task
@@ -70,14 +70,8 @@ async def transcribe_remote(
 async def _upload(connection: Connection, samples: Samples, language: str | None) -> None:
     await connection.send(Transcribe(language=language))
     await connection.send(AudioStart(rate=SAMPLE_RATE, width=2, channels=1))
-    for audio in _chunks(samples):
+    samples_per_chunk = 1024  # as Home Assistant's satellites send them
+    for start in range(0, len(samples), samples_per_chunk):
+        audio = PcmFormat.encoded(samples[start : start + samples_per_chunk])
         await connection.send(AudioChunk(rate=SAMPLE_RATE, width=2, channels=1, audio=audio))
     await connection.send(AudioStop())
-
-
-def _chunks(samples: Samples) -> Iterator[bytes]:
-    # As Home Assistant's satellites send them.
-    samples_per_chunk = 1024
-    for start in range(0, len(samples), samples_per_chunk):
-        scaled = np.round(samples[start : start + samples_per_chunk] * 32768)
-        yield np.clip(scaled, -32768, 32767).astype("<i2").tobytes()

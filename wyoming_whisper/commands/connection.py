@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -82,7 +81,7 @@ class Connection:
         except asyncio.TimeoutError:
             raise UpstreamError(f"{uri} did not answer within {timeout:g} s") from None
         except (OSError, EOFError) as error:
-            raise UpstreamError(f"{uri} can't be reached ({_reason(error)})") from None
+            raise UpstreamError(f"{uri} can't be reached ({UpstreamError.reason(error)})") from None
         except (ValueError, TypeError, KeyError, AttributeError):  # wyoming's, of nonsense
             raise ProtocolError(f"{uri} answered with something that is not Wyoming") from None
 
@@ -114,10 +113,3 @@ async def _connect_and_ask(uri: str, ask: Callable[[Connection], Awaitable[Reply
         writer.close()
         with contextlib.suppress(OSError):  # of a connection that was lost
             await writer.wait_closed()
-
-
-def _reason(error: OSError | EOFError) -> str:
-    number = getattr(error, "errno", None)
-    if number is not None and number > 0:  # asyncio's own text repeats the address
-        return os.strerror(number)
-    return getattr(error, "strerror", None) or "the connection was lost"

@@ -29,10 +29,15 @@ def run(argv: Sequence[str]) -> int:
     if arguments.action != "list":
         print(_answer(arguments.action, arguments.name, settings, arguments.layout))
     elif arguments.json:
-        entries = [entry.as_json() for entry in ModelEntry.all(settings)]
-        print(json.dumps(entries, ensure_ascii=False, indent=2))
+        described = [entry.as_json() for entry in ModelEntry.all(settings)]
+        print(json.dumps(described, ensure_ascii=False, indent=2))
     else:
-        print(_as_table(ModelEntry.all(settings)))
+        entries = ModelEntry.all(settings)
+        rows = [(e.name, e.state, megabytes(e.size_bytes), e.languages) for e in entries]
+        print(table(("NAME", "STATE", "SIZE", "LANGUAGES"), *rows))
+        for entry in entries:
+            if entry.problem:
+                print(f"{entry.name} is broken: {entry.problem}")
     return 0
 
 
@@ -78,9 +83,3 @@ def _auto(action: str, settings: Settings) -> Path:
     if action == "download":
         return model_of(dataclasses.replace(settings, model=AUTO))[1]
     return ModelStore(settings).find(AutoModel(settings, gpu_of(settings)).pick())
-
-
-def _as_table(entries: Sequence[ModelEntry]) -> str:
-    rows = [(e.name, e.state, megabytes(e.size_bytes), e.languages) for e in entries]
-    problems = [f"{entry.name} is broken: {entry.problem}" for entry in entries if entry.problem]
-    return "\n".join([table(("NAME", "STATE", "SIZE", "LANGUAGES"), *rows), *problems])

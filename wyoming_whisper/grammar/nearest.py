@@ -12,7 +12,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from ..transcriber import go_on
 from .letters import words_of
 from .positions import REFUSED, Letters
 
@@ -41,7 +40,7 @@ class Nearest:
         self._letters = letters
 
     def find(
-        self, texts: Sequence[str], n_best: int, checkpoint: Callable[[], None] = go_on
+        self, texts: Sequence[str], n_best: int, checkpoint: Callable[[], None] = lambda: None
     ) -> dict[str, float]:
         """Return folded sentences spelled most like one of `texts`, n_best of each, and the costs.
 

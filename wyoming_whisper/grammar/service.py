@@ -13,13 +13,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..home.index import NameIndex
 from ..home.inventory import Home
 from .automaton import Grammar
 from .compiling import Own, TemplateStore
-from .custom import Signature, read_custom_sentences, signature
+from .custom import parse_custom_sentences
 from .filling import fill, unsayable
 from .templates import TemplateError, Templates
 from .vocabulary import Vocabulary
@@ -30,9 +29,6 @@ Spelled = Callable[[], Sequence[bytes]]
 
 MAX_LANGUAGES = 4
 """Those last asked for are kept."""
-
-CUSTOM_SECONDS = 5.0
-"""How often the user's folder of sentences is looked at."""
 
 NICENESS = 10
 SHOWN = 3  # of what is left out, in a line of the log
@@ -51,7 +47,7 @@ class _Entry:
     """A language: its grammar, and what that was made of."""
 
     grammar: Grammar | None = None
-    made_of: tuple[Home, Signature, Vocabulary | None] | None = None
+    made_of: tuple[Home, Vocabulary | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,19 +149,17 @@ class GrammarService:
             with self._changed:
                 home, spelled, languages = self._home, self._spelled, [*reversed(self._entries)]
             vocabulary = self._read_vocabulary(spelled)
-            folder = home.custom_sentences
-            custom = {code: signature(folder, code) if folder else () for code in languages}
             with self._changed:
                 if self._stopped:
                     return None
-                for language, files in custom.items() if home != Home() else ():
+                for language in languages if home != Home() else ():
                     entry = self._entries.get(language)
-                    if entry and entry.made_of != (home, files, vocabulary):
-                        entry.made_of = (home, files, vocabulary)
+                    if entry and entry.made_of != (home, vocabulary):
+                        entry.made_of = (home, vocabulary)
                         return _Work(language, home, vocabulary)
                 now = self._home, self._spelled, [*reversed(self._entries)]
                 if now == (home, spelled, languages):
-                    self._changed.wait(CUSTOM_SECONDS if folder else None)
+                    self._changed.wait()
 
     def _read_vocabulary(self, spelled: Spelled | None) -> Vocabulary | None:
         """Return a model's vocabulary; the one at hand where its tokens are the same."""
@@ -204,9 +198,9 @@ class GrammarService:
 
 
 def _own(home: Home, language: str) -> tuple[Own, list[str]]:
-    """Return the user's own sentences, and one sentence for each file that can't be read."""
-    folder: Path | None = home.custom_sentences
-    custom, mistakes = read_custom_sentences(folder, language) if folder else ([], [])
+    """Return the user's own sentences, and one sentence for each file that can't be used."""
+    files = [file for file in home.custom_sentences if file.language == language]
+    custom, mistakes = parse_custom_sentences(files)
     return [*custom, {"sentences": list(home.sentences)}] if home.sentences else custom, mistakes
 
 

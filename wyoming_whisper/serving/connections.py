@@ -144,7 +144,7 @@ class Connections:
     async def _judge(self) -> None:
         """As long as there are too many, refuse one in every iteration of the event loop."""
         try:
-            while self._n_there() > self._max:
+            while sum(1 for _ in self._there()) > self._max:
                 long_ago = time.monotonic() - self.SETTLE_SECONDS
                 settled = [one for one in self._there() if one.since <= long_ago]
                 n_too_many = len(settled) - self._max
@@ -166,9 +166,6 @@ class Connections:
 
     def _there(self) -> Iterator[Handler]:
         return (handler for handler in self._tasks if not handler.is_refused)
-
-    def _n_there(self) -> int:
-        return sum(1 for _ in self._there())
 
     def _least_missed(self, settled: Sequence[Handler], count: int) -> list[Handler]:
         """Return those who were silent for longest; where all speak, the newest.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult
 
+from ..text.replacements import Replacements
 from .option import Option
 from .readers import (
     Address,
@@ -25,7 +26,6 @@ from .readers import (
     Text,
     Whole,
 )
-from .replacements import Replacement
 from .server import ServerSettings
 
 
@@ -48,9 +48,9 @@ def _audio_context(raw: Raw) -> str:
     raise ValueError("it must be auto, full, or seconds from 1 to 30")
 
 
-def _replacements(raw: Raw) -> tuple[Replacement, ...]:
+def _replacements(raw: Raw) -> Replacements:
     items = raw if isinstance(raw, list) else str(raw).splitlines()
-    return Replacement.read_all([item for item in items if item.strip()])
+    return Replacements.read([item for item in items if item.strip()])
 
 
 def _is_home_assistant(parts: SplitResult) -> bool:
@@ -219,8 +219,8 @@ class Settings(ServerSettings):
         "'30 minutes' for '½ hour'",
     )
     lowercase: bool = Option.switch(False, "text", "write everything in small letters")
-    replace: tuple[Replacement, ...] = Option.field(
-        (),
+    replace: Replacements = Option.field(  # noqa: RUF009
+        Replacements(),
         "text",
         "write TO wherever FROM would be written, whole words; an empty TO drops them, @FILE is a "
         "file with a line for each; may be given several times",

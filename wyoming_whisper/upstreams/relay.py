@@ -266,7 +266,12 @@ class Relay:
             if step == "settle":
                 return self._last_word()
             if step == "wait":
-                await self._wait(pending, race.until(silent=silent) - now)
+                seconds = race.until(silent=silent) - now
+                await asyncio.wait(
+                    {attempt.task for attempt in pending},
+                    timeout=None if seconds == math.inf else max(seconds, 0),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 now = self._loop.time()
             elif attempt := self._begin_member():
                 race.asked(now, trial=attempt.trial)
@@ -277,14 +282,6 @@ class Relay:
             else:
                 race.is_last = True
         return winner
-
-    async def _wait(self, pending: Sequence[_Attempt], seconds: float) -> None:
-        """Wait until one of them has ended, or for so long."""
-        await asyncio.wait(
-            {attempt.task for attempt in pending},
-            timeout=None if seconds == math.inf else max(seconds, 0),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
 
     def _ask_here(self, local: Local) -> _Attempt:
         async def work() -> Transcription:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,11 +94,13 @@ class WyomingUpstream:
                 late = f"it took no connection within {self.CONNECT_SECONDS:g} s"
                 raise UpstreamError(late, "absent")
             if error := connecting.exception():
-                about = f"it can't be reached ({_reason(error)})"
+                about = f"it can't be reached ({UpstreamError.reason(error)})"
                 raise UpstreamError(about, "absent") from None
             yield connecting.result()
         except OSError as error:
-            raise UpstreamError(f"the connection was lost ({_reason(error)})") from None
+            raise UpstreamError(
+                f"the connection was lost ({UpstreamError.reason(error)})"
+            ) from None
         finally:
             connecting.cancel()
             if connecting.done() and not connecting.cancelled() and not connecting.exception():
@@ -111,13 +112,6 @@ class WyomingUpstream:
         return await asyncio.open_connection(
             self._parts.hostname, self._parts.port, limit=MAX_HEADER_BYTES
         )
-
-
-def _reason(error: BaseException) -> str:
-    number = getattr(error, "errno", None)
-    if number is not None and number > 0:  # asyncio's own text repeats the address
-        return os.strerror(number)
-    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _hang_up(writer: asyncio.StreamWriter) -> None:

@@ -99,7 +99,11 @@ class Dictation:
         while self._waiting:
             piece = self._waiting[0]
             if piece.job is None and not self._is_refused:
-                self._begin(piece)
+                try:
+                    piece.job = self._submit(piece.samples, self.options, Priority.EARLY)
+                except WyomingWhisperError as error:  # who waits is told, if it is still so
+                    _LOGGER.debug("no piece is begun: %s", error)
+                    self._is_refused = True
             if piece.job is None or not piece.job.future.done():
                 return
             transcription = piece.job.transcription
@@ -149,13 +153,6 @@ class Dictation:
             if piece.job:
                 piece.job.cancel()
                 piece.job = None
-
-    def _begin(self, piece: _Piece) -> None:
-        try:
-            piece.job = self._submit(piece.samples, self.options, Priority.EARLY)
-        except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
-            _LOGGER.debug("no piece is begun: %s", error)
-            self._is_refused = True
 
     def _take(self, transcription: Transcription) -> None:
         piece = self._waiting.popleft()

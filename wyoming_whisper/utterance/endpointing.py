@@ -37,6 +37,11 @@ class Endpointer:
     COMPLETE_SECONDS = 0.35
     UNSURE_SECONDS = 0.7
     DANGLING_SECONDS = 1.5
+    AUTO_SECONDS: Mapping[Ending, float] = {
+        "complete": COMPLETE_SECONDS,
+        "unsure": UNSURE_SECONDS,
+        "dangling": DANGLING_SECONDS,
+    }
 
     SENSITIVITIES: Mapping[str, float] = {
         "aggressive": 0.25 / 0.7,
@@ -107,24 +112,12 @@ class Endpointer:
         """Return how much silence ends the command, by what is known now."""
         seconds = self._seconds
         if seconds is None:
-            seconds = max(self._auto_seconds(), self._hesitation_seconds())
+            ending = _ending(self._draft, self._previous) if self._draft else "unsure"
+            hesitation = min(self.HESITATION_FACTOR * self._longest_pause, self.DANGLING_SECONDS)
+            seconds = max(self.AUTO_SECONDS[ending], hesitation)
         if self._voiced < self.MIN_SPEECH_SECONDS:
             seconds = max(seconds, self.DANGLING_SECONDS)
         return max(seconds * self._factor, min(seconds, self.MIN_WAIT_SECONDS))
-
-    def _auto_seconds(self) -> float:
-        if self._draft is None:
-            return self.UNSURE_SECONDS
-        match _ending(self._draft, self._previous):
-            case "complete":
-                return self.COMPLETE_SECONDS
-            case "unsure":
-                return self.UNSURE_SECONDS
-            case "dangling":
-                return self.DANGLING_SECONDS
-
-    def _hesitation_seconds(self) -> float:
-        return min(self.HESITATION_FACTOR * self._longest_pause, self.DANGLING_SECONDS)
 
     def _go_on(self) -> None:
         """Speech has resumed."""

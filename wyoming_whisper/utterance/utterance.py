@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..audio.pcm import PcmFormat, PcmStream
-from ..audio.pieces import Section
-from ..audio.speech import Speech
+from ..audio.speech import Section, Speech
 from ..audio.vad import FRAME_SAMPLES, Span, Vad
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome

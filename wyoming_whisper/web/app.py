@@ -247,7 +247,7 @@ class _Site:
         if request.headers[self.CLIP_HEADER] != self.AS_FILE:
             return body
         samples = await asyncio.to_thread(AudioFile(body).read, self.MAX_CLIP_SECONDS)
-        return (samples * 32767).astype("<i2").tobytes()
+        return PcmFormat.encoded(samples)
 
     async def _body(self, request: web.Request) -> bytes:
         try:

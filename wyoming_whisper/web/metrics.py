@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
@@ -65,15 +63,14 @@ class Metrics:
             "upstream_failures", "Utterances that the upstream failed on", ("upstream",)
         )
         self._failures_counted: dict[str, int] = {}
-        self._changing = threading.Lock()  # nobody is to see what runs half changed
-        status.on_state(self._take_state, now=True)
-        status.on_answer(self._take_answer)
+        self._status = status
+        status.on_answer = self._take_answer
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their content type, in a format that `accept` names."""
+        self._take_state(self._status.state)
         encode, content_type = choose_encoder(accept)
-        with self._changing:
-            return encode(self._registry), content_type
+        return encode(self._registry), content_type
 
     def take_request(self, status: int, seconds: float) -> None:
         """Count a request to the OpenAI-compatible endpoint, and the audio in it."""
@@ -97,9 +94,8 @@ class Metrics:
         self._ready.set(state.health().verdict == "healthy")
         self._done.set(state.building_fraction or 0)
         labels = (__version__, self._model, state.backend or "", state.description)
-        with self._changing:
-            self._info.clear()  # what ran before is gone
-            self._info.labels(*labels).set(1)
+        self._info.clear()  # what ran before is gone
+        self._info.labels(*labels).set(1)
         for upstream in state.upstreams:
             self._up.labels(upstream.name).set(upstream.circuit == "closed")
             new = upstream.failures - self._failures_counted.get(upstream.name, 0)

@@ -6,8 +6,8 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 
-from ..audio.pieces import Section
 from ..audio.recording import AudioFile
+from ..audio.speech import Section
 from ..text.scripts import joined
 from ..transcriber import SAMPLE_RATE, Segment, TranscribeOptions, Transcription
 from ..utterance.job import Priority

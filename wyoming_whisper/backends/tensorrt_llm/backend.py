@@ -167,10 +167,6 @@ class _LLMTranscriber(WhisperTranscriber):
     def _corrects(self, options: TranscribeOptions, stopwatch: Stopwatch) -> list[Correct]:
         return super()._corrects(options, stopwatch) if self._inference.scores else []
 
-    def _home_sentences(self, *_: object) -> Correct | None:
-        """Compare with no sentences: requests run at once, and a grammar is for one thread."""
-        return None
-
     def _weigh(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct | None:
         return super()._weigh(options, stopwatch) if self._inference.scores else None
 

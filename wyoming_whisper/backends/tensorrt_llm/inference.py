@@ -156,7 +156,7 @@ class LLMInference(Inference):
         if not self.sees_prompt:
             _LOGGER.warning(
                 "this TensorRT-LLM gives no logits of the prompt: whether nobody spoke is not "
-                "known, and names are not compared"
+                "known, and texts are not compared with the home"
             )
         if not self.takes_tokens:
             _LOGGER.warning("this TensorRT-LLM takes no prompts, so they are left out")

@@ -36,8 +36,8 @@ from ...models.stock import AUTO
 from ...whisper.audio import FRAMES_PER_POSITION
 from ...whisper.options import AudioContext
 from .compare import Case, Reference
-from .report import Memory, Report, machine
-from .tail import TailCase, compare_tails_of, compare_tails_on_cpu
+from .report import Report
+from .tail import TailCase
 
 if TYPE_CHECKING:
     from ...engine.onnx_graph import Precision
@@ -107,23 +107,23 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
 
     heard = Reference.hear(path, cases, settings.cpu_threads)
     n_usual = len(heard.cases) - len(tails)
-    reference = dataclasses.replace(
-        heard, cases=heard.cases[:n_usual], decoded=heard.decoded[:n_usual]
+    reference, in_full = (
+        dataclasses.replace(heard, cases=heard.cases[part], decoded=heard.decoded[part])
+        for part in (slice(n_usual), slice(n_usual, None))
     )
-    memory = Memory()
+    n_bytes = Report.resident_bytes()
     with _opened(settings, path, runtime, precision) as engine:
         Reference.say(f"{engine.runtime} hears them in {engine.precision}")
         comparisons = reference.compare_session(engine.session, engine.precision)
         stages = reference.cases[0].time_stages(engine.session, reference.tokenizer)
-        memory_mb = memory.mb(engine.session)
-        last = (tails, heard.decoded[n_usual:], heard.tokenizer)
+        memory_mb = Report.memory(n_bytes, engine.session)
         if tails and isinstance(engine.session, TensorRTSession) and engine.session.facts.has_tail:
             engine.session.has_tail = True
-            comparisons += compare_tails_of(engine.session, ModelFolder(path), *last)
+            comparisons += TailCase.compare_all(tails, engine.session, in_full)
     if tails and runtime == "onnxruntime":
-        comparisons += compare_tails_on_cpu(settings, path, *last)
+        comparisons += TailCase.compare_all_on_cpu(tails, settings, path, in_full)
     return Report(
-        machine=machine() | engine.facts,
+        machine=Report.of_machine() | engine.facts,
         model=settings.model_name,
         runtime=engine.runtime,
         precision=engine.precision,

@@ -163,6 +163,42 @@ class Report:
         lines = [f"- {name}: {value}" for name, value in facts.items()]
         return "\n".join([*lines, "", _table(self.comparisons), "", f"selftest {verdict}"])
 
+    @staticmethod
+    def of_machine(root: Path = Path("/")) -> dict[str, str]:
+        """Return what an issue should say of the machine whose files are below `root`."""
+        facts = {
+            "system": platform.platform(),
+            "board": _text(root / "proc/device-tree/model"),
+            "L4T": _text(root / "etc/nv_tegra_release").partition("\n")[0].lstrip("# "),
+            "power mode": _text(root / "var/lib/nvpmodel/status"),
+            "CPU": f"{HOST.cpu_name}, {HOST.cores} cores ({HOST.instruction_set})",
+            "memory": _line(root / "proc/meminfo", "MemTotal"),
+            "Python": platform.python_version(),
+            "packages": ", ".join(f"{name} {number}" for name, number in _versions().items()),
+            "GPU": _gpus(),
+        }
+        return {name: value for name, value in facts.items() if value}
+
+    @staticmethod
+    def resident_bytes() -> int:
+        """Return the memory of this process that is in RAM; 0 where the system does not say."""
+        text = _line(Path("/proc/self/status"), "VmRSS")
+        return int(text.split()[0]) * 1024 if text else 0
+
+    @classmethod
+    def memory(cls, before: int, session: Session | None = None) -> dict[str, float]:
+        """Return what this process holds, in MB.
+
+        `before` are the bytes when CTranslate2 was closed, and no engine was open.
+        """
+        on_gpu: Callable[[], int] | None = getattr(session, "memory_bytes", None)
+        now = cls.resident_bytes()
+        memory = {
+            "process": now / 1e6,
+            "of it since CTranslate2 was closed": (now - before) / 1e6,
+        }
+        return memory | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
+
 
 def _stages(stages: Stages) -> str:
     times = (stages.encode, stages.prefill, stages.step)
@@ -215,22 +251,6 @@ def _milliseconds(seconds: float) -> str:
 # -- the machine ---------------------------------------------------------------------------
 
 
-def machine(root: Path = Path("/")) -> dict[str, str]:
-    """Return what an issue should say of the machine whose files are below `root`."""
-    facts = {
-        "system": platform.platform(),
-        "board": _text(root / "proc/device-tree/model"),
-        "L4T": _text(root / "etc/nv_tegra_release").partition("\n")[0].lstrip("# "),
-        "power mode": _text(root / "var/lib/nvpmodel/status"),
-        "CPU": f"{HOST.cpu_name}, {HOST.cores} cores ({HOST.instruction_set})",
-        "memory": _line(root / "proc/meminfo", "MemTotal"),
-        "Python": platform.python_version(),
-        "packages": ", ".join(f"{name} {number}" for name, number in _versions().items()),
-        "GPU": _gpus(),
-    }
-    return {name: value for name, value in facts.items() if value}
-
-
 def _versions() -> dict[str, str]:
     packages = (
         "wyoming-whisper",
@@ -262,29 +282,6 @@ def _gpus() -> str:
         f"driver for CUDA {'.'.join(map(str, gpu.cuda_version))}"
         for gpu in gpus
     )
-
-
-class Memory:
-    """What this process holds; to be made when CTranslate2 is closed and no engine is open."""
-
-    def __init__(self) -> None:
-        self._before = self._resident_bytes()
-
-    def mb(self, session: Session | None = None) -> dict[str, float]:
-        """Return what is held now, in MB."""
-        on_gpu: Callable[[], int] | None = getattr(session, "memory_bytes", None)
-        now = self._resident_bytes()
-        memory = {
-            "process": now / 1e6,
-            "of it since CTranslate2 was closed": (now - self._before) / 1e6,
-        }
-        return memory | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
-
-    @staticmethod
-    def _resident_bytes() -> int:
-        """Return the memory in RAM; 0 where the system does not say."""
-        text = _line(Path("/proc/self/status"), "VmRSS")
-        return int(text.split()[0]) * 1024 if text else 0
 
 
 def _text(path: Path) -> str:
