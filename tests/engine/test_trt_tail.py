@@ -206,7 +206,7 @@ def test_lengths_of_keys_are_the_graphs(models: Models, tmp_path: Path, gpu: Fak
     for has_tail, n_frames in itertools.product((False, True), (2, 40, 400, 2960, 2962, N_FRAMES)):
         oracle.has_tail = has_tail
         mel = noise(80, n_frames)
-        n_ctx = oracle.encode(mel).arrays["cross_k_0"].shape[3]
+        n_ctx = oracle.encode(mel)["cross_k_0"].shape[3]
         n_taken = Tail.lengthened(mel, follows=has_tail).shape[1]
         assert n_ctx == facts.n_ctx(n_taken) <= facts.most_ctx
 

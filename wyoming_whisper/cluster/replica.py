@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
-from ..backends import open_transcriber
-from ..backends.auto import model_of
+from ..backends import model_of, open_transcriber
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
 from ..grammar.service import HomeTexts
 from ..machine.process import settle

@@ -105,8 +105,9 @@ class _Utterance:
         self._checkpoint = checkpoint
         self._pieces = decoder.pieces(mel)
         # Without segments to make, only to know where the next window starts.
-        self._timestamps = decoder.wants_segments or (mel.shape[1] > N_FRAMES and not self._pieces)
-        only_cuts = self._timestamps and not decoder.wants_segments
+        is_cut = mel.shape[1] > N_FRAMES and not self._pieces
+        self._timestamps = decoder.options.timestamps or is_cut
+        only_cuts = self._timestamps and not decoder.options.timestamps
         corrects, weigh = last_words
         self._last_words = [*(() if only_cuts else corrects), *((weigh,) if weigh else ())]
         self._texts: list[str] = []
@@ -184,7 +185,7 @@ class _Utterance:
         if part.is_whole:
             tokens, done = decoder.segments(tokens, n_frames)
         kept = self._keep(tokens, hypothesis, attempt.temperature)
-        if not decoder.wants_segments:
+        if not decoder.options.timestamps:
             return done
         if kept:
             self._keep_segments(tokens, attempt, part.seek, n_frames)
@@ -206,7 +207,7 @@ class _Utterance:
             if is_sparse and not self._decoder.keeps_features:
                 features = None  # parts were encoded meanwhile
             return [self._judged(_Part(seek, n_frames, window, attempt), features)]
-        deadline = time.monotonic() + self._decoder.fallback_seconds
+        deadline = time.monotonic() + self._decoder.options.fallback_seconds
         parts = self._halves(seek, n_frames, deadline)
         if not (attempt.has_ended and parts and all(_bears_out(one, attempt) for one in parts)):
             parts = self._divided(parts, deadline)
@@ -227,7 +228,8 @@ class _Utterance:
         """
         if not _is_sparse(attempt, n_frames):
             return []
-        parts = self._halves(seek, n_frames, time.monotonic() + self._decoder.fallback_seconds)
+        deadline = time.monotonic() + self._decoder.options.fallback_seconds
+        parts = self._halves(seek, n_frames, deadline)
         if not parts or not all(_bears_out(p, attempt) and not p.attempt.failed for p in parts):
             return []
         if sum(len(words(p.attempt.text)) for p in parts) <= len(words(attempt.text)):
@@ -246,7 +248,8 @@ class _Utterance:
                     features, self._language_prior
                 )
         attempt = self._decode(features, n_frames)
-        if attempt.doubtful and self._decoder.may_widen(window):
+        may_widen = self._decoder.options.audio_context.retry and window.shape[1] < N_FRAMES
+        if attempt.doubtful and may_widen:
             _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
             return self._first(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
         return window, features, attempt
@@ -261,7 +264,7 @@ class _Utterance:
     def _encode(self, window: Array) -> Any:
         self._checkpoint()
         with self._stopwatch("encode"):
-            return self._decoder.encode(window)
+            return self._decoder.inference.encode(window)
 
     @property
     def _prompt(self) -> list[int]:
@@ -327,7 +330,7 @@ class _Utterance:
             hypothesis = last_word(features, self._prompt, self._language or "", hypothesis)
             if not self._decoder.keeps_features:  # noise may have been encoded meanwhile
                 features = None
-        if self._decoder.wants_words:
+        if self._decoder.options.words:
             hypothesis = self._aligned(part, hypothesis, features)
         attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
         return dataclasses.replace(part, attempt=attempt)
