@@ -141,11 +141,12 @@ class CpuSession(_GraphSession):
         sizes = {"n_repeats": n_repeats, "n_positions": n_positions, "tail_from": tail_from}
         return self._encoded(mel, {name: np.array([n], np.int64) for name, n in sizes.items()})
 
-    def audio_keys(self, audio_features: Arrays, n_positions: int) -> Array:
-        """Return the decoder's keys of the first positions.
+    def audio_keys(self, mel: Array, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions of a window.
 
         shape = (n_text_layer, n_head, n_positions, 64).
         """
+        audio_features = self.encode(mel)
         keys = [values for name, values in audio_features.items() if name.startswith("cross_k_")]
         return np.concatenate(keys)[:, :, :n_positions]
 

@@ -118,10 +118,15 @@ class _Utterance:
 
     def decoded(self) -> Transcription:
         """Hear all of it: one window at least."""
-        if self._pieces:
-            self._hear_pieces()
-        else:
-            self._hear_windows(0, self._mel.shape[1])
+        previous = self._previous
+        for seek, end in self._pieces or [(0, self._mel.shape[1])]:
+            self._previous = previous  # a piece begins anywhere: the one before leads it astray
+            while seek < end:
+                n_frames = min(end - seek, N_FRAMES)
+                parts = self._hear(seek, n_frames)
+                done = [self._take(part) for part in parts]
+                done_with = done[0] if parts[0].is_whole else n_frames
+                seek += max(done_with, FRAMES_PER_SECOND)  # always ahead
         weights = [len(one.tokens) + 1 for one in self._heard]
         logprobs = [one.avg_logprob for one in self._heard]
         no_speech = [one.no_speech_prob for one in self._heard]
@@ -143,17 +148,6 @@ class _Utterance:
             free_text=first.free_text if is_one else None,
         )
 
-    def _hear_pieces(self) -> None:
-        previous = self._previous
-        for start, end in self._pieces:
-            self._previous = previous  # a piece begins anywhere: the one before leads it astray
-            self._hear_windows(start, end)
-
-    def _hear_windows(self, seek: int, end: int) -> None:
-        while seek < end:
-            n_frames = min(end - seek, N_FRAMES)
-            seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
-
     def _evidence(self) -> tuple[float | None, float | None]:
         """heard_logprob and noise_logprob over the texts kept; None unless all were weighed.
 
@@ -167,12 +161,6 @@ class _Utterance:
         weights = [max(len(one.tokens), 1) for one in texts]
         heard, noise = np.average(np.array(weighed, np.float64), axis=0, weights=weights)
         return float(heard), float(noise)
-
-    def _window(self, seek: int, n_frames: int) -> int:
-        """Decode `n_frames` from frame `seek` on; return how many of them are done with."""
-        parts = self._hear(seek, n_frames)
-        done = [self._take(part) for part in parts]
-        return done[0] if parts[0].is_whole else n_frames
 
     def _take(self, part: _Part) -> int:
         """Keep what was made of a window or part; return how many of its frames are done with."""
@@ -331,15 +319,14 @@ class _Utterance:
             if not self._decoder.keeps_features:  # noise may have been encoded meanwhile
                 features = None
         if self._decoder.options.words:
-            hypothesis = self._aligned(part, hypothesis, features)
+            if features is None:
+                features = self._encode(part.window)
+            with self._stopwatch("align"):
+                hypothesis = self._decoder.align(
+                    features, self._language, hypothesis, part.n_frames
+                )
         attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
         return dataclasses.replace(part, attempt=attempt)
-
-    def _aligned(self, part: _Part, hypothesis: Hypothesis, features: Any) -> Hypothesis:
-        if features is None:
-            features = self._encode(part.window)
-        with self._stopwatch("align"):
-            return self._decoder.align(features, self._language, hypothesis, part.n_frames)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
         """Take the text unless the quality gate withholds it; return whether it doesn't."""
