@@ -238,6 +238,11 @@ class TensorRTSession:
             _close_all(self._contexts)
             self._open_contexts()
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the file had what TensorRT-RTX compiled on this GPU; else `warm_up` waits."""
+        return self._kernels.are_loaded
+
     def synchronize(self) -> None:
         """Wait for all that was asked for. Raises EngineError for what failed meanwhile."""
         self._device.use()
