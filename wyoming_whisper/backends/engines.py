@@ -214,7 +214,10 @@ class EngineTranscriber:
                 except NotPossibleError:
                     raise
                 except Exception as error:  # whatever it is, the speaker gets an answer
-                    self._lose_engine(self._engine, error)
+                    engine, self._engine = self._engine, None
+                    with contextlib.suppress(Exception):  # what failed may fail at this too
+                        engine.close()
+                    self._failed(error)
             if self._stand_in is None:
                 self._reopen_stand_in()
                 self._tell()
@@ -251,12 +254,6 @@ class EngineTranscriber:
     def _reopen_stand_in(self) -> Transcriber:
         self._stand_in = self._open_stand_in()
         return self._stand_in
-
-    def _lose_engine(self, engine: Transcriber, error: Exception) -> None:
-        self._engine = None
-        with contextlib.suppress(Exception):  # what failed may fail at this too
-            engine.close()
-        self._failed(error)
 
     def _failed(self, error: Exception) -> None:
         """Open the engine again, once in a while."""
@@ -322,19 +319,16 @@ class EngineTranscriber:
         Who unloads models that are idle waits for that: otherwise it would begin again and again.
         """
         self._building("looking for the engine", None)
-        engine = self._built_and_opened()
-        is_better, why = self._judge(engine)
-        if is_better:
-            self._change_places(engine, why)
-        else:
-            self._leave(engine, why)
-
-    def _built_and_opened(self) -> Transcriber:
         try:
-            return self._source.open(self._built(), self._opening)
+            engine = self._source.open(self._built(), self._opening)
         except EngineBrokenError as error:
             self._forget_broken(error)
-            return self._source.open(self._built(), self._opening)
+            engine = self._source.open(self._built(), self._opening)
+        is_better, why = self._judge(engine)
+        if not is_better:
+            self._leave(engine, why)
+        elif self._takes_over(engine, None, why):
+            _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
 
     def _built(self) -> Path:
         display: BuildDisplay | None = None
@@ -380,10 +374,6 @@ class EngineTranscriber:
         with self._turn:
             self._why = why
             self._tell()
-
-    def _change_places(self, engine: Transcriber, why: str) -> None:
-        if self._takes_over(engine, None, why):
-            _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
 
     def _do_without(self) -> None:
         """Let CTranslate2 have the GPU that TensorRT makes nothing of."""

@@ -110,7 +110,7 @@ class RayTranscriber:
         self._ask = ask
         self._deadline = deadline or float("inf")
         self._put = put
-        self._disconnect = disconnect
+        self.close = disconnect  # it leaves the cluster
         self._home_languages = languages
         self._lock = threading.Lock()  # of what follows
         self._home = HomeTexts(NameIndex(()))
@@ -165,10 +165,6 @@ class RayTranscriber:
         if not isinstance(answer, Transcription):
             raise TranscribeError(f"a replica answered with {type(answer).__name__}")
         return answer
-
-    def close(self) -> None:
-        """Leave the cluster."""
-        self._disconnect()
 
     def _share(self, texts: HomeTexts) -> SharedHome | None:
         """Return what a request says of its home, whose description is put once for each change."""
@@ -255,7 +251,6 @@ class _Calls:
         return 0 < len(self._running) < self.MAX_ASKED and time.monotonic() > self._late
 
     def add(self) -> None:
-        """Ask a replica."""
         self._late = time.monotonic() + self.HEDGE_SECONDS
         try:
             self._running.append(self._ask())

@@ -12,8 +12,7 @@ from functools import partial
 import numpy as np
 
 from .. import __version__
-from ..backends import open_transcriber
-from ..backends.auto import model_of
+from ..backends import model_of, open_transcriber
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
 from ..machine.process import settle
 from ..settings.options import Settings
@@ -63,7 +62,6 @@ class Replica:
             return error
 
     def about(self) -> About:
-        """Return what runs here."""
         assert self._about is not None  # noqa: S101 - the constructor has waited for it
         return self._about
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..backends.auto import gpu_of, model_of
-from ..errors import SettingsError, UnknownModelError
+from ..backends import gpu_of, model_of
+from ..errors import ModelError, SettingsError
 from ..models.autopick import AutoModel
 from ..models.disk import megabytes
 from ..models.find import ensure_model
@@ -67,7 +67,8 @@ See and manage the models on this machine.
 
 def _answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
     if about := RETIRED_MODELS.get(name):
-        raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
+        more = "`models list` shows those that there are, such as base"
+        raise ModelError(f"{about}; {more}", "unknown-model")
     if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":

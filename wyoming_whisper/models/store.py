@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.cache import weights_hash
-from ..errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
+from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
 from .folder import ModelFolder
 from .formats import ForeignFile
 from .mirror import Mirror
@@ -62,10 +62,11 @@ class ModelStore:
         self._local_files_only = settings.local_files_only
 
     def resolve(self, name: str, layout: Layout = "ctranslate2") -> Reference:
-        """Return what `name` stands for. Raises UnknownModelError."""
+        """Return what `name` stands for. Raises ModelError."""
         name = without_address(name)
         if name.lower() == AUTO:  # backends.model_of resolves it, once what it runs on is known
-            raise UnknownModelError("auto is a choice, not a model: name a model (models list)")
+            about = "auto is a choice, not a model: name a model (models list)"
+            raise ModelError(about, "unknown-model")
         stock = StockModel.named(name)
         if stock is not None and stock.name == name.replace(".int8", "-int8"):
             return Reference(name, repo=stock.repo_in(layout), layout=layout)
@@ -74,7 +75,7 @@ class ModelStore:
             path = next((root / name for root in self.roots if (root / name).exists()), None)
         if path is not None:
             if not path.is_dir():
-                raise UnknownModelError(ForeignFile(path).advice)
+                raise ModelError(ForeignFile(path).advice, "unknown-model")
             return Reference(name, folder=path, layout=layout)
         if stock is not None:  # after the folders, which may differ from it in case alone
             return Reference(stock.name, repo=stock.repo_in(layout), layout=layout)
@@ -82,13 +83,13 @@ class ModelStore:
         is_repo = slash and self.is_simple_name(owner) and self.is_simple_name(repo)
         if is_repo and not ForeignFile.is_name(name):
             return Reference(name, repo=name, layout=layout)
-        raise UnknownModelError(_unknown(name))
+        raise ModelError(_unknown(name), "unknown-model")
 
     def find(self, name: str, layout: Layout = "ctranslate2") -> Path:
         """Return the folder of the model `name`, checked; never uses the network.
 
-        Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
-        files are missing, empty or cut off: the message names the file).
+        Raises ModelError (unknown), ModelUnavailableError (not here), ModelBrokenError (here, but
+        its files are missing, empty or cut off: the message names the file).
         """
         reference = self.resolve(name, layout)
         broken: ModelBrokenError | None = None

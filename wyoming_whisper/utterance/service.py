@@ -54,7 +54,7 @@ OpenTranscriber = Callable[["Settings"], Transcriber]
 class Service:
     """Belongs to the event loop, which need not run yet when it is made.
 
-    Raises SettingsError, UnknownModelError where `settings` are not possible: a misspelt name ends
+    Raises SettingsError, ModelError where `settings` are not possible: a misspelt name ends
     the server before it listens.
     """
 

@@ -27,7 +27,7 @@ from .engine import Context, Engine
 from .library import LIBRARIES, Kernels
 from .loops import Loops
 from .memory import Memory, Rows
-from .plan import PlanFacts, Shapes
+from .plan import PlanFacts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -123,13 +123,13 @@ class TensorRTSession:
         self._features = _Features(self.facts.n_ctx(n_frames))
         return self._features
 
-    def audio_keys(self, audio_features: _Features, n_positions: int) -> Array:
-        """Return the decoder's keys of the first positions of the last window.
+    def audio_keys(self, mel: Array, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions of a window.
 
         shape = (n_text_layer, n_head, n_positions, 64).
         """
-        self._settled()
-        return self._memory.keys(self._stream, audio_features.n_ctx)[:, :, :n_positions]
+        n_ctx = self.encode(mel).n_ctx
+        return self._memory.keys(self._stream, n_ctx)[:, :, :n_positions]
 
     def bias(self, suppressed: Sequence[int]) -> DeviceBuffer:
         """See Session."""
@@ -318,12 +318,8 @@ class TensorRTSession:
         shape = (cache.batch, n_tokens, cache.n_slots, cache.features.n_ctx)
         profile, is_special = self._profile(*shape[:2]), self._kernels.specializes(shape)
         context = self._context("decoder", profile, is_special=is_special)
-        context.run(self._decoder_shapes(cache, n_tokens), addresses)
+        context.run(self.facts.decoder_shapes(*shape), addresses)
         rows.current ^= 1
-
-    def _decoder_shapes(self, cache: _Cache, n_tokens: int) -> Shapes:
-        n_ctx = cache.features.n_ctx
-        return self.facts.decoder_shapes(cache.batch, n_tokens, cache.n_slots, n_ctx)
 
     def _stepwise(
         self, cache: _Cache, token: int, position: int, bias: DeviceBuffer, n_steps: int
