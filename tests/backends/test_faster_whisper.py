@@ -337,13 +337,12 @@ def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_a
     (folder / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     asked: list[bool] = []
 
-    def ensure(name: str, _: Settings, *, verify: bool = False, **__: object) -> Path:
+    def ensure(_: ModelStore, name: str, *, verify: bool = False, **__: object) -> Path:
         assert name == "tiny"
         asked.append(verify)
         return HOME_EN if verify else folder
 
-    monkeypatch.setattr("wyoming_whisper.backends.ensure_model", ensure)
-    monkeypatch.setattr("wyoming_whisper.backends.ensure_model", ensure)
+    monkeypatch.setattr(ModelStore, "ensure", ensure)
     transcriber = open_transcriber(Settings(model="tiny", data_dir=(tmp_path,)))
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text == ""
     assert asked == [False, True]
