@@ -22,6 +22,7 @@ from wyoming_whisper.backends.faster_whisper import (
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import ModelBrokenError, NotPossibleError, SettingsError
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.whisper.audio import log_mel_spectrogram

