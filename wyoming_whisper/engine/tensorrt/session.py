@@ -1,6 +1,6 @@
 """Whisper's graphs as TensorRT engines on an NVIDIA GPU.
 
-`TensorRTSession` is a `whisper.search.Session`. A token costs one launch: the decoder's step is two
+`TensorRTSession` is a `whisper.session.Session`. A token costs one launch: the decoder's step is two
 CUDA graphs (`loops.py`), the first reading one set of tokens, positions and caches and writing the
 other, the second the reverse, and the host is always one step ahead of what it reads.
 """
@@ -448,7 +448,7 @@ class _Cache:
 
 @dataclass(frozen=True, eq=False)
 class _Output:
-    """A `whisper.search.StepOutput`, on the GPU until it is read."""
+    """A `whisper.session.StepOutput`, on the GPU until it is read."""
 
     session: TensorRTSession
     batch: int
