@@ -27,7 +27,7 @@ from benchmarks.lib.beside import Beside
 from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
 from wyoming_whisper.commands.selftest.compare import Case, Reference
-from wyoming_whisper.commands.selftest.report import Comparison, Report, Stages
+from wyoming_whisper.commands.selftest.report import Comparison, Report
 from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
@@ -130,7 +130,7 @@ class Window:
     """Medians of the stages in one window, each waited for."""
 
     seconds: int
-    stages: Stages
+    stages: dict[str, float]
     plain_step: float | None
     """Without CUDA graphs."""
     step_bytes: float
@@ -176,7 +176,7 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: st
         mel = np.ascontiguousarray(packed.full.mel[:, : seconds * FRAMES_PER_SECOND])
         case = Case(packed.full.name, mel, packed.full.prompt)
         least = size.step_bytes(mel.shape[1] // FRAMES_PER_POSITION, slots, BYTES[opened.precision])
-        plain = timed(opened.plain, case, packed, runs).step if opened.plain else None
+        plain = timed(opened.plain, case, packed, runs)["step"] if opened.plain else None
         windows.append(Window(seconds, timed(opened.session, case, packed, runs), plain, least))
     return Measured(
         packed.name,
@@ -189,14 +189,10 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: st
     )
 
 
-def timed(session: Session, case: Case, packed: Packed, runs: int) -> Stages:
+def timed(session: Session, case: Case, packed: Packed, runs: int) -> dict[str, float]:
     """Return the medians of so many runs of the selftest's timing."""
     found = [case.time_stages(session, packed.tokenizer) for _ in range(runs)]
-    return Stages(
-        median(one.encode for one in found),
-        median(one.prefill for one in found),
-        median(one.step for one in found),
-    )
+    return {stage: median(one[stage] for one in found) for stage in found[0]}
 
 
 @dataclass(frozen=True)
@@ -238,10 +234,10 @@ def stages_table(results: Sequence[Measured], bandwidth: float | None) -> str:
                 [
                     model.name,
                     f"{window.seconds} s",
-                    *map(report.milliseconds, (stages.encode, stages.prefill, stages.step)),
+                    *map(report.milliseconds, stages.values()),
                     report.NOTHING if plain is None else report.milliseconds(plain),
                     report.milliseconds(floor) if bandwidth else report.NOTHING,
-                    report.times(stages.step, floor) if bandwidth else report.NOTHING,
+                    report.times(stages["step"], floor) if bandwidth else report.NOTHING,
                 ]
             )
     return report.table([*head, "floor", "step / floor"], rows)

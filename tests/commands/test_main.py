@@ -455,11 +455,11 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, info: Info, **serving: object) 
     if serving:
         event.data[ServingInfo.KEY] = serving
 
-    async def describe_event(uri: str, timeout: float) -> tuple[Info, Event]:
+    async def describe_event(uri: str, _messages: object, _kind: object, timeout: float) -> Event:
         assert (uri, timeout) == ("tcp://0.0.0.0:10300", 15.0)
-        return info, event
+        return event
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.ask_server", describe_event)
 
 
 @pytest.mark.parametrize(
@@ -523,12 +523,12 @@ def test_health_says_what_the_server_says_of_itself(
 def test_a_server_that_offers_nothing_is_not_well(
     failure: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def fail(uri: str, timeout: float) -> tuple[Info, Event]:
+    async def fail(*_: object) -> Event:
         if failure:
             raise failure
-        return Info(), Info().event()
+        return Info().event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", fail)
+    monkeypatch.setattr("wyoming_whisper.commands.health.ask_server", fail)
     assert main(["health"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
@@ -564,11 +564,11 @@ def test_health_tells_the_backend_and_why(
 def test_health_asks_where_the_server_was_told_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, float]] = []
 
-    async def describe_event(uri: str, timeout: float) -> tuple[Info, Event]:
+    async def describe_event(uri: str, _messages: object, _kind: object, timeout: float) -> Event:
         asked.append((uri, timeout))
-        return info([MODEL]), info([MODEL]).event()
+        return info([MODEL]).event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.ask_server", describe_event)
     monkeypatch.setenv("WYO_WHISPER_URI", "unix:///run/whisper.sock")
     assert main(["health"]) == 0
     assert main(["health", "--uri", "tcp://host:1", "--timeout", "2"]) == 0

@@ -22,7 +22,6 @@ from wyoming_whisper.commands.selftest.report import (
     Comparison,
     Decoded,
     Report,
-    Stages,
 )
 from wyoming_whisper.commands.selftest.tail import TailCase
 from wyoming_whisper.engine.checkpoint import Dims
@@ -192,7 +191,7 @@ def test_a_text_that_ours_ended_for_its_repetitions_is_the_same_as_far_as_it_goe
 
 
 def report(*comparisons: Comparison) -> Report:
-    stages = Stages(0.1, 0.1, 0.1)
+    stages = {"encode": 0.1, "prefill": 0.1, "step": 0.1}
     return Report({}, "m", "onnxruntime", "float32", 0, 0, {}, stages, list(comparisons))
 
 

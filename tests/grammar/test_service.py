@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -237,6 +238,20 @@ def test_templates_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = store.templates("ga", own)
     assert again.network.labels.tolist() == templates.network.labels.tolist()
     assert again.slots == templates.slots
+
+
+def test_as_many_files_of_a_language_stay_as_there_are_homes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TemplateStore(tmp_path, n_kept=2)
+    for age, sentence in ((3, "one"), (2, "two"), (1, "three")):
+        store.templates("ga", [{"sentences": [sentence]}])
+        newest = max(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime)
+        os.utime(newest, (0, 1_000 - age))
+    assert len([*tmp_path.iterdir()]) == 2
+    monkeypatch.setattr(compiling, "_run", lambda *_: pytest.fail("it is there"))
+    for sentence in ("two", "three"):
+        assert store.templates("ga", [{"sentences": [sentence]}])
 
 
 def test_a_region_has_its_own_templates_where_there_are_some(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def following(
     url: str, token: str = TOKEN, delay: float = 0.01
 ) -> AsyncIterator[tuple[Told, asyncio.Task[None]]]:
     told = Told()
-    names = HomeNames(Settings(data_dir=(), bias_names=False), None)
+    names = HomeNames(Settings(data_dir=()), None)
     names.FIRST_DELAY_SECONDS, names.SETTLE_SECONDS = delay, 0.05
     names.on_home = told
     task = asyncio.create_task(names._follow_home_assistant(_socket_url(url), token))
@@ -312,7 +312,7 @@ async def test_a_file_is_read_again_when_it_changes(
     monkeypatch.setattr(household, "FILE_SECONDS", 0.01)
     file = tmp_path / "home.yaml"
     file.write_text("areas: [Narnia]")
-    names = HomeNames(settings(tmp_path, home=file, bias_names=False), None)
+    names = HomeNames(settings(tmp_path, home=file), None)
     heard: asyncio.Queue[inventory.Home] = asyncio.Queue()
     names.on_home = heard.put_nowait
 
@@ -327,7 +327,6 @@ async def test_a_file_is_read_again_when_it_changes(
         file.write_text("areas: [Oz, Narnia]")
         assert await areas() == ("Oz", "Narnia")
     assert caplog.text.count("areas must be a list") == 1
-    assert names.index is None
 
 
 def test_a_file_that_cant_be_read_is_said_at_the_start(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.models.conftest import MODEL_FILES
 from tests.models.fakes import model_files, write_cache, write_folder
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
-from wyoming_whisper.errors import ModelUnavailableError, UnknownModelError
+from wyoming_whisper.errors import ModelError, ModelUnavailableError
 from wyoming_whisper.models import autopick
 from wyoming_whisper.models.autopick import (
     AutoModel,
@@ -293,7 +293,7 @@ def test_auto_downloads_its_choice(tiny_hub: HubStandin, settings: Settings) -> 
 def test_finding_auto_measures_nothing(settings: Settings, fake_machine: list[str]) -> None:
     store = ModelStore(settings)
     for find in (store.find, store.ensure):
-        with pytest.raises(UnknownModelError, match="auto is a choice, not a model"):
+        with pytest.raises(ModelError, match="auto is a choice, not a model"):
             find("auto")
     assert fake_machine == []
 

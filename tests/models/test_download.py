@@ -16,7 +16,7 @@ import pytest
 from tests.models.conftest import MODEL_FILES, REPO
 from tests.models.fakes import etag, huggingface_files, model_files, write_cache
 from tests.models.hub_standin import COMMIT, Fault, HubStandin
-from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
+from wyoming_whisper.errors import ModelBrokenError, ModelError, ModelUnavailableError
 from wyoming_whisper.models.download import HubDownload
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.store import ModelStore
@@ -145,7 +145,7 @@ def test_wrong_hash_twice_is_an_error(hub: HubStandin, tmp_path: Path) -> None:
 
 
 def test_unknown_repository(hub: HubStandin, tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError, match=r"no model nobody/nothing on http://127"):
+    with pytest.raises(ModelError, match=r"no model nobody/nothing on http://127"):
         fetch("nobody/nothing", tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_something_else_answers(hub: HubStandin, tmp_path: Path, body: bytes, me
 
 
 def test_name_that_no_repository_can_have(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError, match=r"x/y\.git is no name of a hub repository"):
+    with pytest.raises(ModelError, match=r"x/y\.git is no name of a hub repository"):
         fetch("x/y.git", tmp_path)
 
 

@@ -16,7 +16,7 @@ from tests.models.fakes import (
     write_folder,
 )
 from tests.models.hub_standin import HubStandin
-from wyoming_whisper.errors import ModelBrokenError, UnknownModelError
+from wyoming_whisper.errors import ModelBrokenError, ModelError
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.models.store import ModelStore
@@ -66,7 +66,7 @@ def test_a_file_is_called_what_it_is_and_never_taken_for_a_repository(
     file = tmp_path / "models" / name
     file.parent.mkdir()
     file.write_bytes(content)
-    with pytest.raises(UnknownModelError, match=message) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         ModelStore(settings).ensure(f"models/{name}" if relative else str(file))
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -76,7 +76,7 @@ def test_a_file_is_called_what_it_is_and_never_taken_for_a_repository(
 def test_a_file_in_the_data_folder_is_called_what_it_is(settings: Settings) -> None:
     settings.data_dir[0].mkdir()
     (settings.data_dir[0] / "ggml-base.bin").write_bytes(NOISE)
-    with pytest.raises(UnknownModelError, match=r"whisper\.cpp, .* --model base is"):
+    with pytest.raises(ModelError, match=r"whisper\.cpp, .* --model base is"):
         ModelStore(settings).find("ggml-base.bin")
 
 
@@ -85,7 +85,7 @@ def test_any_file_of_a_model_names_its_folder(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
     folder = write_folder(tmp_path / "my model", model_files(n_tokens=200))
-    with pytest.raises(UnknownModelError, match=f"give its folder, --model '{folder}'$"):
+    with pytest.raises(ModelError, match=f"give its folder, --model '{folder}'$"):
         ModelStore(settings).find(str(folder / name))
 
 
@@ -93,7 +93,7 @@ def test_any_file_of_a_model_names_its_folder(
 def test_a_file_that_is_not_there_is_no_repository(
     hub: HubStandin, settings: Settings, name: str
 ) -> None:
-    with pytest.raises(UnknownModelError, match=f"there is no file {name}"):
+    with pytest.raises(ModelError, match=f"there is no file {name}"):
         ModelStore(settings).ensure(name)
     assert hub.requests == []
 

@@ -21,7 +21,6 @@ from wyoming_whisper.errors import (
     ModelBrokenError,
     ModelError,
     ModelUnavailableError,
-    UnknownModelError,
 )
 from wyoming_whisper.models.folder import (
     ModelFolder,
@@ -160,7 +159,7 @@ def test_model_that_is_nowhere(settings: Settings) -> None:
     ],
 )
 def test_unknown_name(settings: Settings, name: str, message: str) -> None:
-    with pytest.raises(UnknownModelError, match=message):
+    with pytest.raises(ModelError, match=message):
         ModelStore(settings).find(name)
 
 
@@ -193,7 +192,7 @@ def test_a_folder_of_that_very_name_comes_before_another_case(
 
 
 def test_a_model_that_is_gone_is_unknown(settings: Settings) -> None:
-    with pytest.raises(UnknownModelError, match="unknown model 'home-en'"):
+    with pytest.raises(ModelError, match="unknown model 'home-en'"):
         ModelStore(settings).ensure("home-en")
     assert "home-en" not in {entry.name for entry in ModelEntry.all(settings)}
 

@@ -57,6 +57,17 @@ async def test_a_command_is_compared_with_the_home(tmp_path: Path, text: str) ->
     assert all(grammars_of(options) is not None for _, options in fake.requests)
 
 
+async def test_a_front_end_of_replicas_makes_no_grammar(tmp_path: Path) -> None:
+    """It says which home it is; they make the grammars."""
+    fake = FakeTranscriber()
+    settings = {"backend": "ray", "data_dir": (tmp_path / "data",)}
+    await answer_of(tmp_path, fake, home=home_file(tmp_path), **settings)
+    homes = [options.home and options.home.home for _, options in fake.requests]
+    assert {home and home.areas for home in homes} == {("Kitchen",)}
+    assert [grammars_of(options) for _, options in fake.requests] == [None] * len(homes)
+    assert not (tmp_path / "data" / "grammar").exists()
+
+
 @pytest.mark.parametrize("case", ["no home", "an empty one", "bias_names is off"])
 async def test_without_a_home_nothing_is(tmp_path: Path, case: str) -> None:
     settings: dict[str, object] = {"data_dir": (tmp_path / "data",)}

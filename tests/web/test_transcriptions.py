@@ -58,10 +58,9 @@ from wyoming_whisper.transcriber import (
 )
 from wyoming_whisper.utterance.job import Priority
 from wyoming_whisper.web import web_page
-from wyoming_whisper.web.answers import RENDERED
 from wyoming_whisper.web.app import _Site
 from wyoming_whisper.web.form import Form
-from wyoming_whisper.web.spoken import Spoken
+from wyoming_whisper.web.spoken import RENDERED, Spoken
 from wyoming_whisper.web.transcriptions import Api
 
 ROOT = AUDIO.parent.parent

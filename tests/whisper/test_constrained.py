@@ -172,6 +172,14 @@ def test_what_is_far_less_likely_is_given_up() -> None:
     assert session.batches[: n_common + 1] == [1] * (n_common + 1)
 
 
+def test_what_can_not_be_likely_enough_is_given_up(session: ScriptedSession) -> None:
+    every = constrained(session, Sentences(SENTENCES), beam_size=5, n_best=5)
+    least = every[1].total_logprob - 1e-3
+    likely = constrained(session, Sentences(SENTENCES), beam_size=5, n_best=5, least_logprob=least)
+    assert texts(likely)[:2] == texts(every)[:2]
+    assert constrained(session, Sentences(SENTENCES), least_logprob=0.0) == []
+
+
 def test_free_text_between_fixed_words(session: ScriptedSession) -> None:
     session.model = SureModel("add big pears to it", ends=True)
     found = constrained(session, Sentences(["add * to it", "add *"]), n_best=1)

@@ -6,6 +6,7 @@ loads numpy; what decodes compressed audio only once such a file is read.
 
 from __future__ import annotations
 
+import math
 import time
 import wave
 from collections.abc import Iterator
@@ -59,9 +60,9 @@ class AudioFile:
             reason = (message or str(error) or "it ends early").rstrip(".")
             raise AudioError(f"the {kind.name} file can't be decoded: {reason}") from None
 
-    def read(self, max_seconds: float) -> Samples:
+    def read(self, max_seconds: float = math.inf) -> Samples:
         """Return all of it, mono at SAMPLE_RATE. Raises AudioError, also where it is longer."""
-        parts, n_left = [np.zeros(0, np.float32)], round(max_seconds * SAMPLE_RATE)
+        parts, n_left = [np.zeros(0, np.float32)], max_seconds * SAMPLE_RATE
         for block in self.blocks():
             parts.append(block)
             n_left -= len(block)

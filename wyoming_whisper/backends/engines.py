@@ -40,11 +40,11 @@ class Engines:
         spec: EngineSpec | CpuSpec,
         cache: EngineCache,
         open_folder: Callable[[Path, Callable[[float], None] | None], Transcriber],
-        opens_quickly: Callable[[Path], bool] = lambda _: True,
+        open_quickly: Callable[[Path], Transcriber | None] | None = None,
     ) -> None:
         self.label = spec.label
         """The model's name, and what it runs on."""
-        self._opens_quickly = opens_quickly
+        self._open_quickly = open_quickly or self.open
         self._spec = spec
         self._cache = cache
         self._open = open_folder
@@ -71,9 +71,12 @@ class Engines:
             self._key, functools.partial(self._fill, on_progress), self._spec.model, self._stop
         )
 
-    def opens_quickly(self, folder: Path) -> bool:
-        """Return whether nobody has to be kept waiting while it is opened."""
-        return self._opens_quickly(folder)
+    def open_quickly(self, folder: Path) -> Transcriber | None:
+        """Return the engine at work; None where somebody would be kept waiting for that.
+
+        Raises EngineBrokenError, EngineError.
+        """
+        return self._open_quickly(folder)
 
     def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
         """Return the engine at work; `progress` is told the share of it that is ready.
@@ -236,12 +239,11 @@ class EngineTranscriber:
 
     def _open_what_is_there(self) -> Transcriber | None:
         try:
-            folder = self._source.find()
-            if folder and self._build_missing and not self._source.opens_quickly(folder):
-                self._why = "its engine is being opened, which takes longer the first time"
-            elif folder:
-                engine = self._source.open(folder)
-                self._why = self._why_engine
+            if folder := self._source.find():
+                waits = not self._build_missing  # there is no thread to open it later
+                engine = self._source.open(folder) if waits else self._source.open_quickly(folder)
+                slow = "its engine is being opened, which takes longer the first time"
+                self._why = self._why_engine if engine else slow
                 return engine
         except EngineBrokenError as error:
             self._forget_broken(error)

@@ -301,9 +301,7 @@ class WhisperTranscriber:
             self._inference,
             self._tokenizer,
             lambda language: grammars.current(language, self._tokenizer.spelled),
-            self._noise,
             options.checkpoint,
-            keeps_features=self._keeps_features,
         )
 
     def _noise(self) -> Any:

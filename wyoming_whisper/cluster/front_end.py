@@ -8,6 +8,7 @@ with its replica or its node: it is asked again of another one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import socket
@@ -26,10 +27,12 @@ from ..errors import (
     TranscribeError,
     WyomingWhisperError,
 )
+from ..grammar.service import HomeLanguages, HomeTexts
+from ..home.index import NameIndex
+from ..home.inventory import Home
 from ..transcriber import Samples, TranscribeOptions, Transcription, go_on
 
 if TYPE_CHECKING:
-    from ..home.index import NameIndex
     from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
@@ -47,11 +50,39 @@ class About:
     description: str
 
 
+@dataclass(frozen=True)
+class HomeDescription:
+    """What the names and grammars of a home are made of: plain data, of some kilobytes."""
+
+    names: tuple[str, ...]
+    home: Home
+    languages: HomeLanguages
+
+    @property
+    def version(self) -> str:
+        """Equal where descriptions are, also those of two front ends."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class SharedHome:
+    """What a request says of its home."""
+
+    version: str
+    replaces: str | None
+    """The version before this one, of the same front end."""
+    reference: Any
+    """Ray's, to the HomeDescription: what awaits it has that."""
+    with_sentences: bool
+    """Whether the text is to be compared with sentences, too."""
+
+
 class RayTranscriber:
     """A Transcriber that has replicas transcribe, as many requests at once as there are.
 
     `ask` is the deployment's `transcribe.remote`, which returns a DeploymentResponse of Ray Serve;
-    `put` keeps an object where every replica can get it; `deadline` is in seconds, 0 for none.
+    `put` keeps an object where every replica can get it; `deadline` is in seconds, 0 for none;
+    `languages` are those of the home.
     """
 
     MAX_HEDGES = 20.0
@@ -72,15 +103,18 @@ class RayTranscriber:
         deadline: float,
         put: Callable[[Any], Any],
         disconnect: Callable[[], None] = lambda: None,
+        languages: HomeLanguages = HomeLanguages(),  # noqa: B008 - frozen
     ) -> None:
         self.languages = about.languages
         self.description = f"{about.description}, on Ray"
         self._ask = ask
         self._deadline = deadline or float("inf")
         self._put = put
-        self._disconnect = disconnect
+        self.close = disconnect  # it leaves the cluster
+        self._home_languages = languages
         self._lock = threading.Lock()  # of what follows
-        self._home: tuple[NameIndex, Any] | None = None
+        self._home = HomeTexts(NameIndex(()))
+        self._shared: SharedHome | None = None
         self._hedges = self.MAX_HEDGES
 
     @classmethod
@@ -109,12 +143,19 @@ class RayTranscriber:
                 __version__,
             )
         _LOGGER.info("backend: ray, because it was asked for: %s", about.description)
-        return cls(handle.transcribe.remote, about, settings.deadline, ray.put, ray.shutdown)
+        return cls(
+            handle.transcribe.remote,
+            about,
+            settings.deadline,
+            ray.put,
+            ray.shutdown,
+            HomeLanguages.of(settings),
+        )
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         asked = replace(options, home=None, checkpoint=go_on)
-        home = self._shared(options.home.names) if options.home else []
+        home = self._share(options.home) if options.home else None
         n_chunks = max(1, -(-len(samples) // self.CHUNK_SAMPLES))
         # Copies: a slice would be sent with all that it is a slice of.
         chunks = [chunk.copy() for chunk in np.array_split(samples, n_chunks)]
@@ -125,20 +166,27 @@ class RayTranscriber:
             raise TranscribeError(f"a replica answered with {type(answer).__name__}")
         return answer
 
-    def close(self) -> None:
-        """Leave the cluster."""
-        self._disconnect()
-
-    def _shared(self, home: NameIndex) -> list[Any]:
-        """Return the home's names as replicas are told of them: they get each index once."""
+    def _share(self, texts: HomeTexts) -> SharedHome | None:
+        """Return what a request says of its home, whose description is put once for each change."""
         with self._lock:
-            if self._home is None or self._home[0] is not home:
+            home = texts.home or self._home.home
+            if texts.names is not self._home.names or home is not self._home.home:
                 try:
-                    self._home = (home, self._put(home))
+                    self._shared = self._described(texts.names, home or Home())
                 except Exception as problem:  # Ray's; the request itself may do
-                    _LOGGER.warning("going without the names of the home: %s", _line(problem))
-                    return []
-            return [self._home[1]]
+                    _LOGGER.warning("going without the home: %s", _line(problem))
+                    return None
+                self._home = HomeTexts(texts.names, home=home)
+            return self._shared and replace(self._shared, with_sentences=texts.home is not None)
+
+    def _described(self, names: NameIndex, home: Home) -> SharedHome:
+        """Return the description as it is shared, put where that is another one than before."""
+        description = HomeDescription(names.names, home, self._home_languages)
+        before, version = self._shared, description.version
+        if before and before.version == version:
+            return before
+        replaced = before.version if before else None
+        return SharedHome(version, replaced, self._put(description), with_sentences=False)
 
     def _answer(self, ask: Callable[[], Any], checkpoint: Callable[[], None]) -> Any:
         """Return what the first replica says that says anything."""
@@ -203,7 +251,6 @@ class _Calls:
         return 0 < len(self._running) < self.MAX_ASKED and time.monotonic() > self._late
 
     def add(self) -> None:
-        """Ask a replica."""
         self._late = time.monotonic() + self.HEDGE_SECONDS
         try:
             self._running.append(self._ask())

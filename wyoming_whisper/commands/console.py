@@ -136,7 +136,6 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def complain(error: WyomingWhisperError) -> None:
-    """Write one line to stderr."""
     print(f"wyoming-whisper: {' '.join(str(error).split())}", file=sys.stderr)
 
 

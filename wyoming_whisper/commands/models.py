@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..backends import gpu_of, model_of
-from ..errors import SettingsError, UnknownModelError
+from ..errors import ModelError, SettingsError
 from ..models.autopick import AutoModel
 from ..models.disk import megabytes
 from ..models.listing import ModelEntry
@@ -66,7 +66,8 @@ See and manage the models on this machine.
 
 def _answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
     if about := RETIRED_MODELS.get(name):
-        raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
+        more = "`models list` shows those that there are, such as base"
+        raise ModelError(f"{about}; {more}", "unknown-model")
     if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":

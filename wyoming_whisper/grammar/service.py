@@ -13,6 +13,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..home.index import NameIndex
 from ..home.inventory import Home
@@ -22,6 +24,9 @@ from .custom import parse_custom_sentences
 from .filling import fill, unsayable
 from .templates import TemplateError, Templates
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,12 +39,33 @@ NICENESS = 10
 SHOWN = 3  # of what is left out, in a line of the log
 
 
+@dataclass(frozen=True)
+class HomeLanguages:
+    """The languages that are spoken in a home, as far as that is known."""
+
+    expected: tuple[str, ...] = ()
+    """Whisper's codes of those whose grammars are made before anybody asks."""
+    regions: tuple[tuple[str, str], ...] = ()
+    """(Whisper's code, region): Home Assistant has sentences of pt-BR, too."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> HomeLanguages:
+        """Return the languages that the user set. Raises SettingsError."""
+        language, region = settings.spoken_language, settings.language.replace("_", "-")
+        if not language:
+            return cls(settings.languages)
+        return cls((language,), ((language, region.partition("-")[2]),))
+
+
 @dataclass(frozen=True, eq=False)
 class HomeTexts:
     """What misheard texts are compared with: names of the home, and its sentences."""
 
     names: NameIndex
     grammars: GrammarService | None = None
+    """None where texts are not to be compared with sentences, or others make the grammars."""
+    home: Home | None = None
+    """That of the sentences, for those others; None where texts are not to be compared."""
 
 
 @dataclass
@@ -75,6 +101,13 @@ class GrammarService:
         self._thread: threading.Thread | None = None
         self.on_done: Callable[[str], None] = lambda language: None
         """Called on the thread that builds, with a language whose grammar is there or can't be."""
+
+    @classmethod
+    def speaking(cls, languages: HomeLanguages, folder: Path, n_homes: int = 1) -> GrammarService:
+        """Return a service whose templates are in `folder`, which so many homes share."""
+        service = cls(TemplateStore(folder, dict(languages.regions), n_homes))
+        service.expect(languages.expected)
+        return service
 
     def use_home(self, home: Home) -> None:
         """Have grammars of this home; those of the last one stay until they are there."""

@@ -29,7 +29,7 @@ from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
+from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
 from ..machine.files import write_file
 from .disk import (
     ADVICE,
@@ -116,7 +116,7 @@ class HubDownload:
     def run(self) -> Path:
         """Return the folder of the snapshot. Blocks.
 
-        Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not
+        Raises ModelError (no such repository), ModelUnavailableError (no network, not
         allowed: worth another try later), ModelRefusedError (no room), ModelBrokenError (the hub
         sends something else than it says).
         """
@@ -188,9 +188,8 @@ class HubDownload:
                 self.repo, revision="main", files_metadata=True, timeout=self.TIMEOUT_S
             )
         except HFValidationError as error:
-            raise UnknownModelError(
-                f"{self.repo} is no name of a hub repository: {error}"
-            ) from error
+            about = f"{self.repo} is no name of a hub repository: {error}"
+            raise ModelError(about, "unknown-model") from error
         except self.NETWORK_ERRORS:
             raise
         except Exception as error:  # whatever a captive portal's page does to the hub's parser
@@ -339,7 +338,7 @@ class HubDownload:
         if status is None or status in (408, 416, 429) or status >= 500:
             return None
         if status == 404:
-            return UnknownModelError(f"there is no model {self.repo} on {self.endpoint}")
+            return ModelError(f"there is no model {self.repo} on {self.endpoint}", "unknown-model")
         if status in (401, 403):
             token = "the hf_token given isn't" if self.token else "set hf_token to one that is"
             return ModelUnavailableError(

@@ -19,7 +19,6 @@ from ..errors import (
     ModelError,
     ModelRefusedError,
     ModelUnavailableError,
-    UnknownModelError,
 )
 from .disk import ADVICE, Report
 from .folder import ModelFolder
@@ -74,10 +73,11 @@ class ModelStore:
         self._settings = settings
 
     def resolve(self, name: str, layout: Layout = "ctranslate2") -> _Reference:
-        """Return what `name` stands for. Raises UnknownModelError."""
+        """Return what `name` stands for. Raises ModelError."""
         name = without_address(name)
         if name.lower() == AUTO:  # backends.model_of resolves it, once what it runs on is known
-            raise UnknownModelError("auto is a choice, not a model: name a model (models list)")
+            about = "auto is a choice, not a model: name a model (models list)"
+            raise ModelError(about, "unknown-model")
         stock = StockModel.named(name)
         if stock is not None and stock.name == name.replace(".int8", "-int8"):
             return _Reference(name, repo=stock.repo_in(layout), layout=layout)
@@ -86,7 +86,7 @@ class ModelStore:
             path = next((root / name for root in self.roots if (root / name).exists()), None)
         if path is not None:
             if not path.is_dir():
-                raise UnknownModelError(ForeignFile(path).advice)
+                raise ModelError(ForeignFile(path).advice, "unknown-model")
             return _Reference(name, folder=path, layout=layout)
         if stock is not None:  # after the folders, which may differ from it in case alone
             return _Reference(stock.name, repo=stock.repo_in(layout), layout=layout)
@@ -94,13 +94,13 @@ class ModelStore:
         is_repo = slash and self.is_simple_name(owner) and self.is_simple_name(repo)
         if is_repo and not ForeignFile.is_name(name):
             return _Reference(name, repo=name, layout=layout)
-        raise UnknownModelError(_unknown(name))
+        raise ModelError(_unknown(name), "unknown-model")
 
     def find(self, name: str, layout: Layout = "ctranslate2") -> Path:
         """Return the folder of the model `name`, checked; never uses the network.
 
-        Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
-        files are missing, empty or cut off: the message names the file).
+        Raises ModelError (unknown), ModelUnavailableError (not here), ModelBrokenError (here, but
+        its files are missing, empty or cut off: the message names the file).
         """
         reference = self.resolve(name, layout)
         broken: ModelBrokenError | None = None

@@ -25,7 +25,7 @@ from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping, Pong
 
 from ..audio.pcm import PcmFormat
-from ..errors import ProtocolError, StoppedError, UnknownModelError
+from ..errors import ModelError, ProtocolError, StoppedError
 from ..errors import WyomingWhisperError as OurError
 from ..peers import shown
 from ..tasks import end_tasks, start_task
@@ -41,7 +41,10 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Handler:
-    """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log."""
+    """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log.
+
+    All connections of one network have the same `origin`.
+    """
 
     WRITE_SECONDS = 10.0  # for a client to take what it asked for
     EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
@@ -57,12 +60,14 @@ class Handler:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str,
+        origin: str = "",
     ) -> None:
         self._service = service
         self._reader = reader
         self._writer = writer
         self._writing = asyncio.Lock()
         self._peer = peer
+        self.origin = origin
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = _Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None
@@ -228,9 +233,8 @@ class Handler:
     def _on_select_program(self, event: Event) -> None:
         name = _checked(SelectProgram, event).name
         if name not in (ServingInfo.PROGRAM, self._service.settings.model):
-            raise UnknownModelError(
-                f"no program {shown(name)} is here, only {ServingInfo.PROGRAM!r}"
-            )
+            about = f"no program {shown(name)} is here, only {ServingInfo.PROGRAM!r}"
+            raise ModelError(about, "unknown-model")
 
     def _on_transcribe(self, event: Event) -> None:
         self._request = _Request.of(_checked(Transcribe, event), self._service)
@@ -387,12 +391,11 @@ class _Request:
 
     @classmethod
     def of(cls, transcribe: Transcribe, service: Service) -> _Request:
-        """Raises ProtocolError, UnknownModelError, NotPossibleError."""
+        """Raises ProtocolError, ModelError, NotPossibleError."""
         settings = service.settings
         if transcribe.name and transcribe.name != settings.model:
-            raise UnknownModelError(
-                f"no model {shown(transcribe.name)} is here, only {settings.model!r}"
-            )
+            about = f"no model {shown(transcribe.name)} is here, only {settings.model!r}"
+            raise ModelError(about, "unknown-model")
         names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
         asked = None if settings.ignore_client_language else transcribe.language
         language = service.language_of(asked)

@@ -43,7 +43,6 @@ class ServingInfo:
 
     @classmethod
     def of(cls, service: Service) -> ServingInfo:
-        """Return what is true at this moment."""
         state, upstreams = service.status.state, service.upstreams
         languages = state.languages
         if upstreams and not upstreams.has_local:

@@ -14,12 +14,11 @@ from pathlib import Path
 from urllib.parse import SplitResult
 
 from ..text.replacements import Replacements
-from .option import Option
-from .readers import (
-    Address,
+from .option import (
     Choice,
     Decimal,
     Items,
+    Option,
     Raw,
     Size,
     Switch,
@@ -36,7 +35,8 @@ def _ray_address(raw: Raw) -> str:
     text = Text()(raw)
     if text == "auto":
         return text
-    Address("it must be auto, or HOST:PORT such as 192.168.1.20:6379", is_valid)(f"//{text}")
+    about = "it must be auto, or HOST:PORT such as 192.168.1.20:6379"
+    Text(about, is_address=is_valid)(f"//{text}")
     return text
 
 
@@ -256,8 +256,9 @@ class Settings(ServerSettings):
         "names",
         "Home Assistant, which is asked for names where there is a --hass-token; the app "
         "(add-on) needs neither",
-        Address(
-            "it must be an address such as http://homeassistant.local:8123", _is_home_assistant
+        Text(
+            "it must be an address such as http://homeassistant.local:8123",
+            is_address=_is_home_assistant,
         ),
         metavar="URL",
     )

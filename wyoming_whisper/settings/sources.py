@@ -14,9 +14,8 @@ from ..errors import SettingsError, did_you_mean
 from ..machine.files import read_text_file
 from ..peers import shown
 from .official import ALL_OPTIONS, RETIRED_MODELS
-from .option import Option
+from .option import Option, Raw
 from .options import OPTIONS, Settings
-from .readers import Raw
 
 _LOGGER = logging.getLogger(__name__)
 PREFIXES = ("WYO_WHISPER_", "WYOMING_WHISPER_")

@@ -37,7 +37,6 @@ class TextStyle:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> TextStyle:
-        """Return what the user wants of texts."""
         return cls(
             strip_punctuation=settings.strip_punctuation,
             hass_wording=settings.hass_wording,

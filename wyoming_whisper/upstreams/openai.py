@@ -68,7 +68,6 @@ class OpenAIUpstream:
         return recording.transcript(answer.get("text"), answer.get("language"), options.language)
 
     async def close(self) -> None:
-        """Close what connections are kept."""
         if self._session:
             await self._session.close()
 

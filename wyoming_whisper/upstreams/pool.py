@@ -196,7 +196,6 @@ class Member:
             await end_tasks(waiting)
 
     def state(self) -> UpstreamState:
-        """Return what people are told."""
         state = self.circuit.state
         return UpstreamState(
             name=self.upstream.url,

@@ -61,7 +61,6 @@ class _Race:
         return "wait"
 
     def asked(self, now: float, *, trial: bool) -> None:
-        """Note that one more was asked at `now`."""
         self.patience = now if trial else now + self.hedge_seconds
 
     def until(self, *, silent: bool) -> float:
@@ -130,7 +129,6 @@ class Relay:
         return cls(pool, options, hops + 1)
 
     def add(self, samples: Samples) -> None:
-        """Pass on more audio."""
         self._recording.add(samples)
 
     def take_over(self, other: Relay) -> None:
@@ -290,7 +288,6 @@ class Relay:
         return self._started(work(), None)
 
     def _winner(self) -> _Attempt | None:
-        """Return the first with a text."""
         winners = (a for a in self._attempts if a.transcription and a.transcription.text)
         return next(winners, None)
 

@@ -38,7 +38,7 @@ class WyomingUpstream:
     async def check(self) -> tuple[str, frozenset[str]]:
         """Return what it is, and its languages. Raises UpstreamError."""
         async with self._connected() as (reader, writer):
-            await _send(writer, Describe().event())
+            await async_write_event(Describe().event(), writer)
             event = await _receive(reader, "info")
         try:
             return _described(Info.from_event(event))
@@ -57,12 +57,12 @@ class WyomingUpstream:
             names = list(options.names) or None
             asked = self._upstream.model, options.language, context
             with contextlib.suppress(OSError):  # who reads is told
-                await _send(writer, Transcribe(*asked, transcript_names=names).event())
-                await _send(writer, AudioStart(*audio_format).event())
+                await async_write_event(Transcribe(*asked, transcript_names=names).event(), writer)
+                await async_write_event(AudioStart(*audio_format).event(), writer)
                 async for audio in recording.chunks():
-                    await _send(writer, AudioChunk(*audio_format, audio).event())
+                    await async_write_event(AudioChunk(*audio_format, audio).event(), writer)
                     n_sent += len(audio) // recording.SAMPLE_BYTES
-                await _send(writer, AudioStop().event())
+                await async_write_event(AudioStop().event(), writer)
 
         async with self._connected() as (reader, writer):
             sending = start_task(speak(writer), "speaking to an upstream", is_awaited=True)
@@ -120,10 +120,6 @@ def _hang_up(writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
     else:
         writer.close()
-
-
-async def _send(writer: asyncio.StreamWriter, event: Event) -> None:
-    await async_write_event(event, writer)
 
 
 async def _receive(reader: asyncio.StreamReader, kind: str, max_events: int = 512) -> Event:

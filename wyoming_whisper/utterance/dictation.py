@@ -124,7 +124,6 @@ class Dictation:
             self._take(await result(piece.job))
 
     def add_rest(self, transcription: Transcription, voicing: Voicing) -> None:
-        """Add what was said after the last piece."""
         self._parts.append((transcription, voicing))
 
     def transcription(self) -> Transcription:
@@ -148,7 +147,6 @@ class Dictation:
         return self._text
 
     def drop(self) -> None:
-        """Nobody waits for it any more."""
         for piece in self._waiting:
             if piece.job:
                 piece.job.cancel()

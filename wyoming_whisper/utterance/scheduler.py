@@ -369,7 +369,6 @@ class Scheduler:
         return self._n_failures < self.MAX_REOPENINGS
 
     def _say_unavailable(self, error: BaseException) -> None:
-        """Say it once, loudly."""
         reason = _Reason.of(error)
         if self._refusal is None:
             unexpected = None if isinstance(error, WyomingWhisperError) else error

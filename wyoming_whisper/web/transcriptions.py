@@ -26,9 +26,8 @@ from ..peers import Allowed, shown
 from ..transcriber import TranscribeOptions
 from ..utterance.budget import Budget
 from ..utterance.service import Service
-from .answers import RENDERED, Render
 from .form import Form, Refused
-from .spoken import Spoken
+from .spoken import RENDERED, Render, Spoken
 
 _LOGGER = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..text.repetition import compression_ratio, is_doubled, loops, said_once
+from ..text.repetition import compression_ratio, loops, said_once
 from ..transcriber import Word
 from .audio import FRAMES_PER_POSITION, N_FRAMES, SECONDS_PER_TIMESTAMP, Array, pad_or_trim
 from .inference import GenerateOptions, Hypothesis, Inference
@@ -214,7 +215,7 @@ class WindowDecoder:
             silent=unlikely and hypothesis.no_speech_prob > options.no_speech_threshold,
             endless=is_full or is_loop,
             unfinished=is_full and not goes_on,
-            doubled=is_doubled(text),
+            doubled=_is_doubled(text),
         )
 
     def said_once(self, tokens: Sequence[int]) -> list[int]:
@@ -317,3 +318,12 @@ def _quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
         pieces.append((start, end))
         start = end
     return [*pieces, (start, n_frames)]
+
+
+def _is_doubled(text: str) -> bool:
+    """Return whether the text is one phrase written over again: what a window cut short often does.
+
+    People do say a thing twice; then the full window says so, too.
+    """
+    letters = "".join(re.findall(r"\w", text.casefold()))
+    return re.fullmatch(r"(.{4,}?)\1+", letters) is not None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import json
 import tempfile
 import time
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Engine:
-    """What is tested."""
-
     session: Session
     runtime: str
     precision: str
@@ -112,7 +109,12 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
         for part in (slice(n_usual), slice(n_usual, None))
     )
     n_bytes = Report.resident_bytes()
-    with _opened(settings, path, runtime, precision) as engine:
+    opened = (
+        _on_onnxruntime(settings, path, precision)
+        if runtime == "onnxruntime"
+        else _on_tensorrt(runtime, settings, path, precision)
+    )
+    with opened as engine, contextlib.closing(engine.session):
         Reference.say(f"{engine.runtime} hears them in {engine.precision}")
         comparisons = reference.compare_session(engine.session, engine.precision)
         stages = reference.cases[0].time_stages(engine.session, reference.tokenizer)
@@ -154,20 +156,6 @@ def _choose_runtime(asked: str, device: str) -> str:
             raise
         Reference.say(f"onnxruntime, as TensorRT can't be used here ({error})")
         return "onnxruntime"
-
-
-@contextlib.contextmanager
-def _opened(
-    settings: Settings, path: Path, runtime: str, precision: str | None
-) -> Iterator[_Engine]:
-    opened = (
-        _on_onnxruntime if runtime == "onnxruntime" else functools.partial(_on_tensorrt, runtime)
-    )
-    with opened(settings, path, precision) as engine:
-        try:
-            yield engine
-        finally:
-            engine.session.close()
 
 
 @contextlib.contextmanager

@@ -108,19 +108,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Seconds, medians: of the first clip in the window that it would get."""
-
-    encode: float
-    prefill: float
-    step: float
-    """One token after another, each chosen by the engine."""
-
-
-@dataclass(frozen=True)
 class Report:
-    """Everything that is told."""
-
     machine: dict[str, str]
     model: str
     runtime: str
@@ -129,8 +117,9 @@ class Report:
     """To write the graphs or build the engine; about 0 where it was there."""
     open_seconds: float
     memory_mb: dict[str, float]
-    stages: Stages | None
-    """None of a runtime that does all in one."""
+    stages: dict[str, float] | None
+    """Seconds, medians, of the first clip in the window that it would get: encode, prefill, and a
+    step, which is a token chosen by the engine. None of a runtime that does all in one."""
     comparisons: list[Comparison]
 
     @property
@@ -145,18 +134,18 @@ class Report:
         return not self.failures
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for machines."""
         verdict = {"passed": self.passed, "failures": self.failures}
         return verdict | dataclasses.asdict(self)
 
     def as_text(self) -> str:
         """Return it for an issue: Markdown."""
+        stages = ", ".join(f"{k} {_milliseconds(s)}" for k, s in (self.stages or {}).items())
         facts = {
             **self.machine,
             "model": self.model,
             "engine": f"{self.runtime} in {self.precision}",
             "prepared, opened": f"{self.prepare_seconds:.1f} s, {self.open_seconds:.1f} s",
-            **({"stages": _stages(self.stages)} if self.stages else {}),
+            **({"stages": stages} if stages else {}),
             "memory": ", ".join(f"{name} {size:.0f} MB" for name, size in self.memory_mb.items()),
         }
         verdict = "PASSED" if self.passed else "FAILED: " + "; ".join(self.failures)
@@ -198,11 +187,6 @@ class Report:
             "of it since CTranslate2 was closed": (now - before) / 1e6,
         }
         return memory | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
-
-
-def _stages(stages: Stages) -> str:
-    times = (stages.encode, stages.prefill, stages.step)
-    return "encode {}, prefill {}, step {}".format(*map(_milliseconds, times))
 
 
 def _table(comparisons: Sequence[Comparison]) -> str:

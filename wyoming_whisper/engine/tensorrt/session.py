@@ -1,7 +1,7 @@
 """Whisper's graphs as TensorRT engines on an NVIDIA GPU.
 
-`TensorRTSession` is a `whisper.session.Session`. A token costs one launch: the decoder's step is two
-CUDA graphs (`loops.py`), the first reading one set of tokens, positions and caches and writing the
+`TensorRTSession` is a `whisper.session.Session`. A token costs one launch: the decoder's step is
+two CUDA graphs (`loops.py`), the first reading one set of tokens, positions and caches and writing the
 other, the second the reverse, and the host is always one step ahead of what it reads.
 """
 
@@ -237,6 +237,11 @@ class TensorRTSession:
             self._kernels.is_eager = False
             _close_all(self._contexts)
             self._open_contexts()
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the file had what TensorRT-RTX compiled on this GPU; else `warm_up` waits."""
+        return self._kernels.are_loaded
 
     def synchronize(self) -> None:
         """Wait for all that was asked for. Raises EngineError for what failed meanwhile."""
