@@ -1,8 +1,8 @@
 """Whisper's graphs as TensorRT engines on an NVIDIA GPU.
 
 `TensorRTSession` is a `whisper.session.Session`. A token costs one launch: the decoder's step is
-two CUDA graphs (`loops.py`), the first reading one set of tokens, positions and caches and writing the
-other, the second the reverse, and the host is always one step ahead of what it reads.
+two CUDA graphs (`loops.py`), the first reading one set of tokens, positions and caches and writing
+the other, the second the reverse, and the host is always one step ahead of what it reads.
 """
 
 from __future__ import annotations
