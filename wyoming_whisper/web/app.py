@@ -231,8 +231,7 @@ class _Site:
     async def _hear(self, request: web.Request) -> web.Response:
         language = self._service.language_of(request.query.get("language"))
         audio = await self._pcm(request)
-        options = self._service.spoken.remembered(TranscribeOptions(language))
-        utterance = Utterance(self._service, options, relay=self._service.relay(options))
+        utterance = Utterance.begin(self._service, TranscribeOptions(language))
         try:
             await utterance.take(PcmFormat(SAMPLE_RATE, 2, 1), audio)
             if utterance.is_full:
