@@ -38,7 +38,7 @@ from . import transcriptions
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def start(service: Service, close_seconds: float) -> web.AppRunner:
+async def start(service: Service) -> web.AppRunner:
     """Return the application, ready for connections."""
     site = await asyncio.to_thread(_Site, service)  # it reads the page's files
     logger = logging.getLogger(f"{__name__}.http")
@@ -50,7 +50,8 @@ async def start(service: Service, close_seconds: float) -> web.AppRunner:
         keepalive_timeout=site.IDLE_SECONDS,
         auto_decompress=False,  # nobody needs it, and little may unpack to much
         logger=logger,
-        shutdown_timeout=close_seconds,
+        # For requests under way when the server stops, which has had its own time for that.
+        shutdown_timeout=1.0,
     )
     await runner.setup()
     return runner
