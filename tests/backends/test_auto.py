@@ -9,8 +9,7 @@ import pytest
 
 from tests.support import FakeTranscriber
 from wyoming_whisper import backends
-from wyoming_whisper.backends import open_transcriber
-from wyoming_whisper.backends.auto import gpu_of, model_of
+from wyoming_whisper.backends import gpu_of, model_of, open_transcriber
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError

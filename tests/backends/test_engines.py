@@ -56,8 +56,8 @@ class FakeEngines(Engines):
         self.opened: list[FakeTranscriber] = []
         self.is_quick = True
 
-    def opens_quickly(self, folder: Path) -> bool:
-        return self.is_quick
+    def open_quickly(self, folder: Path) -> Transcriber | None:
+        return self.open(folder) if self.is_quick else None
 
     def find(self) -> Path | None:
         return Path("engine") if self.built else None

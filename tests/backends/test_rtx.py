@@ -310,17 +310,29 @@ def test_two_gpus_share_an_engine_but_no_kernels(
 
 
 @pytest.mark.parametrize("content", [b"", b"of something else"])
-def test_kernels_that_are_of_no_use_are_compiled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+def test_kernels_that_are_of_no_use_are_compiled_again_while_the_cpu_answers(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    content: bytes,
 ) -> None:
     gpu = gpu_with(monkeypatch, fakes.RTX)
     open_with_engine(tmp_path, **FULL)[0].close()
     (file,) = kernel_files(tmp_path)
     file.write_bytes(content)
     gpu.tensorrt.compiled.clear()
-    open_with_engine(tmp_path, **FULL)[0].close()
+    caplog.set_level(logging.INFO)
+    status = Status()
+    transcriber = open_transcriber(settings(tmp_path, **FULL), status)
+    assert status.state.backend == "faster-whisper"
+    assert "takes longer the first time" in status.state.why
+    assert all(texts(transcriber))
+    until(lambda: status.state.backend == "tensorrt")
+    transcriber.close()
     assert gpu.tensorrt.compiled
     assert len(file.read_bytes()) > len(content)
+    assert caplog.text.count(f"the kernels in {file} are for something else") == 1
+    gpu.assert_nothing_left()
 
 
 def test_kernels_that_find_no_room_cost_a_warning(

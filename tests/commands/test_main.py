@@ -382,7 +382,7 @@ def test_models_are_managed(
 def test_auto_is_resolved_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.backends.auto.gpu_of", lambda _: None)
+    monkeypatch.setattr("wyoming_whisper.backends.gpu_of", lambda _: None)
     monkeypatch.setattr("wyoming_whisper.models.autopick.AutoModel.pick", lambda _: "tiny")
     folder = write_folder(tmp_path / "tiny", model_files(n_tokens=200))
     for action in ("path", "download"):

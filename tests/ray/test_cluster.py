@@ -77,7 +77,7 @@ def test_names_reach_the_replicas(nodes: list[Node]) -> None:
 
 def complaints(nodes: list[Node]) -> list[str]:
     """Return what replicas write where a home does not come."""
-    logs = nodes[0].folder.parent.glob("*/ray/session_*/logs/serve/*")
+    logs = nodes[0].folder.parent.glob("*/ray/session_*/logs/worker-*.err")
     lines = (line for log in logs for line in log.read_text(errors="replace").splitlines())
     return [line for line in lines if "did not come" in line]
 

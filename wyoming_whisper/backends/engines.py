@@ -40,11 +40,11 @@ class Engines:
         spec: EngineSpec | CpuSpec,
         cache: EngineCache,
         open_folder: Callable[[Path, Callable[[float], None] | None], Transcriber],
-        opens_quickly: Callable[[Path], bool] = lambda _: True,
+        open_quickly: Callable[[Path], Transcriber | None] | None = None,
     ) -> None:
         self.label = spec.label
         """The model's name, and what it runs on."""
-        self._opens_quickly = opens_quickly
+        self._open_quickly = open_quickly or self.open
         self._spec = spec
         self._cache = cache
         self._open = open_folder
@@ -71,9 +71,12 @@ class Engines:
             self._key, functools.partial(self._fill, on_progress), self._spec.model, self._stop
         )
 
-    def opens_quickly(self, folder: Path) -> bool:
-        """Return whether nobody has to be kept waiting while it is opened."""
-        return self._opens_quickly(folder)
+    def open_quickly(self, folder: Path) -> Transcriber | None:
+        """Return the engine at work; None where somebody would be kept waiting for that.
+
+        Raises EngineBrokenError, EngineError.
+        """
+        return self._open_quickly(folder)
 
     def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
         """Return the engine at work; `progress` is told the share of it that is ready.
@@ -211,7 +214,10 @@ class EngineTranscriber:
                 except NotPossibleError:
                     raise
                 except Exception as error:  # whatever it is, the speaker gets an answer
-                    self._lose_engine(self._engine, error)
+                    engine, self._engine = self._engine, None
+                    with contextlib.suppress(Exception):  # what failed may fail at this too
+                        engine.close()
+                    self._failed(error)
             if self._stand_in is None:
                 self._reopen_stand_in()
                 self._tell()
@@ -233,12 +239,11 @@ class EngineTranscriber:
 
     def _open_what_is_there(self) -> Transcriber | None:
         try:
-            folder = self._source.find()
-            if folder and self._build_missing and not self._source.opens_quickly(folder):
-                self._why = "its engine is being opened, which takes longer the first time"
-            elif folder:
-                engine = self._source.open(folder)
-                self._why = self._why_engine
+            if folder := self._source.find():
+                waits = not self._build_missing  # there is no thread to open it later
+                engine = self._source.open(folder) if waits else self._source.open_quickly(folder)
+                slow = "its engine is being opened, which takes longer the first time"
+                self._why = self._why_engine if engine else slow
                 return engine
         except EngineBrokenError as error:
             self._forget_broken(error)
@@ -249,12 +254,6 @@ class EngineTranscriber:
     def _reopen_stand_in(self) -> Transcriber:
         self._stand_in = self._open_stand_in()
         return self._stand_in
-
-    def _lose_engine(self, engine: Transcriber, error: Exception) -> None:
-        self._engine = None
-        with contextlib.suppress(Exception):  # what failed may fail at this too
-            engine.close()
-        self._failed(error)
 
     def _failed(self, error: Exception) -> None:
         """Open the engine again, once in a while."""
@@ -320,19 +319,16 @@ class EngineTranscriber:
         Who unloads models that are idle waits for that: otherwise it would begin again and again.
         """
         self._building("looking for the engine", None)
-        engine = self._built_and_opened()
-        is_better, why = self._judge(engine)
-        if is_better:
-            self._change_places(engine, why)
-        else:
-            self._leave(engine, why)
-
-    def _built_and_opened(self) -> Transcriber:
         try:
-            return self._source.open(self._built(), self._opening)
+            engine = self._source.open(self._built(), self._opening)
         except EngineBrokenError as error:
             self._forget_broken(error)
-            return self._source.open(self._built(), self._opening)
+            engine = self._source.open(self._built(), self._opening)
+        is_better, why = self._judge(engine)
+        if not is_better:
+            self._leave(engine, why)
+        elif self._takes_over(engine, None, why):
+            _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
 
     def _built(self) -> Path:
         display: BuildDisplay | None = None
@@ -378,10 +374,6 @@ class EngineTranscriber:
         with self._turn:
             self._why = why
             self._tell()
-
-    def _change_places(self, engine: Transcriber, why: str) -> None:
-        if self._takes_over(engine, None, why):
-            _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
 
     def _do_without(self) -> None:
         """Let CTranslate2 have the GPU that TensorRT makes nothing of."""

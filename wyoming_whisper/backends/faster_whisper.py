@@ -143,7 +143,12 @@ class CTranslate2Inference:
 
         `prompt` ends with the token of no timestamps.
         """
-        kept, start = self._scores_of(audio_features), tuple(prompt)
+        kept = next((scores for of, scores in self._scored if of is audio_features), {})
+        if len(kept) > self.MAX_SCORES:
+            kept = {}
+        others = [pair for pair in self._scored if pair[0] is not audio_features]
+        self._scored = [(audio_features, kept), *others[:1]]
+        start = tuple(prompt)
         scores = []
         for text in texts:
             key = (start, tuple(text))
@@ -155,15 +160,6 @@ class CTranslate2Inference:
                 kept[key] = np.log(np.maximum(words.text_token_probs, self.TINY))
             scores.append(kept[key])
         return scores
-
-    def _scores_of(self, audio_features: Any) -> Scores:
-        """Return the scores that are kept for an audio."""
-        kept = next((scores for of, scores in self._scored if of is audio_features), {})
-        if len(kept) > self.MAX_SCORES:
-            kept = {}
-        others = [pair for pair in self._scored if pair[0] is not audio_features]
-        self._scored = [(audio_features, kept), *others[:1]]
-        return kept
 
     can_align = True
 

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from ..whisper.audio import (
 from ..whisper.options import AudioContext
 
 if TYPE_CHECKING:
+    from ..engine.session import CpuSession
+    from ..engine.tensorrt.session import TensorRTSession
     from ..models.folder import ModelFolder
     from ..settings.options import Settings
     from ..whisper.options import DecodingOptions
@@ -41,20 +43,6 @@ MOST_CHANGE = 0.25
 the tail begins, with nothing in its place, 0.36 and 0.29."""
 
 
-class _Session(Protocol):
-    """A session over graphs that have the tail."""
-
-    n_mels: int
-    has_tail: bool
-    """Whether the rest of a full window follows a shorter one, frozen."""
-
-    def encode(self, mel: Array) -> Any:
-        """See whisper.session.Session."""
-
-    def audio_keys(self, audio_features: Any, n_positions: int) -> Array:
-        """Return the decoder's keys, shape = (n_text_layer, n_head, n_positions, 64)."""
-
-
 def can_have_frozen_tail(settings: Settings, model: ModelFolder) -> bool:
     """Return whether graphs of the model are to have the tail, to be tried with it."""
     return settings.audio_context == "auto" and not model.facts.tight_window
@@ -62,7 +50,7 @@ def can_have_frozen_tail(settings: Settings, model: ModelFolder) -> bool:
 
 def with_frozen_tail(
     decoding: DecodingOptions,
-    session: _Session,
+    session: CpuSession | TensorRTSession,
     measurements: Measurements,
     graphs: str,
     multiple: int = FRAMES_PER_POSITION,
@@ -90,7 +78,7 @@ def with_frozen_tail(
     return dataclasses.replace(decoding, audio_context=windows) if session.has_tail else decoding
 
 
-def feature_change(session: _Session, windows: AudioContext) -> float:
+def feature_change(session: CpuSession | TensorRTSession, windows: AudioContext) -> float:
     """Return how much these windows change the audio features of speech, beside full windows.
 
     Mean absolute change by mean absolute value, of the decoder's keys.
@@ -103,11 +91,11 @@ def feature_change(session: _Session, windows: AudioContext) -> float:
     return float(np.mean([_change(session, mel, windows) for mel in mels]))
 
 
-def _change(session: _Session, mel: Array, windows: AudioContext) -> float:
+def _change(session: CpuSession | TensorRTSession, mel: Array, windows: AudioContext) -> float:
     silence, n_frames = silence_level(mel), mel.shape[1]
     n_positions = n_frames // FRAMES_PER_POSITION
     full, fitted = (
-        session.audio_keys(session.encode(pad_or_trim(mel, n, silence)), n_positions)
+        session.audio_keys(pad_or_trim(mel, n, silence), n_positions)
         for n in (N_FRAMES, windows.frames(n_frames))
     )
     return float(np.abs(fitted - full).mean() / np.abs(full).mean())

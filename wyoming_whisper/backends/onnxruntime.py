@@ -90,7 +90,7 @@ class OnnxRuntime:
         return Engines(
             spec,
             Engines.cache_of(self._settings),
-            lambda folder, _: _open_graphs(self._settings, self._path, spec, folder),
+            lambda folder, _: self._open_graphs(spec, folder),
         )
 
     @staticmethod
@@ -120,6 +120,49 @@ class OnnxRuntime:
             compare=self._comparison,
             why_engine=self._comparison.why_onnxruntime,
         ).open()
+
+    def _open_graphs(self, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
+        """Return the model over the graphs in `folder`, tried out and warm.
+
+        Raises EngineBrokenError where they can't be read or make no sense, EngineError where they
+        fail.
+        """
+        try:
+            transcriber = self._opened(spec, folder)
+            transcriber.try_out(folder)
+            transcriber.warm_up()
+        except (ModelError, SettingsError):
+            raise
+        except Exception as error:  # whatever a library makes of graphs that it can't run
+            raise EngineError(f"onnxruntime fails on the graphs in {folder}: {error}") from error
+        beam_size = WhisperTranscriber.choose_beam_size(self._settings.beam_size)
+        _LOGGER.info("%s, beam %d", transcriber.description, beam_size)
+        return transcriber
+
+    def _opened(self, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
+        settings, model = self._settings, ModelFolder(self._path)
+        beam_size = WhisperTranscriber.choose_beam_size(settings.beam_size)
+        threads = settings.cpu_threads or HOST.cores
+        try:
+            session = CpuSession(folder, threads, beam_size)
+        except ModelBrokenError as error:
+            raise EngineBrokenError(str(error)) from error
+        decoding = WhisperTranscriber.decoding_options(settings, model, beam_size)
+        if can_have_frozen_tail(settings, model):
+            measurements = Measurements(settings.data_dir)
+            decoding = with_frozen_tail(decoding, session, measurements, folder.name)
+        where = f"CPU ({HOST.instruction_set}, {threads} threads)"
+        return WhisperTranscriber(
+            SessionInference(
+                session, model.tokenizer, model.suppressed_begin, model.alignment_heads
+            ),
+            model,
+            settings,
+            decoding,
+            f"{spec.model} on {where} in {spec.arithmetic} (onnxruntime)",
+            session.close,
+            keeps_features=True,
+        )
 
     def _why_not(self) -> str:
         """Return why faster-whisper is to answer unmeasured, if it is. Raises ModelBrokenError."""
@@ -154,49 +197,6 @@ class OnnxRuntime:
         except EngineError:
             return False
         return CTranslate2Inference.choose_device(self._settings.device)[0] == "cuda"
-
-
-def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
-    """Return the model in `path` over the graphs in `folder`, tried out and warm.
-
-    Raises EngineBrokenError where they can't be read or make no sense, EngineError where they fail.
-    """
-    try:
-        return _opened(settings, path, spec, folder)
-    except (ModelError, SettingsError):
-        raise
-    except Exception as error:  # onnxruntime's own classes share no base but this
-        raise EngineError(f"onnxruntime fails on the graphs in {folder}: {error}") from error
-
-
-def _opened(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
-    beam_size = WhisperTranscriber.choose_beam_size(settings.beam_size)
-    threads = settings.cpu_threads or HOST.cores
-    try:
-        session = CpuSession(folder, threads, beam_size)
-    except ModelBrokenError as error:
-        raise EngineBrokenError(str(error)) from error
-    model = ModelFolder(path)
-    decoding = WhisperTranscriber.decoding_options(settings, model, beam_size)
-    if can_have_frozen_tail(settings, model):
-        decoding = with_frozen_tail(decoding, session, Measurements(settings.data_dir), folder.name)
-    described = (
-        f"{spec.model} on CPU ({HOST.instruction_set}, {threads} threads) in {spec.arithmetic} "
-        "(onnxruntime)"
-    )
-    transcriber = WhisperTranscriber(
-        SessionInference(session, model.tokenizer, model.suppressed_begin, model.alignment_heads),
-        model,
-        settings,
-        decoding,
-        described,
-        session.close,
-        keeps_features=True,
-    )
-    transcriber.try_out(folder)
-    transcriber.warm_up()
-    _LOGGER.info("%s, beam %d", described, beam_size)
-    return transcriber
 
 
 class _Comparison:

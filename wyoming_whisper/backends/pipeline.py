@@ -101,11 +101,14 @@ class WhisperTranscriber:
         corrects = self._corrects(options, stopwatch)
         with stopwatch("mel"):
             mel = log_mel_spectrogram(samples, self._inference.n_mels)
+        # Names, then the prompt: what stands last is kept when it gets too long.
+        parts = (", ".join(options.names), decoding.initial_prompt or "")
+        previous_text = " ".join(filter(None, parts)) or None
         try:
             result = decoder.decode(
                 mel,
                 language,
-                _previous_text(options.names, decoding.initial_prompt),
+                previous_text,
                 stopwatch,
                 options.checkpoint,
                 corrects,
@@ -325,11 +328,6 @@ def _noise_mel(n_mels: int, decoding: DecodingOptions) -> Array:
     """Return a window of white noise, shape = (n_mels, n_frames); always the same."""
     mel = log_mel_spectrogram(white_noise(2 * SAMPLE_RATE), n_mels)
     return pad_or_trim(mel, decoding.audio_context.frames(mel.shape[1]), silence_level(mel))
-
-
-def _previous_text(names: tuple[str, ...], prompt: str | None) -> str | None:
-    """Names, then the prompt: what stands last is kept when it gets too long."""
-    return " ".join(part for part in (", ".join(names), prompt or "") if part) or None
 
 
 def _detectable(chosen: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:

@@ -81,18 +81,31 @@ class Runtime:
                 return None
             return cache.kernels(folder.name, gpu.name, ".".join(map(str, gpu.cuda_version)))
 
-        def opens_quickly(folder: Path) -> bool:
+        def open_quickly(folder: Path) -> Transcriber | None:
             file = kernels(folder)
-            return file is None or file.is_file()
+            if file and not file.is_file():
+                return None
+            session = TensorRTSession(folder, gpu.index, kernels=file)
+            if file and not session.has_kernels:
+                session.close()
+                return None
+            return over(session, folder)
 
         def open_folder(
             folder: Path, progress: Callable[[float], None] | None = None
         ) -> Transcriber:
-            name = f"{spec.model} on {gpu.name} in {spec.precision} ({self.name})"
             session = TensorRTSession(folder, gpu.index, kernels=kernels(folder))
+            return over(session, folder, progress)
+
+        def over(
+            session: TensorRTSession,
+            folder: Path,
+            progress: Callable[[float], None] | None = None,
+        ) -> Transcriber:
+            name = f"{spec.model} on {gpu.name} in {spec.precision} ({self.name})"
             return _open_engine(settings, path, spec, session, name, folder, progress)
 
-        return Engines(spec, cache, open_folder, opens_quickly)
+        return Engines(spec, cache, open_folder, open_quickly)
 
     def open(
         self, settings: Settings, path: Path, status: Status, *, build_missing: bool = True

@@ -13,7 +13,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..grammar.service import GrammarService, HomeTexts
 from ..home.index import NameIndex
@@ -106,7 +105,8 @@ class Homes:
     async def _fetch(self, home: _HeldHome, shared: SharedHome) -> None:
         """Have the home be what its description says."""
         try:
-            description = await asyncio.wait_for(_described(shared.reference), self.FETCH_SECONDS)
+            reference, seconds = shared.reference, self.FETCH_SECONDS
+            description: HomeDescription = await asyncio.wait_for(reference, seconds)
             names = await asyncio.to_thread(NameIndex, description.names)
         except Exception as error:  # Ray's own: the next request tries again
             _LOGGER.warning("the names and sentences of a home did not come: %r", error)
@@ -121,8 +121,3 @@ class Homes:
             )
         home.grammars.use_home(description.home)
         home.names, home.version = names, shared.version
-
-
-async def _described(reference: Any) -> HomeDescription:
-    description: HomeDescription = await reference
-    return description

@@ -12,8 +12,7 @@ from functools import partial
 import numpy as np
 
 from .. import __version__
-from ..backends import open_transcriber
-from ..backends.auto import model_of
+from ..backends import model_of, open_transcriber
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
 from ..machine.process import settle
 from ..settings.options import Settings

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..backends.auto import model_of
+from ..backends import model_of
 from ..backends.engines import Engines
 from ..backends.onnxruntime import OnnxRuntime
 from ..backends.tensorrt import Runtime

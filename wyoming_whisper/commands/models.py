@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..backends.auto import gpu_of, model_of
+from ..backends import gpu_of, model_of
 from ..errors import ModelError, SettingsError
 from ..models.autopick import AutoModel
 from ..models.disk import megabytes

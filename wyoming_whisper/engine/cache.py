@@ -17,7 +17,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,13 @@ class EngineCache:
         busy = "another process builds this engine"
         folder = self.find(key)
         if folder is None:
-            with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
-                folder = self.find(key) or self._fill(key, build, model)
+            try:
+                with locked(self._lock_file(key.name), busy, check_stop):
+                    folder = self.find(key) or self._fill(key, build, model)
+            except OSError as error:
+                raise ModelError(
+                    f"the engine can't be kept in {self.root}: {error.strerror or error}"
+                ) from error
         self._remove_older(key)
         self.tidy(keep=key.name)
         return folder
@@ -173,7 +178,10 @@ class EngineCache:
             entries = self.entries()
             total = sum(entry.size_bytes for entry in entries)
             kept = next((entry for entry in entries if entry.name == keep), None)
-            for entry in sorted(entries, key=lambda e: (_as_useful(e, kept), e.used)):
+            use = (kept.runtime, kept.device) if kept else None
+            for entry in sorted(
+                entries, key=lambda e: (use in (None, (e.runtime, e.device)), e.used)
+            ):
                 if total <= self.max_bytes:
                     break
                 if entry.name != keep:
@@ -243,26 +251,13 @@ class EngineCache:
             with locked(self._lock_file(name)) as ours:
                 if ours:
                     _delete(left)
-
-        self._sweep_kernels()
-
-    def _sweep_kernels(self) -> None:
-        """Remove those of engines that are gone: under `others`, who changes them tells nobody."""
+        # Kernels of engines that are gone: under `others`, who changes them tells nobody.
         for kernels in self._folders(self.root / self.KERNELS):
             if not any(_is_folder(root / kernels.name) for root in (self.root, *self._others)):
                 _delete(kernels)
 
     def _lock_file(self, name: str) -> Path:
         return self.root / self._LOCKS / f"{name}.lock"
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ModelError(
-                f"the engine can't be kept in {self.root}: {error.strerror or error}"
-            ) from error
 
 
 def weights_hash(model_bin: Path) -> str:
@@ -347,10 +342,6 @@ def _entry(folder: Path) -> Entry:
         fields["runtime"] += f" {version}"
     size = _size(folder) + _size(folder.parent / EngineCache.KERNELS / folder.name)
     return Entry(folder.name, folder, **fields, size_bytes=size, used=used)
-
-
-def _as_useful(entry: Entry, kept: Entry | None) -> bool:
-    return kept is None or (entry.runtime, entry.device) == (kept.runtime, kept.device)
 
 
 def _size(folder: Path) -> int:

@@ -141,11 +141,12 @@ class CpuSession(_GraphSession):
         sizes = {"n_repeats": n_repeats, "n_positions": n_positions, "tail_from": tail_from}
         return self._encoded(mel, {name: np.array([n], np.int64) for name, n in sizes.items()})
 
-    def audio_keys(self, audio_features: Arrays, n_positions: int) -> Array:
-        """Return the decoder's keys of the first positions.
+    def audio_keys(self, mel: Array, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions of a window.
 
         shape = (n_text_layer, n_head, n_positions, 64).
         """
+        audio_features = self.encode(mel)
         keys = [values for name, values in audio_features.items() if name.startswith("cross_k_")]
         return np.concatenate(keys)[:, :, :n_positions]
 
@@ -294,14 +295,14 @@ class OracleSession(_GraphSession):
         self._output_names = list(outputs)
         kind = self._inputs["self_k_0"].type
         self._precision = np.float16 if kind == "tensor(float16)" else np.float32
-        self._features: _OracleFeatures | None = None
+        self._features: Arrays | None = None
         self._open: dict[int, _OracleCache] = {}
         self._output: _OracleOutput | None = None
         self.n_candidates: int = outputs["candidates"].shape[1] if self._takes_parents else 0
         self.is_elastic = False
         self.max_batch = max(self.n_candidates // 2, self.MAX_SAMPLES)
 
-    def encode(self, mel: Array) -> _OracleFeatures:
+    def encode(self, mel: Array) -> Arrays:
         """See Session. Raises ValueError for a spectrogram of another shape.
 
         Where the tail is to follow, `mel` ends with silence.
@@ -309,10 +310,10 @@ class OracleSession(_GraphSession):
         self._check_mel(mel)
         if self._takes_tail:
             mel = Tail.lengthened(mel, follows=self.has_tail)
-        self._features = _OracleFeatures(self._encoded(mel))
+        self._features = self._encoded(mel)
         return self._features
 
-    def open_cache(self, audio_features: _OracleFeatures, batch: int, n_slots: int) -> _OracleCache:
+    def open_cache(self, audio_features: Arrays, batch: int, n_slots: int) -> _OracleCache:
         """See Session. Raises ValueError for more rows than `max_batch`."""
         if not 0 < batch <= self.max_batch:
             raise ValueError(f"{batch} rows, and {self.max_batch} are possible")
@@ -374,7 +375,7 @@ class OracleSession(_GraphSession):
             "positions": np.arange(position, position + tokens.shape[1], dtype=np.int32),
             "slots": cache.slots,
             "logit_bias": bias,
-            **cache.features.arrays,
+            **cache.features,
             **cache.arrays,
         }
         if self._takes_parents:
@@ -384,16 +385,11 @@ class OracleSession(_GraphSession):
         return outputs
 
 
-@dataclass(frozen=True, eq=False)
-class _OracleFeatures:
-    arrays: Arrays
-
-
 @dataclass(eq=False)
 class _OracleCache:
     """The decoder's self-attention cache, and what it attends to."""
 
-    features: _OracleFeatures
+    features: Arrays
     batch: int
     slots: Tokens
     arrays: Arrays

@@ -141,7 +141,12 @@ class HubDownload:
     def _list_files(self) -> tuple[str, list[_RemoteFile]]:
         """Return the commit and the files that a model needs. Raises what the hub's does."""
         info = self._ask()
-        siblings = [s for s in info.siblings or () if self._is_needed(s.rfilename)]
+        siblings = [
+            sibling
+            for sibling in info.siblings or ()
+            if "/" not in sibling.rfilename
+            and any(fnmatchcase(sibling.rfilename, one) for one in self.PATTERNS[self.layout])
+        ]
         if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):  # becomes the name of a folder
             raise ModelUnavailableError(
                 f"{self.endpoint} doesn't say which revision of {self.repo} it has"
@@ -192,9 +197,6 @@ class HubDownload:
                 f"{self.endpoint} doesn't answer as a model hub does ({error}): is there a login "
                 "page or proxy between, or is HF_ENDPOINT wrong?"
             ) from error
-
-    def _is_needed(self, name: str) -> bool:
-        return "/" not in name and any(fnmatchcase(name, p) for p in self.PATTERNS[self.layout])
 
     def _remote_file(self, commit: str, sibling: RepoSibling) -> _RemoteFile:
         etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id

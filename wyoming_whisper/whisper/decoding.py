@@ -105,8 +105,9 @@ class _Utterance:
         self._checkpoint = checkpoint
         self._pieces = decoder.pieces(mel)
         # Without segments to make, only to know where the next window starts.
-        self._timestamps = decoder.wants_segments or (mel.shape[1] > N_FRAMES and not self._pieces)
-        only_cuts = self._timestamps and not decoder.wants_segments
+        is_cut = mel.shape[1] > N_FRAMES and not self._pieces
+        self._timestamps = decoder.options.timestamps or is_cut
+        only_cuts = self._timestamps and not decoder.options.timestamps
         corrects, weigh = last_words
         self._last_words = [*(() if only_cuts else corrects), *((weigh,) if weigh else ())]
         self._texts: list[str] = []
@@ -117,10 +118,15 @@ class _Utterance:
 
     def decoded(self) -> Transcription:
         """Hear all of it: one window at least."""
-        if self._pieces:
-            self._hear_pieces()
-        else:
-            self._hear_windows(0, self._mel.shape[1])
+        previous = self._previous
+        for seek, end in self._pieces or [(0, self._mel.shape[1])]:
+            self._previous = previous  # a piece begins anywhere: the one before leads it astray
+            while seek < end:
+                n_frames = min(end - seek, N_FRAMES)
+                parts = self._hear(seek, n_frames)
+                done = [self._take(part) for part in parts]
+                done_with = done[0] if parts[0].is_whole else n_frames
+                seek += max(done_with, FRAMES_PER_SECOND)  # always ahead
         weights = [len(one.tokens) + 1 for one in self._heard]
         logprobs = [one.avg_logprob for one in self._heard]
         no_speech = [one.no_speech_prob for one in self._heard]
@@ -142,17 +148,6 @@ class _Utterance:
             free_text=first.free_text if is_one else None,
         )
 
-    def _hear_pieces(self) -> None:
-        previous = self._previous
-        for start, end in self._pieces:
-            self._previous = previous  # a piece begins anywhere: the one before leads it astray
-            self._hear_windows(start, end)
-
-    def _hear_windows(self, seek: int, end: int) -> None:
-        while seek < end:
-            n_frames = min(end - seek, N_FRAMES)
-            seek += max(self._window(seek, n_frames), FRAMES_PER_SECOND)  # always ahead
-
     def _evidence(self) -> tuple[float | None, float | None]:
         """heard_logprob and noise_logprob over the texts kept; None unless all were weighed.
 
@@ -167,12 +162,6 @@ class _Utterance:
         heard, noise = np.average(np.array(weighed, np.float64), axis=0, weights=weights)
         return float(heard), float(noise)
 
-    def _window(self, seek: int, n_frames: int) -> int:
-        """Decode `n_frames` from frame `seek` on; return how many of them are done with."""
-        parts = self._hear(seek, n_frames)
-        done = [self._take(part) for part in parts]
-        return done[0] if parts[0].is_whole else n_frames
-
     def _take(self, part: _Part) -> int:
         """Keep what was made of a window or part; return how many of its frames are done with."""
         decoder, attempt, n_frames = self._decoder, part.attempt, part.n_frames
@@ -184,7 +173,7 @@ class _Utterance:
         if part.is_whole:
             tokens, done = decoder.segments(tokens, n_frames)
         kept = self._keep(tokens, hypothesis, attempt.temperature)
-        if not decoder.wants_segments:
+        if not decoder.options.timestamps:
             return done
         if kept:
             self._keep_segments(tokens, attempt, part.seek, n_frames)
@@ -206,7 +195,7 @@ class _Utterance:
             if is_sparse and not self._decoder.keeps_features:
                 features = None  # parts were encoded meanwhile
             return [self._judged(_Part(seek, n_frames, window, attempt), features)]
-        deadline = time.monotonic() + self._decoder.fallback_seconds
+        deadline = time.monotonic() + self._decoder.options.fallback_seconds
         parts = self._halves(seek, n_frames, deadline)
         if not (attempt.has_ended and parts and all(_bears_out(one, attempt) for one in parts)):
             parts = self._divided(parts, deadline)
@@ -227,7 +216,8 @@ class _Utterance:
         """
         if not _is_sparse(attempt, n_frames):
             return []
-        parts = self._halves(seek, n_frames, time.monotonic() + self._decoder.fallback_seconds)
+        deadline = time.monotonic() + self._decoder.options.fallback_seconds
+        parts = self._halves(seek, n_frames, deadline)
         if not parts or not all(_bears_out(p, attempt) and not p.attempt.failed for p in parts):
             return []
         if sum(len(words(p.attempt.text)) for p in parts) <= len(words(attempt.text)):
@@ -246,7 +236,8 @@ class _Utterance:
                     features, self._language_prior
                 )
         attempt = self._decode(features, n_frames)
-        if attempt.doubtful and self._decoder.may_widen(window):
+        may_widen = self._decoder.options.audio_context.retry and window.shape[1] < N_FRAMES
+        if attempt.doubtful and may_widen:
             _LOGGER.debug("a window of %d frames gave a doubtful text: widened", window.shape[1])
             return self._first(pad_or_trim(window, N_FRAMES, self._silence), n_frames)
         return window, features, attempt
@@ -261,7 +252,7 @@ class _Utterance:
     def _encode(self, window: Array) -> Any:
         self._checkpoint()
         with self._stopwatch("encode"):
-            return self._decoder.encode(window)
+            return self._decoder.inference.encode(window)
 
     @property
     def _prompt(self) -> list[int]:
@@ -327,16 +318,15 @@ class _Utterance:
             hypothesis = last_word(features, self._prompt, self._language or "", hypothesis)
             if not self._decoder.keeps_features:  # noise may have been encoded meanwhile
                 features = None
-        if self._decoder.wants_words:
-            hypothesis = self._aligned(part, hypothesis, features)
+        if self._decoder.options.words:
+            if features is None:
+                features = self._encode(part.window)
+            with self._stopwatch("align"):
+                hypothesis = self._decoder.align(
+                    features, self._language, hypothesis, part.n_frames
+                )
         attempt = dataclasses.replace(part.attempt, hypothesis=hypothesis)
         return dataclasses.replace(part, attempt=attempt)
-
-    def _aligned(self, part: _Part, hypothesis: Hypothesis, features: Any) -> Hypothesis:
-        if features is None:
-            features = self._encode(part.window)
-        with self._stopwatch("align"):
-            return self._decoder.align(features, self._language, hypothesis, part.n_frames)
 
     def _keep(self, tokens: list[int], hypothesis: Hypothesis, temperature: float) -> bool:
         """Take the text unless the quality gate withholds it; return whether it doesn't."""

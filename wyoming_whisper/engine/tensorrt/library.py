@@ -6,6 +6,7 @@ all cards from a generation on, and finishes the kernels on the card: `Kernels` 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -204,6 +205,8 @@ class Kernels:
         self.captures = hasattr(trt, "CudaGraphStrategy")
         """Whether the library captures CUDA graphs by itself."""
         self.is_eager = True
+        self.are_loaded = False
+        """Whether the file had some for this GPU."""
         self._cache: Any = None
         self._saved_bytes = 0
 
@@ -293,10 +296,13 @@ class Kernels:
         except OSError as error:
             _LOGGER.debug("%s can't be read: %s", self._file, error)
             return
-        if self._cache.deserialize(kernels):
+        self.are_loaded = bool(self._cache.deserialize(kernels))
+        if self.are_loaded:
             self._saved_bytes = len(kernels)
-        else:
-            _LOGGER.info("the kernels in %s are for something else: compiled again", self._file)
+            return
+        _LOGGER.info("the kernels in %s are for something else: compiled again", self._file)
+        with contextlib.suppress(OSError):  # that is said once
+            self._file.unlink()
 
 
 @functools.lru_cache(maxsize=2)

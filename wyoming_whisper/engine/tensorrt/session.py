@@ -27,7 +27,7 @@ from .engine import Context, Engine
 from .library import LIBRARIES, Kernels
 from .loops import Loops
 from .memory import Memory, Rows
-from .plan import PlanFacts, Shapes
+from .plan import PlanFacts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -123,13 +123,13 @@ class TensorRTSession:
         self._features = _Features(self.facts.n_ctx(n_frames))
         return self._features
 
-    def audio_keys(self, audio_features: _Features, n_positions: int) -> Array:
-        """Return the decoder's keys of the first positions of the last window.
+    def audio_keys(self, mel: Array, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions of a window.
 
         shape = (n_text_layer, n_head, n_positions, 64).
         """
-        self._settled()
-        return self._memory.keys(self._stream, audio_features.n_ctx)[:, :, :n_positions]
+        n_ctx = self.encode(mel).n_ctx
+        return self._memory.keys(self._stream, n_ctx)[:, :, :n_positions]
 
     def bias(self, suppressed: Sequence[int]) -> DeviceBuffer:
         """See Session."""
@@ -238,6 +238,11 @@ class TensorRTSession:
             _close_all(self._contexts)
             self._open_contexts()
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the file had what TensorRT-RTX compiled on this GPU; else `warm_up` waits."""
+        return self._kernels.are_loaded
+
     def synchronize(self) -> None:
         """Wait for all that was asked for. Raises EngineError for what failed meanwhile."""
         self._device.use()
@@ -311,12 +316,11 @@ class TensorRTSession:
             "logit_bias": bias.handle,
         }
         context = self._context("decoder", self._profile(cache.batch, n_tokens))
-        context.run(self._decoder_shapes(cache, n_tokens), addresses)
+        shapes = self.facts.decoder_shapes(
+            cache.batch, n_tokens, cache.n_slots, cache.features.n_ctx
+        )
+        context.run(shapes, addresses)
         rows.current ^= 1
-
-    def _decoder_shapes(self, cache: _Cache, n_tokens: int) -> Shapes:
-        n_ctx = cache.features.n_ctx
-        return self.facts.decoder_shapes(cache.batch, n_tokens, cache.n_slots, n_ctx)
 
     def _stepwise(
         self, cache: _Cache, token: int, position: int, bias: DeviceBuffer, n_steps: int
