@@ -15,7 +15,7 @@ from ..transcriber import go_on
 from .compounds import Compounds
 from .letters import CLOSING, OPENING, fold, variants, words_of
 from .nearest import Nearest
-from .positions import BETWEEN, REFUSED, Letters
+from .positions import REFUSED, Letters
 from .vocabulary import Vocabulary
 
 Continuations = tuple[NDArray[np.int32], NDArray[np.int32]]
@@ -82,8 +82,7 @@ class Grammar:
     def begin(self) -> int:
         """Return the start state, for a new utterance: all other states may end here."""
         if len(self._states) > MAX_STATES:
-            self._letters.clear()
-            self._clear()
+            self._forget()
         return self.start
 
     def continuations(self, state: int) -> Continuations | None:
@@ -127,7 +126,7 @@ class Grammar:
         anything. Of those sentences that the search knows.
         """
         state = self._read(text, self._letters.starts[0])
-        may_go_on = state != REFUSED and self._letters.following(state)[1] != REFUSED
+        may_go_on = state != REFUSED and self._letters.spoken[state][1] != REFUSED
         return may_go_on and not self._ends_fixed(words_of(text))
 
     def _ends_fixed(self, spelled: str) -> bool:
@@ -139,7 +138,7 @@ class Grammar:
             if state == REFUSED:
                 return False
             if place < begun:
-                state = self._after(state, letter)
+                state = self._letters.after(state, letter)
             else:
                 state = self._letters.fixed(state).get(letter, REFUSED)
         return state != REFUSED and self._letters.is_end(state)
@@ -147,7 +146,7 @@ class Grammar:
     def _read(self, text: str, state: int) -> int:
         """Return the state by letters after a text, REFUSED where nothing goes on like that."""
         for letter in words_of(text):
-            state = self._after(state, letter)
+            state = self._letters.after(state, letter)
             if state == REFUSED:
                 break
         return state
@@ -155,8 +154,10 @@ class Grammar:
     def written(self, text: str) -> str | None:
         """Return a text as Home Assistant matches it, names as the home has them.
 
-        None where it is none of the sentences.
+        None where it is none of the sentences. Search states may end here, as with `begin`.
         """
+        if len(self._letters) > self._letters.MAX_STATES:
+            self._forget()
         parted = text.replace("-", " ")
         for joined in self._compounds.joined(parted):
             if self.matches(joined):
@@ -196,13 +197,16 @@ class Grammar:
         """Find what may follow at the start, and after first words: before somebody waits."""
         first = self.continuations(self.start)
         states = [] if first is None else dict.fromkeys(first[1].tolist())
-        words = [
-            state for state in states if " " in self._letters.following(self._states[state][0])[0]
-        ]
+        following = self._letters.following
+        words = [state for state in states if " " in following[self._states[state][0]][0]]
         for state in words[:MAX_WARM]:
             self.continuations(state)
 
     # -- states by bytes ---------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._letters.clear()
+        self._clear()
 
     def _clear(self) -> None:
         self._states: list[tuple[int, bytes]] = []
@@ -220,20 +224,15 @@ class Grammar:
             self._states.append(key)
         return number
 
-    def _after(self, letters: int, letter: str) -> int:
-        """Return the state by letters after a folded letter; REFUSED where it may not follow."""
-        states, other = self._letters.following(letters)
-        return states.get(letter, REFUSED if letter in BETWEEN else other)
-
     def _is_wild(self, state: int) -> bool:
-        return self._letters.following(self._states[state][0])[1] != REFUSED
+        return self._letters.following[self._states[state][0]][1] != REFUSED
 
     def _bytes_after(self, state: int) -> dict[int, int]:
         """Return the states after the bytes of all letters that sentences have here."""
         if state not in self._moves:
             letters, _ = self._states[state]
             moves: dict[int, int] = {}
-            for letter, target in self._letters.following(letters)[0].items():
+            for letter, target in self._letters.following[letters][0].items():
                 for variant in variants(letter):
                     self._lay(moves, letters, variant.encode(), target)
             self._moves[state] = moves
@@ -261,7 +260,7 @@ class Grammar:
         except UnicodeDecodeError as error:
             whole = error.reason == "unexpected end of data"
             return self._state(letters, begun) if whole else REFUSED
-        after = self._after(letters, fold(letter))
+        after = self._letters.after(letters, fold(letter))
         return after if after == REFUSED else self._state(after)
 
     # -- tokens ------------------------------------------------------------------------------

@@ -46,6 +46,22 @@ def log_softmax(logits: Array) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
 
 
+def token_logprobs(logits: Array, tokens: Sequence[int]) -> Array:
+    """Return the log-probability of one token in each row, shape = (len(tokens),).
+
+    As log_softmax has it; of `logits`, shape = (n >= len(tokens), n_vocab), row by row: what is
+    computed on the way stays in the processor's cache.
+    """
+    rows = logits[: len(tokens)]
+    shifted = np.empty(logits.shape[-1], np.float32)
+    chosen, sums = np.empty((2, len(tokens)), np.float32)
+    for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+        np.subtract(row, row.max(), out=shifted)
+        chosen[i] = shifted[token]
+        sums[i] = np.exp(shifted, out=shifted).sum()
+    return np.asarray(chosen - np.log(sums), np.float32)
+
+
 def top(logprobs: Array, n_best: int) -> tuple[Tokens, Array]:
     """Return the n_best (tokens, logprobs) of each row, best first."""
     tokens = np.argpartition(-logprobs, n_best - 1, axis=-1)[:, :n_best]

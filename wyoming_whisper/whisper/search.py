@@ -25,7 +25,7 @@ from .constrained import (
     search,
 )
 from .inference import GenerateOptions, Hypothesis
-from .logits import apply_timestamp_rules, log_softmax, top
+from .logits import apply_timestamp_rules, log_softmax, token_logprobs, top
 from .options import N_TEXT_CTX
 from .rows import EncodedAudio, Rows, batches, common_prefix
 from .session import ElasticSession, Session, StepOutput, Tokens
@@ -145,10 +145,7 @@ class SessionInference:
         )
         audio.rows = {len(texts): Rows(rows.cache, rows.n_slots, pasts)}
         logits = output.wanted_logits()[..., : self._tokenizer.eot]
-        return [
-            log_softmax(after[: len(text)])[np.arange(len(text)), list(text)]
-            for after, text in zip(logits, texts, strict=True)
-        ]
+        return [token_logprobs(after, text) for after, text in zip(logits, texts, strict=True)]
 
     def align(
         self,
