@@ -26,8 +26,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from wyoming.info import Describe, Info
+
 from wyoming_whisper.commands.client import read_audio, transcribe_remote
-from wyoming_whisper.commands.connection import describe
+from wyoming_whisper.commands.connection import ask_server
 from wyoming_whisper.errors import UpstreamError
 from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.transcriber import Samples
@@ -105,7 +107,7 @@ def first_describe(uri: str, started: float) -> float:
     """Return the seconds from the command to the first answer."""
     while True:
         try:
-            asyncio.run(describe(uri, 1.0))
+            asyncio.run(ask_server(uri, [Describe()], Info, 1.0))
         except UpstreamError as error:
             if time.monotonic() - started > START_S:
                 raise CheckError(f"no answer in {START_S:.0f} s: {error}") from None

@@ -21,11 +21,12 @@ from wyoming.error import Error
 from wyoming.event import Event
 
 from wyoming_whisper.audio.vad import FRAME_SAMPLES
+from wyoming_whisper.commands.console import CommandParser
 from wyoming_whisper.serving.server import Server
-from wyoming_whisper.settings.flags import OptionParser
+from wyoming_whisper.settings.official import ALL_OPTIONS
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.settings.sources import settings_from
-from wyoming_whisper.status import Status
+from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
     Samples,
@@ -54,7 +55,8 @@ class Clip:
 
 def load_settings(argv: Sequence[str], environ: Mapping[str, str], **places: Path) -> Settings:
     """Return the settings of `wyoming-whisper [serve] ARGV`; `places` as for settings_from."""
-    return settings_from(vars(OptionParser("wyoming-whisper").parse(argv)), environ, **places)
+    flags = CommandParser("", "", ALL_OPTIONS).parse(argv)
+    return settings_from(vars(flags), environ, **places)
 
 
 def clips(*kinds: str) -> list[Clip]:
@@ -74,6 +76,18 @@ async def until(happened: Callable[[], object]) -> None:
     while not happened():
         assert asyncio.get_running_loop().time() < end, "it did not happen"
         await asyncio.sleep(0.002)
+
+
+def on_state(status: Status, listener: Callable[[State], object]) -> None:
+    """Call `listener` with every new State, one at a time."""
+    update, changing = status.update, threading.RLock()
+
+    def tell(**changes: object) -> None:
+        with changing:
+            update(**changes)
+            listener(status.state)
+
+    status.update = tell  # type: ignore[method-assign]
 
 
 class Panic(BaseException):
@@ -191,7 +205,7 @@ async def run_server(
         await asyncio.wait_for(running, TIMEOUT_SECONDS)
 
 
-async def _until_listening(path: Path, running: asyncio.Task[bool]) -> None:
+async def _until_listening(path: Path, running: asyncio.Task[None]) -> None:
     while not path.exists() and not running.done():  # noqa: ASYNC110, ASYNC240 - a file tells nobody
         await asyncio.sleep(0.005)
 

@@ -27,8 +27,8 @@ from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.serving import supervisor as supervisor_module
 from wyoming_whisper.serving.server import Server
+from wyoming_whisper.settings.option import Decimal, Whole
 from wyoming_whisper.settings.options import OPTIONS, Settings
-from wyoming_whisper.settings.readers import Decimal, Whole
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 ROOT = Path(__file__).parent.parent

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from wyoming.info import Describe
+from wyoming.info import Describe, Info
 
 from tests.support import TIMEOUT_SECONDS, Client, FakeTranscriber, run_server
 from wyoming_whisper.__main__ import main
-from wyoming_whisper.commands.connection import Connection
+from wyoming_whisper.commands.connection import ask_server
 from wyoming_whisper.errors import ModelUnavailableError, WyomingWhisperError
 from wyoming_whisper.serving import server as server_module
 from wyoming_whisper.serving.info import ServingInfo
@@ -218,7 +218,7 @@ def quick_watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Server, asyncio.Task[bool]]]:
+) -> AsyncIterator[tuple[Server, asyncio.Task[None]]]:
     settings = Settings(
         uri=f"unix://{tmp_path}/socket", model="tiny", data_dir=(tmp_path,), drain_seconds=0
     )
@@ -293,7 +293,7 @@ async def test_a_model_that_can_not_be_had_at_the_start_is_unhealthy(tmp_path: P
     status = Status()
     async with run_server(tmp_path, fail, status):
         await until_phase(status, "unavailable")
-        _, event = await Connection.describe(f"unix://{tmp_path}/socket")
+        event = await ask_server(f"unix://{tmp_path}/socket", [Describe()], Info)
         assert ServingInfo.beyond_wyoming(event)["health"] == "unhealthy"
         assert ServingInfo.beyond_wyoming(event)["reason"] == "no way to the hub"
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wyoming.info import Info
+from wyoming.info import Describe, Info
 
 from tests.support import AUDIO, Clip, clips, words
 from wyoming_whisper.commands.client import read_audio, transcribe_remote
-from wyoming_whisper.commands.connection import Connection
+from wyoming_whisper.commands.connection import ask_server
 from wyoming_whisper.errors import UpstreamError
 
 START_SECONDS = 300.0
@@ -51,7 +51,8 @@ def _wait_for(backend: str, uri: str, server: subprocess.Popen[bytes], log: Path
     while time.monotonic() < given_up:
         assert server.poll() is None, log.read_text()
         with contextlib.suppress(UpstreamError):
-            if _answers(asyncio.run(Connection.describe(uri, 10.0))[0], backend):
+            event = asyncio.run(ask_server(uri, [Describe()], Info, 10.0))
+            if _answers(Info.from_event(event), backend):
                 return
         time.sleep(0.2)
     pytest.fail(f"{backend} never answered: {log.read_text()}")

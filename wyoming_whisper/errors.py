@@ -1,28 +1,13 @@
 """What can go wrong, as one tree. The message is always one sentence that a user can act on.
 
-WyomingWhisperError
-├── SettingsError          an option is unknown, ill-typed or not possible here
-├── ModelError             the model can't be had, or no engine can be built of it
-│   ├── UnknownModelError      the name is nobody's
-│   ├── ModelUnavailableError  it is not here and can't be fetched now: worth trying again later
-│   │   └── ModelRefusedError      this machine can't or may not take it, wherever it comes from
-│   ├── ModelBrokenError       its files are cut off or corrupt
-│   └── EngineBrokenError      an engine of it is, or was made for another TensorRT or GPU
-├── ProtocolError          a peer sent what is not Wyoming, or is not among those allowed
-├── AudioError             audio that can't be understood
-└── TranscribeError        the request can't be answered, or the backend failed on it
-    ├── BusyError              there is more to do than the server may take on
-    ├── StoppedError           the server is shutting down, and can wait no longer
-    ├── NotPossibleError       a language, a task or times that this model, or its backend, lacks
-    ├── UpstreamError          another server that was asked can't be reached, or has no answer
-    └── EngineError            the GPU, its driver or TensorRT failed: another backend may answer
-
 A class is what is handled apart; what only the client is to tell apart is the error's `code`.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -46,15 +31,12 @@ class SettingsError(WyomingWhisperError):
 
 
 class ModelError(WyomingWhisperError):
-    """The model can't be had, or no engine can be built of it, or kept."""
+    """The model can't be had, or no engine can be built of it, or kept.
+
+    One whose name nobody knows has the code `unknown-model`.
+    """
 
     code = "model-error"
-
-
-class UnknownModelError(ModelError, ValueError):
-    """Nobody knows a model of this name."""
-
-    code = "unknown-model"
 
 
 class ModelUnavailableError(ModelError):
@@ -141,9 +123,21 @@ class UpstreamError(TranscribeError):
         self.fault = fault
         self.retry_seconds = retry_seconds
 
+    @staticmethod
+    def reason(error: BaseException) -> str:
+        """Return in a few words why there is no connection, or none any more."""
+        number, text = (getattr(error, name, None) for name in ("errno", "strerror"))
+        # Of a name with several addresses asyncio raises one error with the texts of all.
+        if number is None and (match := re.search(r"\[Errno (\d+)\]", str(error))):
+            number = int(match[1])
+        if number is not None and number > 0:  # asyncio's own text repeats the address
+            return os.strerror(number)
+        is_closed = isinstance(error, ConnectionError | EOFError)
+        return text or ("it was closed" if is_closed else type(error).__name__)
+
 
 class EngineError(TranscribeError):
-    """The GPU, its driver or TensorRT failed; what was asked may be asked of another backend."""
+    """An engine's library, or the GPU, failed; what was asked may be asked of another backend."""
 
     code = "engine-failed"
 

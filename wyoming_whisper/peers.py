@@ -35,8 +35,9 @@ def address_of(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Addres
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def shown(words: object, max_letters: int = 80) -> str:
+def shown(words: object) -> str:
     """Return what a peer has sent, which may be long, for people."""
+    max_letters = 80
     text = repr(words) if isinstance(words, str) else str(words)
     return text if len(text) <= max_letters else text[:max_letters] + "..."
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
 _LOGGER = logging.getLogger(__name__)
-
-News = TypeVar("News")
 
 Phase = Literal[
     "starting", "downloading", "loading", "building", "ready", "idle", "unavailable", "failed"
@@ -153,12 +150,7 @@ class Answer:
 
 
 class Status:
-    """The current State and the last Answers; every change replaces them as a whole.
-
-    Listeners get every change in the order in which they were made, one at a time, whichever
-    threads made them. Where two threads change something at once, one of them calls the listeners
-    for both. No lock is held meanwhile, so a listener may change the status itself.
-    """
+    """The current State and the last Answers; every change replaces them as a whole."""
 
     MAX_ANSWERS = 50
     """How many of the last answers are remembered."""
@@ -168,10 +160,8 @@ class Status:
         self._state = State()
         self._answers: deque[Answer] = deque(maxlen=self.MAX_ANSWERS)
         self._revision = 0
-        self._on_state: list[Callable[[State], None]] = []
-        self._on_answer: list[Callable[[Answer], None]] = []
-        self._undelivered: deque[Callable[[], None]] = deque()
-        self._is_delivering = False
+        self.on_answer: Callable[[Answer], None] = lambda _: None
+        """Called with every new Answer."""
 
     @property
     def state(self) -> State:
@@ -191,10 +181,8 @@ class Status:
     def update(self, **changes: object) -> None:
         """Replace fields of the State."""
         with self._lock:
-            self._state = state = replace(self._state, **changes)  # type: ignore[arg-type]
+            self._state = replace(self._state, **changes)  # type: ignore[arg-type]
             self._revision += 1
-            self._queue(self._on_state, state)
-        self._deliver()
 
     def downloading(self, what: str, fraction: float) -> None:
         """Say how much of a download is here."""
@@ -205,44 +193,7 @@ class Status:
         with self._lock:
             self._answers.append(answer)
             self._revision += 1
-            self._queue(self._on_answer, answer)
-        self._deliver()
-
-    def on_state(self, listener: Callable[[State], None], *, now: bool = False) -> None:
-        """Call `listener` with every new State; with `now` with the current one first."""
-        with self._lock:
-            self._on_state.append(listener)
-            if now:
-                self._queue([listener], self._state)
-        self._deliver()
-
-    def on_answer(self, listener: Callable[[Answer], None]) -> None:
-        """Call `listener` with every new Answer."""
-        with self._lock:
-            self._on_answer.append(listener)
-
-    def _queue(self, listeners: Sequence[Callable[[News], None]], news: News) -> None:
-        self._undelivered.append(partial(_tell, tuple(listeners), news))
-
-    def _deliver(self) -> None:
-        """Call the listeners, unless another thread, or this one further up, is at it."""
-        while True:
-            with self._lock:
-                if self._is_delivering or not self._undelivered:
-                    return
-                self._is_delivering = True
-                tell = self._undelivered.popleft()
-            try:
-                tell()
-            finally:
-                with self._lock:
-                    self._is_delivering = False
-
-
-def _tell(listeners: Sequence[Callable[[News], None]], news: News) -> None:
-    """Whoever works must not fail because somebody who looks on does."""
-    for listener in listeners:
         try:
-            listener(news)
-        except Exception:
-            _LOGGER.exception("a change of the status was not taken in")
+            self.on_answer(answer)
+        except Exception:  # whoever answers must not fail because somebody who counts does
+            _LOGGER.exception("an answer was not taken in")

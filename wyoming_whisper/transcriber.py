@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .grammar.service import HomeTexts
 
 SAMPLE_RATE = 16_000
 """Hertz of everything behind this seam."""
@@ -55,8 +58,8 @@ class TranscribeOptions:
     words: bool = False
     """Whether segments have their words' times; needs `timestamps`."""
 
-    home: object = field(default=None, repr=False, compare=False)
-    """What a misheard text is compared with where a backend can: a grammar.service.HomeTexts."""
+    home: HomeTexts | None = field(default=None, repr=False, compare=False)
+    """What a misheard text is compared with where a backend can."""
 
     checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
     """Called wherever the work can be broken off; what it raises ends it."""
@@ -167,7 +170,7 @@ class Transcriber(Protocol):
     """What really runs, for people: model, device, compute type, threads."""
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
-        """Return what was said in `samples`: speech, not silence (see speech.py).
+        """Return what was said in `samples`: speech, not silence (see audio/speech.py).
 
         Raises TranscribeError when the options are not possible or the runtime fails.
         """

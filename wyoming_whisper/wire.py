@@ -44,7 +44,10 @@ async def read_event(reader: asyncio.StreamReader) -> Event | None:
 
 
 async def _read_event(first: bytes, reader: asyncio.StreamReader) -> Event | None:
-    line = first if first in (b"", b"\n") else first + await _read_line(reader)
+    try:
+        line = first if first in (b"", b"\n") else first + await reader.readline()
+    except ValueError as error:  # what it raises for a line over the reader's limit
+        raise ProtocolError(f"a header may have {MAX_HEADER_BYTES} bytes at most") from error
     if not line.endswith(b"\n"):
         return None
     header = _json_object(line, "the header")
@@ -59,13 +62,6 @@ async def _read_event(first: bytes, reader: asyncio.StreamReader) -> Event | Non
     length = _length(header, "payload_length", MAX_PAYLOAD_BYTES)
     payload = await reader.readexactly(length) if length else None
     return Event(event_type, data, payload)
-
-
-async def _read_line(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readline()
-    except ValueError as error:  # what it raises for a line over the reader's limit
-        raise ProtocolError(f"a header may have {MAX_HEADER_BYTES} bytes at most") from error
 
 
 def _json_object(text: bytes, what: str) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from typing import cast
 
 from wyoming_whisper.audio.speech import Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions
+from wyoming_whisper.backends.frozen import can_have_frozen_tail, with_frozen_tail
 from wyoming_whisper.backends.onnxruntime import OnnxRuntime
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
 from wyoming_whisper.engine.session import CpuSession
+from wyoming_whisper.machine.measured import Measurements
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples
@@ -32,6 +34,9 @@ class Model:
             arithmetic = cast("Arithmetic", OnnxRuntime.choose_arithmetic(settings))
             write_cpu_graphs(folder.checkpoint(), graphs, arithmetic)
         session = CpuSession(graphs, threads, self.options.beam_size)
+        if can_have_frozen_tail(settings, folder):
+            unkept = Measurements(())
+            self.options = with_frozen_tail(self.options, session, unkept, graphs.name)
         self.inference = SessionInference(session, self.tokenizer, folder.suppressed_begin)
         languages = tuple(self.tokenizer.language_tokens) or ("en",)
         self.decoder = Decoder(self.inference, self.tokenizer, languages, self.options)

@@ -26,14 +26,13 @@ from benchmarks.lib import models, report
 from benchmarks.lib.beside import Beside
 from benchmarks.lib.packed import WEIGHTS, Packed, prepare, read_packed, unpacked
 from benchmarks.lib.report import Outcome, progress
-from wyoming_whisper.commands.selftest import report as selftest_report
 from wyoming_whisper.commands.selftest.compare import Case, Reference
-from wyoming_whisper.commands.selftest.report import Comparison, Stages
-from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.tensorrt.cuda import find_gpus
+from wyoming_whisper.commands.selftest.report import Comparison, Report
+from wyoming_whisper.engine.checkpoint import Checkpoint
+from wyoming_whisper.engine.tensorrt.cuda import Gpu
 from wyoming_whisper.engine.tensorrt.library import LIBRARIES, Library
 from wyoming_whisper.whisper.audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND
-from wyoming_whisper.whisper.search import SessionInference
+from wyoming_whisper.whisper.encoded import EncodedAudio
 from wyoming_whisper.whisper.session import Session
 
 MODELS = (models.TINY, models.BASE)
@@ -66,10 +65,10 @@ class Opened:
 def rehearsed(weights: Path, folder: Path) -> Iterator[Opened]:
     """The graphs in onnxruntime."""
     from wyoming_whisper.engine.graphs import write_graphs
-    from wyoming_whisper.engine.oracle import OracleSession
+    from wyoming_whisper.engine.session import OracleSession
 
     start = time.perf_counter()
-    write_graphs(read(weights), folder, "float32", BEAM_SIZE)
+    write_graphs(Checkpoint.read(weights), folder, "float32", BEAM_SIZE)
     written = time.perf_counter()
     with closing(OracleSession(folder)) as session:
         yield Opened(session, None, "float32", written - start, time.perf_counter() - written)
@@ -131,7 +130,7 @@ class Window:
     """Medians of the stages in one window, each waited for."""
 
     seconds: int
-    stages: Stages
+    stages: dict[str, float]
     plain_step: float | None
     """Without CUDA graphs."""
     step_bytes: float
@@ -171,15 +170,13 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: st
         for comparison in reference.compare_session(session, opened.precision)
     ]
     size, windows = Size.of(weights), list[Window]()
-    slots = next(
-        n for n in SessionInference.SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS
-    )
+    slots = next(n for n in EncodedAudio.SLOTS if n >= len(packed.full.prompt) + Case.TIMED_STEPS)
     for seconds in WINDOWS:
         progress(f"  timing windows of {seconds} s")
         mel = np.ascontiguousarray(packed.full.mel[:, : seconds * FRAMES_PER_SECOND])
         case = Case(packed.full.name, mel, packed.full.prompt)
         least = size.step_bytes(mel.shape[1] // FRAMES_PER_POSITION, slots, BYTES[opened.precision])
-        plain = timed(opened.plain, case, packed, runs).step if opened.plain else None
+        plain = timed(opened.plain, case, packed, runs)["step"] if opened.plain else None
         windows.append(Window(seconds, timed(opened.session, case, packed, runs), plain, least))
     return Measured(
         packed.name,
@@ -192,14 +189,10 @@ def measure(packed: Packed, opened: Opened, weights: Path, runs: int, device: st
     )
 
 
-def timed(session: Session, case: Case, packed: Packed, runs: int) -> Stages:
+def timed(session: Session, case: Case, packed: Packed, runs: int) -> dict[str, float]:
     """Return the medians of so many runs of the selftest's timing."""
     found = [case.time_stages(session, packed.tokenizer) for _ in range(runs)]
-    return Stages(
-        median(one.encode for one in found),
-        median(one.prefill for one in found),
-        median(one.step for one in found),
-    )
+    return {stage: median(one[stage] for one in found) for stage in found[0]}
 
 
 @dataclass(frozen=True)
@@ -212,7 +205,7 @@ class Size:
 
     @classmethod
     def of(cls, weights: Path) -> Size:
-        checkpoint = read(weights)
+        checkpoint = Checkpoint.read(weights)
         names = [*checkpoint.variables, *checkpoint.aliases]
         layers = {m[0] for name in names if (m := re.match(r"decoder/layer_\d+", name))}
         n_vocab, width = checkpoint["decoder/embeddings/weight"].shape
@@ -241,10 +234,10 @@ def stages_table(results: Sequence[Measured], bandwidth: float | None) -> str:
                 [
                     model.name,
                     f"{window.seconds} s",
-                    *map(report.milliseconds, (stages.encode, stages.prefill, stages.step)),
+                    *map(report.milliseconds, stages.values()),
                     report.NOTHING if plain is None else report.milliseconds(plain),
                     report.milliseconds(floor) if bandwidth else report.NOTHING,
-                    report.times(stages.step, floor) if bandwidth else report.NOTHING,
+                    report.times(stages["step"], floor) if bandwidth else report.NOTHING,
                 ]
             )
     return report.table([*head, "floor", "step / floor"], rows)
@@ -303,9 +296,9 @@ def run(args: argparse.Namespace) -> Outcome:
         prepare(args.folder, args.models)
         return Outcome([f"{', '.join(args.models)} in {args.folder}"], {})
     opening: Callable[[Path, Path], AbstractContextManager[Opened]] = rehearsed
-    machine, rate = selftest_report.machine(), args.bandwidth * 1e9 if args.bandwidth else None
+    machine, rate = Report.of_machine(), args.bandwidth * 1e9 if args.bandwidth else None
     if not args.rehearse:
-        library, version = Library.find(find_gpus()[0], args.runtime or "")
+        library, version = Library.find(Gpu.all()[0], args.runtime or "")
         machine[library.name] = version
         rate = rate or bandwidth()
         opening = partial(compiled, library.runtime)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support import AUDIO, clips
-from wyoming_whisper.audio.pieces import Section
+from wyoming_whisper.audio.speech import Section
 from wyoming_whisper.audio.vad import FRAME_SAMPLES, SileroVad, Span, SpanOptions
 from wyoming_whisper.commands.client import read_audio
 

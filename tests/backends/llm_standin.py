@@ -27,7 +27,7 @@ import pytest
 import tokenizers
 
 from tests.models.huggingface import log_softmax, read_safetensors
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.whisper.audio import HOP_LENGTH, N_FRAMES, log_mel_spectrogram
 
 Array = npt.NDArray[np.float32]

@@ -9,8 +9,7 @@ import pytest
 
 from tests.support import FakeTranscriber
 from wyoming_whisper import backends
-from wyoming_whisper.backends import auto, open_transcriber
-from wyoming_whisper.backends.auto import gpu_of, model_of
+from wyoming_whisper.backends import gpu_of, model_of, open_transcriber
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
@@ -51,7 +50,7 @@ def machine(
             raise SettingsError("no CUDA device is here")
         return ("cuda" if cuda else "cpu"), 0
 
-    monkeypatch.setattr(auto, "find_gpus", find_gpus)
+    monkeypatch.setattr(Gpu, "all", find_gpus)
     monkeypatch.setattr(Runtime, "find", find_runtime)
     monkeypatch.setattr(CTranslate2Inference, "choose_device", choose_device)
 

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.lib.servers import DECIDED, UNDECIDED
 from tests.support import TIMEOUT_SECONDS, FakeTranscriber, loud
-from wyoming_whisper.backends.engines import Compare, EngineTranscriber, Verdict
+from wyoming_whisper.backends.engines import Compare, Engines, EngineTranscriber
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.errors import (
     EngineBrokenError,
@@ -39,12 +39,11 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-class Engines:
+class FakeEngines(Engines):
     """What an EngineTranscriber gets its engine from, under a test's control."""
 
-    label = "tiny on a fake"
-
     def __init__(self, *, built: bool = False) -> None:
+        self.label = "tiny on a fake"
         self.built = built
         self.may_build = threading.Event()
         self.building = threading.Event()
@@ -57,8 +56,8 @@ class Engines:
         self.opened: list[FakeTranscriber] = []
         self.is_quick = True
 
-    def opens_quickly(self, folder: Path) -> bool:
-        return self.is_quick
+    def open_quickly(self, folder: Path) -> Transcriber | None:
+        return self.open(folder) if self.is_quick else None
 
     def find(self) -> Path | None:
         return Path("engine") if self.built else None
@@ -112,7 +111,7 @@ class Engines:
 
 @dataclasses.dataclass
 class Scene:
-    engines: Engines
+    engines: FakeEngines
     status: Status
     transcriber: EngineTranscriber
     cpus: list[FakeTranscriber]
@@ -142,7 +141,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def scene() -> Iterator[Callable[..., Scene]]:
     scenes: list[Scene] = []
 
-    def make(engines: Engines, compare: Compare | None = None, wanted: str | None = None) -> Scene:
+    def make(
+        engines: FakeEngines, compare: Compare | None = None, wanted: str | None = None
+    ) -> Scene:
         cpus: list[FakeTranscriber] = []
 
         def open_cpu() -> Transcriber:
@@ -167,7 +168,7 @@ MakeScene = Callable[..., Scene]
 def test_an_engine_that_is_there_answers_at_once_and_no_cpu_model_is_loaded(
     scene: MakeScene,
 ) -> None:
-    s = scene(Engines(built=True))
+    s = scene(FakeEngines(built=True))
     assert s.speak()
     assert len(s.engine.requests) == 1
     assert s.cpus == []
@@ -177,7 +178,7 @@ def test_an_engine_that_is_there_answers_at_once_and_no_cpu_model_is_loaded(
 
 
 def test_the_cpu_answers_while_the_engine_is_built(scene: MakeScene) -> None:
-    s = scene(Engines())
+    s = scene(FakeEngines())
     assert s.engines.building.wait(TIMEOUT_SECONDS)
     assert s.speak()
     assert len(s.cpu.requests) == 1
@@ -195,7 +196,7 @@ def test_the_cpu_answers_while_the_engine_is_built(scene: MakeScene) -> None:
 
 
 def test_places_are_changed_between_two_utterances(scene: MakeScene) -> None:
-    s = scene(Engines())
+    s = scene(FakeEngines())
     s.cpu.gate.clear()
     answers: list[str] = []
     speaker = threading.Thread(target=lambda: answers.append(s.speak()))
@@ -216,7 +217,7 @@ def test_places_are_changed_between_two_utterances(scene: MakeScene) -> None:
 def test_an_utterance_that_the_engine_fails_on_is_answered_by_the_cpu(
     scene: MakeScene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    s = scene(Engines(built=True))
+    s = scene(FakeEngines(built=True))
     broken = s.engine
     broken.error = EngineError("the GPU failed (cuGraphLaunch: CUDA_ERROR_ILLEGAL_ADDRESS)")
     s.engines.outcomes = [None]
@@ -234,7 +235,7 @@ def test_an_utterance_that_the_engine_fails_on_is_answered_by_the_cpu(
 def test_after_a_second_failure_the_cpu_stays(
     scene: MakeScene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    s = scene(Engines(built=True))
+    s = scene(FakeEngines(built=True))
     for _ in range(2):
         until(lambda: s.transcriber.has_engine)
         s.engine.error = EngineError("the GPU failed")
@@ -252,7 +253,7 @@ def test_failures_long_apart_are_forgiven(
     scene: MakeScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{MODULE}.EngineTranscriber.FAILURE_SECONDS", -1.0)
-    s = scene(Engines(built=True))
+    s = scene(FakeEngines(built=True))
     for n in range(3):
         until(lambda: s.transcriber.has_engine)
         s.engine.error = EngineError(f"failure {n}")
@@ -261,14 +262,14 @@ def test_failures_long_apart_are_forgiven(
 
 
 def test_whatever_the_engine_raises_the_speaker_gets_an_answer(scene: MakeScene) -> None:
-    s = scene(Engines(built=True))
+    s = scene(FakeEngines(built=True))
     s.engine.error = ValueError("mel has the shape (80, 1)")
     assert s.speak()
     assert len(s.cpu.requests) == 1
 
 
 def test_what_the_model_cannot_do_is_no_failure_of_the_engine(scene: MakeScene) -> None:
-    s = scene(Engines(built=True))
+    s = scene(FakeEngines(built=True))
     s.engine.error = NotPossibleError("this model does not understand german")
     with pytest.raises(NotPossibleError):
         s.speak()
@@ -277,7 +278,7 @@ def test_what_the_model_cannot_do_is_no_failure_of_the_engine(scene: MakeScene) 
 
 
 def test_a_client_that_leaves_is_no_failure_of_the_engine(scene: MakeScene) -> None:
-    s = scene(Engines(built=True))
+    s = scene(FakeEngines(built=True))
     s.engine.error = Abandoned()
     with pytest.raises(Abandoned):
         s.speak()
@@ -286,7 +287,7 @@ def test_a_client_that_leaves_is_no_failure_of_the_engine(scene: MakeScene) -> N
 
 
 def test_an_engine_that_cannot_be_read_is_built_again_once(scene: MakeScene) -> None:
-    engines = Engines(built=True)
+    engines = FakeEngines(built=True)
     engines.outcomes = [EngineBrokenError("encoder.plan can't be read")]
     s = scene(engines)
     s.build()
@@ -296,7 +297,7 @@ def test_an_engine_that_cannot_be_read_is_built_again_once(scene: MakeScene) -> 
 def test_an_engine_that_cannot_be_read_when_it_was_just_built_is_built_again_once(
     scene: MakeScene,
 ) -> None:
-    engines = Engines()
+    engines = FakeEngines()
     engines.outcomes = [EngineBrokenError("encoder.plan can't be read")]
     s = scene(engines)
     s.build()
@@ -304,7 +305,7 @@ def test_an_engine_that_cannot_be_read_when_it_was_just_built_is_built_again_onc
 
 
 def test_an_engine_that_is_broken_time_and_again_is_given_up(scene: MakeScene) -> None:
-    engines = Engines()
+    engines = FakeEngines()
     engines.outcomes = [EngineBrokenError("nonsense")] * 2
     s = scene(engines)
     engines.may_build.set()
@@ -315,12 +316,12 @@ def test_an_engine_that_is_broken_time_and_again_is_given_up(scene: MakeScene) -
 
 
 def test_memory_that_is_short_at_the_start_is_waited_for_once(scene: MakeScene) -> None:
-    engines = Engines(built=True)
+    engines = FakeEngines(built=True)
     engines.outcomes = [EngineError("the GPU ran out of memory")]
     s = scene(engines)
     until(lambda: s.transcriber.has_engine)
     assert engines.builds == 0
-    engines = Engines(built=True)
+    engines = FakeEngines(built=True)
     engines.outcomes = [EngineError("the GPU ran out of memory")] * 2
     s = scene(engines)
     until(lambda: "until the next start" in s.status.state.why)
@@ -330,7 +331,7 @@ def test_memory_that_is_short_at_the_start_is_waited_for_once(scene: MakeScene) 
 def test_a_build_that_fails_leaves_the_cpu(
     scene: MakeScene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engines = Engines()
+    engines = FakeEngines()
     engines.build_error = ModelError("the engine could not be built: SIGSEGV")
     s = scene(engines)
     engines.may_build.set()
@@ -342,7 +343,7 @@ def test_a_build_that_fails_leaves_the_cpu(
 def test_a_gpu_that_tensorrt_makes_nothing_of_is_left_to_faster_whisper(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    engines, status, cpu = Engines(), Status(), FakeTranscriber(description="the CPU")
+    engines, status, cpu = FakeEngines(), Status(), FakeTranscriber(description="the CPU")
     engines.build_error = ModelError("the GPU is too old for this TensorRT")
     cuda = FakeTranscriber(description="CUDA")
     transcriber = EngineTranscriber(engines, lambda: cpu, status, lambda: cuda).open()
@@ -364,7 +365,7 @@ def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
     def fail() -> Transcriber:
         raise ModelBrokenError("the model can't be loaded: CUDA out of memory")
 
-    engines, status, cpu = Engines(), Status(), FakeTranscriber()
+    engines, status, cpu = FakeEngines(), Status(), FakeTranscriber()
     engines.build_error = ModelError("the GPU is too old for this TensorRT")
     transcriber = EngineTranscriber(engines, lambda: cpu, status, fail).open()
     engines.may_build.set()
@@ -375,7 +376,7 @@ def test_a_gpu_that_nobody_makes_anything_of_leaves_the_cpu(
 
 
 def test_a_failing_gpu_is_left_to_nobody() -> None:
-    engines, status = Engines(built=True), Status()
+    engines, status = FakeEngines(built=True), Status()
     engines.outcomes = [EngineError("the GPU failed")] * 2
 
     def refuse() -> Transcriber:
@@ -388,7 +389,7 @@ def test_a_failing_gpu_is_left_to_nobody() -> None:
 
 
 def test_closing_ends_a_build(scene: MakeScene, caplog: pytest.LogCaptureFixture) -> None:
-    s = scene(Engines())
+    s = scene(FakeEngines())
     assert s.engines.building.wait(TIMEOUT_SECONDS)
     s.transcriber.close()
     assert s.engines.cancelled.is_set()
@@ -401,7 +402,7 @@ def test_an_engine_that_comes_after_the_end_is_closed(
     scene: MakeScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{MODULE}.EngineTranscriber.CLOSE_SECONDS", 0.0)
-    engines = Engines()
+    engines = FakeEngines()
     opening, go_on = threading.Event(), threading.Event()
     real = engines.open
 
@@ -420,7 +421,7 @@ def test_an_engine_that_comes_after_the_end_is_closed(
 
 
 def test_who_only_transcribes_a_file_builds_nothing() -> None:
-    engines = Engines()
+    engines = FakeEngines()
     transcriber = EngineTranscriber(engines, FakeTranscriber, Status(), build_missing=False).open()
     assert transcriber.transcribe(loud(0.1), ENGLISH).text
     assert engines.builds == 0
@@ -433,7 +434,7 @@ def test_who_only_transcribes_a_file_builds_nothing() -> None:
 class Judge:
     """A Compare under a test's control."""
 
-    def __init__(self, outcome: Verdict | Exception, *, at_once: bool = True) -> None:
+    def __init__(self, outcome: tuple[bool, str] | Exception, *, at_once: bool = True) -> None:
         self.outcome = outcome
         self.asked: list[tuple[Transcriber, Transcriber]] = []
         self.may_say = threading.Event()
@@ -442,7 +443,7 @@ class Judge:
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
-    ) -> Verdict:
+    ) -> tuple[bool, str]:
         with turn:
             self.asked.append((engine, stand_in))
         assert self.may_say.wait(TIMEOUT_SECONDS)
@@ -451,12 +452,12 @@ class Judge:
         return self.outcome
 
 
-FASTER, SLOWER = Verdict(True, "it takes half the time"), Verdict(False, "it takes twice the time")
+FASTER, SLOWER = (True, "it takes half the time"), (False, "it takes twice the time")
 
 
 def judged(scene: MakeScene, judge: Judge) -> Scene:
     """Return a scene whose engine is being built, as fast as it can be."""
-    engines = Engines()
+    engines = FakeEngines()
     engines.may_build.set()
     return scene(engines, judge)
 
@@ -468,7 +469,7 @@ def test_an_engine_that_is_better_takes_over_and_why_is_told(scene: MakeScene) -
     assert judge.asked == [(s.engine, s.cpu)]
     assert s.speak()
     assert len(s.engine.requests) == 1
-    assert (s.status.state.backend, s.status.state.why) == ("tensorrt", FASTER.why)
+    assert (s.status.state.backend, s.status.state.why) == ("tensorrt", FASTER[1])
     until(lambda: s.cpu.closed)
 
 
@@ -476,7 +477,7 @@ def test_an_engine_that_is_no_better_is_removed_and_the_stand_in_stays(
     scene: MakeScene, caplog: pytest.LogCaptureFixture
 ) -> None:
     s = judged(scene, Judge(SLOWER))
-    until(lambda: s.status.state.why == SLOWER.why)
+    until(lambda: s.status.state.why == SLOWER[1])
     assert s.engine.closed
     assert s.engines.discards == 1
     assert not s.transcriber.has_engine
@@ -500,7 +501,7 @@ def test_while_they_are_compared_the_stand_in_answers(scene: MakeScene) -> None:
 
 @pytest.mark.parametrize("verdict", [FASTER, SLOWER, RuntimeError("no"), EngineError("no")])
 def test_until_all_is_decided_something_is_being_built(
-    scene: MakeScene, verdict: Verdict | Exception
+    scene: MakeScene, verdict: tuple[bool, str] | Exception
 ) -> None:
     """Whoever unloads an idle model asks for that: a comparison would be lost."""
     judge = Judge(verdict, at_once=False)
@@ -514,7 +515,7 @@ def test_until_all_is_decided_something_is_being_built(
 
 def test_an_engine_that_opens_slowly_is_opened_while_the_cpu_answers(scene: MakeScene) -> None:
     """As one of TensorRT-RTX does on a GPU that it has compiled nothing for."""
-    engines = Engines(built=True)
+    engines = FakeEngines(built=True)
     engines.is_quick = False
     opening, may_open = engines.hold_opening()
     s = scene(engines)
@@ -529,7 +530,7 @@ def test_an_engine_that_opens_slowly_is_opened_while_the_cpu_answers(scene: Make
 
 
 def test_while_an_engine_is_opened_it_is_being_built(scene: MakeScene) -> None:
-    engines = Engines()
+    engines = FakeEngines()
     engines.may_build.set()
     opening, may_open = engines.hold_opening()
     s = scene(engines)
@@ -558,7 +559,7 @@ def test_who_was_closed_says_nothing_of_what_is_built_after_it(
 
 def test_an_engine_that_is_there_and_wanted_is_not_compared(scene: MakeScene) -> None:
     judge = Judge(SLOWER)
-    s = scene(Engines(built=True), judge, "it was faster")
+    s = scene(FakeEngines(built=True), judge, "it was faster")
     assert s.speak()
     assert s.transcriber.has_engine
     assert judge.asked == []
@@ -567,7 +568,7 @@ def test_an_engine_that_is_there_and_wanted_is_not_compared(scene: MakeScene) ->
 
 def test_an_engine_that_is_there_is_compared_where_nobody_knows_it(scene: MakeScene) -> None:
     judge = Judge(SLOWER)
-    s = scene(Engines(built=True), judge)
+    s = scene(FakeEngines(built=True), judge)
     until(lambda: judge.asked)
     assert s.speak()
     assert not s.transcriber.has_engine
@@ -605,7 +606,7 @@ def test_closing_ends_a_comparison_which_never_uses_what_is_closed(scene: MakeSc
 
     def compare(
         _: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
-    ) -> Verdict:
+    ) -> tuple[bool, str]:
         comparing.append(threading.current_thread())
         while True:
             with turn:
@@ -614,7 +615,7 @@ def test_closing_ends_a_comparison_which_never_uses_what_is_closed(scene: MakeSc
                     raise AttributeError("it is closed")
             time.sleep(0.001)
 
-    engines = Engines()
+    engines = FakeEngines()
     engines.may_build.set()
     s = scene(engines, compare)
     until(lambda: comparing)
@@ -630,7 +631,7 @@ def test_a_stand_in_that_cannot_be_opened_leaves_no_thread_behind(
 ) -> None:
     """Who tries again opens another; the engine of the first would be nobody's, on the GPU."""
     monkeypatch.setattr(f"{MODULE}.EngineTranscriber.REOPEN_SECONDS", 3600.0)
-    engines = Engines(built=True)
+    engines = FakeEngines(built=True)
     engines.outcomes = [EngineError("the GPU failed")]
 
     def fail() -> Transcriber:
@@ -645,7 +646,7 @@ def test_a_stand_in_that_cannot_be_opened_leaves_no_thread_behind(
 def test_the_engines_backend_and_the_stand_in_have_the_names_they_were_given(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    engines, status = Engines(), Status()
+    engines, status = FakeEngines(), Status()
     with caplog.at_level(logging.INFO):
         transcriber = EngineTranscriber(
             engines, FakeTranscriber, status, backend="onnxruntime", voice="faster-whisper"
@@ -658,7 +659,7 @@ def test_the_engines_backend_and_the_stand_in_have_the_names_they_were_given(
 
 @pytest.mark.parametrize("outcome", [FASTER, SLOWER, TypeError("can't be measured")])
 def test_benchmarks_read_from_the_log_when_all_is_decided(
-    scene: MakeScene, outcome: Verdict | Exception, caplog: pytest.LogCaptureFixture
+    scene: MakeScene, outcome: tuple[bool, str] | Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     judge = Judge(outcome, at_once=False)
@@ -672,7 +673,7 @@ def test_benchmarks_read_from_the_log_when_all_is_decided(
 
 
 def test_who_ends_the_process_knows_the_engines_thread(scene: MakeScene) -> None:
-    engines = Engines()
+    engines = FakeEngines()
     scene(engines)
     assert engines.building.wait(TIMEOUT_SECONDS)
     assert NativeThread.is_any_alive()

@@ -343,7 +343,7 @@ def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_a
         return HOME_EN if verify else folder
 
     monkeypatch.setattr("wyoming_whisper.backends.ensure_model", ensure)
-    monkeypatch.setattr("wyoming_whisper.backends.auto.ensure_model", ensure)
+    monkeypatch.setattr("wyoming_whisper.backends.ensure_model", ensure)
     transcriber = open_transcriber(Settings(model="tiny", data_dir=(tmp_path,)))
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text == ""
     assert asked == [False, True]

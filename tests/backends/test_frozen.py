@@ -17,12 +17,12 @@ from tests.engine import fakes
 from tests.support import HOME_EN
 from wyoming_whisper.backends import frozen
 from wyoming_whisper.backends.engines import Engines
-from wyoming_whisper.backends.frozen import CLIPS, bears_frozen_tail, feature_change
+from wyoming_whisper.backends.frozen import CLIPS, feature_change, with_frozen_tail
 from wyoming_whisper.backends.onnxruntime import OnnxRuntime
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.cpu_graphs import write_cpu_graphs
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.engine.spec import EngineSpec
@@ -33,7 +33,7 @@ from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import TranscribeOptions
 from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram
-from wyoming_whisper.whisper.options import AudioContext
+from wyoming_whisper.whisper.options import AudioContext, DecodingOptions
 
 ENGLISH = TranscribeOptions(language="en")
 WINDOWS = AudioContext.frozen()
@@ -42,14 +42,14 @@ WINDOWS = AudioContext.frozen()
 @pytest.fixture(scope="module")
 def graphs(stock_tiny_en: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
-    write_cpu_graphs(read(stock_tiny_en / "model.bin"), folder, "uint8")
+    write_cpu_graphs(Checkpoint.read(stock_tiny_en / "model.bin"), folder, "uint8")
     return folder
 
 
 @pytest.fixture(scope="module")
 def home_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home-graphs")
-    write_cpu_graphs(read(HOME_EN / "model.bin"), folder, "uint8")
+    write_cpu_graphs(Checkpoint.read(HOME_EN / "model.bin"), folder, "uint8")
     return folder
 
 
@@ -75,6 +75,13 @@ def encoded_frames(transcriber: WhisperTranscriber, monkeypatch: pytest.MonkeyPa
     return lengths
 
 
+def bears(session: CpuSession, measurements: Measurements, graphs: str) -> bool:
+    """Return whether a session gets the tail."""
+    decoding = with_frozen_tail(DecodingOptions(), session, measurements, graphs)
+    assert session.has_tail == (decoding.audio_context == WINDOWS)
+    return session.has_tail
+
+
 def words(text: str) -> list[str]:
     return text.lower().strip(". ").split()
 
@@ -96,7 +103,7 @@ def test_auto_computes_the_speech_alone(
         lengths = encoded_frames(transcriber, monkeypatch)
         text = transcriber.transcribe(command(), ENGLISH).text
     n_frames = log_mel_spectrogram(command()).shape[1]
-    assert lengths[0] == AudioContext.frozen().frames(n_frames) <= n_frames + 51
+    assert lengths[0] == AudioContext.frozen().frames(n_frames) <= n_frames + 101
     assert "the encoder computes the speech alone" in caplog.text
     with closing(opened(stock_tiny_en, graphs, tmp_path, "full")) as transcriber:
         full = transcriber.transcribe(command(), ENGLISH).text
@@ -132,12 +139,12 @@ def test_each_model_is_tried_once(
 ) -> None:
     session = CpuSession(graphs, threads=1, has_tail=True)
     measurements = Measurements((tmp_path,))
-    assert bears_frozen_tail(session, measurements, "cpu-1", WINDOWS)
+    assert bears(session, measurements, "cpu-1")
     monkeypatch.setattr(frozen, "feature_change", pytest.fail)
-    assert bears_frozen_tail(session, measurements, "cpu-1", WINDOWS)
+    assert bears(session, measurements, "cpu-1")
     monkeypatch.setattr(frozen, "feature_change", lambda *_: frozen.MOST_CHANGE + 0.01)
-    assert not bears_frozen_tail(session, measurements, "cpu-2", WINDOWS)
-    assert not bears_frozen_tail(session, Measurements(()), "cpu-3", WINDOWS)
+    assert not bears(session, measurements, "cpu-2")
+    assert not bears(session, Measurements(()), "cpu-3")
 
 
 def test_a_model_that_leans_on_more_than_silence_has_windows_of_10_seconds(
@@ -168,9 +175,9 @@ def test_numbers_that_are_none_bear_nothing_and_are_not_remembered(
     session = CpuSession(graphs, threads=1, has_tail=True)
     nonsense = {"cross_k_0": np.full((1, 1, N_FRAMES // 2, 64), np.nan, np.float32)}
     monkeypatch.setattr(session, "encode", lambda _: nonsense)
-    assert not bears_frozen_tail(session, Measurements((tmp_path,)), "cpu", WINDOWS)
+    assert not bears(session, Measurements((tmp_path,)), "cpu")
     monkeypatch.undo()
-    assert bears_frozen_tail(session, Measurements((tmp_path,)), "cpu", WINDOWS)
+    assert bears(session, Measurements((tmp_path,)), "cpu")
 
 
 # -- on TensorRT ---------------------------------------------------------------------------

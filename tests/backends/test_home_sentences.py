@@ -54,10 +54,9 @@ def hypothesis(text: str, avg_logprob: float = -0.05, *others: str) -> Hypothesi
 
 @dataclass
 class Scorer:
-    """Scores texts as it is told: nats a token by the audio, and by noise."""
+    """Scores texts as it is told: nats a token."""
 
     audio: dict[str, float] = field(default_factory=dict)
-    noise: float = -2.0
     asked: list[str] = field(default_factory=list)
 
     def score(
@@ -65,10 +64,7 @@ class Scorer:
     ) -> list[Array]:
         words = [bytes(text).decode().strip() for text in texts]
         self.asked += words
-        each = [
-            self.noise if audio_features == "noise" else self.audio.get(text, -1.0)
-            for text in words
-        ]
+        each = [self.audio.get(text, -1.0) for text in words]
         return [np.full(len(text), one, np.float32) for text, one in zip(texts, each, strict=True)]
 
 
@@ -101,11 +97,11 @@ UNLIKELY = {"Turn on the kitten lamp.": -0.05, "Turn on the kitchen lamp": -0.9}
 
 @pytest.fixture
 def _always_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HomeSentences, "LEAST_LOG_ODDS", -math.inf)
+    monkeypatch.setattr(HomeSentences, "SURE_LOGPROB", math.inf)
 
 
 def meant(scorer: Any, heard: Hypothesis, home: Grammar | None = None) -> Hypothesis:
-    sentences = HomeSentences(scorer, TOKENIZER, lambda _: home or grammar(), lambda: "noise")
+    sentences = HomeSentences(scorer, TOKENIZER, lambda _: home or grammar())
     return sentences("audio", PROMPT, "en", heard)
 
 
@@ -134,11 +130,16 @@ def test_a_misheard_command_becomes_the_sentence_of_the_home() -> None:
     assert best.avg_logprob == pytest.approx(-0.15, abs=0.01)
 
 
+@pytest.mark.usefixtures("_always_searched")
 @pytest.mark.parametrize(
     ("heard", "found", "logprob"),
     [
         ("What is the capital of France?", "turn on the garagentor", -1.0),  # far less likely
-        ("Tell me a story about a lamp.", "turn on the kitchen lamp", -0.5),  # not alike
+        (
+            "Tell me a story about lamps.",
+            "turn on the garagentor",
+            -0.5,
+        ),  # less likely, and shorter
         ("Turn on the kitten lamp.", "", 0.0),  # nothing found
     ],
 )
@@ -160,6 +161,22 @@ def test_no_sentence_that_ends_in_anything_takes_the_place_of_another() -> None:
     assert text(meant(Searcher(likely, found="Who is the sky blue?"), heard)) == text(heard)
 
 
+OPEN_ENDED = "Who is the kitchen lamp open?"  # "is the kitchen lamp open", misheard
+
+
+@pytest.mark.parametrize(
+    ("logprob", "is_taken"), [(-0.55, True), (-0.75, False)], ids=["likely", "less likely"]
+)
+def test_what_ends_in_anything_may_be_another_sentence(logprob: float, is_taken: bool) -> None:
+    heard = hypothesis(OPEN_ENDED, -0.5)
+    assert grammar().ends_freely(OPEN_ENDED)
+    scorer = Searcher({OPEN_ENDED: -0.5}, found="Is the kitchen lamp open?", logprob=logprob)
+    best = meant(scorer, heard)
+    assert text(best) == ("Is the kitchen lamp open?" if is_taken else OPEN_ENDED)
+    assert best.free_text == (OPEN_ENDED if is_taken else None)
+    assert best.understood
+
+
 def test_one_word_is_like_any_other() -> None:
     heard = hypothesis("Garage store.", -0.1)
     assert text(meant(Searcher({"Garage store.": -0.1}, found="Garagentor"), heard)) == text(heard)
@@ -167,7 +184,7 @@ def test_one_word_is_like_any_other() -> None:
 
 def test_without_a_grammar_nothing_is_asked() -> None:
     scorer = Searcher(found="turn on the kitchen lamp")
-    sentences = HomeSentences(scorer, TOKENIZER, lambda _: None, lambda: "noise")  # type: ignore[arg-type]
+    sentences = HomeSentences(scorer, TOKENIZER, lambda _: None)  # type: ignore[arg-type]
     heard = hypothesis("Turn on the kitten lamp.")
     assert sentences("audio", PROMPT, "en", heard).understood is None
     assert scorer.options is None
@@ -180,35 +197,35 @@ def test_silence_and_long_texts_are_not_compared(heard: str) -> None:
     assert scorer.options is None
 
 
-@pytest.mark.parametrize("keeps_features", [False, True])
-def test_the_audio_is_searched_before_its_features_end(keeps_features: bool) -> None:
-    """A GPU's are gone once noise is encoded: what is searched then would be the noise."""
-    encoded: list[bool] = []
+def test_what_is_surely_a_sentence_that_is_spelled_alike_is_not_searched() -> None:
+    scorer = Searcher({"Turn on the kitten lamp.": -0.5, "Turn on the kitchen lamp": -0.5})
+    best = meant(scorer, hypothesis("Turn on the kitten lamp.", -0.5))
+    assert text(best) == "Turn on the kitchen lamp"
+    assert scorer.options is None
 
-    class Watched(Searcher):
-        def constrained(self, *args: Any, **kwargs: Any) -> list[Sentence]:
-            assert keeps_features or not encoded
-            return super().constrained(*args, **kwargs)
 
-    def noise() -> str:
-        encoded.append(True)
-        return "noise"
+def test_the_search_may_end_where_nothing_spelled_alike_is_likely_enough() -> None:
+    scorer = Searcher({"Turn on the kitten lamp.": -0.3, "Turn on the kitchen lamp": -0.65})
+    scorer.found, scorer.logprob = "turn on the garagentor", -0.35
+    best = meant(scorer, hypothesis("Turn on the kitten lamp.", -0.3))
+    assert text(best).casefold() == "turn on the garagentor"
 
-    # About as likely as not, so that the search is worth its time.
-    scorer = Watched({"Turn on the kitten lamp.": -0.05, "Turn on the kitchen lamp": -0.5})
-    scorer.found = "Turn on the kitchen lamp."
-    sentences = HomeSentences(
-        scorer,  # type: ignore[arg-type]
-        TOKENIZER,
-        lambda _: grammar(),
-        noise,
-        keeps_features=keeps_features,
-    )
-    best = sentences("audio", PROMPT, "en", hypothesis("Turn on the kitten lamp.", -0.1))
-    assert encoded
-    assert text(best).startswith("Turn on the kitchen lamp")
-    if not keeps_features:
-        assert scorer.options is not None
+
+def test_what_is_surely_written_as_it_was_said_is_not_searched() -> None:
+    """However likely a sentence is: who asks a model something does not wait for that."""
+    heard = hypothesis("What is the capital of France?", -0.1)
+    scorer = Searcher(found="turn on the kitchen lamp", logprob=-0.05)
+    assert text(meant(scorer, heard)) == text(heard)
+    assert scorer.options is None
+
+
+@pytest.mark.usefixtures("_always_searched")
+def test_the_search_is_told_how_likely_a_sentence_must_be() -> None:
+    scorer = Searcher(UNLIKELY)
+    meant(scorer, hypothesis("Turn on the kitten lamp.", -0.2))
+    assert scorer.options is not None
+    n_tokens = len("Turn on the kitten lamp.") + 1
+    assert scorer.options.least_logprob == pytest.approx(-0.2 * n_tokens - HomeSentences.MAX_GAP)
 
 
 def test_a_runtime_without_steps_scores_what_is_spelled_alike() -> None:
@@ -262,7 +279,6 @@ def test_work_that_nobody_waits_for_ends() -> None:
         scorer,  # type: ignore[arg-type]
         TOKENIZER,
         lambda _: grammar(),
-        lambda: "noise",
         checkpoint,
     )
     with pytest.raises(Abandoned):
@@ -288,7 +304,6 @@ def test_what_takes_too_long_is_left_as_it_was_written(n_looks: int) -> None:
         scorer,  # type: ignore[arg-type]
         TOKENIZER,
         lambda _: grammar(),
-        lambda: "noise",
         clock=clock,
     )
     heard = hypothesis("Turn on the kitten lamp.", -0.2)
@@ -304,31 +319,23 @@ def test_the_names_leave_what_the_home_understands() -> None:
     assert snapper("audio", PROMPT, "en", heard) is heard
 
 
-EVEN = Evidence(
-    gap=0.5,
-    expected=0.0,
-    similarity=0.95,
-    mean=-0.3,
-    free_mean=-0.4,
-    letters=20,
-    free_letters=20,
-)
+EVEN = Evidence(gap=0.5, letters=20, free_letters=20)
 
 
-def test_evidence_of_a_sentence_that_sounds_the_same() -> None:
-    assert EVEN.log_odds > Evidence.MIN_LOG_ODDS
+def test_evidence_of_a_sentence_that_is_as_likely() -> None:
+    assert EVEN.log_odds > Evidence.SURE_LOG_ODDS
 
 
 @pytest.mark.parametrize(
     ("worse", "is_out"),
     [
         ({"gap": HomeSentences.MAX_GAP}, True),
-        ({"similarity": 0.2}, False),
-        ({"similarity": 0.2, "gap": 6.0}, True),
-        ({"free_mean": -0.1}, False),
+        ({"gap": 6.0}, False),
+        ({"free_letters": 24}, False),
+        ({"free_letters": 24, "gap": 6.0}, True),
+        ({"letters": 16}, False),
+        ({"letters": 5}, True),
         ({"free_letters": 90}, True),
-        ({"mean": -4.0}, False),
-        ({"gap": HomeSentences.MAX_GAP, "mean": -4.0}, True),
     ],
 )
 def test_evidence_against_it(worse: dict[str, float], is_out: bool) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.backends.test_engines import until
-from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, clips
+from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, clips, on_state
 from wyoming_whisper import backends
 from wyoming_whisper.backends import onnxruntime, open_transcriber
 from wyoming_whisper.backends.engines import Engines, EngineTranscriber
@@ -24,8 +24,7 @@ from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.backends.onnxruntime import OnnxRuntime
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.progress import BuildProgress
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.engine.spec import ONNXRUNTIME, CpuSpec
@@ -100,7 +99,7 @@ def test_faster_whisper_answers_while_a_child_makes_the_graphs(
     monkeypatch.setattr(Engines, "build", held)
     status = Status()
     seen: list[State] = []
-    status.on_state(seen.append)
+    on_state(status, seen.append)
     transcriber = open_transcriber(settings(tmp_path), status)
     assert status.state.backend == STAND_IN
     assert "(onnxruntime)" not in status.state.description
@@ -224,6 +223,22 @@ def test_graphs_that_fail_lose_no_utterance(
     assert texts(transcriber) == expected(tmp_path)
     assert status.state.backend == STAND_IN
     assert "ran out of memory" in status.state.why
+    transcriber.close()
+
+
+def test_what_onnxruntime_raises_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcriber, status = open_with_graphs(tmp_path)
+    score = SessionInference.score
+
+    def score_no_token(self: SessionInference, audio: Any, prompt: Any, _: Any) -> Any:
+        return score(self, audio, prompt, [[10**6, 10**6]])
+
+    monkeypatch.setattr(SessionInference, "score", score_no_token)
+    assert texts(transcriber) == expected(tmp_path)
+    assert status.state.backend == STAND_IN
+    assert "in 10 s: onnxruntime failed: [ONNXRuntimeError]" in status.state.why
     transcriber.close()
 
 
@@ -569,7 +584,7 @@ def test_a_measurement_that_fails_leaves_faster_whisper(
     transcriber.close()
 
 
-MODEL_BYTES = Dims.of(read(ModelFolder(HOME_EN).weights)).int8_bytes
+MODEL_BYTES = Dims.of(Checkpoint.read(ModelFolder(HOME_EN).weights)).int8_bytes
 ENOUGH = 8 * MODEL_BYTES
 """Memory of a machine of which half is four times the model."""
 
@@ -664,7 +679,7 @@ def test_a_gpu_that_ctranslate2_can_use_is_faster_unmeasured(
     compared: bool,
 ) -> None:
     gpu = Gpu(0, "RTX 3060", (8, 6), 12 << 30, False, (12, 6))
-    monkeypatch.setattr(onnxruntime, "find_gpus", lambda: [gpu])
+    monkeypatch.setattr(Gpu, "all", lambda: [gpu])
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: cuda_devices)
     opened = FakeTranscriber()
     monkeypatch.setattr(onnxruntime, "open_faster_whisper", lambda *_: opened)

@@ -15,10 +15,11 @@ import pytest
 from tests.backends.test_engines import until
 from tests.backends.test_tensorrt import FULL, gpu_with, open_with_engine, settings, texts
 from tests.engine import fakes
+from tests.support import on_state
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.backends import _choose_backend, open_transcriber
 from wyoming_whisper.backends.engines import Engines
-from wyoming_whisper.backends.tensorrt import Runtime, portable_engines
+from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Kernels, Library
 from wyoming_whisper.errors import EngineError
@@ -196,8 +197,8 @@ def test_the_key_is_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.Monk
     here = Runtime(GPU, RTX, "1.7.1.116").spec(chosen, path).key()
     for gpu in (gpu_of((8, 6)), gpu_of((12, 0))):
         assert Runtime(gpu, RTX, "1.7.1.116").spec(chosen, path).key() == here
-    assert portable_engines(chosen, path, Library.AMPERE)._key == here
-    assert portable_engines(chosen, path, Library.TURING)._key != here
+    assert Runtime.portable_engines(chosen, path, Library.AMPERE)._key == here
+    assert Runtime.portable_engines(chosen, path, Library.TURING)._key != here
     assert Runtime(GPU, TENSORRT, "1.7.1.116").spec(chosen, path).key() != here
 
 
@@ -245,7 +246,7 @@ def test_the_gpus_kernels_are_compiled_once_while_the_cpu_answers(
     gpu = gpu_with(monkeypatch, fakes.RTX)
     status = Status()
     seen: list[tuple[str, float | None]] = []
-    status.on_state(lambda state: seen.append((state.building, state.building_fraction)))
+    on_state(status, lambda state: seen.append((state.building, state.building_fraction)))
     transcriber = open_transcriber(settings(tmp_path, **FULL), status)
     until(lambda: status.state.backend == "tensorrt")
     assert gpu.tensorrt.compiled
@@ -309,17 +310,29 @@ def test_two_gpus_share_an_engine_but_no_kernels(
 
 
 @pytest.mark.parametrize("content", [b"", b"of something else"])
-def test_kernels_that_are_of_no_use_are_compiled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+def test_kernels_that_are_of_no_use_are_compiled_again_while_the_cpu_answers(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    content: bytes,
 ) -> None:
     gpu = gpu_with(monkeypatch, fakes.RTX)
     open_with_engine(tmp_path, **FULL)[0].close()
     (file,) = kernel_files(tmp_path)
     file.write_bytes(content)
     gpu.tensorrt.compiled.clear()
-    open_with_engine(tmp_path, **FULL)[0].close()
+    caplog.set_level(logging.INFO)
+    status = Status()
+    transcriber = open_transcriber(settings(tmp_path, **FULL), status)
+    assert status.state.backend == "faster-whisper"
+    assert "takes longer the first time" in status.state.why
+    assert all(texts(transcriber))
+    until(lambda: status.state.backend == "tensorrt")
+    transcriber.close()
     assert gpu.tensorrt.compiled
     assert len(file.read_bytes()) > len(content)
+    assert caplog.text.count(f"the kernels in {file} are for something else") == 1
+    gpu.assert_nothing_left()
 
 
 def test_kernels_that_find_no_room_cost_a_warning(
@@ -330,7 +343,7 @@ def test_kernels_that_find_no_room_cost_a_warning(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.library.write_aside", fail)
+    monkeypatch.setattr("wyoming_whisper.engine.tensorrt.library.write_file", fail)
     with caplog.at_level(logging.WARNING):
         transcriber, _ = open_with_engine(tmp_path, **FULL)
     assert "the GPU's kernels can't be kept" in caplog.text

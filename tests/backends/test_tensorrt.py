@@ -18,11 +18,20 @@ from wyoming.info import Describe
 from tests.backends.test_engines import until
 from tests.engine import fakes
 from tests.engine.test_build import children_of
-from tests.support import AUDIO, HOME_EN, TIMEOUT_SECONDS, Client, FakeTranscriber, clips, words
+from tests.support import (
+    AUDIO,
+    HOME_EN,
+    TIMEOUT_SECONDS,
+    Client,
+    FakeTranscriber,
+    clips,
+    on_state,
+    words,
+)
 from wyoming_whisper.backends import _choose_backend, engines, open_transcriber, tensorrt
 from wyoming_whisper.backends.engines import Engines
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
-from wyoming_whisper.backends.tensorrt import Runtime, on_cpu
+from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.engine.spec import EngineSpec
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
@@ -142,7 +151,7 @@ def test_the_cpu_that_stands_in_leaves_the_gpu_alone(
     monkeypatch.setattr(
         "ctranslate2.get_supported_compute_types", lambda _: {"int8_float32", "float32"}
     )
-    changed = on_cpu(settings(tmp_path, compute_type=wanted, device="cuda"))
+    changed = CTranslate2Inference.on_cpu(settings(tmp_path, compute_type=wanted, device="cuda"))
     assert changed.device == "cpu"
     assert CTranslate2Inference.choose_compute_type(changed.compute_type, "cpu") == used
 
@@ -288,7 +297,7 @@ def test_an_error_of_cuda_costs_nobody_an_answer(
     gpu = gpu_with(monkeypatch)
     transcriber, told = open_with_engine(tmp_path, compute_type="float32", **FULL)
     seen: list[State] = []
-    told.on_state(seen.append)
+    on_state(told, seen.append)
     gpu.driver.fail(call, status=status)
     assert transcriber.transcribe(spoken()[0], ENGLISH).text == expected[0]
     until(lambda: told.state.backend == "tensorrt")

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,8 +45,13 @@ from wyoming_whisper.errors import (
     NotPossibleError,
     SettingsError,
 )
-from wyoming_whisper.grammar.service import HomeTexts
+from wyoming_whisper.grammar.automaton import Grammar
+from wyoming_whisper.grammar.compiling import TemplateStore
+from wyoming_whisper.grammar.filling import fill
+from wyoming_whisper.grammar.service import GrammarService, HomeTexts
+from wyoming_whisper.grammar.templates import compile_intents
 from wyoming_whisper.home.index import NameIndex
+from wyoming_whisper.home.inventory import Entity, Home
 from wyoming_whisper.machine.host import Host
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
@@ -209,6 +215,45 @@ def test_names_are_compared(standin: Standin, data: Path) -> None:
     scored = [p for p, params in standin.requests if params.max_tokens == 1]
     assert scored
     assert all(prompt[:4] == [641, 642, 644, 648] and len(prompt) > 5 for prompt in scored)
+    transcriber.close()
+
+
+class Sentences(GrammarService):
+    """Has the grammar of a home at once: "turn off the" and a name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(TemplateStore(Path("/nowhere")))
+        sentences = {"Off": {"data": [{"sentences": ["turn off the {name}"]}]}}
+        templates = compile_intents({"language": "en", "intents": sentences})
+        self._grammar = fill(templates, Home(entities=(Entity((name,), "switch"),)), None)
+
+    def current(self, language: str, spelled: Callable[[], Sequence[bytes]]) -> Grammar | None:
+        return self._grammar
+
+
+def at_home(name: str) -> TranscribeOptions:
+    return dataclasses.replace(ENGLISH, home=HomeTexts(NameIndex(()), Sentences(name)))
+
+
+def test_sentences_of_the_home_are_compared(standin: Standin, data: Path) -> None:
+    transcriber = opened(data)
+    understood = transcriber.transcribe(clip(), at_home("Pump"))
+    assert (understood.text, understood.understood) == (TEXT, True)
+    standin.requests.clear()
+    misheard = transcriber.transcribe(clip(), at_home("Pomp"))
+    assert (misheard.text, misheard.free_text) == ("turn off the pomp", TEXT)
+    scored = {tuple(prompt[4:]) for prompt, params in standin.requests if params.max_tokens == 1}
+    assert tuple(transcriber._tokenizer.encode(" Turn off the pomp")) in scored
+    other = transcriber.transcribe(clip(), at_home("Clock"))
+    assert (other.text, other.understood, other.free_text) == (TEXT, False, None)
+    transcriber.close()
+
+
+def test_requests_at_once_share_the_sentences(standin: Standin, data: Path) -> None:
+    transcriber, options = opened(data), at_home("Pump")
+    with ThreadPoolExecutor(transcriber.at_once) as pool:
+        asked = [pool.submit(transcriber.transcribe, clip(), options) for _ in range(16)]
+        assert all(one.result(TIMEOUT_SECONDS).understood for one in asked)
     transcriber.close()
 
 

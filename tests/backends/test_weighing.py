@@ -12,7 +12,7 @@ import pytest
 from tests.whisper.scripted import IDS, TIMESTAMP_BEGIN, ByteTokenizer
 from wyoming_whisper.backends.weighing import Weighing
 from wyoming_whisper.whisper.audio import Array
-from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis, Inference
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 SOT = [IDS["<|startoftranscript|>"], IDS["<|en|>"], IDS["<|transcribe|>"]]
@@ -22,7 +22,7 @@ LAMP = "Turn on the lamp."
 
 
 @dataclass
-class ScriptedScorer:
+class ScriptedScorer(Inference):
     """Says how likely it finds texts by the audio and by noise, and what it hears by itself."""
 
     heard: dict[str, float]

@@ -16,20 +16,22 @@ import pytest
 from tests.support import HOME_EN, TIMEOUT_SECONDS, loud
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.cluster import front_end as backend
-from wyoming_whisper.cluster.front_end import About, RayTranscriber
+from wyoming_whisper.cluster.front_end import About, HomeDescription, RayTranscriber, SharedHome
 from wyoming_whisper.errors import (
     BusyError,
     ModelUnavailableError,
     TranscribeError,
     WyomingWhisperError,
 )
-from wyoming_whisper.grammar.service import HomeTexts
+from wyoming_whisper.grammar.service import HomeLanguages, HomeTexts
 from wyoming_whisper.home.index import NameIndex
+from wyoming_whisper.home.inventory import Entity, Home
 from wyoming_whisper.transcriber import Abandoned, Samples, TranscribeOptions, Transcription, go_on
 from wyoming_whisper.utterance.scheduler import Scheduler
 
 ABOUT = About("0", ("en", "de"), "a fake")
 OPTIONS = TranscribeOptions(language="de")
+SPOKEN = HomeLanguages(("de",), (("de", "CH"),))
 SAID = Transcription("said", "de")
 
 
@@ -64,13 +66,16 @@ class FakeReplicas:
 
     outcomes: Sequence[Any] = (SAID,)
     calls: list[FakeCall] = field(default_factory=list)
-    asked: list[tuple[TranscribeOptions, list[Any], Samples]] = field(default_factory=list)
+    asked: list[tuple[TranscribeOptions, SharedHome | None, Samples]] = field(default_factory=list)
     kept: list[Any] = field(default_factory=list)
 
-    def ask(self, options: TranscribeOptions, home: list[Any], *chunks: Samples) -> FakeCall:
+    def ask(
+        self, options: TranscribeOptions, home: SharedHome | None, *chunks: Samples
+    ) -> FakeCall:
         assert max(chunk.nbytes for chunk in chunks) < 100_000, "it would go through the store"
         assert all(chunk.base is None for chunk in chunks), "the whole would be sent with each"
-        self.asked.append((pickle.loads(pickle.dumps(options)), home, np.concatenate(chunks)))
+        asked, shared = pickle.loads(pickle.dumps((options, home)))
+        self.asked.append((asked, shared, np.concatenate(chunks)))
         outcome = self.outcomes[min(len(self.calls), len(self.outcomes) - 1)]
         self.calls.append(FakeCall(outcome))
         return self.calls[-1]
@@ -80,7 +85,7 @@ class FakeReplicas:
         return len(self.kept)
 
     def transcriber(self, deadline: float = 0) -> RayTranscriber:
-        return RayTranscriber(self.ask, ABOUT, deadline, self.put)
+        return RayTranscriber(self.ask, ABOUT, deadline, self.put, languages=SPOKEN)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +99,7 @@ def test_samples_and_options_arrive_as_they_were_sent() -> None:
     options = TranscribeOptions("de", names=("Ada",), checkpoint=lambda: None)
     assert replicas.transcriber().transcribe(samples, options) == SAID
     ((sent, home, heard),) = replicas.asked
-    assert (sent.language, sent.names, sent.checkpoint, home) == ("de", ("Ada",), go_on, [])
+    assert (sent.language, sent.names, sent.checkpoint, home) == ("de", ("Ada",), go_on, None)
     assert np.array_equal(heard, samples)
 
 
@@ -104,26 +109,58 @@ def test_no_samples_are_a_request_too() -> None:
     assert replicas.asked[0][2].shape == (0,)
 
 
-def test_the_names_of_the_home_are_put_once_and_again_when_they_change() -> None:
+LAMP = Home(entities=(Entity(("Kitchen Lamp",), "light"),))
+
+
+def test_a_home_is_put_once_and_again_when_it_changes() -> None:
     replicas = FakeReplicas()
     front = replicas.transcriber()
     first, second = NameIndex(["kitchen lamp"]), NameIndex(["hallway"])
-    for home in (first, first, second, second):
-        front.transcribe(loud(0.1), TranscribeOptions("de", home=HomeTexts(home)))
-    assert replicas.kept == [first, second]
-    assert [home for _, home, _ in replicas.asked] == [[1], [1], [2], [2]]
-    assert all(sent.home is None for sent, _, _ in replicas.asked)
+    hall = Home(areas=("Hallway",))
+    recording = HomeTexts(first)
+    homes = [recording, HomeTexts(first, home=LAMP), recording, HomeTexts(first, home=LAMP)]
+    for home in (*homes, HomeTexts(second, home=LAMP), HomeTexts(second, home=hall)):
+        front.transcribe(loud(0.1), TranscribeOptions("de", home=home))
+    assert replicas.kept == [
+        HomeDescription(("kitchen lamp",), Home(), SPOKEN),
+        HomeDescription(("kitchen lamp",), LAMP, SPOKEN),
+        HomeDescription(("hallway",), LAMP, SPOKEN),
+        HomeDescription(("hallway",), hall, SPOKEN),
+    ]
+    sent = [shared for _, shared, _ in replicas.asked if shared]
+    assert [shared.reference for shared in sent] == [1, 2, 2, 2, 3, 4]
+    assert [shared.with_sentences for shared in sent] == [False, True, False, True, True, True]
+    versions = [shared.version for shared in sent]
+    assert versions == [replicas.kept[shared.reference - 1].version for shared in sent]
+    assert [shared.replaces for shared in sent] == [None, *3 * versions[:1], *versions[3:5]]
+    assert all(asked.home is None for asked, _, _ in replicas.asked)
 
 
-def test_names_that_can_not_be_put_are_done_without() -> None:
-    def put(_: object) -> None:
-        raise LostError("the store is full")
+def test_the_same_home_read_again_is_not_put_again() -> None:
+    replicas = FakeReplicas()
+    front = replicas.transcriber()
+    for _ in range(2):
+        home = HomeTexts(NameIndex(["kitchen lamp"]), home=Home(("Hallway",)))
+        front.transcribe(loud(0.1), TranscribeOptions("de", home=home))
+    assert len(replicas.kept) == 1
+    assert [shared and shared.reference for _, shared, _ in replicas.asked] == [1, 1]
+
+
+def test_a_home_that_can_not_be_put_is_done_without() -> None:
+    refusing = True
+
+    def put(_: object) -> str:
+        if refusing:
+            raise LostError("the store is full")
+        return "put"
 
     replicas = FakeReplicas()
     front = RayTranscriber(replicas.ask, ABOUT, 0, put)
-    home = NameIndex(["kitchen lamp"])
-    assert front.transcribe(loud(0.1), TranscribeOptions("de", home=HomeTexts(home))) == SAID
-    assert replicas.asked[0][1] == []
+    options = TranscribeOptions("de", home=HomeTexts(NameIndex(["kitchen lamp"])))
+    assert front.transcribe(loud(0.1), options) == SAID
+    refusing = False
+    assert front.transcribe(loud(0.1), options) == SAID
+    assert [shared and shared.reference for _, shared, _ in replicas.asked] == [None, "put"]
 
 
 def test_a_request_that_is_lost_is_asked_again() -> None:

@@ -1,4 +1,4 @@
-"""A replica without Ray: its queue, the names of homes, what is cancelled, and its health."""
+"""A replica without Ray: its queue, homes, what is cancelled, and its health."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support import HOME_EN, TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
+from tests.support import (
+    HOME_EN,
+    TIMEOUT_SECONDS,
+    FakeTranscriber,
+    SteppingTranscriber,
+    loud,
+    on_state,
+    until,
+)
 from wyoming_whisper import __version__
-from wyoming_whisper.cluster import replica as module
-from wyoming_whisper.cluster.front_end import About
+from wyoming_whisper.cluster.front_end import About, HomeDescription, SharedHome
 from wyoming_whisper.cluster.replica import Replica, _on_this_node
 from wyoming_whisper.errors import ModelError, ModelUnavailableError, TranscribeError
-from wyoming_whisper.grammar.service import HomeTexts
-from wyoming_whisper.home.index import NameIndex
+from wyoming_whisper.grammar.service import HomeLanguages
+from wyoming_whisper.home.inventory import Home
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import TranscribeOptions, Transcriber
@@ -42,35 +48,12 @@ def replica_of(transcriber: Transcriber, **settings: Any) -> Iterator[Replica]:
         assert one._scheduler.close(TIMEOUT_SECONDS)
 
 
-@dataclass
-class Reference:
-    """Stands for Ray's reference to an object that a front end keeps."""
-
-    value: NameIndex
-    key: str = "1"
-    fetched: int = 0
-
-    def hex(self) -> str:
-        return self.key
-
-    def __await__(self) -> Any:
-        self.fetched += 1
-        return self._get().__await__()
-
-    async def _get(self) -> NameIndex:
-        return self.value
-
-
-def names_of(options: TranscribeOptions) -> NameIndex | None:
-    return options.home.names if isinstance(options.home, HomeTexts) else None
-
-
 async def test_it_answers_in_its_turn_and_says_what_it_is() -> None:
     fake = FakeTranscriber()
     with replica_of(fake) as one:
         assert one.about() == About(__version__, ("en", "de"), "a fake")
         chunks = np.array_split(loud(0.5), 3)
-        answers = await asyncio.gather(*(one.transcribe(OPTIONS, [], *chunks) for _ in range(3)))
+        answers = await asyncio.gather(*(one.transcribe(OPTIONS, None, *chunks) for _ in range(3)))
         assert [answer.text for answer in answers if not isinstance(answer, Exception)] == [
             "8000 samples in en"
         ] * 3
@@ -79,14 +62,14 @@ async def test_it_answers_in_its_turn_and_says_what_it_is() -> None:
 async def test_an_error_of_ours_is_an_answer() -> None:
     fake = FakeTranscriber(error=TranscribeError("no such language"))
     with replica_of(fake) as one:
-        answer = await one.transcribe(OPTIONS, [], loud(0.1))
+        answer = await one.transcribe(OPTIONS, None, loud(0.1))
         assert isinstance(answer, TranscribeError)
         assert str(pickle.loads(pickle.dumps(answer))) == "no such language"
 
 
 async def test_a_bug_is_an_answer_too_or_it_would_be_asked_of_every_replica() -> None:
     with replica_of(FakeTranscriber(error=ZeroDivisionError("oops"))) as one:
-        answer = await one.transcribe(OPTIONS, [], loud(0.1))
+        answer = await one.transcribe(OPTIONS, None, loud(0.1))
         assert isinstance(answer, TranscribeError)
         assert "oops" in str(answer)
 
@@ -94,7 +77,7 @@ async def test_a_bug_is_an_answer_too_or_it_would_be_asked_of_every_replica() ->
 async def test_cancelling_a_request_ends_its_work() -> None:
     stepping = SteppingTranscriber()
     with replica_of(stepping) as one:
-        asked = asyncio.create_task(one.transcribe(OPTIONS, [], loud(0.1)))
+        asked = asyncio.create_task(one.transcribe(OPTIONS, None, loud(0.1)))
         assert await asyncio.to_thread(stepping.started.wait, TIMEOUT_SECONDS)
         assert not stepping.ended.is_set()
         asked.cancel()
@@ -103,40 +86,30 @@ async def test_cancelling_a_request_ends_its_work() -> None:
         assert await asyncio.to_thread(stepping.ended.wait, TIMEOUT_SECONDS)
 
 
-async def test_names_are_fetched_once_for_each_home() -> None:
-    fake = FakeTranscriber()
-    home, other = Reference(NameIndex(["kitchen"])), Reference(NameIndex(["hallway"]), "2")
-    with replica_of(fake) as one:
-        for reference in (home, home, other, home):
-            await one.transcribe(OPTIONS, [reference], loud(0.1))
-        assert [names_of(options) for _, options in fake.requests] == [
-            home.value,
-            home.value,
-            other.value,
-            home.value,
-        ]
-        assert (home.fetched, other.fetched) == (1, 1)
-        for number in range(module.Replica.MAX_HOMES):
-            await one.transcribe(OPTIONS, [Reference(home.value, f"x{number}")], loud(0.1))
-        assert len(one._homes) == module.Replica.MAX_HOMES
-        assert "2" not in one._homes
+async def test_a_request_is_given_the_home_that_is_there() -> None:
+    described = HomeDescription(("Kitchen Lamp",), Home(("Kitchen",)), HomeLanguages())
 
+    class Reference:
+        async def _get(self) -> HomeDescription:
+            return described
 
-async def test_names_that_do_not_come_are_done_without(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(module.Replica, "HOME_SECONDS", 0.01)
-
-    class Lost(Reference):
-        async def _get(self) -> NameIndex:
-            await asyncio.Event().wait()
-            raise AssertionError("it never comes")
+        def __await__(self) -> Any:
+            return self._get().__await__()
 
     fake = FakeTranscriber()
+    home = SharedHome(described.version, None, Reference(), with_sentences=True)
     with replica_of(fake) as one:
-        await one.transcribe(OPTIONS, [Lost(NameIndex([]))], loud(0.1))
-        assert fake.requests[0][1].home is None
-    assert "without the names of the home" in caplog.text
+        await one.transcribe(OPTIONS, home, loud(0.1))
+        await until(lambda: one._homes.texts(home))
+        await one.transcribe(OPTIONS, home, loud(0.1))
+        await one.transcribe(OPTIONS, None, loud(0.1))
+    before, there, without = (options.home for _, options in fake.requests)
+    assert before is None
+    assert there is not None
+    assert there.names.names == ("Kitchen Lamp",)
+    assert there.grammars is not None
+    there.grammars.close()
+    assert without is None
 
 
 async def test_a_model_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +119,7 @@ async def test_a_model_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) 
     with replica_of(fake, deadline=10) as one:
         one.check_health()
         fake.gate.clear()
-        asked = asyncio.create_task(one.transcribe(OPTIONS, [], loud(0.1)))
+        asked = asyncio.create_task(one.transcribe(OPTIONS, None, loud(0.1)))
         assert await asyncio.to_thread(fake.started.wait, TIMEOUT_SECONDS)
         now[0] = 100.0
         one.check_health()  # it has seen this request for the first time
@@ -157,7 +130,7 @@ async def test_a_model_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) 
             one.check_health()
         fake.gate.set()
         await asked
-        await one.transcribe(OPTIONS, [], loud(0.1))
+        await one.transcribe(OPTIONS, None, loud(0.1))
         one.check_health()  # that was long ago
 
 
@@ -167,7 +140,7 @@ def test_a_replica_whose_model_does_not_come_back_is_not_well(
     failing = threading.Event()
 
     def open_transcriber(_settings: Settings, status: Status) -> Transcriber:
-        status.on_state(lambda state: failing.set() if state.phase == "unavailable" else None)
+        on_state(status, lambda state: failing.set() if state.phase == "unavailable" else None)
         if status.state.description:  # it had been there
             raise ModelUnavailableError("the disk is gone")
         return FakeTranscriber()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import socket
 import sys
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,11 +17,11 @@ from wyoming.asr import Transcript
 from wyoming.audio import AudioChunk
 from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_read_event, async_write_event
-from wyoming.info import AsrProgram, Attribution, Info
+from wyoming.info import AsrProgram, Attribution, Describe, Info
 
 from tests.support import AUDIO, clips
 from wyoming_whisper.commands.client import read_audio, transcribe_remote
-from wyoming_whisper.commands.connection import Connection, _dial_address
+from wyoming_whisper.commands.connection import _dial_address, ask_server
 from wyoming_whisper.errors import (
     AudioError,
     ProtocolError,
@@ -193,10 +194,14 @@ def test_a_server_that_listens_everywhere_is_here(listening: str, dialled: str) 
 )
 async def test_what_cannot_be_dialled_is_one_sentence(uri: str) -> None:
     with pytest.raises(SettingsError, match="tcp://HOST:PORT"):
-        await Connection.describe(uri)
+        await describe(uri)
 
 
 # -- a running server ----------------------------------------------------------------------
+
+
+async def describe(uri: str, timeout: float = 15.0) -> Info:
+    return Info.from_event(await ask_server(uri, [Describe()], Info, timeout))
 
 
 @contextlib.asynccontextmanager
@@ -265,7 +270,7 @@ async def test_describe_passes_over_other_events(tmp_path: Path) -> None:
         is_type = from_event = None  # type: ignore[assignment]
 
     async with served(answering(Note(), INFO, after="describe"), tmp_path) as uri:
-        info, _ = await Connection.describe(uri)
+        info = await describe(uri)
     assert [(program.name, program.version) for program in info.asr] == [("whisper", "1.2")]
 
 
@@ -277,7 +282,7 @@ async def test_describe_over_tcp() -> None:
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        assert (await Connection.describe(f"tcp://0.0.0.0:{port}"))[0].asr[0].name == "whisper"
+        assert (await describe(f"tcp://0.0.0.0:{port}")).asr[0].name == "whisper"
 
 
 async def test_a_transcription_sends_language_and_samples(tmp_path: Path) -> None:
@@ -340,7 +345,7 @@ async def test_waiting_has_an_end(handler: Handler, tmp_path: Path) -> None:
         with pytest.raises(UpstreamError, match=r"did not answer within 0\.3 s"):
             await transcribe_remote(uri, long, timeout=0.3)
         with pytest.raises(UpstreamError, match=r"did not answer within 0\.1 s"):
-            await Connection.describe(uri, timeout=0.1)
+            await describe(uri, timeout=0.1)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +361,7 @@ async def test_waiting_has_an_end(handler: Handler, tmp_path: Path) -> None:
 async def test_an_answer_that_is_not_wyoming_is_one_sentence(answer: bytes, tmp_path: Path) -> None:
     async with served(answering(answer, after="describe"), tmp_path) as uri:
         with pytest.raises(ProtocolError, match="not Wyoming"):
-            await Connection.describe(uri)
+            await describe(uri)
 
 
 @pytest.mark.parametrize(
@@ -364,12 +369,22 @@ async def test_an_answer_that_is_not_wyoming_is_one_sentence(answer: bytes, tmp_
 )
 async def test_a_cut_off_answer_is_one_sentence(answer: bytes, tmp_path: Path) -> None:
     async with served(answering(answer, after="describe"), tmp_path) as uri:
-        with pytest.raises(UpstreamError, match=r"without an answer|was lost"):
-            await Connection.describe(uri)
+        with pytest.raises(UpstreamError, match=r"without an answer|was closed"):
+            await describe(uri)
 
 
 async def test_no_server_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UpstreamError, match=r"can't be reached \(No such file"):
-        await Connection.describe(f"unix://{tmp_path}/none")
+        await describe(f"unix://{tmp_path}/none")
     with pytest.raises(UpstreamError, match=r"can't be reached \(Connection refused\)"):
-        await Connection.describe("tcp://127.0.0.1:1")
+        await describe("tcp://127.0.0.1:1")
+
+
+async def test_nobody_at_any_of_a_names_addresses_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    addresses = [(*kind, ("127.0.0.1", 1)), (*kind, ("127.0.0.2", 1))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    with pytest.raises(UpstreamError, match=r"can't be reached \(Connection refused\)"):
+        await describe("tcp://localhost:1")

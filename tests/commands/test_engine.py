@@ -15,7 +15,7 @@ from tests.engine.test_cache import KEY, fill
 from tests.support import HOME_EN
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.engine.cache import EngineCache
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.models.folder import ModelFolder, _safetensors_shapes
 from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.search import SessionInference

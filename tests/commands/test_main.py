@@ -200,7 +200,7 @@ def test_serve_is_what_is_done_without_a_command(
         served.append(given)
         return 7
 
-    monkeypatch.setattr("wyoming_whisper.serving.server.serve", serve)
+    monkeypatch.setattr("wyoming_whisper.serving.server.Server.serve", serve)
     assert main([*argv, "--model", "tiny"]) == 7
     assert [given.model for given in served] == ["tiny"]
 
@@ -226,7 +226,7 @@ def test_how_serving_ends(
     def serve(given: Settings) -> int:
         raise raised
 
-    monkeypatch.setattr("wyoming_whisper.serving.server.serve", serve)
+    monkeypatch.setattr("wyoming_whisper.serving.server.Server.serve", serve)
     assert main([]) == status
     assert capsys.readouterr().err == message
 
@@ -250,6 +250,15 @@ def test_several_files_are_named_whatever_stands_between_them(
     assert main(["transcribe", one, "--beam-size", "1", two]) == 0
     assert capsys.readouterr().out == f"{one}: 1600 sämples\n{two}: 3200 sämples\n"
     assert transcriber.asked == 2 * [TranscribeOptions(language=None)]
+
+
+@pytest.mark.parametrize(("flags", "names"), [([], ("Zorbo Lamp",)), (["--no-bias-names"], None)])
+def test_files_are_compared_with_names(
+    transcriber: FakeTranscriber, files: list[str], flags: list[str], names: tuple[str, ...] | None
+) -> None:
+    assert main(["transcribe", files[0], "--names", "Zorbo Lamp", *flags]) == 0
+    (options,) = transcriber.asked
+    assert (options.home.names.names if options.home else None) == names
 
 
 def test_a_file_that_fails_leaves_the_others(
@@ -373,7 +382,7 @@ def test_models_are_managed(
 def test_auto_is_resolved_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.backends.auto.gpu_of", lambda _: None)
+    monkeypatch.setattr("wyoming_whisper.backends.gpu_of", lambda _: None)
     monkeypatch.setattr("wyoming_whisper.models.autopick.AutoModel.pick", lambda _: "tiny")
     folder = write_folder(tmp_path / "tiny", model_files(n_tokens=200))
     for action in ("path", "download"):
@@ -446,11 +455,11 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, info: Info, **serving: object) 
     if serving:
         event.data[ServingInfo.KEY] = serving
 
-    async def describe_event(uri: str, timeout: float) -> tuple[Info, Event]:
+    async def describe_event(uri: str, _messages: object, _kind: object, timeout: float) -> Event:
         assert (uri, timeout) == ("tcp://0.0.0.0:10300", 15.0)
-        return info, event
+        return event
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.ask_server", describe_event)
 
 
 @pytest.mark.parametrize(
@@ -514,12 +523,12 @@ def test_health_says_what_the_server_says_of_itself(
 def test_a_server_that_offers_nothing_is_not_well(
     failure: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def fail(uri: str, timeout: float) -> tuple[Info, Event]:
+    async def fail(*_: object) -> Event:
         if failure:
             raise failure
-        return Info(), Info().event()
+        return Info().event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", fail)
+    monkeypatch.setattr("wyoming_whisper.commands.health.ask_server", fail)
     assert main(["health"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
@@ -555,11 +564,11 @@ def test_health_tells_the_backend_and_why(
 def test_health_asks_where_the_server_was_told_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, float]] = []
 
-    async def describe_event(uri: str, timeout: float) -> tuple[Info, Event]:
+    async def describe_event(uri: str, _messages: object, _kind: object, timeout: float) -> Event:
         asked.append((uri, timeout))
-        return info([MODEL]), info([MODEL]).event()
+        return info([MODEL]).event()
 
-    monkeypatch.setattr("wyoming_whisper.commands.health.Connection.describe", describe_event)
+    monkeypatch.setattr("wyoming_whisper.commands.health.ask_server", describe_event)
     monkeypatch.setenv("WYO_WHISPER_URI", "unix:///run/whisper.sock")
     assert main(["health"]) == 0
     assert main(["health", "--uri", "tcp://host:1", "--timeout", "2"]) == 0

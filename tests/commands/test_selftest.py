@@ -17,20 +17,18 @@ from tests.engine.fakes.plans import write_plans
 from tests.support import HOME_EN
 from wyoming_whisper.commands.engine import _selftest_parser
 from wyoming_whisper.commands.selftest.command import _choose_runtime, _selftest, run
-from wyoming_whisper.commands.selftest.compare import Case
+from wyoming_whisper.commands.selftest.compare import Case, Reference
 from wyoming_whisper.commands.selftest.report import (
     Comparison,
     Decoded,
     Report,
-    Stages,
-    machine,
 )
-from wyoming_whisper.commands.selftest.tail import TailCase, compare_tails_of, compare_tails_on_cpu
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.commands.selftest.tail import TailCase
+from wyoming_whisper.engine.checkpoint import Dims
 from wyoming_whisper.engine.graphs import write_graphs
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.engine.spec import EngineSpec
-from wyoming_whisper.engine.tail import freeze
+from wyoming_whisper.engine.tail import Tail
 from wyoming_whisper.engine.tensorrt.cuda import NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT
 from wyoming_whisper.engine.tensorrt.session import TensorRTSession
@@ -193,7 +191,7 @@ def test_a_text_that_ours_ended_for_its_repetitions_is_the_same_as_far_as_it_goe
 
 
 def report(*comparisons: Comparison) -> Report:
-    stages = Stages(0.1, 0.1, 0.1)
+    stages = {"encode": 0.1, "prefill": 0.1, "step": 0.1}
     return Report({}, "m", "onnxruntime", "float32", 0, 0, {}, stages, list(comparisons))
 
 
@@ -260,7 +258,7 @@ def test_a_jetson_says_which_it_is(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True)
     release.write_text("# R36 (release), REVISION: 4.3, GCID: 1\n# more\n")
     board.write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
-    facts = machine(tmp_path)
+    facts = Report.of_machine(tmp_path)
     assert facts["L4T"] == "R36 (release), REVISION: 4.3, GCID: 1"
     assert facts["board"] == "NVIDIA Jetson Orin Nano Developer Kit"
 
@@ -348,8 +346,10 @@ def test_the_graphs_for_cpus_are_compared_with_the_full_window(stock_tiny_en: Pa
     model = ModelFolder(stock_tiny_en)
     cases = TailCase.all(80, model.tokenizer)[:1]
     text = tuple(model.tokenizer.encode(" Play the previous song again."))
-    references = [Decoded(text, -0.9, 0.0, 0.1, 0.1)]
-    [compared] = compare_tails_on_cpu(settings, stock_tiny_en, cases, references, model.tokenizer)
+    reference = Reference(
+        model.tokenizer, model.suppressed_begin, (), [Decoded(text, -0.9, 0.0, 0.1, 0.1)]
+    )
+    [compared] = TailCase.compare_all_on_cpu(cases, settings, stock_tiny_en, reference)
     assert compared.good
     assert compared.window_seconds < 4
 
@@ -359,15 +359,17 @@ def test_an_engine_is_compared_with_the_full_window(
 ) -> None:
     model = ModelFolder(stock_tiny_en)
     checkpoint = model.checkpoint()
-    tail = freeze(checkpoint, Dims.of(checkpoint))
+    tail = Tail.frozen(checkpoint, Dims.of(checkpoint))
     write_graphs(checkpoint, tmp_path / "graphs", "float16", tail=tail)
     gpu = fakes.install(monkeypatch)
     session = TensorRTSession(write_plans(gpu, tmp_path / "graphs", tmp_path / "engine"))
     session.has_tail = True
     cases = TailCase.all(80, model.tokenizer, EngineSpec.FRAMES_MULTIPLE)[:1]
     text = tuple(model.tokenizer.encode(" Play the previous song again."))
-    references = [Decoded(text, -0.9, 0.0, 0.1, 0.1)]
-    [compared] = compare_tails_of(session, model, cases, references, model.tokenizer)
+    reference = Reference(
+        model.tokenizer, model.suppressed_begin, (), [Decoded(text, -0.9, 0.0, 0.1, 0.1)]
+    )
+    [compared] = TailCase.compare_all(cases, session, reference)
     session.close()
     assert compared.good
     assert compared.window_seconds == 4

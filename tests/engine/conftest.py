@@ -13,13 +13,12 @@ import pytest
 from ctranslate2.specs import whisper_spec
 
 from tests.support import HOME_EN
-from wyoming_whisper.engine import checkpoint, graphs
+from wyoming_whisper.engine import graphs
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
-from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.onnx_graph import Precision
-from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import CpuSession
-from wyoming_whisper.engine.tail import freeze
+from wyoming_whisper.engine.session import CpuSession, OracleSession
+from wyoming_whisper.engine.tail import Tail
 
 SPECIAL = (
     "<|endoftext|>",
@@ -170,8 +169,8 @@ class Models:
     ) -> Path:
         folder = self.folder / f"{name}-{precision}-{beam_size}{'-tail' if has_tail else ''}"
         if not folder.exists():
-            weights = checkpoint.read(self.model(name) / "model.bin")
-            tail = freeze(weights, Dims.of(weights)) if has_tail else None
+            weights = Checkpoint.read(self.model(name) / "model.bin")
+            tail = Tail.frozen(weights, Dims.of(weights)) if has_tail else None
             graphs.write_graphs(weights, folder, precision, beam_size, tail=tail)
         return folder
 
@@ -183,7 +182,7 @@ class Models:
     def cpu_graphs(self, name: str, arithmetic: Arithmetic = "float32") -> Path:
         folder = self.folder / f"{name}-cpu-{arithmetic}"
         if not folder.exists():
-            write_cpu_graphs(checkpoint.read(self.model(name) / "model.bin"), folder, arithmetic)
+            write_cpu_graphs(Checkpoint.read(self.model(name) / "model.bin"), folder, arithmetic)
         return folder
 
     def cpu_session(

@@ -23,9 +23,9 @@ import pytest
 from tests.engine import fakes
 from tests.engine.fakes import tensorrt as fake_tensorrt
 from tests.support import HOME_EN
-from wyoming_whisper.engine import checkpoint, graphs
+from wyoming_whisper.engine import graphs
 from wyoming_whisper.engine.builder import EngineBuild
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.progress import (
     DECODER,
     ENCODER,
@@ -35,7 +35,7 @@ from wyoming_whisper.engine.progress import (
     BuildProgress,
 )
 from wyoming_whisper.engine.spec import BuildRequest, EngineSpec
-from wyoming_whisper.engine.tail import freeze
+from wyoming_whisper.engine.tail import Tail
 from wyoming_whisper.engine.tensorrt import compile as compile_module
 from wyoming_whisper.engine.tensorrt.compile import (
     _Compiler,
@@ -197,11 +197,6 @@ def test_a_folder_that_is_not_there_is_named(
     in_child(monkeypatch)
     error = error_of(EngineBuild(request(tmp_path, folder=str(tmp_path / "none"))))
     assert str(tmp_path / "none") in error
-
-
-def test_an_unknown_tactic_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_child(monkeypatch, version="11.4.0")
-    assert "CUDNN" in error_of(EngineBuild(request(tmp_path, tactic_sources=("CUDNN",))))
 
 
 def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,14 +430,6 @@ def test_sources_whose_libraries_are_missing_are_left_out(
         assert taken == {"CUBLAS", "CUBLAS_LT", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"}
 
 
-def test_sources_can_be_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, list[Any]]
-) -> None:
-    fakes.install(monkeypatch, "8.6.1")
-    build_here(tmp_path, tactic_sources=("JIT_CONVOLUTIONS",))
-    assert [config.get_tactic_sources() for config in told["BuilderConfig"]] == [1 << 4] * 2
-
-
 def test_float32_is_not_rounded_to_tf32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, list[Any]]
 ) -> None:
@@ -480,10 +467,10 @@ would be of the old ones."""
 
 def test_other_graphs_have_another_schema(tmp_path: Path) -> None:
     """Where this fails, raise GRAPH_SCHEMA and write the new digest here."""
-    weights = checkpoint.read(Path(MODEL))
+    weights = Checkpoint.read(Path(MODEL))
     digest = hashlib.sha256()
     graphs.write_graphs(weights, tmp_path / "without", "float16", 2)
-    tail = freeze(weights, Dims.of(weights))
+    tail = Tail.frozen(weights, Dims.of(weights))
     graphs.write_graphs(weights, tmp_path / "with", "float16", 2, tail=tail)
     files = [tmp_path / f / f"{half}.onnx" for f in ("without", "with") for half in HALVES]
     for model in map(onnx.load, files):
@@ -499,7 +486,7 @@ def test_other_graphs_have_another_schema(tmp_path: Path) -> None:
 
 
 def test_a_request_survives_its_way_to_the_child(tmp_path: Path) -> None:
-    sent = request(tmp_path, tactic_sources=("A", "B"), beam_size=3)
+    sent = request(tmp_path, has_tail=True, beam_size=3)
     assert BuildRequest.from_json(sent.to_json()) == sent
 
 
@@ -509,7 +496,7 @@ def test_a_key_has_nothing_that_varies_from_start_to_start() -> None:
     spec = EngineSpec("base", Path(MODEL), TENSORRT, "10.3.0", TENSORRT.target(gpu))
     other = EngineSpec("another name", Path(MODEL), TENSORRT, "10.3.0", TENSORRT.target(like_it), 1)
     assert spec.key() == other.key()
-    assert spec.key().compute_capability == "8.7"
+    assert spec.key().facts["compute_capability"] == "8.7"
 
 
 def test_a_log_gets_a_line_for_each_phase_and_now_and_then(

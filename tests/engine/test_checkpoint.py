@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.engine.conftest import Size, random_spec, save_random
 from wyoming_whisper.engine import checkpoint
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.errors import ModelBrokenError
 
 SMALL = Size(
@@ -39,7 +39,7 @@ GOOD = HEADER + struct.pack("<I", 1) + VARIABLE + struct.pack("<I", 1) + string(
 
 def test_variables_and_aliases(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(GOOD)
-    found = checkpoint.read(tmp_path / "model.bin")
+    found = Checkpoint.read(tmp_path / "model.bin")
     assert (found.name, found.revision) == ("WhisperSpec", 3)
     np.testing.assert_array_equal(found["v"], [[1, 2]])
     np.testing.assert_array_equal(found.weights("w"), [[1, 2]])
@@ -60,7 +60,7 @@ def test_variables_and_aliases(tmp_path: Path) -> None:
 def test_every_precision_gives_back_the_weights(
     quantization: str | None, tolerance: float, tmp_path: Path
 ) -> None:
-    found = checkpoint.read(save_random(SMALL, tmp_path, quantization) / "model.bin")
+    found = Checkpoint.read(save_random(SMALL, tmp_path, quantization) / "model.bin")
     spec = random_spec(SMALL)
     expected = {
         "encoder/conv2/weight": spec.encoder.conv2.weight,
@@ -82,7 +82,7 @@ def test_every_precision_gives_back_the_weights(
 def test_a_file_cut_anywhere_is_refused(size: int, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(GOOD[:size])
     with pytest.raises(ModelBrokenError, match=r"model\.bin is cut short"):
-        checkpoint.read(tmp_path / "model.bin")
+        Checkpoint.read(tmp_path / "model.bin")
 
 
 ONE = HEADER + struct.pack("<I", 1)
@@ -108,23 +108,23 @@ ONE = HEADER + struct.pack("<I", 1)
 def test_nonsense_is_refused(content: bytes, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(ModelBrokenError, match=complaint):
-        checkpoint.read(tmp_path / "model.bin")
+        Checkpoint.read(tmp_path / "model.bin")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelBrokenError, match=r"model\.bin can't be read: No such file"):
-        checkpoint.read(tmp_path / "model.bin")
+        Checkpoint.read(tmp_path / "model.bin")
     with pytest.raises(ModelBrokenError, match="can't be read"):
-        checkpoint.read(tmp_path)
+        Checkpoint.read(tmp_path)
     (tmp_path / "model.bin").touch()
     with pytest.raises(ModelBrokenError, match=r"model\.bin is empty"):
-        checkpoint.read(tmp_path / "model.bin")
+        Checkpoint.read(tmp_path / "model.bin")
 
 
 def test_a_later_format_is_read_but_no_engine_is_made_of_it(tmp_path: Path) -> None:
     later = struct.pack("<I", checkpoint.Checkpoint.VERSION + 1)
     (tmp_path / "model.bin").write_bytes(later + GOOD[len(later) :])
-    found = checkpoint.read(tmp_path / "model.bin")
+    found = Checkpoint.read(tmp_path / "model.bin")
     with pytest.raises(ModelBrokenError, match=r"has binary version 7, not 6"):
         Dims.of(found)
 
@@ -140,7 +140,7 @@ def test_bfloat16_is_the_upper_half_of_float32(tmp_path: Path) -> None:
     weights = variable(b"w", 5, (7,), upper.tobytes())
     content = HEADER + struct.pack("<I", 1) + weights + struct.pack("<I", 0)
     (tmp_path / "model.bin").write_bytes(content)
-    found = checkpoint.read(tmp_path / "model.bin").weights("w")
+    found = Checkpoint.read(tmp_path / "model.bin").weights("w")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, values, rtol=2**-7)
     np.testing.assert_array_equal(found[:4], values[:4])  # these need no more than 8 bits
@@ -161,7 +161,7 @@ def test_scales_that_scale_nothing(scale: bytes, complaint: str, tmp_path: Path)
     weights = variable(b"w", 1, (2, 2), b"\1\2\3\4")
     content = HEADER + count + weights + scale + struct.pack("<I", 0)
     (tmp_path / "model.bin").write_bytes(content)
-    found = checkpoint.read(tmp_path / "model.bin")
+    found = Checkpoint.read(tmp_path / "model.bin")
     with pytest.raises(ModelBrokenError, match=complaint):
         found.weights("w")
 
@@ -183,7 +183,7 @@ def heads(whole: bytes) -> list[int]:
 
 def read_all(path: Path) -> int:
     """Read everything; return how many weights were refused."""
-    found, refused = checkpoint.read(path), 0
+    found, refused = Checkpoint.read(path), 0
     for name in (*found.variables, *found.aliases):
         try:
             if found[name].ndim:  # the others are settings, such as num_heads

@@ -25,9 +25,9 @@ from tests.api.test_names import ENGINE, ORDINARY, SOURCES, SURFACES
 from tests.engine.conftest import Models
 from tests.engine.test_build import Quiet
 from wyoming_whisper.engine.builder import EngineBuild
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.spec import BuildRequest
-from wyoming_whisper.engine.tail import freeze
+from wyoming_whisper.engine.tail import Tail
 from wyoming_whisper.engine.tensorrt.compile import _Compiler, _encoder_shapes, _plan_facts
 from wyoming_whisper.engine.tensorrt.engine import Engine
 from wyoming_whisper.engine.tensorrt.library import RTX, Kernels, Library
@@ -67,10 +67,10 @@ class Made:
 def made(
     model_bin: Path, folder: Path, precision: Any, beam_size: int, *, has_tail: bool = False
 ) -> Made:
-    from wyoming_whisper.engine import checkpoint, graphs
+    from wyoming_whisper.engine import graphs
 
-    weights = checkpoint.read(model_bin)
-    tail = freeze(weights, Dims.of(weights)) if has_tail else None
+    weights = Checkpoint.read(model_bin)
+    tail = Tail.frozen(weights, Dims.of(weights)) if has_tail else None
     dims = graphs.write_graphs(weights, folder, precision, beam_size, tail=tail)
     request = BuildRequest(
         str(model_bin), str(folder), runtime=RTX.runtime, precision=precision, beam_size=beam_size

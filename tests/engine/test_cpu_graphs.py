@@ -38,10 +38,9 @@ from tests.engine.test_oracle import (
 from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine import checkpoint, cpu_graphs, graphs
-from wyoming_whisper.engine.checkpoint import Checkpoint
+from wyoming_whisper.engine import cpu_graphs, graphs
+from wyoming_whisper.engine.checkpoint import EMBEDDINGS, Checkpoint, Dims
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, _CpuGraph, write_cpu_graphs
-from wyoming_whisper.engine.dims import EMBEDDINGS, Dims
 from wyoming_whisper.engine.onnx_graph import Storage
 from wyoming_whisper.engine.session import CpuSession
 from wyoming_whisper.errors import ModelBrokenError
@@ -122,7 +121,7 @@ def test_without_heads_that_there_are_the_later_layers_tell(
 ) -> None:
     session = models.cpu_session("tiny")
     features = session.encode(noise(80, 200))
-    size = Dims.of(checkpoint.read(models.model("tiny") / "model.bin"))
+    size = Dims.of(Checkpoint.read(models.model("tiny") / "model.bin"))
     later = range(size.n_text_layer // 2, size.n_text_layer)
     all_later = [(layer, head) for layer in later for head in range(size.n_text_head)]
     tokens = [1, 2, 3]
@@ -185,7 +184,7 @@ def test_clips_give_the_same_hypotheses(bundled: Pair, beam_size: int) -> None:
 def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     """Its embeddings are read in several pieces, and are too much for the graph's own file."""
     widen.widen(HOME_EN, widen.SIZES["tiny"], tmp_path / "tiny", "float16")
-    weights = checkpoint.read(tmp_path / "tiny" / "model.bin")
+    weights = Checkpoint.read(tmp_path / "tiny" / "model.bin")
     model = ctranslate2.models.Whisper(
         str(tmp_path / "tiny"), compute_type="float32", intra_threads=1
     )
@@ -351,7 +350,7 @@ def test_what_a_norm_leaves_to_the_product_after_it(arithmetic: Arithmetic, tmp_
     x = random.standard_normal((1, 9, width)).astype(np.float32)
     found: dict[Arithmetic, npt.NDArray[np.float32]] = {}
     for kind in ("float32", arithmetic):
-        graph = _CpuGraph(stored, kind)
+        graph = _CpuGraph(stored, kind, Storage(1, None))
         normed = graph.layer_norm(
             graph.input("x", onnx.TensorProto.FLOAT, 1, "n", width), "part/layer_norm"
         )
@@ -370,7 +369,7 @@ def one_product(
     """Return an onnxruntime session that multiplies `x` by these weights."""
     variables = {"part/weight": weights, "part/bias": bias}
     stored = Checkpoint("WhisperSpec", 3, variables, {}, folder / "model.bin")
-    graph = _CpuGraph(stored, arithmetic)
+    graph = _CpuGraph(stored, arithmetic, Storage(1, None))
     found = graph.linear(graph.input("x", onnx.TensorProto.FLOAT, 1, "n", weights.shape[1]), "part")
     graph.output(found, onnx.TensorProto.FLOAT, 1, "n", len(weights))
     return session_of(graph)
@@ -398,7 +397,7 @@ def initializers(folder: Path) -> dict[str, npt.NDArray[Any]]:
 @pytest.mark.parametrize("quantization", ["int8", "int8_float16"])
 def test_a_checkpoint_of_integers_keeps_them(quantization: str, tmp_path: Path) -> None:
     folder = save_random(SIZES["tied"], tmp_path / "model", quantization)
-    weights = checkpoint.read(folder / "model.bin")
+    weights = Checkpoint.read(folder / "model.bin")
     write_cpu_graphs(weights, tmp_path / "graphs", "int8")
     found = initializers(tmp_path / "graphs")
     names = {name.removesuffix("/columns") for name in found if name.endswith("/columns")}
@@ -413,7 +412,7 @@ def test_pieces_of_a_matrix_are_as_the_whole(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_graphs._CpuGraph, "ROWS", 7)
-    weights = checkpoint.read(models.model("distil") / "model.bin")
+    weights = Checkpoint.read(models.model("distil") / "model.bin")
     write_cpu_graphs(weights, tmp_path, "int8")
     whole, pieces = initializers(models.cpu_graphs("distil", "int8")), initializers(tmp_path)
     assert whole.keys() == pieces.keys()
@@ -484,7 +483,7 @@ def test_progress_goes_up_to_one(
     name: str, arithmetic: Arithmetic, models: Models, tmp_path: Path
 ) -> None:
     told: list[float] = []
-    weights = checkpoint.read(models.model(name) / "model.bin")
+    weights = Checkpoint.read(models.model(name) / "model.bin")
     write_cpu_graphs(weights, tmp_path, arithmetic, told.append)
     assert told == sorted(told)
     assert 0 < told[0] < 0.5
@@ -550,7 +549,7 @@ def test_other_models_are_refused_as_by_the_other_graphs(
 @pytest.mark.parametrize("name", ["encoder.onnx.data", "decoder.onnx.data", "decoder.onnx"])
 def test_a_full_disk_is_an_error_of_the_system(name: str, models: Models, tmp_path: Path) -> None:
     (tmp_path / name).symlink_to("/dev/full")
-    weights = checkpoint.read(models.model("tied") / "model.bin")
+    weights = Checkpoint.read(models.model("tied") / "model.bin")
     with pytest.raises(OSError, match="No space left on device"):
         write_cpu_graphs(weights, tmp_path, "int8")
 

@@ -16,7 +16,7 @@ import pytest
 from tests.engine.fakes import FakeGpu, child_environment, install
 from tests.engine.fakes.driver import OUT_OF_MEMORY, UNKNOWN
 from wyoming_whisper.engine.tensorrt import cuda
-from wyoming_whisper.engine.tensorrt.cuda import Device, NoGpuError, Stream, _CudaError, find_gpus
+from wyoming_whisper.engine.tensorrt.cuda import Device, Gpu, NoGpuError, Stream, _CudaError
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def stream(device: Device) -> Iterator[Stream]:
 def test_gpus_are_described_without_a_context_or_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = install(monkeypatch, n_devices=2, name="NVIDIA Örin", total_bytes=8 << 30)
     monkeypatch.setitem(sys.modules, "tensorrt", None)  # an import of it would raise
-    first, second = find_gpus()
+    first, second = Gpu.all()
     assert first == cuda.Gpu(0, "NVIDIA Örin", (8, 7), 8 << 30, True, (12, 6))
     assert second.index == 1
     assert gpu.driver.calls["cuDevicePrimaryCtxRetain"] == 0
@@ -67,14 +67,14 @@ def test_why_there_is_no_gpu_is_told(
 ) -> None:
     install(monkeypatch, **options)
     with pytest.raises(NoGpuError, match=reason):
-        find_gpus()
+        Gpu.all()
 
 
 @pytest.mark.parametrize("call", ["cuInit", "cuDeviceGetCount", "cuDeviceGetAttribute"])
 def test_a_driver_that_fails_is_no_gpu(gpu: FakeGpu, call: str) -> None:
     gpu.driver.fail(call, status=804)
     with pytest.raises(NoGpuError, match=call):
-        find_gpus()
+        Gpu.all()
 
 
 def test_errors_name_the_call_and_the_drivers_error(gpu: FakeGpu, device: Device) -> None:
@@ -222,8 +222,8 @@ def test_each_thread_takes_the_context_for_itself(device: Device, stream: Stream
 def test_a_child_can_be_given_a_fake_gpu(gpu: FakeGpu) -> None:
     code = (
         "from wyoming_whisper.engine.tensorrt.library import TENSORRT;"
-        "from wyoming_whisper.engine.tensorrt.cuda import find_gpus;"
-        "print(find_gpus()[0].name, TENSORRT.load().__version__)"
+        "from wyoming_whisper.engine.tensorrt.cuda import Gpu;"
+        "print(Gpu.all()[0].name, TENSORRT.load().__version__)"
     )
     environment = {**os.environ, **child_environment("11.4.0.106", name="Another")}
     done = subprocess.run(

@@ -25,10 +25,10 @@ from tests.support import AUDIO, HOME_EN, clips
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.onnx_graph import Precision
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
 from wyoming_whisper.home.index import NameIndex
 from wyoming_whisper.home.snapper import Snapper
@@ -106,7 +106,7 @@ class Pair:
 def open_pair(folder: Path, graphs: Path, precision: Precision = "float32") -> Pair:
     import ctranslate2
 
-    write_graphs(read(folder / "model.bin"), graphs, precision, BEAM)
+    write_graphs(Checkpoint.read(folder / "model.bin"), graphs, precision, BEAM)
     config = json.loads((folder / "config.json").read_text())
     tokenizer = ModelFolder(folder).tokenizer
     session = OracleSession(graphs, N_THREADS)
@@ -296,7 +296,7 @@ def two_languages(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
     folder, graphs = (tmp_path_factory.mktemp(name) for name in ("model", "graphs"))
     save_random(RANDOM_SIZES["tiny"], folder)
-    write_graphs(read(folder / "model.bin"), graphs, "float32", BEAM)
+    write_graphs(Checkpoint.read(folder / "model.bin"), graphs, "float32", BEAM)
     tokenizer = Tokenizer(NamesOnly(folder), multilingual=True)
     theirs = ctranslate2.models.Whisper(
         str(folder), compute_type="float32", intra_threads=N_THREADS

@@ -12,11 +12,10 @@ import pytest
 
 from tests.engine.conftest import SIZES, Models, save_random
 from tests.engine.test_oracle import noise, transcribe
-from wyoming_whisper.engine import checkpoint, graphs
-from wyoming_whisper.engine.checkpoint import Checkpoint
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine import graphs
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.onnx_graph import Precision, Storage
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.errors import ModelBrokenError
 
 # What onnxruntime's CPU provider and the TensorRT parsers from 8.6 to 11 have, in the types used
@@ -160,7 +159,7 @@ def test_inputs_and_outputs(models: Models) -> None:
 
 
 def test_the_scale_of_the_queries_is_exact_in_float16(models: Models) -> None:
-    weights = checkpoint.read(models.model("tiny") / "model.bin")
+    weights = Checkpoint.read(models.model("tiny") / "model.bin")
     _, decoder = both(models, "tiny", "float16", 1)
     found = {w.name: onnx.numpy_helper.to_array(w) for w in decoder.graph.initializer}
     name = "decoder/layer_0/self_attention/linear_0/weight"
@@ -176,7 +175,7 @@ def test_weights_beside_the_graphs_are_the_same(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Storage, "MAX_BYTES_INSIDE", 10_000)
-    weights = checkpoint.read(models.model("tied") / "model.bin")
+    weights = Checkpoint.read(models.model("tied") / "model.bin")
     graphs.write_graphs(weights, tmp_path / "new" / "folder", "float32", 2)
     files = {path.name: path.stat().st_size for path in (tmp_path / "new" / "folder").iterdir()}
     assert set(files) == {
@@ -198,7 +197,7 @@ def test_weights_beside_the_graphs_are_the_same(
 @pytest.mark.parametrize("name", ["tied", "turbo"])
 def test_progress_goes_up_to_one(name: str, models: Models, tmp_path: Path) -> None:
     told: list[float] = []
-    weights = checkpoint.read(models.model(name) / "model.bin")
+    weights = Checkpoint.read(models.model(name) / "model.bin")
     graphs.write_graphs(weights, tmp_path, "float16", 1, told.append)
     assert told == sorted(told)
     assert 0 < told[0] < 0.5
@@ -207,8 +206,8 @@ def test_progress_goes_up_to_one(name: str, models: Models, tmp_path: Path) -> N
 
 
 def test_integer_weights_are_multiplied_out(models: Models, tmp_path: Path) -> None:
-    exact = checkpoint.read(save_random(SIZES["tied"], tmp_path / "exact") / "model.bin")
-    int8 = checkpoint.read(save_random(SIZES["tied"], tmp_path / "int8", "int8") / "model.bin")
+    exact = Checkpoint.read(save_random(SIZES["tied"], tmp_path / "exact") / "model.bin")
+    int8 = Checkpoint.read(save_random(SIZES["tied"], tmp_path / "int8", "int8") / "model.bin")
     graphs.write_graphs(int8, tmp_path / "graphs", "float32")
     mel = noise(80, 200)
     found = transcribe(OracleSession(tmp_path / "graphs", 1), mel, [1, 2, 3], [], 1)[2]

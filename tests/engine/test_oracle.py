@@ -14,10 +14,10 @@ from tests.engine import widen
 from tests.engine.conftest import SIZES, Models, Size, save_random
 from tests.support import AUDIO, HOME_EN, Clip, clips
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine import checkpoint, graphs
-from wyoming_whisper.engine.dims import Dims
+from wyoming_whisper.engine import graphs
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.onnx_graph import Precision
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.whisper.audio import log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.session import Session, StepOutput
@@ -122,7 +122,7 @@ def test_the_bundled_model_says_what_ctranslate2_says(models: Models) -> None:
 
 def test_a_model_of_openais_shape(tmp_path: Path) -> None:
     widen.widen(HOME_EN, widen.SIZES["tiny"], tmp_path / "tiny", "float16")
-    weights = checkpoint.read(tmp_path / "tiny" / "model.bin")
+    weights = Checkpoint.read(tmp_path / "tiny" / "model.bin")
     dims = graphs.write_graphs(weights, tmp_path / "graphs", "float32")
     assert dims == Dims(80, 1500, 384, 6, 4, 51865, 448, 384, 6, 4)
     session = OracleSession(tmp_path / "graphs", threads=1)
@@ -148,7 +148,7 @@ def test_weights_that_are_the_same_may_be_stored_once(precision: Precision, tmp_
         spec.decoder.layer[0].self_attention.linear[1].weight[:] = np.eye(size.n_head * 64)
 
     save_random(size, tmp_path / "model", change=plain)
-    weights = checkpoint.read(tmp_path / "model" / "model.bin")
+    weights = Checkpoint.read(tmp_path / "model" / "model.bin")
     assert len(weights.aliases) >= 6
     graphs.write_graphs(weights, tmp_path / "graphs", precision)
     session = OracleSession(tmp_path / "graphs", threads=1)

@@ -19,6 +19,7 @@ from tests.engine.test_oracle import (
 )
 from wyoming_whisper.engine.session import IMPOSSIBLE
 from wyoming_whisper.engine.tensorrt.plan import PlanFacts
+from wyoming_whisper.errors import EngineError
 
 Opens = Callable[..., Any]
 KINDS = ("session", "cpu_session")
@@ -163,3 +164,12 @@ def test_what_the_graphs_say_of_themselves(opens: Opens) -> None:
     assert greedy.n_vocab == size.n_words + 10 + size.n_times
     assert (greedy.n_candidates, greedy.max_batch) == (0, 5)
     assert (beam.n_candidates, beam.max_batch) == (16, 8)
+
+
+@pytest.mark.parametrize("kind", ["session", "cpu_session"])
+def test_what_onnxruntime_raises_is_an_engine_error(kind: str, models: Models) -> None:
+    session, size = getattr(models, kind)("tiny"), SIZES["tiny"]
+    cache = session.open_cache(session.encode(noise(size.n_mels, 300)), 1, 64)
+    no_such_token = np.array([[10**6]], np.int32)
+    with pytest.raises(EngineError, match=r"onnxruntime failed: .+ out of data bounds"):
+        session.step(cache, no_such_token, 0, session.bias([]))

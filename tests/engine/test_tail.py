@@ -13,14 +13,12 @@ from ctranslate2.specs import whisper_spec
 from tests.engine.conftest import SIZES, Models, save_random
 from tests.engine.test_oracle import noise
 from wyoming_whisper.engine import tail as frozen
-from wyoming_whisper.engine.checkpoint import Checkpoint, read
+from wyoming_whisper.engine.checkpoint import Checkpoint, Dims
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
-from wyoming_whisper.engine.dims import Dims
 from wyoming_whisper.engine.graphs import write_graphs
 from wyoming_whisper.engine.onnx_graph import Precision
-from wyoming_whisper.engine.oracle import OracleSession
-from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession, lengthened
-from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, freeze, n_groups
+from wyoming_whisper.engine.session import N_POSITIONS, Arrays, CpuSession, OracleSession
+from wyoming_whisper.engine.tail import GROUP, KEPT, LEVEL, Tail
 from wyoming_whisper.whisper.audio import N_FRAMES, Array
 from wyoming_whisper.whisper.session import Session, Tokens
 
@@ -30,7 +28,7 @@ CLOSE = 1e-2
 
 @pytest.fixture(scope="module")
 def checkpoint(models: Models) -> Checkpoint:
-    return read(models.model("tiny") / "model.bin")
+    return Checkpoint.read(models.model("tiny") / "model.bin")
 
 
 def with_tail(folder: Path) -> CpuSession:
@@ -53,14 +51,14 @@ def check_close(features: Arrays, full: Arrays, n_positions: int) -> None:
 
 
 def test_every_position_is_in_one_entry(checkpoint: Checkpoint) -> None:
-    tail = freeze(checkpoint, Dims.of(checkpoint))
+    tail = Tail.frozen(checkpoint, Dims.of(checkpoint))
     assert tail.counts.sum() == N_POSITIONS
-    assert len(tail.starts) == n_groups(N_POSITIONS) + 1
+    assert len(tail.starts) == Tail.n_groups(N_POSITIONS) + 1
     assert tail.starts[0] == 0
     assert tail.starts[-1] == len(tail.counts)
     for first, last in zip(tail.starts, tail.starts[1:], strict=False):
         assert tail.counts[first:last].sum() == GROUP
-    assert len(tail.counts) <= n_groups(N_POSITIONS) + KEPT
+    assert len(tail.counts) <= Tail.n_groups(N_POSITIONS) + KEPT
     np.testing.assert_array_equal(np.exp(tail.log_counts).round(), tail.counts)
 
 
@@ -72,9 +70,9 @@ def test_what_is_unlike_its_neighbours_is_kept(tmp_path: Path) -> None:
         encodings[places] = 20 * np.random.default_rng(0).standard_normal(encodings.shape[1])
         spec.encoder.position_encodings.encodings = encodings
 
-    weights = read(save_random(SIZES["tied"], tmp_path, change=change) / "model.bin")
+    weights = Checkpoint.read(save_random(SIZES["tied"], tmp_path, change=change) / "model.bin")
     dims = Dims.of(weights)
-    tail = freeze(weights, dims)
+    tail = Tail.frozen(weights, dims)
     keys = next(frozen._silent_pairs(weights, dims))[0]
     for place in places:
         group = slice(tail.starts[place // GROUP], tail.starts[place // GROUP + 1])
@@ -104,7 +102,7 @@ def test_with_nothing_merged_silence_is_as_in_the_full_window(
     name: str, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "KEPT", N_POSITIONS)
-    write_cpu_graphs(read(models.model(name) / "model.bin"), tmp_path, "float32")
+    write_cpu_graphs(Checkpoint.read(models.model(name) / "model.bin"), tmp_path, "float32")
     session = with_tail(tmp_path)
     full = session.encode(silence(N_FRAMES, session.n_mels))
     features = session.encode(silence(10 * GROUP, session.n_mels))
@@ -121,7 +119,7 @@ def test_what_is_alike_is_merged_without_loss(tmp_path: Path) -> None:
 
     size = SIZES["tiny"]
     folder = save_random(size, tmp_path / "model", change=change)
-    write_cpu_graphs(read(folder / "model.bin"), tmp_path / "graphs", "float32")
+    write_cpu_graphs(Checkpoint.read(folder / "model.bin"), tmp_path / "graphs", "float32")
     session = with_tail(tmp_path / "graphs")
     n_positions = 8 * GROUP
     features = session.encode(silence(2 * n_positions))
@@ -183,8 +181,9 @@ def test_the_last_position_sees_silence_behind_it(models: Models) -> None:
 def oracle_with_tail(
     models: Models, name: str, folder: Path, precision: Precision
 ) -> OracleSession:
-    weights = read(models.model(name) / "model.bin")
-    write_graphs(weights, folder, precision, beam_size=5, tail=freeze(weights, Dims.of(weights)))
+    weights = Checkpoint.read(models.model(name) / "model.bin")
+    tail = Tail.frozen(weights, Dims.of(weights))
+    write_graphs(weights, folder, precision, beam_size=5, tail=tail)
     return OracleSession(folder, threads=1)
 
 
@@ -221,12 +220,12 @@ def test_in_float16_it_is_close_to_float32(models: Models, tmp_path: Path) -> No
 def test_windows_become_whole_groups_and_one_position_for_the_tail(n_frames: int) -> None:
     mel = noise(80, n_frames)
     for has_tail in (False, True):
-        n_positions, left = divmod(lengthened(mel, has_tail=has_tail).shape[1], 2)
+        n_positions, left = divmod(Tail.lengthened(mel, follows=has_tail).shape[1], 2)
         assert left == 0
         follows = has_tail and n_frames <= N_FRAMES - 2 * GROUP
         assert n_positions % GROUP == follows
         assert 0 <= n_positions - n_frames // 2 <= GROUP
-    np.testing.assert_array_equal(lengthened(mel, has_tail=True)[:, :n_frames], mel)
+    np.testing.assert_array_equal(Tail.lengthened(mel, follows=True)[:, :n_frames], mel)
 
 
 @pytest.mark.parametrize("n_frames", [200, 1000, N_FRAMES])

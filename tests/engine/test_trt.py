@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import sys
 import threading
@@ -14,8 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.engine.conftest import SIZES, Models
 from tests.engine.fakes import RTX, VERSIONS, FakeGpu, install
@@ -293,17 +290,15 @@ def test_without_profiles_to_share_decoding_goes_on_without_graphs(
     gpu.assert_nothing_left()
 
 
-def test_a_bias_nobody_has_any_more_gives_its_memory_to_the_next(
-    gpu: FakeGpu, tiny: TensorRTSession
-) -> None:
+def test_the_same_bias_is_in_memory_once(gpu: FakeGpu, tiny: TensorRTSession) -> None:
     features = tiny.encode(noise(200))
-    used = set()
-    for token in range(20):
+    cache = tiny.open_cache(features, 1, 64)
+    used = []
+    for token in (3, 4, 3, 4):
         bias = tiny.bias([token])
-        cache = tiny.open_cache(features, 1, 64)
         assert token not in [t for t, _ in tiny.greedy(cache, token, 0, bias, 5)]
-        used.add(gpu.driver.used_bytes)
-    assert len(used) <= 3  # one in use, one that the loop copied, and the loop's own contexts
+        used.append(gpu.driver.used_bytes)
+    assert used[0] < used[1] == used[2] == used[3]
 
 
 def test_outputs_last_until_the_next_step(tiny: TensorRTSession, oracle: Session) -> None:
@@ -596,51 +591,6 @@ def test_an_engine_that_is_not_what_it_should_be_is_refused(
     spoil(folder, gpu)
     with pytest.raises(EngineBrokenError, match=str(tmp_path)):
         TensorRTSession(folder)
-
-
-FACTS = PlanFacts(
-    runtime="tensorrt",
-    n_mels=80,
-    n_vocab=51865,
-    n_text_ctx=448,
-    n_text_head=6,
-    n_text_layer=4,
-    beam_size=1,
-    max_batch=5,
-    precision="float16",
-    n_frames=((200, 1000), (1000, 3000)),
-    profiles=(Profile("step", (1, 1), (1, 1)), Profile("prompt", (1, 5), (2, 64))),
-    tail_starts=tuple(range(0, 152, 2)),
-)
-
-
-def test_facts_survive_their_file() -> None:
-    assert PlanFacts.from_json(FACTS.to_json()) == FACTS
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-@settings(max_examples=50)
-@given(st.sampled_from([*json.loads(FACTS.to_json()), "more"]), JSON)
-def test_facts_are_what_they_are_or_refused(name: str, value: Any) -> None:
-    facts = json.loads(FACTS.to_json())
-    facts[name] = value
-    try:
-        found = PlanFacts.from_json(json.dumps(facts))
-    except ValueError:
-        return
-    assert json.loads(found.to_json()) == facts
-
-
-@settings(max_examples=50)
-@given(JSON)
-def test_facts_that_are_anything_are_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="does not say"):
-        PlanFacts.from_json(json.dumps(value))
 
 
 # Finding TensorRT.

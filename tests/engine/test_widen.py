@@ -12,7 +12,7 @@ from faster_whisper import WhisperModel
 from tests.engine import widen
 from tests.support import AUDIO, HOME_EN
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine import checkpoint
+from wyoming_whisper.engine.checkpoint import Checkpoint
 
 SMALLEST = 6  # clips enough for a test
 
@@ -48,7 +48,7 @@ def test_transcripts_are_those_of_the_narrow_model(
 
 def test_the_shape_is_official(tmp_path: Path) -> None:
     widen.widen(HOME_EN, widen.SIZES["tiny"], tmp_path)
-    wide = checkpoint.read(tmp_path / "model.bin")
+    wide = Checkpoint.read(tmp_path / "model.bin")
     assert wide["decoder/embeddings/weight"].shape == (51865, 384)
     assert wide["encoder/position_encodings/encodings"].shape == (1500, 384)
     assert wide["decoder/position_encodings/encodings"].shape == (448, 384)
@@ -64,8 +64,8 @@ def test_the_shape_is_official(tmp_path: Path) -> None:
 def test_every_precision_is_read_back(precision: str, tmp_path: Path) -> None:
     size = widen.Size(256, 4)
     widen.widen(HOME_EN, size, tmp_path, precision)
-    narrow = checkpoint.read(HOME_EN / "model.bin").weights("decoder/embeddings/weight")
-    wide = checkpoint.read(tmp_path / "model.bin").weights("decoder/embeddings/weight")
+    narrow = Checkpoint.read(HOME_EN / "model.bin").weights("decoder/embeddings/weight")
+    wide = Checkpoint.read(tmp_path / "model.bin").weights("decoder/embeddings/weight")
     np.testing.assert_allclose(wide[: len(narrow), :128], narrow, atol=0.02)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from ctranslate2.specs import whisper_spec
 
-from wyoming_whisper.engine.checkpoint import Checkpoint, read
+from wyoming_whisper.engine.checkpoint import Checkpoint
 
 HEAD = 64  # width of a head in every Whisper
 OFFICIAL_VOCABULARY = 51865
@@ -157,7 +157,7 @@ def specification(checkpoint: Checkpoint, size: Size, vocabulary: int) -> whispe
 
 def widen(model: Path, size: Size, folder: Path, precision: str = "float16") -> None:
     """Write the folder of a widened model; everything faster-whisper needs is in it."""
-    checkpoint = read(model / "model.bin")
+    checkpoint = Checkpoint.read(model / "model.bin")
     spec = specification(checkpoint, size, OFFICIAL_VOCABULARY)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     for key in ("suppress_ids", "suppress_ids_begin", "lang_ids", "alignment_heads"):

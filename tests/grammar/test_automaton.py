@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
 from functools import cache
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import TIMEOUT_SECONDS
 from wyoming_whisper.grammar.automaton import Grammar
 from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.positions import REFUSED
@@ -238,6 +241,45 @@ def test_states_are_forgotten_between_utterances_only(monkeypatch: pytest.Monkey
     assert again is not None
     assert first[0].tolist() == again[0].tolist()
     assert of_the_home.is_final(walk(of_the_home, " Turn on the lamp"))
+
+
+def test_states_by_letters_are_forgotten_between_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wyoming_whisper.grammar.automaton.MAX_STATES", 10)
+    of_the_home = grammar()
+    first = of_the_home.alike(["turn on the lam"])
+    n_states = len(of_the_home._letters)
+    assert of_the_home.alike(["turn on the lam"]) == first
+    assert of_the_home.alike(["dim big light to 5"])
+    assert of_the_home.alike(["turn on the lam"]) == first
+    assert len(of_the_home._letters) == n_states > 10
+
+
+def test_threads_ask_about_texts_one_after_the_other() -> None:
+    of_the_home = grammar()
+    begun, looks = threading.Event(), []
+
+    def ask() -> None:
+        begun.set()
+        assert of_the_home.alike(["turn on the lam"], lambda: looks.append("other"))
+
+    other = threading.Thread(target=ask)
+
+    def checkpoint() -> None:
+        if not looks:
+            other.start()
+            assert begun.wait(TIMEOUT_SECONDS)
+        looks.append("first")
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        long = ["switch on the big light in the living room", "add milk and eggs to the list"]
+        of_the_home.alike(long, checkpoint)
+        other.join(TIMEOUT_SECONDS)
+    finally:
+        sys.setswitchinterval(before)
+    assert {*looks} == {"first", "other"}
+    assert looks == sorted(looks)
 
 
 UNPARTED: dict[str, Any] = {

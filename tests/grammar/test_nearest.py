@@ -7,7 +7,6 @@ import pytest
 from wyoming_whisper.grammar.automaton import Grammar
 from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.nearest import Nearest
-from wyoming_whisper.grammar.positions import Letters
 from wyoming_whisper.grammar.templates import compile_intents
 from wyoming_whisper.home.inventory import Entity, Home
 
@@ -67,23 +66,3 @@ def test_a_large_home_has_hardly_more_states_that_are_followed() -> None:
         return len(large._letters)
 
     assert n_states(5000) < 2 * n_states(20)
-
-
-def test_states_of_earlier_texts_are_forgotten_when_they_are_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def nearest(asked: Grammar) -> list[list[str]]:
-        texts = (
-            "Set the fen to 15 present",
-            "Switch the carage door om",
-            "Durn on the kitten lamp",
-        )
-        assert [asked.written(text) for text in texts] == [None] * 3
-        return [asked.alike([text]) for text in texts if asked.written(text) is None]
-
-    remembering, forgetting = grammar(), grammar()
-    expected = nearest(remembering)
-    monkeypatch.setattr(Letters, "MAX_STATES", 20)
-    assert nearest(forgetting) == expected
-    assert 20 < len(forgetting._letters) < len(remembering._letters)
-    assert forgetting.written("turn on the fan") == "turn on the fan"

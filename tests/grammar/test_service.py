@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.service import GrammarService
 from wyoming_whisper.grammar.templates import TemplateError, Templates, compile_intents
 from wyoming_whisper.grammar.vocabulary import Vocabulary
-from wyoming_whisper.home.inventory import Entity, Home
+from wyoming_whisper.home.inventory import CustomFile, Entity, Home
 
 TOKENS = [bytes((byte,)) for byte in range(256)]
 HOME = Home(areas=("Kitchen",), entities=(Entity(("Lamp",), "light"),))
@@ -196,28 +197,32 @@ def test_5000_names_are_a_home(running: Running) -> None:
 
 
 def test_sentences_of_the_users_own_are_sentences(
-    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "CUSTOM_SECONDS", 0.01)
     caplog.set_level(logging.INFO)
-    folder = tmp_path / "custom_sentences"
-    (folder / "en-GB").mkdir(parents=True)
-    (folder / "en-GB" / "tea.yaml").write_text(
+    tea = (
         "language: en\n"
         "intents: {Tea: {data: [{sentences: ['make {tea} tea']}]}}\n"
         "lists: {tea: {values: [green, black]}}\n"
     )
-    (folder / "en-GB" / "broken.yaml").write_text("[")
-    running.service.use_home(Home(sentences=("play {album} by {artist}",), custom_sentences=folder))
+    files = (
+        CustomFile("en", "tea.yaml", tea),
+        CustomFile("de", "tee.yaml", "intents: {T: {data: [{sentences: [tee bitte]}]}}"),
+        CustomFile("en", "broken.yaml", "["),
+        CustomFile("en", "list.yaml", "[tea]"),
+        CustomFile("en", "away.yaml", mistake="away.yaml can't be read"),
+    )
+    running.service.use_home(Home(sentences=("play {album} by {artist}",), custom_sentences=files))
     grammar = running.built("en")
     assert grammar.matches("make green tea")
     assert not grammar.matches("make red tea")
+    assert not grammar.matches("tee bitte")
     assert grammar.matches("Play Thriller by Michael Jackson")
-    changed = tmp_path / "tea.yaml"
-    changed.write_text("intents: {T: {data: [{sentences: [tea please]}]}}")
-    changed.replace(folder / "en-GB" / "tea.yaml")  # at once: it is read at any time
+    mistakes = "broken.yaml is not YAML; list.yaml has no intents; away.yaml can't be read"
+    assert mistakes in caplog.text
+    other = CustomFile("en", "tea.yaml", "intents: {T: {data: [{sentences: [tea please]}]}}")
+    running.service.use_home(Home(custom_sentences=(other,)))
     assert running.built("en").matches("tea please")
-    assert "broken.yaml is not YAML" in caplog.text
 
 
 # -- on disk -------------------------------------------------------------------------------
@@ -233,6 +238,20 @@ def test_templates_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = store.templates("ga", own)
     assert again.network.labels.tolist() == templates.network.labels.tolist()
     assert again.slots == templates.slots
+
+
+def test_as_many_files_of_a_language_stay_as_there_are_homes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TemplateStore(tmp_path, n_kept=2)
+    for age, sentence in ((3, "one"), (2, "two"), (1, "three")):
+        store.templates("ga", [{"sentences": [sentence]}])
+        newest = max(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime)
+        os.utime(newest, (0, 1_000 - age))
+    assert len([*tmp_path.iterdir()]) == 2
+    monkeypatch.setattr(compiling, "_run", lambda *_: pytest.fail("it is there"))
+    for sentence in ("two", "three"):
+        assert store.templates("ga", [{"sentences": [sentence]}])
 
 
 def test_a_region_has_its_own_templates_where_there_are_some(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from wyoming_whisper.home import home_file
 from wyoming_whisper.home.home_file import HomeFile
-from wyoming_whisper.home.inventory import Entity, Home
+from wyoming_whisper.home.inventory import CustomFile, Entity, Home
 
 
 @pytest.fixture
@@ -28,7 +29,6 @@ entities:
 sentences:
   - it's party time
   - "(play|start) {album} [by {artist}]"
-custom_sentences: mine
 """
     )
     assert HomeFile(file).home == Home(
@@ -36,7 +36,6 @@ custom_sentences: mine
         ("Attic", "2"),
         (Entity(("Lamp",), "light"), Entity(("Gate", "Big Gate"), "cover", "gate")),
         ("it's party time", "(play|start) {album} [by {artist}]"),
-        file.parent / "mine",
     )
 
 
@@ -104,3 +103,68 @@ def test_changes_are_noticed_once(file: Path) -> None:
         home.has_changed()
     assert not home.has_changed()
     assert home.home.areas == ("a", "b")
+
+
+# -- custom sentences ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(file: Path) -> Path:
+    """The folder of custom sentences of a home, with one file."""
+    file.write_text("custom_sentences: mine")
+    folder = file.parent / "mine"
+    for language in ("en", "pt-BR"):
+        (folder / language).mkdir(parents=True)
+    (folder / "en" / "tea.yaml").write_text("intents: {}")
+    return folder
+
+
+def test_custom_sentences_are_read_with_the_home(file: Path, folder: Path) -> None:
+    (folder / "en" / "readme.txt").write_text("no sentences")
+    (folder / "en" / "bytes.yml").write_bytes(b"\xff")
+    (folder / "pt-BR" / "tea.yaml").write_text("[")
+    broken, tea, portuguese = HomeFile(file).home.custom_sentences
+    assert (broken.language, broken.mistake) == ("en", f"{broken.name} is not UTF-8 text")
+    assert tea == CustomFile("en", str(folder / "en" / "tea.yaml"), "intents: {}")
+    assert (portuguese.language, portuguese.text) == ("pt", "[")  # whoever needs it may parse it
+
+
+def test_a_folder_that_is_not_there_has_none(file: Path) -> None:
+    file.write_text("custom_sentences: mine")
+    home = HomeFile(file)
+    assert home.home == Home()
+    (file.parent / "mine" / "en").mkdir(parents=True)
+    assert not home.has_changed()
+    (file.parent / "mine" / "en" / "tea.yaml").write_text("intents: {}")
+    assert home.has_changed()
+    assert home.home != Home()
+
+
+def test_changes_of_custom_sentences_are_noticed_once(file: Path, folder: Path) -> None:
+    home = HomeFile(file)
+    assert not home.has_changed()
+    changed = file.parent / "changed.yaml"
+    changed.write_text("intents: {Tea: {}}")
+    changed.replace(folder / "en" / "tea.yaml")
+    assert home.has_changed()
+    assert not home.has_changed()
+    (folder / "en" / "tea.yaml").rename(folder / "pt-BR" / "tea.yaml")
+    assert home.has_changed()
+    (tea,) = home.home.custom_sentences
+    assert (tea.language, tea.text) == ("pt", "intents: {Tea: {}}")
+    file.write_text("areas: [a]")
+    assert home.has_changed()
+    (folder / "en" / "more.yaml").write_text("intents: {}")
+    assert not home.has_changed()
+
+
+def test_custom_sentences_are_bounded(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        (folder / "pt-BR" / f"{number}.yaml").write_text("x" * 100)
+    monkeypatch.setattr(home_file, "MAX_CUSTOM_FILES", 2)
+    monkeypatch.setattr(home_file, "MAX_CUSTOM_CHARS", 150)
+    tea, first, second = HomeFile(file).home.custom_sentences
+    assert (bool(tea.text), len(first.text), second.text) == (True, 100, "")
+    assert second.mistake.endswith("custom sentences are 150 letters at most, together")

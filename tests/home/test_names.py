@@ -26,7 +26,7 @@ from wyoming_whisper.home.snapper import Evidence, Snapper
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Abandoned, TranscribeOptions
 from wyoming_whisper.whisper.decoding import Decoder
-from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis, Inference
 from wyoming_whisper.whisper.options import DecodingOptions
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
@@ -162,7 +162,7 @@ def test_some_evidence_is_against_it_whatever_else_there_is(changes: dict[str, f
 
 
 @dataclass
-class Scripted:
+class Scripted(Inference):
     """Says how likely it finds words: the log-probability of each of their tokens (bytes)."""
 
     words: dict[str, float] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from wyoming_whisper.machine.host import HOST, Host
 from wyoming_whisper.machine.measured import Measurements
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis
+from wyoming_whisper.whisper.inference import GenerateOptions, Hypothesis, Inference
 
 GIB = 1024**3
 
@@ -118,7 +118,7 @@ def test_only_numbers_that_differ_are_tried(monkeypatch: pytest.MonkeyPatch) -> 
     assert HOST._thread_counts() == [4]
 
 
-class Counting:
+class Counting(Inference):
     """An Inference that remembers what it was asked."""
 
     n_mels = 80

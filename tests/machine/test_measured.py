@@ -47,7 +47,7 @@ def test_what_cannot_be_written_is_kept_while_the_process_runs(
     def refuse(self: Path, *_: object, **__: object) -> None:  # root may write anywhere
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     Measurements([tmp_path]).put("other", 5)
     assert content(tmp_path) == {"key": 3}
     assert Measurements([tmp_path]).get("other") == 5

@@ -6,9 +6,10 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from tests.models.fakes import FakeSettings, model_files
+from tests.models.fakes import model_files
 from tests.models.hub_standin import HubStandin, serve
 from wyoming_whisper.models import mirror
+from wyoming_whisper.settings.options import Settings
 
 REPO = "Systran/faster-whisper-tiny"
 MODEL_FILES = model_files(weight_bytes=600_000)
@@ -27,8 +28,8 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> FakeSettings:
-    return FakeSettings(data_dir=(tmp_path / "data",))
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=(tmp_path / "data",))
 
 
 @pytest.fixture

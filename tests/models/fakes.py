@@ -1,4 +1,4 @@
-"""Model folders that are whole but weigh nothing, and the settings to find them with."""
+"""Model folders that are whole but weigh nothing."""
 
 from __future__ import annotations
 
@@ -6,27 +6,11 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 Files = Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
-class FakeSettings:
-    """A `models.ModelSettings`."""
-
-    data_dir: tuple[Path, ...]
-    model: str = "auto"
-    download_dir: Path | None = None
-    local_files_only: bool = False
-    hf_token: str | None = None
-    device: str = "cpu"
-    language: str | None = "auto"
-    cpu_threads: int = 0
-    compute_type: str = "default"
 
 
 def weights(

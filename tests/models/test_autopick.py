@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from tests.models.conftest import MODEL_FILES
-from tests.models.fakes import FakeSettings, model_files, write_cache, write_folder
+from tests.models.fakes import model_files, write_cache, write_folder
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.engine.tensorrt.cuda import Gpu
-from wyoming_whisper.errors import ModelUnavailableError, UnknownModelError
+from wyoming_whisper.errors import ModelError, ModelUnavailableError
 from wyoming_whisper.models import autopick
 from wyoming_whisper.models.autopick import (
     AutoModel,
@@ -26,6 +26,7 @@ from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.models.store import ModelStore
+from wyoming_whisper.settings.options import Settings
 
 GIB = 1024**3
 MEASURE = autopick._yardstick_s  # tests replace it
@@ -104,7 +105,7 @@ def test_choice(yardstick_s: float, ram_gib: float, english: bool, expected: str
 def test_a_gpu_gets_what_its_memory_has_room_for(
     memory: float, integrated: bool, english: bool, expected: str
 ) -> None:
-    settings = FakeSettings((), language="en" if english else "de")
+    settings = Settings(data_dir=(), language="en" if english else "de")
     choice = AutoModel(settings).for_gpu(gpu(memory, integrated=integrated))
     assert choice.model == expected
     assert f"a RTX with {memory:.1f} GiB" in choice.why
@@ -112,7 +113,7 @@ def test_a_gpu_gets_what_its_memory_has_room_for(
 
 
 def test_for_a_gpu_the_cpu_is_not_measured(
-    settings: FakeSettings, fake_machine: list[str], caplog: pytest.LogCaptureFixture
+    settings: Settings, fake_machine: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     assert AutoModel(settings, gpu(8)).pick() == "turbo"
@@ -183,7 +184,7 @@ def test_the_yardstick_is_a_whisper_of_the_shape_asked_for(tmp_path: Path) -> No
 
 
 def test_no_temporary_folder_means_a_guess(
-    settings: FakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(autopick, "_yardstick_s", MEASURE)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
@@ -194,7 +195,7 @@ def test_no_temporary_folder_means_a_guess(
 # Remembering
 
 
-def test_choice_is_remembered(settings: FakeSettings, fake_machine: list[str]) -> None:
+def test_choice_is_remembered(settings: Settings, fake_machine: list[str]) -> None:
     assert AutoModel(settings).pick() == AutoModel(settings).pick() == "base-int8"
     assert len(fake_machine) == 1
 
@@ -207,7 +208,7 @@ def test_choice_is_remembered(settings: FakeSettings, fake_machine: list[str]) -
     ],
 )
 def test_other_settings_are_another_choice(
-    settings: FakeSettings, fake_machine: list[str], changed: dict[str, str]
+    settings: Settings, fake_machine: list[str], changed: dict[str, str]
 ) -> None:
     AutoModel(settings).pick()
     AutoModel(replace(settings, **changed)).pick()  # type: ignore[arg-type]
@@ -216,7 +217,7 @@ def test_other_settings_are_another_choice(
 
 @pytest.mark.parametrize("changed", [{"cpu": "another"}, {"threads": 2}, {"ram_gib": 1.0}])
 def test_another_machine_is_another_choice(
-    settings: FakeSettings, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
 ) -> None:
     AutoModel(settings).pick()
     before = (settings.data_dir[0] / "measured.json").read_text()
@@ -227,7 +228,7 @@ def test_another_machine_is_another_choice(
 
 
 def test_new_version_decides_anew(
-    settings: FakeSettings, fake_machine: list[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, fake_machine: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     AutoModel(settings).pick()
     monkeypatch.setattr(autopick, "__version__", "999")
@@ -237,7 +238,7 @@ def test_new_version_decides_anew(
 
 @pytest.mark.parametrize("result", [None, [], {}, {"model": "home-en", "why": ""}, "base"])
 def test_damaged_memory_is_written_anew(
-    settings: FakeSettings, fake_machine: list[str], result: object
+    settings: Settings, fake_machine: list[str], result: object
 ) -> None:
     AutoModel(settings).pick()
     memory = settings.data_dir[0] / "measured.json"
@@ -248,14 +249,14 @@ def test_damaged_memory_is_written_anew(
     assert len(fake_machine) == 2
 
 
-def test_folder_that_can_not_be_written(settings: FakeSettings, fake_machine: list[str]) -> None:
+def test_folder_that_can_not_be_written(settings: Settings, fake_machine: list[str]) -> None:
     settings.data_dir[0].write_text("a file where the folder should be")
     assert AutoModel(settings).pick() == AutoModel(settings).pick() == "base-int8"
     assert len(fake_machine) == 1  # kept for as long as the process runs
     assert AutoModel(replace(settings, data_dir=())).pick() == "base-int8"
 
 
-def test_guess_is_not_remembered(settings: FakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guess_is_not_remembered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> float:
         raise RuntimeError("CTranslate2 can't")
 
@@ -264,7 +265,7 @@ def test_guess_is_not_remembered(settings: FakeSettings, monkeypatch: pytest.Mon
     assert not (settings.data_dir[0] / "measured.json").exists()
 
 
-def test_choice_is_logged_once(settings: FakeSettings, caplog: pytest.LogCaptureFixture) -> None:
+def test_choice_is_logged_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     AutoModel(settings).pick()
     AutoModel(settings).pick()
@@ -283,16 +284,16 @@ def tiny_hub(hub: HubStandin, monkeypatch: pytest.MonkeyPatch) -> HubStandin:
     return hub
 
 
-def test_auto_downloads_its_choice(tiny_hub: HubStandin, settings: FakeSettings) -> None:
+def test_auto_downloads_its_choice(tiny_hub: HubStandin, settings: Settings) -> None:
     name, path = AutoModel(settings).ensure()
     assert name == "tiny-int8"
     assert path == ModelStore(settings).find(name)
     assert "faster-whisper-tiny-int8" in str(path)
 
 
-def test_finding_auto_measures_nothing(settings: FakeSettings, fake_machine: list[str]) -> None:
+def test_finding_auto_measures_nothing(settings: Settings, fake_machine: list[str]) -> None:
     for find in (lambda name, settings: ModelStore(settings).find(name), ensure_model):
-        with pytest.raises(UnknownModelError, match="auto is a choice, not a model"):
+        with pytest.raises(ModelError, match="auto is a choice, not a model"):
             find("auto", settings)
     assert fake_machine == []
 
@@ -301,7 +302,7 @@ def test_finding_auto_measures_nothing(settings: FakeSettings, fake_machine: lis
     ("language", "expected"), [("auto", "base"), ("en", "base.en"), ("de", "base")]
 )
 def test_offline_auto_takes_the_best_that_is_here(
-    settings: FakeSettings,
+    settings: Settings,
     caplog: pytest.LogCaptureFixture,
     language: str,
     expected: str,
@@ -317,7 +318,7 @@ def test_offline_auto_takes_the_best_that_is_here(
     assert f"auto: using {expected}, which is here, because model base-int8" in caplog.text
 
 
-def test_offline_auto_takes_none_that_does_not_know_the_language(settings: FakeSettings) -> None:
+def test_offline_auto_takes_none_that_does_not_know_the_language(settings: Settings) -> None:
     write_cache(settings.data_dir[0], STOCK_MODELS["tiny.en"].repo)
     settings = replace(settings, local_files_only=True, language="de")
     with pytest.raises(ModelUnavailableError, match="auto: model base-int8"):
@@ -335,7 +336,7 @@ def test_offline_auto_takes_none_that_does_not_know_the_language(settings: FakeS
     ],
 )
 def test_auto_is_the_model_that_came_along(
-    settings: FakeSettings, shipped: str, language: str, expected: str
+    settings: Settings, shipped: str, language: str, expected: str
 ) -> None:
     ModelStore.SHIPPED.mkdir()
     (ModelStore.SHIPPED / ModelStore.SHIPPED_NAME).write_text(f"{shipped}\n")
@@ -343,7 +344,7 @@ def test_auto_is_the_model_that_came_along(
 
 
 def test_what_came_along_is_found_and_no_download_goes_there(
-    hub: HubStandin, settings: FakeSettings
+    hub: HubStandin, settings: Settings
 ) -> None:
     shipped = write_folder(ModelStore.SHIPPED / "faster-whisper-base")
     (ModelStore.SHIPPED / ModelStore.SHIPPED_NAME).write_text("base")
@@ -355,7 +356,7 @@ def test_what_came_along_is_found_and_no_download_goes_there(
         ensure_model("tiny", replace(settings, data_dir=()))
 
 
-def test_the_best_that_is_here(settings: FakeSettings) -> None:
+def test_the_best_that_is_here(settings: Settings) -> None:
     assert AutoModel(settings).best_here() is None
     for name in ("tiny", "base.en"):
         write_cache(settings.data_dir[0], STOCK_MODELS[name].repo, model_files(n_tokens=200))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.models.conftest import MODEL_FILES, REPO
-from tests.models.fakes import FakeSettings, huggingface_files, write_folder
+from tests.models.fakes import huggingface_files, write_folder
 from tests.models.hub_standin import HubStandin
 from tests.support import HOME_EN
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
@@ -135,7 +135,7 @@ def test_a_value_of_another_type_is_named(
     with pytest.raises(ModelBrokenError, match=f"{re.escape(str(folder / name))} is damaged: .*"):
         ModelFolder(folder).check()
     with pytest.raises(ModelBrokenError, match=message):
-        ensure_model(str(folder), FakeSettings((folder.parent,)))
+        ensure_model(str(folder), Settings(data_dir=(folder.parent,)))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_the_other_layouts_files_are_named_too(tmp_path: Path, name: str, conten
         ModelFolder(folder).check("huggingface")
 
 
-def test_damaged_facts_are_fetched_again(settings: FakeSettings, hub: HubStandin) -> None:
+def test_damaged_facts_are_fetched_again(settings: Settings, hub: HubStandin) -> None:
     hub.repos[REPO] = {**MODEL_FILES, "config.json": b'{"suppress_ids": []}'}
     path = ensure_model("tiny", settings)
     blob = (path / "config.json").resolve()

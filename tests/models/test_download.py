@@ -14,13 +14,14 @@ import huggingface_hub
 import pytest
 
 from tests.models.conftest import MODEL_FILES, REPO
-from tests.models.fakes import FakeSettings, etag, huggingface_files, model_files, write_cache
+from tests.models.fakes import etag, huggingface_files, model_files, write_cache
 from tests.models.hub_standin import COMMIT, Fault, HubStandin
-from wyoming_whisper.errors import ModelBrokenError, ModelUnavailableError, UnknownModelError
+from wyoming_whisper.errors import ModelBrokenError, ModelError, ModelUnavailableError
 from wyoming_whisper.models.download import HubDownload
 from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.store import ModelStore
+from wyoming_whisper.settings.options import Settings
 
 WEIGHTS = MODEL_FILES["model.bin"]
 BLOB = etag("model.bin", WEIGHTS)
@@ -71,7 +72,7 @@ def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) 
     assert Path(found) == snapshot
 
 
-def test_ensure_downloads_once(hub: HubStandin, settings: FakeSettings) -> None:
+def test_ensure_downloads_once(hub: HubStandin, settings: Settings) -> None:
     path = ensure_model("tiny", settings)
     n_requests = len(hub.requests)
     assert ensure_model("tiny", settings) == path == ModelStore(settings).find("tiny")
@@ -145,7 +146,7 @@ def test_wrong_hash_twice_is_an_error(hub: HubStandin, tmp_path: Path) -> None:
 
 
 def test_unknown_repository(hub: HubStandin, tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError, match=r"no model nobody/nothing on http://127"):
+    with pytest.raises(ModelError, match=r"no model nobody/nothing on http://127"):
         fetch("nobody/nothing", tmp_path)
 
 
@@ -165,7 +166,7 @@ def test_something_else_answers(hub: HubStandin, tmp_path: Path, body: bytes, me
 
 
 def test_name_that_no_repository_can_have(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError, match=r"x/y\.git is no name of a hub repository"):
+    with pytest.raises(ModelError, match=r"x/y\.git is no name of a hub repository"):
         fetch("x/y.git", tmp_path)
 
 
@@ -218,7 +219,7 @@ def test_forbidden_repository(
     assert len(hub.requests) == 1
 
 
-def test_token_is_for_the_hub_alone(hub: HubStandin, settings: FakeSettings) -> None:
+def test_token_is_for_the_hub_alone(hub: HubStandin, settings: Settings) -> None:
     hub.gated[REPO] = 401
     hub.storage = True
     ensure_model("tiny", replace(settings, hf_token="good"))
@@ -249,7 +250,7 @@ def test_hub_switched_off(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.M
     assert hub.requests == []
 
 
-def test_local_files_only_never_asks(hub: HubStandin, settings: FakeSettings) -> None:
+def test_local_files_only_never_asks(hub: HubStandin, settings: Settings) -> None:
     with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
         ensure_model("tiny", replace(settings, local_files_only=True))
     assert hub.requests == []
@@ -286,7 +287,7 @@ def test_folder_of_somebody_else(
 
 
 def test_corrupt_model_is_fetched_again(
-    hub: HubStandin, settings: FakeSettings, caplog: pytest.LogCaptureFixture
+    hub: HubStandin, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshot = write_cache(settings.data_dir[0], REPO, MODEL_FILES)
     (blobs(settings.data_dir[0]) / BLOB).write_bytes(WEIGHTS[:-5] + b"?" + WEIGHTS[-4:])
@@ -299,7 +300,7 @@ def test_corrupt_model_is_fetched_again(
 
 
 def test_cut_off_model_is_fetched_again(
-    hub: HubStandin, settings: FakeSettings, caplog: pytest.LogCaptureFixture
+    hub: HubStandin, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
     assert_whole(ensure_model("tiny", settings))
@@ -307,13 +308,13 @@ def test_cut_off_model_is_fetched_again(
     assert "fetching tiny again" in caplog.text
 
 
-def test_cut_off_model_without_network(settings: FakeSettings) -> None:
+def test_cut_off_model_without_network(settings: Settings) -> None:
     write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
     with pytest.raises(ModelBrokenError, match=r"model\.bin is cut short"):
         ensure_model("tiny", replace(settings, local_files_only=True))
 
 
-def test_missing_tokenizer_is_made(hub: HubStandin, settings: FakeSettings) -> None:
+def test_missing_tokenizer_is_made(hub: HubStandin, settings: Settings) -> None:
     small = dict(model_files(n_tokens=400))
     del small["tokenizer.json"]
     hub.repos["rhasspy/faster-whisper-tiny-int8"] = small
@@ -373,7 +374,7 @@ def test_progress_is_a_bar_on_a_terminal(
 
 
 def test_only_what_transformers_needs_is_fetched(
-    hub: HubStandin, settings: FakeSettings, tmp_path: Path
+    hub: HubStandin, settings: Settings, tmp_path: Path
 ) -> None:
     hub.repos["openai/whisper-tiny"] = huggingface_files(weight_bytes=600_000)
     path = ensure_model("tiny", settings, layout="huggingface")
@@ -386,9 +387,7 @@ def test_only_what_transformers_needs_is_fetched(
     assert len(hub.requests) == n_requests
 
 
-def test_hashes_are_compared_in_the_other_layout_too(
-    hub: HubStandin, settings: FakeSettings
-) -> None:
+def test_hashes_are_compared_in_the_other_layout_too(hub: HubStandin, settings: Settings) -> None:
     hub.repos["openai/whisper-tiny"] = huggingface_files(weight_bytes=600_000)
     path = ensure_model("tiny", settings, layout="huggingface")
     weights = path / "model.safetensors"
@@ -400,7 +399,7 @@ def test_hashes_are_compared_in_the_other_layout_too(
     assert weights.read_bytes()[-1] == 0
 
 
-def test_weights_in_several_files_are_not_ours(hub: HubStandin, settings: FakeSettings) -> None:
+def test_weights_in_several_files_are_not_ours(hub: HubStandin, settings: Settings) -> None:
     files = dict(huggingface_files())
     files["model-00001-of-00002.safetensors"] = files.pop("model.safetensors")
     hub.repos["someone/large"] = files

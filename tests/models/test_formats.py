@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.models.fakes import (
-    FakeSettings,
     huggingface_files,
     model_files,
     vocabulary,
@@ -17,11 +16,12 @@ from tests.models.fakes import (
     write_folder,
 )
 from tests.models.hub_standin import HubStandin
-from wyoming_whisper.errors import ModelBrokenError, UnknownModelError
+from wyoming_whisper.errors import ModelBrokenError, ModelError
 from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.models.store import ModelStore
+from wyoming_whisper.settings.options import Settings
 
 NOISE = bytes(range(256)) * 4
 ZIP = b"PK\x03\x04" + NOISE
@@ -55,7 +55,7 @@ WHISPER = json.dumps(
 )
 def test_a_file_is_called_what_it_is_and_never_taken_for_a_repository(
     hub: HubStandin,
-    settings: FakeSettings,
+    settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -67,34 +67,34 @@ def test_a_file_is_called_what_it_is_and_never_taken_for_a_repository(
     file = tmp_path / "models" / name
     file.parent.mkdir()
     file.write_bytes(content)
-    with pytest.raises(UnknownModelError, match=message) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         ensure_model(f"models/{name}" if relative else str(file), settings)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
     assert hub.requests == []
 
 
-def test_a_file_in_the_data_folder_is_called_what_it_is(settings: FakeSettings) -> None:
+def test_a_file_in_the_data_folder_is_called_what_it_is(settings: Settings) -> None:
     settings.data_dir[0].mkdir()
     (settings.data_dir[0] / "ggml-base.bin").write_bytes(NOISE)
-    with pytest.raises(UnknownModelError, match=r"whisper\.cpp, .* --model base is"):
+    with pytest.raises(ModelError, match=r"whisper\.cpp, .* --model base is"):
         ModelStore(settings).find("ggml-base.bin")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "vocabulary.json"])
 def test_any_file_of_a_model_names_its_folder(
-    settings: FakeSettings, tmp_path: Path, name: str
+    settings: Settings, tmp_path: Path, name: str
 ) -> None:
     folder = write_folder(tmp_path / "my model", model_files(n_tokens=200))
-    with pytest.raises(UnknownModelError, match=f"give its folder, --model '{folder}'$"):
+    with pytest.raises(ModelError, match=f"give its folder, --model '{folder}'$"):
         ModelStore(settings).find(str(folder / name))
 
 
 @pytest.mark.parametrize("name", ["models/ggml-base.bin", "base.pt", "a/b.gguf", "a/b.onnx"])
 def test_a_file_that_is_not_there_is_no_repository(
-    hub: HubStandin, settings: FakeSettings, name: str
+    hub: HubStandin, settings: Settings, name: str
 ) -> None:
-    with pytest.raises(UnknownModelError, match=f"there is no file {name}"):
+    with pytest.raises(ModelError, match=f"there is no file {name}"):
         ensure_model(name, settings)
     assert hub.requests == []
 
@@ -103,7 +103,7 @@ def test_a_file_that_is_not_there_is_no_repository(
 
 
 def test_a_folder_of_transformers_names_the_command_that_converts_it(
-    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     files = {**huggingface_files(), "config.json": WHISPER}
@@ -120,7 +120,7 @@ def test_a_folder_of_transformers_names_the_command_that_converts_it(
     assert str(caught.value).endswith(f"--model '{output}'")
 
 
-def test_the_command_copies_what_is_there_alone(settings: FakeSettings, tmp_path: Path) -> None:
+def test_the_command_copies_what_is_there_alone(settings: Settings, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", {"config.json": WHISPER, "model.safetensors": b""})
     with pytest.raises(ModelBrokenError) as caught:
         ModelStore(settings).find(str(folder))
@@ -150,7 +150,7 @@ def test_the_command_copies_what_is_there_alone(settings: FakeSettings, tmp_path
     ],
 )
 def test_a_folder_of_something_else_is_called_what_it_is(
-    settings: FakeSettings, tmp_path: Path, files: dict[str, bytes], message: str
+    settings: Settings, tmp_path: Path, files: dict[str, bytes], message: str
 ) -> None:
     folder = write_folder(tmp_path / "model", files)
     with pytest.raises(ModelBrokenError, match=message) as caught:
@@ -160,7 +160,7 @@ def test_a_folder_of_something_else_is_called_what_it_is(
 
 @pytest.mark.parametrize("below", ["base", "snapshots/abc", "models--a--b/snapshots/abc"])
 def test_a_folder_above_the_models_names_the_models(
-    settings: FakeSettings, tmp_path: Path, below: str
+    settings: Settings, tmp_path: Path, below: str
 ) -> None:
     folder = write_folder(tmp_path / "models" / below, model_files(n_tokens=200))
     with pytest.raises(ModelBrokenError, match=f"in a folder below: --model {folder}$"):
@@ -204,7 +204,7 @@ def test_a_model_with_its_own_tokenizer_is_accepted(tmp_path: Path, tokens: list
 @pytest.mark.parametrize("tokens", ALL, ids=len)
 @pytest.mark.parametrize("others", ALL, ids=len)
 def test_the_tokenizer_of_another_model_is_called_that(
-    settings: FakeSettings, tokens: list[str], others: list[str]
+    settings: Settings, tokens: list[str], others: list[str]
 ) -> None:
     if tokens is others:
         return

@@ -15,7 +15,7 @@ from tests.models.huggingface import NumpyWhisper, read_safetensors
 from tests.support import HOME_EN
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.commands.selftest.compare import Case
-from wyoming_whisper.engine import checkpoint
+from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.models.folder import (
     ModelFolder,
@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def numpy_whisper(model_bin: Path, tmp_path: Path, n_tokens: int) -> NumpyWhisper:
-    weights = checkpoint.read(model_bin)
+    weights = Checkpoint.read(model_bin)
     _write_safetensors(tmp_path / "w.safetensors", [*_tensors(weights, n_tokens)], "float32")
     return NumpyWhisper(_structure(weights, n_tokens), read_safetensors(tmp_path / "w.safetensors"))
 
@@ -107,8 +107,8 @@ def test_quantized_weights_come_out_as_what_they_stand_for(
 ) -> None:
     size = SIZES["tied"]
     n_tokens = random_spec(size).decoder.embeddings.weight.shape[0]
-    exact = checkpoint.read(save_random(size, tmp_path / "exact") / "model.bin")
-    rough = checkpoint.read(save_random(size, tmp_path / "rough", quantization) / "model.bin")
+    exact = Checkpoint.read(save_random(size, tmp_path / "exact") / "model.bin")
+    rough = Checkpoint.read(save_random(size, tmp_path / "rough", quantization) / "model.bin")
     for name, weights in (("exact", exact), ("rough", rough)):
         _write_safetensors(tmp_path / name / "w.safetensors", [*_tensors(weights, n_tokens)])
     before = read_safetensors(tmp_path / "exact" / "w.safetensors")
@@ -122,7 +122,7 @@ def test_quantized_weights_come_out_as_what_they_stand_for(
 def test_the_halves_are_told_apart(tmp_path: Path) -> None:
     """Queries, keys and values of random weights differ, so each must be where it belongs."""
     size = SIZES["turbo"]
-    weights = checkpoint.read(save_random(size, tmp_path / "model") / "model.bin")
+    weights = Checkpoint.read(save_random(size, tmp_path / "model") / "model.bin")
     _write_safetensors(tmp_path / "w.safetensors", [*_tensors(weights, 100)], "float32")
     found, width = read_safetensors(tmp_path / "w.safetensors"), size.n_head * 64
     fused = weights.weights("decoder/layer_0/self_attention/linear_0/weight")
@@ -205,5 +205,5 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     folder = save_random(SIZES["tied"], tmp_path / "model", change=spoil)
     with pytest.raises(ModelBrokenError, match="no numbers"):
         _write_safetensors(
-            tmp_path / "w.safetensors", [*_tensors(checkpoint.read(folder / "model.bin"), 10)]
+            tmp_path / "w.safetensors", [*_tensors(Checkpoint.read(folder / "model.bin"), 10)]
         )

@@ -23,7 +23,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from tests.models.fakes import FakeSettings, Files, model_files, write_cache
+from tests.models.fakes import Files, model_files, write_cache
 from tests.models.hub_standin import Fault, HubStandin
 from tests.models.hub_standin import serve as serve_hub
 from tests.models.index_standin import FIRST, SECOND, IndexStandin, mirror_of, serve, split, wheel
@@ -40,6 +40,7 @@ from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.models.mirror import Mirror, _why_pip_failed
 from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.models.store import ModelStore
+from wyoming_whisper.settings.options import Settings
 
 TABLE = dict(mirror.MIRRORS)  # the fixtures empty it
 REPO = "Systran/faster-whisper-base"
@@ -163,7 +164,7 @@ def test_a_folder_named_pip_is_not_run(
 # The order: on disk, hub, mirror
 
 
-def test_the_hub_comes_first(hub: HubStandin, index: IndexStandin, settings: FakeSettings) -> None:
+def test_the_hub_comes_first(hub: HubStandin, index: IndexStandin, settings: Settings) -> None:
     path = ensure_model("base", settings)
     assert path.parent.name == "snapshots"
     assert index.requests == []
@@ -173,7 +174,7 @@ def test_the_hub_comes_first(hub: HubStandin, index: IndexStandin, settings: Fak
 def test_without_a_hub_pip_is_asked(
     no_hub: str,
     index: IndexStandin,
-    settings: FakeSettings,
+    settings: Settings,
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
@@ -191,7 +192,7 @@ def test_without_a_hub_pip_is_asked(
     ids=["HTML", "503", "404"],
 )
 def test_a_hub_that_is_none_is_not_asked_twice(
-    hub: HubStandin, index: IndexStandin, settings: FakeSettings, fault: Fault
+    hub: HubStandin, index: IndexStandin, settings: Settings, fault: Fault
 ) -> None:
     hub.faults["info"] = [fault]
     assert_whole(ensure_model("base", settings))
@@ -202,7 +203,7 @@ def test_a_hub_that_is_none_is_not_asked_twice(
 def test_a_silent_hub_is_waited_for_briefly(
     hub: HubStandin,
     index: IndexStandin,
-    settings: FakeSettings,
+    settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -217,7 +218,7 @@ def test_a_silent_hub_is_waited_for_briefly(
 
 
 def test_a_hub_that_breaks_off_is_resumed(
-    hub: HubStandin, index: IndexStandin, settings: FakeSettings
+    hub: HubStandin, index: IndexStandin, settings: Settings
 ) -> None:
     hub.faults["model.bin"] = [Fault(cut_after=250_000), Fault(cut_after=100_000)]
     assert_whole(ensure_model("base", settings))
@@ -227,7 +228,7 @@ def test_a_hub_that_breaks_off_is_resumed(
 
 
 def test_a_hub_without_its_storage_is_left_for_the_mirror(
-    hub: HubStandin, index: IndexStandin, settings: FakeSettings
+    hub: HubStandin, index: IndexStandin, settings: Settings
 ) -> None:
     hub.faults["model.bin"] = [Fault(status=503)]
     assert_whole(ensure_model("base", settings))
@@ -236,7 +237,7 @@ def test_a_hub_without_its_storage_is_left_for_the_mirror(
 
 
 def test_local_files_only_asks_nobody(
-    hub: HubStandin, index: IndexStandin, settings: FakeSettings
+    hub: HubStandin, index: IndexStandin, settings: Settings
 ) -> None:
     with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
         ensure_model("base", replace(settings, local_files_only=True))
@@ -245,7 +246,7 @@ def test_local_files_only_asks_nobody(
 
 
 def test_an_offline_hub_means_no_network_at_all(
-    index: IndexStandin, settings: FakeSettings, monkeypatch: pytest.MonkeyPatch
+    index: IndexStandin, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelRefusedError, match="HF_HUB_OFFLINE forbids"):
@@ -253,7 +254,7 @@ def test_an_offline_hub_means_no_network_at_all(
     assert index.requests == []
 
 
-def test_both_reasons_are_named(no_hub: str, index: IndexStandin, settings: FakeSettings) -> None:
+def test_both_reasons_are_named(no_hub: str, index: IndexStandin, settings: Settings) -> None:
     index.page_status = 404
     with pytest.raises(ModelUnavailableError) as caught:
         ensure_model("base", settings)
@@ -265,7 +266,7 @@ def test_both_reasons_are_named(no_hub: str, index: IndexStandin, settings: Fake
 
 
 def test_without_pip_the_hub_is_all_there_is(
-    no_hub: str, index: IndexStandin, settings: FakeSettings, monkeypatch: pytest.MonkeyPatch
+    no_hub: str, index: IndexStandin, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror.Mirror, "has_pip", lambda: False)
     with pytest.raises(ModelUnavailableError, match=r"; 4 tries\).*; pip, which could .* is not"):
@@ -277,7 +278,7 @@ def test_without_pip_the_hub_is_all_there_is(
 
 @pytest.mark.parametrize("name", ["base-int8", "base.en"])
 def test_other_models_have_no_mirror(
-    no_hub: str, index: IndexStandin, settings: FakeSettings, name: str
+    no_hub: str, index: IndexStandin, settings: Settings, name: str
 ) -> None:
     with pytest.raises(ModelUnavailableError, match="4 tries"):
         ensure_model(name, settings)
@@ -285,7 +286,7 @@ def test_other_models_have_no_mirror(
 
 
 def test_the_other_layout_has_no_mirror(
-    no_hub: str, index: IndexStandin, settings: FakeSettings
+    no_hub: str, index: IndexStandin, settings: Settings
 ) -> None:
     with pytest.raises(ModelUnavailableError, match="4 tries"):
         ensure_model("base", settings, layout="huggingface")
@@ -308,9 +309,7 @@ def test_the_command_line_says_where_a_model_came_from(
     assert f"can't be downloaded from {no_hub}" in done.stderr
 
 
-def test_it_is_listed_and_removed_as_others_are(
-    index: IndexStandin, settings: FakeSettings
-) -> None:
+def test_it_is_listed_and_removed_as_others_are(index: IndexStandin, settings: Settings) -> None:
     root = settings.data_dir[0]
     root.mkdir()
     Mirror.fetch(REPO, root)
@@ -434,7 +433,7 @@ def test_no_room(index: IndexStandin, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_full_disk_is_no_reason_to_ask_elsewhere(
-    hub: HubStandin, index: IndexStandin, settings: FakeSettings, monkeypatch: pytest.MonkeyPatch
+    hub: HubStandin, index: IndexStandin, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -509,9 +508,7 @@ def test_pip_that_lies_is_not_believed(
 # What is there already
 
 
-def test_a_broken_folder_is_replaced(
-    no_hub: str, index: IndexStandin, settings: FakeSettings
-) -> None:
+def test_a_broken_folder_is_replaced(no_hub: str, index: IndexStandin, settings: Settings) -> None:
     folder = ensure_model("base", settings)
     (folder / "model.bin").write_bytes(FILES["model.bin"][:5000])
     assert ensure_model("base", settings) == folder
@@ -519,9 +516,7 @@ def test_a_broken_folder_is_replaced(
     assert {path.name for path in folder.parent.iterdir()} == {FOLDER, ".locks"}
 
 
-def test_rot_is_found_and_replaced(
-    no_hub: str, index: IndexStandin, settings: FakeSettings
-) -> None:
+def test_rot_is_found_and_replaced(no_hub: str, index: IndexStandin, settings: Settings) -> None:
     folder = ensure_model("base", settings)
     (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
     assert ensure_model("base", settings) == folder  # looks right
@@ -531,7 +526,7 @@ def test_rot_is_found_and_replaced(
 
 
 def test_rot_is_not_found_first_again_when_the_hub_is_back(
-    hub: HubStandin, index: IndexStandin, settings: FakeSettings
+    hub: HubStandin, index: IndexStandin, settings: Settings
 ) -> None:
     root = settings.data_dir[0]
     root.mkdir()
@@ -624,7 +619,7 @@ def picks(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_auto_takes_what_the_mirror_has(
     no_hub: str,
     index: IndexStandin,
-    settings: FakeSettings,
+    settings: Settings,
     picks: Callable[[str], None],
     caplog: pytest.LogCaptureFixture,
     pick: str,
@@ -641,7 +636,7 @@ def test_auto_takes_what_the_mirror_has(
 def test_auto_takes_english_for_english(
     no_hub: str,
     index: IndexStandin,
-    settings: FakeSettings,
+    settings: Settings,
     picks: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -657,7 +652,7 @@ def test_auto_takes_english_for_english(
 
 
 def test_auto_prefers_what_is_here(
-    no_hub: str, index: IndexStandin, settings: FakeSettings, picks: Callable[[str], None]
+    no_hub: str, index: IndexStandin, settings: Settings, picks: Callable[[str], None]
 ) -> None:
     picks("base-int8")
     here = write_cache(settings.data_dir[0], STOCK_MODELS["tiny"].repo)
@@ -666,7 +661,7 @@ def test_auto_prefers_what_is_here(
 
 
 def test_auto_fails_with_both_reasons(
-    no_hub: str, index: IndexStandin, settings: FakeSettings, picks: Callable[[str], None]
+    no_hub: str, index: IndexStandin, settings: Settings, picks: Callable[[str], None]
 ) -> None:
     picks("base-int8")
     index.page_status = 404
@@ -675,7 +670,7 @@ def test_auto_fails_with_both_reasons(
 
 
 def test_auto_takes_nothing_larger_nor_what_may_not_be_fetched(
-    no_hub: str, index: IndexStandin, settings: FakeSettings, picks: Callable[[str], None]
+    no_hub: str, index: IndexStandin, settings: Settings, picks: Callable[[str], None]
 ) -> None:
     picks("tiny-int8")
     with pytest.raises(ModelUnavailableError, match="auto: "):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.models.fakes import (
-    FakeSettings,
     etag,
     huggingface_files,
     model_files,
@@ -22,7 +21,6 @@ from wyoming_whisper.errors import (
     ModelBrokenError,
     ModelError,
     ModelUnavailableError,
-    UnknownModelError,
 )
 from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import (
@@ -31,6 +29,7 @@ from wyoming_whisper.models.folder import (
 from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.models.stock import STOCK_MODELS, StockModel
 from wyoming_whisper.models.store import ModelStore
+from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.whisper.tokenizer import LANGUAGES
 
 TINY = "Systran/faster-whisper-tiny"
@@ -38,7 +37,7 @@ SMALL_FILES = model_files(n_tokens=200)
 
 
 @pytest.fixture
-def data(settings: FakeSettings) -> Path:
+def data(settings: Settings) -> Path:
     """The first data folder."""
     settings.data_dir[0].mkdir()
     return settings.data_dir[0]
@@ -76,7 +75,7 @@ def test_table_is_consistent() -> None:
     ],
 )
 def test_models_of_the_official_server_are_found(
-    settings: FakeSettings, data: Path, name: str, repo: str
+    settings: Settings, data: Path, name: str, repo: str
 ) -> None:
     snapshot = write_cache(data, repo, SMALL_FILES)
     assert ModelStore(settings).find(name) == snapshot
@@ -84,7 +83,7 @@ def test_models_of_the_official_server_are_found(
 
 @pytest.mark.parametrize("folder", ["download", "second", "data/hub"])
 def test_every_data_folder_is_looked_at(tmp_path: Path, folder: str) -> None:
-    settings = FakeSettings(
+    settings = Settings(
         data_dir=(tmp_path / "data", tmp_path / "second"), download_dir=tmp_path / "download"
     )
     snapshot = write_cache(tmp_path / folder, TINY, SMALL_FILES)
@@ -93,19 +92,17 @@ def test_every_data_folder_is_looked_at(tmp_path: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["tiny", "faster-whisper-tiny", TINY])
-def test_copied_folder_is_found_by_name(settings: FakeSettings, data: Path, folder: str) -> None:
+def test_copied_folder_is_found_by_name(settings: Settings, data: Path, folder: str) -> None:
     path = write_folder(data / folder, SMALL_FILES)
     assert ModelStore(settings).find("tiny") == path
 
 
-def test_own_folder_in_the_data_folder(settings: FakeSettings, data: Path) -> None:
+def test_own_folder_in_the_data_folder(settings: Settings, data: Path) -> None:
     path = write_folder(data / "my-model", SMALL_FILES)
     assert ModelStore(settings).find("my-model") == path
 
 
-def test_local_folder(
-    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_folder(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_folder(tmp_path / "elsewhere" / "model", SMALL_FILES)
     monkeypatch.chdir(tmp_path)
     assert ModelStore(settings).find(str(path)) == path
@@ -113,7 +110,7 @@ def test_local_folder(
 
 
 def test_known_name_wins_over_a_folder_here(
-    settings: FakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -122,7 +119,7 @@ def test_known_name_wins_over_a_folder_here(
 
 
 def test_main_is_preferred_then_the_newest_then_what_is_whole(
-    settings: FakeSettings, data: Path
+    settings: Settings, data: Path
 ) -> None:
     old = write_cache(data, TINY, SMALL_FILES, commit="1" * 40, main=False)
     new = write_cache(data, TINY, SMALL_FILES, commit="2" * 40, main=False)
@@ -135,13 +132,13 @@ def test_main_is_preferred_then_the_newest_then_what_is_whole(
     assert ModelStore(settings).find("tiny") == new
 
 
-def test_folder_of_something_else_is_no_model(settings: FakeSettings, data: Path) -> None:
+def test_folder_of_something_else_is_no_model(settings: Settings, data: Path) -> None:
     (data / "tiny").mkdir()
     with pytest.raises(ModelUnavailableError):
         ModelStore(settings).find("tiny")
 
 
-def test_model_that_is_nowhere(settings: FakeSettings) -> None:
+def test_model_that_is_nowhere(settings: Settings) -> None:
     with pytest.raises(ModelUnavailableError, match=r"tiny \(Systran/.*models download"):
         ModelStore(settings).find("tiny")
 
@@ -162,8 +159,8 @@ def test_model_that_is_nowhere(settings: FakeSettings) -> None:
         ("x" * 5000, "unknown model"),
     ],
 )
-def test_unknown_name(settings: FakeSettings, name: str, message: str) -> None:
-    with pytest.raises(UnknownModelError, match=message):
+def test_unknown_name(settings: Settings, name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         ModelStore(settings).find(name)
 
 
@@ -177,7 +174,7 @@ def test_unknown_name(settings: FakeSettings, name: str, message: str) -> None:
     ],
 )
 def test_names_are_taken_in_any_case_and_addresses_too(
-    settings: FakeSettings, name: str, known: str
+    settings: Settings, name: str, known: str
 ) -> None:
     with pytest.raises(ModelUnavailableError, match=known):
         ModelStore(settings).find(name)
@@ -188,15 +185,15 @@ def test_languages_go_by_the_name_in_any_case() -> None:
 
 
 def test_a_folder_of_that_very_name_comes_before_another_case(
-    settings: FakeSettings, data: Path
+    settings: Settings, data: Path
 ) -> None:
     (data / "BASE").mkdir()
     with pytest.raises(ModelError, match="BASE"):
         ModelStore(settings).find("BASE")
 
 
-def test_a_model_that_is_gone_is_unknown(settings: FakeSettings) -> None:
-    with pytest.raises(UnknownModelError, match="unknown model 'home-en'"):
+def test_a_model_that_is_gone_is_unknown(settings: Settings) -> None:
+    with pytest.raises(ModelError, match="unknown model 'home-en'"):
         ensure_model("home-en", settings)
     assert "home-en" not in {entry.name for entry in ModelEntry.all(settings)}
 
@@ -228,7 +225,7 @@ def test_a_model_that_is_gone_is_unknown(settings: FakeSettings) -> None:
     ],
 )
 def test_broken_file_is_named(
-    settings: FakeSettings, data: Path, name: str, content: bytes | None, message: str
+    settings: Settings, data: Path, name: str, content: bytes | None, message: str
 ) -> None:
     files = {key: value for key, value in SMALL_FILES.items() if key != name}
     snapshot = write_cache(data, TINY, files if content is None else {**files, name: content})
@@ -266,7 +263,7 @@ def test_corruption_is_found_offline(tmp_path: Path, name: str) -> None:
 # Listing and removing
 
 
-def test_list_has_stock_and_other_models(settings: FakeSettings, data: Path) -> None:
+def test_list_has_stock_and_other_models(settings: Settings, data: Path) -> None:
     snapshot = write_cache(data, "someone/other", SMALL_FILES)
     write_cache(data, "openai/whisper-tiny", {"tokenizer.json": b"{}"})  # of another program
     write_folder(data / "copied", SMALL_FILES)
@@ -285,10 +282,10 @@ def test_list_has_stock_and_other_models(settings: FakeSettings, data: Path) -> 
 
 
 def test_list_without_any_folder() -> None:
-    assert all(entry.path is None for entry in ModelEntry.all(FakeSettings(())) if entry.repo)
+    assert all(entry.path is None for entry in ModelEntry.all(Settings(data_dir=())) if entry.repo)
 
 
-def test_remove_frees_what_it_says(settings: FakeSettings, data: Path) -> None:
+def test_remove_frees_what_it_says(settings: Settings, data: Path) -> None:
     folder = write_cache(data, TINY, SMALL_FILES).parents[1]
     (folder / "blobs" / "abc.incomplete").write_bytes(bytes(1000))
     locks = data / ".locks" / folder.name
@@ -304,34 +301,34 @@ def test_remove_frees_what_it_says(settings: FakeSettings, data: Path) -> None:
         ModelStore(settings).remove("tiny")
 
 
-def test_remove_a_download_that_never_finished(settings: FakeSettings, data: Path) -> None:
+def test_remove_a_download_that_never_finished(settings: Settings, data: Path) -> None:
     blobs = data / "models--Systran--faster-whisper-tiny" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / "abc.incomplete").write_bytes(bytes(1000))
     assert ModelStore(settings).remove("tiny") == 1000
 
 
-def test_remove_copied_folder_by_name_or_path(settings: FakeSettings, data: Path) -> None:
+def test_remove_copied_folder_by_name_or_path(settings: Settings, data: Path) -> None:
     for name in ("tiny", str(data / "tiny")):
         path = write_folder(data / "tiny", SMALL_FILES)
         ModelStore(settings).remove(name)
         assert not path.exists()
 
 
-def test_remove_snapshot_by_path_removes_its_blobs(settings: FakeSettings, data: Path) -> None:
+def test_remove_snapshot_by_path_removes_its_blobs(settings: Settings, data: Path) -> None:
     snapshot = write_cache(data, TINY, SMALL_FILES)
     ModelStore(settings).remove(str(snapshot))
     assert not snapshot.parents[1].exists()
     assert data.exists()
 
 
-def test_auto_can_not_be_removed(settings: FakeSettings) -> None:
+def test_auto_can_not_be_removed(settings: Settings) -> None:
     with pytest.raises(ModelError, match="auto is a choice"):
         ModelStore(settings).remove("auto")
 
 
 def test_nothing_outside_the_data_folders_is_removed(
-    settings: FakeSettings, data: Path, tmp_path: Path
+    settings: Settings, data: Path, tmp_path: Path
 ) -> None:
     outside = write_folder(tmp_path / "outside", SMALL_FILES)
     (data / "linked").symlink_to(outside)
@@ -350,7 +347,7 @@ def test_nothing_outside_the_data_folders_is_removed(
     assert cache.exists()
 
 
-def test_remove_takes_shared_contents_nobody_else_uses(settings: FakeSettings, data: Path) -> None:
+def test_remove_takes_shared_contents_nobody_else_uses(settings: Settings, data: Path) -> None:
     """The hub's library 2.x keeps some blobs once for all models of a cache."""
     store = data / "blobs"
     (store / "ab").mkdir(parents=True)
@@ -438,18 +435,18 @@ def test_damaged_extras(tmp_path: Path) -> None:
 # Without a network
 
 
-def test_local_files_only_says_so(settings: FakeSettings) -> None:
+def test_local_files_only_says_so(settings: Settings) -> None:
     with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
         ensure_model("tiny", replace(settings, local_files_only=True))
 
 
-def test_broken_local_folder_is_not_replaced(settings: FakeSettings, tmp_path: Path) -> None:
+def test_broken_local_folder_is_not_replaced(settings: Settings, tmp_path: Path) -> None:
     path = write_folder(tmp_path / "mine", {**SMALL_FILES, "model.bin": b""})
     with pytest.raises(ModelBrokenError, match=r"mine/model\.bin is empty"):
         ensure_model(str(path), settings)
 
 
-def test_cached_int8_model_gets_its_tokenizer(settings: FakeSettings, data: Path) -> None:
+def test_cached_int8_model_gets_its_tokenizer(settings: Settings, data: Path) -> None:
     files = {name: content for name, content in SMALL_FILES.items() if name != "tokenizer.json"}
     snapshot = write_cache(data, "rhasspy/faster-whisper-tiny-int8", files)
     assert ensure_model("tiny-int8", replace(settings, local_files_only=True)) == snapshot
@@ -479,7 +476,7 @@ def test_hashes_are_the_hubs() -> None:
     ],
 )
 def test_a_name_stands_for_another_repository(
-    settings: FakeSettings, data: Path, name: str, repo: str
+    settings: Settings, data: Path, name: str, repo: str
 ) -> None:
     snapshot = write_cache(data, repo, huggingface_files())
     assert ModelStore(settings).find(name, "huggingface") == snapshot
@@ -487,7 +484,7 @@ def test_a_name_stands_for_another_repository(
     assert ModelStore(settings).find(str(other)) == other
 
 
-def test_both_layouts_of_a_model_live_side_by_side(settings: FakeSettings, data: Path) -> None:
+def test_both_layouts_of_a_model_live_side_by_side(settings: Settings, data: Path) -> None:
     one = write_cache(data, TINY, SMALL_FILES)
     other = write_cache(data, "openai/whisper-tiny", huggingface_files())
     assert ModelStore(settings).find("tiny") == one
@@ -500,13 +497,13 @@ def test_both_layouts_of_a_model_live_side_by_side(settings: FakeSettings, data:
         ModelStore(settings).find("tiny", "huggingface")
 
 
-def test_what_others_cache_is_no_model_of_ours(settings: FakeSettings, data: Path) -> None:
+def test_what_others_cache_is_no_model_of_ours(settings: Settings, data: Path) -> None:
     files = {**huggingface_files(), "config.json": b'{"model_type": "bert"}'}
     write_cache(data, "google/bert", files)
     assert "google/bert" not in {entry.name for entry in ModelEntry.all(settings)}
 
 
-def test_a_folder_is_written_in_the_other_layout_once(settings: FakeSettings) -> None:
+def test_a_folder_is_written_in_the_other_layout_once(settings: Settings) -> None:
     with pytest.raises(ModelUnavailableError):
         ModelStore(settings).find(str(HOME_EN), "huggingface")
     path = ensure_model(str(HOME_EN), settings, layout="huggingface")
@@ -518,7 +515,7 @@ def test_a_folder_is_written_in_the_other_layout_once(settings: FakeSettings) ->
     assert (path / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_cut_off_conversion_is_made_again(settings: FakeSettings) -> None:
+def test_a_cut_off_conversion_is_made_again(settings: Settings) -> None:
     path = ensure_model(str(HOME_EN), settings, layout="huggingface")
     (path / "tokenizer_config.json").unlink()
     (path / "model.safetensors").write_bytes(b"cut")
@@ -526,9 +523,7 @@ def test_a_cut_off_conversion_is_made_again(settings: FakeSettings) -> None:
     ModelFolder(path).check("huggingface")
 
 
-def test_a_full_disk_is_one_sentence(
-    settings: FakeSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_sentence(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -53,7 +53,7 @@ def test_tokenizer_is_kept_where_it_can_be(tmp_path: Path, monkeypatch: pytest.M
         raise PermissionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", forbidden)
+        patch.setattr(Path, "replace", forbidden)
         text = Vocabulary(tmp_path).tokenizer_json()
     assert not (tmp_path / "tokenizer.json").exists()
     assert (

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.lib import models
 from benchmarks.lib.errors import BenchmarkError
 from benchmarks.lib.servers import ROOT
+from tests.support import HOME_EN
 
 BRIDGE = "wyw-ray0"
 NETWORK = "10.213.0"
@@ -185,7 +185,7 @@ def deploy(node: Node, *flags: str) -> str:
 
 def _model() -> tuple[str, str]:
     """Return the flags that name it; every node has this machine's files."""
-    return "--model", str(models.stock(models.TINY))
+    return "--model", str(HOME_EN)
 
 
 def uri(node: Node) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -71,8 +72,36 @@ def test_names_reach_the_replicas(nodes: list[Node]) -> None:
     clip = AUDIO / clips("clean")[1].file
     command = (WYOMING_WHISPER, "transcribe", "--backend", "ray", "--names", "kitchen lamp,Ada")
     assert nodes[1].run(*command, str(clip)).strip()
-    logs = nodes[0].folder.parent.glob("*/ray/session_*/logs/serve/*")
-    assert not [log for log in logs if "without the names" in log.read_text(errors="replace")]
+    assert complaints(nodes) == []
+
+
+def complaints(nodes: list[Node]) -> list[str]:
+    """Return what replicas write where a home does not come."""
+    logs = nodes[0].folder.parent.glob("*/ray/session_*/logs/worker-*.err")
+    lines = (line for log in logs for line in log.read_text(errors="replace").splitlines())
+    return [line for line in lines if "did not come" in line]
+
+
+def test_the_sentences_of_a_home_reach_the_replicas(nodes: list[Node]) -> None:
+    """What is one of them is counted as such, as soon as a replica has made its grammar."""
+    clip = next(clip for clip in clips("clean") if clip.text == "turn off the pump")
+    home = nodes[1].folder / "home.yaml"
+    home.write_text("entities: [{name: Pump, domain: switch}]\n")
+    flags = ("--home", str(home), "--language", "en", "--http-port", "10380")
+    server = cluster.front_end(nodes[1], *flags, log="home.log")
+    asyncio.run(wait_for_front_end(cluster.uri(nodes[1])))
+    end = time.monotonic() + cluster.START_SECONDS
+    while 'result="heard"' not in metrics(nodes[1]) and time.monotonic() < end:
+        assert asyncio.run(say(cluster.uri(nodes[1]), read_audio(str(AUDIO / clip.file)))).text
+    assert cluster.stop(server) == 0
+    assert time.monotonic() < end
+    assert complaints(nodes) == []
+
+
+def metrics(node: Node) -> str:
+    page = "http://127.0.0.1:10380/metrics"
+    asked = f"import urllib.request as web; print(web.urlopen('{page}').read().decode())"
+    return node.run(sys.executable, "-c", asked)
 
 
 def test_a_wrong_model_ends_nobody(nodes: list[Node], front_end: str) -> None:

@@ -110,9 +110,9 @@ async def test_a_connection_that_has_ended_needs_no_search_for_garbage(
     gone: list[weakref.ref[Handler]] = []
     track = Connections.track
 
-    def remember(self: Connections, one: Handler, origin: str = "") -> asyncio.Task[None]:
+    def remember(self: Connections, one: Handler) -> asyncio.Task[None]:
         gone.append(weakref.ref(one))
-        return track(self, one, origin)
+        return track(self, one)
 
     monkeypatch.setattr(Connections, "track", remember)
     async with run_server(tmp_path, lambda _: FakeTranscriber()) as server:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, Panic, loud
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, Panic, loud, on_state
 from wyoming_whisper.errors import (
     EngineError,
     ModelBrokenError,
@@ -34,7 +34,7 @@ class Phases:
     def __init__(self, status: Status) -> None:
         self._changed = threading.Condition()
         self.seen: list[State] = []
-        status.on_state(self._take)
+        on_state(status, self._take)
 
     def _take(self, state: State) -> None:
         with self._changed:

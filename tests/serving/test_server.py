@@ -75,22 +75,16 @@ import sys, threading
 from pathlib import Path
 from tests.support import FakeTranscriber
 from wyoming_whisper import backends
-from wyoming_whisper.serving.server import serve
-from wyoming_whisper.settings.options import Settings
+from wyoming_whisper.commands.serve import run
 
-import logging
-logging.basicConfig(level=logging.INFO)
 first_start = Path(sys.argv[1]) / "first start"
 fake = FakeTranscriber()
 if not first_start.exists():
     first_start.touch()
     fake.transcribe = lambda *_: threading.Event().wait()
-settings = Settings(
-    uri=f"unix://{sys.argv[1]}/socket", model="tiny", data_dir=(Path(sys.argv[1]),),
-    deadline=1, drain_seconds=int(sys.argv[2]),
-)
 backends.open_transcriber = lambda *_, **__: fake
-sys.exit(serve(settings))
+places = ("--uri", f"unix://{sys.argv[1]}/socket", "--data-dir", sys.argv[1])
+sys.exit(run([*places, "--model", "tiny", "--deadline", "1", "--drain-seconds", sys.argv[2]]))
 """
 """A server whose model hangs at its first request, after the first start alone."""
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support import load_settings
+from wyoming_whisper.commands.console import CommandParser
 from wyoming_whisper.errors import SettingsError
-from wyoming_whisper.settings.flags import OptionParser
 from wyoming_whisper.settings.option import Option
 from wyoming_whisper.settings.options import OPTIONS, Settings
 from wyoming_whisper.settings.sources import PREFIXES
@@ -795,7 +795,7 @@ def test_about_forty_options_are_shown() -> None:
 
 
 def test_a_parser_may_offer_some_options_only() -> None:
-    parser = OptionParser("prog", options=("data_dir",))
+    parser = CommandParser("prog", "", ("data_dir",))
     assert parser.parse(["--data-dir", "/a"]).data_dir == ["/a"]
-    with pytest.raises(SettingsError, match="--beam-size is not an option of prog"):
+    with pytest.raises(SettingsError, match="--beam-size is not an option of wyoming-whisper prog"):
         parser.parse(["--beam-size", "5"])

@@ -12,9 +12,8 @@ import pytest
 from tests.support import load_settings
 from wyoming_whisper.errors import SettingsError
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.text.evidence import Voicing
-from wyoming_whisper.text.replacements import Replacer
+from wyoming_whisper.text.replacements import Replacements
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Segment, Transcription
 
@@ -22,7 +21,7 @@ HOME = {"HOME": "/home/user"}
 
 
 def replaced(text: str, *items: str) -> str:
-    return Replacer(Replacement.read_all(items))(text)
+    return Replacements.read(items)(text)
 
 
 # -- what is replaced ----------------------------------------------------------------------
@@ -97,24 +96,24 @@ def test_nothing_behind_the_sign_drops_the_words_and_their_commas(text: str, res
 )
 def test_a_line_that_is_none_is_one_sentence(line: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        Replacement.read(line)
+        Replacements.read([line])
     assert "\n" not in str(caught.value)
 
 
 def test_there_are_not_too_many() -> None:
     enough = [f"word{number}=x" for number in range(1000)]
-    assert len(Replacement.read_all(enough)) == 1000
+    assert len(Replacements.read(enough)) == 1000
     with pytest.raises(ValueError, match="there may be 1000 of them at most"):
-        Replacement.read_all([*enough, "one=more"])
+        Replacements.read([*enough, "one=more"])
 
 
 def test_a_file_has_a_line_for_each(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("\ufeff# mine\n\ntee vee = TV\n\\#1=number one\n", encoding="utf-8")
-    assert Replacement.read_all(["a=b", f"@{file}"]) == (
-        Replacement("a", "b"),
-        Replacement("tee vee", "TV"),
-        Replacement("#1", "number one"),
+    assert Replacements.read(["a=b", f"@{file}"]) == (
+        ("a", "b"),
+        ("tee vee", "TV"),
+        ("#1", "number one"),
     )
 
 
@@ -185,14 +184,14 @@ def test_flags_variables_and_files_give_the_same(tmp_path: Path) -> None:
     )
     for argv, environ in sources:
         settings = load_settings(argv, HOME | environ)
-        assert list(map(str, settings.replace)) == ["tee vee=TV", "please="], (argv, environ)
+        assert settings.replace == (("tee vee", "TV"), ("please", "")), (argv, environ)
 
 
 # -- where they are made -------------------------------------------------------------------
 
 
 def style(*items: str, **options: bool) -> TextStyle:
-    settings = Settings(data_dir=(), replace=Replacement.read_all(items), **options)  # type: ignore[arg-type]
+    settings = Settings(data_dir=(), replace=Replacements.read(items), **options)  # type: ignore[arg-type]
     return TextStyle.from_settings(settings)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support import AUDIO, Client, FakeTranscriber, clips, run_server
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.text.evidence import SpeechEvidence, Voicing
+from wyoming_whisper.text.evidence import Voicing
 from wyoming_whisper.text.style import TextStyle
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
@@ -180,12 +180,12 @@ def test_what_somebody_said_is_not(name: str) -> None:
 
 def test_evidence_of_each_kind_counts() -> None:
     said, voicing = weighed("Turn it on.", -0.5, -3.0, 0.3, 5), Voicing(1.0, 10)
-    evidence = SpeechEvidence().of(said, voicing)
-    assert SpeechEvidence().of(said, replace(voicing, clear_frames=20)) > evidence
-    assert SpeechEvidence().of(replace(said, noise_logprob=-4.0), voicing) > evidence
-    assert SpeechEvidence().of(replace(said, heard_logprob=-0.3), voicing) > evidence
-    assert SpeechEvidence().of(replace(said, no_speech_prob=0.1), voicing) > evidence
-    assert SpeechEvidence().of(said, replace(voicing, voiced_seconds=4.0)) < evidence
+    evidence = voicing.evidence(said)
+    assert replace(voicing, clear_frames=20).evidence(said) > evidence
+    assert voicing.evidence(replace(said, noise_logprob=-4.0)) > evidence
+    assert voicing.evidence(replace(said, heard_logprob=-0.3)) > evidence
+    assert voicing.evidence(replace(said, no_speech_prob=0.1)) > evidence
+    assert replace(voicing, voiced_seconds=4.0).evidence(said) < evidence
 
 
 def test_a_text_that_was_not_weighed_is_taken_as_it_is() -> None:
@@ -193,7 +193,7 @@ def test_a_text_that_was_not_weighed_is_taken_as_it_is() -> None:
     unweighed = Transcription("Thanks for watching!", avg_logprob=-3.0, no_speech_prob=1.0)
     assert Voicing(0.0, 0).judged(unweighed) == unweighed
     with pytest.raises(ValueError, match="not weighed"):
-        SpeechEvidence().of(unweighed, Voicing(0.0, 0))
+        Voicing(0.0, 0).evidence(unweighed)
 
 
 PHRASE = "Turn on the light. "

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import TIMEOUT_SECONDS, loud
 from tests.upstreams.fakes import FakeHttp, http
+from wyoming_whisper.audio.pcm import PcmFormat
 from wyoming_whisper.errors import UpstreamError
 from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
@@ -71,7 +72,7 @@ async def test_it_gets_the_speech_as_a_file_and_what_was_asked_for() -> None:
     parts = parts_of(headers, body)
     with wave.open(io.BytesIO(parts.pop("file"))) as file:
         assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (16000, 2, 1)
-        assert file.readframes(20000) == Recording.pcm(SECOND)  # the speech alone
+        assert file.readframes(20000) == PcmFormat.encoded(SECOND)  # the speech alone
     assert parts == {
         "model": b"org/big",
         "response_format": b"json",

@@ -21,8 +21,8 @@ from tests.support import Client, FakeTranscriber, loud, quiet, run_server, unti
 from tests.upstreams.fakes import FakeHttp, FakeWyoming, fails, hangs, http, says
 from wyoming_whisper.backends import open_transcriber
 from wyoming_whisper.serving.server import Server
-from wyoming_whisper.settings.replacements import Replacement
 from wyoming_whisper.status import UpstreamState
+from wyoming_whisper.text.replacements import Replacements
 from wyoming_whisper.transcriber import Samples
 from wyoming_whisper.upstreams.relay import Relay
 
@@ -72,7 +72,7 @@ async def test_what_the_upstream_says_is_the_answer(tmp_path: Path) -> None:
 
 
 async def test_an_upstreams_text_is_worded_as_ours_is(tmp_path: Path) -> None:
-    replaced = Replacement.read_all(["tee vee=TV"])
+    replaced = Replacements.read(["tee vee=TV"])
     async with (
         FakeWyoming(says("Uh, tee vee off in ½ hour.", "en")).running() as fake,
         serving(tmp_path, FakeTranscriber(), fake.uri, replace=replaced) as (_, client),

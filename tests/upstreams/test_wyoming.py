@@ -22,6 +22,7 @@ from tests.upstreams.fakes import (
     says,
     sends,
 )
+from wyoming_whisper.audio.pcm import PcmFormat
 from wyoming_whisper.errors import UpstreamError
 from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
@@ -62,7 +63,7 @@ async def test_it_hears_the_audio_while_it_is_spoken() -> None:
         recording.finish([(0, len(SECOND))], len(SECOND))
         reply = await asyncio.wait_for(asking, TIMEOUT_SECONDS)
     assert (reply.text, reply.language) == ("turn it on", "de")
-    assert fake.audio == [Recording.pcm(SECOND) + Recording.pcm(QUIETER)]
+    assert fake.audio == [PcmFormat.encoded(SECOND) + PcmFormat.encoded(QUIETER)]
     (request,) = fake.requests
     assert (request.language, request.transcript_names) == ("en", ["Ada"])
     assert request.context == {Relay.HOPS_KEY: 2}
@@ -77,8 +78,8 @@ async def test_it_gets_the_model_that_was_written_behind_its_address() -> None:
 
 def test_samples_that_came_from_16_bits_are_the_very_same() -> None:
     numbers = np.arange(-32768, 32768, dtype="<i2")
-    assert Recording.pcm(numbers.astype(np.float32) / np.float32(32768)) == numbers.tobytes()
-    assert Recording.pcm(np.array([2.0, -2.0], np.float32)) == b"\xff\x7f\x00\x80"
+    assert PcmFormat.encoded(numbers.astype(np.float32) / np.float32(32768)) == numbers.tobytes()
+    assert PcmFormat.encoded(np.array([2.0, -2.0], np.float32)) == b"\xff\x7f\x00\x80"
 
 
 async def test_audio_in_any_pieces_arrives_whole() -> None:
@@ -98,7 +99,7 @@ async def test_audio_in_any_pieces_arrives_whole() -> None:
     recording.finish([(0, len(samples))], len(samples))
     late = asyncio.ensure_future(read())
     for found in await asyncio.wait_for(asyncio.gather(*reading, late), TIMEOUT_SECONDS):
-        assert found == Recording.pcm(samples)
+        assert found == PcmFormat.encoded(samples)
 
 
 # -- what it does wrong --------------------------------------------------------------------

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support import AUDIO, LoudnessVad, clips, loud, quiet, words
 from wyoming_whisper.audio.pcm import PcmFormat
-from wyoming_whisper.audio.pieces import Section
-from wyoming_whisper.audio.speech import Speech
+from wyoming_whisper.audio.speech import Section, Speech
 from wyoming_whisper.audio.vad import SileroVad, SpanOptions, Vad
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.commands.client import read_audio

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Client, FakeTranscriber, run_server
-from wyoming_whisper.grammar.service import GrammarService, HomeTexts
+from wyoming_whisper.grammar.service import GrammarService
 from wyoming_whisper.status import Answer
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcription
 
@@ -29,7 +29,7 @@ class Understanding(FakeTranscriber):
 
 
 def grammars_of(options: TranscribeOptions) -> GrammarService | None:
-    return options.home.grammars if isinstance(options.home, HomeTexts) else None
+    return options.home.grammars if options.home else None
 
 
 def home_file(tmp_path: Path, text: str = HOME) -> Path:
@@ -55,6 +55,17 @@ async def test_a_command_is_compared_with_the_home(tmp_path: Path, text: str) ->
     await answer_of(tmp_path, fake, home=home_file(tmp_path, text), data_dir=(tmp_path / "data",))
     assert fake.requests
     assert all(grammars_of(options) is not None for _, options in fake.requests)
+
+
+async def test_a_front_end_of_replicas_makes_no_grammar(tmp_path: Path) -> None:
+    """It says which home it is; they make the grammars."""
+    fake = FakeTranscriber()
+    settings = {"backend": "ray", "data_dir": (tmp_path / "data",)}
+    await answer_of(tmp_path, fake, home=home_file(tmp_path), **settings)
+    homes = [options.home and options.home.home for _, options in fake.requests]
+    assert {home and home.areas for home in homes} == {("Kitchen",)}
+    assert [grammars_of(options) for _, options in fake.requests] == [None] * len(homes)
+    assert not (tmp_path / "data" / "grammar").exists()
 
 
 @pytest.mark.parametrize("case", ["no home", "an empty one", "bias_names is off"])

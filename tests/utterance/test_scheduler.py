@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud
+from tests.support import TIMEOUT_SECONDS, FakeTranscriber, SteppingTranscriber, loud, on_state
 from wyoming_whisper.errors import BusyError, TranscribeError
 from wyoming_whisper.status import Status
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
@@ -136,13 +136,13 @@ def test_closing_answers_who_waits_and_refuses_the_rest() -> None:
 def test_what_the_model_is_at_is_known() -> None:
     fake = FakeTranscriber()
     with scheduler(fake) as working:
-        assert working.running is None
+        assert working.under_way == []
         running = busy(working, fake)
         waiting = working.submit(loud(0.2), OPTIONS)
-        assert working.running is running
+        assert working.under_way == [running.work]
         fake.gate.set()
         text(waiting)
-    assert working.running is None
+    assert working.under_way == []
 
 
 def test_a_model_that_cannot_be_closed_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,13 +201,12 @@ def test_a_transcriber_may_take_several_requests_at_once_and_none_is_left_behind
     with scheduler(several) as working:
         jobs = [working.submit(loud(0.1 * n), OPTIONS) for n in range(1, 7)]
         assert [text(job) for job in jobs] == [f"{1600 * n} samples in en" for n in range(1, 7)]
-        assert working.running is None or working.running in jobs
         several.together.abort()
         several.gate.clear()
         several.started.clear()
         last = [working.submit(loud(0.7), OPTIONS) for _ in range(2)]
         assert several.started.wait(TIMEOUT_SECONDS)
-        assert working.running in last  # what is looked after is the oldest
+        assert {work.key for work in working.under_way} <= {job.work.key for job in last}
         several.gate.set()
         assert {text(job) for job in last} == {"11200 samples in en"}
     assert several.closed
@@ -218,7 +217,7 @@ def test_an_idle_transcriber_stays_while_one_of_its_threads_works() -> None:
     several.together.abort()
     several.gate.clear()
     status, unloaded = Status(), threading.Event()
-    status.on_state(lambda state: unloaded.set() if "unloaded" in state.detail else None)
+    on_state(status, lambda state: unloaded.set() if "unloaded" in state.detail else None)
     working = Scheduler(lambda: several, idle_seconds=0.02, status=status)
     working.start()
     job = working.submit(loud(0.1), OPTIONS)

@@ -22,7 +22,7 @@ from tests.whisper.test_search import options as free
 from wyoming_whisper.transcriber import Abandoned
 from wyoming_whisper.whisper.audio import Array
 from wyoming_whisper.whisper.constrained import ConstrainedOptions, Sentence
-from wyoming_whisper.whisper.logits import log_softmax
+from wyoming_whisper.whisper.search import log_softmax
 from wyoming_whisper.whisper.session import Tokens
 
 SENTENCES = (
@@ -170,6 +170,14 @@ def test_what_is_far_less_likely_is_given_up() -> None:
     assert set(texts(found)) <= {"turn on the lamp", "turn on the light"}
     n_common = len("turn on the l")
     assert session.batches[: n_common + 1] == [1] * (n_common + 1)
+
+
+def test_what_can_not_be_likely_enough_is_given_up(session: ScriptedSession) -> None:
+    every = constrained(session, Sentences(SENTENCES), beam_size=5, n_best=5)
+    least = every[1].total_logprob - 1e-3
+    likely = constrained(session, Sentences(SENTENCES), beam_size=5, n_best=5, least_logprob=least)
+    assert texts(likely)[:2] == texts(every)[:2]
+    assert constrained(session, Sentences(SENTENCES), least_logprob=0.0) == []
 
 
 def test_free_text_between_fixed_words(session: ScriptedSession) -> None:

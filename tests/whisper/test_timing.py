@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,15 @@ from tests.support import AUDIO
 from tests.whisper.scripted import ByteTokenizer
 from tests.whisper.test_decoding import ScriptedInference, at, decoder, mel_of
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
-from wyoming_whisper.backends.onnxruntime import _open_graphs
+from wyoming_whisper.backends.onnxruntime import OnnxRuntime
 from wyoming_whisper.commands.client import read_audio
-from wyoming_whisper.engine.checkpoint import read
+from wyoming_whisper.engine.checkpoint import Checkpoint
 from wyoming_whisper.engine.cpu_graphs import Arithmetic, write_cpu_graphs
-from wyoming_whisper.engine.spec import CpuSpec
 from wyoming_whisper.errors import ModelBrokenError
 from wyoming_whisper.machine.host import HOST
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.transcriber import TranscribeOptions, Word
+from wyoming_whisper.transcriber import TranscribeOptions, Transcriber, Word
 from wyoming_whisper.whisper.inference import Hypothesis
 from wyoming_whisper.whisper.timing import (
     _cheapest_path,
@@ -155,7 +155,7 @@ class Aligning(ScriptedInference):
     can_align: bool = True
 
     def align(
-        self, audio_features: Any, prompt: list[int], text: list[int], n_positions: int
+        self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
     ) -> list[int]:
         assert audio_features == len(self.windows)
         self.prompts.append(list(prompt))
@@ -210,13 +210,13 @@ ENDS = {4: 2.16, 6: 4.33, 13: 7.63, 21: 10.45}
 @pytest.mark.parametrize("backend", ["faster-whisper", "onnxruntime"])
 def test_words_are_where_they_are_spoken(stock_base: Path, tmp_path: Path, backend: str) -> None:
     settings = Settings(model=str(stock_base), device="cpu", cpu_threads=1)
+    transcriber: Transcriber
     if backend == "faster-whisper":
         transcriber = open_faster_whisper(settings, stock_base)
     else:
         arithmetic: Arithmetic = "int8" if HOST.adds_int8_exactly else "uint8"
-        write_cpu_graphs(read(ModelFolder(stock_base).weights), tmp_path, arithmetic)
-        spec = CpuSpec("base", ModelFolder(stock_base).weights, arithmetic)
-        transcriber = _open_graphs(settings, stock_base, spec, tmp_path)
+        write_cpu_graphs(Checkpoint.read(ModelFolder(stock_base).weights), tmp_path, arithmetic)
+        transcriber = OnnxRuntime(settings, stock_base).engines().open(tmp_path)
     samples = read_audio(AUDIO / "jfk.flac")
     options = TranscribeOptions("en", timestamps=True, words=True)
     found = transcriber.transcribe(samples, options)

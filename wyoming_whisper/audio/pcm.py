@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from ..errors import AudioError
 from ..transcriber import SAMPLE_RATE, Samples
-from .channels import Downmix, Frames
 
 if TYPE_CHECKING:
     import soxr
+
+Frames = npt.NDArray[np.float32]
+"""Interleaved channels at one rate, shape = (n_samples, n_channels)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class PcmFormat:
         """Return the length of so many seconds, in whole frames."""
         return math.ceil(seconds * self.rate) * self.frame_bytes
 
+    @staticmethod
+    def encoded(samples: Samples) -> bytes:
+        """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
+        return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
     def frames(self, audio: bytes) -> Frames:
         """Return whole frames as float32 at the format's own rate, -1..1."""
         return _to_float(audio, self.width).reshape(-1, self.channels)
@@ -83,7 +90,7 @@ class PcmStream:
 
     def __init__(self) -> None:
         self._format: PcmFormat | None = None
-        self._downmix: Downmix | None = None
+        self._downmix = _Downmix(SAMPLE_RATE)
         self._cut_off = b""  # the beginning of a frame whose end has not come yet
         self._rate = SAMPLE_RATE
         self._resampler: soxr.ResampleStream | None = None
@@ -98,29 +105,23 @@ class PcmStream:
 
         The beginning of a frame at its end is kept for the next chunk.
         """
-        if pcm != self._format:
-            self._change_to(pcm)
+        before, self._format = self._format, pcm
+        # Part of a frame goes on in frames of the same kind alone, at whatever rate.
+        if before and (before.width, before.channels) != (pcm.width, pcm.channels):
+            self._cut_off = b""
         audio = self._cut_off + audio if self._cut_off else audio
         n_whole = len(audio) - len(audio) % pcm.frame_bytes
         self._cut_off = audio[n_whole:]
-        frames = pcm.frames(audio[:n_whole])
-        mono = self._downmix.mix(frames) if self._downmix else frames[:, 0]
-        return self.resample(mono, pcm.rate)
+        return self.mix(pcm.frames(audio[:n_whole]), pcm.rate)
 
-    def _change_to(self, pcm: PcmFormat) -> None:
-        """Part of a frame goes on in frames of the same kind alone, at whatever rate."""
-        before = self._format
-        if before and (before.width, before.channels) != (pcm.width, pcm.channels):
-            self._cut_off = b""
-        self._format = pcm
-        self._downmix = Downmix(pcm.rate) if pcm.channels > 1 else None
-
-    def resample(self, samples: Samples, rate: int) -> Samples:
-        """Return what mono `samples` at `rate` add; a filter may hold some back."""
+    def mix(self, frames: Frames, rate: int) -> Samples:
+        """Return what `frames` at `rate` add, as `convert` does."""
         held_back = np.zeros(0, np.float32)
         if rate != self._rate:
             held_back = self._filtered()
             self._rate, self._resampler = rate, _resampler(rate)
+            self._downmix = _Downmix(rate)
+        samples = self._downmix.mix(frames)
         if self._resampler:
             samples = self._resampler.resample_chunk(samples)
         return np.concatenate([held_back, samples]) if len(held_back) else samples
@@ -145,3 +146,74 @@ def _resampler(rate: int) -> soxr.ResampleStream | None:
     import soxr
 
     return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+
+
+class _Downmix:
+    """Several channels to one, as they arrive: averaged, unless they cancel each other.
+
+    A stereo microphone with one channel wired the wrong way round (or a balanced line taken for
+    stereo) has the voice twice with opposite signs, and its average is silence. Whether channels
+    cancel is judged by the energy of their average, block by block and from what came before alone.
+    How the stream is cut into calls changes nothing.
+    """
+
+    BLOCK_SECONDS = 0.01
+    MEMORY_SECONDS = 1.0  # the time constant of the energies
+
+    # The average of n unrelated channels has the n-th part of their mean energy, that of equal ones
+    # all of it. With less than this fraction of what unrelated ones would have, channels cancel:
+    # two of equal loudness, say, whose correlation is below -0.75.
+    CANCELLED = 0.25
+
+    # Once one channel was chosen it is kept, until another one is so many times as loud: within an
+    # utterance nothing flaps. One channel of several is never worse than one microphone.
+    LOUDER = 2.0
+
+    def __init__(self, rate: int) -> None:
+        """`rate` is in hertz."""
+        self._block_samples = max(1, round(self.BLOCK_SECONDS * rate))
+        self._decay = math.exp(-self._block_samples / rate / self.MEMORY_SECONDS)
+        self._energies = np.zeros(1)  # of each channel
+        self._average_energy = 0.0
+        self._channel: int | None = None  # None is the average of all
+        self._n_in_block = 0
+
+    def mix(self, frames: Frames) -> Samples:
+        """Return mono samples, as many as there are frames."""
+        if frames.shape[1] == 1:
+            return frames[:, 0]
+        average: Samples = frames.mean(axis=1, dtype=np.float32)
+        if frames.shape[1] != len(self._energies):
+            self._energies = np.zeros(frames.shape[1])
+            self._average_energy, self._channel, self._n_in_block = 0.0, None, 0
+        mixed = average.copy()
+        start = 0
+        while start < len(frames):
+            end = min(len(frames), start + self._block_samples - self._n_in_block)
+            if self._channel is not None:
+                mixed[start:end] = frames[start:end, self._channel]
+            self._hear(frames[start:end], average[start:end])
+            start = end
+        return mixed
+
+    def _hear(self, frames: Frames, average: Samples) -> None:
+        channels = frames.astype(np.float64)
+        self._energies += np.einsum("ij,ij->j", channels, channels)
+        self._average_energy += float(np.dot(average.astype(np.float64), average))
+        self._n_in_block += len(frames)
+        if self._n_in_block >= self._block_samples:
+            self._choose()
+            self._energies *= self._decay
+            self._average_energy *= self._decay
+            self._n_in_block = 0
+
+    def _choose(self) -> None:
+        """Decide on the channel of the next block."""
+        loudest = int(np.argmax(self._energies))
+        if self._channel is not None:
+            if self._energies[loudest] > self.LOUDER * self._energies[self._channel]:
+                self._channel = loudest
+        else:
+            unrelated = self._energies.sum() / len(self._energies) ** 2
+            if self._average_energy < self.CANCELLED * unrelated:
+                self._channel = loudest

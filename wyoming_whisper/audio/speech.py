@@ -1,16 +1,84 @@
-"""What of an utterance is speech, followed as it arrives: only that is ever transcribed."""
+"""What of an utterance is speech, followed as it arrives: only that is ever transcribed.
+
+Long speech is cut in its pauses, into pieces that Whisper hears at once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..text.evidence import Voicing
 from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
-from .pieces import Section
 from .vad import FRAME_SAMPLES, Span, SpanOptions, Vad
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of audio that ends in a pause, or where the recording does."""
+
+    # Of windows of half a minute Whisper now and then skips sentences, of one sentence it seldom
+    # does (docs/benchmarks.md, Where long speech is cut).
+    SHORTEST_SECONDS = 2.0
+    LONGEST_SECONDS = 12.0
+    PAUSE_SECONDS = 0.3
+    """The first pause of this length is cut in, from the shortest on; else the longest there is."""
+    WHOLE_SECONDS = 30
+    """What Whisper hears at once; what is no longer than this in all is not cut."""
+
+    start: int
+    """Samples before it."""
+    samples: Samples
+    probabilities: Samples
+    """That each frame is speech; the first and the last frame may be incomplete."""
+
+    def spans(self, options: SpanOptions) -> list[Span]:
+        """Return where speech is in `samples`."""
+        return options.spans(self.probabilities, len(self.samples))
+
+    def cut(self, spans: list[Span]) -> Samples:
+        """Return only what lies within `spans` of its samples."""
+        if len(spans) == 1:
+            return self.samples[spans[0][0] : spans[0][1]]
+        nothing = np.zeros(0, np.float32)
+        return np.concatenate([nothing, *(self.samples[start:end] for start, end in spans)])
+
+    def parts(self, options: SpanOptions) -> Iterator[Section]:
+        """Yield each span of speech in it."""
+        for start, end in self.spans(options):
+            within = self.probabilities[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)]
+            yield Section(self.start + start, self.samples[start:end], within)
+
+    def voicing(self, options: SpanOptions) -> Voicing:
+        """Return the evidence of a voice in it."""
+        n_voiced = int(np.count_nonzero(self.probabilities >= options.threshold))
+        # Cries and clatter hardly have any frames that are as clear.
+        n_clear = int(np.count_nonzero(self.probabilities >= 0.8))
+        return Voicing(n_voiced * FRAME_SAMPLES / SAMPLE_RATE, n_clear)
+
+    def place_to_cut(self, low: float) -> int:
+        """Return the frame to cut before, of more than a piece that begins with speech.
+
+        It is the middle of a pause, of probabilities below `low`; without any, the frame that is
+        speech least.
+        """
+        first, last = _frames(self.SHORTEST_SECONDS), _frames(self.LONGEST_SECONDS)
+        among = self.probabilities[first:last]
+        quiet = np.concatenate([[False], among < low, [False]]).astype(np.int8)
+        starts, ends = (np.flatnonzero(np.diff(quiet) == step) for step in (1, -1))
+        if not len(starts):
+            return first + int(np.argmin(among))
+        lengths = ends - starts
+        is_long = lengths * FRAME_SAMPLES >= self.PAUSE_SECONDS * SAMPLE_RATE
+        chosen = int(np.argmax(is_long)) if is_long.any() else int(np.argmax(lengths))
+        return first + int(starts[chosen] + ends[chosen]) // 2
+
+
+def _frames(seconds: float) -> int:
+    return int(seconds * SAMPLE_RATE) // FRAME_SAMPLES
 
 
 class Speech:
@@ -125,7 +193,11 @@ class Speech:
         while self.n_kept > self._n_longest:
             self._skip_silence()
             if self.n_kept > self._n_longest:
-                sections.append(self._take(self._rest().place_to_cut(self._options.low)))
+                rest = self._rest()
+                n_frames = rest.place_to_cut(self._options.low)
+                samples = rest.samples[: n_frames * FRAME_SAMPLES]
+                sections.append(Section(rest.start, samples, rest.probabilities[:n_frames]))
+                self._forget(n_frames)
                 self._is_long = True
         return sections
 
@@ -157,25 +229,15 @@ class Speech:
         pad = -(-round(self._options.pad_before_seconds * SAMPLE_RATE) // FRAME_SAMPLES)
         self._forget(max(0, first - pad))
 
-    def _take(self, n_frames: int) -> Section:
-        rest, n_samples = self._rest(), n_frames * FRAME_SAMPLES
-        section = Section(rest.start, rest.samples[:n_samples], rest.probabilities[:n_frames])
-        self._forget(n_frames)
-        return section
-
     def _forget(self, n_frames: int) -> None:
         rest = self._rest()
         # Copies, or all that came before would stay in memory.
         self._parts = [rest.samples[n_frames * FRAME_SAMPLES :].copy()]
         self._probabilities = [rest.probabilities[n_frames:].copy()]
         self._n_before += n_frames * FRAME_SAMPLES
-        if self._last_speech < self._n_before // FRAME_SAMPLES or not self._is_begun:
+        has_begun = np.any(self._probabilities[0] >= self._options.threshold)
+        if self._last_speech < self._n_before // FRAME_SAMPLES or not has_begun:
             self._last_speech = -1
-
-    @property
-    def _is_begun(self) -> bool:
-        """Whether speech has begun in the rest."""
-        return bool(np.any(self._rest().probabilities >= self._options.threshold))
 
     def _hear(self, probabilities: Samples) -> None:
         if not len(probabilities):

@@ -139,7 +139,6 @@ class _SileroStream:
         self._rest = np.zeros(0, np.float32)
 
     def push(self, samples: Samples) -> Samples:
-        """See VadStream."""
         samples = np.concatenate([self._rest, samples]) if len(self._rest) else samples
         n_frames = len(samples) // FRAME_SAMPLES
         self._rest = samples[n_frames * FRAME_SAMPLES :].copy()

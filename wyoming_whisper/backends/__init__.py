@@ -7,19 +7,21 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.tensorrt.cuda import NoGpuError, find_gpus
+from ..engine.tensorrt.cuda import Gpu, NoGpuError
 from ..errors import EngineError, ModelBrokenError, SettingsError, UpstreamError
+from ..models.autopick import AutoModel
 from ..models.find import ensure_model
 from ..models.folder import ModelFolder
+from ..models.stock import AUTO
 from ..settings.options import Settings
 from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from ..whisper.tokenizer import LANGUAGES
-from .auto import model_of
 from .faster_whisper import CTranslate2Inference, open_faster_whisper
 from .onnxruntime import OnnxRuntime
 
 if TYPE_CHECKING:
+    from ..models.disk import Report
     from .tensorrt import Runtime
 
 _LOGGER = logging.getLogger(__name__)
@@ -67,6 +69,45 @@ def open_transcriber(
         return _open(settings, path, runtime, status, build_missing)
 
 
+def model_of(
+    settings: Settings,
+    gpu: Gpu | None = None,
+    *,
+    report: Report | None = None,
+) -> tuple[Settings, Path]:
+    """Return the settings with the name of the model that is meant, and its folder.
+
+    `gpu` is what it is to run on where that is known, as to those who have chosen the backend.
+    Downloads what is not here, and blocks as `models.ensure_model` does. Raises ModelError.
+    """
+    if settings.model != AUTO:
+        return settings, ensure_model(settings.model, settings, report=report)
+    name, path = AutoModel(settings, gpu or gpu_of(settings)).ensure(report)
+    return dataclasses.replace(settings, model=name), path
+
+
+def gpu_of(settings: Settings) -> Gpu | None:
+    """Return the GPU that the backend of these settings would run the model on, if any."""
+    if settings.device == "cpu" or settings.backend == "onnxruntime":
+        return None
+    try:
+        gpus = Gpu.all()
+    except EngineError:
+        return None
+    if settings.backend != "faster-whisper":
+        from .tensorrt import Runtime
+
+        try:
+            return Runtime.find(settings.device).gpu
+        except EngineError:  # then CTranslate2, which may have been built without CUDA
+            pass
+    try:
+        device, index = CTranslate2Inference.choose_device(settings.device)
+    except SettingsError:
+        return None
+    return gpus[index] if device == "cuda" and index < len(gpus) else None
+
+
 def _try_tensorrt_llm(settings: Settings, status: Status) -> tuple[Transcriber | None, str]:
     """Return what answers; None where it is not possible here, and why.
 
@@ -95,7 +136,7 @@ def _choose_backend(settings: Settings) -> tuple[Runtime | None, str]:
     try:
         if settings.device == "cpu":
             raise NoGpuError("--device is cpu")
-        find_gpus()
+        Gpu.all()
         from .tensorrt import Runtime  # much to import, where most machines have no GPU
 
         runtime = Runtime.find(settings.device)
@@ -119,9 +160,7 @@ def _for_stand_in(settings: Settings) -> Settings:
     try:
         CTranslate2Inference.choose_device(settings.device)
     except SettingsError:
-        from .tensorrt import on_cpu
-
-        return on_cpu(settings)
+        return CTranslate2Inference.on_cpu(settings)
     return settings
 
 

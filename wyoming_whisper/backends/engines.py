@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from ..engine.builder import EngineBuild
 from ..engine.cache import EngineCache, Key
 from ..engine.progress import BuildDisplay, BuildProgress
-from ..engine.spec import Spec
+from ..engine.spec import CpuSpec, EngineSpec
 from ..errors import EngineBrokenError, EngineError, NotPossibleError
 from ..machine.process import NativeThread
 from ..models.store import ModelStore
@@ -33,46 +32,19 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-class _EngineSource(Protocol):
-    """Where the one engine that is asked for comes from."""
-
-    label: str
-    """The model's name, and what it runs on."""
-
-    def find(self) -> Path | None:
-        """Return the engine's folder if it is built."""
-
-    def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
-        """Return the engine's folder, built if need be. Raises ModelError."""
-
-    def opens_quickly(self, folder: Path) -> bool:
-        """Return whether nobody has to be kept waiting while it is opened."""
-
-    def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
-        """Return the engine at work; `progress` is told the share of it that is ready.
-
-        Raises EngineBrokenError, EngineError.
-        """
-
-    def discard(self) -> None:
-        """Forget what is built."""
-
-    def cancel(self) -> None:
-        """Have `build` raise, now and ever after."""
-
-
 class Engines:
-    """Where the engine of a Spec comes from: a cache, or a child that builds it."""
+    """Where the engine that is asked for comes from: a cache, or a child that builds it."""
 
     def __init__(
         self,
-        spec: Spec,
+        spec: EngineSpec | CpuSpec,
         cache: EngineCache,
         open_folder: Callable[[Path, Callable[[float], None] | None], Transcriber],
-        opens_quickly: Callable[[Path], bool] = lambda _: True,
+        open_quickly: Callable[[Path], Transcriber | None] | None = None,
     ) -> None:
         self.label = spec.label
-        self.opens_quickly = opens_quickly
+        """The model's name, and what it runs on."""
+        self._open_quickly = open_quickly or self.open
         self._spec = spec
         self._cache = cache
         self._open = open_folder
@@ -90,21 +62,36 @@ class Engines:
         return self._spec.key()
 
     def find(self) -> Path | None:
+        """Return the engine's folder if it is built."""
         return self._cache.find(self._key)
 
     def build(self, on_progress: Callable[[BuildProgress], None]) -> Path:
+        """Return the engine's folder, built if need be. Raises ModelError."""
         return self._cache.ensure(
             self._key, functools.partial(self._fill, on_progress), self._spec.model, self._stop
         )
 
+    def open_quickly(self, folder: Path) -> Transcriber | None:
+        """Return the engine at work; None where somebody would be kept waiting for that.
+
+        Raises EngineBrokenError, EngineError.
+        """
+        return self._open_quickly(folder)
+
     def open(self, folder: Path, progress: Callable[[float], None] | None = None) -> Transcriber:
+        """Return the engine at work; `progress` is told the share of it that is ready.
+
+        Raises EngineBrokenError, EngineError.
+        """
         return self._open(folder, progress)
 
     def discard(self) -> None:
+        """Forget what is built."""
         with contextlib.suppress(OSError):
             self._cache.discard(self._key.name)
 
     def cancel(self) -> None:
+        """Have `build` raise, now and ever after."""
         self._stop.set()
         if self._running:
             self._running.cancel()
@@ -117,16 +104,9 @@ class Engines:
         running.run()
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether an engine is better than its stand-in."""
-
-    is_better: bool
-    why: str
-
-
-Compare = Callable[[Transcriber, Transcriber, AbstractContextManager[object]], Verdict]
-"""Judges an engine and its stand-in; while either works the turn is to be held."""
+Compare = Callable[[Transcriber, Transcriber, AbstractContextManager[object]], tuple[bool, str]]
+"""Says whether an engine is better than its stand-in, and why; while either works the turn is to be
+held."""
 
 
 class _ClosedError(Exception):
@@ -173,7 +153,7 @@ class EngineTranscriber:
 
     def __init__(
         self,
-        engines: _EngineSource,
+        engines: Engines,
         open_stand_in: Callable[[], Transcriber],
         status: Status,
         open_instead: Callable[[], Transcriber | None] = lambda: None,
@@ -234,7 +214,10 @@ class EngineTranscriber:
                 except NotPossibleError:
                     raise
                 except Exception as error:  # whatever it is, the speaker gets an answer
-                    self._lose_engine(self._engine, error)
+                    engine, self._engine = self._engine, None
+                    with contextlib.suppress(Exception):  # what failed may fail at this too
+                        engine.close()
+                    self._failed(error)
             if self._stand_in is None:
                 self._reopen_stand_in()
                 self._tell()
@@ -256,12 +239,11 @@ class EngineTranscriber:
 
     def _open_what_is_there(self) -> Transcriber | None:
         try:
-            folder = self._source.find()
-            if folder and self._build_missing and not self._source.opens_quickly(folder):
-                self._why = "its engine is being opened, which takes longer the first time"
-            elif folder:
-                engine = self._source.open(folder)
-                self._why = self._why_engine
+            if folder := self._source.find():
+                waits = not self._build_missing  # there is no thread to open it later
+                engine = self._source.open(folder) if waits else self._source.open_quickly(folder)
+                slow = "its engine is being opened, which takes longer the first time"
+                self._why = self._why_engine if engine else slow
                 return engine
         except EngineBrokenError as error:
             self._forget_broken(error)
@@ -272,12 +254,6 @@ class EngineTranscriber:
     def _reopen_stand_in(self) -> Transcriber:
         self._stand_in = self._open_stand_in()
         return self._stand_in
-
-    def _lose_engine(self, engine: Transcriber, error: Exception) -> None:
-        self._engine = None
-        with contextlib.suppress(Exception):  # what failed may fail at this too
-            engine.close()
-        self._failed(error)
 
     def _failed(self, error: Exception) -> None:
         """Open the engine again, once in a while."""
@@ -343,19 +319,16 @@ class EngineTranscriber:
         Who unloads models that are idle waits for that: otherwise it would begin again and again.
         """
         self._building("looking for the engine", None)
-        engine = self._built_and_opened()
-        verdict = self._judge(engine)
-        if verdict.is_better:
-            self._change_places(engine, verdict.why)
-        else:
-            self._leave(engine, verdict.why)
-
-    def _built_and_opened(self) -> Transcriber:
         try:
-            return self._source.open(self._built(), self._opening)
+            engine = self._source.open(self._built(), self._opening)
         except EngineBrokenError as error:
             self._forget_broken(error)
-            return self._source.open(self._built(), self._opening)
+            engine = self._source.open(self._built(), self._opening)
+        is_better, why = self._judge(engine)
+        if not is_better:
+            self._leave(engine, why)
+        elif self._takes_over(engine, None, why):
+            _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
 
     def _built(self) -> Path:
         display: BuildDisplay | None = None
@@ -383,9 +356,9 @@ class EngineTranscriber:
     def _show(self, what: str, fraction: float | None) -> None:
         self._status.update(building=what, building_fraction=fraction)
 
-    def _judge(self, engine: Transcriber) -> Verdict:
+    def _judge(self, engine: Transcriber) -> tuple[bool, str]:
         if self._compare is None or self._stand_in is None or self._stop.is_set():
-            return Verdict(is_better=True, why=self._why_engine)
+            return True, self._why_engine
         self._building(f"comparing the engine with {self.STAND_IN}", None)
         try:
             return self._compare(engine, self._stand_in, _Turn(self._turn, self._stop))
@@ -401,10 +374,6 @@ class EngineTranscriber:
         with self._turn:
             self._why = why
             self._tell()
-
-    def _change_places(self, engine: Transcriber, why: str) -> None:
-        if self._takes_over(engine, None, why):
-            _LOGGER.info("from now on the engine answers: %s; %s", engine.description, why)
 
     def _do_without(self) -> None:
         """Let CTranslate2 have the GPU that TensorRT makes nothing of."""

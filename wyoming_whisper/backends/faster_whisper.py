@@ -8,6 +8,7 @@ itself rather than through WhisperModel, which imports PyAV (24 MB here), pads e
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import re
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.dims import EMBEDDINGS, HEAD_WIDTH
+from ..engine.checkpoint import EMBEDDINGS, HEAD_WIDTH
 from ..errors import ModelBrokenError, SettingsError
 from ..machine.host import HOST
 from ..machine.measured import Measurements
@@ -142,7 +143,12 @@ class CTranslate2Inference:
 
         `prompt` ends with the token of no timestamps.
         """
-        kept, start = self._scores_of(audio_features), tuple(prompt)
+        kept = next((scores for of, scores in self._scored if of is audio_features), {})
+        if len(kept) > self.MAX_SCORES:
+            kept = {}
+        others = [pair for pair in self._scored if pair[0] is not audio_features]
+        self._scored = [(audio_features, kept), *others[:1]]
+        start = tuple(prompt)
         scores = []
         for text in texts:
             key = (start, tuple(text))
@@ -155,21 +161,12 @@ class CTranslate2Inference:
             scores.append(kept[key])
         return scores
 
-    def _scores_of(self, audio_features: Any) -> Scores:
-        """Return the scores that are kept for an audio."""
-        kept = next((scores for of, scores in self._scored if of is audio_features), {})
-        if len(kept) > self.MAX_SCORES:
-            kept = {}
-        others = [pair for pair in self._scored if pair[0] is not audio_features]
-        self._scored = [(audio_features, kept), *others[:1]]
-        return kept
-
     can_align = True
 
     def align(
         self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
     ) -> list[int]:
-        """See AligningInference."""
+        """See Inference."""
         n_frames = FRAMES_PER_POSITION * n_positions
         words = self._model.align(audio_features, list(prompt[:-1]), [list(text)], n_frames)[0]
         firsts: dict[int, int] = {}
@@ -213,6 +210,18 @@ class CTranslate2Inference:
             f"--compute-type {name} is not possible on this {device}: "
             f"it can {', '.join(sorted(supported))}"
         )
+
+    @classmethod
+    def on_cpu(cls, settings: Settings) -> Settings:
+        """Return the settings for the CPU backend that stands in for an engine.
+
+        It leaves the GPU alone: TensorRT measures on it, or it has just failed.
+        """
+        try:
+            compute_type = cls.choose_compute_type(settings.compute_type, "cpu")
+        except SettingsError:  # a GPU's
+            compute_type = "default"
+        return dataclasses.replace(settings, device="cpu", compute_type=compute_type)
 
 
 def open_faster_whisper(settings: Settings, path: Path) -> WhisperTranscriber:

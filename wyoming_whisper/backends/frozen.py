@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from ..whisper.audio import (
 from ..whisper.options import AudioContext
 
 if TYPE_CHECKING:
+    from ..engine.session import CpuSession
+    from ..engine.tensorrt.session import TensorRTSession
     from ..models.folder import ModelFolder
     from ..settings.options import Settings
     from ..whisper.options import DecodingOptions
@@ -37,22 +39,8 @@ CLIPS = Path(__file__).parent / "clips"
 """Spoken commands, made with espeak-ng."""
 
 MOST_CHANGE = 0.25
-"""Of the audio features of speech. base and tiny.en have 0.17 and 0.13; in a window that ends where
-the tail begins, with nothing in its place, 0.38 and 0.31."""
-
-
-class _Session(Protocol):
-    """A session over graphs that have the tail."""
-
-    n_mels: int
-    has_tail: bool
-    """Whether the rest of a full window follows a shorter one, frozen."""
-
-    def encode(self, mel: Array) -> Any:
-        """See whisper.session.Session."""
-
-    def audio_keys(self, audio_features: Any, n_positions: int) -> Array:
-        """Return the decoder's keys, shape = (n_text_layer, n_head, n_positions, 64)."""
+"""Of the audio features of speech. base and tiny.en have 0.16 and 0.12; in a window that ends where
+the tail begins, with nothing in its place, 0.36 and 0.29."""
 
 
 def can_have_frozen_tail(settings: Settings, model: ModelFolder) -> bool:
@@ -62,42 +50,35 @@ def can_have_frozen_tail(settings: Settings, model: ModelFolder) -> bool:
 
 def with_frozen_tail(
     decoding: DecodingOptions,
-    session: _Session,
+    session: CpuSession | TensorRTSession,
     measurements: Measurements,
     graphs: str,
     multiple: int = FRAMES_PER_POSITION,
 ) -> DecodingOptions:
     """Return the options for a session that has the tail from now on, if its model bears that.
 
-    Windows that the tail follows are multiples of so many frames.
+    That is tried once for graphs of this name. Windows that the tail follows are multiples of so
+    many frames.
     """
     windows = dataclasses.replace(AudioContext.frozen(), multiple=multiple)
-    session.has_tail = True
-    session.has_tail = bears_frozen_tail(session, measurements, graphs, windows)
-    return dataclasses.replace(decoding, audio_context=windows) if session.has_tail else decoding
-
-
-def bears_frozen_tail(
-    session: _Session, measurements: Measurements, graphs: str, windows: AudioContext
-) -> bool:
-    """Return whether the session may have a tail; tried once for graphs of this name."""
     key = f"frozen tail: {graphs}"
+    session.has_tail = True
     change = measurements.get(key)
     if not isinstance(change, float):
         change = feature_change(session, windows)
         if math.isfinite(change):  # graphs that compute nonsense are made again, and then tried
             measurements.put(key, change)
-    bears = change <= MOST_CHANGE
+    session.has_tail = change <= MOST_CHANGE
     _LOGGER.info(
         "the encoder computes %s: with the rest of the window frozen, what it makes of speech "
         "changes by %.2f",
-        "the speech alone" if bears else "10 s at least",
+        "the speech alone" if session.has_tail else "10 s at least",
         change,
     )
-    return bears
+    return dataclasses.replace(decoding, audio_context=windows) if session.has_tail else decoding
 
 
-def feature_change(session: _Session, windows: AudioContext) -> float:
+def feature_change(session: CpuSession | TensorRTSession, windows: AudioContext) -> float:
     """Return how much these windows change the audio features of speech, beside full windows.
 
     Mean absolute change by mean absolute value, of the decoder's keys.
@@ -110,11 +91,11 @@ def feature_change(session: _Session, windows: AudioContext) -> float:
     return float(np.mean([_change(session, mel, windows) for mel in mels]))
 
 
-def _change(session: _Session, mel: Array, windows: AudioContext) -> float:
+def _change(session: CpuSession | TensorRTSession, mel: Array, windows: AudioContext) -> float:
     silence, n_frames = silence_level(mel), mel.shape[1]
     n_positions = n_frames // FRAMES_PER_POSITION
     full, fitted = (
-        session.audio_keys(session.encode(pad_or_trim(mel, n, silence)), n_positions)
+        session.audio_keys(pad_or_trim(mel, n, silence), n_positions)
         for n in (N_FRAMES, windows.frames(n_frames))
     )
     return float(np.abs(fitted - full).mean() / np.abs(full).mean())

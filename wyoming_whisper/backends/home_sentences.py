@@ -1,10 +1,10 @@
 """Whether a command of the home was meant where something else was written.
 
-The free text stays wherever Home Assistant understands it, which costs nothing. Otherwise sentences
-that are spelled alike are scored, and where that leaves it open the same audio features are
-decoded once more inside the grammar of the home. There nearly always is a likeliest sentence,
-whatever was said; which of the two was spoken, their evidence decides: how likely each is by the
-audio and by noise in its place, how alike they are by letters and sound, how long they are. Knows
+The free text stays wherever Home Assistant understands it, which costs nothing. Where it does not,
+or only as a sentence that ends in anything, those that are spelled alike are scored, and where none
+of them is certain the same audio features are decoded once more inside the grammar of the home.
+There nearly always is a likeliest sentence, whatever was said; which of the two was spoken, their
+evidence decides: how much likelier one is than the other by the audio, and how long they are. Knows
 neither runtime nor protocol.
 """
 
@@ -17,12 +17,10 @@ import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, cast
 
 from ..grammar.automaton import Grammar
 from ..home.index import fold
-from ..whisper.audio import Array as Scores
 from ..whisper.constrained import ConstrainedOptions, Constraint, Sentence
 from ..whisper.inference import Hypothesis, Inference
 from ..whisper.tokenizer import Tokenizer
@@ -50,31 +48,24 @@ class Evidence:
 
     The weights are those of a logistic regression, fitted with stock `base` to what Home Assistant
     did not understand of 1,261 clips of synthetic voices in seven languages: `benchmarks household
-    --fit` prints them. Its parts `test` and `fresh` have other voices and other sentences
+    --fit` prints them. How alike the two are, by letters or by sound, how likely they are with
+    noise in place of the audio, and how sure the model was of either added nothing to these two
     (docs/benchmarks.md, Commands of a household).
     """
 
-    MIN_LOG_ODDS = 0.5
-    """Of 519 utterances of that part that were no command, one was changed above it."""
+    MIN_LOG_ODDS = 0.75
+    """Of 519 utterances of that part that were no command, two were changed above it."""
+    SURE_LOG_ODDS = 1.5
+    """Above it, searching for a still likelier sentence is not worth its time."""
 
-    BIAS = -0.123
-    WEIGHTS = (-0.18, -3.43, 0.141, 4.62, 0.331, -3.39, -0.0601, -5.13)
+    BIAS = 3.33
+    WEIGHTS = (-0.241, -8.68)
     """Of `figures`."""
 
-    MOST_LETTERS = 30
-    MOST_GAP_BY_LETTER = 3.0
     LEAST_LENGTH_RATIO = 0.05
 
     gap: float
     """How much likelier the free text is than the sentence, in nats, ends included."""
-    expected: float
-    """The same with noise in place of the audio, ends left out."""
-    similarity: float
-    """Of the two texts, 0..1."""
-    mean: float
-    """Mean log-probability of the sentence's tokens, its end included."""
-    free_mean: float
-    """The same of the free text."""
     letters: int
     """Of the sentence."""
     free_letters: int
@@ -83,16 +74,7 @@ class Evidence:
     def figures(self) -> tuple[float, ...]:
         """What is weighed."""
         ratio = max(self.letters / max(self.free_letters, 1), self.LEAST_LENGTH_RATIO)
-        return (
-            self.gap,
-            min(self.gap / max(self.letters, 1), self.MOST_GAP_BY_LETTER),
-            self.expected,
-            self.similarity,
-            self.mean,
-            abs(math.log(ratio)),
-            min(self.letters, self.MOST_LETTERS),
-            self.free_mean,
-        )
+        return self.gap, abs(math.log(ratio))
 
     @property
     def log_odds(self) -> float:
@@ -107,6 +89,12 @@ class _Candidate:
     tokens: list[int]
     total_logprob: float
     """Of its tokens and its end."""
+    evidence: Evidence
+
+    @property
+    def log_odds(self) -> float:
+        """Of its being what was said."""
+        return self.evidence.log_odds
 
 
 class _OutOfTimeError(Exception):
@@ -116,25 +104,25 @@ class _OutOfTimeError(Exception):
 class HomeSentences:
     """Writes the sentence of the home that was misheard; a `Correct` of whisper.decoding.
 
-    `grammar_of` returns the grammar of a language, None where there is none (yet). `noise` returns
-    audio features of noise; it may encode them, whereupon others are gone unless `keeps_features`.
-    `checkpoint` is called between passes; what it raises ends the work. `clock` tells seconds.
+    `grammar_of` returns the grammar of a language, None where there is none (yet). `checkpoint` is
+    called between passes; what it raises ends the work. `clock` tells seconds.
     """
 
     MAX_WORDS = 30
     """Nobody commands in longer sentences; texts are not compared then."""
 
     BEAM_SIZE = 5
+    SURE_LOGPROB = -0.25
+    """Mean of the free text's tokens: what is surer was said as it is written, however alike."""
+    MAX_SENTENCES = 2
+    """That a search returns: the likeliest may be one that does not tell."""
     MORE_TOKENS = 12
     """How many more a sentence may have than the free text."""
-
-    LEAST_LOG_ODDS = -1.0
-    """Of what is spelled alike, for the search to be worth its time."""
 
     MAX_SECONDS = 0.5
     """For a text; what is not decided by then is left as it was written."""
 
-    MAX_GAP = 15.0
+    MAX_GAP = 11.0
     """Nats: nothing that much less likely is what was said."""
 
     def __init__(
@@ -142,17 +130,13 @@ class HomeSentences:
         inference: Inference,
         tokenizer: Tokenizer,
         grammar_of: Callable[[str], Grammar | None],
-        noise: Callable[[], Any],
         checkpoint: Callable[[], None] = lambda: None,
         *,
-        keeps_features: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inference = inference
-        self._keeps_features = keeps_features
         self._tokenizer = tokenizer
         self._grammar_of = grammar_of
-        self._noise = noise
         self._is_awaited = checkpoint
         self._clock = clock
         self._until = math.inf
@@ -165,20 +149,41 @@ class HomeSentences:
         text = self._text(hypothesis.tokens)
         if grammar is None or not 0 < len(text.split()) <= self.MAX_WORDS:
             return hypothesis
-        if written := grammar.written(text):
+        written = grammar.written(text)
+        if written and not grammar.ends_freely(written):
             return self._written(hypothesis, written, text)
+        sentence = self._compared(grammar, audio_features, prompt, hypothesis)
+        # What is a sentence already, if only by its free text, takes more evidence to be another.
+        least = Evidence.SURE_LOG_ODDS if written else Evidence.MIN_LOG_ODDS
+        if sentence and sentence.log_odds > least:
+            return self._replaced(grammar, hypothesis, sentence)
+        if written:
+            return self._written(hypothesis, written, text)
+        return dataclasses.replace(hypothesis, understood=False)
+
+    def _compared(
+        self,
+        grammar: Grammar,
+        audio_features: Any,
+        prompt: Sequence[int],
+        hypothesis: Hypothesis,
+    ) -> _Candidate | None:
+        """Return what `_meant` does; None where that fails, or takes too long."""
         self._until = self._clock() + self.MAX_SECONDS
         try:
-            sentence = self._meant(grammar, audio_features, prompt, hypothesis, text)
+            return self._meant(grammar, audio_features, prompt, hypothesis)
         except (RuntimeError, ValueError) as error:  # the free text is there still
             _LOGGER.warning("the home's sentences can't be compared: %s", error)
-            sentence = None
         except _OutOfTimeError:
+            text = self._text(hypothesis.tokens)
             _LOGGER.debug("%r was compared with the home's sentences for too long", text)
-            sentence = None
-        if sentence is None:
-            return dataclasses.replace(hypothesis, understood=False)
-        likeliest = self._text(sentence.tokens)
+        return None
+
+    def _replaced(
+        self, grammar: Grammar, hypothesis: Hypothesis, sentence: _Candidate
+    ) -> Hypothesis:
+        """Return the hypothesis with a sentence of the home in the text's place."""
+        text, likeliest = (self._text(one.tokens) for one in (hypothesis, sentence))
         written = grammar.written(likeliest) or likeliest
         _LOGGER.debug("%r is taken for %r", text, written)
         avg_logprob = sentence.total_logprob / (len(sentence.tokens) + 1)
@@ -205,29 +210,20 @@ class HomeSentences:
         audio_features: Any,
         prompt: Sequence[int],
         hypothesis: Hypothesis,
-        text: str,
     ) -> _Candidate | None:
-        """Return the sentence that was said; None where that is none of the home's.
+        """Return the sentence that speaks most for itself, if there is any.
 
         What is spelled like the free text is tried first, as that is cheap; the search finds what
-        sounds like it, where that is not out of the question.
+        sounds like it.
         """
-        candidate = self._alike(grammar, audio_features, prompt, hypothesis)
-        if candidate is None:
-            return None
-        search = partial(self._searched, grammar, audio_features, prompt, hypothesis)
-        # The evidence asks the noise: where the audio's features end with that, they go first.
-        searched = None if self._keeps_features else search()
-        log_odds = self._log_odds(candidate, prompt, hypothesis, text)
-        if log_odds > Evidence.MIN_LOG_ODDS:
-            return candidate
-        if log_odds < self.LEAST_LOG_ODDS:
-            return None
-        candidate = search() if self._keeps_features else searched
-        if candidate is None:
-            return None
-        log_odds = self._log_odds(candidate, prompt, hypothesis, text)
-        return candidate if log_odds > Evidence.MIN_LOG_ODDS else None
+        asked = grammar, audio_features, prompt, hypothesis
+        candidates = self._alike(*asked)
+        likeliest = max(candidates, key=_log_odds, default=None)
+        is_open = likeliest is None or likeliest.log_odds <= Evidence.SURE_LOG_ODDS
+        if is_open and hypothesis.avg_logprob < self.SURE_LOGPROB:
+            candidates += self._searched(*asked)
+            likeliest = max(candidates, key=_log_odds, default=None)
+        return likeliest
 
     @staticmethod
     def _is_telling(grammar: Grammar, sentence: str) -> bool:
@@ -239,39 +235,17 @@ class HomeSentences:
         is_one_word = " " not in sentence and not grammar.is_unparted
         return not is_one_word and not grammar.ends_freely(sentence)
 
-    def _log_odds(
-        self, candidate: _Candidate, prompt: Sequence[int], hypothesis: Hypothesis, text: str
-    ) -> float:
-        """Return those of the candidate's being what was said."""
-        evidence = self._evidence(candidate, prompt, hypothesis, text)
-        return evidence.log_odds if evidence else -math.inf
-
-    def _evidence(
-        self, candidate: _Candidate, prompt: Sequence[int], hypothesis: Hypothesis, text: str
-    ) -> Evidence | None:
-        """Return what speaks for the candidate; None where it is out of the question."""
-        free = hypothesis.avg_logprob * (len(hypothesis.tokens) + 1)
-        gap = free - candidate.total_logprob
-        folded, other = fold(text), fold(self._text(candidate.tokens))
-        if gap > self.MAX_GAP or not folded or not other:
-            return None
-        from ..home.likeness import Likeness
-
-        self._checkpoint()
-        by_noise = self._scores(prompt, [hypothesis.tokens, candidate.tokens])
-        free_noise, noise = (float(scores.sum()) for scores in by_noise)
-        return Evidence(
-            gap=gap,
-            expected=free_noise - noise,
-            similarity=Likeness.of(folded, other),
-            mean=candidate.total_logprob / (len(candidate.tokens) + 1),
-            free_mean=hypothesis.avg_logprob,
-            letters=len(other.replace(" ", "")),
-            free_letters=len(folded.replace(" ", "")),
+    def _candidate(
+        self, tokens: list[int], total_logprob: float, hypothesis: Hypothesis
+    ) -> _Candidate | None:
+        """Return a sentence and what speaks for it; None where it is out of the question."""
+        gap = _total_logprob(hypothesis) - total_logprob
+        letters, free_letters = (
+            len(fold(self._text(one)).replace(" ", "")) for one in (tokens, hypothesis.tokens)
         )
-
-    def _scores(self, prompt: Sequence[int], texts: list[list[int]]) -> list[Scores]:
-        return self._inference.score(self._noise(), prompt, texts)
+        if gap > self.MAX_GAP or not letters or not free_letters:
+            return None
+        return _Candidate(tokens, total_logprob, Evidence(gap, letters, free_letters))
 
     def _searched(
         self,
@@ -279,23 +253,27 @@ class HomeSentences:
         audio_features: Any,
         prompt: Sequence[int],
         hypothesis: Hypothesis,
-    ) -> _Candidate | None:
-        """Return the likeliest sentence that a search inside the grammar finds, if any tells."""
+    ) -> list[_Candidate]:
+        """Return the likeliest sentences by a search inside the grammar, those that tell."""
         if not (grammar.is_searchable and hasattr(self._inference, "constrained")):
-            return None
+            return []
         constrained = cast("ConstrainedInference", self._inference).constrained
         grammar.begin()
         options = ConstrainedOptions(
             beam_size=self.BEAM_SIZE,
             max_new_tokens=len(hypothesis.tokens) + self.MORE_TOKENS,
             suppressed_tokens=self._tokenizer.suppressed_tokens,
-            n_best=1,
+            n_best=self.MAX_SENTENCES,
+            least_logprob=_total_logprob(hypothesis) - self.MAX_GAP,
             checkpoint=self._checkpoint,
         )
         sentences = constrained(audio_features, prompt, grammar, options, hypothesis.tokens)
-        if not sentences or not self._is_telling(grammar, self._text(sentences[0].tokens)):
-            return None
-        return _Candidate(sentences[0].tokens, sentences[0].total_logprob)
+        candidates = [
+            self._candidate(one.tokens, one.total_logprob, hypothesis)
+            for one in sentences
+            if self._is_telling(grammar, self._text(one.tokens))
+        ]
+        return [one for one in candidates if one]
 
     def _alike(
         self,
@@ -303,24 +281,33 @@ class HomeSentences:
         audio_features: Any,
         prompt: Sequence[int],
         hypothesis: Hypothesis,
-    ) -> _Candidate | None:
-        """Return the likeliest of what is spelled like the free text, or written beside it."""
+    ) -> list[_Candidate]:
+        """Return what is spelled like the free text, or written beside it."""
         texts = [self._text(tokens) for tokens in (hypothesis.tokens, *hypothesis.others)]
         sentences = [text for text in texts[1:] if grammar.matches(text)]
         sentences += grammar.alike(texts, self._checkpoint)
         sentences = [text for text in sentences if self._is_telling(grammar, text)]
-        candidates = [self._tokenizer.encode(" " + text) for text in dict.fromkeys(sentences)]
-        if not candidates:
-            return None
+        encoded = [self._tokenizer.encode(" " + text) for text in dict.fromkeys(sentences)]
+        if not encoded:
+            return []
         self._checkpoint()
-        free = hypothesis.avg_logprob * (len(hypothesis.tokens) + 1)
-        mine, *scores = self._inference.score(
-            audio_features, prompt, [hypothesis.tokens, *candidates]
-        )
-        best = max(range(len(candidates)), key=lambda i: float(scores[i].sum()))
+        free, *scores = self._inference.score(audio_features, prompt, [hypothesis.tokens, *encoded])
         # The end, which is not scored, is as likely after either of them.
-        end = free - float(mine.sum())
-        return _Candidate(candidates[best], float(scores[best].sum()) + end)
+        end = _total_logprob(hypothesis) - float(free.sum())
+        candidates = [
+            self._candidate(tokens, float(logprobs.sum()) + end, hypothesis)
+            for tokens, logprobs in zip(encoded, scores, strict=True)
+        ]
+        return [one for one in candidates if one]
 
     def _text(self, tokens: Sequence[int]) -> str:
         return " ".join(self._tokenizer.decode(tokens).split())
+
+
+def _total_logprob(hypothesis: Hypothesis) -> float:
+    """Of its tokens and its end."""
+    return hypothesis.avg_logprob * (len(hypothesis.tokens) + 1)
+
+
+def _log_odds(candidate: _Candidate) -> float:
+    return candidate.log_odds

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.session import CpuSession
 from ..engine.spec import ONNXRUNTIME, CpuSpec
-from ..engine.tensorrt.cuda import find_gpus
+from ..engine.tensorrt.cuda import Gpu
 from ..errors import (
     EngineBrokenError,
     EngineError,
@@ -29,7 +29,7 @@ from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.search import SessionInference
-from .engines import Engines, EngineTranscriber, Verdict
+from .engines import Engines, EngineTranscriber
 from .faster_whisper import CTranslate2Inference, open_faster_whisper
 from .frozen import can_have_frozen_tail, with_frozen_tail
 from .pipeline import WhisperTranscriber
@@ -90,7 +90,7 @@ class OnnxRuntime:
         return Engines(
             spec,
             Engines.cache_of(self._settings),
-            lambda folder, _: _open_graphs(self._settings, self._path, spec, folder),
+            lambda folder, _: self._open_graphs(spec, folder),
         )
 
     @staticmethod
@@ -121,6 +121,49 @@ class OnnxRuntime:
             why_engine=self._comparison.why_onnxruntime,
         ).open()
 
+    def _open_graphs(self, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
+        """Return the model over the graphs in `folder`, tried out and warm.
+
+        Raises EngineBrokenError where they can't be read or make no sense, EngineError where they
+        fail.
+        """
+        try:
+            transcriber = self._opened(spec, folder)
+            transcriber.try_out(folder)
+            transcriber.warm_up()
+        except (ModelError, SettingsError):
+            raise
+        except Exception as error:  # whatever a library makes of graphs that it can't run
+            raise EngineError(f"onnxruntime fails on the graphs in {folder}: {error}") from error
+        beam_size = WhisperTranscriber.choose_beam_size(self._settings.beam_size)
+        _LOGGER.info("%s, beam %d", transcriber.description, beam_size)
+        return transcriber
+
+    def _opened(self, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
+        settings, model = self._settings, ModelFolder(self._path)
+        beam_size = WhisperTranscriber.choose_beam_size(settings.beam_size)
+        threads = settings.cpu_threads or HOST.cores
+        try:
+            session = CpuSession(folder, threads, beam_size)
+        except ModelBrokenError as error:
+            raise EngineBrokenError(str(error)) from error
+        decoding = WhisperTranscriber.decoding_options(settings, model, beam_size)
+        if can_have_frozen_tail(settings, model):
+            measurements = Measurements(settings.data_dir)
+            decoding = with_frozen_tail(decoding, session, measurements, folder.name)
+        where = f"CPU ({HOST.instruction_set}, {threads} threads)"
+        return WhisperTranscriber(
+            SessionInference(
+                session, model.tokenizer, model.suppressed_begin, model.alignment_heads
+            ),
+            model,
+            settings,
+            decoding,
+            f"{spec.model} on {where} in {spec.arithmetic} (onnxruntime)",
+            session.close,
+            keeps_features=True,
+        )
+
     def _why_not(self) -> str:
         """Return why faster-whisper is to answer unmeasured, if it is. Raises ModelBrokenError."""
         if self._is_for_cuda():
@@ -150,53 +193,10 @@ class OnnxRuntime:
         if self._settings.device == "cpu":
             return False
         try:
-            find_gpus()
+            Gpu.all()
         except EngineError:
             return False
         return CTranslate2Inference.choose_device(self._settings.device)[0] == "cuda"
-
-
-def _open_graphs(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
-    """Return the model in `path` over the graphs in `folder`, tried out and warm.
-
-    Raises EngineBrokenError where they can't be read or make no sense, EngineError where they fail.
-    """
-    try:
-        return _opened(settings, path, spec, folder)
-    except (ModelError, SettingsError):
-        raise
-    except Exception as error:  # onnxruntime's own classes share no base but this
-        raise EngineError(f"onnxruntime fails on the graphs in {folder}: {error}") from error
-
-
-def _opened(settings: Settings, path: Path, spec: CpuSpec, folder: Path) -> WhisperTranscriber:
-    beam_size = WhisperTranscriber.choose_beam_size(settings.beam_size)
-    threads = settings.cpu_threads or HOST.cores
-    try:
-        session = CpuSession(folder, threads, beam_size)
-    except ModelBrokenError as error:
-        raise EngineBrokenError(str(error)) from error
-    model = ModelFolder(path)
-    decoding = WhisperTranscriber.decoding_options(settings, model, beam_size)
-    if can_have_frozen_tail(settings, model):
-        decoding = with_frozen_tail(decoding, session, Measurements(settings.data_dir), folder.name)
-    described = (
-        f"{spec.model} on CPU ({HOST.instruction_set}, {threads} threads) in {spec.arithmetic} "
-        "(onnxruntime)"
-    )
-    transcriber = WhisperTranscriber(
-        SessionInference(session, model.tokenizer, model.suppressed_begin, model.alignment_heads),
-        model,
-        settings,
-        decoding,
-        described,
-        session.close,
-        keeps_features=True,
-    )
-    transcriber.try_out(folder)
-    transcriber.warm_up()
-    _LOGGER.info("%s, beam %d", described, beam_size)
-    return transcriber
 
 
 class _Comparison:
@@ -252,9 +252,9 @@ class _Comparison:
 
     def __call__(
         self, engine: Transcriber, stand_in: Transcriber, turn: AbstractContextManager[object]
-    ) -> Verdict:
+    ) -> tuple[bool, str]:
         if why := self.why_onnxruntime:  # the graphs were not made yet, gone, or have failed
-            return Verdict(is_better=True, why=why)
+            return True, why
         pair = [one for one in (engine, stand_in) if isinstance(one, WhisperTranscriber)]
         if len(pair) < 2:
             raise TypeError(f"{engine} and {stand_in} can't be measured")
@@ -268,11 +268,11 @@ class _Comparison:
         is_better = ours <= self.WORTH * theirs
         faster = ONNXRUNTIME if is_better else EngineTranscriber.STAND_IN
         self._memory.put(self._key, faster)
-        return Verdict(
-            is_better,
+        why = (
             f"a command takes {ours * 1000:.0f} ms on onnxruntime here, "
-            f"{theirs * 1000:.0f} ms on faster-whisper",
+            f"{theirs * 1000:.0f} ms on faster-whisper"
         )
+        return is_better, why
 
 
 def _version(package: str) -> str:

@@ -19,7 +19,7 @@ from ..errors import (
     SettingsError,
     TranscribeError,
 )
-from ..grammar.service import GrammarService, HomeTexts
+from ..grammar.service import GrammarService
 from ..home.index import NameIndex
 from ..home.snapper import Snapper
 from ..models.folder import ModelFolder
@@ -101,11 +101,14 @@ class WhisperTranscriber:
         corrects = self._corrects(options, stopwatch)
         with stopwatch("mel"):
             mel = log_mel_spectrogram(samples, self._inference.n_mels)
+        # Names, then the prompt: what stands last is kept when it gets too long.
+        parts = (", ".join(options.names), decoding.initial_prompt or "")
+        previous_text = " ".join(filter(None, parts)) or None
         try:
             result = decoder.decode(
                 mel,
                 language,
-                _previous_text(options.names, decoding.initial_prompt),
+                previous_text,
                 stopwatch,
                 options.checkpoint,
                 corrects,
@@ -229,7 +232,7 @@ class WhisperTranscriber:
         if options.task == "translate" and self.languages == ("en",):
             about = "this model knows English alone: it has nothing to translate"
             raise NotPossibleError(about, "unknown-task")
-        if options.words and not getattr(self._inference, "can_align", False):
+        if options.words and not self._inference.can_align:
             raise NotPossibleError(
                 "times of words are not possible on this backend: --backend faster-whisper and "
                 "onnxruntime have them",
@@ -274,7 +277,7 @@ class WhisperTranscriber:
         if (options.task or self._decoding.task) == "translate":
             return []
         home = options.home
-        if not isinstance(home, HomeTexts):
+        if home is None:
             return []
         steps = (
             ("grammar", self._home_sentences(home.grammars, options)),
@@ -298,9 +301,7 @@ class WhisperTranscriber:
             self._inference,
             self._tokenizer,
             lambda language: grammars.current(language, self._tokenizer.spelled),
-            self._noise,
             options.checkpoint,
-            keeps_features=self._keeps_features,
         )
 
     def _noise(self) -> Any:
@@ -327,11 +328,6 @@ def _noise_mel(n_mels: int, decoding: DecodingOptions) -> Array:
     """Return a window of white noise, shape = (n_mels, n_frames); always the same."""
     mel = log_mel_spectrogram(white_noise(2 * SAMPLE_RATE), n_mels)
     return pad_or_trim(mel, decoding.audio_context.frames(mel.shape[1]), silence_level(mel))
-
-
-def _previous_text(names: tuple[str, ...], prompt: str | None) -> str | None:
-    """Names, then the prompt: what stands last is kept when it gets too long."""
-    return " ".join(part for part in (", ".join(names), prompt or "") if part) or None
 
 
 def _detectable(chosen: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:

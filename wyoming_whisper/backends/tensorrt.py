@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.spec import EngineSpec
-from ..engine.tensorrt.cuda import Gpu, NoGpuError, find_gpus
+from ..engine.tensorrt.cuda import Gpu, NoGpuError
 from ..engine.tensorrt.library import RTX, Library, Target
 from ..engine.tensorrt.session import TensorRTSession
 from ..errors import EngineError, SettingsError
@@ -21,6 +21,7 @@ from ..machine.measured import Measurements
 from ..models.folder import ModelFolder
 from ..transcriber import Transcriber
 from ..whisper.audio import FRAMES_PER_SECOND
+from ..whisper.encoded import EncodedAudio
 from ..whisper.options import DecodingOptions
 from ..whisper.search import SessionInference
 from .engines import Engines, EngineTranscriber
@@ -52,7 +53,7 @@ class Runtime:
         """
         if device == "cpu":
             raise NoGpuError("--device is cpu")
-        gpus = find_gpus()
+        gpus = Gpu.all()
         index = int(device.partition(":")[2] or 0)
         if index >= len(gpus):
             raise NoGpuError(f"--device {device}: the driver finds {len(gpus)} GPUs")
@@ -80,18 +81,31 @@ class Runtime:
                 return None
             return cache.kernels(folder.name, gpu.name, ".".join(map(str, gpu.cuda_version)))
 
-        def opens_quickly(folder: Path) -> bool:
+        def open_quickly(folder: Path) -> Transcriber | None:
             file = kernels(folder)
-            return file is None or file.is_file()
+            if file and not file.is_file():
+                return None
+            session = TensorRTSession(folder, gpu.index, kernels=file)
+            if file and not session.has_kernels:
+                session.close()
+                return None
+            return over(session, folder)
 
         def open_folder(
             folder: Path, progress: Callable[[float], None] | None = None
         ) -> Transcriber:
-            name = f"{spec.model} on {gpu.name} in {spec.precision} ({self.name})"
             session = TensorRTSession(folder, gpu.index, kernels=kernels(folder))
+            return over(session, folder, progress)
+
+        def over(
+            session: TensorRTSession,
+            folder: Path,
+            progress: Callable[[float], None] | None = None,
+        ) -> Transcriber:
+            name = f"{spec.model} on {gpu.name} in {spec.precision} ({self.name})"
             return _open_engine(settings, path, spec, session, name, folder, progress)
 
-        return Engines(spec, cache, open_folder, opens_quickly)
+        return Engines(spec, cache, open_folder, open_quickly)
 
     def open(
         self, settings: Settings, path: Path, status: Status, *, build_missing: bool = True
@@ -105,7 +119,8 @@ class Runtime:
         engines = self.engines(settings, path)
         transcriber = EngineTranscriber(
             engines,
-            lambda: open_faster_whisper(on_cpu(settings), path),  # CTranslate2 is loaded only then
+            # CTranslate2 is loaded only then.
+            lambda: open_faster_whisper(CTranslate2Inference.on_cpu(settings), path),
             status,
             functools.partial(_open_on_cuda, settings, path),
             build_missing=build_missing,
@@ -118,18 +133,18 @@ class Runtime:
             )
         return transcriber
 
+    @staticmethod
+    def portable_engines(settings: Settings, path: Path, target: Target) -> Engines:
+        """Return where an engine for other machines' GPUs comes from: built here, not opened.
 
-def portable_engines(settings: Settings, path: Path, target: Target) -> Engines:
-    """Return where an engine for other machines' GPUs comes from: it can be built, not opened here.
+        Raises EngineError where there is no TensorRT-RTX.
+        """
 
-    Raises EngineError where there is no TensorRT-RTX.
-    """
+        def refuse(*_: object) -> Transcriber:
+            raise EngineError(f"this engine is for {target.device} GPUs, and not opened here")
 
-    def refuse(*_: object) -> Transcriber:
-        raise EngineError(f"this engine is for {target.device} GPUs, and not opened here")
-
-    version = RTX.load().__version__
-    return Engines(_spec(settings, path, RTX, version, target), Engines.cache_of(settings), refuse)
+        spec = _spec(settings, path, RTX, RTX.load().__version__, target)
+        return Engines(spec, Engines.cache_of(settings), refuse)
 
 
 def _spec(
@@ -157,18 +172,6 @@ def _open_on_cuda(settings: Settings, path: Path) -> Transcriber | None:
     except SettingsError:
         return None
     return open_faster_whisper(settings, path) if device == "cuda" else None
-
-
-def on_cpu(settings: Settings) -> Settings:
-    """Return the settings for the CPU backend that stands in.
-
-    It leaves the GPU alone: TensorRT measures on it, or it has just failed.
-    """
-    try:
-        compute_type = CTranslate2Inference.choose_compute_type(settings.compute_type, "cpu")
-    except SettingsError:  # a GPU's
-        compute_type = "default"
-    return dataclasses.replace(settings, device="cpu", compute_type=compute_type)
 
 
 def _open_engine(
@@ -207,7 +210,7 @@ def _open_engine(
         command_seconds = range(1, 9)  # of speech: their windows are ready before anybody speaks
         windows = decoding.audio_context
         lengths = {windows.frames(seconds * FRAMES_PER_SECOND) for seconds in command_seconds}
-        session.warm_up(sorted(lengths), SessionInference.SLOTS[0], progress)
+        session.warm_up(sorted(lengths), EncodedAudio.SLOTS[0], progress)
         stack.pop_all()
     _LOGGER.info("%s, beam %d", transcriber.description, spec.beam_size)
     return transcriber

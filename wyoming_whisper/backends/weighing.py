@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..home.index import fold
-from ..text.evidence import SpeechEvidence
+from ..text.evidence import Voicing
 from ..text.repetition import compression_ratio, said_once
 from ..whisper.inference import GenerateOptions, Hypothesis, Inference
 from ..whisper.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ class _Weights:
 def _weakest(heard: Sequence[float], noise: Sequence[float]) -> _Weights:
     """Return what says least for a text: repetitions neither add to its evidence nor replace it."""
     pairs = [_Weights(*pair) for pair in zip(heard, noise, strict=True)]
-    return min(pairs, key=lambda pair: SpeechEvidence().of_likelihoods(pair.heard, pair.noise))
+    return min(pairs, key=lambda pair: Voicing.of_likelihoods(pair.heard, pair.noise))
 
 
 class Weighing:

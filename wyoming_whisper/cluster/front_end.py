@@ -1,6 +1,6 @@
 """The ray backend: replicas of the model on other machines answer, by way of Ray Serve.
 
-What is here is the front end's half; `cluster/` has the replicas'. A replica answers with a text,
+What is here is the front end's half (replica.py has the other). A replica answers with a text,
 or with an error that is a user's to read. What Ray itself raises means that the request was lost
 with its replica or its node: it is asked again of another one.
 """
@@ -8,6 +8,7 @@ with its replica or its node: it is asked again of another one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import socket
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,11 +27,12 @@ from ..errors import (
     TranscribeError,
     WyomingWhisperError,
 )
-from ..grammar.service import HomeTexts
+from ..grammar.service import HomeLanguages, HomeTexts
+from ..home.index import NameIndex
+from ..home.inventory import Home
 from ..transcriber import Samples, TranscribeOptions, Transcription, go_on
 
 if TYPE_CHECKING:
-    from ..home.index import NameIndex
     from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
@@ -48,21 +50,39 @@ class About:
     description: str
 
 
-class _Call(Protocol):
-    """What of Ray Serve's DeploymentResponse is used."""
+@dataclass(frozen=True)
+class HomeDescription:
+    """What the names and grammars of a home are made of: plain data, of some kilobytes."""
 
-    def result(self, *, timeout_s: float) -> Any:
-        """Return the answer; raises TimeoutError when it is not there yet, else why never."""
+    names: tuple[str, ...]
+    home: Home
+    languages: HomeLanguages
 
-    def cancel(self) -> object:
-        """Have the replica end its work."""
+    @property
+    def version(self) -> str:
+        """Equal where descriptions are, also those of two front ends."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class SharedHome:
+    """What a request says of its home."""
+
+    version: str
+    replaces: str | None
+    """The version before this one, of the same front end."""
+    reference: Any
+    """Ray's, to the HomeDescription: what awaits it has that."""
+    with_sentences: bool
+    """Whether the text is to be compared with sentences, too."""
 
 
 class RayTranscriber:
     """A Transcriber that has replicas transcribe, as many requests at once as there are.
 
-    `ask` is the deployment's `transcribe.remote`; `put` keeps an object where every replica can get
-    it; `deadline` is in seconds, 0 for none.
+    `ask` is the deployment's `transcribe.remote`, which returns a DeploymentResponse of Ray Serve;
+    `put` keeps an object where every replica can get it; `deadline` is in seconds, 0 for none;
+    `languages` are those of the home.
     """
 
     MAX_HEDGES = 20.0
@@ -78,20 +98,23 @@ class RayTranscriber:
 
     def __init__(
         self,
-        ask: Callable[..., _Call],
+        ask: Callable[..., Any],
         about: About,
         deadline: float,
         put: Callable[[Any], Any],
         disconnect: Callable[[], None] = lambda: None,
+        languages: HomeLanguages = HomeLanguages(),  # noqa: B008 - frozen
     ) -> None:
         self.languages = about.languages
         self.description = f"{about.description}, on Ray"
         self._ask = ask
         self._deadline = deadline or float("inf")
         self._put = put
-        self._disconnect = disconnect
+        self.close = disconnect  # it leaves the cluster
+        self._home_languages = languages
         self._lock = threading.Lock()  # of what follows
-        self._home: tuple[NameIndex, Any] | None = None
+        self._home = HomeTexts(NameIndex(()))
+        self._shared: SharedHome | None = None
         self._hedges = self.MAX_HEDGES
 
     @classmethod
@@ -120,12 +143,19 @@ class RayTranscriber:
                 __version__,
             )
         _LOGGER.info("backend: ray, because it was asked for: %s", about.description)
-        return cls(handle.transcribe.remote, about, settings.deadline, ray.put, ray.shutdown)
+        return cls(
+            handle.transcribe.remote,
+            about,
+            settings.deadline,
+            ray.put,
+            ray.shutdown,
+            HomeLanguages.of(settings),
+        )
 
     def transcribe(self, samples: Samples, options: TranscribeOptions) -> Transcription:
         """Return what was said. Raises TranscribeError; see Transcriber."""
         asked = replace(options, home=None, checkpoint=go_on)
-        home = self._shared(options.home.names) if isinstance(options.home, HomeTexts) else []
+        home = self._share(options.home) if options.home else None
         n_chunks = max(1, -(-len(samples) // self.CHUNK_SAMPLES))
         # Copies: a slice would be sent with all that it is a slice of.
         chunks = [chunk.copy() for chunk in np.array_split(samples, n_chunks)]
@@ -136,22 +166,29 @@ class RayTranscriber:
             raise TranscribeError(f"a replica answered with {type(answer).__name__}")
         return answer
 
-    def close(self) -> None:
-        """Leave the cluster."""
-        self._disconnect()
-
-    def _shared(self, home: NameIndex) -> list[Any]:
-        """Return the home's names as replicas are told of them: they get each index once."""
+    def _share(self, texts: HomeTexts) -> SharedHome | None:
+        """Return what a request says of its home, whose description is put once for each change."""
         with self._lock:
-            if self._home is None or self._home[0] is not home:
+            home = texts.home or self._home.home
+            if texts.names is not self._home.names or home is not self._home.home:
                 try:
-                    self._home = (home, self._put(home))
+                    self._shared = self._described(texts.names, home or Home())
                 except Exception as problem:  # Ray's; the request itself may do
-                    _LOGGER.warning("going without the names of the home: %s", _line(problem))
-                    return []
-            return [self._home[1]]
+                    _LOGGER.warning("going without the home: %s", _line(problem))
+                    return None
+                self._home = HomeTexts(texts.names, home=home)
+            return self._shared and replace(self._shared, with_sentences=texts.home is not None)
 
-    def _answer(self, ask: Callable[[], _Call], checkpoint: Callable[[], None]) -> Any:
+    def _described(self, names: NameIndex, home: Home) -> SharedHome:
+        """Return the description as it is shared, put where that is another one than before."""
+        description = HomeDescription(names.names, home, self._home_languages)
+        before, version = self._shared, description.version
+        if before and before.version == version:
+            return before
+        replaced = before.version if before else None
+        return SharedHome(version, replaced, self._put(description), with_sentences=False)
+
+    def _answer(self, ask: Callable[[], Any], checkpoint: Callable[[], None]) -> Any:
         """Return what the first replica says that says anything."""
         end = time.monotonic() + self._deadline
         with _Calls(ask) as calls:
@@ -164,7 +201,8 @@ class RayTranscriber:
                     calls.add()
                 answer = calls.poll()
                 if answer is not None:
-                    self._earn_hedge()
+                    with self._lock:
+                        self._hedges = min(self._hedges + self.HEDGES_PER_REQUEST, self.MAX_HEDGES)
                     return answer
 
     def _may_hedge(self) -> bool:
@@ -174,10 +212,6 @@ class RayTranscriber:
             self._hedges -= 1
         _LOGGER.info("no answer for %g s: another replica is asked", _Calls.HEDGE_SECONDS)
         return True
-
-    def _earn_hedge(self) -> None:
-        with self._lock:
-            self._hedges = min(self._hedges + self.HEDGES_PER_REQUEST, self.MAX_HEDGES)
 
 
 class _Calls:
@@ -195,10 +229,10 @@ class _Calls:
     MAX_ASKED = 3
     """Replicas that are asked the same at once: the second may be on the lost machine as well."""
 
-    def __init__(self, ask: Callable[[], _Call]) -> None:
+    def __init__(self, ask: Callable[[], Any]) -> None:
         self._ask = ask
         self._n_lost = 0
-        self._running: list[_Call] = []
+        self._running: list[Any] = []
         self._problem: Exception | None = None
         self._next = 0.0  # when to ask where nobody is asked
         self._late = 0.0
@@ -217,7 +251,6 @@ class _Calls:
         return 0 < len(self._running) < self.MAX_ASKED and time.monotonic() > self._late
 
     def add(self) -> None:
-        """Ask a replica."""
         self._late = time.monotonic() + self.HEDGE_SECONDS
         try:
             self._running.append(self._ask())

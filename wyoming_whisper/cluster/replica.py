@@ -6,19 +6,14 @@ import asyncio
 import logging
 import os
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import __version__
-from ..backends import open_transcriber
-from ..backends.auto import model_of
+from ..backends import model_of, open_transcriber
 from ..errors import ModelError, ModelUnavailableError, TranscribeError, WyomingWhisperError
-from ..grammar.service import HomeTexts
 from ..machine.process import settle
 from ..settings.options import Settings
 from ..settings.sources import settings_from
@@ -26,10 +21,8 @@ from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from ..utterance.hangs import HangWatch
 from ..utterance.scheduler import Scheduler
-from .front_end import About
-
-if TYPE_CHECKING:
-    from ..home.index import NameIndex
+from .front_end import About, SharedHome
+from .homes import Homes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,15 +35,11 @@ class Replica:
 
     MAX_QUEUE = 256
     """Requests that wait here; each front end has at most RayTranscriber.at_once in flight."""
-    HOME_SECONDS = 1.0
-    """How long a request waits for the names of its home; then it goes on without them."""
-    MAX_HOMES = 8
-    """Name indexes kept: one per front end, and those that have just changed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings = _on_this_node(settings)
         self._about: About | None = None
-        self._homes: OrderedDict[str, NameIndex] = OrderedDict()
+        self._homes = Homes(settings.data_dir[0] / "grammar")
         self._watch = HangWatch(settings.deadline)
         self._looked = time.monotonic()
         self._status = status = Status()
@@ -73,20 +62,18 @@ class Replica:
             return error
 
     def about(self) -> About:
-        """Return what runs here."""
         assert self._about is not None  # noqa: S101 - the constructor has waited for it
         return self._about
 
     async def transcribe(
-        self, options: TranscribeOptions, home: Sequence[Any], *chunks: Samples
+        self, options: TranscribeOptions, home: SharedHome | None, *chunks: Samples
     ) -> Transcription | WyomingWhisperError:
         """Return what was said in the chunks, or what a user is to be told instead.
 
-        `home` holds a reference to the names of the home, or nothing. Cancelled, the work ends.
+        Cancelled, the work ends.
         """
         if home:
-            names = await self._names(home[0])
-            options = replace(options, home=None if names is None else HomeTexts(names))
+            options = replace(options, home=self._homes.texts(home))
         try:
             job = self._scheduler.submit(np.concatenate(chunks), options)
         except WyomingWhisperError as error:
@@ -119,25 +106,6 @@ class Replica:
     def _on_ready(self, transcriber: Transcriber) -> None:
         self._about = About(__version__, transcriber.languages, transcriber.description)
         settle()
-
-    async def _names(self, reference: Any) -> NameIndex | None:
-        """Return the names behind the reference; None where they can't be had in time."""
-        key = reference.hex()
-        if key not in self._homes:
-            try:
-                self._homes[key] = await asyncio.wait_for(_value(reference), self.HOME_SECONDS)
-            except Exception as error:
-                _LOGGER.warning("transcribing without the names of the home: %r", error)
-                return None
-        self._homes.move_to_end(key)
-        while len(self._homes) > self.MAX_HOMES:
-            self._homes.popitem(last=False)
-        return self._homes.get(key)
-
-
-async def _value(reference: Any) -> NameIndex:
-    names: NameIndex = await reference
-    return names
 
 
 def _open(settings: Settings, status: Status) -> Transcriber:

@@ -11,15 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.event import Eventable
 
+from ..audio.pcm import PcmFormat
 from ..audio.recording import AudioFile
 from ..errors import AudioError
-from ..tasks import end_tasks, start_task
 from ..transcriber import SAMPLE_RATE, Samples, Transcription
-from .connection import Connection
+from .connection import ask_server
 
 
 def read_audio(path: str | Path) -> Samples:
@@ -32,7 +32,7 @@ def read_audio(path: str | Path) -> Samples:
     except OSError as error:
         raise AudioError(f"{path} can't be read as audio ({error.strerror})") from None
     try:
-        samples = np.concatenate([np.zeros(0, np.float32), *AudioFile(data).blocks()])
+        samples = AudioFile(data).read()
     except AudioError as error:
         raise AudioError(f"{path} can't be read as audio ({error})") from None
     if not len(samples):
@@ -45,20 +45,11 @@ async def transcribe_remote(
 ) -> Transcription:
     """Have a server transcribe `samples`; stages["total"] is the wait for it, upload included.
 
-    Raises TranscribeError with the server's words when it answers with an error, otherwise as
-    Connection.talk does.
+    Raises what ask_server does.
     """
-
-    async def ask(connection: Connection) -> Transcript:
-        # A server may answer, or fail, before it has heard everything.
-        upload = start_task(_upload(connection, samples, language), "uploading", is_awaited=True)
-        try:
-            return Transcript.from_event(await connection.receive(Transcript.is_type))
-        finally:
-            await end_tasks(upload)
-
     start = time.perf_counter()
-    transcript = await Connection.talk(uri, timeout, ask)
+    event = await ask_server(uri, _spoken(samples, language), Transcript, timeout)
+    transcript = Transcript.from_event(event)
     return Transcription(
         text=transcript.text,
         language=transcript.language or language,
@@ -67,17 +58,11 @@ async def transcribe_remote(
     )
 
 
-async def _upload(connection: Connection, samples: Samples, language: str | None) -> None:
-    await connection.send(Transcribe(language=language))
-    await connection.send(AudioStart(rate=SAMPLE_RATE, width=2, channels=1))
-    for audio in _chunks(samples):
-        await connection.send(AudioChunk(rate=SAMPLE_RATE, width=2, channels=1, audio=audio))
-    await connection.send(AudioStop())
-
-
-def _chunks(samples: Samples) -> Iterator[bytes]:
-    # As Home Assistant's satellites send them.
-    samples_per_chunk = 1024
+def _spoken(samples: Samples, language: str | None) -> Iterator[Eventable]:
+    samples_per_chunk = 1024  # as Home Assistant's satellites send them
+    yield Transcribe(language=language)
+    yield AudioStart(rate=SAMPLE_RATE, width=2, channels=1)
     for start in range(0, len(samples), samples_per_chunk):
-        scaled = np.round(samples[start : start + samples_per_chunk] * 32768)
-        yield np.clip(scaled, -32768, 32767).astype("<i2").tobytes()
+        audio = PcmFormat.encoded(samples[start : start + samples_per_chunk])
+        yield AudioChunk(rate=SAMPLE_RATE, width=2, channels=1, audio=audio)
+    yield AudioStop()

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..backends.auto import model_of
+from ..backends import model_of
 from ..backends.engines import Engines
 from ..backends.onnxruntime import OnnxRuntime
-from ..backends.tensorrt import Runtime, portable_engines
+from ..backends.tensorrt import Runtime
 from ..engine.cache import Entry
 from ..engine.progress import GRAPHS, BuildDisplay, BuildProgress
 from ..engine.tensorrt.compile import import_graphs
@@ -118,13 +118,13 @@ def _engines(settings: Settings, runtime: str | None, gpus: str | None) -> tuple
             f"--backend {settings.backend} has no engines; tensorrt and onnxruntime have"
         )
     if gpus:
-        return portable_engines(*model_of(settings), _PORTABLE[gpus]), False
+        return Runtime.portable_engines(*model_of(settings), _PORTABLE[gpus]), False
     try:
         found = Runtime.find(settings.device, runtime or "")
     except NoGpuError:
         if runtime != RTX.runtime:
             raise
-        return portable_engines(*model_of(settings), Library.AMPERE), False
+        return Runtime.portable_engines(*model_of(settings), Library.AMPERE), False
     return found.engines(*model_of(settings, found.gpu)), True
 
 
@@ -140,7 +140,17 @@ def _list_parser(command: str) -> CommandParser:
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     entries = Engines.cache_of(settings).entries(with_others=True)
-    print(_as_json(entries) if arguments.json else _as_table(entries))
+    if arguments.json:
+        rows = [
+            dataclasses.asdict(entry) | {"used": _when(entry.used), "path": str(entry.path)}
+            for entry in entries
+        ]
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    elif not entries:
+        print("no engine is built yet")
+    else:
+        head = ("MODEL", "DEVICE", "RUNTIME", "PRECISION", "SIZE", "LAST USED", "NAME")
+        print(table(head, *map(_row, entries)))
     return 0
 
 
@@ -169,21 +179,6 @@ def _remove(arguments: argparse.Namespace, settings: Settings) -> int:
             ) from error
     print(f"{', '.join(names) or 'nothing'} removed, {megabytes(freed)} are free")
     return 0
-
-
-def _as_json(entries: Sequence[Entry]) -> str:
-    rows = [
-        dataclasses.asdict(entry) | {"used": _when(entry.used), "path": str(entry.path)}
-        for entry in entries
-    ]
-    return json.dumps(rows, ensure_ascii=False, indent=2)
-
-
-def _as_table(entries: Sequence[Entry]) -> str:
-    if not entries:
-        return "no engine is built yet"
-    head = ("MODEL", "DEVICE", "RUNTIME", "PRECISION", "SIZE", "LAST USED", "NAME")
-    return table(head, *map(_row, entries))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -232,9 +227,12 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> int:
     def show(fraction: float) -> None:
         display.show_build(BuildProgress(phase, fraction, time.monotonic() - started))
 
-    write = _write_graphs if arguments.layout == "onnx" else _write_huggingface
     try:
-        written = write(source, output, arguments.precision, settings.beam_size or 1, show)
+        if arguments.layout == "onnx":
+            beam_size = settings.beam_size or 1
+            written = _write_graphs(source, output, arguments.precision, beam_size, show)
+        else:
+            written = write_folder(source, output, arguments.precision, show)
     except OSError as error:
         raise SettingsError(f"--output {output}: {error.strerror or error}") from error
     finally:
@@ -256,12 +254,6 @@ def _write_graphs(
         for file in written:
             file.replace(output / file.name)
     return [output / file.name for file in written]
-
-
-def _write_huggingface(
-    source: Path, output: Path, precision: Precision, _: int, show: Callable[[float], None]
-) -> list[Path]:
-    return write_folder(source, output, precision, show)
 
 
 # -- selftest ------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wyoming.event import Event
-from wyoming.info import Info
+from wyoming.info import Describe, Info
 
 from ..errors import UpstreamError
 from ..serving.info import ServingInfo
-from .connection import Connection
+from .connection import ask_server
 from .console import CommandParser
 
 
@@ -29,8 +29,8 @@ def run(argv: Sequence[str]) -> int:
         "--json", action="store_true", help="one JSON object: what runs, on which backend, and why"
     )
     arguments, settings = parser.start(argv)
-    info, event = asyncio.run(Connection.describe(settings.uri, arguments.timeout))
-    answer = _server_state(settings.uri, info, event)
+    event = asyncio.run(ask_server(settings.uri, [Describe()], Info, arguments.timeout))
+    answer = _server_state(settings.uri, event)
     is_failure = answer["health"] == "unhealthy"
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False))
@@ -48,7 +48,8 @@ def _health_line(answer: Mapping[str, Any]) -> str:
     return f"{word}: {name}, model {answer['model'] or 'not loaded yet'}{reason}"
 
 
-def _server_state(uri: str, info: Info, event: Event) -> dict[str, Any]:
+def _server_state(uri: str, event: Event) -> dict[str, Any]:
+    info = Info.from_event(event)
     if not info.asr:
         raise UpstreamError(f"{uri} answers, but offers no speech-to-text")
     program = info.asr[0]

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..backends.auto import gpu_of, model_of
-from ..errors import SettingsError, UnknownModelError
+from ..backends import gpu_of, model_of
+from ..errors import ModelError, SettingsError
 from ..models.autopick import AutoModel
 from ..models.disk import megabytes
 from ..models.find import ensure_model
@@ -29,10 +29,15 @@ def run(argv: Sequence[str]) -> int:
     if arguments.action != "list":
         print(_answer(arguments.action, arguments.name, settings, arguments.layout))
     elif arguments.json:
-        entries = [entry.as_json() for entry in ModelEntry.all(settings)]
-        print(json.dumps(entries, ensure_ascii=False, indent=2))
+        described = [entry.as_json() for entry in ModelEntry.all(settings)]
+        print(json.dumps(described, ensure_ascii=False, indent=2))
     else:
-        print(_as_table(ModelEntry.all(settings)))
+        entries = ModelEntry.all(settings)
+        rows = [(e.name, e.state, megabytes(e.size_bytes), e.languages) for e in entries]
+        print(table(("NAME", "STATE", "SIZE", "LANGUAGES"), *rows))
+        for entry in entries:
+            if entry.problem:
+                print(f"{entry.name} is broken: {entry.problem}")
     return 0
 
 
@@ -62,7 +67,8 @@ See and manage the models on this machine.
 
 def _answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
     if about := RETIRED_MODELS.get(name):
-        raise UnknownModelError(f"{about}; `models list` shows those that there are, such as base")
+        more = "`models list` shows those that there are, such as base"
+        raise ModelError(f"{about}; {more}", "unknown-model")
     if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":
@@ -78,9 +84,3 @@ def _auto(action: str, settings: Settings) -> Path:
     if action == "download":
         return model_of(dataclasses.replace(settings, model=AUTO))[1]
     return ModelStore(settings).find(AutoModel(settings, gpu_of(settings)).pick())
-
-
-def _as_table(entries: Sequence[ModelEntry]) -> str:
-    rows = [(e.name, e.state, megabytes(e.size_bytes), e.languages) for e in entries]
-    problems = [f"{entry.name} is broken: {entry.problem}" for entry in entries if entry.problem]
-    return "\n".join([table(("NAME", "STATE", "SIZE", "LANGUAGES"), *rows), *problems])

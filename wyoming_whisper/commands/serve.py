@@ -29,12 +29,13 @@ wyoming-whisper COMMAND --help tells more about each. serve takes the flags belo
     _, settings = parser.start(argv)
     # Here, so that --help and mistakes are answered at once.
     from ..machine.process import NativeThread, leave
-    from ..serving.server import serve
+    from ..serving.server import Server
 
+    status = 1
     try:
-        return serve(settings)
+        status = Server.serve(settings)
     except WyomingWhisperError as error:
         complain(error)
     if NativeThread.is_any_alive():
-        leave(1)
-    return 1
+        leave(status)
+    return status

@@ -14,6 +14,7 @@ from ..audio.speech import Speech
 from ..audio.vad import SileroVad, SpanOptions
 from ..backends import open_transcriber
 from ..errors import TranscribeError, WyomingWhisperError
+from ..grammar.service import HomeTexts
 from ..home.index import NameIndex
 from ..settings.options import OPTIONS, Settings
 from ..text.style import TextStyle
@@ -84,7 +85,7 @@ def _recogniser(
     vad, spans = SileroVad(), SpanOptions.of(settings)
     style = TextStyle.from_settings(settings)
     with contextlib.closing(open_transcriber(settings, build_missing=False)) as transcriber:
-        home = NameIndex(settings.names) if settings.bias_names else None
+        home = HomeTexts(NameIndex(settings.names)) if settings.bias_names else None
         options = TranscribeOptions(language=language, home=home)
 
         def recognise(samples: Samples) -> Transcription:

@@ -58,7 +58,10 @@ class EngineBuild:
         for reader in readers:
             reader.start()
         try:
-            self._send_request(child)
+            stdin = cast("IO[bytes]", child.stdin)
+            with contextlib.suppress(BrokenPipeError):  # it has ended: its exit status tells
+                stdin.write(self._request.to_json().encode() + b"\n")
+                stdin.close()
             while (line := self._next_line()) is not None:
                 self._take(line)
             if not self._cancelled.is_set():
@@ -67,7 +70,9 @@ class EngineBuild:
             _end(child, self.KILL_AFTER_SECONDS)
             for reader in readers:
                 reader.join(self.KILL_AFTER_SECONDS)
-            _close(child)
+            for stream in filter(None, (child.stdin, child.stdout, child.stderr)):
+                with contextlib.suppress(OSError):
+                    stream.close()
         if self._cancelled.is_set():
             raise ModelError("the building of the engine was stopped")
         if child.returncode:
@@ -77,12 +82,6 @@ class EngineBuild:
         """End the child within KILL_AFTER_SECONDS; `run` then raises."""
         self._cancelled.set()
         self._lines.put(None)
-
-    def _send_request(self, child: subprocess.Popen[bytes]) -> None:
-        stdin = cast("IO[bytes]", child.stdin)
-        with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit status tells
-            stdin.write(self._request.to_json().encode() + b"\n")
-            stdin.close()
 
     def _next_line(self) -> bytes | None:
         left = self._moved + self.STALL_SECONDS - time.monotonic()
@@ -157,10 +156,3 @@ def _end(child: subprocess.Popen[bytes], kill_after_seconds: float) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def _close(child: subprocess.Popen[bytes]) -> None:
-    for stream in (child.stdin, child.stdout, child.stderr):
-        if stream:
-            with contextlib.suppress(OSError):
-                stream.close()

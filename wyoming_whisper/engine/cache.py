@@ -8,7 +8,6 @@ each file's size and hash.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -18,73 +17,32 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from ..machine.locks import locked, locked_now
+from ..machine.locks import locked
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class EngineKey:
+class Key:
     """What an engine was built from and for; nothing that varies from start to start."""
 
-    weights: str
-    """SHA-256 of model.bin."""
-    precision: str
-    beam_size: int
-    max_batch: int
-    has_tail: bool
-    """Whether its graphs have the frozen tail."""
-    profiles: tuple[str, ...]
-    """The shapes that it takes."""
-    graph_schema: int
-    optimization_level: int
-    tactic_sources: tuple[str, ...]
-    """Empty: TensorRT's own choice."""
-    runtime: str
-    """TensorRT or TensorRT-RTX."""
-    version: str
-    """Its whole version: plans are for exactly one."""
-    compute_capability: str
-    device: str
-    """The GPU's name where kernels are timed on one; else what the GPUs of a plan are called."""
+    label: tuple[str, ...]
+    """What people look for: the first parts of the name of the entry's folder."""
+    facts: Mapping[str, Any]
+    """All that another engine differs in, as JSON has it; `graph_schema` among it."""
 
     @property
     def name(self) -> str:
-        """The entry's folder: what people look for, then a hash of everything."""
-        where = f"{_slug(self.device)}-sm{self.compute_capability.replace('.', '')}"
-        runtime = f"{_slug(self.runtime)}-{_slug(self.version)}"
-        return f"{where}-{runtime}-{self.precision}-{_digest(self)}"
-
-
-@dataclass(frozen=True)
-class CpuKey:
-    """What the graphs for onnxruntime on a CPU were made from; any version of it reads them."""
-
-    weights: str
-    """SHA-256 of model.bin."""
-    precision: str
-    graph_schema: int
-    runtime: str = "onnxruntime"
-    device: str = "CPU"
-
-    @property
-    def name(self) -> str:
-        """See EngineKey."""
-        return f"cpu-{self.runtime}-{self.precision}-{_digest(self)}"
-
-
-Key = EngineKey | CpuKey
-
-
-def _digest(key: Key) -> str:
-    text = json.dumps(dataclasses.asdict(key), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """The entry's folder: the label, then a hash of everything."""
+        text = json.dumps(self.facts, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return "-".join((*map(_slug, self.label), digest))
 
 
 @dataclass(frozen=True)
@@ -173,8 +131,13 @@ class EngineCache:
         busy = "another process builds this engine"
         folder = self.find(key)
         if folder is None:
-            with self._disk_errors(), locked(self._lock_file(key.name), busy, check_stop):
-                folder = self.find(key) or self._fill(key, build, model)
+            try:
+                with locked(self._lock_file(key.name), busy, check_stop):
+                    folder = self.find(key) or self._fill(key, build, model)
+            except OSError as error:
+                raise ModelError(
+                    f"the engine can't be kept in {self.root}: {error.strerror or error}"
+                ) from error
         self._remove_older(key)
         self.tidy(keep=key.name)
         return folder
@@ -215,7 +178,10 @@ class EngineCache:
             entries = self.entries()
             total = sum(entry.size_bytes for entry in entries)
             kept = next((entry for entry in entries if entry.name == keep), None)
-            for entry in sorted(entries, key=lambda e: (_as_useful(e, kept), e.used)):
+            use = (kept.runtime, kept.device) if kept else None
+            for entry in sorted(
+                entries, key=lambda e: (use in (None, (e.runtime, e.device)), e.used)
+            ):
                 if total <= self.max_bytes:
                     break
                 if entry.name != keep:
@@ -282,29 +248,16 @@ class EngineCache:
             _delete(left)
         for left in self.root.glob(f"{self._BUILDING}*"):
             name = left.name.removeprefix(self._BUILDING).rpartition("-")[0]
-            with locked_now(self._lock_file(name)) as ours:
+            with locked(self._lock_file(name)) as ours:
                 if ours:
                     _delete(left)
-
-        self._sweep_kernels()
-
-    def _sweep_kernels(self) -> None:
-        """Remove those of engines that are gone: under `others`, who changes them tells nobody."""
+        # Kernels of engines that are gone: under `others`, who changes them tells nobody.
         for kernels in self._folders(self.root / self.KERNELS):
             if not any(_is_folder(root / kernels.name) for root in (self.root, *self._others)):
                 _delete(kernels)
 
     def _lock_file(self, name: str) -> Path:
         return self.root / self._LOCKS / f"{name}.lock"
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ModelError(
-                f"the engine can't be kept in {self.root}: {error.strerror or error}"
-            ) from error
 
 
 def weights_hash(model_bin: Path) -> str:
@@ -331,7 +284,7 @@ def _seal(folder: Path, key: Key, model: str) -> None:
         _sync(file)
         files[file.name] = {"bytes": file.stat().st_size, "sha256": _file_hash(file)}
     sidecar = folder / EngineCache.SIDECAR
-    content = {"key": dataclasses.asdict(key), "model": model, "files": files}
+    content = {"key": key.facts, "model": model, "files": files}
     sidecar.write_text(json.dumps(content, indent=1), encoding="utf-8")
     _sync(sidecar)
     _sync(folder)
@@ -348,7 +301,7 @@ def _sync(path: Path) -> None:
 def _what_is_wrong(folder: Path, key: Key) -> str | None:
     try:
         content = _read_sidecar(folder)
-        if content["key"] != json.loads(json.dumps(dataclasses.asdict(key))):
+        if content["key"] != key.facts:
             return "it was built for something else"
         for name, facts in content["files"].items():
             file = folder / Path(name).name
@@ -361,7 +314,7 @@ def _what_is_wrong(folder: Path, key: Key) -> str | None:
 
 def _is_older(folder: Path, key: Key) -> bool:
     """Whether only the graphs differ, and are of an older schema."""
-    new = json.loads(json.dumps(dataclasses.asdict(key)))
+    new = dict(key.facts)
     try:
         old = dict(_read_sidecar(folder)["key"])
         return bool(old.pop("graph_schema") < new.pop("graph_schema") and old == new)
@@ -383,18 +336,12 @@ def _entry(folder: Path) -> Entry:
         used = (folder / EngineCache.SIDECAR).stat().st_mtime
         content = _read_sidecar(folder)
         facts = {"model": content.get("model"), **content.get("key", {})}
-    fields = {name: str(facts.get(name) or "?") for name in ("model", "precision")}
-    # Entries of before TensorRT-RTX have the version of TensorRT in a field of that name.
-    version = facts.get("version") or facts.get("tensorrt")
-    runtime = str(facts.get("runtime") or ("TensorRT" if version else "?"))
-    fields["runtime"] = f"{runtime} {version}" if version else runtime
-    device = str(facts.get("device") or "?")
+    kept = ("model", "precision", "runtime", "device")
+    fields = {name: str(facts.get(name) or "?") for name in kept}
+    if version := facts.get("version"):
+        fields["runtime"] += f" {version}"
     size = _size(folder) + _size(folder.parent / EngineCache.KERNELS / folder.name)
-    return Entry(folder.name, folder, **fields, device=device, size_bytes=size, used=used)
-
-
-def _as_useful(entry: Entry, kept: Entry | None) -> bool:
-    return kept is None or (entry.runtime, entry.device) == (kept.runtime, kept.device)
+    return Entry(folder.name, folder, **fields, size_bytes=size, used=used)
 
 
 def _size(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""CTranslate2's model.bin: named arrays, read without CTranslate2.
+"""CTranslate2's model.bin: named arrays, read without CTranslate2, and the Whisper that they are.
 
 Layout (little endian): binary version, name of the specification, its revision, the variables
 (name, rank, dimensions, type, bytes, data), the aliases (name, variable). Strings are
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,13 @@ import numpy.typing as npt
 
 from ..errors import ModelBrokenError
 
+HEAD_WIDTH = 64  # in every Whisper
+CONV_WIDTH = 3
+EMBEDDINGS = "decoder/embeddings/weight"
+PROJECTION = "decoder/projection/weight"
+
 Array = npt.NDArray[np.generic]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,27 @@ class Checkpoint:
     path: Path
     version: int = VERSION
 
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Map a model.bin into memory and find what is in it. Raises ModelBrokenError."""
+        max_variables = 100_000  # large-v3 has 1,300
+        reader = _Reader(path, _mapped(path))
+        version = reader.number("I")
+        if not cls.VERSION <= version <= 100:  # later ones are CTranslate2's to read, if not ours
+            raise reader.broken(f"has binary version {version}, not {cls.VERSION}")
+        name, revision = reader.string(), reader.number("I")
+        variables: dict[str, Array] = {}
+        for _ in range(reader.count("variables", max_variables)):
+            variable = reader.string()
+            if variable in variables:
+                raise reader.broken(f"has {variable!r} twice")
+            variables[variable] = reader.array()
+        aliases: dict[str, str] = {}
+        for _ in range(reader.count("aliases", max_variables)):
+            alias = reader.string()
+            aliases[alias] = reader.string()
+        return cls(name, revision, variables, aliases, path, version)
+
     def __contains__(self, name: str) -> bool:
         return self.resolved(name) in self.variables
 
@@ -50,6 +78,11 @@ class Checkpoint:
     def resolved(self, name: str) -> str:
         """Return the variable behind what may be an alias."""
         return self.aliases.get(name, name)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the embeddings are the output's weights too, as in every Whisper."""
+        return self.resolved(PROJECTION) == self.resolved(EMBEDDINGS)
 
     def weights(self, name: str, rows: slice = slice(None)) -> npt.NDArray[np.float32]:
         """Return a variable, or some of its rows, as float32; integers are divided by their scales.
@@ -77,29 +110,6 @@ class Checkpoint:
         if not (np.isfinite(values).all() and values.all()):
             raise ModelBrokenError(f"{self.path}: {name} has zeros or values that are no numbers")
         return values.reshape(*rows, *[1] * (stored.ndim - len(rows)))
-
-
-def read(path: Path) -> Checkpoint:
-    """Map a model.bin into memory and find what is in it. Raises ModelBrokenError."""
-    max_variables = 100_000  # large-v3 has 1,300
-    reader = _Reader(path, _mapped(path))
-    version = reader.number("I")
-    if (
-        not Checkpoint.VERSION <= version <= 100
-    ):  # later ones are CTranslate2's to read, if not ours
-        raise reader.broken(f"has binary version {version}, not {Checkpoint.VERSION}")
-    name, revision = reader.string(), reader.number("I")
-    variables: dict[str, Array] = {}
-    for _ in range(reader.count("variables", max_variables)):
-        variable = reader.string()
-        if variable in variables:
-            raise reader.broken(f"has {variable!r} twice")
-        variables[variable] = reader.array()
-    aliases: dict[str, str] = {}
-    for _ in range(reader.count("aliases", max_variables)):
-        alias = reader.string()
-        aliases[alias] = reader.string()
-    return Checkpoint(name, revision, variables, aliases, path, version)
 
 
 def _mapped(path: Path) -> memoryview:
@@ -162,3 +172,145 @@ class _Reader:
         if size != kind.itemsize * math.prod(shape) or not size:
             raise self.broken(f"has {size} bytes where {shape} of {kind} should be")
         return np.frombuffer(self.take(size), kind).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Dims:
+    """openai/whisper's ModelDimensions."""
+
+    n_mels: int
+    n_audio_ctx: int
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_vocab: int
+    n_text_ctx: int
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Dims:
+        """Return a checkpoint's dimensions; every weight fits them.
+
+        Raises ModelBrokenError for anything but a Whisper.
+        """
+        specification = "WhisperSpec"  # what CTranslate2 calls it
+        if checkpoint.name != specification:
+            raise ModelBrokenError(
+                f"{checkpoint.path} is no Whisper model: it calls itself {checkpoint.name!r}"
+            )
+        if checkpoint.version != Checkpoint.VERSION:
+            raise ModelBrokenError(
+                f"{checkpoint.path} has binary version {checkpoint.version}, "
+                f"not {Checkpoint.VERSION}"
+            )
+        shapes = {
+            name: checkpoint[name].shape
+            for name in (
+                "encoder/conv1/weight",
+                "encoder/position_encodings/encodings",
+                "decoder/position_encodings/encodings",
+                EMBEDDINGS,
+            )
+        }
+        if [len(shape) for shape in shapes.values()] != [3, 2, 2, 2]:
+            raise ModelBrokenError(
+                f"{checkpoint.path} is no Whisper model: its weights have odd shapes"
+            )
+        (width, n_mels, _), (n_audio_ctx, _), (n_text_ctx, _), (n_vocab, _) = shapes.values()
+        dims = cls(
+            n_mels=n_mels,
+            n_audio_ctx=n_audio_ctx,
+            n_audio_state=width,
+            n_audio_head=width // HEAD_WIDTH,
+            n_audio_layer=_layers(checkpoint, "encoder"),
+            n_vocab=n_vocab,
+            n_text_ctx=n_text_ctx,
+            n_text_state=width,
+            n_text_head=width // HEAD_WIDTH,
+            n_text_layer=_layers(checkpoint, "decoder"),
+        )
+        dims._check(checkpoint)
+        return dims
+
+    def encoder_shapes(self) -> dict[str, Shape]:
+        width = self.n_audio_head * HEAD_WIDTH
+        shapes: dict[str, Shape] = {
+            "encoder/conv1/weight": (width, self.n_mels, CONV_WIDTH),
+            "encoder/conv1/bias": (width,),
+            "encoder/conv2/weight": (width, width, CONV_WIDTH),
+            "encoder/conv2/bias": (width,),
+            "encoder/position_encodings/encodings": (self.n_audio_ctx, width),
+            **_norm_shapes("encoder/layer_norm", width),
+        }
+        for i in range(self.n_audio_layer):
+            shapes |= _block_shapes(f"encoder/layer_{i}", width)
+        return shapes
+
+    def decoder_shapes(self) -> dict[str, Shape]:
+        width = self.n_text_head * HEAD_WIDTH
+        shapes: dict[str, Shape] = {
+            EMBEDDINGS: (self.n_vocab, width),
+            PROJECTION: (self.n_vocab, width),
+            "decoder/position_encodings/encodings": (self.n_text_ctx, width),
+            **_norm_shapes("decoder/layer_norm", width),
+        }
+        for i in range(self.n_text_layer):
+            shapes |= _block_shapes(f"decoder/layer_{i}", width)
+            cross = f"decoder/layer_{i}/attention"
+            shapes |= _norm_shapes(f"{cross}/layer_norm", width)
+            shapes |= _linear_shapes(f"{cross}/linear_0", width, width)
+            shapes |= _linear_shapes(f"{cross}/linear_1", 2 * width, width)
+            shapes |= _linear_shapes(f"{cross}/linear_2", width, width)
+        return shapes
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shape of every weight."""
+        return self.encoder_shapes() | self.decoder_shapes()
+
+    @property
+    def int8_bytes(self) -> int:
+        """What the weights take in int8; the embeddings are there as rows and as columns."""
+        return sum(map(math.prod, self.shapes().values()))
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        for name, shape in self.shapes().items():
+            if checkpoint[name].shape != shape:
+                raise ModelBrokenError(
+                    f"{checkpoint.path} is no Whisper model: "
+                    f"{name} has the shape {checkpoint[name].shape}, not {shape}"
+                )
+        for name, n_head in (("encoder", self.n_audio_head), ("decoder", self.n_text_head)):
+            if f"{name}/num_heads" in checkpoint:
+                stored = checkpoint[f"{name}/num_heads"]
+                if stored.ndim or bool(stored != n_head):
+                    raise ModelBrokenError(
+                        f"{checkpoint.path}: the heads of the {name} are not {HEAD_WIDTH} wide, "
+                        "as every Whisper's are"
+                    )
+
+
+def _layers(checkpoint: Checkpoint, half: str) -> int:
+    names = (*checkpoint.variables, *checkpoint.aliases)
+    matches = (re.match(half + r"/layer_(\d+)/", name) for name in names)
+    return len({match[1] for match in matches if match})
+
+
+def _linear_shapes(name: str, outputs: int, inputs: int) -> dict[str, Shape]:
+    return {f"{name}/weight": (outputs, inputs), f"{name}/bias": (outputs,)}
+
+
+def _norm_shapes(name: str, width: int) -> dict[str, Shape]:
+    return {f"{name}/gamma": (width,), f"{name}/beta": (width,)}
+
+
+def _block_shapes(name: str, width: int) -> dict[str, Shape]:
+    return {
+        **_norm_shapes(f"{name}/self_attention/layer_norm", width),
+        **_linear_shapes(f"{name}/self_attention/linear_0", 3 * width, width),
+        **_linear_shapes(f"{name}/self_attention/linear_1", width, width),
+        **_norm_shapes(f"{name}/ffn/layer_norm", width),
+        **_linear_shapes(f"{name}/ffn/linear_0", 4 * width, width),
+        **_linear_shapes(f"{name}/ffn/linear_1", width, 4 * width),
+    }

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from ..errors import WyomingWhisperError
-from .checkpoint import read
+from .checkpoint import Checkpoint
 from .progress import GRAPHS, READING, Report
 from .spec import ONNXRUNTIME, BuildRequest
 from .tensorrt.compile import build
@@ -50,7 +50,7 @@ def _build_cpu(request: BuildRequest, report: Report) -> None:
 
     report.shares = {READING: 0.02, GRAPHS: 0.98}
     report.phase(READING)
-    checkpoint = read(Path(request.model_bin))
+    checkpoint = Checkpoint.read(Path(request.model_bin))
     report.phase(GRAPHS)
     arithmetic = cast("Arithmetic", request.precision)
     write_cpu_graphs(checkpoint, Path(request.folder), arithmetic, report.fraction)

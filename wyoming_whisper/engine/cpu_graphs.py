@@ -18,16 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .checkpoint import Checkpoint
-from .dims import (
+from .checkpoint import (
     EMBEDDINGS,
     HEAD_WIDTH,
     PROJECTION,
+    Checkpoint,
     Dims,
     Shape,
 )
-from .onnx_graph import Counter, Graph, Progress, Storage
-from .tail import Floats, Tail, freeze
+from .onnx_graph import Graph, Progress, Storage
+from .tail import Floats, Tail
 
 Arithmetic = Literal["int8", "uint8", "float32"]
 """What weights are stored and multiplied in.
@@ -49,12 +49,12 @@ def write_cpu_graphs(
     """
     dims = Dims.of(checkpoint)
     n_weights = dims.int8_bytes  # one each
-    counter = Counter(n_weights * np.dtype(np.float32).itemsize, progress)
-    tail = freeze(checkpoint, dims)
+    storage = Storage(n_weights * np.dtype(np.float32).itemsize, progress)
+    tail = Tail.frozen(checkpoint, dims)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("encoder", "decoder"):
-        with (folder / f"{name}.onnx.data").open("wb") as file:
-            graph = _CpuGraph(checkpoint, arithmetic, Storage(file), counter)
+        with storage.beside(folder / f"{name}.onnx.data"):
+            graph = _CpuGraph(checkpoint, arithmetic, storage)
             model = _encoder(graph, dims, tail) if name == "encoder" else _decoder(graph, dims)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
 
@@ -77,14 +77,8 @@ class _CpuGraph(Graph):
     QUIETEST = 1e-6  # what a position without any activation is divided by
     NO_SMOOTHING = _Smoothing(np.ones(1, np.float32), np.zeros(1, np.float32))
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        arithmetic: Arithmetic,
-        storage: Storage | None = None,
-        counter: Counter | None = None,
-    ) -> None:
-        super().__init__(checkpoint, "float32", storage or Storage(), counter)
+    def __init__(self, checkpoint: Checkpoint, arithmetic: Arithmetic, storage: Storage) -> None:
+        super().__init__(checkpoint, "float32", storage)
         self._arithmetic = arithmetic
         self._smoothings: dict[str, _Smoothing] = {}
 
@@ -112,7 +106,7 @@ class _CpuGraph(Graph):
         return self.op("LayerNormalization", x, gain, axis=-1, epsilon=self.LAYER_NORM_EPSILON)
 
     def linear(self, x: str, name: str, scaled: int = 0) -> str:
-        """Multiply `x` by a matrix and add its bias. The queries are scaled by `attend`."""
+        """Multiply `x` by a matrix and add its bias. onnxruntime's attention scales the queries."""
         if scaled:
             raise ValueError("onnxruntime's attention scales the queries")
         return self._product(x, f"{name}/weight", f"{name}/weight", f"{name}/bias")
@@ -146,14 +140,6 @@ class _CpuGraph(Graph):
     def gelu(self, x: str) -> str:
         return self.op("Gelu", x, domain=self.CONTRIBUTED)
 
-    def attend(self, q: str, k: str, v: str, bias: str, n_head: int) -> str:
-        """Return softmax(q k' / 8 + bias) v, shape = (1, n, width), of queries of that shape.
-
-        Keys and values have the shape (1, n_head, n_ctx, 64), `bias` (1, n_head, n, n_ctx).
-        """
-        inputs = (q, k, v, "", "", bias)
-        return self.op("MultiHeadAttention", *inputs, num_heads=n_head, domain=self.CONTRIBUTED)
-
     def attend_with_tail(self, q: str, k: str, v: str, tail: tuple[str, str], n_head: int) -> str:
         """Return softmax(q k' / 8) v, shape = (1, n, width), of queries of that shape.
 
@@ -182,21 +168,6 @@ class _CpuGraph(Graph):
         """Return what `values`, a constant of this name, has from `first` on."""
         end = self.integers(2**31 - 1)
         return self.op("Slice", self.constant(name, values), first, end, self.integers(axis))
-
-    def attend_to_past(
-        self, q: str, k: str, v: str, n_head: int, past: list[str], present: list[str]
-    ) -> str:
-        """The same over the past, to which `k` and `v` are added; no token sees those after it."""
-        name = f"{present[0]}_attention"
-        self.ops(
-            "MultiHeadAttention",
-            [q, k, v, "", "", "", *past],
-            [name, *present],
-            num_heads=n_head,
-            unidirectional=1,
-            domain=self.CONTRIBUTED,
-        )
-        return name
 
     def _product(self, x: str, weight: str, stored: str, bias: str = "", name: str = "") -> str:
         """Multiply by `weight` of the checkpoint, shape = (outputs, inputs), called `stored`."""
@@ -240,8 +211,7 @@ class _CpuGraph(Graph):
 
     def _read(self, name: str, rows: slice = slice(None)) -> Floats:
         values = self._checkpoint.weights(name, rows)
-        if self._counter:
-            self._counter.add(values.nbytes)
+        self._storage.count(values.nbytes)
         return values
 
 
@@ -326,7 +296,10 @@ def _decoder(g: _CpuGraph, dims: Dims) -> Any:
     encodings = g.weights("decoder/position_encodings/encodings")
     x = g.op("Add", g.embedded(tokens), g.op("Gather", encodings, positions, axis=0))
     shape = g.op("Concat", g.op("Shape", tokens), g.integers(dims.n_text_state), axis=0)
-    cross_bias = _cross_bias(g, tokens, dims)
+    cross_bias = g.input("cross_bias", onnx.TensorProto.FLOAT, "n_ctx")  # for each head and token
+    n_queries = g.op("ReduceProd", g.op("Shape", tokens), axes=[0], keepdims=1)
+    bias_shape = g.op("Concat", g.integers(1, dims.n_text_head), n_queries, g.integers(1), axis=0)
+    cross_bias = g.op("Expand", g.op("Reshape", cross_bias, g.integers(1, 1, 1, -1)), bias_shape)
     for i in range(dims.n_text_layer):
         x = _self_attention(g, x, i, dims, parents)
         x = _cross_attention(g, x, i, dims, shape, cross_bias)
@@ -356,16 +329,16 @@ def _self_attention(g: _CpuGraph, x: str, i: int, dims: Dims, parents: str) -> s
         present.append(f"new_self_{letter}_{i}")
         shape = (dims.n_text_head, "n_present", HEAD_WIDTH)
         g.output(present[-1], onnx.TensorProto.FLOAT, "batch", *shape)
-    y = g.attend_to_past(q, k, v, dims.n_text_head, past, present)
+    # Over the past, to which `k` and `v` are added; no token sees those after it.
+    y, *_ = g.ops(
+        "MultiHeadAttention",
+        [q, k, v, "", "", "", *past],
+        [f"{present[0]}_attention", *present],
+        num_heads=dims.n_text_head,
+        unidirectional=1,
+        domain=g.CONTRIBUTED,
+    )
     return g.op("Add", x, g.linear(y, f"{name}/linear_1"))
-
-
-def _cross_bias(g: _CpuGraph, tokens: str, dims: Dims) -> str:
-    """Return the input cross_bias, shape = (n_ctx,), for each head of each token."""
-    bias = g.input("cross_bias", onnx.TensorProto.FLOAT, "n_ctx")
-    n_queries = g.op("ReduceProd", g.op("Shape", tokens), axes=[0], keepdims=1)
-    shape = g.op("Concat", g.integers(1, dims.n_text_head), n_queries, g.integers(1), axis=0)
-    return g.op("Expand", g.op("Reshape", bias, g.integers(1, 1, 1, -1)), shape)
 
 
 def _cross_attention(g: _CpuGraph, x: str, i: int, dims: Dims, shape: str, bias: str) -> str:
@@ -381,5 +354,7 @@ def _cross_attention(g: _CpuGraph, x: str, i: int, dims: Dims, shape: str, bias:
     keys, values = (
         g.input(f"cross_{letter}_{i}", onnx.TensorProto.FLOAT, *audio) for letter in "kv"
     )
-    y = g.op("Reshape", g.attend(q, keys, values, bias, dims.n_text_head), shape)
+    inputs = (q, keys, values, "", "", bias)
+    y = g.op("MultiHeadAttention", *inputs, num_heads=dims.n_text_head, domain=g.CONTRIBUTED)
+    y = g.op("Reshape", y, shape)
     return g.op("Add", x, g.linear(y, f"{name}/linear_2"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -11,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .checkpoint import Checkpoint
-from .dims import CONV_WIDTH, EMBEDDINGS, HEAD_WIDTH, PROJECTION
+from .checkpoint import CONV_WIDTH, HEAD_WIDTH, Checkpoint
 
 Precision = Literal["float16", "float32"]
 Progress = Callable[[float], None]
@@ -21,15 +21,11 @@ Progress = Callable[[float], None]
 Array = npt.NDArray[np.generic]
 
 
-def is_tied(checkpoint: Checkpoint) -> bool:
-    """Whether the embeddings are the output's weights too, as in every Whisper."""
-    return checkpoint.resolved(PROJECTION) == checkpoint.resolved(EMBEDDINGS)
-
-
 class Storage:
-    """Where the weights of a graph go: the model's own file, or `file` beside it.
+    """Where the weights of a graph go: the model's own file, or one beside it while it is open.
 
-    Small constants, which shapes need, are always inside.
+    Small constants, which shapes need, are always inside. `progress` is told how much of `n_bytes`
+    of weights was read.
     """
 
     MAX_BYTES_INSIDE = 500_000_000
@@ -38,8 +34,22 @@ class Storage:
     SMALLEST = 1024  # bytes
     ALIGNMENT = 4096  # of tensors, so that a runtime can map them
 
-    def __init__(self, file: BinaryIO | None = None) -> None:
-        self._file = file
+    def __init__(self, n_bytes: int, progress: Progress | None) -> None:
+        self._n_bytes, self._read, self._progress = n_bytes, 0, progress
+        self._file: BinaryIO | None = None
+
+    @contextlib.contextmanager
+    def beside(self, path: Path) -> Iterator[None]:
+        """Put the weights into a file of their own."""
+        with path.open("wb") as self._file:
+            yield
+        self._file = None
+
+    def count(self, n_bytes: int) -> None:
+        """Say that so much was read."""
+        self._read += n_bytes
+        if self._progress:
+            self._progress(min(self._read / self._n_bytes, 1.0))
 
     def tensor(self, name: str, values: Array) -> Any:
         """Return an onnx.TensorProto of these values."""
@@ -63,16 +73,6 @@ class Storage:
         return tensor
 
 
-class Counter:
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._done, self._progress = total, 0, progress
-
-    def add(self, size: int) -> None:
-        self._done += size
-        if self._progress:
-            self._progress(min(self._done / self._total, 1.0))
-
-
 class Graph:
     """Nodes and weights as they are added. Methods return the name of what they compute."""
 
@@ -86,18 +86,16 @@ class Graph:
         checkpoint: Checkpoint,
         precision: Precision,
         storage: Storage,
-        counter: Counter | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._storage = storage
-        self._counter = counter
         self.numpy = np.dtype(precision)
         self._nodes: list[Any] = []
         self._initializers: dict[str, Any] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self.float = onnx.helper.np_dtype_to_tensor_dtype(self.numpy)
-        self.tied = is_tied(checkpoint)
+        self.tied = checkpoint.is_tied
 
     # inputs, outputs, constants
 
@@ -170,8 +168,7 @@ class Graph:
             values = self._checkpoint.weights(name)
             values = change(values) if change else values
             self.constant(name, values.astype(kind or self.numpy))
-            if self._counter:
-                self._counter.add(values.size * self.numpy.itemsize)
+            self._storage.count(values.size * self.numpy.itemsize)
         return name
 
     # layers

@@ -1,7 +1,7 @@
 """Whisper's graphs in onnxruntime on the CPU, as a `whisper.search.Session`.
 
 `CpuSession`, an elastic one, runs those of `cpu_graphs`: it is what answers with `--backend
-onnxruntime`. What runs TensorRT's graphs here, to prove them, is `oracle.OracleSession`.
+onnxruntime`. `OracleSession` runs TensorRT's graphs, to prove them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ModelBrokenError
+from ..errors import EngineError, ModelBrokenError
 from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES, Array
 from ..whisper.session import StepOutput, Tokens
-from .tail import GROUP, n_groups
+from .tail import GROUP, Tail
+from .tensorrt.plan import PlanFacts
 
 N_POSITIONS = N_FRAMES // FRAMES_PER_POSITION
 IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes make NaN of
@@ -26,7 +27,7 @@ IMPOSSIBLE = np.float32(-1e30)  # added to a logit: no infinity, which runtimes 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-class GraphSession(ABC):
+class _GraphSession(ABC):
     """encoder.onnx and decoder.onnx of one folder in onnxruntime, with so many threads.
 
     `options` are of onnxruntime_session_options_config_keys.h. Raises ModelBrokenError when they
@@ -49,12 +50,15 @@ class GraphSession(ABC):
         self._n_head, self._head_width = (self._inputs["self_k_0"].shape[i] for i in (1, 3))
         self.n_mels: int = self._encoder.get_inputs()[0].shape[1]
         self.n_vocab: int = self._inputs["logit_bias"].shape[0]
+        self._biases: dict[tuple[int, ...], Array] = {}
 
     def bias(self, suppressed: Sequence[int]) -> Array:
         """See Session."""
-        bias = np.zeros(self.n_vocab, np.float32)
-        bias[list(suppressed)] = IMPOSSIBLE
-        return bias
+        key = tuple(suppressed)
+        if key not in self._biases:
+            self._biases[key] = np.zeros(self.n_vocab, np.float32)
+            self._biases[key][list(key)] = IMPOSSIBLE
+        return self._biases[key]
 
     @abstractmethod
     def step(
@@ -88,10 +92,10 @@ class GraphSession(ABC):
         """Return what the encoder gives of `mel`."""
         names = [value.name for value in self._encoder.get_outputs()]
         mel = np.ascontiguousarray(mel[np.newaxis], np.float32)
-        return dict(zip(names, self._encoder.run(names, {"mel": mel, **(more or {})}), strict=True))
+        return _computed(self._encoder, names, {"mel": mel, **(more or {})})
 
 
-class CpuSession(GraphSession):
+class CpuSession(_GraphSession):
     """encoder.onnx and decoder.onnx of one folder; see `engine.cpu_graphs` for what they hold.
 
     `beam_size` is the most that is asked for. Raises ModelBrokenError when they can't be loaded.
@@ -127,21 +131,22 @@ class CpuSession(GraphSession):
         Where the tail is to follow, `mel` ends with silence.
         """
         self._check_mel(mel)
-        n_positions, tail_from = mel.shape[1] // FRAMES_PER_POSITION, n_groups(N_POSITIONS)
+        n_positions, tail_from = mel.shape[1] // FRAMES_PER_POSITION, Tail.n_groups(N_POSITIONS)
         if self.has_tail:
-            tail_from = n_groups(n_positions)
+            tail_from = Tail.n_groups(n_positions)
             n_positions = tail_from * GROUP
-            mel = lengthened(mel, has_tail=True)
+            mel = Tail.lengthened(mel, follows=True)
         n_repeats = _silent_positions(mel)
         mel = mel[:, : mel.shape[1] - FRAMES_PER_POSITION * n_repeats]
         sizes = {"n_repeats": n_repeats, "n_positions": n_positions, "tail_from": tail_from}
         return self._encoded(mel, {name: np.array([n], np.int64) for name, n in sizes.items()})
 
-    def audio_keys(self, audio_features: Arrays, n_positions: int) -> Array:
-        """Return the decoder's keys of the first positions.
+    def audio_keys(self, mel: Array, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions of a window.
 
         shape = (n_text_layer, n_head, n_positions, 64).
         """
+        audio_features = self.encode(mel)
         keys = [values for name, values in audio_features.items() if name.startswith("cross_k_")]
         return np.concatenate(keys)[:, :, :n_positions]
 
@@ -185,8 +190,7 @@ class CpuSession(GraphSession):
         heads = [head for head in heads if head in there] or there[len(there) // 2 :]
         names = sorted({self._QUERIES.format(layer) for layer, _ in heads})
         cache = self.open_cache(audio_features, 1, len(tokens))
-        bias = np.zeros(self.n_vocab, np.float32)
-        queries = self._run(names, cache, np.array([tokens], np.int32), 0, bias)
+        queries = self._run(names, cache, np.array([tokens], np.int32), 0, self.bias(()))
         return np.stack(
             [
                 _attention(
@@ -220,7 +224,7 @@ class CpuSession(GraphSession):
             **cache.features,
             **cache.arrays,
         }
-        return dict(zip(names, self._decoder.run(names, feed), strict=True))
+        return _computed(self._decoder, names, feed)
 
 
 @dataclass(eq=False)
@@ -272,17 +276,151 @@ class _CpuOutput:
         return self.arrays["logits"][:, :-1]
 
 
-def lengthened(mel: Array, *, has_tail: bool) -> Array:
-    """Return a window of whole groups of positions, and one more where the tail is to follow.
+class OracleSession(_GraphSession):
+    """The graphs that TensorRT compiles (see `engine.graphs`): it proves them, and judges engines.
 
-    That one is dropped: the last one before the tail has to see silence behind it. `mel` ends with
-    silence. Less than a group from the full window it is that one, which nothing follows.
+    What the contract calls gone (audio features after the next `encode`, an output after the next
+    `step`) is refused, where keeping it would be easy: on a GPU the memory has been written over.
+    Raises ModelBrokenError when they can't be loaded.
     """
-    n_positions = mel.shape[1] // FRAMES_PER_POSITION
-    n_more = -n_positions % GROUP
-    if has_tail and n_positions + n_more < N_POSITIONS:
-        n_more += 1
-    return np.pad(mel, ((0, 0), (0, FRAMES_PER_POSITION * n_more)), mode="edge") if n_more else mel
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        """`threads` 0 leaves their number to onnxruntime."""
+        super().__init__(folder, threads)
+        outputs = {value.name: value for value in self._decoder.get_outputs()}
+        self._takes_parents = "parents" in self._inputs
+        self._takes_tail = "cross_bias" in self._inputs
+        self.has_tail = self._takes_tail
+        """Whether the rest of a full window follows a shorter one, frozen (engine.tail)."""
+        self._output_names = list(outputs)
+        kind = self._inputs["self_k_0"].type
+        self._precision = np.float16 if kind == "tensor(float16)" else np.float32
+        self._features: Arrays | None = None
+        self._open: dict[int, _OracleCache] = {}
+        self._output: _OracleOutput | None = None
+        self.n_candidates: int = outputs["candidates"].shape[1] if self._takes_parents else 0
+        self.is_elastic = False
+        self.max_batch = max(self.n_candidates // 2, self.MAX_SAMPLES)
+
+    def encode(self, mel: Array) -> Arrays:
+        """See Session. Raises ValueError for a spectrogram of another shape.
+
+        Where the tail is to follow, `mel` ends with silence.
+        """
+        self._check_mel(mel)
+        if self._takes_tail:
+            mel = Tail.lengthened(mel, follows=self.has_tail)
+        self._features = self._encoded(mel)
+        return self._features
+
+    def open_cache(self, audio_features: Arrays, batch: int, n_slots: int) -> _OracleCache:
+        """See Session. Raises ValueError for more rows than `max_batch`."""
+        if not 0 < batch <= self.max_batch:
+            raise ValueError(f"{batch} rows, and {self.max_batch} are possible")
+        shape = (batch, self._n_head, n_slots, self._head_width)
+        arrays = {name: np.zeros(shape, self._precision) for name in self._caches}
+        cache = _OracleCache(audio_features, batch, np.arange(n_slots, dtype=np.int32), arrays)
+        self._open[batch] = cache
+        return cache
+
+    def step(
+        self,
+        cache: _OracleCache,
+        tokens: Tokens,
+        position: int,
+        bias: Array,
+        parents: Tokens | None = None,
+    ) -> _OracleOutput:
+        """See Session. Raises ValueError for tokens that the cache has no slots for."""
+        self._check(cache, tokens, position)
+        if parents is None:
+            parents = np.arange(cache.batch, dtype=np.int32)
+        elif not self._takes_parents:
+            raise ValueError("these graphs were written for greedy search: they take no parents")
+        for start in range(0, tokens.shape[1], PlanFacts.MAX_PREFILL_TOKENS):
+            piece = tokens[:, start : start + PlanFacts.MAX_PREFILL_TOKENS]
+            outputs = self._run(cache, piece, position + start, bias, parents)
+            parents = np.arange(cache.batch, dtype=np.int32)
+        if self._output:
+            self._output.arrays = {}
+        self._output = _OracleOutput(outputs)
+        return self._output
+
+    def close(self) -> None:
+        """See Session."""
+        self._features, self._output = None, None
+        self._open.clear()
+        super().close()
+
+    def _check(self, cache: _OracleCache, tokens: Tokens, position: int) -> None:
+        if cache.features is not self._features:
+            raise RuntimeError("these audio features are gone: others have been encoded since")
+        if self._open.get(cache.batch) is not cache:
+            raise RuntimeError("this cache is gone: another of its size has been opened since")
+        batch, n_tokens = tokens.shape
+        if batch != cache.batch or not n_tokens:
+            raise ValueError(
+                f"tokens have the shape {tokens.shape}, not ({cache.batch}, 1 or more)"
+            )
+        if not 0 <= position <= cache.n_slots - n_tokens:
+            raise ValueError(
+                f"{n_tokens} tokens at position {position} of a cache of {cache.n_slots} slots"
+            )
+
+    def _run(
+        self, cache: _OracleCache, tokens: Tokens, position: int, bias: Array, parents: Tokens
+    ) -> Arrays:
+        feed: Arrays = {
+            "tokens": np.ascontiguousarray(tokens, np.int32),
+            "positions": np.arange(position, position + tokens.shape[1], dtype=np.int32),
+            "slots": cache.slots,
+            "logit_bias": bias,
+            **cache.features,
+            **cache.arrays,
+        }
+        if self._takes_parents:
+            feed["parents"] = np.ascontiguousarray(parents, np.int32)
+        outputs = _computed(self._decoder, self._output_names, feed)
+        cache.arrays = {name: outputs.pop(f"new_{name}") for name in self._caches}
+        return outputs
+
+
+@dataclass(eq=False)
+class _OracleCache:
+    """The decoder's self-attention cache, and what it attends to."""
+
+    features: Arrays
+    batch: int
+    slots: Tokens
+    arrays: Arrays
+
+    @property
+    def n_slots(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(eq=False)
+class _OracleOutput:
+    """A `whisper.search.StepOutput`; empty after the next step."""
+
+    arrays: Arrays
+
+    def best(self) -> tuple[Tokens, Array]:
+        """See StepOutput."""
+        return self._get("next_tokens")[:, 0], self._get("logprobs")[:, 0]
+
+    def candidates(self) -> tuple[Tokens, Array]:
+        """See StepOutput. Raises RuntimeError where only greedy search was built."""
+        return self._get("candidates"), self._get("candidate_logprobs")
+
+    def logits(self) -> Array:
+        """See StepOutput."""
+        return self._get("logits")
+
+    def _get(self, name: str) -> npt.NDArray[Any]:
+        if name not in self.arrays:
+            raise RuntimeError(f"this step has no {name}, or is not the last one")
+        return self.arrays[name]
 
 
 def _attention(queries: Array, keys: Array) -> Array:
@@ -301,6 +439,14 @@ def _silent_positions(mel: Array) -> int:
     sounds = np.flatnonzero((mel != mel[:, -1:]).any(axis=0))
     n_silent = mel.shape[1] - (int(sounds[-1]) + 1 if len(sounds) else 0)
     return int(max(0, (n_silent - seen_frames) // FRAMES_PER_POSITION))
+
+
+def _computed(session: Any, names: list[str], feed: Arrays) -> Arrays:
+    """Return the outputs of these names. Raises EngineError, as TensorRT's sessions do."""
+    try:
+        return dict(zip(names, session.run(names, feed), strict=True))
+    except Exception as error:  # onnxruntime's own classes share no base but this
+        raise EngineError(f"onnxruntime failed: {error}") from error
 
 
 def _load(path: Path, threads: int, entries: Mapping[str, str]) -> Any:

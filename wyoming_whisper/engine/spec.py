@@ -7,9 +7,8 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from .cache import CpuKey, EngineCache, EngineKey, Key, weights_hash
+from .cache import EngineCache, Key, weights_hash
 from .tensorrt.library import TENSORRT, Library, Target
 
 ONNXRUNTIME = "onnxruntime"
@@ -33,15 +32,12 @@ class BuildRequest:
     has_tail: bool = False
     """Whether the graphs have the frozen tail (engine.tail)."""
     optimization_level: int = 3  # TensorRT's default: higher ones take many times longer
-    tactic_sources: tuple[str, ...] = ()
-    """Of trt.TacticSource; empty leaves it to TensorRT."""
     parent: int = dataclasses.field(default_factory=os.getpid)
     """Whose end is the child's too."""
 
     @classmethod
     def from_json(cls, text: str) -> BuildRequest:
-        facts = json.loads(text)
-        return cls(**{**facts, "tactic_sources": tuple(facts["tactic_sources"])})
+        return cls(**json.loads(text))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -80,29 +76,30 @@ class EngineSpec:
     beam_size: int = 1
     max_batch: int = 5
     has_tail: bool = False
-    tactic_sources: tuple[str, ...] = ()
 
-    def key(self) -> EngineKey:
+    def key(self) -> Key:
         """Return the cache's key: reads the weights, unless the hub's cache tells their hash."""
-        return EngineKey(
-            weights=weights_hash(self.model_bin),
-            precision=self.precision,
-            beam_size=self.beam_size,
-            max_batch=self.max_batch,
-            has_tail=self.has_tail,
-            profiles=(
+        capability, device = self.target.compute_capability, self.target.device
+        facts = {
+            "weights": weights_hash(self.model_bin),
+            "precision": self.precision,
+            "beam_size": self.beam_size,
+            "max_batch": self.max_batch,
+            "has_tail": self.has_tail,
+            "profiles": [
                 *(f"{first}-{last}" for first, last in self.FRAMES),
                 *([f"{self.FRAMES_BEFORE_TAIL} and a tail"] if self.has_tail else ()),
                 f"{self.COMMON_CONTEXT}/{self.COMMON_SLOTS}/{self.COMMON_TOKENS}",
-            ),
-            graph_schema=self.GRAPH_SCHEMA,
-            optimization_level=BuildRequest.optimization_level,
-            tactic_sources=self.tactic_sources,
-            runtime=self.library.name,
-            version=self.version,
-            compute_capability=self.target.compute_capability,
-            device=self.target.device,
-        )
+            ],
+            "graph_schema": self.GRAPH_SCHEMA,
+            "optimization_level": BuildRequest.optimization_level,
+            "runtime": self.library.name,
+            "version": self.version,  # plans are for exactly one
+            "compute_capability": capability,
+            "device": device,
+        }
+        sm = f"sm{capability.replace('.', '')}"
+        return Key((device, sm, self.library.name, self.version, self.precision), facts)
 
     @property
     def label(self) -> str:
@@ -120,7 +117,6 @@ class EngineSpec:
             beam_size=self.beam_size,
             max_batch=self.max_batch,
             has_tail=self.has_tail,
-            tactic_sources=self.tactic_sources,
         )
 
 
@@ -141,9 +137,16 @@ class CpuSpec:
     def label(self) -> str:
         return f"{self.model} on the CPU"
 
-    def key(self) -> CpuKey:
-        """Return the cache's key: reads the weights, unless the hub's cache tells their hash."""
-        return CpuKey(weights_hash(self.model_bin), self.arithmetic, self.CPU_GRAPH_SCHEMA)
+    def key(self) -> Key:
+        """Return the same for graphs, which any version of onnxruntime reads."""
+        facts = {
+            "weights": weights_hash(self.model_bin),
+            "precision": self.arithmetic,
+            "graph_schema": self.CPU_GRAPH_SCHEMA,
+            "runtime": ONNXRUNTIME,
+            "device": "CPU",
+        }
+        return Key(("cpu", ONNXRUNTIME, self.arithmetic), facts)
 
     def request(self, folder: Path, _: EngineCache) -> BuildRequest:
         return BuildRequest(
@@ -152,21 +155,3 @@ class CpuSpec:
             runtime=ONNXRUNTIME,
             precision=self.arithmetic,
         )
-
-
-class Spec(Protocol):
-    """An engine that is asked for."""
-
-    @property
-    def model(self) -> str:
-        """Its name, for people."""
-
-    @property
-    def label(self) -> str:
-        """The model's name, and what it is to run on."""
-
-    def key(self) -> Key:
-        """Return the cache's key."""
-
-    def request(self, folder: Path, cache: EngineCache) -> BuildRequest:
-        """Return what builds it into `folder`."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .checkpoint import Checkpoint
-from .dims import CONV_WIDTH, HEAD_WIDTH, Dims
+from ..whisper.audio import FRAMES_PER_POSITION, N_FRAMES
+from .checkpoint import CONV_WIDTH, HEAD_WIDTH, Checkpoint, Dims
 
 GROUP = 20
 """Positions that are merged; a tail begins at a multiple of it."""
@@ -49,35 +49,49 @@ class Tail:
     starts: npt.NDArray[np.int64]
     """The first entry of each group of positions, and n_entries, shape = (n_groups + 1,)."""
 
+    @classmethod
+    def frozen(cls, checkpoint: Checkpoint, dims: Dims) -> Tail:
+        """Run the encoder over a window of silence, in float32, and merge its keys and values.
+
+        Raises ModelBrokenError.
+        """
+        unlikeness = np.zeros(dims.n_audio_ctx)
+        pairs: list[list[npt.NDArray[np.float16]]] = []
+        with np.errstate(all="ignore"):  # of damaged weights; what they compute is tried out anyway
+            for pair in _silent_pairs(checkpoint, dims):
+                unlikeness += sum(map(_unlikeness, pair))
+                pairs.append([values.astype(np.float16) for values in pair])  # there are many
+        kept = np.argsort(-unlikeness, kind="stable")[:KEPT]
+        merging, starts = _merging(dims.n_audio_ctx, kept)
+        counts = np.count_nonzero(merging, axis=1)
+        means = merging / counts[:, np.newaxis].astype(np.float32)
+        merged = [(means @ k.astype(np.float32), means @ v.astype(np.float32)) for k, v in pairs]
+        n_encoder = dims.n_audio_layer
+        return cls(merged[:n_encoder], merged[n_encoder:], counts, starts)
+
+    @staticmethod
+    def n_groups(n_audio_ctx: int) -> int:
+        """Return how many groups a window has; a tail from there on is empty."""
+        return math.ceil(n_audio_ctx / GROUP)
+
+    @staticmethod
+    def lengthened(mel: Floats, *, follows: bool) -> Floats:
+        """Return a window of whole groups of positions, and one more where the tail is to follow.
+
+        That one is dropped: the last one before the tail has to see silence behind it. `mel` ends
+        with silence. Less than a group from the full window it is that one, which nothing follows.
+        """
+        n_positions = mel.shape[1] // FRAMES_PER_POSITION
+        n_more = -n_positions % GROUP
+        if follows and FRAMES_PER_POSITION * (n_positions + n_more) < N_FRAMES:
+            n_more += 1
+        padding = ((0, 0), (0, FRAMES_PER_POSITION * n_more))
+        return np.pad(mel, padding, mode="edge") if n_more else mel
+
     @property
     def log_counts(self) -> Floats:
         """What the entries' scores need, shape = (n_entries,)."""
         return np.log(self.counts).astype(np.float32)
-
-
-def n_groups(n_audio_ctx: int) -> int:
-    """Return how many groups a window has; a tail from there on is empty."""
-    return math.ceil(n_audio_ctx / GROUP)
-
-
-def freeze(checkpoint: Checkpoint, dims: Dims) -> Tail:
-    """Run the encoder over a window of silence, in float32, and merge its keys and values.
-
-    Raises ModelBrokenError.
-    """
-    unlikeness = np.zeros(dims.n_audio_ctx)
-    pairs: list[list[npt.NDArray[np.float16]]] = []
-    with np.errstate(all="ignore"):  # of damaged weights; what they compute is tried out anyway
-        for pair in _silent_pairs(checkpoint, dims):
-            unlikeness += sum(map(_unlikeness, pair))
-            pairs.append([values.astype(np.float16) for values in pair])  # there are many of them
-    kept = np.argsort(-unlikeness, kind="stable")[:KEPT]
-    merging, starts = _merging(dims.n_audio_ctx, kept)
-    counts = np.count_nonzero(merging, axis=1)
-    means = merging / counts[:, np.newaxis].astype(np.float32)
-    merged = [(means @ k.astype(np.float32), means @ v.astype(np.float32)) for k, v in pairs]
-    n_encoder = dims.n_audio_layer
-    return Tail(merged[:n_encoder], merged[n_encoder:], counts, starts)
 
 
 def _merging(n_ctx: int, kept: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -104,7 +118,7 @@ def _unlikeness(values: Floats) -> npt.NDArray[np.float64]:
     """
     n_ctx = len(values)
     filled = np.pad(values, ((0, -n_ctx % GROUP), (0, 0)), mode="edge")
-    groups = filled.reshape(n_groups(n_ctx), GROUP, -1, HEAD_WIDTH)
+    groups = filled.reshape(Tail.n_groups(n_ctx), GROUP, -1, HEAD_WIDTH)
     apart = groups - np.median(groups, axis=1, keepdims=True)
     distances = np.sqrt(np.square(apart).sum(axis=-1)).reshape(len(filled), -1)[:n_ctx]
     tiny = np.finfo(np.float32).tiny

@@ -6,12 +6,12 @@ vocabulary, since one may end within a letter.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..transcriber import go_on
 from .compounds import Compounds
 from .letters import CLOSING, OPENING, fold, variants, words_of
 from .nearest import Nearest
@@ -21,7 +21,8 @@ from .vocabulary import Vocabulary
 Continuations = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 MAX_STATES = 80_000
-"""States by bytes that are kept from one utterance for the next ones: about 80 MB."""
+"""States by bytes that are kept from one utterance for the next ones, about 80 MB, and states by
+letters, about 45 MB."""
 
 MAX_WARM = 200
 """First words after which is found beforehand what may follow: about a second's work."""
@@ -45,9 +46,11 @@ MANY = 64
 
 
 class Grammar:
-    """The sentences of one home, for one vocabulary. Used from one thread.
+    """The sentences of one home, for one vocabulary.
 
-    States are numbers, valid until the next `begin`.
+    Any thread may ask about texts, one after the other: `matches`, `ends_freely`, `written`,
+    `alike`. What the search asks is for one thread, while no other asks anything. States are
+    numbers, valid until the next `begin`.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class Grammar:
         self._compounds = compounds
         self._nearest = Nearest(letters)
         self._vocabulary = vocabulary or NO_VOCABULARY
+        self._reading = threading.RLock()
+        """Held by who asks about a text: states by letters are made on the way."""
         self.is_searchable = vocabulary is not None
         """Whether its tokens are those of the model that asks."""
         self._clear()
@@ -81,9 +86,13 @@ class Grammar:
 
     def begin(self) -> int:
         """Return the start state, for a new utterance: all other states may end here."""
-        if len(self._states) > MAX_STATES:
-            self._forget()
+        self._make_room()
         return self.start
+
+    def _make_room(self) -> None:
+        if max(len(self._states), len(self._letters)) > MAX_STATES:
+            self._letters.clear()
+            self._clear()
 
     def continuations(self, state: int) -> Continuations | None:
         """Return text tokens that may follow, and the state after each, both int32.
@@ -118,16 +127,18 @@ class Grammar:
 
         Also of those that begin with free text, which the search leaves out.
         """
-        state = self._read(text, self._letters.starts[-1])
-        return state != REFUSED and self._letters.is_end(state)
+        with self._reading:
+            state = self._read(text, self._letters.starts[-1])
+            return state != REFUSED and self._letters.is_end(state)
 
     def ends_freely(self, text: str) -> bool:
         """Return whether a text is a sentence only as one that ends in free text: "who is" and
         anything. Of those sentences that the search knows.
         """
-        state = self._read(text, self._letters.starts[0])
-        may_go_on = state != REFUSED and self._letters.spoken[state][1] != REFUSED
-        return may_go_on and not self._ends_fixed(words_of(text))
+        with self._reading:
+            state = self._read(text, self._letters.starts[0])
+            may_go_on = state != REFUSED and self._letters.spoken[state][1] != REFUSED
+            return may_go_on and not self._ends_fixed(words_of(text))
 
     def _ends_fixed(self, spelled: str) -> bool:
         """Return whether a text is a sentence whose last words are no free text."""
@@ -154,10 +165,8 @@ class Grammar:
     def written(self, text: str) -> str | None:
         """Return a text as Home Assistant matches it, names as the home has them.
 
-        None where it is none of the sentences. Search states may end here, as with `begin`.
+        None where it is none of the sentences.
         """
-        if len(self._letters) > self._letters.MAX_STATES:
-            self._forget()
         parted = text.replace("-", " ")
         for joined in self._compounds.joined(parted):
             if self.matches(joined):
@@ -166,13 +175,17 @@ class Grammar:
             return parted
         return text if self.matches(text) else None
 
-    def alike(self, texts: Sequence[str], checkpoint: Callable[[], None] = go_on) -> list[str]:
+    def alike(
+        self, texts: Sequence[str], checkpoint: Callable[[], None] = lambda: None
+    ) -> list[str]:
         """Return sentences that are spelled much like one of the texts, nearest first.
 
         `checkpoint` is called at every letter; what it raises ends the work.
         """
         compared = list(dict.fromkeys(texts))[:MAX_TEXTS]
-        costs = self._nearest.find(compared, MAX_ALIKE, checkpoint)
+        with self._reading:
+            self._make_room()
+            costs = self._nearest.find(compared, MAX_ALIKE, checkpoint)
         ranked = sorted(costs, key=costs.__getitem__)[:MAX_ALIKE]
         return [sentence[:1].upper() + sentence[1:] for sentence in ranked]
 
@@ -203,10 +216,6 @@ class Grammar:
             self.continuations(state)
 
     # -- states by bytes ---------------------------------------------------------------------
-
-    def _forget(self) -> None:
-        self._letters.clear()
-        self._clear()
 
     def _clear(self) -> None:
         self._states: list[tuple[int, bytes]] = []

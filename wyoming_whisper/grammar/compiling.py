@@ -32,12 +32,18 @@ Own = Sequence[Mapping[str, Any]]
 
 
 class TemplateStore:
-    """A folder with a file for each language."""
+    """A folder with a file for each language, and for each home with sentences of its own."""
 
-    def __init__(self, folder: Path, regions: Mapping[str, str] | None = None) -> None:
-        """`regions` by language (Whisper's code): Home Assistant has sentences of pt-BR, too."""
+    def __init__(
+        self, folder: Path, regions: Mapping[str, str] | None = None, n_kept: int = 1
+    ) -> None:
+        """`regions` by language (Whisper's code): Home Assistant has sentences of pt-BR, too.
+
+        `n_kept` files of a language stay: homes have sentences of their own.
+        """
         self._folder = folder
         self._regions = regions or {}
+        self._n_kept = n_kept
 
     def templates(self, code: str, own: Own = ()) -> Templates:
         """Return the templates of a language, with the user's `own`; see `compile_intents`.
@@ -63,11 +69,19 @@ class TemplateStore:
                 partial.unlink(missing_ok=True)
         except (OSError, ValueError) as error:
             raise TemplateError(f"the sentences of {code!r} can't be kept: {error}") from error
-        for other in self._folder.glob(f"{code}-*.npz"):
-            if other != file:
-                with contextlib.suppress(OSError):
-                    other.unlink()
+        self._forget_others(code, file)
         return templates
+
+    def _forget_others(self, code: str, file: Path) -> None:
+        """Delete files of a language that are older than those that are kept."""
+        made: list[tuple[float, Path]] = []
+        for other in self._folder.glob(f"{code}-*.npz"):
+            with contextlib.suppress(OSError):  # another process may be at it, too
+                made.append((other.stat().st_mtime, other))
+        others = [other for _, other in sorted(made, reverse=True) if other != file]
+        for other in others[self._n_kept - 1 :]:
+            with contextlib.suppress(OSError):
+                other.unlink()
 
 
 def _key(tag: str, own: Own) -> str:

@@ -14,7 +14,6 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
-from ..transcriber import go_on
 from .letters import words_of
 from .positions import REFUSED, Letters, is_spoken
 
@@ -48,7 +47,7 @@ class Nearest:
         self._letters = letters
 
     def find(
-        self, texts: Sequence[str], n_best: int, checkpoint: Callable[[], None] = go_on
+        self, texts: Sequence[str], n_best: int, checkpoint: Callable[[], None] = lambda: None
     ) -> dict[str, float]:
         """Return folded sentences spelled most like one of `texts`, n_best of each, and the costs.
 

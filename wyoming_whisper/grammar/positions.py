@@ -81,9 +81,6 @@ class _Kernels(NamedTuple):
 class Letters:
     """States by letters. Used from one thread."""
 
-    MAX_STATES = 60_000
-    """Kept from one text for the next ones: about 35 MB."""
-
     def __init__(
         self,
         network: Network,

@@ -14,15 +14,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..home.index import NameIndex
 from ..home.inventory import Home
 from .automaton import Grammar
 from .compiling import Own, TemplateStore
-from .custom import Signature, read_custom_sentences, signature
+from .custom import parse_custom_sentences
 from .filling import fill, unsayable
 from .templates import TemplateError, Templates
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -31,11 +35,26 @@ Spelled = Callable[[], Sequence[bytes]]
 MAX_LANGUAGES = 4
 """Those last asked for are kept."""
 
-CUSTOM_SECONDS = 5.0
-"""How often the user's folder of sentences is looked at."""
-
 NICENESS = 10
 SHOWN = 3  # of what is left out, in a line of the log
+
+
+@dataclass(frozen=True)
+class HomeLanguages:
+    """The languages that are spoken in a home, as far as that is known."""
+
+    expected: tuple[str, ...] = ()
+    """Whisper's codes of those whose grammars are made before anybody asks."""
+    regions: tuple[tuple[str, str], ...] = ()
+    """(Whisper's code, region): Home Assistant has sentences of pt-BR, too."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> HomeLanguages:
+        """Return the languages that the user set. Raises SettingsError."""
+        language, region = settings.spoken_language, settings.language.replace("_", "-")
+        if not language:
+            return cls(settings.languages)
+        return cls((language,), ((language, region.partition("-")[2]),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +63,9 @@ class HomeTexts:
 
     names: NameIndex
     grammars: GrammarService | None = None
+    """None where texts are not to be compared with sentences, or others make the grammars."""
+    home: Home | None = None
+    """That of the sentences, for those others; None where texts are not to be compared."""
 
 
 @dataclass
@@ -51,7 +73,7 @@ class _Entry:
     """A language: its grammar, and what that was made of."""
 
     grammar: Grammar | None = None
-    made_of: tuple[Home, Signature, Vocabulary | None] | None = None
+    made_of: tuple[Home, Vocabulary | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,13 @@ class GrammarService:
         self._thread: threading.Thread | None = None
         self.on_done: Callable[[str], None] = lambda language: None
         """Called on the thread that builds, with a language whose grammar is there or can't be."""
+
+    @classmethod
+    def speaking(cls, languages: HomeLanguages, folder: Path, n_homes: int = 1) -> GrammarService:
+        """Return a service whose templates are in `folder`, which so many homes share."""
+        service = cls(TemplateStore(folder, dict(languages.regions), n_homes))
+        service.expect(languages.expected)
+        return service
 
     def use_home(self, home: Home) -> None:
         """Have grammars of this home; those of the last one stay until they are there."""
@@ -153,19 +182,17 @@ class GrammarService:
             with self._changed:
                 home, spelled, languages = self._home, self._spelled, [*reversed(self._entries)]
             vocabulary = self._read_vocabulary(spelled)
-            folder = home.custom_sentences
-            custom = {code: signature(folder, code) if folder else () for code in languages}
             with self._changed:
                 if self._stopped:
                     return None
-                for language, files in custom.items() if home != Home() else ():
+                for language in languages if home != Home() else ():
                     entry = self._entries.get(language)
-                    if entry and entry.made_of != (home, files, vocabulary):
-                        entry.made_of = (home, files, vocabulary)
+                    if entry and entry.made_of != (home, vocabulary):
+                        entry.made_of = (home, vocabulary)
                         return _Work(language, home, vocabulary)
                 now = self._home, self._spelled, [*reversed(self._entries)]
                 if now == (home, spelled, languages):
-                    self._changed.wait(CUSTOM_SECONDS if folder else None)
+                    self._changed.wait()
 
     def _read_vocabulary(self, spelled: Spelled | None) -> Vocabulary | None:
         """Return a model's vocabulary; the one at hand where its tokens are the same."""
@@ -204,9 +231,9 @@ class GrammarService:
 
 
 def _own(home: Home, language: str) -> tuple[Own, list[str]]:
-    """Return the user's own sentences, and one sentence for each file that can't be read."""
-    folder: Path | None = home.custom_sentences
-    custom, mistakes = read_custom_sentences(folder, language) if folder else ([], [])
+    """Return the user's own sentences, and one sentence for each file that can't be used."""
+    files = [file for file in home.custom_sentences if file.language == language]
+    custom, mistakes = parse_custom_sentences(files)
     return [*custom, {"sentences": list(home.sentences)}] if home.sentences else custom, mistakes
 
 

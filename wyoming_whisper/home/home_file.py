@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,19 @@ from typing import Any
 import yaml
 
 from ..errors import did_you_mean
-from ..machine.text_files import read_text_file
-from .inventory import Entity, Home
+from ..machine.files import read_text_file
+from .inventory import CustomFile, Entity, Home
 
 MAX_ENTRIES = 10_000
 MAX_CHARS = 500  # of a name or a sentence
+
+MAX_CUSTOM_FILES = 200
+"""Of a language; the others are left out."""
+
+MAX_CUSTOM_CHARS = 4_000_000
+"""Of all custom sentences together."""
+
+Signature = tuple[int, ...] | None
 
 _KEYS = ("areas", "floors", "entities", "sentences", "custom_sentences")
 _KEYS_OF_A_PLACE = ("name", "aliases")
@@ -25,36 +34,93 @@ class _MistakeError(Exception):
 
 
 class HomeFile:
-    """A file that is read again whenever it has changed."""
+    """A file that is read again whenever it, or one of its custom sentences, has changed."""
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises ValueError, one sentence."""
         self.path = path
+        self._folder: Path | None = None  # of the custom sentences
         self._seen = self._signature()
-        self.home = _read(path)
+        self._seen_custom: list[tuple[Path, Signature]] = []
+        self.home = self._read()
 
     def has_changed(self) -> bool:
         """Return whether `home` is another one now.
 
         Raises ValueError, once for each version of the file that can't be read: `home` stays.
         """
-        signature = self._signature()
-        if signature == self._seen:
+        signature, custom = self._signature(), self._custom_signatures()
+        if (signature, custom) == (self._seen, self._seen_custom):
             return False
-        self._seen = signature
-        before, self.home = self.home, _read(self.path)
+        self._seen, self._seen_custom = signature, custom
+        before, self.home = self.home, self._read()
         return self.home != before
 
-    def _signature(self) -> tuple[int, ...] | None:
+    def _read(self) -> Home:
+        """Return the home as it is written now. Raises ValueError."""
+        home, self._folder = _read(self.path)
+        self._seen_custom = self._custom_signatures()  # before they are read
+        files = tuple(_custom_files(self._folder)) if self._folder else ()
+        return dataclasses.replace(home, custom_sentences=files)
+
+    def _signature(self) -> Signature:
+        return _signature(self.path)
+
+    def _custom_signatures(self) -> list[tuple[Path, Signature]]:
+        paths = (path for _, path in _custom_paths(self._folder)) if self._folder else ()
+        return [(path, _signature(path)) for path in paths]
+
+
+def _signature(path: Path) -> Signature:
+    """Return what is another when a file is; None where it isn't there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _custom_paths(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield (language, file): of the folders of languages, and of their regions (pt-BR)."""
+    n_files: dict[str, int] = {}
+    for of_language in _sorted(folder):
+        language = of_language.name.split("-")[0].lower()
+        for path in _sorted(of_language):
+            if path.suffix in (".yaml", ".yml"):
+                n_files[language] = n_files.get(language, 0) + 1
+                if n_files[language] <= MAX_CUSTOM_FILES:
+                    yield language, path
+
+
+def _custom_files(folder: Path) -> Iterator[CustomFile]:
+    """Yield the files of custom sentences with what is in them."""
+    n_chars = 0
+    for language, path in _custom_paths(folder):
         try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+            text = read_text_file(path, plain_only=True)
+        except ValueError as error:
+            yield CustomFile(language, str(path), mistake=str(error))
+            continue
+        n_chars += len(text)
+        if n_chars > MAX_CUSTOM_CHARS:
+            too_much = f"{path}: custom sentences are {MAX_CUSTOM_CHARS} letters at most, together"
+            yield CustomFile(language, str(path), mistake=too_much)
+            return
+        yield CustomFile(language, str(path), text)
 
 
-def _read(path: Path) -> Home:
-    """Return the home that a file describes. Raises ValueError, one sentence with the path."""
+def _sorted(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> tuple[Home, Path | None]:
+    """Return the home that a file describes, and its folder of custom sentences.
+
+    Raises ValueError, one sentence with the path.
+    """
     text = read_text_file(path, plain_only=True)
     try:
         content = yaml.safe_load(text)
@@ -68,7 +134,7 @@ def _read(path: Path) -> Home:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _home(content: object, folder: Path) -> Home:
+def _home(content: object, folder: Path) -> tuple[Home, Path | None]:
     if not isinstance(content, Mapping):
         raise _MistakeError("it must have areas, floors and entities")
     _check_keys(content, _KEYS, "the file")
@@ -77,7 +143,7 @@ def _home(content: object, folder: Path) -> Home:
         for key in ("areas", "floors")
     }
     custom = content.get("custom_sentences")
-    return Home(
+    home = Home(
         places["areas"],
         places["floors"],
         tuple(
@@ -88,8 +154,8 @@ def _home(content: object, folder: Path) -> Home:
             _text(sentence, f"sentence {i}")
             for i, sentence in enumerate(_list(content.get("sentences"), "sentences"), 1)
         ),
-        None if custom is None else folder / _text(custom, "custom_sentences"),
     )
+    return home, None if custom is None else folder / _text(custom, "custom_sentences")
 
 
 def _places(content: object, key: str) -> Iterator[tuple[str, ...]]:

@@ -66,7 +66,7 @@ class HomeNames:
             raise SettingsError(f"--home: {error}") from None
         self._from_home_assistant = Home()
         self.home = self._file.home if self._file else Home()
-        self.on_home: Callable[[Home], None] | None = None
+        self.on_home: Callable[[Home], None] = lambda _: None
         """Called in the event loop whenever `home` may be another one; to be set before
         `followed`."""
         self.index: NameIndex | None = None
@@ -79,11 +79,10 @@ class HomeNames:
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Keep `index` and `home` up to date while the block runs."""
-        if not (self._settings.bias_names or self.on_home):
+        if not self._settings.bias_names:
             yield
             return
-        if self._settings.bias_names:
-            self.index = NameIndex(())
+        self.index = NameIndex(())
         following = [start_lasting_task(self._follow, "the names of the home")]
         if self._file:
             following_file = partial(self._follow_file, self._file)
@@ -160,11 +159,9 @@ class HomeNames:
     async def _changed(self) -> None:
         own = self._file.home if self._file else Home()
         self.home = own.with_other(self._from_home_assistant)
-        if self.on_home:
-            self.on_home(self.home)
-        if self._settings.bias_names:
-            names = [*self._settings.names, *self.home.names]
-            self.index = await asyncio.to_thread(NameIndex, names)
+        self.on_home(self.home)
+        names = [*self._settings.names, *self.home.names]
+        self.index = await asyncio.to_thread(NameIndex, names)
 
 
 class _RefusedError(Exception):
@@ -390,7 +387,6 @@ async def _exposed(connection: _Connection) -> list[str]:
 
 
 def _names_of(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield name and aliases of areas or floors."""
     for entry in entries:
         yield from _texts([entry.get("name"), *_aliases(entry)])
 

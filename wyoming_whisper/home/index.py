@@ -70,29 +70,26 @@ class NameIndex:
         if not self.names or not texts or len(texts[0].split()) > self.MAX_WORDS:
             return []
         best = _Text(texts[0])
-        spoken = self._spoken(best)
+        in_best = (" ".join(best.folded[start:end]) for start, end in best.spans())
+        heard_well = [span for span in in_best if span in self._folded_set]
         common = _command_words(language)
         spans: dict[str, list[tuple[_Text, int, int]]] = {}
         for text in dict.fromkeys(texts):
             other = _Text(text)
             for start, end in other.spans():
                 span = " ".join(other.folded[start:end])
-                if not self._is_protected(span, common):
+                # Common words say what they say.
+                if not all(word in common or word.isdigit() for word in span.split()):
                     spans.setdefault(span, []).append((other, start, end))
         candidates: dict[str, Candidate] = {}
         for similarity, span, number in self._likeness.alike(list(spans), self.MIN_SIMILARITY):
             for other, start, end in spans[span]:
                 candidate = self._candidate(best, other, start, end, number, similarity)
-                if candidate is not None and not _loses(best, candidate, spoken):
+                if candidate is not None and not _loses(best, candidate, heard_well):
                     candidates.setdefault(fold(candidate.text), candidate)
             if len(candidates) >= self.MAX_CANDIDATES:
                 break
         return list(candidates.values())[: self.MAX_CANDIDATES]
-
-    def _is_protected(self, span: str, common: frozenset[str]) -> bool:
-        """Whether these words say what they say: common ones, or a name of the home."""
-        words = span.split()
-        return not words or all(word in common or word.isdigit() for word in words)
 
     def _candidate(
         self, best: _Text, other: _Text, start: int, end: int, number: int, similarity: float
@@ -120,16 +117,11 @@ class NameIndex:
             context=self._likeness.of(replaced, folded),
         )
 
-    def _spoken(self, text: _Text) -> list[str]:
-        """Return the names that are in the text as they are: they were heard well."""
-        spans = (" ".join(text.folded[start:end]) for start, end in text.spans())
-        return [span for span in spans if span in self._folded_set]
 
-
-def _loses(best: _Text, candidate: Candidate, spoken: Iterable[str]) -> bool:
+def _loses(best: _Text, candidate: Candidate, heard_well: Iterable[str]) -> bool:
     """Whether a name that was heard well would be replaced."""
     replaced = f" {' '.join(best.folded[slice(*candidate.replaced)])} "
-    return any(f" {name} " in replaced for name in spoken)
+    return any(f" {name} " in replaced for name in heard_well)
 
 
 class _Text:

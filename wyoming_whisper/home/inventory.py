@@ -6,7 +6,6 @@ Pure data: imports nothing of this package.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,19 @@ class Entity:
 
 
 @dataclass(frozen=True)
+class CustomFile:
+    """A file of sentences in Home Assistant's format: YAML that nobody has parsed yet."""
+
+    language: str
+    """Of its folder, without a region: "en"."""
+    name: str
+    """For people: its path."""
+    text: str = ""
+    mistake: str = ""
+    """Why it can't be read, in one sentence."""
+
+
+@dataclass(frozen=True)
 class Home:
     """Areas and floors with all their names and aliases, entities, and the user's sentences."""
 
@@ -33,8 +45,8 @@ class Home:
     entities: tuple[Entity, ...] = ()
     sentences: tuple[str, ...] = ()
     """Templates of the home's own: those that automations wait for."""
-    custom_sentences: Path | None = None
-    """A folder with sentences of the user's own, in Home Assistant's format."""
+    custom_sentences: tuple[CustomFile, ...] = ()
+    """Sentences of the user's own."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,5 +61,5 @@ class Home:
             (*self.floors, *other.floors),
             (*self.entities, *other.entities),
             (*self.sentences, *other.sentences),
-            self.custom_sentences or other.custom_sentences,
+            (*self.custom_sentences, *other.custom_sentences),
         )

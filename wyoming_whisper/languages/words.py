@@ -80,8 +80,6 @@ class _MeasureWords(TypedDict):
 
 
 class LanguageWords(TypedDict):
-    """One file's content."""
-
     about: str
     fillers: list[str]
     command_words: list[str]

@@ -6,30 +6,32 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def locked(
-    file: Path, busy: str, check_stop: Callable[[], None] = lambda: None, poll_s: float = 0.5
+    file: Path, busy: str = "", check_stop: Callable[[], None] = lambda: None, poll_s: float = 0.5
 ) -> Iterator[bool]:
     """Hold the lock `file`, as the hub's library takes it; give whether it is held for sure.
 
     It is not on a file system without locks. While another process has it, which is logged once as
-    `busy`, `check_stop` is called again and again; what that raises ends the wait.
+    `busy`, `check_stop` is called again and again; what that raises ends the wait. With no `busy`
+    there is no wait.
     """
-    lock, has_waited = _file_lock(file), False
+    import filelock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock, has_waited = filelock.FileLock(file), False
     while True:
         check_stop()
         try:
-            lock.acquire(timeout=poll_s)
+            lock.acquire(timeout=poll_s, blocking=bool(busy))
             break
         except TimeoutError:
+            if not busy:
+                break
             if not has_waited:
                 _LOGGER.info("%s: waiting for it", busy)
             has_waited = True
@@ -39,25 +41,3 @@ def locked(
         yield lock.is_locked
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def locked_now(file: Path) -> Iterator[bool]:
-    """Give whether the lock could be had at once; it is held for the block."""
-    lock = _file_lock(file)
-    try:
-        lock.acquire(blocking=False)
-    except (TimeoutError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def _file_lock(file: Path) -> BaseFileLock:
-    import filelock
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(file)

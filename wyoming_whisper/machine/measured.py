@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+
+from .files import write_file
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -37,12 +38,9 @@ class Measurements:
         """Keep one result; until the process ends where the file can't be written."""
         if self._file is None:
             return
-        aside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+        text = json.dumps({**self._all(), key: result}, indent=2) + "\n"
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({**self._all(), key: result}, indent=2) + "\n"
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(self._file)
+            write_file(self._file, text.encode())
         except OSError as error:
             self._unwritten[self._file, key] = result
             _LOGGER.debug("what was measured can't be kept in %s: %s", self._file, error)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import __version__
-from ..engine.dims import HEAD_WIDTH, Dims
+from ..engine.checkpoint import HEAD_WIDTH, Dims
 from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
 from ..machine.host import HOST
 from ..machine.measured import Measurements
@@ -27,10 +27,11 @@ from ..whisper.tokenizer import language_code
 from .find import ensure_model
 from .mirror import Mirror
 from .stock import STOCK_MODELS, StockModel
-from .store import ModelSettings, ModelStore
+from .store import ModelStore
 
 if TYPE_CHECKING:
     from ..engine.tensorrt.cuda import Gpu
+    from ..settings.options import Settings
     from .disk import Report
 
 _LOGGER = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class _Machine:
     ram_gib: float
 
     @classmethod
-    def here(cls, settings: ModelSettings) -> _Machine:
+    def here(cls, settings: Settings) -> _Machine:
         """Return what this machine, or what the container was given of it, can do."""
         threads = settings.cpu_threads or HOST.cores
         return cls(HOST.cpu_name, threads, HOST.instruction_set, round(HOST.ram_bytes / 1024**3, 1))
@@ -78,7 +79,10 @@ class _Machine:
         facts = f"{self.threads} threads, {self.instruction_set}, {self.ram_gib:.1f} GiB of memory"
         for model, factor in times.items():
             seconds = factor * yardstick_s
-            fits = _ram_needed(STOCK_MODELS[model]) <= self.ram_gib * 1024**3 / 2
+            # While loading there are the weights as stored and, beside them, as int8. Python, the
+            # runtime and one utterance's activations come to 200 MB.
+            needed = 1.6 * STOCK_MODELS[model].download_bytes + 200e6
+            fits = needed <= self.ram_gib * 1024**3 / 2
             if fits and seconds <= budget_s:
                 return _Choice(model, f"{facts}; about {seconds:.2f} s a command")
         slow = f"though about {seconds:.2f} s a command" if fits else "though memory is short"
@@ -90,17 +94,10 @@ class _Machine:
         return of_one_core.get(self.instruction_set, 8.0) / self.threads
 
 
-def _ram_needed(model: StockModel) -> float:
-    """Return about the bytes that loading and running a model as int8 takes."""
-    # While loading there are the weights as stored and, beside them, as int8.
-    # Python, the runtime and one utterance's activations come to 200 MB.
-    return 1.6 * model.download_bytes + 200e6
-
-
 class AutoModel:
     """What `auto` stands for, for the language set and what it is to run on: `gpu`, or this CPU."""
 
-    def __init__(self, settings: ModelSettings, gpu: Gpu | None = None) -> None:
+    def __init__(self, settings: Settings, gpu: Gpu | None = None) -> None:
         self.settings, self.gpu = settings, gpu
         self.language = language_code(settings.language or "")
 
@@ -111,7 +108,9 @@ class AutoModel:
         start; decided anew, within seconds, when machine, version or the options that matter
         change.
         """
-        if name := self._shipped():
+        # What came with the installation, unless it lacks the language.
+        name = ModelStore(self.settings).shipped_model()
+        if name and self.language in (None, *StockModel.languages_of(name)):
             _say_once(f"auto: {name}, because it came with this installation")
             return name
         choice = self.for_gpu(self.gpu) if self.gpu else self._for_cpu()
@@ -168,12 +167,6 @@ class AutoModel:
         for stock in sorted(no_larger, key=lambda s: (s.size, s.languages == "en"), reverse=True):
             if self.language == "en" or stock.languages != "en":
                 yield stock
-
-    def _shipped(self) -> str | None:
-        """Return the model that came with the installation, unless it lacks the language."""
-        name = ModelStore(self.settings).shipped_model()
-        understood = self.language is None or self.language in StockModel.languages_of(name or "")
-        return name if name and understood else None
 
     def for_gpu(self, gpu: Gpu) -> _Choice:
         """Return the best model for a GPU, by the memory that its driver tells."""

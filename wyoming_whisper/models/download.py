@@ -29,7 +29,8 @@ from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-from ..errors import ModelBrokenError, ModelRefusedError, ModelUnavailableError, UnknownModelError
+from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
+from ..machine.files import write_file
 from .disk import (
     ADVICE,
     FULL,
@@ -115,7 +116,7 @@ class HubDownload:
     def run(self) -> Path:
         """Return the folder of the snapshot. Blocks.
 
-        Raises UnknownModelError (no such repository), ModelUnavailableError (no network, not
+        Raises ModelError (no such repository), ModelUnavailableError (no network, not
         allowed: worth another try later), ModelRefusedError (no room), ModelBrokenError (the hub
         sends something else than it says).
         """
@@ -140,7 +141,12 @@ class HubDownload:
     def _list_files(self) -> tuple[str, list[_RemoteFile]]:
         """Return the commit and the files that a model needs. Raises what the hub's does."""
         info = self._ask()
-        siblings = [s for s in info.siblings or () if self._is_needed(s.rfilename)]
+        siblings = [
+            sibling
+            for sibling in info.siblings or ()
+            if "/" not in sibling.rfilename
+            and any(fnmatchcase(sibling.rfilename, one) for one in self.PATTERNS[self.layout])
+        ]
         if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):  # becomes the name of a folder
             raise ModelUnavailableError(
                 f"{self.endpoint} doesn't say which revision of {self.repo} it has"
@@ -182,9 +188,8 @@ class HubDownload:
                 self.repo, revision="main", files_metadata=True, timeout=self.TIMEOUT_S
             )
         except HFValidationError as error:
-            raise UnknownModelError(
-                f"{self.repo} is no name of a hub repository: {error}"
-            ) from error
+            about = f"{self.repo} is no name of a hub repository: {error}"
+            raise ModelError(about, "unknown-model") from error
         except self.NETWORK_ERRORS:
             raise
         except Exception as error:  # whatever a captive portal's page does to the hub's parser
@@ -192,9 +197,6 @@ class HubDownload:
                 f"{self.endpoint} doesn't answer as a model hub does ({error}): is there a login "
                 "page or proxy between, or is HF_ENDPOINT wrong?"
             ) from error
-
-    def _is_needed(self, name: str) -> bool:
-        return "/" not in name and any(fnmatchcase(name, p) for p in self.PATTERNS[self.layout])
 
     def _remote_file(self, commit: str, sibling: RepoSibling) -> _RemoteFile:
         etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
@@ -294,11 +296,7 @@ class HubDownload:
             ):  # a file system without links (exFAT): the hub's library moves files too
                 shutil.move(self._blobs / file.etag, aside)
             aside.replace(snapshot / file.name)
-        main = self._folder / "refs" / "main"
-        main.parent.mkdir(exist_ok=True)
-        aside = main.with_name(f"main.{os.getpid()}.tmp")
-        aside.write_text(commit, encoding="utf-8")
-        aside.replace(main)
+        write_file(self._folder / "refs" / "main", commit.encode())
         return snapshot
 
     def _sweep(self, **age_s: float) -> None:
@@ -340,7 +338,7 @@ class HubDownload:
         if status is None or status in (408, 416, 429) or status >= 500:
             return None
         if status == 404:
-            return UnknownModelError(f"there is no model {self.repo} on {self.endpoint}")
+            return ModelError(f"there is no model {self.repo} on {self.endpoint}", "unknown-model")
         if status in (401, 403):
             token = "the hf_token given isn't" if self.token else "set hf_token to one that is"
             return ModelUnavailableError(

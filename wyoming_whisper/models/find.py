@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ModelBrokenError, ModelError, ModelRefusedError, ModelUnavailableError
 from .disk import ADVICE, Report
@@ -13,14 +14,17 @@ from .folder import ModelFolder
 from .huggingface import write_folder
 from .mirror import Mirror
 from .stock import Layout
-from .store import ModelSettings, ModelStore, Reference
+from .store import ModelStore, Reference
+
+if TYPE_CHECKING:
+    from ..settings.options import Settings
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def ensure_model(
     name: str,
-    settings: ModelSettings,
+    settings: Settings,
     *,
     verify: bool = False,
     report: Report | None = None,
@@ -70,7 +74,7 @@ def _local(name: str, store: ModelStore, verify: bool, layout: Layout) -> Path:
 
 def _download(
     reference: Reference,
-    settings: ModelSettings,
+    settings: Settings,
     report: Report | None,
     *,
     quick: bool,

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from ..engine.checkpoint import Checkpoint, read
-from ..engine.dims import EMBEDDINGS, Dims
+from ..engine.checkpoint import EMBEDDINGS, Checkpoint, Dims
 from ..errors import ModelBrokenError
 from ..whisper.tokenizer import LANGUAGES, Tokenizer
 from .disk import matches_hash
@@ -25,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class _Facts:
     """What a model's folder says of itself beyond the files of its layout."""
 
     languages: tuple[str, ...] | None = None
@@ -36,7 +35,7 @@ class ModelFacts:
     """It was trained on short windows."""
 
     @classmethod
-    def of(cls, file: JsonFile) -> ModelFacts:
+    def of(cls, file: JsonFile) -> _Facts:
         """Return what is in `file`. Raises ModelBrokenError."""
         content = file.content
         languages = content.get("languages", ["en"])
@@ -85,17 +84,17 @@ class ModelFolder:
         self._generation_config = JsonFile(path / "generation_config.json")
 
     @functools.cached_property
-    def facts(self) -> ModelFacts:
+    def facts(self) -> _Facts:
         """What the model says of itself, if anything."""
         file = self.path / self.EXTRAS
-        return ModelFacts.of(JsonFile(file)) if file.is_file() else ModelFacts()
+        return _Facts.of(JsonFile(file)) if file.is_file() else _Facts()
 
     def checkpoint(self) -> Checkpoint:
         """Return the weights, mapped into memory: CTranslate2's."""
         if not self.weights.exists():
             raise ModelBrokenError(f"{self.weights} is missing")
         try:
-            checkpoint = read(self.weights)
+            checkpoint = Checkpoint.read(self.weights)
         except ModelBrokenError as error:
             described = ForeignFile(self.weights).described
             if not described:

@@ -21,8 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..engine.checkpoint import Checkpoint
-from ..engine.dims import EMBEDDINGS, PROJECTION, Dims
+from ..engine.checkpoint import EMBEDDINGS, PROJECTION, Checkpoint, Dims
 from ..errors import ModelBrokenError
 from ..transcriber import SAMPLE_RATE
 from ..whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES
@@ -100,7 +99,7 @@ def _sources(checkpoint: Checkpoint, n_tokens: int) -> Iterator[tuple[str, str, 
         for kind in ("weight", "bias"):
             yield f"model.encoder.{conv}.{kind}", f"encoder/{conv}/{kind}", everything
     yield "model.decoder.embed_tokens.weight", EMBEDDINGS, words
-    if not _is_tied(checkpoint):
+    if not checkpoint.is_tied:
         yield "proj_out.weight", PROJECTION, words
     halves = {"encoder": (dims.n_audio_layer, dims.n_audio_state)}
     halves["decoder"] = (dims.n_text_layer, dims.n_text_state)
@@ -142,10 +141,6 @@ def _parts(
         yield f"{name}.{part}.weight", f"{source}/{stored}/{weight}", rows
         if not part.endswith("k_proj"):
             yield f"{name}.{part}.bias", f"{source}/{stored}/{bias}", rows
-
-
-def _is_tied(checkpoint: Checkpoint) -> bool:
-    return checkpoint.resolved(PROJECTION) == checkpoint.resolved(EMBEDDINGS)
 
 
 def _write_safetensors(
@@ -257,7 +252,7 @@ def _structure(checkpoint: Checkpoint, n_tokens: int) -> dict[str, Any]:
         "max_target_positions": dims.n_text_ctx,
         "vocab_size": n_tokens,
         "scale_embedding": False,
-        "tie_word_embeddings": _is_tied(checkpoint),
+        "tie_word_embeddings": checkpoint.is_tied,
         "use_cache": True,
     }
 

@@ -6,13 +6,16 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ModelBrokenError, ModelUnavailableError
 from .folder import ModelFolder
 from .model_json import JsonFile
 from .stock import STOCK_MODELS, Layout
-from .store import ModelSettings, ModelStore
+from .store import ModelStore
+
+if TYPE_CHECKING:
+    from ..settings.options import Settings
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,15 @@ class ModelEntry:
     """What is wrong with one that is broken."""
 
     @classmethod
-    def all(cls, settings: ModelSettings) -> list[ModelEntry]:
+    def all(cls, settings: Settings) -> list[ModelEntry]:
         """Return the stock models, and whatever else lies in the data folders."""
         models, store = STOCK_MODELS.values(), ModelStore(settings)
         entries = [cls._of(model.name, store) for model in models if model.alias_of is None]
         stock = {model.repo for model in models}
         others = {name for name in _names_on_disk(store) if name not in stock}
         entries += [cls._of(name, store) for name in sorted(others)]
-        for name in sorted(set(_huggingface_on_disk(store)) - others - stock):
+        whispers = {repo for repo, paths in _cached(store) if any(map(_is_whisper, paths))}
+        for name in sorted(whispers - others - stock):
             entries.append(cls._of(name, store, "huggingface"))
         return entries
 
@@ -64,13 +68,19 @@ class ModelEntry:
         return dataclasses.asdict(self) | {"path": path, "problem": self.problem or None}
 
 
-def _names_on_disk(store: ModelStore) -> Iterator[str]:
-    """Yield the names of the models in the data folders: repositories and plain folders."""
+def _cached(store: ModelStore) -> Iterator[tuple[str, list[Path]]]:
+    """Yield (repository, snapshots) of what the caches hold, of other programs too."""
     for cache in store.hub_caches():
         for folder in sorted(cache.glob("models--*--*")):
             repo = folder.name.removeprefix("models--").replace("--", "/", 1)
-            if any(ModelFolder(path).weights.exists() for path in store.snapshots(folder)):
-                yield repo  # other programs cache other things there too
+            yield repo, store.snapshots(folder)
+
+
+def _names_on_disk(store: ModelStore) -> Iterator[str]:
+    """Yield the names of the models in the data folders: repositories and plain folders."""
+    for repo, snapshots in _cached(store):
+        if any(ModelFolder(path).weights.exists() for path in snapshots):
+            yield repo
     stock = {model.repo.rpartition("/")[2] for model in STOCK_MODELS.values()} | {*STOCK_MODELS}
     for root in store.roots:
         for weights in sorted(root.glob(f"*/{ModelFolder.WEIGHTS['ctranslate2']}")):
@@ -79,17 +89,8 @@ def _names_on_disk(store: ModelStore) -> Iterator[str]:
                 yield name
 
 
-def _huggingface_on_disk(store: ModelStore) -> Iterator[str]:
-    """Yield the repositories in the caches that hold a Whisper in Hugging Face's layout."""
-    for cache in store.hub_caches():
-        for folder in sorted(cache.glob("models--*--*")):
-            whole = any(_is_whisper(path) for path in store.snapshots(folder))
-            if whole:
-                yield folder.name.removeprefix("models--").replace("--", "/", 1)
-
-
 def _is_whisper(snapshot: Path) -> bool:
-    """Return whether it holds one in Hugging Face's layout: other programs cache other things."""
+    """Return whether it holds one in Hugging Face's layout."""
     if not (snapshot / ModelFolder.WEIGHTS["huggingface"]).exists():
         return False
     try:

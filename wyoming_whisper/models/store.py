@@ -10,37 +10,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..engine.cache import weights_hash
-from ..errors import ModelBrokenError, ModelError, ModelUnavailableError, UnknownModelError
+from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
 from .folder import ModelFolder
 from .formats import ForeignFile
 from .mirror import Mirror
 from .stock import AUTO, STOCK_MODELS, Layout, StockModel, without_address
 
-
-class ModelSettings(Protocol):
-    """The part of `settings.Settings` that finding a model needs."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def data_dir(self) -> tuple[Path, ...]: ...
-    @property
-    def download_dir(self) -> Path | None: ...
-    @property
-    def local_files_only(self) -> bool: ...
-    @property
-    def hf_token(self) -> str | None: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def language(self) -> str | None: ...
-    @property
-    def cpu_threads(self) -> int: ...
-    @property
-    def compute_type(self) -> str: ...
+if TYPE_CHECKING:
+    from ..settings.options import Settings
 
 
 @dataclass(frozen=True)
@@ -74,7 +54,7 @@ class ModelStore:
     SHIPPED_NAME = "name"
     """The file in SHIPPED with the name of the model that is meant to be used."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         first = (settings.download_dir,) if settings.download_dir else ()
         self.own_roots: list[Path] = list(dict.fromkeys((*first, *settings.data_dir)))
         """Those of the user, the download folder first."""
@@ -82,10 +62,11 @@ class ModelStore:
         self._local_files_only = settings.local_files_only
 
     def resolve(self, name: str, layout: Layout = "ctranslate2") -> Reference:
-        """Return what `name` stands for. Raises UnknownModelError."""
+        """Return what `name` stands for. Raises ModelError."""
         name = without_address(name)
         if name.lower() == AUTO:  # backends.model_of resolves it, once what it runs on is known
-            raise UnknownModelError("auto is a choice, not a model: name a model (models list)")
+            about = "auto is a choice, not a model: name a model (models list)"
+            raise ModelError(about, "unknown-model")
         stock = StockModel.named(name)
         if stock is not None and stock.name == name.replace(".int8", "-int8"):
             return Reference(name, repo=stock.repo_in(layout), layout=layout)
@@ -94,7 +75,7 @@ class ModelStore:
             path = next((root / name for root in self.roots if (root / name).exists()), None)
         if path is not None:
             if not path.is_dir():
-                raise UnknownModelError(ForeignFile(path).advice)
+                raise ModelError(ForeignFile(path).advice, "unknown-model")
             return Reference(name, folder=path, layout=layout)
         if stock is not None:  # after the folders, which may differ from it in case alone
             return Reference(stock.name, repo=stock.repo_in(layout), layout=layout)
@@ -102,13 +83,13 @@ class ModelStore:
         is_repo = slash and self.is_simple_name(owner) and self.is_simple_name(repo)
         if is_repo and not ForeignFile.is_name(name):
             return Reference(name, repo=name, layout=layout)
-        raise UnknownModelError(_unknown(name))
+        raise ModelError(_unknown(name), "unknown-model")
 
     def find(self, name: str, layout: Layout = "ctranslate2") -> Path:
         """Return the folder of the model `name`, checked; never uses the network.
 
-        Raises UnknownModelError, ModelUnavailableError (not here), ModelBrokenError (here, but its
-        files are missing, empty or cut off: the message names the file).
+        Raises ModelError (unknown), ModelUnavailableError (not here), ModelBrokenError (here, but
+        its files are missing, empty or cut off: the message names the file).
         """
         reference = self.resolve(name, layout)
         broken: ModelBrokenError | None = None

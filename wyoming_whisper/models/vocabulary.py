@@ -11,7 +11,6 @@ import contextlib
 import functools
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelBrokenError
+from ..machine.files import write_file
 from .model_json import JsonFile
 
 _LOGGER = logging.getLogger(__name__)
@@ -112,10 +112,8 @@ class Vocabulary:
             return _with_first_merge(JsonFile(file).text)
         text = json.dumps(_rebuild(self.tokens), ensure_ascii=False)
         _LOGGER.info("%s has no %s: rebuilt from its vocabulary", self._folder, self.TOKENIZER)
-        aside = file.with_name(f".{self.TOKENIZER}.{os.getpid()}")
         with contextlib.suppress(OSError):  # a read-only folder: rebuilt again next time
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(file)
+            write_file(file, text.encode())
         return text
 
     def _file(self) -> Path | None:

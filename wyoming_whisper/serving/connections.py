@@ -49,7 +49,6 @@ class Connections:
         self._allowed = allowed
         self._max = max_connections
         self._tasks: dict[Handler, asyncio.Task[None]] = {}
-        self._origins: dict[Handler, str] = {}
         self._judging: asyncio.Task[None] | None = None
         self.n_taken = 0
         """How many there have been."""
@@ -71,26 +70,21 @@ class Connections:
             writer.transport.abort()
             return
         address = _tune(writer.get_extra_info("socket"), writer.get_extra_info("peername"))
-        handler = Handler(self._service, reader, writer, address or "a unix socket")
-        self.track(handler, _origin(address))
+        peer = address or "a unix socket"
+        handler = Handler(self._service, reader, writer, peer, _origin(address))
+        self.track(handler)
         if address not in self._allowed:
             about = f"{address} is not among those in --allow"
             handler.refuse(ProtocolError(about, "access-denied"))
         elif len(self._tasks) > self._max and self._judging is None:
             self._judging = start_task(self._judge(), "choosing whom to refuse")
 
-    def track(self, handler: Handler, origin: str = "") -> asyncio.Task[None]:
+    def track(self, handler: Handler) -> asyncio.Task[None]:
         """Run a Handler; what it fails of is logged."""
         task = start_task(handler.run(), "a connection")
         self.n_taken += 1
         self._tasks[handler] = task
-        self._origins[handler] = origin
-
-        def forget(_: asyncio.Task[None]) -> None:
-            del self._tasks[handler]
-            del self._origins[handler]
-
-        task.add_done_callback(forget)
+        task.add_done_callback(lambda _: self._tasks.pop(handler))
         return task
 
     @property
@@ -144,7 +138,7 @@ class Connections:
     async def _judge(self) -> None:
         """As long as there are too many, refuse one in every iteration of the event loop."""
         try:
-            while self._n_there() > self._max:
+            while sum(1 for _ in self._there()) > self._max:
                 long_ago = time.monotonic() - self.SETTLE_SECONDS
                 settled = [one for one in self._there() if one.since <= long_ago]
                 n_too_many = len(settled) - self._max
@@ -167,9 +161,6 @@ class Connections:
     def _there(self) -> Iterator[Handler]:
         return (handler for handler in self._tasks if not handler.is_refused)
 
-    def _n_there(self) -> int:
-        return sum(1 for _ in self._there())
-
     def _least_missed(self, settled: Sequence[Handler], count: int) -> list[Handler]:
         """Return those who were silent for longest; where all speak, the newest.
 
@@ -181,14 +172,12 @@ class Connections:
             for one in settled
             if not one.is_busy or (not one.is_waiting and one.last_event < too_long_ago)
         ]
-        n_from = Counter(self._origins[one] for one in self._there())
+        n_from = Counter(one.origin for one in self._there())
         if idle:
             return heapq.nsmallest(
-                count, idle, key=lambda one: (-n_from[self._origins[one]], one.last_event)
+                count, idle, key=lambda one: (-n_from[one.origin], one.last_event)
             )
-        return heapq.nlargest(
-            count, settled, key=lambda one: (n_from[self._origins[one]], one.since)
-        )
+        return heapq.nlargest(count, settled, key=lambda one: (n_from[one.origin], one.since))
 
 
 def _tune(connection: socket.socket | None, peer: object) -> str | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import select
 import socket
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
@@ -25,7 +25,7 @@ from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping, Pong
 
 from ..audio.pcm import PcmFormat
-from ..errors import ProtocolError, StoppedError, UnknownModelError
+from ..errors import ModelError, ProtocolError, StoppedError
 from ..errors import WyomingWhisperError as OurError
 from ..peers import shown
 from ..tasks import end_tasks, start_task
@@ -36,13 +36,15 @@ from ..utterance.service import Service
 from ..utterance.utterance import Utterance
 from ..wire import read_event
 from .info import ServingInfo
-from .requests import Request
 
 _LOGGER = logging.getLogger(__name__)
 
 
 class Handler:
-    """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log."""
+    """Serves one connection, once: `await Handler(...).run()`. `peer` is its name in the log.
+
+    All connections of one network have the same `origin`.
+    """
 
     WRITE_SECONDS = 10.0  # for a client to take what it asked for
     EVENTS_A_SECOND = 100  # of one connection, audio aside: a command has three
@@ -58,21 +60,23 @@ class Handler:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str,
+        origin: str = "",
     ) -> None:
         self._service = service
         self._reader = reader
         self._writer = writer
         self._writing = asyncio.Lock()
         self._peer = peer
+        self.origin = origin
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._request = Request(TranscribeOptions(language=service.language))
+        self._request = _Request(TranscribeOptions(language=service.language))
         self._utterance: Utterance | None = None
         self._ended = False  # what comes until the next utterance is the rest of the last one
         self.since = self.last_event = time.monotonic()
         """When the client connected; when it last sent a whole event, or connected."""
         self._pace = 0.0  # when as many events have come as may
         self._asked = self._request  # what the utterance was begun with
-        self._waiting: asyncio.Queue[tuple[Utterance, Request] | None] = asyncio.Queue(
+        self._waiting: asyncio.Queue[tuple[Utterance, _Request] | None] = asyncio.Queue(
             self.MAX_WAITING_UTTERANCES
         )
         self._unanswered = 0
@@ -91,7 +95,10 @@ class Handler:
         finally:
             if not self._refused.cancel():
                 self._refused.exception()  # or asyncio says that nobody looked at it
-            self._drop_work()
+            self._drop_unfinished()
+            while not self._waiting.empty():
+                if item := self._waiting.get_nowait():
+                    item[0].drop()
             await self._hang_up()
             self._reading = None  # what it failed of knows this Handler: not each the other
 
@@ -104,7 +111,9 @@ class Handler:
             done, _ = await asyncio.wait(
                 {*tasks, self._refused}, return_when=asyncio.FIRST_COMPLETED
             )
-            if done == {self._reading} and _ended_well(self._reading):
+            if done == {self._reading} and not (
+                self._reading.cancelled() or self._reading.exception()
+            ):
                 # The end of what it sends is not the end of the client.
                 self._drop_unfinished()
                 lost = start_task(_until_lost(self._writer), "watching a half-closed connection")
@@ -224,19 +233,18 @@ class Handler:
     def _on_select_program(self, event: Event) -> None:
         name = _checked(SelectProgram, event).name
         if name not in (ServingInfo.PROGRAM, self._service.settings.model):
-            raise UnknownModelError(
-                f"no program {shown(name)} is here, only {ServingInfo.PROGRAM!r}"
-            )
+            about = f"no program {shown(name)} is here, only {ServingInfo.PROGRAM!r}"
+            raise ModelError(about, "unknown-model")
 
     def _on_transcribe(self, event: Event) -> None:
-        self._request = Request.of(_checked(Transcribe, event), self._service)
+        self._request = _Request.of(_checked(Transcribe, event), self._service)
         if self._utterance:  # it counts until the audio ends
             self._ask_anew(self._utterance)
 
     def _ask_anew(self, utterance: Utterance) -> None:
         """Have what is being spoken transcribed as is asked for now."""
         before, self._asked = self._asked, self._request
-        if dataclasses.replace(self._asked, context=before.context) == before:
+        if replace(self._asked, context=before.context) == before:
             return
         options = self._service.spoken.remembered(self._asked.options)
         live, relay = (
@@ -302,13 +310,6 @@ class Handler:
         relay = self._service.relay(options, self._asked.context)
         self._utterance = Utterance(self._service, options, endpointer, live, relay)
         return self._utterance
-
-    def _drop_work(self) -> None:
-        """Nobody waits for it any more."""
-        self._drop_unfinished()
-        while not self._waiting.empty():
-            if item := self._waiting.get_nowait():
-                item[0].drop()
 
     def _drop_unfinished(self) -> None:
         if self._utterance:
@@ -380,6 +381,47 @@ class Handler:
             pass
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What a `transcribe` event asks for; whatever is wrong with a field is one sentence."""
+
+    options: TranscribeOptions
+    context: dict[str, Any] | None = None
+    vad_sensitivity: str = "default"
+
+    @classmethod
+    def of(cls, transcribe: Transcribe, service: Service) -> _Request:
+        """Raises ProtocolError, ModelError, NotPossibleError."""
+        settings = service.settings
+        if transcribe.name and transcribe.name != settings.model:
+            about = f"no model {shown(transcribe.name)} is here, only {settings.model!r}"
+            raise ModelError(about, "unknown-model")
+        names = _strings(transcribe.transcript_names) + _strings(transcribe.transcript_terms)
+        asked = None if settings.ignore_client_language else transcribe.language
+        language = service.language_of(asked)
+        sensitivity = _sensitivity(transcribe.vad_sensitivity)
+        return cls(TranscribeOptions(language, names=names), transcribe.context, sensitivity)
+
+
+def _sensitivity(value: object) -> str:
+    """Return how soon commands are to end. Raises ProtocolError."""
+    if value is None:
+        return "default"
+    if isinstance(value, str) and value in Endpointer.SENSITIVITIES:
+        return str(getattr(value, "value", value))  # the wyoming library's is an Enum
+    names = ", ".join(Endpointer.SENSITIVITIES)
+    raise ProtocolError(f"vad_sensitivity must be one of {names}, not {shown(value)}")
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    """Return names or terms, which the wyoming library doesn't check. Raises ProtocolError."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ProtocolError("transcript_names and transcript_terms must be lists of strings")
+    return tuple(value)
+
+
 def _beginning(live: LiveText, language: str | None, context: dict[str, Any] | None) -> list[Event]:
     """Return what comes before the first of a text, and only there."""
     if live.started:
@@ -402,10 +444,6 @@ def _stopped() -> StoppedError:
     return StoppedError(
         "the server is shutting down, and --drain-seconds were too short to hear and answer this"
     )
-
-
-def _ended_well(task: asyncio.Task[None]) -> bool:
-    return not task.cancelled() and task.exception() is None
 
 
 def _checked(kind: Any, event: Event) -> Any:

@@ -11,7 +11,7 @@ from wyoming.event import Event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 
 from .. import __version__
-from ..status import Health, State
+from ..status import Health
 
 if TYPE_CHECKING:
     from ..settings.options import Settings
@@ -43,12 +43,15 @@ class ServingInfo:
 
     @classmethod
     def of(cls, service: Service) -> ServingInfo:
-        """Return what is true at this moment."""
         state, upstreams = service.status.state, service.upstreams
         languages = state.languages
         if upstreams and not upstreams.has_local:
             languages = upstreams.languages or languages
-        description = _what_serves(state) if languages else ""
+        # What runs here, behind those that are asked before it; which of them are now.
+        asked = [
+            u.name if u.circuit == "closed" else f"{u.name} (not now)" for u in state.upstreams
+        ]
+        description = ", then ".join(filter(None, [*asked, state.description])) if languages else ""
         languages = languages or service.expected_languages
         return cls(
             service.settings, state.backend, state.why, service.health, languages, description
@@ -96,9 +99,3 @@ class ServingInfo:
             prefers_noise_reduction_enabled=settings.prefers_noise_reduction,
         )
         return Info(asr=[program])
-
-
-def _what_serves(state: State) -> str:
-    """Return what runs here, behind those that are asked before it; which of them are now."""
-    asked = [u.name if u.circuit == "closed" else f"{u.name} (not now)" for u in state.upstreams]
-    return ", then ".join(filter(None, [*asked, state.description]))

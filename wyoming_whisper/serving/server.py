@@ -22,7 +22,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from .. import __version__
 from ..errors import SettingsError
-from ..machine.process import NativeThread, give_back, leave, settle, start_again
+from ..machine.process import give_back, leave, settle, start_again
 from ..peers import Allowed
 from ..settings.sources import SUPERVISOR_TOKEN
 from ..status import Status
@@ -40,23 +40,6 @@ if TYPE_CHECKING:
     from .discovery import Announcement
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code. Raises WyomingWhisperError."""
-    from ..backends import open_transcriber
-
-    status = Status()
-    server = Server(settings, partial(open_transcriber, status=status), status)
-    server.on_ready = settle
-    ended = asyncio.run(server.run())
-    if server.hangs:
-        if settings.uri == "stdio://":  # its client can't follow
-            leave(1)
-        start_again()
-    if not ended or NativeThread.is_any_alive():
-        leave(0)
-    return 0
 
 
 class Server(Service):
@@ -78,17 +61,29 @@ class Server(Service):
     def is_spoken_to(self) -> bool:
         return self.connections.is_spoken_to
 
+    @classmethod
+    def serve(cls, settings: Settings) -> int:
+        """Serve until SIGTERM or SIGINT; return the exit status. Raises WyomingWhisperError."""
+        from ..backends import open_transcriber
+
+        status = Status()
+        server = cls(settings, partial(open_transcriber, status=status), status)
+        server.on_ready = settle
+        asyncio.run(server.run())
+        if server.hangs:
+            if settings.uri == "stdio://":  # its client can't follow
+                leave(1)
+            start_again()
+        return 0
+
     def stop(self) -> None:
         """Begin to drain; called again, end at once."""
         if self._stopping.is_set():
             os._exit(1)
         self._stopping.set()
 
-    async def run(self) -> bool:
-        """Serve until stopped; return whether the model's thread has ended, too.
-
-        Raises what keeps the model from ever being there, or there again.
-        """
+    async def run(self) -> None:
+        """Serve until stopped. Raises what keeps the model from ever being there (again)."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -97,10 +92,9 @@ class Server(Service):
         finally:
             if self.grammars:
                 self.grammars.close()
-            ended = await asyncio.to_thread(self.scheduler.close)
+            await asyncio.to_thread(self.scheduler.close)
         if self._failure:
             raise self._failure
-        return ended
 
     async def _serve_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         async with (

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..errors import did_you_mean
-from .option import Option
+from .option import Option, Raw, Switch
 from .options import OPTIONS
-from .readers import Raw, Switch
 
 
 def _stt_library(raw: Raw) -> None:

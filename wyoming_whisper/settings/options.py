@@ -13,19 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult
 
-from .option import Option
-from .readers import (
-    Address,
+from ..text.replacements import Replacements
+from .option import (
     Choice,
     Decimal,
     Items,
+    Option,
     Raw,
     Size,
     Switch,
     Text,
     Whole,
 )
-from .replacements import Replacement
 from .server import ServerSettings
 
 
@@ -36,7 +35,8 @@ def _ray_address(raw: Raw) -> str:
     text = Text()(raw)
     if text == "auto":
         return text
-    Address("it must be auto, or HOST:PORT such as 192.168.1.20:6379", is_valid)(f"//{text}")
+    about = "it must be auto, or HOST:PORT such as 192.168.1.20:6379"
+    Text(about, is_address=is_valid)(f"//{text}")
     return text
 
 
@@ -48,9 +48,9 @@ def _audio_context(raw: Raw) -> str:
     raise ValueError("it must be auto, full, or seconds from 1 to 30")
 
 
-def _replacements(raw: Raw) -> tuple[Replacement, ...]:
+def _replacements(raw: Raw) -> Replacements:
     items = raw if isinstance(raw, list) else str(raw).splitlines()
-    return Replacement.read_all([item for item in items if item.strip()])
+    return Replacements.read([item for item in items if item.strip()])
 
 
 def _is_home_assistant(parts: SplitResult) -> bool:
@@ -219,8 +219,8 @@ class Settings(ServerSettings):
         "'30 minutes' for '½ hour'",
     )
     lowercase: bool = Option.switch(False, "text", "write everything in small letters")
-    replace: tuple[Replacement, ...] = Option.field(
-        (),
+    replace: Replacements = Option.field(  # noqa: RUF009
+        Replacements(),
         "text",
         "write TO wherever FROM would be written, whole words; an empty TO drops them, @FILE is a "
         "file with a line for each; may be given several times",
@@ -256,8 +256,9 @@ class Settings(ServerSettings):
         "names",
         "Home Assistant, which is asked for names where there is a --hass-token; the app "
         "(add-on) needs neither",
-        Address(
-            "it must be an address such as http://homeassistant.local:8123", _is_home_assistant
+        Text(
+            "it must be an address such as http://homeassistant.local:8123",
+            is_address=_is_home_assistant,
         ),
         metavar="URL",
     )

@@ -12,8 +12,7 @@ from urllib.parse import SplitResult
 from ..errors import SettingsError
 from ..models.stock import without_address
 from ..whisper.tokenizer import LANGUAGES, language_code
-from .option import Option
-from .readers import Address, Decimal, Items, Raw, Switch, Text, Whole
+from .option import Decimal, Items, Option, Raw, Switch, Text, Whole
 from .upstreams import Upstream
 
 
@@ -24,7 +23,7 @@ def _uri(raw: Raw) -> str:
         return parts.scheme == "unix" and not parts.netloc and len(parts.path) > 1
 
     about = "it must be tcp://HOST:PORT, unix:///PATH or stdio://"
-    return raw if raw == "stdio://" else Address(about, is_valid)(raw)
+    return raw if raw == "stdio://" else Text(about, is_address=is_valid)(raw)
 
 
 def _name(raw: Raw) -> str | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import SettingsError, did_you_mean
-from ..machine.text_files import read_text_file
+from ..machine.files import read_text_file
+from ..peers import shown
 from .official import ALL_OPTIONS, RETIRED_MODELS
-from .option import Option
+from .option import Option, Raw
 from .options import OPTIONS, Settings
-from .readers import Raw
 
 _LOGGER = logging.getLogger(__name__)
 PREFIXES = ("WYO_WHISPER_", "WYOMING_WHISPER_")
@@ -37,7 +37,7 @@ def settings_from(
     environ: Mapping[str, str],
     addon_file: Path = Path("/data/options.json"),
 ) -> Settings:
-    """Return the settings for parsed flags (an OptionParser's), variables and the options file.
+    """Return the settings for parsed flags (a CommandParser's), variables and the options file.
 
     What is no option among `flags` is passed over. An overridden value is not looked at.
     `addon_file` is where the Supervisor writes what the user has set. Raises SettingsError.
@@ -69,13 +69,10 @@ def _read(name: str, option: _RawOption) -> object:
     try:
         return about.read(option.raw)
     except ValueError as error:
-        state = "set" if about.secret else _shown(option.raw)
+        raw = option.raw
+        state = ("on" if raw else "off") if isinstance(raw, bool) else shown(raw)
+        state = "set" if about.secret else state
         raise SettingsError(f"{option.origin} is {state}, but {error}") from None
-
-
-def _shown(raw: object, max_length: int = 80) -> str:
-    text = "on" if raw is True else "off" if raw is False else repr(raw)
-    return text if len(text) <= max_length else text[:max_length] + "..."
 
 
 def _from_flags(flags: Mapping[str, Any]) -> dict[str, _RawOption]:
@@ -159,7 +156,10 @@ def _parse_options(path: Path) -> Mapping[Any, Any]:
     """Return the file's keys and values, numbers as text; raises SettingsError."""
     text = _read_text(path, "The options file")
     try:
-        content = _from_json(text) if path.suffix == ".json" else _from_yaml(text)
+        if path.suffix == ".json":
+            content = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+        else:
+            content = _from_yaml(text)
     except ValueError as error:
         raise SettingsError(f"The options file {path} can't be understood: {error}") from None
     if content is None:
@@ -167,10 +167,6 @@ def _parse_options(path: Path) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         raise SettingsError(f"The options file {path} must hold lines of the form NAME: VALUE")
     return content
-
-
-def _from_json(text: str) -> object:
-    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
 
 
 def _from_yaml(text: str) -> object:

@@ -39,15 +39,6 @@ def loops(tokens: Sequence[int], repeats: int = 5, max_size: int = 4) -> bool:
     return False
 
 
-def is_doubled(text: str) -> bool:
-    """Return whether the text is one phrase written over again: what a window cut short often does.
-
-    People do say a thing twice; then the full window says so, too.
-    """
-    letters = "".join(re.findall(r"\w", text.casefold()))
-    return re.fullmatch(r"(.{4,}?)\1+", letters) is not None
-
-
 def said_once(text: str, max_words: int = 500, max_steps: int = 8) -> str:
     """Return the text with every phrase that follows itself written once.
 

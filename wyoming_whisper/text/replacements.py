@@ -1,8 +1,4 @@
-"""--replace: words of a text that the user wants written otherwise.
-
-Whole words, whatever their capitals; in scripts without blanks wherever the letters stand. All at
-once, the longest first: what one replacement writes no other one changes.
-"""
+"""--replace: words of a text that the user wants written otherwise."""
 
 # ruff: noqa: RUF001  (letters and marks of all scripts)
 
@@ -10,40 +6,92 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 
+from ..machine.files import read_text_file
 from .scripts import UNPARTED
 
-if TYPE_CHECKING:
-    from ..settings.replacements import Replacement
 
+class Replacements(tuple[tuple[str, str], ...]):
+    """Pairs of words and what is written instead, empty where they are dropped.
 
-class Replacer:
-    """Writes texts with the replacements made; equal to one that has the same."""
+    Whole words, whatever their capitals; in scripts without blanks wherever the letters stand. All
+    at once, the longest first: what one replacement writes no other one changes.
+    """
 
+    MAX_LENGTH = 200  # characters, of either side
+    MAX_REPLACEMENTS = 1000
     APOSTROPHES = "'’"
-    LETTER = re.compile(rf"[^\W{UNPARTED}]")  # of scripts with blanks between words
+    LETTERS = rf"[^\W{UNPARTED}]{{2}}"  # of scripts with blanks between words
     MARK_IN_NUMBER = re.compile(r"\d[.,:/\u066b]\d")
     GAP = "\0"  # in place of words that are dropped
 
-    def __init__(self, replacements: Iterable[Replacement] = ()) -> None:
-        self.replacements = tuple(replacements)
-        # What begins with another letter is not even tried: there may be a thousand.
-        self._by_letter: dict[str, list[tuple[re.Pattern[str], str]]] = {}
-        for one in sorted(self.replacements, key=lambda one: len(one.old), reverse=True):
-            patterns = self._by_letter.setdefault(self._first_letter(one.old), [])
-            patterns.append((self._pattern(one.old), one.new))
+    @classmethod
+    def read(cls, items: Sequence[str]) -> Replacements:
+        r"""Return the replacements of items FROM=TO and @FILE; of two for the same words the last.
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Replacer) and self.replacements == other.replacements
+        \= is an equals sign, \\ a backslash, \# and \@ those signs. Raises ValueError, which says
+        what is wrong and in which line of which file.
+        """
+        replacements: dict[str, tuple[str, str]] = {}
+        for item in items:
+            is_file = item.startswith("@") and "=" not in item
+            for old, new in cls._of_file(item[1:]) if is_file else [cls._sides(item)]:
+                replacements[old.casefold()] = old, new
+                if len(replacements) > cls.MAX_REPLACEMENTS:
+                    raise ValueError(f"there may be {cls.MAX_REPLACEMENTS} of them at most")
+        return cls(replacements.values())
 
-    def __hash__(self) -> int:
-        return hash(self.replacements)
+    @classmethod
+    def _of_file(cls, name: str) -> list[tuple[str, str]]:
+        """Return what a file's lines say; empty ones, and those that begin with #, say nothing."""
+        if not name.strip():
+            raise ValueError("@ must be followed by a file's name, such as @replacements.txt")
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError:
+            raise ValueError(f"{name} can't be read (there is no such home folder)") from None
+        replacements = []
+        for number, line in enumerate(read_text_file(path, plain_only=True).splitlines(), 1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                try:
+                    replacements.append(cls._sides(line))
+                except ValueError as error:
+                    raise ValueError(f"in line {number} of {name} {error}") from None
+        return replacements
+
+    @classmethod
+    def _sides(cls, line: str) -> tuple[str, str]:
+        sides = [""]
+        signs = iter(unicodedata.normalize("NFC", line))
+        for sign in signs:
+            if sign == "\\":
+                escaped = next(signs, "")
+                if not escaped or escaped not in "=\\#@":
+                    raise ValueError(rf"{line!r} has a backslash before none of = \ # @")
+                sides[-1] += escaped
+            elif sign == "=" and len(sides) == 1:
+                sides.append("")
+            elif sign == "=":
+                raise ValueError(rf"{line!r} has more than one =; one that is meant is written \=")
+            else:
+                sides[-1] += sign
+        sides = [" ".join(side.split()) for side in sides]
+        if len(sides) == 1 or not sides[0]:
+            raise ValueError(
+                f"{line!r} must be FROM=TO, the words to be replaced and what to write"
+            )
+        if max(map(len, sides)) > cls.MAX_LENGTH:
+            raise ValueError(
+                f"{line[:20]!r}... is longer than {cls.MAX_LENGTH} characters on one side"
+            )
+        return sides[0], sides[1]
 
     def __call__(self, text: str) -> str:
         """Return the text with every replacement made, with single blanks."""
-        if not self._by_letter:
+        if not self:
             return text
         text = unicodedata.normalize("NFC", text)
         parts: list[str] = []
@@ -56,6 +104,15 @@ class Replacer:
             else:
                 place += 1
         return self._without_gaps("".join([*parts, text[start:]])) if parts else text
+
+    @cached_property
+    def _by_letter(self) -> dict[str, list[tuple[re.Pattern[str], str]]]:
+        # What begins with another letter is not even tried: there may be a thousand.
+        by_letter: dict[str, list[tuple[re.Pattern[str], str]]] = {}
+        for old, new in sorted(self, key=lambda pair: len(pair[0]), reverse=True):
+            patterns = by_letter.setdefault(self._first_letter(old), [])
+            patterns.append((self._pattern(old), new))
+        return by_letter
 
     def _match(self, text: str, place: int) -> tuple[int, str]:
         """Return where the words end that begin at a place, and what to write instead."""
@@ -88,7 +145,7 @@ class Replacer:
         """
         if not 0 < place < len(text):
             return False
-        if all(map(self.LETTER.match, text[place - 1 : place + 1])):
+        if re.fullmatch(self.LETTERS, text[place - 1 : place + 1]):
             return True
         return bool(self.MARK_IN_NUMBER.match(text, max(place - 2, 0), place + 1)) or bool(
             self.MARK_IN_NUMBER.match(text, place - 1, place + 2)

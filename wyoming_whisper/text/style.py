@@ -8,12 +8,12 @@ Knows neither models nor audio.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..transcriber import Segment, Transcription
 from .evidence import Voicing
-from .replacements import Replacer
+from .replacements import Replacements
 from .scripts import MARKS, QUOTES
 from .wording import Wording
 
@@ -28,7 +28,7 @@ class TextStyle:
     strip_punctuation: bool = True
     hass_wording: bool = True
     lowercase: bool = False
-    replacer: Replacer = field(default_factory=Replacer)
+    replacements: Replacements = Replacements()  # noqa: RUF009
     names: tuple[str, ...] = ()
     """The home's: what one of them begins with is no filler."""
 
@@ -37,12 +37,11 @@ class TextStyle:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> TextStyle:
-        """Return what the user wants of texts."""
         return cls(
             strip_punctuation=settings.strip_punctuation,
             hass_wording=settings.hass_wording,
             lowercase=settings.lowercase,
-            replacer=Replacer(settings.replace),
+            replacements=settings.replace,
             names=settings.names,
             language="en" if settings.whisper_task == "translate" else None,
         )
@@ -50,7 +49,9 @@ class TextStyle:
     @property
     def verbatim(self) -> TextStyle:
         """For those who want what was said rather than a command; replacements stay."""
-        return TextStyle(strip_punctuation=False, hass_wording=False, replacer=self.replacer)
+        return TextStyle(
+            strip_punctuation=False, hass_wording=False, replacements=self.replacements
+        )
 
     def finished(self, transcription: Transcription, voicing: Voicing) -> Transcription:
         """Return the answer for the client: what was said, in this style."""
@@ -79,7 +80,7 @@ class TextStyle:
             text = wording.reworded(text, self.names)
         if self.lowercase:
             text = _lowercase(text, language)
-        return " ".join(self.replacer(text).split())
+        return " ".join(self.replacements(text).split())
 
     def is_begun(self, text: str, language: str | None = None) -> bool:
         """Whether a text that may go on has more than fillers, without which it may begin."""
@@ -88,7 +89,7 @@ class TextStyle:
 
     def _replaced(self, segment: Segment) -> Segment:
         blank = segment.text[: -len(segment.text.lstrip()) or None]
-        return replace(segment, text=blank + self.replacer(segment.text.lstrip()))
+        return replace(segment, text=blank + self.replacements(segment.text.lstrip()))
 
 
 class _Punctuation:

@@ -9,8 +9,7 @@ import unicodedata
 import wave
 from collections.abc import AsyncIterator, Sequence
 
-import numpy as np
-
+from ..audio.pcm import PcmFormat
 from ..audio.vad import Span
 from ..errors import UpstreamError
 from ..transcriber import SAMPLE_RATE, Samples, Transcription
@@ -52,7 +51,7 @@ class Recording:
 
     def add(self, samples: Samples) -> None:
         """Take more of it, float32 mono at SAMPLE_RATE."""
-        self._chunks.append(self.pcm(samples))
+        self._chunks.append(PcmFormat.encoded(samples))
         self._n_samples += len(samples)
         self._notify()
 
@@ -68,11 +67,6 @@ class Recording:
         self.speech_end = min(speech_end, self._n_samples)  # the last frame may be cut off
         self.ended = asyncio.get_running_loop().time()
         self._notify()
-
-    @staticmethod
-    def pcm(samples: Samples) -> bytes:
-        """Return 16-bit little-endian PCM; samples that came from such are the very same again."""
-        return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
     def wav(self) -> bytes:
         """Return its speech as a WAV file of 16-bit samples; nothing before it has ended."""

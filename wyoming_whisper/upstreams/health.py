@@ -29,7 +29,8 @@ class Circuit:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._reachable: bool | None = None
+        self.is_reachable = False
+        """Whether it was there when it was last looked after."""
         self._n_failures = 0  # of requests, in a row
         self._n_doubts = 0
         self._open_until = 0.0
@@ -39,16 +40,11 @@ class Circuit:
 
     @property
     def state(self) -> State:
-        if not self._reachable:
+        if not self.is_reachable:
             return "open"
         if not self._n_failures:
             return "closed"
         return "open" if self._clock() < self._open_until else "half-open"
-
-    @property
-    def is_reachable(self) -> bool:
-        """Whether it was there when it was last looked after."""
-        return bool(self._reachable)
 
     def take_trial(self) -> bool:
         """Return whether an utterance may be tried on it; then `succeeded`, `failed` or `untried`
@@ -65,16 +61,16 @@ class Circuit:
 
     def reached(self) -> None:
         """It has answered a question after its health."""
-        self._reachable = True
+        self.is_reachable = True
 
     def unreachable(self, why: str) -> None:
         """It has not."""
-        self._reachable = False
+        self.is_reachable = False
         self.why = why
 
     def succeeded(self) -> None:
         """It has answered an utterance, and well."""
-        self._reachable = True
+        self.is_reachable = True
         self._trying = False
         self._n_failures = self._n_doubts = 0
 

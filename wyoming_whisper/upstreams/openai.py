@@ -46,14 +46,15 @@ class OpenAIUpstream:
         names = (
             [m.get("id") for m in models if isinstance(m, dict)] if isinstance(models, list) else []
         )
-        if self._model and names and not self._is_among(names):
+        model = self._model or ""
+        # Some servers answer to other names of it, too.
+        if (
+            model
+            and names
+            and not any(name == model or StockModel.are_same(model, str(name)) for name in names)
+        ):
             raise UpstreamError(f"it has no model {self._model!r}")
         return described, frozenset()
-
-    def _is_among(self, names: list[object]) -> bool:
-        """Whether a list of models has ours; some servers answer to other names of it, too."""
-        model = self._model or ""
-        return any(name == model or StockModel.are_same(model, str(name)) for name in names)
 
     async def transcribe(
         self, recording: Recording, options: TranscribeOptions, _: object
@@ -67,7 +68,6 @@ class OpenAIUpstream:
         return recording.transcript(answer.get("text"), answer.get("language"), options.language)
 
     async def close(self) -> None:
-        """Close what connections are kept."""
         if self._session:
             await self._session.close()
 

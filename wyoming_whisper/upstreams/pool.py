@@ -196,7 +196,6 @@ class Member:
             await end_tasks(waiting)
 
     def state(self) -> UpstreamState:
-        """Return what people are told."""
         state = self.circuit.state
         return UpstreamState(
             name=self.upstream.url,
@@ -283,8 +282,11 @@ class Pool:
         for state in states:
             self._log(state)
         changes: dict[str, object] = {"upstreams": tuple(states)}
-        if not self.has_local:
-            changes |= _phase(states)
+        if not self.has_local and any(state.circuit != "open" for state in states):
+            changes |= {"phase": "ready", "detail": ""}
+        elif not self.has_local:
+            why = "; ".join(f"{state.name}: {state.detail}" for state in states)
+            changes |= {"phase": "unavailable", "detail": f"no upstream can be asked ({why})"}
         self._status.update(**changes)
 
     def _log(self, state: UpstreamState) -> None:
@@ -302,13 +304,6 @@ class Pool:
     def languages(self) -> tuple[str, ...]:
         """All that one of them understands; none where nobody tells."""
         return tuple(sorted({code for member in self.members for code in member.languages}))
-
-
-def _phase(states: Sequence[UpstreamState]) -> dict[str, object]:
-    if any(state.circuit != "open" for state in states):
-        return {"phase": "ready", "detail": ""}
-    why = "; ".join(f"{state.name}: {state.detail}" for state in states)
-    return {"phase": "unavailable", "detail": f"no upstream can be asked ({why})"}
 
 
 def _client(upstream: Upstream, settings: Settings) -> _Client:

@@ -61,7 +61,6 @@ class _Race:
         return "wait"
 
     def asked(self, now: float, *, trial: bool) -> None:
-        """Note that one more was asked at `now`."""
         self.patience = now if trial else now + self.hedge_seconds
 
     def until(self, *, silent: bool) -> float:
@@ -130,7 +129,6 @@ class Relay:
         return cls(pool, options, hops + 1)
 
     def add(self, samples: Samples) -> None:
-        """Pass on more audio."""
         self._recording.add(samples)
 
     def take_over(self, other: Relay) -> None:
@@ -266,7 +264,12 @@ class Relay:
             if step == "settle":
                 return self._last_word()
             if step == "wait":
-                await self._wait(pending, race.until(silent=silent) - now)
+                seconds = race.until(silent=silent) - now
+                await asyncio.wait(
+                    {attempt.task for attempt in pending},
+                    timeout=None if seconds == math.inf else max(seconds, 0),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 now = self._loop.time()
             elif attempt := self._begin_member():
                 race.asked(now, trial=attempt.trial)
@@ -278,14 +281,6 @@ class Relay:
                 race.is_last = True
         return winner
 
-    async def _wait(self, pending: Sequence[_Attempt], seconds: float) -> None:
-        """Wait until one of them has ended, or for so long."""
-        await asyncio.wait(
-            {attempt.task for attempt in pending},
-            timeout=None if seconds == math.inf else max(seconds, 0),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-
     def _ask_here(self, local: Local) -> _Attempt:
         async def work() -> Transcription:
             return await local()
@@ -293,7 +288,6 @@ class Relay:
         return self._started(work(), None)
 
     def _winner(self) -> _Attempt | None:
-        """Return the first with a text."""
         winners = (a for a in self._attempts if a.transcription and a.transcription.text)
         return next(winners, None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,7 +38,7 @@ class WyomingUpstream:
     async def check(self) -> tuple[str, frozenset[str]]:
         """Return what it is, and its languages. Raises UpstreamError."""
         async with self._connected() as (reader, writer):
-            await _send(writer, Describe().event())
+            await async_write_event(Describe().event(), writer)
             event = await _receive(reader, "info")
         try:
             return _described(Info.from_event(event))
@@ -58,12 +57,12 @@ class WyomingUpstream:
             names = list(options.names) or None
             asked = self._upstream.model, options.language, context
             with contextlib.suppress(OSError):  # who reads is told
-                await _send(writer, Transcribe(*asked, transcript_names=names).event())
-                await _send(writer, AudioStart(*audio_format).event())
+                await async_write_event(Transcribe(*asked, transcript_names=names).event(), writer)
+                await async_write_event(AudioStart(*audio_format).event(), writer)
                 async for audio in recording.chunks():
-                    await _send(writer, AudioChunk(*audio_format, audio).event())
+                    await async_write_event(AudioChunk(*audio_format, audio).event(), writer)
                     n_sent += len(audio) // recording.SAMPLE_BYTES
-                await _send(writer, AudioStop().event())
+                await async_write_event(AudioStop().event(), writer)
 
         async with self._connected() as (reader, writer):
             sending = start_task(speak(writer), "speaking to an upstream", is_awaited=True)
@@ -95,11 +94,13 @@ class WyomingUpstream:
                 late = f"it took no connection within {self.CONNECT_SECONDS:g} s"
                 raise UpstreamError(late, "absent")
             if error := connecting.exception():
-                about = f"it can't be reached ({_reason(error)})"
+                about = f"it can't be reached ({UpstreamError.reason(error)})"
                 raise UpstreamError(about, "absent") from None
             yield connecting.result()
         except OSError as error:
-            raise UpstreamError(f"the connection was lost ({_reason(error)})") from None
+            raise UpstreamError(
+                f"the connection was lost ({UpstreamError.reason(error)})"
+            ) from None
         finally:
             connecting.cancel()
             if connecting.done() and not connecting.cancelled() and not connecting.exception():
@@ -113,23 +114,12 @@ class WyomingUpstream:
         )
 
 
-def _reason(error: BaseException) -> str:
-    number = getattr(error, "errno", None)
-    if number is not None and number > 0:  # asyncio's own text repeats the address
-        return os.strerror(number)
-    return getattr(error, "strerror", None) or type(error).__name__
-
-
 def _hang_up(writer: asyncio.StreamWriter) -> None:
     """Close; what it has not read by now it need not read any more."""
     if writer.transport.get_write_buffer_size():
         writer.transport.abort()
     else:
         writer.close()
-
-
-async def _send(writer: asyncio.StreamWriter, event: Event) -> None:
-    await async_write_event(event, writer)
 
 
 async def _receive(reader: asyncio.StreamReader, kind: str, max_events: int = 512) -> Event:

@@ -24,8 +24,6 @@ class Budget:
 
 
 class _Account:
-    """What one of them holds."""
-
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._amount = 0

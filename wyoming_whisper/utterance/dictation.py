@@ -99,7 +99,11 @@ class Dictation:
         while self._waiting:
             piece = self._waiting[0]
             if piece.job is None and not self._is_refused:
-                self._begin(piece)
+                try:
+                    piece.job = self._submit(piece.samples, self.options, Priority.EARLY)
+                except WyomingWhisperError as error:  # who waits is told, if it is still so
+                    _LOGGER.debug("no piece is begun: %s", error)
+                    self._is_refused = True
             if piece.job is None or not piece.job.future.done():
                 return
             transcription = piece.job.transcription
@@ -120,7 +124,6 @@ class Dictation:
             self._take(await result(piece.job))
 
     def add_rest(self, transcription: Transcription, voicing: Voicing) -> None:
-        """Add what was said after the last piece."""
         self._parts.append((transcription, voicing))
 
     def transcription(self) -> Transcription:
@@ -144,18 +147,10 @@ class Dictation:
         return self._text
 
     def drop(self) -> None:
-        """Nobody waits for it any more."""
         for piece in self._waiting:
             if piece.job:
                 piece.job.cancel()
                 piece.job = None
-
-    def _begin(self, piece: _Piece) -> None:
-        try:
-            piece.job = self._submit(piece.samples, self.options, Priority.EARLY)
-        except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
-            _LOGGER.debug("no piece is begun: %s", error)
-            self._is_refused = True
 
     def _take(self, transcription: Transcription) -> None:
         piece = self._waiting.popleft()

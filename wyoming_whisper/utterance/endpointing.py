@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import SettingsError
-from ..languages.words import LanguageWords, language_words
+from ..languages.words import language_words
 from ..transcriber import Transcription
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class Endpointer:
     COMPLETE_SECONDS = 0.35
     UNSURE_SECONDS = 0.7
     DANGLING_SECONDS = 1.5
+    AUTO_SECONDS: Mapping[Ending, float] = {
+        "complete": COMPLETE_SECONDS,
+        "unsure": UNSURE_SECONDS,
+        "dangling": DANGLING_SECONDS,
+    }
 
     SENSITIVITIES: Mapping[str, float] = {
         "aggressive": 0.25 / 0.7,
@@ -107,24 +112,12 @@ class Endpointer:
         """Return how much silence ends the command, by what is known now."""
         seconds = self._seconds
         if seconds is None:
-            seconds = max(self._auto_seconds(), self._hesitation_seconds())
+            ending = _ending(self._draft, self._previous) if self._draft else "unsure"
+            hesitation = min(self.HESITATION_FACTOR * self._longest_pause, self.DANGLING_SECONDS)
+            seconds = max(self.AUTO_SECONDS[ending], hesitation)
         if self._voiced < self.MIN_SPEECH_SECONDS:
             seconds = max(seconds, self.DANGLING_SECONDS)
         return max(seconds * self._factor, min(seconds, self.MIN_WAIT_SECONDS))
-
-    def _auto_seconds(self) -> float:
-        if self._draft is None:
-            return self.UNSURE_SECONDS
-        match _ending(self._draft, self._previous):
-            case "complete":
-                return self.COMPLETE_SECONDS
-            case "unsure":
-                return self.UNSURE_SECONDS
-            case "dangling":
-                return self.DANGLING_SECONDS
-
-    def _hesitation_seconds(self) -> float:
-        return min(self.HESITATION_FACTOR * self._longest_pause, self.DANGLING_SECONDS)
 
     def _go_on(self) -> None:
         """Speech has resumed."""
@@ -162,10 +155,15 @@ class _EndingRules:
     """Verbs that begin commands but are none, each with the words of which one has to follow; with
     an empty set anything may, with an empty word only the speaker knows when it is enough."""
 
-    @classmethod
-    def of_language(cls, language: LanguageWords) -> _EndingRules:
-        words = language["endings"]
-        return cls(
+    @staticmethod
+    @cache
+    def of(language: str | None) -> _EndingRules | None:
+        """Return those of a language, by Whisper's code; None where there is no file of it."""
+        file = language_words(language)
+        if file is None:
+            return None
+        words = file["endings"]
+        return _EndingRules(
             dangling=_folded(words["dangling"]),
             open_ended=_folded(words["open_ended"]),
             suffixes=tuple(words["suffixes"]),
@@ -206,12 +204,6 @@ def _folded(words: Iterable[str]) -> frozenset[str]:
     return frozenset(word.casefold() for word in words)
 
 
-@cache
-def _ending_rules(language: str | None) -> _EndingRules | None:
-    words = language_words(language)
-    return _EndingRules.of_language(words) if words else None
-
-
 def _ending(draft: Transcription, previous: str = "") -> Ending:
     """Return how the draft of a command ends; `previous` is its draft before it went on.
 
@@ -225,7 +217,7 @@ def _ending(draft: Transcription, previous: str = "") -> Ending:
     if not words:  # something was said that the model won't write, or nothing at all
         return "unsure" if draft.rejected else "dangling"
     trails_off = re.search(r"(?:…|\.\.|[,、،‐–—-])\s*\Z", draft.text)  # noqa: RUF001  (dashes)
-    rules = _ending_rules(draft.language)
+    rules = _EndingRules.of(draft.language)
     if trails_off or (rules and rules.is_dangling(words)):
         return "dangling"
     goes_on = not _agree(_words(previous), words)

@@ -69,7 +69,7 @@ class Scheduler:
         self._closing = threading.Event()
         self._is_waking = False  # it is opened again because somebody speaks
         self._awaited = False  # somebody speaks, or has asked, since the model was last at work
-        self._running: list[Job] = []  # the longest first
+        self._running: list[Job] = []
         self._refusal: _Reason | None = None
         self._upkeep: tuple[object, str] | None = None  # what is done that is no job
         self._thread = NativeThread(self._run, "transcriber")
@@ -103,7 +103,14 @@ class Scheduler:
             self._make_room(priority)
             self._jobs.append(job)
             self._changed.notify_all()
-        self._forget_when_done(job)
+        waiting = weakref.ref(job)  # its future keeps what is called when it is done, for ever
+
+        def make_room(_: Future[Transcription]) -> None:  # it was cancelled
+            with self._changed:
+                if (done := waiting()) and done in self._jobs:
+                    self._jobs.remove(done)
+
+        job.future.add_done_callback(make_room)
         return job
 
     def _make_room(self, priority: Priority) -> None:
@@ -119,12 +126,6 @@ class Scheduler:
                 f"{n_waiting} requests wait already, which is all that --max-queue allows; "
                 "try again in a moment"
             )
-
-    @property
-    def running(self) -> Job | None:
-        """What the model is at now; of several the one that it has been at for longest."""
-        running = self._running[:1]
-        return running[0] if running else None
 
     @property
     def under_way(self) -> list[Work]:
@@ -153,21 +154,6 @@ class Scheduler:
             return refusal
         done = "" if state.fraction is None else f" ({state.fraction:.0%} done)"
         return _Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")
-
-    def _forget_when_done(self, job: Job) -> None:
-        waiting = weakref.ref(job)  # its future keeps what is called when it is done, for ever
-
-        def forget(_: Future[Transcription]) -> None:
-            if done := waiting():
-                self._forget(done)
-
-        job.future.add_done_callback(forget)
-
-    def _forget(self, job: Job) -> None:
-        """Make room where a job waited: it was cancelled."""
-        with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
 
     def close(self, timeout_seconds: float = 1.0) -> bool:
         """Finish what was asked for, and free the model.
@@ -205,7 +191,10 @@ class Scheduler:
             del transcriber  # the last reference: its memory is free while we wait
             _LOGGER.info("idle: the model is unloaded until somebody speaks")
             self._status.update(phase="idle", detail="the model is unloaded until somebody speaks")
-            self._wait_until_wanted()
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._jobs or self._awaited or self._closing.is_set()
+                )
             self._is_waking = True
         if self._closing.is_set():
             self._refuse(_Reason(TranscribeError, "the server is shutting down"))
@@ -295,10 +284,6 @@ class Scheduler:
             self._awaited = False
             return job
 
-    def _wait_until_wanted(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._awaited or self._closing.is_set())
-
     def _open_until_there(self) -> Transcriber | None:
         while not self._closing.is_set():
             if self._refusal is None:  # otherwise the reason is worth more
@@ -384,7 +369,6 @@ class Scheduler:
         return self._n_failures < self.MAX_REOPENINGS
 
     def _say_unavailable(self, error: BaseException) -> None:
-        """Say it once, loudly."""
         reason = _Reason.of(error)
         if self._refusal is None:
             unexpected = None if isinstance(error, WyomingWhisperError) else error

@@ -21,8 +21,7 @@ from ..errors import (
     StoppedError,
     TranscribeError,
 )
-from ..grammar.compiling import TemplateStore
-from ..grammar.service import GrammarService, HomeTexts
+from ..grammar.service import GrammarService, HomeLanguages, HomeTexts
 from ..home.household import HomeNames
 from ..home.inventory import Home
 from ..models.folder import ModelFolder
@@ -55,7 +54,7 @@ OpenTranscriber = Callable[["Settings"], Transcriber]
 class Service:
     """Belongs to the event loop, which need not run yet when it is made.
 
-    Raises SettingsError, UnknownModelError where `settings` are not possible: a misspelt name ends
+    Raises SettingsError, ModelError where `settings` are not possible: a misspelt name ends
     the server before it listens.
     """
 
@@ -86,13 +85,11 @@ class Service:
         """None where no other server is asked."""
         self.names = HomeNames(settings, os.environ.get(SUPERVISOR_TOKEN))
         self.grammars: GrammarService | None = None
-        """The sentences of the home; None where texts are not to be compared with it."""
-        if settings.bias_names:
-            region = settings.language.replace("_", "-").partition("-")[2]
-            regions = {self.language: region} if self.language else {}
-            store = TemplateStore(settings.data_dir[0] / "grammar", regions)
-            self.grammars = GrammarService(store)
-            self.grammars.expect([self.language] if self.language else settings.languages)
+        """The sentences of the home; None where texts are not to be compared with it, or others
+        make the grammars."""
+        if settings.bias_names and settings.backend != "ray":
+            folder = settings.data_dir[0] / "grammar"
+            self.grammars = GrammarService.speaking(HomeLanguages.of(settings), folder)
             self.names.on_home = self.grammars.use_home
         self.max_utterance_samples = settings.max_utterance_seconds * SAMPLE_RATE
         self.held_audio = Budget(
@@ -182,8 +179,9 @@ class Service:
         # is no command, or no whole one, is not to become one.
         is_command = priority in (Priority.COMMAND, Priority.EARLY)
         if self.names.index is not None:
-            grammars = self.grammars if is_command and self.names.home != Home() else None
-            options = replace(options, home=HomeTexts(self.names.index, grammars))
+            home = self.names.home if is_command and self.names.home != Home() else None
+            grammars = self.grammars if home else None
+            options = replace(options, home=HomeTexts(self.names.index, grammars, home))
         return self.scheduler.submit(samples, options, priority)
 
     async def result_of(

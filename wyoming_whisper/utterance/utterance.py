@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..audio.pcm import PcmFormat, PcmStream
-from ..audio.pieces import Section
-from ..audio.speech import Speech
+from ..audio.speech import Section, Speech
 from ..audio.vad import FRAME_SAMPLES, Span, Vad
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
@@ -193,15 +192,14 @@ class Utterance:
             transcription, early, upstream = await self._transcribe()
         except Exception as error:
             waited = time.perf_counter() - ended
-            failure = _failure(error, self.seconds, waited)
-            self._service.answered(dataclasses.replace(failure, truncated=self._is_truncated))
+            self._service.answered(_failure(error, self.seconds, waited, self._is_truncated))
             raise
         finally:
             self.drop()
         if self._options.language is None and upstream is None:
             self._service.spoken.note(transcription)
-        answer = _answer(transcription, time.perf_counter() - ended, early, upstream)
-        answer = dataclasses.replace(answer, truncated=self._is_truncated)
+        waited = time.perf_counter() - ended
+        answer = _answer(transcription, waited, early, upstream, self._is_truncated)
         _log(answer, transcription)
         self._service.answered(answer)
         return transcription
@@ -397,7 +395,7 @@ class Utterance:
 
 
 def _answer(
-    transcription: Transcription, waited: float, early: bool, upstream: str | None
+    transcription: Transcription, waited: float, early: bool, upstream: str | None, truncated: bool
 ) -> Answer:
     sure = transcription.text and not upstream  # others don't tell how sure they are
     outcome: Outcome = "text" if transcription.text else "silence"
@@ -415,16 +413,18 @@ def _answer(
         free_text=transcription.free_text,
         is_corrected=transcription.free_text is not None,
         upstream=upstream,
+        truncated=truncated,
     )
 
 
-def _failure(error: Exception, seconds: float, waited: float) -> Answer:
+def _failure(error: Exception, seconds: float, waited: float, truncated: bool) -> Answer:
     ours = error if isinstance(error, WyomingWhisperError) else None
     return Answer(
         time=time.time(),
         outcome="failed",
         seconds=seconds,
         waited=waited,
+        truncated=truncated,
         error=str(ours or "internal error; the server's log says more"),
         code=ours.code if ours else WyomingWhisperError.code,
     )

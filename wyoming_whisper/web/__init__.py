@@ -88,7 +88,6 @@ class _Page:
             ) from error
 
     async def open(self, server: asyncio.Server) -> None:
-        """Import what is needed, then listen."""
         try:
             app = await asyncio.to_thread(importlib.import_module, f"{__name__}.app")
             self._runner = await app.start(self._service, self.CLOSE_SECONDS)

@@ -42,7 +42,6 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure)
 
     @classmethod
     def of(cls, error: Exception) -> Refused:
-        """Return how a failure is answered."""
         if isinstance(error, Refused):
             return error
         parameters = {
@@ -71,7 +70,6 @@ class Refused(Exception):  # noqa: N818  (an answer, not a failure)
         return {"error": error}
 
     def response(self) -> web.Response:
-        """Return it as an answer."""
         headers = {"Retry-After": "1"} if self.status in (429, 503) else {}
         if self.status == web.HTTPUnauthorized.status_code:
             headers["WWW-Authenticate"] = "Bearer"
@@ -136,7 +134,6 @@ class Form:
         return values[0] if values else None
 
     def several(self, name: str) -> list[str]:
-        """Return all values of a parameter."""
         return self._values.get(name, [])
 
     def choice(self, name: str, choices: Sequence[str]) -> str | None:

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -25,10 +26,8 @@ from ..peers import Allowed, shown
 from ..transcriber import TranscribeOptions
 from ..utterance.budget import Budget
 from ..utterance.service import Service
-from .answers import RENDERED, Render
 from .form import Form, Refused
-from .origins import Origins
-from .spoken import Spoken
+from .spoken import RENDERED, Render, Spoken
 
 _LOGGER = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -66,7 +65,7 @@ class Api:
         self._names = (model, ALIAS)
         self._count = count
         self._allowed = Allowed(settings.allow)
-        self._origins = Origins(settings.openai_origins)
+        self._origins = _Origins(settings.openai_origins)
         self._key = (settings.openai_key or "").encode()
         self._created = int(time.time())
         self._n_requests = 0
@@ -297,6 +296,65 @@ class Api:
             await _send(response, refused.content())
         await _write(response, b"data: [DONE]\n\n")
         return response
+
+
+class _Origins:
+    """Web pages and apps of other origins that may use the API: CORS, on its paths alone.
+
+    Those that the user named, in any case, with or without a default port; none by default. A
+    browser asks first (OPTIONS, without the key) whether the page may send what it wants to, and
+    gives the page no answer that does not name its origin.
+    """
+
+    ANY = "*"
+    REQUEST_METHOD = "Access-Control-Request-Method"
+    REQUEST_HEADERS = "Access-Control-Request-Headers"
+    METHODS = "GET, POST"
+    EXPOSED = "Retry-After, WWW-Authenticate"
+    MAX_AGE_SECONDS = 600
+    HEADER_NAMES = re.compile(r"[\w-]+( *, *[\w-]+)*", re.ASCII)
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._origins = frozenset(map(_normal, origins))
+
+    def __contains__(self, origin: str | None) -> bool:
+        return origin is not None and (
+            self.ANY in self._origins or _normal(origin) in self._origins
+        )
+
+    def preflight(self, request: web.Request) -> web.Response | None:
+        """Return the answer to a browser that asks what a page may send; None for all others.
+
+        Any header may be sent: clients of OpenAI's add some of their own. Who has no key is told
+        when the request itself comes.
+        """
+        asks = request.method == "OPTIONS" and self.REQUEST_METHOD in request.headers
+        if not asks or request.headers.get("Origin") not in self:
+            return None
+        headers = {
+            "Access-Control-Allow-Methods": self.METHODS,
+            "Access-Control-Max-Age": str(self.MAX_AGE_SECONDS),
+        }
+        names = request.headers.get(self.REQUEST_HEADERS, "")
+        if self.HEADER_NAMES.fullmatch(names):
+            headers["Access-Control-Allow-Headers"] = names
+        return web.Response(status=204, headers=headers)
+
+    def mark(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let the page that asked read this response, before it is sent."""
+        if not self._origins:
+            return
+        response.headers.add("Vary", "Origin")
+        origin = request.headers.get("Origin")
+        if origin is not None and origin in self:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = self.EXPOSED
+
+
+def _normal(origin: str) -> str:
+    """Return an origin as browsers send it: in small letters, without its scheme's own port."""
+    default_port = r"\A(https(?=.*:443\Z)|http(?=.*:80\Z))(://.*):\d+\Z"
+    return re.sub(default_port, r"\1\2", origin.lower())
 
 
 def _sent_key(request: web.Request) -> bytes:

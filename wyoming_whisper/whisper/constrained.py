@@ -54,6 +54,8 @@ class ConstrainedOptions:
     margin: float = 8.0
     """Nats: a beginning this much less likely than the likeliest is given up."""
     n_best: int = 4
+    least_logprob: float = -np.inf
+    """Of a sentence's tokens and its end, in all: what can't be as likely is given up."""
     checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
     """Called between tokens; what it raises ends the work."""
 
@@ -256,12 +258,13 @@ def _best(
     """Return the beginnings that are followed, of equal ones the likeliest.
 
     `ends` are the logprobs of whole sentences, best first: what can't become one of n_best any
-    more is given up.
+    more, or as likely as least_logprob, is given up.
     """
     ranked.sort(key=lambda beam: beam.total_logprob, reverse=True)
     if not ranked:
         return []
     lowest = max([ranked[0].total_logprob, *ends[:1]]) - options.margin
+    lowest = max(lowest, options.least_logprob)
     if len(ends) >= options.n_best:
         lowest = max(lowest, ends[options.n_best - 1])
     different: dict[tuple[int, bytes], _Beginning] = {}

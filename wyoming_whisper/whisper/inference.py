@@ -43,7 +43,7 @@ class Hypothesis:
     free_text: str | None = field(default=None, compare=False)
     """What was written before a sentence of the home took its place."""
     positions: Sequence[int] = field(default=(), compare=False)
-    """Where each of the text's tokens begins, and the last one ends; see AligningInference."""
+    """Where each of the text's tokens begins, and the last one ends; see `Inference.align`."""
 
 
 Correct = Callable[[Any, Sequence[int], str, Hypothesis], Hypothesis]
@@ -54,6 +54,8 @@ class Inference(Protocol):
     """A Whisper model on some runtime. `audio_features` are opaque and stay where they are."""
 
     n_mels: int
+    can_align: bool = False
+    """Whether the runtime says what its decoder attends to."""
 
     def encode(self, mel: Array) -> Any:
         """Return audio features of a window, shape = (n_mels, n_frames), even and <= 3000."""
@@ -73,6 +75,17 @@ class Inference(Protocol):
 
         They are among text tokens; `prompt` ends with the token of no timestamps.
         """
+
+    def align(
+        self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
+    ) -> Sequence[int]:
+        """Return at which of the encoder's positions each token of `text` begins, and where the
+        last one ends: shape = (n_tokens + 1,).
+
+        `prompt` ends with the token of no timestamps; only the first `n_positions` are audio.
+        Raises RuntimeError where `can_align` is not.
+        """
+        raise RuntimeError("this runtime does not tell what its decoder attends to")
 
 
 @dataclass

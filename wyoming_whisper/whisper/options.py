@@ -43,8 +43,7 @@ class AudioContext:
     @classmethod
     def frozen(cls) -> AudioContext:
         """Return what stock weights bear with the rest of their window frozen."""
-        margin = FRAMES_PER_SECOND // 2
-        return cls(minimum=FRAMES_PER_SECOND, margin=margin, frozen_tail=True)
+        return cls(minimum=FRAMES_PER_SECOND, margin=FRAMES_PER_SECOND, frozen_tail=True)
 
     @classmethod
     def trained(cls) -> AudioContext:

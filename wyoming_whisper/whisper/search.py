@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from ..text.repetition import loops
-from .audio import Array
+from .audio import SECONDS_PER_TIMESTAMP, Array
 from .constrained import (
     ConstrainedOptions,
     Constraint,
@@ -24,11 +24,10 @@ from .constrained import (
     Sentence,
     search,
 )
+from .encoded import EncodedAudio
 from .inference import GenerateOptions, Hypothesis
-from .logits import apply_timestamp_rules, log_softmax, token_logprobs, top
 from .options import N_TEXT_CTX
-from .rows import EncodedAudio, Rows, batches, common_prefix
-from .session import ElasticSession, Session, StepOutput, Tokens
+from .session import ElasticSession, Session, Tokens
 from .timing import first_positions
 from .tokenizer import Tokenizer
 
@@ -40,10 +39,6 @@ class SessionInference:
     (`suppress_ids_begin` of CTranslate2's config.json); `alignment_heads` are (layer, head) of the
     attention that looks at where a word is spoken, none for all of the later layers.
     """
-
-    # Positions of the self-attention cache: few, since each set of shapes is compiled and captured.
-    SLOTS = (64, 128, 256, N_TEXT_CTX)
-    ROOM = 40  # positions free after the prompt at first: nearly every command fits
 
     MAX_SCORES = 64  # of texts, kept for an audio
     MAX_SCORED_AT_ONCE = 160  # tokens: each has logits of the whole vocabulary, 0.2 MB
@@ -66,18 +61,19 @@ class SessionInference:
         self._elastic = cast("ElasticSession", session) if session.is_elastic else None
         self._tokenizer = tokenizer
         self._suppressed_begin = tuple(suppressed_begin)
-        self._biases: dict[tuple[int, ...], Any] = {}
         self._audio: EncodedAudio | None = None
 
     def encode(self, mel: Array) -> EncodedAudio:
         """Return what the other methods need of this audio; good for as long as the session's."""
-        self._audio = EncodedAudio(self._session.encode(mel))
+        self._lose_audio()
+        features = self._session.encode(mel)
+        self._audio = EncodedAudio(self._session, self._tokenizer.sot, features)
         return self._audio
 
     def detect_language(self, audio_features: EncodedAudio) -> list[tuple[str, float]]:
         """Return (code, probability), likeliest first."""
         tokens = self._tokenizer.language_tokens
-        logits = self._logits_at_sot(audio_features, [self._tokenizer.sot])[list(tokens.values())]
+        logits = audio_features.logits_at_sot([self._tokenizer.sot])[list(tokens.values())]
         probabilities = np.exp(log_softmax(logits))
         found = zip(tokens, probabilities.tolist(), strict=True)
         return sorted(found, key=lambda item: item[1], reverse=True)
@@ -99,11 +95,11 @@ class SessionInference:
         kept, start = audio_features.scores, tuple(prompt)
         missing = [text for text in texts if (start, *text) not in kept]
         if missing:
-            if len(kept) > SessionInference.MAX_SCORES:  # of the noise, which stays
+            if len(kept) > self.MAX_SCORES:  # of the noise, which stays
                 kept = audio_features.scores = {}
                 missing = list(texts)
             score = self._score_at_once if self._elastic else self._score_by_steps
-            for some in batches(missing, self.MAX_SCORED_AT_ONCE):
+            for some in _batches(missing, self.MAX_SCORED_AT_ONCE):
                 scores = score(audio_features, list(prompt), some)
                 kept |= zip(((start, *text) for text in some), scores, strict=True)
         return [kept[(start, *text)] for text in texts]
@@ -115,7 +111,7 @@ class SessionInference:
         for text in texts:
             past, logprobs = list(prompt), []
             for token in text:
-                logits = self._advance(audio, [past], self._bias(())).logits()[0]
+                logits = audio.advance([past], self._session.bias(())).logits()[0]
                 logprobs.append(log_softmax(logits[: self._tokenizer.eot])[token])
                 past.append(token)
             scores.append(np.array(logprobs, np.float32))
@@ -131,20 +127,7 @@ class SessionInference:
         pasts = [  # after the last token nothing is asked
             [*prompt, *text, *[self._tokenizer.eot] * (longest - len(text))][:-1] for text in texts
         ]
-        # The first row of any cache will do: what it has of the prompt goes for all of them.
-        rows = next(iter(audio.rows.values()), None) or self._rows(audio, 1, len(pasts[0]))
-        n_past = common_prefix(rows.pasts[0], prompt[:-1]) if rows.pasts else 0
-        audio.rows = {}  # until the cache has what is fed now
-        output = cast("ElasticSession", self._session).step(
-            rows.cache,
-            np.array([past[n_past:] for past in pasts], np.int32),
-            n_past,
-            self._bias(()),
-            np.zeros(len(texts), np.int32),
-            wanted=range(len(prompt) - 1 - n_past, len(pasts[0]) - n_past),
-        )
-        audio.rows = {len(texts): Rows(rows.cache, rows.n_slots, pasts)}
-        logits = output.wanted_logits()[..., : self._tokenizer.eot]
+        logits = audio.logits_at_once(pasts, len(prompt) - 1)[..., : self._tokenizer.eot]
         return [token_logprobs(after, text) for after, text in zip(logits, texts, strict=True)]
 
     def align(
@@ -154,7 +137,7 @@ class SessionInference:
         text: Sequence[int],
         n_positions: int,
     ) -> list[int]:
-        """See AligningInference. Raises RuntimeError where `can_align` is not."""
+        """See Inference."""
         if self._elastic is None:
             raise RuntimeError("this session does not tell what its decoder attends to")
         tokens = [*prompt, *text, self._tokenizer.eot]
@@ -206,30 +189,27 @@ class SessionInference:
             elastic = ElasticSteps(self._elastic, audio_features.features, prompt)
             return search(elastic, constraint, eot, options, guide)
         n_rows = min(options.beam_size, max(self._session.n_candidates // 2, 1))
-        rows = self._rows(audio_features, n_rows, len(prompt) + options.max_new_tokens)
-        rows.pasts = []  # the search fills the cache itself
-        steps = FixedSteps(self._session, rows.cache, prompt, n_rows)
+        cache = audio_features.cache_to_fill(n_rows, len(prompt) + options.max_new_tokens)
+        steps = FixedSteps(self._session, cache, prompt, n_rows)
         return search(steps, constraint, eot, dataclasses.replace(options, beam_size=n_rows))
 
     def close(self) -> None:
         """Free the session's memory."""
-        self._audio = None
+        self._lose_audio()
         self._session.close()
+
+    def _lose_audio(self) -> None:
+        if self._audio and not self._elastic:
+            self._audio.is_gone = True
+        self._audio = None
 
     # The start of the transcript.
 
     def _no_speech_prob(self, audio: EncodedAudio, prompt: list[int]) -> float:
         """Return the probability of the no-speech token right after `<|startoftranscript|>`."""
         past = prompt[: prompt.index(self._tokenizer.sot) + 1]
-        logits = self._logits_at_sot(audio, past)
+        logits = audio.logits_at_sot(past)
         return float(np.exp(log_softmax(logits)[self._tokenizer.no_speech]))
-
-    def _logits_at_sot(self, audio: EncodedAudio, past: list[int]) -> Array:
-        """Return the logits after `past`, shape = (n_vocab,); computed once for an audio."""
-        if audio.sot_past != past:
-            output = self._advance(audio, [past], self._bias(()))
-            audio.sot_past, audio.sot_logits = past, output.logits()[0].copy()
-        return audio.sot_logits
 
     # Greedy search.
 
@@ -247,15 +227,15 @@ class SessionInference:
     ) -> Iterator[tuple[int, float]]:
         """Yield up to max_new_tokens (token, logprob), chosen where the session runs."""
         given, left = list(prompt), options.max_new_tokens
-        rest = self._bias(options.suppressed_tokens)
-        bias = self._bias((*options.suppressed_tokens, *self._suppressed_begin))
+        rest = self._session.bias(options.suppressed_tokens)
+        bias = self._session.bias((*options.suppressed_tokens, *self._suppressed_begin))
         while left > 0 and len(given) <= N_TEXT_CTX:
             # A cache that is full is replaced by a larger one, which is fed the whole past.
-            tokens, logprobs = self._advance(audio, [given], bias).best()
+            tokens, logprobs = audio.advance([given], bias).best()
             given.append(int(tokens[0]))
             left -= 1
             yield given[-1], float(logprobs[0])
-            bias, cache = rest, audio.rows[1].cache
+            bias, cache = rest, audio.cache(1)
             for token, logprob in self._session.greedy(
                 cache, given[-1], len(given) - 1, bias, left
             ):
@@ -303,7 +283,7 @@ class SessionInference:
         if token == self._tokenizer.eot:
             return False
         found.tokens.append(token)
-        return not loops(found.tokens, SessionInference.STOP_REPEATS)
+        return not loops(found.tokens, self.STOP_REPEATS)
 
     # Beam search.
 
@@ -318,14 +298,12 @@ class SessionInference:
         for step in range(1, options.max_new_tokens + 1):
             options.checkpoint()
             if self._elastic and step == 2:  # the one row becomes many
-                audio.rows[n_beams] = audio.rows.pop(1)
+                audio.spread(n_beams)
             tokens, logprobs = self._beam_candidates(audio, prompt, beams, parents, options)
             if step == 1:  # all beams are the same still
                 tokens, logprobs = tokens[:1], logprobs[:1]
             ranked = _rank(beams, tokens, logprobs, 2 * n_beams)
-            last = step == options.max_new_tokens or loops(
-                beams[0].tokens, SessionInference.STOP_REPEATS
-            )
+            last = step == options.max_new_tokens or loops(beams[0].tokens, self.STOP_REPEATS)
             beams, parents = self._divide(beams, ranked, last, finished, n_beams)
             if last or len(finished) >= n_beams:
                 break
@@ -368,11 +346,11 @@ class SessionInference:
         given = [beam.tokens for beam in beams]
         if self._wants_timestamps(prompt):
             logprobs = self._logprobs(audio, prompt, given, options, parents)
-            return top(logprobs, 2 * options.beam_size)
+            return _likeliest(logprobs, 2 * options.beam_size)
         first = () if given[0] else self._suppressed_begin
-        bias = self._bias((*options.suppressed_tokens, *first))
+        bias = self._session.bias((*options.suppressed_tokens, *first))
         pasts = [prompt + tokens for tokens in given]
-        return self._advance(audio, pasts, bias, parents).candidates()
+        return audio.advance(pasts, bias, parents).candidates()
 
     # One step.
 
@@ -386,7 +364,7 @@ class SessionInference:
     ) -> Array:
         """Return what may come next, filtered on the host, shape = (len(given), n_vocab)."""
         pasts = [prompt + tokens for tokens in given]
-        logits = self._advance(audio, pasts, self._bias(()), parents).logits().copy()
+        logits = audio.advance(pasts, self._session.bias(()), parents).logits().copy()
         logits[:, list(options.suppressed_tokens)] = -np.inf
         if not given[0]:
             logits[:, list(self._suppressed_begin)] = -np.inf
@@ -394,66 +372,6 @@ class SessionInference:
             for row, tokens in zip(logits, given, strict=True):
                 apply_timestamp_rules(row, tokens, self._tokenizer)
         return log_softmax(logits)
-
-    def _advance(
-        self,
-        audio: EncodedAudio,
-        pasts: list[list[int]],
-        bias: Any,
-        parents: list[int] | None = None,
-    ) -> StepOutput:
-        """Run the decoder over what the rows' cache lacks of `pasts`, the last token at least.
-
-        `parents` say which row of the step before each row continues.
-        """
-        rows = self._rows(audio, len(pasts), len(pasts[0]))
-        if parents is not None and rows.pasts:
-            rows.pasts = [rows.pasts[parent] for parent in parents]
-        else:
-            parents = None
-        known = min(rows.common(pasts), len(pasts[0]) - 1)
-        rows.pasts = [list(past) for past in pasts]
-        step = (
-            rows.cache,
-            np.array([past[known:] for past in pasts], np.int32),
-            known,
-            bias,
-            None if parents is None else np.array(parents, np.int32),
-        )
-        sot = self._sot_to_come(audio, pasts[0], known)
-        if self._elastic is None or sot is None:
-            return self._session.step(*step)
-        output = self._elastic.step(*step, wanted=[sot - known])
-        audio.sot_past = pasts[0][: sot + 1]
-        audio.sot_logits = output.wanted_logits()[0, 0].copy()
-        return output
-
-    def _sot_to_come(self, audio: EncodedAudio, past: list[int], known: int) -> int | None:
-        """Return where `<|startoftranscript|>` is, where what follows it is not known yet."""
-        if self._tokenizer.sot not in past[known:-1]:
-            return None
-        sot = past.index(self._tokenizer.sot)
-        return None if audio.sot_past == past[: sot + 1] else sot
-
-    def _rows(self, audio: EncodedAudio, batch: int, n_positions: int) -> Rows:
-        """Return the cache of so many rows: an empty one where there is none large enough."""
-        if audio is not self._audio and not self._elastic:
-            raise RuntimeError("these audio features were replaced by a later encode")
-        rows = audio.rows.get(batch)
-        if rows is None or n_positions > rows.n_slots:
-            wanted = N_TEXT_CTX if self._elastic else n_positions + SessionInference.ROOM
-            n_slots = next(
-                size for size in SessionInference.SLOTS if size >= min(wanted, N_TEXT_CTX)
-            )
-            cache = self._session.open_cache(audio.features, batch, n_slots)
-            rows = audio.rows[batch] = Rows(cache, n_slots)
-        return rows
-
-    def _bias(self, suppressed: Sequence[int]) -> Any:
-        key = tuple(suppressed)
-        if key not in self._biases:
-            self._biases[key] = self._session.bias(key)
-        return self._biases[key]
 
     def _wants_timestamps(self, prompt: list[int]) -> bool:
         return prompt[-1] != self._tokenizer.no_timestamps
@@ -495,3 +413,73 @@ def _rank(beams: list[_Found], tokens: Tokens, logprobs: Array, n_best: int) -> 
     ]
     candidates.sort(key=lambda candidate: candidate.total_logprob, reverse=True)
     return candidates[:n_best]
+
+
+def _likeliest(logprobs: Array, n_best: int) -> tuple[Tokens, Array]:
+    """Return the n_best (tokens, logprobs) of each row, best first."""
+    tokens = np.argpartition(-logprobs, n_best - 1, axis=-1)[:, :n_best]
+    best = np.take_along_axis(logprobs, tokens, axis=-1)
+    order = np.argsort(-best, axis=-1, kind="stable")
+    return (
+        np.take_along_axis(tokens, order, axis=-1).astype(np.int32),
+        np.take_along_axis(best, order, axis=-1),
+    )
+
+
+def _batches(texts: Sequence[Sequence[int]], n_tokens: int) -> Iterator[Sequence[Sequence[int]]]:
+    """Yield the texts in turn, so many at once as have no more tokens when all are as long."""
+    first = 0
+    for i in range(1, len(texts) + 1):
+        more = texts[first : i + 1]
+        if i == len(texts) or len(more) * max(map(len, more)) > n_tokens:
+            yield texts[first:i]
+            first = i
+
+
+def apply_timestamp_rules(logits: Array, tokens: Sequence[int], tokenizer: Tokenizer) -> None:
+    """Make impossible, in place, what timestamps forbid after `tokens`, shape = (n_vocab,).
+
+    They come in pairs, except right before the end; they never decrease; the first is early; and
+    where all of them together are likelier than any one text token, one of them it is
+    (openai/whisper, decoding.py: ApplyTimestampRules).
+    """
+    max_initial = round(1.0 / SECONDS_PER_TIMESTAMP)  # openai/whisper, DecodingOptions
+    begin = tokenizer.timestamp_begin
+    logits[tokenizer.no_timestamps] = -np.inf
+    if not tokens:
+        logits[:begin] = -np.inf
+        logits[begin + max_initial + 1 :] = -np.inf
+        return
+    after_one = tokens[-1] >= begin
+    if after_one and (len(tokens) == 1 or tokens[-2] >= begin):
+        logits[begin:] = -np.inf
+        return
+    if after_one:
+        logits[: tokenizer.eot] = -np.inf
+        logits[begin : tokens[-1]] = -np.inf
+    else:
+        latest = next((token for token in reversed(tokens) if token >= begin), begin - 1)
+        logits[begin : latest + 1] = -np.inf
+    logprobs = log_softmax(logits)
+    if np.logaddexp.reduce(logprobs[begin:]) > logprobs[:begin].max():
+        logits[:begin] = -np.inf
+
+
+def log_softmax(logits: Array) -> Array:
+    """Return log-probabilities over the last axis; -inf stays what it is."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
+
+
+def token_logprobs(logits: Array, tokens: Sequence[int]) -> Array:
+    """Return log_softmax of one token in each row of logits, shape = (len(tokens),).
+
+    Row by row: what is computed on the way stays in the processor's cache.
+    """
+    shifted = np.empty(logits.shape[-1], np.float32)
+    chosen, sums = np.empty((2, len(tokens)), np.float32)
+    for i, token in enumerate(tokens):
+        np.subtract(logits[i], logits[i].max(), out=shifted)
+        chosen[i] = shifted[token]
+        sums[i] = np.exp(shifted, out=shifted).sum()
+    return chosen - np.log(sums)

@@ -64,7 +64,7 @@ class Session(Protocol):
         """
 
     def bias(self, suppressed: Sequence[int]) -> Any:
-        """Return what makes these tokens impossible; to be kept and used again."""
+        """Return what makes these tokens impossible; the same for the same ones."""
 
     def open_cache(self, audio_features: Any, batch: int, n_slots: int) -> Any:
         """Return an empty self-attention cache for `n_slots` positions of `batch` rows.

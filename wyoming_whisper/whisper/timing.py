@@ -10,7 +10,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +17,6 @@ import numpy.typing as npt
 from ..transcriber import Word
 from .audio import FRAMES_PER_POSITION, FRAMES_PER_SECOND, Array
 from .tokenizer import Tokenizer
-
-
-class AligningInference(Protocol):
-    """A Whisper model on a runtime that says what its decoder attends to."""
-
-    can_align: bool
-
-    def align(
-        self, audio_features: Any, prompt: Sequence[int], text: Sequence[int], n_positions: int
-    ) -> Sequence[int]:
-        """Return at which of the encoder's positions each token of `text` begins, and where the
-        last one ends: shape = (n_tokens + 1,).
-
-        `prompt` ends with the token of no timestamps; only the first `n_positions` are audio.
-        """
-
 
 # -- from attention to positions -----------------------------------------------------------
 
@@ -77,11 +60,7 @@ def _cheapest_path(costs: Array) -> list[int]:
         along = np.cumsum(costs[row], dtype=np.float64)
         before = np.concatenate([[0.0], along[:-1]])
         totals[row + 1, 1:] = along + np.minimum.accumulate(above - before)
-    return _first_columns(totals)
-
-
-def _first_columns(totals: npt.NDArray[np.float64]) -> list[int]:
-    row, column = totals.shape[0] - 1, totals.shape[1] - 1
+    row, column = n_rows, n_columns
     firsts = [0] * row
     while row > 0:
         firsts[row - 1] = column - 1
@@ -125,8 +104,10 @@ def timed_words(
         spoken = [unit for unit in units if unit.is_spoken]
         if spoken:
             start, end = positions[spoken[0].first], positions[spoken[-1].end]
-            text = _bare("".join(unit.text for unit in units))
-            words.append(Word(start * seconds, end * seconds, text))
+            text = "".join(unit.text for unit in units)
+            letters = [i for i, letter in enumerate(text) if _is_spoken(letter)]
+            bare = text[letters[0] : letters[-1] + 1]  # of blanks and punctuation at its ends
+            words.append(Word(start * seconds, end * seconds, bare))
     return _without_pauses(words, mel)
 
 
@@ -158,12 +139,6 @@ def _is_spoken(letter: str) -> bool:
     read_out = "%&#@*/§"  # punctuation to Unicode
     is_mark = unicodedata.category(letter).startswith("P") and letter not in read_out
     return not (is_mark or letter.isspace())
-
-
-def _bare(text: str) -> str:
-    """Return the text without blanks and punctuation at its ends."""
-    spoken = [i for i, letter in enumerate(text) if _is_spoken(letter)]
-    return text[spoken[0] : spoken[-1] + 1]
 
 
 # -- pauses --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 Task = Literal["transcribe", "translate"]
 
@@ -44,30 +44,13 @@ def _bytes_by_letter() -> dict[str, int]:
     return {chr(byte): byte for byte in plain} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-def _bytes_of(token: str) -> bytes:
-    letters = _bytes_by_letter()
-    return bytes(map(letters.__getitem__, token)) if letters.keys() >= set(token) else b""
-
-
-class _Encoding(Protocol):
-    """What `tokenizers.Tokenizer.encode` returns."""
-
-    ids: list[int]
-
-
-class _TextTokenizer(Protocol):
-    """The part of `tokenizers.Tokenizer` used here."""
-
-    def encode(self, text: str, /, *, add_special_tokens: bool) -> _Encoding: ...
-    def decode(self, ids: list[int], /) -> str: ...
-    def token_to_id(self, token: str, /) -> int | None: ...
-    def id_to_token(self, number: int, /) -> str | None: ...
-
-
 class Tokenizer:
-    """A model's vocabulary; `multilingual` models are told language and task, `.en` ones not."""
+    """A model's vocabulary; `multilingual` models are told language and task, `.en` ones not.
 
-    def __init__(self, tokenizer: _TextTokenizer, *, multilingual: bool) -> None:
+    `tokenizer` is a `tokenizers.Tokenizer`.
+    """
+
+    def __init__(self, tokenizer: Any, *, multilingual: bool) -> None:
         self._tokenizer = tokenizer
         self.multilingual = multilingual
         self.eot = self._id("<|endoftext|>")
@@ -98,11 +81,13 @@ class Tokenizer:
         return {code: token for code, token in tokens.items() if token is not None}
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`; special and timestamp tokens have none."""
-        return self._tokenizer.decode([token for token in tokens if token < self.eot])
+        text: str = self._tokenizer.decode([token for token in tokens if token < self.eot])
+        return text
 
     def spelled(self) -> list[bytes]:
         """Return the bytes of each text token: those below `eot`, a token's number is its place.
@@ -110,7 +95,11 @@ class Tokenizer:
         A token may end within a letter. What is no token of byte-level BPE has no bytes.
         """
         texts = [self._tokenizer.id_to_token(number) or "" for number in range(self.eot)]
-        return [_bytes_of(text) for text in texts]
+        letters = _bytes_by_letter()
+        return [
+            bytes(map(letters.__getitem__, text)) if letters.keys() >= set(text) else b""
+            for text in texts
+        ]
 
     def sot_sequence(self, language: str | None, task: Task = "transcribe") -> list[int]:
         """Return the tokens that start a transcript: bare for `.en` models (openai/whisper)."""
@@ -141,7 +130,7 @@ class Tokenizer:
         return found
 
     def _id(self, token: str) -> int:
-        token_id = self._tokenizer.token_to_id(token)
+        token_id: int | None = self._tokenizer.token_to_id(token)
         if token_id is None:
             raise ValueError(f"the vocabulary has no token {token}")
         return token_id

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from ..text.repetition import compression_ratio, is_doubled, loops, said_once
+from ..text.repetition import compression_ratio, loops, said_once
 from ..transcriber import Word
 from .audio import FRAMES_PER_POSITION, N_FRAMES, SECONDS_PER_TIMESTAMP, Array, pad_or_trim
 from .inference import GenerateOptions, Hypothesis, Inference
 from .options import MAX_NEW_TOKENS, N_TEXT_CTX, DecodingOptions
-from .timing import AligningInference, timed_words
+from .timing import timed_words
 from .tokenizer import Tokenizer
 
 
@@ -70,23 +71,20 @@ class WindowDecoder:
     ) -> None:
         self.keeps_features = keeps_features
         """Whether audio features stay good when others are encoded."""
-        self._inference = inference
+        self.inference = inference
         self._tokenizer = tokenizer
         self._languages = tuple(languages)
-        self._options = options
+        self.options = options
 
     def window(self, mel: Array, seek: int, silence: float) -> Array:
         """Return what the encoder sees from frame `seek` on."""
         frames = min(mel.shape[1] - seek, N_FRAMES)
-        size = self._options.audio_context.frames(frames)
+        size = self.options.audio_context.frames(frames)
         return pad_or_trim(mel[:, seek : seek + frames], size, silence)
-
-    def encode(self, window: Array) -> Any:
-        return self._inference.encode(window)
 
     def pieces(self, mel: Array) -> list[tuple[int, int]]:
         """Return where to cut long audio; nothing when timestamps are to say."""
-        longest = self._options.audio_context.longest
+        longest = self.options.audio_context.longest
         return _quiet_pieces(mel, longest) if longest < min(N_FRAMES, mel.shape[1]) else []
 
     @staticmethod
@@ -109,17 +107,13 @@ class WindowDecoder:
         is_spelled = language in (*indic, *others, "th", "tt", "ur", "yi")
         return 32 + round(seconds * (40 if is_spelled else 20))
 
-    def may_widen(self, window: Array) -> bool:
-        """Whether a doubtful text should be heard again in the full window."""
-        return self._options.audio_context.retry and window.shape[1] < N_FRAMES
-
     def detect_language(self, audio_features: Any, prior: Mapping[str, float]) -> tuple[str, float]:
         """Return the likeliest of this model's languages and its share among them, prior apart."""
         if not self._tokenizer.multilingual or len(self._languages) == 1:
             return self._languages[0], 1.0
         detected = [
             (code, probability)
-            for code, probability in self._inference.detect_language(audio_features)
+            for code, probability in self.inference.detect_language(audio_features)
             if code in self._languages
         ]
         total = sum(probability for _, probability in detected)
@@ -131,7 +125,7 @@ class WindowDecoder:
         tokens: list[int] = []
         if previous:
             tokens = [self._tokenizer.sot_prev, *previous[1 - N_TEXT_CTX // 2 :]]
-        tokens += self._tokenizer.sot_sequence(language, self._options.task)
+        tokens += self._tokenizer.sot_sequence(language, self.options.task)
         if not timestamps:
             tokens.append(self._tokenizer.no_timestamps)
         return tokens
@@ -161,8 +155,8 @@ class WindowDecoder:
         `first` is what the first temperature gave for the same features and prompt.
         """
         attempts = [first]
-        deadline = time.monotonic() + self._options.fallback_seconds
-        for temperature in self._options.temperatures[1:]:
+        deadline = time.monotonic() + self.options.fallback_seconds
+        for temperature in self.options.temperatures[1:]:
             if attempts[-1].good or time.monotonic() > deadline:
                 break
             attempts.append(
@@ -187,14 +181,14 @@ class WindowDecoder:
         `seconds` of audio in `language` bound its length.
         """
         checkpoint()
-        options = self._options
+        options = self.options
         temperature = options.temperatures[0] if temperature is None else temperature
         budget = min(
             self.token_budget(seconds, language),
             MAX_NEW_TOKENS,
             N_TEXT_CTX - len(prompt),
         )
-        hypothesis = self._inference.generate(
+        hypothesis = self.inference.generate(
             features,
             prompt,
             GenerateOptions(
@@ -221,7 +215,7 @@ class WindowDecoder:
             silent=unlikely and hypothesis.no_speech_prob > options.no_speech_threshold,
             endless=is_full or is_loop,
             unfinished=is_full and not goes_on,
-            doubled=is_doubled(text),
+            doubled=_is_doubled(text),
         )
 
     def said_once(self, tokens: Sequence[int]) -> list[int]:
@@ -232,7 +226,7 @@ class WindowDecoder:
 
     def gate(self, text: str, avg_logprob: float) -> str | None:
         """Return why `text` is withheld, or None: a guess would switch on the wrong thing."""
-        lowest = self._options.min_avg_logprob
+        lowest = self.options.min_avg_logprob
         if text and lowest is not None and avg_logprob < lowest:
             return f"avg_logprob {avg_logprob:.2f} is below {lowest:.2f}"
         return None
@@ -254,14 +248,6 @@ class WindowDecoder:
         position = tokens[last - 1] - begin
         return list(tokens[:last]), min(position * FRAMES_PER_POSITION, n_frames)
 
-    @property
-    def fallback_seconds(self) -> float:
-        return self._options.fallback_seconds
-
-    @property
-    def wants_segments(self) -> bool:
-        return self._options.timestamps
-
     def align(
         self, features: Any, language: str | None, hypothesis: Hypothesis, n_frames: int
     ) -> Hypothesis:
@@ -269,10 +255,9 @@ class WindowDecoder:
         text = [token for token in hypothesis.tokens if token < self._tokenizer.eot]
         if not text:
             return hypothesis
-        inference = cast("AligningInference", self._inference)
         prompt = self.prompt((), language or "", timestamps=False)
         n_positions = max(1, n_frames // FRAMES_PER_POSITION)
-        positions = inference.align(features, prompt, text, n_positions)
+        positions = self.inference.align(features, prompt, text, n_positions)
         return dataclasses.replace(hypothesis, positions=positions)
 
     def words(
@@ -287,12 +272,8 @@ class WindowDecoder:
         positions = hypothesis.positions[len(before) : len(before) + len(text) + 1]
         if not positions:
             return []
-        written_in = "en" if self._options.task == "translate" else language
+        written_in = "en" if self.options.task == "translate" else language
         return timed_words(text, positions, self._tokenizer, written_in, window)
-
-    @property
-    def wants_words(self) -> bool:
-        return self._options.words
 
     def timed(self, tokens: Sequence[int], seconds: float) -> Iterator[tuple[float, float, slice]]:
         """Yield (start, end, where its tokens are) of each segment, within `seconds` of audio.
@@ -337,3 +318,12 @@ def _quiet_pieces(mel: Array, longest: int) -> list[tuple[int, int]]:
         pieces.append((start, end))
         start = end
     return [*pieces, (start, n_frames)]
+
+
+def _is_doubled(text: str) -> bool:
+    """Return whether the text is one phrase written over again: what a window cut short often does.
+
+    People do say a thing twice; then the full window says so, too.
+    """
+    letters = "".join(re.findall(r"\w", text.casefold()))
+    return re.fullmatch(r"(.{4,}?)\1+", letters) is not None

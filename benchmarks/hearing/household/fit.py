@@ -1,7 +1,8 @@
 """The weights of the evidence for a sentence of the home, fitted to the clips of the part `fit`.
 
-A logistic regression. Every clip is decoded in this process, on onnxruntime, and what HomeSentences
-weighs is collected: of the sentence that is spelled alike and of the one that the search finds.
+A logistic regression. Every clip is decoded in this process, on onnxruntime as the server does, and
+what HomeSentences weighs is collected: of the likeliest sentence that is spelled alike and of the
+likeliest that the search finds.
 """
 
 from __future__ import annotations
@@ -20,20 +21,19 @@ from benchmarks.lib.model import Model
 from benchmarks.lib.report import progress
 from benchmarks.lib.understood import meaning
 from wyoming_whisper.backends.home_sentences import Evidence, HomeSentences
-from wyoming_whisper.backends.pipeline import _noise_mel
 from wyoming_whisper.grammar.automaton import Grammar
 from wyoming_whisper.grammar.filling import fill
 from wyoming_whisper.grammar.templates import compile_templates
 from wyoming_whisper.grammar.vocabulary import Vocabulary
 from wyoming_whisper.home.home_file import HomeFile
 from wyoming_whisper.whisper.audio import Array
+from wyoming_whisper.whisper.inference import Hypothesis
 
-UNDECIDED = (HomeSentences.LEAST_LOG_ODDS + Evidence.MIN_LOG_ODDS) / 2
 OTHER_WEIGHT = 3.0
 """Of what is no command: to write another text than was said is worse than not to understand."""
 PENALTY = 1e-3
 """Of a clip, for the square of a weight in standard deviations."""
-THRESHOLDS = (0.0, 0.5, 1.0, 1.5, 2.0)
+THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 STEPS = 50
 REPORT_EVERY = 100
 
@@ -52,16 +52,26 @@ class Case:
 
 
 class Collecting(HomeSentences):
-    """Decides nothing, so that everything is weighed, and keeps that."""
+    """Takes no sentence for what was said, and keeps the likeliest that each way leads to."""
+
+    MAX_GAP = 20.0
+    """More than is ever taken: without what is far less likely, the gap would hardly tell."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.weighed: list[tuple[str, str, Evidence]] = []
 
-    def _log_odds(self, candidate: Any, prompt: Any, hypothesis: Any, text: str) -> float:
-        if evidence := self._evidence(candidate, prompt, hypothesis, text):
-            self.weighed.append((text, self._text(candidate.tokens), evidence))
-        return UNDECIDED
+    def _meant(self, *asked: Any) -> None:
+        hypothesis: Hypothesis = asked[-1]
+        self._weigh(self._alike(*asked), hypothesis)
+        if hypothesis.avg_logprob < self.SURE_LOGPROB:
+            self._weigh(self._searched(*asked), hypothesis)
+
+    def _weigh(self, candidates: Sequence[Any], hypothesis: Hypothesis) -> None:
+        if candidates:
+            likeliest = max(candidates, key=lambda one: one.total_logprob)
+            written, sentence = (self._text(one.tokens) for one in (hypothesis, likeliest))
+            self.weighed.append((written, sentence, likeliest.evidence))
 
 
 def collect(
@@ -72,16 +82,13 @@ def collect(
     Raises ClipError, AudioError.
     """
     vocabulary = Vocabulary(model.tokenizer.spelled())
-    noise = model.inference.encode(_noise_mel(model.inference.n_mels, model.options))
 
     @cache
     def grammar(language: str) -> Grammar:
         return fill(compile_templates(language), HomeFile(homes[language]).home, vocabulary)
 
     for number, clip in enumerate(clips, 1):
-        collecting = Collecting(
-            model.inference, model.tokenizer, grammar, lambda: noise, keeps_features=True
-        )
+        collecting = Collecting(model.inference, model.tokenizer, grammar)
         mel = model.mel(clip.samples(folders))
         if mel.size:
             model.decoder.decode(mel, clip.lang, correct=[collecting])
@@ -112,16 +119,28 @@ def fitted(cases: Sequence[Case]) -> Array:
 
 
 def tables(cases: Sequence[Case]) -> Iterator[str]:
-    """Yield the weights, and what becomes of the cases at several thresholds."""
+    """Yield the weights, and what becomes of the clips at several thresholds."""
     weights = fitted(cases)
     yield "WEIGHTS = (" + ", ".join(f"{one:.3g}" for one in weights[:-1]) + ")"
     yield f"BIAS = {weights[-1]:.3g}"
     rows = []
     for name, values in (("fitted", weights), ("in the code", [*Evidence.WEIGHTS, Evidence.BIAS])):
-        odds = [float(np.dot([*one.figures, 1.0], values)) for one in cases]
+        likeliest = list(_likeliest(cases, values))
         for threshold in THRESHOLDS:
-            taken = [one for one, value in zip(cases, odds, strict=True) if value > threshold]
+            taken = [one for one, odds in likeliest if odds > threshold]
             commands = [one for one in taken if one.kind == COMMAND]
             counts = sum(one.is_said for one in commands), sum(not one.is_said for one in commands)
             rows.append([name, f"{threshold:g}", *map(str, counts), str(len(taken) - sum(counts))])
     yield report.table(["weights", "threshold", "said", "another", "no command"], rows)
+
+
+def _likeliest(
+    cases: Sequence[Case], weights: Sequence[float] | Array
+) -> Iterator[tuple[Case, float]]:
+    """Yield each clip's sentence of the highest log-odds, and those."""
+    by_clip: dict[str, list[tuple[Case, float]]] = {}
+    for one in cases:
+        odds = float(np.dot([*one.figures, 1.0], weights))
+        by_clip.setdefault(one.clip, []).append((one, odds))
+    for weighed in by_clip.values():
+        yield max(weighed, key=lambda pair: pair[1])

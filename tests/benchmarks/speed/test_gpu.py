@@ -16,8 +16,8 @@ from benchmarks.speed import gpu
 from benchmarks.speed.gpu import Size
 from tests.engine import fakes
 from tests.support import HOME_EN
-from wyoming_whisper.engine.checkpoint import read
-from wyoming_whisper.engine.oracle import OracleSession
+from wyoming_whisper.engine.checkpoint import Checkpoint
+from wyoming_whisper.engine.session import OracleSession
 from wyoming_whisper.machine.host import Host
 
 MODEL = HOME_EN / "model.bin"
@@ -102,7 +102,7 @@ def test_an_engine_that_hears_wrongly_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("wyoming_whisper.engine.oracle.OracleSession", _Deaf)
+    monkeypatch.setattr("wyoming_whisper.engine.session.OracleSession", _Deaf)
     status, told = measured(packed, tmp_path / "out.json", "--rehearse")
     assert status == 1
     (model,) = told["models"]
@@ -117,7 +117,7 @@ def test_an_engine_that_hears_wrongly_fails(
 
 
 def test_a_step_reads_the_decoders_matrices_once() -> None:
-    checkpoint = read(MODEL)
+    checkpoint = Checkpoint.read(MODEL)
     size = Size.of(MODEL)
     matrices = {
         name: checkpoint[name].size

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...engine.tensorrt.cuda import NoGpuError, find_gpus
+from ...engine.tensorrt.cuda import Gpu, NoGpuError
 from ...errors import EngineError, SettingsError
 from ...whisper.audio import FRAMES_PER_POSITION, N_FRAMES
 from ...whisper.options import N_TEXT_CTX
@@ -43,7 +43,7 @@ class Api:
         """Return the package and the GPU's name. Raises EngineError: what is missing."""
         if device == "cpu":
             raise NoGpuError("--device is cpu")
-        gpu = find_gpus()[0]
+        gpu = Gpu.all()[0]
         return cls.load(), gpu.name
 
     @classmethod

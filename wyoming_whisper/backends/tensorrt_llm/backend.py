@@ -24,10 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...engine.tensorrt.cuda import find_gpus
+from ...engine.tensorrt.cuda import Gpu
 from ...errors import EngineError, ModelBrokenError, ModelError, SettingsError
+from ...models.autopick import AutoModel
 from ...models.find import ensure_model
 from ...models.folder import ModelFolder
+from ...models.stock import AUTO
 from ...transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ...whisper.audio import (
     FRAMES_PER_POSITION,
@@ -40,10 +42,8 @@ from ...whisper.audio import (
 from ...whisper.decoding import Decoder
 from ...whisper.inference import Correct, Hypothesis, Stopwatch
 from ...whisper.options import AudioContext, DecodingOptions
-from ..auto import with_model_for
-from ..faster_whisper import open_faster_whisper
+from ..faster_whisper import CTranslate2Inference, open_faster_whisper
 from ..pipeline import WhisperTranscriber
-from ..tensorrt import on_cpu
 from .api import Api
 from .inference import LLMInference
 
@@ -62,7 +62,9 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     """
     dtype = Api.choose_dtype(settings)
     api, gpu = Api.find(settings.device)
-    settings = with_model_for(settings, find_gpus()[0])
+    if settings.model == AUTO:  # chosen for the GPU: the model has no other place here
+        choice = AutoModel(settings).for_gpu(Gpu.all()[0])
+        settings = dataclasses.replace(settings, model=choice.model)
     path = ensure_model(settings.model, settings, report=status.downloading, layout="huggingface")
     status.update(phase="loading", detail="loading the model", fraction=None)
     try:
@@ -164,10 +166,6 @@ class _LLMTranscriber(WhisperTranscriber):
 
     def _corrects(self, options: TranscribeOptions, stopwatch: Stopwatch) -> list[Correct]:
         return super()._corrects(options, stopwatch) if self._inference.scores else []
-
-    def _home_sentences(self, *_: object) -> Correct | None:
-        """Compare with no sentences: requests run at once, and a grammar is for one thread."""
-        return None
 
     def _weigh(self, options: TranscribeOptions, stopwatch: Stopwatch) -> Correct | None:
         return super()._weigh(options, stopwatch) if self._inference.scores else None
@@ -273,5 +271,5 @@ class _WithStandIn:
 
 def _open_stand_in(settings: Settings) -> Transcriber:
     """Return faster-whisper with the same model, on the CPU: the GPU has just failed."""
-    settings = on_cpu(settings)
+    settings = CTranslate2Inference.on_cpu(settings)
     return open_faster_whisper(settings, ensure_model(settings.model, settings))

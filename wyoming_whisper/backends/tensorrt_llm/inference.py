@@ -19,15 +19,15 @@ import numpy as np
 from ...errors import EngineError
 from ...transcriber import SAMPLE_RATE, Samples, go_on
 from ...whisper.audio import HOP_LENGTH, Array, white_noise
-from ...whisper.inference import GenerateOptions, Hypothesis
-from ...whisper.logits import log_softmax
+from ...whisper.inference import GenerateOptions, Hypothesis, Inference
+from ...whisper.search import log_softmax
 from ...whisper.tokenizer import Tokenizer
 from .api import Api
 
 _LOGGER = logging.getLogger(__name__)
 
 
-class LLMInference:
+class LLMInference(Inference):
     """A whisper.decoding.Inference over an LLM; used from many threads.
 
     Its "spectrogram" is the samples themselves, frame by frame: shape = (HOP_LENGTH, n_frames).
@@ -156,7 +156,7 @@ class LLMInference:
         if not self.sees_prompt:
             _LOGGER.warning(
                 "this TensorRT-LLM gives no logits of the prompt: whether nobody spoke is not "
-                "known, and names are not compared"
+                "known, and texts are not compared with the home"
             )
         if not self.takes_tokens:
             _LOGGER.warning("this TensorRT-LLM takes no prompts, so they are left out")

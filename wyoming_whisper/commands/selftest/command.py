@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import json
 import tempfile
 import time
@@ -21,10 +20,10 @@ from typing import TYPE_CHECKING, cast
 
 from ...backends.pipeline import WhisperTranscriber
 from ...backends.tensorrt import Runtime
-from ...engine.checkpoint import read
+from ...engine.checkpoint import Checkpoint
 from ...engine.graphs import write_graphs
-from ...engine.oracle import OracleSession
 from ...engine.progress import BuildDisplay
+from ...engine.session import OracleSession
 from ...engine.spec import EngineSpec
 from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
@@ -36,8 +35,8 @@ from ...models.stock import AUTO
 from ...whisper.audio import FRAMES_PER_POSITION
 from ...whisper.options import AudioContext
 from .compare import Case, Reference
-from .report import Memory, Report, machine
-from .tail import TailCase, compare_tails_of, compare_tails_on_cpu
+from .report import Report
+from .tail import TailCase
 
 if TYPE_CHECKING:
     from ...engine.onnx_graph import Precision
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Engine:
-    """What is tested."""
-
     session: Session
     runtime: str
     precision: str
@@ -107,23 +104,28 @@ def _selftest(settings: Settings, path: Path, runtime: str, precision: str | Non
 
     heard = Reference.hear(path, cases, settings.cpu_threads)
     n_usual = len(heard.cases) - len(tails)
-    reference = dataclasses.replace(
-        heard, cases=heard.cases[:n_usual], decoded=heard.decoded[:n_usual]
+    reference, in_full = (
+        dataclasses.replace(heard, cases=heard.cases[part], decoded=heard.decoded[part])
+        for part in (slice(n_usual), slice(n_usual, None))
     )
-    memory = Memory()
-    with _opened(settings, path, runtime, precision) as engine:
+    n_bytes = Report.resident_bytes()
+    opened = (
+        _on_onnxruntime(settings, path, precision)
+        if runtime == "onnxruntime"
+        else _on_tensorrt(runtime, settings, path, precision)
+    )
+    with opened as engine, contextlib.closing(engine.session):
         Reference.say(f"{engine.runtime} hears them in {engine.precision}")
         comparisons = reference.compare_session(engine.session, engine.precision)
         stages = reference.cases[0].time_stages(engine.session, reference.tokenizer)
-        memory_mb = memory.mb(engine.session)
-        last = (tails, heard.decoded[n_usual:], heard.tokenizer)
+        memory_mb = Report.memory(n_bytes, engine.session)
         if tails and isinstance(engine.session, TensorRTSession) and engine.session.facts.has_tail:
             engine.session.has_tail = True
-            comparisons += compare_tails_of(engine.session, ModelFolder(path), *last)
+            comparisons += TailCase.compare_all(tails, engine.session, in_full)
     if tails and runtime == "onnxruntime":
-        comparisons += compare_tails_on_cpu(settings, path, *last)
+        comparisons += TailCase.compare_all_on_cpu(tails, settings, path, in_full)
     return Report(
-        machine=machine() | engine.facts,
+        machine=Report.of_machine() | engine.facts,
         model=settings.model_name,
         runtime=engine.runtime,
         precision=engine.precision,
@@ -157,26 +159,14 @@ def _choose_runtime(asked: str, device: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(
-    settings: Settings, path: Path, runtime: str, precision: str | None
-) -> Iterator[_Engine]:
-    opened = (
-        _on_onnxruntime if runtime == "onnxruntime" else functools.partial(_on_tensorrt, runtime)
-    )
-    with opened(settings, path, precision) as engine:
-        try:
-            yield engine
-        finally:
-            engine.session.close()
-
-
-@contextlib.contextmanager
 def _on_onnxruntime(settings: Settings, path: Path, precision: str | None) -> Iterator[_Engine]:
     chosen = cast("Precision", precision or "float32")
     with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
         Reference.say("the graphs are being written")
         start = time.perf_counter()
-        write_graphs(read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1)
+        write_graphs(
+            Checkpoint.read(path / "model.bin"), Path(folder), chosen, settings.beam_size or 1
+        )
         written = time.perf_counter()
         session = OracleSession(Path(folder), settings.cpu_threads or HOST.cores)
         opened = time.perf_counter()

@@ -28,9 +28,10 @@ from ...whisper.audio import (
     silence_level,
     white_noise,
 )
+from ...whisper.encoded import EncodedAudio
 from ...whisper.inference import GenerateOptions
 from ...whisper.search import SessionInference
-from .report import Comparison, Decoded, Stages
+from .report import Comparison, Decoded
 
 if TYPE_CHECKING:
     from ...whisper.audio import Array
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to be heard."""
-
     CLIPS: ClassVar = CLIPS
     LANGUAGE: ClassVar = "en"
     NOISE: ClassVar = "noise"
@@ -88,7 +87,6 @@ class Case:
     def compared(
         self, reference: Decoded, engine: Decoded, verdict: str, tokenizer: Tokenizer
     ) -> Comparison:
-        """Return what is reported of it."""
         return Comparison(
             name=self.name,
             window_seconds=self.mel.shape[1] / FRAMES_PER_SECOND,
@@ -99,13 +97,13 @@ class Case:
             verdict=verdict,
         )
 
-    def time_stages(self, session: Session, tokenizer: Tokenizer) -> Stages:
-        """Time what a session does, each part until it is done."""
+    def time_stages(self, session: Session, tokenizer: Tokenizer) -> dict[str, float]:
+        """Time what a session does, each part until it is done: Report.stages."""
         wait: Callable[[], None] = getattr(session, "synchronize", lambda: None)
         bias = session.bias([tokenizer.eot])  # a text that goes on
         prompt = np.array([self.prompt], np.int32)
         position = prompt.shape[1]
-        slots = next(n for n in SessionInference.SLOTS if n >= position + self.TIMED_STEPS)
+        slots = next(n for n in EncodedAudio.SLOTS if n >= position + self.TIMED_STEPS)
         measured: list[tuple[float, float, float]] = []
         for _ in range(self.RUNS + 1):
             wait()
@@ -120,14 +118,15 @@ class Case:
             times.append(time.perf_counter())
             encode, prefill, decode = np.diff(times).tolist()
             measured.append((encode, prefill, decode / steps))
-        return Stages(*(median(column) for column in zip(*measured[1:], strict=True)))
+        medians = map(median, zip(*measured[1:], strict=True))
+        return dict(zip(("encode", "prefill", "step"), medians, strict=True))
 
     def gap(self, session: Session, reference: Decoded, engine: Decoded, eot: int) -> float:
         """Return how far apart the engine's logits of the first two tokens that differ are."""
         common = engine.n_common(reference)
         past = np.array([[*self.prompt, *engine.tokens[:common]]], np.int32)
         ours, theirs = ((*one.tokens, eot)[common] for one in (engine, reference))
-        slots = next(n for n in SessionInference.SLOTS if n >= past.shape[1])
+        slots = next(n for n in EncodedAudio.SLOTS if n >= past.shape[1])
         cache = session.open_cache(session.encode(self.mel), 1, slots)
         logits = session.step(cache, past, 0, session.bias([])).logits()[0]
         return float(abs(logits[ours] - logits[theirs]))
@@ -228,7 +227,6 @@ class Reference:
         return comparisons
 
     def compare_session(self, session: Session, precision: str) -> list[Comparison]:
-        """Have a session hear the cases, and judge it."""
         inference = SessionInference(session, self.tokenizer, self.suppressed_begin)
         return self.compare(
             precision,
@@ -238,5 +236,4 @@ class Reference:
 
     @staticmethod
     def say(text: str) -> None:
-        """Tell on stderr what is being done."""
         print(f"selftest: {text} ...", file=sys.stderr, flush=True)

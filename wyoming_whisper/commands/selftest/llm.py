@@ -15,7 +15,7 @@ from ...backends.tensorrt_llm.inference import LLMInference
 from ...models.find import ensure_model
 from ...whisper.options import AudioContext
 from .compare import Case, Reference
-from .report import Decoded, Memory, Report, machine
+from .report import Decoded, Report
 
 if TYPE_CHECKING:
     from ...settings.options import Settings
@@ -37,7 +37,7 @@ def selftest_llm(
         return [dataclasses.replace(case, beam_size=settings.beam_size or 1) for case in in_full]
 
     reference = Reference.hear(path, cases, settings.cpu_threads)
-    memory, start = Memory(), time.perf_counter()
+    n_bytes, start = Report.resident_bytes(), time.perf_counter()
     folder = ensure_model(settings.model, settings, layout="huggingface")
     written = time.perf_counter()
     api, gpu = Api.find(settings.device)
@@ -48,13 +48,13 @@ def selftest_llm(
         heard = _Heard(inference, reference.tokenizer)
         comparisons = reference.compare(dtype, heard, heard.gap)
         at_once = heard.time_at_once(reference.cases[0])
-        memory_mb = memory.mb()
+        memory_mb = Report.memory(n_bytes)
     finally:
         transcriber.close()
     sees_prompt = "yes" if inference.sees_prompt else "no: no_speech_prob is not compared"
     facts = {"logits of the prompt": sees_prompt, "at once": at_once}
     return Report(
-        machine=machine() | facts,
+        machine=Report.of_machine() | facts,
         model=settings.model_name,
         runtime=f"{runtime} {api.version}",
         precision=dtype,

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...engine.tensorrt.cuda import NoGpuError, find_gpus
+from ...engine.tensorrt.cuda import Gpu, NoGpuError
 from ...machine.host import HOST
 from ...text.repetition import loops
 from ...whisper.search import SessionInference
@@ -108,19 +108,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Seconds, medians: of the first clip in the window that it would get."""
-
-    encode: float
-    prefill: float
-    step: float
-    """One token after another, each chosen by the engine."""
-
-
-@dataclass(frozen=True)
 class Report:
-    """Everything that is told."""
-
     machine: dict[str, str]
     model: str
     runtime: str
@@ -129,8 +117,9 @@ class Report:
     """To write the graphs or build the engine; about 0 where it was there."""
     open_seconds: float
     memory_mb: dict[str, float]
-    stages: Stages | None
-    """None of a runtime that does all in one."""
+    stages: dict[str, float] | None
+    """Seconds, medians, of the first clip in the window that it would get: encode, prefill, and a
+    step, which is a token chosen by the engine. None of a runtime that does all in one."""
     comparisons: list[Comparison]
 
     @property
@@ -145,28 +134,59 @@ class Report:
         return not self.failures
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for machines."""
         verdict = {"passed": self.passed, "failures": self.failures}
         return verdict | dataclasses.asdict(self)
 
     def as_text(self) -> str:
         """Return it for an issue: Markdown."""
+        stages = ", ".join(f"{k} {_milliseconds(s)}" for k, s in (self.stages or {}).items())
         facts = {
             **self.machine,
             "model": self.model,
             "engine": f"{self.runtime} in {self.precision}",
             "prepared, opened": f"{self.prepare_seconds:.1f} s, {self.open_seconds:.1f} s",
-            **({"stages": _stages(self.stages)} if self.stages else {}),
+            **({"stages": stages} if stages else {}),
             "memory": ", ".join(f"{name} {size:.0f} MB" for name, size in self.memory_mb.items()),
         }
         verdict = "PASSED" if self.passed else "FAILED: " + "; ".join(self.failures)
         lines = [f"- {name}: {value}" for name, value in facts.items()]
         return "\n".join([*lines, "", _table(self.comparisons), "", f"selftest {verdict}"])
 
+    @staticmethod
+    def of_machine(root: Path = Path("/")) -> dict[str, str]:
+        """Return what an issue should say of the machine whose files are below `root`."""
+        facts = {
+            "system": platform.platform(),
+            "board": _text(root / "proc/device-tree/model"),
+            "L4T": _text(root / "etc/nv_tegra_release").partition("\n")[0].lstrip("# "),
+            "power mode": _text(root / "var/lib/nvpmodel/status"),
+            "CPU": f"{HOST.cpu_name}, {HOST.cores} cores ({HOST.instruction_set})",
+            "memory": _line(root / "proc/meminfo", "MemTotal"),
+            "Python": platform.python_version(),
+            "packages": ", ".join(f"{name} {number}" for name, number in _versions().items()),
+            "GPU": _gpus(),
+        }
+        return {name: value for name, value in facts.items() if value}
 
-def _stages(stages: Stages) -> str:
-    times = (stages.encode, stages.prefill, stages.step)
-    return "encode {}, prefill {}, step {}".format(*map(_milliseconds, times))
+    @staticmethod
+    def resident_bytes() -> int:
+        """Return the memory of this process that is in RAM; 0 where the system does not say."""
+        text = _line(Path("/proc/self/status"), "VmRSS")
+        return int(text.split()[0]) * 1024 if text else 0
+
+    @classmethod
+    def memory(cls, before: int, session: Session | None = None) -> dict[str, float]:
+        """Return what this process holds, in MB.
+
+        `before` are the bytes when CTranslate2 was closed, and no engine was open.
+        """
+        on_gpu: Callable[[], int] | None = getattr(session, "memory_bytes", None)
+        now = cls.resident_bytes()
+        memory = {
+            "process": now / 1e6,
+            "of it since CTranslate2 was closed": (now - before) / 1e6,
+        }
+        return memory | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
 
 
 def _table(comparisons: Sequence[Comparison]) -> str:
@@ -215,22 +235,6 @@ def _milliseconds(seconds: float) -> str:
 # -- the machine ---------------------------------------------------------------------------
 
 
-def machine(root: Path = Path("/")) -> dict[str, str]:
-    """Return what an issue should say of the machine whose files are below `root`."""
-    facts = {
-        "system": platform.platform(),
-        "board": _text(root / "proc/device-tree/model"),
-        "L4T": _text(root / "etc/nv_tegra_release").partition("\n")[0].lstrip("# "),
-        "power mode": _text(root / "var/lib/nvpmodel/status"),
-        "CPU": f"{HOST.cpu_name}, {HOST.cores} cores ({HOST.instruction_set})",
-        "memory": _line(root / "proc/meminfo", "MemTotal"),
-        "Python": platform.python_version(),
-        "packages": ", ".join(f"{name} {number}" for name, number in _versions().items()),
-        "GPU": _gpus(),
-    }
-    return {name: value for name, value in facts.items() if value}
-
-
 def _versions() -> dict[str, str]:
     packages = (
         "wyoming-whisper",
@@ -253,7 +257,7 @@ def _versions() -> dict[str, str]:
 
 def _gpus() -> str:
     try:
-        gpus = find_gpus()
+        gpus = Gpu.all()
     except NoGpuError as error:
         return f"none ({error})"
     return "; ".join(
@@ -262,29 +266,6 @@ def _gpus() -> str:
         f"driver for CUDA {'.'.join(map(str, gpu.cuda_version))}"
         for gpu in gpus
     )
-
-
-class Memory:
-    """What this process holds; to be made when CTranslate2 is closed and no engine is open."""
-
-    def __init__(self) -> None:
-        self._before = self._resident_bytes()
-
-    def mb(self, session: Session | None = None) -> dict[str, float]:
-        """Return what is held now, in MB."""
-        on_gpu: Callable[[], int] | None = getattr(session, "memory_bytes", None)
-        now = self._resident_bytes()
-        memory = {
-            "process": now / 1e6,
-            "of it since CTranslate2 was closed": (now - self._before) / 1e6,
-        }
-        return memory | ({"GPU, held by the engine": on_gpu() / 1e6} if on_gpu else {})
-
-    @staticmethod
-    def _resident_bytes() -> int:
-        """Return the memory in RAM; 0 where the system does not say."""
-        text = _line(Path("/proc/self/status"), "VmRSS")
-        return int(text.split()[0]) * 1024 if text else 0
 
 
 def _text(path: Path) -> str:

@@ -81,36 +81,27 @@ class TailCase:
             verdict = f"the full window's text loses {lost:.2f} nats a token"
         return self.fitted.compared(reference, engine, verdict, tokenizer)
 
+    @classmethod
+    def compare_all(
+        cls, cases: Sequence[TailCase], session: Session, reference: Reference
+    ) -> list[Comparison]:
+        """Have a session that has the tail hear the cases; `reference` has heard them in full."""
+        Reference.say("the clips are heard with the rest of the window frozen")
+        inference = SessionInference(session, reference.tokenizer, reference.suppressed_begin)
+        pairs = zip(cases, reference.decoded, strict=True)
+        return [case.compared(inference, one, reference.tokenizer) for case, one in pairs]
 
-def compare_tails_of(
-    session: Session,
-    model: ModelFolder,
-    cases: list[TailCase],
-    references: Sequence[Decoded],
-    tokenizer: Tokenizer,
-) -> list[Comparison]:
-    """Have a session that has the tail hear the cases."""
-    Reference.say("the clips are heard with the rest of the window frozen")
-    inference = SessionInference(session, tokenizer, model.suppressed_begin)
-    pairs = zip(cases, references, strict=True)
-    return [case.compared(inference, one, tokenizer) for case, one in pairs]
-
-
-def compare_tails_on_cpu(
-    settings: Settings,
-    path: Path,
-    cases: list[TailCase],
-    references: Sequence[Decoded],
-    tokenizer: Tokenizer,
-) -> list[Comparison]:
-    """Have the graphs for CPUs of the model in folder `path` hear the cases."""
-    model = ModelFolder(path)
-    arithmetic = cast(
-        "Arithmetic", OnnxRuntime.choose_arithmetic(dataclasses.replace(settings, device="cpu"))
-    )
-    threads = settings.cpu_threads or HOST.cores
-    with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
-        Reference.say(f"the graphs for CPUs are being written in {arithmetic}")
-        write_cpu_graphs(model.checkpoint(), Path(folder), arithmetic)
-        with closing(CpuSession(Path(folder), threads, has_tail=True)) as session:
-            return compare_tails_of(session, model, cases, references, tokenizer)
+    @classmethod
+    def compare_all_on_cpu(
+        cls, cases: Sequence[TailCase], settings: Settings, path: Path, reference: Reference
+    ) -> list[Comparison]:
+        """Have the graphs for CPUs of the model in folder `path` hear the cases."""
+        arithmetic = cast(
+            "Arithmetic", OnnxRuntime.choose_arithmetic(dataclasses.replace(settings, device="cpu"))
+        )
+        threads = settings.cpu_threads or HOST.cores
+        with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
+            Reference.say(f"the graphs for CPUs are being written in {arithmetic}")
+            write_cpu_graphs(ModelFolder(path).checkpoint(), Path(folder), arithmetic)
+            with closing(CpuSession(Path(folder), threads, has_tail=True)) as session:
+                return cls.compare_all(cases, session, reference)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ...errors import ModelError
+from ...machine.files import write_file
 from ...whisper.audio import FRAMES_PER_POSITION
-from ..checkpoint import read
-from ..dims import Dims
+from ..checkpoint import Checkpoint, Dims
 from ..progress import DECODER, ENCODER, GRAPHS, READING, Report
 from ..spec import BuildRequest, EngineSpec
-from ..tail import Tail, freeze
+from ..tail import Tail
 from .cuda import Device
-from .library import LIBRARIES, Library, tensorrt_log, write_aside
+from .library import LIBRARIES, Library, tensorrt_log
 from .plan import PlanFacts, Profile
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def build(request: BuildRequest, report: Report) -> None:
     report.shares = {READING: 0.02, GRAPHS: 0.08, ENCODER: 0.4, DECODER: 0.5}
     with tempfile.TemporaryDirectory(prefix="graphs-", dir=request.folder) as aside:
         report.phase(READING)
-        checkpoint = read(Path(request.model_bin))
+        checkpoint = Checkpoint.read(Path(request.model_bin))
         report.phase(GRAPHS)
         precision = cast("Precision", request.precision)
-        tail = freeze(checkpoint, Dims.of(checkpoint)) if request.has_tail else None
+        tail = Tail.frozen(checkpoint, Dims.of(checkpoint)) if request.has_tail else None
         dims = graphs.write_graphs(
             checkpoint, Path(aside), precision, request.beam_size, report.fraction, tail=tail
         )
@@ -249,19 +249,13 @@ class _Compiler:
         return config
 
     def _tactic_sources(self, config: Any) -> int:
-        """Return the sources asked for, or TensorRT's own but for libraries that are not here."""
+        """Return TensorRT's own sources but those whose libraries are not here."""
         sources = self._trt.TacticSource
-        names = self._request.tactic_sources
-        if not names:
-            mask = int(config.get_tactic_sources())
-            for name, libraries in self.LIBRARIES.items():
-                if hasattr(sources, name) and not any(map(_loads, libraries)):
-                    mask &= ~(1 << int(getattr(sources, name)))
-            return mask
-        unknown = [name for name in names if not hasattr(sources, name)]
-        if unknown:
-            raise ModelError(f"this TensorRT has no tactic source {unknown[0]}")
-        return sum(1 << int(getattr(sources, name)) for name in set(names))
+        mask = int(config.get_tactic_sources())
+        for name, libraries in self.LIBRARIES.items():
+            if hasattr(sources, name) and not any(map(_loads, libraries)):
+                mask &= ~(1 << int(getattr(sources, name)))
+        return mask
 
     def _profile(self, network: Any, shapes: dict[str, Range]) -> Any:
         profile = self._builder.create_optimization_profile()
@@ -299,7 +293,7 @@ class _Compiler:
 
     def _write_timings(self, timings: Any) -> None:
         try:
-            write_aside(Path(self._request.timing_cache), timings.serialize())
+            write_file(Path(self._request.timing_cache), timings.serialize())
         except OSError as error:  # the next build takes longer, nothing else
             self._report.say(log=f"the timings are lost: {error}")
 

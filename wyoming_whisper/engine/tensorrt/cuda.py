@@ -51,23 +51,24 @@ class Gpu:
     cuda_version: tuple[int, int]
     """The newest CUDA that the driver knows."""
 
+    @classmethod
+    def all(cls) -> list[Gpu]:
+        """Return the GPUs there are, at least one; keeps no context and loads no TensorRT.
 
-def find_gpus() -> list[Gpu]:
-    """Return the GPUs there are, at least one; keeps no context and loads no TensorRT.
-
-    Raises NoGpuError.
-    """
-    driver = _Driver()
-    try:
-        count, version = c_int(), c_int()
-        driver.call("cuDeviceGetCount", byref(count))
-        driver.call("cuDriverGetVersion", byref(version))
-        gpus = [_describe(driver, index, version.value) for index in range(count.value)]
-    except _CudaError as error:
-        raise NoGpuError(f"the NVIDIA driver can't tell which GPUs there are: {error}") from error
-    if not gpus:
-        raise NoGpuError("the NVIDIA driver finds no GPU")
-    return gpus
+        Raises NoGpuError.
+        """
+        driver = _Driver()
+        try:
+            count, version = c_int(), c_int()
+            driver.call("cuDeviceGetCount", byref(count))
+            driver.call("cuDriverGetVersion", byref(version))
+            gpus = [_describe(driver, index, version.value) for index in range(count.value)]
+        except _CudaError as error:
+            message = f"the NVIDIA driver can't tell which GPUs there are: {error}"
+            raise NoGpuError(message) from error
+        if not gpus:
+            raise NoGpuError("the NVIDIA driver finds no GPU")
+        return gpus
 
 
 def _describe(driver: _Driver, index: int, version: int) -> Gpu:
@@ -357,6 +358,13 @@ class Stream(_Resource):
     def synchronize(self) -> None:
         """Wait for all of it."""
         self._driver.call("cuStreamSynchronize", self.handle)
+
+    def drain(self) -> None:
+        """Let it come to an end; what fails now was to be thrown away."""
+        try:
+            self.synchronize()
+        except EngineError as error:
+            _LOGGER.debug("the GPU failed before its work was thrown away: %s", error)
 
     def upload(self, device: int, host: int, n_bytes: int) -> None:
         """Copy pinned memory to the GPU; it is left alone until the stream is synchronised."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ...errors import EngineBrokenError, EngineError
-from ..dims import HEAD_WIDTH
+from ..checkpoint import HEAD_WIDTH
 from .cuda import DeviceBuffer, Stream
 from .library import Kernels, tensorrt_log
 from .memory import Addresses
@@ -26,7 +26,11 @@ class Engine:
         self.log.errors.clear()
         self._engine: Any = None
         try:
-            with path.open("rb") as file, _mapped(file) as plan:
+            # Without a copy: a plan may be half of a Jetson's memory.
+            with (
+                path.open("rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan,
+            ):
                 self.n_bytes = len(plan)
                 runtime = trt.Runtime(self.log)
                 kernels.check_plan(runtime, plan, path)
@@ -57,7 +61,8 @@ class Engine:
 
         The memory is laid out by what that says: what differs from it would be overrun.
         """
-        self._check(_encoder_tensors(facts), len(facts.n_frames))
+        mel = _Tensor(True, "FLOAT", (-1, facts.n_mels, -1))
+        self._check({"mel": mel, **_cross_tensors(facts, False)}, len(facts.n_frames))
 
     def check_decoder(self, facts: PlanFacts) -> None:
         """Raise EngineBrokenError unless the plan is the decoder that `engine.json` tells of."""
@@ -93,11 +98,6 @@ class Engine:
 
     def close(self) -> None:
         self._engine = None
-
-
-def _mapped(file: IO[bytes]) -> mmap.mmap:
-    """Return a file's bytes without a copy of them: a plan may be half of a Jetson's memory."""
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _scratch_bytes(engine: Any) -> int:
@@ -187,10 +187,6 @@ class _Tensor:
         return len(shape) == len(self.shape) and all(
             mine in (-1, its) or its == -1 for mine, its in zip(self.shape, shape, strict=True)
         )
-
-
-def _encoder_tensors(facts: PlanFacts) -> dict[str, _Tensor]:
-    return {"mel": _Tensor(True, "FLOAT", (-1, facts.n_mels, -1)), **_cross_tensors(facts, False)}
 
 
 def _cross_tensors(facts: PlanFacts, is_input: bool) -> dict[str, _Tensor]:

@@ -6,18 +6,19 @@ all cards from a generation on, and finishes the kernels on the card: `Kernels` 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import logging
-import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import EngineBrokenError, EngineError
-from .cuda import Gpu, NoGpuError, find_gpus
+from ...machine.files import write_file
+from .cuda import Gpu, NoGpuError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Library:
         Raises EngineError where it is missing or too old; for TensorRT, where there is no GPU.
         """
         if not self.is_rtx:
-            find_gpus()
+            Gpu.all()
         try:
             trt = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
@@ -204,6 +205,8 @@ class Kernels:
         self.captures = hasattr(trt, "CudaGraphStrategy")
         """Whether the library captures CUDA graphs by itself."""
         self.is_eager = True
+        self.are_loaded = False
+        """Whether the file had some for this GPU."""
         self._cache: Any = None
         self._saved_bytes = 0
 
@@ -271,7 +274,7 @@ class Kernels:
             if kernels.nbytes > self.MAX_BYTES:  # read at the next start, it would be cut
                 _LOGGER.debug("%s is large enough: what is new is not kept", self._file)
                 return
-            write_aside(self._file, kernels)
+            write_file(self._file, kernels)
         except (OSError, RuntimeError, TypeError) as error:  # the next start takes longer
             _LOGGER.warning(
                 "the GPU's kernels can't be kept, and are compiled again at the next start: %s",
@@ -293,24 +296,13 @@ class Kernels:
         except OSError as error:
             _LOGGER.debug("%s can't be read: %s", self._file, error)
             return
-        if self._cache.deserialize(kernels):
+        self.are_loaded = bool(self._cache.deserialize(kernels))
+        if self.are_loaded:
             self._saved_bytes = len(kernels)
-        else:
-            _LOGGER.info("the kernels in %s are for something else: compiled again", self._file)
-
-
-def write_aside(file: Path, data: Any) -> None:
-    """Write a file that is whole or not there, whatever happens. Raises OSError."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
+            return
+        _LOGGER.info("the kernels in %s are for something else: compiled again", self._file)
+        with contextlib.suppress(OSError):  # that is said once
+            self._file.unlink()
 
 
 @functools.lru_cache(maxsize=2)

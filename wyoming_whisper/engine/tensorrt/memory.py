@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from ...whisper.audio import Array
 from ...whisper.session import Tokens
-from ..dims import HEAD_WIDTH
+from ..checkpoint import HEAD_WIDTH
 from .cuda import Device, Stream
 from .plan import PlanFacts
 
@@ -22,7 +21,7 @@ Addresses = dict[str, int]
 
 
 @dataclass(frozen=True)
-class Heads:
+class _Heads:
     """Where a decoder's few small results lie, and where its next step may read them."""
 
     tokens: int
@@ -59,9 +58,11 @@ class Heads:
 class Memory:
     """What a session needs besides caches, laid out once for the largest shapes."""
 
-    STEP = 2  # of the three `Heads`: what `step` writes; the greedy loop has the first two
+    STEP = 2  # of the three heads: what `step` writes; the greedy loop has the first two
 
     def __init__(self, device: Device, facts: PlanFacts) -> None:
+        self.facts = facts
+        self._device = device
         stride = _aligned(4 * facts.max_batch)
         inputs = {
             "tokens": 4 * facts.max_batch * facts.MAX_PREFILL_TOKENS,
@@ -91,13 +92,26 @@ class Memory:
             )
             self._owned = stack.pop_all()
         self.at: Addresses = {name: self.device.handle + at for name, at in offsets.items()}
-        self.heads = [Heads(self.at[f"heads_{i}"], stride) for i in range(3)]
+        self.heads = [_Heads(self.at[f"heads_{i}"], stride) for i in range(3)]
         self.results = [
             heads.split(
                 self.pinned.view(f"heads_{i}", np.int32, (heads.n_bytes // 4,)), facts.max_batch
             )
             for i, heads in enumerate(self.heads)
         ]
+
+    def keys(self, stream: Stream, n_ctx: int) -> Array:
+        """Return the audio's keys, shape = (n_text_layer, n_head, n_ctx, 64); waits for the GPU."""
+        shape = (self.facts.n_text_head, HEAD_WIDTH, n_ctx)
+        n_bytes = math.prod(shape) * self.facts.itemsize
+        keys = []
+        with self._device.allocate_host(n_bytes) as pinned:
+            for layer in range(self.facts.n_text_layer):
+                stream.download(pinned.handle, self.at[f"cross_k_{layer}"], n_bytes)
+                stream.synchronize()
+                values = pinned.view(self.facts.precision, shape)
+                keys.append(values.transpose(0, 2, 1).astype(np.float32))
+        return np.stack(keys)
 
     def close(self) -> None:
         self._owned.close()
@@ -141,55 +155,6 @@ class Rows:
 
     def close(self) -> None:
         self._owned.close()
-
-
-@dataclass(frozen=True, eq=False)
-class Bias:
-    """A vector that is added to logits."""
-
-    address: int
-
-
-class Biases:
-    """Memory for biases, used again when nobody has them any more.
-
-    All work is in one stream, so what still reads the old values does so before they change.
-    """
-
-    def __init__(self, device: Device, n_vocab: int) -> None:
-        self._device = device
-        self._n_bytes = 4 * n_vocab
-        self._owned = ExitStack()
-        self._free: list[int] = []
-
-    def take(self) -> Bias:
-        """Return one with anything in it."""
-        if not self._free:
-            buffer = self._device.allocate(self._n_bytes)
-            self._free.append(self._owned.enter_context(buffer).handle)
-        bias = Bias(self._free.pop())
-        weakref.finalize(bias, self._free.append, bias.address).atexit = False
-        return bias
-
-    def close(self) -> None:
-        self._free = []
-        self._owned.close()
-
-
-def read_keys(
-    device: Device, stream: Stream, memory: Memory, facts: PlanFacts, n_ctx: int
-) -> Array:
-    """Return the audio's keys, shape = (n_text_layer, n_head, n_ctx, 64); waits for the GPU."""
-    shape = (facts.n_text_head, HEAD_WIDTH, n_ctx)
-    n_bytes = math.prod(shape) * facts.itemsize
-    keys = []
-    with device.allocate_host(n_bytes) as pinned:
-        for layer in range(facts.n_text_layer):
-            stream.download(pinned.handle, memory.at[f"cross_k_{layer}"], n_bytes)
-            stream.synchronize()
-            values = pinned.view(facts.precision, shape)
-            keys.append(values.transpose(0, 2, 1).astype(np.float32))
-    return np.stack(keys)
 
 
 def _layout(sizes: dict[str, int]) -> tuple[dict[str, int], int]:

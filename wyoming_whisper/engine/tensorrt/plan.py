@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import numpy as np
 
 from ...errors import EngineBrokenError
 from ...whisper.audio import FRAMES_PER_POSITION
-from ..dims import HEAD_WIDTH
-from ..tail import GROUP, n_groups
-from .library import LIBRARIES
+from ..checkpoint import HEAD_WIDTH
+from ..tail import GROUP
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -68,43 +66,22 @@ class PlanFacts:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> PlanFacts:
-        """Return what `to_json` wrote. Raises ValueError for anything else."""
-        try:
-            facts = json.loads(text)
-            lengths = tuple(_range(length) for length in facts.pop("n_frames"))
-            profiles = tuple(
-                Profile(str(p["name"]), _range(p["batch"]), _range(p["n_tokens"]))
-                for p in facts.pop("profiles")
-            )
-            starts = _tail_starts(facts.pop("tail_starts"))
-            runtime, precision = str(facts.pop("runtime")), str(facts.pop("precision"))
-            numbers = {name: _number(value) for name, value in facts.items()}
-            plans = cls(
-                runtime=runtime,
-                precision=precision,
-                n_frames=lengths,
-                profiles=profiles,
-                tail_starts=starts,
-                **numbers,
-            )
-            _check_tail(plans.tail_starts, plans.n_audio_ctx)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"it does not say what the plans are ({error!r})") from error
-        if precision not in ("float16", "float32") or not lengths or not profiles:
-            raise ValueError(f"it names no profiles, or an unknown precision: {precision}")
-        if runtime not in LIBRARIES:
-            raise ValueError(f"it is for an unknown runtime: {runtime}")
-        return plans
+    def read(cls, folder: Path) -> PlanFacts:
+        """Return what an engine's folder says of itself. Raises EngineBrokenError.
 
-    @classmethod
-    def read(cls, folder: Path, max_bytes: int = 1 << 20) -> PlanFacts:
-        """Return what an engine's folder says of itself. Raises EngineBrokenError."""
+        The cache has compared the file with its hash: what it says is what `to_json` wrote.
+        """
         path = folder / cls.FILE
         try:
-            with path.open(encoding="utf-8") as file:
-                return cls.from_json(file.read(max_bytes))
-        except (OSError, ValueError) as error:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            lengths = tuple((first, last) for first, last in facts["n_frames"])
+            profiles = tuple(
+                Profile(one["name"], tuple(one["batch"]), tuple(one["n_tokens"]))
+                for one in facts["profiles"]
+            )
+            more = {"n_frames": lengths, "profiles": profiles}
+            return cls(**facts | more | {"tail_starts": tuple(facts["tail_starts"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise EngineBrokenError(f"{path} can't be read: {error}") from error
 
     @property
@@ -118,7 +95,7 @@ class PlanFacts:
         return bool(self.tail_starts)
 
     def n_ctx(self, n_frames: int) -> int:
-        """Return how many keys the encoder makes of a window as `lengthened` returns it."""
+        """Return how many keys the encoder makes of a window as `Tail.lengthened` returns it."""
         n_positions = n_frames // FRAMES_PER_POSITION
         if not self.has_tail:
             return n_positions
@@ -162,27 +139,3 @@ class PlanFacts:
     def dtype_name(self) -> str:
         """TensorRT's name for `precision`."""
         return "HALF" if self.precision == "float16" else "FLOAT"
-
-
-def _number(value: object, least: int = 1) -> int:
-    if not isinstance(value, int) or not least <= value < 1 << 24:
-        raise ValueError(f"{value!r} is no count")
-    return value
-
-
-def _range(ends: Sequence[object]) -> tuple[int, int]:
-    first, last = ends
-    return _number(first), _number(last)
-
-
-def _tail_starts(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no list")
-    return tuple(_number(start, 0) for start in value)
-
-
-def _check_tail(starts: Sequence[int], n_audio_ctx: int) -> None:
-    """Raise ValueError where entries are not those of groups: memory is laid out for so many."""
-    sizes = np.diff(starts) if starts else np.zeros(n_groups(n_audio_ctx))
-    if len(sizes) != n_groups(n_audio_ctx) or sizes.min() < 0 or sizes.max() > GROUP:
-        raise ValueError("its tail is not that of the longest window")

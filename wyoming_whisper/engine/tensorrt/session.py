@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ import numpy.typing as npt
 from ...errors import EngineError
 from ...whisper.audio import Array
 from ...whisper.session import Tokens
-from ..session import IMPOSSIBLE, lengthened
-from .cuda import Device
+from ..session import IMPOSSIBLE
+from ..tail import Tail
+from .cuda import Device, DeviceBuffer
 from .engine import Context, Engine
 from .library import LIBRARIES, Kernels
 from .loops import Loops
-from .memory import Addresses, Bias, Biases, Heads, Memory, Rows, read_keys
-from .plan import PlanFacts, Shapes
+from .memory import Memory, Rows
+from .plan import PlanFacts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class TensorRTSession:
         self._rows: dict[int, Rows] = {}
         self._caches: dict[int, _Cache] = {}
         self._contexts: dict[tuple[str, int], Context] = {}
-        self._copied_bias: Bias | None = None
+        self._biases: dict[tuple[int, ...], DeviceBuffer] = {}
+        self._copied_bias: DeviceBuffer | None = None
         self._run_number = 0  # of what wrote the outputs last
         self._library = LIBRARIES[facts.runtime]
         trt = self._library.load()
@@ -70,8 +72,8 @@ class TensorRTSession:
             self._stream = stack.enter_context(self._device.stream())
             self._passed = [stack.enter_context(self._device.event()) for _ in range(2)]
             self._memory = stack.enter_context(closing(Memory(self._device, facts)))
-            self._biases = stack.enter_context(closing(Biases(self._device, facts.n_vocab)))
-            stack.callback(self._close_rows)
+            stack.callback(_close_all, self._biases)
+            stack.callback(_close_all, self._rows)
             self._kernels = stack.enter_context(closing(Kernels(trt, kernels, cuda_graphs)))
             self._encoder, self._decoder = (
                 stack.enter_context(closing(Engine(trt, folder / plan, self._kernels)))
@@ -83,8 +85,14 @@ class TensorRTSession:
                 self._encoder.scratch_bytes, self._decoder.scratch_bytes, Device.ALIGNMENT
             )
             self._scratch = stack.enter_context(self._device.allocate(n_bytes))
-            self._loops = Loops(self, self._stream, cuda_graphs, self._kernels.captures)
-            stack.callback(self._close_contexts)
+            self._loops = Loops(
+                self._memory,
+                self._stream,
+                self._step_context,
+                cuda_graphs=cuda_graphs,
+                library_captures=self._kernels.captures,
+            )
+            stack.callback(_close_all, self._contexts)
             stack.callback(self._loops.close)
             self._prepare()
             self._stack: ExitStack | None = stack.pop_all()
@@ -96,7 +104,7 @@ class TensorRTSession:
         Where the tail is to follow, `mel` ends with silence.
         """
         if self.facts.has_tail and not mel.shape[1] % 2:
-            mel = lengthened(mel, has_tail=self.has_tail)
+            mel = Tail.lengthened(mel, follows=self.has_tail)
         n_mels, n_frames = mel.shape
         lengths = self.facts.n_frames
         fits = [i for i, (first, last) in enumerate(lengths) if first <= n_frames <= last]
@@ -115,25 +123,29 @@ class TensorRTSession:
         self._features = _Features(self.facts.n_ctx(n_frames))
         return self._features
 
-    def audio_keys(self, audio_features: _Features, n_positions: int) -> Array:
-        """Return the decoder's keys of the first positions of the last window.
+    def audio_keys(self, mel: Array, n_positions: int) -> Array:
+        """Return the decoder's keys of the first positions of a window.
 
         shape = (n_text_layer, n_head, n_positions, 64).
         """
-        self._settled()
-        keys = read_keys(self._device, self._stream, self._memory, self.facts, audio_features.n_ctx)
-        return keys[:, :, :n_positions]
+        n_ctx = self.encode(mel).n_ctx
+        return self._memory.keys(self._stream, n_ctx)[:, :, :n_positions]
 
-    def bias(self, suppressed: Sequence[int]) -> Bias:
+    def bias(self, suppressed: Sequence[int]) -> DeviceBuffer:
         """See Session."""
-        self._settled()
-        pinned = self._memory.pinned
-        values = pinned.view("logits", np.float32, (self.n_vocab,))
-        values[...] = 0
-        values[list(suppressed)] = IMPOSSIBLE
-        bias = self._biases.take()
-        self._stream.upload(bias.address, pinned.at["logits"], values.nbytes)
-        return bias
+        key = tuple(suppressed)
+        if key not in self._biases:
+            self._settled()
+            pinned = self._memory.pinned
+            values = pinned.view("logits", np.float32, (self.n_vocab,))
+            values[...] = 0
+            values[list(key)] = IMPOSSIBLE
+            with ExitStack() as stack:
+                buffer = stack.enter_context(self._device.allocate(values.nbytes))
+                self._stream.upload(buffer.handle, pinned.at["logits"], values.nbytes)
+                stack.pop_all()
+            self._biases[key] = buffer
+        return self._biases[key]
 
     def open_cache(self, audio_features: _Features, batch: int, n_slots: int) -> _Cache:
         """See Session. Raises ValueError for more rows or slots than the engine was built for."""
@@ -154,7 +166,7 @@ class TensorRTSession:
         cache: _Cache,
         tokens: Tokens,
         position: int,
-        bias: Bias,
+        bias: DeviceBuffer,
         parents: Tokens | None = None,
     ) -> _Output:
         """See Session; does not wait for the GPU until the output is read.
@@ -169,11 +181,10 @@ class TensorRTSession:
             self._new_run()
             self._upload(piece, position + start, parents if start == 0 else None)
             self._decode(cache, piece.shape[1], bias)
-        memory = self._memory
-        return _Output(self, cache.batch, self._run_number, memory.heads[memory.STEP], memory.at)
+        return _Output(self, cache.batch, self._run_number)
 
     def greedy(
-        self, cache: _Cache, token: int, position: int, bias: Bias, max_new_tokens: int
+        self, cache: _Cache, token: int, position: int, bias: DeviceBuffer, max_new_tokens: int
     ) -> Iterator[tuple[int, float]]:
         """See Session. Every step but the last is on its way before the one before is read."""
         n_steps = min(max_new_tokens, cache.n_slots - position)
@@ -186,7 +197,7 @@ class TensorRTSession:
         self._new_run()
         number, rows = self._run_number, cache.rows
         self._feed(rows.current, token, position, bias)
-        launches = self._loops.pair((cache.features.n_ctx, cache.n_slots), cache)
+        launches = self._loops.pair(cache.features.n_ctx, cache.n_slots, rows)
         self._launch(launches, rows)
         for step in range(n_steps):
             self._ensure_last(number)
@@ -224,8 +235,13 @@ class TensorRTSession:
         if self._kernels.captures:
             self._kernels.save()
             self._kernels.is_eager = False
-            self._close_contexts()
+            _close_all(self._contexts)
             self._open_contexts()
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the file had what TensorRT-RTX compiled on this GPU; else `warm_up` waits."""
+        return self._kernels.are_loaded
 
     def synchronize(self) -> None:
         """Wait for all that was asked for. Raises EngineError for what failed meanwhile."""
@@ -242,7 +258,9 @@ class TensorRTSession:
         if stack is None:
             return
         self._run_number += 1
-        self.abandon()
+        with suppress(EngineError):
+            self._device.use()
+        self._stream.drain()
         self._kernels.save()
         stack.close()
 
@@ -288,25 +306,24 @@ class TensorRTSession:
         memory.pinned.view("parents", np.int32, (batch,))[...] = rows
         self._stream.upload(memory.at["tokens"], memory.pinned.at["tokens"], memory.input_bytes)
 
-    def _decode(self, cache: _Cache, n_tokens: int, bias: Bias) -> None:
+    def _decode(self, cache: _Cache, n_tokens: int, bias: DeviceBuffer) -> None:
         memory, rows = self._memory, cache.rows
         addresses = {
             **memory.at,
             **memory.heads[memory.STEP].written,
             **rows.reads[rows.current],
             **rows.writes[rows.current ^ 1],
-            "logit_bias": bias.address,
+            "logit_bias": bias.handle,
         }
         context = self._context("decoder", self._profile(cache.batch, n_tokens))
-        context.run(self._decoder_shapes(cache, n_tokens), addresses)
+        shapes = self.facts.decoder_shapes(
+            cache.batch, n_tokens, cache.n_slots, cache.features.n_ctx
+        )
+        context.run(shapes, addresses)
         rows.current ^= 1
 
-    def _decoder_shapes(self, cache: _Cache, n_tokens: int) -> Shapes:
-        n_ctx = cache.features.n_ctx
-        return self.facts.decoder_shapes(cache.batch, n_tokens, cache.n_slots, n_ctx)
-
     def _stepwise(
-        self, cache: _Cache, token: int, position: int, bias: Bias, n_steps: int
+        self, cache: _Cache, token: int, position: int, bias: DeviceBuffer, n_steps: int
     ) -> Iterator[tuple[int, float]]:
         for at in range(position, position + n_steps):
             output = self.step(cache, np.full((cache.batch, 1), token, np.int32), at, bias)
@@ -322,7 +339,7 @@ class TensorRTSession:
 
     # The greedy loop.
 
-    def _feed(self, half: int, token: int, position: int, bias: Bias) -> None:
+    def _feed(self, half: int, token: int, position: int, bias: DeviceBuffer) -> None:
         """Put the first token where step `half` reads it, and the bias where both do."""
         memory, heads = self._memory, self._memory.heads[half]
         memory.pinned.view("tokens", np.int32, (1,))[0] = token
@@ -331,7 +348,7 @@ class TensorRTSession:
         self._stream.upload(heads.positions, memory.pinned.at["positions"], 4)
         if self._copied_bias is not bias:
             self._copied_bias = None  # until the copy is queued
-            self._stream.copy(memory.at["logit_bias"], bias.address, self.n_vocab * 4)
+            self._stream.copy(memory.at["logit_bias"], bias.handle, self.n_vocab * 4)
             self._copied_bias = bias
 
     def _launch(self, launches: list[Callable[[], None]], rows: Rows) -> None:
@@ -339,41 +356,11 @@ class TensorRTSession:
         rows.current ^= 1
         self._stream.record(self._passed[rows.current])
 
-    # What Loops asks for.
-
-    def step_context(self, *, is_alone: bool) -> Context:
+    def _step_context(self, is_alone: bool) -> Context:
         profile = self._profile(1, 1)
         if not is_alone:
             return self._context("decoder", profile)
         return Context(self._decoder, profile, self._scratch, self._stream, is_step=True)
-
-    def bind_step(self, context: Context, cache: _Cache, half: int) -> None:
-        memory = self._memory
-        addresses = {
-            **memory.at,
-            **memory.heads[half].read,
-            **memory.heads[half ^ 1].written,
-            **cache.rows.reads[half],
-            **cache.rows.writes[half ^ 1],
-            "parents": memory.at["first_row"],
-        }
-        context.bind(self._decoder_shapes(cache, 1), addresses)
-
-    def queue_step(self, context: Context, half: int) -> None:
-        context.repeat()
-        result = self._memory.heads[half ^ 1]
-        pinned = self._memory.pinned.at[f"heads_{half ^ 1}"]
-        self._stream.download(pinned, result.tokens, result.n_bytes)
-
-    def alive_half(self, cache: _Cache) -> int:
-        return cache.rows.current
-
-    def abandon(self) -> None:
-        """Let the GPU come to an end; what fails now was to be thrown away."""
-        try:
-            self.synchronize()
-        except EngineError as error:
-            _LOGGER.debug("the GPU failed before its work was thrown away: %s", error)
 
     # Memory.
 
@@ -411,16 +398,6 @@ class TensorRTSession:
             self._contexts[key] = Context(engine, profile, self._scratch, self._stream)
         return self._contexts[key]
 
-    def _close_contexts(self) -> None:
-        for context in self._contexts.values():
-            context.close()
-        self._contexts.clear()
-
-    def _close_rows(self) -> None:
-        for rows in self._rows.values():
-            rows.close()
-        self._rows.clear()
-
     def _report(self, trt: Any) -> None:
         weights = self._encoder.n_bytes + self._decoder.n_bytes
         rest = self._device.allocated_bytes - self._scratch.n_bytes
@@ -432,15 +409,29 @@ class TensorRTSession:
             *(n / 1e6 for n in (self.memory_bytes(), weights, self._scratch.n_bytes, rest)),
         )
 
-    def read(self, number: int, address: int, dtype: npt.DTypeLike, shape: tuple[int, int]) -> Any:
-        """Return a copy of an output of run `number`, which must be the last; for `_Output`."""
+    # What _Output asks for.
+
+    def read_best(self, number: int, batch: int) -> tuple[Tokens, Array]:
+        """Return (tokens, logprobs) of run `number`, shape = (batch,) each."""
+        heads = self._memory.heads[Memory.STEP]
+        values = self.read(number, f"heads_{Memory.STEP}", np.int32, (heads.n_bytes // 4,))
+        return heads.split(values, batch)
+
+    def read(self, number: int, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Any:
+        """Return a copy of an output of run `number`, which must be the last."""
         self._ensure_last(number)
         self._device.use()
         pinned = self._memory.pinned
         values = pinned.view("logits", dtype, shape)
-        self._stream.download(pinned.at["logits"], address, values.nbytes)
+        self._stream.download(pinned.at["logits"], self._memory.at[name], values.nbytes)
         self._stream.synchronize()
         return values.copy()
+
+
+def _close_all(owned: dict[Any, Any]) -> None:
+    for resource in owned.values():
+        resource.close()
+    owned.clear()
 
 
 @dataclass(frozen=True, eq=False)
@@ -467,14 +458,10 @@ class _Output:
     session: TensorRTSession
     batch: int
     number: int
-    heads: Heads
-    at: Addresses
 
     def best(self) -> tuple[Tokens, Array]:
         """See StepOutput."""
-        shape = (1, self.heads.n_bytes // 4)
-        values = self.session.read(self.number, self.heads.tokens, np.int32, shape)[0]
-        return self.heads.split(values, self.batch)
+        return self.session.read_best(self.number, self.batch)
 
     def candidates(self) -> tuple[Tokens, Array]:
         """See StepOutput. Raises RuntimeError where only greedy search was built."""
@@ -482,12 +469,12 @@ class _Output:
         if not shape[1]:
             raise RuntimeError("this engine was built for greedy search: it has no candidates")
         return (
-            self.session.read(self.number, self.at["candidates"], np.int32, shape),
-            self.session.read(self.number, self.at["candidate_logprobs"], np.float32, shape),
+            self.session.read(self.number, "candidates", np.int32, shape),
+            self.session.read(self.number, "candidate_logprobs", np.float32, shape),
         )
 
     def logits(self) -> Array:
         """See StepOutput."""
         shape = (self.batch, self.session.n_vocab)
-        logits: Array = self.session.read(self.number, self.at["logits"], np.float32, shape)
+        logits: Array = self.session.read(self.number, "logits", np.float32, shape)
         return logits

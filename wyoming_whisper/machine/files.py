@@ -1,7 +1,8 @@
-"""Small text files that the user names: options, secrets, replacements."""
+"""Small files: read as far as they are text of the user's, written whole or not at all."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -26,3 +27,17 @@ def read_text_file(path: Path, *, plain_only: bool = False, max_bytes: int = 1_0
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
+
+
+def write_file(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that is whole or not there, whatever happens. Raises OSError."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
