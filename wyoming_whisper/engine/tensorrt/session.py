@@ -59,7 +59,7 @@ class TensorRTSession:
         self._features: _Features | None = None
         self._rows: dict[int, Rows] = {}
         self._caches: dict[int, _Cache] = {}
-        self._contexts: dict[tuple[str, int], Context] = {}
+        self._contexts: dict[tuple[str, int, bool], Context] = {}
         self._biases: dict[tuple[int, ...], DeviceBuffer] = {}
         self._copied_bias: DeviceBuffer | None = None
         self._run_number = 0  # of what wrote the outputs last
@@ -315,11 +315,10 @@ class TensorRTSession:
             **rows.writes[rows.current ^ 1],
             "logit_bias": bias.handle,
         }
-        context = self._context("decoder", self._profile(cache.batch, n_tokens))
-        shapes = self.facts.decoder_shapes(
-            cache.batch, n_tokens, cache.n_slots, cache.features.n_ctx
-        )
-        context.run(shapes, addresses)
+        shape = (cache.batch, n_tokens, cache.n_slots, cache.features.n_ctx)
+        profile, is_special = self._profile(*shape[:2]), self._kernels.specializes(shape)
+        context = self._context("decoder", profile, is_special=is_special)
+        context.run(self.facts.decoder_shapes(*shape), addresses)
         rows.current ^= 1
 
     def _stepwise(
@@ -390,12 +389,14 @@ class TensorRTSession:
         self._rows[batch] = Rows(self._device, self.facts, batch, n_slots)
         return self._rows[batch]
 
-    def _context(self, which: str, profile: int) -> Context:
-        """Return the context that runs one profile with whatever shapes come."""
-        key = (which, profile)
+    def _context(self, which: str, profile: int, *, is_special: bool = True) -> Context:
+        """Return the context that runs one profile with whatever shapes come; see Kernels."""
+        key = (which, profile, is_special)
         if key not in self._contexts:
             engine = self._encoder if which == "encoder" else self._decoder
-            self._contexts[key] = Context(engine, profile, self._scratch, self._stream)
+            self._contexts[key] = Context(
+                engine, profile, self._scratch, self._stream, is_special=is_special
+            )
         return self._contexts[key]
 
     def _report(self, trt: Any) -> None:
