@@ -20,7 +20,7 @@ from wyoming.client import AsyncClient
 from wyoming.error import Error
 from wyoming.event import Event
 
-from wyoming_whisper.audio.vad import FRAME_SAMPLES
+from wyoming_whisper.audio.vad import FRAME_SAMPLES, SileroVad
 from wyoming_whisper.commands.console import CommandParser
 from wyoming_whisper.serving.server import Server
 from wyoming_whisper.settings.official import ALL_OPTIONS
@@ -101,6 +101,12 @@ def wav(*parts: Samples) -> bytes:
         out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         out.writeframes((np.concatenate(parts) * 32767).astype("<i2").tobytes())
     return file.getvalue()
+
+
+def voice_probabilities(samples: Samples) -> Samples:
+    """Return Silero's probability of speech of each frame, shape = (ceil(n_samples / 512),)."""
+    stream = SileroVad().stream()
+    return np.concatenate([stream.push(samples), stream.finish()])
 
 
 class LoudnessVad:

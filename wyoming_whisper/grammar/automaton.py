@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from .compounds import Compounds
 from .letters import CLOSING, OPENING, fold, variants, words_of
 from .nearest import Nearest
-from .positions import BETWEEN, REFUSED, Letters
+from .positions import REFUSED, Letters
 from .vocabulary import Vocabulary
 
 Continuations = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 MAX_STATES = 80_000
-"""States by bytes that are kept from one utterance for the next ones, and states by letters: about
-80 MB of each."""
+"""States by bytes that are kept from one utterance for the next ones, about 80 MB, and states by
+letters, about 45 MB."""
 
 MAX_WARM = 200
 """First words after which is found beforehand what may follow: about a second's work."""
@@ -137,7 +137,7 @@ class Grammar:
         """
         with self._reading:
             state = self._read(text, self._letters.starts[0])
-            may_go_on = state != REFUSED and self._letters.following(state)[1] != REFUSED
+            may_go_on = state != REFUSED and self._letters.spoken[state][1] != REFUSED
             return may_go_on and not self._ends_fixed(words_of(text))
 
     def _ends_fixed(self, spelled: str) -> bool:
@@ -149,7 +149,7 @@ class Grammar:
             if state == REFUSED:
                 return False
             if place < begun:
-                state = self._after(state, letter)
+                state = self._letters.after(state, letter)
             else:
                 state = self._letters.fixed(state).get(letter, REFUSED)
         return state != REFUSED and self._letters.is_end(state)
@@ -157,7 +157,7 @@ class Grammar:
     def _read(self, text: str, state: int) -> int:
         """Return the state by letters after a text, REFUSED where nothing goes on like that."""
         for letter in words_of(text):
-            state = self._after(state, letter)
+            state = self._letters.after(state, letter)
             if state == REFUSED:
                 break
         return state
@@ -210,9 +210,8 @@ class Grammar:
         """Find what may follow at the start, and after first words: before somebody waits."""
         first = self.continuations(self.start)
         states = [] if first is None else dict.fromkeys(first[1].tolist())
-        words = [
-            state for state in states if " " in self._letters.following(self._states[state][0])[0]
-        ]
+        following = self._letters.following
+        words = [state for state in states if " " in following[self._states[state][0]][0]]
         for state in words[:MAX_WARM]:
             self.continuations(state)
 
@@ -234,20 +233,15 @@ class Grammar:
             self._states.append(key)
         return number
 
-    def _after(self, letters: int, letter: str) -> int:
-        """Return the state by letters after a folded letter; REFUSED where it may not follow."""
-        states, other = self._letters.following(letters)
-        return states.get(letter, REFUSED if letter in BETWEEN else other)
-
     def _is_wild(self, state: int) -> bool:
-        return self._letters.following(self._states[state][0])[1] != REFUSED
+        return self._letters.following[self._states[state][0]][1] != REFUSED
 
     def _bytes_after(self, state: int) -> dict[int, int]:
         """Return the states after the bytes of all letters that sentences have here."""
         if state not in self._moves:
             letters, _ = self._states[state]
             moves: dict[int, int] = {}
-            for letter, target in self._letters.following(letters)[0].items():
+            for letter, target in self._letters.following[letters][0].items():
                 for variant in variants(letter):
                     self._lay(moves, letters, variant.encode(), target)
             self._moves[state] = moves
@@ -275,7 +269,7 @@ class Grammar:
         except UnicodeDecodeError as error:
             whole = error.reason == "unexpected end of data"
             return self._state(letters, begun) if whole else REFUSED
-        after = self._after(letters, fold(letter))
+        after = self._letters.after(letters, fold(letter))
         return after if after == REFUSED else self._state(after)
 
     # -- tokens ------------------------------------------------------------------------------

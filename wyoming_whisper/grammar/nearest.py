@@ -11,12 +11,19 @@ import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
+from typing import NamedTuple
 
 from .letters import words_of
-from .positions import REFUSED, Letters
+from .positions import REFUSED, Letters, is_spoken
 
-Frontier = dict[int, tuple[float, str]]
-"""By state: the least cost of coming there, and the sentence that has it."""
+
+class _Ways(NamedTuple):
+    """The cheapest ways into some states."""
+
+    costs: dict[int, float]
+    sentences: dict[int, str]
+    """What was read on the way to each of these states; there may be others."""
 
 
 class Nearest:
@@ -47,7 +54,8 @@ class Nearest:
         `checkpoint` is called at every letter; what it raises ends the work.
         """
         costs: dict[str, float] = {}
-        frontiers: list[Frontier] = [{self._letters.starts[0]: (0.0, "")}]
+        start = self._letters.starts[0]
+        steps = [_Ways({start: 0.0}, {start: ""})]
         before = ""
         for text in texts:
             spelled = words_of(text)
@@ -55,95 +63,123 @@ class Nearest:
                 continue
             # Hypotheses begin alike: what was found for the letters that they share holds.
             n_shared = _n_shared(before, spelled)
-            del frontiers[n_shared + 1 :]
-            before = spelled[: len(frontiers) - 1]
+            del steps[n_shared + 1 :]
+            before = spelled[: len(steps) - 1]
             limit = self.MAX_COST_SHARE * len(spelled)
             for letter in spelled[len(before) :]:
-                if _least(frontiers[-1]) > limit:
+                if _least(steps[-1]) > limit:
                     break
                 checkpoint()
-                frontiers.append(self._after(frontiers[-1], letter))
+                steps.append(self._after(steps[-1], letter))
                 before += letter
             if before == spelled:
-                for cost, sentence in self._ends(frontiers[-1], limit)[:n_best]:
+                for cost, sentence in self._ends(steps[-1], limit)[:n_best]:
                     costs[sentence] = min(cost, costs.get(sentence, cost))
         return costs
 
-    def _ends(self, frontier: Frontier, limit: float) -> list[tuple[float, str]]:
+    def _ends(self, ways: _Ways, limit: float) -> list[tuple[float, str]]:
         """Return (cost, sentence) of those that end here for no more than `limit`, least first."""
         ends: dict[str, float] = {}
-        reached = frontier | self._with_missing(frontier, limit)
-        for state, (cost, sentence) in reached.items():
+        ways = self._with_missing(ways, limit)
+        for state, cost in ways.costs.items():
             if cost <= limit and self._letters.is_end(state):
-                key = sentence.strip()
-                ends[key] = min(cost, ends.get(key, cost))
+                sentence = ways.sentences[state].strip()
+                ends[sentence] = min(cost, ends.get(sentence, cost))
         return sorted((cost, sentence) for sentence, cost in ends.items())
 
-    def _after(self, frontier: Frontier, written: str) -> Frontier:
-        """Return the cheapest states after one letter of the text.
+    def _after(self, ways: _Ways, written: str) -> _Ways:
+        """Return the cheapest states after one letter of the text, in order of their costs.
 
         The cheapest ways go first: what costs more than all that would be kept is not followed.
         """
-        bound = self._bound(self._same(frontier, written))
         extra = self.GAP if written in " -'" else self.EXTRA
-        differences = _Differences.from_letter(written)
-        after: Frontier = {}
-        for state, (cost, sentence) in (frontier | self._with_missing(frontier, bound)).items():
-            _reach(after, state, cost + extra, sentence)
+        bound = self._bound_after(ways, written, extra)
+        above, differences = math.nextafter(bound, math.inf), _Differences.from_letter(written)
+        spoken = self._letters.spoken
+        costs: dict[int, float] = {}
+        sentences: dict[int, str] = {}
+        ways = self._with_missing(ways, bound)
+        for state, cost in ways.costs.items():
+            sentence = ways.sentences[state]
+            if cost + extra < costs.get(state, above):
+                costs[state], sentences[state] = cost + extra, sentence
+            letters, other = spoken[state]
             if cost + _Differences.SOUNDING_ALIKE <= bound:
-                for letter, target in self._letters.spoken(state):
+                for letter, target in letters.items():
                     total = cost + differences[letter]
-                    if total <= bound:
-                        _reach(after, target, total, sentence + letter)
-            self._reach_same(after, state, cost, sentence, written)
-        bound = self._bound(after)
-        ranked = sorted(after.items(), key=_cost)[: self.MAX_STATES]
-        return {state: way for state, way in ranked if way[0] <= bound}
+                    if total < costs.get(target, above):
+                        costs[target], sentences[target] = total, sentence + letter
+            elif written in letters and cost < costs.get(target := letters[written], above):
+                costs[target], sentences[target] = cost, sentence + written
+            free = cost + self.FREE
+            if (
+                other != REFUSED
+                and free < costs.get(other, above)
+                and self._is_free(state, written)
+            ):
+                costs[other], sentences[other] = free, sentence + written
+        return _Ways(self._cheapest(costs), sentences)
 
-    def _same(self, frontier: Frontier, written: str) -> Frontier:
-        """Return the states after the letter itself, and those where it is one too many."""
-        extra = self.GAP if written in " -'" else self.EXTRA
-        after: Frontier = {}
-        for state, (cost, sentence) in frontier.items():
-            _reach(after, state, cost + extra, sentence)
-            self._reach_same(after, state, cost, sentence, written)
-        return after
+    def _cheapest(self, costs: dict[int, float]) -> dict[int, float]:
+        """Return the states that are followed, and what they cost."""
+        ranked = sorted(costs.items(), key=itemgetter(1))[: self.MAX_STATES]
+        limit = ranked[0][1] + self.MAX_BEHIND if ranked else 0.0
+        return {state: cost for state, cost in ranked if cost <= limit}
 
-    def _reach_same(
-        self, after: Frontier, state: int, cost: float, sentence: str, written: str
-    ) -> None:
-        states, other = self._letters.following(state)
-        if written in states:
-            if written in " '" or written.isalnum():
-                _reach(after, states[written], cost, sentence + written)
-        elif other != REFUSED and written != " ":
-            _reach(after, other, cost + self.FREE, sentence + written)
+    def _is_free(self, state: int, written: str) -> bool:
+        """Return whether a letter is one of free text in a state that has some."""
+        if is_spoken(written):
+            return written != " " and written not in self._letters.spoken[state][0]
+        return written not in self._letters.following[state][0]
 
-    def _with_missing(self, frontier: Frontier, bound: float) -> Frontier:
-        """Return the states that are reached by one or two letters that the text lacks."""
-        limit = min(bound, _least(frontier) + self.MAX_BEHIND)
-        reached: Frontier = {}
-        todo = frontier
+    def _bound_after(self, ways: _Ways, written: str, extra: float) -> float:
+        """Return the cost above which no way is kept after one more letter.
+
+        It is that of the ways that have the letter itself, or where it is one too many.
+        """
+        spoken = self._letters.spoken
+        costs: dict[int, float] = {}
+        for state, cost in ways.costs.items():
+            if cost + extra < costs.get(state, math.inf):
+                costs[state] = cost + extra
+            letters, other = spoken[state]
+            if written in letters:
+                target = letters[written]
+            elif other != REFUSED and self._is_free(state, written):
+                target, cost = other, cost + self.FREE
+            else:
+                continue
+            if cost < costs.get(target, math.inf):
+                costs[target] = cost
+        ranked = sorted(costs.values())[: self.MAX_STATES]
+        if not ranked:
+            return math.inf
+        behind = ranked[0] + self.MAX_BEHIND
+        return min(behind, ranked[-1]) if len(ranked) == self.MAX_STATES else behind
+
+    def _with_missing(self, ways: _Ways, bound: float) -> _Ways:
+        """Return the ways, and those with one or two letters more that the text lacks."""
+        limit = min(bound, _least(ways) + self.MAX_BEHIND)
+        above, spoken = math.nextafter(limit, math.inf), self._letters.spoken
+        costs, sentences = ways.costs.copy(), ways.sentences.copy()
+        todo = ways
         for _ in range(2):
-            following: Frontier = {}
-            for state, (cost, sentence) in todo.items():
+            following: dict[int, float] = {}
+            for state, cost in todo.costs.items():
                 if cost + self.GAP > limit:
                     continue
-                for letter, target in self._letters.spoken(state):
-                    total = cost + (self.GAP if letter == " " else self.MISSING)
-                    before = reached.get(target) or frontier.get(target)
-                    if total <= limit and (before is None or total < before[0]):
-                        reached[target] = following[target] = (total, sentence + letter)
-            todo = following
-        return reached
-
-    def _bound(self, after: Frontier) -> float:
-        """Return the cost above which a way would not be kept."""
-        if not after:
-            return math.inf
-        costs = sorted(cost for cost, _ in after.values())
-        last = costs[self.MAX_STATES - 1] if len(costs) >= self.MAX_STATES else math.inf
-        return min(costs[0] + self.MAX_BEHIND, last)
+                letters, sentence = spoken[state][0], todo.sentences[state]
+                if cost + self.MISSING <= limit:
+                    for letter, target in letters.items():
+                        total = cost + (self.GAP if letter == " " else self.MISSING)
+                        if total < costs.get(target, above):
+                            costs[target] = following[target] = total
+                            sentences[target] = sentence + letter
+                elif " " in letters and cost + self.GAP < costs.get(target := letters[" "], above):
+                    costs[target] = following[target] = cost + self.GAP
+                    sentences[target] = sentence + " "
+            todo = _Ways(following, sentences.copy())
+        return _Ways(costs, sentences)
 
 
 def _n_shared(one: str, other: str) -> int:
@@ -152,17 +188,8 @@ def _n_shared(one: str, other: str) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _reach(after: Frontier, state: int, cost: float, sentence: str) -> None:
-    if state not in after or cost < after[state][0]:
-        after[state] = (cost, sentence)
-
-
-def _cost(item: tuple[int, tuple[float, str]]) -> float:
-    return item[1][0]
-
-
-def _least(frontier: Frontier) -> float:
-    return min((cost for cost, _ in frontier.values()), default=math.inf)
+def _least(ways: _Ways) -> float:
+    return min(ways.costs.values(), default=math.inf)
 
 
 class _Differences(dict[str, float]):

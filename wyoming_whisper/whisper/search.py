@@ -33,7 +33,7 @@ from .tokenizer import Tokenizer
 
 
 class SessionInference:
-    """decoding.Inference over a `Session`; used from one thread at a time.
+    """An Inference over a `Session`; used from one thread at a time.
 
     `suppressed_begin` are the tokens that never come first: a blank, and the end
     (`suppress_ids_begin` of CTranslate2's config.json); `alignment_heads` are (layer, head) of the
@@ -128,10 +128,7 @@ class SessionInference:
             [*prompt, *text, *[self._tokenizer.eot] * (longest - len(text))][:-1] for text in texts
         ]
         logits = audio.logits_at_once(pasts, len(prompt) - 1)[..., : self._tokenizer.eot]
-        return [
-            log_softmax(after[: len(text)])[np.arange(len(text)), list(text)]
-            for after, text in zip(logits, texts, strict=True)
-        ]
+        return [token_logprobs(after, text) for after, text in zip(logits, texts, strict=True)]
 
     def align(
         self,
@@ -472,3 +469,17 @@ def log_softmax(logits: Array) -> Array:
     """Return log-probabilities over the last axis; -inf stays what it is."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
+
+
+def token_logprobs(logits: Array, tokens: Sequence[int]) -> Array:
+    """Return log_softmax of one token in each row of logits, shape = (len(tokens),).
+
+    Row by row: what is computed on the way stays in the processor's cache.
+    """
+    shifted = np.empty(logits.shape[-1], np.float32)
+    chosen, sums = np.empty((2, len(tokens)), np.float32)
+    for i, token in enumerate(tokens):
+        np.subtract(logits[i], logits[i].max(), out=shifted)
+        chosen[i] = shifted[token]
+        sums[i] = np.exp(shifted, out=shifted).sum()
+    return chosen - np.log(sums)
