@@ -72,7 +72,6 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
     ),
     "wyoming_whisper.settings.upstreams": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
-    "wyoming_whisper.upstreams.health": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.relay": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.upstreams.pool": (*OTHER_SIDES, *RUNTIMES, *HUB, *WEB),
     "wyoming_whisper.web.transcriptions": (

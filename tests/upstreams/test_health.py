@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from wyoming_whisper.upstreams.health import Circuit
-from wyoming_whisper.upstreams.pool import _Waker
-
-
-def state_of(circuit: Circuit) -> str:
-    return circuit.state  # which mypy takes for unchangeable
+from wyoming_whisper.settings.upstreams import Upstream
+from wyoming_whisper.upstreams.pool import Member, _Waker
 
 
 class Clock:
@@ -26,107 +24,104 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_nobody_is_asked_who_has_not_been_reached(clock: Clock) -> None:
-    circuit = Circuit(clock)
-    assert state_of(circuit) == "open"
+@pytest.fixture
+def circuit(clock: Clock) -> Any:
+    return Member(Upstream.read("tcp://a:1"), Mock(), clock).circuit
+
+
+def test_nobody_is_asked_who_has_not_been_reached(clock: Clock, circuit: Any) -> None:
+    assert circuit.state == "open"
     circuit.reached()
-    assert state_of(circuit) == "closed"
+    assert circuit.state == "closed"
     circuit.unreachable("it is off")
-    assert (state_of(circuit), circuit.why) == ("open", "it is off")
+    assert (circuit.state, circuit.why) == ("open", "it is off")
     circuit.reached()
-    assert state_of(circuit) == "closed"
+    assert circuit.state == "closed"
 
 
-def test_a_failure_opens_it_and_one_trial_closes_it_again(clock: Clock) -> None:
-    circuit = Circuit(clock)
+def test_a_failure_opens_it_and_one_trial_closes_it_again(clock: Clock, circuit: Any) -> None:
     circuit.reached()
     circuit.failed("it lied")
     assert not circuit.take_trial()
-    assert (state_of(circuit), circuit.why) == ("open", "it lied")
+    assert (circuit.state, circuit.why) == ("open", "it lied")
     circuit.reached()  # being there is not enough
-    assert state_of(circuit) == "open"
-    clock.now += Circuit.FIRST_BACKOFF_SECONDS
-    assert state_of(circuit) == "half-open"
+    assert circuit.state == "open"
+    clock.now += circuit.FIRST_BACKOFF_SECONDS
+    assert circuit.state == "half-open"
     assert circuit.take_trial()
     assert not circuit.take_trial()  # one at a time
     circuit.succeeded()
-    assert state_of(circuit) == "closed"
+    assert circuit.state == "closed"
 
 
-def test_each_failed_trial_doubles_the_wait(clock: Clock) -> None:
-    circuit = Circuit(clock)
+def test_each_failed_trial_doubles_the_wait(clock: Clock, circuit: Any) -> None:
     circuit.reached()
     waits = []
     for _ in range(20):
         circuit.failed("again")
         start = clock.now
-        while state_of(circuit) == "open":
+        while circuit.state == "open":
             clock.now += 1
         waits.append(clock.now - start)
         assert circuit.take_trial()
     assert waits[:4] == [2, 4, 8, 16]
-    assert waits[-1] == Circuit.LONGEST_BACKOFF_SECONDS
+    assert waits[-1] == circuit.LONGEST_BACKOFF_SECONDS
     circuit.succeeded()
     circuit.failed("once")
-    clock.now += Circuit.FIRST_BACKOFF_SECONDS
-    assert state_of(circuit) == "half-open"
+    clock.now += circuit.FIRST_BACKOFF_SECONDS
+    assert circuit.state == "half-open"
 
 
-def test_many_that_fail_at_once_are_one_failure(clock: Clock) -> None:
-    circuit = Circuit(clock)
+def test_many_that_fail_at_once_are_one_failure(clock: Clock, circuit: Any) -> None:
     circuit.reached()
     for _ in range(10):
         circuit.failed("reset")
-    clock.now += Circuit.FIRST_BACKOFF_SECONDS
-    assert state_of(circuit) == "half-open"
+    clock.now += circuit.FIRST_BACKOFF_SECONDS
+    assert circuit.state == "half-open"
 
 
-def test_a_trial_that_was_broken_off_says_nothing(clock: Clock) -> None:
-    circuit = Circuit(clock)
+def test_a_trial_that_was_broken_off_says_nothing(clock: Clock, circuit: Any) -> None:
     circuit.reached()
     circuit.failed("once")
-    clock.now += Circuit.FIRST_BACKOFF_SECONDS
+    clock.now += circuit.FIRST_BACKOFF_SECONDS
     assert circuit.take_trial()
     circuit.untried()
     assert circuit.take_trial()
 
 
-def test_who_is_off_is_not_tried(clock: Clock) -> None:
-    circuit = Circuit(clock)
+def test_who_is_off_is_not_tried(clock: Clock, circuit: Any) -> None:
     circuit.reached()
     circuit.failed("refused")
     circuit.unreachable("refused")
-    clock.now += Circuit.LONGEST_BACKOFF_SECONDS
-    assert state_of(circuit) == "open"
+    clock.now += circuit.LONGEST_BACKOFF_SECONDS
+    assert circuit.state == "open"
     circuit.reached()
-    assert state_of(circuit) == "half-open"
+    assert circuit.state == "half-open"
 
 
-def test_what_it_asks_for_is_waited_within_bounds(clock: Clock) -> None:
-    circuit = Circuit(clock)
+def test_what_it_asks_for_is_waited_within_bounds(clock: Clock, circuit: Any) -> None:
     circuit.reached()
     circuit.failed("busy", 100)
     clock.now += 99
-    assert state_of(circuit) == "open"
+    assert circuit.state == "open"
     clock.now += 1
-    assert state_of(circuit) == "half-open"
+    assert circuit.state == "half-open"
     circuit.take_trial()
     circuit.failed("busy", 1e9)
-    clock.now += Circuit.LONGEST_BACKOFF_SECONDS
-    assert state_of(circuit) == "half-open"
+    clock.now += circuit.LONGEST_BACKOFF_SECONDS
+    assert circuit.state == "half-open"
 
 
-def test_doubts_in_a_row_open_it(clock: Clock) -> None:
-    circuit = Circuit(clock)
+def test_doubts_in_a_row_open_it(clock: Clock, circuit: Any) -> None:
     circuit.reached()
     for _ in range(5):
-        for _ in range(Circuit.MAX_DOUBTS - 1):
+        for _ in range(circuit.MAX_DOUBTS - 1):
             circuit.doubted("it is late")
         circuit.succeeded()
-    assert state_of(circuit) == "closed"
-    for _ in range(Circuit.MAX_DOUBTS):
+    assert circuit.state == "closed"
+    for _ in range(circuit.MAX_DOUBTS):
         circuit.doubted("it is late")
-    assert state_of(circuit) == "open"
+    assert circuit.state == "open"
     assert "late" in circuit.why
 
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,6 @@ from wyoming_whisper.status import Status, UpstreamState
 from wyoming_whisper.transcriber import TranscribeOptions, Transcription
 from wyoming_whisper.upstreams import pool as pool_module
 from wyoming_whisper.upstreams.exchange import Recording
-from wyoming_whisper.upstreams.health import Circuit
 from wyoming_whisper.upstreams.pool import Member, Pool, _Waker
 from wyoming_whisper.upstreams.relay import Relay, Step, _Race
 
@@ -122,6 +122,10 @@ class House:
         work = relay.answer([(0, len(SECOND))], len(SECOND), self.local, **how)  # type: ignore[arg-type]
         transcription, upstream = await asyncio.wait_for(work, TIMEOUT_SECONDS)
         return transcription.text, upstream
+
+    @property
+    def circuit(self) -> Any:
+        return self.pool.members[0].circuit
 
     def circuits(self) -> list[str]:
         return [state.circuit for state in self.status.state.upstreams]
@@ -242,16 +246,16 @@ async def test_who_is_slow_may_still_win() -> None:
 async def test_who_is_slow_again_and_again_is_left_alone_then_tried() -> None:
     slow = Scripted(at_once=False)
     async with house([slow], hedge=0.005) as home:
-        for _ in range(Circuit.MAX_DOUBTS):
+        for _ in range(home.circuit.MAX_DOUBTS):
             assert await home.say() == ("from here", None)
         assert home.circuits() == ["open"]
         assert await home.say() == ("from here", None)
-        assert len(slow.requests) == Circuit.MAX_DOUBTS
-        home.clock.now += Circuit.FIRST_BACKOFF_SECONDS
+        assert len(slow.requests) == home.circuit.MAX_DOUBTS
+        home.clock.now += home.circuit.FIRST_BACKOFF_SECONDS
         slow.at_once = True
         home.local.gate = asyncio.Event()
         assert await home.say() == ("from upstream", "tcp://a:1")
-        assert home.local.n_asked == Circuit.MAX_DOUBTS + 2  # also during the trial
+        assert home.local.n_asked == home.circuit.MAX_DOUBTS + 2  # also during the trial
         assert home.circuits() == ["closed"]
 
 
@@ -259,7 +263,7 @@ async def test_a_trial_is_not_waited_for_but_goes_on() -> None:
     lying = Scripted(error=UpstreamError("no"))
     async with house([lying]) as home:
         assert await home.say() == ("from here", None)
-        home.clock.now += Circuit.FIRST_BACKOFF_SECONDS
+        home.clock.now += home.circuit.FIRST_BACKOFF_SECONDS
         lying.error, lying.at_once = None, False
         relay = home.relay()
         assert not relay.is_enough  # what can be begun here is begun
@@ -274,7 +278,7 @@ async def test_a_trial_that_is_too_late_is_a_failure() -> None:
     lying = Scripted(error=UpstreamError("no"))
     async with house([lying], hedge=0.01) as home:
         await home.say()
-        home.clock.now += Circuit.FIRST_BACKOFF_SECONDS
+        home.clock.now += home.circuit.FIRST_BACKOFF_SECONDS
         lying.error, lying.at_once = None, False
         assert await home.say() == ("from here", None)
         await asyncio.sleep(0.02)
@@ -379,7 +383,7 @@ async def test_a_lie_is_not_taken(text: object) -> None:
 async def test_hearing_nothing_is_asked_about() -> None:
     deaf = Scripted("")
     async with house([deaf]) as home:
-        for _ in range(Circuit.MAX_DOUBTS):
+        for _ in range(home.circuit.MAX_DOUBTS):
             assert await home.say() == ("from here", None)
         assert home.circuits() == ["open"]
 
@@ -387,7 +391,7 @@ async def test_hearing_nothing_is_asked_about() -> None:
 async def test_nothing_heard_by_all_is_nothing() -> None:
     async with house([Scripted(""), Scripted("")]) as home:
         home.local.text = ""
-        for _ in range(2 * Circuit.MAX_DOUBTS):
+        for _ in range(2 * home.circuit.MAX_DOUBTS):
             assert (await home.say())[0] == ""
         assert home.circuits() == ["closed", "closed"]
         home.local.error = TranscribeError("broken")
