@@ -23,9 +23,8 @@ from wyoming.event import Event
 from wyoming_whisper.audio.vad import FRAME_SAMPLES, SileroVad
 from wyoming_whisper.commands.console import CommandParser
 from wyoming_whisper.serving.server import Server
-from wyoming_whisper.settings.official import ALL_OPTIONS
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.sources import settings_from
+from wyoming_whisper.settings.sources import ALL_OPTIONS, settings_from
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,

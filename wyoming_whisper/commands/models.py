@@ -14,8 +14,8 @@ from ..models.disk import megabytes
 from ..models.listing import ModelEntry
 from ..models.stock import AUTO, Layout
 from ..models.store import ModelStore
-from ..settings.official import RETIRED_MODELS
 from ..settings.options import Settings
+from ..settings.sources import RETIRED_MODELS
 from .console import CommandParser, table
 
 

@@ -384,7 +384,8 @@ class Utterance:
             if self.live:
                 self.live.before = self._dictation.text(self._service.text_style)
                 self.live.follow(speech, self._early.job)
-        if self._endpointer and (end := self._endpointer.hear(speech, self._early.draft)):
+        draft = self._early.job.transcription if self._early.job else None
+        if self._endpointer and (end := self._endpointer.hear(speech, draft)):
             _LOGGER.debug("the command ends after %.2f s: %s", self.seconds, end)
             self.is_over = True
 
