@@ -16,10 +16,11 @@ from wyoming_whisper.grammar import compiling, service
 from wyoming_whisper.grammar.automaton import Grammar
 from wyoming_whisper.grammar.compiling import TemplateStore
 from wyoming_whisper.grammar.filling import fill
-from wyoming_whisper.grammar.service import GrammarService
+from wyoming_whisper.grammar.service import GrammarService, HomeLanguages
 from wyoming_whisper.grammar.templates import TemplateError, Templates, compile_intents
 from wyoming_whisper.grammar.vocabulary import Vocabulary
 from wyoming_whisper.home.inventory import CustomFile, Entity, Home
+from wyoming_whisper.settings.options import Settings
 
 TOKENS = [bytes((byte,)) for byte in range(256)]
 HOME = Home(areas=("Kitchen",), entities=(Entity(("Lamp",), "light"),))
@@ -252,6 +253,25 @@ def test_as_many_files_of_a_language_stay_as_there_are_homes(
     monkeypatch.setattr(compiling, "_run", lambda *_: pytest.fail("it is there"))
     for sentence in ("two", "three"):
         assert store.templates("ga", [{"sentences": [sentence]}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(language="pt-BR"), HomeLanguages(("pt",), (("pt", "BR"),))),
+        (
+            Settings(language="de_CH", languages=("de", "fr")),
+            HomeLanguages(("de",), (("de", "CH"),)),
+        ),
+        (Settings(language="nb"), HomeLanguages(("no",), (("no", ""),))),
+        (Settings(language="auto", languages=("de", "fr")), HomeLanguages(("de", "fr"))),
+        (Settings(language="auto"), HomeLanguages()),
+    ],
+)
+def test_the_languages_of_a_home_are_those_of_the_settings(
+    settings: Settings, expected: HomeLanguages
+) -> None:
+    assert HomeLanguages.of(settings) == expected
 
 
 def test_a_region_has_its_own_templates_where_there_are_some(tmp_path: Path) -> None:
