@@ -54,7 +54,7 @@ class Evidence:
     """
 
     MIN_LOG_ODDS = 0.75
-    """Of 519 utterances of that part that were no command, one was changed above it."""
+    """Of 519 utterances of that part that were no command, two are changed above it."""
     SURE_LOG_ODDS = 1.5
     """Above it, searching for a still likelier sentence is not worth its time."""
 
