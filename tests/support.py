@@ -20,12 +20,11 @@ from wyoming.client import AsyncClient
 from wyoming.error import Error
 from wyoming.event import Event
 
-from wyoming_whisper.audio.vad import FRAME_SAMPLES
+from wyoming_whisper.audio.vad import FRAME_SAMPLES, SileroVad
 from wyoming_whisper.commands.console import CommandParser
 from wyoming_whisper.serving.server import Server
-from wyoming_whisper.settings.official import ALL_OPTIONS
 from wyoming_whisper.settings.options import Settings
-from wyoming_whisper.settings.sources import settings_from
+from wyoming_whisper.settings.sources import ALL_OPTIONS, settings_from
 from wyoming_whisper.status import State, Status
 from wyoming_whisper.transcriber import (
     SAMPLE_RATE,
@@ -101,6 +100,12 @@ def wav(*parts: Samples) -> bytes:
         out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         out.writeframes((np.concatenate(parts) * 32767).astype("<i2").tobytes())
     return file.getvalue()
+
+
+def voice_probabilities(samples: Samples) -> Samples:
+    """Return Silero's probability of speech of each frame, shape = (ceil(n_samples / 512),)."""
+    stream = SileroVad().stream()
+    return np.concatenate([stream.push(samples), stream.finish()])
 
 
 class LoudnessVad:

@@ -127,7 +127,6 @@ MUST_NOT_LOAD = {
     ),
     "wyoming_whisper.languages.words": ("wyoming.", "asyncio", "numpy", *RUNTIMES, *HUB),
     "wyoming_whisper.utterance.languages": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
-    "wyoming_whisper.models.find": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.models.huggingface": (
         "wyoming.",
         "asyncio",
@@ -239,6 +238,7 @@ MUST_NOT_LOAD = {
         *RUNTIMES,
         *HUB,
     ),
+    "wyoming_whisper.models.store": ("wyoming.", "asyncio", *RUNTIMES, *HUB),
     "wyoming_whisper.engine.checkpoint": ("wyoming.", "asyncio", *OTHER_HALVES, *RUNTIMES, *HUB),
     "wyoming_whisper.engine.graphs": (
         "wyoming.",

@@ -89,11 +89,6 @@ class State:
         """Whether a command is answered without waiting for a model to be fetched."""
         return self.phase in ("ready", "idle")
 
-    @property
-    def is_fetching(self) -> bool:
-        """Whether the model is on its way."""
-        return self.phase in ("downloading", "loading", "building")
-
     def health(self, *, stopping: bool = False) -> Health:
         """Return the verdict, of a server that drains with `stopping`."""
         waking = "the model is loaded again, as somebody speaks; commands wait for it"
@@ -157,20 +152,12 @@ class Status:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._state = State()
+        self.state = State()
         self._answers: deque[Answer] = deque(maxlen=self.MAX_ANSWERS)
-        self._revision = 0
+        self.revision = 0
+        """Grows with every change."""
         self.on_answer: Callable[[Answer], None] = lambda _: None
         """Called with every new Answer."""
-
-    @property
-    def state(self) -> State:
-        return self._state
-
-    @property
-    def revision(self) -> int:
-        """Grows with every change."""
-        return self._revision
 
     @property
     def answers(self) -> tuple[Answer, ...]:
@@ -181,8 +168,8 @@ class Status:
     def update(self, **changes: object) -> None:
         """Replace fields of the State."""
         with self._lock:
-            self._state = replace(self._state, **changes)  # type: ignore[arg-type]
-            self._revision += 1
+            self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+            self.revision += 1
 
     def downloading(self, what: str, fraction: float) -> None:
         """Say how much of a download is here."""
@@ -192,7 +179,7 @@ class Status:
         """Remember an answer."""
         with self._lock:
             self._answers.append(answer)
-            self._revision += 1
+            self.revision += 1
         try:
             self.on_answer(answer)
         except Exception:  # whoever answers must not fail because somebody who counts does

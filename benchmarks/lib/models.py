@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from wyoming_whisper.errors import ModelError
-from wyoming_whisper.models.find import ensure_model
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.settings.options import Settings
 
 FOLDER = Path(__file__).parents[2] / ".models"
@@ -19,7 +19,7 @@ TINY = "tiny.en"
 
 def stock(name: str) -> Path:
     """Return the folder of the stock model `name`, fetched if it isn't there. Raises ModelError."""
-    return ensure_model(name, Settings(model=name, data_dir=(FOLDER,)))
+    return ModelStore(Settings(model=name, data_dir=(FOLDER,))).ensure(name)
 
 
 def model_folder(name: str) -> Path:

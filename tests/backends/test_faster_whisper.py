@@ -22,6 +22,7 @@ from wyoming_whisper.backends.faster_whisper import (
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
 from wyoming_whisper.errors import ModelBrokenError, NotPossibleError, SettingsError
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.settings.options import Settings
 from wyoming_whisper.transcriber import Samples, TranscribeOptions, Transcriber, Transcription
 from wyoming_whisper.whisper.audio import log_mel_spectrogram
@@ -337,13 +338,12 @@ def test_a_model_that_only_looks_right_is_compared_with_its_hashes_and_fetched_a
     (folder / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     asked: list[bool] = []
 
-    def ensure(name: str, _: Settings, *, verify: bool = False, **__: object) -> Path:
+    def ensure(_: ModelStore, name: str, *, verify: bool = False, **__: object) -> Path:
         assert name == "tiny"
         asked.append(verify)
         return HOME_EN if verify else folder
 
-    monkeypatch.setattr("wyoming_whisper.backends.ensure_model", ensure)
-    monkeypatch.setattr("wyoming_whisper.backends.ensure_model", ensure)
+    monkeypatch.setattr(ModelStore, "ensure", ensure)
     transcriber = open_transcriber(Settings(model="tiny", data_dir=(tmp_path,)))
     assert transcriber.transcribe(np.zeros(16000, np.float32), ENGLISH).text == ""
     assert asked == [False, True]

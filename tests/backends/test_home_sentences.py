@@ -319,6 +319,24 @@ def test_what_takes_too_long_is_left_as_it_was_written(n_looks: int) -> None:
     assert n_looks < next(looks) <= n_looks + 3
 
 
+def test_what_is_spelled_alike_is_taken_where_the_search_takes_too_long() -> None:
+    now = 0.0
+
+    class Slow(Searcher):
+        def constrained(self, *args: Any, **kwargs: Any) -> list[Sentence]:
+            nonlocal now
+            now = HomeSentences.MAX_SECONDS + 0.1
+            args[3].checkpoint()
+            raise AssertionError("it is too late to go on")
+
+    alike = "Turn on the kitchen lamp"
+    scorer = Slow({"Turn on the kitten lamp.": -0.4, alike: -0.7})
+    sentences = HomeSentences(scorer, TOKENIZER, lambda _: grammar(), clock=lambda: now)  # type: ignore[arg-type]
+    best = sentences("audio", PROMPT, "en", hypothesis("Turn on the kitten lamp.", -0.4))
+    assert now > HomeSentences.MAX_SECONDS
+    assert text(best) == alike
+
+
 def test_the_names_leave_what_the_home_understands() -> None:
     snapper = Snapper(Scorer(), TOKENIZER, [], lambda: "noise")  # type: ignore[arg-type]
     heard = dataclasses.replace(hypothesis("turn on the lamp"), understood=True)
@@ -335,7 +353,7 @@ def test_evidence_of_a_sentence_that_is_as_likely() -> None:
 @pytest.mark.parametrize(
     ("worse", "is_out"),
     [
-        ({"gap": HomeSentences.MAX_GAP}, True),
+        ({"gap": HomeSentences.MAX_GAP + 1.0}, True),
         ({"gap": 6.0}, False),
         ({"free_letters": 24}, False),
         ({"free_letters": 24, "gap": 6.0}, True),

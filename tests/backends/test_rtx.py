@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.backends.test_engines import until
@@ -18,7 +19,8 @@ from tests.engine import fakes
 from tests.support import on_state
 from wyoming_whisper.__main__ import main
 from wyoming_whisper.backends import _choose_backend, open_transcriber
-from wyoming_whisper.backends.engines import Engines
+from wyoming_whisper.backends.engines import Engines, EngineTranscriber
+from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.backends.tensorrt import Runtime
 from wyoming_whisper.engine.tensorrt.cuda import Gpu, NoGpuError
 from wyoming_whisper.engine.tensorrt.library import RTX, TENSORRT, Kernels, Library
@@ -281,6 +283,40 @@ def test_later_shapes_keep_nobody_waiting(tmp_path: Path, monkeypatch: pytest.Mo
     assert all(texts(transcriber))
     assert gpu.tensorrt.compiled == waited
     transcriber.close()
+
+
+def test_a_bounded_number_of_later_shapes_get_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as prompts of each length; what has none of its own gives the same."""
+    gpu = gpu_with(monkeypatch, fakes.RTX)
+    transcriber, _ = open_with_engine(tmp_path, **FULL)
+    assert isinstance(transcriber, EngineTranscriber)
+    engine = transcriber._engine
+    assert isinstance(engine, WhisperTranscriber)
+    inference = engine._inference
+    features = inference.encode(np.zeros((inference.n_mels, 3000), np.float32))
+    start = [*engine._tokenizer.sot_sequence("en"), engine._tokenizer.no_timestamps]
+
+    def score(n_tokens: int) -> float:
+        prompt = [300 + n_tokens] * n_tokens + start  # no two begin alike
+        return float(inference.score(features, prompt, [[300]])[0][0])
+
+    n_before = len(set(gpu.tensorrt.postponed))
+    expected = {n_tokens: score(n_tokens) for n_tokens in range(1, 6)}
+    n_special = len(set(gpu.tensorrt.postponed))
+    assert n_special == n_before + 5
+    monkeypatch.setattr(Kernels, "MAX_SHAPES", 0)
+    later = [score(n_tokens) for n_tokens in range(6, 20)]
+    assert len(set(gpu.tensorrt.postponed)) == n_special
+    assert np.isfinite(later).all()
+    fresh = inference.encode(np.zeros((inference.n_mels, 3000), np.float32))
+    features = fresh  # nothing is remembered of these
+    monkeypatch.setattr(Kernels, "specializes", lambda *_: False)
+    assert {n: score(n) for n in expected} == pytest.approx(expected, abs=1e-4)
+    assert len(set(gpu.tensorrt.postponed)) == n_special
+    transcriber.close()
+    gpu.assert_nothing_left()
 
 
 def test_another_driver_has_kernels_of_its_own(

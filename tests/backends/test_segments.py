@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.engine.test_equivalence import BEAM, Pair, open_pair
-from tests.support import AUDIO, HOME_EN, Clip, clips, words
-from wyoming_whisper.audio.vad import SileroVad
+from tests.support import AUDIO, HOME_EN, Clip, clips, voice_probabilities, words
 from wyoming_whisper.backends.faster_whisper import CTranslate2Inference
 from wyoming_whisper.backends.pipeline import WhisperTranscriber
 from wyoming_whisper.commands.client import read_audio
@@ -60,7 +59,7 @@ def test_a_segment_is_where_it_is_spoken_and_timestamps_change_no_text(
             assert timed.avg_logprob == pytest.approx(before.avg_logprob, abs=0.05)
             for segment in timed.segments:
                 assert 0 <= segment.start < segment.end <= len(samples) / SAMPLE_RATE
-    spoken_at = np.flatnonzero(SileroVad().probabilities(samples) > 0.5) * 512 / SAMPLE_RATE
+    spoken_at = np.flatnonzero(voice_probabilities(samples) > 0.5) * 512 / SAMPLE_RATE
     assert timed.segments[0].start == pytest.approx(spoken_at[0], abs=0.4)
     assert timed.segments[-1].end == pytest.approx(spoken_at[-1], abs=0.4)
 
@@ -97,7 +96,7 @@ def test_words_have_times_where_the_runtime_tells_and_are_a_sentence_elsewhere(p
     found = theirs.transcribe(samples, options)
     heard = [word for segment in found.segments for word in segment.words]
     assert words(" ".join(word.text for word in heard)) == words(SPOKEN[0].text)
-    spoken_at = np.flatnonzero(SileroVad().probabilities(samples) > 0.5) * 512 / SAMPLE_RATE
+    spoken_at = np.flatnonzero(voice_probabilities(samples) > 0.5) * 512 / SAMPLE_RATE
     assert heard[0].start == pytest.approx(spoken_at[0], abs=0.2)
     assert heard[-1].start > heard[-2].start > spoken_at[0] + 1.0
     assert heard[-1].end < spoken_at[-1] + 0.2

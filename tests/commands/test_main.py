@@ -350,7 +350,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         monkeypatch.setattr(f"wyoming_whisper.commands.models.{function}", call)
 
     fake("ModelEntry.all", ENTRIES)
-    fake("ensure_model", Path("/data/tiny"))
+    fake("ModelStore.ensure", Path("/data/tiny"))
     fake("ModelStore.find", Path("/data/tiny"))
     fake("ModelStore.remove", 78_000_000)
     return calls
@@ -359,7 +359,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     ("argv", "call", "out"),
     [
-        (["download", "tiny"], "ensure_model", "/data/tiny\n"),
+        (["download", "tiny"], "ModelStore.ensure", "/data/tiny\n"),
         (["path", "tiny"], "ModelStore.find", "/data/tiny\n"),
         (["remove", "tiny"], "ModelStore.remove", "tiny is removed, 78 MB are free\n"),
     ],

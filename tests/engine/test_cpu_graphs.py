@@ -49,7 +49,7 @@ from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.whisper.audio import N_FRAMES, log_mel_spectrogram, pad_or_trim, silence_level
 from wyoming_whisper.whisper.inference import GenerateOptions
 from wyoming_whisper.whisper.search import SessionInference
-from wyoming_whisper.whisper.session import ElasticOutput, ElasticSession
+from wyoming_whisper.whisper.session import ElasticSession
 from wyoming_whisper.whisper.tokenizer import Tokenizer
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "int8", "uint8")
@@ -87,7 +87,7 @@ def bundled(models: Models) -> Pair:
 def test_it_is_an_elastic_session(models: Models) -> None:
     session: ElasticSession = models.cpu_session("tiny")
     cache = session.open_cache(session.encode(noise(80, 200)), 1, 448)
-    output: ElasticOutput = session.step(cache, row([1, 2, 3]), 0, session.bias([]), wanted=[0, 1])
+    output = session.step(cache, row([1, 2, 3]), 0, session.bias([]), wanted=[0, 1])
     assert session.is_elastic
     assert output.wanted_logits().shape == (1, 2, session.n_vocab)
     session.close()

@@ -22,7 +22,6 @@ from wyoming_whisper.models.autopick import (
     AutoModel,
     _Machine,
 )
-from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.stock import STOCK_MODELS
 from wyoming_whisper.models.store import ModelStore
@@ -292,9 +291,10 @@ def test_auto_downloads_its_choice(tiny_hub: HubStandin, settings: Settings) -> 
 
 
 def test_finding_auto_measures_nothing(settings: Settings, fake_machine: list[str]) -> None:
-    for find in (lambda name, settings: ModelStore(settings).find(name), ensure_model):
+    store = ModelStore(settings)
+    for find in (store.find, store.ensure):
         with pytest.raises(ModelError, match="auto is a choice, not a model"):
-            find("auto", settings)
+            find("auto")
     assert fake_machine == []
 
 
@@ -351,9 +351,9 @@ def test_what_came_along_is_found_and_no_download_goes_there(
     assert AutoModel(replace(settings, local_files_only=True)).ensure() == ("base", shipped)
     assert ModelStore(settings).find("base") == shipped
     assert hub.requests == []
-    assert ensure_model("tiny", settings).is_relative_to(settings.data_dir[0])
+    assert ModelStore(settings).ensure("tiny").is_relative_to(settings.data_dir[0])
     with pytest.raises(ModelUnavailableError, match="set --data-dir"):
-        ensure_model("tiny", replace(settings, data_dir=()))
+        ModelStore(replace(settings, data_dir=())).ensure("tiny")
 
 
 def test_the_best_that_is_here(settings: Settings) -> None:

@@ -17,8 +17,8 @@ from tests.models.hub_standin import HubStandin
 from tests.support import HOME_EN
 from wyoming_whisper.backends.faster_whisper import open_faster_whisper
 from wyoming_whisper.errors import ModelBrokenError
-from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
+from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.settings.options import Settings
 
 EXTRAS = ModelFolder.EXTRAS
@@ -135,7 +135,7 @@ def test_a_value_of_another_type_is_named(
     with pytest.raises(ModelBrokenError, match=f"{re.escape(str(folder / name))} is damaged: .*"):
         ModelFolder(folder).check()
     with pytest.raises(ModelBrokenError, match=message):
-        ensure_model(str(folder), Settings(data_dir=(folder.parent,)))
+        ModelStore(Settings(data_dir=(folder.parent,))).ensure(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_the_other_layouts_files_are_named_too(tmp_path: Path, name: str, conten
 
 def test_damaged_facts_are_fetched_again(settings: Settings, hub: HubStandin) -> None:
     hub.repos[REPO] = {**MODEL_FILES, "config.json": b'{"suppress_ids": []}'}
-    path = ensure_model("tiny", settings)
+    path = ModelStore(settings).ensure("tiny")
     blob = (path / "config.json").resolve()
     blob.write_bytes(b'{"suppress_ids": "damaged"}')
-    assert ensure_model("tiny", settings) == path
+    assert ModelStore(settings).ensure("tiny") == path
     assert blob.read_bytes() == b'{"suppress_ids": []}'

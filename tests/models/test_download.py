@@ -18,7 +18,6 @@ from tests.models.fakes import etag, huggingface_files, model_files, write_cache
 from tests.models.hub_standin import COMMIT, Fault, HubStandin
 from wyoming_whisper.errors import ModelBrokenError, ModelError, ModelUnavailableError
 from wyoming_whisper.models.download import HubDownload
-from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.store import ModelStore
 from wyoming_whisper.settings.options import Settings
@@ -73,9 +72,9 @@ def test_hub_library_finds_what_was_downloaded(hub: HubStandin, tmp_path: Path) 
 
 
 def test_ensure_downloads_once(hub: HubStandin, settings: Settings) -> None:
-    path = ensure_model("tiny", settings)
+    path = ModelStore(settings).ensure("tiny")
     n_requests = len(hub.requests)
-    assert ensure_model("tiny", settings) == path == ModelStore(settings).find("tiny")
+    assert ModelStore(settings).ensure("tiny") == path == ModelStore(settings).find("tiny")
     assert len(hub.requests) == n_requests
 
 
@@ -222,7 +221,7 @@ def test_forbidden_repository(
 def test_token_is_for_the_hub_alone(hub: HubStandin, settings: Settings) -> None:
     hub.gated[REPO] = 401
     hub.storage = True
-    ensure_model("tiny", replace(settings, hf_token="good"))
+    ModelStore(replace(settings, hf_token="good")).ensure("tiny")
     sent = {request.path.split("/")[1]: request.authorization for request in hub.requests}
     assert sent == {"api": "Bearer good", "Systran": "Bearer good", "storage": None}
 
@@ -252,7 +251,7 @@ def test_hub_switched_off(hub: HubStandin, tmp_path: Path, monkeypatch: pytest.M
 
 def test_local_files_only_never_asks(hub: HubStandin, settings: Settings) -> None:
     with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
-        ensure_model("tiny", replace(settings, local_files_only=True))
+        ModelStore(replace(settings, local_files_only=True)).ensure("tiny")
     assert hub.requests == []
 
 
@@ -291,8 +290,8 @@ def test_corrupt_model_is_fetched_again(
 ) -> None:
     snapshot = write_cache(settings.data_dir[0], REPO, MODEL_FILES)
     (blobs(settings.data_dir[0]) / BLOB).write_bytes(WEIGHTS[:-5] + b"?" + WEIGHTS[-4:])
-    assert ensure_model("tiny", settings) == snapshot  # looks right
-    path = ensure_model("tiny", settings, verify=True)
+    assert ModelStore(settings).ensure("tiny") == snapshot  # looks right
+    path = ModelStore(settings).ensure("tiny", verify=True)
     assert_whole(path)
     assert "model.bin is corrupt" in caplog.text
     assert len(hub.gets("model.bin")) == 1
@@ -303,7 +302,7 @@ def test_cut_off_model_is_fetched_again(
     hub: HubStandin, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
-    assert_whole(ensure_model("tiny", settings))
+    assert_whole(ModelStore(settings).ensure("tiny"))
     assert "model.bin is cut short" in caplog.text
     assert "fetching tiny again" in caplog.text
 
@@ -311,14 +310,14 @@ def test_cut_off_model_is_fetched_again(
 def test_cut_off_model_without_network(settings: Settings) -> None:
     write_cache(settings.data_dir[0], REPO, {**MODEL_FILES, "model.bin": WEIGHTS[:5000]})
     with pytest.raises(ModelBrokenError, match=r"model\.bin is cut short"):
-        ensure_model("tiny", replace(settings, local_files_only=True))
+        ModelStore(replace(settings, local_files_only=True)).ensure("tiny")
 
 
 def test_missing_tokenizer_is_made(hub: HubStandin, settings: Settings) -> None:
     small = dict(model_files(n_tokens=400))
     del small["tokenizer.json"]
     hub.repos["rhasspy/faster-whisper-tiny-int8"] = small
-    path = ensure_model("tiny-int8", settings)
+    path = ModelStore(settings).ensure("tiny-int8")
     assert '"<|startoftranscript|>"' in (path / "tokenizer.json").read_text()
 
 
@@ -377,25 +376,25 @@ def test_only_what_transformers_needs_is_fetched(
     hub: HubStandin, settings: Settings, tmp_path: Path
 ) -> None:
     hub.repos["openai/whisper-tiny"] = huggingface_files(weight_bytes=600_000)
-    path = ensure_model("tiny", settings, layout="huggingface")
+    path = ModelStore(settings).ensure("tiny", layout="huggingface")
     found = {file.name for file in path.iterdir()}
     assert {"model.safetensors", "generation_config.json", "merges.txt"} <= found
     assert not {"README.md", "pytorch_model.bin", "flax_model.msgpack"} & found
     assert not any("fp32" in name for name in found)
     n_requests = len(hub.requests)
-    assert ensure_model("tiny", settings, layout="huggingface") == path
+    assert ModelStore(settings).ensure("tiny", layout="huggingface") == path
     assert len(hub.requests) == n_requests
 
 
 def test_hashes_are_compared_in_the_other_layout_too(hub: HubStandin, settings: Settings) -> None:
     hub.repos["openai/whisper-tiny"] = huggingface_files(weight_bytes=600_000)
-    path = ensure_model("tiny", settings, layout="huggingface")
+    path = ModelStore(settings).ensure("tiny", layout="huggingface")
     weights = path / "model.safetensors"
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1
     weights.resolve().write_bytes(raw)
-    assert ensure_model("tiny", settings, layout="huggingface") == path  # it looks whole
-    ensure_model("tiny", settings, layout="huggingface", verify=True)
+    assert ModelStore(settings).ensure("tiny", layout="huggingface") == path  # it looks whole
+    ModelStore(settings).ensure("tiny", layout="huggingface", verify=True)
     assert weights.read_bytes()[-1] == 0
 
 
@@ -404,4 +403,4 @@ def test_weights_in_several_files_are_not_ours(hub: HubStandin, settings: Settin
     files["model-00001-of-00002.safetensors"] = files.pop("model.safetensors")
     hub.repos["someone/large"] = files
     with pytest.raises(ModelBrokenError, match=r"no model\.safetensors.*in one file"):
-        ensure_model("someone/large", settings, layout="huggingface")
+        ModelStore(settings).ensure("someone/large", layout="huggingface")

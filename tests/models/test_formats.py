@@ -17,7 +17,6 @@ from tests.models.fakes import (
 )
 from tests.models.hub_standin import HubStandin
 from wyoming_whisper.errors import ModelBrokenError, ModelError
-from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.models.store import ModelStore
@@ -68,7 +67,7 @@ def test_a_file_is_called_what_it_is_and_never_taken_for_a_repository(
     file.parent.mkdir()
     file.write_bytes(content)
     with pytest.raises(ModelError, match=message) as caught:
-        ensure_model(f"models/{name}" if relative else str(file), settings)
+        ModelStore(settings).ensure(f"models/{name}" if relative else str(file))
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
     assert hub.requests == []
@@ -95,7 +94,7 @@ def test_a_file_that_is_not_there_is_no_repository(
     hub: HubStandin, settings: Settings, name: str
 ) -> None:
     with pytest.raises(ModelError, match=f"there is no file {name}"):
-        ensure_model(name, settings)
+        ModelStore(settings).ensure(name)
     assert hub.requests == []
 
 
@@ -109,7 +108,7 @@ def test_a_folder_of_transformers_names_the_command_that_converts_it(
     files = {**huggingface_files(), "config.json": WHISPER}
     write_folder(tmp_path / "whisper de", files)
     with pytest.raises(ModelBrokenError, match="a Whisper in transformers' layout") as caught:
-        ensure_model("./whisper de", settings)
+        ModelStore(settings).ensure("./whisper de")
     command = str(caught.value).split("`")[1]
     output = f"{tmp_path}/whisper de-ct2"
     assert shlex.split(command) == [
@@ -154,7 +153,7 @@ def test_a_folder_of_something_else_is_called_what_it_is(
 ) -> None:
     folder = write_folder(tmp_path / "model", files)
     with pytest.raises(ModelBrokenError, match=message) as caught:
-        ensure_model(str(folder), settings)
+        ModelStore(settings).ensure(str(folder))
     assert "\n" not in str(caught.value)
 
 
@@ -212,7 +211,7 @@ def test_the_tokenizer_of_another_model_is_called_that(
     folder = folder_of(settings.data_dir[0] / "mixed", tokens, others, tokens)
     message = r"tokenizer\.json is the tokenizer of another model: .* delete it \(it is made again"
     with pytest.raises(ModelBrokenError, match=message):
-        ensure_model("mixed", settings)
+        ModelStore(settings).ensure("mixed")
     (entry,) = (entry for entry in ModelEntry.all(settings) if entry.name == "mixed")
     assert entry.state == "broken"
     assert "is the tokenizer of another model" in entry.problem

@@ -34,7 +34,6 @@ from wyoming_whisper.errors import (
     ModelUnavailableError,
 )
 from wyoming_whisper.models import autopick, mirror
-from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import ModelFolder
 from wyoming_whisper.models.listing import ModelEntry
 from wyoming_whisper.models.mirror import Mirror, _why_pip_failed
@@ -165,7 +164,7 @@ def test_a_folder_named_pip_is_not_run(
 
 
 def test_the_hub_comes_first(hub: HubStandin, index: IndexStandin, settings: Settings) -> None:
-    path = ensure_model("base", settings)
+    path = ModelStore(settings).ensure("base")
     assert path.parent.name == "snapshots"
     assert index.requests == []
 
@@ -178,11 +177,11 @@ def test_without_a_hub_pip_is_asked(
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
-    path = ensure_model(name, settings)
+    path = ModelStore(settings).ensure(name)
     assert_whole(path)
     assert f"can't be downloaded from {no_hub}" in caplog.text
     n_requests = len(index.requests)
-    assert ensure_model(name, settings) == path == ModelStore(settings).find(name)
+    assert ModelStore(settings).ensure(name) == path == ModelStore(settings).find(name)
     assert len(index.requests) == n_requests
 
 
@@ -195,7 +194,7 @@ def test_a_hub_that_is_none_is_not_asked_twice(
     hub: HubStandin, index: IndexStandin, settings: Settings, fault: Fault
 ) -> None:
     hub.faults["info"] = [fault]
-    assert_whole(ensure_model("base", settings))
+    assert_whole(ModelStore(settings).ensure("base"))
     assert len(hub.requests) == 1
     assert len(index.downloads) == 2
 
@@ -212,7 +211,7 @@ def test_a_silent_hub_is_waited_for_briefly(
         "wyoming_whisper.models.download.HubDownload._list_files", lambda job: forever.wait(60)
     )
     monkeypatch.setattr("wyoming_whisper.models.download.HubDownload.QUICK_S", 0.1)
-    assert_whole(ensure_model("base", settings))
+    assert_whole(ModelStore(settings).ensure("base"))
     forever.set()
     assert "no answer in 0 s" in caplog.text
 
@@ -221,7 +220,7 @@ def test_a_hub_that_breaks_off_is_resumed(
     hub: HubStandin, index: IndexStandin, settings: Settings
 ) -> None:
     hub.faults["model.bin"] = [Fault(cut_after=250_000), Fault(cut_after=100_000)]
-    assert_whole(ensure_model("base", settings))
+    assert_whole(ModelStore(settings).ensure("base"))
     ranges = [request.range for request in hub.gets("model.bin")]
     assert ranges == [None, "bytes=250000-", "bytes=350000-"]
     assert index.requests == []
@@ -231,7 +230,7 @@ def test_a_hub_without_its_storage_is_left_for_the_mirror(
     hub: HubStandin, index: IndexStandin, settings: Settings
 ) -> None:
     hub.faults["model.bin"] = [Fault(status=503)]
-    assert_whole(ensure_model("base", settings))
+    assert_whole(ModelStore(settings).ensure("base"))
     assert len(hub.gets("model.bin")) == 1
     assert len(index.downloads) == 2
 
@@ -240,7 +239,7 @@ def test_local_files_only_asks_nobody(
     hub: HubStandin, index: IndexStandin, settings: Settings
 ) -> None:
     with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
-        ensure_model("base", replace(settings, local_files_only=True))
+        ModelStore(replace(settings, local_files_only=True)).ensure("base")
     assert hub.requests == []
     assert index.requests == []
 
@@ -250,14 +249,14 @@ def test_an_offline_hub_means_no_network_at_all(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelRefusedError, match="HF_HUB_OFFLINE forbids"):
-        ensure_model("base", settings)
+        ModelStore(settings).ensure("base")
     assert index.requests == []
 
 
 def test_both_reasons_are_named(no_hub: str, index: IndexStandin, settings: Settings) -> None:
     index.page_status = 404
     with pytest.raises(ModelUnavailableError) as caught:
-        ensure_model("base", settings)
+        ModelStore(settings).ensure("base")
     assert re.search(
         rf"can't be downloaded from {no_hub} \(.*refused\); nor can it be fetched with pip: pip's "
         rf"index has no {FIRST}==1\.2: .*; when this machine is online again",
@@ -270,7 +269,7 @@ def test_without_pip_the_hub_is_all_there_is(
 ) -> None:
     monkeypatch.setattr(mirror.Mirror, "has_pip", lambda: False)
     with pytest.raises(ModelUnavailableError, match=r"; 4 tries\).*; pip, which could .* is not"):
-        ensure_model("base", settings)
+        ModelStore(settings).ensure("base")
     with pytest.raises(ModelUnavailableError, match=r"^pip, which could"):
         Mirror.fetch(REPO, settings.data_dir[0])
     assert index.requests == []
@@ -281,7 +280,7 @@ def test_other_models_have_no_mirror(
     no_hub: str, index: IndexStandin, settings: Settings, name: str
 ) -> None:
     with pytest.raises(ModelUnavailableError, match="4 tries"):
-        ensure_model(name, settings)
+        ModelStore(settings).ensure(name)
     assert index.requests == []
 
 
@@ -289,7 +288,7 @@ def test_the_other_layout_has_no_mirror(
     no_hub: str, index: IndexStandin, settings: Settings
 ) -> None:
     with pytest.raises(ModelUnavailableError, match="4 tries"):
-        ensure_model("base", settings, layout="huggingface")
+        ModelStore(settings).ensure("base", layout="huggingface")
     assert index.requests == []
 
 
@@ -440,7 +439,7 @@ def test_a_full_disk_is_no_reason_to_ask_elsewhere(
 
     monkeypatch.setattr("wyoming_whisper.models.download.HubDownload._stream", full)
     with pytest.raises(ModelRefusedError, match="the disk is full"):
-        ensure_model("base", settings)
+        ModelStore(settings).ensure("base")
     assert index.requests == []
 
 
@@ -509,20 +508,20 @@ def test_pip_that_lies_is_not_believed(
 
 
 def test_a_broken_folder_is_replaced(no_hub: str, index: IndexStandin, settings: Settings) -> None:
-    folder = ensure_model("base", settings)
+    folder = ModelStore(settings).ensure("base")
     (folder / "model.bin").write_bytes(FILES["model.bin"][:5000])
-    assert ensure_model("base", settings) == folder
+    assert ModelStore(settings).ensure("base") == folder
     assert_whole(folder)
     assert {path.name for path in folder.parent.iterdir()} == {FOLDER, ".locks"}
 
 
 def test_rot_is_found_and_replaced(no_hub: str, index: IndexStandin, settings: Settings) -> None:
-    folder = ensure_model("base", settings)
+    folder = ModelStore(settings).ensure("base")
     (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
-    assert ensure_model("base", settings) == folder  # looks right
+    assert ModelStore(settings).ensure("base") == folder  # looks right
     with pytest.raises(ModelBrokenError, match=r"model\.bin is corrupt"):
         ModelFolder(folder).verify()
-    assert_whole(ensure_model("base", settings, verify=True))
+    assert_whole(ModelStore(settings).ensure("base", verify=True))
 
 
 def test_rot_is_not_found_first_again_when_the_hub_is_back(
@@ -532,7 +531,7 @@ def test_rot_is_not_found_first_again_when_the_hub_is_back(
     root.mkdir()
     folder = Mirror.fetch(REPO, root)
     (folder / "model.bin").write_bytes(FILES["model.bin"][:-5] + b"?" + FILES["model.bin"][-4:])
-    path = ensure_model("base", settings, verify=True)
+    path = ModelStore(settings).ensure("base", verify=True)
     assert path.parent.name == "snapshots"
     assert ModelStore(settings).find("base") == path
 

@@ -22,7 +22,6 @@ from wyoming_whisper.errors import (
     ModelError,
     ModelUnavailableError,
 )
-from wyoming_whisper.models.find import ensure_model
 from wyoming_whisper.models.folder import (
     ModelFolder,
 )
@@ -194,7 +193,7 @@ def test_a_folder_of_that_very_name_comes_before_another_case(
 
 def test_a_model_that_is_gone_is_unknown(settings: Settings) -> None:
     with pytest.raises(ModelError, match="unknown model 'home-en'"):
-        ensure_model("home-en", settings)
+        ModelStore(settings).ensure("home-en")
     assert "home-en" not in {entry.name for entry in ModelEntry.all(settings)}
 
 
@@ -437,19 +436,19 @@ def test_damaged_extras(tmp_path: Path) -> None:
 
 def test_local_files_only_says_so(settings: Settings) -> None:
     with pytest.raises(ModelUnavailableError, match="only local files are allowed"):
-        ensure_model("tiny", replace(settings, local_files_only=True))
+        ModelStore(replace(settings, local_files_only=True)).ensure("tiny")
 
 
 def test_broken_local_folder_is_not_replaced(settings: Settings, tmp_path: Path) -> None:
     path = write_folder(tmp_path / "mine", {**SMALL_FILES, "model.bin": b""})
     with pytest.raises(ModelBrokenError, match=r"mine/model\.bin is empty"):
-        ensure_model(str(path), settings)
+        ModelStore(settings).ensure(str(path))
 
 
 def test_cached_int8_model_gets_its_tokenizer(settings: Settings, data: Path) -> None:
     files = {name: content for name, content in SMALL_FILES.items() if name != "tokenizer.json"}
     snapshot = write_cache(data, "rhasspy/faster-whisper-tiny-int8", files)
-    assert ensure_model("tiny-int8", replace(settings, local_files_only=True)) == snapshot
+    assert ModelStore(replace(settings, local_files_only=True)).ensure("tiny-int8") == snapshot
     assert (snapshot / "tokenizer.json").is_file()
 
 
@@ -506,20 +505,20 @@ def test_what_others_cache_is_no_model_of_ours(settings: Settings, data: Path) -
 def test_a_folder_is_written_in_the_other_layout_once(settings: Settings) -> None:
     with pytest.raises(ModelUnavailableError):
         ModelStore(settings).find(str(HOME_EN), "huggingface")
-    path = ensure_model(str(HOME_EN), settings, layout="huggingface")
+    path = ModelStore(settings).ensure(str(HOME_EN), layout="huggingface")
     assert path.is_relative_to(settings.data_dir[0] / "huggingface")
     assert ModelFolder(path).languages(str(HOME_EN)) == ("en",)
     before = (path / "model.safetensors").stat().st_mtime_ns
-    assert ensure_model(str(HOME_EN), settings, layout="huggingface") == path
+    assert ModelStore(settings).ensure(str(HOME_EN), layout="huggingface") == path
     assert ModelStore(settings).find(str(HOME_EN), "huggingface") == path
     assert (path / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_cut_off_conversion_is_made_again(settings: Settings) -> None:
-    path = ensure_model(str(HOME_EN), settings, layout="huggingface")
+    path = ModelStore(settings).ensure(str(HOME_EN), layout="huggingface")
     (path / "tokenizer_config.json").unlink()
     (path / "model.safetensors").write_bytes(b"cut")
-    assert ensure_model(str(HOME_EN), settings, layout="huggingface") == path
+    assert ModelStore(settings).ensure(str(HOME_EN), layout="huggingface") == path
     ModelFolder(path).check("huggingface")
 
 
@@ -529,7 +528,7 @@ def test_a_full_disk_is_one_sentence(settings: Settings, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("wyoming_whisper.models.huggingface._write_safetensors", full)
     with pytest.raises(ModelUnavailableError, match="can't be written: No space left on device"):
-        ensure_model(str(HOME_EN), settings, layout="huggingface")
+        ModelStore(settings).ensure(str(HOME_EN), layout="huggingface")
 
 
 def test_languages_are_those_of_the_files(data: Path) -> None:

@@ -287,7 +287,7 @@ async def test_other_options_count_for_all_that_is_not_done() -> None:
     desk = Desk(at_once=False)
     spoken = Utterance(desk, TranscribeOptions("en"))
     say(spoken, *phrases(8))
-    spoken.ask(TranscribeOptions("fr"), "default", None, None)
+    spoken.ask(TranscribeOptions("fr"), None, "default")
     say(spoken, quiet(0.6))
     assert desk.jobs[0].future.cancelled()
     assert [job.options.language for job in desk.jobs] == ["en", "fr"]

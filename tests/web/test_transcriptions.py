@@ -30,6 +30,7 @@ from tests.support import (
     loud,
     quiet,
     run_server,
+    voice_probabilities,
     wav,
     words,
 )
@@ -226,7 +227,7 @@ async def test_the_long_clip_is_heard_in_pieces_and_its_times_are_those_of_the_f
     monkeypatch.setattr("wyoming_whisper.utterance.service.SileroVad", SileroVad)
     (clip,) = clips("long")
     samples = read_audio(AUDIO / clip.file)
-    spoken_at = SileroVad().probabilities(samples) > 0.5
+    spoken_at = voice_probabilities(samples) > 0.5
     async with (
         real_server(tmp_path) as url,
         openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client,

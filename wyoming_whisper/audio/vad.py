@@ -121,11 +121,6 @@ class SileroVad:
         """Return a stream that has heard nothing yet."""
         return _SileroStream(self._session)
 
-    def probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """Return the probability of speech per frame, shape = (ceil(n_samples / 512),)."""
-        stream = self.stream()
-        return np.concatenate([stream.push(samples), stream.finish()])
-
 
 class _SileroStream:
     """Silero as a VadStream: its memory, and what is left of a frame."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ..engine.tensorrt.cuda import Gpu, NoGpuError
 from ..errors import EngineError, ModelBrokenError, SettingsError, UpstreamError
 from ..models.autopick import AutoModel
-from ..models.find import ensure_model
 from ..models.folder import ModelFolder
 from ..models.stock import AUTO
+from ..models.store import ModelStore
 from ..settings.options import Settings
 from ..status import Status
 from ..transcriber import Samples, TranscribeOptions, Transcriber, Transcription
@@ -65,7 +65,7 @@ def open_transcriber(
     except ModelBrokenError as error:
         # It looked whole, so its content is what is damaged: compare, and fetch it again.
         _LOGGER.warning("%s; comparing its files with their hashes", error)
-        path = ensure_model(settings.model, settings, verify=True, report=report)
+        path = ModelStore(settings).ensure(settings.model, verify=True, report=report)
         return _open(settings, path, runtime, status, build_missing)
 
 
@@ -78,10 +78,10 @@ def model_of(
     """Return the settings with the name of the model that is meant, and its folder.
 
     `gpu` is what it is to run on where that is known, as to those who have chosen the backend.
-    Downloads what is not here, and blocks as `models.ensure_model` does. Raises ModelError.
+    Downloads what is not here, and blocks as `ModelStore.ensure` does. Raises ModelError.
     """
     if settings.model != AUTO:
-        return settings, ensure_model(settings.model, settings, report=report)
+        return settings, ModelStore(settings).ensure(settings.model, report=report)
     name, path = AutoModel(settings, gpu or gpu_of(settings)).ensure(report)
     return dataclasses.replace(settings, model=name), path
 

@@ -19,7 +19,6 @@ from ..machine.measured import Measurements
 from ..whisper.audio import (
     FRAMES_PER_POSITION,
     N_FRAMES,
-    Array,
     log_mel_spectrogram,
     pad_or_trim,
     silence_level,
@@ -83,19 +82,16 @@ def feature_change(session: CpuSession | TensorRTSession, windows: AudioContext)
 
     Mean absolute change by mean absolute value, of the decoder's keys.
     """
-    mels = []
+    changes = []
     for clip in sorted(CLIPS.glob("*.wav")):
         longest_seconds = 10.0
-        samples = AudioFile(clip.read_bytes()).read(longest_seconds)
-        mels.append(log_mel_spectrogram(samples, session.n_mels))
-    return float(np.mean([_change(session, mel, windows) for mel in mels]))
-
-
-def _change(session: CpuSession | TensorRTSession, mel: Array, windows: AudioContext) -> float:
-    silence, n_frames = silence_level(mel), mel.shape[1]
-    n_positions = n_frames // FRAMES_PER_POSITION
-    full, fitted = (
-        session.audio_keys(pad_or_trim(mel, n, silence), n_positions)
-        for n in (N_FRAMES, windows.frames(n_frames))
-    )
-    return float(np.abs(fitted - full).mean() / np.abs(full).mean())
+        mel = log_mel_spectrogram(
+            AudioFile(clip.read_bytes()).read(longest_seconds), session.n_mels
+        )
+        silence, n_frames = silence_level(mel), mel.shape[1]
+        full, fitted = (
+            session.audio_keys(pad_or_trim(mel, n, silence), n_frames // FRAMES_PER_POSITION)
+            for n in (N_FRAMES, windows.frames(n_frames))
+        )
+        changes.append(np.abs(fitted - full).mean() / np.abs(full).mean())
+    return float(np.mean(changes))

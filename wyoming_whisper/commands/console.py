@@ -11,10 +11,9 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import SettingsError, WyomingWhisperError, did_you_mean
-from ..settings.official import ALL_OPTIONS
 from ..settings.option import Option, Shape
 from ..settings.options import OPTIONS, Settings
-from ..settings.sources import PREFIXES, settings_from
+from ..settings.sources import ALL_OPTIONS, PREFIXES, settings_from
 
 Action = tuple[Callable[[str], "CommandParser"], Callable[[argparse.Namespace, Settings], int]]
 """What makes its parser, given what it is called; what does it and returns the exit status."""

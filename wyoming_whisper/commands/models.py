@@ -11,12 +11,11 @@ from ..backends import gpu_of, model_of
 from ..errors import ModelError, SettingsError
 from ..models.autopick import AutoModel
 from ..models.disk import megabytes
-from ..models.find import ensure_model
 from ..models.listing import ModelEntry
 from ..models.stock import AUTO, Layout
 from ..models.store import ModelStore
-from ..settings.official import RETIRED_MODELS
 from ..settings.options import Settings
+from ..settings.sources import RETIRED_MODELS
 from .console import CommandParser, table
 
 
@@ -72,7 +71,7 @@ def _answer(action: str, name: str, settings: Settings, layout: Layout) -> str:
     if name.lower() == AUTO and action != "remove" and layout == "ctranslate2":
         return str(_auto(action, settings))
     if action == "download":
-        return str(ensure_model(name, settings, layout=layout))
+        return str(ModelStore(settings).ensure(name, layout=layout))
     if action == "remove":
         freed = ModelStore(settings).remove(name, layout)
         return f"{name} is removed, {megabytes(freed)} are free"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import WyomingWhisperError
-from ..settings.official import ALL_OPTIONS
+from ..settings.sources import ALL_OPTIONS
 from .console import CommandParser, complain
 
 

@@ -88,26 +88,21 @@ class EngineCache:
         They are read once per process, and again where they have changed. What is cut, changed or
         of another key is removed.
         """
-        folder = self.root / key.name
-        if not _is_folder(folder):
-            return self._find_elsewhere(key)
-        wrong = _what_is_wrong(folder, key)
-        if wrong:
-            _LOGGER.warning("the engine in %s is of no use (%s): removed", folder, wrong)
-            with contextlib.suppress(OSError):
-                self.discard(key.name)
-            return None
-        with contextlib.suppress(OSError):  # a cache that can only be read serves too
-            os.utime(folder / EngineCache.SIDECAR)
-        return folder
-
-    def _find_elsewhere(self, key: Key) -> Path | None:
-        for folder in (root / key.name for root in self._others):
-            if _is_folder(folder) and key.name not in self._refused:
-                wrong = _what_is_wrong(folder, key)
-                if not wrong:
-                    return folder
-                _LOGGER.warning("the engine in %s is of no use (%s)", folder, wrong)
+        for root in (self.root, *self._others):
+            folder, is_ours = root / key.name, root == self.root
+            if not _is_folder(folder) or (not is_ours and key.name in self._refused):
+                continue
+            wrong = _what_is_wrong(folder, key)
+            if not wrong:
+                if is_ours:
+                    with contextlib.suppress(OSError):  # a cache that can only be read serves too
+                        os.utime(folder / EngineCache.SIDECAR)
+                return folder
+            removed = ": removed" if is_ours else ""
+            _LOGGER.warning("the engine in %s is of no use (%s)%s", folder, wrong, removed)
+            if is_ours:
+                with contextlib.suppress(OSError):
+                    self.discard(key.name)
         return None
 
     def ensure(
@@ -219,10 +214,16 @@ class EngineCache:
         ]
 
     def _remove_older(self, key: Key) -> None:
-        """Remove what an older version of ours made in the place of what `key` names."""
-        with contextlib.suppress(OSError):
-            for folder in self._folders(self.root):
-                if _is_older(folder, key):
+        """Remove what an older version of ours made in the place of what `key` names.
+
+        Then only the graphs differ, and are of an older schema.
+        """
+        new = dict(key.facts)
+        schema = new.pop("graph_schema")
+        for folder in self._folders(self.root):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                old = dict(_read_sidecar(folder)["key"])
+                if old.pop("graph_schema") < schema and old == new:
                     _LOGGER.info("removed the engine %s: it is of an older version", folder.name)
                     self.discard(folder.name)
 
@@ -310,16 +311,6 @@ def _what_is_wrong(folder: Path, key: Key) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return f"{EngineCache.SIDECAR} is damaged: {error!r}"
     return None
-
-
-def _is_older(folder: Path, key: Key) -> bool:
-    """Whether only the graphs differ, and are of an older schema."""
-    new = dict(key.facts)
-    try:
-        old = dict(_read_sidecar(folder)["key"])
-        return bool(old.pop("graph_schema") < new.pop("graph_schema") and old == new)
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
 
 
 def _read_sidecar(folder: Path) -> dict[str, Any]:

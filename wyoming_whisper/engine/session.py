@@ -1,4 +1,4 @@
-"""Whisper's graphs in onnxruntime on the CPU, as a `whisper.search.Session`.
+"""Whisper's graphs in onnxruntime on the CPU, as a `whisper.session.Session`.
 
 `CpuSession`, an elastic one, runs those of `cpu_graphs`: it is what answers with `--backend
 onnxruntime`. `OracleSession` runs TensorRT's graphs, to prove them.
@@ -254,7 +254,7 @@ class _CpuCache:
 
 @dataclass(frozen=True, eq=False)
 class _CpuOutput:
-    """A `whisper.search.ElasticOutput`."""
+    """What an ElasticSession gives."""
 
     arrays: Arrays
 
@@ -272,7 +272,7 @@ class _CpuOutput:
         return self.arrays["logits"][:, -1]
 
     def wanted_logits(self) -> Array:
-        """See ElasticOutput."""
+        """Return those that were wanted, shape = (batch, n_wanted, n_vocab)."""
         return self.arrays["logits"][:, :-1]
 
 
@@ -401,7 +401,7 @@ class _OracleCache:
 
 @dataclass(eq=False)
 class _OracleOutput:
-    """A `whisper.search.StepOutput`; empty after the next step."""
+    """A `whisper.session.StepOutput`; empty after the next step."""
 
     arrays: Arrays
 

@@ -93,6 +93,7 @@ class EngineSpec:
             ],
             "graph_schema": self.GRAPH_SCHEMA,
             "optimization_level": BuildRequest.optimization_level,
+            "tactic_sources": [],  # TensorRT's own; the engines that are there have it in their key
             "runtime": self.library.name,
             "version": self.version,  # plans are for exactly one
             "compute_capability": capability,

@@ -50,7 +50,7 @@ class Grammar:
 
     Any thread may ask about texts, one after the other: `matches`, `ends_freely`, `written`,
     `alike`. What the search asks is for one thread, while no other asks anything. States are
-    numbers, valid until the next `begin`.
+    numbers, valid until the next `begin` or `alike`.
     """
 
     def __init__(

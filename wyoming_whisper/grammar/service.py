@@ -129,8 +129,8 @@ class GrammarService:
         """Return the grammar of a language (Whisper's code), None where there is none yet.
 
         It is then made. `spelled` gives the bytes of the model's tokens by number, and is called on
-        the thread that builds; until then a grammar can't be searched with this model. One grammar
-        is for one thread: who asks is always the same.
+        the thread that builds; until then a grammar can't be searched with this model. Where there
+        is a search, who asks is always the same thread (see Grammar).
         """
         with self._changed:
             if spelled != self._spelled:

@@ -24,7 +24,6 @@ from ..errors import ModelError, ModelRefusedError, ModelUnavailableError
 from ..machine.host import HOST
 from ..machine.measured import Measurements
 from ..whisper.tokenizer import language_code
-from .find import ensure_model
 from .mirror import Mirror
 from .stock import STOCK_MODELS, StockModel
 from .store import ModelStore
@@ -121,7 +120,7 @@ class AutoModel:
         """Return the name and folder of the model, downloading it if need be.
 
         When it can't be had now, the best stock model that is here and no larger has to do, or
-        where nothing is here, one that the mirror has. Blocks as `ensure_model` does. Raises
+        where nothing is here, one that the mirror has. Blocks as `ModelStore.ensure` does. Raises
         ModelUnavailableError when there is none.
         """
         name, settings = self.pick(), self.settings
@@ -129,7 +128,7 @@ class AutoModel:
         mirrored = None if here or settings.local_files_only else self.best_mirrored(name)
         quick = bool(here or mirrored)
         try:
-            return name, ensure_model(name, settings, report=report, quick=quick)
+            return name, ModelStore(settings).ensure(name, report=report, quick=quick)
         except ModelError as error:
             if here:
                 _LOGGER.warning("auto: using %s, which is here, because %s", here[0], error)
@@ -139,7 +138,7 @@ class AutoModel:
             _LOGGER.warning(
                 "auto: %s instead, which is to be had without a hub: %s", mirrored, error
             )
-            return mirrored, ensure_model(mirrored, settings, report=report)
+            return mirrored, ModelStore(settings).ensure(mirrored, report=report)
 
     def best_here(self, name: str = "large-v3") -> tuple[str, Path] | None:
         """Return the name and folder of the best stock model here that understands the language,

@@ -127,7 +127,12 @@ class HubDownload:
             ask = self._list_quickly if self.quick else self._list_files
             commit, files = self._retry(ask)
             self._blobs.mkdir(parents=True, exist_ok=True)
-            self._place.check_room(self._missing_bytes(files))
+            missing = (
+                max(0, file.size - _size(self._blobs / f"{file.etag}.incomplete"))
+                for file in files
+                if not (self._blobs / file.etag).exists()
+            )
+            self._place.check_room(sum(missing))
             total, root = sum(file.size for file in files), self._place.root
             _LOGGER.info("downloading %s (%s) to %s", self.repo, megabytes(total), root)
             with Progress(self.repo, total, self.report) as progress:
@@ -354,13 +359,6 @@ class HubDownload:
         if self.quick:  # what to do is said when the other source has failed, too
             return f"{message})"
         return f"{message}; {tries} tries): {ADVICE}"
-
-    def _missing_bytes(self, files: list[_RemoteFile]) -> int:
-        needed = 0
-        for file in files:
-            if not (self._blobs / file.etag).exists():
-                needed += max(0, file.size - _size(self._blobs / f"{file.etag}.incomplete"))
-        return needed
 
 
 def _advice(repo: str, names: Set[str]) -> str:

@@ -180,7 +180,14 @@ class ModelFolder:
         if not self.path.is_dir():
             raise ModelBrokenError(f"{self.path} is not a folder")
         if layout == "huggingface":
-            self._check_huggingface()
+            _safetensors_shapes(self.path / self.WEIGHTS["huggingface"])
+            for name in self.HUGGING_FACE_FILES:
+                _ = JsonFile(self.path / name).content
+            if (kind := self.config.content.get("model_type")) != "whisper":
+                about = f"{self.config.path} is of a model of type {kind}, not whisper"
+                raise ModelBrokenError(about)
+            _ = self._language_ids, self.facts
+            self.vocabulary.check_special_tokens(self._generation_config.content)
             return
         if not self.weights.exists():
             raise ModelBrokenError(ForeignFolder(self.path).advice)
@@ -233,15 +240,6 @@ class ModelFolder:
     @property
     def _language_ids(self) -> dict[str, int]:
         return self._generation_config.numbers_by_name("lang_to_id")
-
-    def _check_huggingface(self) -> None:
-        _safetensors_shapes(self.path / self.WEIGHTS["huggingface"])
-        for name in self.HUGGING_FACE_FILES:
-            _ = JsonFile(self.path / name).content
-        if (kind := self.config.content.get("model_type")) != "whisper":
-            raise ModelBrokenError(f"{self.config.path} is of a model of type {kind}, not whisper")
-        _ = self._language_ids, self.facts
-        self.vocabulary.check_special_tokens(self._generation_config.content)
 
 
 def _corrupt(file: Path, expected: str) -> ModelBrokenError:

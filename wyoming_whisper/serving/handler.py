@@ -238,20 +238,12 @@ class Handler:
 
     def _on_transcribe(self, event: Event) -> None:
         self._request = _Request.of(_checked(Transcribe, event), self._service)
-        if self._utterance:  # it counts until the audio ends
-            self._ask_anew(self._utterance)
-
-    def _ask_anew(self, utterance: Utterance) -> None:
-        """Have what is being spoken transcribed as is asked for now."""
-        before, self._asked = self._asked, self._request
-        if replace(self._asked, context=before.context) == before:
+        if not self._utterance:
             return
-        options = self._service.spoken.remembered(self._asked.options)
-        live, relay = (
-            self._service.live_text(options),
-            self._service.relay(options, self._asked.context),
-        )
-        utterance.ask(options, self._asked.vad_sensitivity, live, relay)
+        before, self._asked = self._asked, self._request  # it counts until the audio ends
+        if replace(self._asked, context=before.context) != before:
+            asked = self._asked
+            self._utterance.ask(asked.options, asked.context, asked.vad_sensitivity)
 
     def _on_audio_start(self, event: Event) -> None:
         start = _checked(AudioStart, event)
@@ -303,12 +295,10 @@ class Handler:
         """Start afresh; what was not stopped is forgotten."""
         if self._utterance:
             self._utterance.drop()
-        self._asked = self._request
-        endpointer = Endpointer.of(self._service.settings, self._asked.vad_sensitivity)
-        options = self._service.spoken.remembered(self._asked.options)
-        live = self._service.live_text(options)
-        relay = self._service.relay(options, self._asked.context)
-        self._utterance = Utterance(self._service, options, endpointer, live, relay)
+        self._asked = asked = self._request
+        self._utterance = Utterance.begin(
+            self._service, asked.options, asked.context, asked.vad_sensitivity
+        )
         return self._utterance
 
     def _drop_unfinished(self) -> None:

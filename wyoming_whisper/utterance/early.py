@@ -10,7 +10,7 @@ import logging
 from ..audio.speech import Speech
 from ..audio.vad import Span
 from ..errors import WyomingWhisperError
-from ..transcriber import TranscribeOptions, Transcription
+from ..transcriber import TranscribeOptions
 from .job import Job, Priority, Submit
 
 _LOGGER = logging.getLogger(__name__)
@@ -25,20 +25,11 @@ class EarlyWork:
 
     def __init__(self, submit: Submit) -> None:
         self._submit = submit
-        self._job: Job | None = None
+        self.job: Job | None = None
+        """What is under way or done, of the pause that there is now."""
         self._spans: list[Span] = []
         self._voiced = -1  # where speech stood when work was last begun
         self._n_jobs = 0
-
-    @property
-    def job(self) -> Job | None:
-        """What is under way or done, of the pause that there is now."""
-        return self._job
-
-    @property
-    def draft(self) -> Transcription | None:
-        """What was said up to the pause that there is now, once that is known."""
-        return self._job.transcription if self._job else None
 
     def follow(self, speech: Speech, options: TranscribeOptions) -> None:
         """Begin when speech pauses; drop what was begun when it goes on."""
@@ -49,11 +40,11 @@ class EarlyWork:
 
     def collect(self, spans: list[Span]) -> Job | None:
         """Return the work if it is of these spans; else drop it."""
-        job = self._job
+        job = self.job
         if job is None or spans != self._spans:
             self.drop()
             return None
-        self._job = None
+        self.job = None
         return job
 
     def restart(self) -> None:
@@ -63,9 +54,9 @@ class EarlyWork:
         self._n_jobs = 0
 
     def drop(self) -> None:
-        if self._job is not None and not self._job.cancel():
+        if self.job is not None and not self.job.cancel():
             _LOGGER.debug("transcribed %d times for nothing: speech went on", self._n_jobs)
-        self._job = None
+        self.job = None
 
     def _begin(self, speech: Speech, options: TranscribeOptions) -> None:
         spans = speech.spans()
@@ -73,7 +64,7 @@ class EarlyWork:
         if not spans:
             return
         try:
-            self._job = self._submit(speech.cut(spans), options, Priority.EARLY)
+            self.job = self._submit(speech.cut(spans), options, Priority.EARLY)
         except WyomingWhisperError as error:  # who waits for the answer is told, if it is still so
             _LOGGER.debug("no work is begun early: %s", error)
             return

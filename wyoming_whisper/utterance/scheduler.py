@@ -150,7 +150,8 @@ class Scheduler:
     def _present_refusal(self, refusal: _Reason) -> _Reason:
         """Return why there can be none now: a later try may have got further than the last one."""
         state = self._status.state
-        if not state.is_fetching or not state.is_refusing or self._closing.is_set():
+        is_on_its_way = state.phase in ("downloading", "loading", "building")
+        if not is_on_its_way or not state.is_refusing or self._closing.is_set():
             return refusal
         done = "" if state.fraction is None else f" ({state.fraction:.0%} done)"
         return _Reason(ModelUnavailableError, f"the model is not there yet: {state.detail}{done}")

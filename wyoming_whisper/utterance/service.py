@@ -34,13 +34,11 @@ from ..tasks import start_task
 from ..text.style import TextStyle
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ..upstreams.pool import Pool
-from ..upstreams.relay import Relay
 from ..whisper.tokenizer import LANGUAGES, language_code
 from .budget import Budget
 from .endpointing import Endpointer
 from .job import Job, Priority
 from .languages import SpokenLanguages
-from .live import LiveText
 from .scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -214,19 +212,6 @@ class Service:
                 future.cancel()
             job.forget()
             del future, awaited  # as in Job.forget
-
-    def live_text(self, options: TranscribeOptions) -> LiveText | None:
-        """Return what follows a new utterance while it is spoken; None where that is off."""
-        if not self.settings.live_text:
-            return None
-        return LiveText(self.submit, options, self.text_style)
-
-    def relay(self, options: TranscribeOptions, context: object = None) -> Relay | None:
-        """Return what passes a new utterance on; None where nobody else is to hear it.
-
-        `context` is that of the client's request.
-        """
-        return Relay.begin(self.upstreams, options, context) if self.upstreams else None
 
     def answered(self, answer: Answer) -> None:
         """Take note of how an utterance was answered; of its text only where the page shows it."""

@@ -19,7 +19,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,15 +28,13 @@ from ..audio.vad import FRAME_SAMPLES, Span, Vad
 from ..errors import StoppedError, WyomingWhisperError
 from ..status import Answer, Outcome
 from ..transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcription
+from ..upstreams.relay import Relay
 from .dictation import Dictation
 from .early import EarlyWork
 from .endpointing import Endpointer
 from .job import Job, Priority
 from .live import LiveText
 from .service import Service
-
-if TYPE_CHECKING:
-    from ..upstreams.relay import Relay
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -98,6 +95,25 @@ class Utterance:
         if not self._is_heard_elsewhere:
             service.wake()
 
+    @classmethod
+    def begin(
+        cls,
+        service: Service,
+        options: TranscribeOptions,
+        context: object = None,
+        sensitivity: str | None = None,
+    ) -> Utterance:
+        """Begin one as the user has set it; `context` is that of the client's request.
+
+        With a `sensitivity` it is a stream: it may be ended here, and shown while it is spoken.
+        """
+        options = service.spoken.remembered(options)
+        relay = Relay.begin(service.upstreams, options, context) if service.upstreams else None
+        if sensitivity is None:
+            return cls(service, options, relay=relay)
+        endpointer = Endpointer.of(service.settings, sensitivity)
+        return cls(service, options, endpointer, _live(service, options), relay)
+
     @property
     def seconds(self) -> float:
         return self._n_samples / SAMPLE_RATE
@@ -156,32 +172,25 @@ class Utterance:
         """Take of a short chunk what fits. Raises BusyError when there is no room."""
         self._add(self._pcm.convert(pcm, self._fitting(pcm, audio)))
 
-    def ask(
-        self,
-        options: TranscribeOptions,
-        sensitivity: str,
-        live: LiveText | None,
-        relay: Relay | None,
-    ) -> None:
+    def ask(self, options: TranscribeOptions, context: object, sensitivity: str) -> None:
         """Take other options before the audio has ended; what was begun with others is dropped.
 
         Pieces of dictation that were transcribed by then stay as they are.
         """
-        self._options = options
+        self._options = options = self._service.spoken.remembered(options)
         self._early.restart()
         self._dictation.ask(options)
         if self._endpointer:
             self._endpointer.set_sensitivity(sensitivity)
         if self.live:
             self.live.drop()
-            self.live = live
-        if self._relay:
+            self.live = _live(self._service, options)
+        if self._relay and self._service.upstreams:
+            relay = Relay.begin(self._service.upstreams, options, context)
             if relay:
                 relay.take_over(self._relay)
             self._relay.drop()
             self._relay = relay
-        elif relay:
-            relay.drop()  # it would not hear the beginning
 
     async def transcription(self) -> Transcription:
         """Return what was said, when the audio has ended. Raises WyomingWhisperError."""
@@ -375,7 +384,8 @@ class Utterance:
             if self.live:
                 self.live.before = self._dictation.text(self._service.text_style)
                 self.live.follow(speech, self._early.job)
-        if self._endpointer and (end := self._endpointer.hear(speech, self._early.draft)):
+        draft = self._early.job.transcription if self._early.job else None
+        if self._endpointer and (end := self._endpointer.hear(speech, draft)):
             _LOGGER.debug("the command ends after %.2f s: %s", self.seconds, end)
             self.is_over = True
 
@@ -392,6 +402,12 @@ class Utterance:
     @property
     def _is_ahead(self) -> bool:
         return self.seconds - (time.monotonic() - self._began) > self.MAX_AHEAD_SECONDS
+
+
+def _live(service: Service, options: TranscribeOptions) -> LiveText | None:
+    if not service.settings.live_text:
+        return None
+    return LiveText(service.submit, options, service.text_style)
 
 
 def _answer(

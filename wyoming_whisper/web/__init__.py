@@ -59,8 +59,6 @@ async def web_page(service: Service) -> AsyncIterator[None]:
 class _Page:
     """The port, and the application behind it once that is imported."""
 
-    CLOSE_SECONDS = 1.0
-    """For requests under way when the server stops, which has had its own time for that."""
     MAX_CONNECTIONS = 64
     """At once; a browser keeps six. Those beyond are closed unheard."""
 
@@ -90,7 +88,7 @@ class _Page:
     async def open(self, server: asyncio.Server) -> None:
         try:
             app = await asyncio.to_thread(importlib.import_module, f"{__name__}.app")
-            self._runner = await app.start(self._service, self.CLOSE_SECONDS)
+            self._runner = await app.start(self._service)
             await server.start_serving()
             Connections.let_many_wait(server)
         except Exception:

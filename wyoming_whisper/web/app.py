@@ -38,7 +38,7 @@ from . import transcriptions
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def start(service: Service, close_seconds: float) -> web.AppRunner:
+async def start(service: Service) -> web.AppRunner:
     """Return the application, ready for connections."""
     site = await asyncio.to_thread(_Site, service)  # it reads the page's files
     logger = logging.getLogger(f"{__name__}.http")
@@ -50,7 +50,8 @@ async def start(service: Service, close_seconds: float) -> web.AppRunner:
         keepalive_timeout=site.IDLE_SECONDS,
         auto_decompress=False,  # nobody needs it, and little may unpack to much
         logger=logger,
-        shutdown_timeout=close_seconds,
+        # For requests under way when the server stops, which has had its own time for that.
+        shutdown_timeout=1.0,
     )
     await runner.setup()
     return runner
@@ -231,8 +232,7 @@ class _Site:
     async def _hear(self, request: web.Request) -> web.Response:
         language = self._service.language_of(request.query.get("language"))
         audio = await self._pcm(request)
-        options = self._service.spoken.remembered(TranscribeOptions(language))
-        utterance = Utterance(self._service, options, relay=self._service.relay(options))
+        utterance = Utterance.begin(self._service, TranscribeOptions(language))
         try:
             await utterance.take(PcmFormat(SAMPLE_RATE, 2, 1), audio)
             if utterance.is_full:

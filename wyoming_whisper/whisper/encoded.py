@@ -69,8 +69,10 @@ class EncodedAudio:
             bias,
             None if parents is None else np.array(parents, np.int32),
         )
-        sot = self._sot_to_come(pasts[0], known)
-        if self._elastic is None or sot is None:
+        if self._elastic is None or self._sot not in pasts[0][known:-1]:
+            return self._session.step(*step)
+        sot = pasts[0].index(self._sot)  # what follows it comes along, where it is not known yet
+        if self._sot_past == pasts[0][: sot + 1]:
             return self._session.step(*step)
         output = self._elastic.step(*step, wanted=[sot - known])
         self._sot_past = pasts[0][: sot + 1]
@@ -117,13 +119,6 @@ class EncodedAudio:
     def spread(self, batch: int) -> None:
         """Have the one row become so many with the next step. Only of an elastic session."""
         self._rows[batch] = self._rows.pop(1)
-
-    def _sot_to_come(self, past: list[int], known: int) -> int | None:
-        """Return where `<|startoftranscript|>` is, where what follows it is not known yet."""
-        if self._sot not in past[known:-1]:
-            return None
-        sot = past.index(self._sot)
-        return None if self._sot_past == past[: sot + 1] else sot
 
     def _rows_for(self, batch: int, n_positions: int) -> _Rows:
         """Return the cache of so many rows: an empty one where there is none large enough."""

@@ -32,8 +32,6 @@ class AudioContext:
     multiple: int = FRAMES_PER_POSITION
     """Windows are rounded up to one, as the encoder halves them; larger where the runtime prefers
     few different sizes."""
-    frozen_tail: bool = False
-    """Whether the rest of the full window follows, as it is where nobody speaks (engine.tail)."""
 
     @classmethod
     def safe(cls) -> AudioContext:
@@ -43,7 +41,7 @@ class AudioContext:
     @classmethod
     def frozen(cls) -> AudioContext:
         """Return what stock weights bear with the rest of their window frozen."""
-        return cls(minimum=FRAMES_PER_SECOND, margin=FRAMES_PER_SECOND, frozen_tail=True)
+        return cls(minimum=FRAMES_PER_SECOND, margin=FRAMES_PER_SECOND)
 
     @classmethod
     def trained(cls) -> AudioContext:

@@ -33,7 +33,7 @@ from .tokenizer import Tokenizer
 
 
 class SessionInference:
-    """decoding.Inference over a `Session`; used from one thread at a time.
+    """An Inference over a `Session`; used from one thread at a time.
 
     `suppressed_begin` are the tokens that never come first: a blank, and the end
     (`suppress_ids_begin` of CTranslate2's config.json); `alignment_heads` are (layer, head) of the

@@ -1,6 +1,6 @@
 """Whisper's encoder and decoder as a runtime offers them: types only.
 
-`search.SessionInference` makes decoding.Inference of any of them.
+`search.SessionInference` makes an `Inference` of any of them.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Session(Protocol):
         """Free the memory."""
 
 
-class ElasticOutput(StepOutput, Protocol):
+class _ElasticOutput(StepOutput, Protocol):
     """What an ElasticSession gives."""
 
     def wanted_logits(self) -> Array:
@@ -122,7 +122,7 @@ class ElasticSession(Session, Protocol):
         bias: Any,
         parents: Tokens | None = None,
         wanted: Sequence[int] = (),
-    ) -> ElasticOutput:
+    ) -> _ElasticOutput:
         """See Session; the output has the logits after `wanted`, indices into `tokens`, too."""
 
     def attention(

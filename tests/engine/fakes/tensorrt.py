@@ -384,9 +384,10 @@ class Engine:
         name = kernel.hexdigest()[:16]
         if config.cache is not None and name in config.cache.entries:
             return
-        eager = self.fake.module.DynamicShapesKernelSpecializationStrategy.EAGER
-        if config.dynamic_shapes_kernel_specialization_strategy != eager:
-            self.fake.postponed.append(name)
+        strategies = self.fake.module.DynamicShapesKernelSpecializationStrategy
+        strategy = config.dynamic_shapes_kernel_specialization_strategy
+        if strategy != strategies.EAGER:
+            self.fake.postponed += [name] * (strategy != strategies.NONE)
             return
         self.fake.compiled.append(name)
         if config.cache is not None:

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 from ...engine.tensorrt.cuda import Gpu
 from ...errors import EngineError, ModelBrokenError, ModelError, SettingsError
 from ...models.autopick import AutoModel
-from ...models.find import ensure_model
 from ...models.folder import ModelFolder
 from ...models.stock import AUTO
+from ...models.store import ModelStore
 from ...transcriber import SAMPLE_RATE, Samples, TranscribeOptions, Transcriber, Transcription
 from ...whisper.audio import (
     FRAMES_PER_POSITION,
@@ -65,7 +65,8 @@ def open_tensorrt_llm(settings: Settings, status: Status) -> Transcriber:
     if settings.model == AUTO:  # chosen for the GPU: the model has no other place here
         choice = AutoModel(settings).for_gpu(Gpu.all()[0])
         settings = dataclasses.replace(settings, model=choice.model)
-    path = ensure_model(settings.model, settings, report=status.downloading, layout="huggingface")
+    store = ModelStore(settings)
+    path = store.ensure(settings.model, report=status.downloading, layout="huggingface")
     status.update(phase="loading", detail="loading the model", fraction=None)
     try:
         opened = open_model(settings, path, api, dtype, gpu)
@@ -86,7 +87,7 @@ def _whole_again(settings: Settings, path: Path, error: Exception) -> Path:
         ModelFolder(path).verify()
     except ModelBrokenError as broken:
         _LOGGER.warning("%s; fetching it again", broken)
-        return ensure_model(settings.model, settings, verify=True, layout="huggingface")
+        return ModelStore(settings).ensure(settings.model, verify=True, layout="huggingface")
     raise error
 
 
@@ -272,4 +273,4 @@ class _WithStandIn:
 def _open_stand_in(settings: Settings) -> Transcriber:
     """Return faster-whisper with the same model, on the CPU: the GPU has just failed."""
     settings = CTranslate2Inference.on_cpu(settings)
-    return open_faster_whisper(settings, ensure_model(settings.model, settings))
+    return open_faster_whisper(settings, ModelStore(settings).ensure(settings.model))

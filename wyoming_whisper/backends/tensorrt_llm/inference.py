@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class LLMInference(Inference):
-    """A whisper.decoding.Inference over an LLM; used from many threads.
+    """An Inference over an LLM; used from many threads.
 
     Its "spectrogram" is the samples themselves, frame by frame: shape = (HOP_LENGTH, n_frames).
     """

@@ -29,9 +29,9 @@ from ...engine.tensorrt.session import TensorRTSession
 from ...errors import EngineError, ModelUnavailableError, SettingsError
 from ...machine.host import HOST
 from ...models.autopick import AutoModel
-from ...models.find import ensure_model
 from ...models.folder import ModelFolder
 from ...models.stock import AUTO
+from ...models.store import ModelStore
 from ...whisper.audio import FRAMES_PER_POSITION
 from ...whisper.options import AudioContext
 from .compare import Case, Reference
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         raise SettingsError(f"--precision bfloat16: {runtime} has float16 and float32")
     name = _model_here(settings) if settings.model == AUTO else settings.model
     settings = dataclasses.replace(settings, model=name)
-    path = ensure_model(name, settings)
+    path = ModelStore(settings).ensure(name)
     test = _selftest
     if runtime == "tensorrt-llm":
         from .llm import selftest_llm  # an optional part

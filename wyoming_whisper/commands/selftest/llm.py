@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...backends.tensorrt_llm.api import Api
 from ...backends.tensorrt_llm.backend import open_model
 from ...backends.tensorrt_llm.inference import LLMInference
-from ...models.find import ensure_model
+from ...models.store import ModelStore
 from ...whisper.options import AudioContext
 from .compare import Case, Reference
 from .report import Decoded, Report
@@ -38,7 +38,7 @@ def selftest_llm(
 
     reference = Reference.hear(path, cases, settings.cpu_threads)
     n_bytes, start = Report.resident_bytes(), time.perf_counter()
-    folder = ensure_model(settings.model, settings, layout="huggingface")
+    folder = ModelStore(settings).ensure(settings.model, layout="huggingface")
     written = time.perf_counter()
     api, gpu = Api.find(settings.device)
     transcriber = open_model(settings, folder, api, dtype, gpu)

@@ -47,19 +47,16 @@ def build(request: BuildRequest, report: Report) -> None:
         facts = _plan_facts(dims, request, tail)
         del tail
         with _workspace(request, library) as workspace:
-            _compile(_Compiler(trt, request, report, workspace), facts, Path(aside))
+            compiler = _Compiler(trt, request, report, workspace)
+            for phase, plan, shapes in (
+                (ENCODER, facts.ENCODER_PLAN, _encoder_shapes(facts)),
+                (DECODER, facts.DECODER_PLAN, _decoder_shapes(facts)),
+            ):
+                graph = Path(aside, plan).with_suffix(".onnx")
+                compiler.compile(phase, graph, shapes, plan)
+                for written in Path(aside).glob(f"{graph.name}*"):
+                    written.unlink()  # a disk may be small, and what follows is large
     Path(request.folder, facts.FILE).write_text(facts.to_json(), encoding="utf-8")
-
-
-def _compile(compiler: _Compiler, facts: PlanFacts, graphs: Path) -> None:
-    for phase, plan, shapes in (
-        (ENCODER, facts.ENCODER_PLAN, _encoder_shapes(facts)),
-        (DECODER, facts.DECODER_PLAN, _decoder_shapes(facts)),
-    ):
-        graph = Path(graphs, plan).with_suffix(".onnx")
-        compiler.compile(phase, graph, shapes, plan)
-        for written in graphs.glob(f"{graph.name}*"):
-            written.unlink()  # a disk may be small, and what follows is large
 
 
 def import_graphs() -> Any:

@@ -88,10 +88,10 @@ class Engine:
             and tensor.allows(tuple(self._engine.get_tensor_shape(name)))
         )
 
-    def context(self, *, is_step: bool = False) -> Any:
+    def context(self, *, is_step: bool = False, is_special: bool = True) -> Any:
         """Return a context of `Kernels`. Raises EngineError."""
         self.log.errors.clear()
-        context = self._kernels.context(self._engine, is_step=is_step)
+        context = self._kernels.context(self._engine, is_step=is_step, is_special=is_special)
         if context is None:
             raise EngineError(f"TensorRT can't prepare {self.path.name}: {self.complaint()}")
         return context
@@ -120,12 +120,13 @@ class Context:
         stream: Stream,
         *,
         is_step: bool = False,
+        is_special: bool = True,
     ) -> None:
         self._engine = engine
         self._stream = stream
         self._shapes: Shapes = {}
         self._addresses: Addresses = {}
-        self._context: Any = engine.context(is_step=is_step)
+        self._context: Any = engine.context(is_step=is_step, is_special=is_special)
         if not self._take(profile):
             self.close()
             raise EngineError(f"TensorRT refuses profile {profile}: {engine.complaint()}")

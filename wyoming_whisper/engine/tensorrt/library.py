@@ -198,6 +198,10 @@ class Kernels:
     MAX_BYTES = 1 << 28
     """Of the file. Each length of prompt is a shape of its own, and they come for months."""
 
+    MAX_SHAPES = 256
+    """Of the decoder's inputs that get kernels of their own, which are compiled on the CPU and stay
+    in memory. What comes later runs on the general ones."""
+
     def __init__(self, trt: Any, file: Path | None, cuda_graphs: bool = True) -> None:
         self._trt = trt
         self._file = file
@@ -209,11 +213,24 @@ class Kernels:
         """Whether the file had some for this GPU."""
         self._cache: Any = None
         self._saved_bytes = 0
+        self._shapes: set[tuple[int, ...]] = set()
 
-    def context(self, engine: Any, *, is_step: bool = False) -> Any:
+    def specializes(self, shape: tuple[int, ...]) -> bool:
+        """Return whether the decoder has kernels of its own for a shape of its inputs.
+
+        Those that come while it `is_eager` do, and others up to MAX_SHAPES in all.
+        """
+        if not self.captures:
+            return True
+        if self.is_eager or len(self._shapes) < self.MAX_SHAPES:
+            self._shapes.add(shape)
+        return shape in self._shapes
+
+    def context(self, engine: Any, *, is_step: bool = False, is_special: bool = True) -> Any:
         """Return a context without memory of its own, None where TensorRT refuses.
 
-        That of a step runs one shape at the same addresses, again and again.
+        That of a step runs one shape at the same addresses, again and again. One that is not
+        special has the general kernels for all shapes.
         """
         trt = self._trt
         if not hasattr(trt, "CudaGraphStrategy"):
@@ -226,8 +243,9 @@ class Kernels:
             trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
         specialization = trt.DynamicShapesKernelSpecializationStrategy
+        when = specialization.EAGER if self.is_eager else specialization.LAZY
         config.dynamic_shapes_kernel_specialization_strategy = (
-            specialization.EAGER if self.is_eager else specialization.LAZY
+            when if is_special else specialization.NONE
         )
         if is_step and self._cuda_graphs:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

@@ -118,5 +118,5 @@ class Loops:
         """Queue what was bound, and the copy of its result."""
         context.repeat()
         result = self._memory.heads[half ^ 1]
-        pinned = self._memory.pinned.at[f"heads_{half ^ 1}"]
+        pinned = self._memory.host_at[f"heads_{half ^ 1}"]
         self._stream.download(pinned, result.tokens, result.n_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,21 +84,26 @@ class Memory:
             "cross_bias": facts.most_ctx * facts.itemsize,
         }
         offsets, n_bytes = _layout({**inputs, **heads, **mel, **logits, **rest})
+        self._host_offsets, n_host_bytes = _layout({**inputs, **heads, **mel, **logits})
         self.input_bytes = sum(map(_aligned, inputs.values()))
         with ExitStack() as stack:
             self.device = stack.enter_context(device.allocate(n_bytes))
-            self.pinned = stack.enter_context(
-                closing(_Pinned(device, {**inputs, **heads, **mel, **logits}))
-            )
+            self._host = stack.enter_context(device.allocate_host(n_host_bytes))
             self._owned = stack.pop_all()
         self.at: Addresses = {name: self.device.handle + at for name, at in offsets.items()}
+        self.host_at: Addresses = {
+            name: self._host.handle + at for name, at in self._host_offsets.items()
+        }
+        """The host's side of some of it, under the same names."""
         self.heads = [_Heads(self.at[f"heads_{i}"], stride) for i in range(3)]
         self.results = [
-            heads.split(
-                self.pinned.view(f"heads_{i}", np.int32, (heads.n_bytes // 4,)), facts.max_batch
-            )
+            heads.split(self.view(f"heads_{i}", np.int32, (heads.n_bytes // 4,)), facts.max_batch)
             for i, heads in enumerate(self.heads)
         ]
+
+    def view(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return the beginning of the host's side as an array."""
+        return self._host.view(dtype, shape, self._host_offsets[name])
 
     def keys(self, stream: Stream, n_ctx: int) -> Array:
         """Return the audio's keys, shape = (n_text_layer, n_head, n_ctx, 64); waits for the GPU."""
@@ -115,22 +120,6 @@ class Memory:
 
     def close(self) -> None:
         self._owned.close()
-
-
-class _Pinned:
-    """The host's side of some of that memory, under the same names."""
-
-    def __init__(self, device: Device, sizes: dict[str, int]) -> None:
-        self._offsets, n_bytes = _layout(sizes)
-        self._buffer = device.allocate_host(n_bytes)
-        self.at: Addresses = {name: self._buffer.handle + at for name, at in self._offsets.items()}
-
-    def view(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Return the beginning of it as an array."""
-        return self._buffer.view(dtype, shape, self._offsets[name])
-
-    def close(self) -> None:
-        self._buffer.close()
 
 
 class Rows:

@@ -1,8 +1,8 @@
 """Whisper's graphs as TensorRT engines on an NVIDIA GPU.
 
-`TensorRTSession` is a `whisper.search.Session`. A token costs one launch: the decoder's step is two
-CUDA graphs (`loops.py`), the first reading one set of tokens, positions and caches and writing the
-other, the second the reverse, and the host is always one step ahead of what it reads.
+`TensorRTSession` is a `whisper.session.Session`. A token costs one launch: the decoder's step is
+two CUDA graphs (`loops.py`), the first reading one set of tokens, positions and caches and writing
+the other, the second the reverse, and the host is always one step ahead of what it reads.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TensorRTSession:
         self._features: _Features | None = None
         self._rows: dict[int, Rows] = {}
         self._caches: dict[int, _Cache] = {}
-        self._contexts: dict[tuple[str, int], Context] = {}
+        self._contexts: dict[tuple[str, int, bool], Context] = {}
         self._biases: dict[tuple[int, ...], DeviceBuffer] = {}
         self._copied_bias: DeviceBuffer | None = None
         self._run_number = 0  # of what wrote the outputs last
@@ -116,8 +116,8 @@ class TensorRTSession:
         self._settled()
         self._features = None
         memory = self._memory
-        memory.pinned.view("mel", np.float32, (n_mels, n_frames))[...] = mel
-        self._stream.upload(memory.at["mel"], memory.pinned.at["mel"], n_mels * n_frames * 4)
+        memory.view("mel", np.float32, (n_mels, n_frames))[...] = mel
+        self._stream.upload(memory.at["mel"], memory.host_at["mel"], n_mels * n_frames * 4)
         context = self._context("encoder", fits[0])
         context.run({"mel": (1, n_mels, n_frames)}, memory.at)
         self._features = _Features(self.facts.n_ctx(n_frames))
@@ -136,13 +136,13 @@ class TensorRTSession:
         key = tuple(suppressed)
         if key not in self._biases:
             self._settled()
-            pinned = self._memory.pinned
-            values = pinned.view("logits", np.float32, (self.n_vocab,))
+            memory = self._memory
+            values = memory.view("logits", np.float32, (self.n_vocab,))
             values[...] = 0
             values[list(key)] = IMPOSSIBLE
             with ExitStack() as stack:
                 buffer = stack.enter_context(self._device.allocate(values.nbytes))
-                self._stream.upload(buffer.handle, pinned.at["logits"], values.nbytes)
+                self._stream.upload(buffer.handle, memory.host_at["logits"], values.nbytes)
                 stack.pop_all()
             self._biases[key] = buffer
         return self._biases[key]
@@ -300,11 +300,11 @@ class TensorRTSession:
     def _upload(self, tokens: Tokens, position: int, parents: Tokens | None) -> None:
         memory, (batch, n_tokens) = self._memory, tokens.shape
         rows = np.arange(batch) if parents is None else parents
-        memory.pinned.view("tokens", np.int32, (batch, n_tokens))[...] = tokens
-        positions = memory.pinned.view("positions", np.int32, (n_tokens,))
+        memory.view("tokens", np.int32, (batch, n_tokens))[...] = tokens
+        positions = memory.view("positions", np.int32, (n_tokens,))
         positions[...] = np.arange(position, position + n_tokens)
-        memory.pinned.view("parents", np.int32, (batch,))[...] = rows
-        self._stream.upload(memory.at["tokens"], memory.pinned.at["tokens"], memory.input_bytes)
+        memory.view("parents", np.int32, (batch,))[...] = rows
+        self._stream.upload(memory.at["tokens"], memory.host_at["tokens"], memory.input_bytes)
 
     def _decode(self, cache: _Cache, n_tokens: int, bias: DeviceBuffer) -> None:
         memory, rows = self._memory, cache.rows
@@ -315,11 +315,10 @@ class TensorRTSession:
             **rows.writes[rows.current ^ 1],
             "logit_bias": bias.handle,
         }
-        context = self._context("decoder", self._profile(cache.batch, n_tokens))
-        shapes = self.facts.decoder_shapes(
-            cache.batch, n_tokens, cache.n_slots, cache.features.n_ctx
-        )
-        context.run(shapes, addresses)
+        shape = (cache.batch, n_tokens, cache.n_slots, cache.features.n_ctx)
+        profile, is_special = self._profile(*shape[:2]), self._kernels.specializes(shape)
+        context = self._context("decoder", profile, is_special=is_special)
+        context.run(self.facts.decoder_shapes(*shape), addresses)
         rows.current ^= 1
 
     def _stepwise(
@@ -342,10 +341,10 @@ class TensorRTSession:
     def _feed(self, half: int, token: int, position: int, bias: DeviceBuffer) -> None:
         """Put the first token where step `half` reads it, and the bias where both do."""
         memory, heads = self._memory, self._memory.heads[half]
-        memory.pinned.view("tokens", np.int32, (1,))[0] = token
-        memory.pinned.view("positions", np.int32, (1,))[0] = position
-        self._stream.upload(heads.tokens, memory.pinned.at["tokens"], 4)
-        self._stream.upload(heads.positions, memory.pinned.at["positions"], 4)
+        memory.view("tokens", np.int32, (1,))[0] = token
+        memory.view("positions", np.int32, (1,))[0] = position
+        self._stream.upload(heads.tokens, memory.host_at["tokens"], 4)
+        self._stream.upload(heads.positions, memory.host_at["positions"], 4)
         if self._copied_bias is not bias:
             self._copied_bias = None  # until the copy is queued
             self._stream.copy(memory.at["logit_bias"], bias.handle, self.n_vocab * 4)
@@ -368,8 +367,8 @@ class TensorRTSession:
         """Fill what stays the same; make the rows and contexts that every utterance needs."""
         memory, n_slots = self._memory, self.facts.n_text_ctx
         self._stream.clear(memory.device.handle, memory.device.n_bytes)
-        memory.pinned.view("logits", np.int32, (n_slots,))[...] = np.arange(n_slots)
-        self._stream.upload(memory.at["slots"], memory.pinned.at["logits"], n_slots * 4)
+        memory.view("logits", np.int32, (n_slots,))[...] = np.arange(n_slots)
+        self._stream.upload(memory.at["slots"], memory.host_at["logits"], n_slots * 4)
         self._rows_for(1, n_slots)
         self._open_contexts()
         self._stream.synchronize()
@@ -390,12 +389,14 @@ class TensorRTSession:
         self._rows[batch] = Rows(self._device, self.facts, batch, n_slots)
         return self._rows[batch]
 
-    def _context(self, which: str, profile: int) -> Context:
-        """Return the context that runs one profile with whatever shapes come."""
-        key = (which, profile)
+    def _context(self, which: str, profile: int, *, is_special: bool = True) -> Context:
+        """Return the context that runs one profile with whatever shapes come; see Kernels."""
+        key = (which, profile, is_special)
         if key not in self._contexts:
             engine = self._encoder if which == "encoder" else self._decoder
-            self._contexts[key] = Context(engine, profile, self._scratch, self._stream)
+            self._contexts[key] = Context(
+                engine, profile, self._scratch, self._stream, is_special=is_special
+            )
         return self._contexts[key]
 
     def _report(self, trt: Any) -> None:
@@ -421,9 +422,9 @@ class TensorRTSession:
         """Return a copy of an output of run `number`, which must be the last."""
         self._ensure_last(number)
         self._device.use()
-        pinned = self._memory.pinned
-        values = pinned.view("logits", dtype, shape)
-        self._stream.download(pinned.at["logits"], self._memory.at[name], values.nbytes)
+        memory = self._memory
+        values = memory.view("logits", dtype, shape)
+        self._stream.download(memory.host_at["logits"], self._memory.at[name], values.nbytes)
         self._stream.synchronize()
         return values.copy()
 
@@ -453,7 +454,7 @@ class _Cache:
 
 @dataclass(frozen=True, eq=False)
 class _Output:
-    """A `whisper.search.StepOutput`, on the GPU until it is read."""
+    """A `whisper.session.StepOutput`, on the GPU until it is read."""
 
     session: TensorRTSession
     batch: int
