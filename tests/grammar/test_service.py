@@ -107,6 +107,7 @@ def test_other_tokens_end_all_grammars(running: Running) -> None:
     assert before.advance(before.begin(), ord("t")) >= 0
     assert after.advance(after.begin(), ord("t") + 1) >= 0
     assert after.advance(after.begin(), ord("t")) < 0
+    assert running.store.asked == ["en"]
 
 
 def test_an_engine_with_the_same_tokens_is_no_reason_to_build(running: Running) -> None:
@@ -136,6 +137,8 @@ def test_what_is_expected_is_there_before_anybody_asks() -> None:
         searchable = running.service.current("en", running.spelled)
         assert searchable is not None
         assert searchable.is_searchable
+        assert searchable.matches("turn on lamp")
+        assert running.store.asked == ["en", "de"]  # its tokens alone were added
         running.service.use_home(Home(areas=("Hall",)))
         assert {running.next_built(), running.next_built()} == {"de", "en"}
     finally:

@@ -73,6 +73,10 @@ class Grammar:
         """Whether its tokens are those of the model that asks."""
         self._clear()
 
+    def with_vocabulary(self, vocabulary: Vocabulary | None) -> Grammar:
+        """Return the same sentences for another vocabulary. From any thread."""
+        return Grammar(self._letters.fresh(), vocabulary, self._compounds)
+
     def allow_search(self, vocabulary: Vocabulary | None) -> None:
         """Say which tokens the model has that asks next."""
         self.is_searchable = vocabulary is self._vocabulary

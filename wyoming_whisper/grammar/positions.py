@@ -5,6 +5,7 @@ A state is a set of positions in the network; what was found of a state is kept.
 
 from __future__ import annotations
 
+import copy
 from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -105,6 +106,12 @@ class Letters:
 
     def __len__(self) -> int:
         return len(self._kernels)
+
+    def fresh(self) -> Letters:
+        """Return the same sentences, without the states: for another thread, or another use."""
+        letters = copy.copy(self)
+        letters.clear()
+        return letters
 
     def clear(self) -> None:
         """Forget all states."""

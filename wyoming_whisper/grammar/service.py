@@ -73,6 +73,8 @@ class _Entry:
     """A language: its grammar, and what that was made of."""
 
     grammar: Grammar | None = None
+    home: Home | None = None
+    """That of the grammar."""
     made_of: tuple[Home, Vocabulary | None] | None = None
 
 
@@ -212,22 +214,27 @@ class GrammarService:
 
     def _build(self, work: _Work) -> None:
         """Build a grammar and put it where it is asked for. Raises TemplateError."""
-        language, home = work.language, work.home
         began = time.monotonic()
-        own, mistakes = _own(home, language)
-        templates = self._store.templates(language, own)
-        grammar = fill(templates, home, work.vocabulary, free_text=self._free_text)
+        with self._changed:
+            entry = self._entries.get(work.language, _Entry())
+            before = entry.grammar if entry.home == work.home else None
+        # The same home was there before any model had asked, or for another model.
+        grammar = before.with_vocabulary(work.vocabulary) if before else self._filled(work)
         grammar.warm()
         with self._changed:
-            entry = self._entries.get(language)
-            if entry is None or self._stopped:
+            if self._entries.get(work.language) is not entry or self._stopped:
                 return
-            entry.grammar = grammar
-        if work.vocabulary is None:
-            return
-        seconds = time.monotonic() - began
-        _LOGGER.info("The grammar of the home in %r is there (%.1f s)", language, seconds)
-        _log_left_out(language, templates, home, mistakes)
+            entry.grammar, entry.home = grammar, work.home
+        if work.vocabulary is not None:
+            seconds = time.monotonic() - began
+            _LOGGER.info("The grammar of the home in %r is there (%.1f s)", work.language, seconds)
+
+    def _filled(self, work: _Work) -> Grammar:
+        """Return the sentences of a home, and log which are left out. Raises TemplateError."""
+        own, mistakes = _own(work.home, work.language)
+        templates = self._store.templates(work.language, own)
+        _log_left_out(work.language, templates, work.home, mistakes)
+        return fill(templates, work.home, work.vocabulary, free_text=self._free_text)
 
 
 def _own(home: Home, language: str) -> tuple[Own, list[str]]:
