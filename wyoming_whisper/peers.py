@@ -36,9 +36,9 @@ def address_of(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Addres
 
 
 def shown(words: object) -> str:
-    """Return what a peer has sent, which may be long, for people."""
+    """Return what a peer has sent, which may be long, for people: in one line."""
     max_letters = 80
-    text = repr(words) if isinstance(words, str) else str(words)
+    text = repr(words) if isinstance(words, str) else " ".join(str(words).split())
     return text if len(text) <= max_letters else text[:max_letters] + "..."
 
 

@@ -842,6 +842,16 @@ async def test_a_recording_that_lasts_too_long_is_refused(
     assert "30 seconds at most" in message
 
 
+async def test_a_wrong_head_of_a_part_is_told_in_one_line(tmp_path: Path) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with serving(tmp_path, FakeTranscriber()) as (_, session):
+        status, answer = await post(session, b"--x\r\nfoo\r\n", headers=headers)
+    message = answer["error"]["message"]
+    assert status == 400
+    assert message.startswith("the form can't be understood: ")
+    assert "\n" not in message
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
