@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -179,39 +178,6 @@ def test_what_can_not_be_likely_enough_is_given_up(session: ScriptedSession) -> 
     likely = constrained(session, Sentences(SENTENCES), beam_size=5, n_best=5, least_logprob=least)
     assert texts(likely)[:2] == texts(every)[:2]
     assert constrained(session, Sentences(SENTENCES), least_logprob=0.0) == []
-
-
-def test_a_sentence_says_how_likely_others_must_be(session: ScriptedSession) -> None:
-    every = constrained(session, Sentences(SENTENCES), beam_size=5, n_best=5)
-    asked: list[Sentence] = []
-
-    def least_beside(sentence: Sentence) -> float:
-        asked.append(sentence)
-        return math.inf
-
-    first = constrained(
-        session, Sentences(SENTENCES), beam_size=5, n_best=5, least_beside=least_beside
-    )
-    assert len(every) > len(first) == len(asked)
-    assert {len(one.tokens) for one in asked} == {min(len(one.tokens) for one in every)}
-
-
-def test_what_can_not_be_likely_enough_is_not_asked_of_free_text(
-    session: ScriptedSession,
-) -> None:
-    class Counting(Sentences):
-        n_asked = 0
-
-        def advance(self, state: int, token: int) -> int:
-            self.n_asked += 1
-            return super().advance(state, token)
-
-    session.model = SureModel("add big pears to it", ends=True)
-    every, likely = Counting(["add * to it"]), Counting(["add * to it"])
-    best = constrained(session, every, n_best=1)[0]
-    least = best.total_logprob - 1.0
-    assert constrained(session, likely, n_best=1, least_logprob=least) == [best]
-    assert 0 < likely.n_asked < every.n_asked
 
 
 def test_free_text_between_fixed_words(session: ScriptedSession) -> None:

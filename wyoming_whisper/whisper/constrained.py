@@ -178,7 +178,7 @@ def search(
                 sentence = _finish(finished, beam, float(logprobs[eot]))
                 least = max(least, options.least_beside(sentence))
             if not last:
-                ranked += _following(beam, row, logprobs, constraint, options, eot, least)
+                ranked += _following(beam, row, logprobs, constraint, options, eot)
         ends = sorted((one.total_logprob for one in finished.values()), reverse=True)
         beams = _best(ranked, options, ends, least)
         if not beams:
@@ -224,22 +224,15 @@ def _following(
     constraint: Constraint,
     options: ConstrainedOptions,
     eot: int,
-    least: float,
 ) -> Iterator[_Beginning]:
-    """Yield the likeliest ways on: twice as many as there are beams, none less likely than `least`.
-
-    That is of all tokens of a way.
-    """
+    """Yield the likeliest ways on: as many as there are beams, and no less likely than margin."""
     allowed = constraint.continuations(beam.state)
     if allowed is None:
-        likely = least - beam.total_logprob
-        allowed = _tried(beam.state, logprobs[:eot], constraint, 8 * options.beam_size, likely)
+        allowed = _tried(beam.state, logprobs[:eot], constraint, 8 * options.beam_size)
     tokens, states = allowed
     found = logprobs[tokens]
     for place in _largest(found, 2 * options.beam_size):
         logprob = float(found[place])
-        if beam.total_logprob + logprob < least:
-            break
         yield _Beginning(
             [*beam.tokens, int(tokens[place])],
             [*beam.logprobs, logprob],
@@ -256,14 +249,10 @@ def _spelled(before: bytes, added: bytes) -> bytes:
 
 
 def _tried(
-    state: int, logprobs: Array, constraint: Constraint, n_tokens: int, likely: float
+    state: int, logprobs: Array, constraint: Constraint, n_tokens: int
 ) -> tuple[Tokens, Tokens]:
-    """Return (tokens, next states) of those that may follow.
-
-    Of so many of the likeliest are tried those that are no less than `likely`.
-    """
+    """Return (tokens, next states) of those among the likeliest tokens that may follow."""
     tokens = _largest(logprobs, n_tokens).astype(np.int32)
-    tokens = tokens[logprobs[tokens] >= likely]
     states = np.array([constraint.advance(state, int(token)) for token in tokens], np.int32)
     return tokens[states >= 0], states[states >= 0]
 
