@@ -25,6 +25,7 @@ BOUNDS = {
     "import circles": 0,
     "longest function": 60,
     "module constants": 150,
+    "public names": 290,
     "imports inside functions": 60,
     "lines of benchmarks": 6_500,
 }
@@ -34,7 +35,7 @@ GOALS = BOUNDS | {
     "lines": 20_000,
     "public names": 250,
 }
-"""What all of them are to come to."""
+"""What all are to come to; these two were set for two thirds of what the package does now."""
 
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -194,9 +195,8 @@ def main() -> int:
         print(json.dumps(figures, indent=2))
     else:
         for name, value in figures.items():
-            mark = (
-                "" if value <= GOALS[name] else "  <- too many" if name in BOUNDS else "  <- to go"
-            )
+            is_broken = value > BOUNDS.get(name, value)
+            mark = "  <- too many" if is_broken else "  <- to go" if value > GOALS[name] else ""
             print(f"{name:26} {value:6} of {GOALS[name]}{mark}")
     if args.verbose:
         for ring in circles({m.name: m.imports for m in modules.values()}):

@@ -76,11 +76,6 @@ class Evidence:
         ratio = max(self.letters / max(self.free_letters, 1), self.LEAST_LENGTH_RATIO)
         return self.gap, abs(math.log(ratio))
 
-    @classmethod
-    def most_gap(cls, log_odds: float) -> float:
-        """Return how large a gap a sentence with at least these log-odds may have."""
-        return (log_odds - cls.BIAS) / cls.WEIGHTS[0]
-
     @property
     def log_odds(self) -> float:
         """Of the sentence's being what was said."""
@@ -226,9 +221,8 @@ class HomeSentences:
         likeliest = max(candidates, key=_log_odds, default=None)
         is_open = likeliest is None or likeliest.log_odds <= Evidence.SURE_LOG_ODDS
         if is_open and hypothesis.avg_logprob < self.SURE_LOGPROB:
-            log_odds = likeliest.log_odds if likeliest else -math.inf
             try:
-                candidates += self._searched(*asked, max(log_odds, Evidence.MIN_LOG_ODDS))
+                candidates += self._searched(*asked)
             except _OutOfTimeError:
                 _LOGGER.debug("the search for a sentence of the home took too long")
             likeliest = max(candidates, key=_log_odds, default=None)
@@ -262,38 +256,27 @@ class HomeSentences:
         audio_features: Any,
         prompt: Sequence[int],
         hypothesis: Hypothesis,
-        least_log_odds: float,
     ) -> list[_Candidate]:
-        """Return the likeliest sentences by a search inside the grammar, those that tell.
-
-        What can't have `least_log_odds`, or those of another one, is left out.
-        """
+        """Return the likeliest sentences by a search inside the grammar, those that tell."""
         if not (grammar.is_searchable and hasattr(self._inference, "constrained")):
             return []
         constrained = cast("ConstrainedInference", self._inference).constrained
-        free = _total_logprob(hypothesis)
-
-        def candidate_of(sentence: Sentence) -> _Candidate | None:
-            if not self._is_telling(grammar, self._text(sentence.tokens)):
-                return None
-            return self._candidate(sentence.tokens, sentence.total_logprob, hypothesis)
-
-        def least_beside(sentence: Sentence) -> float:
-            candidate = candidate_of(sentence)
-            return free - Evidence.most_gap(candidate.log_odds) if candidate else -math.inf
-
         grammar.begin()
         options = ConstrainedOptions(
             beam_size=self.BEAM_SIZE,
             max_new_tokens=len(hypothesis.tokens) + self.MORE_TOKENS,
             suppressed_tokens=self._tokenizer.suppressed_tokens,
             n_best=self.MAX_SENTENCES,
-            least_logprob=free - min(self.MAX_GAP, Evidence.most_gap(least_log_odds)),
-            least_beside=least_beside,
+            least_logprob=_total_logprob(hypothesis) - self.MAX_GAP,
             checkpoint=self._checkpoint,
         )
         sentences = constrained(audio_features, prompt, grammar, options, hypothesis.tokens)
-        return [one for one in map(candidate_of, sentences) if one]
+        candidates = [
+            self._candidate(one.tokens, one.total_logprob, hypothesis)
+            for one in sentences
+            if self._is_telling(grammar, self._text(one.tokens))
+        ]
+        return [one for one in candidates if one]
 
     def _alike(
         self,

@@ -56,8 +56,6 @@ class ConstrainedOptions:
     n_best: int = 4
     least_logprob: float = -np.inf
     """Of a sentence's tokens and its end, in all: what can't be as likely is given up."""
-    least_beside: Callable[[Sentence], float] = lambda _: -np.inf
-    """The same of the others, once one sentence is there."""
     checkpoint: Callable[[], None] = field(default=go_on, repr=False, compare=False)
     """Called between tokens; what it raises ends the work."""
 
@@ -164,7 +162,6 @@ def search(
     guided = steps.start(guide)
     beams, rows = [_Beginning([], [], constraint.start)], guided[:1]
     finished: dict[bytes, Sentence] = {}
-    least = options.least_logprob
     for position in range(options.max_new_tokens + 1):
         options.checkpoint()
         logits = rows.copy()  # what a session returns is good until its next step
@@ -175,12 +172,11 @@ def search(
         for row, beam in enumerate(beams):
             logprobs = logits[row] - normalizers[row]
             if position and constraint.is_final(beam.state):
-                sentence = _finish(finished, beam, float(logprobs[eot]))
-                least = max(least, options.least_beside(sentence))
+                _finish(finished, beam, float(logprobs[eot]))
             if not last:
                 ranked += _following(beam, row, logprobs, constraint, options, eot)
         ends = sorted((one.total_logprob for one in finished.values()), reverse=True)
-        beams = _best(ranked, options, ends, least)
+        beams = _best(ranked, options, ends)
         if not beams:
             break
         tokens = [beam.tokens[-1] for beam in beams]
@@ -208,13 +204,12 @@ class _Beginning:
     """Without blanks at its ends; see Constraint."""
 
 
-def _finish(finished: dict[bytes, Sentence], beam: _Beginning, logprob: float) -> Sentence:
-    """Add a sentence, unless the same one is there already and likelier; return it."""
+def _finish(finished: dict[bytes, Sentence], beam: _Beginning, logprob: float) -> None:
+    """Add a sentence, unless the same one is there already and likelier."""
     sentence = Sentence(beam.tokens, [*beam.logprobs, logprob])
     key = beam.spelling.strip()
     if key not in finished or finished[key].total_logprob < sentence.total_logprob:
         finished[key] = sentence
-    return sentence
 
 
 def _following(
@@ -258,18 +253,18 @@ def _tried(
 
 
 def _best(
-    ranked: list[_Beginning], options: ConstrainedOptions, ends: list[float], least: float
+    ranked: list[_Beginning], options: ConstrainedOptions, ends: list[float]
 ) -> list[_Beginning]:
     """Return the beginnings that are followed, of equal ones the likeliest.
 
     `ends` are the logprobs of whole sentences, best first: what can't become one of n_best any
-    more, or as likely as `least`, is given up.
+    more, or as likely as least_logprob, is given up.
     """
     ranked.sort(key=lambda beam: beam.total_logprob, reverse=True)
     if not ranked:
         return []
     lowest = max([ranked[0].total_logprob, *ends[:1]]) - options.margin
-    lowest = max(lowest, least)
+    lowest = max(lowest, options.least_logprob)
     if len(ends) >= options.n_best:
         lowest = max(lowest, ends[options.n_best - 1])
     different: dict[tuple[int, bytes], _Beginning] = {}
