@@ -10,16 +10,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..machine.files import write_file
 from .templates import FORMAT, TemplateError, Templates, compile_templates
+
+_LOGGER = logging.getLogger(__name__)
 
 PACKAGES = ("hassil", "home-assistant-intents", "unicode-rbnf")
 SECONDS = 120
@@ -59,16 +64,16 @@ class TemplateStore:
 
     def _compiled(self, code: str, tag: str, own: Own, file: Path) -> Templates:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(f".{os.getpid()}.tmp")
-            try:
-                _run(tag, own, partial)
-                templates = Templates.load(partial)
-                partial.replace(file)
-            finally:
-                partial.unlink(missing_ok=True)
+            with tempfile.TemporaryDirectory() as folder:
+                made = Path(folder) / file.name
+                _run(tag, own, made)
+                templates, content = Templates.load(made), made.read_bytes()
         except (OSError, ValueError) as error:
-            raise TemplateError(f"the sentences of {code!r} can't be kept: {error}") from error
+            raise TemplateError(f"the sentences of {code!r} can't be made: {error}") from error
+        try:
+            write_file(file, content)
+        except OSError as error:
+            _LOGGER.warning("the sentences of %r are made anew at each start: %s", code, error)
         self._forget_others(code, file)
         return templates
 
