@@ -89,6 +89,16 @@ def on_state(status: Status, listener: Callable[[State], object]) -> None:
     status.update = tell  # type: ignore[method-assign]
 
 
+@dataclass
+class Clock:
+    """Tells the time that a test sets."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Panic(BaseException):
     """As PyO3's, which a panic in a library written in Rust becomes: no Exception."""
 

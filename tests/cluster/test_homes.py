@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import until
+from tests.support import Clock, until
 from wyoming_whisper.cluster.front_end import HomeDescription, SharedHome
 from wyoming_whisper.cluster.homes import Homes
 from wyoming_whisper.grammar.automaton import Grammar
@@ -72,14 +72,6 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return compile_intents({"language": code, "intents": sentences}, own)
 
     monkeypatch.setattr(TemplateStore, "templates", templates)
-
-
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -8,20 +8,14 @@ from unittest.mock import Mock
 
 import pytest
 
+from tests.support import Clock
 from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.upstreams.pool import Member, _Waker
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

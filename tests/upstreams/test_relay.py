@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import TIMEOUT_SECONDS, loud, until
+from tests.support import TIMEOUT_SECONDS, Clock, loud, until
 from wyoming_whisper.errors import TranscribeError, UpstreamError
 from wyoming_whisper.settings.upstreams import Upstream
 from wyoming_whisper.status import Status, UpstreamState
@@ -91,13 +91,6 @@ class Local:
         if self.error:
             raise self.error
         return Transcription(self.text, "en")
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
